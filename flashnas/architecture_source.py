@@ -1,0 +1,39 @@
+"""What a user may write where a command takes an ARCH: a preset, a pareto/NN.yaml or a notation string."""
+
+import functools
+from pathlib import Path
+
+from flashnas.architecture import Architecture, is_notation
+from flashnas.config_file import read_yaml
+from flashnas.errors import ArchitectureError
+from flashnas.hints import did_you_mean
+from flashnas.shipped import PACKAGE
+
+
+@functools.cache
+def presets() -> dict[str, Architecture]:
+    """The public architectures of `presets.yaml` by name."""
+    return {name: Architecture.parse(text) for name, text in read_yaml(PACKAGE / "presets.yaml").items()}
+
+
+def load_architecture(source: str) -> Architecture:
+    """Resolve a preset's name, a YAML file with an `architecture` entry, or a notation; raises ArchitectureError."""
+    if is_notation(source):
+        return Architecture.parse(source)
+    by_lower = {name.lower(): name for name in presets()}
+    if source.lower() in by_lower:
+        return presets()[by_lower[source.lower()]]
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        if not path.is_file():
+            raise ArchitectureError(f"{source}: no such file")
+        data = read_yaml(path)
+        entry = data.get("architecture")
+        if isinstance(entry, str):
+            return Architecture.parse(entry)
+        if isinstance(entry, dict):
+            return Architecture.from_dict(entry)
+        raise ArchitectureError(f"{data.place()}: an architecture file needs the key 'architecture'"
+                                " (a notation or a mapping)")
+    raise ArchitectureError(f"{source!r} is no preset{did_you_mean(source, presets())}, no YAML file and no notation"
+                            f" such as '2048: d f m2 f'; presets: {', '.join(presets())}")

@@ -1,0 +1,16 @@
+"""Small helpers for error messages."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(value: object, allowed: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the closest allowed value, or an empty string."""
+    close = difflib.get_close_matches(str(value), list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_of(place: str, value: object, allowed: Iterable[str]) -> str:
+    """The one line for a value outside a closed list."""
+    allowed = list(allowed)
+    return f"{place} must be one of {', '.join(allowed)}; got {value!r}{did_you_mean(value, allowed)}"

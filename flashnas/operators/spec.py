@@ -1,0 +1,137 @@
+"""What every operator states about itself without torch: size, FLOPs, cache and the kernels that it launches.
+
+Counting rules, used everywhere:
+- parameters include the pre-norm weight of the operator;
+- a multiply-add is 2 FLOPs; norms, activations and other pointwise work are not counted; recurrent operators are
+  counted in their recurrent form;
+- cache bytes are per sequence: key/value caches and convolution states in the model's dtype, recurrent states in
+  float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from flashnas.errors import OperatorError
+from flashnas.hints import did_you_mean
+
+Phase = Literal["prefill", "decode"]
+STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCall:
+    """One kernel that an operator launches, by its static shape; batch, tokens and context come from the workload.
+
+    `kind` is the kind of latency row that answers it. `pointwise` calls have one shape column, `elements`: values
+    read plus written per token. `fusable` marks a pointwise kernel that an optimised engine folds into a neighbour.
+    """
+
+    kind: str
+    shape: tuple[tuple[str, int], ...]
+    label: str
+    fusable: bool = False
+
+    def __getitem__(self, name: str) -> int:
+        return dict(self.shape)[name]
+
+
+def gemm(label: str, *, n: int, k: int) -> KernelCall:
+    """A matrix product of all rows (batch x tokens) with a k x n weight."""
+    return KernelCall("gemm", (("n", n), ("k", k)), label)
+
+
+def pointwise(label: str, elements: int, *, fusable: bool = False) -> KernelCall:
+    return KernelCall("pointwise", (("elements", elements),), label, fusable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorSpec:
+    """Base of all operators: `kind` is the short name in the notation; fields are the hyper-parameters.
+
+    A field that is 0 where 0 makes no sense follows from the hidden size: `resolved(hidden)` fills it in.
+    """
+
+    kind: ClassVar[str]
+    name: ClassVar[str]  # of the modules operators/<name>.py and operators/layers/<name>.py
+    mixes_tokens: ClassVar[bool] = True
+    least: ClassVar[dict[str, int]] = {}  # smallest allowed value per field, 0 where not named
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            place = f"operator {self.kind!r}: {field.name}"
+            expected = type(field.default)
+            if expected is float and type(value) is int:
+                object.__setattr__(self, field.name, float(value))
+            elif type(value) is not expected:
+                raise OperatorError(f"{place} must be {expected.__name__}; got {value!r}")
+            least = self.least.get(field.name, 0)
+            if expected is not bool and value < least:
+                raise OperatorError(f"{place} must be at least {least}; got {value!r}")
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> Self:
+        """Build from a mapping of options; raises OperatorError naming an unknown one."""
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for key in options:
+            if key not in fields:
+                raise OperatorError(f"operator {cls.kind!r} has no option {key!r}{did_you_mean(key, fields)};"
+                                    f" allowed: {', '.join(fields) or 'none'}")
+        return cls(**options)
+
+    def options(self) -> dict[str, int | float | bool]:
+        """The fields that differ from their defaults."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+                if getattr(self, field.name) != field.default}
+
+    def __str__(self) -> str:
+        parts = ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+                         for key, value in self.options().items())
+        return f"{self.kind}({parts})" if parts else self.kind
+
+    def resolved(self, hidden: int) -> Self:
+        """The same operator with every field explicit for this hidden size; raises OperatorError if it cannot be."""
+        return self
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        """The operator for a network of hidden / factor: explicit head and state sizes shrink, structure stays."""
+        return self
+
+    def params(self, hidden: int) -> int:
+        """Parameters of the operator with its pre-norm."""
+        raise NotImplementedError
+
+    def flops(self, hidden: int, context: float) -> float:
+        """FLOPs for one token that sees `context` tokens, itself included."""
+        raise NotImplementedError
+
+    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+        """Bytes kept per sequence after `context` tokens."""
+        return 0
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        """The kernels launched for one call, in order."""
+        raise NotImplementedError
+
+    def _divided(self, hidden: int, by: int, what: str) -> int:
+        if hidden % by:
+            raise OperatorError(f"operator {self.kind!r}: {what} {by} must divide the hidden size; got {hidden}")
+        return hidden // by
+
+
+PROXY_HEAD_DIM = 16  # smallest head that a scaled-down operator keeps: a state of 8 x 8 would hold nothing
+
+
+def scaled_dim(dim: int, factor: int) -> int:
+    """A head or state size shrunk by `factor`, but not below PROXY_HEAD_DIM (nor above itself)."""
+    return min(dim, max(PROXY_HEAD_DIM, dim // factor))
+
+
+def mean_context(tokens: int, window: int = 0) -> float:
+    """Mean number of tokens seen by the tokens 1..`tokens` under a causal mask, at most `window` (0: no limit)."""
+    if not window or tokens <= window:
+        return (tokens + 1) / 2
+    return (window * (window + 1) / 2 + (tokens - window) * window) / tokens
