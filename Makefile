@@ -1,0 +1,31 @@
+# `make search` and `make test` set up what they need; the environment is .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= experiments/runs/first_search
+
+.PHONY: search test lint clean
+
+search: $(VENV)/.core  ## the main job on shipped defaults; running it again continues or reprints the run
+	$(BIN)/flashnas search --config experiments/first_search/config.yaml --out $(RUN) --resume
+
+test: $(VENV)/.dev  ## the fast tests, on all cores
+	$(BIN)/python -m pytest -n auto -m "not gpu and not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/.core: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		(echo "flashnas needs Python 3.11 or later: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,7 @@
+"""`python -m flashnas`."""
+
+import sys
+
+from flashnas.cli.main import main
+
+sys.exit(main())

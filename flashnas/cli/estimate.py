@@ -1,0 +1,33 @@
+"""`flashnas estimate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from flashnas.architecture_source import load_architecture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("arch", metavar="ARCH", help="preset, pareto/NN.yaml or notation such as '2048: 3x(d f m2 f)'")
+    add("--table", default="h100_sxm", help="shipped latency table or folder (default: h100_sxm)")
+    add("--workload", default="decode-8k", help="named workload or batch=..,prompt=..,generated=..")
+    add("--json", action="store_true", help="one JSON object on stdout, nothing else")
+
+
+def run(options: argparse.Namespace) -> int:
+    from flashnas.latency.model import LatencyModel
+    from flashnas.latency.table import LatencyTable
+    from flashnas.latency.workload import Workload
+    from flashnas.report.estimate_text import estimate_text
+
+    architecture = load_architecture(options.arch)
+    table = LatencyTable.load(options.table)
+    workload = Workload.load(options.workload)
+    estimate = LatencyModel(table, workload).estimate(architecture)
+    if options.json:
+        print(json.dumps({"notation": architecture.notation, "hash": architecture.hash, **estimate.to_dict()}))
+    else:
+        print(estimate_text(architecture, estimate, table, workload))
+    return 0

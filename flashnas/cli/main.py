@@ -1,0 +1,85 @@
+"""`flashnas COMMAND`: parse, call, print. Exit code 0, 2 for what the user got wrong, 130 for Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import flashnas
+from flashnas.errors import FlashnasError
+from flashnas.hints import did_you_mean
+
+# one module per command, imported only when its command is called
+COMMANDS = {
+    "search": "find Pareto-optimal architectures within a latency budget",
+    "estimate": "latency, memory and size of one architecture, with breakdown and sources",
+    "profile": "measure on this device what a space needs and its table lacks",
+    "report": "write report.html and pareto.png of a run",
+    "table": "show, import and merge latency tables",
+}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse with one line per error and a suggestion for a mistyped word."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = ""
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        if unknown:
+            hint = did_you_mean(unknown[1], [o for action in self._actions for o in action.option_strings])
+        self.exit(2, f"{self.prog}: {message}{hint} (see {self.prog} --help)\n")
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser with the options of `command` alone, so that no other command's imports are paid."""
+    parser = OneLineParser(prog="flashnas", description="Latency-aware search for hybrid small language models.")
+    parser.add_argument("--version", action="version", version=f"flashnas {flashnas.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=OneLineParser)
+    for name, summary in COMMANDS.items():
+        child = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+                                    allow_abbrev=False)
+        if name == command:
+            importlib.import_module(f"flashnas.cli.{name}").add_arguments(child)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. A traceback appears for our own bugs only."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        print(f"flashnas: no command {command!r}{did_you_mean(command, COMMANDS)};"
+              f" commands: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        options = build_parser(command).parse_args(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        return int(importlib.import_module(f"flashnas.cli.{options.command}").run(options) or 0)
+    except FlashnasError as error:
+        print(f"flashnas {options.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        again = "; free room and continue with --resume, finished work is kept" if options.command == "search" else ""
+        print(f"flashnas {options.command}: {error.strerror}{where}{again}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = "; continue with --resume, finished work is kept" if options.command == "search" else ""
+        print(f"\nflashnas {options.command}: interrupted{again}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

