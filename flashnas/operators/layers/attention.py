@@ -1,0 +1,150 @@
+"""Grouped-query softmax attention with rotary positions, full (`a`) or in a sliding window (`swa`); as Llama and Qwen3."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.operators.attention import Attention
+from flashnas.operators.layers.common import Layer, RMSNorm, rms_normalise, rotate
+
+GROW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class KeyValueCache:
+    """Rotated keys and values [B, kv_heads, room, head_dim], of which `kept` hold tokens; `seen`: length so far.
+
+    With a window, the token at position p lies in slot p mod window once the window is full. `step` writes in place.
+    """
+
+    keys_BGTK: Tensor
+    values_BGTK: Tensor
+    seen: int
+    window: int
+
+    @property
+    def kept(self) -> int:
+        return min(self.seen, self.window) if self.window else self.seen
+
+    def in_order(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the kept tokens, the oldest first."""
+        kept = self.kept
+        keys, values = self.keys_BGTK[:, :, :kept], self.values_BGTK[:, :, :kept]
+        first = self.seen % self.window if self.window and self.seen > self.window else 0
+        if first == 0:
+            return keys, values
+        return keys.roll(-first, 2), values.roll(-first, 2)
+
+    def appended(self, key_BGK: Tensor, value_BGK: Tensor) -> KeyValueCache:
+        """The cache with one more token; grows by half when it is full."""
+        keys, values = self.keys_BGTK, self.values_BGTK
+        slot = self.seen % self.window if self.window else self.seen
+        if slot >= keys.shape[2]:
+            room = slot + max(GROW_TOKENS, slot // 2)
+            more = (min(room, self.window) if self.window else room) - keys.shape[2]
+            keys, values = (F.pad(x, (0, 0, 0, more)) for x in (keys, values))
+        keys[:, :, slot], values[:, :, slot] = key_BGK, value_BGK
+        return KeyValueCache(keys, values, self.seen + 1, self.window)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the kept tokens (the room beyond them not counted)."""
+        batch, heads, _, dim = self.keys_BGTK.shape
+        return 2 * batch * heads * self.kept * dim * self.keys_BGTK.element_size()
+
+
+@functools.lru_cache(maxsize=32)
+def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
+    """[queries, keys] True where seen; the last query stands at the last key."""
+    distance = (torch.arange(queries, device=device).unsqueeze(1) + keys - queries) - torch.arange(keys, device=device)
+    mask = distance >= 0
+    return mask & (distance < window) if window else mask
+
+
+class AttentionLayer(Layer):
+    """Without a window each token sees all before it; with one, the last `window` tokens, itself included."""
+
+    def __init__(self, spec: Attention, hidden: int) -> None:
+        super().__init__()
+        spec = spec.resolved(hidden)
+        self.heads, self.kv_heads, self.head_dim = spec.heads, spec.kv_heads, spec.head_dim
+        self.window, self.theta = spec.window_tokens, spec.rope_theta
+        self.in_proj = nn.Linear(hidden, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=spec.qkv_bias)  # q, k, v
+        self.q_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
+        self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=False)
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValueCache:
+        empty = torch.zeros(batch, self.kv_heads, 0, self.head_dim, dtype=dtype, device=device)
+        return KeyValueCache(empty, empty, 0, self.window)
+
+    def reference(self, x_BTD: Tensor, state: KeyValueCache | None = None) -> tuple[Tensor, KeyValueCache]:
+        x = x_BTD.double()
+        state = state or self.init_state(len(x), x.dtype, x.device)
+        bias = 0 if self.in_proj.bias is None else self.in_proj.bias.double()
+        heads = (x @ self.in_proj.weight.double().T + bias).unflatten(-1, (-1, self.head_dim))
+        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q = rms_normalise(q) * self.q_norm.weight.double()
+            k = rms_normalise(k) * self.k_norm.weight.double()
+        q, k = rotate(q, state.seen, self.theta), rotate(k, state.seen, self.theta)
+        old_keys, old_values = (past.double().transpose(1, 2) for past in state.in_order())
+        keys, values = torch.cat([old_keys, k], 1), torch.cat([old_values, v], 1)
+        repeats = self.heads // self.kv_heads
+        outputs = []
+        for t in range(x.shape[1]):
+            end = state.kept + t + 1
+            first = max(0, end - self.window) if self.window else 0
+            seen_keys = keys[:, first:end].repeat_interleave(repeats, 2)
+            seen_values = values[:, first:end].repeat_interleave(repeats, 2)
+            scores = torch.einsum("bhk,bthk->bht", q[:, t], seen_keys) * self.head_dim ** -0.5
+            outputs.append(torch.einsum("bht,bthk->bhk", scores.softmax(-1), seen_values).flatten(1))
+        y = torch.stack(outputs, 1) @ self.out_proj.weight.double().T
+        return y, self._cache(keys.transpose(1, 2), values.transpose(1, 2), state.seen + x.shape[1])
+
+    def forward(self, x_BTD: Tensor, state: KeyValueCache | None = None) -> tuple[Tensor, KeyValueCache]:
+        q, k, v = (part.transpose(1, 2) for part in self._project(x_BTD, state.seen if state else 0))
+        seen = x_BTD.shape[1]
+        if state is not None and state.seen:
+            old_keys, old_values = state.in_order()
+            k, v = torch.cat([old_keys.to(k.dtype), k], 2), torch.cat([old_values.to(v.dtype), v], 2)
+            seen += state.seen
+        tokens, keys = q.shape[2], k.shape[2]
+        gqa = self.heads != self.kv_heads
+        if tokens == keys and not (self.window and tokens > self.window):
+            o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
+        else:
+            mask = causal_mask(tokens, keys, self.window, x_BTD.device)
+            o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
+        return self.out_proj(o.transpose(1, 2).flatten(2)), self._cache(k, v, seen)
+
+    def step(self, x_BD: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
+        q, k, v = (part.squeeze(1) for part in self._project(x_BD.unsqueeze(1), state.seen))
+        state = state.appended(k, v)
+        keys, values = state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept]
+        q = q.unflatten(1, (self.kv_heads, -1))  # the query heads of one key head are rows of one product
+        scores = (q @ keys.mT) * self.head_dim ** -0.5
+        o = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(values.dtype) @ values
+        return self.out_proj(o.flatten(1)), state
+
+    def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor]:
+        heads = self.in_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], 2)
+            return (rotate(self.q_norm(q), first_position, self.theta),
+                    rotate(self.k_norm(k), first_position, self.theta), v)
+        qk, v = heads.split([self.heads + self.kv_heads, self.kv_heads], 2)
+        q, k = rotate(qk, first_position, self.theta).split([self.heads, self.kv_heads], 2)
+        return q, k, v
+
+    def _cache(self, keys: Tensor, values: Tensor, seen: int) -> KeyValueCache:
+        if self.window and seen >= self.window:  # position p goes to slot p mod window
+            keys, values = keys[:, :, -self.window:], values[:, :, -self.window:]
+            if seen % self.window:
+                keys, values = keys.roll(seen % self.window, 2), values.roll(seen % self.window, 2)
+        return KeyValueCache(keys, values, seen, self.window)

@@ -1,0 +1,141 @@
+"""Parts that several layers share: the layer contract, norms, the short convolution, rotary positions, initial values."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+class Layer(nn.Module):
+    """Base of the operator layers: normalised input in, residual update out. See the package's docstring."""
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
+        """The state of an empty sequence; `dtype` is the model's, recurrent states are kept in float32."""
+        raise NotImplementedError
+
+    def reference(self, x_BTD: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """The ground truth in float64, one token after the other."""
+        raise NotImplementedError
+
+    def step(self, x_BD: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One token: (residual update, next state)."""
+        raise NotImplementedError
+
+
+class RecurrentState(NamedTuple):
+    """What a recurrent layer remembers: the last inputs of its convolution and its matrix state."""
+
+    conv_BTC: Tensor | None  # [B, conv_size - 1, channels], model dtype; None: no convolution
+    matrix_BHKV: Tensor  # float32 (float64 in a float64 model)
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of recurrent states, decays and norms: float32, or float64 when the model is float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+# -- norms -------------------------------------------------------------------------------------------------------
+
+
+def rms_normalise(x: Tensor, eps: float = NORM_EPS) -> Tensor:
+    """x / rms(x) over the last dimension, computed in float32 at least, returned in x's dtype."""
+    wide = x.to(state_dtype(x.dtype))
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a weight, arXiv 1910.07467."""
+
+    def __init__(self, size: int, eps: float = NORM_EPS) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(|x|^2 + eps) over the last dimension, as fla and Qwen3-Next normalise queries and keys."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+
+
+# -- short convolution -------------------------------------------------------------------------------------------
+
+
+class ShortConvolution(nn.Module):
+    """Causal depthwise convolution over time, `size` taps; its state is the last size - 1 inputs."""
+
+    def __init__(self, channels: int, size: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, size))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        bound = 1 / math.sqrt(size)
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        channels, size = self.weight.shape
+        return torch.zeros(batch, size - 1, channels, dtype=dtype, device=device)
+
+    def reference(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        weight, size = self.weight.double(), self.weight.shape[1]
+        history = torch.cat([state_BTC, x_BTC], 1)
+        y = sum(weight[:, tap] * history[:, tap:tap + x_BTC.shape[1]] for tap in range(size))
+        return y if self.bias is None else y + self.bias.double(), history[:, history.shape[1] - size + 1:]
+
+    def forward(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
+        tokens, size = x_BTC.shape[1], self.weight.shape[1]
+        weight = self.weight.to(x_BTC.dtype).unbind(1)
+        y = history[:, :tokens] * weight[0]
+        for tap in range(1, size):
+            y = torch.addcmul(y, history[:, tap:tap + tokens], weight[tap])
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype)
+        return y, history[:, tokens:]
+
+    def step(self, x_BC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        history = torch.cat([state_BTC.to(x_BC.dtype), x_BC.unsqueeze(1)], 1)
+        y = torch.einsum("btc,ct->bc", history, self.weight.to(x_BC.dtype))
+        return y if self.bias is None else y + self.bias.to(y.dtype), history[:, 1:]
+
+
+# -- rotary positions --------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def _rotary_table(tokens: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angle = torch.outer(torch.arange(tokens, dtype=torch.float64), frequency)
+    return torch.stack([angle.cos(), angle.sin()]).to(dtype).to(device)  # [2, T, head_dim / 2]
+
+
+def rotate(x_BTHK: Tensor, first_position: int, theta: float) -> Tensor:
+    """Rotary positions in the rotate-half form (Llama, Qwen3), from `first_position` on; arXiv 2104.09864."""
+    tokens, head_dim = x_BTHK.shape[1], x_BTHK.shape[3]
+    length = 1 << max(8, (first_position + tokens - 1).bit_length())  # few distinct tables
+    table = _rotary_table(length, head_dim, theta, state_dtype(x_BTHK.dtype), x_BTHK.device)
+    cos, sin = table[:, first_position:first_position + tokens, None, :].to(x_BTHK.dtype)
+    a, b = x_BTHK.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+# -- initial values ----------------------------------------------------------------------------------------------
+
+
+def inverse_softplus_of_log_uniform(size: int, low: float = 1e-3, high: float = 0.1) -> Tensor:
+    """Bias b with softplus(b) log-uniform in [low, high]: time steps as Mamba2 and Gated DeltaNet start with."""
+    step = torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low))
+    return step + torch.log(-torch.expm1(-step))
+
+
+def log_of_uniform(size: int, low: float = 1.0, high: float = 16.0) -> Tensor:
+    """log of decay rates drawn uniformly from [low, high]."""
+    return torch.log(torch.empty(size).uniform_(low, high))

@@ -1,0 +1,71 @@
+"""DeltaNet with a short convolution (`d`), as fla's layer in Nemotron-Flash: no output gate; arXiv 2406.06484."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.operators.delta_net import DeltaNet
+from flashnas.operators.layers.common import (
+    Layer,
+    RecurrentState,
+    RMSNorm,
+    ShortConvolution,
+    l2_normalise,
+    rms_normalise,
+    state_dtype,
+)
+from flashnas.operators.layers.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
+
+
+class DeltaNetLayer(Layer):
+    """q, k, v pass a convolution and silu; q and k are L2-normalised; beta = sigmoid; RMSNorm per head."""
+
+    def __init__(self, spec: DeltaNet, hidden: int) -> None:
+        super().__init__()
+        self.hidden, self.heads, self.head_dim = hidden, spec.heads(hidden), spec.head_dim
+        self.in_proj = nn.Linear(hidden, 3 * hidden + self.heads, bias=False)  # q, k, v, beta
+        self.conv = ShortConvolution(3 * hidden, spec.conv_size)
+        self.norm = RMSNorm(self.head_dim)
+        self.out_proj = nn.Linear(hidden, hidden, bias=False)
+        self.scale = self.head_dim ** -0.5
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
+        matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
+        return RecurrentState(self.conv.init_state(batch, dtype, device), matrix)
+
+    def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        x = x_BTD.double()
+        state = state or self.init_state(len(x), x.dtype, x.device)
+        qkv, beta = (x @ self.in_proj.weight.double().T).split([3 * self.hidden, self.heads], -1)
+        qkv, conv = self.conv.reference(qkv, state.conv_BTC.double())
+        qkv = qkv * torch.sigmoid(qkv)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in qkv.split(self.hidden, -1))
+        o, matrix = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta), None,
+                                         state.matrix_BHKV.double())
+        o = rms_normalise(o) * self.norm.weight.double()
+        return o.flatten(-2) @ self.out_proj.weight.double().T, RecurrentState(conv, matrix)
+
+    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        projected = self.in_proj(x_BTD)
+        state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
+        qkv, beta = projected.split([3 * self.hidden, self.heads], -1)
+        qkv, conv = self.conv(qkv, state.conv_BTC)
+        o, matrix = self._core(qkv, beta, state.matrix_BHKV, delta_rule_chunked)
+        return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
+
+    def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        projected = self.in_proj(x_BD)
+        qkv, beta = projected.split([3 * self.hidden, self.heads], -1)
+        qkv, conv = self.conv.step(qkv, state.conv_BTC)
+        o, matrix = self._core(qkv, beta, state.matrix_BHKV, delta_rule_step)
+        return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
+
+    def _core(self, qkv, beta, matrix, rule):
+        with torch.autocast(qkv.device.type, enabled=False):
+            qkv = F.silu(qkv).to(matrix.dtype)
+            q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in qkv.split(self.hidden, -1))
+            o, matrix = rule(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta).to(matrix.dtype),
+                             None, matrix)
+            return self.norm(o).flatten(-2), matrix

@@ -1,0 +1,124 @@
+"""Mamba2 (`m2`), the state-space dual layer, as transformers' Mamba2Mixer; arXiv 2405.21060.
+
+Per head, with dt = softplus(dt_raw + dt_bias) and g = -exp(A_log) dt: S <- exp(g) S + B (dt x)^T;  y = S^T C + D x.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.operators.layers.chunks import decay_differences, diagonal_scan, from_chunks, to_chunks
+from flashnas.operators.layers.common import (
+    Layer,
+    RecurrentState,
+    RMSNorm,
+    ShortConvolution,
+    inverse_softplus_of_log_uniform,
+    log_of_uniform,
+    rms_normalise,
+    state_dtype,
+)
+from flashnas.operators.mamba2 import Mamba2
+
+CHUNK = 32
+
+
+def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
+                  state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """Token by token: S <- exp(g) S + k v^T;  o = S^T q (C is q, B is k, dt x is v). Returns (o_BTHV, final state)."""
+    state, outputs = state_BHKV, []
+    for t in range(q_BTGK.shape[1]):
+        o, state = ssd_step(q_BTGK[:, t], k_BTGK[:, t], v_BTHV[:, t], g_BTH[:, t], state)
+        outputs.append(o)
+    return torch.stack(outputs, 1), state
+
+
+def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """One token: (o_BHV, next state). Head h reads group h // (heads / groups)."""
+    repeats = v_BHV.shape[1] // k_BGK.shape[1]
+    q_BHK, k_BHK = (x.repeat_interleave(repeats, 1) for x in (q_BGK, k_BGK))
+    state_BHKV = state_BHKV * g_BH.exp()[..., None, None] + k_BHK.unsqueeze(-1) * v_BHV.unsqueeze(-2)
+    return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
+
+
+def ssd_chunked(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor, state_BHKV: Tensor,
+                chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """The same in chunks; returns (o_BTHV, final state)."""
+    batch, tokens, heads, _ = v_BTHV.shape
+    repeats = heads // q_BTGK.shape[2]
+    q, k, v = (to_chunks(x, chunk) for x in (q_BTGK, k_BTGK, v_BTHV))
+    total = to_chunks(g_BTH.unsqueeze(-1), chunk).cumsum(2)  # [N, B*H, C, 1]
+    scores = (q @ k.mT).repeat_interleave(repeats, 1)
+    inside = (scores * decay_differences(total.squeeze(-1))) @ v
+    q, k = (x.repeat_interleave(repeats, 1) for x in (q, k))
+    update = k.mT @ (v * (total[:, :, -1:] - total).exp())
+    states = diagonal_scan(total[:, :, -1:].exp(), update, state_BHKV.flatten(0, 1))
+    o = inside + (q @ states[:-1]) * total.exp()
+    return from_chunks(o, batch, tokens), states[-1].view_as(state_BHKV)
+
+
+class Mamba2Layer(Layer):
+    """in_proj gives z, x, B, C, dt; x, B, C pass a convolution with bias and silu; y is normalised after the gate."""
+
+    def __init__(self, spec: Mamba2, hidden: int) -> None:
+        super().__init__()
+        self.inner, self.heads, self.head_dim = spec.inner(hidden), spec.heads(hidden), spec.head_dim
+        self.groups, self.state = spec.groups, spec.state
+        channels = spec.conv_channels(hidden)
+        self.sizes = [self.inner, channels, self.heads]
+        self.parts = [self.inner, self.groups * self.state, self.groups * self.state]
+        self.in_proj = nn.Linear(hidden, sum(self.sizes), bias=False)  # z | x, B, C | dt
+        self.conv = ShortConvolution(channels, spec.conv_size, bias=True)
+        self.A_log = nn.Parameter(log_of_uniform(self.heads))
+        self.D = nn.Parameter(torch.ones(self.heads))
+        self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
+        self.norm = RMSNorm(self.inner)
+        self.out_proj = nn.Linear(self.inner, hidden, bias=False)
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
+        matrix = torch.zeros(batch, self.heads, self.state, self.head_dim, dtype=state_dtype(dtype), device=device)
+        return RecurrentState(self.conv.init_state(batch, dtype, device), matrix)
+
+    def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        x_BTD = x_BTD.double()
+        state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
+        z, xbc, dt = (x_BTD @ self.in_proj.weight.double().T).split(self.sizes, -1)
+        xbc, conv = self.conv.reference(xbc, state.conv_BTC.double())
+        x, b, c = (xbc * torch.sigmoid(xbc)).split(self.parts, -1)
+        x, b, c = x.unflatten(-1, (self.heads, -1)), b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
+        dt = torch.log1p((dt + self.dt_bias.double()).exp())
+        y, matrix = ssd_reference(c, b, x * dt.unsqueeze(-1), -dt * self.A_log.double().exp(), state.matrix_BHKV.double())
+        y = (y + x * self.D.double().unsqueeze(-1)).flatten(-2) * z * torch.sigmoid(z)
+        y = rms_normalise(y.unflatten(-1, (self.groups, -1))).flatten(-2) * self.norm.weight.double()
+        return y @ self.out_proj.weight.double().T, RecurrentState(conv, matrix)
+
+    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        projected = self.in_proj(x_BTD)
+        state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
+        z, xbc, dt = projected.split(self.sizes, -1)
+        xbc, conv = self.conv(xbc, state.conv_BTC)
+        y, matrix = self._core(z, xbc, dt, state.matrix_BHKV, ssd_chunked)
+        return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
+
+    def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        projected = self.in_proj(x_BD)
+        z, xbc, dt = projected.split(self.sizes, -1)
+        xbc, conv = self.conv.step(xbc, state.conv_BTC)
+        y, matrix = self._core(z, xbc, dt, state.matrix_BHKV, ssd_step)
+        return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
+
+    def _core(self, z, xbc, dt, matrix, rule):
+        with torch.autocast(xbc.device.type, enabled=False):
+            dtype = matrix.dtype
+            x, b, c = F.silu(xbc).to(dtype).split(self.parts, -1)
+            x = x.unflatten(-1, (self.heads, -1))
+            b, c = b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
+            dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
+            y, matrix = rule(c, b, x * dt.unsqueeze(-1), -dt * self.A_log.to(dtype).exp(), matrix)
+            y = (y + x * self.D.to(dtype).unsqueeze(-1)).flatten(-2) * F.silu(z.to(dtype))
+            if self.groups > 1:
+                y = rms_normalise(y.unflatten(-1, (self.groups, -1))).flatten(-2) * self.norm.weight.to(dtype)
+                return y, matrix
+            return self.norm(y), matrix
