@@ -1,0 +1,58 @@
+"""Aging evolution with a latency budget: algorithm 1 of Nemotron-Flash (arXiv 2511.18890), after Real et al. 2019."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flashnas.search.algorithm import Evaluation, LatencyOf, SearchAlgorithm, check_whole
+
+if TYPE_CHECKING:
+    from flashnas.space import Genotype, SearchSpace
+
+
+class AgingEvolution(SearchAlgorithm):
+    """A population that renews itself: tournament winners are mutated, the oldest members leave.
+
+    The first `population` candidates are random. After that every candidate of a cycle comes from its own tournament
+    of `tournament` distinct members over the same population (members of a cycle do not see each other): the member
+    with the lowest loss is mutated once. Mutants outside the budget or seen before are redrawn.
+
+    Where the paper leaves a choice: infeasible and failed candidates never join the population, so a cycle of failures
+    cannot push good members out; while the population is empty, candidates are random.
+    """
+
+    name = "aging-evolution"
+
+    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+                 population: int = 20, tournament: int = 5) -> None:
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size)
+        self.population_size = check_whole("aging-evolution: population", population, 1)
+        self.tournament_size = check_whole("aging-evolution: tournament", tournament, 1)
+        self.population: deque[Evaluation] = deque(maxlen=self.population_size)  # oldest first
+        self._asked = 0
+
+    def _propose(self, count: int) -> Iterator[Genotype]:
+        for _ in range(count):
+            initial = self._asked < self.population_size
+            self._asked += 1
+            if initial or not self.population:
+                yield self.draw_fresh(lambda: self.space.sample(self.rng))
+            else:
+                yield self._offspring()
+
+    def _offspring(self) -> Genotype:
+        size = min(self.tournament_size, len(self.population))
+        entrants = self.rng.choice(len(self.population), size=size, replace=False)
+        parent = min((self.population[int(i)] for i in entrants), key=_loss).genotype
+        return self.draw_fresh(lambda: self.space.mutate(parent, self.rng))
+
+    def _learn(self, evaluation: Evaluation) -> None:
+        if evaluation.complete:
+            self.population.append(evaluation)
+
+
+def _loss(evaluation: Evaluation) -> float:
+    assert evaluation.loss is not None
+    return evaluation.loss

@@ -1,0 +1,164 @@
+"""What every search algorithm shares: ask/tell, its memory, and drawing candidates that waste no training.
+
+An algorithm sees genotypes, their fitted architectures and scores; never a model, a device or a worker. Everything it
+draws comes from one seeded generator, so the same seed and the same told results give the same candidates: a search is
+continued by building the algorithm again and replaying what was recorded.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from flashnas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flashnas.architecture import Architecture
+    from flashnas.space import Genotype, SearchSpace
+
+LatencyOf = Callable[["Genotype"], "tuple[Architecture | None, float | None]"]
+"""A genotype's width-fitted architecture and its exact `latency_ms`; no architecture when no width meets the budgets.
+The latency of a genotype that does not fit, at its smallest width, is welcome: it tells how far away it is."""
+
+DRAWS = 64               # tries for one fresh candidate before a repeated or infeasible one is accepted
+ENUMERABLE = 2048        # spaces of up to so many genotypes are searched to the last one
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of one candidate. `loss`: nats per token, lower is better; `latency_ms` of the fitted architecture.
+
+    feasible: some width meets the budgets (an infeasible candidate was never trained). failed: training broke off.
+    """
+
+    genotype: Genotype
+    architecture: Architecture | None = None
+    feasible: bool = True
+    loss: float | None = None
+    latency_ms: float | None = None
+    failed: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """True if the candidate was within the budget, was trained, and has a finite loss."""
+        return self.feasible and not self.failed and self.loss is not None and math.isfinite(self.loss)
+
+
+class SearchAlgorithm(ABC):
+    """Proposes candidates with `ask`, learns from `tell`. `cycle_size` candidates are drawn together, whatever the
+    number of workers. `latency_of` is cheap and may be called thousands of times per cycle."""
+
+    name: ClassVar[str]
+
+    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10) -> None:
+        self.space = space
+        self.seed = check_whole("seed", seed, 0)
+        self.cycle_size = check_whole("cycle_size", cycle_size, 1)
+        self.rng = np.random.default_rng(self.seed)
+        self.history: list[Evaluation] = []
+        self.pending: deque[Genotype] = deque()          # asked, not yet told
+        self._latency_of = latency_of
+        self._fitted: dict[Genotype, tuple[Architecture | None, float | None]] = {}
+        self._proposed: set[Genotype] = set()            # all that was ever asked
+        self._remaining: list[Genotype] | None = None    # of an enumerable space, once it is needed
+
+    # -- the interface -------------------------------------------------------------------------------------------
+
+    def ask(self, n: int | None = None) -> list[Genotype]:
+        """The next `n` (default: a cycle of) candidates: distinct, new and within the budget where the space allows."""
+        count = self.cycle_size if n is None else check_whole("ask: n", n, 1)
+        batch: list[Genotype] = []
+        for genotype in self._propose(count):
+            batch.append(genotype)
+            self._proposed.add(genotype)
+            self.pending.append(genotype)
+        return batch
+
+    def tell(self, evaluations: Iterable[Evaluation]) -> None:
+        """Learn from results in the order asked; part of a cycle will do. ValueError for any other order."""
+        for evaluation in evaluations:
+            if not self.pending or self.pending[0] != evaluation.genotype:
+                raise ValueError(f"{self.name}: told {evaluation.genotype} out of the order asked")
+            self.pending.popleft()
+            self.history.append(evaluation)
+            self._learn(evaluation)
+
+    @abstractmethod
+    def _propose(self, count: int) -> Iterable[Genotype]:
+        """Yield `count` candidates; each one is on `pending` before the next is drawn."""
+
+    @abstractmethod
+    def _learn(self, evaluation: Evaluation) -> None:
+        """Take in one result; `history` holds it already."""
+
+    # -- what algorithms build on --------------------------------------------------------------------------------
+
+    def complete(self) -> list[Evaluation]:
+        """All trained candidates with a loss, in the order told."""
+        return [evaluation for evaluation in self.history if evaluation.complete]
+
+    def fitted(self, genotype: Genotype) -> tuple[Architecture | None, float | None]:
+        """`latency_of`, remembered."""
+        if genotype not in self._fitted:
+            self._fitted[genotype] = self._latency_of(genotype)
+        return self._fitted[genotype]
+
+    def feasible(self, genotype: Genotype) -> bool:
+        return self.fitted(genotype)[0] is not None
+
+    def fresh(self, genotype: Genotype) -> bool:
+        """True if it is within the budget and was never asked (equal genotypes build equal networks)."""
+        return genotype not in self._proposed and self.feasible(genotype)
+
+    def draw_fresh(self, draw: Callable[[], Genotype]) -> Genotype:
+        """A fresh candidate from `draw`, or as near to that as a bounded number of tries comes.
+
+        After half of the tries it walks by mutation instead: out of an exhausted neighbourhood, or towards the budget
+        (never away from it). An enumerable space is then listed. When there is nothing fresh the answer is, in this
+        order: feasible and not pending, infeasible and not pending, anything.
+        """
+        current: Genotype | None = None
+        best: Genotype | None = None
+        for attempt in range(DRAWS):
+            walking = current is not None and attempt >= DRAWS // 2
+            candidate = self.space.mutate(current, self.rng) if walking and current is not None else draw()
+            if self.fresh(candidate):
+                return candidate
+            if best is None or self._rank(candidate) < self._rank(best):
+                best = candidate
+            if current is None or self._excess(candidate) <= self._excess(current):
+                current = candidate
+        unseen = self._enumerate_fresh()
+        if unseen:
+            return unseen[int(self.rng.integers(len(unseen)))]
+        assert best is not None
+        return best
+
+    def _enumerate_fresh(self) -> Sequence[Genotype]:
+        if self._remaining is None:
+            self._remaining = list(self.space.enumerate()) if self.space.size() <= ENUMERABLE else []
+        self._remaining = [genotype for genotype in self._remaining if self.fresh(genotype)]
+        return self._remaining
+
+    def _excess(self, genotype: Genotype) -> float:
+        """0 within the budget; else how far away: the smallest width's latency, or the depth if that is not known."""
+        architecture, latency_ms = self.fitted(genotype)
+        if architecture is not None:
+            return 0.0
+        return float(len(self.space.operators(genotype))) if latency_ms is None else latency_ms
+
+    def _rank(self, genotype: Genotype) -> tuple[bool, float]:
+        return genotype in self.pending, self._excess(genotype)
+
+
+def check_whole(place: str, value: Any, least: int) -> int:
+    """A whole number of at least `least`, or a ConfigError that names the place."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ConfigError(f"{place} must be a whole number of at least {least}; got {value!r}")
+    return int(value)

@@ -1,0 +1,123 @@
+"""Optuna's samplers over the space's encoding: `nsga2`, `tpe` and `random`, in a study in memory.
+
+Objectives are (loss, latency_ms); a candidate that no width fits violates the constraint `budget` (Optuna 5: <= 0 is
+feasible) and a failed one is a FAIL trial. A draw outside the budget costs nothing, so it is told to the sampler at
+once and drawn again; a draw seen before is dropped and drawn again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+from flashnas.search.algorithm import Evaluation, LatencyOf, SearchAlgorithm, check_whole
+
+if TYPE_CHECKING:
+    from flashnas.space import Genotype, SearchSpace
+
+REDRAWS = 16             # draws of the sampler for one candidate, before mutation helps out
+WORST = (float("inf"), float("inf"))
+
+
+class OptunaAlgorithm(SearchAlgorithm):
+    """A study in memory behind ask/tell; subclasses choose the sampler."""
+
+    constrained: ClassVar[bool] = True
+
+    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+                 sampler: optuna.samplers.BaseSampler) -> None:
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+        self._distributions = space.distributions()
+        self._trials: deque[optuna.Trial] = deque()      # of the pending candidates, in the order asked
+
+    def _propose(self, count: int) -> Iterator[Genotype]:
+        for _ in range(count):
+            genotype, trial = self._draw()
+            self._trials.append(trial)
+            yield genotype
+
+    def _draw(self) -> tuple[Genotype, optuna.Trial]:
+        for _ in range(REDRAWS):
+            trial = self.study.ask(self._distributions)
+            genotype = self.space.decode(trial.params)
+            if self.fresh(genotype):
+                return genotype, trial
+            self._reject(trial, genotype)
+        genotype = self.draw_fresh(lambda: self.space.mutate(genotype, self.rng))
+        self.study.enqueue_trial(self.space.encode(genotype))
+        return genotype, self.study.ask(self._distributions)
+
+    def _reject(self, trial: optuna.Trial, genotype: Genotype) -> None:
+        if self.constrained and not self.feasible(genotype):
+            self._tell_infeasible(trial, genotype)
+        else:
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def _tell_infeasible(self, trial: optuna.Trial, genotype: Genotype) -> None:
+        trial.set_constraint("budget", max(self._excess(genotype), 1e-9))
+        self.study.tell(trial, WORST)
+
+    def _learn(self, evaluation: Evaluation) -> None:
+        trial = self._trials.popleft()
+        if not evaluation.feasible:
+            self._tell_infeasible(trial, evaluation.genotype)
+        elif not evaluation.complete:
+            self.study.tell(trial, state=TrialState.FAIL)
+        else:
+            assert evaluation.loss is not None
+            latency_ms = evaluation.latency_ms
+            if latency_ms is None:
+                latency_ms = self.fitted(evaluation.genotype)[1]
+            trial.set_constraint("budget", 0.0)
+            self.study.tell(trial, (evaluation.loss, 0.0 if latency_ms is None else latency_ms))
+
+
+class Nsga2(OptunaAlgorithm):
+    """NSGA-II; `population` is small so that tens of candidates make several generations."""
+
+    name = "nsga2"
+
+    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+                 population: int = 10) -> None:
+        sampler = optuna.samplers.NSGAIISampler(
+            population_size=check_whole("nsga2: population", population, 2), seed=_sampler_seed(seed))
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, sampler=sampler)
+
+
+class Tpe(OptunaAlgorithm):
+    """Multivariate TPE; the pending candidates of a cycle count as bad ones, which keeps the cycle apart."""
+
+    name = "tpe"
+
+    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+                 startup: int = 10) -> None:
+        check_whole("tpe: startup", startup, 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(n_startup_trials=startup, multivariate=True, constant_liar=True,
+                                                 seed=_sampler_seed(seed))
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, sampler=sampler)
+
+
+class Random(OptunaAlgorithm):
+    """Uniform over the encoding: the baseline that the others have to beat."""
+
+    name = "random"
+    constrained = False
+
+    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10) -> None:
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size,
+                         sampler=optuna.samplers.RandomSampler(seed=_sampler_seed(seed)))
+
+
+def _sampler_seed(seed: int) -> int:
+    """Optuna's samplers take 32 bits, and must not repeat the stream of `self.rng`."""
+    return int(np.random.SeedSequence([check_whole("seed", seed, 0), 1]).generate_state(1)[0])
