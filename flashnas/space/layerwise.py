@@ -1,0 +1,204 @@
+"""The free layer-wise template: each of L layers picks from a list; L may be a range.
+
+A choice is a few operators in notation (`d f`, `m2`, `a(kv_heads=4) f`), so a layer can be a mixer with its FFN.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from flashnas.config_file import LocatedDict, check_keys
+from flashnas.errors import SpaceError
+from flashnas.hints import one_of
+from flashnas.operators import OperatorSpec
+from flashnas.operators.feed_forward import FeedForward
+from flashnas.space import settings
+from flashnas.space.base import Genotype, ModelOptions, SearchSpace
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+@dataclass(frozen=True)
+class LayerwiseGenotype(Genotype):
+    """One choice per layer, written as in the space's file."""
+
+    layers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " | ".join(self.layers)
+
+
+class LayerwiseSpace(SearchSpace):
+    """`depth`: (fewest, most) layers; `choices`: operators of a layer by their notation."""
+
+    template = "layerwise"
+
+    def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions,
+                 choices: dict[str, tuple[OperatorSpec, ...]], depth: tuple[int, int]) -> None:
+        super().__init__(name=name, path=path, hidden_sizes=hidden_sizes, model=model)
+        self.choices, self.depth = choices, depth
+        self.names = tuple(choices)
+        self.max_operators = depth[1] * max(map(len, choices.values()))
+        self._specs = tuple(dict.fromkeys(spec for choice in choices.values() for spec in choice))
+
+    @classmethod
+    def from_config(cls, data: LocatedDict, *, name: str) -> Self:
+        """Raises SpaceError with file, line, rule and value."""
+        check_keys(data, where="search space", error=SpaceError,
+                   required={"template": str, "widths": list, "layers": dict}, optional={"model": dict})
+        layers = data["layers"]
+        check_keys(layers, where="layers", error=SpaceError, required={"depth": (int, list), "choices": list})
+        model, widths = settings.read_model(data), settings.read_widths(data)
+        depth = settings.read_range(layers, "depth", "layers")
+        items = settings.entries(layers, "choices", "layers")
+        choices = [settings.read_operators(*item, widths) for item in items]
+        settings.no_twins(items, [" ".join(map(str, choice)) for choice in choices])
+        if not any(spec.mixes_tokens for choice in choices for spec in choice):
+            raise SpaceError(f"{layers.place('choices')}: layers.choices needs a token mixer")
+        return cls(name=name, path=data.path, hidden_sizes=widths, model=model, depth=depth,
+                   choices={" ".join(map(str, choice)): choice for choice in choices})
+
+    @property
+    def mixers(self) -> tuple[OperatorSpec, ...]:
+        return tuple(spec for spec in self._specs if spec.mixes_tokens)
+
+    @property
+    def ffn(self) -> FeedForward | None:
+        return next((spec for spec in self._specs if isinstance(spec, FeedForward)), None)
+
+    def kinds(self) -> tuple[OperatorSpec, ...]:
+        return self._specs
+
+    def rules(self) -> dict[str, Any]:
+        return {"layers": {"depth": list(self.depth), "choices": list(self.names)}}
+
+    # -- genotype <-> operators ----------------------------------------------------------------------------------
+
+    def operators(self, genotype: LayerwiseGenotype) -> tuple[OperatorSpec, ...]:
+        return tuple(spec for layer in genotype.layers for spec in self.choices[layer])
+
+    def find(self, operators: Sequence[OperatorSpec]) -> LayerwiseGenotype | None:
+        """Of all genotypes that build the list, the one with the fewest layers, then the first choices."""
+        operators = tuple(operators)
+
+        @functools.cache
+        def layers_from(start: int, layers: int) -> tuple[str, ...] | None:
+            if layers == 0 or start >= len(operators):
+                return () if layers == 0 and start == len(operators) else None
+            for name, choice in self.choices.items():
+                if operators[start:start + len(choice)] == choice:
+                    rest = layers_from(start + len(choice), layers - 1)
+                    if rest is not None:
+                        return (name, *rest)
+            return None
+
+        for layers in range(self.depth[0], self.depth[1] + 1):
+            found = layers_from(0, layers)
+            if found is not None:
+                return LayerwiseGenotype(found)
+        return None
+
+    def repair(self, genotype: LayerwiseGenotype) -> LayerwiseGenotype:
+        """Too many layers: the last ones go; too few: the last one repeats. Raises SpaceError for an unknown choice."""
+        for i, layer in enumerate(genotype.layers):
+            if layer not in self.choices:
+                raise SpaceError(one_of(f"{self.path}: layer {i}", layer, self.names))
+        layers = genotype.layers[:self.depth[1]] or self.names[:1]
+        layers += layers[-1:] * (self.depth[0] - len(layers))
+        found = self.find(self.operators(LayerwiseGenotype(layers)))
+        assert found is not None, genotype
+        return found
+
+    # -- drawing -------------------------------------------------------------------------------------------------
+
+    def sample(self, rng: np.random.Generator) -> LayerwiseGenotype:
+        """Uniform depth, uniform choices."""
+        layers = rng.integers(self.depth[0], self.depth[1] + 1)
+        return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in rng.integers(len(self.names), size=layers))))
+
+    def mutate(self, genotype: LayerwiseGenotype, rng: np.random.Generator) -> LayerwiseGenotype:
+        """Change one layer, swap two, add or drop one; the kind is drawn uniformly.
+
+        If no change of that kind gives another operator list, the next kind is tried.
+        Raises SpaceError if the space holds one operator list only.
+        """
+        kinds = (self._replaced, self._swapped, self._added, self._dropped)
+        for kind in rng.permutation(len(kinds)):
+            changes = kinds[kind](genotype.layers)
+            for i in rng.permutation(len(changes)):
+                repaired = self.repair(LayerwiseGenotype(changes[i]))
+                if repaired != genotype:
+                    return repaired
+        raise SpaceError(f"{self.path}: the space holds one operator list only; nothing to mutate")
+
+    def _replaced(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
+        return [(*layers[:i], name, *layers[i + 1:]) for i in range(len(layers)) for name in self.names
+                if name != layers[i]]
+
+    def _swapped(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
+        return [(*layers[:i], layers[j], *layers[i + 1:j], layers[i], *layers[j + 1:])
+                for i in range(len(layers)) for j in range(i + 1, len(layers)) if layers[i] != layers[j]]
+
+    def _added(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
+        if len(layers) == self.depth[1]:
+            return []
+        return [(*layers[:i], name, *layers[i:]) for i in range(len(layers) + 1) for name in self.names]
+
+    def _dropped(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
+        if len(layers) == self.depth[0]:
+            return []
+        return [(*layers[:i], *layers[i + 1:]) for i in range(len(layers))]
+
+    # -- Optuna --------------------------------------------------------------------------------------------------
+
+    def encode(self, genotype: LayerwiseGenotype) -> dict[str, int | str]:
+        """`depth` and `layer_00`, `layer_01`, ...; places beyond the depth hold the first choice."""
+        padded = genotype.layers + self.names[:1] * (self.depth[1] - len(genotype.layers))
+        layers: dict[str, int | str] = {f"layer_{i:02d}": layer for i, layer in enumerate(padded)}
+        return {"depth": len(genotype.layers), **layers}
+
+    def decode(self, params: Mapping[str, Any]) -> LayerwiseGenotype:
+        for name in ("depth", *(f"layer_{i:02d}" for i in range(self.depth[1]))):
+            if name not in params:
+                raise SpaceError(f"{self.path}: the encoding needs the parameter {name!r}")
+        return self.repair(LayerwiseGenotype(tuple(params[f"layer_{i:02d}"] for i in range(params["depth"]))))
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        from optuna.distributions import CategoricalDistribution, IntDistribution
+
+        layers = {f"layer_{i:02d}": CategoricalDistribution(self.names) for i in range(self.depth[1])}
+        return {"depth": IntDistribution(*self.depth), **layers}
+
+    # -- counting ------------------------------------------------------------------------------------------------
+
+    def size(self) -> int:
+        """Exact where no two choices run into each other (`d`, `f` and `d f` would); else counted by enumeration."""
+        if self._uniquely_read:
+            return sum(len(self.names) ** layers for layers in range(self.depth[0], self.depth[1] + 1))
+        return sum(1 for _ in self.enumerate())
+
+    @property
+    def _uniquely_read(self) -> bool:
+        """True if no choice is the beginning of another: then a list can be read in one way only."""
+        choices = list(self.choices.values())
+        return not any(a is not b and b[:len(a)] == a for a in choices for b in choices)
+
+    def enumerate(self) -> Iterator[LayerwiseGenotype]:
+        def lists(layers: tuple[str, ...], left: int) -> Iterator[tuple[str, ...]]:
+            if left == 0:
+                yield layers
+                return
+            for name in self.names:
+                yield from lists((*layers, name), left - 1)
+
+        for depth in range(self.depth[0], self.depth[1] + 1):
+            for layers in lists((), depth):
+                genotype = LayerwiseGenotype(layers)
+                if self._uniquely_read or self.find(self.operators(genotype)) == genotype:
+                    yield genotype

@@ -1,0 +1,111 @@
+"""Settings that all templates share, read from YAML; every error names file, line, rule and value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flashnas.architecture import DEFAULT_VOCAB, parse_operators
+from flashnas.config_file import LocatedDict, LocatedList, check_keys
+from flashnas.errors import ArchitectureError, OperatorError, SpaceError
+from flashnas.operators import OperatorSpec
+from flashnas.operators.feed_forward import FeedForward
+from flashnas.space.base import ModelOptions
+
+
+def entries(data: LocatedDict, key: str, where: str) -> list[tuple[str, str, Any]]:
+    """(line, name, value) of each entry of a list; raises SpaceError if the list is empty."""
+    values: LocatedList = data[key]
+    name = f"{where}.{key}" if where else key
+    if not values:
+        raise SpaceError(f"{data.place(key)}: {name} must not be empty")
+    return [(values.place(i), f"{name}[{i}]", value) for i, value in enumerate(values)]
+
+
+def no_twins(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
+    """Raise SpaceError for a value that stands twice."""
+    for i, (place, name, _) in enumerate(items):
+        if values[i] in values[:i]:
+            raise SpaceError(f"{place}: {name} stands twice; got {str(values[i])!r}")
+
+
+def whole(place: str, name: str, value: object, least: int) -> int:
+    """A whole number of at least `least`."""
+    if type(value) is not int or value < least:
+        raise SpaceError(f"{place}: {name} must be a whole number of at least {least}; got {value!r}")
+    return value
+
+
+def read_range(data: LocatedDict, key: str, where: str, least: int = 1) -> tuple[int, int]:
+    """`[low, high]`, or one number for both."""
+    value, place = data[key], data.place(key)
+    name = f"{where}.{key}" if where else key
+    if type(value) is int:
+        value = [value, value]
+    if not isinstance(value, list) or len(value) != 2 or any(type(v) is not int for v in value):
+        raise SpaceError(f"{place}: {name} must be a whole number or [low, high]; got {value!r}")
+    low, high = value
+    if not least <= low <= high:
+        raise SpaceError(f"{place}: {name} must have {least} <= low <= high; got [{low}, {high}]")
+    return low, high
+
+
+def read_model(data: LocatedDict) -> ModelOptions:
+    """The optional block `model`: vocab, tied, meta_tokens."""
+    model = data.get("model", LocatedDict())
+    check_keys(model, where="model", required={}, optional={"vocab": int, "tied": bool, "meta_tokens": int},
+               error=SpaceError)
+    return ModelOptions(
+        vocab=whole(model.place("vocab"), "model.vocab", model.get("vocab", DEFAULT_VOCAB), 2),
+        tied=model.get("tied", True),
+        meta_tokens=whole(model.place("meta_tokens"), "model.meta_tokens", model.get("meta_tokens", 0), 0))
+
+
+def read_widths(data: LocatedDict) -> tuple[int, ...]:
+    """The list `widths`: hidden sizes in ascending order."""
+    items = entries(data, "widths", "")
+    widths = [whole(place, name, value, 1) for place, name, value in items]
+    for i in range(1, len(widths)):
+        if widths[i] <= widths[i - 1]:
+            raise SpaceError(f"{items[i][0]}: widths must ascend; got {widths[i]} after {widths[i - 1]}")
+    return tuple(widths)
+
+
+def read_operators(place: str, name: str, text: object, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:
+    """Operators in notation, which must fit every width."""
+    if not isinstance(text, str) or not text.strip():
+        raise SpaceError(f"{place}: {name} must be an operator such as d or a(kv_heads=4); got {text!r}")
+    try:
+        operators = parse_operators(text)
+    except (ArchitectureError, OperatorError) as error:
+        raise SpaceError(f"{place}: {name}: {error}") from None
+    if not operators:
+        raise SpaceError(f"{place}: {name} must not be empty; got {text!r}")
+    for hidden in widths:
+        for spec in operators:
+            try:
+                spec.resolved(hidden)
+            except OperatorError as error:
+                raise SpaceError(f"{place}: {name} {str(spec)!r} does not fit width {hidden}: {error}") from None
+    return operators
+
+
+def read_mixers(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:
+    """A list of different token mixers."""
+    items = entries(data, key, where)
+    mixers = []
+    for place, name, value in items:
+        operators = read_operators(place, name, value, widths)
+        if len(operators) != 1 or not operators[0].mixes_tokens:
+            raise SpaceError(f"{place}: {name} must be one token mixer; got {value!r}")
+        mixers.append(operators[0])
+    no_twins(items, mixers)
+    return tuple(mixers)
+
+
+def read_ffn(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -> FeedForward:
+    """One feed-forward network; `f` if the key is missing."""
+    operators = read_operators(data.place(key), f"{where}.{key}", data.get(key, "f"), widths)
+    if len(operators) != 1 or not isinstance(operators[0], FeedForward):
+        raise SpaceError(f"{data.place(key)}: {where}.{key} must be a feed-forward network such as"
+                         f" f(intermediate=4096); got {data[key]!r}")
+    return operators[0]

@@ -1,0 +1,118 @@
+"""Operator list -> three-stage genotype, and the number of different lists.
+
+Different genotypes can build one list (`2x(d f) 3x(d f)` and `3x(d f) 2x(d f)`). The parser finds them all and picks
+one by a fixed rule, which makes genotypes canonical: equal lists, equal genotypes. Lists are handled as text with one
+letter per operator.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flashnas.operators import OperatorSpec
+from flashnas.space.list_automaton import ListAutomaton
+from flashnas.space.stage import ALONE, Stage, ThreeStageGenotype, ratio_counts
+
+if TYPE_CHECKING:
+    from flashnas.space.three_stage import ThreeStageSpace
+
+
+@dataclass(frozen=True)
+class _Block:
+    rank: int  # order in the space's file; breaks ties
+    op1: str
+    op2: str
+    ratio: str
+    ffns: int
+    text: str
+
+    def stage(self, repeats: int) -> Stage:
+        return Stage(op1=self.op1, op2=self.op2, ratio=self.ratio, ffns=self.ffns, repeats=repeats)
+
+
+class StageParser:
+    """Of one space; holds its block types as text."""
+
+    def __init__(self, space: ThreeStageSpace) -> None:
+        self.cap = space.max_operators
+        self.repeats = space.repeats
+        self.specs = (*space.mixers, space._ffn)
+        self.letters = {spec: chr(ord("A") + i) for i, spec in enumerate(self.specs)}
+        self.blocks = [_Block(rank, *fields) for rank, fields in enumerate(self._block_types(space))]
+        self._by_letter = {letter: [block for block in self.blocks if block.text[0] == letter]
+                           for letter in self.letters.values()}
+        self.parse_text = functools.lru_cache(maxsize=65536)(self._parse_text)
+
+    def _block_types(self, space: ThreeStageSpace) -> Iterator[tuple[str, str, str, int, str]]:
+        ffn = self.letters[space._ffn]
+        letter = {name: self.letters[spec] for name, spec in zip(space.names, space.mixers, strict=True)}
+        for ratio in space.ratios:
+            first, second = ratio_counts(ratio)
+            for op2 in space.names:
+                for op1 in [op2] if ratio == ALONE else [name for name in space.names if name != op2]:
+                    for ffns in space.ffns:
+                        tail = ffn * ffns
+                        yield op1, op2, ratio, ffns, (letter[op1] + tail) * first + (letter[op2] + tail) * second
+
+    # -- list -> genotype ----------------------------------------------------------------------------------------
+
+    def parse(self, operators: Sequence[OperatorSpec]) -> ThreeStageGenotype | None:
+        """The canonical genotype of the list, or None if the space does not hold it."""
+        letters = [self.letters.get(spec, "") for spec in operators]
+        return self.parse_text("".join(letters)) if all(letters) else None
+
+    def _parse_text(self, text: str) -> ThreeStageGenotype | None:
+        if not 1 <= len(text) <= self.cap:
+            return None
+        best: tuple[tuple[int, ...], ThreeStageGenotype] | None = None
+        for early, early_repeats in self._whole(text, 0, 0):
+            start = len(early.text) * early_repeats
+            for middle, middle_repeats in self._whole(text, start, 1):
+                end = start + len(middle.text) * middle_repeats
+                for late, late_repeats in self._last(text[end:], len(text) == self.cap):
+                    sizes = (start, end - start, len(text) - end)
+                    key = (max(sizes), -min(sizes), start, early.rank, middle.rank, late.rank)
+                    if best is None or key < best[0]:
+                        best = key, ThreeStageGenotype((early.stage(early_repeats), middle.stage(middle_repeats),
+                                                        late.stage(late_repeats)))
+        return best and best[1]
+
+    def _whole(self, text: str, start: int, stage: int) -> list[tuple[_Block, int]]:
+        """Block types and repeats that stand at `start` and leave something behind them."""
+        low, high = self.repeats[stage]
+        result = []
+        for block in self._by_letter.get(text[start:start + 1], ()):
+            repeats, position = 0, start
+            while repeats < high and text.startswith(block.text, position) and position + len(block.text) < len(text):
+                repeats, position = repeats + 1, position + len(block.text)
+                if repeats >= low:
+                    result.append((block, repeats))
+        return result
+
+    def _last(self, text: str, may_be_cut: bool) -> list[tuple[_Block, int]]:
+        """Block types and the fewest repeats that give all of `text`, cut at its end if allowed."""
+        low, high = self.repeats[2]
+        result = []
+        for block in self._by_letter.get(text[:1], ()):
+            repeats = -(-len(text) // len(block.text))
+            whole = repeats * len(block.text) == len(text) and repeats >= low
+            if repeats <= high and (whole or may_be_cut) and (block.text * repeats)[:len(text)] == text:
+                result.append((block, max(repeats, low)))
+        return result
+
+    # -- all lists -----------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def automaton(self) -> ListAutomaton:
+        """Reads lists from left to right; made when it is first needed."""
+        return ListAutomaton([block.text for block in self.blocks], self.repeats, self.cap)
+
+    def genotypes(self) -> Iterator[ThreeStageGenotype]:
+        """The canonical genotype of every list, once."""
+        for text in self.automaton.texts():
+            found = self._parse_text(text)
+            assert found is not None, text
+            yield found

@@ -1,0 +1,246 @@
+"""The three-stage template of Nemotron-Flash (arXiv 2511.18890, section 2.2 and appendix C).
+
+Three stages; each repeats one block type; a block type has at most two kinds of token mixers in a fixed ratio and 0, 1
+or 2 FFNs after each mixer; the list holds at most `max_operators` operators. Early and middle always stand whole and
+leave the late stage at least one operator; the late stage is cut to fit, in the middle of a block if need be.
+
+Nemotron-Flash-1B itself (`d f m2 f a f m2 f` ...) is outside these rules as stated: in mixers it reads
+d m2 a m2 d m2 a m2 d m2 d m2, and three stages of at most two kinds each cannot spell that (d-m2, then a-m2, d-m2,
+a-m2 are four stages already). Inside, and with the same operators of each kind, is
+`1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from flashnas.config_file import LocatedDict, check_keys
+from flashnas.errors import SpaceError
+from flashnas.hints import one_of
+from flashnas.operators import OperatorSpec
+from flashnas.operators.feed_forward import FeedForward
+from flashnas.space import settings
+from flashnas.space.base import ModelOptions, SearchSpace
+from flashnas.space.stage import ALONE, RATIOS, STAGES, Stage, ThreeStageGenotype, ratio_counts
+from flashnas.space.stage_mutation import moves
+from flashnas.space.stage_parser import StageParser
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+FREE = "free"  # repeats limited by max_operators alone
+
+
+class ThreeStageSpace(SearchSpace):
+    """`repeats`: (low, high) per stage."""
+
+    template = "three_stage"
+
+    def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions,
+                 mixers: tuple[OperatorSpec, ...], ffn: FeedForward, ratios: tuple[str, ...], ffns: tuple[int, ...],
+                 repeats: tuple[tuple[int, int], ...], max_operators: int) -> None:
+        super().__init__(name=name, path=path, hidden_sizes=hidden_sizes, model=model)
+        self._mixers, self._ffn = mixers, ffn
+        self.ratios, self.ffns, self.repeats, self.max_operators = ratios, ffns, repeats, max_operators
+        self.names = tuple(map(str, mixers))
+        self._specs = dict(zip(self.names, mixers, strict=True))
+        self._parser = StageParser(self)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_config(cls, data: LocatedDict, *, name: str) -> Self:
+        """Raises SpaceError with file, line, rule and value."""
+        check_keys(data, where="search space", error=SpaceError,
+                   required={"template": str, "widths": list, "blocks": dict, "max_operators": int},
+                   optional={"model": dict, "repeats": (int, list, dict, str)})
+        blocks = data["blocks"]
+        check_keys(blocks, where="blocks", error=SpaceError,
+                   required={"mixers": list, "ratios": list, "ffns_per_mixer": list}, optional={"ffn": str})
+        model, widths = settings.read_model(data), settings.read_widths(data)
+        mixers = settings.read_mixers(blocks, "mixers", "blocks", widths)
+        ffn = settings.read_ffn(blocks, "ffn", "blocks", widths)
+        ratios = _read_ratios(blocks, mixers)
+        ffns = _read_ffns(blocks)
+        cap = settings.whole(data.place("max_operators"), "max_operators", data["max_operators"], 1)
+        repeats = _read_repeats(data, cap)
+        longest = max(map(sum, map(ratio_counts, ratios))) * (1 + max(ffns))
+        if mixers == mixers[:1]:
+            longest = 1 + max(ffns)
+        needed = longest * (repeats[0][0] + repeats[1][0]) + 1
+        if cap < needed:
+            raise SpaceError(f"{data.place('max_operators')}: max_operators must be at least {needed}, so that early"
+                             f" and middle with the longest blocks ({longest} operators) leave room for late; got {cap}")
+        return cls(name=name, path=data.path, hidden_sizes=widths, model=model, mixers=mixers, ffn=ffn, ratios=ratios,
+                   ffns=ffns, repeats=repeats, max_operators=cap)
+
+    @property
+    def mixers(self) -> tuple[OperatorSpec, ...]:
+        return self._mixers
+
+    @property
+    def ffn(self) -> FeedForward | None:
+        return self._ffn if max(self.ffns) else None
+
+    def rules(self) -> dict[str, Any]:
+        return {"blocks": {"mixers": list(self.names), "ffn": str(self._ffn), "ratios": list(self.ratios),
+                           "ffns_per_mixer": list(self.ffns)},
+                "repeats": {stage: list(span) for stage, span in zip(STAGES, self.repeats, strict=True)},
+                "max_operators": self.max_operators}
+
+    # -- genotype <-> operators ----------------------------------------------------------------------------------
+
+    def operators(self, genotype: ThreeStageGenotype) -> tuple[OperatorSpec, ...]:
+        result: list[OperatorSpec] = []
+        for stage in genotype.stages:
+            block: list[OperatorSpec] = []
+            for name in stage.mixers:
+                block += [self._specs[name], *[self._ffn] * stage.ffns]
+            result += block * stage.repeats
+        return tuple(result[:self.max_operators])
+
+    def find(self, operators: Sequence[OperatorSpec]) -> ThreeStageGenotype | None:
+        """Of all genotypes that build the list, the one with the most even stages."""
+        return self._parser.parse(operators)
+
+    def repair(self, genotype: ThreeStageGenotype) -> ThreeStageGenotype:
+        """Keep the operator list where the limits allow; shorten the longer of early and middle where they do not.
+
+        Raises SpaceError for an operator, ratio or number of FFNs that the space does not have.
+        """
+        early, middle, late = (self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages))
+        while early.length + middle.length >= self.max_operators:
+            can_early, can_middle = early.repeats > self.repeats[0][0], middle.repeats > self.repeats[1][0]
+            if can_early and (early.length > middle.length or not can_middle):
+                early = dataclasses.replace(early, repeats=early.repeats - 1)
+            else:
+                middle = dataclasses.replace(middle, repeats=middle.repeats - 1)
+        found = self.find(self.operators(ThreeStageGenotype((early, middle, late))))
+        assert found is not None, genotype  # every repaired genotype is inside the rules
+        return found
+
+    def _repair_stage(self, index: int, stage: Stage) -> Stage:
+        place = f"{self.path}: {STAGES[index]}"
+        for field, value, allowed in (("op1", stage.op1, self.names), ("op2", stage.op2, self.names),
+                                      ("ratio", stage.ratio, self.ratios)):
+            if value not in allowed:
+                raise SpaceError(one_of(f"{place}.{field}", value, allowed))
+        if stage.ffns not in self.ffns:
+            raise SpaceError(one_of(f"{place}.ffns", stage.ffns, map(str, self.ffns)))
+        op1, ratio, repeats = stage.op1, stage.ratio, stage.repeats
+        if ratio == ALONE:
+            op1 = stage.op2
+        elif op1 == stage.op2 and ALONE in self.ratios:
+            ratio, repeats = ALONE, repeats * sum(ratio_counts(ratio))
+        elif op1 == stage.op2:
+            op1 = self.names[(self.names.index(op1) + 1) % len(self.names)]
+        low, high = self.repeats[index]
+        return dataclasses.replace(stage, op1=op1, ratio=ratio, repeats=min(max(repeats, low), high))
+
+    # -- drawing -------------------------------------------------------------------------------------------------
+
+    def sample(self, rng: np.random.Generator) -> ThreeStageGenotype:
+        """Uniform block types; a uniform depth, shared out among the stages at random (Dirichlet)."""
+        blocks = [self._sample_block(rng) for _ in STAGES]
+        depth = rng.integers(min(len(STAGES), self.max_operators), self.max_operators + 1)
+        shares = rng.dirichlet(np.ones(len(STAGES)))
+        stages = (dataclasses.replace(block, repeats=max(1, round(depth * share / block.block_length)))
+                  for block, share in zip(blocks, shares, strict=True))
+        early, middle, late = stages
+        return self.repair(ThreeStageGenotype((early, middle, late)))
+
+    def _sample_block(self, rng: np.random.Generator) -> Stage:
+        ratios = self.ratios if len(self.names) > 1 else (ALONE,)
+        ratio = ratios[rng.integers(len(ratios))]
+        op2 = self.names[rng.integers(len(self.names))]
+        others = [name for name in self.names if name != op2]
+        op1 = op2 if ratio == ALONE else others[rng.integers(len(others))]
+        return Stage(op1=op1, op2=op2, ratio=ratio, ffns=self.ffns[rng.integers(len(self.ffns))], repeats=1)
+
+    def mutate(self, genotype: ThreeStageGenotype, rng: np.random.Generator) -> ThreeStageGenotype:
+        """Change one factor, drawn uniformly: an operator of a block type, its ratio, its FFNs, numbers of blocks.
+
+        If no change of that factor gives another operator list, the next factor is tried.
+        Raises SpaceError if the space holds one operator list only.
+        """
+        for offspring in moves(self, genotype, rng):
+            repaired = self.repair(offspring)
+            if repaired != genotype:
+                return repaired
+        raise SpaceError(f"{self.path}: the space holds one operator list only; nothing to mutate")
+
+    # -- Optuna --------------------------------------------------------------------------------------------------
+
+    def encode(self, genotype: ThreeStageGenotype) -> dict[str, int | str]:
+        return {f"{name}_{field}": value for name, stage in zip(STAGES, genotype.stages, strict=True)
+                for field, value in dataclasses.asdict(stage).items()}
+
+    def decode(self, params: Mapping[str, Any]) -> ThreeStageGenotype:
+        fields = [field.name for field in dataclasses.fields(Stage)]
+        for name in (f"{stage}_{field}" for stage in STAGES for field in fields):
+            if name not in params:
+                raise SpaceError(f"{self.path}: the encoding needs the parameter {name!r}")
+        early, middle, late = (Stage(**{field: params[f"{stage}_{field}"] for field in fields}) for stage in STAGES)
+        return self.repair(ThreeStageGenotype((early, middle, late)))
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Repeats are logarithmic: one block more matters less in a long stage."""
+        from optuna.distributions import CategoricalDistribution, IntDistribution
+
+        result: dict[str, BaseDistribution] = {}
+        for name, (low, high) in zip(STAGES, self.repeats, strict=True):
+            result |= {f"{name}_op1": CategoricalDistribution(self.names),
+                       f"{name}_op2": CategoricalDistribution(self.names),
+                       f"{name}_ratio": CategoricalDistribution(self.ratios),
+                       f"{name}_ffns": CategoricalDistribution(self.ffns),
+                       f"{name}_repeats": IntDistribution(low, high, log=True)}
+        return result
+
+    # -- counting ------------------------------------------------------------------------------------------------
+
+    def size(self) -> int:
+        return self._parser.automaton.count()
+
+    def enumerate(self) -> Iterator[ThreeStageGenotype]:
+        return self._parser.genotypes()
+
+
+def _read_ratios(blocks: LocatedDict, mixers: tuple[OperatorSpec, ...]) -> tuple[str, ...]:
+    items = settings.entries(blocks, "ratios", "blocks")
+    for place, name, value in items:
+        if value not in RATIOS:
+            raise SpaceError(one_of(f"{place}: {name}", value, RATIOS))
+    ratios = [value for _, _, value in items]
+    settings.no_twins(items, ratios)
+    if len(mixers) == 1 and ALONE not in ratios:
+        raise SpaceError(f"{blocks.place('mixers')}: blocks.mixers needs two operators for the ratio"
+                         f" {ratios[0]}; got one")
+    return tuple(ratios)
+
+
+def _read_ffns(blocks: LocatedDict) -> tuple[int, ...]:
+    items = settings.entries(blocks, "ffns_per_mixer", "blocks")
+    for place, name, value in items:
+        if type(value) is not int or value not in (0, 1, 2):
+            raise SpaceError(one_of(f"{place}: {name}", value, ("0", "1", "2")))
+    ffns = [value for _, _, value in items]
+    settings.no_twins(items, ffns)
+    return tuple(ffns)
+
+
+def _read_repeats(data: LocatedDict, cap: int) -> tuple[tuple[int, int], ...]:
+    value = data.get("repeats", FREE)
+    if value == FREE:
+        return ((1, max(1, cap - len(STAGES) + 1)),) * len(STAGES)  # the other stages keep an operator each
+    if isinstance(value, str):
+        raise SpaceError(f"{data.place('repeats')}: repeats must be {FREE}, a number, [low, high] or one of these"
+                         f" per stage; got {value!r}")
+    if isinstance(value, dict):
+        check_keys(data["repeats"], where="repeats", error=SpaceError,
+                   required={stage: (int, list) for stage in STAGES})
+        return tuple(settings.read_range(data["repeats"], stage, "repeats") for stage in STAGES)
+    return (settings.read_range(data, "repeats", ""),) * len(STAGES)
