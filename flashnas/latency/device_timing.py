@@ -1,0 +1,180 @@
+"""Timing of calls on the device at hand: warm-up, rotation over copies of the weights, medians and percentiles.
+
+A hot loop over one operator keeps its weights in the cache and misranks operators; a deployed model reads every weight
+from memory at each step. So each repeat calls the next of several copies, which together are larger than any cache.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from flashnas.latency.schema import Device
+
+ROTATION_BYTES = 256 * 2**20     # larger than the last-level cache of the machines that we know of
+CONFIDENCE = 1.96                # two-sided 95 %
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long one item is repeated: until the median's 95 % interval is narrower than `width` of it, in limits."""
+
+    least: int = 15
+    most: int = 400
+    seconds: float = 2.0
+    width: float = 0.05
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Microseconds per call."""
+
+    latency_us: float
+    p10_us: float
+    p90_us: float
+    repeats: int
+
+
+class Timer(Protocol):
+    """Times calls that do the same work on different copies; `prepare` is called once per set of copies."""
+
+    mode: str
+
+    def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement: ...
+
+
+def median_interval(samples_us: np.ndarray) -> float:
+    """Relative width of the median's 95 % confidence interval by order statistics (binomial, normal approximation)."""
+    ordered = np.sort(samples_us)
+    n = len(ordered)
+    half = CONFIDENCE * np.sqrt(n) / 2
+    low, high = int(max(np.floor(n / 2 - half), 0)), int(min(np.ceil(n / 2 + half), n - 1))
+    return float((ordered[high] - ordered[low]) / np.median(ordered))
+
+
+def repeat(once_us: Callable[[int], float], effort: Effort) -> Measurement:
+    """Repeat `once_us(i)` (one timed call, microseconds) as long as the effort says."""
+    samples: list[float] = []
+    end = time.perf_counter() + effort.seconds
+    while len(samples) < effort.most:
+        samples.append(once_us(len(samples)))
+        if len(samples) >= effort.least and len(samples) % 5 == 0 and (
+                time.perf_counter() > end or median_interval(np.array(samples)) < effort.width):
+            break
+    p10, p50, p90 = np.percentile(samples, (10, 50, 90))
+    return Measurement(float(p50), float(p10), float(p90), len(samples))
+
+
+class CpuTimer:
+    """Wall clock around each call, as the model's own Python would issue it."""
+
+    mode = "eager"
+
+    def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
+        def once_us(index: int) -> float:
+            call = calls[index % len(calls)]
+            start = time.perf_counter_ns()
+            call()
+            return (time.perf_counter_ns() - start) / 1000
+        for call in calls:
+            call()
+        return repeat(once_us, effort)
+
+
+class CudaGraphTimer:
+    """Each call is captured into a CUDA graph once; replays are timed by events on the device.
+
+    Needs a CUDA device. Work that cannot be captured (a kernel that waits for the host) raises torch's own error.
+    """
+
+    mode = "cuda_graph"
+
+    def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
+        graphs = [self._capture(call) for call in calls]
+
+        def once_us(index: int) -> float:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            graphs[index % len(graphs)].replay()
+            end.record()
+            end.synchronize()
+            return start.elapsed_time(end) * 1000
+        for graph in graphs:
+            graph.replay()
+        torch.cuda.synchronize()
+        return repeat(once_us, effort)
+
+    @staticmethod
+    def _capture(call: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):  # autotuning and allocations happen outside the graph
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+        return graph
+
+
+def make_timer(device: str) -> Timer:
+    """The timer for `cpu` or `cuda`."""
+    return CudaGraphTimer() if device == "cuda" else CpuTimer()
+
+
+def describe_device(device: str, name: str) -> Device:
+    """The facts of the device at hand; on a CPU, bandwidth and FLOP/s are measured with `torch`'s own threads."""
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        clock_hz = getattr(properties, "memory_clock_rate", 0) * 1000
+        bandwidth = 2 * clock_hz * getattr(properties, "memory_bus_width", 0) / 8
+        memory = properties.total_memory
+        label = properties.name
+    else:
+        label, memory, bandwidth = cpu_name(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 0.0
+    return Device(name=name, platform=device, label=label, peak_flops=_matmul_flops(device),
+                  bandwidth_bytes_s=bandwidth or _copy_bandwidth(device), memory_bytes=memory,
+                  cite=f"measured by flashnas profile with torch {torch.__version__} on {torch.get_num_threads()}"
+                       " threads")
+
+
+def cpu_name() -> str:
+    """The processor's model name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _seconds(device: str, call: Callable[[], object], repeats: int = 5) -> float:
+    samples = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        samples.append(time.perf_counter() - start)
+    return float(np.median(samples[1:]))
+
+
+def _copy_bandwidth(device: str) -> float:
+    source = torch.ones(ROTATION_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() * 4 / _seconds(device, lambda: target.copy_(source))
+
+
+def _matmul_flops(device: str) -> float:
+    size, dtype = (8192, torch.bfloat16) if device == "cuda" else (1536, torch.float32)
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    return 2 * size**3 / _seconds(device, lambda: a @ a)

@@ -1,0 +1,49 @@
+"""Estimate: an architecture's figures with their parts, sources and bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flashnas.errors import WorkloadError
+from flashnas.hints import one_of
+from flashnas.latency.figures import FIGURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Figures as defined in figures.py; `lower_ms` and `upper_ms` bound `latency_ms`.
+
+    `breakdown`: one entry per kernel of each operator and phase, in order: operator (short name, or `embedding`,
+    `head`), index (position among the operators, -1 for the others), phase, kernel (kind of row), label, source, ms
+    (over the whole request) and share of latency_ms. `sources`: share of latency_ms by source, summing to 1.
+    """
+
+    notation: str
+    hash: str
+    params: int
+    ttft_ms: float
+    tpot_ms: float
+    latency_ms: float
+    lower_ms: float
+    upper_ms: float
+    throughput_tok_s: float
+    memory_gb: float
+    batch: int
+    workload: str
+    table: str
+    breakdown: tuple[dict[str, Any], ...]
+    sources: dict[str, float]
+
+    def figure(self, name: str) -> float:
+        """Raises WorkloadError for a figure that does not exist."""
+        if name not in FIGURES:
+            raise WorkloadError(one_of("figure", name, FIGURES))
+        return float(getattr(self, name))
+
+    def figures(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in FIGURES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON- and YAML-ready."""
+        return {**vars(self), "breakdown": [dict(entry) for entry in self.breakdown], "sources": dict(self.sources)}

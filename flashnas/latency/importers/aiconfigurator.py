@@ -1,0 +1,203 @@
+"""Public kernel measurements of the package aiconfigurator-core (Apache-2.0, NVIDIA) -> a latency table.
+
+Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule and its short convolution.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from flashnas.errors import TableError
+from flashnas.hints import one_of
+from flashnas.latency.schema import Device
+from flashnas.latency.table_writer import write_rows
+
+PACKAGE = "aiconfigurator_core"
+LICENCE = "Apache-2.0"
+COPYRIGHT = "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights reserved."
+DTYPE = "bfloat16"
+MODE = "cuda_graph"
+HEAD_DIMS = (64, 128, 256)
+# Which framework answers a kind; the first that has the rows counts.
+GEMM = ("vllm", "sglang", "trtllm")
+ATTENTION = ("trtllm", "vllm", "sglang")
+RECURRENT = ("vllm", "sglang", "trtllm")
+CHUNK_KERNELS = ("chunk_gated_delta_rule_flashinfer", "chunk_gated_delta_rule")
+STEP_KERNELS = ("fused_recurrent_gated_delta_rule_packed_decode", "fused_recurrent_gated_delta_rule")
+
+
+def import_system(system: str, out_dir: str | Path, source_path: str | Path | None = None) -> Path:
+    """Write the table of `system` (such as h100_sxm) into `out_dir`/`system` and return that folder.
+
+    `source_path`: a wheel or an unpacked folder of aiconfigurator-core; without it the installed package is used.
+    Raises TableError: no such package, no such system, nothing measured.
+    """
+    with _systems(source_path, system) as (systems, version):
+        known = sorted(path.stem for path in systems.glob("*.yaml"))
+        if system not in known:
+            raise TableError(one_of("system", system, known))
+        device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir) / system
+        if out.exists() and any(out.iterdir()):
+            raise TableError(f"{out}: exists already; import into a new folder")
+        data = systems / "data" / system
+        origin = {"package": "aiconfigurator-core", "version": version, "licence": LICENCE, "copyright": COPYRIGHT}
+        tables = {**_gemm(data), **_attention(data), **_recurrent(data)}
+        if not tables:
+            raise TableError(f"{data}: {system} has no bfloat16 measurements")
+        for kind, rows in tables.items():
+            stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)), "mode": MODE,
+                             "measured_on": rows.attrs["measured_on"]} for name in sorted(rows["stack"].unique())}
+            write_rows(out, kind, rows.assign(dtype=DTYPE, mode=MODE, source="imported"), device=device,
+                       stacks=stacks, origin=origin)
+    return out
+
+
+@contextmanager
+def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path, str]]:
+    """The folder `systems` of the package and the package's version."""
+    if source_path is None:
+        found = importlib.util.find_spec(PACKAGE)
+        if found is None or not found.submodule_search_locations:
+            raise TableError("the package aiconfigurator-core is not installed: pip install 'flashnas[import]', or give"
+                             " the path of its wheel")
+        source_path = Path(next(iter(found.submodule_search_locations)))
+    path = Path(source_path)
+    if path.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                with zipfile.ZipFile(path) as wheel:
+                    wheel.extractall(folder, [name for name in wheel.namelist() if _wanted(name, system)])
+            except (zipfile.BadZipFile, OSError):
+                raise TableError(f"{path}: not a wheel") from None
+            yield _in_folder(Path(folder))
+    else:
+        yield _in_folder(path)
+
+
+def _wanted(name: str, system: str) -> bool:
+    return (f"/systems/data/{system}/" in name or name.endswith("METADATA")
+            or (name.endswith(".yaml") and name.count("/") == 2 and "/systems/" in name))
+
+
+def _in_folder(path: Path) -> tuple[Path, str]:
+    for systems in (path / "systems", path / PACKAGE / "systems", path):
+        if systems.is_dir() and any(systems.glob("*.yaml")) and (systems / "data").is_dir():
+            break
+    else:
+        raise TableError(f"{path}: neither a wheel nor a folder of aiconfigurator-core (no systems/*.yaml)")
+    for root in (systems.parent.parent, systems.parent):
+        for metadata in root.glob(f"{PACKAGE}-*.dist-info/METADATA"):
+            for line in metadata.read_text(encoding="utf-8").splitlines():
+                if line.startswith("Version:"):
+                    return systems, line.split(":", 1)[1].strip()
+    return systems, "unknown"
+
+
+def _device(path: Path, system: str, version: str) -> Device:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))  # has numbers as keys, which read_yaml refuses
+        gpu = data["gpu"]
+        return Device(
+            name=system, platform="cuda", peak_flops=float(gpu["bfloat16_tc_flops"]),
+            bandwidth_bytes_s=float(gpu["mem_bw"]), memory_bytes=int(gpu["mem_capacity"]),
+            launch_us=1e6 * float(gpu["mem_empirical_constant_latency"]),
+            bandwidth_share=float(gpu["mem_bw_empirical_scaling_factor"]),
+            cite=f"aiconfigurator-core {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})")
+    except KeyError as error:
+        raise TableError(f"{path}: the key {error.args[0]} is missing") from None
+    except (yaml.YAMLError, TypeError, ValueError, OSError) as error:
+        raise TableError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | None:
+    """Rows of the newest version of a framework, with the column `stack`; None if there are none."""
+    files = sorted((data / family / framework).glob(f"*/{name}.parquet"),
+                   key=lambda path: [int(number) for number in re.findall(r"\d+", path.parent.name)])
+    if not files:
+        return None
+    try:
+        rows = pd.read_parquet(files[-1])
+    except (OSError, ValueError) as error:
+        raise TableError(f"{files[-1]}: not a parquet file: {str(error).splitlines()[0]}") from None
+    if "latency" not in rows:
+        raise TableError(f"{files[-1]}: the column latency (milliseconds) is missing")
+    rows = rows[rows["latency"] > 0]
+    return rows.assign(stack=f"{framework}-{files[-1].parent.name}", latency_us=1000 * rows["latency"])
+
+
+def _table(rows: pd.DataFrame, keys: dict[str, str], measured_on: Any = None) -> pd.DataFrame:
+    """Rename to the key columns of the kind; the median of rows that agree in all of them."""
+    rows = rows.rename(columns={theirs: ours for ours, theirs in keys.items()})
+    measured_on = measured_on or str(rows["device"].iloc[0])
+    result = rows.groupby([*keys, "stack"], as_index=False, observed=True)["latency_us"].median()
+    result.attrs["measured_on"] = measured_on
+    return result
+
+
+def _gemm(data: Path) -> dict[str, pd.DataFrame]:
+    for framework in GEMM:
+        rows = _read(data, "gemm", framework, "gemm_perf")
+        if rows is not None and (rows["gemm_dtype"] == DTYPE).any():
+            return {"gemm": _table(rows[rows["gemm_dtype"] == DTYPE], {"m": "m", "n": "n", "k": "k"})}
+    return {}
+
+
+def _attention(data: Path) -> dict[str, pd.DataFrame]:
+    """Each (head_dim, window) comes from the first framework that measured it."""
+    result = {}
+    for kind, name in (("attention_decode", "generation_attention_perf"),
+                       ("attention_prefill", "context_attention_perf")):
+        parts: list[pd.DataFrame] = []
+        seen: set[tuple[int, int]] = set()
+        for framework in ATTENTION:
+            rows = _read(data, "attention", framework, name)
+            if rows is None:
+                continue
+            if "window_size" not in rows:
+                rows = rows.assign(window_size=0)
+            rows = rows[(rows["attn_dtype"] == DTYPE) & (rows["kv_cache_dtype"] == DTYPE) & (rows["beam_width"] == 1)
+                        & rows["head_dim"].isin(HEAD_DIMS)]
+            slices = pd.MultiIndex.from_frame(rows[["head_dim", "window_size"]])
+            parts.append(rows[~slices.isin(list(seen))])
+            seen |= set(slices.unique())
+        if parts and sum(map(len, parts)):
+            rows = pd.concat(parts)
+            tokens = rows["step"] + 1 if kind == "attention_decode" else rows["isl"]
+            result[kind] = _table(rows.assign(tokens=tokens), {
+                "heads": "num_heads", "kv_heads": "num_key_value_heads", "head_dim": "head_dim",
+                "window": "window_size", "batch": "batch_size",
+                "context" if kind == "attention_decode" else "tokens": "tokens"})
+    return result
+
+
+def _recurrent(data: Path) -> dict[str, pd.DataFrame]:
+    """The number of key heads changes the kernels' times by less than 2 %: rows of one number of value heads are
+    taken together. The convolution runs over q, k and v at once."""
+    result = {}
+    keys = {"heads": "num_v_heads", "key_dim": "head_k_dim", "value_dim": "head_v_dim", "batch": "batch_size"}
+    conv = {"channels": "channels", "conv_size": "d_conv", "batch": "batch_size"}
+    for framework in RECURRENT:
+        rows = _read(data, "linear_attention", framework, "gdn_perf")
+        if rows is None:
+            continue
+        channels = 2 * rows["num_k_heads"] * rows["head_k_dim"] + rows["num_v_heads"] * rows["head_v_dim"]
+        rows = rows.assign(channels=channels)
+        for kind, phase, kernels, columns in (
+                ("gated_delta_rule_decode", "generation", STEP_KERNELS, keys),
+                ("gated_delta_rule_prefill", "context", CHUNK_KERNELS, {**keys, "tokens": "seq_len"}),
+                ("conv_decode", "generation", ("causal_conv1d_update",), conv),
+                ("conv_prefill", "context", ("causal_conv1d_fn",), {**conv, "tokens": "seq_len"})):
+            chosen = rows[(rows["phase"] == phase) & rows["kernel_source"].isin(kernels)]
+            if len(chosen):
+                result.setdefault(kind, _table(chosen, columns))
+    return result

@@ -1,0 +1,240 @@
+"""LatencyModel: an architecture's latency on a table's device, as the sum of its operators' times.
+
+A whole-operator row answers an operator if there is one; otherwise its kernels are looked up one by one. The cost of an
+operator is computed once per width (and meta tokens, and batch) and reused, so that many architectures of one space
+cost a few additions each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.errors import MissingRowsError
+from flashnas.latency import figures
+from flashnas.latency.answer import Answer
+from flashnas.latency.estimate import Estimate
+from flashnas.latency.kernels import KernelTimes, LookupFailure
+from flashnas.latency.memory import largest_batch, memory_bytes
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.whole_operators import OperatorTimes
+from flashnas.latency.workload import DTYPE_BYTES, Workload, load_workload
+from flashnas.operators import KernelCall, OperatorSpec, Phase
+from flashnas.operators.spec import gemm, pointwise
+
+SmallKernels = Literal["fused", "unfused"]
+CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all of them up to this many tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kernel, or a whole operator, in one phase; times over the whole request, all `generated_tokens` steps."""
+
+    phase: Phase
+    kernel: str
+    label: str
+    total: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """An operator, the embedding or the head: microseconds over the whole request."""
+
+    parts: tuple[Part, ...]
+    prefill_us: float
+    decode_us: float
+
+    @classmethod
+    def of(cls, parts: Iterable[Part]) -> Cost:
+        parts = tuple(parts)
+        prefill, decode = (sum(part.total.us for part in parts if part.phase == phase)
+                           for phase in ("prefill", "decode"))
+        return cls(parts, prefill, decode)
+
+
+class LatencyModel:
+    """Estimates for one table and one workload.
+
+    small_kernels: "fused" leaves out pointwise kernels that an optimised engine folds into a neighbour, "unfused"
+    counts all. Raises TableError or WorkloadError for a table or workload that cannot be read, and MissingRowsError if
+    the table has no rows in the workload's dtype.
+    """
+
+    def __init__(self, table: LatencyTable | str, workload: Workload | str, *,
+                 small_kernels: SmallKernels = "fused") -> None:
+        self.table = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
+        self.workload = load_workload(workload)
+        self.small_kernels = small_kernels
+        dtypes = self.table.dtypes
+        self.dtype = self.workload.dtype
+        if self.dtype == "auto":
+            self.dtype = "bfloat16" if "bfloat16" in dtypes or not dtypes else dtypes[0]
+        if self.dtype not in dtypes:
+            raise MissingRowsError(f"table {self.table.name} has no rows in {self.dtype}; it has:"
+                                   f" {', '.join(dtypes) or 'none'}; measure them: {self._command()}")
+        self.dtype_bytes = DTYPE_BYTES[self.dtype]
+        self.kernels = KernelTimes(self.table, self.dtype, self.dtype_bytes)
+        self.operators = OperatorTimes(self.table, self.dtype)
+        self._costs: dict[tuple[OperatorSpec, int, int, int], Cost] = {}
+        self._fixed: dict[tuple[int, int, int, int], tuple[Cost, Cost]] = {}
+
+    # -- figures -------------------------------------------------------------------------------------------------
+
+    def estimate(self, architecture: Architecture) -> Estimate:
+        """All figures with breakdown; raises MissingRowsError if the table cannot answer, BudgetError if batch "max"
+        finds no room."""
+        a, batch = architecture, self.batch(architecture)
+        embedding, head = self._fixed_costs(a, batch)
+        named = [("embedding", -1, embedding),
+                 *((spec.kind, i, self._cost(spec, a, batch)) for i, spec in enumerate(a.operators)),
+                 ("head", -1, head)]
+        ttft_ms, tpot_ms, latency_ms = self._figures(cost for _, _, cost in named)
+        lower_ms = sum(part.total.lower_us for _, _, cost in named for part in cost.parts) / 1000
+        upper_ms = sum(part.total.upper_us for _, _, cost in named for part in cost.parts) / 1000
+        breakdown = tuple({"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel,
+                           "label": part.label, "source": part.total.source, "ms": part.total.us / 1000,
+                           "share": part.total.us / 1000 / latency_ms}
+                          for name, index, cost in named for part in cost.parts)
+        sources: dict[str, float] = {}
+        for entry in breakdown:
+            sources[entry["source"]] = sources.get(entry["source"], 0.0) + entry["share"]
+        w = self.workload
+        return Estimate(
+            notation=a.notation, hash=a.hash, params=a.params, ttft_ms=ttft_ms, tpot_ms=tpot_ms,
+            latency_ms=latency_ms, lower_ms=min(lower_ms, latency_ms), upper_ms=max(upper_ms, latency_ms), batch=batch,
+            throughput_tok_s=figures.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens),
+            memory_gb=memory_bytes(a, w, batch, self.dtype_bytes) / 1e9, workload=w.name, table=self.table.name,
+            breakdown=breakdown, sources=dict(sorted(sources.items(), key=lambda item: -item[1])))
+
+    def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
+        result = np.empty(len(architectures))
+        known: dict[tuple[int, int, int, int], dict[int, Cost]] = {}
+        for i, a in enumerate(architectures):
+            batch = self.batch(a)
+            by_id = known.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
+            embedding, head = self._fixed_costs(a, batch)
+            costs = [embedding]
+            for spec in a.operators:
+                cost = by_id.get(id(spec))
+                if cost is None:
+                    cost = by_id[id(spec)] = self._cost(spec, a, batch)
+                costs.append(cost)
+            result[i] = self._figures([*costs, head])[2]
+        return result
+
+    def check(self, items: Iterable[Architecture | tuple[OperatorSpec, int]], *, vocab: int = 131072,
+              meta_tokens: int = 0) -> None:
+        """Raise MissingRowsError now if any architecture, or operator at a hidden size, has no answer.
+
+        A pair (spec, hidden) is asked within a model of `vocab` and `meta_tokens`.
+        """
+        for item in items:
+            a = item if isinstance(item, Architecture) else Architecture(
+                hidden=item[1], operators=(item[0],), vocab=vocab, meta_tokens=meta_tokens)
+            batch = self.batch(a)
+            self._fixed_costs(a, batch)
+            for spec in a.operators:
+                self._cost(spec, a, batch)
+
+    def batch(self, architecture: Architecture) -> int:
+        """The workload's batch; for "max" the largest that fits the device's memory."""
+        if self.workload.batch != "max":
+            return self.workload.batch
+        return largest_batch(architecture, self.workload, self.table.device, self.dtype)
+
+    # -- costs ---------------------------------------------------------------------------------------------------
+
+    def _figures(self, costs: Iterable[Cost]) -> tuple[float, float, float]:
+        """-> ttft_ms, tpot_ms, latency_ms."""
+        prefill_us = decode_us = 0.0
+        for cost in costs:
+            prefill_us += cost.prefill_us
+            decode_us += cost.decode_us
+        generated = self.workload.generated_tokens
+        ttft_ms, tpot_ms = prefill_us / 1000, decode_us / 1000 / generated if generated else 0.0
+        return ttft_ms, tpot_ms, figures.latency_ms(ttft_ms, tpot_ms, generated)
+
+    def _phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
+        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay in the
+        cache; without both there is nothing to read."""
+        phases: list[tuple[Phase, np.ndarray, int]] = []
+        first = self.workload.prompt_tokens + meta_tokens
+        if first:
+            phases.append(("prefill", np.array([first]), 1))
+        generated = self.workload.generated_tokens
+        if generated:
+            contexts = np.unique(np.linspace(first + 1, first + generated, min(generated, CONTEXT_POINTS)).round())
+            phases.append(("decode", contexts, generated))
+        return phases
+
+    def _cost(self, spec: OperatorSpec, a: Architecture, batch: int) -> Cost:
+        key = (spec, a.hidden, a.meta_tokens, batch)
+        if key not in self._costs:
+            self._costs[key] = Cost.of(part for phase, seen, times in self._phases(a.meta_tokens)
+                                       for part in self._operator(spec, a.hidden, phase, batch, seen, times))
+        return self._costs[key]
+
+    def _operator(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
+                  times: int) -> list[Part]:
+        name = str(spec.resolved(hidden))
+        if self.operators.has(name, hidden):
+            answer = self.operators.answer(name, hidden, phase, batch, seen)
+            if answer is None:
+                raise self._missing(name, hidden, _asked(f"operator_{phase}", batch, seen))
+            return [Part(phase, f"operator_{phase}", spec.name, answer.times(times))]
+        calls = spec.kernels(hidden, phase)
+        return [self._kernel(name, hidden, call, phase, batch, seen, times) for call in calls if self._counts(call)]
+
+    def _counts(self, call: KernelCall) -> bool:
+        return not (call.fusable and self.small_kernels == "fused")
+
+    def _kernel(self, operator: str, hidden: int, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray,
+                times: int) -> Part:
+        try:
+            return Part(phase, call.kind, call.label, self.kernels.answer(call, phase, batch, seen).times(times))
+        except LookupFailure as failure:
+            raise self._missing(operator, hidden, str(failure)) from None
+
+    def _fixed_costs(self, a: Architecture, batch: int) -> tuple[Cost, Cost]:
+        """-> embedding, head (with the final norm and the choice of the token). Reading a prompt needs the head once
+        per sequence, for its last position; meta tokens alone do not."""
+        key = (a.hidden, a.vocab, a.meta_tokens, batch)
+        if key not in self._fixed:
+            embedding, head = [], []
+            for phase, seen, times in self._phases(a.meta_tokens):
+                embedding += self._fixed_parts("embedding", a, phase, batch, seen, times)
+                if phase == "decode" or self.workload.prompt_tokens:
+                    parts = self._fixed_parts("head", a, "decode", batch, np.ones(1), times)
+                    head += [Part(phase, part.kernel, part.label, part.total) for part in parts]
+            self._fixed[key] = Cost.of(embedding), Cost.of(head)
+        return self._fixed[key]
+
+    def _fixed_parts(self, name: str, a: Architecture, phase: Phase, batch: int, seen: np.ndarray,
+                     times: int) -> list[Part]:
+        if self.operators.has(name, a.hidden, a.vocab):
+            answer = self.operators.answer(name, a.hidden, phase, batch, seen, a.vocab)
+            if answer is None:
+                raise self._missing(name, a.hidden, _asked(f"operator_{phase}", batch, seen))
+            return [Part(phase, f"operator_{phase}", name, answer.times(times))]
+        calls = ([pointwise("lookup", 2 * a.hidden)] if name == "embedding" else
+                 [pointwise("final_norm", 2 * a.hidden), gemm("head", n=a.vocab, k=a.hidden),
+                  pointwise("sampling", a.vocab)])
+        return [self._kernel(name, a.hidden, call, phase, batch, seen, times) for call in calls]
+
+    # -- errors --------------------------------------------------------------------------------------------------
+
+    def _missing(self, operator: str, hidden: int, asked: str) -> MissingRowsError:
+        return MissingRowsError(f"table {self.table.name} cannot answer operator {operator!r} at hidden size {hidden}"
+                                f" for workload {self.workload.name}: no {asked}; measure it: {self._command()}")
+
+    def _command(self) -> str:
+        return f"flashnas profile --space SPACE --workload {self.workload.name} --device {self.table.device.platform}"
+
+
+def _asked(kind: str, batch: int, seen: np.ndarray) -> str:
+    return f"{kind} rows for batch {batch} and {int(seen.min())} to {int(seen.max())} tokens"

@@ -1,0 +1,189 @@
+"""LatencyTable: the rows of one device, verified when loaded. `describe` says what it can answer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flashnas.config_file import LocatedDict, read_yaml
+from flashnas.errors import ConfigError, TableError
+from flashnas.hints import did_you_mean
+from flashnas.latency.schema import FORMAT, KINDS, SOURCES, TEXT_KEYS, UNITS, VALUE_COLUMNS, Device
+from flashnas.latency.table_writer import merge, write_rows
+from flashnas.shipped import shipped_names
+
+__all__ = ["Device", "LatencyTable", "merge", "shipped_tables", "write_rows"]
+
+
+def shipped_tables() -> dict[str, Path]:
+    """Name -> folder of the tables that come with this version."""
+    return shipped_names("latency_tables", "meta.yaml")
+
+
+@dataclass
+class LatencyTable:
+    """Rows of one device by kind (schema.KINDS). `meta` is meta.yaml; `path` the folder."""
+
+    path: Path
+    device: Device
+    meta: dict[str, Any]
+    frames: dict[str, pd.DataFrame] = field(repr=False)
+
+    @classmethod
+    def load(cls, source: str | Path) -> LatencyTable:
+        """A folder or the name of a shipped table. Raises TableError with one line: missing, damaged, wrong columns,
+        wrong units, values that are no times."""
+        path = _find(str(source))
+        device = Device.load(path / "device.yaml")
+        meta = _load_meta(path, device)
+        return cls(path, device, meta, {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()})
+
+    @property
+    def name(self) -> str:
+        return self.device.name
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.frames)
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        return self.meta.get("calibration") or {}
+
+    @property
+    def stack(self) -> str:
+        """Names of the stacks whose rows are here, such as `trtllm-1.3.0rc20, vllm-0.24.0`."""
+        return ", ".join(sorted(self.meta["stacks"])) or "unknown"
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        return tuple(sorted({str(value) for frame in self.frames.values() for value in frame["dtype"].unique()}))
+
+    def rows(self, kind: str) -> pd.DataFrame:
+        """All rows of a kind with every column of the design; raises TableError if the table has none."""
+        if kind not in self.frames:
+            raise TableError(f"{self.path}: table {self.name} has no rows of kind {kind!r}"
+                             f"{did_you_mean(kind, self.kinds)}; it has: {', '.join(self.kinds)}")
+        return self.frames[kind].assign(device=self.name)
+
+    def info(self) -> dict[str, Any]:
+        """JSON-ready: device, stacks, and per kind the rows, the range of each column and the origin."""
+        kinds = {}
+        for kind, frame in self.frames.items():
+            numeric = [column for column in KINDS[kind] if column not in TEXT_KEYS]
+            ranges = {column: [int(frame[column].min()), int(frame[column].max())] for column in numeric}
+            texts = {column: sorted(frame[column].astype(str).unique()) for column in KINDS[kind]
+                     if column in TEXT_KEYS}
+            kinds[kind] = {"rows": len(frame), "ranges": ranges, **texts,
+                           "sources": {str(key): int(n) for key, n in frame["source"].value_counts().items()},
+                           "stacks": sorted(frame["stack"].astype(str).unique()),
+                           "origin": self.meta["kinds"][kind].get("origin")}
+        return {"name": self.name, "path": str(self.path), "device": self.device.to_dict(), "dtypes": self.dtypes,
+                "stacks": self.meta["stacks"], "kinds": kinds, "rules": self.meta.get("rules", []),
+                "calibration": self.calibration or None}
+
+    def describe(self) -> str:
+        """What the table can answer, for people."""
+        info, device = self.info(), self.device
+        lines = [
+            f"{self.name}: {device.label or device.platform}, {device.peak_flops / 1e12:g} TFLOP/s,"
+            f" {device.bandwidth_bytes_s / 1e9:g} GB/s, {device.memory_bytes / 2**30:g} GiB; {', '.join(self.dtypes)}",
+            f"stacks: {self.stack}", ""]
+        for kind, entry in info["kinds"].items():
+            ranges = ", ".join(f"{column} {low}..{high}" if low != high else f"{column} {low}"
+                               for column, (low, high) in entry["ranges"].items())
+            lines.append(f"{kind:<26}{entry['rows']:>7} rows  {'+'.join(entry['sources'])}"
+                         f" ({', '.join(entry['stacks'])})  {ranges}")
+            if "operator" in entry:
+                lines.append(f"{'':<26}operators: {', '.join(entry['operator'])}")
+        if info["rules"]:
+            lines += ["", "rules:", *(f"- {rule}" for rule in info["rules"])]
+        if self.calibration:
+            lines += ["", f"calibration: {self.calibration}"]
+        return "\n".join(lines)
+
+
+def _find(source: str) -> Path:
+    shipped = shipped_tables()
+    path = shipped.get(source, Path(source))
+    if not path.is_dir():
+        raise TableError(f"latency table {source!r}: no such folder and no shipped table"
+                         f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped) or 'none'}")
+    return path
+
+
+def _load_meta(path: Path, device: Device) -> dict[str, Any]:
+    try:
+        meta = read_yaml(path / "meta.yaml")
+    except ConfigError as error:
+        raise TableError(str(error)) from None
+    for key in ("format", "device", "units", "stacks", "kinds"):
+        if key not in meta:
+            raise TableError(f"{meta.place()}: a latency table needs the key {key!r}")
+    if meta["format"] != FORMAT:
+        raise TableError(f"{meta.place('format')}: format must be {FORMAT}; got {meta['format']!r}")
+    if meta["device"] != device.name:
+        raise TableError(f"{meta.place('device')}: device must be {device.name!r} as in device.yaml;"
+                         f" got {meta['device']!r}")
+    if meta["units"] != UNITS:
+        wrong = next((key for key in UNITS if not isinstance(meta["units"], dict)
+                      or meta["units"].get(key) != UNITS[key]), "units")
+        raise TableError(f"{meta.place('units')}: units.{wrong} must be {UNITS.get(wrong, UNITS)!r}")
+    if not isinstance(meta["kinds"], LocatedDict) or not isinstance(meta["stacks"], dict):
+        raise TableError(f"{meta.place('kinds')}: kinds and stacks must be mappings")
+    for kind, entry in meta["kinds"].items():
+        if kind not in KINDS:
+            raise TableError(f"{meta['kinds'].place(kind)}: unknown kind of rows {kind!r}{did_you_mean(kind, KINDS)}")
+        if not isinstance(entry, dict) or not {"rows", "sha256", "constants"} <= set(entry):
+            raise TableError(f"{meta['kinds'].place(kind)}: kinds.{kind} needs rows, sha256 and constants")
+    return meta
+
+
+def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
+    file = path / f"{kind}.parquet"
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise TableError(f"{file}: cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise TableError(f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited")
+    try:
+        frame = pd.read_parquet(io.BytesIO(data))
+    except (OSError, ValueError) as error:
+        raise TableError(f"{file}: not a parquet file: {str(error).splitlines()[0]}") from None
+    frame = frame.assign(**entry["constants"])
+    expected = [*KINDS[kind], *VALUE_COLUMNS]
+    if set(frame.columns) != set(expected):
+        lacking, extra = [c for c in expected if c not in frame], [c for c in frame if c not in expected]
+        raise TableError(f"{file}: wrong columns: lacking {', '.join(lacking) or 'none'};"
+                         f" unknown {', '.join(map(str, extra)) or 'none'}")
+    if len(frame) != entry["rows"]:
+        raise TableError(f"{file}: meta.yaml promises {entry['rows']} rows; got {len(frame)}")
+    _check_values(file, kind, frame)
+    return frame[expected]
+
+
+def _check_values(file: Path, kind: str, frame: pd.DataFrame) -> None:
+    latency = frame["latency_us"].to_numpy(float)
+    if not (np.isfinite(latency) & (latency > 0)).all():
+        row = int(np.flatnonzero(~(np.isfinite(latency) & (latency > 0)))[0])
+        raise TableError(f"{file}: row {row}: latency_us must be a positive number; got {latency[row]}")
+    for column in ("p10_us", "p90_us"):
+        values = frame[column].astype(float).to_numpy()
+        bad = np.flatnonzero(~np.isnan(values) & ~(np.isfinite(values) & (values > 0)))
+        if len(bad):
+            raise TableError(f"{file}: row {int(bad[0])}: {column} must be positive or null; got {values[bad[0]]}")
+    for column in KINDS[kind]:
+        if column not in TEXT_KEYS and frame[column].isna().any():
+            raise TableError(f"{file}: column {column} must not be null")
+    unknown = set(frame["source"].astype(str)) - set(SOURCES)
+    if unknown:
+        raise TableError(f"{file}: source must be one of {', '.join(SOURCES)}; got {sorted(unknown)[0]!r}")
+    if frame.duplicated(list(KINDS[kind])).any():
+        raise TableError(f"{file}: two rows of the same {', '.join(KINDS[kind])}")

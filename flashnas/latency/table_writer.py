@@ -1,0 +1,153 @@
+"""Writing tables: the importers, `flashnas profile` and `flashnas table merge` all come through `write_rows`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from flashnas.config_file import read_yaml
+from flashnas.errors import ConfigError, TableError
+from flashnas.latency.schema import FORMAT, KINDS, TEXT_KEYS, UNITS, VALUE_COLUMNS, Device
+
+
+def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Device,
+               stacks: Mapping[str, Mapping[str, Any]] | None = None, origin: Mapping[str, Any] | None = None,
+               rules: Iterable[str] = (), calibration: Mapping[str, Any] | None = None, append: bool = False) -> None:
+    """Write all rows of one kind and update meta.yaml; the folder is created. Each file is replaced atomically.
+
+    `rows` has the key columns of the kind (schema.KINDS), `latency_us`, `dtype`, `stack`, `mode` and `source`, and
+    optionally p10_us, p90_us and repeats. `stacks` describes each value of `stack` (framework, version, ...).
+    `origin` says where the rows of this kind are from (package, version, licence, machine, ...). `append`: keep the
+    rows that are there; a new row replaces the one of the same key. Raises TableError, also if the disk is full.
+    """
+    folder = Path(folder)
+    if kind not in KINDS:
+        raise TableError(f"{folder}: unknown kind of rows {kind!r}; allowed: {', '.join(KINDS)}")
+    rows = rows.copy()
+    for column in ("p10_us", "p90_us", "repeats"):
+        if column not in rows:
+            rows[column] = np.nan
+    columns = [*KINDS[kind], *VALUE_COLUMNS]
+    lacking = [column for column in columns if column not in rows]
+    if lacking:
+        raise TableError(f"{folder}: rows of kind {kind} need the columns {', '.join(lacking)}")
+    meta = _read_meta(folder)
+    if meta and meta["device"] != device.name:
+        raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of {device.name}")
+    rows = rows[columns]
+    if append and kind in meta.get("kinds", {}):
+        from flashnas.latency.table import LatencyTable
+
+        rows = pd.concat([LatencyTable.load(folder).rows(kind), rows], ignore_index=True)
+    rows = rows.drop_duplicates(list(KINDS[kind]), keep="last").sort_values(list(KINDS[kind]), ignore_index=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "device.yaml").exists():
+            _write_text(folder / "device.yaml", yaml.safe_dump(device.to_dict(), sort_keys=False, width=118))
+        entry = _write_parquet(folder / f"{kind}.parquet", kind, rows)
+        _update(meta, kind, device, entry, stacks, origin, rules, calibration)
+        _write_text(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
+    except OSError as error:
+        raise TableError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
+    """Both tables in one folder `out`; where both have a row, the first's counts. Raises TableError if the devices or
+    the calibrations differ, or `out` exists."""
+    from flashnas.latency.table import LatencyTable
+
+    a, b, out = LatencyTable.load(first), LatencyTable.load(second), Path(out)
+    if a.device.name != b.device.name:
+        raise TableError(f"cannot merge tables of two devices: {a.device.name} ({a.path}) and {b.device.name}"
+                         f" ({b.path})")
+    if a.calibration and b.calibration and a.calibration != b.calibration:
+        raise TableError(f"cannot merge tables with two calibrations: {a.path} and {b.path}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TableError(f"{out}: exists already; merge into a new folder")
+    for table in (b, a):
+        for kind in table.kinds:
+            write_rows(out, kind, table.rows(kind), device=a.device, stacks=table.meta.get("stacks"),
+                       origin=table.meta["kinds"][kind].get("origin"), rules=table.meta.get("rules", ()),
+                       calibration=table.calibration or None, append=True)
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    if not (folder / "meta.yaml").exists():
+        return {}
+    try:
+        return _plain(read_yaml(folder / "meta.yaml"))
+    except ConfigError as error:
+        raise TableError(str(error)) from None
+
+
+def _update(meta: dict[str, Any], kind: str, device: Device, entry: dict[str, Any],
+            stacks: Mapping[str, Mapping[str, Any]] | None, origin: Mapping[str, Any] | None,
+            rules: Iterable[str], calibration: Mapping[str, Any] | None) -> None:
+    meta.setdefault("format", FORMAT)
+    meta.setdefault("device", device.name)
+    meta.setdefault("units", dict(UNITS))
+    known = meta.setdefault("stacks", {})
+    for name, stack in (stacks or {}).items():
+        known[name] = _plain(stack)
+    if calibration:
+        meta["calibration"] = _plain(calibration)
+    for rule in rules:
+        if rule not in meta.setdefault("rules", []):
+            meta["rules"].append(rule)
+    kinds = meta.setdefault("kinds", {})
+    before = kinds.get(kind, {}).get("origin")
+    if origin and before and before != _plain(origin):
+        origin = {"several": [*before.get("several", [before]), _plain(origin)]}
+    kinds[kind] = {**entry, **({"origin": _plain(origin or before)} if origin or before else {})}
+
+
+def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:
+    """Columns that never change go into the returned entry of meta.yaml."""
+    constants: dict[str, Any] = {}
+    varying = rows.copy()
+    for column in VALUE_COLUMNS[1:]:
+        values = rows[column]
+        if values.isna().all():
+            constants[column] = None
+        elif values.nunique(dropna=False) == 1:
+            constants[column] = values.iloc[0] if isinstance(values.iloc[0], str) else int(values.iloc[0])
+        else:
+            continue
+        if column in ("p10_us", "p90_us") and constants[column] is not None:
+            del constants[column]
+            continue
+        del varying[column]
+    for column in varying:
+        if column in KINDS[kind] and column not in TEXT_KEYS:
+            varying[column] = varying[column].astype("int32")
+        elif column in ("latency_us", "p10_us", "p90_us", "repeats"):
+            varying[column] = varying[column].astype("float32")
+        else:
+            varying[column] = varying[column].astype("category")
+    part = path.with_suffix(".parquet.part")
+    varying.to_parquet(part, index=False, compression="zstd", compression_level=19)
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
+    os.replace(part, path)
+    return {"rows": len(rows), "sha256": digest, "constants": constants}
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _plain(value: Any) -> Any:
+    """Plain dicts and lists, which safe_dump can write."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value

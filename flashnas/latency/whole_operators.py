@@ -1,0 +1,60 @@
+"""Rows of whole operators, as `flashnas profile` measures them: they come before any composition of kernels."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from flashnas.latency.answer import OUTSIDE, SPREAD, Answer, from_grid
+from flashnas.latency.grid import LogGrid
+from flashnas.latency.table import LatencyTable
+from flashnas.operators import Phase
+
+PARTS = ("embedding", "head")  # `operator` of the rows that are no operators; these have the vocabulary in `vocab`
+
+
+class OperatorTimes:
+    """Answers whole operators of `table` in `dtype` by (operator, hidden, vocab)."""
+
+    def __init__(self, table: LatencyTable, dtype: str) -> None:
+        self._frames = {}
+        for kind in ("operator_decode", "operator_prefill"):
+            if kind in table.kinds:
+                rows = table.frames[kind]
+                rows = rows[rows["dtype"] == dtype]
+                self._frames[kind] = dict(iter(rows.groupby(["operator", "hidden", "vocab"], observed=True)))
+
+    def has(self, operator: str, hidden: int, vocab: int = 0) -> bool:
+        """True if the operator was measured in any phase; then kernels are not composed for it."""
+        return any((operator, hidden, vocab) in groups for groups in self._frames.values())
+
+    def answer(self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
+               vocab: int = 0) -> Answer | None:
+        """Mean over `seen` (contexts, or the number of tokens); None outside the measured batches and lengths.
+
+        Below the shortest measured context or number of tokens the shortest counts, as derived.
+        """
+        found = self._grid(f"operator_{phase}", operator, hidden, vocab)
+        if found is None:
+            return None
+        grid, source = found
+        lengths = {"decode": "context", "prefill": "tokens"}
+        axis = next(axis for axis in grid.axes if axis.name == lengths[phase])
+        if phase == "decode" and axis.values[-1] == 1:  # written as context 0: independent of the context
+            seen = np.ones(1)
+        batches = next(axis for axis in grid.axes if axis.name == "batch").values
+        if seen.max() > axis.values[-1] or not batches[0] <= batch <= batches[-1]:
+            return None
+        answer = from_grid(*grid.at(batch=batch, **{lengths[phase]: np.maximum(seen, axis.values[0])}), source)
+        return answer.derived(OUTSIDE) if seen.min() < axis.values[0] else answer
+
+    @functools.cache  # noqa: B019 - lives as long as the table it belongs to
+    def _grid(self, kind: str, operator: str, hidden: int, vocab: int) -> tuple[LogGrid, str] | None:
+        rows = self._frames.get(kind, {}).get((operator, hidden, vocab))
+        if rows is None:
+            return None
+        length = "context" if kind == "operator_decode" else "tokens"
+        rows = rows.assign(**{length: np.maximum(rows[length], 1)})
+        source = str(rows["source"].iloc[0])
+        return LogGrid.from_rows(rows, ["batch", length], grow="batch", spread=SPREAD[source]), source

@@ -1,0 +1,103 @@
+"""Workload: what is asked of the device. Named ones, a short text form and YAML."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from flashnas.config_file import LocatedDict, check_keys, read_yaml
+from flashnas.errors import WorkloadError
+from flashnas.hints import did_you_mean, one_of
+
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+DTYPES = ("auto", *DTYPE_BYTES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One request: `prompt_tokens` are read at once, then `generated_tokens` one by one, for `batch` sequences.
+
+    batch "max": the largest that fits the device's memory. dtype "auto": the dtype of the table.
+    Raises WorkloadError naming the field, the rule and the value.
+    """
+
+    name: str = "custom"
+    batch: int | Literal["max"] = 1
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.batch != "max" and (type(self.batch) is not int or self.batch < 1):
+            raise WorkloadError(f"workload.batch must be a whole number of at least 1, or max; got {self.batch!r}")
+        for field in ("prompt_tokens", "generated_tokens"):
+            value = getattr(self, field)
+            if type(value) is not int or value < 0:
+                raise WorkloadError(f"workload.{field} must be a whole number of at least 0; got {value!r}")
+        if self.dtype not in DTYPES:
+            raise WorkloadError(one_of("workload.dtype", self.dtype, DTYPES))
+        if not self.prompt_tokens and not self.generated_tokens:
+            raise WorkloadError("workload: prompt_tokens and generated_tokens must not both be 0")
+
+    @property
+    def context(self) -> int:
+        """Tokens of one sequence at the end of the request, meta tokens not counted."""
+        return self.prompt_tokens + self.generated_tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+WORKLOADS = {workload.name: workload for workload in (
+    Workload(name="decode-8k", generated_tokens=8192),
+    Workload(name="decode-1k", generated_tokens=1024),
+    Workload(name="prefill-2k", prompt_tokens=2048),
+    Workload(name="chat", prompt_tokens=512, generated_tokens=256),
+    # "throughput at 32k tokens of input and the largest batch that fits": decode steps right after a 32k prompt.
+    # 256 of them move the context by 0.8 %, so throughput_tok_s is the rate at 32k.
+    Workload(name="throughput-32k", batch="max", prompt_tokens=32768, generated_tokens=256),
+)}
+
+_SHORT = {"batch": "batch", "prompt": "prompt_tokens", "generated": "generated_tokens", "dtype": "dtype",
+          "prompt_tokens": "prompt_tokens", "generated_tokens": "generated_tokens"}
+
+
+def load_workload(source: str | Workload) -> Workload:
+    """A workload by name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises WorkloadError."""
+    if isinstance(source, Workload):
+        return source
+    if source in WORKLOADS:
+        return WORKLOADS[source]
+    if Path(source).suffix in (".yaml", ".yml"):
+        return _from_yaml(read_yaml(source))
+    if "=" in source:
+        return _from_text(source)
+    raise WorkloadError(f"workload {source!r} does not exist{did_you_mean(source, WORKLOADS)}; named ones:"
+                        f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML file")
+
+
+def _from_text(text: str) -> Workload:
+    fields: dict[str, Any] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise WorkloadError(f"workload: parts must read key=value; got {part.strip()!r}")
+        if key not in _SHORT:
+            raise WorkloadError(f"workload has no key {key!r}{did_you_mean(key, _SHORT)};"
+                                " allowed: batch, prompt, generated, dtype")
+        field = _SHORT[key]
+        if field in fields:
+            raise WorkloadError(f"workload: key {key!r} stands twice")
+        fields[field] = int(value) if re.fullmatch(r"-?\d+", value) else value
+    return Workload(name=text.replace(" ", ""), **fields)
+
+
+def _from_yaml(data: LocatedDict) -> Workload:
+    check_keys(data, where="workload", required={}, error=WorkloadError, optional={
+        "name": str, "batch": (int, str), "prompt_tokens": int, "generated_tokens": int, "dtype": str})
+    try:
+        return Workload(**{"name": Path(data.path).stem, **data})
+    except WorkloadError as error:
+        raise WorkloadError(f"{data.place()}: {error}") from None
