@@ -1,0 +1,68 @@
+"""Dominance and hypervolume. Pure functions; every objective is minimised."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.ArrayLike  # [number of points, number of objectives]
+
+
+def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
+    """Mask of the points that no other point dominates, bool [N].
+
+    A point dominates another if it is nowhere worse and somewhere better; so equal points do not dominate each other
+    and all of them are kept. Infinite values are compared as usual. Raises ValueError for NaN or a wrong shape.
+    """
+    values = _checked(points)
+    unique, inverse = np.unique(values, axis=0, return_inverse=True)
+    front = np.empty_like(unique)
+    found = 0
+    mask = np.zeros(len(unique), dtype=bool)
+    for i, point in enumerate(unique):  # in lexicographic order: only an earlier point can dominate
+        if not (front[:found] <= point).all(axis=1).any():
+            front[found] = point
+            found += 1
+            mask[i] = True
+    return mask[inverse.reshape(-1)]
+
+
+def hypervolume(points: Points, reference: npt.ArrayLike) -> float:
+    """Volume that the points dominate below `reference` [M]; exact, up to rounding.
+
+    Points that are not below the reference in every objective add nothing. Two objectives are swept in O(N log N);
+    more are cut into slices along the last one, O(N^(M-1) log N). Raises ValueError for NaN, minus infinity, an
+    infinite reference or shapes that do not match.
+    """
+    values = _checked(points)
+    corner = np.asarray(reference, dtype=np.float64)
+    if corner.shape != (values.shape[1],) or not np.isfinite(corner).all():
+        raise ValueError(f"reference must be {values.shape[1]} finite numbers; got {reference!r}")
+    inside = values[(values < corner).all(axis=1)]
+    if np.isneginf(inside).any():
+        raise ValueError("points must not be minus infinity")
+    return _volume(inside, corner)
+
+
+def _volume(points: npt.NDArray[np.float64], corner: npt.NDArray[np.float64]) -> float:
+    if not len(points):
+        return 0.0
+    if len(corner) == 1:
+        return float(corner[0] - points.min())
+    points = points[non_dominated(points)]
+    if len(corner) == 2:
+        points = points[np.argsort(points[:, 0], kind="stable")]
+        previous = np.concatenate([corner[1:], points[:-1, 1]])
+        return float(((corner[0] - points[:, 0]) * (previous - points[:, 1])).sum())
+    points = points[np.argsort(points[:, -1], kind="stable")]
+    heights = np.diff(np.append(points[:, -1], corner[-1]))
+    return sum(height * _volume(points[:i + 1, :-1], corner[:-1]) for i, height in enumerate(heights) if height > 0)
+
+
+def _checked(points: Points) -> npt.NDArray[np.float64]:
+    values = np.asarray(points, dtype=np.float64)
+    if values.ndim != 2 or not values.shape[1]:
+        raise ValueError(f"points must have the shape [N, M]; got {list(values.shape)}")
+    if np.isnan(values).any():
+        raise ValueError("points must not be NaN")
+    return values
