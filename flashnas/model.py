@@ -1,10 +1,13 @@
-"""HybridLM: the language model that an Architecture describes, in torch. Shapes: B batch, T time, D hidden, V vocabulary."""
+"""HybridLM: the language model that an Architecture describes, in torch.
+
+Shapes: B batch, T time, D hidden, V vocabulary.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +17,7 @@ from flashnas.architecture import Architecture
 from flashnas.operators import OperatorSpec
 from flashnas.operators.layers import build_layer
 from flashnas.operators.layers.attention import KeyValueCache
-from flashnas.operators.layers.common import RecurrentState, RMSNorm
+from flashnas.operators.layers.common import Layer, RecurrentState, RMSNorm
 
 LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
 
@@ -35,7 +38,7 @@ def _state_bytes(state: Any) -> int:
     if isinstance(state, KeyValueCache):
         return state.kept_bytes
     if isinstance(state, RecurrentState):
-        return sum(tensor.nbytes for tensor in state if tensor is not None)
+        return sum(tensor.nbytes for tensor in state)
     return 0
 
 
@@ -45,7 +48,7 @@ class Block(nn.Module):
     def __init__(self, spec: OperatorSpec, hidden: int) -> None:
         super().__init__()
         self.norm = RMSNorm(hidden)
-        self.mixer = build_layer(spec, hidden)
+        self.mixer: Layer = build_layer(spec, hidden)
 
     def forward(self, x_BTD: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         update, state = self.mixer(self.norm(x_BTD), state)
@@ -68,7 +71,8 @@ class HybridLM(nn.Module):
         self.architecture = architecture
         hidden, vocab = architecture.hidden, architecture.vocab
         self.embedding = nn.Embedding(vocab, hidden)
-        self.meta_tokens = nn.Parameter(torch.empty(architecture.meta_tokens, hidden)) if architecture.meta_tokens else None
+        meta = architecture.meta_tokens
+        self.meta_tokens = nn.Parameter(torch.empty(meta, hidden)) if meta else None
         self.layers = nn.ModuleList(Block(spec, hidden) for spec in architecture.operators)
         self.final_norm = RMSNorm(hidden)
         self.head = nn.Linear(hidden, vocab, bias=False) if not architecture.tied else None
@@ -87,6 +91,10 @@ class HybridLM(nn.Module):
         for weight in (self.embedding.weight, self.meta_tokens, self.head.weight if self.head else None):
             if weight is not None:
                 nn.init.normal_(weight, std=0.02)
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.layers))
 
     @property
     def head_weight(self) -> Tensor:
@@ -117,8 +125,8 @@ class HybridLM(nn.Module):
 
     def _run(self, x_BTD: Tensor, states: Any) -> tuple[Tensor, tuple[Any, ...]]:
         after = []
-        for layer, state in zip(self.layers, states, strict=True):
-            x_BTD, state = layer(x_BTD, state)
+        for block, state in zip(self._blocks, states, strict=True):
+            x_BTD, state = block(x_BTD, state)
             after.append(state)
         return x_BTD, tuple(after)
 
@@ -128,7 +136,7 @@ class HybridLM(nn.Module):
     def start_cache(self, batch: int) -> HybridCache:
         """The cache of an empty prompt: meta tokens read, nothing else."""
         weight = self.embedding.weight
-        cache = HybridCache(tuple(layer.mixer.init_state(batch, weight.dtype, weight.device) for layer in self.layers))
+        cache = HybridCache(tuple(block.mixer.init_state(batch, weight.dtype, weight.device) for block in self._blocks))
         if self.meta_tokens is None:
             return cache
         _, states = self._run(self.meta_tokens.expand(batch, -1, -1), cache.states)
@@ -149,8 +157,8 @@ class HybridLM(nn.Module):
     def decode_step(self, tokens_B: Tensor, cache: HybridCache) -> tuple[Tensor, HybridCache]:
         """Read one token per sequence: (logits [B, V] of the next, cache)."""
         x, states = self.embedding(tokens_B), []
-        for layer, state in zip(self.layers, cache.states, strict=True):
-            x, state = layer.step(x, state)
+        for block, state in zip(self._blocks, cache.states, strict=True):
+            x, state = block.step(x, state)
             states.append(state)
         return F.linear(self.final_norm(x), self.head_weight), HybridCache(tuple(states))
 

@@ -1,4 +1,4 @@
-"""Grouped-query softmax attention with rotary positions, full (`a`) or in a sliding window (`swa`); as Llama and Qwen3."""
+"""Grouped-query softmax attention with rotary positions as in Llama and Qwen3, full (`a`) or windowed (`swa`)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ GROW_TOKENS = 256
 class KeyValueCache:
     """Rotated keys and values [B, kv_heads, room, head_dim], of which `kept` hold tokens; `seen`: length so far.
 
-    With a window, the token at position p lies in slot p mod window once the window is full. `step` writes in place.
+    With a window, the token at position p lies in slot p mod window. `step` writes in place where the cache owns its
+    tensors; those of a parallel forward are views of activations and are copied by the first step.
     """
 
     keys_BGTK: Tensor
     values_BGTK: Tensor
     seen: int
     window: int
+    owned: bool = False
 
     @property
     def kept(self) -> int:
@@ -48,8 +50,10 @@ class KeyValueCache:
             room = slot + max(GROW_TOKENS, slot // 2)
             more = (min(room, self.window) if self.window else room) - keys.shape[2]
             keys, values = (F.pad(x, (0, 0, 0, more)) for x in (keys, values))
+        elif not self.owned or torch.is_grad_enabled():  # autograd may still need the old contents
+            keys, values = keys.clone(), values.clone()
         keys[:, :, slot], values[:, :, slot] = key_BGK, value_BGK
-        return KeyValueCache(keys, values, self.seen + 1, self.window)
+        return KeyValueCache(keys, values, self.seen + 1, self.window, owned=True)
 
     @property
     def kept_bytes(self) -> int:
@@ -74,7 +78,8 @@ class AttentionLayer(Layer):
         spec = spec.resolved(hidden)
         self.heads, self.kv_heads, self.head_dim = spec.heads, spec.kv_heads, spec.head_dim
         self.window, self.theta = spec.window_tokens, spec.rope_theta
-        self.in_proj = nn.Linear(hidden, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=spec.qkv_bias)  # q, k, v
+        qkv = (self.heads + 2 * self.kv_heads) * self.head_dim
+        self.in_proj = nn.Linear(hidden, qkv, bias=spec.qkv_bias)  # q, k, v
         self.q_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=False)

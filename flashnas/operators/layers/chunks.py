@@ -108,7 +108,7 @@ def unit_lower_inverse(lower: Tensor) -> Tensor:
 
 
 def decay_differences(cumulative: Tensor) -> Tensor:
-    """exp(cumulative_i - cumulative_j) for j <= i, else 0: [..., C] -> [..., C, C]; never the exp of a positive number."""
+    """exp(cumulative_i - cumulative_j) for j <= i, else 0: [..., C] -> [..., C, C]; never exp of a positive number."""
     difference = cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)
     size = cumulative.shape[-1]
     above = torch.ones(size, size, dtype=torch.bool, device=cumulative.device).triu_(1)

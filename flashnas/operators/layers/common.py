@@ -1,4 +1,4 @@
-"""Parts that several layers share: the layer contract, norms, the short convolution, rotary positions, initial values."""
+"""Parts that several layers share: the layer contract, norms, short convolution, rotary positions, initial values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Layer(nn.Module):
 class RecurrentState(NamedTuple):
     """What a recurrent layer remembers: the last inputs of its convolution and its matrix state."""
 
-    conv_BTC: Tensor | None  # [B, conv_size - 1, channels], model dtype; None: no convolution
+    conv_BTC: Tensor  # [B, conv_size - 1, channels], model dtype; no channels where there is no convolution
     matrix_BHKV: Tensor  # float32 (float64 in a float64 model)
 
 
@@ -87,7 +87,9 @@ class ShortConvolution(nn.Module):
     def reference(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
         weight, size = self.weight.double(), self.weight.shape[1]
         history = torch.cat([state_BTC, x_BTC], 1)
-        y = sum(weight[:, tap] * history[:, tap:tap + x_BTC.shape[1]] for tap in range(size))
+        y = torch.zeros_like(x_BTC)
+        for tap in range(size):
+            y = y + weight[:, tap] * history[:, tap:tap + x_BTC.shape[1]]
         return y if self.bias is None else y + self.bias.double(), history[:, history.shape[1] - size + 1:]
 
     def forward(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:

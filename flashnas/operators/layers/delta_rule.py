@@ -1,4 +1,6 @@
-"""The delta rule, plain and gated: S <- exp(g) S;  S <- S + k beta (v - S^T k)^T;  o = S^T q. arXiv 2406.06484, 2412.06464.
+"""The delta rule, plain and gated: S <- exp(g) S;  S <- S + k beta (v - S^T k)^T;  o = S^T q.
+
+arXiv 2406.06484 (chunked form), 2412.06464 (gated).
 
 A chunk that starts at state S gives, with G_i the cumulated log decay, D_ij = exp(G_i - G_j) for j <= i,
 T = (I + strict_lower(beta k k^T D))^-1:
@@ -47,7 +49,7 @@ def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor
 def delta_rule_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTH: Tensor | None,
                        state_BHKV: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """The same in chunks, all in the state's dtype; returns (o_BTHV, final state)."""
-    batch, tokens, heads, key_dim = q_BTHK.shape
+    batch, tokens, _, key_dim = q_BTHK.shape
     q, k, v = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))
     beta = to_chunks(beta_BTH.unsqueeze(-1), chunk)  # [N, B*H, C, 1]
     attention, lower = q @ k.mT, (k * beta) @ k.mT

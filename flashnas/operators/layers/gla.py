@@ -80,7 +80,7 @@ class GatedLinearAttentionLayer(Layer):
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
         value_dim = self.hidden // self.heads
         matrix = torch.zeros(batch, self.heads, self.key_dim, value_dim, dtype=state_dtype(dtype), device=device)
-        return RecurrentState(None, matrix)
+        return RecurrentState(torch.zeros(batch, 0, 0, dtype=dtype, device=device), matrix)
 
     def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         x = x_BTD.double()
@@ -91,7 +91,8 @@ class GatedLinearAttentionLayer(Layer):
         g = -torch.log1p((-g).exp()) / GATE_NORMALISER
         o, matrix = gla_reference(q * self.scale, k, v, g, state.matrix_BHKV.double())
         o = rms_normalise(o).flatten(-2) * self.norm.weight.double().repeat(self.heads)
-        return (o * gate * torch.sigmoid(gate)) @ self.out_proj.weight.double().T, RecurrentState(None, matrix)
+        o = o * gate * torch.sigmoid(gate)
+        return o @ self.out_proj.weight.double().T, RecurrentState(state.conv_BTC, matrix)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         return self._run(x_BTD, state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device), gla_chunked)
@@ -107,4 +108,4 @@ class GatedLinearAttentionLayer(Layer):
             q, k, v, g = (part.to(dtype).unflatten(-1, (self.heads, -1)) for part in (*qkv, g))
             o, matrix = rule(q * self.scale, k, v, F.logsigmoid(g) / GATE_NORMALISER, matrix)
             o = self.norm(o).flatten(-2) * F.silu(gate.to(dtype))
-        return self.out_proj(o.to(gate.dtype)), RecurrentState(None, matrix)
+        return self.out_proj(o.to(gate.dtype)), RecurrentState(state.conv_BTC, matrix)

@@ -1,0 +1,133 @@
+"""`a`, `m2` and `gd` against transformers' CPU implementations with the same weights."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from layer_cases import assert_close
+from torch import Tensor, nn
+
+from flashnas.architecture import parse_operators
+from flashnas.operators.layers import build_layer
+from flashnas.operators.layers.common import Layer
+
+transformers = pytest.importorskip("transformers")
+
+HIDDEN, TOKENS = 64, 70
+
+
+def layer_of(text: str) -> Layer:
+    torch.manual_seed(0)
+    return build_layer(parse_operators(text)[0], HIDDEN)
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter) + (1 if parameter.ndim == 1 else 0))
+    return module.eval()
+
+
+def compare(layer: Layer, expected: Tensor, x: Tensor) -> None:
+    """Chunked form, and step after step, against the other implementation's outputs."""
+    with torch.no_grad():
+        assert_close(layer(x)[0], expected, 2e-5, "forward")
+        state, outputs = layer.init_state(len(x), x.dtype), []
+        for t in range(x.shape[1]):
+            y, state = layer.step(x[:, t], state)
+            outputs.append(y)
+    assert_close(torch.stack(outputs, 1), expected, 2e-5, "steps")
+
+
+def inputs() -> Tensor:
+    torch.manual_seed(2)
+    return torch.randn(2, TOKENS, HIDDEN)
+
+
+@pytest.mark.parametrize("window", [0, 9])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_attention_equals_transformers(family: str, window: int) -> None:
+    sizes = {"hidden_size": HIDDEN, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24,
+             "rms_norm_eps": 1e-6, "attention_bias": False, "attn_implementation": "eager",
+             "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}
+    if family == "llama":
+        from transformers.models.llama import modeling_llama as modeling
+        config = transformers.LlamaConfig(**sizes)
+        theirs, rotary = modeling.LlamaAttention(config, 0), modeling.LlamaRotaryEmbedding(config)
+    else:
+        from transformers.models.qwen3 import modeling_qwen3 as modeling
+        config = transformers.Qwen3Config(**sizes)
+        theirs, rotary = modeling.Qwen3Attention(config, 0), modeling.Qwen3RotaryEmbedding(config)
+    randomised(theirs)
+    kind, windowed = ("swa", f",window={window}") if window else ("a", "")
+    norm = ",qk_norm=true" if family == "qwen3" else ""
+    layer = layer_of(f"{kind}(heads=4,kv_heads=2,head_dim=24,rope_theta=5000.0{norm}{windowed})")
+    weights = {"in_proj.weight": torch.cat([theirs.q_proj.weight, theirs.k_proj.weight, theirs.v_proj.weight]),
+               "out_proj.weight": theirs.o_proj.weight}
+    if family == "qwen3":
+        weights |= {"q_norm.weight": theirs.q_norm.weight, "k_norm.weight": theirs.k_norm.weight}
+    layer.load_state_dict(weights)
+    x, positions = inputs(), torch.arange(TOKENS).unsqueeze(0)
+    distance = positions.T - positions
+    hidden = (distance < 0) | ((distance >= window) if window else False)
+    mask = torch.zeros(1, 1, TOKENS, TOKENS).masked_fill(hidden, -torch.inf)
+    with torch.no_grad():
+        expected = theirs(x, position_embeddings=rotary(x, positions), attention_mask=mask)[0]
+    compare(layer, expected, x)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_mamba2_equals_transformers(groups: int) -> None:
+    from transformers.models.mamba2 import modeling_mamba2 as modeling
+    config = transformers.Mamba2Config(hidden_size=HIDDEN, num_heads=8, head_dim=16, state_size=24, expand=2,
+                                       n_groups=groups, conv_kernel=4, layer_norm_epsilon=1e-6, chunk_size=32,
+                                       num_hidden_layers=1)
+    theirs = randomised(modeling.Mamba2Mixer(config, 0))
+    layer = layer_of(f"m2(head_dim=16,state=24,groups={groups})")
+    layer.load_state_dict({
+        "in_proj.weight": theirs.in_proj.weight, "conv.weight": theirs.conv1d.weight.squeeze(1),
+        "conv.bias": theirs.conv1d.bias, "A_log": theirs.A_log, "D": theirs.D, "dt_bias": theirs.dt_bias,
+        "norm.weight": theirs.norm.weight, "out_proj.weight": theirs.out_proj.weight})
+    x = inputs()
+    with torch.no_grad():
+        expected = theirs(x)
+    compare(layer, expected, x)
+
+
+@pytest.fixture
+def qwen3_next(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The modeling file imported as on a machine without fla, whose kernels need a GPU."""
+    name = "transformers.models.qwen3_next.modeling_qwen3_next"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    for module in [module for module in sys.modules if module == "fla" or module.startswith("fla.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "fla", None)
+    from transformers.models.qwen3_next import modeling_qwen3_next
+    return modeling_qwen3_next
+
+
+@pytest.mark.parametrize("expand", [1, 2])
+def test_gated_delta_net_equals_transformers(qwen3_next: ModuleType, expand: int) -> None:
+    k_heads, dim = 4, 16
+    config = transformers.Qwen3NextConfig(
+        hidden_size=HIDDEN, linear_num_key_heads=k_heads, linear_num_value_heads=expand * k_heads,
+        linear_key_head_dim=dim, linear_value_head_dim=dim, linear_conv_kernel_dim=4, rms_norm_eps=1e-6,
+        num_hidden_layers=1, layer_types=["linear_attention"])
+    theirs = randomised(qwen3_next.Qwen3NextGatedDeltaNet(config, 0))
+    # their projections are grouped by key head: q, k, v.., z.. and beta.., a..
+    q, k, v, z = (part.flatten(0, 1) for part in theirs.in_proj_qkvz.weight.unflatten(0, (k_heads, -1)).split(
+        [dim, dim, expand * dim, expand * dim], 1))
+    beta, a = (part.flatten(0, 1) for part in theirs.in_proj_ba.weight.unflatten(0, (k_heads, -1)).split(expand, 1))
+    layer = layer_of(f"gd(k_heads={k_heads},head_dim={dim},expand_v={expand})")
+    layer.load_state_dict({
+        "in_proj.weight": torch.cat([q, k, v, z, beta, a]), "conv.weight": theirs.conv1d.weight.squeeze(1),
+        "A_log": theirs.A_log, "dt_bias": theirs.dt_bias, "norm.weight": theirs.norm.weight,
+        "out_proj.weight": theirs.out_proj.weight})
+    x = inputs()
+    with torch.no_grad():
+        expected = theirs(x)
+    compare(layer, expected, x)
