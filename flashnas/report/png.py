@@ -1,0 +1,105 @@
+"""pareto.png: the front as one still picture, drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from flashnas.report.front_figure import axis_ranges, counts_line, label_positions
+from flashnas.report.palette import BUDGET, INK, MUTED, RULE, operator_colour, operator_label, operator_order
+from flashnas.report.run_folder import Run, rows
+from flashnas.report.series import front, latency_unit, mixer_colours, staircase
+from flashnas.report.text import number
+
+SIZE_INCHES, DPI = (10.0, 6.0), 150
+AXES_BOX = (0.085, 0.115, 0.665, 0.745)  # left, bottom, width, height as shares of the picture
+
+
+def draw_png(run: Run) -> Figure:
+    """The picture of a run: all trained networks, front, baselines with their names, budget."""
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 10}):
+        axes = figure.add_axes(AXES_BOX)
+        _frame(axes)
+        figure.text(0.02, 0.955, "Loss against latency: every trained network", fontsize=14, weight="bold", color=INK)
+        figure.text(0.02, 0.91, _subtitle(run), fontsize=10, color=MUTED)
+        if run.trained.empty:
+            axes.text(0.5, 0.5, "No network was trained to the end.", ha="center", transform=axes.transAxes)
+            return figure
+        _draw(figure, axes, run)
+    return figure
+
+
+def _frame(axes: Axes) -> None:
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#98A2B3")
+    axes.tick_params(colors=INK, color="#98A2B3")
+
+
+def _subtitle(run: Run) -> str:
+    parts = [run.entry("workload", "name"), run.entry("table", "device") or run.entry("table", "name")]
+    return " · ".join([*(_plain(part) for part in parts if part), counts_line(run)])
+
+
+def _plain(text: object) -> str:
+    return str(text).replace("$", r"\$")  # matplotlib would read $...$ as mathematics
+
+
+def _draw(figure: Figure, axes: Axes, run: Run) -> None:
+    trained = run.trained
+    factor, unit = latency_unit([*trained["latency_ms"], run.budget_ms or 0.0])
+    (x0, x1), (y0, y1) = axis_ranges(run)
+    axes.set_xlim(x0 * factor, x1 * factor)
+    axes.set_ylim(y0, y1)
+    xs, ys = staircase(front(run), min(x1, run.budget_ms or x1))
+    axes.plot([x * factor for x in xs], ys, color=INK, linewidth=1.5, zorder=2)
+    kinds = set()
+    for row in rows(trained):
+        first, second = mixer_colours(row.notation)
+        kinds.add(first)
+        pure = row.origin == "baseline"
+        ring = INK if pure else operator_colour(second)
+        axes.plot(row.latency_ms * factor, row.loss, marker="D" if pure else "o", markersize=8 if pure else 7.5,
+                  markerfacecolor=operator_colour(first), markeredgecolor=ring, markeredgewidth=0.9 if pure else 1.8,
+                  linestyle="none", zorder=3)
+    failed = run.failed[run.failed["latency_ms"].notna()]
+    axes.plot(failed["latency_ms"] * factor, [y1 - 0.025 * (y1 - y0)] * len(failed), marker="x", color=MUTED,
+              linestyle="none", markersize=6, zorder=3)
+    if run.budget_ms:
+        axes.axvline(run.budget_ms * factor, color=BUDGET, linestyle="--", linewidth=1.3, zorder=1)
+        axes.text(run.budget_ms * factor, 1.012, f"budget {number(run.budget_ms * factor, 4, unit)}", color=BUDGET,
+                  ha="center", va="bottom", transform=axes.get_xaxis_transform())
+    points = 72.0 * SIZE_INCHES[0] * AXES_BOX[2], 72.0 * SIZE_INCHES[1] * AXES_BOX[3]
+    for text, trial, offset in label_positions(run, points, letter=5.6):
+        axes.annotate(_plain(text), (trial.latency_ms * factor, trial.loss), xytext=offset,
+                      textcoords="offset points", ha="center", va="center", fontsize=9, zorder=4,
+                      color=MUTED if trial.origin == "baseline" else INK,
+                      weight="normal" if trial.origin == "baseline" else "bold",
+                      arrowprops={"arrowstyle": "-", "color": "#98A2B3", "linewidth": 0.7, "shrinkB": 5, "shrinkA": 0})
+    axes.set_xlabel(f"latency of one request ({unit})", color=INK)
+    axes.set_ylabel("validation loss after short training (nats per token)", color=INK)
+    _legend(figure, kinds, failed=not failed.empty, baselines=not run.baselines.empty)
+
+
+def _legend(figure: Figure, kinds: set[str], *, failed: bool, baselines: bool) -> None:
+    handles = [Line2D([], [], color=INK, linewidth=1.5, label="Pareto front (P1, P2, …)")]
+    handles += [Line2D([], [], marker="o", markersize=8, linestyle="none", markeredgecolor="white",
+                       markerfacecolor=operator_colour(kind), label=_plain(operator_label(kind)))
+                for kind in sorted(kinds, key=operator_order)]
+    if baselines:
+        handles.append(Line2D([], [], marker="D", markersize=7, linestyle="none", markerfacecolor="white",
+                              markeredgecolor=INK, label="pure-operator baseline"))
+    if failed:
+        handles.append(Line2D([], [], marker="x", markersize=6, linestyle="none", color=MUTED, label="failed: no loss"))
+    legend = figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.765, 0.87), frameon=False, fontsize=9.5,
+                           title="Fill: most frequent mixer\nRing: second most frequent", title_fontsize=9.5)
+    legend.get_title().set_color(MUTED)
+    legend._legend_box.align = "left"  # type: ignore[attr-defined]

@@ -1,0 +1,56 @@
+"""The front as a plain table for the terminal."""
+
+from __future__ import annotations
+
+from flashnas.report.notation import compressed
+from flashnas.report.run_folder import Finalist, Run, rows
+from flashnas.report.series import latency_unit
+from flashnas.report.text import MISSING, known, number, parameters
+
+
+def front_table(run: Run) -> str:
+    """Finalists, fastest first, one a line, then the best baseline; figures as predicted for the run's workload."""
+    if not run.finalists:
+        return "the run has no front yet"
+    factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.finalists])
+    header = ("#", "loss", "bits/byte", f"latency ({unit})", "bounds", "params", "memory", "from", "architecture")
+    lines = [_row(finalist, factor) for finalist in run.finalists]
+    widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header) - 1)]
+    left = (7,)  # the other columns hold numbers
+
+    def joined(cells: tuple[str, ...]) -> str:
+        padded = [cell.ljust(width) if column in left else cell.rjust(width)
+                  for column, (cell, width) in enumerate(zip(cells, widths, strict=False))]
+        return "  ".join([*padded, cells[-1]])
+
+    return "\n".join([joined(header), *map(joined, lines), *_best_baseline(run, factor, unit)])
+
+
+def _row(finalist: Finalist, factor: float) -> tuple[str, ...]:
+    figures = finalist.figures
+
+    def scaled(name: str) -> str:
+        value = figures.get(name)
+        return f"{value * factor:.2f}" if known(value) else MISSING
+
+    losses = [f"{value:.3f}" if known(value) else MISSING
+              for value in (figures.get("loss"), figures.get("bits_per_byte"))]
+    return (finalist.name, *losses, scaled("latency_ms"), f"{scaled('lower_ms')}..{scaled('upper_ms')}",
+            parameters(figures.get("params")),
+            number(figures.get("memory_gb"), 3, "GB"), origin_words(finalist), compressed(finalist.notation))
+
+
+def origin_words(finalist: Finalist) -> str:
+    """`pure d` for a baseline, `trial 17` for what the search found."""
+    label, place = finalist.origin.get("label"), finalist.origin.get("number")
+    if label and label != "search":
+        return str(label)
+    return f"trial {place}" if place is not None else "search"
+
+
+def _best_baseline(run: Run, factor: float, unit: str) -> list[str]:
+    if run.baselines.empty:
+        return []
+    best = min(rows(run.baselines), key=lambda row: row.loss)
+    return [f"best pure-operator baseline: {best.label}, loss {best.loss:.3f} at"
+            f" {best.latency_ms * factor:.2f} {unit}"]
