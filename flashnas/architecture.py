@@ -143,7 +143,7 @@ class Architecture:
     @classmethod
     def parse(cls, text: str) -> Architecture:
         """Parse the notation; raises ArchitectureError or OperatorError with the place and what is allowed there."""
-        match = re.fullmatch(r"\s*(\d+)\s*(?:\(([^()]*)\))?\s*:(.*)", text, re.DOTALL)
+        match = re.fullmatch(r"\s*(\d{1,18})\s*(?:\(([^()]*)\))?\s*:(.*)", text, re.DOTALL)
         if not match:
             raise ArchitectureError("architecture must read 'WIDTH: OPERATORS', such as '2048: 3x(d f m2 f)';"
                                     f" got {text.strip()!r}")
@@ -172,7 +172,7 @@ def _full_dict(architecture: Architecture) -> dict[str, Any]:
 
 # -- parsing of operators ----------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(r"\s*(?:(?P<repeat>\d+)\s*x\s*\(|(?P<close>\))|(?P<kind>[A-Za-z][A-Za-z0-9_]*)"
+_TOKEN = re.compile(r"\s*(?:(?P<repeat>\d{1,18})\s*x\s*\(|(?P<close>\))|(?P<kind>[A-Za-z][A-Za-z0-9_]*)"
                     r"(?:\((?P<options>[^()]*)\))?)")
 
 

@@ -1,11 +1,12 @@
 """What a user may write where a command takes an ARCH: a preset, a pareto/NN.yaml or a notation string."""
 
 import functools
+import os
 from pathlib import Path
 
 from flashnas.architecture import Architecture, is_notation
 from flashnas.config_file import read_yaml
-from flashnas.errors import ArchitectureError
+from flashnas.errors import ArchitectureError, OperatorError
 from flashnas.hints import did_you_mean
 from flashnas.shipped import PACKAGE
 
@@ -24,15 +25,18 @@ def load_architecture(source: str) -> Architecture:
     if source.lower() in by_lower:
         return presets()[by_lower[source.lower()]]
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        if not path.is_file():
+    if path.suffix in (".yaml", ".yml") or os.path.exists(source):  # of os.path, which bears any text
+        if not os.path.isfile(source):
             raise ArchitectureError(f"{source}: no such file")
         data = read_yaml(path)
         entry = data.get("architecture")
-        if isinstance(entry, str):
-            return Architecture.parse(entry)
-        if isinstance(entry, dict):
-            return Architecture.from_dict(entry)
+        try:
+            if isinstance(entry, str):
+                return Architecture.parse(entry)
+            if isinstance(entry, dict):
+                return Architecture.from_dict(entry)
+        except (ArchitectureError, OperatorError) as error:
+            raise ArchitectureError(f"{data.place('architecture')}: {error}") from None
         raise ArchitectureError(f"{data.place()}: an architecture file needs the key 'architecture'"
                                 " (a notation or a mapping)")
     raise ArchitectureError(f"{source!r} is no preset{did_you_mean(source, presets())}, no YAML file and no notation"

@@ -1,5 +1,6 @@
 """YAML with line numbers: every mapping and list knows where its entries stand, so that errors can say so."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,20 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> LocatedDict:
-    loader.flatten_mapping(node)
+    own = {id(key_node) for key_node, _ in node.value}
+    loader.flatten_mapping(node)  # puts what `<<` merges first; the mapping's own keys override it
     result = LocatedDict()
     result.path, result.line, result.lines = loader.path, node.start_mark.line + 1, {}
+    written = set()
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
         if not isinstance(key, str):
             raise ConfigError(f"{loader.path}:{line}: keys must be text; got {key!r}")
-        if key in result:
+        if key in written:
             raise ConfigError(f"{loader.path}:{line}: key {key!r} stands twice (first on line {result.lines[key]})")
+        if id(key_node) in own:
+            written.add(key)
         result.lines[key] = line
         result[key] = loader.construct_object(value_node, deep=True)
     return result
@@ -62,7 +67,27 @@ def _sequence(loader: _Loader, node: yaml.SequenceNode) -> LocatedList:
     return result
 
 
+# Numbers as in YAML 1.2: `1:2` is text, not 62 in base 60, and `1e-3` is a number, not text. An exponent without a dot
+# needs its sign, so that a hash such as 12e4567890123456 stays text.
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(_NUMBERS[0], re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(_NUMBERS[1], re.compile(
+    r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+    r"|[0-9][0-9_]*[eE][-+][0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$"), list("-+0123456789."))
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+# Numbers as in YAML 1.2: `1:2` is text, not 62 in base 60, and `1e-3` is a number, not text. An exponent without a dot
+# needs its sign, so that a hash such as 12e4567890123456 stays text.
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(_NUMBERS[0], re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(_NUMBERS[1], re.compile(
+    r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+    r"|[0-9][0-9_]*[eE][-+][0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$"), list("-+0123456789."))
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SEQUENCE_TAG, _sequence)
 
 
@@ -104,7 +129,8 @@ def check_keys(data: LocatedDict, *, where: str, required: dict[str, type | tupl
         if key not in allowed:
             raise error(f"{data.place(key)}: {where} has no key {key!r}{did_you_mean(key, allowed)};"
                         f" allowed: {', '.join(allowed)}")
-        types = allowed[key] if isinstance(allowed[key], tuple) else (allowed[key],)
+        expected = allowed[key]
+        types = expected if isinstance(expected, tuple) else (expected,)
         wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
         if wrong:
             names = " or ".join("mapping" if t is dict else t.__name__ for t in types)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from flashnas.errors import OperatorError
 from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
@@ -12,11 +12,11 @@ from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, point
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(OperatorSpec):
-    """`a`. heads 0: hidden / head_dim; kv_heads 0: the largest divisor of heads that is at most heads / 4 (at least 1)."""
+    """`a`. heads 0: hidden / head_dim; kv_heads 0: the largest divisor of heads up to heads / 4 (at least 1)."""
 
     kind = "a"
     name = "attention"
-    least = {"head_dim": 2}
+    least: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1}
 
     heads: int = 0
     kv_heads: int = 0
@@ -88,7 +88,7 @@ class SlidingWindowAttention(Attention):
 
     kind = "swa"
     name = "sliding_window_attention"
-    least = {"head_dim": 2, "window": 1}
+    least: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "window": 1}
 
     window: int = 512
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
 
@@ -15,7 +15,7 @@ class DeltaNet(OperatorSpec):
 
     kind = "d"
     name = "delta_net"
-    least = {"head_dim": 1, "conv_size": 1}
+    least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     head_dim: int = 128
     conv_size: int = 4

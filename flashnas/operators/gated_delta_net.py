@@ -1,21 +1,21 @@
-"""Gated DeltaNet (`gd`); arXiv 2412.06464, in the form of Qwen3-Next: per-head decay, output gate, short convolution."""
+"""Gated DeltaNet (`gd`); arXiv 2412.06464, as in Qwen3-Next: per-head decay, output gate, short convolution."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatedDeltaNet(OperatorSpec):
-    """`gd`. k_heads 0: hidden / head_dim. There are expand_v x k_heads value heads; key and value heads have head_dim."""
+    """`gd`. k_heads 0: hidden / head_dim. Value heads: expand_v x k_heads; all heads have head_dim."""
 
     kind = "gd"
     name = "gated_delta_net"
-    least = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
+    least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
 
     k_heads: int = 0
     expand_v: int = 1

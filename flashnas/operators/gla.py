@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
 
@@ -15,7 +15,7 @@ class GatedLinearAttention(OperatorSpec):
 
     kind = "gla"
     name = "gla"
-    least = {"head_dim": 2, "gate_rank": 1}
+    least: ClassVar[dict[str, int]] = {"head_dim": 2, "gate_rank": 1}
 
     head_dim: int = 128
     gate_rank: int = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from flashnas.errors import OperatorError
 from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
@@ -16,7 +16,7 @@ class Mamba2(OperatorSpec):
 
     kind = "m2"
     name = "mamba2"
-    least = {"expand": 1, "head_dim": 1, "state": 1, "conv_size": 1, "groups": 1}
+    least: ClassVar[dict[str, int]] = {"expand": 1, "head_dim": 1, "state": 1, "conv_size": 1, "groups": 1}
 
     expand: int = 2
     head_dim: int = 64

@@ -18,6 +18,7 @@ from flashnas.errors import OperatorError
 from flashnas.hints import did_you_mean
 
 Phase = Literal["prefill", "decode"]
+MOST = 10**12  # largest value of an option; keeps arithmetic on sizes finite
 STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
 
 
@@ -61,16 +62,17 @@ class OperatorSpec:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value: Any = getattr(self, field.name)
             place = f"operator {self.kind!r}: {field.name}"
-            expected = type(field.default)
-            if expected is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))
-            elif type(value) is not expected:
+            expected: Any = type(field.default)
+            if type(value) is not expected and not (expected is float and type(value) is int):
                 raise OperatorError(f"{place} must be {expected.__name__}; got {value!r}")
             least = self.least.get(field.name, 0)
-            if expected is not bool and value < least:
-                raise OperatorError(f"{place} must be at least {least}; got {value!r}")
+            if expected is not bool and not least <= value <= MOST:  # NaN is outside too
+                limit = f"at least {least}" if value < least else f"at most {MOST}"
+                raise OperatorError(f"{place} must be {limit}; got {value!r}")
+            if expected is float:
+                object.__setattr__(self, field.name, float(value))
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Self:
