@@ -59,7 +59,9 @@ class LayerwiseSpace(SearchSpace):
         items = settings.entries(layers, "choices", "layers")
         choices = [settings.read_operators(*item, widths) for item in items]
         settings.no_twins(items, [" ".join(map(str, choice)) for choice in choices])
-        if not any(spec.mixes_tokens for choice in choices for spec in choice):
+        specs = list(dict.fromkeys(spec for choice in choices for spec in choice))
+        settings.no_same_network(layers.place("choices"), "layers.choices", specs, widths)
+        if not any(spec.mixes_tokens for spec in specs):
             raise SpaceError(f"{layers.place('choices')}: layers.choices needs a token mixer")
         return cls(name=name, path=data.path, hidden_sizes=widths, model=model, depth=depth,
                    choices={" ".join(map(str, choice)): choice for choice in choices})
@@ -183,7 +185,7 @@ class LayerwiseSpace(SearchSpace):
             return sum(len(self.names) ** layers for layers in range(self.depth[0], self.depth[1] + 1))
         return sum(1 for _ in self.enumerate())
 
-    @property
+    @functools.cached_property
     def _uniquely_read(self) -> bool:
         """True if no choice is the beginning of another: then a list can be read in one way only."""
         choices = list(self.choices.values())

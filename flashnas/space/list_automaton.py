@@ -32,23 +32,20 @@ class ListAutomaton:
         self._last: list[bool] = []       # in the late stage, which the cap may cut
         self._steps: dict[States, dict[str, States]] = {}
         self._start: dict[str, States] = {}
-        for block, text in enumerate(blocks):
-            known = self._start.get(text[0], frozenset())
-            self._start[text[0]] = known | {self._add(_State(0, block, 1, 0))}
+        self._build()
 
     def count(self) -> int:
         """Number of different lists."""
-        known: dict[tuple[States, int], int] = {}
-
-        def below(states: States, length: int) -> int:
-            key = (states, length)
-            if key not in known:
-                known[key] = self._accepts(states, length) + (
-                    sum(below(after, length + 1) for after in self._step(states).values())
-                    if length < self.cap else 0)
-            return known[key]
-
-        return sum(below(states, 1) for states in self._start.values())
+        total = 0
+        paths = dict.fromkeys(self._start.values(), 1)  # lists of the current length by the states that they reach
+        for length in range(1, self.cap + 1):
+            total += sum(number for states, number in paths.items() if self._accepts(states, length))
+            longer: dict[States, int] = {}
+            for states, number in paths.items():
+                for after in self._step(states).values():
+                    longer[after] = longer.get(after, 0) + number
+            paths = longer
+        return total
 
     def texts(self) -> Iterator[str]:
         """Every list once, in depth-first order."""
@@ -72,25 +69,34 @@ class ListAutomaton:
             self._steps[states] = {letter: frozenset(after) for letter, after in merged.items()}
         return self._steps[states]
 
-    def _add(self, start: _State) -> int:
-        """Number of the state; adds it and all that follow it."""
-        if start in self._ids:
-            return self._ids[start]
-        index = self._ids[start] = len(self._next)
-        self._next.append({})
-        text, (low, high) = self.blocks[start.block], self.repeats[start.stage]
-        ends, blocks_read = start.offset == len(text), start.before + 1
-        last = start.stage == len(self.repeats) - 1
-        self._complete.append(ends and last and blocks_read >= low)
-        self._last.append(last)
-        following = []
-        if not ends:
-            following.append((text[start.offset], _State(start.stage, start.block, start.offset + 1, start.before)))
-        elif blocks_read < high:
+    def _build(self) -> None:
+        """Number all states that can be reached and note what follows each."""
+        waiting = [_State(0, block, 1, 0) for block in range(len(self.blocks))]
+        self._ids = {state: i for i, state in enumerate(waiting)}
+        for i, text in enumerate(self.blocks):
+            self._start[text[0]] = self._start.get(text[0], frozenset()) | {i}
+        for state in waiting:  # grows while it is read
+            following: dict[str, list[int]] = {}
+            for letter, after in self._following(state):
+                if after not in self._ids:
+                    self._ids[after] = len(waiting)
+                    waiting.append(after)
+                following.setdefault(letter, []).append(self._ids[after])
+            late = state.stage == len(self.repeats) - 1
+            enough = state.before + 1 >= self.repeats[state.stage][0]
+            self._next.append(following)
+            self._complete.append(late and enough and state.offset == len(self.blocks[state.block]))
+            self._last.append(late)
+
+    def _following(self, state: _State) -> Iterator[tuple[str, _State]]:
+        text, (low, high) = self.blocks[state.block], self.repeats[state.stage]
+        if state.offset < len(text):
+            yield text[state.offset], _State(state.stage, state.block, state.offset + 1, state.before)
+            return
+        blocks_read = state.before + 1
+        if blocks_read < high:
             before = blocks_read if high * len(text) < self.cap else min(blocks_read, low - 1)
-            following.append((text[0], _State(start.stage, start.block, 1, before)))
-        if ends and not last and blocks_read >= low:
-            following += [(other[0], _State(start.stage + 1, block, 1, 0)) for block, other in enumerate(self.blocks)]
-        for letter, state in following:
-            self._next[index].setdefault(letter, []).append(self._add(state))
-        return index
+            yield text[0], _State(state.stage, state.block, 1, before)
+        if state.stage < len(self.repeats) - 1 and blocks_read >= low:
+            for block, other in enumerate(self.blocks):
+                yield other[0], _State(state.stage + 1, block, 1, 0)

@@ -35,8 +35,8 @@ def _resolve(source: str) -> str:
     if source in shipped:
         relative = os.path.relpath(shipped[source])  # short in messages
         return str(shipped[source]) if relative.startswith("..") else relative
-    if Path(source).suffix in (".yaml", ".yml") or Path(source).exists():
-        if not Path(source).is_file():
+    if Path(source).suffix in (".yaml", ".yml") or os.path.exists(source):
+        if not os.path.isfile(source):
             raise SpaceError(f"{source}: no such file")
         return source
     raise SpaceError(f"{source!r} is no shipped search space{did_you_mean(source, shipped)} and no YAML file;"

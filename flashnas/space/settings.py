@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flashnas.architecture import DEFAULT_VOCAB, parse_operators
@@ -21,6 +22,9 @@ def entries(data: LocatedDict, key: str, where: str) -> list[tuple[str, str, Any
     return [(values.place(i), f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
+MAX_DEPTH = 256  # operators or layers; no hybrid comes near, and a typing error in a cap should not freeze the search
+
+
 def no_twins(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
     """Raise SpaceError for a value that stands twice."""
     for i, (place, name, _) in enumerate(items):
@@ -28,15 +32,16 @@ def no_twins(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
             raise SpaceError(f"{place}: {name} stands twice; got {str(values[i])!r}")
 
 
-def whole(place: str, name: str, value: object, least: int) -> int:
-    """A whole number of at least `least`."""
-    if type(value) is not int or value < least:
-        raise SpaceError(f"{place}: {name} must be a whole number of at least {least}; got {value!r}")
+def whole(place: str, name: str, value: object, least: int, most: int | None = None) -> int:
+    """A whole number from `least` to `most`."""
+    if type(value) is not int or value < least or (most is not None and value > most):
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise SpaceError(f"{place}: {name} must be a whole number {limits}; got {value!r}")
     return value
 
 
-def read_range(data: LocatedDict, key: str, where: str, least: int = 1) -> tuple[int, int]:
-    """`[low, high]`, or one number for both."""
+def read_range(data: LocatedDict, key: str, where: str) -> tuple[int, int]:
+    """`[low, high]`, or one number for both; from 1 to MAX_DEPTH."""
     value, place = data[key], data.place(key)
     name = f"{where}.{key}" if where else key
     if type(value) is int:
@@ -44,8 +49,8 @@ def read_range(data: LocatedDict, key: str, where: str, least: int = 1) -> tuple
     if not isinstance(value, list) or len(value) != 2 or any(type(v) is not int for v in value):
         raise SpaceError(f"{place}: {name} must be a whole number or [low, high]; got {value!r}")
     low, high = value
-    if not least <= low <= high:
-        raise SpaceError(f"{place}: {name} must have {least} <= low <= high; got [{low}, {high}]")
+    if not 1 <= low <= high <= MAX_DEPTH:
+        raise SpaceError(f"{place}: {name} must have 1 <= low <= high <= {MAX_DEPTH}; got [{low}, {high}]")
     return low, high
 
 
@@ -89,6 +94,17 @@ def read_operators(place: str, name: str, text: object, widths: tuple[int, ...])
     return operators
 
 
+def no_same_network(place: str, name: str, specs: Sequence[OperatorSpec], widths: tuple[int, ...]) -> None:
+    """Raise SpaceError for two operators that are one at some width: equal networks must have equal genotypes."""
+    for hidden in widths:
+        seen: dict[OperatorSpec, OperatorSpec] = {}
+        for spec in specs:
+            other = seen.setdefault(spec.resolved(hidden), spec)
+            if other != spec:
+                raise SpaceError(f"{place}: {name} must differ at every width; {str(other)!r} and {str(spec)!r} are"
+                                 f" the same operator at width {hidden}")
+
+
 def read_mixers(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:
     """A list of different token mixers."""
     items = entries(data, key, where)
@@ -99,6 +115,7 @@ def read_mixers(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]
             raise SpaceError(f"{place}: {name} must be one token mixer; got {value!r}")
         mixers.append(operators[0])
     no_twins(items, mixers)
+    no_same_network(data.place(key), f"{where}.{key}", mixers, widths)
     return tuple(mixers)
 
 

@@ -39,7 +39,7 @@ class StageParser:
     def __init__(self, space: ThreeStageSpace) -> None:
         self.cap = space.max_operators
         self.repeats = space.repeats
-        self.specs = (*space.mixers, space._ffn)
+        self.specs = (*space.mixers, space.feed_forward)
         self.letters = {spec: chr(ord("A") + i) for i, spec in enumerate(self.specs)}
         self.blocks = [_Block(rank, *fields) for rank, fields in enumerate(self._block_types(space))]
         self._by_letter = {letter: [block for block in self.blocks if block.text[0] == letter]
@@ -47,7 +47,7 @@ class StageParser:
         self.parse_text = functools.lru_cache(maxsize=65536)(self._parse_text)
 
     def _block_types(self, space: ThreeStageSpace) -> Iterator[tuple[str, str, str, int, str]]:
-        ffn = self.letters[space._ffn]
+        ffn = self.letters[space.feed_forward]
         letter = {name: self.letters[spec] for name, spec in zip(space.names, space.mixers, strict=True)}
         for ratio in space.ratios:
             first, second = ratio_counts(ratio)

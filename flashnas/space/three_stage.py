@@ -32,6 +32,7 @@ from flashnas.space.stage_parser import StageParser
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+Span = tuple[int, int]  # fewest and most repeats
 FREE = "free"  # repeats limited by max_operators alone
 
 
@@ -42,9 +43,9 @@ class ThreeStageSpace(SearchSpace):
 
     def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions,
                  mixers: tuple[OperatorSpec, ...], ffn: FeedForward, ratios: tuple[str, ...], ffns: tuple[int, ...],
-                 repeats: tuple[tuple[int, int], ...], max_operators: int) -> None:
+                 repeats: tuple[Span, Span, Span], max_operators: int) -> None:
         super().__init__(name=name, path=path, hidden_sizes=hidden_sizes, model=model)
-        self._mixers, self._ffn = mixers, ffn
+        self._mixers, self.feed_forward = mixers, ffn
         self.ratios, self.ffns, self.repeats, self.max_operators = ratios, ffns, repeats, max_operators
         self.names = tuple(map(str, mixers))
         self._specs = dict(zip(self.names, mixers, strict=True))
@@ -66,15 +67,13 @@ class ThreeStageSpace(SearchSpace):
         ffn = settings.read_ffn(blocks, "ffn", "blocks", widths)
         ratios = _read_ratios(blocks, mixers)
         ffns = _read_ffns(blocks)
-        cap = settings.whole(data.place("max_operators"), "max_operators", data["max_operators"], 1)
+        cap = settings.whole(data.place("max_operators"), "max_operators", data["max_operators"], 1, settings.MAX_DEPTH)
         repeats = _read_repeats(data, cap)
-        longest = max(map(sum, map(ratio_counts, ratios))) * (1 + max(ffns))
-        if mixers == mixers[:1]:
-            longest = 1 + max(ffns)
+        longest = max(sum(ratio_counts(ratio)) for ratio in (ratios if len(mixers) > 1 else (ALONE,))) * (1 + max(ffns))
         needed = longest * (repeats[0][0] + repeats[1][0]) + 1
         if cap < needed:
             raise SpaceError(f"{data.place('max_operators')}: max_operators must be at least {needed}, so that early"
-                             f" and middle with the longest blocks ({longest} operators) leave room for late; got {cap}")
+                             f" and middle leave room for late even with the longest blocks ({longest}); got {cap}")
         return cls(name=name, path=data.path, hidden_sizes=widths, model=model, mixers=mixers, ffn=ffn, ratios=ratios,
                    ffns=ffns, repeats=repeats, max_operators=cap)
 
@@ -84,10 +83,10 @@ class ThreeStageSpace(SearchSpace):
 
     @property
     def ffn(self) -> FeedForward | None:
-        return self._ffn if max(self.ffns) else None
+        return self.feed_forward if max(self.ffns) else None
 
     def rules(self) -> dict[str, Any]:
-        return {"blocks": {"mixers": list(self.names), "ffn": str(self._ffn), "ratios": list(self.ratios),
+        return {"blocks": {"mixers": list(self.names), "ffn": str(self.feed_forward), "ratios": list(self.ratios),
                            "ffns_per_mixer": list(self.ffns)},
                 "repeats": {stage: list(span) for stage, span in zip(STAGES, self.repeats, strict=True)},
                 "max_operators": self.max_operators}
@@ -99,7 +98,7 @@ class ThreeStageSpace(SearchSpace):
         for stage in genotype.stages:
             block: list[OperatorSpec] = []
             for name in stage.mixers:
-                block += [self._specs[name], *[self._ffn] * stage.ffns]
+                block += [self._specs[name], *[self.feed_forward] * stage.ffns]
             result += block * stage.repeats
         return tuple(result[:self.max_operators])
 
@@ -232,15 +231,18 @@ def _read_ffns(blocks: LocatedDict) -> tuple[int, ...]:
     return tuple(ffns)
 
 
-def _read_repeats(data: LocatedDict, cap: int) -> tuple[tuple[int, int], ...]:
+def _read_repeats(data: LocatedDict, cap: int) -> tuple[Span, Span, Span]:
     value = data.get("repeats", FREE)
     if value == FREE:
-        return ((1, max(1, cap - len(STAGES) + 1)),) * len(STAGES)  # the other stages keep an operator each
+        span = 1, max(1, cap - 2)  # the other stages keep an operator each
+        return span, span, span
     if isinstance(value, str):
         raise SpaceError(f"{data.place('repeats')}: repeats must be {FREE}, a number, [low, high] or one of these"
                          f" per stage; got {value!r}")
     if isinstance(value, dict):
         check_keys(data["repeats"], where="repeats", error=SpaceError,
                    required={stage: (int, list) for stage in STAGES})
-        return tuple(settings.read_range(data["repeats"], stage, "repeats") for stage in STAGES)
-    return (settings.read_range(data, "repeats", ""),) * len(STAGES)
+        early, middle, late = (settings.read_range(data["repeats"], stage, "repeats") for stage in STAGES)
+        return early, middle, late
+    span = settings.read_range(data, "repeats", "")
+    return span, span, span
