@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flashnas.operators.layers.fused import convolution_silu, rms_norm
+
 NORM_EPS = 1e-6
 
 
@@ -59,7 +61,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
@@ -67,11 +69,21 @@ def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
+def normalised_queries_and_keys(qk_THK: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`l2_normalise` of queries (times `scale`) and keys, which stand one after the other in the head dimension."""
+    heads, dim = qk_THK.shape[-2] // 2, qk_THK.shape[-1]
+    # |x| = sqrt(dim) rms(x)
+    weight = torch.full((2 * heads, 1), dim ** -0.5, dtype=qk_THK.dtype, device=qk_THK.device)
+    weight[:heads] *= scale
+    q, k = rms_norm(qk_THK, weight, 1e-6 / dim).chunk(2, -2)
+    return q, k
+
+
 # -- short convolution -------------------------------------------------------------------------------------------
 
 
 class ShortConvolution(nn.Module):
-    """Causal depthwise convolution over time, `size` taps; its state is the last size - 1 inputs."""
+    """silu of a causal depthwise convolution over time, `size` taps; its state is the last size - 1 inputs."""
 
     def __init__(self, channels: int, size: int, bias: bool = False) -> None:
         super().__init__()
@@ -90,23 +102,17 @@ class ShortConvolution(nn.Module):
         y = torch.zeros_like(x_BTC)
         for tap in range(size):
             y = y + weight[:, tap] * history[:, tap:tap + x_BTC.shape[1]]
-        return y if self.bias is None else y + self.bias.double(), history[:, history.shape[1] - size + 1:]
+        y = y if self.bias is None else y + self.bias.double()
+        return y * torch.sigmoid(y), history[:, history.shape[1] - size + 1:]
 
     def forward(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
         history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
-        tokens, size = x_BTC.shape[1], self.weight.shape[1]
-        weight = self.weight.to(x_BTC.dtype).unbind(1)
-        y = history[:, :tokens] * weight[0]
-        for tap in range(1, size):
-            y = torch.addcmul(y, history[:, tap:tap + tokens], weight[tap])
-        if self.bias is not None:
-            y = y + self.bias.to(y.dtype)
-        return y, history[:, tokens:]
+        return convolution_silu(history, self.weight, self.bias), history[:, x_BTC.shape[1]:]
 
     def step(self, x_BC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
         history = torch.cat([state_BTC.to(x_BC.dtype), x_BC.unsqueeze(1)], 1)
         y = torch.einsum("btc,ct->bc", history, self.weight.to(x_BC.dtype))
-        return y if self.bias is None else y + self.bias.to(y.dtype), history[:, 1:]
+        return F.silu(y if self.bias is None else y + self.bias.to(y.dtype)), history[:, 1:]
 
 
 # -- rotary positions --------------------------------------------------------------------------------------------

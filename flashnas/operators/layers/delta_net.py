@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.delta_net import DeltaNet
@@ -13,10 +12,11 @@ from flashnas.operators.layers.common import (
     RMSNorm,
     ShortConvolution,
     l2_normalise,
+    normalised_queries_and_keys,
     rms_normalise,
     state_dtype,
 )
-from flashnas.operators.layers.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
+from flashnas.operators.layers.delta_rule import DeltaRule, delta_rule_chunked, delta_rule_reference, delta_rule_step
 
 
 class DeltaNetLayer(Layer):
@@ -40,7 +40,6 @@ class DeltaNetLayer(Layer):
         state = state or self.init_state(len(x), x.dtype, x.device)
         qkv, beta = (x @ self.in_proj.weight.double().T).split([3 * self.hidden, self.heads], -1)
         qkv, conv = self.conv.reference(qkv, state.conv_BTC.double())
-        qkv = qkv * torch.sigmoid(qkv)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in qkv.split(self.hidden, -1))
         o, matrix = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta), None,
                                          state.matrix_BHKV.double())
@@ -62,10 +61,9 @@ class DeltaNetLayer(Layer):
         o, matrix = self._core(qkv, beta, state.matrix_BHKV, delta_rule_step)
         return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
 
-    def _core(self, qkv, beta, matrix, rule):
+    def _core(self, qkv: Tensor, beta: Tensor, matrix: Tensor, rule: DeltaRule) -> tuple[Tensor, Tensor]:
         with torch.autocast(qkv.device.type, enabled=False):
-            qkv = F.silu(qkv).to(matrix.dtype)
-            q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in qkv.split(self.hidden, -1))
-            o, matrix = rule(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta).to(matrix.dtype),
-                             None, matrix)
+            qk, v = qkv.to(matrix.dtype).unflatten(-1, (-1, self.head_dim)).split([2 * self.heads, self.heads], -2)
+            q, k = normalised_queries_and_keys(qk, self.scale)
+            o, matrix = rule(q, k, v, torch.sigmoid(beta.to(matrix.dtype)), None, matrix)
             return self.norm(o).flatten(-2), matrix

@@ -11,6 +11,8 @@ so that only `transition S + update` runs chunk by chunk and everything else is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from flashnas.operators.layers.chunks import (
     unit_lower_inverse,
 )
 
+DeltaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor]]
 CHUNK = 32
 
 

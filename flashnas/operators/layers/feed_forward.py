@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.feed_forward import FeedForward
 from flashnas.operators.layers.common import Layer
+from flashnas.operators.layers.fused import swiglu
 
 
 class FeedForwardLayer(Layer):
@@ -27,8 +27,7 @@ class FeedForwardLayer(Layer):
         return (gate * torch.sigmoid(gate) * up) @ self.out_proj.weight.double().T, None
 
     def forward(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
-        gate, up = self.in_proj(x_BTD).split(self.inner, -1)
-        return self.out_proj(F.silu(gate) * up), None
+        return self.out_proj(swiglu(self.in_proj(x_BTD))), None
 
     def step(self, x_BD: Tensor, state: None = None) -> tuple[Tensor, None]:
         return self.forward(x_BD)

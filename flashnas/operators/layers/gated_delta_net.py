@@ -15,10 +15,11 @@ from flashnas.operators.layers.common import (
     inverse_softplus_of_log_uniform,
     l2_normalise,
     log_of_uniform,
+    normalised_queries_and_keys,
     rms_normalise,
     state_dtype,
 )
-from flashnas.operators.layers.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
+from flashnas.operators.layers.delta_rule import DeltaRule, delta_rule_chunked, delta_rule_reference, delta_rule_step
 
 
 class GatedDeltaNetLayer(Layer):
@@ -46,7 +47,6 @@ class GatedDeltaNetLayer(Layer):
         state = state or self.init_state(len(x), x.dtype, x.device)
         qkv, z, beta, a = (x @ self.in_proj.weight.double().T).split(self.sizes, -1)
         qkv, conv = self.conv.reference(qkv, state.conv_BTC.double())
-        qkv = qkv * torch.sigmoid(qkv)
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in qkv.split([self.key, self.key, self.value], -1))
         q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
         g = -self.A_log.double().exp() * torch.log1p((a + self.dt_bias.double()).exp())
@@ -70,14 +70,14 @@ class GatedDeltaNetLayer(Layer):
         o, matrix = self._core(qkv, z, beta, a, state.matrix_BHKV, delta_rule_step)
         return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
 
-    def _core(self, qkv, z, beta, a, matrix, rule):
+    def _core(self, qkv: Tensor, z: Tensor, beta: Tensor, a: Tensor, matrix: Tensor,
+              rule: DeltaRule) -> tuple[Tensor, Tensor]:
         with torch.autocast(qkv.device.type, enabled=False):
             dtype = matrix.dtype
-            qkv = F.silu(qkv).to(dtype)
-            q, k, v = (p.unflatten(-1, (-1, self.head_dim)) for p in qkv.split([self.key, self.key, self.value], -1))
-            q, k = l2_normalise(q) * self.scale, l2_normalise(k)
+            qk, v = qkv.to(dtype).unflatten(-1, (-1, self.head_dim)).split([2 * self.k_heads, self.v_heads], -2)
+            q, k = normalised_queries_and_keys(qk, self.scale)
             if self.v_heads != self.k_heads:
                 q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
             g = -self.A_log.to(dtype).exp() * F.softplus(a.to(dtype) + self.dt_bias.to(dtype))
             o, matrix = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix)
-            return self.norm(o).flatten(-2) * F.silu(z.to(dtype)), matrix
+            return self.norm(o).flatten(-2) * F.silu(z).to(dtype), matrix

@@ -7,6 +7,8 @@ exponentials of numbers <= 0, whatever the decay; then the halves of the halves,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from flashnas.operators.gla import GatedLinearAttention
 from flashnas.operators.layers.chunks import diagonal_scan, from_chunks, to_chunks
 from flashnas.operators.layers.common import Layer, RecurrentState, RMSNorm, rms_normalise, state_dtype
 
+GlaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 CHUNK = 16
 GATE_NORMALISER = 16.0
 
@@ -100,12 +103,12 @@ class GatedLinearAttentionLayer(Layer):
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         return self._run(x_BD, state, gla_step)
 
-    def _run(self, x, state, rule):
+    def _run(self, x: Tensor, state: RecurrentState, rule: GlaRule) -> tuple[Tensor, RecurrentState]:
         *qkv, gate, low = self.in_proj(x).split(self.sizes, -1)
         g = self.gate_proj(low)
         matrix, dtype = state.matrix_BHKV, state.matrix_BHKV.dtype
         with torch.autocast(x.device.type, enabled=False):
             q, k, v, g = (part.to(dtype).unflatten(-1, (self.heads, -1)) for part in (*qkv, g))
             o, matrix = rule(q * self.scale, k, v, F.logsigmoid(g) / GATE_NORMALISER, matrix)
-            o = self.norm(o).flatten(-2) * F.silu(gate.to(dtype))
+            o = self.norm(o).flatten(-2) * F.silu(gate).to(dtype)
         return self.out_proj(o.to(gate.dtype)), RecurrentState(state.conv_BTC, matrix)

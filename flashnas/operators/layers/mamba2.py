@@ -5,6 +5,8 @@ Per head, with dt = softplus(dt_raw + dt_bias) and g = -exp(A_log) dt: S <- exp(
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from flashnas.operators.layers.common import (
 )
 from flashnas.operators.mamba2 import Mamba2
 
+SsdRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 CHUNK = 32
 
 
@@ -86,7 +89,7 @@ class Mamba2Layer(Layer):
         state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
         z, xbc, dt = (x_BTD @ self.in_proj.weight.double().T).split(self.sizes, -1)
         xbc, conv = self.conv.reference(xbc, state.conv_BTC.double())
-        x, b, c = (xbc * torch.sigmoid(xbc)).split(self.parts, -1)
+        x, b, c = xbc.split(self.parts, -1)
         x = x.unflatten(-1, (self.heads, -1))
         b, c = b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
         dt = torch.log1p((dt + self.dt_bias.double()).exp())
@@ -111,15 +114,15 @@ class Mamba2Layer(Layer):
         y, matrix = self._core(z, xbc, dt, state.matrix_BHKV, ssd_step)
         return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
 
-    def _core(self, z, xbc, dt, matrix, rule):
+    def _core(self, z: Tensor, xbc: Tensor, dt: Tensor, matrix: Tensor, rule: SsdRule) -> tuple[Tensor, Tensor]:
         with torch.autocast(xbc.device.type, enabled=False):
             dtype = matrix.dtype
-            x, b, c = F.silu(xbc).to(dtype).split(self.parts, -1)
+            x, b, c = xbc.to(dtype).split(self.parts, -1)
             x = x.unflatten(-1, (self.heads, -1))
             b, c = b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
             dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
             y, matrix = rule(c, b, x * dt.unsqueeze(-1), -dt * self.A_log.to(dtype).exp(), matrix)
-            y = (y + x * self.D.to(dtype).unsqueeze(-1)).flatten(-2) * F.silu(z.to(dtype))
+            y = (y + x * self.D.to(dtype).unsqueeze(-1)).flatten(-2) * F.silu(z).to(dtype)
             if self.groups > 1:
                 y = rms_normalise(y.unflatten(-1, (self.groups, -1))).flatten(-2) * self.norm.weight.to(dtype)
                 return y, matrix

@@ -1,0 +1,103 @@
+"""Chains of pointwise work as single autograd nodes with hand-written gradients: fewer passes over memory, less kept.
+
+On CPU a small network spends as long here as in its matrix products if every step is a node of its own. The plain
+formulas stand in each docstring; tests hold the gradients against them in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension; in float32 at least, returned in x's dtype."""
+    y: Tensor = _RMSNorm.apply(x, weight, eps)
+    return y
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+        rstd = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, rstd)
+        return (x * rstd).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight, rstd = ctx.saved_tensors
+        need_x, need_weight, _ = ctx.needs_input_grad
+        scaled = grad * rstd  # [.., D], wide
+        grad_weight = grad_x = None
+        product = scaled * x
+        if need_weight:
+            grad_weight = product.sum_to_size(weight.shape).to(weight.dtype)
+        if need_x:
+            # dx = rstd (w g - x rstd^2 mean(w g x))
+            inner = product.mul_(weight).sum(-1, keepdim=True).mul_(rstd.square()).mul_(-1 / x.shape[-1])
+            grad_x = scaled.mul_(weight).addcmul_(x.to(scaled.dtype), inner).to(x.dtype)
+        return grad_x, grad_weight, None
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up for the two halves of the last dimension."""
+    y: Tensor = _SwiGLU.apply(gate_up)
+    return y
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, -1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, -1)
+        grad_both = torch.empty_like(gate_up)
+        grad_gate, grad_up = grad_both.chunk(2, -1)
+        torch.mul(F.silu(gate), grad, out=grad_up)
+        grad_gate.copy_(torch.ops.aten.silu_backward(grad * up, gate))
+        return grad_both
+
+
+def convolution_silu(history_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor | None) -> Tensor:
+    """silu(y) with y_t = bias + sum_k weight_k history_{t + k}: [B, T + K - 1, C] -> [B, T, C]."""
+    y: Tensor = _ConvolutionSilu.apply(history_BTC, weight_CK.to(history_BTC.dtype),
+                                       None if bias_C is None else bias_C.to(history_BTC.dtype))
+    return y
+
+
+class _ConvolutionSilu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, history: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        taps = weight.T.contiguous()
+        tokens = history.shape[1] - len(taps) + 1
+        y = history[:, :tokens] * taps[0]
+        for k in range(1, len(taps)):
+            y.addcmul_(history[:, k:k + tokens], taps[k])
+        if bias is not None:
+            y += bias
+        ctx.save_for_backward(history, taps, y)
+        ctx.has_bias = bias is not None
+        return F.silu(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        history, taps, y = ctx.saved_tensors
+        tokens = y.shape[1]
+        grad_y = torch.ops.aten.silu_backward(grad, y)
+        grad_history, grad_taps = torch.zeros_like(history), torch.empty_like(taps)
+        product = torch.empty_like(grad_y)
+        for k in range(len(taps)):
+            grad_history[:, k:k + tokens].addcmul_(grad_y, taps[k])
+            torch.mul(grad_y, history[:, k:k + tokens], out=product)
+            torch.sum(product, (0, 1), out=grad_taps[k])
+        return grad_history, grad_taps.T, grad_y.sum((0, 1)) if ctx.has_bias else None
