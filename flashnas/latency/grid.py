@@ -13,7 +13,7 @@ import pandas as pd
 # which run one after another. `power` 1: n pieces cost n times one piece; 2 (causal attention over tokens): n^2 times.
 # At most `pieces`; beyond that the table has no answer. Below the smallest measured value the smallest counts.
 PIECES = {"m": 1 << 16, "n": 16, "k": 16, "batch": 64, "tokens": 16, "context": 16, "heads": 4, "channels": 4}
-QUADRATIC = "tokens^2"
+PREFILL_BATCH_PIECES = 1 << 16  # engines never read all prompts of a large batch together
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Axis:
     name: str
     values: np.ndarray  # ascending
     power: int = 1
+    pieces: int = 1
 
     def fit(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """-> (coordinate inside the grid, factor on the time, whether it lay outside); NaN where there is no answer."""
         low, high = float(self.values[0]), float(self.values[-1])
         pieces = np.maximum(np.ceil(asked / high), 1.0)
         inside = np.maximum(asked / pieces, low)
-        limit = PIECES.get(self.name, 1)
-        return np.where(pieces <= limit, inside, np.nan), pieces**self.power, (asked < low) | (asked > high)
+        return np.where(pieces <= self.pieces, inside, np.nan), pieces**self.power, (asked < low) | (asked > high)
 
 
 class LogGrid:
@@ -45,8 +45,9 @@ class LogGrid:
                   quadratic: bool = False) -> LogGrid:
         """`grow`: the axis along which cells are inferred. `spread`: half-width where p10 and p90 are null, and the
         least where they are not."""
-        axes = [Axis(name, np.unique(rows[name].to_numpy(float)), 2 if quadratic and name == "tokens" else 1)
-                for name in names]
+        limits = {**PIECES, "batch": PREFILL_BATCH_PIECES} if "tokens" in names else PIECES
+        axes = [Axis(name, np.unique(rows[name].to_numpy(float)), 2 if quadratic and name == "tokens" else 1,
+                     limits[name]) for name in names]
         us = np.full([*(len(axis.values) for axis in axes), 3], np.nan)
         cells = tuple(np.searchsorted(axis.values, rows[axis.name].to_numpy(float)) for axis in axes)
         median = rows["latency_us"].to_numpy(float)

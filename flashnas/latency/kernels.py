@@ -40,8 +40,6 @@ class KernelTimes:
 
     def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int) -> None:
         self.table, self.dtype, self.dtype_bytes = table, dtype, dtype_bytes
-        # see `calibration` in meta.yaml: the launch time of a small kernel that whole-model measurements imply
-        self.launch_us = float(table.calibration.get("launch_us", table.device.launch_us))
 
     def answer(self, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray) -> Answer:
         """One call for `batch` sequences. decode: `seen` are the contexts over which the mean is taken. prefill:
@@ -65,7 +63,7 @@ class KernelTimes:
     def pointwise(self, elements: float) -> Answer:
         device = self.table.device
         per_s = device.bandwidth_bytes_s * device.bandwidth_share
-        return roofline(self.launch_us + 1e6 * elements * self.dtype_bytes / per_s)
+        return roofline(device.launch_us + 1e6 * elements * self.dtype_bytes / per_s)
 
     def gemm(self, m: int, n: int, k: int) -> Answer:
         grid, source = self._grid("gemm", ())
@@ -161,7 +159,9 @@ class KernelTimes:
         by = _GROUPED.get(kind.rsplit("_", 1)[0], [])
         if not by:
             return {(): rows} if len(rows) else {}
-        return {tuple(map(int, key)): group for key, group in rows.groupby(by)}
+        keys = [tuple(map(int, key)) for key in rows[by].drop_duplicates().to_numpy()]
+        codes = rows.groupby(by, sort=False).ngroup().to_numpy()
+        return {key: rows[codes == i] for i, key in enumerate(keys)}
 
     @functools.cache  # noqa: B019
     def _grid(self, kind: str, key: tuple[int, ...]) -> tuple[LogGrid, str]:
@@ -179,9 +179,9 @@ class KernelTimes:
 
 
 _GROUPED = {"attention": ["heads", "kv_heads", "head_dim", "window"], "conv": ["conv_size"],
-            **dict.fromkeys(RECURRENT, ["key_dim", "value_dim"])}
-_AXES = {"gemm": ["m", "n", "k"], "attention": ["batch", "context", "tokens"],
-         "conv": ["channels", "batch", "tokens"], **dict.fromkeys(RECURRENT, ["heads", "batch", "tokens"])}
+            **{name: ["key_dim", "value_dim"] for name in RECURRENT}}
+_AXES = {"gemm": ["m", "n", "k"], "attention": ["batch", "context", "tokens"], "conv": ["channels", "batch", "tokens"],
+         **{name: ["heads", "batch", "tokens"] for name in RECURRENT}}
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from flashnas.architecture import Architecture
 from flashnas.errors import MissingRowsError
 from flashnas.latency import figures
 from flashnas.latency.answer import Answer
+from flashnas.latency.calibration import Calibration
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.kernels import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
@@ -60,12 +61,13 @@ class LatencyModel:
     """Estimates for one table and one workload.
 
     small_kernels: "fused" leaves out pointwise kernels that an optimised engine folds into a neighbour, "unfused"
-    counts all. Raises TableError or WorkloadError for a table or workload that cannot be read, and MissingRowsError if
-    the table has no rows in the workload's dtype.
+    counts all. calibrated: apply the table's correction from single kernels to whole models (calibration.py), shown as
+    one `calibration` entry per operator. Raises TableError or WorkloadError for a table or workload that cannot be
+    read, and MissingRowsError if the table has no rows in the workload's dtype.
     """
 
     def __init__(self, table: LatencyTable | str, workload: Workload | str, *,
-                 small_kernels: SmallKernels = "fused") -> None:
+                 small_kernels: SmallKernels = "fused", calibrated: bool = True) -> None:
         self.table = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
         self.workload = load_workload(workload)
         self.small_kernels = small_kernels
@@ -79,6 +81,7 @@ class LatencyModel:
         self.dtype_bytes = DTYPE_BYTES[self.dtype]
         self.kernels = KernelTimes(self.table, self.dtype, self.dtype_bytes)
         self.operators = OperatorTimes(self.table, self.dtype)
+        self.calibration = Calibration.of(self.table) if calibrated else Calibration()
         self._costs: dict[tuple[OperatorSpec, int, int, int], Cost] = {}
         self._fixed: dict[tuple[int, int, int, int], tuple[Cost, Cost]] = {}
 
@@ -95,10 +98,10 @@ class LatencyModel:
         ttft_ms, tpot_ms, latency_ms = self._figures(cost for _, _, cost in named)
         lower_ms = sum(part.total.lower_us for _, _, cost in named for part in cost.parts) / 1000
         upper_ms = sum(part.total.upper_us for _, _, cost in named for part in cost.parts) / 1000
-        breakdown = tuple({"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel,
-                           "label": part.label, "source": part.total.source, "ms": part.total.us / 1000,
-                           "share": part.total.us / 1000 / latency_ms}
-                          for name, index, cost in named for part in cost.parts)
+        breakdown: list[dict[str, Any]] = [
+            {"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel, "label": part.label,
+             "source": part.total.source, "ms": part.total.us / 1000, "share": part.total.us / 1000 / latency_ms}
+            for name, index, cost in named for part in cost.parts]
         sources: dict[str, float] = {}
         for entry in breakdown:
             sources[entry["source"]] = sources.get(entry["source"], 0.0) + entry["share"]
@@ -108,7 +111,7 @@ class LatencyModel:
             latency_ms=latency_ms, lower_ms=min(lower_ms, latency_ms), upper_ms=max(upper_ms, latency_ms), batch=batch,
             throughput_tok_s=figures.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens),
             memory_gb=memory_bytes(a, w, batch, self.dtype_bytes) / 1e9, workload=w.name, table=self.table.name,
-            breakdown=breakdown, sources=dict(sorted(sources.items(), key=lambda item: -item[1])))
+            breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])))
 
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
@@ -188,17 +191,21 @@ class LatencyModel:
                 raise self._missing(name, hidden, _asked(f"operator_{phase}", batch, seen))
             return [Part(phase, f"operator_{phase}", spec.name, answer.times(times))]
         calls = spec.kernels(hidden, phase)
-        return [self._kernel(name, hidden, call, phase, batch, seen, times) for call in calls if self._counts(call)]
+        if self.small_kernels == "fused":
+            calls = tuple(call for call in calls if not call.fusable)
+        return self._composed(name, hidden, calls, phase, batch, seen, times)
 
-    def _counts(self, call: KernelCall) -> bool:
-        return not (call.fusable and self.small_kernels == "fused")
-
-    def _kernel(self, operator: str, hidden: int, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray,
-                times: int) -> Part:
+    def _composed(self, operator: str, hidden: int, calls: Sequence[KernelCall], phase: Phase, batch: int,
+                  seen: np.ndarray, times: int) -> list[Part]:
+        """One part per kernel, and one for the table's correction of a decode step."""
         try:
-            return Part(phase, call.kind, call.label, self.kernels.answer(call, phase, batch, seen).times(times))
+            answers = [self.kernels.answer(call, phase, batch, seen) for call in calls]
         except LookupFailure as failure:
             raise self._missing(operator, hidden, str(failure)) from None
+        parts = [Part(phase, call.kind, call.label, answer.times(times))
+                 for call, answer in zip(calls, answers, strict=True)]
+        added = self.calibration.added(answers) if phase == "decode" else None
+        return parts + ([Part(phase, "calibration", "calibration", added.times(times))] if added else [])
 
     def _fixed_costs(self, a: Architecture, batch: int) -> tuple[Cost, Cost]:
         """-> embedding, head (with the final norm and the choice of the token). Reading a prompt needs the head once
@@ -224,7 +231,7 @@ class LatencyModel:
         calls = ([pointwise("lookup", 2 * a.hidden)] if name == "embedding" else
                  [pointwise("final_norm", 2 * a.hidden), gemm("head", n=a.vocab, k=a.hidden),
                   pointwise("sampling", a.vocab)])
-        return [self._kernel(name, a.hidden, call, phase, batch, seen, times) for call in calls]
+        return self._composed(name, a.hidden, calls, phase, batch, seen, times)
 
     # -- errors --------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,12 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
                        calibration=table.calibration or None, append=True)
 
 
+def write_calibration(folder: str | Path, calibration: Mapping[str, Any]) -> None:
+    """Replace the `calibration` of a table's meta.yaml (see calibration.py)."""
+    meta = {**_read_meta(Path(folder)), "calibration": _plain(calibration)}
+    _write_text(Path(folder) / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
+
+
 def _read_meta(folder: Path) -> dict[str, Any]:
     if not (folder / "meta.yaml").exists():
         return {}
@@ -124,7 +130,7 @@ def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:
             del constants[column]
             continue
         del varying[column]
-    for column in varying:
+    for column in map(str, varying):
         if column in KINDS[kind] and column not in TEXT_KEYS:
             varying[column] = varying[column].astype("int32")
         elif column in ("latency_us", "p10_us", "p90_us", "repeats"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from flashnas.latency.answer import OUTSIDE, SPREAD, Answer, from_grid
 from flashnas.latency.grid import LogGrid
@@ -18,7 +20,7 @@ class OperatorTimes:
     """Answers whole operators of `table` in `dtype` by (operator, hidden, vocab)."""
 
     def __init__(self, table: LatencyTable, dtype: str) -> None:
-        self._frames = {}
+        self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
         for kind in ("operator_decode", "operator_prefill"):
             if kind in table.kinds:
                 rows = table.frames[kind]
@@ -39,14 +41,13 @@ class OperatorTimes:
         if found is None:
             return None
         grid, source = found
-        lengths = {"decode": "context", "prefill": "tokens"}
-        axis = next(axis for axis in grid.axes if axis.name == lengths[phase])
+        axis = next(axis for axis in grid.axes if axis.name != "batch")
         if phase == "decode" and axis.values[-1] == 1:  # written as context 0: independent of the context
             seen = np.ones(1)
         batches = next(axis for axis in grid.axes if axis.name == "batch").values
         if seen.max() > axis.values[-1] or not batches[0] <= batch <= batches[-1]:
             return None
-        answer = from_grid(*grid.at(batch=batch, **{lengths[phase]: np.maximum(seen, axis.values[0])}), source)
+        answer = from_grid(*grid.at(batch=batch, **{axis.name: np.maximum(seen, axis.values[0])}), source)
         return answer.derived(OUTSIDE) if seen.min() < axis.values[0] else answer
 
     @functools.cache  # noqa: B019 - lives as long as the table it belongs to

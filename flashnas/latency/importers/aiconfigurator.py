@@ -12,13 +12,13 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
 
 from flashnas.errors import TableError
 from flashnas.hints import one_of
+from flashnas.latency.answer import RULES
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import write_rows
 
@@ -58,7 +58,7 @@ def import_system(system: str, out_dir: str | Path, source_path: str | Path | No
             stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)), "mode": MODE,
                              "measured_on": rows.attrs["measured_on"]} for name in sorted(rows["stack"].unique())}
             write_rows(out, kind, rows.assign(dtype=DTYPE, mode=MODE, source="imported"), device=device,
-                       stacks=stacks, origin=origin)
+                       stacks=stacks, origin=origin, rules=RULES)
     return out
 
 
@@ -135,11 +135,11 @@ def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | 
     return rows.assign(stack=f"{framework}-{files[-1].parent.name}", latency_us=1000 * rows["latency"])
 
 
-def _table(rows: pd.DataFrame, keys: dict[str, str], measured_on: Any = None) -> pd.DataFrame:
+def _table(rows: pd.DataFrame, keys: dict[str, str], measured_on: str = "") -> pd.DataFrame:
     """Rename to the key columns of the kind; the median of rows that agree in all of them."""
     rows = rows.rename(columns={theirs: ours for ours, theirs in keys.items()})
     measured_on = measured_on or str(rows["device"].iloc[0])
-    result = rows.groupby([*keys, "stack"], as_index=False, observed=True)["latency_us"].median()
+    result = rows.groupby([*keys, "stack"], as_index=False, observed=True)[["latency_us"]].median()
     result.attrs["measured_on"] = measured_on
     return result
 
@@ -183,7 +183,7 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
 def _recurrent(data: Path) -> dict[str, pd.DataFrame]:
     """The number of key heads changes the kernels' times by less than 2 %: rows of one number of value heads are
     taken together. The convolution runs over q, k and v at once."""
-    result = {}
+    result: dict[str, pd.DataFrame] = {}
     keys = {"heads": "num_v_heads", "key_dim": "head_k_dim", "value_dim": "head_v_dim", "batch": "batch_size"}
     conv = {"channels": "channels", "conv_size": "d_conv", "batch": "batch_size"}
     for framework in RECURRENT:
