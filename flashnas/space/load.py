@@ -25,7 +25,7 @@ def load_space(source: str | Path) -> SearchSpace:
     data = read_yaml(path)
     if "template" not in data:
         raise SpaceError(f"{data.place()}: a search space needs the key 'template': one of {', '.join(TEMPLATES)}")
-    if data["template"] not in TEMPLATES:
+    if data["template"] not in list(TEMPLATES):  # of a list, which bears any value
         raise SpaceError(one_of(f"{data.place('template')}: template", data["template"], TEMPLATES))
     return TEMPLATES[data["template"]].from_config(data, name=Path(path).stem)
 

@@ -1,0 +1,101 @@
+"""The layer-wise template against itertools.product."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.config_file import parse_yaml
+from flashnas.errors import SpaceError
+from flashnas.space import load_space
+from flashnas.space.layerwise import LayerwiseGenotype, LayerwiseSpace
+
+# depth, choices in short names; the second one can be read in several ways
+SMALL = {
+    "mixers with FFN": ((2, 4), ("d f", "a f", "m2")),
+    "ambiguous": ((2, 3), ("d", "f", "d f", "f d")),
+    "fixed depth": ((3, 3), ("a", "d", "f")),
+}
+OPTIONS = {"d": "d(head_dim=16)", "a": "a(head_dim=16)", "m2": "m2(head_dim=16)", "f": "f"}
+
+
+@pytest.fixture(params=list(SMALL))
+def case(request):
+    depth, choices = SMALL[request.param]
+    written = [" ".join(OPTIONS[op] for op in choice.split()) for choice in choices]
+    data = parse_yaml(f"template: layerwise\nwidths: [64]\nlayers:\n  depth: {list(depth)}\n  choices: {written}\n")
+    space = LayerwiseSpace.from_config(data, name="small")
+    expected = {tuple(" ".join(layers).split()) for number in range(depth[0], depth[1] + 1)
+                for layers in itertools.product(choices, repeat=number)}
+    return space, expected
+
+
+def kinds(operators):
+    return tuple(spec.kind for spec in operators)
+
+
+def test_enumeration_is_the_product(case):
+    space, expected = case
+    genotypes = list(space.enumerate())
+    lists = [kinds(space.operators(genotype)) for genotype in genotypes]
+    assert len(lists) == len(set(lists)) == len(set(genotypes)) == space.size()
+    assert set(lists) == expected
+
+
+def test_encoding_and_repair_keep_canonical_genotypes(case):
+    space, _ = case
+    distributions = space.distributions()
+    for genotype in space.enumerate():
+        params = space.encode(genotype)
+        assert list(params) == list(distributions)
+        assert space.decode(params) == genotype
+        assert space.repair(genotype) == genotype
+        assert space.find(space.operators(genotype)) == genotype
+
+
+def test_samples_and_mutations_stay_inside_and_reach_everything(case):
+    space, expected = case
+    rng = np.random.default_rng(0)
+    current = space.sample(rng)
+    reached = set()
+    for _ in range(4000):
+        following = space.mutate(current, rng)
+        assert following != current
+        assert space.operators(following) != space.operators(current)
+        assert kinds(space.operators(space.sample(rng))) in expected
+        reached.add(kinds(space.operators(following)))
+        current = following
+    assert reached == expected
+
+
+def test_repair_brings_foreign_depths_inside(case):
+    space, expected = case
+    for layers in (0, 1, 7):
+        repaired = space.repair(LayerwiseGenotype(space.names[:1] * layers))
+        assert kinds(space.operators(repaired)) in expected
+
+
+def test_find_refuses_lists_outside():
+    space = load_space("layerwise")
+    assert space.find(parse_operators("6x(d f)")) is not None
+    for text in ("5x(d f)", "16x(d f)", "6x(d f) d", "6x(d)", "f 6x(d f)"):
+        assert space.find(parse_operators(text)) is None
+
+
+def test_shipped_space():
+    space = load_space("layerwise")
+    assert [spec.kind for spec in space.mixers] == ["a", "swa", "m2", "gla", "d", "gd"]
+    assert space.size() == sum(6 ** layers for layers in range(6, 16))
+    assert space.max_operators == 30
+    assert space.contains(Architecture.parse("1024(meta=256): 2x(gd f gla f swa f m2 f a f)"))
+    assert not space.contains(Architecture.parse("1024(meta=256): 2x(gd f gla f swa(window=64) f m2 f a f)"))
+
+
+def test_foreign_choice_is_refused():
+    space = load_space("layerwise")
+    with pytest.raises(SpaceError, match=re.escape("layer 0 must be one of a f, swa f, m2 f")):
+        space.repair(LayerwiseGenotype(("r7 f",)))
+    with pytest.raises(SpaceError, match="needs the parameter 'depth'"):
+        space.decode({})

@@ -1,0 +1,252 @@
+"""What all templates share: widths, baselines, features, Optuna, loading; and every message for a bad file."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from small_spaces import write
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.errors import ConfigError, FlashnasError, SpaceError
+from flashnas.shipped import shipped_names
+from flashnas.space import features, load_space
+
+SHIPPED = ("nemotron_flash", "layerwise", "tiny")
+
+
+@pytest.fixture(params=SHIPPED)
+def space(request):
+    return load_space(request.param)
+
+
+def test_all_shipped_spaces_are_tested():
+    assert sorted(shipped_names("search_spaces", ".yaml")) == sorted(SHIPPED)
+
+
+def test_same_seed_same_draws(space):
+    def draws():
+        rng = np.random.default_rng(7)
+        samples = [space.sample(rng) for _ in range(20)]
+        return samples + [space.mutate(sample, rng) for sample in samples]
+
+    assert draws() == draws()
+
+
+def test_every_sample_builds_at_every_width_and_is_contained(space):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        genotype = space.sample(rng)
+        for hidden in space.hidden_sizes:
+            architecture = space.architecture(genotype, hidden)
+            assert len(architecture.operators) <= space.max_operators
+            assert space.contains(architecture)
+            assert space.contains(Architecture.parse(architecture.notation))
+
+
+def test_fit_width_takes_the_largest_that_fits(space):
+    genotype = space.sample(np.random.default_rng(0))
+    sizes = {hidden: space.architecture(genotype, hidden).params for hidden in space.hidden_sizes}
+    for hidden, params in sizes.items():
+        assert space.fit_width(genotype, lambda a, most=params: a.params <= most).hidden == hidden
+    assert space.fit_width(genotype, lambda a: False) is None
+    # not only the largest is tried: a budget need not be monotone
+    assert space.fit_width(genotype, lambda a: a.hidden == space.hidden_sizes[0]).hidden == space.hidden_sizes[0]
+
+
+@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(seed=0),
+                                     optuna.samplers.TPESampler(seed=0, n_startup_trials=3),
+                                     optuna.samplers.NSGAIISampler(seed=0, population_size=4)])
+def test_optuna_samplers_run_over_the_encoding(space, sampler):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(12):
+        trial = study.ask(space.distributions())
+        genotype = space.decode(trial.params)
+        assert space.decode(space.encode(genotype)) == genotype
+        study.tell(trial, float(len(space.operators(genotype))))
+    study.enqueue_trial(space.encode(genotype))
+    assert space.decode(study.ask(space.distributions()).params) == genotype
+
+
+def test_baselines_are_pure_and_full_depth(space):
+    baselines = dict(space.baselines())
+    assert {label for label in baselines if "without" not in label} == {f"pure {spec.kind}" for spec in space.mixers}
+    for label, operators in baselines.items():
+        mixers = {spec for spec in operators if spec.mixes_tokens}
+        assert len(mixers) == 1
+        assert space.max_operators - 1 <= len(operators) <= space.max_operators
+        if "without" not in label:
+            assert operators == (next(iter(mixers)), space.ffn) * (len(operators) // 2)
+    assert {spec.kind for spec in baselines["pure m2 without f"]} == {"m2"}
+
+
+def test_baselines_of_the_papers_space_are_in_it():
+    paper = load_space("nemotron_flash")
+    assert all(paper.find(operators) is not None for _, operators in paper.baselines())
+
+
+def test_features_of_a_worked_example():
+    kinds = parse_operators("d a f")
+    values = dict(zip(features.names(kinds), features.describe(parse_operators("d f a a f a d f"), kinds), strict=True))
+    assert [values[f"count {op}"] for op in "daf"] == [2, 3, 3]
+    # thirds of 8 operators are 2 2/3 operators long: d f a(2/3) | a(1/3) a f(... )
+    assert values["share d in first third"] == pytest.approx(1 / (8 / 3))
+    assert values["share a in first third"] == pytest.approx((2 / 3) / (8 / 3))
+    assert values["share a in second third"] == pytest.approx((1 / 3 + 1 + 1 / 3) / (8 / 3))
+    assert values["share f in last third"] == pytest.approx(1 / (8 / 3))
+    assert (values["ffn share"], values["depth"], values["mixer switches"]) == (3 / 8, 8, 2)
+
+
+def test_features_have_one_length_and_shares_that_add_up(space):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        genotype = space.sample(rng)
+        values = space.features(genotype)
+        assert values.shape == (len(space.feature_names),)
+        number = len(space.kinds())
+        assert values[:number].sum() == len(space.operators(genotype))
+        assert values[number:4 * number].reshape(3, number).sum(1) == pytest.approx(1)
+
+
+def test_different_lists_differ_in_features_mostly():
+    paper = load_space("nemotron_flash")
+    rng = np.random.default_rng(0)
+    genotypes = list({paper.sample(rng) for _ in range(200)})
+    assert len({tuple(paper.features(genotype)) for genotype in genotypes}) > 0.95 * len(genotypes)
+
+
+def test_hash_follows_the_settings_and_not_the_place(tmp_path):
+    tiny = load_space("tiny")
+    text = Path(tiny.path).read_text()
+    copy = load_space(write(tmp_path, text))
+    other = load_space(write(tmp_path, text.replace("vocab: 512", "vocab: 600")))
+    assert copy.hash == tiny.hash != other.hash
+    assert copy.to_dict()["model"] == {"vocab": 512, "tied": True, "meta_tokens": 4}
+
+
+def test_no_torch_and_no_optuna_to_read_a_space():
+    code = ("import sys, numpy; from flashnas.space import load_space; s = load_space('tiny');"
+            "s.mutate(s.sample(numpy.random.default_rng(0)), numpy.random.default_rng(0));"
+            "print([m for m in ('torch', 'optuna') if m in sys.modules])")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# -- what a user can get wrong -----------------------------------------------------------------------------------
+
+GOOD = """\
+template: three_stage
+widths: [1024, 2048]
+blocks:
+  mixers: [d, a]
+  ratios: ["0:1", 1:1]
+  ffns_per_mixer: [0, 1]
+  ffn: f
+repeats: [1, 4]
+max_operators: 12
+model:
+  vocab: 512
+"""
+LAYERWISE = """\
+template: layerwise
+widths: [1024]
+layers:
+  depth: [2, 4]
+  choices: [d f, a f]
+"""
+
+
+def test_the_good_files_load(tmp_path):
+    assert load_space(write(tmp_path, GOOD)).ratios == ("0:1", "1:1")
+    assert load_space(write(tmp_path, LAYERWISE)).depth == (2, 4)
+    per_stage = GOOD.replace("[1, 4]", "{early: 1, middle: [1, 2], late: [2, 3]}")
+    assert load_space(write(tmp_path, per_stage)).repeats == ((1, 1), (1, 2), (2, 3))
+    assert load_space(write(tmp_path, GOOD.replace("repeats: [1, 4]\n", ""))).repeats == ((1, 10),) * 3
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('["0:1", 1:1]', '["0:1", 2:2]', "{path}:5: blocks.ratios[1] must be one of 0:1, 1:1, 1:2, 1:3; got '2:2'"),
+    ('["0:1", 1:1]', "[1:1, 1:1]", "{path}:5: blocks.ratios[1] stands twice; got '1:1'"),
+    ('["0:1", 1:1]', "[]", "{path}:5: blocks.ratios must not be empty"),
+    ("mixers: [d, a]", "mixers: []", "{path}:4: blocks.mixers must not be empty"),
+    ("mixers: [d, a]", "mixers:\n    - d\n    - r9", "{path}:6: blocks.mixers[1]: operator must be one of a, swa,"),
+    ("mixers: [d, a]", "mixers: [d, f]", "{path}:4: blocks.mixers[1] must be one token mixer; got 'f'"),
+    ("mixers: [d, a]", "mixers: [d a]", "{path}:4: blocks.mixers[0] must be one token mixer; got 'd a'"),
+    ("mixers: [d, a]", "mixers: [d, 3]", "{path}:4: blocks.mixers[1] must be an operator such as d or"),
+    ("mixers: [d, a]", "mixers: [d, d]", "{path}:4: blocks.mixers[1] stands twice; got 'd'"),
+    ("mixers: [d, a]", "mixers: [d, a, 'a(heads=16)']", "{path}:4: blocks.mixers must differ at every width; 'a' and"
+     " 'a(heads=16)' are the same operator at width 2048"),
+    ("mixers: [d, a]", "mixers: [d, 'a(head=16)']", "{path}:4: blocks.mixers[1]: operator 'a' has no option 'head'"
+     " (did you mean 'heads'?)"),
+    ("mixers: [d, a]", "mixers: [d(head_dim=96), a]", "{path}:4: blocks.mixers[0] 'd(head_dim=96)' does not fit width"
+     " 1024: operator 'd': head_dim 96 must divide the hidden size; got 1024"),
+    ("mixers: [d, a]", "mixers: d", "{path}:4: blocks.mixers must be list; got 'd'"),
+    ("mixers: [d, a]\n  ratios: [\"0:1\", 1:1]", "mixers: [d]\n  ratios: [1:1]",
+     "{path}:4: blocks.mixers needs two operators for the ratio 1:1; got one"),
+    ("ffn: f", "ffn: d", "{path}:7: blocks.ffn must be a feed-forward network such as f(intermediate=4096); got 'd'"),
+    ("[0, 1]", "[0, 3]", "{path}:6: blocks.ffns_per_mixer[1] must be one of 0, 1, 2; got 3"),
+    ("[0, 1]", "[0, yes]", "{path}:6: blocks.ffns_per_mixer[1] must be one of 0, 1, 2; got True"),
+    ("[1024, 2048]", "[2048, 1024]", "{path}:2: widths must ascend; got 1024 after 2048"),
+    ("[1024, 2048]", "[1024, 1024]", "{path}:2: widths must ascend; got 1024 after 1024"),
+    ("[1024, 2048]", "[]", "{path}:2: widths must not be empty"),
+    ("[1024, 2048]", "[1024, wide]", "{path}:2: widths[1] must be a whole number of at least 1; got 'wide'"),
+    ("[1, 4]", "[4, 1]", "{path}:8: repeats must have 1 <= low <= high <= 256; got [4, 1]"),
+    ("[1, 4]", "[0, 1]", "{path}:8: repeats must have 1 <= low <= high <= 256; got [0, 1]"),
+    ("[1, 4]", "[1, 2, 3]", "{path}:8: repeats must be a whole number or [low, high]; got [1, 2, 3]"),
+    ("[1, 4]", "fre", "{path}:8: repeats must be free, a number, [low, high] or one of these per stage; got 'fre'"),
+    ("[1, 4]", "{early: 1, middle: 1}", "{path}:8: repeats needs the key 'late'"),
+    ("[1, 4]", "{early: 1, middle: 1, late: two}", "{path}:8: repeats.late must be int or list; got 'two'"),
+    ("max_operators: 12", "max_operators: 8", "{path}:9: max_operators must be at least 9, so that early and middle"
+     " leave room for late even with the longest blocks (4); got 8"),
+    ("max_operators: 12", "max_operators: 9999", "{path}:9: max_operators must be a whole number from 1 to 256"),
+    ("max_operators: 12", "max_operators: many", "{path}:9: search space.max_operators must be int; got 'many'"),
+    ("max_operators: 12\n", "", "{path}:1: search space needs the key 'max_operators'"),
+    ("vocab: 512", "vocab: 1", "{path}:11: model.vocab must be a whole number of at least 2; got 1"),
+    ("vocab: 512", "vocabulary: 512", "{path}:11: model has no key 'vocabulary' (did you mean 'vocab'?)"),
+    ("vocab: 512", "tied: 1", "{path}:11: model.tied must be bool; got 1"),
+    ("template: three_stage", "template: three_stages", "{path}:1: template must be one of three_stage, layerwise;"
+     " got 'three_stages' (did you mean 'three_stage'?)"),
+    ("template: three_stage", "template: [three_stage]", "{path}:1: template must be one of three_stage, layerwise;"),
+    ("template: three_stage\n", "", "{path}:1: a search space needs the key 'template'"),
+    ("widths: [1024, 2048]", "widths: [1024, 2048", "{path}:3: not valid YAML"),
+])
+def test_bad_three_stage_file_gets_one_line(tmp_path, old, new, message):
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(ConfigError) as error:
+        load_space(path)
+    assert str(error.value).startswith(message.replace("{path}", str(path)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("[2, 4]", "[4, 2]", ":4: layers.depth must have 1 <= low <= high <= 256; got [4, 2]"),
+    ("[2, 4]", "deep", ":4: layers.depth must be int or list; got 'deep'"),
+    ("[d f, a f]", "[]", ":5: layers.choices must not be empty"),
+    ("[d f, a f]", "[d f, d  f]", ":5: layers.choices[1] stands twice; got 'd f'"),
+    ("[d f, a f]", "[f]", ":5: layers.choices needs a token mixer"),
+    ("[d f, a f]", "[d f, q]", ":5: layers.choices[1]: operator must be one of a, swa"),
+    ("[d f, a f]", "['']", ":5: layers.choices[0] must be an operator such as d or a(kv_heads=4); got ''"),
+    ("[d f, a f]", "[d f, 'd(head_dim=100)']", ":5: layers.choices[1] 'd(head_dim=100)' does not fit width 1024"),
+    ("layers:", "layer:", ":3: search space has no key 'layer' (did you mean 'layers'?)"),
+])
+def test_bad_layerwise_file_gets_one_line(tmp_path, old, new, message):
+    assert old in LAYERWISE
+    path = write(tmp_path, LAYERWISE.replace(old, new, 1))
+    with pytest.raises(SpaceError) as error:
+        load_space(path)
+    assert str(error.value).startswith(f"{path}{message}")
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    ("nemotron-flash", "'nemotron-flash' is no shipped search space (did you mean 'nemotron_flash'?) and no YAML file;"
+     " shipped: layerwise, nemotron_flash, tiny"),
+    ("missing/x.yaml", "missing/x.yaml: no such file"),
+    ("x" * 5000, "is no shipped search space"),
+])
+def test_unknown_space_is_named(source, message):
+    with pytest.raises(FlashnasError, match=re.escape(message)):
+        load_space(source)

@@ -1,0 +1,266 @@
+"""The three-stage template against its rules, written out again here with itertools and nothing of flashnas."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from small_spaces import SMALL, small_space
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.architecture_source import presets
+from flashnas.errors import SpaceError
+from flashnas.space import load_space
+from flashnas.space.stage import Stage, ThreeStageGenotype
+from flashnas.space.stage_mutation import FACTORS, ffn_changes, operator_changes, ratio_changes, repeat_changes
+from flashnas.space.three_stage import ThreeStageSpace
+
+
+def block_types(mixers, ratios, ffns):
+    """Every block type as a tuple of short names."""
+    for ratio, ffn in itertools.product(ratios, ffns):
+        first, second = map(int, ratio.split(":"))
+        for op1, op2 in itertools.product(mixers, mixers):
+            if first and op1 == op2:
+                continue  # two kinds of mixers
+            block = []
+            for op in [op1] * first + [op2] * second:
+                block += [op] + ["f"] * ffn
+            yield tuple(block)
+
+
+def brute_force(mixers, ratios, ffns, repeats, cap):
+    """Every operator list that the rules allow."""
+    blocks = sorted(set(block_types(mixers, ratios, ffns)))
+    spans = [range(low, high + 1) for low, high in repeats]
+    lists = set()
+    for (early, middle), times_early, times_middle in itertools.product(
+            itertools.product(blocks, blocks), spans[0], spans[1]):
+        start = early * times_early + middle * times_middle
+        if len(start) < cap:
+            for late, times_late in itertools.product(blocks, spans[2]):
+                lists.add((start + late * times_late)[:cap])
+    return lists
+
+
+def expected_lists(name):
+    mixers, ratios, ffns, repeats, cap = SMALL[name]
+    return brute_force(mixers, ratios, ffns, repeats, cap)
+
+
+def kinds(operators):
+    return tuple(spec.kind for spec in operators)
+
+
+def random_params(space, rng):
+    result = {}
+    for name, distribution in space.distributions().items():
+        if hasattr(distribution, "choices"):
+            result[name] = distribution.choices[rng.integers(len(distribution.choices))]
+        else:
+            result[name] = int(rng.integers(distribution.low, distribution.high + 1))
+    return result
+
+
+@pytest.fixture(scope="module", params=list(SMALL))
+def case(request):
+    return small_space(request.param), expected_lists(request.param)
+
+
+def test_enumeration_is_the_brute_force_enumeration(case):
+    space, expected = case
+    genotypes = list(space.enumerate())
+    lists = [kinds(space.operators(genotype)) for genotype in genotypes]
+    assert len(lists) == len(set(lists)) == len(set(genotypes)) == space.size()
+    assert set(lists) == expected
+
+
+def test_every_genotype_is_canonical_and_survives_its_encoding(case):
+    space, _ = case
+    distributions = space.distributions()
+    for genotype in space.enumerate():
+        assert space.repair(genotype) == genotype
+        assert space.find(space.operators(genotype)) == genotype
+        params = space.encode(genotype)
+        assert list(params) == list(distributions)
+        assert all(distributions[name]._contains(distributions[name].to_internal_repr(value))
+                   for name, value in params.items())
+        assert space.decode(params) == genotype
+
+
+def test_samples_mutations_and_decoded_parameters_stay_inside(case):
+    space, expected = case
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        sample = space.sample(rng)
+        offspring = space.mutate(sample, rng)
+        decoded = space.decode(random_params(space, rng))
+        for genotype in (sample, offspring, decoded):
+            assert kinds(space.operators(genotype)) in expected
+            assert space.repair(genotype) == genotype
+        assert space.operators(offspring) != space.operators(sample)
+
+
+def test_every_genotype_reaches_every_other_by_mutation(case):
+    space, expected = case
+    after = {}
+    for genotype in space.enumerate():
+        changes = [change for factor in FACTORS for change in factor(space, genotype)]
+        after[genotype] = {space.repair(change) for change in changes} - {genotype}
+    before = {genotype: set() for genotype in after}
+    for genotype, others in after.items():
+        for other in others:
+            before[other].add(genotype)
+    start = next(iter(after))
+    for edges in (after, before):
+        reached, waiting = {start}, [start]
+        while waiting:
+            new = edges[waiting.pop()] - reached
+            reached |= new
+            waiting += new
+        assert len(reached) == len(expected)
+
+
+def test_sampling_covers_a_small_space():
+    space = small_space("one mixer")
+    rng = np.random.default_rng(0)
+    missing = set(space.enumerate())
+    for _ in range(30_000):
+        missing.discard(space.sample(rng))
+        if not missing:
+            return
+    assert not missing
+
+
+def test_tiny_space_is_the_brute_force_enumeration():
+    space = load_space("tiny")
+    lists = [kinds(space.operators(genotype)) for genotype in space.enumerate()]
+    expected = brute_force(("d", "a", "m2"), ("0:1", "1:1"), (0, 1), ((1, 2),) * 3, 9)
+    assert len(lists) == space.size() == len(expected) < 20_000
+    assert set(lists) == expected
+
+
+# -- the paper's space -------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def paper():
+    return load_space("nemotron_flash")
+
+
+def paper_pattern():
+    """The rules as a regular expression over letters; the late stage of a full list may stop inside a block."""
+    blocks = ["".join({"m2": "m"}.get(op, op) for op in block) for block in block_types(
+        ("d", "a", "m2"), ("0:1", "1:1", "1:2", "1:3"), (0, 1, 2))]
+    whole = "(?:" + "|".join(f"(?:{block})+" for block in blocks) + ")"
+    cut = "(?:" + "|".join(f"(?:{block})*(?:{'|'.join(block[:i] for i in range(len(block), 0, -1))})"
+                           for block in blocks) + ")"
+    return re.compile(whole * 3), re.compile(whole * 2 + cut)
+
+
+def test_paper_space_holds_exactly_what_the_rules_allow(paper):
+    whole, cut = paper_pattern()
+    rng = np.random.default_rng(1)
+    specs = dict(zip("damf", parse_operators("d a m2 f"), strict=True))
+    letters = {spec: letter for letter, spec in specs.items()}
+    inside = 0
+    for _ in range(400):
+        text = "".join(letters[spec] for spec in paper.operators(paper.sample(rng)))
+        for edit in range(3):  # the list itself, then further and further from it
+            allowed = bool((cut if len(text) == 30 else whole).fullmatch(text)) and len(text) <= 30
+            assert (paper.find([specs[letter] for letter in text]) is not None) == allowed, text
+            assert allowed or edit
+            inside += allowed
+            place, letter = rng.integers(len(text)), "damf"[rng.integers(4)]
+            text = text[:place] + letter + text[place + rng.integers(2):]
+    assert 400 < inside < 1000
+
+
+def test_paper_space_is_the_papers(paper):
+    assert paper.hidden_sizes == (1024, 1280, 1536, 1792, 2048, 2304, 2560)
+    assert [spec.kind for spec in paper.kinds()] == ["d", "a", "m2", "f"]
+    assert (paper.ratios, paper.ffns, paper.max_operators) == (("0:1", "1:1", "1:2", "1:3"), (0, 1, 2), 30)
+    assert paper.size() == 14_902_860
+    rng = np.random.default_rng(0)
+    assert max(len(paper.operators(paper.sample(rng))) for _ in range(100)) == 30
+
+
+def test_nemotron_flash_1b_is_outside_and_its_twin_inside(paper):
+    original = presets()["Nemotron-Flash-1B"]
+    twin = Architecture.parse("2048(meta=256): 1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)")
+    assert not paper.contains(original)
+    assert paper.contains(twin)
+    assert paper.contains(twin.canonical())  # explicit options, same network
+    assert twin.params == original.params
+
+
+@pytest.mark.parametrize("text", [
+    "2048: 3x(d f)", "2048(meta=256): d f", "1000(meta=256): 3x(m2(head_dim=8) f)", "2048(meta=256): 16x(d f)",
+    "2048(meta=256,vocab=512): 3x(d f)", "2048(meta=256,tied=false): 3x(d f)", "2048(meta=256): 3x(gd f)",
+    "2048(meta=256): f d f d f", "2048(meta=256): 3x(d(head_dim=64) f)", "2048(meta=256): 3x(d f f f)",
+])
+def test_contains_refuses_what_the_space_does_not_build(paper, text):
+    assert not paper.contains(Architecture.parse(text))
+
+
+def test_equal_networks_have_equal_genotypes(paper):
+    def genotype(*stages):
+        fields = ("op1", "op2", "ratio", "ffns", "repeats")
+        return ThreeStageGenotype(tuple(Stage(**dict(zip(fields, stage, strict=True))) for stage in stages))
+
+    pure = [genotype(("a", "d", "0:1", 1, i), ("m2", "d", "0:1", 1, j), ("d", "d", "1:1", 1, k))
+            for i, j, k in ((1, 1, 1), (2, 1, 1), (1, 2, 1))]
+    # the late stage has op1 == op2: one kind of mixer, two per block
+    assert str(paper.repair(pure[0])) == "1x(d f) | 1x(d f) | 2x(d f)"
+    assert paper.repair(pure[1]) == paper.repair(pure[2])
+    # blocks that the cap cuts away leave no trace
+    long = [genotype(("d", "a", "1:1", 1, 3), ("d", "m2", "1:1", 1, 3), ("a", "a", "0:1", 2, n)) for n in (2, 9, 28)]
+    assert len({paper.repair(g) for g in long}) == 1
+    assert str(paper.repair(long[2])) == "3x(d f a f) | 3x(d f m2 f) | 2x(a f f)"
+    # early and middle leave room for the late stage
+    full = genotype(("d", "a", "1:1", 1, 20), ("d", "m2", "1:1", 1, 20), ("a", "a", "0:1", 2, 20))
+    assert str(paper.repair(full)) == "4x(d f a f) | 3x(d f m2 f) | 1x(a f)"  # two of its operators fit
+
+
+def test_mutation_draws_the_four_factors_uniformly_and_changes_only_one(paper):
+    parent = paper.find(parse_operators("2x(d f m2 f) 1x(a f m2 f m2 f) 2x(d f a f)"))
+    by_name = {"operator": {"op1", "op2"}, "ratio": {"op1", "ratio", "repeats"}, "ffn": {"ffns"}}
+    functions = {"operator": operator_changes, "ratio": ratio_changes, "ffn": ffn_changes, "repeats": repeat_changes}
+    for name, function in functions.items():
+        for change in function(paper, parent):
+            stages = [(a, b) for a, b in zip(parent.stages, change.stages, strict=True) if a != b]
+            changed = {field for a, b in stages for field in vars(a) if getattr(a, field) != getattr(b, field)}
+            assert changed <= by_name.get(name, {"repeats"})
+            assert changed
+            assert len(stages) == 1 or name == "repeats"
+    rng = np.random.default_rng(0)
+    counts = dict.fromkeys(("operator", "ratio", "ffn", "repeats"), 0)
+    for _ in range(2000):
+        child = paper.mutate(parent, rng)
+        pairs = list(zip(parent.stages, child.stages, strict=True))
+        counts["ratio" if any(a.ratio != b.ratio for a, b in pairs)
+               else "operator" if any((a.op1, a.op2) != (b.op1, b.op2) for a, b in pairs)
+               else "ffn" if any(a.ffns != b.ffns for a, b in pairs) else "repeats"] += 1
+    assert all(420 < count < 580 for count in counts.values()), counts
+
+
+def test_a_space_of_one_list_has_nothing_to_mutate():
+    wider = small_space("one mixer")
+    space = ThreeStageSpace(name="x", path="x.yaml", hidden_sizes=(64,), model=wider.model, mixers=wider.mixers,
+                            ffn=wider.feed_forward, ratios=("0:1",), ffns=(1,), repeats=((1, 1),) * 3, max_operators=6)
+    rng = np.random.default_rng(0)
+    assert space.size() == 1
+    with pytest.raises(SpaceError, match="holds one operator list only"):
+        space.mutate(space.sample(rng), rng)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"early_op1": "gd"}, "early.op1 must be one of d, a, m2; got 'gd'"),
+    ({"middle_ratio": "2:2"}, "middle.ratio must be one of 0:1, 1:1, 1:2, 1:3; got '2:2'"),
+    ({"late_ffns": 3}, "late.ffns must be one of 0, 1, 2; got 3"),
+    ({"late_repeats": None}, "needs the parameter 'late_repeats'"),
+])
+def test_foreign_parameters_are_refused(paper, change, message):
+    params = {**paper.encode(paper.sample(np.random.default_rng(0))), **change}
+    params = {name: value for name, value in params.items() if value is not None}
+    with pytest.raises(SpaceError, match=re.escape(message)):
+        paper.decode(params)
