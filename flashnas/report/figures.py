@@ -103,7 +103,7 @@ def latency_by_operator(run: Run) -> go.Figure:
     segments = _groups(parts, ["operator", "kernel", "label", "source"])
     for (operator, kernel, label, source), part in sorted(segments, key=lambda pair: operator_order(pair[0][0])):
         text = f"{operator_label(operator)}<br>{label} ({kernel})"
-        _add_segments(figure, part, factor, unit, name=operator_label(operator), group=operator, text=text,
+        _add_segments(figure, part, factor, unit, name=operator_label(operator), group=html.escape(operator), text=text,
                       colour=operator_colour(operator), source=source, legend=operator not in seen)
         seen.add(operator)
     _add_source_legend(figure, set(parts["source"]))

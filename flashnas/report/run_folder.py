@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class Run:
 
     # -- what came of it -----------------------------------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def trained(self) -> pd.DataFrame:
         """One row per network with a loss and a latency, in the order of the trajectory; repeats are left out."""
         known = self.trials[self.trials["loss"].notna() & self.trials["latency_ms"].notna()]

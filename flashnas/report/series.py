@@ -184,19 +184,22 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
     Greedy: each label takes the best of 24 places around its anchor. Anchors and obstacles in pixels from the lower
     left corner of the box (width, height).
     """
+    points = np.array(obstacles, dtype=float).reshape(-1, 2)
     angles = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225])
     taken: list[tuple[float, float, float, float]] = []
     offsets = []
     for (x, y), (width, height) in zip(anchors, sizes, strict=True):
         best: tuple[float, float, float] | None = None
+        others = points - (x, y)
+        others = others[np.hypot(*others.T) > 7]
         for distance in (12.0, 24.0, 42.0):
             for angle in angles:
                 dx = float(np.cos(angle)) * (width / 2 + distance)
                 dy = float(np.sin(angle)) * (height / 2 + distance)
                 left, low, right, high = (x + dx - width / 2, y + dy - height / 2,
                                           x + dx + width / 2, y + dy + height / 2)
-                cost = distance / 8
-                cost += 20 * sum(left - 7 < ox < right + 7 and low - 7 < oy < high + 7 for ox, oy in obstacles)
+                covered = (np.abs(others - (dx, dy)) < (width / 2 + 7, height / 2 + 7)).all(axis=1).sum()
+                cost = distance / 8 + 20.0 * (covered + _crossed(others, dx, dy))
                 cost += 60 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1, y1 in taken)
                 cost += 200 * (left < 0 or low < 0 or right > box[0] or high > box[1])
                 if best is None or cost < best[0]:
@@ -206,6 +209,14 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
         taken.append((x + best[1] - width / 2, y + best[2] - height / 2,
                       x + best[1] + width / 2, y + best[2] + height / 2))
     return offsets
+
+
+def _crossed(others: np.ndarray, dx: float, dy: float) -> int:
+    """Points [N, 2], relative to the anchor, within 7 pixels of the line from there to the label at (dx, dy)."""
+    length = float(np.hypot(dx, dy))
+    along = others @ np.array([dx, dy]) / length
+    across = np.abs(others @ np.array([-dy, dx])) / length
+    return int(((along > 0) & (along < length) & (across < 7)).sum())
 
 
 def latency_unit(values: Iterable[float]) -> tuple[float, str]:

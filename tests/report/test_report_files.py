@@ -1,0 +1,126 @@
+"""report.html, pareto.png and the table of the terminal."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+from matplotlib.image import imread
+from run_builder import THIN_RUNS
+
+from flashnas.architecture import Architecture
+from flashnas.errors import RunError
+from flashnas.report import Run, front_table, write_report
+from flashnas.report.html import render_html
+from flashnas.report.text import duration, number, parameters
+
+ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+def without_plotly(page: str) -> str:
+    """The page without the embedded library, whose source names addresses that it never asks for."""
+    return re.sub(r'<script id="plotly">.*?</script>', "", page, count=1, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def page(run_folder):
+    html_path, png_path = write_report(run_folder)
+    assert html_path == run_folder / "report.html"
+    assert png_path == run_folder / "pareto.png"
+    return html_path.read_text(encoding="utf-8")
+
+
+def test_plotly_is_embedded_once_and_nothing_is_asked_from_outside(page):
+    assert page.count('<script id="plotly">') == 1
+    assert len(re.findall(r"\* plotly\.js v", page)) == 1
+    own = without_plotly(page)
+    assert not re.search(r"https?://|//cdn|<link|<iframe|@import|url\(", own)
+    assert not re.search(r"\bsrc=|\bhref=", own)
+    assert "default-src 'none'" in own
+    assert "form-action 'none'" in own
+
+
+def test_the_page_holds_all_figures_finalists_and_failures(page, run):
+    own = without_plotly(page)
+    assert own.count('<script type="application/json">') == 6
+    for finalist in run.finalists:
+        assert f"pareto/{finalist.path.name}" in own
+        assert f"{finalist.figures['loss']:.3f}" in own
+    assert own.count("loss is not finite at step 31</td>") == 2
+    assert "1 not trained: no width of the space meets the budgets." in own
+    assert "flashnas search --space nemotron_flash --table h100_sxm" in own
+    assert f"11 architectures on the Pareto front. The lowest loss is {run.trained['loss'].min():.3f}" in own
+    assert "aging-evolution" in own
+
+
+def test_text_of_a_run_cannot_become_markup(build_run):
+    folder = build_run(reason=ATTACK, config={"name": ATTACK, "command": ATTACK, "sampler": ATTACK,
+                                              "budgets": {"latency_ms": 14000.0, ATTACK: 1.0},
+                                              "workload": {"name": ATTACK}, "host": {ATTACK: ATTACK}})
+    path = folder / "pareto" / "01.yaml"
+    data = yaml.safe_load(path.read_text())
+    data["notation"], data["origin"]["label"], data["sources"] = ATTACK, ATTACK, {ATTACK: 1.0}
+    data["breakdown"] = [{"operator": ATTACK, "kernel": ATTACK, "label": ATTACK, "source": ATTACK, "ms": 5.0}]
+    path.write_text(yaml.safe_dump(data))
+    own = without_plotly(render_html(Run.load(folder)))
+    assert "<script>alert" not in own
+    assert "<img" not in own
+    assert "&lt;script&gt;alert" in own
+    payloads = re.findall(r'<script type="application/json">(.*?)</script>', own, re.DOTALL)
+    assert len(payloads) == 6
+    for payload in payloads:
+        assert "<" not in payload
+        assert "\\u003cscript" not in payload  # Plotly reads markup in texts: it must be escaped there as well
+
+
+def test_the_picture_has_its_size_and_is_not_blank(page, run_folder):
+    picture = imread(run_folder / "pareto.png")
+    assert picture.shape[:2] == (900, 1500)
+    assert picture[..., :3].std() > 0.05
+    assert 20_000 < (run_folder / "pareto.png").stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("case", THIN_RUNS)
+def test_a_thin_run_gets_its_report(build_run, case):
+    html_path, png_path = write_report(build_run(**THIN_RUNS[case]))
+    own = without_plotly(html_path.read_text())
+    assert "None" not in re.sub(r'<script type="application/json">.*?</script>', "", own, flags=re.DOTALL)
+    assert png_path.stat().st_size > 10_000
+
+
+def test_a_folder_that_cannot_be_written_gives_one_line(build_run, monkeypatch):
+    folder = build_run(3)
+    (folder / "report.html").mkdir()
+    with pytest.raises(RunError, match=r"demo: the report cannot be written: ") as caught:
+        write_report(folder)
+    assert "\n" not in str(caught.value)
+    assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
+
+
+def test_the_table_lists_the_front_and_the_best_baseline(run):
+    lines = front_table(run).splitlines()
+    assert lines[0].split()[:4] == ["#", "loss", "bits/byte", "latency"]
+    assert len(lines) == len(run.finalists) + 2
+    for line, finalist in zip(lines[1:], run.finalists, strict=False):
+        assert line.split()[0] == finalist.name
+        assert f"{finalist.figures['loss']:.3f}" in line
+        notation = re.search(r"\d+: .*$", line)
+        assert notation
+        assert Architecture.parse(notation[0]) == finalist.architecture
+    best = run.baselines.sort_values("loss").iloc[0]
+    assert lines[-1] == (f"best pure-operator baseline: {best['label']}, loss {best['loss']:.3f} at"
+                         f" {best['latency_ms'] / 1000:.2f} s")
+
+
+def test_the_table_of_a_run_without_a_front(build_run):
+    assert front_table(Run.load(build_run(5, finalists=False))) == "the run has no front yet"
+
+
+def test_numbers_as_text():
+    assert number(None) == number(float("nan")) == parameters(None) == duration(None) == "–"  # noqa: RUF001
+    assert number(13221.4, 5, "ms") == "13,221 ms"
+    assert number(4.8923) == "4.892"
+    assert parameters(964_000_000) == "0.964 B"
+    assert parameters(900_000) == "0.9 M"
+    assert [duration(s) for s in (8.24, 641.3, 3720)] == ["8.2 s", "10 min 41 s", "1 h 02 min"]
