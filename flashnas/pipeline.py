@@ -23,21 +23,21 @@ from flashnas.errors import BudgetError, MissingRowsError, RunError
 from flashnas.latency.figures import Budget, fits
 from flashnas.latency.model import Estimate, LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import Workload
+from flashnas.latency.workload import Workload, load_workload
 from flashnas.operators import OperatorSpec
 from flashnas.pareto import non_dominated
-from flashnas.proxy.dataset import prepare_dataset
+from flashnas.proxy.dataset import Dataset, prepare_dataset
 from flashnas.proxy.recipe import Recipe
 from flashnas.proxy.worker import run_candidate
 from flashnas.run.config import SearchConfig
 from flashnas.run.pool import WorkerPool
-from flashnas.run.record import RunRecord
+from flashnas.run.record import RunRecord, fingerprint
 from flashnas.run.snapshot import Snapshot
 from flashnas.search import make_algorithm
 from flashnas.search.algorithm import Evaluation
 from flashnas.space import load_space
 from flashnas.space.base import SearchSpace
-from flashnas.trial import Trial
+from flashnas.trial import State, Trial
 
 PROBES = 256              # genotypes looked at before a budget is called impossible
 IDLE_CYCLES = 20          # cycles in a row without anything new: the space is exhausted
@@ -73,15 +73,15 @@ class WidthFitter:
 
     def fit(self, operators: tuple[OperatorSpec, ...]) -> Architecture | None:
         if operators not in self._fitted:
-            self._fitted[operators] = next(
-                (architecture for hidden in reversed(self.space.hidden_sizes)
-                 if fits(self.estimate(architecture := self.space.build(operators, hidden)), self.budgets)), None)
+            self._fitted[operators] = self.space.fit_operators(
+                operators, lambda architecture: fits(self.estimate(architecture), self.budgets))
         return self._fitted[operators]
 
     def latency_of(self, genotype: Any) -> tuple[Architecture | None, float | None]:
-        """The fitted architecture of a genotype and its exact latency_ms; (None, None) when nothing fits."""
+        """The fitted architecture and its latency_ms; when nothing fits, None and the latency of the narrowest."""
         architecture = self.fit(self.space.operators(genotype))
-        return architecture, None if architecture is None else self.estimate(architecture).latency_ms
+        timed = architecture or self.space.architecture(genotype, self.space.hidden_sizes[0])
+        return architecture, self.estimate(timed).latency_ms
 
     def check_possible(self, seed: int) -> None:
         """Raise BudgetError with the fastest found when the budgets look out of reach of the whole space."""
@@ -110,8 +110,8 @@ class Evaluator:
     """Trains the networks of a cycle that are new, records each as it finishes, and turns all into trials."""
 
     def __init__(self, config: SearchConfig, space: SearchSpace, fitter: WidthFitter, recipe: Recipe,
-                 record: RunRecord, pool: WorkerPool, progress: Progress) -> None:
-        self.config, self.space, self.fitter, self.recipe = config, space, fitter, recipe
+                 dataset: Dataset, record: RunRecord, pool: WorkerPool, progress: Progress) -> None:
+        self.config, self.space, self.fitter, self.recipe, self.dataset = config, space, fitter, recipe, dataset
         self.record, self.pool, self.progress = record, pool, progress
         self.trials: list[Trial] = []
         self.hashes: set[str] = set()      # networks of this trajectory so far
@@ -125,8 +125,8 @@ class Evaluator:
             architecture = candidate.architecture
             if architecture is not None and architecture.hash not in self.record.memory:
                 new.setdefault(architecture.hash, (architecture, candidate))
-        jobs = {key: {"architecture": self.recipe.proxy_of(architecture, self.vocabulary).to_dict(),
-                      "recipe": self.recipe.to_dict(), "data": self.config.data, "seed": self.config.seed}
+        jobs = {key: {"architecture": architecture.to_dict(), "dataset": str(self.dataset.folder),
+                      "recipe": self.recipe.to_dict(), "seed": self.config.seed}
                 for key, (architecture, _) in new.items()}
         for key, score, reason in self.pool.run(jobs, on_wait=self.report):
             architecture, candidate = new[key]
@@ -143,10 +143,6 @@ class Evaluator:
         self.report()
         return rows
 
-    @property
-    def vocabulary(self) -> int:
-        return int(self.record.config["proxy"]["vocabulary"])
-
     def _trial(self, cycle: int, candidate: Candidate) -> Trial:
         known: dict[str, Any] = {"number": len(self.trials), "cycle": cycle, "origin": candidate.origin,
                                  "label": candidate.label, "genotype": candidate.genotype}
@@ -157,7 +153,7 @@ class Evaluator:
             estimate = self.fitter.estimate(architecture)
             outcome = self.record.memory[architecture.hash]
             score = outcome["score"]
-            state = "reused" if architecture.hash in self.hashes else "complete" if score else "failed"
+            state: State = "reused" if architecture.hash in self.hashes else "complete" if score else "failed"
             self.hashes.add(architecture.hash)
             figures = {name: getattr(estimate, name) for name in (
                 "params", "ttft_ms", "tpot_ms", "latency_ms", "lower_ms", "upper_ms", "throughput_tok_s", "memory_gb")}
@@ -198,7 +194,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
                ) -> dict[str, Any]:
     """Search, and leave a run folder; returns the object of `search --json`. Raises FlashnasError subclasses only."""
     started = time.time()
-    space, table, workload = load_space(config.space), LatencyTable.load(config.table), Workload.load(config.workload)
+    space, table, workload = load_space(config.space), LatencyTable.load(config.table), load_workload(config.workload)
     model = LatencyModel(table, workload)
     budgets = [Budget(figure, limit) for figure, limit in config.budgets.items()]
     check_answerable(space, model, config)
@@ -210,13 +206,15 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     latency_of = fitter.latency_of
     algorithm = make_algorithm(config.sampler, space=space, seed=config.seed, latency_of=latency_of,
                                cycle_size=config.cycle_size, **config.sampler_options)
-    dataset = prepare_dataset(config.data, recipe, note=progress.note)
-    question = {**config.question(), "space_sha256": space.sha256, "table_sha256": table.sha256,
-                "workload": workload.to_dict(), "recipe": recipe.to_dict(), "corpus": dataset.identity}
+    dataset = prepare_dataset(config.data, recipe)
+    for note in dataset.notes:
+        progress.note(note)
+    question = {**config.question(), "space_hash": space.hash, "table_hash": table_hash(table),
+                "workload": workload.to_dict(), "recipe": recipe.to_dict(), "corpus": dataset.folder.name}
     facts = run_facts(config, out, command, space, table, workload, recipe, dataset)
     record = RunRecord(out, question=question, facts=facts, resume=resume, storage=config.storage)
     with WorkerPool(run_candidate, workers=config.workers, timeout_s=config.candidate_timeout_s) as pool:
-        evaluator = Evaluator(config, space, fitter, recipe, record, pool, progress)
+        evaluator = Evaluator(config, space, fitter, recipe, dataset, record, pool, progress)
         if config.baselines:
             baselines = [Candidate("baseline", label, {}, fitter.fit(operators))
                          for label, operators in space.baselines()]
@@ -238,6 +236,11 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     if idle >= IDLE_CYCLES:
         progress.note(f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the budget")
     return finish(evaluator, workload, time.time() - started)
+
+
+def table_hash(table: LatencyTable) -> str:
+    """Changes with any row of the table and with its calibration."""
+    return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}, table.calibration])
 
 
 def check_answerable(space: SearchSpace, model: LatencyModel, config: SearchConfig) -> None:
@@ -284,17 +287,19 @@ def finish(evaluator: Evaluator, workload: Workload, seconds: float) -> dict[str
 
 
 def run_facts(config: SearchConfig, out: Path, command: str, space: SearchSpace, table: LatencyTable,
-              workload: Workload, recipe: Recipe, dataset: Any) -> dict[str, Any]:
+              workload: Workload, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """All that was asked, all versions: the head of run.yaml."""
     packages = {name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")}
     return {
         "flashnas": flashnas.__version__, "name": out.name, "command": command,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,
-        "space": {"name": space.name, "path": str(space.path), "sha256": space.sha256},
-        "table": {"name": table.name, "device": table.device, "stack": table.stack, "sha256": table.sha256},
+        "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
+        "table": {"name": table.name, "device": table.device.label or table.name, "stack": table.stack,
+                  "hash": table_hash(table)},
         "workload": workload.to_dict(), "budgets": config.budgets, "sampler": config.sampler, "seed": config.seed,
         "trials_asked": config.trials,
-        "proxy": {**recipe.to_dict(), "corpus": dataset.identity, "vocabulary": dataset.vocabulary},
+        "proxy": {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
+                  "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab},
         "host": {"cpu": platform.processor() or platform.machine(), "workers": config.workers,
                  "python": platform.python_version(), **packages},
     }

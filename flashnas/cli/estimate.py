@@ -19,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from flashnas.latency.model import LatencyModel
     from flashnas.latency.table import LatencyTable
-    from flashnas.latency.workload import Workload
+    from flashnas.latency.workload import load_workload
     from flashnas.report.estimate_text import estimate_text
 
     architecture = load_architecture(options.arch)
     table = LatencyTable.load(options.table)
-    workload = Workload.load(options.workload)
+    workload = load_workload(options.workload)
     estimate = LatencyModel(table, workload).estimate(architecture)
     if options.json:
         print(json.dumps({"notation": architecture.notation, "hash": architecture.hash, **estimate.to_dict()}))

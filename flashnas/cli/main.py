@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
-import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -25,27 +24,29 @@ COMMANDS = {
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse with one line per error and a suggestion for a mistyped word."""
+    """argparse with one line per error."""
 
     def error(self, message: str) -> NoReturn:
-        hint = ""
-        unknown = re.match(r"unrecognized arguments: (\S+)", message)
-        if unknown:
-            hint = did_you_mean(unknown[1], [o for action in self._actions for o in action.option_strings])
-        self.exit(2, f"{self.prog}: {message}{hint} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def build_parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser with the options of `command` alone, so that no other command's imports are paid."""
+def parse(command: str | None, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse with the options of `command` alone, so that no other command's imports are paid; SystemExit on errors."""
     parser = OneLineParser(prog="flashnas", description="Latency-aware search for hybrid small language models.")
     parser.add_argument("--version", action="version", version=f"flashnas {flashnas.__version__}")
+    chosen: argparse.ArgumentParser = parser
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=OneLineParser)
     for name, summary in COMMANDS.items():
         child = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".",
                                     allow_abbrev=False)
         if name == command:
             importlib.import_module(f"flashnas.cli.{name}").add_arguments(child)
-    return parser
+            chosen = child
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [text for action in chosen._actions for text in action.option_strings]
+        chosen.error(f"does not know {unknown[0]!r}{did_you_mean(unknown[0].partition('=')[0], known)}")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
               f" commands: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        options = build_parser(command).parse_args(arguments)
+        options = parse(command, arguments)
     except SystemExit as stop:
         return int(stop.code or 0)
     try:

@@ -8,12 +8,13 @@ as they come, so an interrupted job goes on where it stopped.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Job:
     device: str = "cpu"
     dtype: str = "auto"
     threads: int = 1
-    effort: Effort = Effort()
+    effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
@@ -119,6 +120,8 @@ def plan(space: SearchSpace, workloads: Iterable[Workload]) -> list[Item]:
         read = meta + workload.prompt_tokens
         for batch in batches:
             items.update(Item("decode", name, hidden, vocab, batch, 0) for name in ("embedding", "head"))
+            if read:
+                items.add(Item("prefill", "embedding", hidden, vocab, batch, read))
             for spec in space.kinds():
                 text = str(spec.resolved(hidden))
                 if workload.generated_tokens:
@@ -144,7 +147,7 @@ def missing(items: Sequence[Item], folder: Path, stack: str) -> list[Item]:
     if not (folder / "meta.yaml").exists():
         return list(items)
     table = LatencyTable.load(folder)
-    known = set()
+    known: set[tuple[Any, ...]] = set()
     for kind in table.kinds:
         if kind.startswith("operator_"):
             rows = table.rows(kind)
@@ -172,12 +175,12 @@ def _calls(item: Item, specs: dict[str, OperatorSpec], job: Job, copies_at_most:
         for _ in range(copies):
             weight = torch.randn(item.vocab, item.hidden, dtype=dtype, device=device)
             norm = RMSNorm(item.hidden).to(device, dtype)
-            tokens = torch.randint(item.vocab, (batch,), device=device)
+            tokens = torch.randint(item.vocab, (batch, item.length or 1), device=device)
             x = torch.randn(batch, item.hidden, dtype=dtype, device=device)
             if item.operator == "embedding":
-                yield lambda weight=weight, tokens=tokens: F.embedding(tokens, weight)
+                yield functools.partial(F.embedding, tokens, weight)
             else:
-                yield lambda weight=weight, norm=norm, x=x: F.linear(norm(x), weight).argmax(-1)
+                yield functools.partial(_head, norm, weight, x)
         return
     spec = specs[item.operator]
     first = Block(spec, item.hidden)
@@ -185,11 +188,15 @@ def _calls(item: Item, specs: dict[str, OperatorSpec], job: Job, copies_at_most:
         block = Block(spec, item.hidden).to(device, dtype).eval()
         if item.phase == "prefill":
             x = torch.randn(batch, item.length, item.hidden, dtype=dtype, device=device)
-            yield lambda block=block, x=x: block(x)
+            yield functools.partial(block, x)
         else:
             x = torch.randn(batch, item.hidden, dtype=dtype, device=device)
             state = filled_state(block, batch, item.length, dtype, device)
-            yield lambda block=block, x=x, state=state: block.step(x, state)
+            yield functools.partial(block.step, x, state)
+
+
+def _head(norm: RMSNorm, weight_VD: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
+    return F.linear(norm(x_BD), weight_VD).argmax(-1)
 
 
 def _copies(weight_bytes: int, at_most: int) -> int:
@@ -253,7 +260,7 @@ def _write(folder: Path, device: Device, job: Job, timer: Timer, rows: list[tupl
             column: item.length, "latency_us": result.latency_us, "p10_us": result.p10_us, "p90_us": result.p90_us,
             "repeats": result.repeats, "dtype": job.dtype_name, "stack": job.stack, "mode": timer.mode,
             "source": "measured"} for item, result in part])
-        stack = {"framework": "torch", "version": torch.__version__, "mode": timer.mode}
+        stack: dict[str, Any] = {"framework": "torch", "version": str(torch.__version__), "mode": timer.mode}
         if job.device == "cpu":
             stack["threads"] = job.threads
         write_rows(folder, f"operator_{phase}", frame, device=device, stacks={job.stack: stack},

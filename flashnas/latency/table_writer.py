@@ -45,7 +45,7 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Dev
     if append and kind in meta.get("kinds", {}):
         from flashnas.latency.table import LatencyTable
 
-        rows = pd.concat([LatencyTable.load(folder).rows(kind), rows], ignore_index=True)
+        rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
     rows = rows.drop_duplicates(list(KINDS[kind]), keep="last").sort_values(list(KINDS[kind]), ignore_index=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)

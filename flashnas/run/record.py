@@ -110,13 +110,12 @@ class RunRecord:
             raise RunError(f"storage {url or self.path / 'study.journal'}: cannot be opened: {line}") from None
 
     def remember(self, outcome: Outcome, *, params: dict[str, Any], distributions: dict[str, Any],
-                 latency_ms: float | None) -> None:
+                 latency_ms: float) -> None:
         """Record one finished training at once."""
         score = outcome["score"]
-        complete = score is not None and latency_ms is not None
         self._study.add_trial(optuna.trial.create_trial(
-            state=TrialState.COMPLETE if complete else TrialState.FAIL,
-            values=[score["loss"], latency_ms] if complete and score else None,
+            state=TrialState.COMPLETE if score else TrialState.FAIL,
+            values=[score["loss"], latency_ms] if score else None,
             params=params, distributions=distributions,
             user_attrs={"hash": outcome["hash"], "notation": outcome["notation"], "outcome": outcome}))
         self.memory[outcome["hash"]] = outcome

@@ -1,0 +1,64 @@
+"""Shared fixtures: a cache of its own, a small corpus, a quick recipe, and a CPU table measured for the tiny space."""
+
+import os
+import random
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+RECIPE = """\
+width_factor: 1
+vocab: 300
+sequence_tokens: 32
+batch_sequences: 4
+tokens: 512
+validation_tokens: 512
+curve_points: 2
+curve_tokens: 128
+dtype: float32
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keeps the user's cache out of the tests; workers inherit it."""
+    before = os.environ.get("FLASHNAS_CACHE")
+    os.environ["FLASHNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["FLASHNAS_CACHE"]
+    else:
+        os.environ["FLASHNAS_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory):
+    """A folder of 40 text files, about 80 kB of made-up sentences."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = random.Random(0)
+    words = ["the", "state", "of", "delta", "rule", "attention", "window", "token", "fast", "small", "model", "reads"]
+    for number in range(40):
+        sentences = [" ".join(rng.choices(words, k=9)) + "." for _ in range(40)]
+        (folder / f"{number:02d}.txt").write_text(f"Text {number}. " + "\n".join(sentences))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quick_recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "quick.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def profiled_tiny_table(tmp_path_factory):
+    """The tiny space profiled on this CPU for the chat workload, with little effort."""
+    from flashnas.latency.device_timing import Effort
+    from flashnas.latency.profile import Job, profile
+    from flashnas.latency.workload import load_workload
+    from flashnas.space import load_space
+
+    folder = tmp_path_factory.mktemp("table") / "tiny_cpu"
+    profile(load_space("tiny"), [load_workload("chat")], folder, Job(effort=Effort(least=5, seconds=0.05)))
+    return folder

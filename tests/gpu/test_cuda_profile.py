@@ -1,0 +1,29 @@
+"""The CUDA path of the profiler; needs a device."""
+
+import pytest
+import torch
+
+from flashnas.latency.device_timing import CudaGraphTimer, Effort
+from flashnas.latency.model import LatencyModel
+from flashnas.latency.profile import Job, profile
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import WORKLOADS
+from flashnas.space import load_space
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def test_graph_replays_scale_with_the_work():
+    timer = CudaGraphTimer()
+    small, large = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for n in (1024, 8192))
+    times = [timer.measure([lambda x=x: x @ x], Effort(least=10, seconds=1)).latency_us for x in (small, large)]
+    assert times[1] > 20 * times[0]
+
+
+def test_a_space_is_profiled_and_answered(tmp_path):
+    space, chat = load_space("tiny"), WORKLOADS["chat"]
+    profile(space, [chat], tmp_path / "table", Job(device="cuda", effort=Effort(least=5, seconds=0.1)))
+    table = LatencyTable.load(tmp_path / "table")
+    assert set(table.rows("operator_decode")["mode"].astype(str)) == {"cuda_graph"}
+    for _, operators in space.baselines():
+        assert LatencyModel(table, chat).estimate(space.build(operators, 96)).latency_ms > 0

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+import torch
+
+from flashnas.errors import ConfigError, TableError
+from flashnas.latency import profile as profiling
+from flashnas.latency.device_timing import CpuTimer, Effort, Measurement, median_interval, repeat
+from flashnas.latency.model import LatencyModel
+from flashnas.latency.profile import Item, Job, contexts, missing, plan, profile
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import WORKLOADS, Workload
+from flashnas.model import Block
+from flashnas.operators import operator_class
+from flashnas.operators.attention import SlidingWindowAttention
+from flashnas.space import load_space
+
+CHAT = WORKLOADS["chat"]
+
+
+class CountingTimer:
+    """Stands in for the clock: runs each call once and says how many copies it was given."""
+
+    mode = "eager"
+
+    def __init__(self):
+        self.copies = []
+
+    def measure(self, calls, effort):
+        self.copies.append(len(calls))
+        for call in calls:
+            call()
+        return Measurement(float(len(self.copies)), 0.5, 1e6, 3)
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    timer = CountingTimer()
+    monkeypatch.setattr(profiling, "make_timer", lambda device: timer)
+    return timer
+
+
+def test_the_plan_names_every_operator_width_and_phase_once():
+    space = load_space("tiny")
+    items = plan(space, [CHAT, CHAT])
+    assert len(items) == len(set(items))
+    decode_a = [i for i in items if i.phase == "decode" and i.operator.startswith("a(") and i.hidden == 64]
+    assert [i.length for i in decode_a] == [517, 772]      # 4 meta tokens, 512 in, 256 out
+    assert {i.length for i in items if i.operator.startswith("d(") and i.phase == "decode"} == {0}
+    assert {i.length for i in items if i.phase == "prefill"} == {516}
+    for phase in ("decode", "prefill"):
+        names = {(i.operator.split("(")[0], i.hidden) for i in items if i.phase == phase}
+        expected = {"d", "a", "m2", "f", "embedding"} | ({"head"} if phase == "decode" else set())
+        assert names == {(kind, hidden) for kind in expected for hidden in (64, 96, 128)}
+
+
+def test_contexts_span_the_workload_and_meet_the_window():
+    assert contexts(operator_class("d")(), 1, 8192) == [0]
+    assert contexts(operator_class("a")(), 1, 8192) == [1, 64, 256, 1024, 4096, 8192]
+    assert contexts(SlidingWindowAttention(window=100), 1, 300) == [1, 64, 100, 256, 300]
+
+
+def test_only_what_is_missing_or_of_another_stack_is_measured(counting, tmp_path):
+    space, folder = load_space("tiny"), tmp_path / "table"
+    first = profile(space, [CHAT], folder, Job())
+    assert first == {"measured": len(plan(space, [CHAT])), "known": 0}
+    assert profile(space, [CHAT], folder, Job()) == {"measured": 0, "known": first["measured"]}
+    more = profile(space, [CHAT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)], folder, Job())
+    assert more["known"] == first["measured"]
+    assert more["measured"] > 0
+    assert profile(space, [CHAT], folder, Job(threads=2))["known"] == 0
+
+
+def test_an_interrupted_job_keeps_what_it_measured(counting, tmp_path):
+    space, folder = load_space("tiny"), tmp_path / "table"
+
+    def stop_after_five(items):
+        for number, item in enumerate(items):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        profile(space, [CHAT], folder, Job(), progress=stop_after_five)
+    todo = missing(plan(space, [CHAT]), folder, Job().stack)
+    assert len(todo) == len(plan(space, [CHAT])) - 5
+    assert profile(space, [CHAT], folder, Job())["known"] == 5
+
+
+def test_weights_rotate_over_copies_that_exceed_the_cache_but_not_the_model(counting, monkeypatch):
+    monkeypatch.setattr(profiling, "ROTATION_BYTES", 2**20)
+    specs = {"f": operator_class("f")()}
+    for hidden, expected in ((16, 9), (256, 2)):    # 9 kB: as many as the model has layers; 2.4 MB: the least
+        profiling.measure(Item("decode", "f", hidden, 0, 1, 0), specs, Job(), counting, copies_at_most=9)
+        assert counting.copies[-1] == expected
+
+
+@pytest.mark.parametrize("kind", ["a", "swa"])
+def test_a_filled_state_has_the_context_that_is_timed(kind):
+    spec = operator_class(kind)(head_dim=8, **({"window": 20} if kind == "swa" else {}))
+    block = Block(spec, 32)
+    state = profiling.filled_state(block, 2, 50, torch.float32, "cpu")
+    with torch.inference_mode():
+        _, after = block.step(torch.randn(2, 32), state)
+    assert after.seen == 50
+    assert after.kept == (20 if kind == "swa" else 50)
+    assert after.keys_BGTK.shape[2] == after.kept, "the cache must not grow, or copying it would be timed"
+
+
+def test_a_profiled_table_answers_its_space(profiled_tiny_table):
+    table, space = LatencyTable.load(profiled_tiny_table), load_space("tiny")
+    model = LatencyModel(table, CHAT)
+    for _, operators in space.baselines():
+        estimate = model.estimate(space.build(operators, 96))
+        assert set(estimate.sources) == {"measured"}
+        assert 0 < estimate.lower_ms <= estimate.latency_ms <= estimate.upper_ms
+    deep, shallow = (model.estimate(space.build(space.baselines()[0][1][:n], 96)).latency_ms for n in (6, 2))
+    assert deep > shallow
+
+
+def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypatch):
+    space, folder = load_space("tiny"), tmp_path / "table"
+    profile(space, [CHAT], folder, Job())
+    monkeypatch.setattr(profiling, "cpu_name", lambda: "Other CPU")
+    with pytest.raises(TableError, match=r"but this is Other CPU; choose another --out"):
+        profile(space, [CHAT], folder, Job())
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"device": "gpu"}, "--device must be one of cpu, cuda; got 'gpu'"),
+    ({"dtype": "int8"}, "--dtype must be one of auto, float32, bfloat16; got 'int8'"),
+    ({"threads": 0}, "--threads must be at least 1; got 0"),
+])
+def test_wrong_options_are_one_line(options, words):
+    with pytest.raises(ConfigError) as caught:
+        Job(**options)
+    assert words in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_one_line():
+    with pytest.raises(ConfigError, match="sees no CUDA device"):
+        Job(device="cuda")
+
+
+def test_repeats_stop_when_the_median_is_known_or_the_time_is_over():
+    steady = repeat(lambda i: 10.0 + i % 2 * 0.01, Effort(least=15, most=400, seconds=60, width=0.05))
+    assert steady.repeats == 15
+    assert steady.latency_us == pytest.approx(10, rel=1e-2)
+    rng = np.random.default_rng(0)
+    noisy = repeat(lambda i: float(rng.lognormal(3, 1.5)), Effort(least=15, most=60, seconds=60, width=0.01))
+    assert noisy.repeats == 60
+    assert noisy.p10_us < noisy.latency_us < noisy.p90_us
+
+
+def test_the_median_interval_covers_the_true_median_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    samples = rng.lognormal(0, 0.5, (2000, 41))
+    half = 1.96 * np.sqrt(41) / 2
+    low, high = int(np.floor(20.5 - half)), int(np.ceil(20.5 + half))
+    ordered = np.sort(samples, axis=1)
+    covered = np.mean((ordered[:, low] <= 1) & (ordered[:, high] >= 1))
+    assert 0.93 < covered < 0.99
+    widths = (ordered[:, high] - ordered[:, low]) / np.median(samples, axis=1)
+    assert np.allclose([median_interval(row) for row in samples[:50]], widths[:50])
+
+
+def test_the_cpu_timer_uses_each_copy_in_turn():
+    used = []
+    calls = [lambda n=n: used.append(n) for n in range(3)]
+    CpuTimer().measure(calls, Effort(least=6, most=6, seconds=10))
+    assert used == [0, 1, 2, 0, 1, 2, 0, 1, 2]
