@@ -13,6 +13,7 @@ from flashnas.operators.attention import Attention
 from flashnas.operators.layers.common import Layer, RMSNorm, rms_normalise, rotate
 
 GROW_TOKENS = 256
+BLOCK_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,58 @@ class KeyValueCache:
         return 2 * batch * heads * self.kept * dim * self.keys_BGTK.element_size()
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=256)
 def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
     """[queries, keys] True where seen; the last query stands at the last key."""
     distance = (torch.arange(queries, device=device).unsqueeze(1) + keys - queries) - torch.arange(keys, device=device)
     mask = distance >= 0
     return mask & (distance < window) if window else mask
+
+
+@functools.lru_cache(maxsize=256)
+def _causal_bias(queries: int, keys: int, window: int, repeats: int, dtype: torch.dtype) -> Tensor:
+    mask = causal_mask(queries, keys, window, torch.device("cpu"))
+    return torch.zeros(queries, keys, dtype=dtype).masked_fill_(~mask, -torch.inf).repeat(repeats, 1)
+
+
+def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
+    """Causal attention of the last tokens to all keys, H query heads on G key heads; returns [B, H, T, K]."""
+    keys, head_dim = k_BGTK.shape[2:]
+    on_cpu = q_BHTK.device.type == "cpu"
+    # torch's CPU kernel takes twice as long in bfloat16 and computes what the mask hides
+    if on_cpu and (window or (keys <= 1024 and (head_dim <= 32 or q_BHTK.dtype == torch.bfloat16))):
+        return attend_in_blocks(q_BHTK, k_BGTK, v_BGTK, window)
+    return attend_by_kernel(q_BHTK, k_BGTK, v_BGTK, window)
+
+
+def attend_by_kernel(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
+    """`attend` by torch's scaled_dot_product_attention."""
+    tokens, keys = q_BHTK.shape[2], k_BGTK.shape[2]
+    gqa = q_BHTK.shape[1] != k_BGTK.shape[1]
+    if tokens == keys and not (window and tokens > window):
+        return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=gqa)
+    mask = causal_mask(tokens, keys, window, q_BHTK.device)
+    return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, attn_mask=mask, enable_gqa=gqa)
+
+
+def attend_in_blocks(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
+    """`attend` by plain products, a block of queries at a time against the keys that it sees."""
+    batch, heads, tokens, head_dim = q_BHTK.shape
+    groups, keys = k_BGTK.shape[1:3]
+    repeats = heads // groups
+    with torch.autocast(q_BHTK.device.type, enabled=False):
+        q, k, v = q_BHTK.unflatten(1, (groups, repeats)), k_BGTK.flatten(0, 1), v_BGTK.flatten(0, 1)
+        outputs = []
+        for start in range(0, tokens, BLOCK_TOKENS):
+            stop = min(start + BLOCK_TOKENS, tokens)
+            count, end = stop - start, keys - tokens + stop
+            first = max(0, end - count + 1 - window) if window else 0
+            rows = q[:, :, :, start:stop].reshape(batch * groups, repeats * count, head_dim)
+            bias = _causal_bias(count, end - first, window, repeats, q.dtype)
+            scores = torch.baddbmm(bias, rows, k[:, first:end].mT, alpha=head_dim ** -0.5)
+            o = scores.softmax(-1) @ v[:, first:end]
+            outputs.append(o.view(batch, groups, repeats, count, head_dim))
+        return torch.cat(outputs, 3).flatten(1, 2)
 
 
 class AttentionLayer(Layer):
@@ -119,13 +166,7 @@ class AttentionLayer(Layer):
             old_keys, old_values = state.in_order()
             k, v = torch.cat([old_keys.to(k.dtype), k], 2), torch.cat([old_values.to(v.dtype), v], 2)
             seen += state.seen
-        tokens, keys = q.shape[2], k.shape[2]
-        gqa = self.heads != self.kv_heads
-        if tokens == keys and not (self.window and tokens > self.window):
-            o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
-        else:
-            mask = causal_mask(tokens, keys, self.window, x_BTD.device)
-            o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
+        o = attend(q, k, v, self.window)
         return self.out_proj(o.transpose(1, 2).flatten(2)), self._cache(k, v, seen)
 
     def step(self, x_BD: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:

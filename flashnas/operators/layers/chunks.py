@@ -6,11 +6,17 @@ matrices and all chunks together are one batch too.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def chunk_length(key_dim: int, most: int = 64) -> int:
+    """The power of two near the key dimension, where products inside and between chunks cost alike; at least 16."""
+    return min(most, max(16, 1 << (key_dim - 1).bit_length()))
 
 
 def to_chunks(x_BTHK: Tensor, chunk: int) -> Tensor:
@@ -27,64 +33,48 @@ def from_chunks(y: Tensor, batch: int, tokens: int) -> Tensor:
     """[N, B*H, chunk, V] -> [B, T, H, V], the padding cut off."""
     count, batch_heads, chunk, dim = y.shape
     y = y.view(count, batch, batch_heads // batch, chunk, dim).permute(1, 0, 3, 2, 4)
-    return y.reshape(batch, count * chunk, batch_heads // batch, dim)[:, :tokens]
+    y = y.reshape(batch, count * chunk, batch_heads // batch, dim)
+    return y if tokens == count * chunk else y[:, :tokens]
 
 
-class _DiagonalScan(torch.autograd.Function):
-    """states[n + 1] = decay[n] * states[n] + update[n]; decay broadcasts against a state."""
+class _Scan(torch.autograd.Function):
+    """state[n + 1] = factor[n] (*) state[n] + update[n], where (*) is a product of matrices or of entries."""
 
     @staticmethod
-    def forward(ctx: Any, decay: Tensor, update: Tensor, state: Tensor) -> Tensor:
+    def forward(ctx: Any, factor: Tensor, update: Tensor, state: Tensor, matrix: bool) -> tuple[Tensor, Tensor]:
         states = update.new_empty(len(update) + 1, *update.shape[1:])
         states[0] = state
+        advance = torch.baddbmm if matrix else torch.addcmul
         for n in range(len(update)):
-            torch.addcmul(update[n], decay[n], states[n], out=states[n + 1])
-        ctx.save_for_backward(decay, states)
-        return states
+            advance(update[n], factor[n], states[n], out=states[n + 1])
+        ctx.save_for_backward(factor, states)
+        ctx.matrix = matrix
+        return states[:-1], states[-1].clone()
 
     @staticmethod
-    def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decay, states = ctx.saved_tensors
-        grads = torch.empty_like(states)
-        grads[-1] = grad_states[-1]
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        grad_starts, grad_final = output_grads
+        factor, states = ctx.saved_tensors
+        grads = torch.empty_like(states)  # of states[n] as a whole
+        grads[-1] = grad_final
+        advance, back = (torch.baddbmm, factor.mT) if ctx.matrix else (torch.addcmul, factor)
         for n in range(len(states) - 2, -1, -1):
-            torch.addcmul(grad_states[n], decay[n], grads[n + 1], out=grads[n])
-        grad_decay = (grads[1:] * states[:-1]).sum_to_size(decay.shape)
-        return grad_decay, grads[1:], grads[0]
+            advance(grad_starts[n], back[n], grads[n + 1], out=grads[n])
+        before, after = states[:-1], grads[1:]
+        grad_factor = after @ before.mT if ctx.matrix else (after * before).sum_to_size(factor.shape)
+        return grad_factor, after, grads[0], None
 
 
-class _MatrixScan(torch.autograd.Function):
-    """states[n + 1] = transition[n] @ states[n] + update[n]."""
-
-    @staticmethod
-    def forward(ctx: Any, transition: Tensor, update: Tensor, state: Tensor) -> Tensor:
-        states = update.new_empty(len(update) + 1, *update.shape[1:])
-        states[0] = state
-        for n in range(len(update)):
-            torch.baddbmm(update[n], transition[n], states[n], out=states[n + 1])
-        ctx.save_for_backward(transition, states)
-        return states
-
-    @staticmethod
-    def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        transition, states = ctx.saved_tensors
-        grads = torch.empty_like(states)
-        grads[-1] = grad_states[-1]
-        for n in range(len(states) - 2, -1, -1):
-            torch.baddbmm(grad_states[n], transition[n].mT, grads[n + 1], out=grads[n])
-        return grads[1:] @ states[:-1].mT, grads[1:], grads[0]
+def diagonal_scan(decay: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """state <- decay * state + update over the first dimension: (states before each update, final state)."""
+    starts, final = _Scan.apply(decay, update, state, False)
+    return starts, final
 
 
-def diagonal_scan(decay: Tensor, update: Tensor, state: Tensor) -> Tensor:
-    """All states [N + 1, B*H, K, V] of `s = decay * s + update`, the initial one first; decay [N, B*H, K or 1, 1]."""
-    states: Tensor = _DiagonalScan.apply(decay, update, state)
-    return states
-
-
-def matrix_scan(transition: Tensor, update: Tensor, state: Tensor) -> Tensor:
-    """All states [N + 1, B*H, K, V] of `s = transition @ s + update`, the initial one first."""
-    states: Tensor = _MatrixScan.apply(transition, update, state)
-    return states
+def matrix_scan(transition: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """state <- transition @ state + update over the first dimension: (states before each update, final state)."""
+    starts, final = _Scan.apply(transition, update, state, True)
+    return starts, final
 
 
 class _UnitLowerInverse(torch.autograd.Function):
@@ -107,9 +97,30 @@ def unit_lower_inverse(lower: Tensor) -> Tensor:
     return inverse
 
 
+class _DecayDifferences(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, cumulative: Tensor) -> Tensor:
+        difference = cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)
+        size = cumulative.shape[-1]
+        above = torch.ones(size, size, dtype=torch.bool, device=cumulative.device).triu_(1)
+        decay = difference.masked_fill_(above, -torch.inf).exp_()
+        ctx.save_for_backward(decay)
+        return decay
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (decay,) = ctx.saved_tensors
+        grad_difference = grad * decay
+        return grad_difference.sum(-1) - grad_difference.sum(-2)
+
+
 def decay_differences(cumulative: Tensor) -> Tensor:
     """exp(cumulative_i - cumulative_j) for j <= i, else 0: [..., C] -> [..., C, C]; never exp of a positive number."""
-    difference = cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)
-    size = cumulative.shape[-1]
-    above = torch.ones(size, size, dtype=torch.bool, device=cumulative.device).triu_(1)
-    return difference.masked_fill(above, -torch.inf).exp()
+    decay: Tensor = _DecayDifferences.apply(cumulative)
+    return decay
+
+
+@functools.lru_cache(maxsize=64)
+def lower_ones(size: int, diagonal: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Ones on and below that diagonal; multiplying by it is several times faster than tril on small matrices."""
+    return torch.ones(size, size, dtype=dtype, device=device).tril_(diagonal)

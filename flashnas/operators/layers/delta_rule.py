@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.layers.chunks import (
+    chunk_length,
     decay_differences,
     from_chunks,
+    lower_ones,
     matrix_scan,
     to_chunks,
     unit_lower_inverse,
 )
 
 DeltaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor]]
-CHUNK = 32
 
 
 def delta_rule_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTH: Tensor | None,
@@ -50,30 +51,30 @@ def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor
 
 
 def delta_rule_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTH: Tensor | None,
-                       state_BHKV: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+                       state_BHKV: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
     """The same in chunks, all in the state's dtype; returns (o_BTHV, final state)."""
     batch, tokens, _, key_dim = q_BTHK.shape
+    sizes = [key_dim, v_BTHV.shape[-1]]
+    chunk = chunk or chunk_length(key_dim)
     q, k, v = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))
     beta = to_chunks(beta_BTH.unsqueeze(-1), chunk)  # [N, B*H, C, 1]
-    attention, lower = q @ k.mT, (k * beta) @ k.mT
+    below = lower_ones(chunk, -1, q.dtype, q.device)
+    k_beta = k * beta
     if g_BTH is None:
-        attention, lower = attention.tril(), lower.tril(-1)
-        right = torch.cat([k, v], -1) * beta
-        k_out = k
+        attention, lower = (q @ k.mT) * lower_ones(chunk, 0, q.dtype, q.device), (k_beta @ k.mT) * below
+        w, k_out = k_beta, k
+        last = torch.ones_like(beta[:, :, 0])
     else:
         total = to_chunks(g_BTH.unsqueeze(-1), chunk).cumsum(2)
         decay = decay_differences(total.squeeze(-1))
-        attention, lower = attention * decay, (lower * decay).tril(-1)
+        attention, lower = (q @ k.mT) * decay, (k_beta @ k.mT) * (decay * below)
         grown = total.exp()
-        right = torch.cat([k * grown, v], -1) * beta
-        q = q * grown
-        k_out = k * (total[:, :, -1:] - total).exp()
-    both = unit_lower_inverse(lower) @ right  # W | U
-    moved = k_out.mT @ both
-    seen = attention @ both
-    transition, update = -moved[..., :key_dim], moved[..., key_dim:]
-    last = torch.ones_like(k[:, :, 0, :1]) if g_BTH is None else grown[:, :, -1]
-    transition = transition + torch.diag_embed(last.expand(*last.shape[:2], key_dim))
-    states = matrix_scan(transition, update, state_BHKV.flatten(0, 1))
-    o = seen[..., key_dim:] + (q - seen[..., :key_dim]) @ states[:-1]
-    return from_chunks(o, batch, tokens), states[-1].view_as(state_BHKV)
+        q, w, k_out = q * grown, k_beta * grown, k * (total[:, :, -1:] - total).exp()
+        last = grown[:, :, -1]
+    both = unit_lower_inverse(lower) @ torch.cat([w, v * beta], -1)  # W | U
+    moved, update = (k_out.mT @ both).split(sizes, -1)
+    seen, inside = (attention @ both).split(sizes, -1)
+    transition = torch.diag_embed(last.expand(-1, -1, key_dim)) - moved
+    starts, state = matrix_scan(transition, update, state_BHKV.flatten(0, 1))
+    o = inside + (q - seen) @ starts
+    return from_chunks(o, batch, tokens), state.view_as(state_BHKV)

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.gla import GatedLinearAttention
-from flashnas.operators.layers.chunks import diagonal_scan, from_chunks, to_chunks
+from flashnas.operators.layers.chunks import chunk_length, diagonal_scan, from_chunks, to_chunks
 from flashnas.operators.layers.common import Layer, RecurrentState, RMSNorm, rms_normalise, state_dtype
 
 GlaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-CHUNK = 16
+MOST_CHUNK = 32
 GATE_NORMALISER = 16.0
 
 
@@ -39,16 +39,17 @@ def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_B
 
 
 def gla_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BHKV: Tensor,
-                chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+                chunk: int | None = None) -> tuple[Tensor, Tensor]:
     """The same in chunks; `chunk` is a power of two. Returns (o_BTHV, final state)."""
     batch, tokens = q_BTHK.shape[:2]
+    chunk = chunk or chunk_length(q_BTHK.shape[-1], MOST_CHUNK)
     q, k, v = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))
     total = to_chunks(g_BTHK, chunk).cumsum(2)  # [N, B*H, C, K]
     last = total[:, :, -1:]
     update = (k * (last - total).exp()).mT @ v
-    states = diagonal_scan(last.mT.exp(), update, state_BHKV.flatten(0, 1))
-    o = (q * total.exp()) @ states[:-1] + _scores_inside(q, k, total) @ v
-    return from_chunks(o, batch, tokens), states[-1].view_as(state_BHKV)
+    starts, state = diagonal_scan(last.mT.exp(), update, state_BHKV.flatten(0, 1))
+    o = (q * total.exp()) @ starts + _scores_inside(q, k, total) @ v
+    return from_chunks(o, batch, tokens), state.view_as(state_BHKV)
 
 
 def _scores_inside(q: Tensor, k: Tensor, total: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashnas.operators.layers.chunks import decay_differences, diagonal_scan, from_chunks, to_chunks
+from flashnas.operators.layers.chunks import chunk_length, decay_differences, diagonal_scan, from_chunks, to_chunks
 from flashnas.operators.layers.common import (
     Layer,
     RecurrentState,
@@ -25,7 +25,6 @@ from flashnas.operators.layers.common import (
 from flashnas.operators.mamba2 import Mamba2
 
 SsdRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-CHUNK = 32
 
 
 def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
@@ -47,19 +46,29 @@ def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BH
 
 
 def ssd_chunked(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor, state_BHKV: Tensor,
-                chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """The same in chunks; returns (o_BTHV, final state)."""
-    batch, tokens, heads, _ = v_BTHV.shape
-    repeats = heads // q_BTGK.shape[2]
-    q, k, v = (to_chunks(x, chunk) for x in (q_BTGK, k_BTGK, v_BTHV))
-    total = to_chunks(g_BTH.unsqueeze(-1), chunk).cumsum(2)  # [N, B*H, C, 1]
-    scores = (q @ k.mT).repeat_interleave(repeats, 1)
-    inside = (scores * decay_differences(total.squeeze(-1))) @ v
-    q, k = (x.repeat_interleave(repeats, 1) for x in (q, k))
-    update = k.mT @ (v * (total[:, :, -1:] - total).exp())
-    states = diagonal_scan(total[:, :, -1:].exp(), update, state_BHKV.flatten(0, 1))
-    o = inside + (q @ states[:-1]) * total.exp()
-    return from_chunks(o, batch, tokens), states[-1].view_as(state_BHKV)
+                chunk: int | None = None) -> tuple[Tensor, Tensor]:
+    """The same in chunks; returns (o_BTHV, final state).
+
+    The R heads of one group share q and k, so their values and states stand side by side in one product:
+    values [N, B*G, C, R, V], states [B*G, K, R, V].
+    """
+    batch, tokens, groups, key_dim = q_BTGK.shape
+    heads, value_dim = v_BTHV.shape[2:]
+    repeats, chunk = heads // groups, chunk or chunk_length(key_dim)
+    q, k, v = (to_chunks(x, chunk) for x in (q_BTGK, k_BTGK, v_BTHV.unflatten(2, (groups, repeats)).flatten(3)))
+    v = v.unflatten(-1, (repeats, value_dim))
+    total = to_chunks(g_BTH.unflatten(2, (groups, repeats)), chunk).cumsum(2)  # [N, B*G, C, R]
+    last = total[:, :, -1:]
+
+    decay = decay_differences(total.mT)  # [N, B*G, R, C, C]
+    inside = ((q @ k.mT).unsqueeze(2) * decay) @ v.transpose(2, 3)
+    update = k.mT @ (v * (last - total).exp().unsqueeze(-1)).flatten(3)
+    state = state_BHKV.reshape(batch * groups, repeats, key_dim, value_dim).transpose(1, 2)
+    starts, state = diagonal_scan(last.exp().unsqueeze(-1), update.unflatten(-1, (repeats, value_dim)), state)
+    before = (q @ starts.flatten(3)).unflatten(-1, (repeats, value_dim))
+    o = torch.addcmul(inside.transpose(2, 3), before, total.exp().unsqueeze(-1))
+    o_BTHV = from_chunks(o.flatten(3), batch, tokens).reshape(batch, tokens, heads, value_dim)
+    return o_BTHV, state.transpose(1, 2).reshape(state_BHKV.shape)
 
 
 class Mamba2Layer(Layer):
@@ -122,7 +131,7 @@ class Mamba2Layer(Layer):
             b, c = b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
             dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
             y, matrix = rule(c, b, x * dt.unsqueeze(-1), -dt * self.A_log.to(dtype).exp(), matrix)
-            y = (y + x * self.D.to(dtype).unsqueeze(-1)).flatten(-2) * F.silu(z).to(dtype)
+            y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2) * F.silu(z).to(dtype)
             if self.groups > 1:
                 y = rms_normalise(y.unflatten(-1, (self.groups, -1))).flatten(-2) * self.norm.weight.to(dtype)
                 return y, matrix

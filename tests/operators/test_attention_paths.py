@@ -1,0 +1,63 @@
+"""The ways to compute causal attention agree: blocks of plain products, torch's kernel, the plain formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from layer_cases import assert_close
+from torch import Tensor
+
+from flashnas.operators.layers import attention
+from flashnas.operators.layers.attention import KeyValueCache, attend, attend_by_kernel, attend_in_blocks
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    repeats, (tokens, keys) = q.shape[1] // k.shape[1], (q.shape[2], k.shape[2])
+    scores = q @ k.repeat_interleave(repeats, 1).mT * q.shape[-1] ** -0.5
+    for t in range(tokens):
+        position = keys - tokens + t
+        scores[:, :, t, position + 1:] = -torch.inf
+        if window:
+            scores[:, :, t, :max(0, position - window + 1)] = -torch.inf
+    return scores.softmax(-1) @ v.repeat_interleave(repeats, 1)
+
+
+@pytest.mark.parametrize("window", [0, 1, 20, 64, 100, 500])
+@pytest.mark.parametrize(("tokens", "past"), [(1, 0), (63, 0), (64, 0), (130, 0), (1, 99), (70, 99)])
+@pytest.mark.parametrize("function", [attend_in_blocks, attend_by_kernel, attend], ids=lambda f: f.__name__)
+def test_attention_equals_the_plain_formula(function, tokens: int, past: int, window: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, length, 40, dtype=torch.float64, requires_grad=True)
+               for heads, length in ((6, tokens), (2, tokens + past), (2, tokens + past)))
+    got, expected = function(q, k, v, window), plain(q, k, v, window)
+    assert_close(got, expected, 1e-10, "output")
+    weight = torch.randn(expected.shape, dtype=torch.float64)
+    for gradient, exact in zip(torch.autograd.grad((got * weight).sum(), (q, k, v)),
+                               torch.autograd.grad((expected * weight).sum(), (q, k, v)), strict=True):
+        assert_close(gradient, exact, 1e-10, "gradient")
+
+
+def test_both_ways_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    for name in ("attend_in_blocks", "attend_by_kernel"):
+        monkeypatch.setattr(attention, name, lambda *_, name=name: taken.append(name))
+    small, wide = torch.randn(1, 1, 8, 16), torch.randn(1, 1, 8, 64)
+    for q, window in ((small, 0), (wide, 0), (wide, 4), (wide.bfloat16(), 0)):
+        attend(q, q, q, window)
+    assert taken == ["attend_in_blocks", "attend_by_kernel", "attend_in_blocks", "attend_in_blocks"]
+
+
+@pytest.mark.parametrize("window", [0, 5])
+def test_cache_keeps_the_last_tokens_in_order_and_does_not_write_into_its_origin(window: int) -> None:
+    tokens = torch.arange(1.0, 600).reshape(1, 1, -1, 1)
+    given = tokens[:, :, :3].clone()
+    cache = KeyValueCache(given, -given, 3, window)
+    with torch.no_grad():
+        for position in range(3, 599):
+            cache = cache.appended(tokens[:, :, position], -tokens[:, :, position])
+            keys, values = cache.in_order()
+            first = max(0, position + 1 - window) if window else 0
+            assert torch.equal(keys, tokens[:, :, first:position + 1])
+            assert torch.equal(values, -keys)
+    assert torch.equal(given, tokens[:, :, :3])
+    assert cache.kept == (window or 599)
