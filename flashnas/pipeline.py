@@ -206,7 +206,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     latency_of = fitter.latency_of
     algorithm = make_algorithm(config.sampler, space=space, seed=config.seed, latency_of=latency_of,
                                cycle_size=config.cycle_size, **config.sampler_options)
-    dataset = prepare_dataset(config.data, recipe)
+    dataset = prepare_dataset(config.data, recipe, config.tokenizer)
     for note in dataset.notes:
         progress.note(note)
     question = {**config.question(), "space_hash": space.hash, "table_hash": table_hash(table),

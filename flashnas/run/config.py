@@ -34,6 +34,7 @@ class SearchConfig:
     baselines: bool = True
     recipe: str = "cpu"
     data: str = "sotu"
+    tokenizer: str | None = None            # a tokenizer.json; None: one is trained on the corpus
     tokens: int | None = None               # per candidate; None: the recipe's
     candidate_timeout_s: float = 1800.0
     # how, not what: these may differ when a run is continued
@@ -54,7 +55,7 @@ class SearchConfig:
         types: dict[str, type | tuple[type, ...]] = {
             "space": str, "table": str, "workload": str, "budgets": dict, "sampler": str, "sampler_options": dict,
             "trials": int, "cycle_size": int, "seed": int, "baselines": bool, "recipe": str, "data": str,
-            "tokens": int, "candidate_timeout_s": NUMBER, "workers": int, "storage": str}
+            "tokenizer": str, "tokens": int, "candidate_timeout_s": NUMBER, "workers": int, "storage": str}
         check_keys(data, where="search", required={}, optional=types)
         budgets = data.get("budgets", LocatedDict())
         for figure, limit in budgets.items():
