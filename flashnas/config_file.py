@@ -78,24 +78,14 @@ _Loader.add_implicit_resolver(_NUMBERS[1], re.compile(
     r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
     r"|[0-9][0-9_]*[eE][-+][0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$"), list("-+0123456789."))
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-# Numbers as in YAML 1.2: `1:2` is text, not 62 in base 60, and `1e-3` is a number, not text. An exponent without a dot
-# needs its sign, so that a hash such as 12e4567890123456 stays text.
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(_NUMBERS[0], re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(_NUMBERS[1], re.compile(
-    r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
-    r"|[0-9][0-9_]*[eE][-+][0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$"), list("-+0123456789."))
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SEQUENCE_TAG, _sequence)
 
 
 def parse_yaml(text: str, path: str = "<memory>") -> Any:
     """Parse one YAML document with the safe loader; raises ConfigError with file and line."""
-    loader = _Loader(text)
-    loader.path = path
     try:
+        loader = _Loader(text)
+        loader.path = path
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -103,8 +93,10 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
         raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
-    finally:
-        loader.dispose()
+    except ValueError as error:  # a date or number that does not exist
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid YAML: nested too deeply") from None
 
 
 def read_yaml(path: str | Path) -> LocatedDict:
@@ -116,7 +108,8 @@ def read_yaml(path: str | Path) -> LocatedDict:
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
     data = parse_yaml(text, str(path))
     if not isinstance(data, LocatedDict):
-        raise ConfigError(f"{path}:1: the top level must be a mapping; got {type(data).__name__}")
+        kind = "list" if isinstance(data, list) else type(data).__name__
+        raise ConfigError(f"{path}:1: the top level must be a mapping; got {kind}")
     return data
 
 

@@ -1,0 +1,94 @@
+"""What operators state without torch: sizes and kernel calls agree with each other."""
+
+import dataclasses
+
+import pytest
+
+from flashnas.errors import OperatorError
+from flashnas.operators import OPERATORS, operator_class
+from flashnas.operators.spec import mean_context, scaled_dim
+
+HIDDEN = 2048
+VARIANTS = [cls() for cls in OPERATORS.values()] + [
+    OPERATORS["a"](heads=32, kv_heads=8, head_dim=64, qk_norm=True, qkv_bias=True), OPERATORS["swa"](window=7),
+    OPERATORS["m2"](expand=1, groups=2, state=64), OPERATORS["gd"](k_heads=4, expand_v=2),
+    OPERATORS["f"](intermediate=100),
+]
+
+
+def test_short_names_and_modules_are_unique():
+    assert all(cls.kind == kind for kind, cls in OPERATORS.items())
+    assert operator_class("gd") is OPERATORS["gd"]
+    with pytest.raises(OperatorError, match="operator must be one of a, swa, m2, gla, d, gd, f; got 'D'"):
+        operator_class("D")
+
+
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_matrices_of_the_kernels_are_the_parameters(spec):
+    for phase in ("prefill", "decode"):
+        weights = sum(call["n"] * call["k"] for call in spec.kernels(HIDDEN, phase) if call.kind == "gemm")
+        vectors = spec.params(HIDDEN) - weights
+        assert HIDDEN <= vectors < 30 * HIDDEN  # pre-norm; convolutions, biases and other norms
+
+
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_flops_are_those_of_the_matrices_and_of_the_core(spec):
+    products = sum(2 * call["n"] * call["k"] for call in spec.kernels(HIDDEN, "decode") if call.kind == "gemm")
+    convolution = sum(2 * call["channels"] * call["conv_size"] for call in spec.kernels(HIDDEN, "decode")
+                      if call.kind == "conv_decode")
+    core = spec.flops(HIDDEN, 5) - products - convolution
+    state = spec.cache_bytes(HIDDEN, 0) // 4
+    if spec.kind in ("m2", "gla", "d", "gd"):
+        assert 4.9 * state * 0.9 < core <= 7 * state  # 5 to 7 operations per entry of the state
+    elif spec.mixes_tokens:
+        s = spec.resolved(HIDDEN)
+        assert core == 4 * s.heads * s.head_dim * min(5, s.window_tokens or 5)
+    else:
+        assert core == 0
+
+
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_phases_differ_only_in_the_kind_of_their_cores(spec):
+    prefill, decode = (spec.kernels(HIDDEN, phase) for phase in ("prefill", "decode"))
+    assert [call.kind.replace("_prefill", "_decode") for call in prefill] == [call.kind for call in decode]
+    assert [call.shape for call in prefill] == [call.shape for call in decode]
+
+
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_caches_grow_only_with_attention(spec):
+    growth = spec.cache_bytes(HIDDEN, 200) - spec.cache_bytes(HIDDEN, 100)
+    assert (growth > 0) == (spec.kind in ("a", "swa") and getattr(spec, "window_tokens", 1) != 7)
+    assert spec.cache_bytes(HIDDEN, 100, dtype_bytes=4) >= spec.cache_bytes(HIDDEN, 100)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 8, 16])
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_scaled_operators_fit_their_width(spec, factor):
+    small = spec.scaled(HIDDEN, factor)
+    assert small.resolved(HIDDEN // factor).kind == spec.kind
+    if factor == 1:
+        assert small == spec
+    elif spec.kind == "a" and spec.heads == 0:
+        full, shrunk = spec.resolved(HIDDEN), small.resolved(HIDDEN // factor)
+        assert shrunk.heads * shrunk.head_dim * factor == full.heads * full.head_dim
+
+
+def test_options_are_those_that_differ_from_the_default():
+    spec = OPERATORS["a"](kv_heads=2, qk_norm=True)
+    assert spec.options() == {"kv_heads": 2, "qk_norm": True}
+    assert str(spec) == "a(kv_heads=2,qk_norm=true)"
+    assert OPERATORS["a"](rope_theta=500000) == OPERATORS["a"](rope_theta=500000.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.heads = 3
+
+
+def test_mean_context_is_the_mean():
+    for tokens in (1, 5, 9, 30):
+        for window in (0, 1, 5, 9):
+            seen = [min(t, window or t) for t in range(1, tokens + 1)]
+            assert mean_context(tokens, window) == pytest.approx(sum(seen) / tokens)
+
+
+def test_scaled_dimensions_stop_at_sixteen():
+    assert [scaled_dim(128, factor) for factor in (1, 2, 16)] == [128, 64, 16]
+    assert scaled_dim(8, 4) == 8
