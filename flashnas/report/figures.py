@@ -99,13 +99,13 @@ def latency_by_operator(run: Run) -> go.Figure:
         return nothing_to_show(title, "No finalist with a latency breakdown.")
     figure, factor, unit = _bars(run, title, "one segment per kernel; hatched: not measured but derived or roofline;"
                                              " whisker: lower to upper bound")
-    seen: set[str] = set()
+    for operator in sorted(set(parts["operator"]), key=operator_order):
+        _add_legend_entry(figure, operator_label(operator), operator_colour(operator), operator)
     segments = _groups(parts, ["operator", "kernel", "label", "source"])
     for (operator, kernel, label, source), part in sorted(segments, key=lambda pair: operator_order(pair[0][0])):
-        text = f"{operator_label(operator)}<br>{label} ({kernel})"
+        text = f"{operator_label(operator)}<br>{label}" + (f" ({kernel})" if kernel != label else "")
         _add_segments(figure, part, factor, unit, name=operator_label(operator), group=html.escape(operator), text=text,
-                      colour=operator_colour(operator), source=source, legend=operator not in seen)
-        seen.add(operator)
+                      colour=operator_colour(operator), source=source)
     _add_source_legend(figure, set(parts["source"]))
     _add_bounds(figure, run, factor)
     return figure
@@ -121,9 +121,11 @@ def latency_by_kernel(run: Run) -> go.Figure:
     for family, colour in KERNEL_COLOURS.items():
         grouped = parts[parts["family"] == family].groupby(["finalist", "source"], sort=False, as_index=False)
         sums = grouped[["ms", "share"]].sum()
-        for index, ((source,), part) in enumerate(_groups(sums, ["source"])):
+        if not sums.empty:
+            _add_legend_entry(figure, family, colour, family)
+        for (source,), part in _groups(sums, ["source"]):
             _add_segments(figure, part, factor, unit, name=family, group=family, text=family, colour=colour,
-                          source=source, legend=index == 0)
+                          source=source)
     _add_source_legend(figure, set(parts["source"]))
     return figure
 
@@ -181,11 +183,11 @@ FIGURES: dict[str, Callable[[Run], go.Figure]] = {
 def _bars(run: Run, title: str, subtitle: str) -> tuple[go.Figure, float, str]:
     totals = breakdown(run).groupby("finalist", sort=False)["ms"].sum()
     factor, unit = latency_unit(totals)
-    figure = new_figure(title, subtitle, height=170 + 44 * len(totals), barmode="stack", bargap=0.35,
+    figure = new_figure(title, subtitle, height=max(170 + 44 * len(totals), 400), barmode="stack", bargap=0.35,
                         legend={"tracegroupgap": 2})
     figure.update_xaxes(title_text=f"latency of one request ({unit})", rangemode="tozero")
-    figure.update_yaxes(categoryorder="array", categoryarray=list(totals.index)[::-1], showgrid=False, showline=False,
-                        ticks="")
+    figure.update_yaxes(type="category", categoryorder="array", categoryarray=list(totals.index)[::-1],
+                        showgrid=False, showline=False, ticks="")
     return figure, factor, unit
 
 
@@ -195,16 +197,21 @@ def _groups(frame: pd.DataFrame, columns: list[str]) -> list[tuple[tuple[str, ..
 
 
 def _add_segments(figure: go.Figure, part: pd.DataFrame, factor: float, unit: str, *, name: str, group: str, text: str,
-                  colour: str, source: str, legend: bool) -> None:
+                  colour: str, source: str) -> None:
     safe = "<br>".join(html.escape(line) for line in text.split("<br>"))
     figure.add_bar(
         y=part["finalist"], x=part["ms"] * factor, orientation="h", name=html.escape(name), legendgroup=group,
-        showlegend=legend, customdata=np.round(part["share"] * 100, 1),
+        showlegend=False, customdata=np.round(part["share"] * 100, 1),
         marker={"color": colour, "line": {"color": "white", "width": 0.6},
                 "pattern": {"shape": SOURCE_PATTERNS.get(source, "."), "fgcolor": "white", "fgopacity": 0.65,
                             "size": 6, "solidity": 0.3, "fillmode": "overlay"}},
         hovertemplate=f"<b>%{{y}}</b> · {safe}<br>%{{x:.4g}} {unit}, %{{customdata}} %<br>source:"
                       f" {html.escape(source)}<extra></extra>")
+
+
+def _add_legend_entry(figure: go.Figure, name: str, colour: str, group: str) -> None:
+    figure.add_bar(y=[None], x=[None], orientation="h", name=html.escape(name), legendgroup=html.escape(group),
+                   marker={"color": colour})
 
 
 def _add_source_legend(figure: go.Figure, sources: set[str]) -> None:

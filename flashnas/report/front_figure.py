@@ -50,8 +50,8 @@ def label_positions(run: Run, box: tuple[float, float], letter: float = 6.6,
     texts = [name_of(run, row) for row in labelled]
     obstacles = [pixel(row.latency_ms, row.loss) for row in rows(run.trained)]
     xs, ys = staircase(best, x1)
-    obstacles += [pixel(xa + (xb - xa) * k / 12, ya + (yb - ya) * k / 12)
-                  for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False) for k in range(13)]
+    obstacles += [pixel(xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)  # a label is wider than the gaps
+                  for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False) for k in range(81)]
     if run.budget_ms:
         obstacles += [pixel(run.budget_ms, y0 + (y1 - y0) * k / 40) for k in range(41)]
     offsets = place_labels([pixel(row.latency_ms, row.loss) for row in labelled],

@@ -40,9 +40,10 @@ CAPTIONS = {
                  " A kind that is taller on the left stands there more often in the front than in what was tried.",
     "latency-by-operator": "Predicted from the latency table for the run's workload. An imported or measured time is"
                            " solid; a derived or roofline time is hatched and carries wider bounds.",
-    "latency-by-kernel": "Matrix products include the head. Tables that were measured operator by operator show whole"
-                         " operators instead of kernels.",
-    "curves": "The start of training lies above the frame. Networks whose final losses differ by less than the noise"
+    "latency-by-kernel": "Matrix products include the head. Calibration, where the table has one, is the difference"
+                         " between the sum of single kernels and measured whole models. Tables that were measured"
+                         " operator by operator show whole operators in place of kernels.",
+    "curves": "The start of training may lie above the frame. Networks whose final losses differ by less than the noise"
               " between seeds are not ranked by one run.",
 }
 

@@ -23,6 +23,7 @@ KERNEL_COLOURS = {  # a ramp of one hue, apart from the operators' colours
     "recurrence": "#8183B4",
     "convolution": "#ABADD0",
     "norms, activations, small kernels": "#D3D4E6",
+    "calibration to whole models": "#E9C46A",
     "whole operators": "#6C8EA4",
     "other": "#ECECF4",
 }

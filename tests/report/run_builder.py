@@ -96,6 +96,8 @@ def breakdown_of(architecture: Architecture, total_ms: float) -> list[dict[str, 
                       "derived" if call.kind.startswith(("ssd", "delta_rule")) else "imported")
             entries.append({"operator": spec.kind, "index": index, "kernel": call.kind, "label": call.label,
                             "source": source, "weight": weight})
+        entries.append({"operator": spec.kind, "index": index, "kernel": "calibration", "label": "calibration",
+                        "source": "derived", "weight": 0.8})
     entries.append({"operator": "head", "index": -1, "kernel": "gemm", "label": "head", "source": "imported",
                     "weight": 5.0})
     total = sum(entry["weight"] for entry in entries)

@@ -85,6 +85,7 @@ def test_latency_bars_add_up_and_show_their_source(run, draw):
     colours = {trace.marker.color for trace in bars}
     assert colours <= {*OPERATOR_COLOURS.values(), *KERNEL_COLOURS.values(), operator_colour("head"),
                        operator_colour("embedding")}
+    assert figure.layout.yaxis.type == "category"  # not guessed from the first trace, a legend entry without data
     names = [trace.name for trace in figure.data if trace.type == "bar" and trace.showlegend is not False]
     assert len(names) == len(set(names))
 
