@@ -20,13 +20,14 @@ class AgingEvolution(SearchAlgorithm):
     with the lowest loss is mutated once. Mutants outside the budget or seen before are redrawn.
 
     Where the paper leaves a choice: infeasible and failed candidates never join the population, so a cycle of failures
-    cannot push good members out; while the population is empty, candidates are random.
+    cannot push good members out; while the population is empty, candidates are random. The default population suits
+    tens of candidates; give hundreds a larger one.
     """
 
     name = "aging-evolution"
 
     def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 population: int = 20, tournament: int = 5) -> None:
+                 population: int = 10, tournament: int = 5) -> None:
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size)
         self.population_size = check_whole("aging-evolution: population", population, 1)
         self.tournament_size = check_whole("aging-evolution: tournament", tournament, 1)

@@ -31,7 +31,7 @@ class Bayes(SearchAlgorithm):
     The first `initial` candidates are random. Then a cycle's candidates are chosen one after another as a kriging
     believer: each pick counts as observed at its mean loss, which leaves the mean as it is, shrinks the variance around
     it and moves the front. The pool (about `pool` genotypes): half random, half mutants of the front and of the best,
-    then mutants of the pool's best. Failed candidates count as the worst loss seen, so that their like is avoided.
+    then mutants of the pool's best. Failed candidates count as the worst loss modelled, so that their like is avoided.
     """
 
     name = "bayes"
@@ -60,7 +60,7 @@ class Bayes(SearchAlgorithm):
     # -- choosing a batch ----------------------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
-        trained = [e for e in self.history if e.complete or (e.failed and self.feasible(e.genotype))]
+        trained = [e for e in self.history if e.feasible]
         losses = _modelled_losses(trained)
         surrogate = Surrogate(self._scaled([e.genotype for e in trained]), losses, seed=self.seed)
         points = np.array([[e.loss, self._latency(e.genotype)] for e in self.complete()])

@@ -1,8 +1,9 @@
 """Optuna's samplers over the space's encoding: `nsga2`, `tpe` and `random`, in a study in memory.
 
 Objectives are (loss, latency_ms); a candidate that no width fits violates the constraint `budget` (Optuna 5: <= 0 is
-feasible) and a failed one is a FAIL trial. A draw outside the budget costs nothing, so it is told to the sampler at
-once and drawn again; a draw seen before is dropped and drawn again.
+feasible) and a failed one is a FAIL trial. A draw outside the budget or seen before costs nothing: it is dropped (FAIL)
+and drawn again. Telling such draws as violations fills NSGA-II's generations and TPE's start with them and made both
+worse than random search in `benchmarks/search_algorithms.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -27,8 +28,6 @@ WORST = (float("inf"), float("inf"))
 
 class OptunaAlgorithm(SearchAlgorithm):
     """A study in memory behind ask/tell; subclasses choose the sampler."""
-
-    constrained: ClassVar[bool] = True
 
     def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  sampler: optuna.samplers.BaseSampler) -> None:
@@ -50,25 +49,16 @@ class OptunaAlgorithm(SearchAlgorithm):
             genotype = self.space.decode(trial.params)
             if self.fresh(genotype):
                 return genotype, trial
-            self._reject(trial, genotype)
+            self.study.tell(trial, state=TrialState.FAIL)
         genotype = self.draw_fresh(lambda: self.space.mutate(genotype, self.rng))
         self.study.enqueue_trial(self.space.encode(genotype))
         return genotype, self.study.ask(self._distributions)
 
-    def _reject(self, trial: optuna.Trial, genotype: Genotype) -> None:
-        if self.constrained and not self.feasible(genotype):
-            self._tell_infeasible(trial, genotype)
-        else:
-            self.study.tell(trial, state=TrialState.FAIL)
-
-    def _tell_infeasible(self, trial: optuna.Trial, genotype: Genotype) -> None:
-        trial.set_constraint("budget", max(self._excess(genotype), 1e-9))
-        self.study.tell(trial, WORST)
-
     def _learn(self, evaluation: Evaluation) -> None:
         trial = self._trials.popleft()
         if not evaluation.feasible:
-            self._tell_infeasible(trial, evaluation.genotype)
+            trial.set_constraint("budget", max(self._excess(evaluation.genotype), 1e-9))
+            self.study.tell(trial, WORST)
         elif not evaluation.complete:
             self.study.tell(trial, state=TrialState.FAIL)
         else:
@@ -111,7 +101,6 @@ class Random(OptunaAlgorithm):
     """Uniform over the encoding: the baseline that the others have to beat."""
 
     name = "random"
-    constrained = False
 
     def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10) -> None:
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size,

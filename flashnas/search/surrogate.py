@@ -14,6 +14,8 @@ from botorch.models import SingleTaskGP
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
+FIT_STEPS = 60           # of L-BFGS-B; more made the search slower, not better
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +36,7 @@ class Surrogate:
             self._model = _build(x_ND, y_N1)
             try:
                 fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model),
-                                 optimizer_kwargs={"options": {"maxiter": 200}})
+                                 optimizer_kwargs={"options": {"maxiter": FIT_STEPS}})
                 self.fitted = True
             except Exception as error:  # BoTorch raises its own errors, torch's LinAlgError, RuntimeError
                 _log.info("the surrogate keeps its prior: %s", error)

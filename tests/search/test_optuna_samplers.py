@@ -1,0 +1,102 @@
+"""What the samplers are told: values, constraints, failures, and nothing they need not train."""
+
+import optuna
+import pytest
+from bit_space import BitSpace
+from optuna.trial import TrialState
+
+from flashnas.errors import ConfigError
+from flashnas.search import Evaluation, make_algorithm
+
+NAMES = ("nsga2", "tpe", "random")
+
+
+def capped(space, most):
+    def latency_of(genotype):
+        architecture, latency_ms = space.latency_of(genotype)
+        return (architecture if sum(genotype.bits) <= most else None), latency_ms
+    return latency_of
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_reach_the_study(name):
+    space = BitSpace(12)
+    algorithm = make_algorithm(name, space=space, seed=1, latency_of=space.latency_of)
+    asked = algorithm.ask(4)
+    algorithm.tell([Evaluation(asked[0], loss=3.0, latency_ms=7.0), Evaluation(asked[1], failed=True),
+                    Evaluation(asked[2], feasible=False), Evaluation(asked[3], loss=float("inf"), latency_ms=7.0)])
+    trials = algorithm.study.trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE,
+                                                 TrialState.FAIL]
+    assert trials[0].values == [3.0, 7.0]
+    assert trials[0].constraints == {"budget": 0.0}
+    assert trials[2].constraints["budget"] > 0
+    assert [trial.params for trial in trials] == [space.encode(g) for g in asked]
+    assert [trial.number for trial in algorithm.study.best_trials] == [0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_outside_the_budget_are_replaced(name):
+    space = BitSpace(12)
+    algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, 4))
+    for _ in range(5):
+        asked = algorithm.ask(6)
+        assert all(sum(g.bits) <= 4 for g in asked)
+        algorithm.tell([Evaluation(g, loss=5.0 - sum(g.bits), latency_ms=1.0) for g in asked])
+    assert len({e.genotype for e in algorithm.history}) == 30
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropped_draws_do_not_count_as_results(name):
+    space = BitSpace(12)
+    algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, 4))
+    algorithm.ask(6)
+    dropped = [trial for trial in algorithm.study.trials if trial.state.is_finished()]
+    assert dropped
+    assert {trial.state for trial in dropped} == {TrialState.FAIL}
+    assert all(sum(space.decode(trial.params).bits) > 4 for trial in dropped)
+
+
+@pytest.mark.parametrize("name", ["nsga2", "tpe"])
+def test_the_sampler_learns_the_distance_to_a_budget_that_nothing_meets(name):
+    space = BitSpace(12)
+    algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, -1))
+    asked = algorithm.ask(6)
+    algorithm.tell([Evaluation(g, feasible=False) for g in asked])
+    told = [trial for trial in algorithm.study.trials if trial.state == TrialState.COMPLETE]
+    assert [t.constraints["budget"] for t in told] == [pytest.approx(space.latency_of(g)[1]) for g in asked]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_repeats_are_redrawn_until_the_space_is_exhausted(name):
+    space = BitSpace(4)
+    algorithm = make_algorithm(name, space=space, seed=0, latency_of=space.latency_of)
+    seen = []
+    for _ in range(4):
+        asked = algorithm.ask(4)
+        seen += asked
+        algorithm.tell([Evaluation(g, loss=float(sum(g.bits)), latency_ms=1.0) for g in asked])
+    assert len(set(seen)) == 16
+    assert len(set(algorithm.ask(4))) == 4
+
+
+@pytest.mark.parametrize(("name", "option", "kind"), [
+    ("nsga2", {"population": 6}, optuna.samplers.NSGAIISampler), ("tpe", {"startup": 4}, optuna.samplers.TPESampler)])
+def test_options_are_taken(name, option, kind):
+    space = BitSpace(6)
+    algorithm = make_algorithm(name, space=space, seed=0, latency_of=space.latency_of, **option)
+    assert isinstance(algorithm.study.sampler, kind)
+    with pytest.raises(ConfigError, match=f"{name}: {next(iter(option))} must be a whole number"):
+        make_algorithm(name, space=space, seed=0, latency_of=space.latency_of, **dict.fromkeys(option, -1))
+
+
+def test_nothing_is_printed(capsys, recwarn):
+    space = BitSpace(8)
+    for name in NAMES:
+        algorithm = make_algorithm(name, space=space, seed=0, latency_of=space.latency_of)
+        algorithm.tell([Evaluation(g, failed=i % 2 == 0, loss=1.0, latency_ms=1.0)
+                        for i, g in enumerate(algorithm.ask(10))])
+        algorithm.ask(4)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    assert not recwarn.list
