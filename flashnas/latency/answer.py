@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
+
+from flashnas.latency.schema import SOURCES
 
 # Half-widths of the bounds, relative to the value. Measured rows have their own p10 and p90, but a median in another
 # process moves by a few per cent; imported rows tell no percentiles. Bounds add up linearly over the parts of a model.
@@ -51,6 +54,12 @@ class Answer:
 
     def times(self, factor: float) -> Answer:
         return replace(self, us=self.us * factor, lower_us=self.lower_us * factor, upper_us=self.upper_us * factor)
+
+
+def source_of(rows: pd.DataFrame) -> str:
+    """The least direct source among rows that answer together."""
+    sources = set(rows["source"].astype(str))
+    return max(sources, key=SOURCES.index)
 
 
 def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> Answer:

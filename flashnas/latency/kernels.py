@@ -22,6 +22,7 @@ from flashnas.latency.answer import (
     Answer,
     from_grid,
     roofline,
+    source_of,
 )
 from flashnas.latency.grid import LogGrid, bracket
 from flashnas.latency.table import LatencyTable
@@ -172,7 +173,7 @@ class KernelTimes:
             raise LookupFailure(f"{kind} {shape}".rstrip() + f" ({self.dtype})")
         rows = groups[key]
         axes = [axis for axis in _AXES[kind.rsplit("_", 1)[0]] if axis in rows]
-        source = str(rows["source"].iloc[0])
+        source = source_of(rows)
         grid = LogGrid.from_rows(rows, axes, grow="n" if kind == "gemm" else "batch", spread=SPREAD[source],
                                  quadratic=kind == "attention_prefill" and key[3] == 0)
         return grid, source

@@ -8,7 +8,7 @@ cost a few additions each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -217,7 +217,8 @@ class LatencyModel:
                 embedding += self._fixed_parts("embedding", a, phase, batch, seen, times)
                 if phase == "decode" or self.workload.prompt_tokens:
                     parts = self._fixed_parts("head", a, "decode", batch, np.ones(1), times)
-                    head += [Part(phase, part.kernel, part.label, part.total) for part in parts]
+                    head += [replace(part, phase=phase) for part in parts
+                             if phase == "decode" or part.kernel != "calibration"]
             self._fixed[key] = Cost.of(embedding), Cost.of(head)
         return self._fixed[key]
 

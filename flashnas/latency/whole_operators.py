@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.latency.answer import OUTSIDE, SPREAD, Answer, from_grid
+from flashnas.latency.answer import OUTSIDE, SPREAD, Answer, from_grid, source_of
 from flashnas.latency.grid import LogGrid
 from flashnas.latency.table import LatencyTable
 from flashnas.operators import Phase
@@ -57,5 +57,5 @@ class OperatorTimes:
             return None
         length = "context" if kind == "operator_decode" else "tokens"
         rows = rows.assign(**{length: np.maximum(rows[length], 1)})
-        source = str(rows["source"].iloc[0])
+        source = source_of(rows)
         return LogGrid.from_rows(rows, ["batch", length], grow="batch", spread=SPREAD[source]), source

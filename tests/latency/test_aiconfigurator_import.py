@@ -1,0 +1,165 @@
+"""Import of a small fake package in the layout of aiconfigurator-core."""
+
+import zipfile
+
+import pandas as pd
+import pytest
+
+from flashnas.errors import TableError
+from flashnas.latency.importers import aiconfigurator
+from flashnas.latency.importers.aiconfigurator import import_system
+from flashnas.latency.table import LatencyTable
+
+SYSTEM = """\
+gpu:
+  mem_bw: 1000000000000
+  mem_bw_empirical_scaling_factor: 0.8
+  mem_empirical_constant_latency: 0.000003
+  mem_capacity: 80000000000
+  bfloat16_tc_flops: 100000000000000
+misc:
+  nccl_mem:
+    1: 0
+"""
+
+
+def parquet(root, path, rows, **common):
+    file = root / "aiconfigurator_core/systems/data/fake" / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame([{**common, **row} for row in rows]).assign(device="NVIDIA Fake").to_parquet(file)
+
+
+@pytest.fixture
+def package(tmp_path):
+    root = tmp_path / "package"
+    (root / "aiconfigurator_core-9.9.dist-info").mkdir(parents=True)
+    (root / "aiconfigurator_core-9.9.dist-info/METADATA").write_text("Name: aiconfigurator-core\nVersion: 9.9\n")
+    (root / "aiconfigurator_core/systems").mkdir(parents=True)
+    (root / "aiconfigurator_core/systems/fake.yaml").write_text(SYSTEM)
+    gemm = [{"m": 1, "n": 32, "k": 64, "latency": 0.002}, {"m": 2, "n": 32, "k": 64, "latency": 0.003},
+            {"m": 1, "n": 32, "k": 64, "latency": 0.001, "gemm_dtype": "fp8"}]
+    parquet(root, "gemm/vllm/0.9.0/gemm_perf.parquet", gemm[:1], gemm_dtype="bfloat16")
+    parquet(root, "gemm/vllm/0.10.0/gemm_perf.parquet", gemm, gemm_dtype="bfloat16")
+    parquet(root, "gemm/trtllm/1.0/gemm_perf.parquet", [{"m": 8, "n": 8, "k": 8, "latency": 1.0}],
+            gemm_dtype="bfloat16")
+    attention = dict(batch_size=1, num_heads=4, num_key_value_heads=2, attn_dtype="bfloat16",
+                     kv_cache_dtype="bfloat16", beam_width=1, isl=1)
+    parquet(root, "attention/trtllm/1.0/generation_attention_perf.parquet", [
+        {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.004},
+        {"head_dim": 192, "window_size": 0, "step": 7, "latency": 0.004},
+        {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.001, "kv_cache_dtype": "fp8"}], **attention)
+    parquet(root, "attention/vllm/0.10.0/generation_attention_perf.parquet", [
+        {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.9},
+        {"head_dim": 128, "window_size": 128, "step": 7, "latency": 0.005}], **attention)
+    gdn = dict(batch_size=1, seq_len=1, head_k_dim=128, head_v_dim=128, d_conv=4)
+    step = dict(phase="generation", kernel_source="fused_recurrent_gated_delta_rule")
+    parquet(root, "linear_attention/sglang/0.5/gdn_perf.parquet", [
+        {**step, "num_k_heads": 2, "num_v_heads": 4, "latency": 0.006},
+        {**step, "num_k_heads": 4, "num_v_heads": 4, "latency": 0.008},
+        {"phase": "generation", "kernel_source": "causal_conv1d_update", "num_k_heads": 2, "num_v_heads": 4,
+         "latency": 0.002},
+        {"phase": "context", "kernel_source": "chunk_gated_delta_rule", "num_k_heads": 2, "num_v_heads": 4,
+         "seq_len": 64, "latency": 0.03}], **gdn)
+    return root
+
+
+def check(folder):
+    table = LatencyTable.load(folder)
+    gemm = table.rows("gemm")
+    assert gemm[["m", "n", "k"]].to_numpy().tolist() == [[1, 32, 64], [2, 32, 64]]
+    assert gemm["latency_us"].tolist() == pytest.approx([2.0, 3.0])
+    assert set(gemm["stack"]) == {"vllm-0.10.0"}  # the newest version, by number and not by letter
+    decode = table.rows("attention_decode")
+    assert decode[["head_dim", "window", "context"]].to_numpy().tolist() == [[128, 0, 8], [128, 128, 8]]
+    assert decode["latency_us"].tolist() == pytest.approx([4.0, 5.0])
+    assert decode["stack"].tolist() == ["trtllm-1.0", "vllm-0.10.0"]
+    step = table.rows("gated_delta_rule_decode")
+    assert step[["heads", "key_dim", "value_dim", "batch"]].to_numpy().tolist() == [[4, 128, 128, 1]]
+    assert step["latency_us"].tolist() == pytest.approx([7.0])  # the median over key heads
+    assert table.rows("gated_delta_rule_prefill")["tokens"].tolist() == [64]
+    assert table.rows("conv_decode")["channels"].tolist() == [2 * 2 * 128 + 4 * 128]
+    assert set(gemm["source"]) == {"imported"}
+    origin = table.info()["kinds"]["gemm"]["origin"]
+    assert (origin["package"], origin["version"], origin["licence"]) == ("aiconfigurator-core", "9.9", "Apache-2.0")
+    assert "NVIDIA" in origin["copyright"]
+    assert table.meta["stacks"]["vllm-0.10.0"] == {"framework": "vllm", "version": "0.10.0", "mode": "cuda_graph",
+                                                   "measured_on": "NVIDIA Fake"}
+    assert table.device.bandwidth_bytes_s == 1e12
+    assert table.device.launch_us == pytest.approx(3.0)
+    assert "9.9" in table.device.cite
+
+
+def test_from_an_unpacked_folder(package, tmp_path):
+    assert import_system("fake", tmp_path / "out", package) == tmp_path / "out/fake"
+    check(tmp_path / "out/fake")
+
+
+def test_from_the_package_folder_inside(package, tmp_path):
+    check(import_system("fake", tmp_path / "out", package / "aiconfigurator_core"))
+
+
+def test_from_a_wheel(package, tmp_path):
+    wheel = tmp_path / "aiconfigurator_core-9.9-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in package.rglob("*"):
+            archive.write(file, file.relative_to(package))
+    check(import_system("fake", tmp_path / "out", wheel))
+
+
+def test_from_the_installed_package(package, tmp_path, monkeypatch):
+    (package / "aiconfigurator_core/__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(package))
+    check(import_system("fake", tmp_path / "out"))
+
+
+def test_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(aiconfigurator.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TableError, match=r"not installed: pip install 'flashnas\[import\]'"):
+        import_system("fake", tmp_path / "out")
+
+
+def test_unknown_system(package, tmp_path):
+    with pytest.raises(TableError, match=r"system must be one of fake; got 'fakes' .did you mean 'fake'"):
+        import_system("fakes", tmp_path / "out", package)
+
+
+def test_never_overwrites(package, tmp_path):
+    import_system("fake", tmp_path / "out", package)
+    with pytest.raises(TableError, match="exists already"):
+        import_system("fake", tmp_path / "out", package)
+
+
+def test_neither_wheel_nor_folder(tmp_path):
+    (tmp_path / "x.whl").write_text("no zip")
+    with pytest.raises(TableError, match=r"x\.whl: not a wheel"):
+        import_system("fake", tmp_path / "out", tmp_path / "x.whl")
+    with pytest.raises(TableError, match="neither a wheel nor a folder"):
+        import_system("fake", tmp_path / "out", tmp_path)
+    with pytest.raises(TableError, match="neither a wheel nor a folder"):
+        import_system("fake", tmp_path / "out", tmp_path / "nowhere")
+
+
+def test_a_system_without_measurements(package, tmp_path):
+    (package / "aiconfigurator_core/systems/bare.yaml").write_text(SYSTEM)
+    with pytest.raises(TableError, match="bare has no bfloat16 measurements"):
+        import_system("bare", tmp_path / "out", package)
+
+
+def test_device_facts_that_are_missing(package, tmp_path):
+    path = package / "aiconfigurator_core/systems/fake.yaml"
+    path.write_text(SYSTEM.replace("mem_bw:", "bw:"))
+    with pytest.raises(TableError, match=r"fake\.yaml: the key mem_bw is missing"):
+        import_system("fake", tmp_path / "out", package)
+    path.write_text("gpu: [")
+    with pytest.raises(TableError, match=r"fake\.yaml: cannot be read"):
+        import_system("fake", tmp_path / "out", package)
+
+
+def test_damaged_measurements(package, tmp_path):
+    file = package / "aiconfigurator_core/systems/data/fake/gemm/vllm/0.10.0/gemm_perf.parquet"
+    file.write_bytes(b"junk")
+    with pytest.raises(TableError, match=r"gemm_perf\.parquet: not a parquet file"):
+        import_system("fake", tmp_path / "out", package)
+    pd.DataFrame({"m": [1]}).to_parquet(file)
+    with pytest.raises(TableError, match="column latency"):
+        import_system("fake", tmp_path / "out", package)

@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashnas.latency.grid import LogGrid, bracket
+
+
+def rows(frame):
+    return pd.DataFrame(frame).assign(p10_us=np.nan, p90_us=np.nan)
+
+
+def grid_of(times):
+    """Over n (1, 4, 16) and k (2, 8); `times` [3, 2]."""
+    data = [{"n": n, "k": k, "latency_us": times[i][j]} for i, n in enumerate((1, 4, 16)) for j, k in enumerate((2, 8))]
+    return LogGrid.from_rows(rows(data), ["n", "k"], grow="n", spread=0.1)
+
+
+increments = st.floats(0.0, 2.0)
+
+
+@st.composite
+def monotone(draw):
+    """Times that grow along both axes."""
+    base = np.array([[draw(increments) for _ in range(2)] for _ in range(3)])
+    return 1.0 + base.cumsum(axis=0).cumsum(axis=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(monotone(), st.floats(1, 16), st.floats(1, 16), st.floats(2, 8), st.floats(2, 8))
+def test_monotone_rows_give_a_monotone_result_within_their_range(times, n1, n2, k1, k2):
+    grid = grid_of(times)
+    low, _ = grid.at(n=min(n1, n2), k=min(k1, k2))
+    high, _ = grid.at(n=max(n1, n2), k=max(k1, k2))
+    assert low[0] <= high[0] * (1 + 1e-9)
+    assert times.min() * (1 - 1e-9) <= low[0] <= times.max() * (1 + 1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(monotone())
+def test_exact_at_grid_points(times):
+    grid = grid_of(times)
+    us, ruled = grid.at(n=np.array([1, 4, 16]), k=8)
+    np.testing.assert_allclose(us[:, 0], times[:, 1])
+    np.testing.assert_allclose(us[:, 1], 0.9 * times[:, 1])
+    np.testing.assert_allclose(us[:, 2], 1.1 * times[:, 1])
+    assert not ruled.any()
+
+
+def test_geometric_middle_of_a_power_law():
+    us, _ = grid_of([[1, 1], [2, 2], [4, 4]]).at(n=2, k=4)
+    assert us[0] == pytest.approx(np.sqrt(2))
+
+
+def test_beyond_the_largest_equal_pieces_add_up():
+    us, ruled = grid_of([[1, 1], [2, 2], [4, 4]]).at(n=np.array([32.0, 24.0, 16 * 16 + 1]), k=2)
+    assert us[0, 0] == pytest.approx(8)                   # 2 x 16
+    assert us[1, 0] == pytest.approx(2 * np.sqrt(12))     # 2 x 12; time is the square root of n
+    assert np.isnan(us[2, 0])                             # more than 16 pieces: no answer
+    assert ruled.all()
+
+
+def test_quadratic_axis():
+    data = [{"tokens": t, "batch": 1, "latency_us": t**2} for t in (2, 8)]
+    grid = LogGrid.from_rows(rows(data), ["batch", "tokens"], grow="batch", spread=0.1, quadratic=True)
+    assert grid.at(batch=1, tokens=32)[0][0] == pytest.approx(32**2)
+
+
+def test_below_the_smallest_the_smallest_counts():
+    us, ruled = grid_of([[1, 1], [2, 2], [4, 4]]).at(n=4, k=1)
+    assert (us[0], bool(ruled)) == (pytest.approx(2), True)
+
+
+def test_cells_that_were_not_measured_are_inferred_from_the_smaller_one():
+    data = [{"n": n, "k": k, "latency_us": n * k} for n, k in [(1, 2), (4, 2), (16, 2), (1, 8), (4, 8)]]
+    grid = LogGrid.from_rows(rows(data), ["n", "k"], grow="n", spread=0.1)
+    us, ruled = grid.at(n=16, k=8)
+    assert (us[0], bool(ruled)) == (pytest.approx(128), True)
+    assert not grid.at(n=4, k=8)[1]
+
+
+def test_own_percentiles_count_but_not_below_the_spread():
+    frame = pd.DataFrame({"n": [1], "latency_us": [10.0], "p10_us": [9.9], "p90_us": [15.0]})
+    us, _ = LogGrid.from_rows(frame, ["n"], grow="n", spread=0.05).at(n=1)
+    np.testing.assert_allclose(us, [10, 9.5, 15])
+
+
+def test_bracket():
+    assert bracket([2, 8], 2) == [(2, 1.0)]
+    assert bracket([2, 8], 4) == [(2, pytest.approx(0.5)), (8, pytest.approx(0.5))]
+    assert bracket([2, 8], 9) is None
+    assert bracket([], 1) is None

@@ -1,0 +1,257 @@
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from tiny_tables import COMMON, STACKS, TINY, product_rows, tiny_kinds, write_table
+
+from flashnas.errors import TableError
+from flashnas.latency import table_writer
+from flashnas.latency.schema import KINDS, VALUE_COLUMNS
+from flashnas.latency.table import LatencyTable, merge, shipped_tables, write_rows
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(tiny_folder, tmp_path / "copy")
+
+
+def edit_meta(folder, change):
+    meta = yaml.safe_load((folder / "meta.yaml").read_text())
+    change(meta)
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+
+
+def replace_rows(folder, kind, change):
+    """Rewrite a parquet file with a valid checksum but whatever content."""
+    frame = change(pd.read_parquet(folder / f"{kind}.parquet"))
+    frame.to_parquet(folder / f"{kind}.parquet", index=False)
+    digest = table_writer.hashlib.sha256((folder / f"{kind}.parquet").read_bytes()).hexdigest()
+    edit_meta(folder, lambda meta: meta["kinds"][kind].update(sha256=digest, rows=len(frame)))
+
+
+def error_of(source):
+    with pytest.raises(TableError) as caught:
+        LatencyTable.load(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_rows_come_back_as_written_with_every_column(tiny_table):
+    assert set(tiny_table.kinds) == set(tiny_kinds())
+    for kind, written in tiny_kinds().items():
+        rows = tiny_table.rows(kind)
+        assert list(rows.columns) == [*KINDS[kind], *VALUE_COLUMNS, "device"]
+        expected = written.sort_values(list(KINDS[kind]), ignore_index=True)
+        np.testing.assert_allclose(rows["latency_us"], expected["latency_us"], rtol=1e-6)
+        assert (rows["device"] == "tiny").all()
+        assert (rows["dtype"] == "bfloat16").all()
+        assert rows["p10_us"].isna().all()
+    assert (tiny_table.name, tiny_table.stack, tiny_table.dtypes) == ("tiny", "invented-1", ("bfloat16",))
+
+
+def test_constant_columns_stand_in_meta_only(tiny_folder):
+    assert list(pd.read_parquet(tiny_folder / "gemm.parquet").columns) == ["m", "n", "k", "latency_us"]
+
+
+def test_percentiles_and_sources_per_row_survive(tmp_path):
+    rows = product_rows(lambda m, n, k: m * n * k, m=[1, 2], n=[1], k=[1]).assign(
+        p10_us=[0.5, np.nan], p90_us=[2.0, 3.0], repeats=[5, 6], source=["measured", "imported"])
+    table = write_table(tmp_path / "t", {"gemm": rows})
+    read = table.rows("gemm")
+    assert read["p10_us"].tolist()[0] == 0.5
+    assert np.isnan(read["p10_us"].tolist()[1])
+    assert read["p90_us"].tolist() == [2.0, 3.0]
+    assert read["repeats"].tolist() == [5, 6]
+    assert read["source"].tolist() == ["measured", "imported"]
+
+
+def test_append_replaces_rows_of_the_same_key(tmp_path):
+    first = product_rows(lambda **_: 1, m=[1, 2], n=[1], k=[1])
+    second = product_rows(lambda **_: 5, m=[2, 3], n=[1], k=[1]).assign(stack="other-2")
+    write_table(tmp_path / "t", {"gemm": first})
+    write_rows(tmp_path / "t", "gemm", second, device=TINY, stacks={"other-2": {"framework": "other"}}, append=True)
+    table = LatencyTable.load(tmp_path / "t")
+    assert table.rows("gemm")["latency_us"].tolist() == [1, 5, 5]
+    assert table.stack == "invented-1, other-2"
+    assert table.rows("gemm")["stack"].tolist() == ["invented-1", "other-2", "other-2"]
+
+
+def test_info_is_json_and_describe_names_what_it_can_answer(tiny_table):
+    info = json.loads(json.dumps(tiny_table.info()))
+    assert info["kinds"]["gemm"]["ranges"] == {"m": [1, 65536], "n": [16, 256], "k": [16, 256]}
+    assert info["kinds"]["gemm"]["sources"] == {"imported": 8}
+    assert info["kinds"]["gemm"]["origin"] == {"package": "invented"}
+    text = tiny_table.describe()
+    for word in ("tiny", "gemm", "8 rows", "m 1..65536", "invented-1", "window 0"):
+        assert word in text
+
+
+def test_missing_table_lists_the_shipped_ones():
+    message = error_of("h100_sx")
+    assert "did you mean 'h100_sxm'" in message
+    for name in shipped_tables():
+        assert name in message
+
+
+def test_missing_kind(tiny_table):
+    with pytest.raises(TableError, match=r"no rows of kind 'gem'.*did you mean 'gemm'"):
+        tiny_table.rows("gem")
+
+
+@pytest.mark.parametrize("file", ["device.yaml", "meta.yaml", "gemm.parquet"])
+def test_missing_file(folder, file):
+    (folder / file).unlink()
+    message = error_of(folder)
+    assert file in message
+    assert "cannot be read" in message
+
+
+@pytest.mark.parametrize("file", ["device.yaml", "meta.yaml"])
+def test_damaged_yaml_names_the_line(folder, file):
+    (folder / file).write_text("name: tiny\nformat: [1\n")
+    assert f"{file}:" in error_of(folder)
+
+
+def test_damaged_parquet(folder):
+    data = bytearray((folder / "gemm.parquet").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "gemm.parquet").write_bytes(bytes(data))
+    assert "gemm.parquet: the checksum differs" in error_of(folder)
+
+
+def test_something_else_with_a_valid_checksum(folder):
+    (folder / "gemm.parquet").write_bytes(b"not parquet")
+    digest = table_writer.hashlib.sha256(b"not parquet").hexdigest()
+    edit_meta(folder, lambda meta: meta["kinds"]["gemm"].update(sha256=digest))
+    assert "gemm.parquet: not a parquet file" in error_of(folder)
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (-1.0, "-1"), (0.0, "0"), (np.inf, "inf")])
+def test_latencies_must_be_times(folder, value, word):
+    def change(frame):
+        frame.loc[3, "latency_us"] = value
+        return frame
+
+    replace_rows(folder, "gemm", change)
+    message = error_of(folder)
+    assert "gemm.parquet: row 3: latency_us must be a positive number" in message
+    assert word in message
+
+
+def test_wrong_columns(folder):
+    replace_rows(folder, "gemm", lambda frame: frame.rename(columns={"latency_us": "latency_ms"}))
+    message = error_of(folder)
+    assert "lacking latency_us" in message
+    assert "unknown latency_ms" in message
+
+
+def test_negative_percentile(folder):
+    replace_rows(folder, "gemm", lambda frame: frame.assign(p10_us=-2.0))
+    edit_meta(folder, lambda meta: meta["kinds"]["gemm"]["constants"].pop("p10_us"))
+    assert "p10_us must be positive or null; got -2.0" in error_of(folder)
+
+
+def test_unknown_source(folder):
+    edit_meta(folder, lambda meta: meta["kinds"]["gemm"]["constants"].update(source="guessed"))
+    assert "source must be one of measured, imported, derived, roofline; got 'guessed'" in error_of(folder)
+
+
+def test_rows_twice(folder):
+    replace_rows(folder, "gemm", lambda frame: pd.concat([frame, frame.head(1)]))
+    assert "two rows of the same m, n, k" in error_of(folder)
+
+
+def test_row_count_is_checked(folder):
+    edit_meta(folder, lambda meta: meta["kinds"]["gemm"].update(rows=7))
+    assert "promises 7 rows; got 8" in error_of(folder)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda meta: meta["units"].update(latency_us="milliseconds"), ["units.latency_us", "microseconds"]),
+    (lambda meta: meta.update(units=3), ["units"]),
+    (lambda meta: meta.update(format=9), ["format must be 1", "9"]),
+    (lambda meta: meta.update(device="other"), ["device must be 'tiny'", "'other'"]),
+    (lambda meta: meta.pop("stacks"), ["needs the key 'stacks'"]),
+    (lambda meta: meta.update(kinds=[1]), ["mappings"]),
+    (lambda meta: meta["kinds"].update(gem=meta["kinds"]["gemm"]), ["unknown kind of rows 'gem'", "'gemm'"]),
+    (lambda meta: meta["kinds"]["gemm"].pop("sha256"), ["kinds.gemm needs", "sha256"]),
+])
+def test_meta_errors_name_place_and_rule(folder, change, words):
+    edit_meta(folder, change)
+    message = error_of(folder)
+    assert "meta.yaml:" in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(("key", "value", "word"), [
+    ("bandwidth_bytes_s", 0, "must be positive"), ("platform", "tpu", "cpu, cuda"), ("memory_bytes", "much", "int"),
+    ("peak", 1, "has no key 'peak'"),
+])
+def test_device_errors(folder, key, value, word):
+    device = yaml.safe_load((folder / "device.yaml").read_text())
+    (folder / "device.yaml").write_text(yaml.safe_dump({**device, key: value}))
+    message = error_of(folder)
+    assert "device.yaml:" in message
+    assert word in message
+
+
+def test_merge_takes_both_and_prefers_the_first(tmp_path):
+    write_table(tmp_path / "a", {"gemm": product_rows(lambda **_: 1, m=[1, 2], n=[1], k=[1])})
+    write_table(tmp_path / "b", {"gemm": product_rows(lambda **_: 9, m=[2, 4], n=[1], k=[1]).assign(source="derived"),
+                                 "conv_decode": tiny_kinds()["conv_decode"]})
+    merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
+    table = LatencyTable.load(tmp_path / "out")
+    assert table.rows("gemm")["latency_us"].tolist() == [1, 1, 9]
+    assert table.rows("gemm")["source"].tolist() == ["imported", "imported", "derived"]
+    assert len(table.rows("conv_decode")) == 4
+
+
+def test_merge_of_two_devices_is_refused(tmp_path):
+    rows = {"gemm": product_rows(lambda **_: 1, m=[1], n=[1], k=[1])}
+    write_table(tmp_path / "a", rows)
+    write_table(tmp_path / "b", rows, device=type(TINY)(**{**vars(TINY), "name": "huge"}))
+    with pytest.raises(TableError, match=r"two devices: tiny .* and huge"):
+        merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_merge_never_overwrites(tmp_path, tiny_folder):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "something").write_text("here")
+    with pytest.raises(TableError, match="exists already"):
+        merge(tiny_folder, tiny_folder, tmp_path / "out")
+
+
+def test_merge_of_two_calibrations_is_refused(tmp_path):
+    rows = {"gemm": product_rows(lambda **_: 1, m=[1], n=[1], k=[1])}
+    for name, gap in (("a", 1.0), ("b", 2.0)):
+        write_table(tmp_path / name, rows)
+        table_writer.write_calibration(tmp_path / name, {"gap_us": gap})
+    with pytest.raises(TableError, match="two calibrations"):
+        merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
+
+
+def test_writing_refuses_what_is_no_row(tmp_path):
+    rows = product_rows(lambda **_: 1, m=[1], n=[1], k=[1])
+    with pytest.raises(TableError, match="unknown kind of rows 'gem'"):
+        write_rows(tmp_path, "gem", rows, device=TINY)
+    with pytest.raises(TableError, match="need the columns k"):
+        write_rows(tmp_path, "gemm", rows.drop(columns="k"), device=TINY)
+    write_rows(tmp_path, "gemm", rows, device=TINY, stacks=STACKS)
+    with pytest.raises(TableError, match="is of device tiny; got rows of huge"):
+        write_rows(tmp_path, "gemm", rows, device=type(TINY)(**{**vars(TINY), "name": "huge"}))
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(table_writer.os, "replace", full)
+    with pytest.raises(TableError, match="cannot be written: No space left on device"):
+        write_rows(tmp_path / "t", "gemm", pd.DataFrame([{"m": 1, "n": 1, "k": 1, "latency_us": 1.0, **COMMON}]),
+                   device=TINY)

@@ -1,0 +1,60 @@
+import pytest
+
+from flashnas.errors import ConfigError, WorkloadError
+from flashnas.latency.workload import WORKLOADS, Workload, load_workload
+
+
+def test_named_workloads_are_those_of_the_design():
+    shapes = {name: (w.batch, w.prompt_tokens, w.generated_tokens) for name, w in WORKLOADS.items()}
+    assert shapes == {"decode-8k": (1, 0, 8192), "decode-1k": (1, 0, 1024), "prefill-2k": (1, 2048, 0),
+                      "chat": (1, 512, 256), "throughput-32k": ("max", 32768, 256)}
+    assert load_workload("chat") is WORKLOADS["chat"]
+    assert load_workload(WORKLOADS["chat"]) is WORKLOADS["chat"]
+
+
+def test_text_form():
+    workload = load_workload("batch=2, prompt=16,generated=4,dtype=float32")
+    assert (workload.batch, workload.prompt_tokens, workload.generated_tokens) == (2, 16, 4)
+    assert (workload.dtype, workload.context) == ("float32", 20)
+    assert load_workload("batch=max,prompt=1").batch == "max"
+
+
+def test_yaml_form(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("batch: 3\nprompt_tokens: 7\ngenerated_tokens: 5\n")
+    assert load_workload(str(path)) == Workload(name="mine", batch=3, prompt_tokens=7, generated_tokens=5)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("decode-9k", ["'decode-9k'", "did you mean 'decode-8k'", "named ones"]),
+    ("batch=0,generated=1", ["batch", "at least 1", "got 0"]),
+    ("batch=big,generated=1", ["batch", "max", "'big'"]),
+    ("prompt=-1,generated=1", ["prompt_tokens", "-1"]),
+    ("generated=few", ["generated_tokens", "'few'"]),
+    ("batch=1", ["must not both be 0"]),
+    ("generatd=1", ["'generatd'", "did you mean 'generated'"]),
+    ("generated=1,4", ["key=value", "'4'"]),
+    ("generated=1,generated=2", ["twice"]),
+    ("generated=1,prompt_tokens=2,prompt=3", ["twice"]),
+    ("generated=1,dtype=float8", ["dtype", "float8", "bfloat16"]),
+])
+def test_errors_name_the_field_and_the_value(text, words):
+    with pytest.raises(WorkloadError) as caught:
+        load_workload(text)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "line", "word"), [
+    ("batch: 1\ngenerated_tokens: many\n", 2, "int"),
+    ("batch: 1\nprompts: 2\n", 2, "did you mean 'prompt_tokens'"),
+    ("batch: -1\nprompt_tokens: 2\n", 1, "at least 1"),
+])
+def test_yaml_errors_name_the_line(tmp_path, text, line, word):
+    path = tmp_path / "w.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_workload(str(path))
+    assert f"w.yaml:{line}" in str(caught.value)
+    assert word in str(caught.value)
