@@ -130,6 +130,7 @@ class LayerwiseSpace(SearchSpace):
         If no change of that kind gives another operator list, the next kind is tried.
         Raises SpaceError if the space holds one operator list only.
         """
+        genotype = self.repair(genotype)
         kinds = (self._replaced, self._swapped, self._added, self._dropped)
         for kind in rng.permutation(len(kinds)):
             changes = kinds[kind](genotype.layers)

@@ -166,6 +166,7 @@ class ThreeStageSpace(SearchSpace):
         If no change of that factor gives another operator list, the next factor is tried.
         Raises SpaceError if the space holds one operator list only.
         """
+        genotype = self.repair(genotype)
         for offspring in moves(self, genotype, rng):
             repaired = self.repair(offspring)
             if repaired != genotype:
