@@ -90,12 +90,12 @@ def check(folder):
 
 
 def test_from_an_unpacked_folder(package, tmp_path):
-    assert import_system("fake", tmp_path / "out", package) == tmp_path / "out/fake"
-    check(tmp_path / "out/fake")
+    assert import_system("fake", package, tmp_path / "out") == tmp_path / "out"
+    check(tmp_path / "out")
 
 
 def test_from_the_package_folder_inside(package, tmp_path):
-    check(import_system("fake", tmp_path / "out", package / "aiconfigurator_core"))
+    check(import_system("fake", package / "aiconfigurator_core", tmp_path / "out"))
 
 
 def test_from_a_wheel(package, tmp_path):
@@ -103,63 +103,63 @@ def test_from_a_wheel(package, tmp_path):
     with zipfile.ZipFile(wheel, "w") as archive:
         for file in package.rglob("*"):
             archive.write(file, file.relative_to(package))
-    check(import_system("fake", tmp_path / "out", wheel))
+    check(import_system("fake", wheel, tmp_path / "out"))
 
 
 def test_from_the_installed_package(package, tmp_path, monkeypatch):
     (package / "aiconfigurator_core/__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(package))
-    check(import_system("fake", tmp_path / "out"))
+    check(import_system("fake", None, tmp_path / "out"))
 
 
 def test_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(aiconfigurator.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TableError, match=r"not installed: pip install 'flashnas\[import\]'"):
-        import_system("fake", tmp_path / "out")
+        import_system("fake", None, tmp_path / "out")
 
 
 def test_unknown_system(package, tmp_path):
     with pytest.raises(TableError, match=r"system must be one of fake; got 'fakes' .did you mean 'fake'"):
-        import_system("fakes", tmp_path / "out", package)
+        import_system("fakes", package, tmp_path / "out")
 
 
 def test_never_overwrites(package, tmp_path):
-    import_system("fake", tmp_path / "out", package)
+    import_system("fake", package, tmp_path / "out")
     with pytest.raises(TableError, match="exists already"):
-        import_system("fake", tmp_path / "out", package)
+        import_system("fake", package, tmp_path / "out")
 
 
 def test_neither_wheel_nor_folder(tmp_path):
     (tmp_path / "x.whl").write_text("no zip")
     with pytest.raises(TableError, match=r"x\.whl: not a wheel"):
-        import_system("fake", tmp_path / "out", tmp_path / "x.whl")
+        import_system("fake", tmp_path / "x.whl", tmp_path / "out")
     with pytest.raises(TableError, match="neither a wheel nor a folder"):
-        import_system("fake", tmp_path / "out", tmp_path)
+        import_system("fake", tmp_path, tmp_path / "out")
     with pytest.raises(TableError, match="neither a wheel nor a folder"):
-        import_system("fake", tmp_path / "out", tmp_path / "nowhere")
+        import_system("fake", tmp_path / "nowhere", tmp_path / "out")
 
 
 def test_a_system_without_measurements(package, tmp_path):
     (package / "aiconfigurator_core/systems/bare.yaml").write_text(SYSTEM)
     with pytest.raises(TableError, match="bare has no bfloat16 measurements"):
-        import_system("bare", tmp_path / "out", package)
+        import_system("bare", package, tmp_path / "out")
 
 
 def test_device_facts_that_are_missing(package, tmp_path):
     path = package / "aiconfigurator_core/systems/fake.yaml"
     path.write_text(SYSTEM.replace("mem_bw:", "bw:"))
     with pytest.raises(TableError, match=r"fake\.yaml: the key mem_bw is missing"):
-        import_system("fake", tmp_path / "out", package)
+        import_system("fake", package, tmp_path / "out")
     path.write_text("gpu: [")
     with pytest.raises(TableError, match=r"fake\.yaml: cannot be read"):
-        import_system("fake", tmp_path / "out", package)
+        import_system("fake", package, tmp_path / "out")
 
 
 def test_damaged_measurements(package, tmp_path):
     file = package / "aiconfigurator_core/systems/data/fake/gemm/vllm/0.10.0/gemm_perf.parquet"
     file.write_bytes(b"junk")
     with pytest.raises(TableError, match=r"gemm_perf\.parquet: not a parquet file"):
-        import_system("fake", tmp_path / "out", package)
+        import_system("fake", package, tmp_path / "out")
     pd.DataFrame({"m": [1]}).to_parquet(file)
     with pytest.raises(TableError, match="column latency"):
-        import_system("fake", tmp_path / "out", package)
+        import_system("fake", package, tmp_path / "out")

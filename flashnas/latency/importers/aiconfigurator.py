@@ -36,18 +36,18 @@ CHUNK_KERNELS = ("chunk_gated_delta_rule_flashinfer", "chunk_gated_delta_rule")
 STEP_KERNELS = ("fused_recurrent_gated_delta_rule_packed_decode", "fused_recurrent_gated_delta_rule")
 
 
-def import_system(system: str, out_dir: str | Path, source_path: str | Path | None = None) -> Path:
-    """Write the table of `system` (such as h100_sxm) into `out_dir`/`system` and return that folder.
+def import_system(system: str, source_path: str | Path | None, out_dir: str | Path) -> Path:
+    """Write the table of `system` (such as h100_sxm) into the new folder `out_dir` and return it.
 
-    `source_path`: a wheel or an unpacked folder of aiconfigurator-core; without it the installed package is used.
+    `source_path`: a wheel or an unpacked folder of aiconfigurator-core; None: the installed package.
     Raises TableError: no such package, no such system, nothing measured.
     """
     with _systems(source_path, system) as (systems, version):
         known = sorted(path.stem for path in systems.glob("*.yaml"))
         if system not in known:
             raise TableError(one_of("system", system, known))
-        device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir) / system
-        if out.exists() and any(out.iterdir()):
+        device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TableError(f"{out}: exists already; import into a new folder")
         data = systems / "data" / system
         origin = {"package": "aiconfigurator-core", "version": version, "licence": LICENCE, "copyright": COPYRIGHT}
