@@ -41,10 +41,14 @@ class Recipe:
     tokens: training tokens; `batch_sequences` x `sequence_tokens` of them per step, at least one step.
     micro_batch_sequences: sequences per backward pass, for gradient accumulation; 0: the whole batch.
     validation_tokens: size of the fixed validation slice; `curve_tokens` of it are used for the points before the last.
-    optimizer: muon gives the hidden matrices to Muon at `muon_lr` and the rest to AdamW at `adamw_lr`; adamw gives
-    everything to AdamW at `adamw_lr`. Both rates are peaks after `warmup_fraction` of the steps; a cosine leads to
-    `final_lr_fraction` of them. `lr_multipliers` scales the rate of one family of parameters (an operator's short
-    name, `embedding` or `norm`); families not named have 1. clip: largest gradient norm; 0: none.
+    optimizer: muon gives the hidden matrices to Muon at `muon_lr` (`muon_steps` Newton-Schulz iterations) and the rest
+    to AdamW at `adamw_lr`; adamw gives everything to AdamW at `adamw_lr`. Both rates are peaks after `warmup_fraction`
+    of the steps; a cosine leads to `final_lr_fraction` of them. `lr_multipliers` scales the rate of one family of
+    parameters (an operator's short name, `embedding` or `norm`); families not named have 1. clip: largest gradient
+    norm; 0: none.
+    embedding_std: of embedding, meta tokens and head at the start. output_scale: factor on the operators' output
+    projections as the model draws them; 0: every operator starts as the identity. conv_noise: share of the random
+    filter that a short convolution starts with, the rest passes the current token through; 1: as the model draws it.
     dtype bfloat16: weights and optimizer in float32, matrix products in bfloat16.
     """
 
@@ -52,31 +56,35 @@ class Recipe:
     width_factor: int = 16
     vocab: int = 4096
     sequence_tokens: int = 256
-    batch_sequences: int = 8
+    batch_sequences: int = 4
     micro_batch_sequences: int = 0
-    tokens: int = 150_000
-    validation_tokens: int = 32_768
+    tokens: int = 81_920
+    validation_tokens: int = 20_480
     curve_points: int = 5
-    curve_tokens: int = 8_192
+    curve_tokens: int = 4_096
     optimizer: str = "muon"
-    muon_lr: float = 0.01
-    adamw_lr: float = 0.003
+    muon_lr: float = 0.005
+    adamw_lr: float = 0.06
     lr_multipliers: Mapping[str, float] = field(default_factory=dict, hash=False)
     muon_momentum: float = 0.95
+    muon_steps: int = 3
     adamw_beta1: float = 0.9
     adamw_beta2: float = 0.95
     weight_decay: float = 0.1
     warmup_fraction: float = 0.1
     final_lr_fraction: float = 0.1
     clip: float = 1.0
-    dtype: str = "float32"
+    embedding_std: float = 0.2
+    output_scale: float = 0.0
+    conv_noise: float = 0.2
+    dtype: str = "bfloat16"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             self._check_type(item.name)
         for name, least in (("width_factor", 1), ("vocab", 257), ("sequence_tokens", 2), ("batch_sequences", 1),
-                            ("micro_batch_sequences", 0), ("tokens", 1), ("curve_points", 1)):
+                            ("micro_batch_sequences", 0), ("tokens", 1), ("curve_points", 1), ("muon_steps", 1)):
             self._require(name, getattr(self, name) >= least, f"at least {least}")
         for name in ("validation_tokens", "curve_tokens"):
             self._require(name, getattr(self, name) >= self.sequence_tokens,
@@ -85,13 +93,13 @@ class Recipe:
                       f"at most validation_tokens ({self.validation_tokens})")
         self._require("micro_batch_sequences", self.batch_sequences % (self.micro_batch_sequences or 1) == 0,
                       f"a divisor of batch_sequences ({self.batch_sequences}) or 0")
-        for name in ("muon_lr", "adamw_lr"):
+        for name in ("muon_lr", "adamw_lr", "embedding_std"):
             self._require(name, 0 < getattr(self, name) < math.inf, "a number above 0")
         for name in ("muon_momentum", "adamw_beta1", "adamw_beta2"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        for name in ("warmup_fraction", "final_lr_fraction"):
+        for name in ("warmup_fraction", "final_lr_fraction", "conv_noise"):
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        for name in ("weight_decay", "clip"):
+        for name in ("weight_decay", "clip", "output_scale"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         for name, allowed in (("optimizer", OPTIMIZERS), ("dtype", DTYPES), ("device", DEVICES)):
             if getattr(self, name) not in allowed:

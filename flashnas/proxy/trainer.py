@@ -14,7 +14,7 @@ from flashnas.architecture import Architecture
 from flashnas.errors import CandidateError, ConfigError
 from flashnas.model import HybridLM
 from flashnas.proxy.dataset import Dataset
-from flashnas.proxy.optimizer import Optimizers
+from flashnas.proxy.optimizer import Optimizers, initialise
 from flashnas.proxy.recipe import Recipe
 from flashnas.proxy.score import ProxyScore
 
@@ -60,7 +60,9 @@ class _Run:
         self.progress, self.deadline_s = progress, deadline_s
         self.device = torch.device(recipe.device)
         torch.manual_seed(seed)
-        self.network = HybridLM(architecture).to(self.device)
+        self.network = HybridLM(architecture)
+        initialise(self.network, recipe)
+        self.network.to(self.device)
         self.optimizers = Optimizers(self.network, architecture, recipe)
         self.batches = dataset.batches(recipe, seed)
 
@@ -112,7 +114,7 @@ class _Run:
 
     @torch.no_grad()
     def validate(self, tokens: int) -> float:
-        """Mean loss in nats per token over the first-class slice of about `tokens` validation tokens."""
+        """Mean loss in nats per token over about `tokens` validation tokens, the same ones for every candidate."""
         rows_NT = torch.from_numpy(self.dataset.validation_slice(self.recipe, tokens))
         self.network.eval()
         total = 0.0

@@ -74,7 +74,7 @@ def test_wrong_values_are_refused_when_built(change):
 
 
 def test_schedule_warms_up_to_the_peak_and_falls_to_its_floor():
-    recipe = Recipe(tokens=100 * 2048, warmup_fraction=0.1, final_lr_fraction=0.2)
+    recipe = Recipe(tokens=100 * 1024, warmup_fraction=0.1, final_lr_fraction=0.2)
     factors = [recipe.lr_factor(step) for step in range(recipe.steps)]
     assert recipe.steps == 100
     assert factors[:10] == sorted(factors[:10])
@@ -87,7 +87,7 @@ def test_schedule_warms_up_to_the_peak_and_falls_to_its_floor():
 
 def test_budget_is_rounded_up_to_whole_steps():
     assert Recipe(tokens=1).steps == 1
-    assert Recipe(tokens=2048 * 3 + 1).steps == 4
+    assert Recipe(tokens=1024 * 3 + 1).steps == 4
 
 
 def test_families_not_named_have_multiplier_one():

@@ -12,14 +12,14 @@ from flashnas.architecture import Architecture
 from flashnas.errors import CandidateError, ConfigError, CorpusError, OperatorError
 from flashnas.model import HybridLM
 from flashnas.proxy.dataset import Dataset
-from flashnas.proxy.optimizer import Optimizers, family_of, is_hidden_matrix
+from flashnas.proxy.optimizer import Optimizers, family_of, initialise, is_hidden_matrix
 from flashnas.proxy.recipe import FAMILIES, Recipe
 from flashnas.proxy.score import ProxyScore
 from flashnas.proxy.trainer import train, train_network
 from flashnas.proxy.worker import run_candidate
 
-RECIPE = Recipe(vocab=300, width_factor=16, sequence_tokens=32, batch_sequences=8, tokens=40 * 256, adamw_lr=0.02,
-                validation_tokens=1024, curve_tokens=512, curve_points=4)
+RECIPE = Recipe(vocab=300, width_factor=16, sequence_tokens=32, batch_sequences=8, tokens=40 * 256,
+                adamw_lr=0.02, dtype="float32", validation_tokens=1024, curve_tokens=512, curve_points=4)
 TINY = Architecture.parse("512(meta=32): d f a f")
 ALL = Architecture.parse("512: a f swa f m2 f gla f d f gd f")
 
@@ -173,6 +173,28 @@ def test_the_trained_network_comes_back(structured):
 
 
 # -- optimizer groups ------------------------------------------------------------------------------------------------
+
+
+def test_every_operator_starts_as_the_identity_and_filters_pass_the_token_through():
+    network = HybridLM(RECIPE.proxy_of(ALL))
+    initialise(network, dataclasses.replace(RECIPE, embedding_std=0.5, output_scale=0.0, conv_noise=0.0))
+    assert network.embedding.weight.std().item() == pytest.approx(0.5, rel=0.05)
+    x = torch.randn(2, 9, network.architecture.hidden)
+    for layer in network.layers:
+        assert torch.equal(layer(x)[0], x)
+    filters = [parameter for name, parameter in network.named_parameters() if name.endswith("conv.weight")]
+    assert len(filters) == 3
+    for weight in filters:
+        assert torch.equal(weight, torch.tensor([0.0, 0.0, 0.0, 1.0]).expand_as(weight))
+
+
+def test_the_models_own_start_is_kept_on_request():
+    torch.manual_seed(0)
+    network = HybridLM(RECIPE.proxy_of(ALL))
+    before = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    initialise(network, dataclasses.replace(RECIPE, output_scale=1.0, conv_noise=1.0))
+    changed = {name for name, parameter in network.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {"embedding.weight"}
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
