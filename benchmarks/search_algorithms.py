@@ -1,10 +1,12 @@
 """The search algorithms at equal trials: a made-up loss, the shipped space, the real latency of a shipped table.
 
-Command (from the repository root, about 2 minutes on one core):
+Command (from the repository root, 1 to 2 minutes on one core):
 
     python benchmarks/search_algorithms.py
 
-Expected: `bayes` ahead of all others, `random` last.
+Expected: `bayes` far ahead in hypervolume and loss; `nsga2` and `tpe` behind it in hypervolume, level with each other;
+`aging-evolution` second in the lowest loss, for it looks at the loss alone and leaves the fast end of the front empty;
+`random` last.
 
 No network is trained. The loss of an architecture follows the depth-width law of arXiv 2511.18890 section 2.1 plus
 terms of the kind its section 2.2 finds: a quality per token mixer and third of the depth, a bonus for pairs such as

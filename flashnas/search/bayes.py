@@ -67,15 +67,16 @@ class Bayes(SearchAlgorithm):
         reference = self._reference(losses, points[:, 1])
         pending = [g for g in self.pending if self.feasible(g)]
         pool = self._pool(surrogate, points, reference)
+        for _ in range(count - len(pool)):
+            yield self.draw_fresh(lambda: self.space.sample(self.rng))
+        if not pool:
+            return
         mean, covariance = surrogate.predict(self._scaled([*pending, *pool]))
         latency = np.array([self._latency(g) for g in [*pending, *pool]])
         for index in range(len(pending)):
             points = self._believe(index, mean, covariance, latency, points, surrogate.noise)
         open_ = np.arange(len(mean)) >= len(pending)
-        for _ in range(count):
-            if not open_.any():
-                yield self.draw_fresh(lambda: self.space.sample(self.rng))
-                continue
+        for _ in range(min(count, len(pool))):
             sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
             gain = expected_hypervolume_improvement(mean, sd, latency, points, reference)
             index = int(np.lexsort((mean, -gain, ~open_))[0])  # among equal gains the lowest loss

@@ -1,0 +1,131 @@
+"""The surrogate, the kriging believer and the pool of the Bayesian search."""
+
+import numpy as np
+import pytest
+import torch
+from bit_space import BitSpace
+
+from flashnas.errors import ConfigError
+from flashnas.search import Evaluation, make_algorithm, surrogate
+from flashnas.search.bayes import Bayes, _modelled_losses
+from flashnas.search.surrogate import Surrogate
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.random((30, 4))
+LOSSES = 3.0 + 0.5 * FEATURES[:, 0] - 0.8 * FEATURES[:, 1] ** 2
+
+
+def make(space, **options):
+    latency_of = options.pop("latency_of", space.latency_of)
+    return make_algorithm("bayes", space=space, seed=0, latency_of=latency_of, **{"initial": 6, "pool": 64, **options})
+
+
+def test_the_surrogate_predicts_a_smooth_loss_with_honest_spread():
+    model = Surrogate(FEATURES, LOSSES, seed=0)
+    new = np.random.default_rng(1).random((40, 4))
+    truth = 3.0 + 0.5 * new[:, 0] - 0.8 * new[:, 1] ** 2
+    mean, covariance = model.predict(new)
+    assert model.fitted
+    assert np.abs(mean - truth).max() < 0.1 * np.ptp(truth)
+    far, at_data = model.predict(new + 5.0)[1], model.predict(FEATURES)[1]
+    assert np.diag(far).min() > 10 * np.diag(at_data).max()
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
+
+
+def test_a_failed_fit_falls_back_to_the_prior(monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(surrogate, "fit_gpytorch_mll", fail)
+    model = Surrogate(FEATURES, LOSSES, seed=0)
+    mean, covariance = model.predict(FEATURES)
+    assert not model.fitted
+    assert np.corrcoef(mean, LOSSES)[0, 1] > 0.8
+    assert (np.diag(covariance) >= 0).all()
+
+
+def test_the_surrogate_leaves_no_trace_in_torch():
+    torch.manual_seed(5)
+    state, threads, dtype = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
+    Surrogate(FEATURES, LOSSES, seed=0).predict(FEATURES)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, dtype)
+
+
+def test_believing_equals_conditioning_the_process_on_the_mean():
+    model = Surrogate(FEATURES[:12], LOSSES[:12], seed=0)
+    new = FEATURES[12:]
+    mean, covariance = model.predict(new)
+    believed = covariance.copy()
+    points = Bayes._believe(3, mean, believed, np.arange(18.0), np.empty((0, 2)), model.noise)
+    target = (mean[3:4] - model.center) / model.scale
+    with torch.no_grad():
+        conditioned = model._model.condition_on_observations(torch.tensor(new[3:4]), torch.tensor(target[:, None]))
+        posterior = conditioned(torch.tensor(new))
+    np.testing.assert_allclose(posterior.mean.numpy() * model.scale + model.center, mean, atol=1e-6)
+    np.testing.assert_allclose(posterior.covariance_matrix.numpy() * model.scale**2, believed, atol=1e-6)
+    assert points.tolist() == [[mean[3], 3.0]]
+
+
+def test_failures_and_stragglers_count_as_bad_but_not_as_outliers():
+    normal = [Evaluation(i, loss=4.0 + 0.1 * i) for i in range(9)]
+    modelled = _modelled_losses([*normal, Evaluation(9, loss=60.0), Evaluation(10, failed=True)])
+    np.testing.assert_allclose(modelled[:9], [e.loss for e in normal])
+    assert modelled[9] == modelled[10]
+    assert 4.8 < modelled[9] < 7.0
+
+
+def test_it_learns_to_avoid_what_fails():
+    space = BitSpace(14)
+    algorithm = make(space)
+    for cycle in range(5):
+        asked = algorithm.ask(10)
+        failures = sum(g.bits[0] for g in asked)
+        algorithm.tell([Evaluation(g, space.latency_of(g)[0], True, None if g.bits[0] else 5.0 - 0.1 * sum(g.bits[1:]),
+                                   space.latency_of(g)[1], bool(g.bits[0])) for g in asked])
+        if cycle == 0:
+            assert failures >= 3
+    assert failures <= 1
+
+
+def test_the_reference_latency_is_the_spaces_not_the_first_candidates():
+    """Else nothing slower than the first candidates could ever gain, however low its loss."""
+    space = BitSpace(14)
+    rng = np.random.default_rng(3)
+    reference = make(space)._reference(np.array([4.0, 5.0]), np.array([14.1, 14.2]))
+    slow = sorted(space.latency_of(space.sample(rng))[1] for _ in range(100))
+    assert reference[0] == pytest.approx(5.1)
+    assert reference[1] > slow[-2] > 14.2
+
+
+def test_the_pool_is_fresh_distinct_and_within_the_budget():
+    space = BitSpace(10)
+
+    def latency_of(genotype):
+        architecture, latency_ms = space.latency_of(genotype)
+        return (architecture if sum(genotype.bits) <= 5 else None), latency_ms
+
+    algorithm = make(space, latency_of=latency_of)
+    for _ in range(4):
+        asked = algorithm.ask(8)
+        assert all(sum(g.bits) <= 5 for g in asked)
+        algorithm.tell([Evaluation(g, latency_of(g)[0], True, 5.0 - 0.1 * sum(g.bits), latency_of(g)[1])
+                        for g in asked])
+    assert len({e.genotype for e in algorithm.history}) == 32
+
+
+def test_a_small_space_is_searched_to_the_end():
+    space = BitSpace(5)
+    algorithm = make(space)
+    for _ in range(4):
+        algorithm.tell([Evaluation(g, space.latency_of(g)[0], True, float(sum(g.bits)), space.latency_of(g)[1])
+                        for g in algorithm.ask(8)])
+    assert {e.genotype for e in algorithm.history} == set(space.enumerate())
+    assert len(set(algorithm.ask(4))) == 4
+
+
+def test_options_are_checked():
+    with pytest.raises(ConfigError, match="bayes: initial must be a whole number of at least 2; got 1"):
+        make(BitSpace(4), initial=1)
+    with pytest.raises(ConfigError, match="bayes: pool must be a whole number of at least 8; got 4"):
+        make(BitSpace(4), pool=4)
