@@ -4,9 +4,9 @@ Command (from the repository root, 1 to 2 minutes on one core):
 
     python benchmarks/search_algorithms.py
 
-Expected (hypervolume at 60 candidates, 20 seeds): bayes 65, nsga2 48, tpe 48, random 36, aging-evolution 34 (each ± 3 in
-the mean). In the lowest loss: bayes, then aging-evolution, which looks at the loss alone and so leaves the fast end of
-the front to chance, then the others.
+Expected (hypervolume at 60 candidates, --seeds 20): bayes 65, nsga2 48, tpe 48, random 36, aging-evolution 34, means
+± 3 to 5, mostly because the problems differ. In the lowest loss: bayes, then aging-evolution, which looks at the loss
+alone and so leaves the fast end of the front to chance, then the others.
 
 No network is trained. The loss of an architecture follows the depth-width law of arXiv 2511.18890 section 2.1 plus
 terms of the kind its section 2.2 finds: a quality per token mixer and third of the depth, a bonus for pairs such as
