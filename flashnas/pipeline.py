@@ -10,184 +10,34 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 import flashnas
 from flashnas.architecture import Architecture
-from flashnas.errors import BudgetError, MissingRowsError, RunError
-from flashnas.latency.figures import Budget, fits
-from flashnas.latency.model import Estimate, LatencyModel
+from flashnas.errors import MissingRowsError, RunError
+from flashnas.latency.figures import Budget
+from flashnas.latency.model import LatencyModel
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.width import WidthFitter
 from flashnas.latency.workload import Workload, load_workload
-from flashnas.operators import OperatorSpec
 from flashnas.pareto import non_dominated
 from flashnas.proxy.dataset import Dataset, prepare_dataset
 from flashnas.proxy.recipe import Recipe
 from flashnas.proxy.worker import run_candidate
 from flashnas.run.config import SearchConfig
+from flashnas.run.evaluator import Candidate, Evaluator, Progress
 from flashnas.run.pool import WorkerPool
 from flashnas.run.record import RunRecord, fingerprint
-from flashnas.run.snapshot import Snapshot
 from flashnas.search import make_algorithm
 from flashnas.search.algorithm import Evaluation
 from flashnas.space import load_space
 from flashnas.space.base import SearchSpace
-from flashnas.trial import State, Trial
 
-PROBES = 256              # genotypes looked at before a budget is called impossible
 IDLE_CYCLES = 20          # cycles in a row without anything new: the space is exhausted
-
-
-class Progress(Protocol):
-    def note(self, text: str) -> None: ...
-    def update(self, snapshot: Snapshot) -> None: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """What a cycle is about to evaluate; `architecture` is None when no width meets the budgets."""
-
-    origin: str
-    label: str
-    genotype: dict[str, Any]
-    architecture: Architecture | None
-
-
-class WidthFitter:
-    """Gives operators the largest width of the space that meets every budget; answers come from the table alone."""
-
-    def __init__(self, space: SearchSpace, model: LatencyModel, budgets: Sequence[Budget]) -> None:
-        self.space, self.model, self.budgets = space, model, list(budgets)
-        self._fitted: dict[tuple[OperatorSpec, ...], Architecture | None] = {}
-        self._estimates: dict[Architecture, Estimate] = {}
-
-    def estimate(self, architecture: Architecture) -> Estimate:
-        if architecture not in self._estimates:
-            self._estimates[architecture] = self.model.estimate(architecture)
-        return self._estimates[architecture]
-
-    def fit(self, operators: tuple[OperatorSpec, ...]) -> Architecture | None:
-        if operators not in self._fitted:
-            self._fitted[operators] = self.space.fit_operators(
-                operators, lambda architecture: fits(self.estimate(architecture), self.budgets))
-        return self._fitted[operators]
-
-    def latency_of(self, genotype: Any) -> tuple[Architecture | None, float | None]:
-        """The fitted architecture and its latency_ms; when nothing fits, None and the latency of the narrowest."""
-        architecture = self.fit(self.space.operators(genotype))
-        timed = architecture or self.space.architecture(genotype, self.space.hidden_sizes[0])
-        return architecture, self.estimate(timed).latency_ms
-
-    def check_possible(self, seed: int) -> None:
-        """Raise BudgetError with the fastest found when the budgets look out of reach of the whole space."""
-        rng = np.random.default_rng(seed)
-        narrowest = self.space.hidden_sizes[0]
-        fastest: tuple[float, Any, Estimate] | None = None
-        for _ in range(PROBES):
-            genotype = self.space.sample(rng)
-            if fastest is not None and rng.random() < 0.7:
-                genotype = self.space.mutate(fastest[1], rng)
-            estimate = self.estimate(self.space.architecture(genotype, narrowest))
-            if fits(estimate, self.budgets):
-                return
-            excess = max(estimate.figure(budget.figure) / budget.limit for budget in self.budgets)
-            if fastest is None or excess < fastest[0]:
-                fastest = (excess, genotype, estimate)
-        assert fastest is not None
-        figures = ", ".join(f"{b.figure} {fastest[2].figure(b.figure):,.4g} (budget {b.limit:,.6g})"
-                            for b in self.budgets)
-        notation = self.space.architecture(fastest[1], narrowest).notation
-        raise BudgetError(f"no architecture of space {self.space.name!r} meets the budget; the fastest found has"
-                          f" {figures}: {notation}")
-
-
-class Evaluator:
-    """Trains the networks of a cycle that are new, records each as it finishes, and turns all into trials."""
-
-    def __init__(self, config: SearchConfig, space: SearchSpace, fitter: WidthFitter, recipe: Recipe,
-                 dataset: Dataset, record: RunRecord, pool: WorkerPool, progress: Progress) -> None:
-        self.config, self.space, self.fitter, self.recipe, self.dataset = config, space, fitter, recipe, dataset
-        self.record, self.pool, self.progress = record, pool, progress
-        self.trials: list[Trial] = []
-        self.hashes: set[str] = set()      # networks of this trajectory so far
-        self.planned = config.trials
-        self.trained, self.train_seconds = 0, 0.0
-
-    def evaluate(self, cycle: int, candidates: Sequence[Candidate]) -> list[Trial]:
-        """Trials of the candidates, in their order."""
-        new: dict[str, tuple[Architecture, Candidate]] = {}
-        for candidate in candidates:
-            architecture = candidate.architecture
-            if architecture is not None and architecture.hash not in self.record.memory:
-                new.setdefault(architecture.hash, (architecture, candidate))
-        jobs = {key: {"architecture": architecture.to_dict(), "dataset": str(self.dataset.folder),
-                      "recipe": self.recipe.to_dict(), "seed": self.config.seed}
-                for key, (architecture, _) in new.items()}
-        for key, score, reason in self.pool.run(jobs, on_wait=self.report):
-            architecture, candidate = new[key]
-            outcome = {"hash": key, "notation": architecture.notation, "score": score, "reason": reason}
-            searched = candidate.origin == "search"
-            self.record.remember(outcome, params=candidate.genotype if searched else {},
-                                 distributions=self.space.distributions() if searched else {},
-                                 latency_ms=self.fitter.estimate(architecture).latency_ms)
-            self.trained += 1
-            self.train_seconds += score["seconds"] if score else 0.0
-            self.report()
-        rows = [self._trial(cycle, candidate) for candidate in candidates]
-        self.record.write_trials(self.trials)
-        self.report()
-        return rows
-
-    def _trial(self, cycle: int, candidate: Candidate) -> Trial:
-        known: dict[str, Any] = {"number": len(self.trials), "cycle": cycle, "origin": candidate.origin,
-                                 "label": candidate.label, "genotype": candidate.genotype}
-        architecture = candidate.architecture
-        if architecture is None:
-            trial = Trial(**known, state="infeasible", reason="no width of the space meets the budgets")
-        else:
-            estimate = self.fitter.estimate(architecture)
-            outcome = self.record.memory[architecture.hash]
-            score = outcome["score"]
-            state: State = "reused" if architecture.hash in self.hashes else "complete" if score else "failed"
-            self.hashes.add(architecture.hash)
-            figures = {name: getattr(estimate, name) for name in (
-                "params", "ttft_ms", "tpot_ms", "latency_ms", "lower_ms", "upper_ms", "throughput_tok_s", "memory_gb")}
-            trained = {} if not score else {
-                "loss": score["loss"], "bits_per_byte": score["bits_per_byte"], "curve": score["curve"],
-                "proxy_params": score["proxy_params"], "tokens": score["tokens"],
-                "tokens_per_s": score["tokens_per_s"], "train_seconds": score["seconds"], "seed": score["seed"]}
-            trial = Trial(**known, state=state, reason=outcome["reason"], notation=architecture.notation,
-                          hash=architecture.hash, hidden=architecture.hidden, **figures, **trained)
-        self.trials.append(trial)
-        return trial
-
-    def count(self, state: str, origin: str | None = None) -> int:
-        return sum(t.state == state and origin in (None, t.origin) for t in self.trials)
-
-    @property
-    def searched(self) -> int:
-        """Networks of the search that were evaluated: those that count against `trials`."""
-        return self.count("complete", "search") + self.count("failed", "search")
-
-    def report(self) -> None:
-        """Tell the progress line where the run stands."""
-        outcomes = list(self.record.memory.values())
-        done = [o for o in outcomes if o["score"]]
-        best = min(done, key=lambda o: o["score"]["loss"], default=None)
-        total = self.planned + self.count("complete", "baseline") + self.count("failed", "baseline")
-        left = max(total - len(outcomes), 0)
-        mean_s = self.train_seconds / self.trained if self.trained else None
-        latency = None if best is None else self.fitter.estimate(Architecture.parse(best["notation"])).latency_ms
-        self.progress.update(Snapshot(
-            done=len(done), failed=len(outcomes) - len(done), reused=self.count("reused"),
-            infeasible=self.count("infeasible"), total=max(total, len(outcomes)),
-            best_loss=best["score"]["loss"] if best else None, best_latency_ms=latency,
-            remaining_s=None if mean_s is None else left * mean_s / self.config.workers))
 
 
 def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progress, command: str = "",
@@ -214,7 +64,11 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     facts = run_facts(config, out, command, space, table, workload, recipe, dataset)
     record = RunRecord(out, question=question, facts=facts, resume=resume, storage=config.storage)
     with WorkerPool(run_candidate, workers=config.workers, timeout_s=config.candidate_timeout_s) as pool:
-        evaluator = Evaluator(config, space, fitter, recipe, dataset, record, pool, progress)
+        evaluator = Evaluator(
+            trials=config.trials, workers=config.workers, distributions=space.distributions(),
+            estimate=fitter.estimate, record=record, pool=pool, progress=progress,
+            make_job=lambda architecture: {"architecture": architecture.to_dict(), "dataset": str(dataset.folder),
+                                           "recipe": recipe.to_dict(), "seed": config.seed})
         if config.baselines:
             baselines = [Candidate("baseline", label, {}, fitter.fit(operators))
                          for label, operators in space.baselines()]
@@ -235,7 +89,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
             idle = idle + 1 if evaluator.searched == before else 0
     if idle >= IDLE_CYCLES:
         progress.note(f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the budget")
-    return finish(evaluator, workload, time.time() - started)
+    return finish(evaluator, time.time() - started)
 
 
 def table_hash(table: LatencyTable) -> str:
@@ -254,9 +108,9 @@ def check_answerable(space: SearchSpace, model: LatencyModel, config: SearchConf
                                        ) from None
 
 
-def finish(evaluator: Evaluator, workload: Workload, seconds: float) -> dict[str, Any]:
+def finish(evaluator: Evaluator, seconds: float) -> dict[str, Any]:
     """Write the front and the totals; returns the summary."""
-    trials, record, fitter = evaluator.trials, evaluator.record, evaluator.fitter
+    trials, record = evaluator.trials, evaluator.record
     scored = [t for t in trials if t.state == "complete" and t.loss is not None and t.latency_ms is not None]
     if not scored:
         reasons = sorted({t.reason for t in trials if t.state == "failed"})
@@ -266,7 +120,7 @@ def finish(evaluator: Evaluator, workload: Workload, seconds: float) -> dict[str
     entries = []
     for trial in front:
         architecture = Architecture.parse(trial.notation)
-        estimate = fitter.estimate(architecture)
+        estimate = evaluator.estimate(architecture)
         figures = {name: getattr(trial, name) for name in (
             "loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
             "memory_gb", "params")}

@@ -16,6 +16,8 @@ tokens: 512
 validation_tokens: 512
 curve_points: 2
 curve_tokens: 128
+muon_lr: 0.01
+adamw_lr: 0.003
 dtype: float32
 """
 

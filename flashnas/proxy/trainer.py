@@ -20,7 +20,7 @@ from flashnas.proxy.score import ProxyScore
 
 Progress = Callable[[int, float], None]  # training tokens seen, training loss of the step
 
-_WORSE_THAN_GUESSING = 1.0  # nats above ln(vocab) at which a run counts as diverged
+_DIVERGED_NATS = 1.0  # above both guessing, ln(vocab), and the start: the run counts as diverged
 _EVALUATE_TOGETHER = 8      # validation sequences per forward pass
 
 
@@ -65,6 +65,7 @@ class _Run:
         self.network.to(self.device)
         self.optimizers = Optimizers(self.network, architecture, recipe)
         self.batches = dataset.batches(recipe, seed)
+        self.start_loss = math.inf  # of the first batch, before any update
 
     def train(self) -> tuple[HybridLM, ProxyScore]:
         recipe = self.recipe
@@ -73,6 +74,7 @@ class _Run:
         for step in range(recipe.steps):
             step_started = time.perf_counter()
             loss = self._step(step)
+            self.start_loss = loss if step == 0 else self.start_loss
             training_s += time.perf_counter() - step_started
             seen = (step + 1) * recipe.batch_tokens
             if self.progress:
@@ -126,12 +128,12 @@ class _Run:
         return total / len(rows_NT)
 
     def _check(self, loss: float, what: str, seen: int) -> None:
-        guessing = math.log(self.architecture.vocab)
+        guessing = math.log(self.architecture.vocab)  # a tied head with a large embedding starts far above it
         if not math.isfinite(loss):
             raise CandidateError(f"{what} loss became {loss} after {seen:,} tokens")
-        if loss > guessing + _WORSE_THAN_GUESSING:
-            raise CandidateError(f"diverged: {what} loss {loss:.2f} after {seen:,} tokens is worse than guessing"
-                                 f" ({guessing:.2f})")
+        if loss > max(guessing, self.start_loss) + _DIVERGED_NATS:
+            raise CandidateError(f"diverged: {what} loss {loss:.2f} after {seen:,} tokens is worse than at the start"
+                                 f" ({self.start_loss:.2f}) and than guessing ({guessing:.2f})")
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.recipe.dtype == "bfloat16":
