@@ -63,7 +63,7 @@ class Recipe:
     curve_points: int = 5
     curve_tokens: int = 4_096
     optimizer: str = "muon"
-    muon_lr: float = 0.005
+    muon_lr: float = 0.00125
     adamw_lr: float = 0.06
     lr_multipliers: Mapping[str, float] = field(default_factory=dict, hash=False)
     muon_momentum: float = 0.95

@@ -19,7 +19,7 @@ from flashnas.proxy.trainer import train, train_network
 from flashnas.proxy.worker import run_candidate
 
 RECIPE = Recipe(vocab=300, width_factor=16, sequence_tokens=32, batch_sequences=8, tokens=40 * 256,
-                adamw_lr=0.02, dtype="float32", validation_tokens=1024, curve_tokens=512, curve_points=4)
+                muon_lr=0.005, adamw_lr=0.02, dtype="float32", validation_tokens=1024, curve_tokens=512, curve_points=4)
 TINY = Architecture.parse("512(meta=32): d f a f")
 ALL = Architecture.parse("512: a f swa f m2 f gla f d f gd f")
 
