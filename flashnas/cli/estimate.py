@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("arch", metavar="ARCH", help="preset, pareto/NN.yaml or notation such as '2048: 3x(d f m2 f)'")
     add("--table", default="h100_sxm", help="shipped latency table or folder (default: h100_sxm)")
     add("--workload", default="decode-8k", help="named workload or batch=..,prompt=..,generated=..")
+    add("--stack", help="kernels of the serving stack: fused or unfused (default: the one the table is calibrated for)")
     add("--json", action="store_true", help="one JSON object on stdout, nothing else")
 
 
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     architecture = load_architecture(options.arch)
     table = LatencyTable.load(options.table)
     workload = load_workload(options.workload)
-    estimate = LatencyModel(table, workload).estimate(architecture)
+    estimate = LatencyModel(table, workload, stack=options.stack).estimate(architecture)
     if options.json:
         print(json.dumps({"notation": architecture.notation, "hash": architecture.hash, **estimate.to_dict()}))
     else:

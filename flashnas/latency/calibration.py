@@ -1,9 +1,13 @@
-"""One correction per table: from the sum of kernels measured alone to a whole model.
+"""One correction per table and stack: from the sum of kernels measured alone to a whole model.
 
-A kernel in a hot loop finds part of its weights or state in the cache, and no gap before it; in a model it does not.
-`fit` finds the two constants from whole models that somebody measured; they stand under `calibration` in meta.yaml:
+A stack says which kernels serve an operator: `fused` is what an optimised engine launches (one product for q, k and v,
+one kernel for silu and product, residual additions folded into norms), `unfused` what a framework launches inside a
+CUDA graph when nothing is folded. A kernel in a hot loop finds part of its weights in the cache and no gap before it,
+and another engine has another attention kernel than the one measured. `fit` finds the constants from whole models that
+somebody measured; they stand under `calibration.<stack>` in meta.yaml:
 
-    decode step = scale x (times of kernels from rows) + pointwise kernels + gap_us x (number of kernels)
+    decode step = scale x (products, recurrent kernels, convolutions) + attention_scale x attention
+                  + pointwise kernels + gap_us x (number of kernels)
 
 Reproduce the constants of a shipped table (prints them with the leave-one-out errors):
 
@@ -13,101 +17,156 @@ Reproduce the constants of a shipped table (prints them with the leave-one-out e
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from flashnas.architecture_source import load_architecture
-from flashnas.errors import FlashnasError, TableError
+from flashnas.errors import ConfigError, FlashnasError, TableError
+from flashnas.hints import one_of
 from flashnas.latency.answer import Answer
 from flashnas.latency.table import LatencyTable
+from flashnas.operators import KernelCall
 
+Stack = Literal["fused", "unfused"]
+STACKS: tuple[Stack, ...] = get_args(Stack)
 WHOLE_MODELS = "whole_models.csv"  # in the table's folder: model, workload, latency_s
+FITTED_BATCH = 1  # whole models were measured one request at a time
+CONSTANTS = ("scale", "attention_scale", "gap_us", "width", "batched")
+# Constants that are fitted; the attention of a stack without its own constant is scaled like the rest. Fused kernels
+# leave so few launches per block that gap_us and attention_scale cannot be told apart on seven models.
+FITTED: dict[Stack, tuple[str, ...]] = {"fused": ("scale", "gap_us"), "unfused": ("scale", "attention_scale", "gap_us")}
+
+
+def choose_stack(table: LatencyTable, stack: str | None) -> Stack:
+    """`stack`, or else the one that the table's calibration names (`calibration.stack`), or else fused."""
+    chosen = stack or table.calibration.get("stack", "fused")
+    if chosen not in STACKS:
+        raise ConfigError(one_of("stack", chosen, STACKS))
+    return chosen
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Applied to the kernels of a decode step; rows of whole operators need none. width: of the bounds, as a share of
-    what the correction adds."""
+    """Applied to the kernels of a decode step; rows of whole operators need none. attention_scale 0: as `scale`.
+    width: of the bounds, as a share of what the correction adds. batched: how many times as long as estimated a step of
+    several sequences was seen to take (0: not known); it widens the upper bound alone."""
 
     scale: float = 1.0
+    attention_scale: float = 0.0
     gap_us: float = 0.0
     width: float = 0.0
+    batched: float = 0.0
 
     @classmethod
-    def of(cls, table: LatencyTable) -> Calibration:
-        """From meta.yaml; raises TableError if an entry is no number of at least 0."""
-        entry = table.calibration
-        values = {key: entry[key] for key in ("scale", "gap_us", "width") if key in entry}
-        for key, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise TableError(f"{table.path / 'meta.yaml'}: calibration.{key} must be a number of at least 0;"
-                                 f" got {value!r}")
+    def of(cls, table: LatencyTable, stack: Stack = "fused") -> Calibration:
+        """From meta.yaml: the entry of the stack over those of all stacks; raises TableError if one is no number of
+        at least 0."""
+        values: dict[str, float] = {}
+        own = table.calibration.get(stack, {})
+        for place, entry in (("calibration", table.calibration), (f"calibration.{stack}", own)):
+            if not isinstance(entry, Mapping):
+                raise TableError(f"{table.path / 'meta.yaml'}: {place} must be a mapping; got {entry!r}")
+            for key in CONSTANTS:
+                value = entry.get(key, 0)
+                if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+                    raise TableError(f"{table.path / 'meta.yaml'}: {place}.{key} must be a number of at least 0;"
+                                     f" got {value!r}")
+            values.update({key: entry[key] for key in CONSTANTS if key in entry})
         return cls(**values)
 
-    def added(self, answers: Sequence[Answer]) -> Answer | None:
-        """What the correction adds to these kernels of one decode step; None if nothing."""
-        rows_us = sum(answer.us for answer in answers if answer.source != "roofline")
-        us = (self.scale - 1) * rows_us + self.gap_us * len(answers)
+    def added(self, calls: Sequence[KernelCall], answers: Sequence[Answer], batch: int) -> Answer | None:
+        """What the correction adds to these kernels of one decode step of `batch` sequences; None if nothing."""
+        us = self.gap_us * len(answers)
+        for call, answer in zip(calls, answers, strict=True):
+            if call.kind != "pointwise":
+                attention = self.attention_scale if call.kind.startswith("attention") else 0.0
+                us += ((attention or self.scale) - 1) * answer.us
         if not us:
             return None
         lower, upper = sorted((us * (1 - self.width), us * (1 + self.width)))
+        if batch != FITTED_BATCH:
+            upper += max(self.batched - 1, 0) * (us + sum(answer.us for answer in answers))
         return Answer(us, lower, upper, "derived")
+
+    def note(self, batch: int) -> str | None:
+        """What a reader of an estimate for `batch` sequences has to know."""
+        if batch == FITTED_BATCH or self.batched <= 1:
+            return None
+        return (f"calibrated on models that decode {FITTED_BATCH} sequence; a step of several took up to"
+                f" {self.batched:g} times as long as its kernels where it was measured: take throughput as a ranking"
+                " and an upper limit")
 
 
 @dataclass(frozen=True)
 class Fit:
     """The constants, and relative errors of each model when the fit left it out."""
 
+    stack: Stack
     calibration: Calibration
     models: tuple[str, ...]
     left_out: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        return {"scale": round(self.calibration.scale, 3), "gap_us": round(self.calibration.gap_us, 2),
+        return {**{name: round(getattr(self.calibration, name), 3) for name in FITTED[self.stack]},
                 "left_out_mean_error": round(float(np.abs(self.left_out).mean()), 3),
                 "left_out_max_error": round(float(np.abs(self.left_out).max()), 3)}
 
 
-def fit(table: LatencyTable | str, measured: pd.DataFrame) -> Fit:
-    """Least squares of the relative error over whole models. `measured`: columns model (anything that
-    load_architecture takes), workload (nothing read: prompt 0), latency_s. Raises TableError below 3 models."""
+def features(table: LatencyTable, model: str, workload: str, stack: Stack) -> tuple[dict[str, float], float]:
+    """-> (ms over the request that one unit of each fitted constant costs, ms that no constant touches)."""
     from flashnas.latency.model import LatencyModel
 
-    if len(measured) < 3:
-        raise TableError(f"calibration needs at least 3 whole models; got {len(measured)}")
+    bare = LatencyModel(table, workload, stack=stack, calibrated=False)
+    result, fixed = dict.fromkeys(FITTED[stack], 0.0), 0.0
+    for entry in bare.estimate(load_architecture(model)).breakdown:
+        if entry["phase"] != "decode" or entry["kernel"] == "pointwise":
+            fixed += entry["ms"]
+        elif entry["kernel"].startswith("attention") and "attention_scale" in result:
+            result["attention_scale"] += entry["ms"]
+        else:
+            result["scale"] += entry["ms"]
+        if entry["phase"] == "decode":
+            result["gap_us"] += bare.workload.generated_tokens / 1000
+    return result, fixed
+
+
+def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused") -> Fit:
+    """Least squares of the relative error over whole models. `measured`: columns model (anything that
+    load_architecture takes), workload, latency_s. Raises TableError unless there are more models than constants."""
+    names = FITTED[stack]
+    if len(measured) <= len(names):
+        raise TableError(f"calibration of stack {stack} needs at least {len(names) + 1} whole models;"
+                         f" got {len(measured)}")
     table = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
-    rows = []
-    for model, workload in zip(measured["model"], measured["workload"], strict=True):
-        bare = LatencyModel(table, workload, calibrated=False)
-        entries = [entry for entry in bare.estimate(load_architecture(model)).breakdown if entry["phase"] == "decode"]
-        by_row = sum(entry["ms"] for entry in entries if entry["source"] != "roofline")
-        pointwise = sum(entry["ms"] for entry in entries if entry["source"] == "roofline")
-        rows.append((by_row, len(entries) * bare.workload.generated_tokens / 1000, pointwise))
-    features = np.array(rows)
+    parts = [features(table, model, workload, stack)
+             for model, workload in zip(measured["model"], measured["workload"], strict=True)]
+    x = np.array([[part[name] for name in names] for part, _ in parts])
+    fixed = np.array([rest for _, rest in parts])
     ms = 1000 * measured["latency_s"].to_numpy(float)
 
     def solve(kept: np.ndarray) -> np.ndarray:
-        weight = 1 / ms[kept]
-        left, right = features[kept, :2] * weight[:, None], (ms[kept] - features[kept, 2]) * weight
-        return np.linalg.lstsq(left, right, rcond=None)[0]
+        return np.linalg.lstsq(x[kept] / ms[kept, None], 1 - fixed[kept] / ms[kept], rcond=None)[0]
 
     everyone = np.arange(len(ms))
-    left_out = np.array([(features[i, :2] @ solve(everyone != i) + features[i, 2]) / ms[i] - 1 for i in everyone])
-    scale, gap_us = solve(everyone >= 0)
-    return Fit(Calibration(float(scale), float(gap_us)), tuple(measured["model"]), left_out)
+    left_out = np.array([(x[i] @ solve(everyone != i) + fixed[i]) / ms[i] - 1 for i in everyone])
+    constants = dict(zip(names, map(float, solve(everyone >= 0)), strict=True))
+    return Fit(stack, Calibration(**constants), tuple(measured["model"]), left_out)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the fit of one table to the whole models in its folder."""
+    """Print the fits of one table to the whole models in its folder."""
     table = LatencyTable.load(arguments[0])
-    result = fit(table, pd.read_csv(table.path / WHOLE_MODELS, comment="#"))
-    print(result.to_dict())
-    for model, error in zip(result.models, result.left_out, strict=True):
-        print(f"{model:<16}{error:+.1%} when left out")
+    measured = pd.read_csv(table.path / WHOLE_MODELS, comment="#")
+    fits = [fit(table, measured, stack) for stack in STACKS]
+    for result in fits:
+        print(f"{result.stack}: {result.to_dict()}")
+    print(f"\n{'error when left out':<20}" + "".join(f"{result.stack:>10}" for result in fits))
+    for i, model in enumerate(measured["model"]):
+        print(f"{model:<20}" + "".join(f"{result.left_out[i]:>+10.1%}" for result in fits))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flashnas.errors import WorkloadError
@@ -17,6 +17,7 @@ class Estimate:
     `breakdown`: one entry per kernel of each operator and phase, in order: operator (short name, or `embedding`,
     `head`), index (position among the operators, -1 for the others), phase, kernel (kind of row), label, source, ms
     (over the whole request) and share of latency_ms. `sources`: share of latency_ms by source, summing to 1.
+    `bounds`: [lower, upper] of each figure that is a time or a rate. `notes`: what a reader has to know, one line each.
     """
 
     notation: str
@@ -34,6 +35,8 @@ class Estimate:
     table: str
     breakdown: tuple[dict[str, Any], ...]
     sources: dict[str, float]
+    bounds: dict[str, list[float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def figure(self, name: str) -> float:
         """Raises WorkloadError for a figure that does not exist."""
@@ -46,4 +49,5 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON- and YAML-ready."""
-        return {**vars(self), "breakdown": [dict(entry) for entry in self.breakdown], "sources": dict(self.sources)}
+        return {**vars(self), "breakdown": [dict(entry) for entry in self.breakdown], "sources": dict(self.sources),
+                "bounds": {name: list(edges) for name, edges in self.bounds.items()}, "notes": list(self.notes)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from flashnas.architecture import Architecture
 from flashnas.errors import MissingRowsError
 from flashnas.latency import figures
 from flashnas.latency.answer import Answer
-from flashnas.latency.calibration import Calibration
+from flashnas.latency.calibration import Calibration, Stack, choose_stack
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.kernels import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
@@ -27,7 +27,6 @@ from flashnas.latency.workload import DTYPE_BYTES, Workload, load_workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.spec import gemm, pointwise
 
-SmallKernels = Literal["fused", "unfused"]
 CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all of them up to this many tokens
 
 
@@ -60,17 +59,17 @@ class Cost:
 class LatencyModel:
     """Estimates for one table and one workload.
 
-    small_kernels: "fused" leaves out pointwise kernels that an optimised engine folds into a neighbour, "unfused"
-    counts all. calibrated: apply the table's correction from single kernels to whole models (calibration.py), shown as
-    one `calibration` entry per operator. Raises TableError or WorkloadError for a table or workload that cannot be
-    read, and MissingRowsError if the table has no rows in the workload's dtype.
+    stack: the kernels that serve an operator, "fused" or "unfused" (calibration.py); None: the one for which the table
+    was calibrated. calibrated: apply the table's correction from single kernels to whole models, shown as one
+    `calibration` entry per operator. Raises TableError or WorkloadError for a table or workload that cannot be read,
+    ConfigError for an unknown stack, and MissingRowsError if the table has no rows in the workload's dtype.
     """
 
     def __init__(self, table: LatencyTable | str, workload: Workload | str, *,
-                 small_kernels: SmallKernels = "fused", calibrated: bool = True) -> None:
+                 stack: Stack | None = None, calibrated: bool = True) -> None:
         self.table = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
         self.workload = load_workload(workload)
-        self.small_kernels = small_kernels
+        self.stack = choose_stack(self.table, stack)
         dtypes = self.table.dtypes
         self.dtype = self.workload.dtype
         if self.dtype == "auto":
@@ -81,7 +80,7 @@ class LatencyModel:
         self.dtype_bytes = DTYPE_BYTES[self.dtype]
         self.kernels = KernelTimes(self.table, self.dtype, self.dtype_bytes)
         self.operators = OperatorTimes(self.table, self.dtype)
-        self.calibration = Calibration.of(self.table) if calibrated else Calibration()
+        self.calibration = Calibration.of(self.table, self.stack) if calibrated else Calibration()
         self._costs: dict[tuple[OperatorSpec, int, int, int], Cost] = {}
         self._fixed: dict[tuple[int, int, int, int], tuple[Cost, Cost]] = {}
 
@@ -96,8 +95,7 @@ class LatencyModel:
                  *((spec.kind, i, self._cost(spec, a, batch)) for i, spec in enumerate(a.operators)),
                  ("head", -1, head)]
         ttft_ms, tpot_ms, latency_ms = self._figures(cost for _, _, cost in named)
-        lower_ms = sum(part.total.lower_us for _, _, cost in named for part in cost.parts) / 1000
-        upper_ms = sum(part.total.upper_us for _, _, cost in named for part in cost.parts) / 1000
+        bounds = self._bounds([part for _, _, cost in named for part in cost.parts], batch)
         breakdown: list[dict[str, Any]] = [
             {"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel, "label": part.label,
              "source": part.total.source, "ms": part.total.us / 1000, "share": part.total.us / 1000 / latency_ms}
@@ -108,10 +106,12 @@ class LatencyModel:
         w = self.workload
         return Estimate(
             notation=a.notation, hash=a.hash, params=a.params, ttft_ms=ttft_ms, tpot_ms=tpot_ms,
-            latency_ms=latency_ms, lower_ms=min(lower_ms, latency_ms), upper_ms=max(upper_ms, latency_ms), batch=batch,
+            latency_ms=latency_ms, lower_ms=min(bounds["latency_ms"][0], latency_ms),
+            upper_ms=max(bounds["latency_ms"][1], latency_ms), batch=batch, bounds=bounds,
             throughput_tok_s=figures.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens),
             memory_gb=memory_bytes(a, w, batch, self.dtype_bytes) / 1e9, workload=w.name, table=self.table.name,
-            breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])))
+            breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
+            notes=tuple(filter(None, [self.calibration.note(batch) if w.generated_tokens else None])))
 
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
@@ -162,6 +162,19 @@ class LatencyModel:
         ttft_ms, tpot_ms = prefill_us / 1000, decode_us / 1000 / generated if generated else 0.0
         return ttft_ms, tpot_ms, figures.latency_ms(ttft_ms, tpot_ms, generated)
 
+    def _bounds(self, parts: Sequence[Part], batch: int) -> dict[str, list[float]]:
+        """Figure -> [lower, upper], from the bounds of all parts added up."""
+        w = self.workload
+        edges = []
+        for bound in ("lower_us", "upper_us"):
+            ttft_us, decode_us = (sum(getattr(part.total, bound) for part in parts if part.phase == phase)
+                                  for phase in ("prefill", "decode"))
+            edges.append((ttft_us / 1000, decode_us / 1000 / w.generated_tokens if w.generated_tokens else 0.0))
+        throughput = [figures.throughput_tok_s(*edge, batch, w.prompt_tokens, w.generated_tokens) for edge in edges]
+        return {"ttft_ms": [ttft for ttft, _ in edges], "tpot_ms": [tpot for _, tpot in edges],
+                "latency_ms": [figures.latency_ms(*edge, w.generated_tokens) for edge in edges],
+                "throughput_tok_s": sorted(throughput)}
+
     def _phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
         """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay in the
         cache; without both there is nothing to read."""
@@ -191,9 +204,9 @@ class LatencyModel:
                 raise self._missing(name, hidden, _asked(f"operator_{phase}", batch, seen))
             return [Part(phase, f"operator_{phase}", spec.name, answer.times(times))]
         calls = spec.kernels(hidden, phase)
-        if self.small_kernels == "fused":
-            calls = tuple(call for call in calls if not call.fusable)
-        return self._composed(name, hidden, calls, phase, batch, seen, times)
+        launched = ([call for call in calls if not call.fusable] if self.stack == "fused" else
+                    [part for call in calls for part in call.split()])
+        return self._composed(name, hidden, launched, phase, batch, seen, times)
 
     def _composed(self, operator: str, hidden: int, calls: Sequence[KernelCall], phase: Phase, batch: int,
                   seen: np.ndarray, times: int) -> list[Part]:
@@ -204,7 +217,7 @@ class LatencyModel:
             raise self._missing(operator, hidden, str(failure)) from None
         parts = [Part(phase, call.kind, call.label, answer.times(times))
                  for call, answer in zip(calls, answers, strict=True)]
-        added = self.calibration.added(answers) if phase == "decode" else None
+        added = self.calibration.added(calls, answers, batch) if phase == "decode" else None
         return parts + ([Part(phase, "calibration", "calibration", added.times(times))] if added else [])
 
     def _fixed_costs(self, a: Architecture, batch: int) -> tuple[Cost, Cost]:

@@ -73,10 +73,10 @@ class Attention(OperatorSpec):
         return (
             pointwise("residual_add", 3 * hidden, fusable=True),
             pointwise("rms_norm", 2 * hidden),
-            gemm("qkv", n=q + 2 * kv, k=hidden),
-            *([pointwise("qk_norm", 2 * (q + kv))] if s.qk_norm else []),
-            pointwise("rotary", 2 * (q + kv)),
-            pointwise("cache_write", 4 * kv),
+            gemm("qkv", n=q + 2 * kv, k=hidden, unfused=(q, kv, kv)),
+            *([pointwise("qk_norm", 2 * (q + kv), unfused=(2 * q, 2 * kv))] if s.qk_norm else []),
+            pointwise("rotary", 2 * (q + kv), unfused=(2 * q, 2 * kv)),
+            pointwise("cache_write", 4 * kv, unfused=(2 * kv, 2 * kv)),
             KernelCall(f"attention_{phase}", core, self.name),
             gemm("out", n=hidden, k=q),
         )

@@ -46,8 +46,10 @@ class DeltaNet(OperatorSpec):
         return (
             pointwise("residual_add", 3 * hidden, fusable=True),
             pointwise("rms_norm", 2 * hidden),
-            gemm("qkv_beta", n=3 * hidden + heads, k=hidden),
-            KernelCall(f"conv_{phase}", (("channels", 3 * hidden), ("conv_size", self.conv_size)), "conv"),
+            gemm("qkv_beta", n=3 * hidden + heads, k=hidden, unfused=(hidden, hidden, hidden, heads)),
+            pointwise("beta_sigmoid", 2 * heads, fusable=True),
+            KernelCall(f"conv_{phase}", (("channels", 3 * hidden), ("conv_size", self.conv_size)), "conv",
+                       unfused=(hidden, hidden, hidden)),
             KernelCall(f"delta_rule_{phase}", (("heads", heads), ("key_dim", self.head_dim),
                                                ("value_dim", self.head_dim), ("groups", heads)), self.name),
             pointwise("out_norm", 2 * hidden),

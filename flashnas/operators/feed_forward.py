@@ -37,7 +37,7 @@ class FeedForward(OperatorSpec):
         return (
             pointwise("residual_add", 3 * hidden, fusable=True),
             pointwise("rms_norm", 2 * hidden),
-            gemm("gate_up", n=2 * inner, k=hidden),
-            pointwise("silu_mul", 3 * inner),
+            gemm("gate_up", n=2 * inner, k=hidden, unfused=(inner, inner)),
+            pointwise("silu_mul", 3 * inner, unfused=(2 * inner, 3 * inner)),
             gemm("down", n=hidden, k=inner),
         )

@@ -63,10 +63,11 @@ class GatedDeltaNet(OperatorSpec):
             pointwise("rms_norm", 2 * hidden),
             gemm("qkvz", n=2 * key + 2 * value, k=hidden),
             gemm("beta_decay", n=2 * heads, k=hidden),
+            pointwise("beta_decay_gates", 4 * heads, fusable=True, unfused=(2 * heads, 2 * heads)),
             KernelCall(f"conv_{phase}", (("channels", 2 * key + value), ("conv_size", self.conv_size)), "conv"),
             KernelCall(f"gated_delta_rule_{phase}", (("heads", heads), ("key_dim", self.head_dim),
                                                      ("value_dim", self.head_dim),
                                                      ("groups", key // self.head_dim)), self.name),
-            pointwise("gated_norm", 3 * value),
+            pointwise("gated_norm", 3 * value, unfused=(2 * value, 3 * value)),
             gemm("out", n=hidden, k=value),
         )

@@ -55,12 +55,12 @@ class GatedLinearAttention(OperatorSpec):
         return (
             pointwise("residual_add", 3 * hidden, fusable=True),
             pointwise("rms_norm", 2 * hidden),
-            gemm("qkvg", n=2 * key + 2 * hidden, k=hidden),
+            gemm("qkvg", n=2 * key + 2 * hidden, k=hidden, unfused=(key, key, hidden, hidden)),
             gemm("gate_low", n=self.gate_rank, k=hidden),
             gemm("gate_high", n=key, k=self.gate_rank),
             pointwise("log_sigmoid", 2 * key, fusable=True),
             KernelCall(f"gla_{phase}", (("heads", heads), ("key_dim", self.key_dim), ("value_dim", self.head_dim),
                                         ("groups", heads)), self.name),
-            pointwise("gated_norm", 3 * hidden),
+            pointwise("gated_norm", 3 * hidden, unfused=(2 * hidden, 3 * hidden)),
             gemm("out", n=hidden, k=hidden),
         )

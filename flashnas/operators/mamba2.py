@@ -68,6 +68,6 @@ class Mamba2(OperatorSpec):
             KernelCall(f"conv_{phase}", (("channels", channels), ("conv_size", self.conv_size)), "conv"),
             KernelCall(f"ssd_{phase}", (("heads", heads), ("key_dim", self.state), ("value_dim", self.head_dim),
                                         ("groups", self.groups)), self.name),
-            pointwise("gated_norm", 3 * inner),
+            pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
             gemm("out", n=hidden, k=inner),
         )

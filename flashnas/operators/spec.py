@@ -28,24 +28,34 @@ class KernelCall:
 
     `kind` is the kind of latency row that answers it. `pointwise` calls have one shape column, `elements`: values
     read plus written per token. `fusable` marks a pointwise kernel that an optimised engine folds into a neighbour.
+    `unfused`: the first shape column (n, channels, elements) of each kernel that a framework without fusion launches
+    instead; empty: this one.
     """
 
     kind: str
     shape: tuple[tuple[str, int], ...]
     label: str
     fusable: bool = False
+    unfused: tuple[int, ...] = ()
+
+    def split(self) -> tuple[KernelCall, ...]:
+        """The kernels of a framework without fusion."""
+        if not self.unfused:
+            return (self,)
+        (name, _), *others = self.shape
+        return tuple(KernelCall(self.kind, ((name, size), *others), self.label) for size in self.unfused)
 
     def __getitem__(self, name: str) -> int:
         return dict(self.shape)[name]
 
 
-def gemm(label: str, *, n: int, k: int) -> KernelCall:
+def gemm(label: str, *, n: int, k: int, unfused: tuple[int, ...] = ()) -> KernelCall:
     """A matrix product of all rows (batch x tokens) with a k x n weight."""
-    return KernelCall("gemm", (("n", n), ("k", k)), label)
+    return KernelCall("gemm", (("n", n), ("k", k)), label, unfused=unfused)
 
 
-def pointwise(label: str, elements: int, *, fusable: bool = False) -> KernelCall:
-    return KernelCall("pointwise", (("elements", elements),), label, fusable)
+def pointwise(label: str, elements: int, *, fusable: bool = False, unfused: tuple[int, ...] = ()) -> KernelCall:
+    return KernelCall("pointwise", (("elements", elements),), label, fusable, unfused)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,11 @@ def estimate_text(architecture: Any, estimate: Any, table: Any, workload: Any) -
         "",
         f"latency_ms        {facts['latency_ms']:>12,.1f}   between {facts['lower_ms']:,.1f} and"
         f" {facts['upper_ms']:,.1f}",
-        f"ttft_ms           {facts['ttft_ms']:>12,.3f}",
-        f"tpot_ms           {facts['tpot_ms']:>12,.4f}",
-        f"throughput_tok_s  {facts['throughput_tok_s']:>12,.1f}",
+        f"ttft_ms           {facts['ttft_ms']:>12,.3f}{_between(facts, 'ttft_ms', 3)}",
+        f"tpot_ms           {facts['tpot_ms']:>12,.4f}{_between(facts, 'tpot_ms', 4)}",
+        f"throughput_tok_s  {facts['throughput_tok_s']:>12,.1f}{_between(facts, 'throughput_tok_s', 1)}",
         f"memory_gb         {facts['memory_gb']:>12,.2f}",
+        *(f"note: {note}" for note in facts.get("notes", ())),
         "",
     ]
     shares: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -36,3 +37,8 @@ def estimate_text(architecture: Any, estimate: Any, table: Any, workload: Any) -
               for (name, source), (ms, share) in sorted(shares.items(), key=lambda entry: -entry[1][0])]
     sources = ", ".join(f"{name} {share:.1%}" for name, share in facts["sources"].items())
     return "\n".join([*lines, "", f"sources: {sources}"])
+
+
+def _between(facts: dict[str, Any], figure: str, digits: int) -> str:
+    lower, upper = facts.get("bounds", {}).get(figure, (0.0, 0.0))
+    return f"   between {lower:,.{digits}f} and {upper:,.{digits}f}" if upper else ""

@@ -50,9 +50,27 @@ def test_attention_and_feed_forward_by_hand(tiny_table):
     assert estimate.hash == A_F.hash
 
 
-def test_unfused_counts_the_residual_additions_too(tiny_table):
-    estimate = LatencyModel(tiny_table, WORKLOAD, small_kernels="unfused").estimate(A_F)
-    assert estimate.tpot_ms == pytest.approx((STEP_US + 2 * pw(2 * 96)) / 1000, rel=1e-6)
+def test_unfused_adds_residuals_and_splits_what_is_fused(tiny_table):
+    estimate = LatencyModel(tiny_table, WORKLOAD, stack="unfused").estimate(A_F)
+    # products of equal shape sum to the fused one; rotary of q and k, writes of k and v, silu and product
+    more = (2 * pw(2 * 96) + pw(2 * 64) + pw(2 * 32) - pw(2 * 96) + 2 * pw(2 * 32) - pw(2 * 64)
+            + pw(2 * 128) + pw(2 * 192) - pw(2 * 192))
+    assert estimate.tpot_ms == pytest.approx((STEP_US + more) / 1000, rel=1e-6)
+    labels = [entry["label"] for entry in estimate.breakdown if entry["index"] == 0 and entry["phase"] == "decode"]
+    assert labels == ["residual_add", "rms_norm", "qkv", "qkv", "qkv", "rotary", "rotary", "cache_write",
+                      "cache_write", "attention", "out"]
+
+
+@pytest.mark.parametrize("text", ["a(head_dim=16)", "f", "d(head_dim=16)", "gd(head_dim=16)", "gla(head_dim=16)",
+                                  "m2(head_dim=16,state=16)"])
+def test_unfused_products_and_convolutions_are_as_large_as_the_fused_ones(text):
+    (spec,) = Architecture.parse(f"64: {text}").operators
+    for phase in ("decode", "prefill"):
+        for call in spec.kernels(64, phase):
+            assert {part.kind for part in call.split()} == {call.kind}
+            if call.kind != "pointwise":
+                assert sum(part.shape[0][1] for part in call.split()) == call.shape[0][1]
+                assert {part.shape[1:] for part in call.split()} == {call.shape[1:]}
 
 
 def test_memory_by_hand(tiny_table):
@@ -322,6 +340,24 @@ def test_calibration_by_hand_and_visible(tmp_path, tiny_table):
     assert sum(e["ms"] for e in corrections) == pytest.approx(added)
     assert estimate.upper_ms - bare.upper_ms == pytest.approx(1.25 * added)
     assert LatencyModel(tmp_path / "t", WORKLOAD, calibrated=False).estimate(A_F).latency_ms == bare.latency_ms
+
+
+def test_attention_has_its_own_scale_and_several_sequences_a_wider_upper_bound(tmp_path, tiny_table):
+    write_table(tmp_path / "t", tiny_kinds())
+    bare = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
+    write_calibration(tmp_path / "t", {"attention_scale": 3.0})
+    scaled = LatencyModel(tmp_path / "t", WORKLOAD).estimate(A_F)
+    attention = sum(e["ms"] for e in bare.breakdown if e["kernel"] == "attention_decode")
+    assert scaled.latency_ms - bare.latency_ms == pytest.approx(2 * attention)
+    write_calibration(tmp_path / "t", {"gap_us": 4.0, "batched": 2.5})
+    one, two = (LatencyModel(tmp_path / "t", f"batch={n},prompt=4,generated=3").estimate(A_F) for n in (1, 2))
+    assert one.notes == ()
+    assert "up to 2.5 times as long as" in two.notes[0]
+    usual = LatencyModel(tmp_path / "t", WORKLOAD, calibrated=False).estimate(A_F).bounds["tpot_ms"][1]
+    kernels = sum(e["phase"] == "decode" and e["kernel"] != "calibration" for e in two.breakdown)
+    assert two.bounds["tpot_ms"][1] == pytest.approx(usual + 4.0 * kernels / 1000 + 1.5 * two.tpot_ms)
+    assert two.bounds["throughput_tok_s"][0] == pytest.approx(2000 / two.bounds["tpot_ms"][1])
+    assert two.bounds["latency_ms"] == [pytest.approx(two.lower_ms), pytest.approx(two.upper_ms)]
 
 
 def test_device_of_the_fixture_is_what_the_sums_assume():

@@ -81,5 +81,5 @@ def test_whole_models_lie_within_the_bounds_and_in_order(tables):
     estimates = [model.estimate(presets()[name]) for name in measured["model"]]
     for estimate, seconds in zip(estimates, measured["latency_s"], strict=True):
         assert estimate.lower_ms < 1000 * seconds < estimate.upper_ms
-        assert estimate.latency_ms == pytest.approx(1000 * seconds, rel=0.06)
+        assert estimate.latency_ms == pytest.approx(1000 * seconds, rel=0.04)
     assert [e.latency_ms for e in estimates] == sorted(e.latency_ms for e in estimates)
