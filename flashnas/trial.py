@@ -23,7 +23,7 @@ class Trial:
     number: int
     cycle: int
     origin: Origin
-    label: str = ""                 # of a baseline, such as "pure d"
+    label: str = ""                 # of a baseline, such as "pure 7x(d f)"
     state: State
     reason: str = ""
     genotype: dict[str, Any]        # the space's encoding (Optuna parameters)

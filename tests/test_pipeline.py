@@ -53,7 +53,7 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert (trials["state"].isin(["complete", "reused", "infeasible"])).all()
     assert sum((trials["state"] == "complete") & (trials["origin"] == "search")) == 6
-    assert set(trials.loc[trials["origin"] == "baseline", "label"]) >= {"pure d", "pure a", "pure m2"}
+    assert set(trials.loc[trials["origin"] == "baseline", "label"]) >= {"pure 4x(d f)", "pure 1x(a f)"}
     assert (trials["latency_ms"].dropna() <= budget_ms).all()
     paths = sorted((tmp_path / "run" / "pareto").glob("*.yaml"))
     assert [entry["config"] for entry in summary["front"]] == list(map(str, paths))
@@ -81,8 +81,10 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
 
 
 def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(command, tmp_path, capsys):
-    assert main(command(tmp_path / "whole")) == 0
-    process = subprocess.Popen([sys.executable, "-m", "flashnas", *command(tmp_path / "cut", "--workers", "1")],
+    more = ["--no-baselines", "--trials", "9"]
+    assert main(command(tmp_path / "whole", *more)) == 0
+    cut = command(tmp_path / "cut", *more, "--workers", "1")
+    process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut],
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     journal, deadline = tmp_path / "cut" / "study.journal", time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -95,7 +97,7 @@ def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(comm
     whole = trajectory(tmp_path / "whole")
     assert 5 <= finished < (whole["state"] == "complete").sum()
     capsys.readouterr()
-    assert main(command(tmp_path / "cut", "--resume", "--workers", "1")) == 0
+    assert main([*cut, "--resume"]) == 0
     pd.testing.assert_frame_equal(trajectory(tmp_path / "cut"), whole)
     assert journal.read_bytes().count(b'"outcome"') == (whole["state"] == "complete").sum()
     fronts = [[yaml.safe_load(p.read_text())["hash"] for p in sorted((tmp_path / run / "pareto").glob("*.yaml"))]
@@ -104,10 +106,10 @@ def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(comm
 
 
 def test_a_finished_run_is_reprinted_without_training(command, tmp_path, capsys):
-    assert main(command(tmp_path / "run")) == 0
+    assert main(command(tmp_path / "run", "--no-baselines")) == 0
     trained = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
     first = capsys.readouterr().out
-    assert main(command(tmp_path / "run", "--resume")) == 0
+    assert main(command(tmp_path / "run", "--no-baselines", "--resume")) == 0
     assert capsys.readouterr().out == first
     assert (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"') == trained
 

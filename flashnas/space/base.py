@@ -147,18 +147,23 @@ class SearchSpace(ABC):
         return len(known) == len(operators) and self.find(known) is not None
 
     def baselines(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
-        """The pure-operator models at the space's full depth: `mixer f` repeated, and Mamba2 also alone.
+        """The pure-operator models: `mixer f` repeated, and Mamba2 also alone, at full, half and quarter depth.
 
         Of the study in arXiv 2511.18890 section 2.2, which puts one FFN after each token mixer but none after Mamba2.
+        Several depths, because within a latency budget a shallow wide model may beat a deep narrow one (section 2.1).
         """
         ffn = self.ffn or FeedForward()
         kinds = [spec.kind for spec in self.mixers]
-        labels = {spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers}
-        result = [(f"pure {labels[spec]}", ((spec, ffn) * self.max_operators)[:self.max_operators // 2 * 2 or 1])
-                  for spec in self.mixers]
-        result += [(f"pure {labels[spec]} without f", (spec,) * self.max_operators)
-                   for spec in self.mixers if spec.kind == "m2"]
-        return result
+        names = {spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers}
+        blocks = [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
+        blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.kind == "m2"]
+        result = {}
+        for text, block in blocks:
+            full = max(self.max_operators // len(block), 1)
+            for repeats in (full, full // 2, full // 4):
+                if repeats:
+                    result[f"pure {repeats}x({text})"] = block * repeats
+        return list(result.items())
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:

@@ -72,16 +72,19 @@ def test_optuna_samplers_run_over_the_encoding(space, sampler):
     assert space.decode(study.ask(space.distributions()).params) == genotype
 
 
-def test_baselines_are_pure_and_full_depth(space):
+def test_baselines_are_pure_at_full_half_and_quarter_depth(space):
     baselines = dict(space.baselines())
-    assert {label for label in baselines if "without" not in label} == {f"pure {spec.kind}" for spec in space.mixers}
-    for label, operators in baselines.items():
-        mixers = {spec for spec in operators if spec.mixes_tokens}
-        assert len(mixers) == 1
-        assert space.max_operators - 1 <= len(operators) <= space.max_operators
-        if "without" not in label:
-            assert operators == (next(iter(mixers)), space.ffn) * (len(operators) // 2)
-    assert {spec.kind for spec in baselines["pure m2 without f"]} == {"m2"}
+    for spec in space.mixers:
+        mine = {label: operators for label, operators in baselines.items()
+                if operators[0] == spec and space.ffn in operators}
+        full = space.max_operators // 2
+        assert sorted(map(len, mine.values())) == sorted({2 * (full // part) for part in (1, 2, 4)} - {0})
+        for label, operators in mine.items():
+            assert operators == (spec, space.ffn) * (len(operators) // 2)
+            assert label == f"pure {len(operators) // 2}x({spec.kind} f)"
+    alone = [operators for operators in baselines.values() if space.ffn not in operators]
+    assert {operators[0].kind for operators in alone} == {"m2"}
+    assert max(map(len, alone)) == space.max_operators
 
 
 def test_baselines_of_the_papers_space_are_in_it():
