@@ -1,0 +1,91 @@
+"""Predict the H100 column of arXiv 2511.18890 table 6; writes results.csv and table6.png. See README.md.
+
+    python experiments/table6_h100/run.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from flashnas.architecture_source import presets
+from flashnas.latency.calibration import STACKS, WHOLE_MODELS, fit
+from flashnas.latency.model import LatencyModel
+from flashnas.latency.table import LatencyTable
+
+HERE = Path(__file__).parent
+COLORS = {"fused": "#7A8B99", "unfused": "#2A6F97"}
+
+
+def predictions(table: LatencyTable) -> pd.DataFrame:
+    """One row per preset: measured figures where known, and what each stack predicts with the committed constants."""
+    rows = pd.DataFrame({"model": list(presets())})
+    rows = rows.merge(pd.read_csv(HERE / "measured.csv").drop(columns=["params_b", "blocks"]), how="left")
+    whole = pd.read_csv(table.path / WHOLE_MODELS, comment="#")
+    for stack in STACKS:
+        decode, batched = (LatencyModel(table, workload, stack=stack) for workload in ("decode-8k", "throughput-32k"))
+        estimates = [decode.estimate(presets()[name]) for name in rows["model"]]
+        rows[f"latency_s_{stack}"] = [round(e.latency_ms / 1000, 2) for e in estimates]
+        rows[f"lower_s_{stack}"] = [round(e.lower_ms / 1000, 1) for e in estimates]
+        rows[f"upper_s_{stack}"] = [round(e.upper_ms / 1000, 1) for e in estimates]
+        left_out = dict(zip(whole["model"], fit(table, whole, stack).left_out, strict=True))
+        rows[f"left_out_error_{stack}"] = [round(left_out.get(name, np.nan), 3) for name in rows["model"]]
+        estimates = [batched.estimate(presets()[name]) for name in rows["model"]]
+        rows["batch_32k"] = [e.batch for e in estimates]
+        rows[f"tok_s_32k_{stack}"] = [round(e.throughput_tok_s) for e in estimates]
+        rows[f"tok_s_32k_with_prefill_{stack}"] = [round(e.batch * 256 / e.latency_ms * 1000) for e in estimates]
+    return rows
+
+
+def summary(rows: pd.DataFrame) -> str:
+    known = rows.dropna(subset="latency_8k_s")
+    lines = []
+    for stack in STACKS:
+        error = known[f"left_out_error_{stack}"].abs()
+        left_out = known["latency_8k_s"] * (1 + known[f"left_out_error_{stack}"])
+        lines.append(f"decode-8k, {stack}: left-out error mean {error.mean():.1%}, max {error.max():.1%}, Spearman"
+                     f" {left_out.corr(known['latency_8k_s'], 'spearman'):.2f}")
+    for stack in STACKS:
+        for column, text in (("", "decode steps"), ("_with_prefill", "256 tokens with their prefill")):
+            told, seen = known[f"tok_s_32k{column}_{stack}"], known["throughput_32k_tok_s"]
+            ratio = told / seen
+            lines.append(f"throughput-32k, {stack}, {text}: predicted / measured {ratio.min():.2f} to {ratio.max():.2f}"
+                         f" (geometric mean {np.exp(np.log(ratio).mean()):.2f}), Spearman"
+                         f" {told.corr(seen, 'spearman'):.2f}")
+    return "\n".join(lines)
+
+
+def picture(rows: pd.DataFrame) -> None:
+    known = rows.dropna(subset="latency_8k_s")
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    for panel, seen, told, title in (
+            (panels[0], known["latency_8k_s"], "left_out", "8k tokens at batch 1: seconds, each model left out"),
+            (panels[1], known["throughput_32k_tok_s"], "tok_s_32k", "32k in, largest batch: tokens/s, nothing fitted")):
+        for stack, color in COLORS.items():
+            y = seen * (1 + known[f"left_out_error_{stack}"]) if told == "left_out" else known[f"tok_s_32k_{stack}"]
+            panel.scatter(seen, y, label=stack, color=color, s=34)
+        edges = [seen.min() * 0.85, seen.max() * 1.2]
+        panel.plot(edges, edges, color="#333333", linewidth=0.8)
+        panel.set(title=title, xlabel="measured (arXiv 2511.18890, table 6)", ylabel="predicted", xscale="log",
+                  yscale="log")
+        panel.legend(frameon=False)
+    for _, row in known.iterrows():
+        panels[0].annotate(row["model"], (row["latency_8k_s"], row["latency_8k_s"] * 0.93), fontsize=7)
+    figure.savefig(HERE / "table6.png", dpi=130)
+
+
+def main() -> None:
+    rows = predictions(LatencyTable.load("h100_sxm"))
+    rows.to_csv(HERE / "results.csv", index=False)
+    print(rows[["model", "latency_8k_s", "latency_s_unfused", "left_out_error_unfused", "latency_s_fused",
+                "left_out_error_fused", "throughput_32k_tok_s", "batch_32k", "tok_s_32k_unfused"]
+               ].to_string(index=False))
+    print(summary(rows))
+    picture(rows)
+
+
+if __name__ == "__main__":
+    main()
