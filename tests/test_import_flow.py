@@ -14,7 +14,8 @@ ALLOWED = {
     "errors": set(), "hints": set(), "config_file": BASE, "shipped": set(), "__init__": set(), "__main__": {"cli"},
     "operators": BASE | {"operators"},
     "architecture": BASE | {"operators"},
-    "architecture_source": SHAPES,
+    "hf": BASE | {"operators", "architecture", "hf"},
+    "architecture_source": SHAPES | {"hf"},
     "trial": set(),
     "pareto": set(),
     "space": SHAPES | {"space"},
@@ -30,8 +31,11 @@ ALLOWED = {
 }
 # the only code that times anything needs the networks that it times
 # and width fitting asks the space for its widths
-EXTRA = {"latency/width.py": {"space"}, "latency/profile.py": {"model", "space"}, "latency/device_timing.py": {"model"}}
-WITH_TORCH = {"operators/layers", "model.py", "proxy", "latency/profile.py", "latency/device_timing.py",
+EXTRA = {"latency/width.py": {"space"}, "latency/items.py": {"space"}, "latency/profile.py": {"space"},
+         "latency/in_place.py": {"model", "space"}, "latency/rotation.py": {"model"},
+         "latency/whole_model.py": {"model"}, "latency/validation.py": {"space"}}
+TIMING = ("profile", "device_timing", "job", "in_place", "rotation", "whole_model")
+WITH_TORCH = {"operators/layers", "model.py", "proxy", *(f"latency/{name}.py" for name in TIMING),
               "search/surrogate.py", "export"}
 
 

@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--table", default="h100_sxm", help="shipped latency table or folder (default: h100_sxm)")
     add("--workload", default="decode-8k", help="named workload or batch=..,prompt=..,generated=..")
     add("--stack", help="kernels of the serving stack: fused or unfused (default: the one the table is calibrated for)")
+    add("--mode", help="eager, compiled or cuda_graph, of a table with several (default: the table's)")
     add("--json", action="store_true", help="one JSON object on stdout, nothing else")
 
 
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     architecture = load_architecture(options.arch)
     table = LatencyTable.load(options.table)
     workload = load_workload(options.workload)
-    estimate = LatencyModel(table, workload, stack=options.stack).estimate(architecture)
+    estimate = LatencyModel(table, workload, stack=options.stack, mode=options.mode).estimate(architecture)
     if options.json:
         print(json.dumps({"notation": architecture.notation, "hash": architecture.hash, **estimate.to_dict()}))
     else:

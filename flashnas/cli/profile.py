@@ -16,8 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                             " times (default: decode-8k)")
     add("--out", metavar="DIR", help="table folder, continued if it exists (default: latency_tables/<device name>)")
     add("--dtype", default="auto", help="float32 or bfloat16 (default: float32 on cpu, bfloat16 on cuda)")
+    add("--mode", default="auto", help="eager, compiled (torch.compile, block by block; slow to start) or cuda_graph;"
+                                       " each is a row of its own (default: eager on cpu, cuda_graph on cuda)")
     add("--threads", type=int, default=1, help="torch threads on a CPU (default: 1)")
-    add("--seconds", type=float, default=2.0, help="longest time per row (default: 2)")
+    add("--seconds", type=float, default=2.0, help="longest time for what is measured together: one width at one length"
+                                                 " (default: 2)")
     add("--json", action="store_true", help="one JSON object on stdout, nothing else")
 
 
@@ -29,16 +32,20 @@ def run(options: argparse.Namespace) -> int:
     from flashnas.latency.workload import load_workload
     from flashnas.space import load_space
 
-    job = Job(device=options.device, dtype=options.dtype, threads=options.threads,
+    job = Job(device=options.device, dtype=options.dtype, mode=options.mode, threads=options.threads,
               effort=Effort(seconds=options.seconds))
     space = load_space(options.space)
     workloads = [load_workload(text) for text in options.workload or ["decode-8k"]]
     folder = Path(options.out or Path("latency_tables") / job.table_name())
     counts = profile(space, workloads, folder, job,
-                     progress=lambda items: tqdm(items, desc="profile", unit="row", file=sys.stderr))
+                     progress=lambda found: tqdm(found, desc="profile", unit="group", file=sys.stderr))
     if options.json:
         print(json.dumps({"table": str(folder), **counts}))
     else:
+        disturbed = counts.get("disturbed", 0)
         print(f"{folder}: {counts['measured']} rows measured, {counts['known']} were there;"
               f" use it with --table {folder}")
+        if disturbed:
+            print(f"the device was slower than usual while {disturbed} rows were measured, twice in a row; delete the"
+                  " folder and profile again when nothing else runs", file=sys.stderr)
     return 0

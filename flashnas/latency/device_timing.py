@@ -1,8 +1,4 @@
-"""Timing of calls on the device at hand: warm-up, rotation over copies of the weights, medians and percentiles.
-
-A hot loop over one operator keeps its weights in the cache and misranks operators; a deployed model reads every weight
-from memory at each step. So each repeat calls the next of several copies, which together are larger than any cache.
-"""
+"""Timing on the device at hand: repeats, medians and percentiles, outliers and drift, and the device's facts."""
 
 from __future__ import annotations
 
@@ -19,13 +15,16 @@ import torch
 
 from flashnas.latency.schema import Device
 
-ROTATION_BYTES = 256 * 2**20     # larger than the last-level cache of the machines that we know of
+BEYOND_CACHE_BYTES = 256 * 2**20     # larger than the last-level cache of the machines that we know of
 CONFIDENCE = 1.96                # two-sided 95 %
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long one item is repeated: until the median's 95 % interval is narrower than `width` of it, in limits."""
+    """How long is repeated: until each median's 95 % interval is narrower than `width` of it, within limits.
+
+    least, most: repeats. seconds: limit for what is timed together (in place: all operators at one width and length).
+    """
 
     least: int = 15
     most: int = 400
@@ -35,18 +34,29 @@ class Effort:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Microseconds per call."""
+    """Microseconds per call. outliers: share of the repeats beyond the upper quartile by 3 interquartile ranges. drift:
+    median of the second half over that of the first, minus 1; a device that throttles or is shared shows here."""
 
     latency_us: float
     p10_us: float
     p90_us: float
     repeats: int
+    outliers: float = 0.0
+    drift: float = 0.0
+
+    @classmethod
+    def of(cls, samples_us: Sequence[float]) -> Measurement:
+        """From repeats in the order in which they were timed."""
+        samples = np.asarray(samples_us, float)
+        p10, q1, p50, q3, p90 = np.percentile(samples, (10, 25, 50, 75, 90))
+        first, second = samples[:len(samples) // 2], samples[len(samples) // 2:]
+        drift = np.median(second) / np.median(first) - 1 if len(first) else 0.0
+        return cls(float(p50), float(p10), float(p90), len(samples), float(np.mean(samples > q3 + 3 * (q3 - q1))),
+                   float(drift))
 
 
 class Timer(Protocol):
-    """Times calls that do the same work on different copies; `prepare` is called once per set of copies."""
-
-    mode: str
+    """Times calls that do the same work, the next one at each repeat."""
 
     def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement: ...
 
@@ -66,17 +76,14 @@ def repeat(once_us: Callable[[int], float], effort: Effort) -> Measurement:
     end = time.perf_counter() + effort.seconds
     while len(samples) < effort.most:
         samples.append(once_us(len(samples)))
-        if len(samples) >= effort.least and len(samples) % 5 == 0 and (
+        if len(samples) >= effort.least and (
                 time.perf_counter() > end or median_interval(np.array(samples)) < effort.width):
             break
-    p10, p50, p90 = np.percentile(samples, (10, 50, 90))
-    return Measurement(float(p50), float(p10), float(p90), len(samples))
+    return Measurement.of(samples)
 
 
 class CpuTimer:
     """Wall clock around each call, as the model's own Python would issue it."""
-
-    mode = "eager"
 
     def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
         def once_us(index: int) -> float:
@@ -89,28 +96,38 @@ class CpuTimer:
         return repeat(once_us, effort)
 
 
+class CudaTimer:
+    """Events on the device around each call; includes the gaps in which the device waits for Python."""
+
+    def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
+        for call in calls:
+            call()
+        torch.cuda.synchronize()
+        return repeat(lambda index: _between_events_us(calls[index % len(calls)]), effort)
+
+
+def _between_events_us(call: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end) * 1000)
+
+
 class CudaGraphTimer:
     """Each call is captured into a CUDA graph once; replays are timed by events on the device.
 
     Needs a CUDA device. Work that cannot be captured (a kernel that waits for the host) raises torch's own error.
     """
 
-    mode = "cuda_graph"
-
     def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
         graphs = [self._capture(call) for call in calls]
 
-        def once_us(index: int) -> float:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            graphs[index % len(graphs)].replay()
-            end.record()
-            end.synchronize()
-            return start.elapsed_time(end) * 1000
         for graph in graphs:
             graph.replay()
         torch.cuda.synchronize()
-        return repeat(once_us, effort)
+        return repeat(lambda index: _between_events_us(graphs[index % len(graphs)].replay), effort)
 
     @staticmethod
     def _capture(call: Callable[[], object]) -> torch.cuda.CUDAGraph:
@@ -126,9 +143,48 @@ class CudaGraphTimer:
         return graph
 
 
-def make_timer(device: str) -> Timer:
-    """The timer for `cpu` or `cuda`."""
-    return CudaGraphTimer() if device == "cuda" else CpuTimer()
+def make_timer(device: str, mode: str) -> Timer:
+    """The timer for `cpu` or `cuda` and one of schema.MODES."""
+    if device == "cpu":
+        return CpuTimer()
+    return CudaGraphTimer() if mode == "cuda_graph" else CudaTimer()
+
+
+class CpuMarks:
+    """Moments inside one pass through a model."""
+
+    def __init__(self) -> None:
+        self._ns: list[int] = []
+
+    def mark(self) -> None:
+        self._ns.append(time.perf_counter_ns())
+
+    def intervals_us(self) -> list[float]:
+        """Between consecutive marks."""
+        return [(after - before) / 1000 for before, after in zip(self._ns, self._ns[1:], strict=False)]
+
+
+class CudaMarks:
+    """The same on the device's own time line."""
+
+    def __init__(self) -> None:
+        self._events: list[torch.cuda.Event] = []
+
+    def mark(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    def intervals_us(self) -> list[float]:
+        self._events[-1].synchronize()
+        return [1000 * before.elapsed_time(after)
+                for before, after in zip(self._events, self._events[1:], strict=False)]
+
+
+def probe_us(device: str) -> float:
+    """A fixed piece of work, about a millisecond: comparing two of them shows whether the device runs as fast."""
+    a = torch.ones(256 if device == "cpu" else 4096, 256 if device == "cpu" else 4096, device=device)
+    return 1e6 * _seconds(device, lambda: a @ a, repeats=9)
 
 
 def describe_device(device: str, name: str) -> Device:
@@ -169,7 +225,7 @@ def _seconds(device: str, call: Callable[[], object], repeats: int = 5) -> float
 
 
 def _copy_bandwidth(device: str) -> float:
-    source = torch.ones(ROTATION_BYTES // 4, device=device)
+    source = torch.ones(BEYOND_CACHE_BYTES // 4, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() * 4 / _seconds(device, lambda: target.copy_(source))
 

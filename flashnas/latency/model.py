@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from flashnas.errors import MissingRowsError
 from flashnas.latency import figures
 from flashnas.latency.answer import Answer
 from flashnas.latency.calibration import Calibration, Stack, choose_stack
+from flashnas.latency.correction import Correction
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.kernels import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
@@ -61,13 +62,14 @@ class LatencyModel:
 
     stack: the kernels that serve an operator, "fused" or "unfused" (calibration.py); None: the one for which the table
     was calibrated. calibrated: apply the table's correction from single kernels to whole models, shown as one
-    `calibration` entry per operator. Raises TableError or WorkloadError for a table or workload that cannot be read,
-    ConfigError for an unknown stack, and MissingRowsError if the table has no rows in the workload's dtype.
+    `calibration` entry per operator. mode: of a table with rows in several (None: the table's default). Raises
+    TableError or WorkloadError for a table or workload that cannot be read, ConfigError for an unknown stack, and
+    MissingRowsError if the table has no rows in the workload's dtype.
     """
 
     def __init__(self, table: LatencyTable | str, workload: Workload | str, *,
-                 stack: Stack | None = None, calibrated: bool = True) -> None:
-        self.table = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
+                 stack: Stack | None = None, calibrated: bool = True, mode: str | None = None) -> None:
+        self.table = (table if isinstance(table, LatencyTable) else LatencyTable.load(table)).only(mode)
         self.workload = load_workload(workload)
         self.stack = choose_stack(self.table, stack)
         dtypes = self.table.dtypes
@@ -81,6 +83,9 @@ class LatencyModel:
         self.kernels = KernelTimes(self.table, self.dtype, self.dtype_bytes)
         self.operators = OperatorTimes(self.table, self.dtype)
         self.calibration = Calibration.of(self.table, self.stack) if calibrated else Calibration()
+        self.corrections: dict[Phase, Correction] = {
+            phase: Correction.of(self.table, self.table.default_mode, phase) if calibrated else Correction()
+            for phase in get_args(Phase)}
         self._costs: dict[tuple[OperatorSpec, int, int, int], Cost] = {}
         self._fixed: dict[tuple[int, int, int, int], tuple[Cost, Cost]] = {}
 
@@ -202,11 +207,25 @@ class LatencyModel:
             answer = self.operators.answer(name, hidden, phase, batch, seen)
             if answer is None:
                 raise self._missing(name, hidden, _asked(f"operator_{phase}", batch, seen))
-            return [Part(phase, f"operator_{phase}", spec.name, answer.times(times))]
+            return self._whole(phase, f"operator_{phase}", spec.name, answer, times, operators=1,
+                               megabytes=self.megabytes(spec, hidden, phase, batch, seen))
         calls = spec.kernels(hidden, phase)
         launched = ([call for call in calls if not call.fusable] if self.stack == "fused" else
                     [part for call in calls for part in call.split()])
         return self._composed(name, hidden, launched, phase, batch, seen, times)
+
+    def _whole(self, phase: Phase, kernel: str, label: str, answer: Answer, times: int, *, operators: int = 0,
+               models: int = 0, megabytes: float = 0.0) -> list[Part]:
+        """The row of a whole operator, and what the table's correction adds to it (correction.py)."""
+        correction = self.corrections[phase]
+        part = Part(phase, kernel, label, answer.times(times * correction.scale))
+        added = correction.added(operators=operators, models=models, megabytes=megabytes)
+        return [part, Part(phase, "calibration", "calibration", added.times(times))] if added else [part]
+
+    def megabytes(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray) -> float:
+        """What an operator reads, in 10^6 bytes: its weights, and in a decode step its state at the mean context."""
+        state = batch * spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
+        return (spec.params(hidden) * self.dtype_bytes + state) / 1e6
 
     def _composed(self, operator: str, hidden: int, calls: Sequence[KernelCall], phase: Phase, batch: int,
                   seen: np.ndarray, times: int) -> list[Part]:
@@ -229,19 +248,21 @@ class LatencyModel:
             for phase, seen, times in self._phases(a.meta_tokens):
                 embedding += self._fixed_parts("embedding", a, phase, batch, seen, times)
                 if phase == "decode" or self.workload.prompt_tokens:
-                    parts = self._fixed_parts("head", a, "decode", batch, np.ones(1), times)
+                    parts = self._fixed_parts("head", a, "decode", batch, np.ones(1), times, shown=phase)
                     head += [replace(part, phase=phase) for part in parts
                              if phase == "decode" or part.kernel != "calibration"]
             self._fixed[key] = Cost.of(embedding), Cost.of(head)
         return self._fixed[key]
 
     def _fixed_parts(self, name: str, a: Architecture, phase: Phase, batch: int, seen: np.ndarray,
-                     times: int) -> list[Part]:
+                     times: int, shown: Phase | None = None) -> list[Part]:
+        """shown: the phase in which the time counts, if it is another than that of the rows."""
         if self.operators.has(name, a.hidden, a.vocab):
             answer = self.operators.answer(name, a.hidden, phase, batch, seen, a.vocab)
             if answer is None:
                 raise self._missing(name, a.hidden, _asked(f"operator_{phase}", batch, seen))
-            return [Part(phase, f"operator_{phase}", name, answer.times(times))]
+            return self._whole(shown or phase, f"operator_{phase}", name, answer, times,
+                               models=int(name == "embedding"))
         calls = ([pointwise("lookup", 2 * a.hidden)] if name == "embedding" else
                  [pointwise("final_norm", 2 * a.hidden), gemm("head", n=a.vocab, k=a.hidden),
                   pointwise("sampling", a.vocab)])

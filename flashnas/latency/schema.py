@@ -19,7 +19,7 @@ SOURCES = ("measured", "imported", "derived", "roofline")
 _ATTENTION = ("heads", "kv_heads", "head_dim", "window", "batch")
 _RECURRENT = ("heads", "key_dim", "value_dim", "batch")
 
-# kind -> key columns. No two rows of a kind have the same key.
+# kind -> key columns. No two rows of a kind have the same key and the same VARIANT.
 #   gemm           [m, k] x [k, n]; m = batch x tokens
 #   *_decode       one step of all `batch` sequences; attention sees `context` tokens, itself included
 #   *_prefill      `tokens` tokens of each of `batch` sequences, causal
@@ -39,6 +39,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "operator_prefill": ("operator", "hidden", "vocab", "batch", "tokens"),
 }
 TEXT_KEYS = ("operator",)
+# One device runs the same call in several modes and dtypes; each is a row of its own. A row of another stack (other
+# versions, driver or threads) is not: it is stale, and the newer one replaces it.
+VARIANT = ("mode", "dtype")
+MODES = ("eager", "compiled", "cuda_graph")
 # Row columns after the key. p10_us, p90_us and repeats are null where the source does not tell.
 VALUE_COLUMNS = ("latency_us", "p10_us", "p90_us", "repeats", "dtype", "stack", "mode", "source")
 UNITS = {"latency_us": "microseconds (median)", "p10_us": "microseconds", "p90_us": "microseconds",

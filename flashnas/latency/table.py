@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import pandas as pd
 
 from flashnas.config_file import LocatedDict, read_yaml
 from flashnas.errors import ConfigError, TableError
-from flashnas.hints import did_you_mean
-from flashnas.latency.schema import FORMAT, KINDS, SOURCES, TEXT_KEYS, UNITS, VALUE_COLUMNS, Device
+from flashnas.hints import did_you_mean, one_of
+from flashnas.latency.schema import FORMAT, KINDS, SOURCES, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
 from flashnas.latency.table_writer import merge, write_rows
 from flashnas.shipped import shipped_names
 
@@ -62,6 +62,26 @@ class LatencyTable:
         return ", ".join(sorted(self.meta["stacks"])) or "unknown"
 
     @property
+    def modes(self) -> tuple[str, ...]:
+        return tuple(sorted({str(value) for frame in self.frames.values() for value in frame["mode"].unique()}))
+
+    @property
+    def default_mode(self) -> str:
+        """The only mode; of several, what `flashnas profile` measures unasked on this platform."""
+        usual = "cuda_graph" if self.device.platform == "cuda" else "eager"
+        return usual if usual in self.modes or not self.modes else self.modes[0]
+
+    def only(self, mode: str | None) -> LatencyTable:
+        """The table with the rows of one mode (None: the default). Raises TableError if it has none in that mode."""
+        mode = mode or self.default_mode
+        if self.frames and mode not in self.modes:
+            raise TableError(f"{self.path}: {one_of('mode', mode, self.modes)}")
+        if self.modes in ((mode,), ()):
+            return self
+        frames = {kind: frame[frame["mode"] == mode] for kind, frame in self.frames.items()}
+        return replace(self, frames={kind: frame for kind, frame in frames.items() if len(frame)})
+
+    @property
     def dtypes(self) -> tuple[str, ...]:
         return tuple(sorted({str(value) for frame in self.frames.values() for value in frame["dtype"].unique()}))
 
@@ -83,6 +103,7 @@ class LatencyTable:
             kinds[kind] = {"rows": len(frame), "ranges": ranges, **texts,
                            "sources": {str(key): int(n) for key, n in frame["source"].value_counts().items()},
                            "stacks": sorted(frame["stack"].astype(str).unique()),
+                           "modes": sorted(frame["mode"].astype(str).unique()),
                            "origin": self.meta["kinds"][kind].get("origin")}
         return {"name": self.name, "path": str(self.path), "device": self.device.to_dict(), "dtypes": self.dtypes,
                 "stacks": self.meta["stacks"], "kinds": kinds, "rules": self.meta.get("rules", []),
@@ -99,7 +120,7 @@ class LatencyTable:
             ranges = ", ".join(f"{column} {low}..{high}" if low != high else f"{column} {low}"
                                for column, (low, high) in entry["ranges"].items())
             lines.append(f"{kind:<26}{entry['rows']:>7} rows  {'+'.join(entry['sources'])}"
-                         f" ({', '.join(entry['stacks'])})  {ranges}")
+                         f" ({', '.join(entry['stacks'])}; {', '.join(entry['modes'])})  {ranges}")
             if "operator" in entry:
                 lines.append(f"{'':<26}operators: {', '.join(entry['operator'])}")
         if info["rules"]:
@@ -185,5 +206,5 @@ def _check_values(file: Path, kind: str, frame: pd.DataFrame) -> None:
     unknown = set(frame["source"].astype(str)) - set(SOURCES)
     if unknown:
         raise TableError(f"{file}: source must be one of {', '.join(SOURCES)}; got {sorted(unknown)[0]!r}")
-    if frame.duplicated(list(KINDS[kind])).any():
+    if frame.duplicated([*KINDS[kind], *VARIANT]).any():
         raise TableError(f"{file}: two rows of the same {', '.join(KINDS[kind])}")

@@ -14,7 +14,7 @@ import yaml
 
 from flashnas.config_file import read_yaml
 from flashnas.errors import ConfigError, TableError
-from flashnas.latency.schema import FORMAT, KINDS, TEXT_KEYS, UNITS, VALUE_COLUMNS, Device
+from flashnas.latency.schema import FORMAT, KINDS, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
 
 
 def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Device,
@@ -25,7 +25,8 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Dev
     `rows` has the key columns of the kind (schema.KINDS), `latency_us`, `dtype`, `stack`, `mode` and `source`, and
     optionally p10_us, p90_us and repeats. `stacks` describes each value of `stack` (framework, version, ...).
     `origin` says where the rows of this kind are from (package, version, licence, machine, ...). `append`: keep the
-    rows that are there; a new row replaces the one of the same key. Raises TableError, also if the disk is full.
+    rows that are there; a new row replaces the one of the same key, mode and dtype. Raises TableError, also if the disk
+    is full.
     """
     folder = Path(folder)
     if kind not in KINDS:
@@ -46,7 +47,8 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Dev
         from flashnas.latency.table import LatencyTable
 
         rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
-    rows = rows.drop_duplicates(list(KINDS[kind]), keep="last").sort_values(list(KINDS[kind]), ignore_index=True)
+    identity = [*KINDS[kind], *VARIANT]
+    rows = rows.drop_duplicates(identity, keep="last").sort_values(identity, ignore_index=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "device.yaml").exists():
@@ -80,8 +82,22 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
 
 def write_calibration(folder: str | Path, calibration: Mapping[str, Any]) -> None:
     """Replace the `calibration` of a table's meta.yaml (see calibration.py)."""
-    meta = {**_read_meta(Path(folder)), "calibration": _plain(calibration)}
-    _write_text(Path(folder) / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
+    write_entry(folder, "calibration", calibration)
+
+
+def write_entry(folder: str | Path, key: str, value: Any) -> None:
+    """Replace one entry of a table's meta.yaml; raises TableError if it cannot be written."""
+    folder = Path(folder)
+    meta = {**_read_meta(folder), key: _plain(value)}
+    try:
+        _write_text(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
+    except OSError as error:
+        raise TableError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def append_entry(folder: str | Path, key: str, value: Any) -> None:
+    """Add `value` to a list in a table's meta.yaml."""
+    write_entry(folder, key, [*_read_meta(Path(folder)).get(key, []), value])
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

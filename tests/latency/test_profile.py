@@ -3,11 +3,13 @@ import pytest
 import torch
 
 from flashnas.errors import ConfigError, TableError
+from flashnas.latency import in_place, rotation
 from flashnas.latency import profile as profiling
 from flashnas.latency.device_timing import CpuTimer, Effort, Measurement, median_interval, repeat
 from flashnas.latency.model import LatencyModel
-from flashnas.latency.profile import Item, Job, contexts, missing, plan, profile
+from flashnas.latency.profile import Item, Job, contexts, groups, missing, plan, profile
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.whole_model import filled_state
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.model import Block
 from flashnas.operators import operator_class
@@ -17,26 +19,22 @@ from flashnas.space import load_space
 CHAT = WORKLOADS["chat"]
 
 
-class CountingTimer:
-    """Stands in for the clock: runs each call once and says how many copies it was given."""
-
-    mode = "eager"
-
-    def __init__(self):
-        self.copies = []
-
-    def measure(self, calls, effort):
-        self.copies.append(len(calls))
-        for call in calls:
-            call()
-        return Measurement(float(len(self.copies)), 0.5, 1e6, 3)
-
-
 @pytest.fixture
 def counting(monkeypatch):
-    timer = CountingTimer()
-    monkeypatch.setattr(profiling, "make_timer", lambda device: timer)
-    return timer
+    """Stands in for the clock: every row takes 7 us; keeps the groups that were measured."""
+    seen = []
+
+    def measure(group, space, job):
+        seen.append(group)
+        return {item: Measurement(7.0, 6.0, 8.0, 15) for item in group.items}
+
+    monkeypatch.setattr(profiling, "measure_in_place", measure)
+    monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
+    return seen
+
+
+def still_missing(space, folder, job):
+    return missing(plan(space, [CHAT]), folder, stack=job.stack, mode=job.mode_name, dtype=job.dtype_name)
 
 
 def test_the_plan_names_every_operator_width_and_phase_once():
@@ -59,46 +57,127 @@ def test_contexts_span_the_workload_and_meet_the_window():
     assert contexts(SlidingWindowAttention(window=100), 1, 300) == [1, 64, 100, 256, 300]
 
 
+def counts(result):
+    return {name: result[name] for name in ("measured", "known")}
+
+
 def test_only_what_is_missing_or_of_another_stack_is_measured(counting, tmp_path):
     space, folder = load_space("tiny"), tmp_path / "table"
     first = profile(space, [CHAT], folder, Job())
-    assert first == {"measured": len(plan(space, [CHAT])), "known": 0}
-    assert profile(space, [CHAT], folder, Job()) == {"measured": 0, "known": first["measured"]}
+    assert counts(first) == {"measured": len(plan(space, [CHAT])), "known": 0}
+    assert counts(profile(space, [CHAT], folder, Job())) == {"measured": 0, "known": first["measured"]}
     more = profile(space, [CHAT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)], folder, Job())
     assert more["known"] == first["measured"]
     assert more["measured"] > 0
     assert profile(space, [CHAT], folder, Job(threads=2))["known"] == 0
+    assert set(LatencyTable.load(folder).rows("operator_prefill").query("tokens == 516")["stack"]) == {
+        Job(threads=2).stack}, "rows of the other number of threads are replaced"
+
+
+def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path):
+    space, folder = load_space("tiny"), tmp_path / "table"
+    rows = profile(space, [CHAT], folder, Job())["measured"]
+    assert counts(profile(space, [CHAT], folder, Job(mode="compiled"))) == {"measured": rows, "known": 0}
+    assert counts(profile(space, [CHAT], folder, Job(dtype="bfloat16"))) == {"measured": rows, "known": 0}
+    assert not still_missing(space, folder, Job())
+    table = LatencyTable.load(folder)
+    assert table.modes == ("compiled", "eager")
+    assert table.default_mode == "eager"
+    assert set(table.only("compiled").rows("operator_decode")["mode"]) == {"compiled"}
+    assert len(table.only(None).frames["operator_decode"]) == 2 * len(table.only("compiled").frames["operator_decode"])
+    with pytest.raises(TableError, match=r"mode must be one of compiled, eager; got 'eagre' \(did you mean 'eager'\?\)"):
+        LatencyModel(table, CHAT, mode="eagre")
 
 
 def test_an_interrupted_job_keeps_what_it_measured(counting, tmp_path):
     space, folder = load_space("tiny"), tmp_path / "table"
 
-    def stop_after_five(items):
-        for number, item in enumerate(items):
-            if number == 5:
+    def stop_after_two(found):
+        for number, group in enumerate(found):
+            if number == 2:
                 raise KeyboardInterrupt
-            yield item
+            yield group
 
     with pytest.raises(KeyboardInterrupt):
-        profile(space, [CHAT], folder, Job(), progress=stop_after_five)
-    todo = missing(plan(space, [CHAT]), folder, Job().stack)
-    assert len(todo) == len(plan(space, [CHAT])) - 5
-    assert profile(space, [CHAT], folder, Job())["known"] == 5
+        profile(space, [CHAT], folder, Job(), progress=stop_after_two)
+    done = sum(len(group.items) for group in counting)
+    assert len(still_missing(space, folder, Job())) == len(plan(space, [CHAT])) - done
+    assert profile(space, [CHAT], folder, Job())["known"] == done
+    assert len(counting) == len(set(counting)), "no group is measured twice"
 
 
-def test_weights_rotate_over_copies_that_exceed_the_cache_but_not_the_model(counting, monkeypatch):
-    monkeypatch.setattr(profiling, "ROTATION_BYTES", 2**20)
+def test_what_was_measured_while_the_device_was_slow_is_measured_again(counting, tmp_path, monkeypatch):
+    probes = iter([100.0, 100.0, 150.0, 100.0] + [100.0] * 20)    # slow before the second group
+    monkeypatch.setattr(profiling, "probe_us", lambda device: next(probes))
+    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Job())
+    assert [group for group in counting if counting.count(group) == 2] == [counting[1], counting[-1]]
+    assert record["measured_twice"] == len(counting[1].items)
+    assert record["disturbed"] == 0
+    assert record["probe_us"] == {"median": 100.0, "max": 100.0}
+    assert LatencyTable.load(tmp_path / "table").meta["jobs"][0]["rows"] == len(plan(load_space("tiny"), [CHAT]))
+
+
+def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
+    monkeypatch.setattr(profiling, "measure_in_place", lambda group, space, job: {
+        item: Measurement(7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01)
+        for item in group.items})
+    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Job())
+    assert record["disturbed"] == record["measured_twice"] == sum(
+        item.hidden == 64 for item in plan(load_space("tiny"), [CHAT]))
+    assert record["largest_drift"] == 0.4
+    assert record["outliers"] == 0.25
+
+
+def test_outliers_and_drift_of_repeats():
+    steady = [10.0, 10.1, 10.2, 10.1] * 10
+    assert Measurement.of(steady).outliers == 0
+    assert Measurement.of([*steady, 100.0]).outliers == pytest.approx(1 / 41)
+    assert Measurement.of([10.0] * 20 + [13.0] * 20).drift == pytest.approx(0.3)
+
+
+def test_weights_rotate_over_copies_that_exceed_the_cache_but_not_the_model(monkeypatch):
+    copies = []
+
+    class CountingTimer:
+        def measure(self, calls, effort):
+            copies.append(len(calls))
+            for call in calls:
+                call()
+            return Measurement(1.0, 1.0, 1.0, 3)
+
+    monkeypatch.setattr(rotation, "BEYOND_CACHE_BYTES", 2**20)
     specs = {"f": operator_class("f")()}
     for hidden, expected in ((16, 9), (256, 2)):    # 9 kB: as many as the model has layers; 2.4 MB: the least
-        profiling.measure(Item("decode", "f", hidden, 0, 1, 0), specs, Job(), counting, copies_at_most=9)
-        assert counting.copies[-1] == expected
+        for phase in ("decode", "prefill"):
+            items = [Item(phase, "f", hidden, 0, 1, 3)]
+            assert set(rotation.measure_alone(items, specs, Job(), CountingTimer(), copies_at_most=9)) == set(items)
+            assert copies[-1] == expected
+
+
+def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
+    space, job = load_space("tiny"), Job(effort=Effort(least=3, most=6, seconds=0.01))
+    built, build = [], in_place.build_model
+
+    def keep(architecture, job):
+        built.append(architecture)
+        return build(architecture, job)
+
+    monkeypatch.setattr(in_place, "build_model", keep)
+    for group in groups(item for item in plan(space, [CHAT]) if item.hidden == 64):
+        rows = in_place.measure_in_place(group, space, job)
+        assert set(rows) == set(group.items)
+        assert all(0 < row.p10_us <= row.latency_us <= row.p90_us for row in rows.values())
+    kinds = [spec.kind for spec in built[0].operators]
+    assert len({kinds.count(kind) for kind in ("a", "d", "m2", "f")}) == 1, "every operator equally often"
+    assert built[0] == built[1]
 
 
 @pytest.mark.parametrize("kind", ["a", "swa"])
 def test_a_filled_state_has_the_context_that_is_timed(kind):
     spec = operator_class(kind)(head_dim=8, **({"window": 20} if kind == "swa" else {}))
     block = Block(spec, 32)
-    state = profiling.filled_state(block, 2, 50, torch.float32, "cpu")
+    state = filled_state(block, 2, 50, torch.float32, "cpu")
     with torch.inference_mode():
         _, after = block.step(torch.randn(2, 32), state)
     assert after.seen == 50
@@ -120,7 +199,7 @@ def test_a_profiled_table_answers_its_space(profiled_tiny_table):
 def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypatch):
     space, folder = load_space("tiny"), tmp_path / "table"
     profile(space, [CHAT], folder, Job())
-    monkeypatch.setattr(profiling, "cpu_name", lambda: "Other CPU")
+    monkeypatch.setattr(profiling, "device_label", lambda device: "Other CPU")
     with pytest.raises(TableError, match=r"but this is Other CPU; choose another --out"):
         profile(space, [CHAT], folder, Job())
 
@@ -129,6 +208,8 @@ def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypa
     ({"device": "gpu"}, "--device must be one of cpu, cuda; got 'gpu'"),
     ({"dtype": "int8"}, "--dtype must be one of auto, float32, bfloat16; got 'int8'"),
     ({"threads": 0}, "--threads must be at least 1; got 0"),
+    ({"mode": "jit"}, "--mode must be one of auto, eager, compiled, cuda_graph; got 'jit'"),
+    ({"mode": "cuda_graph"}, "--mode cuda_graph needs --device cuda; got --device cpu"),
 ])
 def test_wrong_options_are_one_line(options, words):
     with pytest.raises(ConfigError) as caught:

@@ -15,7 +15,7 @@ from flashnas.errors import ConfigError, FlashnasError, SpaceError
 from flashnas.shipped import shipped_names
 from flashnas.space import features, load_space
 
-SHIPPED = ("nemotron_flash", "layerwise", "tiny")
+SHIPPED = ("nemotron_flash", "layerwise", "small", "tiny")
 
 
 @pytest.fixture(params=SHIPPED)

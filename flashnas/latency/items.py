@@ -1,0 +1,107 @@
+"""What has to be measured so that a table answers a space: one item per row. No torch, no clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload
+from flashnas.operators import OperatorSpec
+from flashnas.space.base import SearchSpace
+
+MAX_BATCHES = (1, 8, 32)      # measured for a workload that asks for the largest batch
+
+
+@dataclass(frozen=True, order=True)
+class Item:
+    """One row to measure; length: context (decode; 0: any) or tokens (prefill)."""
+
+    phase: str
+    operator: str
+    hidden: int
+    vocab: int
+    batch: int
+    length: int
+
+    @property
+    def kind(self) -> str:
+        return f"operator_{self.phase}"
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return (self.operator, self.hidden, self.vocab, self.batch, self.length)
+
+
+def plan(space: SearchSpace, workloads: Iterable[Workload]) -> list[Item]:
+    """All rows that the space needs for the workloads, each once, in a fixed order."""
+    meta, vocab = space.model.meta_tokens, space.model.vocab
+    items: set[Item] = set()
+    for workload, hidden in itertools.product(workloads, space.hidden_sizes):
+        batches = MAX_BATCHES if workload.batch == "max" else (int(workload.batch),)
+        total = meta + workload.context
+        read = meta + workload.prompt_tokens
+        for batch in batches:
+            items.update(Item("decode", name, hidden, vocab, batch, 0) for name in ("embedding", "head"))
+            if read:
+                items.add(Item("prefill", "embedding", hidden, vocab, batch, read))
+            for spec in space.kinds():
+                text = str(spec.resolved(hidden))
+                if workload.generated_tokens:
+                    lengths = contexts(spec, read + 1, total)
+                    items.update(Item("decode", text, hidden, 0, batch, length) for length in lengths)
+                if read:
+                    items.add(Item("prefill", text, hidden, 0, batch, read))
+    return sorted(items)
+
+
+def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
+    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 between the ends."""
+    window = getattr(spec, "window_tokens", None)
+    if window is None:
+        return [0]
+    inner = [4**power for power in range(3, 12) if first < 4**power < last]
+    edge = [window] if first < window < last else []
+    return sorted({first, last, *inner, *edge})
+
+
+def missing(items: Sequence[Item], folder: Path, *, stack: str, mode: str, dtype: str) -> list[Item]:
+    """The items that the table in `folder` lacks in this mode and dtype, or has from another stack; all when there is
+    no table."""
+    if not (folder / "meta.yaml").exists():
+        return list(items)
+    table = LatencyTable.load(folder)
+    known: set[tuple[Any, ...]] = set()
+    for kind in table.kinds:
+        if kind.startswith("operator_"):
+            rows = table.rows(kind)
+            for column, value in (("stack", stack), ("mode", mode), ("dtype", dtype)):
+                rows = rows[rows[column].astype(str) == value]
+            columns = ["operator", "hidden", "vocab", "batch", "context" if kind.endswith("decode") else "tokens"]
+            known.update((kind, *row) for row in rows[columns].astype({"operator": str}).itertuples(index=False))
+    return [item for item in items if (item.kind, *item.key) not in known]
+
+
+@dataclass(frozen=True, order=True)
+class Group:
+    """Items that are timed together, inside one model: one phase, width and batch."""
+
+    phase: str
+    hidden: int
+    batch: int
+    items: tuple[Item, ...]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """At which the model is run; decode items of length 0 are timed at each of them."""
+        return tuple(sorted({item.length for item in self.items if item.length})) or (1,)
+
+
+def groups(items: Iterable[Item]) -> list[Group]:
+    found: dict[tuple[str, int, int], list[Item]] = {}
+    for item in items:
+        found.setdefault((item.phase, item.hidden, item.batch), []).append(item)
+    return [Group(*key, tuple(members)) for key, members in sorted(found.items())]
