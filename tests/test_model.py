@@ -190,3 +190,13 @@ def test_same_seed_same_weights() -> None:
 def test_prefill_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="start_cache"):
         make_model(HYBRID).prefill(torch.zeros(2, 0, dtype=torch.long))
+
+
+def test_tables_made_in_inference_mode_serve_training():
+    architecture = Architecture.parse("48(vocab=50): a(head_dim=16) swa(head_dim=16,window=5) d(head_dim=16)"
+                                      " gd(head_dim=16) m2(head_dim=16,state=16) gla(head_dim=16)")
+    model, tokens = HybridLM(architecture), torch.randint(50, (2, 77))
+    with torch.inference_mode():
+        model(tokens)
+    model.loss(tokens, tokens).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

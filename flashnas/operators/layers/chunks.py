@@ -121,6 +121,7 @@ def decay_differences(cumulative: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a table made while profiling must serve training too
 def lower_ones(size: int, diagonal: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Ones on and below that diagonal; multiplying by it is several times faster than tril on small matrices."""
     return torch.ones(size, size, dtype=dtype, device=device).tril_(diagonal)
