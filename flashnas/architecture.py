@@ -166,7 +166,7 @@ def _mean_flops(spec: OperatorSpec, hidden: int, tokens: int) -> float:
 
 def _full_dict(architecture: Architecture) -> dict[str, Any]:
     data = architecture.to_dict()
-    data["operators"] = [[spec.kind, sorted(vars(spec).items())] for spec in architecture.operators]
+    data["operators"] = [[spec.kind, spec.identity()] for spec in architecture.operators]
     return data
 
 

@@ -69,6 +69,7 @@ class OperatorSpec:
     name: ClassVar[str]  # of the modules operators/<name>.py and operators/layers/<name>.py
     mixes_tokens: ClassVar[bool] = True
     least: ClassVar[dict[str, int]] = {}  # smallest allowed value per field, 0 where not named
+    later: ClassVar[frozenset[str]] = frozenset()  # fields that hashes leave out at their default: younger than these
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -98,6 +99,11 @@ class OperatorSpec:
         """The fields that differ from their defaults."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
                 if getattr(self, field.name) != field.default}
+
+    def identity(self) -> list[tuple[str, int | float | bool]]:
+        """The fields that enter the hash of an architecture, sorted by name."""
+        options = self.options()
+        return sorted((name, value) for name, value in vars(self).items() if name in options or name not in self.later)
 
     def __str__(self) -> str:
         parts = ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}"

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from flashnas.architecture import Architecture
 from flashnas.errors import OperatorError
 from flashnas.operators import OPERATORS, operator_class
 from flashnas.operators.spec import mean_context, scaled_dim
@@ -12,7 +13,9 @@ HIDDEN = 2048
 VARIANTS = [cls() for cls in OPERATORS.values()] + [
     OPERATORS["a"](heads=32, kv_heads=8, head_dim=64, qk_norm=True, qkv_bias=True), OPERATORS["swa"](window=7),
     OPERATORS["m2"](expand=1, groups=2, state=64), OPERATORS["gd"](k_heads=4, expand_v=2),
-    OPERATORS["f"](intermediate=100),
+    OPERATORS["f"](intermediate=100), OPERATORS["f"](relu2=True, bias=True),
+    OPERATORS["a"](out_gate=True, out_bias=True, qkv_bias=True, rope_share=0.25), OPERATORS["a"](rope_share=0),
+    OPERATORS["m2"](heads=10, head_dim=80, groups=2, bias=True, conv_bias=False, dt_min=0.001),
 ]
 
 
@@ -92,3 +95,37 @@ def test_mean_context_is_the_mean():
 def test_scaled_dimensions_stop_at_sixteen():
     assert [scaled_dim(128, factor) for factor in (1, 2, 16)] == [128, 64, 16]
     assert scaled_dim(8, 4) == 8
+
+
+def test_younger_options_leave_published_hashes_as_they_were():
+    assert Architecture.parse("512: a swa m2 m2(groups=2) gla d gd f").hash == "8281fc91790aec87"
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [
+    ("m2(heads=16)", "m2", True),
+    ("m2(heads=32)", "m2(expand=4)", True),
+    ("m2(heads=15,expand=3)", "m2(heads=15)", True),
+    ("m2(dt_min=0.001)", "m2", False),
+    ("a(rope_share=0)", "a(rope_share=0.001,rope_theta=5,rope_factor=2)", True),
+    ("a(rope_original=8192)", "a", True),
+    ("a(rope_factor=2,rope_original=8192)", "a(rope_factor=2)", False),
+    ("a(rope_share=0.25)", "a(rope_share=0.2501)", True),
+    ("a(out_gate=true)", "a", False),
+    ("f(relu2=true)", "f", False),
+])
+def test_hashes_of_options_that_build_the_same_network_are_equal(one, other, same):
+    assert (Architecture.parse(f"512: {one}").hash == Architecture.parse(f"512: {other}").hash) == same
+
+
+@pytest.mark.parametrize("text", ["m2(heads=128,head_dim=80,groups=8)", "a(out_gate=true,rope_share=0.3)"])
+def test_proxies_of_operators_with_explicit_sizes_fit(text):
+    for factor in (2, 4, 16):
+        proxy = Architecture.parse(f"2048: {text}").scaled(factor)
+        assert proxy.canonical().params == proxy.params < Architecture.parse(f"2048: {text}").params / factor
+
+
+def test_a_share_of_rotated_channels_must_be_even_and_at_most_one():
+    with pytest.raises(OperatorError, match="rope_share x head_dim must be even for rotary positions; got 3"):
+        OPERATORS["a"](head_dim=12, rope_share=0.25).resolved(48)
+    with pytest.raises(OperatorError, match="rope_share must be at most 1"):
+        OPERATORS["a"](rope_share=1.5).resolved(512)

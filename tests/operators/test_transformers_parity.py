@@ -1,4 +1,4 @@
-"""`a`, `m2` and `gd` against transformers' CPU implementations with the same weights."""
+"""`a`, `m2`, `gd` and `f` against transformers' CPU implementations with the same weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.layers import build_layer
-from flashnas.operators.layers.common import Layer
+from flashnas.operators.layers.common import Layer, Rotary
 
 transformers = pytest.importorskip("transformers")
 
@@ -131,3 +131,59 @@ def test_gated_delta_net_equals_transformers(qwen3_next: ModuleType, expand: int
     with torch.no_grad():
         expected = theirs(x)
     compare(layer, expected, x)
+
+
+@pytest.mark.parametrize("kind", ["linear", "llama3"])
+def test_scaled_positions_equal_transformers(kind: str) -> None:
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+    theirs = {"rope_type": kind, "rope_theta": 5000.0, "factor": 8.0}
+    if kind == "llama3":
+        theirs |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 200}
+    config = transformers.LlamaConfig(hidden_size=HIDDEN, num_attention_heads=1, rope_parameters=theirs)
+    ours = Rotary(HIDDEN, 5000.0, 8.0, 200 if kind == "llama3" else 0).frequencies()
+    assert_close(ours, LlamaRotaryEmbedding(config).inv_freq, 1e-6, "frequencies")
+
+
+def test_gated_attention_equals_transformers(qwen3_next: ModuleType) -> None:
+    config = transformers.Qwen3NextConfig(
+        hidden_size=HIDDEN, num_attention_heads=4, num_key_value_heads=2, head_dim=24, rms_norm_eps=1e-6,
+        attention_bias=True, num_hidden_layers=1, attn_implementation="eager",
+        rope_parameters={"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5})
+    theirs = randomised(qwen3_next.Qwen3NextAttention(config, 0))
+    layer = layer_of("a(heads=4,kv_heads=2,head_dim=24,qk_norm=true,qkv_bias=true,out_bias=true,out_gate=true,"
+                     "rope_theta=5000,rope_share=0.5)")
+    weights = {}
+    for part in ("weight", "bias"):  # their queries and gates alternate by head
+        q, gate = (x.flatten(0, 1) for x in getattr(theirs.q_proj, part).unflatten(0, (4, 48)).split(24, 1))
+        weights[f"in_proj.{part}"] = torch.cat([q, getattr(theirs.k_proj, part), getattr(theirs.v_proj, part), gate])
+        weights[f"out_proj.{part}"] = getattr(theirs.o_proj, part)
+    layer.load_state_dict({**weights, "q_norm.weight": 1 + theirs.q_norm.weight,
+                           "k_norm.weight": 1 + theirs.k_norm.weight})
+    x, positions = inputs(), torch.arange(TOKENS).unsqueeze(0)
+    mask = torch.full((1, 1, TOKENS, TOKENS), -torch.inf).triu(1)
+    with torch.no_grad():
+        rotary = qwen3_next.Qwen3NextRotaryEmbedding(config)
+        expected = theirs(x, position_embeddings=rotary(x, positions), attention_mask=mask)[0]
+    compare(layer, expected, x)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_nemotron_h_equals_transformers(bias: bool) -> None:
+    from transformers.models.nemotron_h import modeling_nemotron_h as modeling
+    config = transformers.NemotronHConfig(
+        hidden_size=HIDDEN, mamba_num_heads=6, mamba_head_dim=20, ssm_state_size=24, n_groups=2, conv_kernel=4,
+        layer_norm_epsilon=1e-6, chunk_size=32, use_bias=bias, use_conv_bias=bias, mlp_bias=bias, time_step_min=0.5,
+        intermediate_size=50, layers_block_type=["linear_attention", "mlp"])
+    x = inputs()
+    mixer, mlp = randomised(modeling.NemotronHMamba2Mixer(config, 0)), randomised(modeling.NemotronHMLP(config))
+    written = str(bias).lower()
+    layer = layer_of(f"m2(heads=6,head_dim=20,state=24,groups=2,bias={written},conv_bias={written},dt_min=0.5)")
+    named = {name.replace("conv1d", "conv"): weight for name, weight in mixer.state_dict().items()}
+    layer.load_state_dict({**named, "conv.weight": named["conv.weight"].squeeze(1)})
+    with torch.no_grad():
+        compare(layer, mixer(x), x)
+    layer = layer_of(f"f(intermediate=50,relu2=true,bias={written})")
+    layer.load_state_dict({name.replace("up_proj", "in_proj").replace("down_proj", "out_proj"): weight
+                           for name, weight in mlp.state_dict().items()})
+    with torch.no_grad():
+        compare(layer, mlp(x), x)

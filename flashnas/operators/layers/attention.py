@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.attention import Attention
-from flashnas.operators.layers.common import Layer, RMSNorm, rms_normalise, rotate
+from flashnas.operators.layers.common import Layer, RMSNorm, Rotary, linear_reference, rms_normalise, rotate
 
 GROW_TOKENS = 256
 BLOCK_TOKENS = 64
@@ -64,6 +64,7 @@ class KeyValueCache:
 
 
 @functools.lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a table made while profiling must serve training too
 def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
     """[queries, keys] True where seen; the last query stands at the last key."""
     distance = (torch.arange(queries, device=device).unsqueeze(1) + keys - queries) - torch.arange(keys, device=device)
@@ -72,6 +73,7 @@ def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> T
 
 
 @functools.lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a table made while profiling must serve training too
 def _causal_bias(queries: int, keys: int, window: int, repeats: int, dtype: torch.dtype) -> Tensor:
     mask = causal_mask(queries, keys, window, torch.device("cpu"))
     return torch.zeros(queries, keys, dtype=dtype).masked_fill_(~mask, -torch.inf).repeat(repeats, 1)
@@ -124,12 +126,14 @@ class AttentionLayer(Layer):
         super().__init__()
         spec = spec.resolved(hidden)
         self.heads, self.kv_heads, self.head_dim = spec.heads, spec.kv_heads, spec.head_dim
-        self.window, self.theta = spec.window_tokens, spec.rope_theta
-        qkv = (self.heads + 2 * self.kv_heads) * self.head_dim
-        self.in_proj = nn.Linear(hidden, qkv, bias=spec.qkv_bias)  # q, k, v
+        self.window = spec.window_tokens
+        self.rotary = Rotary(spec.rotary_dim, spec.rope_theta, spec.rope_factor, spec.rope_original)
+        self.gates = self.heads if spec.out_gate else 0
+        rows = (self.heads + 2 * self.kv_heads + self.gates) * self.head_dim
+        self.in_proj = nn.Linear(hidden, rows, bias=spec.qkv_bias)  # q, k, v | gate
         self.q_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
-        self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=False)
+        self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=spec.out_bias)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValueCache:
         empty = torch.zeros(batch, self.kv_heads, 0, self.head_dim, dtype=dtype, device=device)
@@ -138,13 +142,12 @@ class AttentionLayer(Layer):
     def reference(self, x_BTD: Tensor, state: KeyValueCache | None = None) -> tuple[Tensor, KeyValueCache]:
         x = x_BTD.double()
         state = state or self.init_state(len(x), x.dtype, x.device)
-        bias = 0 if self.in_proj.bias is None else self.in_proj.bias.double()
-        heads = (x @ self.in_proj.weight.double().T + bias).unflatten(-1, (-1, self.head_dim))
-        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], 2)
+        heads = linear_reference(self.in_proj, x).unflatten(-1, (-1, self.head_dim))
+        q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], 2)
         if self.q_norm is not None and self.k_norm is not None:
             q = rms_normalise(q) * self.q_norm.weight.double()
             k = rms_normalise(k) * self.k_norm.weight.double()
-        q, k = rotate(q, state.seen, self.theta), rotate(k, state.seen, self.theta)
+        q, k = rotate(q, state.seen, self.rotary), rotate(k, state.seen, self.rotary)
         old_keys, old_values = (past.double().transpose(1, 2) for past in state.in_order())
         keys, values = torch.cat([old_keys, k], 1), torch.cat([old_values, v], 1)
         repeats = self.heads // self.kv_heads
@@ -156,37 +159,45 @@ class AttentionLayer(Layer):
             seen_values = values[:, first:end].repeat_interleave(repeats, 2)
             scores = torch.einsum("bhk,bthk->bht", q[:, t], seen_keys) * self.head_dim ** -0.5
             outputs.append(torch.einsum("bht,bthk->bhk", scores.softmax(-1), seen_values).flatten(1))
-        y = torch.stack(outputs, 1) @ self.out_proj.weight.double().T
+        o = torch.stack(outputs, 1)
+        y = linear_reference(self.out_proj, o * torch.sigmoid(gate.flatten(2)) if self.gates else o)
         return y, self._cache(keys.transpose(1, 2), values.transpose(1, 2), state.seen + x.shape[1])
 
     def forward(self, x_BTD: Tensor, state: KeyValueCache | None = None) -> tuple[Tensor, KeyValueCache]:
-        q, k, v = (part.transpose(1, 2) for part in self._project(x_BTD, state.seen if state else 0))
+        *qkv, gate = self._project(x_BTD, state.seen if state else 0)
+        q, k, v = (part.transpose(1, 2) for part in qkv)
         seen = x_BTD.shape[1]
         if state is not None and state.seen:
             old_keys, old_values = state.in_order()
             k, v = torch.cat([old_keys.to(k.dtype), k], 2), torch.cat([old_values.to(v.dtype), v], 2)
             seen += state.seen
         o = attend(q, k, v, self.window)
-        return self.out_proj(o.transpose(1, 2).flatten(2)), self._cache(k, v, seen)
+        return self._output(o.transpose(1, 2), gate), self._cache(k, v, seen)
 
     def step(self, x_BD: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
-        q, k, v = (part.squeeze(1) for part in self._project(x_BD.unsqueeze(1), state.seen))
+        q, k, v, gate = (part.squeeze(1) for part in self._project(x_BD.unsqueeze(1), state.seen))
         state = state.appended(k, v)
         keys, values = state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept]
         q = q.unflatten(1, (self.kv_heads, -1))  # the query heads of one key head are rows of one product
         scores = (q @ keys.mT) * self.head_dim ** -0.5
         o = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(values.dtype) @ values
-        return self.out_proj(o.flatten(1)), state
+        return self._output(o.flatten(1, 2), gate), state
 
-    def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         heads = self.in_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
         if self.q_norm is not None and self.k_norm is not None:
-            q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], 2)
-            return (rotate(self.q_norm(q), first_position, self.theta),
-                    rotate(self.k_norm(k), first_position, self.theta), v)
-        qk, v = heads.split([self.heads + self.kv_heads, self.kv_heads], 2)
-        q, k = rotate(qk, first_position, self.theta).split([self.heads, self.kv_heads], 2)
-        return q, k, v
+            q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], 2)
+            return (rotate(self.q_norm(q), first_position, self.rotary),
+                    rotate(self.k_norm(k), first_position, self.rotary), v, gate)
+        qk, v, gate = heads.split([self.heads + self.kv_heads, self.kv_heads, self.gates], 2)
+        q, k = rotate(qk, first_position, self.rotary).split([self.heads, self.kv_heads], 2)
+        return q, k, v, gate
+
+    def _output(self, o: Tensor, gate: Tensor) -> Tensor:
+        """[.., H, K] to the hidden size."""
+        o = (o * torch.sigmoid(gate) if self.gates else o).flatten(-2)
+        y: Tensor = self.out_proj(o)
+        return y
 
     def _cache(self, keys: Tensor, values: Tensor, seen: int) -> KeyValueCache:
         if self.window and seen >= self.window:  # position p goes to slot p mod window

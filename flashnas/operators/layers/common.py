@@ -43,6 +43,12 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def linear_reference(linear: nn.Linear, x: Tensor) -> Tensor:
+    """The projection of a float64 tensor, in float64."""
+    y = x @ linear.weight.double().T
+    return y if linear.bias is None else y + linear.bias.double()
+
+
 # -- norms -------------------------------------------------------------------------------------------------------
 
 
@@ -118,21 +124,41 @@ class ShortConvolution(nn.Module):
 # -- rotary positions --------------------------------------------------------------------------------------------
 
 
+class Rotary(NamedTuple):
+    """Rotary positions of the first `dim` channels of a head. `factor`, `original`: as an Attention's rope options."""
+
+    dim: int
+    theta: float
+    factor: float = 1.0
+    original: int = 0
+
+    def frequencies(self) -> Tensor:
+        """Radians per token [dim / 2]. Llama 3.1 divides by `factor` what turns less than once in `original` tokens,
+        leaves what turns 4 times or more, and goes over linearly between them."""
+        frequency = self.theta ** (-torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim)
+        turns = self.original * frequency / (2 * math.pi)
+        kept = ((turns - 1) / 3).clamp(0, 1)
+        return kept * frequency + (1 - kept) * frequency / self.factor
+
+
 @functools.lru_cache(maxsize=64)
-def _rotary_table(tokens: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    angle = torch.outer(torch.arange(tokens, dtype=torch.float64), frequency)
-    return torch.stack([angle.cos(), angle.sin()]).to(dtype).to(device)  # [2, T, head_dim / 2]
+@torch.inference_mode(False)  # a table made while profiling must serve training too
+def _rotary_table(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
+    angle = torch.outer(torch.arange(tokens, dtype=torch.float64), rotary.frequencies())
+    return torch.stack([angle.cos(), angle.sin()]).to(dtype).to(device)  # [2, T, dim / 2]
 
 
-def rotate(x_BTHK: Tensor, first_position: int, theta: float) -> Tensor:
+def rotate(x_BTHK: Tensor, first_position: int, rotary: Rotary) -> Tensor:
     """Rotary positions in the rotate-half form (Llama, Qwen3), from `first_position` on; arXiv 2104.09864."""
-    tokens, head_dim = x_BTHK.shape[1], x_BTHK.shape[3]
+    if not rotary.dim:
+        return x_BTHK
+    tokens = x_BTHK.shape[1]
     length = 1 << max(8, (first_position + tokens - 1).bit_length())  # few distinct tables
-    table = _rotary_table(length, head_dim, theta, state_dtype(x_BTHK.dtype), x_BTHK.device)
+    table = _rotary_table(length, rotary, state_dtype(x_BTHK.dtype), x_BTHK.device)
     cos, sin = table[:, first_position:first_position + tokens, None, :].to(x_BTHK.dtype)
-    a, b = x_BTHK.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    a, b = x_BTHK[..., :rotary.dim].chunk(2, dim=-1)
+    rest = [x_BTHK[..., rotary.dim:]] if rotary.dim < x_BTHK.shape[3] else []
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, *rest], -1)
 
 
 # -- initial values ----------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
-"""SwiGLU feed-forward network (`f`): down(silu(gate(x)) * up(x))."""
+"""SwiGLU feed-forward network (`f`): down(silu(gate(x)) * up(x)); with relu2 down(relu(up(x))^2)."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.feed_forward import FeedForward
-from flashnas.operators.layers.common import Layer
+from flashnas.operators.layers.common import Layer, linear_reference
 from flashnas.operators.layers.fused import swiglu
 
 
@@ -16,18 +17,23 @@ class FeedForwardLayer(Layer):
     def __init__(self, spec: FeedForward, hidden: int) -> None:
         super().__init__()
         self.inner = spec.resolved(hidden).intermediate
-        self.in_proj = nn.Linear(hidden, 2 * self.inner, bias=False)  # gate, up
-        self.out_proj = nn.Linear(self.inner, hidden, bias=False)
+        self.relu2 = spec.relu2
+        self.in_proj = nn.Linear(hidden, spec.widened * self.inner, bias=spec.bias)  # gate, up
+        self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         return None
 
     def reference(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
-        gate, up = (x_BTD.double() @ self.in_proj.weight.double().T).split(self.inner, -1)
-        return (gate * torch.sigmoid(gate) * up) @ self.out_proj.weight.double().T, None
+        wide = linear_reference(self.in_proj, x_BTD.double())
+        if self.relu2:
+            return linear_reference(self.out_proj, (wide * (wide > 0)) ** 2), None
+        gate, up = wide.split(self.inner, -1)
+        return linear_reference(self.out_proj, gate * torch.sigmoid(gate) * up), None
 
     def forward(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
-        return self.out_proj(swiglu(self.in_proj(x_BTD))), None
+        wide = self.in_proj(x_BTD)
+        return self.out_proj(F.relu(wide).square() if self.relu2 else swiglu(wide)), None
 
     def step(self, x_BD: Tensor, state: None = None) -> tuple[Tensor, None]:
         return self.forward(x_BD)

@@ -18,6 +18,7 @@ from flashnas.operators.layers.common import (
     RMSNorm,
     ShortConvolution,
     inverse_softplus_of_log_uniform,
+    linear_reference,
     log_of_uniform,
     rms_normalise,
     state_dtype,
@@ -72,22 +73,22 @@ def ssd_chunked(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor, s
 
 
 class Mamba2Layer(Layer):
-    """in_proj gives z, x, B, C, dt; x, B, C pass a convolution with bias and silu; y is normalised after the gate."""
+    """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the gate."""
 
     def __init__(self, spec: Mamba2, hidden: int) -> None:
         super().__init__()
-        self.inner, self.heads, self.head_dim = spec.inner(hidden), spec.heads(hidden), spec.head_dim
-        self.groups, self.state = spec.groups, spec.state
+        self.inner, self.heads, self.head_dim = spec.inner(hidden), spec.head_count(hidden), spec.head_dim
+        self.groups, self.state, self.dt_min = spec.groups, spec.state, spec.dt_min
         channels = spec.conv_channels(hidden)
         self.sizes = [self.inner, channels, self.heads]
         self.parts = [self.inner, self.groups * self.state, self.groups * self.state]
-        self.in_proj = nn.Linear(hidden, sum(self.sizes), bias=False)  # z | x, B, C | dt
-        self.conv = ShortConvolution(channels, spec.conv_size, bias=True)
+        self.in_proj = nn.Linear(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
+        self.conv = ShortConvolution(channels, spec.conv_size, bias=spec.conv_bias)
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
         self.norm = RMSNorm(self.inner)
-        self.out_proj = nn.Linear(self.inner, hidden, bias=False)
+        self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
         matrix = torch.zeros(batch, self.heads, self.state, self.head_dim, dtype=state_dtype(dtype), device=device)
@@ -96,17 +97,17 @@ class Mamba2Layer(Layer):
     def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         x_BTD = x_BTD.double()
         state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
-        z, xbc, dt = (x_BTD @ self.in_proj.weight.double().T).split(self.sizes, -1)
+        z, xbc, dt = linear_reference(self.in_proj, x_BTD).split(self.sizes, -1)
         xbc, conv = self.conv.reference(xbc, state.conv_BTC.double())
         x, b, c = xbc.split(self.parts, -1)
         x = x.unflatten(-1, (self.heads, -1))
         b, c = b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
-        dt = torch.log1p((dt + self.dt_bias.double()).exp())
+        dt = torch.log1p((dt + self.dt_bias.double()).exp()).clamp(min=self.dt_min)
         g = -dt * self.A_log.double().exp()
         y, matrix = ssd_reference(c, b, x * dt.unsqueeze(-1), g, state.matrix_BHKV.double())
         y = (y + x * self.D.double().unsqueeze(-1)).flatten(-2) * z * torch.sigmoid(z)
         y = rms_normalise(y.unflatten(-1, (self.groups, -1))).flatten(-2) * self.norm.weight.double()
-        return y @ self.out_proj.weight.double().T, RecurrentState(conv, matrix)
+        return linear_reference(self.out_proj, y), RecurrentState(conv, matrix)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         projected = self.in_proj(x_BTD)
@@ -130,6 +131,8 @@ class Mamba2Layer(Layer):
             x = x.unflatten(-1, (self.heads, -1))
             b, c = b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
             dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
+            if self.dt_min:
+                dt = dt.clamp(min=self.dt_min)
             y, matrix = rule(c, b, x * dt.unsqueeze(-1), -dt * self.A_log.to(dtype).exp(), matrix)
             y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2) * F.silu(z).to(dtype)
             if self.groups > 1:
