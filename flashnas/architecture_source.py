@@ -1,4 +1,4 @@
-"""What a user may write where a command takes an ARCH: a preset, a pareto/NN.yaml or a notation string."""
+"""What a user may write where a command takes an ARCH: a preset, a pareto/NN.yaml, an HF config.json or a notation."""
 
 import functools
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 from flashnas.architecture import Architecture, is_notation
 from flashnas.config_file import read_yaml
 from flashnas.errors import ArchitectureError, OperatorError
+from flashnas.hf import architecture_from_hf
 from flashnas.hints import did_you_mean
 from flashnas.shipped import PACKAGE
 
@@ -18,13 +19,16 @@ def presets() -> dict[str, Architecture]:
 
 
 def load_architecture(source: str) -> Architecture:
-    """Resolve a preset's name, a YAML file with an `architecture` entry, or a notation; raises ArchitectureError."""
+    """Resolve a preset's name, a YAML file with an `architecture` entry, a Hugging Face config.json or a folder with
+    one, or a notation; raises ArchitectureError."""
     if is_notation(source):
         return Architecture.parse(source)
     by_lower = {name.lower(): name for name in presets()}
     if source.lower() in by_lower:
         return presets()[by_lower[source.lower()]]
     path = Path(source)
+    if path.suffix == ".json" or os.path.isdir(source):
+        return architecture_from_hf(path)
     if path.suffix in (".yaml", ".yml") or os.path.exists(source):  # of os.path, which bears any text
         if not os.path.isfile(source):
             raise ArchitectureError(f"{source}: no such file")
@@ -39,5 +43,5 @@ def load_architecture(source: str) -> Architecture:
             raise ArchitectureError(f"{data.place('architecture')}: {error}") from None
         raise ArchitectureError(f"{data.place()}: an architecture file needs the key 'architecture'"
                                 " (a notation or a mapping)")
-    raise ArchitectureError(f"{source!r} is no preset{did_you_mean(source, presets())}, no YAML file and no notation"
-                            f" such as '2048: d f m2 f'; presets: {', '.join(presets())}")
+    raise ArchitectureError(f"{source!r} is no preset{did_you_mean(source, presets())}, no YAML or JSON file and no"
+                            f" notation such as '2048: d f m2 f'; presets: {', '.join(presets())}")

@@ -48,8 +48,8 @@ def test_bad_file_gets_one_line(tmp_path, text, message):
 @pytest.mark.parametrize(("source", "message"), [
     ("Nemotron-Flash-2B", "'Nemotron-Flash-2B' is no preset (did you mean 'Nemotron-Flash-"),
     ("missing.yaml", "missing.yaml: no such file"),
-    ("d f m2 f " * 500, "is no preset, no YAML file and no notation such as '2048: d f m2 f'"),
-    (".", ".: no such file"),
+    ("d f m2 f " * 500, "is no preset, no YAML or JSON file and no notation such as '2048: d f m2 f'"),
+    ("tests", "tests/config.json: cannot be read: No such file or directory"),
     ("", "'' is no preset"),
     ("a\0b", "is no preset"),
 ])
