@@ -71,6 +71,9 @@ def picture(rows: pd.DataFrame) -> None:
         panel.plot(edges, edges, color="#333333", linewidth=0.8)
         panel.set(title=title, xlabel="measured (arXiv 2511.18890, table 6)", ylabel="predicted", xscale="log",
                   yscale="log")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:g}"[0] in "25" else "")
         panel.legend(frameon=False)
     for _, row in known.iterrows():
         panels[0].annotate(row["model"], (row["latency_8k_s"], row["latency_8k_s"] * 0.93), fontsize=7)

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from flashnas.latency.memory import check_fits
     from flashnas.latency.model import LatencyModel
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
@@ -27,7 +28,9 @@ def run(options: argparse.Namespace) -> int:
     architecture = load_architecture(options.arch)
     table = LatencyTable.load(options.table)
     workload = load_workload(options.workload)
-    estimate = LatencyModel(table, workload, stack=options.stack, mode=options.mode).estimate(architecture)
+    model = LatencyModel(table, workload, stack=options.stack, mode=options.mode)
+    check_fits(architecture, workload, table.device, model.dtype)
+    estimate = model.estimate(architecture)
     if options.json:
         print(json.dumps({"notation": architecture.notation, "hash": architecture.hash, **estimate.to_dict()}))
     else:

@@ -1,4 +1,8 @@
-"""Device memory of a request: weights, caches at its end, and a simple bound on activations."""
+"""Device memory of a request: weights, caches at its end, activations and the workspace of chunked kernels.
+
+Weights and caches are exact (a window caps its cache; recurrent states are float32). Activations are a stated rule,
+within a factor of 2 of what the torch models here allocate; see tests/latency/test_memory.py.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,17 @@ from flashnas.architecture import Architecture, OperatorSpec
 from flashnas.errors import BudgetError
 from flashnas.latency.schema import Device
 from flashnas.latency.workload import DTYPE_BYTES, Workload
+from flashnas.operators import KernelCall
+from flashnas.operators.spec import STATE_BYTES
 
 # Engines read a long prompt, or those of a large batch, in pieces of at most so many tokens (vLLM's and TensorRT-LLM's
 # default is 8192); only one piece has activations at a time.
 PREFILL_PIECE_TOKENS = 8192
 # Share of the memory that a batch of "max" may fill; vLLM's and TensorRT-LLM's default is 0.9.
 USABLE_SHARE = 0.9
+# Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per chunk and head.
+CHUNK_TOKENS = 64
+CHUNK_MATRICES = 3
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,45 @@ class _Sizes:
         at_once = min(batch * self.tokens, max(PREFILL_PIECE_TOKENS, batch))
         return self.weights + batch * self.per_sequence + at_once * self.per_token
 
+    def most(self, usable: float) -> int:
+        """The largest batch with total(batch) <= usable; 0 if none. total grows in three straight pieces: whole
+        prompts at once, one piece of them at a time, more sequences than a piece has tokens."""
+        room = usable - self.weights
+        whole = room // (self.per_sequence + self.tokens * self.per_token)
+        pieces = (room - PREFILL_PIECE_TOKENS * self.per_token) // self.per_sequence
+        many = room // (self.per_sequence + self.per_token)
+        candidates = (min(whole, PREFILL_PIECE_TOKENS // self.tokens), min(pieces, PREFILL_PIECE_TOKENS), many)
+        return max((int(n) for n in candidates if n >= 1 and self.total(int(n)) <= usable), default=0)
+
+
+def _written(call: KernelCall) -> int:
+    """Values per token that a kernel leaves behind for the next one."""
+    if call.kind == "gemm":
+        return call["n"]
+    if call.kind == "pointwise":
+        return call["elements"] // 2
+    if call.kind.startswith("conv"):
+        return call["channels"]
+    return call["heads"] * call["head_dim" if call.kind.startswith("attention") else "value_dim"]
+
+
+def _workspace_bytes(call: KernelCall) -> int:
+    """Bytes per token that a chunked recurrent kernel needs beside its output."""
+    if call.kind.startswith(("attention", "conv")) or call.kind in ("gemm", "pointwise"):
+        return 0
+    key, value = call["key_dim"], call["value_dim"]
+    each = 2 * key * value // CHUNK_TOKENS + CHUNK_MATRICES * CHUNK_TOKENS
+    if "delta_rule" in call.kind:  # W and U of arXiv 2406.06484, and their products with the state
+        each += 2 * (key + value)
+    return STATE_BYTES * call["heads"] * each
+
 
 @functools.lru_cache(maxsize=65536)
 def _operator_sizes(spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int) -> tuple[int, int, int]:
-    """-> parameters, cache bytes per sequence, values per token that are alive at its widest kernel."""
-    widest = max((call["n"] + call["k"] for call in spec.kernels(hidden, "prefill") if call.kind == "gemm"), default=0)
-    return spec.params(hidden), spec.cache_bytes(hidden, context, dtype_bytes), widest
+    """-> parameters, cache bytes per sequence, bytes per token that are alive while it works on a prompt."""
+    calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
+    alive = dtype_bytes * sum(map(_written, calls)) + sum(map(_workspace_bytes, calls))
+    return spec.params(hidden), spec.cache_bytes(hidden, context, dtype_bytes), alive
 
 
 def _sizes(a: Architecture, workload: Workload, dtype_bytes: int) -> _Sizes:
@@ -44,8 +86,8 @@ def _sizes(a: Architecture, workload: Workload, dtype_bytes: int) -> _Sizes:
     params = a.vocab * a.hidden * (1 if a.tied else 2) + a.meta_tokens * a.hidden + a.hidden
     params += sum(known[spec][0] for spec in a.operators)
     cache = sum(known[spec][1] for spec in a.operators)
-    widest = max(sizes[2] for sizes in known.values())
-    return _Sizes(params * dtype_bytes, cache + 4 * a.vocab, (2 * a.hidden + widest) * dtype_bytes,
+    alive = max(sizes[2] for sizes in known.values())
+    return _Sizes(params * dtype_bytes, cache + 4 * a.vocab, a.hidden * dtype_bytes + alive,
                   max(workload.prompt_tokens + a.meta_tokens, 1))
 
 
@@ -53,9 +95,21 @@ def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dty
     """Weights + caches after all tokens + activations.
 
     Activations: for each token that is processed at once (a piece of the prompts, or one token of each sequence) the
-    residual stream twice and the widest product's input and output; and float32 logits of one token per sequence.
+    residual stream and all that the kernels of one operator write, the operator for which that is most, with the
+    workspace of its chunked kernel; and float32 logits of one token per sequence.
     """
     return _sizes(architecture, workload, dtype_bytes).total(batch)
+
+
+def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> None:
+    """Raise BudgetError, naming the largest batch, if the workload's own batch needs more than the device has."""
+    if workload.batch == "max":
+        return
+    needed = memory_bytes(architecture, workload, workload.batch, DTYPE_BYTES[dtype])
+    if needed > device.memory_bytes:
+        largest = largest_batch(architecture, workload, device, dtype)
+        raise BudgetError(f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is more than the"
+                          f" {device.memory_bytes / 1e9:.1f} GB of {device.name}; the largest batch is {largest}")
 
 
 def largest_batch(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> int:
@@ -63,15 +117,10 @@ def largest_batch(architecture: Architecture, workload: Workload, device: Device
     batches are configured in practice; raises BudgetError if not even 1 fits."""
     usable = device.memory_bytes * USABLE_SHARE
     sizes = _sizes(architecture, workload, DTYPE_BYTES[dtype])
-    if sizes.total(1) > usable:
+    low = sizes.most(usable)
+    if not low:
         raise BudgetError(f"{architecture.notation[:60]} does not fit {USABLE_SHARE:.0%} of the memory of {device.name}"
                           f" ({usable / 1e9:.1f} GB) with batch 1 of {workload.name}: it needs"
                           f" {sizes.total(1) / 1e9:.1f} GB")
-    low, high = 1, 2
-    while sizes.total(high) <= usable:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if sizes.total(middle) <= usable else (low, middle)
     step = 10 ** max(len(str(low)) - 2, 0)
     return low // step * step

@@ -1,0 +1,118 @@
+"""memory_gb against what the built models allocate on CPU, by torch's own record of every allocation."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_tables import TINY
+from torch.profiler import ProfilerActivity, profile
+
+from flashnas.architecture import Architecture
+from flashnas.cli.main import main
+from flashnas.errors import BudgetError
+from flashnas.latency.memory import _Sizes, check_fits, largest_batch, memory_bytes
+from flashnas.latency.workload import Workload
+from flashnas.model import HybridLM
+
+torch.set_num_threads(1)
+# The torch models use no fused kernels and keep a prompt's projections alive behind its cache; an engine needs less.
+FACTOR = 2.0
+OPERATORS = ["a(head_dim=32)", "swa(head_dim=32,window=64)", "m2(head_dim=32,state=32)", "d(head_dim=32)",
+             "gd(head_dim=32)", "gla(head_dim=32)"]
+NOTATIONS = [*(f"128(vocab=512): 4x({operator} f)" for operator in OPERATORS),
+             "128(vocab=512,meta=16): d(head_dim=32) f m2(head_dim=32,state=32) f a(head_dim=32) f"]
+
+
+def peak_bytes(run):
+    """-> what `run` returns, and the most bytes that it had allocated at any time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        result = run()
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return result, most
+
+
+def test_peak_counts_what_is_alive_at_once():
+    def run():
+        a = torch.zeros(1000)
+        del a
+        b, c = torch.zeros(500), torch.zeros(700)
+        return b, c
+
+    assert peak_bytes(run)[1] == pytest.approx(4 * 1200, abs=256)  # rounded up to lines of 64 bytes
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+@pytest.mark.parametrize(("batch", "tokens"), [(1, 256), (4, 384)])
+def test_prefill_within_a_factor_and_never_below_weights_and_caches(notation, batch, tokens):
+    a = Architecture.parse(notation)
+    model = HybridLM(a)
+    prompts = torch.randint(0, 512, (batch, tokens))
+    model.prefill(prompts)  # masks and tables are made once
+    (_, cache), most = peak_bytes(lambda: model.prefill(prompts))
+    weights = sum(parameter.untyped_storage().nbytes() for parameter in model.parameters())
+    told = memory_bytes(a, Workload(batch=batch, prompt_tokens=tokens), batch, 4)
+    assert weights == 4 * a.params
+    assert cache.kept_bytes == batch * a.cache_bytes(tokens, 4)
+    assert told >= weights + cache.kept_bytes
+    assert (weights + most) / FACTOR < told < FACTOR * (weights + most)
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_decode_keeps_what_is_told(notation):
+    a = Architecture.parse(notation)
+    model = HybridLM(a)
+    token = torch.zeros(4, dtype=torch.long)
+    cache = model.start_cache(4)
+    for _ in range(3):
+        _, cache = model.decode_step(token, cache)
+    (_, cache), most = peak_bytes(lambda: model.decode_step(token, cache))
+    told = memory_bytes(a, Workload(batch=4, generated_tokens=4), 4, 4)
+    weights = 4 * a.params
+    assert cache.kept_bytes == 4 * a.cache_bytes(4, 4)
+    assert weights + cache.kept_bytes <= told
+    assert weights + most < FACTOR * told  # `most` holds the new states and the temporaries of one layer
+
+
+def test_a_window_caps_the_cache_and_meta_tokens_stay_in_it():
+    def bytes_after(notation, tokens):
+        return memory_bytes(Architecture.parse(notation), Workload(batch=8, generated_tokens=tokens), 8, 2)
+
+    full, window = "64(vocab=64): a(head_dim=16)", "64(vocab=64): swa(head_dim=16,window=32)"
+    assert bytes_after(window, 32) == bytes_after(full, 32)
+    assert bytes_after(window, 999) == bytes_after(window, 32)
+    assert bytes_after(full, 33) - bytes_after(full, 32) == 8 * 2 * 16 * 2
+    assert bytes_after("64(vocab=64): d(head_dim=16)", 999) == bytes_after("64(vocab=64): d(head_dim=16)", 32)
+    with_meta = Architecture.parse("64(vocab=64,meta=8): a(head_dim=16)")
+    assert with_meta.cache_bytes(32) == Architecture.parse(full).cache_bytes(40)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**5), st.integers(1, 10**4), st.integers(1, 40000),
+       st.integers(1, 10**9))
+def test_the_largest_batch_is_the_last_that_fits(weights, per_sequence, per_token, tokens, usable):
+    sizes = _Sizes(weights, per_sequence, per_token, tokens)
+    most = sizes.most(usable)
+    assert most == 0 or sizes.total(most) <= usable
+    assert sizes.total(most + 1) > usable
+
+
+def test_a_batch_that_does_not_fit_names_the_largest_that_does():
+    a = Architecture.parse("64(vocab=64): a(head_dim=16)")
+    workload = Workload(name="long", batch=10**6, prompt_tokens=1000)
+    largest = largest_batch(a, workload, TINY, "bfloat16")
+    with pytest.raises(BudgetError, match=rf"^memory_gb \d+\.\d of batch 1000000 of long is more than the 1\.0 GB of"
+                                          rf" tiny; the largest batch is {largest}$"):
+        check_fits(a, workload, TINY, "bfloat16")
+    check_fits(a, Workload(batch=largest, prompt_tokens=1000), TINY, "bfloat16")
+    check_fits(a, Workload(batch="max", prompt_tokens=1000), TINY, "bfloat16")
+
+
+def test_the_command_line_says_it_in_one_line(capsys):
+    assert main(["estimate", "Llama-3.2-1B", "--workload", "batch=9999,prompt=8192"]) == 2
+    error = capsys.readouterr().err
+    assert "memory_gb" in error
+    assert "GB of h100_sxm; the largest batch is" in error
+    assert error.count("\n") == 1
