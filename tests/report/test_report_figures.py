@@ -39,7 +39,7 @@ def test_the_front_shows_each_network_once_and_the_staircase(run):
     assert list(line.y) == ys
     assert figure.layout.shapes[0].x0 == 14.0  # the budget
     texts = {annotation.text for annotation in figure.layout.annotations}
-    assert {"budget 14 s", "pure d", "pure m2", *(f.name for f in run.finalists)} <= texts
+    assert {"budget 14 s", "d", "m2", *(f.name for f in run.finalists)} <= texts
     assert figure.layout.title.subtitle.text == (
         "31 searched + 4 baselines trained · 2 failed · 1 outside the budget · 2 repeats")
     failed = next(trace for trace in figure.data if trace.name == "failed: no loss")
