@@ -58,8 +58,7 @@ class Answer:
 
 def source_of(rows: pd.DataFrame) -> str:
     """The least direct source among rows that answer together."""
-    sources = set(rows["source"].astype(str))
-    return max(sources, key=SOURCES.index)
+    return max(map(str, rows["source"].unique()), key=SOURCES.index)
 
 
 def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> Answer:

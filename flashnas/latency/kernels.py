@@ -151,18 +151,25 @@ class KernelTimes:
         return answer
 
     @functools.cache  # noqa: B019
-    def _groups(self, kind: str) -> dict[tuple[int, ...], pd.DataFrame]:
-        """The rows of a kind by the columns that are not interpolated on a grid."""
+    def _rows(self, kind: str) -> pd.DataFrame:
+        rows = self.table.frames[kind]
+        same = (rows["dtype"] == self.dtype).to_numpy()
+        return rows if same.all() else rows[same]
+
+    @functools.cache  # noqa: B019
+    def _groups(self, kind: str) -> dict[tuple[int, ...], np.ndarray]:
+        """Positions in `_rows` by the columns that are not interpolated on a grid."""
         if kind not in self.table.kinds:
             return {}
-        rows = self.table.frames[kind]
-        rows = rows[rows["dtype"] == self.dtype]
+        rows = self._rows(kind)
         by = _GROUPED.get(kind.rsplit("_", 1)[0], [])
-        if not by:
-            return {(): rows} if len(rows) else {}
-        keys = [tuple(map(int, key)) for key in rows[by].drop_duplicates().to_numpy()]
-        codes = rows.groupby(by, sort=False).ngroup().to_numpy()
-        return {key: rows[codes == i] for i, key in enumerate(keys)}
+        if not by or not len(rows):
+            return {(): np.arange(len(rows))} if len(rows) else {}
+        keys = rows[by].to_numpy(np.int64)
+        codes = np.ravel_multi_index(tuple(keys.T), tuple(keys.max(axis=0) + 1))  # one number sorts faster than a row
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        return {tuple(map(int, keys[part[0]])): part for part in parts}
 
     @functools.cache  # noqa: B019
     def _grid(self, kind: str, key: tuple[int, ...]) -> tuple[LogGrid, str]:
@@ -171,7 +178,7 @@ class KernelTimes:
             shape = ", ".join(f"{name}={value}" for name, value in
                               zip(_GROUPED.get(kind.rsplit("_", 1)[0], []), key, strict=True))
             raise LookupFailure(f"{kind} {shape}".rstrip() + f" ({self.dtype})")
-        rows = groups[key]
+        rows = self._rows(kind).iloc[groups[key]]
         axes = [axis for axis in _AXES[kind.rsplit("_", 1)[0]] if axis in rows]
         source = source_of(rows)
         grid = LogGrid.from_rows(rows, axes, grow="n" if kind == "gemm" else "batch", spread=SPREAD[source],
