@@ -64,3 +64,11 @@ def profiled_tiny_table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table") / "tiny_cpu"
     profile(load_space("tiny"), [load_workload("chat")], folder, Job(effort=Effort(least=5, seconds=0.05)))
     return folder
+
+
+@pytest.fixture
+def copied_tiny_table(profiled_tiny_table, tmp_path):
+    """A copy of it, to be written to."""
+    import shutil
+
+    return shutil.copytree(profiled_tiny_table, tmp_path / profiled_tiny_table.name)

@@ -1,10 +1,12 @@
-"""`flashnas COMMAND`: parse, call, print. Exit code 0, 2 for what the user got wrong, 130 for Ctrl-C."""
+"""`flashnas COMMAND`: parse, call, print. Exit code 0, 2 for what the user got wrong, 3 for a budget that is missed
+as measured (`search --strict`), 130 for Ctrl-C."""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -18,6 +20,7 @@ COMMANDS = {
     "search": "find Pareto-optimal architectures within a latency budget",
     "estimate": "latency, memory and size of one architecture, with breakdown and sources",
     "profile": "measure on this device what a space needs and its table lacks",
+    "validate": "time sampled architectures end to end and compare with a table's predictions",
     "report": "write report.html and pareto.png of a run",
     "table": "show, import and merge latency tables",
 }
@@ -66,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FlashnasError as error:
         print(f"flashnas {options.command}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
@@ -77,9 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = "; continue with --resume, finished work is kept" if options.command == "search" else ""
         print(f"\nflashnas {options.command}: interrupted{again}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from flashnas.latency.table import LatencyTable
 CONSTANTS = ("scale", "operator_us", "model_us", "mb_us")
 NEUTRAL = {"scale": 1.0, "operator_us": 0.0, "model_us": 0.0, "mb_us": 0.0}
 PARSIMONY = 0.9    # a further constant must bring the left-out error below this share of the error without it
-RIDGE = 0.05       # of the search for the operators that carry the error, relative to the mean square of the shares
+RIDGE = 0.01       # of the search for the operators that carry the error, relative to the mean square of the shares
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 
 from flashnas.errors import ConfigError, TableError
 from flashnas.hints import one_of
-from flashnas.latency.device_timing import Effort, cpu_name
+from flashnas.latency.device_timing import Effort, cpu_name, keep_memory
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
 
@@ -78,7 +78,9 @@ class Job:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Inference mode with the job's threads, set back afterwards."""
+        """Inference mode with the job's threads, set back afterwards; freed memory stays with the process."""
+        if self.device == "cpu":
+            keep_memory()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

@@ -246,7 +246,7 @@ def test_bad_layerwise_file_gets_one_line(tmp_path, old, new, message):
 
 @pytest.mark.parametrize(("source", "message"), [
     ("nemotron-flash", "'nemotron-flash' is no shipped search space (did you mean 'nemotron_flash'?) and no YAML file;"
-     " shipped: layerwise, nemotron_flash, tiny"),
+     " shipped: layerwise, nemotron_flash, small, tiny"),
     ("missing/x.yaml", "missing/x.yaml: no such file"),
     ("x" * 5000, "is no shipped search space"),
 ])

@@ -1,0 +1,43 @@
+"""The finalists of a search, timed end to end where the table's device is at hand, and held to the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.latency import figures
+from flashnas.latency.device_timing import Effort
+from flashnas.latency.figures import Budget
+from flashnas.latency.job import Job, job_like
+from flashnas.latency.model import LatencyModel
+from flashnas.latency.validation import measure_in_rounds
+from flashnas.latency.whole_model import time_model
+
+# of each timing in each round; as `flashnas validate` times its architectures, or its bounds would not carry over
+EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
+
+
+def job_here(model: LatencyModel) -> Job:
+    """How this machine times whole models for the table; raises TableError in one line if it is another device."""
+    return job_like(model.table, dtype=model.dtype, effort=EFFORT)
+
+
+def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, job: Job,
+                      ) -> dict[str, dict[str, float]]:
+    """Hash -> figures as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s."""
+    if not architectures:
+        return {}
+    workload = model.workload
+    found = measure_in_rounds(architectures, lambda a: time_model(a, workload, model.batch(a), job).to_dict(),
+                              np.random.default_rng(0), iter)
+    return {a.hash: {**times, "throughput_tok_s": figures.throughput_tok_s(
+        times["ttft_ms"], times["tpot_ms"], model.batch(a), workload.prompt_tokens, workload.generated_tokens)}
+        for a, times in found.items()}
+
+
+def missed(measured: Mapping[str, float], budgets: Iterable[Budget]) -> list[str]:
+    """The figures whose budget does not hold as timed; those that are not timed always hold."""
+    return [budget.figure for budget in budgets
+            if budget.figure in measured and not budget.holds(measured[budget.figure])]

@@ -1,0 +1,96 @@
+import json
+
+import pytest
+
+from flashnas.cli.main import main
+from flashnas.latency import job as jobs
+from flashnas.latency import whole_model
+from flashnas.latency.device_timing import Measurement
+from flashnas.latency.table import LatencyTable
+
+
+class FixedTimer:
+    """Every call takes as long as the number of parameters says: one microsecond for a thousand."""
+
+    def measure(self, calls, effort):
+        calls[0]()
+        model = calls[0].args[0] if not hasattr(calls[0].func, "__self__") else calls[0].func.__self__
+        us = model.architecture.params / 1000
+        return Measurement(us, us, us, 15)
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    monkeypatch.setattr(whole_model, "make_timer", lambda device, mode: FixedTimer())
+
+
+def command(table, *more):
+    return ["validate", "--table", str(table), "--space", "tiny", "--workload", "chat", *more]
+
+
+def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(copied_tiny_table, fixed, capsys):
+    assert main(command(copied_tiny_table, "-n", "3", "--json")) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["architectures"]) == 3
+    for entry in report["architectures"]:
+        assert entry["measured"]["latency_ms"] == pytest.approx(
+            entry["measured"]["ttft_ms"] + 256 * entry["measured"]["tpot_ms"])
+        assert entry["error"]["tpot_ms"] == pytest.approx(
+            entry["predicted"]["tpot_ms"] / entry["measured"]["tpot_ms"] - 1)
+    kept, = LatencyTable.load(copied_tiny_table).meta["validations"]
+    assert {len(figure["log_ratios"]) for figure in kept["figures"].values()} == {3}
+    assert main(command(copied_tiny_table, "-n", "3")) == 0
+    out, err = capsys.readouterr()
+    assert "rank correlation" in out
+    assert "validate" in err, "progress goes to stderr"
+
+
+def test_calibration_is_written_and_used_by_estimate(copied_tiny_table, fixed, capsys):
+    question = ["estimate", "96(vocab=512,meta=4): d(head_dim=16) f", "--table", str(copied_tiny_table), "--workload",
+                "chat", "--json"]
+    assert main(question) == 0
+    before = json.loads(capsys.readouterr().out)["latency_ms"]
+    assert main(command(copied_tiny_table, "-n", "8", "--calibrate")) == 0
+    assert "* calibrated on" in capsys.readouterr().out
+    assert set(LatencyTable.load(copied_tiny_table).calibration["whole"]["eager"]) == {"prefill", "decode"}
+    assert main(question) == 0
+    assert json.loads(capsys.readouterr().out)["latency_ms"] != before
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    (["-n", "0"], "-n must be at least 1; got 0"),
+    (["-n", "7", "--calibrate"], "-n must be at least 8 with --calibrate; got 7"),
+    (["--calibrate", "--allow-other-stack"], "exclude each other"),
+    (["--mode", "compiled"], "mode must be one of eager; got 'compiled'"),
+    (["--workload", "decode-1k"], "cannot answer operator"),
+    (["--space", "small"], "cannot answer operator"),
+])
+def test_wrong_options_are_one_line(profiled_tiny_table, capsys, more, words):
+    assert main(command(profiled_tiny_table, *more)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("flashnas validate: ")
+    assert error.count("\n") == 1
+    assert words in error
+
+
+def test_another_device_or_stack_is_refused_unless_allowed(copied_tiny_table, fixed, capsys, monkeypatch):
+    monkeypatch.setattr(jobs, "device_label", lambda device: "Other CPU")
+    assert main(command(copied_tiny_table, "-n", "2")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "but this is Other CPU; --allow-other-stack compares all the same" in error
+    assert main(command(copied_tiny_table, "-n", "2", "--allow-other-stack")) == 0
+    assert "validations" not in LatencyTable.load(copied_tiny_table).meta, "nothing is written"
+    monkeypatch.undo()
+    monkeypatch.setattr(whole_model, "make_timer", lambda device, mode: FixedTimer())
+    monkeypatch.setattr(jobs.torch, "__version__", "1.0")
+    capsys.readouterr()
+    assert main(command(copied_tiny_table, "-n", "2")) == 2
+    assert "but here runs torch-1.0-1t; measure them anew with flashnas profile" in capsys.readouterr().err
+
+
+def test_a_table_of_an_absent_device_names_both(capsys):
+    assert main(["validate", "--table", "h100_sxm", "--space", "nemotron_flash", "-n", "2"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "table h100_sxm is of h100_sxm, but this is" in error
