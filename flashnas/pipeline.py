@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ import numpy as np
 
 import flashnas
 from flashnas.architecture import Architecture
-from flashnas.errors import MissingRowsError, RunError
-from flashnas.latency.figures import Budget
+from flashnas.errors import BudgetError, ConfigError, MissingRowsError, RunError, TableError
+from flashnas.latency.certificate import TIMES, Certificate
+from flashnas.latency.figures import LARGER_IS_BETTER, Budget
+from flashnas.latency.finalists import job_here, measure_finalists, missed
+from flashnas.latency.job import Job
 from flashnas.latency.model import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.width import WidthFitter
@@ -45,11 +49,16 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     """Search, and leave a run folder; returns the object of `search --json`. Raises FlashnasError subclasses only."""
     started = time.time()
     space, table, workload = load_space(config.space), LatencyTable.load(config.table), load_workload(config.workload)
-    model = LatencyModel(table, workload)
+    model = LatencyModel(table, workload, mode=config.mode)
     budgets = [Budget(figure, limit) for figure, limit in config.budgets.items()]
     check_answerable(space, model, config)
-    fitter = WidthFitter(space, model, budgets)
-    fitter.check_possible(config.seed)
+    certificate = certify(config, space, model, budgets)
+    job = job_for_finalists(config, model)
+    fitter = WidthFitter(space, model, certificate.tightened(budgets) if certificate else budgets)
+    try:
+        fitter.check_possible(config.seed)
+    except BudgetError as error:
+        raise BudgetError(f"{error}{certificate.words() if certificate else ''}") from None
     recipe = Recipe.load(config.recipe)
     if config.tokens is not None:
         recipe = dataclasses.replace(recipe, tokens=config.tokens)
@@ -61,6 +70,8 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         progress.note(note)
     question = {**config.question(), "space_hash": space.hash, "table_hash": table_hash(table),
                 "workload": workload.to_dict(), "recipe": recipe.to_dict(), "corpus": dataset.folder.name}
+    if certificate:
+        question["margins"] = dict(certificate.margins)
     facts = run_facts(config, out, command, space, table, workload, recipe, dataset)
     record = RunRecord(out, question=question, facts=facts, resume=resume, storage=config.storage)
     with WorkerPool(run_candidate, workers=config.workers, timeout_s=config.candidate_timeout_s) as pool:
@@ -89,7 +100,10 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
             idle = idle + 1 if evaluator.searched == before else 0
     if idle >= IDLE_CYCLES:
         progress.note(f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the budget")
-    return finish(evaluator, time.time() - started)
+    entries = front_entries(evaluator, certificate)
+    if job:
+        add_measured(entries, evaluator.record, model, job, budgets, progress)
+    return finish(evaluator, entries, time.time() - started)
 
 
 def table_hash(table: LatencyTable) -> str:
@@ -108,8 +122,32 @@ def check_answerable(space: SearchSpace, model: LatencyModel, config: SearchConf
                                        ) from None
 
 
-def finish(evaluator: Evaluator, seconds: float) -> dict[str, Any]:
-    """Write the front and the totals; returns the summary."""
+def certify(config: SearchConfig, space: SearchSpace, model: LatencyModel, budgets: Sequence[Budget],
+            ) -> Certificate | None:
+    """What the table's validation says of its predictions, if a confidence is asked for. Raises TableError without a
+    validation, ConfigError without a budget that it could hold."""
+    if config.confidence is None:
+        return None
+    if not any(budget.figure in (*TIMES, *LARGER_IS_BETTER) for budget in budgets):
+        raise ConfigError("--confidence needs a budget on a time, such as --budget-ms")
+    return Certificate.of(model.table, model.workload, space_name=config.space, space_hash=space.hash,
+                          confidence=config.confidence)
+
+
+def job_for_finalists(config: SearchConfig, model: LatencyModel) -> Job | None:
+    """How the finalists are timed; None where the table's device is not at hand. Raises TableError with `strict`."""
+    if not config.measure:
+        return None
+    try:
+        return job_here(model)
+    except TableError as error:
+        if config.strict:
+            raise TableError(f"--strict measures the finalists: {error}") from None
+        return None
+
+
+def front_entries(evaluator: Evaluator, certificate: Certificate | None) -> list[dict[str, Any]]:
+    """The non-dominated networks, fastest first, as they stand in pareto/NN.yaml; raises RunError if none trained."""
     trials, record = evaluator.trials, evaluator.record
     scored = [t for t in trials if t.state == "complete" and t.loss is not None and t.latency_ms is not None]
     if not scored:
@@ -124,10 +162,32 @@ def finish(evaluator: Evaluator, seconds: float) -> dict[str, Any]:
         figures = {name: getattr(trial, name) for name in (
             "loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
             "memory_gb", "params")}
+        if certificate:
+            figures["bound_ms"] = certificate.bound(estimate, "latency_ms")
         entries.append({"notation": trial.notation, "hash": trial.hash, "architecture": architecture.to_dict(),
                         "figures": figures, "breakdown": estimate.to_dict()["breakdown"],
                         "sources": estimate.to_dict()["sources"],
                         "origin": {"number": trial.number, "label": trial.label or "search"}})
+    return entries
+
+
+def add_measured(entries: Sequence[dict[str, Any]], record: RunRecord, model: LatencyModel, job: Job,
+                 budgets: Sequence[Budget], progress: Progress) -> None:
+    """Time the finalists that this run has not timed yet; adds measured figures and what they miss to the entries."""
+    todo = [Architecture.parse(entry["notation"]) for entry in entries if entry["hash"] not in record.measured]
+    if todo:
+        progress.note(f"timing {len(todo)} finalists end to end on {model.table.device.label}")
+        record.remember_measured(measure_finalists(todo, model, job))
+    for entry in entries:
+        times = record.measured[entry["hash"]]
+        entry["figures"].update({"measured_ms": times["latency_ms"], "measured_ttft_ms": times["ttft_ms"],
+                                 "measured_tpot_ms": times["tpot_ms"]})
+        entry["missed"] = missed(times, budgets)
+
+
+def finish(evaluator: Evaluator, entries: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Write the front and the totals; returns the summary."""
+    trials, record = evaluator.trials, evaluator.record
     paths = record.write_front(entries)
     totals = {state: evaluator.count(state) for state in ("complete", "failed", "reused", "infeasible")}
     tokens = sum(t.tokens or 0 for t in trials if t.state == "complete")
@@ -135,7 +195,8 @@ def finish(evaluator: Evaluator, seconds: float) -> dict[str, Any]:
     record.write_config(finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), seconds=round(previous + seconds, 1),
                         totals={**totals, "tokens": tokens})
     return {"run": str(record.path),
-            "front": [{"config": str(path), "notation": entry["notation"], "hash": entry["hash"], **entry["figures"]}
+            "front": [{"config": str(path), "notation": entry["notation"], "hash": entry["hash"], **entry["figures"],
+                       **({"missed": entry["missed"]} if "missed" in entry else {})}
                       for path, entry in zip(paths, entries, strict=True)],
             "trials": totals, "seconds": round(seconds, 1), "tokens": tokens}
 
@@ -150,7 +211,8 @@ def run_facts(config: SearchConfig, out: Path, command: str, space: SearchSpace,
         "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
         "table": {"name": table.name, "device": table.device.label or table.name, "stack": table.stack,
                   "hash": table_hash(table)},
-        "workload": workload.to_dict(), "budgets": config.budgets, "sampler": config.sampler, "seed": config.seed,
+        "workload": workload.to_dict(), "budgets": config.budgets, "confidence": config.confidence,
+        "sampler": config.sampler, "seed": config.seed,
         "trials_asked": config.trials,
         "proxy": {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
                   "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab},

@@ -37,7 +37,7 @@ def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
         return ["search", "--space", "tiny", "--table", str(profiled_tiny_table), "--workload", "chat",
                 "--budget-ms", str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus),
                 "--trials", "6", "--cycle-size", "3", "--sampler-option", "population=3", "--workers", "2",
-                "--out", str(out), *more]
+                "--no-measure", "--out", str(out), *more]
     return build
 
 

@@ -13,6 +13,8 @@ from flashnas.cli.common import parse_budgets, parse_options
 from flashnas.cli.progress import SearchProgress
 from flashnas.run.config import SearchConfig
 
+MISSED = 3  # exit code of --strict
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -22,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workload", help="named workload or batch=..,prompt=..,generated=.. (default: decode-8k)")
     add("--budget-ms", type=float, metavar="MS", help="largest latency_ms of the workload")
     add("--budget", action="append", metavar="FIGURE=LIMIT", help="bound another figure, such as memory_gb=8")
+    add("--confidence", type=float, metavar="P", help="hold the budgets with this probability, such as 0.95, by the"
+                                                      " residuals that flashnas validate stored in the table")
+    add("--strict", action="store_true", default=None, help="exit with code 3 if a finalist, as measured, misses a"
+                                                                 " budget")
+    add("--no-measure", action="store_false", dest="measure", default=None, help="do not time the finalists, which is"
+                                                      " done where the table's device is at hand")
+    add("--mode", help="eager, compiled or cuda_graph, of a table with several (default: the table's)")
     add("--sampler", help="aging-evolution (default), nsga2, tpe, random or bayes")
     add("--sampler-option", action="append", metavar="KEY=VALUE", help="an option of the sampler")
     add("--trials", type=int, help="candidates to train besides the baselines (default: 24)")
@@ -42,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     flags = ("space", "table", "workload", "sampler", "trials", "cycle_size", "seed", "baselines", "recipe", "data",
-             "tokenizer", "tokens", "candidate_timeout_s", "workers", "storage")
+             "tokenizer", "tokens", "mode", "confidence", "candidate_timeout_s", "workers", "storage", "measure",
+             "strict")
     overrides = {name: getattr(options, name) for name in flags}
     overrides["budgets"] = parse_budgets(options.budget_ms, options.budget)
     overrides["sampler_options"] = parse_options(options.sampler_option, "--sampler-option")
@@ -63,4 +73,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(front_table(Run.load(out)))
         print(f"report  {html}\npicture {png}\nfront   {out / 'pareto'}/")
+    over = [Path(entry["config"]).name for entry in summary["front"] if entry.get("missed")]
+    if over and config.strict:
+        print(f"flashnas search: over a budget as measured: {', '.join(over)}", file=sys.stderr)
+        return MISSED
     return 0

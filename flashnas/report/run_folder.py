@@ -37,6 +37,7 @@ class Finalist:
     breakdown: list[dict[str, Any]]
     sources: dict[str, float]
     origin: dict[str, Any]
+    missed: tuple[str, ...] = ()  # figures that are over their budget as measured on the device
 
     @property
     def name(self) -> str:
@@ -108,6 +109,12 @@ class Run:
         """Trials whose training broke off."""
         return self.trials[self.trials["state"] == "failed"]
 
+    @property
+    def confidence(self) -> float | None:
+        """With which the budgets were to be kept, if one was asked for."""
+        value = self.entry("confidence")
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""
         states = self.trials["state"].value_counts()
@@ -168,7 +175,8 @@ def _read_finalist(path: Path) -> Finalist:
     sources = {str(name): float(share) for name, share in _mapping(data, "sources").items()
                if isinstance(share, int | float)}
     return Finalist(int(path.stem), path, str(data.get("notation") or architecture.notation), architecture, figures,
-                    breakdown, sources, dict(_mapping(data, "origin")))
+                    breakdown, sources, dict(_mapping(data, "origin")),
+                    tuple(str(name) for name in data.get("missed") or ()))
 
 
 def _mapping(data: LocatedDict, key: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flashnas.report.notation import compressed
 from flashnas.report.palette import INK, SOURCE_MEANING, operator_colour, operator_label, operator_order
 from flashnas.report.run_folder import Finalist, Run, rows
 from flashnas.report.series import latency_unit
-from flashnas.report.table import origin_words
+from flashnas.report.table import misses, origin_words
 from flashnas.report.text import MISSING, duration, known, number, parameters
 
 SOURCE_COLOURS = {"measured": "#2B2D5B", "imported": "#55578F", "derived": "#ABADD0", "roofline": "#E69F00"}
@@ -63,7 +63,8 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
     yield "Workload", entry("workload", "name") or entry("workload"), ", ".join(part.strip() for part in workload)
     budgets = entry("budgets") or {}
     limits = [f"{name} {BOUND.get(name, '≤')} {limit:,g}" for name, limit in budgets.items() if known(limit)]
-    yield "Budget", ", ".join(limits) or "none", ""
+    yield "Budget", ", ".join(limits) or "none", (
+        f"with {run.confidence:.0%} confidence" if run.confidence else "")
     yield "Space", entry("space", "name") or entry("space"), ""
     yield "Search", entry("sampler"), f"seed {entry('seed')} · {entry('trials_asked')} networks asked for"
     yield "Trials", counts_line(run).split(" · ")[0], " · ".join(counts_line(run).split(" · ")[1:])
@@ -93,12 +94,16 @@ def finalists_section(run: Run) -> str:
         ("Latency", f"{unit}, lower to upper", ""), ("Per token", "ms", ""), ("Throughput", "tokens/s", ""),
         ("Parameters", "", ""), ("Memory", "GB", ""), ("From", "", "text"), ("File", "", "text")))
     body = "\n".join(_finalist_rows(finalist, factor) for finalist in run.finalists)
+    timed = any(known(finalist.figures.get("measured_ms")) for finalist in run.finalists)
+    over = "".join(f" {line[0].upper()}{line[1:]}." for line in misses(run)) or " Every one keeps its budgets."
+    measured = (f" Measured: the whole model, timed on the device at the end of the search.{escaped(over)}" if timed
+                else "")
     kinds = {spec.kind for finalist in run.finalists for spec in finalist.architecture.operators}
     legend = " ".join(f"{_chip(kind)} {escaped(operator_label(kind).partition(' · ')[2] or kind)}"
                       for kind in sorted(kinds, key=operator_order))
     return f"""<h2>Finalists</h2>
 <p>Fastest first. Latencies are predicted from the latency table, with the bounds of the prediction below each; losses
-come from short training at proxy scale. Every file is an architecture that the other commands read.</p>
+come from short training at proxy scale. Every file is an architecture that the other commands read.{measured}</p>
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table></div>
@@ -118,6 +123,10 @@ def _finalist_rows(finalist: Finalist, factor: float) -> str:
 
     bounds = ("" if scaled("lower_ms") == scaled("upper_ms") == MISSING
               else f"<small>{scaled('lower_ms')} to {scaled('upper_ms')}</small>")
+    bounds += "" if scaled("bound_ms") == MISSING else f"<small>certified {scaled('bound_ms')}</small>"
+    bounds += "" if scaled("measured_ms") == MISSING else f"<small>measured {scaled('measured_ms')}</small>"
+    if finalist.missed:
+        bounds += f"<small><b>misses {escaped(', '.join(finalist.missed))}</b></small>"
     cells = (fixed("loss", 3), fixed("bits_per_byte", 3), f"{scaled('latency_ms')}{bounds}", fixed("tpot_ms", 3),
              number(figures.get("throughput_tok_s"), 4), parameters(figures.get("params")), fixed("memory_gb", 2))
     chips = "".join(_chip(spec.kind, str(spec)) for spec in finalist.architecture.operators)

@@ -13,20 +13,30 @@ def front_table(run: Run) -> str:
     if not run.finalists:
         return "the run has no front yet"
     factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.finalists])
-    header = ("#", "loss", "bits/byte", f"latency ({unit})", "bounds", "params", "memory", "from", "architecture")
-    lines = [_row(finalist, factor) for finalist in run.finalists]
+    more = {"bound_ms": f"bound ({run.confidence:.0%})" if run.confidence else "bound", "measured_ms": "measured"}
+    shown = {name: title for name, title in more.items()
+             if any(known(finalist.figures.get(name)) for finalist in run.finalists)}
+    header = ("#", "loss", "bits/byte", f"latency ({unit})", "bounds", *shown.values(), "params", "memory", "from",
+              "architecture")
+    lines = [_row(finalist, factor, tuple(shown)) for finalist in run.finalists]
     widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header) - 1)]
-    left = (7,)  # the other columns hold numbers
+    left = (len(header) - 2,)  # the other columns hold numbers
 
     def joined(cells: tuple[str, ...]) -> str:
         padded = [cell.ljust(width) if column in left else cell.rjust(width)
                   for column, (cell, width) in enumerate(zip(cells, widths, strict=False))]
         return "  ".join([*padded, cells[-1]])
 
-    return "\n".join([joined(header), *map(joined, lines), *_best_baseline(run, factor, unit)])
+    return "\n".join([joined(header), *map(joined, lines), *_best_baseline(run, factor, unit), *misses(run)])
 
 
-def _row(finalist: Finalist, factor: float) -> tuple[str, ...]:
+def misses(run: Run) -> list[str]:
+    """One line that names the finalists that miss a budget as measured."""
+    over = [f"{finalist.name} ({', '.join(finalist.missed)})" for finalist in run.finalists if finalist.missed]
+    return [f"over the budget as measured: {', '.join(over)}"] if over else []
+
+
+def _row(finalist: Finalist, factor: float, shown: tuple[str, ...]) -> tuple[str, ...]:
     figures = finalist.figures
 
     def scaled(name: str) -> str:
@@ -35,7 +45,8 @@ def _row(finalist: Finalist, factor: float) -> tuple[str, ...]:
 
     losses = [f"{value:.3f}" if known(value) else MISSING
               for value in (figures.get("loss"), figures.get("bits_per_byte"))]
-    return (finalist.name, *losses, scaled("latency_ms"), f"{scaled('lower_ms')}..{scaled('upper_ms')}",
+    more = (scaled(name) + ("!" if name == "measured_ms" and finalist.missed else "") for name in shown)
+    return (finalist.name, *losses, scaled("latency_ms"), f"{scaled('lower_ms')}..{scaled('upper_ms')}", *more,
             parameters(figures.get("params")),
             number(figures.get("memory_gb"), 3, "GB"), origin_words(finalist), compressed(finalist.notation))
 

@@ -36,10 +36,14 @@ class SearchConfig:
     data: str = "sotu"
     tokenizer: str | None = None            # a tokenizer.json; None: one is trained on the corpus
     tokens: int | None = None               # per candidate; None: the recipe's
+    mode: str | None = None                 # of a table with rows in several; None: the table's default
+    confidence: float | None = None         # of keeping the budgets; None: they bound the estimates
     candidate_timeout_s: float = 1800.0
     # how, not what: these may differ when a run is continued
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     storage: str | None = None              # Optuna storage URL; None: a journal in the run folder
+    measure: bool = True                    # time the finalists where the table's device is at hand
+    strict: bool = False                    # a finalist that misses a budget as measured fails the command
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("cycle_size", 1), ("seed", 0), ("workers", 1), ("candidate_timeout_s", 1)):
@@ -47,6 +51,10 @@ class SearchConfig:
                 raise ConfigError(f"search.{name} must be at least {least}; got {getattr(self, name)}")
         if self.tokens is not None and self.tokens < 1:
             raise ConfigError(f"search.tokens must be at least 1; got {self.tokens}")
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise ConfigError(f"search.confidence must lie between 0 and 1; got {self.confidence:g}")
+        if self.strict and not self.measure:
+            raise ConfigError("search.strict needs measured finalists, but search.measure is false (--no-measure)")
 
     @classmethod
     def load(cls, path: str | Path | None, overrides: dict[str, Any]) -> SearchConfig:
@@ -55,7 +63,8 @@ class SearchConfig:
         types: dict[str, type | tuple[type, ...]] = {
             "space": str, "table": str, "workload": str, "budgets": dict, "sampler": str, "sampler_options": dict,
             "trials": int, "cycle_size": int, "seed": int, "baselines": bool, "recipe": str, "data": str,
-            "tokenizer": str, "tokens": int, "candidate_timeout_s": NUMBER, "workers": int, "storage": str}
+            "tokenizer": str, "tokens": int, "mode": str, "confidence": NUMBER, "candidate_timeout_s": NUMBER,
+            "workers": int, "storage": str, "measure": bool, "strict": bool}
         check_keys(data, where="search", required={}, optional=types)
         budgets = data.get("budgets", LocatedDict())
         for figure, limit in budgets.items():
@@ -69,5 +78,5 @@ class SearchConfig:
 
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same."""
-        how = {"workers", "storage", "trials", "candidate_timeout_s"}
+        how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}

@@ -1,4 +1,5 @@
-"""What a run keeps on disk: run.yaml, the Optuna study, trials.parquet, pareto/NN.yaml. Nothing finished is lost.
+"""What a run keeps on disk: run.yaml, the Optuna study, trials.parquet, pareto/NN.yaml, and measured.json where
+finalists were timed. Nothing finished is lost.
 
 The study holds each trained network the moment it is finished, in the order of completion; trials.parquet is the
 trajectory in order. A continued run replays the trajectory and finds its networks in the study.
@@ -28,6 +29,7 @@ from flashnas.config_file import read_yaml
 from flashnas.errors import RunError
 from flashnas.trial import Trial
 
+MEASURED = "measured.json"
 Outcome = dict[str, Any]  # {"hash", "notation", "score": dict | None, "reason": str}
 
 
@@ -119,6 +121,16 @@ class RunRecord:
             params=params, distributions=distributions,
             user_attrs={"hash": outcome["hash"], "notation": outcome["notation"], "outcome": outcome}))
         self.memory[outcome["hash"]] = outcome
+
+    @property
+    def measured(self) -> dict[str, dict[str, float]]:
+        """Figures of finalists that were timed in this run, by hash of the architecture."""
+        path = self.path / MEASURED
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
+        """Add timed finalists; a continued run does not time them again."""
+        write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
 
     def write_config(self, **updates: Any) -> None:
         """Write run.yaml with the given entries replaced."""
