@@ -181,6 +181,9 @@ class AttentionLayer(Layer):
         q = q.unflatten(1, (self.kv_heads, -1))  # the query heads of one key head are rows of one product
         scores = (q @ keys.mT) * self.head_dim ** -0.5
         o = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(values.dtype) @ values
+        if not self.gates:  # one flattening: torch 2.13's Inductor fails at two in a row in inference mode
+            y: Tensor = self.out_proj(o.flatten(1))
+            return y, state
         return self._output(o.flatten(1, 2), gate), state
 
     def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
