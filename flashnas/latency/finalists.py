@@ -14,6 +14,7 @@ from flashnas.latency.job import Job, job_like
 from flashnas.latency.model import LatencyModel
 from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.whole_model import time_model
+from flashnas.latency.workload import Workload
 
 # of each timing in each round; as `flashnas validate` times its architectures, or its bounds would not carry over
 EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
@@ -32,9 +33,15 @@ def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel
     workload = model.workload
     found = measure_in_rounds(architectures, lambda a: time_model(a, workload, model.batch(a), job).to_dict(),
                               np.random.default_rng(0), iter)
-    return {a.hash: {**times, "throughput_tok_s": figures.throughput_tok_s(
-        times["ttft_ms"], times["tpot_ms"], model.batch(a), workload.prompt_tokens, workload.generated_tokens)}
-        for a, times in found.items()}
+    return {a.hash: _figures(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
+            for a, times in found.items()}
+
+
+def _figures(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> dict[str, float]:
+    """All of them from the two medians, so that they agree with each other."""
+    read, generated = workload.prompt_tokens, workload.generated_tokens
+    return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": figures.latency_ms(ttft_ms, tpot_ms, generated),
+            "throughput_tok_s": figures.throughput_tok_s(ttft_ms, tpot_ms, batch, read, generated)}
 
 
 def missed(measured: Mapping[str, float], budgets: Iterable[Budget]) -> list[str]:

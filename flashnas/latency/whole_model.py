@@ -69,6 +69,7 @@ def build_model(architecture: Architecture, job: Job) -> HybridLM:
     """In the job's dtype, on its device, its blocks compiled if it says so."""
     model = HybridLM(architecture).to(job.device, job.torch_dtype).eval()
     if job.mode_name == "compiled":
+        torch.compiler.reset()  # variants of earlier models would be looked through at every call
         for block in model.layers:
             compile_block(block)
     return model
