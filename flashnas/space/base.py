@@ -155,9 +155,9 @@ class SearchSpace(ABC):
         ffn = self.ffn or FeedForward()
         kinds = [spec.kind for spec in self.mixers]
         names = {spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers}
-        blocks = [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
+        blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
         blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.kind == "m2"]
-        result = {}
+        result: dict[str, tuple[OperatorSpec, ...]] = {}
         for text, block in blocks:
             full = max(self.max_operators // len(block), 1)
             for repeats in (full, full // 2, full // 4):
