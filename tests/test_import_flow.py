@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "flashnas"
-BASE = {"errors", "hints", "config_file", "shipped", "__init__"}
+BASE = {"allocator", "errors", "hints", "config_file", "shipped", "__init__"}
 SHAPES = BASE | {"operators", "architecture", "architecture_source"}
 ALLOWED = {
-    "errors": set(), "hints": set(), "config_file": BASE, "shipped": set(), "__init__": set(), "__main__": {"cli"},
+    "allocator": set(), "errors": set(), "hints": set(), "config_file": BASE, "shipped": set(),
+    "__init__": set(), "__main__": {"cli"},
     "operators": BASE | {"operators"},
     "architecture": BASE | {"operators"},
     "hf": BASE | {"operators", "architecture", "hf"},

@@ -15,10 +15,11 @@ from typing import Any
 
 import yaml
 
+from flashnas.allocator import keep_memory
 from flashnas.architecture import Architecture
 from flashnas.errors import CandidateError
 from flashnas.proxy.recipe import Recipe
-from flashnas.proxy.worker import single_thread, tune_malloc
+from flashnas.proxy.worker import single_thread
 
 HERE = Path(__file__).parent
 COLUMNS = ("stage", "operator", "seed", "settings", "loss", "bits_per_byte", "curve", "tokens", "tokens_per_s",
@@ -41,7 +42,7 @@ def cases(sweep: dict[str, Any], wanted: list[str]) -> list[tuple[str, str, int,
 
 def main() -> None:
     single_thread()
-    tune_malloc()
+    keep_memory()
     from flashnas.proxy.dataset import prepare_dataset
     from flashnas.proxy.trainer import train
 

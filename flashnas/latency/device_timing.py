@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -143,22 +141,6 @@ class CudaGraphTimer:
         with torch.cuda.graph(graph):
             call()
         return graph
-
-
-def keep_memory() -> bool:
-    """Let glibc keep freed memory for the life of the process, as a process that has served for a while does anyway.
-
-    Without it a prompt's large tensors are mapped, cleared and unmapped anew at each call or not, depending on what
-    the process did before: the same model took 265 or 390 ms. False where there is no glibc.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    # glibc's mallopt(3): M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-    return all([mallopt(-4, 0), mallopt(-1, 2**31 - 1), mallopt(-2, 64 << 20)])
 
 
 def make_timer(device: str, mode: str) -> Timer:

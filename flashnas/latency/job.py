@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from flashnas.allocator import keep_memory
 from flashnas.errors import ConfigError, TableError
 from flashnas.hints import one_of
-from flashnas.latency.device_timing import Effort, cpu_name, keep_memory
+from flashnas.latency.device_timing import Effort, cpu_name
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
 

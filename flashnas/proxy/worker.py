@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from typing import Any
 
+from flashnas.allocator import keep_memory
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# glibc's mallopt(3): parameter, value
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_TOP_PAD = -1, -4, -2
 
 
 def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
@@ -20,7 +18,7 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     Raises CandidateError with a one-line reason when the candidate fails, other FlashnasErrors for a wrong job.
     """
     single_thread()
-    tune_malloc()
+    keep_memory()
     from flashnas.architecture import Architecture
     from flashnas.proxy.dataset import Dataset
     from flashnas.proxy.recipe import Recipe
@@ -39,19 +37,3 @@ def single_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-def tune_malloc() -> bool:
-    """Keep freed memory in the process instead of giving it back to the kernel after every operation.
-
-    Activations of a few megabytes lie above glibc's mmap threshold, so each is mapped, zeroed page by page and
-    unmapped again at every step. Worth 0-20 % of a training step's CPU time (width 128, d, a, m2; least on an idle
-    machine). True if glibc took the settings.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # musl
-        return False
-    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_TOP_PAD, 64 << 20)])

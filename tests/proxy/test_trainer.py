@@ -291,7 +291,7 @@ def test_the_parent_does_not_import_torch():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_malloc_settings_are_taken_in_a_process_of_their_own():
-    code = "from flashnas.proxy.worker import tune_malloc; print(tune_malloc())"
+    code = "from flashnas.allocator import keep_memory; print(keep_memory())"
     printed = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
     assert printed in ("True", "False")
     if "glibc" in os.confstr("CS_GNU_LIBC_VERSION"):
