@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flashnas.errors import ConfigError
+from flashnas.latency.figures import make_budgets
 
 
 def parse_pair(text: str, flag: str) -> tuple[str, str]:
@@ -16,15 +17,8 @@ def parse_pair(text: str, flag: str) -> tuple[str, str]:
 
 
 def parse_budgets(budget_ms: float | None, budgets: Sequence[str] | None) -> dict[str, float]:
-    """The budgets of --budget-ms and --budget; names and signs are checked where budgets are built."""
-    result: dict[str, float] = {} if budget_ms is None else {"latency_ms": budget_ms}
-    for text in budgets or ():
-        key, value = parse_pair(text, "--budget")
-        try:
-            result[key] = float(value)
-        except ValueError:
-            raise ConfigError(f"--budget {key} must be a number; got {value!r}") from None
-    return result
+    """The budgets of --budget-ms and --budget, figure -> limit; raises BudgetError, also for a figure given twice."""
+    return {budget.figure: budget.limit for budget in make_budgets(budget_ms, budgets or ())}
 
 
 def parse_options(pairs: Sequence[str] | None, flag: str) -> dict[str, Any]:

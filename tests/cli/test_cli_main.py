@@ -6,7 +6,7 @@ from flashnas.cli import estimate
 from flashnas.cli.common import parse_budgets, parse_options
 from flashnas.cli.main import main
 from flashnas.cli.progress import SearchProgress, duration
-from flashnas.errors import ConfigError
+from flashnas.errors import BudgetError, ConfigError
 from flashnas.run.snapshot import Snapshot
 
 
@@ -56,9 +56,11 @@ def test_budgets_and_options_are_read_from_pairs():
     assert parse_budgets(14.0, ["tpot_ms=2", "memory_gb = 8"]) == {"latency_ms": 14.0, "tpot_ms": 2.0, "memory_gb": 8.0}
     assert parse_options(["population=20", "rate=0.5", "greedy=true", "kind=x"], "--o") == {
         "population": 20, "rate": 0.5, "greedy": True, "kind": "x"}
-    for text in ("tpot_ms", "tpot_ms=fast", "=2"):
-        with pytest.raises(ConfigError, match="--budget"):
-            parse_budgets(None, [text])
+    for texts in (["tpot_ms"], ["tpot_ms=fast"], ["=2"], ["tpot_ms=1", "tpot_ms=2"]):
+        with pytest.raises(BudgetError, match="budget"):
+            parse_budgets(None, texts)
+    with pytest.raises(ConfigError, match="--o must read KEY=VALUE; got 'population'"):
+        parse_options(["population"], "--o")
 
 
 def test_the_progress_line_says_what_is_known():
