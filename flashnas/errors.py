@@ -47,3 +47,7 @@ class RunError(FlashnasError):
 
 class CandidateError(FlashnasError):
     """A candidate that failed while training; recorded in the run, never ends it."""
+
+
+class WeightsError(FlashnasError):
+    """Weights or a checkpoint that are missing, damaged or of another architecture."""

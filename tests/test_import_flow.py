@@ -21,12 +21,13 @@ ALLOWED = {
     "pareto": set(),
     "space": SHAPES | {"space"},
     "model": SHAPES,
+    "weights": SHAPES | {"model"},
     "latency": SHAPES | {"latency"},
-    "proxy": SHAPES | {"model", "proxy"},
+    "proxy": SHAPES | {"model", "weights", "proxy"},
     "search": SHAPES | {"space", "pareto", "search"},
     "run": SHAPES | {"trial", "run"},
     "report": SHAPES | {"trial", "pareto", "report"},
-    "export": SHAPES | {"model", "export"},
+    "export": SHAPES | {"model", "weights", "export"},
     "pipeline": SHAPES | {"trial", "pareto", "space", "model", "latency", "proxy", "search", "run"},
     "cli": {path.stem for path in ROOT.iterdir()},
 }
@@ -36,7 +37,7 @@ EXTRA = {"latency/width.py": {"space"}, "latency/items.py": {"space"}, "latency/
          "latency/in_place.py": {"model", "space"}, "latency/rotation.py": {"model"},
          "latency/whole_model.py": {"model"}, "latency/validation.py": {"space"}}
 TIMING = ("profile", "device_timing", "job", "in_place", "rotation", "whole_model")
-WITH_TORCH = {"operators/layers", "model.py", "proxy", *(f"latency/{name}.py" for name in TIMING),
+WITH_TORCH = {"operators/layers", "model.py", "weights.py", "proxy", *(f"latency/{name}.py" for name in TIMING),
               "search/surrogate.py", "export"}
 
 
