@@ -17,7 +17,7 @@ from flashnas.architecture import Architecture
 from flashnas.operators import OperatorSpec
 from flashnas.operators.layers import build_layer
 from flashnas.operators.layers.attention import KeyValueCache
-from flashnas.operators.layers.common import Layer, RecurrentState, RMSNorm
+from flashnas.operators.layers.common import Layer, RMSNorm
 
 LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
 
@@ -37,9 +37,9 @@ class HybridCache:
 def _state_bytes(state: Any) -> int:
     if isinstance(state, KeyValueCache):
         return state.kept_bytes
-    if isinstance(state, RecurrentState):
-        return sum(tensor.nbytes for tensor in state)
-    return 0
+    if isinstance(state, Tensor):
+        return state.nbytes
+    return sum(map(_state_bytes, state or ()))  # tensors of a recurrent state, or the states of several halves
 
 
 class Block(nn.Module):
@@ -85,7 +85,7 @@ class HybridLM(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 std = 1 / math.sqrt(module.in_features)
-                nn.init.normal_(module.weight, std=std * shrink if name.endswith("out_proj") else std)
+                nn.init.normal_(module.weight, std=std * shrink if "out_proj" in name else std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for weight in (self.embedding.weight, self.meta_tokens, self.head.weight if self.head else None):
@@ -108,7 +108,8 @@ class HybridLM(nn.Module):
         return F.linear(self._hidden(tokens_BT), self.head_weight)
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Mean cross-entropy in nats per token; logits exist only a slice at a time."""
+        """Mean cross-entropy in nats over the targets that are not negative (as -100: no prediction counts there; NaN
+        if none counts); logits exist only a slice at a time."""
         x = self._hidden(tokens_BT).flatten(0, 1)
         loss: Tensor = _LinearCrossEntropy.apply(x, self.head_weight, targets_BT.flatten())
         return loss
@@ -177,7 +178,7 @@ class HybridLM(nn.Module):
 
 class _LinearCrossEntropy(torch.autograd.Function):
     """mean cross-entropy of x @ weight^T; gradients are taken slice by slice in the forward pass, so that the logits
-    of a large vocabulary never exist at once."""
+    of a large vocabulary never exist at once. Rows with a negative target are divided by infinity: no extra pass."""
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
@@ -192,22 +193,26 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_x = torch.empty_like(x) if need_x else None
             grad_weight = torch.zeros(weight.shape, dtype=wide, device=x.device) if need_weight else None
             rows = max(1, LOGITS_PER_CHUNK // len(weight))
+            counts_N = targets_N >= 0
+            count = counts_N.sum()
+            divisor_N1 = torch.where(counts_N, count, math.inf).to(wide).unsqueeze(1)
+            targets_N = targets_N.clamp(min=0)
             for part in range(0, len(x), rows):
                 now = slice(part, part + rows)
                 log_p = (x[now] @ weight.T).to(wide).log_softmax(-1)
                 target = targets_N[now].unsqueeze(1)
-                total -= log_p.gather(1, target).sum()
+                total -= log_p.gather(1, target).masked_fill(~counts_N[now].unsqueeze(1), 0).sum()
                 if grad_x is None and grad_weight is None:
                     continue
                 grad = log_p.exp_()
                 grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=wide))
-                grad = (grad / len(x)).to(dtype)
+                grad = (grad / divisor_N1[now]).to(dtype)
                 if grad_x is not None:
                     torch.mm(grad, weight, out=grad_x[now])
                 if grad_weight is not None:
                     grad_weight += grad.T @ x[now]
         ctx.save_for_backward(grad_x, grad_weight)
-        return total / len(x)
+        return total / count
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

@@ -133,6 +133,22 @@ def test_loss_equals_cross_entropy_of_the_logits(tied: bool, monkeypatch: pytest
         torch.testing.assert_close(model.loss(tokens, targets), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("kept", [0.3, 1.0])
+def test_targets_that_do_not_count_leave_loss_and_gradients_alone(kept: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "LOGITS_PER_CHUNK", 5 * 101)
+    model = make_model(HYBRID)
+    tokens = make_tokens(model, 2, 9)
+    targets = tokens.roll(-1, 1).masked_fill(torch.rand(2, 9) > kept, -100)
+    assert (targets == -100).any() == (kept < 1)
+    expected = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten(), ignore_index=-100)
+    parameters = list(model.parameters())
+    expected_gradients = torch.autograd.grad(expected, parameters)
+    loss = model.loss(tokens, targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+    for got, gradient in zip(torch.autograd.grad(loss, parameters), expected_gradients, strict=True):
+        torch.testing.assert_close(got, gradient, rtol=1e-8, atol=1e-12)
+
+
 def test_loss_under_autocast_is_near_and_has_float32_gradients() -> None:
     model = make_model(HYBRID, torch.float32)
     tokens = make_tokens(model, 2, 64)
