@@ -87,13 +87,17 @@ def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype, dev
 
     The state can be used again and again: a step writes the new token into the last slot of the key/value cache.
     """
-    state = block.mixer.init_state(batch, dtype, device)
-    if isinstance(state, KeyValueCache):
-        room = min(context, state.window) if state.window else context
-        shape = (batch, state.keys_BGTK.shape[1], room, state.keys_BGTK.shape[3])
-        return KeyValueCache(torch.randn(shape, dtype=dtype, device=device),
-                             torch.randn(shape, dtype=dtype, device=device), context - 1, state.window, owned=True)
-    return state
+    def filled(state: Any) -> Any:
+        if isinstance(state, KeyValueCache):
+            room = min(context, state.window) if state.window else context
+            shape = (batch, state.keys_BGTK.shape[1], room, state.keys_BGTK.shape[3])
+            return KeyValueCache(torch.randn(shape, dtype=dtype, device=device),
+                                 torch.randn(shape, dtype=dtype, device=device), context - 1, state.window, owned=True)
+        if isinstance(state, tuple):  # of tensors, or of the states of several halves
+            return type(state)(*map(filled, state))
+        return state
+
+    return filled(block.mixer.init_state(batch, dtype, device))
 
 
 def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:

@@ -11,7 +11,7 @@ from torch import Tensor
 from flashnas.architecture import parse_operators
 from flashnas.operators.layers import build_layer
 from flashnas.operators.layers.attention import KeyValueCache
-from flashnas.operators.layers.common import Layer, RecurrentState
+from flashnas.operators.layers.common import Layer
 
 torch.set_num_threads(1)
 
@@ -56,28 +56,34 @@ def random_state(layer: Layer, batch: int = 2, dtype: torch.dtype = torch.float6
         values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         return values.to(tensor.dtype).requires_grad_()
 
-    state = layer.init_state(batch, dtype)
-    if isinstance(state, KeyValueCache):
-        seen = 7  # more than the smallest window, no multiple of it
-        kept = min(seen, state.window) if state.window else seen
-        room = state.keys_BGTK.new_zeros(batch, state.keys_BGTK.shape[1], kept, state.keys_BGTK.shape[3])
-        return replace(state, keys_BGTK=leaf(room), values_BGTK=leaf(room), seen=seen)
-    if isinstance(state, RecurrentState):
-        return RecurrentState(*map(leaf, state))
-    return state
+    def filled(state: Any) -> Any:
+        if isinstance(state, KeyValueCache):
+            seen = 7  # more than the smallest window, no multiple of it
+            kept = min(seen, state.window) if state.window else seen
+            room = state.keys_BGTK.new_zeros(batch, state.keys_BGTK.shape[1], kept, state.keys_BGTK.shape[3])
+            return replace(state, keys_BGTK=leaf(room), values_BGTK=leaf(room), seen=seen)
+        if isinstance(state, Tensor):
+            return leaf(state)
+        return None if state is None else type(state)(*map(filled, state))
+
+    return filled(layer.init_state(batch, dtype))
 
 
 def state_tensors(state: Any) -> list[Tensor]:
     """The tensors of a state in an order that does not depend on how it came about."""
     if isinstance(state, KeyValueCache):
         return list(state.in_order())
-    return [] if state is None else list(state)
+    if isinstance(state, Tensor):
+        return [state]
+    return [tensor for part in state or () for tensor in state_tensors(part)]
 
 
 def state_leaves(state: Any) -> list[Tensor]:
     if isinstance(state, KeyValueCache):
         return [state.keys_BGTK, state.values_BGTK]
-    return state_tensors(state)
+    if isinstance(state, Tensor):
+        return [state]
+    return [tensor for part in state or () for tensor in state_leaves(part)]
 
 
 def weighted_sum(y: Tensor, state: Any) -> Tensor:
