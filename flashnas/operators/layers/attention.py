@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.attention import Attention
+from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.common import Layer, RMSNorm, Rotary, linear_reference, rms_normalise, rotate
 
 GROW_TOKENS = 256
@@ -74,9 +75,10 @@ def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> T
 
 @functools.lru_cache(maxsize=256)
 @torch.inference_mode(False)  # a table made while profiling must serve training too
-def _causal_bias(queries: int, keys: int, window: int, repeats: int, dtype: torch.dtype) -> Tensor:
-    mask = causal_mask(queries, keys, window, torch.device("cpu"))
-    return torch.zeros(queries, keys, dtype=dtype).masked_fill_(~mask, -torch.inf).repeat(repeats, 1)
+def _causal_bias(queries: int, keys: int, window: int, repeats: int, dtype: torch.dtype,
+                 device: torch.device) -> Tensor:
+    mask = causal_mask(queries, keys, window, device)
+    return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(~mask, -torch.inf).repeat(repeats, 1)
 
 
 def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
@@ -112,11 +114,18 @@ def attend_in_blocks(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int
             count, end = stop - start, keys - tokens + stop
             first = max(0, end - count + 1 - window) if window else 0
             rows = q[:, :, :, start:stop].reshape(batch * groups, repeats * count, head_dim)
-            bias = _causal_bias(count, end - first, window, repeats, q.dtype)
+            bias = _causal_bias(count, end - first, window, repeats, q.dtype, q.device)
             scores = torch.baddbmm(bias, rows, k[:, first:end].mT, alpha=head_dim ** -0.5)
             o = scores.softmax(-1) @ v[:, first:end]
             outputs.append(o.view(batch, groups, repeats, count, head_dim))
         return torch.cat(outputs, 3).flatten(1, 2)
+
+
+def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor) -> Tensor:
+    """Attention of one token to all kept ones by plain products; returns [B, G, H / G, K]."""
+    q = q_BHK.unflatten(1, (keys_BGTK.shape[1], -1))  # the query heads of one key head are rows of one product
+    scores = (q @ keys_BGTK.mT) * q.shape[-1] ** -0.5
+    return scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(values_BGTK.dtype) @ values_BGTK
 
 
 class AttentionLayer(Layer):
@@ -134,6 +143,8 @@ class AttentionLayer(Layer):
         self.q_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=spec.out_bias)
+        self.core = Core("attention", spec.name, (attend, attend_step), on_cuda=(attend_in_blocks, attend_step),
+                         head_dim=self.head_dim)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValueCache:
         empty = torch.zeros(batch, self.kv_heads, 0, self.head_dim, dtype=dtype, device=device)
@@ -171,20 +182,18 @@ class AttentionLayer(Layer):
             old_keys, old_values = state.in_order()
             k, v = torch.cat([old_keys.to(k.dtype), k], 2), torch.cat([old_values.to(v.dtype), v], 2)
             seen += state.seen
-        o = attend(q, k, v, self.window)
+        o = self.core.of(q).forward(q, k, v, self.window)
         return self._output(o.transpose(1, 2), gate), self._cache(k, v, seen)
 
     def step(self, x_BD: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
         q, k, v, gate = (part.squeeze(1) for part in self._project(x_BD.unsqueeze(1), state.seen))
         state = state.appended(k, v)
         keys, values = state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept]
-        q = q.unflatten(1, (self.kv_heads, -1))  # the query heads of one key head are rows of one product
-        scores = (q @ keys.mT) * self.head_dim ** -0.5
-        o = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(values.dtype) @ values
+        o = self.core.of(q).step(q, keys, values)
         if not self.gates:  # one flattening: torch 2.13's Inductor fails at two in a row in inference mode
             y: Tensor = self.out_proj(o.flatten(1))
             return y, state
-        return self._output(o.flatten(1, 2), gate), state
+        return self._output(o.reshape(gate.shape), gate), state
 
     def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         heads = self.in_proj(x_BTD).unflatten(-1, (-1, self.head_dim))

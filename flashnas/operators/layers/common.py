@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.fused import convolution_silu, rms_norm
 
 NORM_EPS = 1e-6
@@ -88,6 +89,20 @@ def normalised_queries_and_keys(qk_THK: Tensor, scale: float) -> tuple[Tensor, T
 # -- short convolution -------------------------------------------------------------------------------------------
 
 
+def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """silu of a causal depthwise convolution after the inputs in `state_BTC`: (y_BTC, the last inputs)."""
+    history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
+    return convolution_silu(history, weight, bias), history[:, x_BTC.shape[1]:]
+
+
+def short_convolution_step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor,
+                           bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One token."""
+    history = torch.cat([state_BTC.to(x_BC.dtype), x_BC.unsqueeze(1)], 1)
+    y = torch.einsum("btc,ct->bc", history, weight.to(x_BC.dtype))
+    return F.silu(y if bias is None else y + bias.to(y.dtype)), history[:, 1:]
+
+
 class ShortConvolution(nn.Module):
     """silu of a causal depthwise convolution over time, `size` taps; its state is the last size - 1 inputs."""
 
@@ -95,6 +110,8 @@ class ShortConvolution(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, size))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        self.core = Core("convolution", "convolution", (short_convolution, short_convolution_step), taps=size,
+                         channels=channels)
         bound = 1 / math.sqrt(size)
         nn.init.uniform_(self.weight, -bound, bound)
 
@@ -112,13 +129,12 @@ class ShortConvolution(nn.Module):
         return y * torch.sigmoid(y), history[:, history.shape[1] - size + 1:]
 
     def forward(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
-        return convolution_silu(history, self.weight, self.bias), history[:, x_BTC.shape[1]:]
+        y, state = self.core.of(x_BTC).forward(x_BTC, state_BTC, self.weight, self.bias)
+        return y, state
 
     def step(self, x_BC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        history = torch.cat([state_BTC.to(x_BC.dtype), x_BC.unsqueeze(1)], 1)
-        y = torch.einsum("btc,ct->bc", history, self.weight.to(x_BC.dtype))
-        return F.silu(y if self.bias is None else y + self.bias.to(y.dtype)), history[:, 1:]
+        y, state = self.core.of(x_BC).step(x_BC, state_BTC, self.weight, self.bias)
+        return y, state
 
 
 # -- rotary positions --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flashnas.operators.delta_net import DeltaNet
+from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.common import (
     Layer,
     RecurrentState,
@@ -30,6 +31,8 @@ class DeltaNetLayer(Layer):
         self.norm = RMSNorm(self.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
         self.scale = self.head_dim ** -0.5
+        self.core = Core("delta_rule", spec.name, (delta_rule_chunked, delta_rule_step), key_dim=self.head_dim,
+                         value_dim=self.head_dim)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
         matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
@@ -51,14 +54,14 @@ class DeltaNetLayer(Layer):
         state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
         qkv, beta = projected.split([3 * self.hidden, self.heads], -1)
         qkv, conv = self.conv(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, beta, state.matrix_BHKV, delta_rule_chunked)
+        o, matrix = self._core(qkv, beta, state.matrix_BHKV, self.core.of(projected).forward)
         return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         projected = self.in_proj(x_BD)
         qkv, beta = projected.split([3 * self.hidden, self.heads], -1)
         qkv, conv = self.conv.step(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, beta, state.matrix_BHKV, delta_rule_step)
+        o, matrix = self._core(qkv, beta, state.matrix_BHKV, self.core.of(projected).step)
         return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
 
     def _core(self, qkv: Tensor, beta: Tensor, matrix: Tensor, rule: DeltaRule) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.gated_delta_net import GatedDeltaNet
+from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.common import (
     Layer,
     RecurrentState,
@@ -37,6 +38,8 @@ class GatedDeltaNetLayer(Layer):
         self.norm = RMSNorm(self.head_dim)
         self.out_proj = nn.Linear(self.value, hidden, bias=False)
         self.scale = self.head_dim ** -0.5
+        self.core = Core("gated_delta_rule", spec.name, (delta_rule_chunked, delta_rule_step), key_dim=self.head_dim,
+                         value_dim=self.head_dim)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
         matrix = torch.zeros(batch, self.v_heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
@@ -60,14 +63,14 @@ class GatedDeltaNetLayer(Layer):
         state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
         qkv, z, beta, a = projected.split(self.sizes, -1)
         qkv, conv = self.conv(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, z, beta, a, state.matrix_BHKV, delta_rule_chunked)
+        o, matrix = self._core(qkv, z, beta, a, state.matrix_BHKV, self.core.of(projected).forward)
         return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         projected = self.in_proj(x_BD)
         qkv, z, beta, a = projected.split(self.sizes, -1)
         qkv, conv = self.conv.step(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, z, beta, a, state.matrix_BHKV, delta_rule_step)
+        o, matrix = self._core(qkv, z, beta, a, state.matrix_BHKV, self.core.of(projected).step)
         return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
 
     def _core(self, qkv: Tensor, z: Tensor, beta: Tensor, a: Tensor, matrix: Tensor,

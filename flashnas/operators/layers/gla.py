@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.gla import GatedLinearAttention
+from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.chunks import chunk_length, diagonal_scan, from_chunks, to_chunks
 from flashnas.operators.layers.common import Layer, RecurrentState, RMSNorm, rms_normalise, state_dtype
 
@@ -80,6 +81,7 @@ class GatedLinearAttentionLayer(Layer):
         self.norm = RMSNorm(spec.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
         self.scale = self.key_dim ** -0.5
+        self.core = Core("gla", spec.name, (gla_chunked, gla_step), key_dim=self.key_dim, value_dim=spec.head_dim)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
         value_dim = self.hidden // self.heads
@@ -99,16 +101,19 @@ class GatedLinearAttentionLayer(Layer):
         return o @ self.out_proj.weight.double().T, RecurrentState(state.conv_BTC, matrix)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        return self._run(x_BTD, state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device), gla_chunked)
+        projected = self.in_proj(x_BTD)
+        state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
+        return self._run(projected, state, self.core.of(projected).forward)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        return self._run(x_BD, state, gla_step)
+        projected = self.in_proj(x_BD)
+        return self._run(projected, state, self.core.of(projected).step)
 
-    def _run(self, x: Tensor, state: RecurrentState, rule: GlaRule) -> tuple[Tensor, RecurrentState]:
-        *qkv, gate, low = self.in_proj(x).split(self.sizes, -1)
+    def _run(self, projected: Tensor, state: RecurrentState, rule: GlaRule) -> tuple[Tensor, RecurrentState]:
+        *qkv, gate, low = projected.split(self.sizes, -1)
         g = self.gate_proj(low)
         matrix, dtype = state.matrix_BHKV, state.matrix_BHKV.dtype
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(projected.device.type, enabled=False):
             q, k, v, g = (part.to(dtype).unflatten(-1, (self.heads, -1)) for part in (*qkv, g))
             o, matrix = rule(q * self.scale, k, v, F.logsigmoid(g) / GATE_NORMALISER, matrix)
             o = self.norm(o).flatten(-2) * F.silu(gate).to(dtype)

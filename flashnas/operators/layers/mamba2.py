@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.chunks import chunk_length, decay_differences, diagonal_scan, from_chunks, to_chunks
 from flashnas.operators.layers.common import (
     Layer,
@@ -25,7 +26,7 @@ from flashnas.operators.layers.common import (
 )
 from flashnas.operators.mamba2 import Mamba2
 
-SsdRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+SsdScan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
@@ -72,6 +73,18 @@ def ssd_chunked(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor, s
     return o_BTHV, state.transpose(1, 2).reshape(state_BHKV.shape)
 
 
+def ssd_scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
+             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`ssd_chunked` by inputs, time steps and decay rates."""
+    return ssd_chunked(q_BTGK, k_BTGK, x_BTHV * dt_BTH.unsqueeze(-1), -dt_BTH * rate_H, state_BHKV)
+
+
+def ssd_scan_step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
+                  state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`ssd_step` by inputs, time steps and decay rates."""
+    return ssd_step(q_BGK, k_BGK, x_BHV * dt_BH.unsqueeze(-1), -dt_BH * rate_H, state_BHKV)
+
+
 class Mamba2Layer(Layer):
     """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the gate."""
 
@@ -89,6 +102,7 @@ class Mamba2Layer(Layer):
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
         self.norm = RMSNorm(self.inner)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
+        self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=self.state, value_dim=self.head_dim)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
         matrix = torch.zeros(batch, self.heads, self.state, self.head_dim, dtype=state_dtype(dtype), device=device)
@@ -114,17 +128,17 @@ class Mamba2Layer(Layer):
         state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
         z, xbc, dt = projected.split(self.sizes, -1)
         xbc, conv = self.conv(xbc, state.conv_BTC)
-        y, matrix = self._core(z, xbc, dt, state.matrix_BHKV, ssd_chunked)
+        y, matrix = self._core(z, xbc, dt, state.matrix_BHKV, self.core.of(projected).forward)
         return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         projected = self.in_proj(x_BD)
         z, xbc, dt = projected.split(self.sizes, -1)
         xbc, conv = self.conv.step(xbc, state.conv_BTC)
-        y, matrix = self._core(z, xbc, dt, state.matrix_BHKV, ssd_step)
+        y, matrix = self._core(z, xbc, dt, state.matrix_BHKV, self.core.of(projected).step)
         return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
 
-    def _core(self, z: Tensor, xbc: Tensor, dt: Tensor, matrix: Tensor, rule: SsdRule) -> tuple[Tensor, Tensor]:
+    def _core(self, z: Tensor, xbc: Tensor, dt: Tensor, matrix: Tensor, scan: SsdScan) -> tuple[Tensor, Tensor]:
         with torch.autocast(xbc.device.type, enabled=False):
             dtype = matrix.dtype
             x, b, c = xbc.to(dtype).split(self.parts, -1)
@@ -133,7 +147,7 @@ class Mamba2Layer(Layer):
             dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
             if self.dt_min:
                 dt = dt.clamp(min=self.dt_min)
-            y, matrix = rule(c, b, x * dt.unsqueeze(-1), -dt * self.A_log.to(dtype).exp(), matrix)
+            y, matrix = scan(c, b, x, dt, self.A_log.to(dtype).exp(), matrix)
             y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2) * F.silu(z).to(dtype)
             if self.groups > 1:
                 y = rms_normalise(y.unflatten(-1, (self.groups, -1))).flatten(-2) * self.norm.weight.to(dtype)

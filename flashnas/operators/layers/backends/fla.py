@@ -1,0 +1,124 @@
+"""flash-linear-attention, 0.4 or later: Triton kernels for the delta rules, GLA, scalar decays and convolutions.
+
+All take [B, T, H, K] and float32 states [B, H, K, V], as we do. Queries come scaled and normalised, so `scale` is 1.
+Parallel forms run in the dtype of the activations, with log decays and states in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flashnas.operators.layers.backends.library import HALF, Library, Pair, Sizes, name_of
+
+LEAST_DIM, MOST_DIM = 16, 256  # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
+
+
+def delta_rule(dtype: torch.dtype) -> Pair:
+    """`delta_rule_chunked` and `delta_rule_step` without decay."""
+    from fla.ops.delta_rule import chunk_delta_rule, fused_recurrent_delta_rule
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
+        o, final = chunk_delta_rule(*(x.to(dtype) for x in (q, k, v, beta)), scale=1.0, initial_state=state,
+                                    output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
+        o, final = fused_recurrent_delta_rule(*(x.unsqueeze(1) for x in (q, k, v, beta)), scale=1.0,
+                                              initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def gated_delta_rule(dtype: torch.dtype) -> Pair:
+    """`delta_rule_chunked` and `delta_rule_step` with one log decay per head."""
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta = (x.to(dtype) for x in (q, k, v, beta))
+        o, final = chunk_gated_delta_rule(q, k, v, g=g, beta=beta, scale=1.0, initial_state=state,
+                                          output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta, g = (x.unsqueeze(1) for x in (q, k, v, beta, g))
+        o, final = fused_recurrent_gated_delta_rule(q, k, v, g=g, beta=beta, scale=1.0, initial_state=state,
+                                                    output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def gla(dtype: torch.dtype) -> Pair:
+    """`gla_chunked` and `gla_step`: one log decay per key channel."""
+    from fla.ops.gla import chunk_gla, fused_recurrent_gla
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        o, final = chunk_gla(*(x.to(dtype) for x in (q, k, v)), g, scale=1.0, initial_state=state,
+                             output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, g = (x.unsqueeze(1) for x in (q, k, v, g))
+        o, final = fused_recurrent_gla(q, k, v, gk=g, scale=1.0, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def ssd(dtype: torch.dtype) -> Pair:
+    """`ssd_scan` and `ssd_scan_step`: linear attention with one log decay per head; groups are written out."""
+    from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
+
+    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
+                state: Tensor) -> tuple[Tensor, Tensor]:
+        repeats = x_BTHV.shape[2] // k_BTGK.shape[2]
+        q, k = (x.to(dtype).repeat_interleave(repeats, 2) for x in (q_BTGK, k_BTGK))
+        o, final = chunk_simple_gla(q, k, (x_BTHV * dt_BTH.unsqueeze(-1)).to(dtype), g=-dt_BTH * rate_H, scale=1.0,
+                                    initial_state=state, output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
+             state: Tensor) -> tuple[Tensor, Tensor]:
+        repeats = x_BHV.shape[1] // k_BGK.shape[1]
+        q, k = (x.repeat_interleave(repeats, 1).unsqueeze(1) for x in (q_BGK, k_BGK))
+        v, g = (x_BHV * dt_BH.unsqueeze(-1)).unsqueeze(1), (-dt_BH * rate_H).unsqueeze(1)
+        o, final = fused_recurrent_simple_gla(q, k, v, g=g, scale=1.0, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def convolution(dtype: torch.dtype) -> Pair:
+    """`short_convolution`; its state has one column more in front, [B, C, taps]. Steps by torch: they would copy it."""
+    from fla.modules.causal_conv1d import causal_conv1d
+
+    from flashnas.operators.layers.common import short_convolution_step
+
+    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        before = F.pad(state_BTC.to(x_BTC.dtype).mT, (1, 0)).contiguous()
+        y, after = causal_conv1d(x_BTC, weight.to(x_BTC.dtype), None if bias is None else bias.to(x_BTC.dtype),
+                                 initial_state=before, output_final_state=True, activation="silu")
+        return y, after[..., 1:].mT
+
+    return forward, short_convolution_step
+
+
+def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
+    if dtype == torch.float64:
+        return "it has no float64"
+    if core == "delta_rule" and dtype not in HALF:
+        return f"its chunk_delta_rule takes bfloat16 and float16 only; got {name_of(dtype)}"
+    for name in ("key_dim", "value_dim"):
+        if not LEAST_DIM <= sizes.get(name, LEAST_DIM) <= MOST_DIM:
+            return f"it takes a {name} of {LEAST_DIM} to {MOST_DIM}; got {sizes[name]}"
+    return ""
+
+
+LIBRARY = Library(
+    name="fla", package="fla", distribution="flash-linear-attention", refusal=refusal,
+    kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd,
+             "convolution": convolution},
+    rounds=frozenset({"gated_delta_rule", "gla", "ssd"}))

@@ -1,0 +1,66 @@
+"""Library: what a backend module states about itself; Sizes: what of an operator decides whether a library takes it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Function = Callable[..., Any]
+Sizes = Mapping[str, int]
+Pair = tuple[Function, Function]  # of a whole sequence, of one token
+HALF = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """One library.
+
+    kernels: for each core that it covers a function that imports what it needs and returns the pair for activations of
+    a dtype, in the signatures of our torch functions. refusal: why it does not take a core in a dtype and sizes, in a
+    few words, or an empty string. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10 bits),
+    which nothing but an explicit choice should do.
+    """
+
+    name: str
+    package: str
+    distribution: str
+    kernels: Mapping[str, Callable[[torch.dtype], Pair]]
+    refusal: Callable[[str, torch.dtype, Sizes], str]
+    rounds: frozenset[str] = frozenset()
+    devices: tuple[str, ...] = ("cuda",)
+
+    def missing(self) -> str:
+        """Why it cannot be imported here, or an empty string."""
+        try:
+            found = importlib.util.find_spec(self.package) is not None
+        except (ImportError, ValueError):  # a package hidden by None in sys.modules, or one without a spec
+            found = False
+        return "" if found else f"the package {self.distribution} is not installed"
+
+    def version(self) -> str:
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return str(getattr(importlib.import_module(self.package), "__version__", "of unknown version"))
+
+    def reason(self, core: str, device: str, dtype: torch.dtype, sizes: Sizes) -> str:
+        """Why it cannot run the core here, or an empty string."""
+        if device not in self.devices:
+            return f"it runs on {' and '.join(self.devices)} only; the tensors are on {device}"
+        return self.missing() or self.refusal(core, dtype, sizes)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def without_gradients(step: Function, plain: Function) -> Function:
+    """`step`, which has no backward pass and may write into the state, where no gradient is asked for; else `plain`."""
+    def run(*arguments: Any) -> Any:
+        return plain(*arguments) if torch.is_grad_enabled() else step(*arguments)
+    return run
