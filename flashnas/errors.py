@@ -51,3 +51,7 @@ class CandidateError(FlashnasError):
 
 class WeightsError(FlashnasError):
     """Weights or a checkpoint that are missing, damaged or of another architecture."""
+
+
+class ExportError(FlashnasError):
+    """A network that a target format cannot hold, or an export that does not compute what the network computes."""
