@@ -20,7 +20,7 @@ from flashnas.proxy.recipe import Recipe
 from flashnas.proxy.split import split_documents
 from flashnas.proxy.tokenizer import Tokenizer, cached_tokenizer, end_of_document_id, load_tokenizer, vocab_size
 
-_VERSION = "dataset-1"  # part of the cache key: raise it when splitting or encoding changes
+_VERSION = "dataset-2"  # part of the cache key: raise it when splitting, encoding or the files change
 _ENCODE_TOGETHER = 256
 
 
@@ -55,6 +55,19 @@ class Dataset:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{folder}: not a prepared dataset: {str(error).splitlines()[0]}") from None
 
+    @property
+    def digest(self) -> str:
+        """Names source, tokenizer and text: equal digests give the same batches."""
+        return self.folder.name
+
+    @property
+    def tokenizer_json(self) -> str:
+        """The tokenizer that encoded the text; raises CorpusError if it cannot be read."""
+        try:
+            return (self.folder / "tokenizer.json").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CorpusError(f"{self.folder}: not a prepared dataset: {str(error).splitlines()[0]}") from None
+
     def bits_per_byte(self, loss_nats: float) -> float:
         """loss x tokens / (bytes x ln 2) over the validation part; comparable between tokenizers."""
         return loss_nats * len(self.validation) / (self.validation_bytes * math.log(2))
@@ -68,20 +81,22 @@ class Dataset:
                 raise CorpusError(f"corpus {self.source!r} is too short: its {part} part has {len(tokens)} tokens,"
                                   f" one batch needs {least}")
 
-    def batches(self, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
+    def batches(self, recipe: Recipe, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
         """Endless int64 batches [batch_sequences, sequence_tokens + 1]; the order depends on the seed alone.
 
-        One epoch visits disjoint windows from a random offset, in random order; the next draws both anew.
+        One epoch visits disjoint windows from a random offset, in random order; the next draws both anew. The first
+        `skip` batches are left out at the cost of drawing their order (under 1 us a sequence).
         """
         length, rng = recipe.sequence_tokens, np.random.default_rng([seed, 0xDA7A])
-        starts: list[int] = []
+        order, position = np.empty(0, dtype=np.int64), skip * recipe.batch_sequences
         while True:
-            while len(starts) < recipe.batch_sequences:
+            while position + recipe.batch_sequences > len(order):
                 slack = len(self.train) - 1 - (len(self.train) - 1) // length * length
                 windows = np.arange(rng.integers(slack + 1), len(self.train) - length, length)
-                starts.extend(rng.permutation(windows).tolist())
-            picked, starts = starts[:recipe.batch_sequences], starts[recipe.batch_sequences:]
-            yield _windows(self.train, picked, length)
+                rest, position = order[position:], max(0, position - len(order))
+                order = np.concatenate([rest, rng.permutation(windows)])
+            yield _windows(self.train, order[position:position + recipe.batch_sequences], length)
+            position += recipe.batch_sequences
 
     def validation_slice(self, recipe: Recipe, tokens: int) -> np.ndarray:
         """Int64 [sequences, sequence_tokens + 1], evenly spread over the validation part; the same for every seed."""
@@ -91,7 +106,7 @@ class Dataset:
         return _windows(self.validation, [i * available // count * length for i in range(count)], length)
 
 
-def _windows(tokens: np.ndarray, starts: Sequence[int], length: int) -> np.ndarray:
+def _windows(tokens: np.ndarray, starts: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
     return np.stack([tokens[start:start + length + 1] for start in starts]).astype(np.int64)
 
 
@@ -131,6 +146,7 @@ def prepare_dataset(source: str, recipe: Recipe, tokenizer: str | Path | None = 
             tokens = _encode(encoder, documents)
             _write_array(temporary / f"{part}.npy", tokens)
             meta[f"{part}_tokens"] = len(tokens)
+        (temporary / "tokenizer.json").write_text(encoder.to_str(), encoding="utf-8")
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     dataset = Dataset.open(folder)
     dataset.check_length(recipe)

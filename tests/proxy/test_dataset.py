@@ -169,6 +169,16 @@ def test_the_order_depends_on_the_seed_alone():
     assert not np.array_equal(first(1), first(2))
 
 
+@pytest.mark.parametrize("skip", [1, 2, 3, 5, 17, 40])
+def test_skipped_batches_are_those_that_would_have_come(skip):
+    data = _numbered()
+    whole, rest = data.batches(RECIPE, seed=3), data.batches(RECIPE, seed=3, skip=skip)
+    for _ in range(skip):
+        next(whole)
+    for _ in range(7):
+        assert np.array_equal(next(rest), next(whole))
+
+
 def test_the_shortest_allowed_text_makes_batches():
     data = _numbered(train=33)
     data.check_length(RECIPE)
