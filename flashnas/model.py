@@ -17,6 +17,7 @@ from flashnas.architecture import Architecture
 from flashnas.operators import OperatorSpec
 from flashnas.operators.layers import build_layer
 from flashnas.operators.layers.attention import KeyValueCache
+from flashnas.operators.layers.backends import choose_backend, running
 from flashnas.operators.layers.common import Layer, RMSNorm
 
 LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
@@ -63,12 +64,13 @@ class HybridLM(nn.Module):
     """Embedding, pre-norm residual operators, final norm, head; has exactly `architecture.params` parameters.
 
     Meta tokens stand in front of every sequence; they take positions but have no logits and no loss.
-    Context is limited by memory only.
+    Context is limited by memory only. backend: the libraries that compute the operators, one of
+    operators.layers.backends.BACKENDS; raises OperatorError for one that is not installed.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, backend: str = "auto") -> None:
         super().__init__()
-        self.architecture = architecture
+        self.architecture, self.backend = architecture, backend
         hidden, vocab = architecture.hidden, architecture.vocab
         self.embedding = nn.Embedding(vocab, hidden)
         meta = architecture.meta_tokens
@@ -76,6 +78,7 @@ class HybridLM(nn.Module):
         self.layers = nn.ModuleList(Block(spec, hidden) for spec in architecture.operators)
         self.final_norm = RMSNorm(hidden)
         self.head = nn.Linear(hidden, vocab, bias=False) if not architecture.tied else None
+        choose_backend(self, backend)
         self.reset_weights()
 
     @torch.no_grad()
@@ -91,6 +94,13 @@ class HybridLM(nn.Module):
         for weight in (self.embedding.weight, self.meta_tokens, self.head.weight if self.head else None):
             if weight is not None:
                 nn.init.normal_(weight, std=0.02)
+
+    def backends(self, dtype: torch.dtype | None = None) -> dict[str, str]:
+        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", "f": "torch", ..}, and short
+        convolutions ("conv"). dtype: of activations where autocast sets it; the weights' by default."""
+        weight = self.embedding.weight
+        kinds = (spec.kind for spec in self.architecture.operators)
+        return running(zip(kinds, self._blocks, strict=True), weight.device.type, dtype or weight.dtype)
 
     @property
     def _blocks(self) -> list[Block]:

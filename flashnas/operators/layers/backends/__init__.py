@@ -14,7 +14,7 @@ what runs.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -153,9 +153,16 @@ def choose_backend(module: nn.Module, backend: str) -> None:
         raise OperatorError(f"backend {backend}: {load(backend).missing()}")
 
 
-def running(module: nn.Module, device: str, dtype: torch.dtype) -> dict[str, str]:
-    """What computes the cores of a module there: kind of core -> name and version; `torch` for what has no core."""
-    return {core.kind: core.kernels(device, dtype).name for core in cores_of(module)}
+def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype) -> dict[str, str]:
+    """What computes each kind of operator there, such as {"d": "fla 0.6.0", "f": "torch", "conv": "torch"}, of layers
+    given with their kinds. Layers of a kind that differ, or have several cores, are joined by " + "."""
+    found: dict[str, dict[str, None]] = {}
+    for kind, layer in layers:
+        names = found.setdefault(kind, {})
+        for core in cores_of(layer):
+            place = found.setdefault("conv", {}) if core.kind == "convolution" else names
+            place[core.kernels(device, dtype).name] = None
+    return {kind: " + ".join(names or ["torch"]) for kind, names in found.items()}
 
 
 def installed(backend: str) -> dict[str, str]:

@@ -10,14 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.layers.backends.library import HALF, Library, Pair, Sizes, name_of
+from flashnas.operators.layers.backends.library import HALF, Library, Pair, Sizes
 
 LEAST_DIM, MOST_DIM = 16, 256  # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
 
 
 def delta_rule(dtype: torch.dtype) -> Pair:
-    """`delta_rule_chunked` and `delta_rule_step` without decay."""
+    """`delta_rule_chunked` and `delta_rule_step` without decay. chunk_delta_rule refuses float32: then a decay of 1."""
     from fla.ops.delta_rule import chunk_delta_rule, fused_recurrent_delta_rule
+
+    def in_float32(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
+        return gated_delta_rule(dtype)[0](q, k, v, beta, torch.zeros_like(beta), state)
 
     def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
         o, final = chunk_delta_rule(*(x.to(dtype) for x in (q, k, v, beta)), scale=1.0, initial_state=state,
@@ -29,7 +32,7 @@ def delta_rule(dtype: torch.dtype) -> Pair:
                                               initial_state=state, output_final_state=True)
         return o.squeeze(1), final
 
-    return forward, step
+    return forward if dtype in HALF else in_float32, step
 
 
 def gated_delta_rule(dtype: torch.dtype) -> Pair:
@@ -109,8 +112,6 @@ def convolution(dtype: torch.dtype) -> Pair:
 def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if dtype == torch.float64:
         return "it has no float64"
-    if core == "delta_rule" and dtype not in HALF:
-        return f"its chunk_delta_rule takes bfloat16 and float16 only; got {name_of(dtype)}"
     for name in ("key_dim", "value_dim"):
         if not LEAST_DIM <= sizes.get(name, LEAST_DIM) <= MOST_DIM:
             return f"it takes a {name} of {LEAST_DIM} to {MOST_DIM}; got {sizes[name]}"
@@ -121,4 +122,4 @@ LIBRARY = Library(
     name="fla", package="fla", distribution="flash-linear-attention", refusal=refusal,
     kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd,
              "convolution": convolution},
-    rounds=frozenset({"gated_delta_rule", "gla", "ssd"}))
+    rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd"}))
