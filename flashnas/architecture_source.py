@@ -8,6 +8,7 @@ from flashnas.architecture import Architecture, is_notation
 from flashnas.config_file import read_yaml
 from flashnas.errors import ArchitectureError, OperatorError
 from flashnas.hf import architecture_from_hf
+from flashnas.hf.config_json import read_json
 from flashnas.hints import did_you_mean
 from flashnas.shipped import PACKAGE
 
@@ -45,3 +46,18 @@ def load_architecture(source: str) -> Architecture:
                                 " (a notation or a mapping)")
     raise ArchitectureError(f"{source!r} is no preset{did_you_mean(source, presets())}, no YAML or JSON file and no"
                             f" notation such as '2048: d f m2 f'; presets: {', '.join(presets())}")
+
+
+def position_limit(source: str) -> int | None:
+    """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions; None where the
+    source gives no such limit."""
+    path = Path(source)
+    if is_notation(source) or source.lower() in {name.lower() for name in presets()}:
+        return None
+    if path.suffix != ".json" and not os.path.isdir(source):
+        return None
+    data = read_json(path / "config.json" if path.is_dir() else path)
+    data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
+    limit = data.get("max_position_embeddings")
+    rotates = any(getattr(spec, "rotary_dim", 0) for spec in architecture_from_hf(path).operators)
+    return limit if rotates and type(limit) is int else None

@@ -43,15 +43,22 @@ def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | N
     folder = Path(folder)
     if folder.exists() and not (folder / ARCHITECTURE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise WeightsError(f"{folder}: exists and holds no weights (it has no {ARCHITECTURE}); choose another folder")
-    architecture = network.architecture
     with folder_written_whole(folder) as fresh:
-        digest = write_tensors(fresh / MODEL, network.state_dict())
-        entry = {"architecture": architecture.to_dict(), "notation": architecture.notation, "hash": architecture.hash,
-                 "params": architecture.params, "sha256": digest}
-        write_text(fresh / ARCHITECTURE, yaml.safe_dump(entry, sort_keys=False, width=120))
-        for name, text in {**(files or {}), **({TOKENIZER: tokenizer_json} if tokenizer_json else {})}.items():
+        write_model(fresh, network, tokenizer_json=tokenizer_json)
+        for name, text in (files or {}).items():
             write_text(fresh / name, text)
     return folder
+
+
+def write_model(folder: Path, network: HybridLM, *, tokenizer_json: str | None = None) -> None:
+    """Write the files of a weights folder into a folder that is there."""
+    architecture = network.architecture
+    digest = write_tensors(folder / MODEL, network.state_dict())
+    entry = {"architecture": architecture.to_dict(), "notation": architecture.notation, "hash": architecture.hash,
+             "params": architecture.params, "sha256": digest}
+    write_text(folder / ARCHITECTURE, yaml.safe_dump(entry, sort_keys=False, width=120))
+    if tokenizer_json is not None:
+        write_text(folder / TOKENIZER, tokenizer_json)
 
 
 def load_model(folder: str | Path) -> HybridLM:

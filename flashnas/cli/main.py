@@ -1,5 +1,5 @@
 """`flashnas COMMAND`: parse, call, print. Exit code 0, 2 for what the user got wrong, 3 for a budget that is missed
-as measured (`search --strict`), 130 for Ctrl-C."""
+as measured (`search --strict`), 4 for a training that diverged (`train`), 130 for Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 import flashnas
@@ -21,9 +22,12 @@ COMMANDS = {
     "estimate": "latency, memory and size of one architecture, with breakdown and sources",
     "profile": "measure on this device what a space needs and its table lacks",
     "validate": "time sampled architectures end to end and compare with a table's predictions",
+    "proxy-trust": "say how far the order of a finished run is to be trusted, by longer training and more seeds",
+    "train": "train one architecture for longer, with checkpoints, by one or several processes",
     "report": "write report.html and pareto.png of a run",
     "table": "show, import and merge latency tables",
 }
+RESUMABLE = ("search", "train")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -31,6 +35,10 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"flashnas.cli.{command.replace('-', '_')}")
 
 
 def parse(command: str | None, arguments: Sequence[str]) -> argparse.Namespace:
@@ -43,7 +51,7 @@ def parse(command: str | None, arguments: Sequence[str]) -> argparse.Namespace:
         child = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".",
                                     allow_abbrev=False)
         if name == command:
-            importlib.import_module(f"flashnas.cli.{name}").add_arguments(child)
+            _module(name).add_arguments(child)
             chosen = child
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -65,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
-        return int(importlib.import_module(f"flashnas.cli.{options.command}").run(options) or 0)
+        return int(_module(options.command).run(options) or 0)
     except FlashnasError as error:
         print(f"flashnas {options.command}: {error}", file=sys.stderr)
         return 2
@@ -76,11 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         where = f" while writing {error.filename}" if error.filename else ""
-        again = "; free room and continue with --resume, finished work is kept" if options.command == "search" else ""
+        again = "; free room and continue with --resume, finished work is kept" if options.command in RESUMABLE else ""
         print(f"flashnas {options.command}: {error.strerror}{where}{again}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "; continue with --resume, finished work is kept" if options.command == "search" else ""
+        again = "; continue with --resume, finished work is kept" if options.command in RESUMABLE else ""
         print(f"\nflashnas {options.command}: interrupted{again}", file=sys.stderr)
         return 130
 

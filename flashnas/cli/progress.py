@@ -1,9 +1,9 @@
-"""The live line of a search on stderr: best so far, done / failed / reused, time left."""
+"""The live line of a search or a training on stderr: where it stands and how much time is left."""
 
 from __future__ import annotations
 
 import time
-from typing import TextIO
+from typing import Self, TextIO
 
 from flashnas.run.snapshot import Snapshot
 
@@ -11,15 +11,15 @@ REDRAW_S = 0.5
 PLAIN_S = 15.0
 
 
-class SearchProgress:
-    """On a terminal one line redrawn in place; elsewhere a line every 15 seconds and whenever the best improves."""
+class LiveLine:
+    """On a terminal one line redrawn in place; elsewhere a line every 15 seconds and whenever something matters."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._live = stream, stream.isatty()
-        self._last, self._best, self._width = 0.0, float("inf"), 0
+        self._last, self._width = 0.0, 0
         self._started = time.monotonic()
 
-    def __enter__(self) -> SearchProgress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -32,15 +32,12 @@ class SearchProgress:
         self._stream.write(text + "\n")
         self._stream.flush()
 
-    def update(self, snapshot: Snapshot) -> None:
-        now = time.monotonic()
-        improved = snapshot.best_loss is not None and snapshot.best_loss < self._best
-        if not improved and now - self._last < (REDRAW_S if self._live else PLAIN_S):
-            return
-        self._last = now
-        if improved and snapshot.best_loss is not None:
-            self._best = snapshot.best_loss
-        text = self.line(snapshot, now - self._started)
+    def due(self, matters: bool) -> bool:
+        """True when the line is to be drawn now."""
+        return matters or time.monotonic() - self._last >= (REDRAW_S if self._live else PLAIN_S)
+
+    def draw(self, text: str) -> None:
+        self._last = time.monotonic()
         self._clear()
         self._stream.write(text if self._live else text + "\n")
         self._width = len(text) if self._live else 0
@@ -50,6 +47,19 @@ class SearchProgress:
         if self._live and self._width:
             self._stream.write("\r" + " " * self._width + "\r")
             self._width = 0
+
+
+class SearchProgress(LiveLine):
+    """Best so far, done / failed / reused, time left."""
+
+    _best = float("inf")
+
+    def update(self, snapshot: Snapshot) -> None:
+        improved = snapshot.best_loss is not None and snapshot.best_loss < self._best
+        if improved and snapshot.best_loss is not None:
+            self._best = snapshot.best_loss
+        if self.due(improved):
+            self.draw(self.line(snapshot, time.monotonic() - self._started))
 
     @staticmethod
     def line(snapshot: Snapshot, elapsed_s: float) -> str:

@@ -121,13 +121,14 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """What besides weights, optimizer states and random numbers a training continues from; JSON-ready."""
         return {"done": self.done, "start_loss": self.start_loss, "curve": [list(point) for point in self.curve],
-                "training_s": self.training_s}
+                "training_s": self.training_s, "seconds": time.perf_counter() - self.started}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a `state`; the batches follow from the seed and the number of steps."""
         self.done, self.start_loss = int(state["done"]), float(state["start_loss"])
         self.curve = [(int(tokens), float(loss)) for tokens, loss in state["curve"]]
         self.training_s = float(state["training_s"])
+        self.started = time.perf_counter() - float(state["seconds"])
 
     def steps(self, deadline_s: float | None = None) -> Iterator[Step]:
         """Train to the end, one optimizer step at a time. Raises CandidateError for NaN, divergence and when

@@ -1,0 +1,145 @@
+"""Checkpoints of a training: `step-NNNNNNNN/`, each a weights folder with the optimizer's state beside the weights.
+
+    architecture.yaml  model.safetensors  tokenizer.json    as in flashnas/weights.py: a checkpoint can be exported
+    optimizer.safetensors                                   `<parameter>/<key>`, and torch's random numbers
+    checkpoint.json                                         scalars, and the sha256 of the other files and of itself
+
+A folder gets its name when all of it is on the disk, so that one with that name is complete unless the disk damaged it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashnas.errors import WeightsError
+from flashnas.proxy.trainer import Trainer
+from flashnas.weights import (
+    ARCHITECTURE,
+    MODEL,
+    digest_of,
+    fill,
+    folder_written_whole,
+    read_architecture,
+    read_tensors,
+    write_model,
+    write_tensors,
+    write_text,
+)
+
+OPTIMIZER = "optimizer.safetensors"
+SCALARS = "checkpoint.json"
+_CPU_RANDOM, _CUDA_RANDOM = "random/cpu", "random/cuda"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, the newest first."""
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: int) -> Path:
+    """Write a checkpoint of a training between two steps, then remove all but the newest `keep`."""
+    path = folder / f"step-{trainer.done:08d}"
+    tensors, scalars = _optimizer_state(trainer)
+    tensors[_CPU_RANDOM] = torch.get_rng_state()
+    if trainer.device.type == "cuda":
+        tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state(trainer.device)
+    with folder_written_whole(path) as fresh:
+        write_model(fresh, trainer.network, tokenizer_json=tokenizer_json)
+        write_tensors(fresh / OPTIMIZER, tensors)
+        content = {"trainer": trainer.state(), "optimizer": scalars,
+                   "sha256": {file.name: digest_of(file) for file in sorted(fresh.iterdir())}}
+        write_text(fresh / SCALARS, json.dumps({**content, "self": _digest(content)}, indent=1))
+    for old in checkpoints(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for path in folder.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raises WeightsError naming the first file that is missing or damaged."""
+    for name, digest in _content(path)["sha256"].items():
+        file = path / name
+        if not file.is_file():
+            raise WeightsError(f"{file}: is missing")
+        if digest_of(file) != digest:
+            raise WeightsError(f"{file}: is damaged: its sha256 is not the recorded {digest[:16]}..")
+
+
+def load_checkpoint(path: Path, trainer: Trainer) -> None:
+    """Bring a fresh trainer to where the checkpoint was taken; raises WeightsError if it is of another training.
+
+    Digests are not compared: `check_checkpoint` does that.
+    """
+    content = _content(path)
+    architecture, _ = read_architecture(path)
+    if architecture.hash != trainer.architecture.hash:
+        raise WeightsError(f"{path / ARCHITECTURE}: is a checkpoint of another architecture: {architecture};"
+                           f" this training's is {trainer.architecture}")
+    fill(trainer.network, read_tensors(path / MODEL), path / MODEL)
+    tensors = read_tensors(path / OPTIMIZER)
+    torch.set_rng_state(tensors.pop(_CPU_RANDOM, torch.get_rng_state()))
+    cuda_random = tensors.pop(_CUDA_RANDOM, None)
+    if cuda_random is not None and trainer.device.type == "cuda":
+        torch.cuda.set_rng_state(cuda_random, trainer.device)
+    _fill_optimizer(trainer, tensors, content["optimizer"], path / OPTIMIZER)
+    trainer.restore(content["trainer"])
+
+
+# -- what optimizers keep ----------------------------------------------------------------------------------------
+
+
+def _optimizer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, other values) by `<parameter>/<key>`; every parameter belongs to one optimizer."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in trainer.network.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for optimizer in trainer.optimizers.optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                (tensors if isinstance(value, Tensor) else scalars)[f"{names[parameter]}/{key}"] = value
+    return tensors, scalars
+
+
+def _fill_optimizer(trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[str, Any], path: Path) -> None:
+    parameters = dict(trainer.network.named_parameters())
+    owners = {parameter: optimizer for optimizer in trainer.optimizers.optimizers
+              for group in optimizer.param_groups for parameter in group["params"]}
+    for entry, value in {**tensors, **scalars}.items():
+        name, _, key = entry.rpartition("/")
+        parameter = parameters.get(name)
+        if parameter is None or (isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size([]))):
+            raise WeightsError(f"{path}: holds the optimizer state of another architecture: {entry}"
+                               f" {list(getattr(value, 'shape', []))} has no place in this one")
+        owners[parameter].state[parameter][key] = value.to(parameter.device) if isinstance(value, Tensor) else value
+
+
+def _content(path: Path) -> dict[str, Any]:
+    file = path / SCALARS
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        digest = content.pop("self")
+    except FileNotFoundError:
+        raise WeightsError(f"{file}: is missing") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{file}: is damaged: {str(error).splitlines()[0]}") from None
+    if digest != _digest(content):
+        raise WeightsError(f"{file}: is damaged: its sha256 is not the recorded {str(digest)[:16]}..")
+    return dict(content)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
