@@ -18,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", default="auto", help="float32 or bfloat16 (default: float32 on cpu, bfloat16 on cuda)")
     add("--mode", default="auto", help="eager, compiled (torch.compile, block by block; slow to start) or cuda_graph;"
                                        " each is a row of its own (default: eager on cpu, cuda_graph on cuda)")
+    add("--backend", default="auto", help="libraries that compute the operators: auto, torch, fla, mamba-ssm,"
+                                         " flash-attn or sdpa; part of each row's stack (default: auto, the best)")
     add("--threads", type=int, default=1, help="torch threads on a CPU (default: 1)")
     add("--seconds", type=float, default=2.0, help="longest time for what is measured together: one width at one length"
                                                  " (default: 2)")
@@ -32,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
     from flashnas.latency.workload import load_workload
     from flashnas.space import load_space
 
-    job = Job(device=options.device, dtype=options.dtype, mode=options.mode, threads=options.threads,
-              effort=Effort(seconds=options.seconds))
+    job = Job(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,
+              threads=options.threads, effort=Effort(seconds=options.seconds))
     space = load_space(options.space)
     workloads = [load_workload(text) for text in options.workload or ["decode-8k"]]
     folder = Path(options.out or Path("latency_tables") / job.table_name())

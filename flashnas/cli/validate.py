@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                                 " (default: decode-1k)")
     add("--seed", type=int, default=0, help="fixes the architectures (default: 0)")
     add("--mode", help="eager, compiled or cuda_graph (default: the table's)")
+    add("--backend", help="libraries that compute the operators (default: the table's)")
     add("--calibrate", action="store_true", help="fit what whole models cost beyond their operators to one half of the"
                                                  " architectures and report on the other")
     add("--allow-other-stack", action="store_true", help="compare even if the table is of another device or stack;"
@@ -46,9 +47,8 @@ def run(options: argparse.Namespace) -> int:
     table, space = LatencyTable.load(options.table), load_space(options.space)
     workload = load_workload(options.workload)
     model = LatencyModel(table, workload, mode=options.mode)
-    job = job_like(table, dtype=model.dtype, mode=options.mode, any_stack=options.allow_other_stack,
-                   hint="--allow-other-stack compares all the same",
-                   effort=EFFORT)
+    job = job_like(table, dtype=model.dtype, mode=options.mode, backend=options.backend, effort=EFFORT,
+                   any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
     for hidden in space.hidden_sizes:
         model.check([space.build(space.kinds(), hidden)])
     result = validate(table, space, workload,

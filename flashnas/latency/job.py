@@ -17,6 +17,7 @@ from flashnas.hints import one_of
 from flashnas.latency.device_timing import Effort, cpu_name
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
+from flashnas.operators.layers.backends import BACKENDS, installed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -27,12 +28,14 @@ class Job:
     """Device, dtype, mode and threads of what is timed. threads: of torch, on a CPU; a model decodes best on few.
 
     mode: eager; compiled (each block by torch.compile; on a CPU this needs a C++ compiler and takes seconds to minutes
-    for each operator and width); cuda_graph. auto: eager on a CPU, cuda_graph on CUDA.
+    for each operator and width); cuda_graph. auto: eager on a CPU, cuda_graph on CUDA. backend: the libraries that
+    compute the operators, one of operators.layers.backends.BACKENDS.
     """
 
     device: str = "cpu"
     dtype: str = "auto"
     mode: str = "auto"
+    backend: str = "auto"
     threads: int = 1
     effort: Effort = field(default_factory=Effort)
 
@@ -47,6 +50,8 @@ class Job:
             raise ConfigError(one_of("--mode", self.mode, ("auto", *MODES)))
         if self.mode == "cuda_graph" and self.device == "cpu":
             raise ConfigError("--mode cuda_graph needs --device cuda; got --device cpu")
+        if self.backend not in BACKENDS:
+            raise ConfigError(one_of("--backend", self.backend, BACKENDS))
         if self.threads < 1:
             raise ConfigError(f"--threads must be at least 1; got {self.threads}")
 
@@ -64,14 +69,28 @@ class Job:
 
     @property
     def stack(self) -> str:
-        """Name of what runs: rows of another version, driver or number of threads are stale."""
-        return f"torch-{torch.__version__}" + (f"-{self.threads}t" if self.device == "cpu" else _driver())
+        """Name of what runs: rows of another version, library, driver or number of threads are stale."""
+        libraries = "".join(f"-{name}-{version}" for name, version in self.libraries.items())
+        chosen = "" if self._ordinary else f"-by-{self.backend}"
+        return f"torch-{torch.__version__}" + (f"-{self.threads}t" if self.device == "cpu" else _driver()) + (
+            libraries + chosen)
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """Versions of the libraries that operators may be computed by."""
+        return {} if self.device == "cpu" else installed(self.backend)
+
+    @property
+    def _ordinary(self) -> bool:
+        """Nothing but what `auto` would take."""
+        return self.backend == "auto" or (self.device == "cpu" and self.backend == "torch")
 
     def describe_stack(self) -> dict[str, Any]:
         """The entry of `stack` in meta.yaml."""
         known: dict[str, Any] = {"framework": "torch", "version": str(torch.__version__)}
-        return {**known, "threads": self.threads} if self.device == "cpu" else {
-            **known, "cuda": torch.version.cuda, "driver": _driver().removeprefix("-driver-")}
+        known |= {"threads": self.threads} if self.device == "cpu" else {
+            "cuda": torch.version.cuda, "driver": _driver().removeprefix("-driver-"), "libraries": self.libraries}
+        return known if self._ordinary else {**known, "backend": self.backend}
 
     def table_name(self) -> str:
         words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", device_label(self.device))
@@ -103,8 +122,8 @@ def _driver() -> str:
     return f"-driver-{found[1]}" if found else ""
 
 
-def job_like(table: LatencyTable, *, dtype: str, mode: str | None = None, effort: Effort | None = None,
-             any_stack: bool = False, hint: str = "") -> Job:
+def job_like(table: LatencyTable, *, dtype: str, mode: str | None = None, backend: str | None = None,
+             effort: Effort | None = None, any_stack: bool = False, hint: str = "") -> Job:
     """The job that runs whole models here as the table's operators were run.
 
     Raises TableError in one line, which ends in `hint`, where this machine is another device or runs another stack;
@@ -116,8 +135,10 @@ def job_like(table: LatencyTable, *, dtype: str, mode: str | None = None, effort
     stacks = sorted({str(name) for kind, frame in rows.frames.items() if kind.startswith("operator_")
                      for name in frame["stack"].unique()})
     threads = max([int(table.meta["stacks"].get(name, {}).get("threads", 1)) for name in stacks], default=1)
+    backends = [str(table.meta["stacks"].get(name, {}).get("backend", "auto")) for name in stacks]
     job = Job(device=device if here else "cpu", dtype=dtype if dtype in DTYPES else "auto", threads=threads,
-              mode=rows.default_mode if here else "auto", effort=effort or Effort())
+              mode=rows.default_mode if here else "auto", effort=effort or Effort(),
+              backend=backend or (backends[0] if backends and here else "auto"))
     if any_stack:
         return job
     where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""

@@ -26,6 +26,7 @@ from flashnas.latency.rotation import measure_alone
 from flashnas.latency.schema import Device
 from flashnas.latency.table import write_rows
 from flashnas.latency.table_writer import append_entry
+from flashnas.latency.whole_model import backends_of
 from flashnas.latency.workload import Workload
 from flashnas.space.base import SearchSpace
 
@@ -42,9 +43,11 @@ def profile(space: SearchSpace, workloads: Sequence[Workload], folder: Path, job
 
     Raises TableError when the folder holds another device's table. Rows are written every few seconds and at the end,
     also after an interruption. The record, also kept under `jobs` in meta.yaml: share of outliers, largest drift, rows
-    that were measured twice or still look disturbed, and how evenly the device ran.
+    that were measured twice or still look disturbed, how evenly the device ran, and which library computed which kind
+    of operator.
     """
     items = plan(space, workloads)
+    backends = backends_of(space.kinds(), max(space.hidden_sizes), job)  # an error here costs nothing yet
     todo = missing(items, folder, stack=job.stack, mode=job.mode_name, dtype=job.dtype_name)
     with job.running():
         device = _device(folder, job)
@@ -75,7 +78,7 @@ def profile(space: SearchSpace, workloads: Sequence[Workload], folder: Path, job
         _write(folder, device, job, pending)
     if not done:
         return {"measured": 0, "known": len(items) - len(todo)}
-    record = _record(job, done, probes, again)
+    record = {**_record(job, done, probes, again), "backends": backends}
     append_entry(folder, "jobs", record)
     return {"measured": len(todo), "known": len(items) - len(todo), **record}
 

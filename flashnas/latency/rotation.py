@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from flashnas.latency.device_timing import BEYOND_CACHE_BYTES, Measurement, Timer
 from flashnas.latency.items import Item
 from flashnas.latency.job import Job
-from flashnas.latency.whole_model import compile_block, filled_state
-from flashnas.model import Block
+from flashnas.latency.whole_model import build_block, compile_block, filled_state
 from flashnas.operators import OperatorSpec
 from flashnas.operators.layers.common import RMSNorm
 
@@ -46,9 +45,9 @@ def _calls(item: Item, specs: dict[str, OperatorSpec], job: Job, copies_at_most:
                 yield functools.partial(_head, norm, weight, x)
         return
     spec = specs[item.operator]
-    first = Block(spec, item.hidden)
+    first = build_block(spec, item.hidden, job)
     for _ in range(_copies(sum(p.numel() for p in first.parameters()) * dtype.itemsize, copies_at_most)):
-        block = Block(spec, item.hidden).to(device, dtype).eval()
+        block = build_block(spec, item.hidden, job).to(device, dtype).eval()
         if job.mode_name == "compiled":
             compile_block(block)
         if item.phase == "prefill":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ from flashnas.latency.device_timing import Timer, make_timer
 from flashnas.latency.job import Job
 from flashnas.latency.workload import Workload
 from flashnas.model import Block, HybridCache, HybridLM
+from flashnas.operators import OperatorSpec
 from flashnas.operators.layers.attention import KeyValueCache
+from flashnas.operators.layers.backends import choose_backend, running
 
 CONTEXTS = 3              # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 COMPILED_VARIANTS = 512
@@ -67,12 +69,26 @@ def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, flo
 
 def build_model(architecture: Architecture, job: Job) -> HybridLM:
     """In the job's dtype, on its device, its blocks compiled if it says so."""
-    model = HybridLM(architecture).to(job.device, job.torch_dtype).eval()
+    model = HybridLM(architecture, job.backend).to(job.device, job.torch_dtype).eval()
     if job.mode_name == "compiled":
         torch.compiler.reset()  # variants of earlier models would be looked through at every call
         for block in model.layers:
             compile_block(block)
     return model
+
+
+def build_block(spec: OperatorSpec, hidden: int, job: Job) -> Block:
+    """One operator with its norm and residual, by the job's backend; float32, on torch's default device."""
+    block = Block(spec, hidden)
+    choose_backend(block, job.backend)
+    return block
+
+
+def backends_of(specs: Iterable[OperatorSpec], hidden: int, job: Job) -> dict[str, str]:
+    """What computes each kind of operator in the job, as `HybridLM.backends`; nothing is allocated."""
+    with torch.device("meta"):
+        blocks = [(spec.kind, build_block(spec, hidden, job)) for spec in specs]
+    return running(blocks, job.device, job.torch_dtype)
 
 
 def compile_block(block: torch.nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 
@@ -12,7 +12,7 @@ class ProxyScore:
     """Lower is better. loss: nats per token over the validation slice, after the last step; bits_per_byte: the same,
     per byte of text. curve: (training tokens seen, validation loss); the last point is `loss`, earlier ones are taken
     over a part of the slice. tokens_per_s counts training steps only, seconds everything. proxy_params: parameters of
-    the network that was trained.
+    the network that was trained. backends: what computed each kind of operator, as `HybridLM.backends` names it.
     """
 
     loss: float
@@ -23,6 +23,7 @@ class ProxyScore:
     seconds: float
     seed: int
     proxy_params: int
+    backends: dict[str, str] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "curve": [list(point) for point in self.curve]}
