@@ -17,7 +17,8 @@ from flashnas.hints import one_of
 from flashnas.latency.device_timing import Effort, cpu_name
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
-from flashnas.operators.layers.backends import BACKENDS, installed
+from flashnas.operators.backend_names import BACKENDS
+from flashnas.operators.layers.backends import installed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")

@@ -16,6 +16,7 @@ from flashnas.config_file import LocatedDict, check_keys, read_yaml
 from flashnas.errors import ConfigError
 from flashnas.hints import did_you_mean, one_of
 from flashnas.operators import OPERATORS
+from flashnas.operators.backend_names import BACKENDS
 
 RECIPES = Path(__file__).parent / "recipes"
 FAMILIES = (*OPERATORS, "embedding", "norm")  # embedding: also the head and meta tokens; norm: the final norm
@@ -49,7 +50,8 @@ class Recipe:
     embedding_std: of embedding, meta tokens and head at the start. output_scale: factor on the operators' output
     projections as the model draws them; 0: every operator starts as the identity. conv_noise: share of the random
     filter that a short convolution starts with, the rest passes the current token through; 1: as the model draws it.
-    dtype bfloat16: weights and optimizer in float32, matrix products in bfloat16.
+    dtype bfloat16: weights and optimizer in float32, matrix products in bfloat16. backend: the libraries that compute
+    the operators; auto: the best installed ones on CUDA, torch on a CPU.
     """
 
     name: str = "custom"
@@ -79,6 +81,7 @@ class Recipe:
     conv_noise: float = 0.2
     dtype: str = "bfloat16"
     device: str = "cpu"
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -101,7 +104,8 @@ class Recipe:
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("weight_decay", "clip", "output_scale"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        for name, allowed in (("optimizer", OPTIMIZERS), ("dtype", DTYPES), ("device", DEVICES)):
+        for name, allowed in (("optimizer", OPTIMIZERS), ("dtype", DTYPES), ("device", DEVICES),
+                              ("backend", BACKENDS)):
             if getattr(self, name) not in allowed:
                 raise _FieldError(name, one_of(f"recipe.{name}", getattr(self, name), allowed))
         for family, value in self.lr_multipliers.items():
@@ -157,7 +161,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """YAML- and JSON-ready; `from_dict` gives the same object back."""
-        return {**dataclasses.asdict(self), "lr_multipliers": dict(self.lr_multipliers)}
+        data = {**dataclasses.asdict(self), "lr_multipliers": dict(self.lr_multipliers)}
+        if data["backend"] == "auto":
+            del data["backend"]  # as before there were backends: runs stay the same question
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -108,9 +108,10 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self.device = self.ranks.device(recipe.device)
         torch.manual_seed(seed)
-        self.network = HybridLM(architecture)
+        self.network = HybridLM(architecture, recipe.backend)
         initialise(self.network, recipe)
         self.network.to(self.device)
+        self.backends = self.network.backends(torch.bfloat16 if recipe.dtype == "bfloat16" else None)
         self.optimizers = Optimizers(self.network, architecture, recipe)
         self.loss, self.replica = self.ranks.replicate(self.network)
         self.done = 0
@@ -163,7 +164,7 @@ class Trainer:
         return ProxyScore(loss=final, bits_per_byte=self.dataset.bits_per_byte(final), curve=tuple(self.curve),
                           tokens=tokens, tokens_per_s=tokens / self.training_s,
                           seconds=time.perf_counter() - self.started, seed=self.seed,
-                          proxy_params=self.architecture.params)
+                          proxy_params=self.architecture.params, backends=self.backends)
 
     def _update(self, batch_BT: torch.Tensor) -> tuple[float, float]:
         """One optimizer step; returns the batch's mean loss in nats per token and the gradient's norm."""

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from flashnas.errors import OperatorError
 from flashnas.hints import one_of
+from flashnas.operators.backend_names import BACKENDS
 from flashnas.operators.layers.backends.library import Function, Library, Pair, without_gradients
 
-BACKENDS = ("auto", "torch", "fla", "mamba-ssm", "flash-attn", "sdpa")
 MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d", "flash-attn": "flash_attn",
            "sdpa": "sdpa"}
 # Best first. The order is that of the libraries' own benchmarks; none of it was measured here.
