@@ -24,18 +24,21 @@ ALLOWED = {
     "weights": SHAPES | {"model"},
     "latency": SHAPES | {"latency"},
     "proxy": SHAPES | {"model", "weights", "proxy"},
+    "objectives": BASE | {"latency", "proxy"},
     "search": SHAPES | {"space", "pareto", "search"},
-    "run": SHAPES | {"trial", "run"},
-    "report": SHAPES | {"trial", "pareto", "report"},
+    "run": SHAPES | {"trial", "run", "objectives"},
+    "report": SHAPES | {"trial", "objectives", "pareto", "report"},
     "export": SHAPES | {"model", "weights", "export"},
-    "pipeline": SHAPES | {"trial", "pareto", "space", "model", "latency", "proxy", "search", "run"},
+    "pipeline": SHAPES | {"trial", "objectives", "pareto", "space", "model", "latency", "proxy", "search", "run"},
+    "trust_study": SHAPES | {"trial", "pareto", "proxy", "run", "report"},
     "cli": {path.stem for path in ROOT.iterdir()},
 }
 # the only code that times anything needs the networks that it times
 # and width fitting asks the space for its widths
 EXTRA = {"latency/width.py": {"space"}, "latency/items.py": {"space"}, "latency/profile.py": {"space"},
          "latency/in_place.py": {"model", "space"}, "latency/rotation.py": {"model"},
-         "latency/whole_model.py": {"model"}, "latency/validation.py": {"space"}}
+         "latency/whole_model.py": {"model"}, "latency/validation.py": {"space"},
+         "export/tokenizer.py": {"proxy"}}
 TIMING = ("profile", "device_timing", "job", "in_place", "rotation", "whole_model")
 WITH_TORCH = {"operators/layers", "model.py", "weights.py", "proxy", *(f"latency/{name}.py" for name in TIMING),
               "search/surrogate.py", "export"}

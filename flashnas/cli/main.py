@@ -24,6 +24,7 @@ COMMANDS = {
     "validate": "time sampled architectures end to end and compare with a table's predictions",
     "proxy-trust": "say how far the order of a finished run is to be trusted, by longer training and more seeds",
     "train": "train one architecture for longer, with checkpoints, by one or several processes",
+    "export": "write a network for transformers and lm-evaluation-harness, or for Nemotron-Flash runtimes",
     "report": "write report.html and pareto.png of a run",
     "table": "show, import and merge latency tables",
 }

@@ -1,0 +1,1 @@
+"""Networks written as other tools read them: one package per target."""

@@ -1,0 +1,35 @@
+"""The README of an exported folder: what the network is, where its weights are from, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flashnas
+
+
+def model_card(report: Mapping[str, Any], loading: str) -> str:
+    """Markdown with the header that model hubs read."""
+    found = "".join(f"- {name.replace('_', ' ')}: {value:.1e}\n" for name, value in report["parity"].items())
+    notes = "".join(f"- {note}\n" for note in report["notes"])
+    return f"""\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [flashnas]
+---
+
+# {report["hash"]}
+
+    {report["notation"]}
+
+{report["params"]:,} parameters, {report["dtype"]}, {report["source"]}. Written by flashnas {flashnas.__version__}.
+
+## Load
+
+{loading}
+## Checked when written
+
+Largest differences from the original network in float32, relative to its largest logit:
+
+{found}{f"{chr(10)}## Notes{chr(10)}{chr(10)}{notes}" if notes else ""}"""

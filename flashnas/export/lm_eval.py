@@ -1,0 +1,25 @@
+"""lm-evaluation-harness with exported networks registered: `python -m flashnas.export.lm_eval ARGUMENTS OF LM-EVAL`.
+
+The harness loads a model in its own process and has no way to import a package first, so this does both.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """The harness's own command line; exit code 2 and one line where it is not installed."""
+    try:
+        from lm_eval.__main__ import cli_evaluate
+
+        import flashnas.export.hf  # noqa: F401
+    except ImportError as error:
+        print(f"flashnas.export.lm_eval: {error}; pip install 'flashnas[export]' 'lm-eval[hf]'", file=sys.stderr)
+        return 2
+    cli_evaluate()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

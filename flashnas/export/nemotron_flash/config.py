@@ -1,0 +1,103 @@
+"""An Architecture as the family's config.json; what the family cannot say is an error that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from flashnas.architecture import Architecture
+from flashnas.errors import ExportError
+from flashnas.operators import OperatorSpec
+from flashnas.operators.attention import Attention
+from flashnas.operators.delta_net import DeltaNet
+from flashnas.operators.feed_forward import FeedForward
+from flashnas.operators.mamba2 import Mamba2
+
+LAYER_TYPES: dict[str, str] = {"d": "deltanet", "m2": "m2", "a": "a", "f": "f"}
+# what the family's code fixes; everything else is a key of its configuration
+FIXED: dict[str, dict[str, Any]] = {
+    "d": {"conv_size": 4},
+    "m2": {"groups": 1, "bias": False, "conv_bias": True, "dt_min": 0.0},
+    "a": {"qkv_bias": False, "out_bias": False, "out_gate": False, "rope_factor": 1.0},
+    "f": {"bias": False, "relu2": False},
+}
+FFN_MULTIPLE = 128  # the family cuts its feed-forward width down to a multiple of this
+RELEASED = "nvidia/Nemotron-Flash-1B"  # carries the family's code
+Spec = TypeVar("Spec", bound=OperatorSpec)
+
+
+def family_config(architecture: Architecture, ids: dict[str, int | None], dtype: str) -> dict[str, Any]:
+    """The keys of config.json; raises ExportError in one line for what the family lacks."""
+    operators = architecture.canonical().operators
+    for place, spec in enumerate(operators):
+        _check(place, spec)
+    hidden = architecture.hidden
+    delta, mamba = _alike(operators, DeltaNet), _alike(operators, Mamba2) or Mamba2()
+    attention, feed_forward = _alike(operators, Attention), _alike(operators, FeedForward)
+    heads = delta.heads(hidden) if delta else max(1, hidden // 128)
+    if attention:
+        if delta and attention.heads != heads:
+            raise _lacking(f"{heads} heads of 'd' beside {attention.heads} heads of 'a': one number holds for both")
+        heads = attention.heads
+    own_dim = attention is not None and attention.head_dim * heads != hidden
+    if mamba.heads:
+        raise _lacking(f"operator 'm2' with heads={mamba.heads}, {mamba.inner(hidden)} channels: a whole multiple of"
+                       f" the hidden size {hidden} is needed")
+    return {
+        "architectures": ["NemotronFlashForCausalLM"], "model_type": "nemotron_flash",
+        "auto_map": {"AutoConfig": f"{RELEASED}--configuration_nemotron_flash.NemotronFlashConfig",
+                     "AutoModelForCausalLM": f"{RELEASED}--modeling_nemotron_flash.NemotronFlashForCausalLM"},
+        "vocab_size": architecture.vocab, "hidden_size": hidden, "tie_word_embeddings": architecture.tied,
+        "num_hidden_layers": len(operators), "layer_types": [LAYER_TYPES[spec.kind] for spec in operators],
+        "num_memory_tokens": architecture.meta_tokens, "rms_norm_eps": 1e-6, "initializer_range": 0.02,
+        # 0: no feed-forward network inside the other layers
+        "intermediate_size": 0, "ffn_expand_ratio": _expand_ratio(feed_forward, hidden),
+        "hidden_act": "silu", "mlp_hidden_act": "silu",
+        "num_attention_heads": heads, "num_key_value_heads": attention.kv_heads if attention else heads,
+        "attn_hidden_size": -1, "kq_head_dim": attention.head_dim if attention and own_dim else -1,
+        "v_head_dim": attention.head_dim if attention and own_dim else -1,
+        "kq_norm": "rms" if attention and attention.qk_norm else "none",
+        "rope": bool(attention and attention.rope_share), "rope_type": None,
+        "rope_theta": attention.rope_theta if attention else 10000.0,
+        "sliding_window": None, "global_attn_idx": None, "attention_dropout": 0.0,
+        "max_position_embeddings": 262144, "orig_max_position_embeddings": None,
+        "hybrid_decoder_layer": "mamba", "mamba_d_state": mamba.state, "mamba_d_conv": mamba.conv_size,
+        "d_conv": mamba.conv_size, "mamba_expand": mamba.expand, "mamba2_headdim": mamba.head_dim,
+        "mamba_conv_bias": True, "mamba_proj_bias": False,
+        "use_cache": True, "torch_dtype": dtype, **ids,
+    }
+
+
+def _check(place: int, spec: OperatorSpec) -> None:
+    if spec.kind not in LAYER_TYPES:
+        raise _lacking(f"operator {place} is {spec.kind!r}; it has {', '.join(LAYER_TYPES)}")
+    for name, value in FIXED[spec.kind].items():
+        if getattr(spec, name) != value:
+            raise _lacking(f"operator {place}, {spec.kind!r}, has {name}={getattr(spec, name)}; it has {value}")
+    if isinstance(spec, Attention) and spec.rope_share not in (0, 1):
+        raise _lacking(f"operator {place}, 'a', has rope_share={spec.rope_share}; it has 0 or 1")
+
+
+def _alike(operators: Sequence[OperatorSpec], kind: type[Spec]) -> Spec | None:
+    """The one operator of a kind; None if there is none."""
+    found = list(dict.fromkeys(spec for spec in operators if isinstance(spec, kind)))
+    if len(found) > 1:
+        raise _lacking(f"two different operators {found[0]} and {found[1]}: one set of options holds for all"
+                       f" {kind.kind!r}")
+    return found[0] if found else None
+
+
+def _expand_ratio(spec: FeedForward | None, hidden: int) -> float:
+    if spec is None:
+        return 3
+    width = spec.intermediate
+    ratio = width // hidden if width % hidden == 0 else width / hidden
+    if width % FFN_MULTIPLE:
+        raise _lacking(f"operator 'f' with intermediate={width}; it has multiples of {FFN_MULTIPLE}")
+    if int(ratio * hidden) // FFN_MULTIPLE * FFN_MULTIPLE != width:  # the product was rounded down
+        ratio = (width + 1) / hidden
+    return ratio
+
+
+def _lacking(what: str) -> ExportError:
+    return ExportError(f"the Nemotron-Flash family lacks this: {what}")
