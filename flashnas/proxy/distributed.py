@@ -73,7 +73,7 @@ class Ranks:
             return network.loss, None
         device = network.embedding.weight.device
         replica = DistributedDataParallel(
-            _Loss(network), device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False,
+            _Loss(network), device_ids=[device.index] if device.type == "cuda" else None,
             find_unused_parameters=any(spec.kind == "moe" for spec in network.architecture.operators))  # idle experts
         return replica, replica
 

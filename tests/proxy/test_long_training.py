@@ -1,0 +1,340 @@
+"""`flashnas train` from the command line's main(): folders, exact resume, what users get wrong."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from flashnas.architecture import Architecture
+from flashnas.cli.main import main
+from flashnas.model import HybridLM
+from flashnas.proxy.checkpoint import checkpoints
+from flashnas.weights import load_model, read_tensors, write_tensors
+
+ARCH = "64: d(head_dim=16) f a(head_dim=16)"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def asked(small_corpus, quick_recipe):
+    """What every training here asks: 24 steps of 128 tokens, a checkpoint after every third."""
+    return [ARCH, "--data", str(small_corpus), "--recipe", str(quick_recipe), "--tokens", str(24 * 128),
+            "--threads", "1", "--checkpoint-every-tokens", str(3 * 128)]
+
+
+@pytest.fixture(scope="module")
+def whole(asked, tmp_path_factory):
+    """A training that nothing interrupted."""
+    threads, out = torch.get_num_threads(), tmp_path_factory.mktemp("train") / "whole"
+    assert main(["train", *asked, "--out", str(out), "--keep", "3"]) == 0
+    torch.set_num_threads(threads)
+    return out
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """A copy of it that stands after step 21 of 24."""
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(out / "checkpoints" / "step-00000024")
+    shutil.rmtree(out / "final")
+    return out
+
+
+def curve(out):
+    """Everything in log.csv but the speed."""
+    with open(out / "log.csv", newline="") as file:
+        return [{key: value for key, value in row.items() if key != "tokens_per_s"} for row in csv.DictReader(file)]
+
+
+def refused(arguments, capsys, code=2):
+    """The one line of a training that ends with this exit code."""
+    capsys.readouterr()
+    assert main(["train", *map(str, arguments)]) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in lines if line.startswith("flashnas train:")]) == 1
+    return lines[-1]
+
+
+def test_the_folder_holds_what_was_asked_every_step_and_the_weights(whole):
+    record = yaml.safe_load((whole / "train.yaml").read_text())
+    assert record["question"]["architecture"] == "64(vocab=300): d(head_dim=16) f a(head_dim=16)"
+    assert record["question"]["recipe"]["tokens"] == 24 * 128
+    assert record["host"]["torch"] == torch.__version__
+    rows = curve(whole)
+    assert [int(row["tokens"]) for row in rows] == [128 * step for step in range(1, 25)]
+    assert [row["step"] for row in rows if row["validation_loss"]] == ["12", "24"]
+    assert float(rows[-1]["validation_loss"]) == record["score"]["loss"]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) / 2
+    assert [path.name for path in checkpoints(whole / "checkpoints")] == [
+        "step-00000024", "step-00000021", "step-00000018"]
+    assert load_model(whole / "final").architecture.hash == record["hash"]
+    assert sorted(path.name for path in (whole / "final").iterdir()) == [
+        "architecture.yaml", "model.safetensors", "recipe.yaml", "tokenizer.json"]
+
+
+def test_checkpoints_are_weights_folders_and_the_last_is_the_end(whole):
+    last = load_model(whole / "checkpoints" / "step-00000024").state_dict()
+    assert all(torch.equal(last[name], tensor) for name, tensor in load_model(whole / "final").state_dict().items())
+
+
+KILLED = """
+import os, signal, sys
+from flashnas.cli.main import main
+from flashnas.proxy import checkpoint, optimizer
+step_of, text_of = optimizer.Optimizers.step, checkpoint.write_text
+def step(self, number):
+    if number == int(sys.argv[1]):  # between the two optimizers of one step
+        self.optimizers = [self.optimizers[0], type("Kill", (), {"param_groups": [], "step": lambda _: kill()})()]
+    step_of(self, number)
+def write_text(path, text):
+    if path.name == "checkpoint.json" and f"step-{int(sys.argv[2]):08d}" in str(path):
+        kill()  # weights and optimizer state are written, the last file is not
+    text_of(path, text)
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+optimizer.Optimizers.step, checkpoint.write_text = step, write_text
+main(sys.argv[3:])
+"""
+
+
+def test_a_training_killed_twice_gives_the_same_curve_and_weights_to_the_bit(whole, asked, tmp_path, capsys):
+    out = tmp_path / "killed"
+    for at_step, at_checkpoint, resume in ((10, 99, []), (99, 15, ["--resume"])):
+        child = subprocess.run([sys.executable, "-c", KILLED, str(at_step), str(at_checkpoint), "train", *asked,
+                                "--out", str(out), *resume], capture_output=True, text=True, check=False)
+        assert child.returncode == -signal.SIGKILL, child.stderr
+    assert [path.name for path in checkpoints(out / "checkpoints")] == ["step-00000012", "step-00000009"]
+    assert len(curve(out)) == 15
+    with open(out / "log.csv", "a") as file:
+        file.write("16,2048,3.1")  # a row that the end cut off
+    assert main(["train", *asked, "--out", str(out), "--resume", "--json"]) == 0
+    printed, notes = capsys.readouterr()
+    assert "continuing after step 12 of 24" in notes
+    assert json.loads(printed)["resumed_at_step"] == 12
+    assert curve(out) == curve(whole)
+    ours, theirs = (load_model(folder / "final").state_dict() for folder in (out, whole))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert not list((out / "checkpoints").glob(".*"))
+
+
+def test_an_interrupted_training_saves_its_step_first(asked, whole, tmp_path, monkeypatch, capsys):
+    from flashnas.cli.train import TrainingProgress
+
+    update, out = TrainingProgress.update, tmp_path / "run"
+    monkeypatch.setattr(TrainingProgress, "update", lambda self, step, of: (
+        update(self, step, of), step.number == 5 and os.kill(os.getpid(), signal.SIGTERM)))
+    assert main(["train", *asked, "--out", str(out)]) == 130
+    assert "interrupted; continue with --resume" in capsys.readouterr().err
+    assert checkpoints(out / "checkpoints")[0].name == "step-00000005"
+    monkeypatch.undo()
+    assert main(["train", *asked, "--out", str(out), "--resume"]) == 0
+    assert curve(out) == curve(whole)
+
+
+def test_a_finished_training_is_said_again_and_not_trained(whole, asked, capsys):
+    before = (whole / "log.csv").read_bytes()
+    assert main(["train", *asked, "--out", str(whole), "--resume", "--keep", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resumed_at_step"] == 24
+    assert (whole / "log.csv").read_bytes() == before
+
+
+# -- damaged and foreign checkpoints -----------------------------------------------------------------------------
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "model.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(path.read_bytes()[:40]), Path.unlink])
+def test_a_damaged_checkpoint_is_named_and_an_earlier_one_gives_the_same_curve(copied, whole, asked, capsys, name,
+                                                                               damage):
+    path = copied / "checkpoints" / "step-00000021" / name
+    damage(path)
+    assert main(["train", *asked, "--out", str(copied), "--resume"]) == 0
+    notes = capsys.readouterr().err
+    assert f"{path}: is " in notes
+    assert "continuing after step 18 of 24" in notes
+    assert curve(copied) == curve(whole)
+
+
+def test_without_a_whole_checkpoint_the_optimizer_state_that_is_damaged_is_named(copied, asked, capsys):
+    for folder in checkpoints(copied / "checkpoints"):
+        flip(folder / "optimizer.safetensors")
+    line = refused([*asked, "--out", copied, "--resume"], capsys)
+    assert "step-00000021/optimizer.safetensors: is damaged: its sha256 is not the recorded" in line
+    assert "no earlier checkpoint is whole" in line
+
+
+def reseal(folder):
+    """Recompute the digests of a checkpoint, as someone who exchanges files by hand would."""
+    from flashnas.proxy.checkpoint import _digest
+    from flashnas.weights import digest_of
+
+    content = json.loads((folder / "checkpoint.json").read_text())
+    content["sha256"] = {name: digest_of(folder / name) for name in content["sha256"]}
+    del content["self"]
+    (folder / "checkpoint.json").write_text(json.dumps({**content, "self": _digest(content)}))
+
+
+def test_a_checkpoint_of_another_architecture_is_named(copied, asked, capsys):
+    from flashnas.weights import write_model
+
+    folder = copied / "checkpoints" / "step-00000021"
+    write_model(folder, HybridLM(Architecture.parse("64(vocab=300): f f")))
+    reseal(folder)
+    line = refused([*asked, "--out", copied, "--resume"], capsys)
+    assert ("architecture.yaml: is a checkpoint of another architecture: 64(vocab=300): f f;"
+            " this training's is 64(vocab=300): d(head_dim=16) f a(head_dim=16)") in line
+
+
+def test_an_optimizer_state_of_another_architecture_is_named(copied, asked, capsys):
+    folder = copied / "checkpoints" / "step-00000021"
+    tensors = read_tensors(folder / "optimizer.safetensors")
+    tensors["layers.0.mixer.in_proj.weight/momentum_buffer"] = torch.zeros(2, 3)
+    write_tensors(folder / "optimizer.safetensors", tensors)
+    reseal(folder)
+    line = refused([*asked, "--out", copied, "--resume"], capsys)
+    assert ("optimizer.safetensors: holds the optimizer state of another architecture:"
+            " layers.0.mixer.in_proj.weight/momentum_buffer [2, 3] has no place in this one") in line
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (["--tokens", "4096"], "question.recipe.tokens is 3072, but this training asks 4096"),
+    (["--seed", "5"], "question.seed is 0, but this training asks 5"),
+    (["--data", "stdlib"], "question.corpus is")])
+def test_another_question_than_recorded_is_refused_with_both_values(copied, asked, capsys, monkeypatch, change,
+                                                                   message):
+    if "stdlib" in change:  # the small corpus under another name
+        from flashnas.proxy import dataset
+
+        real = dataset.read_corpus
+        monkeypatch.setattr(dataset, "read_corpus", lambda _: real(asked[2]))
+    line = refused([*asked, "--out", copied, "--resume", *change], capsys)
+    assert f"train.yaml: {message}" in line
+    assert "choose another --out or the same question" in line
+
+
+def test_another_architecture_than_recorded_is_refused_with_both(copied, asked, capsys):
+    line = refused(["64: f f", *asked[1:], "--out", copied, "--resume"], capsys)
+    assert ("question.architecture is '64(vocab=300): d(head_dim=16) f a(head_dim=16)',"
+            " but this training asks '64(vocab=300): f f'") in line
+
+
+# -- what else a user can get wrong ------------------------------------------------------------------------------
+
+
+def test_folders_that_exist_are_not_overwritten(copied, asked, tmp_path, capsys):
+    assert "holds a training already; continue it with --resume" in refused([*asked, "--out", copied], capsys)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    line = refused([*asked, "--out", tmp_path / "other", "--resume"], capsys)
+    assert "other: exists and is no training's folder (it has no train.yaml)" in line
+    assert "--resume needs --out" in refused([*asked, "--resume"], capsys)
+
+
+def test_a_folder_in_use_is_refused(copied, asked, capsys):
+    import fcntl
+
+    with open(copied / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another process is writing this training" in refused([*asked, "--out", copied, "--resume"], capsys)
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--tokens", "127"], "tokens must be at least one batch (4 x 32 = 128); got 127"),
+    (["--keep", "0"], "--keep must be at least 1; got 0"),
+    (["--threads", "0"], "--threads must be at least 1; got 0"),
+    (["--width-factor", "3"], "width factor must divide the hidden size 64; got 3"),
+    (["--data", "stdlip"], "corpus 'stdlip': no such file or folder (did you mean 'stdlib'?)"),
+    (["--recipe", "trian"], "recipe 'trian' is neither a shipped recipe (did you mean 'train'?)")])
+def test_flags_out_of_range_are_named(asked, tmp_path, capsys, flags, message):
+    assert message in refused([*asked, "--out", tmp_path / "run", *flags], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_without_a_device_is_one_line(asked, tmp_path, capsys):
+    line = refused([*asked, "--out", tmp_path / "run", "--device", "cuda"], capsys)
+    assert "trains on cuda, and torch finds no CUDA device" in line
+
+
+def test_a_corpus_shorter_than_one_batch_is_one_line(asked, tmp_path, capsys):
+    (tmp_path / "short.txt").write_text("the state of the union is short. " * 5)
+    line = refused([*asked, "--data", tmp_path / "short.txt", "--out", tmp_path / "run"], capsys)
+    assert "is too short: its training part has" in line
+    assert "one batch needs 129" in line
+
+
+def test_lengths_beyond_the_rotary_range_name_it(asked, tmp_path, capsys):
+    arch = "64(meta=8): a(head_dim=16,rope_factor=2.0,rope_original=16)"
+    line = refused([arch, *asked[1:], "--out", tmp_path / "run"], capsys)
+    assert ("recipe.sequence_tokens 32 and 8 meta tokens are beyond the rotary range of operator"
+            " 'a(head_dim=16,rope_factor=2.0,rope_original=16)': rope_original x rope_factor = 32 positions") in line
+    assert main(["train", arch.replace("(meta=8)", ""), *asked[1:], "--tokens", "128", "--out",
+                 str(tmp_path / "run")]) == 0
+
+
+def test_lengths_beyond_a_configurations_positions_name_them(asked, tmp_path, capsys):
+    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+              "intermediate_size": 128, "vocab_size": 400, "max_position_embeddings": 16}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    line = refused([tmp_path / "config.json", *asked[1:], "--out", tmp_path / "run"], capsys)
+    assert "recipe.sequence_tokens 32 are beyond the rotary range" in line
+    assert "max_position_embeddings is 16" in line
+
+
+def test_a_tokenizer_that_does_not_fit_names_both_numbers(asked, whole, tmp_path, capsys):
+    tokenizer = str(whole / "final" / "tokenizer.json")
+    line = refused(["64(vocab=256): f", *asked[1:], "--tokenizer", tokenizer, "--out", tmp_path / "run"], capsys)
+    assert "has 300 tokens, but the architecture's vocabulary is 256" in line
+    assert main(["train", "64(vocab=320): f", *asked[1:], "--tokens", "128", "--tokenizer", tokenizer, "--out",
+                 str(tmp_path / "run")]) == 0
+    assert "20 of the architecture's 320 are never seen" in capsys.readouterr().err
+    assert load_model(tmp_path / "run" / "final").architecture.vocab == 320
+
+
+def test_divergence_ends_with_its_reason_and_the_last_checkpoint_stays(asked, tmp_path, capsys, monkeypatch):
+    from flashnas.proxy.trainer import Trainer
+
+    real = Trainer._update
+    monkeypatch.setattr(Trainer, "_update", lambda self, batch: (
+        self.network.embedding.weight.data.fill_(float("nan")) if self.done == 7 else None, real(self, batch))[1])
+    line = refused([*asked, "--out", tmp_path / "run"], capsys, code=4)
+    assert "training loss became nan after 896 tokens; the last checkpoint is" in line
+    assert line.endswith("step-00000006")
+    assert load_model(checkpoints(tmp_path / "run" / "checkpoints")[0]).embedding.weight.isfinite().all()
+    assert not (tmp_path / "run" / "final").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(copied, asked, capsys):
+    import errno
+
+    from flashnas import weights
+
+    def full(_tensors, path):
+        raise weights.SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "save_file", full)
+        line = refused([*asked, "--out", copied, "--resume"], capsys)
+    assert "No space left on device while writing" in line
+    assert "free room and continue with --resume" in line
+    assert checkpoints(copied / "checkpoints")[0].name == "step-00000021"
+    assert not list((copied / "checkpoints").glob(".*"))
