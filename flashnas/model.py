@@ -19,6 +19,7 @@ from flashnas.operators.layers import build_layer
 from flashnas.operators.layers.attention import KeyValueCache
 from flashnas.operators.layers.backends import choose_backend, running
 from flashnas.operators.layers.common import Layer, RMSNorm
+from flashnas.operators.layers.projection import Transposed, linear_of_one
 
 LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
 
@@ -65,7 +66,7 @@ class HybridLM(nn.Module):
 
     Meta tokens stand in front of every sequence; they take positions but have no logits and no loss.
     Context is limited by memory only. backend: the libraries that compute the operators, one of
-    operators.layers.backends.BACKENDS; raises OperatorError for one that is not installed.
+    operators.backend_names.BACKENDS; raises OperatorError for one that is not installed.
     """
 
     def __init__(self, architecture: Architecture, backend: str = "auto") -> None:
@@ -79,6 +80,7 @@ class HybridLM(nn.Module):
         self.final_norm = RMSNorm(hidden)
         self.head = nn.Linear(hidden, vocab, bias=False) if not architecture.tied else None
         choose_backend(self, backend)
+        self._transposed_head = Transposed()
         self.reset_weights()
 
     @torch.no_grad()
@@ -162,7 +164,7 @@ class HybridLM(nn.Module):
             x, states = self._run(self._embedded(tokens_BT), [None] * len(self.layers))
         else:
             x, states = self._run(self.embedding(tokens_BT), cache.states)
-        return F.linear(self.final_norm(x[:, -1]), self.head_weight), HybridCache(states)
+        return self._next_logits(x[:, -1]), HybridCache(states)
 
     @torch.no_grad()
     def decode_step(self, tokens_B: Tensor, cache: HybridCache) -> tuple[Tensor, HybridCache]:
@@ -171,7 +173,10 @@ class HybridLM(nn.Module):
         for block, state in zip(self._blocks, cache.states, strict=True):
             x, state = block.step(x, state)
             states.append(state)
-        return F.linear(self.final_norm(x), self.head_weight), HybridCache(tuple(states))
+        return self._next_logits(x), HybridCache(tuple(states))
+
+    def _next_logits(self, x_BD: Tensor) -> Tensor:
+        return linear_of_one(self.final_norm(x_BD), self.head_weight, None, self._transposed_head)
 
     @torch.no_grad()
     def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flashnas.operators.attention import Attention
 from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.common import Layer, RMSNorm, Rotary, linear_reference, rms_normalise, rotate
+from flashnas.operators.layers.projection import Projection
 
 GROW_TOKENS = 256
 BLOCK_TOKENS = 64
@@ -139,7 +140,7 @@ class AttentionLayer(Layer):
         self.rotary = Rotary(spec.rotary_dim, spec.rope_theta, spec.rope_factor, spec.rope_original)
         self.gates = self.heads if spec.out_gate else 0
         rows = (self.heads + 2 * self.kv_heads + self.gates) * self.head_dim
-        self.in_proj = nn.Linear(hidden, rows, bias=spec.qkv_bias)  # q, k, v | gate
+        self.in_proj = Projection(hidden, rows, bias=spec.qkv_bias)  # q, k, v | gate
         self.q_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=spec.out_bias)

@@ -68,7 +68,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+        if torch.is_grad_enabled() or x.dtype != self.weight.dtype or x.device.type != "cpu":
+            return rms_norm(x, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)  # for one token half the time
 
 
 def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:

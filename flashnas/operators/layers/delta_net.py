@@ -18,6 +18,7 @@ from flashnas.operators.layers.common import (
     state_dtype,
 )
 from flashnas.operators.layers.delta_rule import DeltaRule, delta_rule_chunked, delta_rule_reference, delta_rule_step
+from flashnas.operators.layers.projection import Projection
 
 
 class DeltaNetLayer(Layer):
@@ -26,7 +27,7 @@ class DeltaNetLayer(Layer):
     def __init__(self, spec: DeltaNet, hidden: int) -> None:
         super().__init__()
         self.hidden, self.heads, self.head_dim = hidden, spec.heads(hidden), spec.head_dim
-        self.in_proj = nn.Linear(hidden, 3 * hidden + self.heads, bias=False)  # q, k, v, beta
+        self.in_proj = Projection(hidden, 3 * hidden + self.heads, bias=False)  # q, k, v, beta
         self.conv = ShortConvolution(3 * hidden, spec.conv_size)
         self.norm = RMSNorm(self.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)

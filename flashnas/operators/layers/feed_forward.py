@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from flashnas.operators.feed_forward import FeedForward
 from flashnas.operators.layers.common import Layer, linear_reference
 from flashnas.operators.layers.fused import swiglu
+from flashnas.operators.layers.projection import Projection
 
 
 class FeedForwardLayer(Layer):
@@ -18,7 +19,7 @@ class FeedForwardLayer(Layer):
         super().__init__()
         self.inner = spec.resolved(hidden).intermediate
         self.relu2 = spec.relu2
-        self.in_proj = nn.Linear(hidden, spec.widened * self.inner, bias=spec.bias)  # gate, up
+        self.in_proj = Projection(hidden, spec.widened * self.inner, bias=spec.bias)  # gate, up
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:

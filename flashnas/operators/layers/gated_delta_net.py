@@ -21,6 +21,7 @@ from flashnas.operators.layers.common import (
     state_dtype,
 )
 from flashnas.operators.layers.delta_rule import DeltaRule, delta_rule_chunked, delta_rule_reference, delta_rule_step
+from flashnas.operators.layers.projection import Projection
 
 
 class GatedDeltaNetLayer(Layer):
@@ -31,7 +32,7 @@ class GatedDeltaNetLayer(Layer):
         self.k_heads, self.v_heads = spec.resolved(hidden).k_heads, spec.v_heads(hidden)
         self.key, self.value, self.head_dim = spec.key_size(hidden), spec.value_size(hidden), spec.head_dim
         self.sizes = [2 * self.key + self.value, self.value, self.v_heads, self.v_heads]
-        self.in_proj = nn.Linear(hidden, sum(self.sizes), bias=False)  # q, k, v | z | beta | a
+        self.in_proj = Projection(hidden, sum(self.sizes), bias=False)  # q, k, v | z | beta | a
         self.conv = ShortConvolution(2 * self.key + self.value, spec.conv_size)
         self.A_log = nn.Parameter(log_of_uniform(self.v_heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.v_heads))

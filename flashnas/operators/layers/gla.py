@@ -17,6 +17,7 @@ from flashnas.operators.gla import GatedLinearAttention
 from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.chunks import chunk_length, diagonal_scan, from_chunks, to_chunks
 from flashnas.operators.layers.common import Layer, RecurrentState, RMSNorm, rms_normalise, state_dtype
+from flashnas.operators.layers.projection import Projection
 
 GlaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 MOST_CHUNK = 32
@@ -76,7 +77,7 @@ class GatedLinearAttentionLayer(Layer):
         self.hidden, self.heads, self.key_dim = hidden, spec.heads(hidden), spec.key_dim
         key = self.heads * self.key_dim
         self.sizes = [key, key, hidden, hidden, spec.gate_rank]
-        self.in_proj = nn.Linear(hidden, sum(self.sizes), bias=False)  # q | k | v | output gate | low-rank decay gate
+        self.in_proj = Projection(hidden, sum(self.sizes), bias=False)  # q | k | v | output gate | low-rank decay gate
         self.gate_proj = nn.Linear(spec.gate_rank, key)
         self.norm = RMSNorm(spec.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)

@@ -24,6 +24,7 @@ from flashnas.operators.layers.common import (
     rms_normalise,
     state_dtype,
 )
+from flashnas.operators.layers.projection import Projection
 from flashnas.operators.mamba2 import Mamba2
 
 SsdScan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -95,7 +96,7 @@ class Mamba2Layer(Layer):
         channels = spec.conv_channels(hidden)
         self.sizes = [self.inner, channels, self.heads]
         self.parts = [self.inner, self.groups * self.state, self.groups * self.state]
-        self.in_proj = nn.Linear(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
+        self.in_proj = Projection(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
         self.conv = ShortConvolution(channels, spec.conv_size, bias=spec.conv_bias)
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
