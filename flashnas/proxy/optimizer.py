@@ -11,6 +11,7 @@ from torch import nn
 
 from flashnas.architecture import Architecture
 from flashnas.proxy.recipe import Recipe
+from flashnas.proxy.weight_norm import WeightNorm
 
 _LAYER = re.compile(r"layers\.(\d+)\.(mixer|norm)\.(.+)")
 # filters and low-rank gates are no maps between features: an orthogonal update would move them far too fast
@@ -52,7 +53,7 @@ def initialise(network: nn.Module, recipe: Recipe) -> None:
 
 
 class Optimizers:
-    """Muon and AdamW over one network, driven by one schedule."""
+    """Muon and AdamW over one network, driven by one schedule; with `weight_norm`, matrices stay at unit norm."""
 
     def __init__(self, network: nn.Module, architecture: Architecture, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -63,6 +64,9 @@ class Optimizers:
             key = ("muon" if muon else "adamw", family_of(name, architecture), decays)
             groups.setdefault(key, []).append(parameter)
         self.optimizers: list[torch.optim.Optimizer] = []
+        self.weight_norm = WeightNorm(network) if recipe.weight_norm else None
+        if self.weight_norm:
+            self.weight_norm.project()
         if muon_groups := list(self._groups(groups, "muon", recipe.muon_lr)):
             # torch's own loop over matrices: 11-14 % of a step at width 128, so batching them would gain little
             # match_rms_adamw: the same rate moves every entry equally, whatever the matrix's shape
@@ -87,3 +91,5 @@ class Optimizers:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if self.weight_norm:
+            self.weight_norm.project()

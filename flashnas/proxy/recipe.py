@@ -50,6 +50,8 @@ class Recipe:
     embedding_std: of embedding, meta tokens and head at the start. output_scale: factor on the operators' output
     projections as the model draws them; 0: every operator starts as the identity. conv_noise: share of the random
     filter that a short convolution starts with, the rest passes the current token through; 1: as the model draws it.
+    weight_norm: bring every matrix back to unit norm after each step and at the start (see proxy/weight_norm.py); it
+    wants rates of its own (experiments/weight_norm).
     dtype bfloat16: weights and optimizer in float32, matrix products in bfloat16. backend: the libraries that compute
     the operators; auto: the best installed ones on CUDA, torch on a CPU.
     """
@@ -79,6 +81,7 @@ class Recipe:
     embedding_std: float = 0.2
     output_scale: float = 0.0
     conv_noise: float = 0.2
+    weight_norm: bool = False
     dtype: str = "bfloat16"
     device: str = "cpu"
     backend: str = "auto"
@@ -119,8 +122,9 @@ class Recipe:
 
     def _check_type(self, name: str) -> None:
         value, expected = getattr(self, name), _types()[name]
-        if isinstance(value, bool) or not isinstance(value, expected):
-            kind = {int: "a whole number", str: "text", Mapping: "a mapping"}.get(expected, "a number")
+        if isinstance(value, bool) != (expected is bool) or not isinstance(value, expected):
+            kind = {bool: "true or false", int: "a whole number", str: "text",
+                    Mapping: "a mapping"}.get(expected, "a number")
             raise _FieldError(name, f"recipe.{name} must be {kind}; got {value!r}")
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
@@ -164,6 +168,8 @@ class Recipe:
         data = {**dataclasses.asdict(self), "lr_multipliers": dict(self.lr_multipliers)}
         if data["backend"] == "auto":
             del data["backend"]  # as before there were backends: runs stay the same question
+        if not data["weight_norm"]:
+            del data["weight_norm"]
         return data
 
     @classmethod
@@ -202,7 +208,7 @@ class Recipe:
 
 
 def _types() -> dict[str, Any]:
-    by_annotation: dict[str, Any] = {"int": int, "float": (int, float), "str": str}
+    by_annotation: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
     return {item.name: by_annotation.get(str(item.type), Mapping) for item in dataclasses.fields(Recipe)}
 
 
