@@ -1,0 +1,146 @@
+"""Two processes on gloo, started by torchrun, against one."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from flashnas.cli.main import main
+from flashnas.errors import ConfigError
+from flashnas.operators import OPERATORS
+from flashnas.proxy.checkpoint import checkpoints
+from flashnas.proxy.distributed import Ranks
+from flashnas.proxy.recipe import Recipe
+
+EVERY_KIND = f"512(meta=8): {' '.join(OPERATORS)}"
+SIX_STEPS = 6 * 128
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def torchrun(*arguments, processes=2, script=("-m", "flashnas")):
+    """Run on several processes of one thread each, on a free port."""
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *script,
+         *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def losses(out):
+    with open(out / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [[float(row[name]) for row in rows if row[name]] for name in ("loss", "validation_loss", "gradient_norm")]
+
+
+@pytest.fixture(scope="module")
+def asked(small_corpus, tmp_path_factory, quick_recipe):
+    """Every kind of operator, AdamW (Muon's iterations in bfloat16 turn rounding into noise), two parts a batch."""
+    recipe = tmp_path_factory.mktemp("recipe") / "two.yaml"
+    recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\nmicro_batch_sequences: 1\nclip: 0.5\n")
+    return ["train", EVERY_KIND, "--data", small_corpus, "--recipe", recipe, "--tokens", SIX_STEPS, "--threads", 1,
+            "--width-factor", 8, "--checkpoint-every-tokens", 256, "--keep", 9]
+
+
+@pytest.fixture(scope="module")
+def by_two(asked, tmp_path_factory):
+    out = tmp_path_factory.mktemp("train") / "two"
+    return torchrun(*asked, "--out", out, "--json"), out
+
+
+@pytest.fixture(scope="module")
+def by_one(asked, tmp_path_factory):
+    threads, out = torch.get_num_threads(), tmp_path_factory.mktemp("train") / "one"
+    assert main([*map(str, asked), "--out", str(out)]) == 0
+    torch.set_num_threads(threads)
+    return out
+
+
+def test_two_processes_give_the_losses_of_one(by_two, by_one):
+    child, out = by_two
+    assert child.returncode == 0, child.stderr
+    for ours, theirs in zip(losses(out), losses(by_one), strict=True):
+        assert len(ours) in (2, 6)
+        assert ours == pytest.approx(theirs, rel=2e-5)
+
+
+def test_only_the_first_process_speaks(by_two):
+    child, out = by_two
+    assert json.loads(child.stdout)["processes"] == 2
+    assert child.stderr.count("vocabulary 300") == 1
+    assert child.stderr.count("[6/6]") == 1
+    assert "Traceback" not in child.stderr
+    assert "Warning" not in child.stderr
+
+
+def test_one_process_continues_what_two_began(by_two, by_one, asked, tmp_path):
+    out = shutil.copytree(by_two[1], tmp_path / "run")
+    for folder in checkpoints(out / "checkpoints")[:-1]:
+        shutil.rmtree(folder)
+    assert [folder.name for folder in checkpoints(out / "checkpoints")] == ["step-00000002"]
+    assert main([*map(str, asked), "--out", str(out), "--resume"]) == 0
+    assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
+
+
+def test_what_a_user_got_wrong_is_said_once(asked, tmp_path):
+    recipe = tmp_path / "three.yaml"
+    recipe.write_text("batch_sequences: 3\nsequence_tokens: 32\nvocab: 300\nwidth_factor: 1\n")
+    child = torchrun(*asked, "--recipe", recipe, "--out", tmp_path / "run")
+    said = [line for line in child.stderr.splitlines() if line.startswith("flashnas train:")]
+    assert said == ["flashnas train: recipe.batch_sequences must be a multiple of the 2 processes; got 3"]
+    assert child.returncode != 0
+    assert not (tmp_path / "run").exists()
+
+
+DYING = """
+import os, signal, sys
+from flashnas.cli.main import main
+from flashnas.proxy import optimizer
+step_of = optimizer.Optimizers.step
+def step(self, number):
+    if number == 4 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    step_of(self, number)
+optimizer.Optimizers.step = step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_process_that_dies_ends_all_and_the_last_checkpoint_serves(asked, by_one, tmp_path):
+    script, out = tmp_path / "dying.py", tmp_path / "run"
+    script.write_text(DYING)
+    child = torchrun(*asked, "--out", out, script=[str(script)])
+    assert child.returncode != 0
+    said = [line for line in child.stderr.splitlines() if line.startswith("flashnas train:")]
+    assert said in ([], ["flashnas train: another process of this training has ended; continue from the last"
+                         " checkpoint with --resume"])  # none where torchrun was quicker
+    assert checkpoints(out / "checkpoints")[0].name == "step-00000004"
+    assert main([*map(str, asked), "--out", str(out), "--resume"]) == 0
+    assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
+
+
+@pytest.mark.parametrize(("size", "changes", "message"), [
+    (3, {}, "batch_sequences must be a multiple of the 3 processes; got 8"),
+    (2, {"batch_sequences": 12, "micro_batch_sequences": 4}, "must divide the 6 sequences of each of the 2 processes;"
+                                                             " got 4")])
+def test_batches_that_cannot_be_shared_evenly_are_named(size, changes, message):
+    recipe = dataclasses.replace(Recipe(batch_sequences=8), **changes)
+    with pytest.raises(ConfigError, match=message):
+        Ranks(size=size).check(recipe)
+    Ranks(size=2).check(Recipe(batch_sequences=8, micro_batch_sequences=8))  # one part for each
+
+
+def test_shares_are_consecutive_rows_that_make_up_the_batch():
+    rows = torch.arange(10).view(5, 2)
+    assert torch.equal(torch.cat([Ranks(rank=rank, size=3).share(rows) for rank in range(3)]), rows)
+    assert Ranks().share(rows) is rows
