@@ -23,6 +23,8 @@ OPTIONS = {  # values that fit every multiple of 128
     "gla": {"head_dim": st.sampled_from([32, 64, 128]), "gate_rank": st.integers(1, 32)},
     "d": {"head_dim": st.sampled_from([32, 64, 128]), "conv_size": st.integers(1, 5)},
     "gd": {"k_heads": st.integers(0, 5), "expand_v": st.integers(1, 3), "head_dim": st.sampled_from([32, 128])},
+    "r7": {"head_dim": st.sampled_from([32, 64, 128]), "gate_rank": st.integers(0, 99), "decay_rank": st.just(8)},
+    "kda": {"heads": st.integers(0, 5), "head_dim": st.sampled_from([32, 128]), "gate_rank": st.integers(0, 50)},
     "f": {"intermediate": st.integers(0, 10000)},
 }
 OPTIONS["swa"] = {**OPTIONS["a"], "window": st.integers(1, 4096)}
@@ -96,8 +98,8 @@ def test_repeats_nest_and_spaces_do_not_matter():
     ("128(tied=1): d", "header option tied must be true or false; got 1"),
     ("128(vocab=1): d", "architecture: vocab must be a whole number of at least 2; got 1"),
     ("128(meta=0.5): d", "architecture: meta_tokens must be a whole number of at least 0; got 0.5"),
-    ("128: x", "operator must be one of a, swa, m2, gla, d, gd, f; got 'x'"),
-    ("128: gl", "operator must be one of a, swa, m2, gla, d, gd, f; got 'gl' (did you mean 'gla'?)"),
+    ("128: x", f"operator must be one of {', '.join(OPERATORS)}; got 'x'"),
+    ("128: gl", f"operator must be one of {', '.join(OPERATORS)}; got 'gl' (did you mean 'gla'?)"),
     ("128: 2x(d", "operators: '(' without its ')' in '2x(d'"),
     ("128: d)", "operators: ')' without its '(' in 'd)'"),
     ("128: 0x(d)", "operators: a repeat must be at least 1; got 0"),

@@ -20,6 +20,7 @@ PADDED_HEAD = 0.20  # a head dimension that was not measured counts as the next 
 WINDOW = 0.30       # a window that was not measured: full attention over as many tokens
 STATE = 0.30        # a recurrent decode step by the gated delta rule's of the same state bytes
 CHUNK = 0.50        # a recurrent prefill by the gated delta rule's chunk kernel of the same tokens and state bytes
+GENERAL_CHUNK = 2.0  # times as long: two vectors write where the delta rule has one (arXiv 2510.26692, figure 2)
 STEPWISE = 0.90     # no chunk kernel measured: a short prefill as so many decode steps, which is more than it takes
 
 RULES = (
@@ -29,9 +30,9 @@ RULES = (
     f"a cell too large to be measured: the smaller batch (gemm: smaller n) in proportion (+-{OUTSIDE:.0%})",
     f"a head_dim that was not measured: the next larger one (+-{PADDED_HEAD:.0%})",
     f"a window that was not measured: full attention over min(context, window) tokens (+-{WINDOW:.0%})",
-    f"ssd, delta_rule and gla decode: the gated delta rule's step of the same state bytes (+-{STATE:.0%})",
-    f"ssd, delta_rule and gla prefill: the gated delta rule's chunk kernel of the same tokens and state bytes"
-    f" (+-{CHUNK:.0%})",
+    f"ssd, delta_rule, gla, kda and rwkv7 decode: the gated delta rule's step of the same state bytes (+-{STATE:.0%})",
+    f"ssd, delta_rule, gla and kda prefill: the gated delta rule's chunk kernel of the same tokens and state bytes;"
+    f" rwkv7 prefill: {GENERAL_CHUNK:g} times as long (+-{CHUNK:.0%})",
     f"no chunk kernel measured: up to 512 tokens count as so many decode steps (-{STEPWISE:.0%})",
     "pointwise kernels: launch_us + bytes / (bandwidth_share x bandwidth), source roofline",
 )

@@ -14,6 +14,7 @@ import pandas as pd
 
 from flashnas.latency.answer import (
     CHUNK,
+    GENERAL_CHUNK,
     PADDED_HEAD,
     SPREAD,
     STATE,
@@ -25,11 +26,11 @@ from flashnas.latency.answer import (
     source_of,
 )
 from flashnas.latency.grid import LogGrid, bracket
+from flashnas.latency.schema import RECURRENT
 from flashnas.latency.table import LatencyTable
 from flashnas.operators import KernelCall, Phase
 
 STEPWISE_TOKENS = 512  # longest prefill that is answered by decode steps
-RECURRENT = ("gated_delta_rule", "delta_rule", "gla", "ssd")
 
 
 class LookupFailure(Exception):
@@ -136,6 +137,8 @@ class KernelTimes:
             grid, source = self._grid(kind, found)
             answer = from_grid(*grid.at(heads=heads, batch=batch, tokens=tokens), source)
             answer = self._checked(answer, f"{asked}, tokens={tokens}")
+            if not same and name == "rwkv7" and phase == "prefill":
+                answer = answer.times(GENERAL_CHUNK)
             return answer if same else answer.derived(STATE if phase == "decode" else CHUNK)
         if phase == "prefill" and tokens <= STEPWISE_TOKENS:
             step = KernelCall(f"{name}_decode", call.shape, call.label)

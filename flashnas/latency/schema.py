@@ -17,6 +17,7 @@ FORMAT = 1
 SOURCES = ("measured", "imported", "derived", "roofline")
 
 _ATTENTION = ("heads", "kv_heads", "head_dim", "window", "batch")
+RECURRENT = ("gated_delta_rule", "delta_rule", "gla", "ssd", "rwkv7", "kda")  # kernels that carry a matrix per head
 _RECURRENT = ("heads", "key_dim", "value_dim", "batch")
 
 # kind -> key columns. No two rows of a kind have the same key and the same VARIANT.
@@ -33,8 +34,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "attention_prefill": (*_ATTENTION, "tokens"),
     "conv_decode": ("channels", "conv_size", "batch"),
     "conv_prefill": ("channels", "conv_size", "batch", "tokens"),
-    **{f"{name}_decode": _RECURRENT for name in ("gated_delta_rule", "delta_rule", "gla", "ssd")},
-    **{f"{name}_prefill": (*_RECURRENT, "tokens") for name in ("gated_delta_rule", "delta_rule", "gla", "ssd")},
+    **{f"{name}_decode": _RECURRENT for name in RECURRENT},
+    **{f"{name}_prefill": (*_RECURRENT, "tokens") for name in RECURRENT},
     "operator_decode": ("operator", "hidden", "vocab", "batch", "context"),
     "operator_prefill": ("operator", "hidden", "vocab", "batch", "tokens"),
 }

@@ -7,7 +7,9 @@ from flashnas.operators.delta_net import DeltaNet
 from flashnas.operators.feed_forward import FeedForward
 from flashnas.operators.gated_delta_net import GatedDeltaNet
 from flashnas.operators.gla import GatedLinearAttention
+from flashnas.operators.kimi_delta_attention import KimiDeltaAttention
 from flashnas.operators.mamba2 import Mamba2
+from flashnas.operators.rwkv7 import Rwkv7
 from flashnas.operators.spec import KernelCall, OperatorSpec, Phase
 
 __all__ = ["OPERATORS", "KernelCall", "OperatorSpec", "Phase", "operator_class"]
@@ -19,6 +21,8 @@ OPERATORS: dict[str, type[OperatorSpec]] = {cls.kind: cls for cls in (
     GatedLinearAttention,
     DeltaNet,
     GatedDeltaNet,
+    Rwkv7,
+    KimiDeltaAttention,
     FeedForward,
 )}
 

@@ -157,7 +157,7 @@ def kernel_family(kernel: str) -> str:
     """The group of a kernel kind, such as `gemm` or `delta_rule_decode`, in the figures."""
     families = list(KERNEL_COLOURS)
     starts = {"gemm": 0, "head": 0, "attention_": 1, "conv_": 3, "pointwise": 4, "calibration": 5, "operator_": 6,
-              "delta_rule_": 2, "gated_delta_rule_": 2, "ssd_": 2, "gla_": 2, "rwkv": 2}
+              "delta_rule_": 2, "gated_delta_rule_": 2, "ssd_": 2, "gla_": 2, "rwkv": 2, "kda_": 2}
     return next((families[index] for start, index in starts.items() if kernel.startswith(start)), families[-1])
 
 

@@ -92,6 +92,7 @@ def test_gated_delta_net_by_hand(tiny_table):
 
 
 @pytest.mark.parametrize(("notation", "label", "heads"), [
+    ("32(vocab=64): kda(head_dim=16)", "kimi_delta_attention", 2),
     ("32(vocab=64): d(head_dim=16)", "delta_net", 2),                      # 2 heads of 16 x 16
     ("32(vocab=64): gla(head_dim=16)", "gla", 1),                          # 2 heads of 8 x 16
     ("32(vocab=64): m2(head_dim=16,state=16,expand=1)", "mamba2", 2),      # 2 heads of 16 x 16
@@ -104,6 +105,14 @@ def test_recurrent_operators_borrow_the_gated_delta_rule_by_state_size(tiny_tabl
     assert core["decode"]["ms"] == pytest.approx(2 * 10 * heads / 1000, rel=1e-6)
     assert core["prefill"]["ms"] == pytest.approx(8 * heads / 1000, rel=1e-6)
     assert {entry["source"] for entry in core.values()} == {"derived"}
+
+
+def test_rwkv7_borrows_steps_as_they_are_and_chunks_at_twice_the_time(tiny_table):
+    estimate = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(Architecture.parse(
+        "32(vocab=64): r7(head_dim=16)"))
+    core = {entry["phase"]: entry for entry in estimate.breakdown if entry["label"] == "rwkv7"}
+    assert core["decode"]["ms"] == pytest.approx(2 * 10 * 2 / 1000, rel=1e-6)
+    assert core["prefill"]["ms"] == pytest.approx(2 * 8 * 2 / 1000, rel=1e-6)
 
 
 def test_own_rows_come_before_borrowed_ones(tmp_path):

@@ -26,6 +26,8 @@ SPECS = {str(spec): spec for spec in parse_operators(
     " gla(head_dim=16) gla(head_dim=8,gate_rank=3)"
     " d(head_dim=8) d(head_dim=16,conv_size=2)"
     " gd(head_dim=8) gd(head_dim=16,k_heads=1,expand_v=2)"
+    " r7(head_dim=8) r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
+    " kda(head_dim=8) kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
     " f f(intermediate=50) f(bias=true) f(intermediate=50,bias=true,relu2=true)")}
 LENGTHS = (1, 63, 65, 1000)
 
@@ -36,7 +38,7 @@ def make_layer(name: str, dtype: torch.dtype = torch.float64) -> Layer:
     layer = build_layer(SPECS[name], HIDDEN)
     with torch.no_grad():
         for parameter in layer.parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or not parameter.any():  # low-rank maps may start at zero
                 parameter += 0.3 * torch.randn_like(parameter)
     return layer.to(dtype)
 

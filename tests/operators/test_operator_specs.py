@@ -13,6 +13,7 @@ HIDDEN = 2048
 VARIANTS = [cls() for cls in OPERATORS.values()] + [
     OPERATORS["a"](heads=32, kv_heads=8, head_dim=64, qk_norm=True, qkv_bias=True), OPERATORS["swa"](window=7),
     OPERATORS["m2"](expand=1, groups=2, state=64), OPERATORS["gd"](k_heads=4, expand_v=2),
+    OPERATORS["r7"](head_dim=128, gate_rank=7), OPERATORS["kda"](heads=32, gate_rank=64),
     OPERATORS["f"](intermediate=100), OPERATORS["f"](relu2=True, bias=True),
     OPERATORS["a"](out_gate=True, out_bias=True, qkv_bias=True, rope_share=0.25), OPERATORS["a"](rope_share=0),
     OPERATORS["m2"](heads=10, head_dim=80, groups=2, bias=True, conv_bias=False, dt_min=0.001),
@@ -22,7 +23,7 @@ VARIANTS = [cls() for cls in OPERATORS.values()] + [
 def test_short_names_and_modules_are_unique():
     assert all(cls.kind == kind for kind, cls in OPERATORS.items())
     assert operator_class("gd") is OPERATORS["gd"]
-    with pytest.raises(OperatorError, match="operator must be one of a, swa, m2, gla, d, gd, f; got 'D'"):
+    with pytest.raises(OperatorError, match=f"operator must be one of {', '.join(OPERATORS)}; got 'D'"):
         operator_class("D")
 
 
@@ -41,7 +42,9 @@ def test_flops_are_those_of_the_matrices_and_of_the_core(spec):
                       if call.kind == "conv_decode")
     core = spec.flops(HIDDEN, 5) - products - convolution
     state = spec.cache_bytes(HIDDEN, 0) // 4
-    if spec.kind in ("m2", "gla", "d", "gd"):
+    if spec.kind == "r7":
+        assert core == 9 * HIDDEN * spec.head_dim  # decay, one read, two products that write, the output
+    elif spec.kind in ("m2", "gla", "d", "gd", "kda"):
         assert 4.9 * state * 0.9 < core <= 7 * state  # 5 to 7 operations per entry of the state
     elif spec.mixes_tokens:
         s = spec.resolved(HIDDEN)

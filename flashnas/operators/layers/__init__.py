@@ -28,6 +28,8 @@ LAYERS = {
     "gla": "GatedLinearAttentionLayer",
     "delta_net": "DeltaNetLayer",
     "gated_delta_net": "GatedDeltaNetLayer",
+    "rwkv7": "Rwkv7Layer",
+    "kimi_delta_attention": "KimiDeltaAttentionLayer",
     "feed_forward": "FeedForwardLayer",
 }
 

@@ -1,0 +1,94 @@
+"""Kimi delta attention (`kda`), as fla's layer; arXiv 2510.26692. The recurrence is in dplr.py, with a = -k, b = k."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.operators.kimi_delta_attention import KimiDeltaAttention
+from flashnas.operators.layers.common import (
+    Layer,
+    RecurrentState,
+    RMSNorm,
+    ShortConvolution,
+    inverse_softplus_of_log_uniform,
+    l2_normalise,
+    linear_reference,
+    log_of_uniform,
+    normalised_queries_and_keys,
+    rms_normalise,
+    state_dtype,
+)
+from flashnas.operators.layers.dplr import DplrRule, dplr_chunked, dplr_reference, dplr_step
+
+NORM_EPS = 1e-5
+
+
+class KimiDeltaAttentionLayer(Layer):
+    """Log decay of a key channel -exp(A_log) softplus(low rank + dt_bias); head norm gated by sigmoid(low rank)."""
+
+    def __init__(self, spec: KimiDeltaAttention, hidden: int) -> None:
+        super().__init__()
+        spec, inner = spec.resolved(hidden), spec.inner(hidden)
+        self.heads, self.head_dim = spec.heads, spec.head_dim
+        self.in_proj = nn.Linear(hidden, 3 * inner + self.heads, bias=False)  # q, k, v | beta
+        self.gates_low = nn.Linear(hidden, 2 * spec.gate_rank, bias=False)  # decay | output gate
+        self.decay_gate = nn.Linear(spec.gate_rank, inner, bias=False)
+        self.output_gate = nn.Linear(spec.gate_rank, inner)
+        self.conv = ShortConvolution(3 * inner, spec.conv_size)
+        self.A_log = nn.Parameter(log_of_uniform(self.heads))
+        self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(inner))
+        self.norm = RMSNorm(self.head_dim, NORM_EPS)
+        self.out_proj = nn.Linear(inner, hidden, bias=False)
+        self.scale = self.head_dim ** -0.5
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
+        matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
+        return RecurrentState(self.conv.init_state(batch, dtype, device), matrix)
+
+    def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        x = x_BTD.double()
+        state = state or self.init_state(len(x), x.dtype, x.device)
+        qkv, beta = linear_reference(self.in_proj, x).split([3 * self.heads * self.head_dim, self.heads], -1)
+        decay, gate = linear_reference(self.gates_low, x).chunk(2, -1)
+        qkv, conv = self.conv.reference(qkv, state.conv_BTC.double())
+        q, k, v = qkv.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
+        q, k, beta = l2_normalise(q) * self.scale, l2_normalise(k), torch.sigmoid(beta).unsqueeze(-1)
+        g = torch.log1p((linear_reference(self.decay_gate, decay) + self.dt_bias.double()).exp())
+        g = -self.A_log.double().exp().unsqueeze(-1) * g.unflatten(-1, (self.heads, -1))
+        o, matrix = dplr_reference(q, beta * k, v, -k, None, g, state.matrix_BHKV.double())
+        o = (rms_normalise(o, NORM_EPS) * self.norm.weight.double()).flatten(-2)
+        o = o * torch.sigmoid(linear_reference(self.output_gate, gate))
+        return linear_reference(self.out_proj, o), RecurrentState(conv, matrix)
+
+    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        projected = self.in_proj(x_BTD)
+        state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
+        qkv, beta = projected.split([3 * self.heads * self.head_dim, self.heads], -1)
+        qkv, conv = self.conv(qkv, state.conv_BTC)
+        o, matrix = self._core(qkv, beta, *self._gates(x_BTD), state.matrix_BHKV, dplr_chunked)
+        return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
+
+    def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        projected = self.in_proj(x_BD)
+        qkv, beta = projected.split([3 * self.heads * self.head_dim, self.heads], -1)
+        qkv, conv = self.conv.step(qkv, state.conv_BTC)
+        o, matrix = self._core(qkv, beta, *self._gates(x_BD), state.matrix_BHKV, dplr_step)
+        return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
+
+    def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Decay before the softplus and its bias, output gate before the sigmoid."""
+        decay, gate = self.gates_low(x).chunk(2, -1)
+        return self.decay_gate(decay), self.output_gate(gate)
+
+    def _core(self, qkv: Tensor, beta: Tensor, decay: Tensor, gate: Tensor, matrix: Tensor,
+              rule: DplrRule) -> tuple[Tensor, Tensor]:
+        with torch.autocast(qkv.device.type, enabled=False):
+            dtype = matrix.dtype
+            qk, v = qkv.to(dtype).unflatten(-1, (-1, self.head_dim)).split([2 * self.heads, self.heads], -2)
+            q, k = normalised_queries_and_keys(qk, self.scale)
+            g = F.softplus(decay.to(dtype) + self.dt_bias.to(dtype)).unflatten(-1, (self.heads, -1))
+            g = -self.A_log.to(dtype).exp().unsqueeze(-1) * g
+            o, matrix = rule(q, k * torch.sigmoid(beta.to(dtype)).unsqueeze(-1), v, -k, None, g, matrix)
+            return self.norm(o).flatten(-2) * torch.sigmoid(gate.to(dtype)), matrix
