@@ -1,0 +1,246 @@
+"""Can short training be trusted? Rank correlations between trainings of the same architectures, with intervals.
+
+A table of trainings holds one row per training with the columns COLUMNS. `variant` is `short` (what a search does),
+`long` (more tokens) or `wide` (a smaller width factor); several seeds of each are replicates. Losses are in nats per
+token, lower is better everywhere. Nothing here trains; no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from flashnas.errors import RunError
+from flashnas.proxy.rank_correlation import CONFIDENCE, LEAST, Interval, interval, kendall, spearman
+from flashnas.proxy.trust_table import VARIANTS
+
+TOP = (1, 3, 5)    # candidates that a user might take on to longer training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How far two orders of the same architectures agree; `count`: architectures that have both."""
+
+    first: str
+    second: str
+    count: int
+    spearman: Interval
+    kendall: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What two seeds of one architecture differ by. sd: standard deviation of one training's loss, with what a seed
+    adds to all architectures alike taken out; `degrees` of freedom behind it. detectable: the least difference between
+    two architectures, one training each under the same seed, that is not noise at 95 %; `detectable_mean`: between
+    means of `seeds` trainings. pairs_tied: share of pairs of architectures whose means differ by less."""
+
+    variant: str
+    seeds: int
+    sd: float
+    degrees: int
+    detectable: float
+    detectable_mean: float
+    pairs_tied: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """Take the best `top` by `rule`, train them long, keep the best: how much its long loss is above the best of all.
+    `by_chance`: the same for `top` drawn at random, in the mean."""
+
+    rule: str
+    top: int
+    regret: float
+    by_chance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """Everything that a table of trainings says; parts that it does not allow are None or empty.
+
+    fidelity: short against long, seed means. ceiling: the correlation that seeds leave room for if short and long
+    trainings agreed perfectly. gain: fidelity minus that of the parameter count (Spearman). tied_neighbours: of
+    `neighbours` architectures next to each other on the front, those that one short training cannot tell apart.
+    """
+
+    architectures: int
+    trainings: int
+    failed: int
+    tokens: dict[str, int]
+    agreements: tuple[Agreement, ...]
+    noise: tuple[Noise, ...]
+    ceiling: float | None
+    gain: Interval | None
+    picks: tuple[Pick, ...]
+    neighbours: int
+    tied_neighbours: int
+
+    def agreement(self, first: str, second: str) -> Agreement | None:
+        return next((a for a in self.agreements if (a.first, a.second) == (first, second)), None)
+
+    def noise_of(self, variant: str) -> Noise | None:
+        return next((n for n in self.noise if n.variant == variant), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dataclasses.asdict(self)
+
+
+def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
+    """What a table of trainings (`trust_table.read_table`) says of short training.
+
+    `front`: hashes of the architectures whose order matters, those next to each other in latency side by side. Raises
+    RunError for fewer than LEAST architectures with a loss and for a variant trained at two lengths or widths.
+    """
+    for variant, rows in table.groupby("variant"):
+        for column in ("tokens", "width_factor"):
+            if rows[column].nunique() > 1:
+                values = ", ".join(f"{value:,}" for value in sorted(rows[column].unique()))
+                raise RunError(f"results: {variant!r} trainings must share one {column}; got {values}")
+    trained = table[table["loss"].notna()]
+    facts = trained.drop_duplicates("hash").set_index("hash")
+    if len(facts) < LEAST:
+        raise RunError(f"proxy-trust needs at least {LEAST} architectures with a loss; the results hold {len(facts)}")
+    losses = {variant: trained[trained["variant"] == variant].pivot(index="hash", columns="seed", values="loss")
+              for variant in VARIANTS if (trained["variant"] == variant).any()}
+    means = {variant: frame.mean(axis=1) for variant, frame in losses.items()}
+    # what can be known without training, larger guessed better
+    guesses = {"parameters": -facts["params"], "latency": -facts["latency_ms"]}
+    agreements = [*_between_variants(means, guesses), *_between_seeds(losses)]
+    noise = tuple(found for variant in losses if (found := _noise(variant, losses[variant])))
+    tied, neighbours = _tied_neighbours(losses.get("short"), front, noise)
+    return Trust(
+        architectures=len(facts), trainings=len(trained), failed=int(table["loss"].isna().sum()),
+        tokens={variant: int(trained.loc[trained["variant"] == variant, "tokens"].max()) for variant in losses},
+        agreements=tuple(agreements), noise=noise, ceiling=_ceiling(losses), gain=_gain(means, guesses["parameters"]),
+        picks=tuple(_picks(means, guesses)), neighbours=neighbours, tied_neighbours=tied)
+
+
+# -- agreement ---------------------------------------------------------------------------------------------------
+
+
+def _agreement(first: str, x: pd.Series, second: str, y: pd.Series) -> Agreement | None:
+    both = pd.concat([x, y], axis=1, keys=["x", "y"]).dropna()
+    if len(both) < LEAST:
+        return None
+    columns = [both["x"].to_numpy(float), both["y"].to_numpy(float)]
+    return Agreement(first=first, second=second, count=len(both), spearman=interval(columns, spearman),
+                     kendall=interval(columns, kendall))
+
+
+def _between_variants(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterable[Agreement]:
+    for first, second in itertools.combinations(means, 2):
+        if found := _agreement(first, means[first], second, means[second]):
+            yield found
+    target = "long" if "long" in means else next(iter(means))
+    for name, guess in guesses.items():
+        if found := _agreement(name, guess, target, means[target]):
+            yield found
+
+
+def _between_seeds(losses: dict[str, pd.DataFrame]) -> Iterable[Agreement]:
+    for variant, frame in losses.items():
+        for i, j in itertools.combinations(frame.columns, 2):
+            if found := _agreement(f"{variant} seed {i}", frame[i], f"{variant} seed {j}", frame[j]):
+                yield found
+
+
+def _gain(means: dict[str, pd.Series], parameters: pd.Series) -> Interval | None:
+    """Spearman of short training with long minus that of the parameter count, on the same resamples."""
+    if not {"short", "long"} <= set(means):
+        return None
+    all_three = pd.concat([means["short"], means["long"], parameters], axis=1).dropna()
+    if len(all_three) < LEAST:
+        return None
+    columns = [all_three.iloc[:, column].to_numpy(float) for column in range(3)]
+    return interval(columns, lambda short, long, size, axis=-1: (spearman(short, long, axis)
+                                                                 - spearman(size, long, axis)))
+
+
+# -- noise -------------------------------------------------------------------------------------------------------
+
+
+def _noise(variant: str, frame: pd.DataFrame) -> Noise | None:
+    """From differences between two seeds over architectures: their variance is twice that of one training."""
+    squares, degrees = 0.0, 0
+    for i, j in itertools.combinations(frame.columns, 2):
+        difference = (frame[i] - frame[j]).dropna()
+        if len(difference) > 1:
+            squares += float(difference.var()) / 2 * (len(difference) - 1)
+            degrees += len(difference) - 1
+    if not degrees:
+        return None
+    sd, seeds = float(np.sqrt(squares / degrees)), frame.shape[1]
+    degrees = max(1, degrees * 2 // seeds)  # the pairs of three and more seeds are not independent
+    least = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * np.sqrt(2) * sd
+    of_mean = least / np.sqrt(seeds)
+    mean = frame.dropna().mean(axis=1).to_numpy(float)
+    apart = np.abs(np.subtract.outer(mean, mean))[np.triu_indices(len(mean), 1)]
+    return Noise(variant=variant, seeds=seeds, sd=sd, degrees=degrees, detectable=float(least),
+                 detectable_mean=float(of_mean), pairs_tied=float(np.mean(apart < of_mean)) if len(apart) else 0.0)
+
+
+def _reliability(frame: pd.DataFrame) -> float | None:
+    """Mean correlation of two seeds: the share of the variance of one training that the architecture explains."""
+    pairs = [frame[[i, j]].dropna() for i, j in itertools.combinations(frame.columns, 2)]
+    found = [float(spearman(*pair.to_numpy(float).T)) for pair in pairs if len(pair) >= LEAST]
+    return float(np.mean(found)) if found else None
+
+
+def _ceiling(losses: dict[str, pd.DataFrame]) -> float | None:
+    """sqrt of the product of both reliabilities, each raised to that of its seed mean (Spearman 1904, 1910)."""
+    if not {"short", "long"} <= set(losses):
+        return None
+    product = 1.0
+    for variant in ("short", "long"):
+        one = _reliability(losses[variant])
+        if one is None:
+            return None
+        one, seeds = max(one, 0.0), losses[variant].shape[1]
+        product *= seeds * one / (1 + (seeds - 1) * one)
+    return float(np.sqrt(product))
+
+
+def _tied_neighbours(short: pd.DataFrame | None, front: Sequence[str], noise: Sequence[Noise]) -> tuple[int, int]:
+    """(tied, all) pairs of neighbours on the front, as the first seed ranks them."""
+    found = next((n for n in noise if n.variant == "short"), None)
+    if short is None or found is None:
+        return 0, 0
+    first = short[short.columns.min()].dropna()
+    shown = [float(first[key]) for key in front if key in first.index]
+    steps = np.abs(np.diff(shown))
+    return int((steps < found.detectable).sum()), len(steps)
+
+
+# -- regret ------------------------------------------------------------------------------------------------------
+
+
+def _picks(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterable[Pick]:
+    if "long" not in means:
+        return
+    rules = {variant: means[variant] for variant in ("short", "wide") if variant in means} | guesses
+    for rule, order in rules.items():
+        both = pd.concat([order, means["long"]], axis=1, keys=["order", "long"]).dropna().sort_values("order")
+        if len(both) < LEAST:
+            continue
+        long = both["long"].to_numpy(float)
+        for top in TOP:
+            if top < len(long):
+                yield Pick(rule=rule, top=top, regret=float(long[:top].min() - long.min()),
+                           by_chance=expected_minimum(long, top) - float(long.min()))
+
+
+def expected_minimum(values: np.ndarray, drawn: int) -> float:
+    """Mean of the least of `drawn` values taken without replacement."""
+    n, ordered = len(values), np.sort(values)
+    ways = stats.hypergeom  # P(least is the i-th) = P(none of the first i) - P(none of the first i + 1)
+    none = np.array([ways.pmf(0, n, i, drawn) for i in range(n + 1)])
+    return float((ordered * -np.diff(none)).sum())
