@@ -1,0 +1,155 @@
+"""`flashnas proxy-trust` on a run of the tiny space: what it trains, keeps, continues and says; its error lines."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from flashnas.cli.main import main
+from flashnas.cli.progress import duration
+from flashnas.cli.proxy_trust import TrustProgress
+from flashnas.errors import ConfigError
+from flashnas.proxy.recipe import Recipe
+from flashnas.proxy.trust_table import COLUMNS, KEY, read_table
+from flashnas.trust_study import Plan, choose
+
+SMALL = ["--architectures", "4", "--seeds", "2", "--longer", "2", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small_corpus, quick_recipe):
+    out = tmp_path_factory.mktemp("searched") / "run"
+    recipe = out.parent / "half.yaml"
+    recipe.write_text(quick_recipe.read_text().replace("width_factor: 1", "width_factor: 2"))
+    assert main(["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat",
+                 "--recipe", str(recipe), "--data", str(small_corpus), "--trials", "5", "--no-baselines",
+                 "--workers", "1", "--no-measure", "--out", str(out), "--json"]) == 0
+    return out
+
+
+@pytest.fixture
+def run_folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, capsys):
+    assert main(["proxy-trust", str(run_folder), *SMALL, "--wider", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    table = read_table(run_folder / "proxy_trust.csv")
+    assert table.groupby("variant").size().to_dict() == {"short": 8, "long": 8, "wide": 8}
+    assert table["loss"].notna().all()
+    trials = pd.read_parquet(run_folder / "trials.parquet").drop_duplicates("hash").set_index("hash")
+    own = table[(table["variant"] == "short") & (table["seed"] == 0)].set_index("hash")
+    assert (own["loss"] == trials["loss"].reindex(own.index)).all()  # the search's own training, not a second one
+    assert set(table["tokens"]) == {512, 1024}
+    assert set(table[table["variant"] == "wide"]["width_factor"]) == {1}
+    front = {entry.stem for entry in (run_folder / "pareto").glob("*.yaml")}
+    assert (table.groupby("set")["hash"].nunique().get("front", 0)) == min(4, len(front))
+    assert found["architectures"] == 4
+    assert found["trainings"] == 24
+    assert {(a["first"], a["second"]) for a in found["agreements"]} >= {("short", "long"), ("short", "wide")}
+    assert (run_folder / "proxy_trust.png").read_bytes().startswith(b"\x89PNG")
+
+    # broken off: half of the rows and a torn line are left; only what is missing is trained, nothing else changes
+    lines = (run_folder / "proxy_trust.csv").read_text().splitlines(keepends=True)
+    (run_folder / "proxy_trust.csv").write_text("".join(lines[:13]) + lines[13][:20])
+    assert main(["proxy-trust", str(run_folder), *SMALL, "--wider", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "24 trainings of 4 architectures" in out
+    assert "[24/24] trainings" in err
+    again = read_table(run_folder / "proxy_trust.csv").set_index(KEY).sort_index()
+    before = table.set_index(KEY).sort_index()
+    assert again["loss"].tolist() == before["loss"].tolist()
+    kept = [tuple(row) for row in table[KEY].to_numpy()[:12]]
+    assert again.loc[kept, "seconds"].tolist() == before.loc[kept, "seconds"].tolist()
+
+    # the table can be analysed by itself
+    assert main(["proxy-trust", "--results", str(run_folder / "proxy_trust.csv"), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["trainings"] == 24
+    assert alone["agreements"] == found["agreements"]
+    assert alone["run"] is None
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    ([], "takes either a run folder or --results FILE"),
+    (["nowhere"], "nowhere: no such folder"),
+    (["nowhere", "--results", "x.csv"], "takes either a run folder or --results FILE"),
+    (["--results", "nowhere.csv"], "nowhere.csv: cannot be read: No such file or directory"),
+    (["{run}", "--architectures", "2"], "--architectures must be at least 3; got 2"),
+    (["{run}", "--longer", "1"], "--longer must be at least 2; got 1"),
+    (["{run}", "--seeds", "0"], "--seeds must be at least 1; got 0"),
+    (["{run}", "--workers", "0"], "--workers must be at least 1; got 0"),
+    (["{run}", "--wider", "twice"], "--wider must be a whole number or 'none'; got 'twice'"),
+    (["{run}", "--wider", "3"], "--wider must divide the run's width factor of 2, or be 'none'; got 3"),
+    (["{run}", "--seed", "0"], "does not know '--seed' (did you mean '--seeds'?)"),
+])
+def test_what_the_user_got_wrong_is_one_line(finished, words, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["proxy-trust", *(word.format(run=finished) for word in words)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def _unfinished(run):
+    config = yaml.safe_load((run / "run.yaml").read_text())
+    (run / "run.yaml").write_text(yaml.safe_dump({**config, "finished": None}))
+
+
+def _other_text(run):
+    config = yaml.safe_load((run / "run.yaml").read_text())
+    config["question"]["corpus"] = "another"
+    (run / "run.yaml").write_text(yaml.safe_dump(config))
+
+
+def _two_left(run):
+    trials = pd.read_parquet(run / "trials.parquet")
+    trials[trials["loss"].notna()].drop_duplicates("hash").head(2).to_parquet(run / "trials.parquet")
+
+
+def _damaged(run):
+    (run / "proxy_trust.csv").write_text(",".join(COLUMNS) + "\n" + "x," * 6 + "16,512,0,5.5,,,,,\n")
+
+
+@pytest.mark.parametrize(("damage", "expected"), [
+    (_unfinished, "the search is not finished; continue it with flashnas search --resume first"),
+    (_other_text, "is not the one that the run was trained on"),
+    (_two_left, "proxy-trust needs at least 3 trained architectures; the run holds 2"),
+    (_damaged, "proxy_trust.csv:2: params must be a number or empty; got 'x'"),
+    (lambda run: (run / "run.yaml").unlink(), "not a run folder (it has no run.yaml)"),
+])
+def test_a_run_that_cannot_be_studied_is_one_line(run_folder, damage, expected, capsys):
+    damage(run_folder)
+    assert main(["proxy-trust", str(run_folder), *SMALL]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_the_front_comes_first_then_others_spread_over_the_ranking():
+    trained = pd.DataFrame({"hash": list("abcdefghij"), "loss": np.arange(10.0), "latency_ms": np.arange(10.0)[::-1]})
+    assert choose(trained, ["d", "b"], 6)["hash"].tolist() == ["d", "b", "a", "f", "h", "j"]
+    assert choose(trained, list("abcdef"), 3)["hash"].tolist() == ["f", "d", "a"]
+    assert len(choose(trained, ["a"], 24)) == 10
+
+
+def test_a_plan_scales_tokens_and_width():
+    recipes = Plan(longer=3, wider=4).recipes(Recipe(width_factor=16, tokens=1000))
+    assert {v: (r.tokens, r.width_factor) for v, r in recipes.items()} == {
+        "short": (1000, 16), "long": (3000, 16), "wide": (1000, 4)}
+    with pytest.raises(ConfigError, match="--wider must be at least 2; got 1"):
+        Plan(wider=1)
+
+
+def test_progress_is_a_line_now_and_then_and_at_the_end(capsys):
+    import sys
+    with TrustProgress(sys.stderr) as progress:
+        for done in range(4):
+            progress.update(done, 3, 65.0 * (3 - done))
+    assert capsys.readouterr().err.splitlines() == [f"[0/3] trainings, {duration(195)} left",
+                                                    "[3/3] trainings, 0 s left"]
