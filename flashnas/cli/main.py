@@ -35,7 +35,9 @@ class OneLineParser(argparse.ArgumentParser):
     """argparse with one line per error."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        # of several processes that torchrun started with the same words, the first one speaks
+        silent = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+        self.exit(2, None if silent else f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def _module(command: str) -> ModuleType:

@@ -17,6 +17,7 @@ from flashnas.proxy.recipe import FAMILIES, Recipe
 from flashnas.proxy.score import ProxyScore
 from flashnas.proxy.trainer import train, train_network
 from flashnas.proxy.worker import run_candidate
+from flashnas.run.pool import WorkerPool
 
 RECIPE = Recipe(vocab=300, width_factor=16, sequence_tokens=32, batch_sequences=8, tokens=40 * 256,
                 muon_lr=0.005, adamw_lr=0.02, dtype="float32", validation_tokens=1024, curve_tokens=512, curve_points=4)
@@ -281,6 +282,17 @@ def test_a_worker_reports_failures_as_such(tmp_path):
         run_candidate(_job(tmp_path, deadline_s=0.0))
     with pytest.raises(OperatorError, match="'x'"):
         run_candidate(_job(tmp_path, architecture={"hidden": 512, "operators": ["x"]}))
+
+
+def test_divergence_and_nan_are_reasons_of_their_candidates_and_the_others_go_on(tmp_path):
+    good = _job(tmp_path)
+    wild = {**good, "recipe": {**good["recipe"], "muon_lr": 1e30, "adamw_lr": 1e30}}
+    far = {**good, "architecture": Architecture.parse("512: a(rope_factor=2.0,rope_original=8)").to_dict()}
+    with WorkerPool(run_candidate, workers=1, timeout_s=120) as pool:
+        outcomes = {key: (score, why) for key, score, why in pool.run({"wild": wild, "far": far, "good": good})}
+    assert outcomes["wild"] == (None, "validation loss became nan after 512 tokens")
+    assert outcomes["far"][1].startswith("ConfigError: recipe.sequence_tokens 32 are beyond the rotary range")
+    assert math.isfinite(outcomes["good"][0]["loss"])
 
 
 def test_the_parent_does_not_import_torch():
