@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from flashnas.operators.attention import Attention
 from flashnas.operators.layers.backends import Core
-from flashnas.operators.layers.common import Layer, RMSNorm, Rotary, linear_reference, rms_normalise, rotate
+from flashnas.operators.layers.common import Layer, RMSNorm, Rotary, linear_reference, rms_normalise, rotate, rotate_one
 from flashnas.operators.layers.projection import Projection
 
 GROW_TOKENS = 256
@@ -55,7 +56,8 @@ class KeyValueCache:
             keys, values = (F.pad(x, (0, 0, 0, more)) for x in (keys, values))
         elif not self.owned or torch.is_grad_enabled():  # autograd may still need the old contents
             keys, values = keys.clone(), values.clone()
-        keys[:, :, slot], values[:, :, slot] = key_BGK, value_BGK
+        keys.select(2, slot).copy_(key_BGK)
+        values.select(2, slot).copy_(value_BGK)
         return KeyValueCache(keys, values, self.seen + 1, self.window, owned=True)
 
     @property
@@ -124,9 +126,11 @@ def attend_in_blocks(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int
 
 def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor) -> Tensor:
     """Attention of one token to all kept ones by plain products; returns [B, G, H / G, K]."""
-    q = q_BHK.unflatten(1, (keys_BGTK.shape[1], -1))  # the query heads of one key head are rows of one product
-    scores = (q @ keys_BGTK.mT) * q.shape[-1] ** -0.5
-    return scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(values_BGTK.dtype) @ values_BGTK
+    batch, groups, _, head_dim = keys_BGTK.shape
+    q = (q_BHK * head_dim ** -0.5).reshape(batch * groups, -1, head_dim)  # the heads of one key are rows of one product
+    scores = torch.bmm(q, keys_BGTK.flatten(0, 1).mT)
+    weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(values_BGTK.dtype)
+    return torch.bmm(weights, values_BGTK.flatten(0, 1)).view(batch, groups, -1, head_dim)
 
 
 class AttentionLayer(Layer):
@@ -187,7 +191,8 @@ class AttentionLayer(Layer):
         return self._output(o.transpose(1, 2), gate), self._cache(k, v, seen)
 
     def step(self, x_BD: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
-        q, k, v, gate = (part.squeeze(1) for part in self._project(x_BD.unsqueeze(1), state.seen))
+        heads = self.in_proj(x_BD).unflatten(-1, (-1, self.head_dim))
+        q, k, v, gate = self._turned(heads, functools.partial(rotate_one, position=state.seen, rotary=self.rotary))
         state = state.appended(k, v)
         keys, values = state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept]
         o = self.core.of(q).step(q, keys, values)
@@ -198,12 +203,15 @@ class AttentionLayer(Layer):
 
     def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         heads = self.in_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        return self._turned(heads, functools.partial(rotate, first_position=first_position, rotary=self.rotary))
+
+    def _turned(self, heads: Tensor, turn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Projected heads [.., H, K] -> normalised and rotated queries and keys, values, gate."""
         if self.q_norm is not None and self.k_norm is not None:
-            q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], 2)
-            return (rotate(self.q_norm(q), first_position, self.rotary),
-                    rotate(self.k_norm(k), first_position, self.rotary), v, gate)
-        qk, v, gate = heads.split([self.heads + self.kv_heads, self.kv_heads, self.gates], 2)
-        q, k = rotate(qk, first_position, self.rotary).split([self.heads, self.kv_heads], 2)
+            q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], -2)
+            return turn(self.q_norm(q)), turn(self.k_norm(k)), v, gate
+        qk, v, gate = heads.split([self.heads + self.kv_heads, self.kv_heads, self.gates], -2)
+        q, k = turn(qk).split([self.heads, self.kv_heads], -2)
         return q, k, v, gate
 
     def _output(self, o: Tensor, gate: Tensor) -> Tensor:

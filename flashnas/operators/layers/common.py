@@ -68,9 +68,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.dtype != self.weight.dtype or x.device.type != "cpu":
-            return rms_norm(x, self.weight, self.eps)
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)  # for one token half the time
+        return rms_norm(x, self.weight, self.eps)
 
 
 def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
@@ -81,11 +79,18 @@ def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
 def normalised_queries_and_keys(qk_THK: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """`l2_normalise` of queries (times `scale`) and keys, which stand one after the other in the head dimension."""
     heads, dim = qk_THK.shape[-2] // 2, qk_THK.shape[-1]
-    # |x| = sqrt(dim) rms(x)
-    weight = torch.full((2 * heads, 1), dim ** -0.5, dtype=qk_THK.dtype, device=qk_THK.device)
-    weight[:heads] *= scale
+    weight = _norm_weight(heads, dim, scale, qk_THK.dtype, qk_THK.device)
     q, k = rms_norm(qk_THK, weight, 1e-6 / dim).chunk(2, -2)
     return q, k
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a table made while profiling must serve training too
+def _norm_weight(heads: int, dim: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[2 x heads, 1]: what makes rms_norm an l2 norm, |x| = sqrt(dim) rms(x), times `scale` for the first half."""
+    weight = torch.full((2 * heads, 1), dim ** -0.5, dtype=dtype, device=device)
+    weight[:heads] *= scale
+    return weight
 
 
 # -- short convolution -------------------------------------------------------------------------------------------
@@ -101,7 +106,7 @@ def short_convolution_step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor,
                            bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """One token."""
     history = torch.cat([state_BTC.to(x_BC.dtype), x_BC.unsqueeze(1)], 1)
-    y = torch.einsum("btc,ct->bc", history, weight.to(x_BC.dtype))
+    y = (history * weight.T.to(x_BC.dtype)).sum(1)
     return F.silu(y if bias is None else y + bias.to(y.dtype)), history[:, 1:]
 
 
@@ -177,6 +182,24 @@ def rotate(x_BTHK: Tensor, first_position: int, rotary: Rotary) -> Tensor:
     a, b = x_BTHK[..., :rotary.dim].chunk(2, dim=-1)
     rest = [x_BTHK[..., rotary.dim:]] if rotary.dim < x_BTHK.shape[3] else []
     return torch.cat([a * cos - b * sin, b * cos + a * sin, *rest], -1)
+
+
+def rotate_one(x_BHK: Tensor, position: int, rotary: Rotary) -> Tensor:
+    """`rotate` of one token."""
+    if rotary.dim != x_BHK.shape[-1]:
+        return rotate(x_BHK.unsqueeze(1), position, rotary).squeeze(1)
+    table = _rotary_rows(1 << max(8, position.bit_length()), rotary, state_dtype(x_BHK.dtype), x_BHK.device)
+    cos, sin = table[position].to(x_BHK.dtype).unbind(0)
+    a, b = x_BHK.chunk(2, -1)
+    return torch.addcmul(x_BHK * cos, torch.cat([b, a], -1), sin)
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a table made while profiling must serve training too
+def _rotary_rows(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[T, 2, dim]: cosines twice, and sines with the sign that they have in each half."""
+    cos, sin = _rotary_table(tokens, rotary, dtype, device)
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)], 1)
 
 
 # -- initial values ----------------------------------------------------------------------------------------------

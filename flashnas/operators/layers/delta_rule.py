@@ -46,7 +46,7 @@ def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor
     if g_BH is not None:
         state_BHKV = state_BHKV * g_BH.exp()[..., None, None]
     error = v_BHV - (k_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)
-    state_BHKV = state_BHKV + k_BHK.unsqueeze(-1) * (beta_BH.unsqueeze(-1) * error).unsqueeze(-2)
+    state_BHKV = torch.addcmul(state_BHKV, k_BHK.unsqueeze(-1), (beta_BH.unsqueeze(-1) * error).unsqueeze(-2))
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 

@@ -15,16 +15,23 @@ from torch import Tensor
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension; in float32 at least, returned in x's dtype."""
+    if not torch.is_grad_enabled():
+        return (x * _reciprocal_rms(x, eps)).mul_(weight).to(x.dtype)
     y: Tensor = _RMSNorm.apply(x, weight, eps)
     return y
+
+
+def _reciprocal_rms(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) over the last dimension, kept; in float32 at least."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+    return norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
-        rstd = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+        rstd = _reciprocal_rms(x, eps)
         ctx.save_for_backward(x, weight, rstd)
         return (x * rstd).mul_(weight).to(x.dtype)
 
@@ -46,6 +53,9 @@ class _RMSNorm(torch.autograd.Function):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up for the two halves of the last dimension."""
+    if not torch.is_grad_enabled():
+        gate, up = gate_up.chunk(2, -1)
+        return F.silu(gate).mul_(up)
     y: Tensor = _SwiGLU.apply(gate_up)
     return y
 
@@ -53,18 +63,19 @@ def swiglu(gate_up: Tensor) -> Tensor:
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_up)
         gate, up = gate_up.chunk(2, -1)
-        return F.silu(gate).mul_(up)
+        activated = F.silu(gate)
+        ctx.save_for_backward(gate_up, activated)  # an exponential costs more than memory does
+        return activated * up
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (gate_up,) = ctx.saved_tensors
+        gate_up, activated = ctx.saved_tensors
         gate, up = gate_up.chunk(2, -1)
         grad_both = torch.empty_like(gate_up)
         grad_gate, grad_up = grad_both.chunk(2, -1)
-        torch.mul(F.silu(gate), grad, out=grad_up)
-        grad_gate.copy_(torch.ops.aten.silu_backward(grad * up, gate))
+        torch.mul(activated, grad, out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
         return grad_both
 
 

@@ -42,9 +42,13 @@ def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
 
 def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state). Head h reads group h // (heads / groups)."""
-    repeats = v_BHV.shape[1] // k_BGK.shape[1]
-    q_BHK, k_BHK = (x.repeat_interleave(repeats, 1) for x in (q_BGK, k_BGK))
-    state_BHKV = state_BHKV * g_BH.exp()[..., None, None] + k_BHK.unsqueeze(-1) * v_BHV.unsqueeze(-2)
+    heads, groups = v_BHV.shape[1], k_BGK.shape[1]
+    if groups == 1:
+        q_BHK, k_BHK = (x.expand(-1, heads, -1) for x in (q_BGK, k_BGK))
+    else:
+        q_BHK, k_BHK = (x.repeat_interleave(heads // groups, 1) for x in (q_BGK, k_BGK))
+    decayed = state_BHKV * g_BH.exp()[..., None, None]
+    state_BHKV = decayed.addcmul_(k_BHK.unsqueeze(-1), v_BHV.unsqueeze(-2))
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 
