@@ -40,18 +40,19 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def init_weights(self) -> None:
-        """HybridLM has drawn its weights; `_init_weights` is for those that a checkpoint lacks."""
+        """HybridLM has drawn its weights."""
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if module is not self.model:
+    def initialize_weights(self) -> None:
+        """Draw what a checkpoint lacks as HybridLM does; transformers calls this after loading."""
+        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        lacking = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)]
+        if not lacking:
             return
-        with torch.random.fork_rng(devices=[]):
-            fresh = HybridLM(self.config.to_architecture())
+        fresh = HybridLM(self.config.to_architecture())
         drawn = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            if not getattr(tensor, "_is_hf_initialized", False):
-                tensor.copy_(drawn[name])
+        for name in lacking:
+            tensors[name].copy_(drawn[name])
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embedding
