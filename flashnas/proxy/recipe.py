@@ -17,6 +17,7 @@ from flashnas.errors import ConfigError
 from flashnas.hints import did_you_mean, one_of
 from flashnas.operators import OPERATORS
 from flashnas.operators.backend_names import BACKENDS
+from flashnas.proxy.tasks.settings import TaskTraining
 
 RECIPES = Path(__file__).parent / "recipes"
 FAMILIES = (*OPERATORS, "embedding", "norm")  # embedding: also the head and meta tokens; norm: the final norm
@@ -50,6 +51,7 @@ class Recipe:
     embedding_std: of embedding, meta tokens and head at the start. output_scale: factor on the operators' output
     projections as the model draws them; 0: every operator starts as the identity. conv_noise: share of the random
     filter that a short convolution starts with, the rest passes the current token through; 1: as the model draws it.
+    tasks: settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}.
     weight_norm: bring every matrix back to unit norm after each step and at the start (see proxy/weight_norm.py); it
     wants rates of its own (experiments/weight_norm).
     dtype bfloat16: weights and optimizer in float32, matrix products in bfloat16. backend: the libraries that compute
@@ -85,6 +87,7 @@ class Recipe:
     dtype: str = "bfloat16"
     device: str = "cpu"
     backend: str = "auto"
+    tasks: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -119,6 +122,10 @@ class Recipe:
             if not number or not 0 < value < math.inf:
                 raise _FieldError("lr_multipliers", f"recipe.lr_multipliers.{family} must be a number above 0;"
                                   f" got {value!r}")
+        try:
+            TaskTraining.from_dict(self.tasks)
+        except ConfigError as error:
+            raise _FieldError("tasks", str(error)) from None
 
     def _check_type(self, name: str) -> None:
         value, expected = getattr(self, name), _types()[name]
@@ -141,6 +148,10 @@ class Recipe:
     def steps(self) -> int:
         """Optimizer steps: the token budget in whole batches, rounded up."""
         return max(1, -(-self.tokens // self.batch_tokens))
+
+    @property
+    def task_training(self) -> TaskTraining:
+        return TaskTraining.from_dict(self.tasks)
 
     def multiplier(self, family: str) -> float:
         return float(self.lr_multipliers.get(family, 1.0))
@@ -165,9 +176,11 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """YAML- and JSON-ready; `from_dict` gives the same object back."""
-        data = {**dataclasses.asdict(self), "lr_multipliers": dict(self.lr_multipliers)}
+        data = {**dataclasses.asdict(self), "lr_multipliers": dict(self.lr_multipliers), "tasks": dict(self.tasks)}
+        if not data["tasks"]:
+            del data["tasks"]  # as before there were tasks: runs stay the same question
         if data["backend"] == "auto":
-            del data["backend"]  # as before there were backends: runs stay the same question
+            del data["backend"]  # likewise
         if not data["weight_norm"]:
             del data["weight_norm"]
         return data

@@ -1,0 +1,55 @@
+"""Answers read from the output of a sequence's last position, as MAD's autoencoder does (arXiv 2403.17844)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.model import HybridLM
+from flashnas.proxy.recipe import Recipe
+
+_LR = 0.003              # of the decoder: it is the same small one for every candidate
+
+
+class FromLast(nn.Module):
+    """The last output plus the code of a place goes through two linear layers to the token that stood there.
+
+    The network's head reads the tokens out, so nothing but these two layers is added to it.
+    """
+
+    codes_TD: Tensor
+
+    def __init__(self, network: HybridLM, length: int, recipe: Recipe) -> None:
+        super().__init__()
+        hidden = network.architecture.hidden
+        self.network, self.recipe = network, recipe
+        self.decoder = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden))
+        self.register_buffer("codes_TD", place_codes(length, hidden))
+        self._optimizer = torch.optim.AdamW(self.decoder.parameters(), lr=_LR)
+
+    def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        return F.cross_entropy(self._logits(inputs_BT).float().flatten(0, 1), targets_BT.flatten())
+
+    def guess(self, inputs_BT: Tensor) -> Tensor:
+        return self._logits(inputs_BT).argmax(-1)
+
+    def step(self, step: int) -> None:
+        """Update the decoder at the schedule's rate for this step."""
+        self._optimizer.param_groups[0]["lr"] = _LR * self.recipe.lr_factor(step)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _logits(self, inputs_BT: Tensor) -> Tensor:
+        last_BD = self.network._hidden(inputs_BT)[:, -1]
+        read_BTD = self.decoder(last_BD.unsqueeze(1) + self.codes_TD)
+        return F.linear(read_BTD, self.network.head_weight)
+
+
+def place_codes(length: int, hidden: int) -> Tensor:
+    """Sines and cosines of the place at falling frequencies, [length, hidden]."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(0, hidden, 2) / hidden)
+    angles = torch.arange(length).unsqueeze(1) * frequencies
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :hidden]

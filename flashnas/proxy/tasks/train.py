@@ -1,0 +1,117 @@
+"""A short training on synthetic tasks, and the share of answers that are right afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.architecture import Architecture
+from flashnas.errors import CandidateError
+from flashnas.model import HybridLM
+from flashnas.proxy.optimizer import Optimizers, initialise
+from flashnas.proxy.recipe import Recipe
+from flashnas.proxy.tasks.base import Batch, Task
+from flashnas.proxy.tasks.from_last import FromLast
+
+
+def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recipe, seed: int,
+                deadline_s: float | None = None) -> dict[str, float]:
+    """Accuracies in 0..1, by the tasks' names, of one network that was trained on all of these tasks at once.
+
+    architecture: at full width; the network is `recipe.proxy_of` it, with the vocabularies of the tasks side by side.
+    A batch holds equally many sequences of each task; tasks trained together have one length. The same arguments on one
+    CPU thread give the same accuracies. Raises CandidateError when the training breaks off (NaN) or `deadline_s`
+    seconds are over.
+    """
+    started, settings = time.perf_counter(), recipe.task_training
+    names, length = ", ".join(task.name for task in tasks), tasks[0].length
+    recipe = settings.recipe_for(recipe, tasks=len(tasks), length=length)
+    proxy = recipe.proxy_of(architecture, vocab=sum(task.vocab for task in tasks))
+    torch.manual_seed(seed)
+    network = HybridLM(proxy)
+    network.embedding = _WithPrevious(proxy.vocab, proxy.hidden, _weight=network.embedding.weight.detach())
+    initialise(network, recipe)
+    device = torch.device(recipe.device)
+    learner = (FromLast(network, length, recipe) if tasks[0].from_last else _EachPosition(network)).to(device)
+    optimizers = Optimizers(network, proxy, recipe)
+    tests = [task.test_set(settings.test_sequences, seed) for task in tasks]
+    batches = [task.batches(recipe.batch_sequences // len(tasks), seed, apart_from=test)
+               for task, test in zip(tasks, tests, strict=True)]
+    for step in range(recipe.steps):
+        joined = side_by_side(tasks, [next(drawn) for drawn in batches])
+        with _autocast(recipe):
+            loss = learner.loss(*_tensors(joined, device))
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            raise CandidateError(f"{names}: loss or gradient became NaN or infinite in step {step + 1}")
+        optimizers.step(step)
+        learner.step(step)
+        if deadline_s is not None and time.perf_counter() - started > deadline_s:
+            raise CandidateError(f"time limit: {deadline_s:g} s were over in step {step + 1} of {names}")
+    exam = side_by_side(tasks, tests)
+    with torch.no_grad(), _autocast(recipe):
+        right_BT = np.concatenate([
+            learner.guess(torch.from_numpy(part).to(device)).cpu().numpy()
+            for part in np.array_split(exam.inputs_BT, -(-len(exam.inputs_BT) // recipe.batch_sequences))
+        ]) == exam.targets_BT
+    counts_BT = exam.targets_BT >= 0
+    return {task.name: float(right_BT[rows][counts_BT[rows]].mean()) for task, rows in zip(
+        tasks, np.array_split(np.arange(len(right_BT)), len(tasks)), strict=True)}
+
+
+def side_by_side(tasks: Sequence[Task], batches: Sequence[Batch]) -> Batch:
+    """The batches below each other, each in a vocabulary of its own: the tokens of a task follow those before it."""
+    first = np.cumsum([0, *(task.vocab for task in tasks)])
+    inputs = [batch.inputs_BT + start for batch, start in zip(batches, first, strict=False)]
+    targets = [np.where(batch.targets_BT < 0, batch.targets_BT, batch.targets_BT + start)
+               for batch, start in zip(batches, first, strict=False)]
+    return Batch(np.concatenate(inputs), np.concatenate(targets))
+
+
+class _WithPrevious(nn.Embedding):
+    """Each token also carries the one before it, in features rotated by half.
+
+    The short convolutions of the recurrent operators join a value to its key from the first step on; two layers of
+    attention learn to do it after hundreds (experiments/mad). So all candidates are given it, and the tasks ask what
+    MAD wants to know: what is kept and found again.
+    """
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        x_BTD = super().forward(tokens_BT)
+        return x_BTD + F.pad(x_BTD[:, :-1], (0, 0, 1, 0)).roll(x_BTD.shape[-1] // 2, -1)
+
+
+class _EachPosition(nn.Module):
+    """The answer is read where it is asked for."""
+
+    def __init__(self, network: HybridLM) -> None:
+        super().__init__()
+        self.network = network
+
+    def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        return self.network.loss(inputs_BT, targets_BT)
+
+    def guess(self, inputs_BT: Tensor) -> Tensor:
+        guess_BT: Tensor = self.network(inputs_BT).argmax(-1)
+        return guess_BT
+
+    def step(self, step: int) -> None:
+        """It has no parameters besides the network's."""
+
+
+def _tensors(batch: Batch, device: torch.device) -> Iterator[Tensor]:
+    return (torch.from_numpy(array).to(device) for array in batch)
+
+
+def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[object]:
+    if recipe.dtype == "bfloat16":
+        return torch.autocast(recipe.device, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
