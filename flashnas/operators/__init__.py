@@ -8,6 +8,7 @@ from flashnas.operators.feed_forward import FeedForward
 from flashnas.operators.gated_delta_net import GatedDeltaNet
 from flashnas.operators.gla import GatedLinearAttention
 from flashnas.operators.kimi_delta_attention import KimiDeltaAttention
+from flashnas.operators.mamba import Mamba
 from flashnas.operators.mamba2 import Mamba2
 from flashnas.operators.rwkv7 import Rwkv7
 from flashnas.operators.spec import KernelCall, OperatorSpec, Phase
@@ -17,6 +18,7 @@ __all__ = ["OPERATORS", "KernelCall", "OperatorSpec", "Phase", "operator_class"]
 OPERATORS: dict[str, type[OperatorSpec]] = {cls.kind: cls for cls in (
     Attention,
     SlidingWindowAttention,
+    Mamba,
     Mamba2,
     GatedLinearAttention,
     DeltaNet,

@@ -21,6 +21,7 @@ SPECS = {str(spec): spec for spec in parse_operators(
     " swa(head_dim=8,window=5) swa(heads=4,kv_heads=4,head_dim=16,window=300)"
     " a(heads=4,kv_heads=2,head_dim=8,qk_norm=true,qkv_bias=true,out_bias=true,out_gate=true,rope_share=0.5)"
     " a(head_dim=8,rope_share=0) swa(head_dim=8,window=5,out_gate=true,rope_factor=8,rope_original=64)"
+    " m m(expand=1,state=5,conv_size=3,dt_rank=3,bias=true,conv_bias=false)"
     " m2(head_dim=8,state=8) m2(head_dim=16,state=16,groups=2,conv_size=3)"
     " m2(head_dim=8,state=8,heads=6,groups=2,bias=true,conv_bias=false,dt_min=0.05)"
     " gla(head_dim=16) gla(head_dim=8,gate_rank=3)"

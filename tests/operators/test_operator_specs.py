@@ -12,6 +12,7 @@ from flashnas.operators.spec import mean_context, scaled_dim
 HIDDEN = 2048
 VARIANTS = [cls() for cls in OPERATORS.values()] + [
     OPERATORS["a"](heads=32, kv_heads=8, head_dim=64, qk_norm=True, qkv_bias=True), OPERATORS["swa"](window=7),
+    OPERATORS["m"](expand=1, state=8, dt_rank=7, bias=True, conv_bias=False),
     OPERATORS["m2"](expand=1, groups=2, state=64), OPERATORS["gd"](k_heads=4, expand_v=2),
     OPERATORS["r7"](head_dim=128, gate_rank=7), OPERATORS["kda"](heads=32, gate_rank=64),
     OPERATORS["f"](intermediate=100), OPERATORS["f"](relu2=True, bias=True),
@@ -32,6 +33,8 @@ def test_matrices_of_the_kernels_are_the_parameters(spec):
     for phase in ("prefill", "decode"):
         weights = sum(call["n"] * call["k"] for call in spec.kernels(HIDDEN, phase) if call.kind == "gemm")
         vectors = spec.params(HIDDEN) - weights
+        if spec.kind == "m":
+            vectors -= spec.inner(HIDDEN) * spec.state  # A, no product's weight
         assert HIDDEN <= vectors < 30 * HIDDEN  # pre-norm; convolutions, biases and other norms
 
 
@@ -44,7 +47,7 @@ def test_flops_are_those_of_the_matrices_and_of_the_core(spec):
     state = spec.cache_bytes(HIDDEN, 0) // 4
     if spec.kind == "r7":
         assert core == 9 * HIDDEN * spec.head_dim  # decay, one read, two products that write, the output
-    elif spec.kind in ("m2", "gla", "d", "gd", "kda"):
+    elif spec.kind in ("m", "m2", "gla", "d", "gd", "kda"):
         assert 4.9 * state * 0.9 < core <= 7 * state  # 5 to 7 operations per entry of the state
     elif spec.mixes_tokens:
         s = spec.resolved(HIDDEN)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LAYERS = {
     "attention": "AttentionLayer",
     "sliding_window_attention": "SlidingWindowAttentionLayer",
+    "mamba": "MambaLayer",
     "mamba2": "Mamba2Layer",
     "gla": "GatedLinearAttentionLayer",
     "delta_net": "DeltaNetLayer",
