@@ -75,7 +75,7 @@ def test_two_processes_give_the_losses_of_one(by_two, by_one):
 
 
 def test_only_the_first_process_speaks(by_two):
-    child, out = by_two
+    child, _ = by_two
     assert json.loads(child.stdout)["processes"] == 2
     assert child.stderr.count("vocabulary 300") == 1
     assert child.stderr.count("[6/6]") == 1

@@ -16,6 +16,7 @@ import yaml
 from flashnas.architecture import Architecture
 from flashnas.cli.main import main
 from flashnas.model import HybridLM
+from flashnas.operators import OPERATORS
 from flashnas.proxy.checkpoint import checkpoints
 from flashnas.weights import load_model, read_tensors, write_tensors
 
@@ -150,6 +151,21 @@ def test_a_finished_training_is_said_again_and_not_trained(whole, asked, capsys)
     assert main(["train", *asked, "--out", str(whole), "--resume", "--keep", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["resumed_at_step"] == 24
     assert (whole / "log.csv").read_bytes() == before
+
+
+def test_every_kind_of_operator_goes_on_to_the_bit_in_bfloat16_with_normalised_weights(asked, tmp_path, quick_recipe):
+    recipe, out, kept = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "kept"
+    recipe.write_text(quick_recipe.read_text().replace("float32", "bfloat16") + "weight_norm: true\n")
+    arguments = [f"512(meta=8): {' '.join(OPERATORS)}", *asked[1:-2], "--recipe", str(recipe), "--tokens", "512",
+                 "--width-factor", "8", "--checkpoint-every-tokens", "256", "--out", str(out)]
+    assert main(["train", *arguments]) == 0
+    shutil.copytree(out, kept)
+    shutil.rmtree(out / "checkpoints" / "step-00000004")
+    shutil.rmtree(out / "final")
+    assert main(["train", *arguments, "--resume"]) == 0
+    assert curve(out) == curve(kept)
+    ours, theirs = (load_model(folder / "final").state_dict() for folder in (out, kept))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
 # -- damaged and foreign checkpoints -----------------------------------------------------------------------------
