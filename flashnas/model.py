@@ -21,6 +21,7 @@ from flashnas.operators.layers.backends import choose_backend, running
 from flashnas.operators.layers.common import Layer, RMSNorm
 from flashnas.operators.layers.projection import Transposed, linear_of_one
 
+LOG2_E = 1 / math.log(2)
 LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
 
 
@@ -214,14 +215,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
             targets_N = targets_N.clamp(min=0)
             for part in range(0, len(x), rows):
                 now = slice(part, part + rows)
-                log_p = (x[now] @ weight.T).to(wide).log_softmax(-1)
+                logits = (x[now] @ weight.T).to(wide)
                 target = targets_N[now].unsqueeze(1)
-                total -= log_p.gather(1, target).masked_fill(~counts_N[now].unsqueeze(1), 0).sum()
+                highest, wanted = logits.amax(-1, keepdim=True), logits.gather(1, target)
+                # exp by powers of two: torch's exp2 takes a third of the time of its exp on a CPU
+                powers = torch.add(highest * -LOG2_E, logits, alpha=LOG2_E, out=logits).exp2_()
+                sums = powers.sum(-1, keepdim=True)
+                loss = highest + sums.log() - wanted
+                total += loss.masked_fill_(~counts_N[now].unsqueeze(1), 0).sum()
                 if grad_x is None and grad_weight is None:
                     continue
-                grad = log_p.exp_()
-                grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=wide))
-                grad = (grad / divisor_N1[now]).to(dtype)
+                share = divisor_N1[now].reciprocal()
+                grad = powers.mul_(share / sums).scatter_add_(1, target, -share).to(dtype)
                 if grad_x is not None:
                     torch.mm(grad, weight, out=grad_x[now])
                 if grad_weight is not None:

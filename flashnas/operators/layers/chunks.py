@@ -7,11 +7,15 @@ matrices and all chunks together are one batch too.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+LOG2_E = 1 / math.log(2)
 
 
 def chunk_length(key_dim: int, most: int = 64) -> int:
@@ -42,27 +46,37 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, factor: Tensor, update: Tensor, state: Tensor, matrix: bool) -> tuple[Tensor, Tensor]:
-        states = update.new_empty(len(update) + 1, *update.shape[1:])
-        states[0] = state
-        advance = torch.baddbmm if matrix else torch.addcmul
-        for n in range(len(update)):
-            advance(update[n], factor[n], states[n], out=states[n + 1])
+        states = scan_forward(torch.baddbmm if matrix else torch.addcmul, factor, update, state)
         ctx.save_for_backward(factor, states)
         ctx.matrix = matrix
         return states[:-1], states[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        grad_starts, grad_final = output_grads
         factor, states = ctx.saved_tensors
-        grads = torch.empty_like(states)  # of states[n] as a whole
-        grads[-1] = grad_final
-        advance, back = (torch.baddbmm, factor.mT) if ctx.matrix else (torch.addcmul, factor)
-        for n in range(len(states) - 2, -1, -1):
-            advance(grad_starts[n], back[n], grads[n + 1], out=grads[n])
-        before, after = states[:-1], grads[1:]
-        grad_factor = after @ before.mT if ctx.matrix else (after * before).sum_to_size(factor.shape)
-        return grad_factor, after, grads[0], None
+        if ctx.matrix:
+            grads = scan_backward(torch.baddbmm, factor.mT, *output_grads)
+            return grads[1:] @ states[:-1].mT, grads[1:], grads[0], None
+        grads = scan_backward(torch.addcmul, factor, *output_grads)
+        return (grads[1:] * states[:-1]).sum_to_size(factor.shape), grads[1:], grads[0], None
+
+
+def scan_forward(advance: Callable[..., Tensor], factor: Tensor, update: Tensor, state: Tensor) -> Tensor:
+    """All states [N + 1, ..] of state[n + 1] = update[n] + factor[n] (*) state[n]; advance: baddbmm or addcmul."""
+    states = update.new_empty(len(update) + 1, *update.shape[1:])
+    states[0] = state
+    for n in range(len(update)):
+        advance(update[n], factor[n], states[n], out=states[n + 1])
+    return states
+
+
+def scan_backward(advance: Callable[..., Tensor], factor: Tensor, grad_starts: Tensor, grad_final: Tensor) -> Tensor:
+    """Gradients [N + 1, ..] of each state as a whole, from those of states[:-1] and of the last one."""
+    grads = grad_starts.new_empty(len(grad_starts) + 1, *grad_starts.shape[1:])
+    grads[-1] = grad_final
+    for n in range(len(grad_starts) - 1, -1, -1):
+        advance(grad_starts[n], factor[n], grads[n + 1], out=grads[n])
+    return grads
 
 
 def diagonal_scan(decay: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,10 +114,7 @@ def unit_lower_inverse(lower: Tensor) -> Tensor:
 class _DecayDifferences(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cumulative: Tensor) -> Tensor:
-        difference = cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)
-        size = cumulative.shape[-1]
-        above = torch.ones(size, size, dtype=torch.bool, device=cumulative.device).triu_(1)
-        decay = difference.masked_fill_(above, -torch.inf).exp_()
+        decay = decay_differences_base2(cumulative * LOG2_E)
         ctx.save_for_backward(decay)
         return decay
 
@@ -118,6 +129,13 @@ def decay_differences(cumulative: Tensor) -> Tensor:
     """exp(cumulative_i - cumulative_j) for j <= i, else 0: [..., C] -> [..., C, C]; never exp of a positive number."""
     decay: Tensor = _DecayDifferences.apply(cumulative)
     return decay
+
+
+def decay_differences_base2(cumulative: Tensor) -> Tensor:
+    """`decay_differences` of log2 decays, without gradient; exp2 takes a third of the time of exp on a CPU, and a tenth
+    where exp is given -inf."""
+    difference = (cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)).clamp_(max=0).exp2_()
+    return difference.mul_(lower_ones(cumulative.shape[-1], 0, cumulative.dtype, cumulative.device))
 
 
 @functools.lru_cache(maxsize=64)

@@ -6,13 +6,14 @@ Per head, with dt = softplus(dt_raw + dt_bias) and g = -exp(A_log) dt: S <- exp(
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.layers.backends import Core
-from flashnas.operators.layers.chunks import chunk_length, decay_differences, diagonal_scan, from_chunks, to_chunks
+from flashnas.operators.layers.chunks import LOG2_E, chunk_length, decay_differences_base2
 from flashnas.operators.layers.common import (
     Layer,
     RecurrentState,
@@ -43,6 +44,7 @@ def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
 def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state). Head h reads group h // (heads / groups)."""
     heads, groups = v_BHV.shape[1], k_BGK.shape[1]
+    q_BGK, k_BGK = q_BGK.to(state_BHKV.dtype), k_BGK.to(state_BHKV.dtype)
     if groups == 1:
         q_BHK, k_BHK = (x.expand(-1, heads, -1) for x in (q_BGK, k_BGK))
     else:
@@ -62,20 +64,75 @@ def ssd_chunked(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor, s
     batch, tokens, groups, key_dim = q_BTGK.shape
     heads, value_dim = v_BTHV.shape[2:]
     repeats, chunk = heads // groups, chunk or chunk_length(key_dim)
-    q, k, v = (to_chunks(x, chunk) for x in (q_BTGK, k_BTGK, v_BTHV.unflatten(2, (groups, repeats)).flatten(3)))
-    v = v.unflatten(-1, (repeats, value_dim))
-    total = to_chunks(g_BTH.unflatten(2, (groups, repeats)), chunk).cumsum(2)  # [N, B*G, C, R]
-    last = total[:, :, -1:]
+    padding = -tokens % chunk
 
-    decay = decay_differences(total.mT)  # [N, B*G, R, C, C]
-    inside = ((q @ k.mT).unsqueeze(2) * decay) @ v.transpose(2, 3)
-    update = k.mT @ (v * (last - total).exp().unsqueeze(-1)).flatten(3)
-    state = state_BHKV.reshape(batch * groups, repeats, key_dim, value_dim).transpose(1, 2)
-    starts, state = diagonal_scan(last.exp().unsqueeze(-1), update.unflatten(-1, (repeats, value_dim)), state)
-    before = (q @ starts.flatten(3)).unflatten(-1, (repeats, value_dim))
-    o = torch.addcmul(inside.transpose(2, 3), before, total.exp().unsqueeze(-1))
-    o_BTHV = from_chunks(o.flatten(3), batch, tokens).reshape(batch, tokens, heads, value_dim)
-    return o_BTHV, state.transpose(1, 2).reshape(state_BHKV.shape)
+    def cut(x: Tensor) -> Tensor:  # [B, T, G, ..] -> [B, N, G, C, ..], a view unless padded
+        x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, padding)) if padding else x
+        return x.unflatten(1, (-1, chunk)).transpose(2, 3)
+
+    state = state_BHKV.unflatten(1, (groups, repeats)).transpose(2, 3)
+    o, state = _SsdChunks.apply(cut(q_BTGK), cut(k_BTGK), cut(v_BTHV.unflatten(2, (groups, repeats))),
+                                cut(g_BTH.unflatten(2, (groups, repeats))), state)
+    o_BTHV = o.transpose(2, 3).reshape(batch, tokens + padding, heads, value_dim)[:, :tokens]
+    return o_BTHV, state.transpose(2, 3).reshape(state_BHKV.shape)
+
+
+class _SsdChunks(torch.autograd.Function):
+    """q, k [B, N, G, C, K], v [B, N, G, C, R, V], g [B, N, G, C, R], state [B, G, K, R, V] -> (o as v, final state).
+
+    Products run in the dtype of q and k; decays, sums and states in that of v. M below is N, B and G together.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        low, wide, sizes, values = q.dtype, v.dtype, v.shape[:3], v.shape[4:]
+        q, k, v, total = (x.flatten(0, 2) for x in (q, k, v, g.cumsum(3).mul_(LOG2_E)))
+        grown, shrunk = total.exp2().unsqueeze(-1), (total[:, -1:] - total).exp2_().unsqueeze(-1)  # [M, C, R, 1]
+        decay = decay_differences_base2(total.mT)  # [M, R, C, C]
+        v_heads = v.transpose(1, 2).to(low, memory_format=torch.contiguous_format)
+        scores = torch.bmm(q, k.mT).unsqueeze(1)
+        weights = (scores * decay).to(low)
+        v_out = (v * shrunk).to(low).flatten(2)
+        update = torch.bmm(k.mT, v_out).to(wide).unflatten(-1, values).unflatten(0, sizes)
+        factor = grown[:, -1:].unflatten(0, sizes)  # [B, N, G, 1, R, 1]
+        starts = torch.empty_like(update)
+        for n in range(sizes[1]):
+            starts[:, n] = state
+            state = torch.addcmul(update[:, n], factor[:, n], state)
+        starts_low = starts.flatten(0, 2).to(low).flatten(2)  # [M, K, R V]
+        before = torch.bmm(q, starts_low).to(wide).unflatten(-1, values).mul_(grown)
+        o = before + (weights @ v_heads).transpose(1, 2)
+        ctx.save_for_backward(q, k, v_heads, v_out, grown, shrunk, decay, scores, weights, starts, before)
+        return o.unflatten(0, sizes), state
+
+    @staticmethod
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, ...]:
+        grad_o, grad_state = output_grads
+        q, k, v_heads, v_out, grown, shrunk, decay, scores, weights, starts, before = ctx.saved_tensors
+        low, wide, sizes, values = q.dtype, grad_o.dtype, grad_o.shape[:3], grad_o.shape[4:]
+        grad_o = grad_o.flatten(0, 2)
+        grad_heads = grad_o.transpose(1, 2).to(low, memory_format=torch.contiguous_format)
+        grad_before = (grad_o * grown).to(low).flatten(2)
+        grad_starts = torch.bmm(q.mT, grad_before).to(wide).unflatten(-1, values).unflatten(0, sizes)
+        factor, after = grown[:, -1:].unflatten(0, sizes), torch.empty_like(grad_starts)
+        for n in range(sizes[1] - 1, -1, -1):
+            after[:, n] = grad_state
+            grad_state = torch.addcmul(grad_starts[:, n], factor[:, n], grad_state)
+        after_low, starts_low = (x.flatten(0, 2).to(low).flatten(2) for x in (after, starts))
+        grad_out = torch.bmm(k, after_low).to(wide).unflatten(-1, values)  # of v_out
+        grad_weights = (grad_heads @ v_heads.mT) * decay  # of scores, head by head
+        grad_scores = grad_weights.sum(1).to(low)
+        grad_q = torch.bmm(grad_before, starts_low.mT) + torch.bmm(grad_scores, k)
+        grad_k = torch.bmm(v_out, after_low.mT) + torch.bmm(grad_scores.mT, q)
+
+        leaving = torch.linalg.vecdot(grad_out, v_out.unflatten(-1, values).to(wide))  # [M, C, R]
+        inside = grad_weights.mul_(scores)
+        grad_total = torch.linalg.vecdot(grad_o, before) - leaving + (inside.sum(-1) - inside.sum(-2)).mT
+        carried = (after * starts).sum((3, 5)).flatten(0, 2)
+        grad_total[:, -1] += leaving.sum(1) + carried * grown[:, -1, :, 0]
+        grad_g = grad_total.flip(1).cumsum(1).flip(1)
+        grad_v = grad_out.mul_(shrunk).add_((weights.mT @ grad_heads).transpose(1, 2))
+        return *(x.unflatten(0, sizes) for x in (grad_q, grad_k, grad_v, grad_g)), grad_state
 
 
 def ssd_scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
@@ -146,8 +203,8 @@ class Mamba2Layer(Layer):
     def _core(self, z: Tensor, xbc: Tensor, dt: Tensor, matrix: Tensor, scan: SsdScan) -> tuple[Tensor, Tensor]:
         with torch.autocast(xbc.device.type, enabled=False):
             dtype = matrix.dtype
-            x, b, c = xbc.to(dtype).split(self.parts, -1)
-            x = x.unflatten(-1, (self.heads, -1))
+            x, b, c = xbc.split(self.parts, -1)
+            x = x.to(dtype).unflatten(-1, (self.heads, -1))
             b, c = b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
             dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
             if self.dt_min:
