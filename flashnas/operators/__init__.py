@@ -7,9 +7,11 @@ from flashnas.operators.delta_net import DeltaNet
 from flashnas.operators.feed_forward import FeedForward
 from flashnas.operators.gated_delta_net import GatedDeltaNet
 from flashnas.operators.gla import GatedLinearAttention
+from flashnas.operators.hybrid_head import HybridHead
 from flashnas.operators.kimi_delta_attention import KimiDeltaAttention
 from flashnas.operators.mamba import Mamba
 from flashnas.operators.mamba2 import Mamba2
+from flashnas.operators.mixture_of_experts import MixtureOfExperts
 from flashnas.operators.rwkv7 import Rwkv7
 from flashnas.operators.spec import KernelCall, OperatorSpec, Phase
 
@@ -25,7 +27,9 @@ OPERATORS: dict[str, type[OperatorSpec]] = {cls.kind: cls for cls in (
     GatedDeltaNet,
     Rwkv7,
     KimiDeltaAttention,
+    HybridHead,
     FeedForward,
+    MixtureOfExperts,
 )}
 
 

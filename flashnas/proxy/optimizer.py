@@ -14,8 +14,8 @@ from flashnas.proxy.recipe import Recipe
 from flashnas.proxy.weight_norm import WeightNorm
 
 _LAYER = re.compile(r"layers\.(\d+)\.(mixer|norm)\.(.+)")
-# filters and low-rank gates are no maps between features: an orthogonal update would move them far too fast
-_NOT_FOR_MUON = re.compile(r"conv|gate")
+# filters, decays, routers and low-rank gates are no maps between features: an orthogonal update would move them far too fast
+_NOT_FOR_MUON = re.compile(r"conv|gate|router|A_log")
 _LEAST_SIDE = 16
 
 
@@ -47,7 +47,7 @@ def initialise(network: nn.Module, recipe: Recipe) -> None:
                 parameter.normal_(std=recipe.embedding_std)
         elif match[3].startswith("out_proj."):
             parameter.mul_(recipe.output_scale)
-        elif match[3] == "conv.weight":
+        elif match[3].endswith("conv.weight"):
             parameter.mul_(recipe.conv_noise)
             parameter[:, -1] += 1 - recipe.conv_noise  # the last tap is the current token
 
@@ -60,7 +60,7 @@ class Optimizers:
         groups: dict[tuple[str, str, bool], list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             muon = recipe.optimizer == "muon" and is_hidden_matrix(name, parameter)
-            decays = parameter.ndim >= 2 and "conv" not in name
+            decays = parameter.ndim >= 2 and "conv" not in name and "A_log" not in name
             key = ("muon" if muon else "adamw", family_of(name, architecture), decays)
             groups.setdefault(key, []).append(parameter)
         self.optimizers: list[torch.optim.Optimizer] = []

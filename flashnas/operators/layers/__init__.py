@@ -31,7 +31,9 @@ LAYERS = {
     "gated_delta_net": "GatedDeltaNetLayer",
     "rwkv7": "Rwkv7Layer",
     "kimi_delta_attention": "KimiDeltaAttentionLayer",
+    "hybrid_head": "HybridHeadLayer",
     "feed_forward": "FeedForwardLayer",
+    "mixture_of_experts": "MixtureOfExpertsLayer",
 }
 
 
