@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
 
     from flashnas.report.run_folder import Run
     from flashnas.report.trust_figure import write_trust_figure
+    from flashnas.report.trust_section import FOUND, PICTURE
     from flashnas.report.trust_text import headline, trust_text, verdict
+    from flashnas.run.record import write_atomic
     from flashnas.trust_study import FILE, Plan, study, study_results
 
     if options.results is not None:
@@ -52,12 +54,15 @@ def run(options: argparse.Namespace) -> int:
         results = searched.path / FILE
         with TrustProgress(sys.stderr) as progress:
             table, trust = study(searched, plan, workers=options.workers, progress=progress.update)
-    picture = results.parent / "proxy_trust.png"
+    picture = results.parent / PICTURE
     found = trust.to_dict()
     write_trust_figure(table, headline(found), picture)
+    summary = {"run": options.run, "results": str(results), "picture": str(picture), "verdict": verdict(found),
+               **found}
+    if options.run is not None:
+        write_atomic(results.parent / FOUND, json.dumps(summary))  # for flashnas report
     if options.json:
-        print(json.dumps({"run": options.run, "results": str(results), "picture": str(picture),
-                          "verdict": verdict(found), **found}))
+        print(json.dumps(summary))
     else:
         print(trust_text(found))
         print(f"\ntrainings {results}\npicture   {picture}")

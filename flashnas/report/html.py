@@ -8,6 +8,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from flashnas.report.figures import FIGURES
+from flashnas.report.objectives_figure import further_objectives
 from flashnas.report.run_folder import Run
 from flashnas.report.sections import (
     failures_section,
@@ -16,6 +17,7 @@ from flashnas.report.sections import (
     reproduce_section,
     sources_section,
 )
+from flashnas.report.trust_section import trust_section
 
 # the browser itself refuses every request: nothing but what stands in the file is loaded
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:;"
@@ -34,6 +36,8 @@ CAPTIONS = {
     "front": "Each point is a network that was trained for a short time; its latency comes from the latency table, at"
              " full width. Nothing to the lower left of the black line was found. Diamonds are pure-operator models:"
              " one token mixer throughout, as wide as the same budget allows. Hover for the architecture.",
+    "objectives": "The other objectives of the search against latency. Named points are on the front, some of them for"
+                  " these objectives alone. Colours and rings as in the first figure.",
     "hypervolume": "How much of the plane the front covers after each trained network, repeats left out. The line is"
                    " flat while nothing new enters the front.",
     "operators": "Left: the architectures of the front. Right: everything that the search trained, baselines left out."
@@ -51,7 +55,8 @@ CAPTIONS = {
 def render_html(run: Run) -> str:
     """The whole page."""
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    figures = "\n".join(_figure(name, draw(run).to_json()) for name, draw in FIGURES.items())
+    drawn = {**FIGURES, **({"objectives": further_objectives} if run.further_objectives else {})}
+    figures = "\n".join(_figure(name, draw(run).to_json()) for name, draw in drawn.items())
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -68,6 +73,7 @@ def render_html(run: Run) -> str:
 {finalists_section(run)}
 <h2>Figures</h2>
 {figures}
+{trust_section(run)}
 {sources_section(run)}
 {failures_section(run)}
 {reproduce_section(run)}

@@ -40,6 +40,7 @@ def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, 
     found = json.loads(capsys.readouterr().out)
     table = read_table(run_folder / "proxy_trust.csv")
     assert table.groupby("variant").size().to_dict() == {"short": 8, "long": 8, "wide": 8}
+    assert set(table["reason"]) == {""}
     assert table["loss"].notna().all()
     trials = pd.read_parquet(run_folder / "trials.parquet").drop_duplicates("hash").set_index("hash")
     own = table[(table["variant"] == "short") & (table["seed"] == 0)].set_index("hash")
