@@ -2,6 +2,7 @@
 
 Architectures of the front first, then others spread over the ranking; each is trained short under further seeds and
 long under all of them, on the run's own recipe and text. Every finished training is in RUN/proxy_trust.csv at once.
+The run's own seed chose the front, so its short losses there are a little too good; those of further seeds are not.
 """
 
 from __future__ import annotations

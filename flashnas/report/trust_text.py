@@ -55,7 +55,8 @@ def _order_words(result: Result) -> Iterable[str]:
     factor = tokens["long"] / tokens["short"]
     words = f"Spearman {_interval(rho)} over {found['count']} architectures"
     if rho["low"] <= 0:
-        yield f"NOISE: {factor:g} times longer training ranks differently: {words}; do not choose by this order"
+        yield (f"NOISE: the order cannot be told from chance once training is {factor:g} times longer: {words};"
+               " do not choose by it")
     elif rho["value"] >= 0.8 and rho["low"] >= 0.5:
         yield f"the order largely holds when training is {factor:g} times longer: {words}"
     else:
