@@ -14,7 +14,8 @@ from flashnas.proxy.recipe import Recipe
 from flashnas.proxy.weight_norm import WeightNorm
 
 _LAYER = re.compile(r"layers\.(\d+)\.(mixer|norm)\.(.+)")
-# filters, decays, routers and low-rank gates are no maps between features: an orthogonal update would move them far too fast
+# filters, decays, routers and low-rank gates are no maps between features: an orthogonal update would move them far too
+# fast
 _NOT_FOR_MUON = re.compile(r"conv|gate|router|A_log")
 _LEAST_SIDE = 16
 

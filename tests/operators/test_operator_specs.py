@@ -15,6 +15,8 @@ VARIANTS = [cls() for cls in OPERATORS.values()] + [
     OPERATORS["m"](expand=1, state=8, dt_rank=7, bias=True, conv_bias=False),
     OPERATORS["m2"](expand=1, groups=2, state=64), OPERATORS["gd"](k_heads=4, expand_v=2),
     OPERATORS["r7"](head_dim=128, gate_rank=7), OPERATORS["kda"](heads=32, gate_rank=64),
+    OPERATORS["h"](head_dim=64, kv_heads=2, window=7, qk_norm=True, groups=2),
+    OPERATORS["moe"](experts=64, active=8, intermediate=128, shared=50, shared_gate=True),
     OPERATORS["f"](intermediate=100), OPERATORS["f"](relu2=True, bias=True),
     OPERATORS["a"](out_gate=True, out_bias=True, qkv_bias=True, rope_share=0.25), OPERATORS["a"](rope_share=0),
     OPERATORS["m2"](heads=10, head_dim=80, groups=2, bias=True, conv_bias=False, dt_min=0.001),
@@ -31,7 +33,9 @@ def test_short_names_and_modules_are_unique():
 @pytest.mark.parametrize("spec", VARIANTS, ids=str)
 def test_matrices_of_the_kernels_are_the_parameters(spec):
     for phase in ("prefill", "decode"):
-        weights = sum(call["n"] * call["k"] for call in spec.kernels(HIDDEN, phase) if call.kind == "gemm")
+        calls = spec.kernels(HIDDEN, phase)
+        weights = sum(call["n"] * call["k"] for call in calls if call.kind == "gemm")
+        weights += sum(call["experts"] * call["n"] * call["k"] for call in calls if call.kind == "experts")
         vectors = spec.params(HIDDEN) - weights
         if spec.kind == "m":
             vectors -= spec.inner(HIDDEN) * spec.state  # A, no product's weight
@@ -41,6 +45,8 @@ def test_matrices_of_the_kernels_are_the_parameters(spec):
 @pytest.mark.parametrize("spec", VARIANTS, ids=str)
 def test_flops_are_those_of_the_matrices_and_of_the_core(spec):
     products = sum(2 * call["n"] * call["k"] for call in spec.kernels(HIDDEN, "decode") if call.kind == "gemm")
+    products += sum(2 * call["active"] * call["n"] * call["k"] for call in spec.kernels(HIDDEN, "decode")
+                    if call.kind == "experts")
     convolution = sum(2 * call["channels"] * call["conv_size"] for call in spec.kernels(HIDDEN, "decode")
                       if call.kind == "conv_decode")
     core = spec.flops(HIDDEN, 5) - products - convolution
@@ -49,6 +55,10 @@ def test_flops_are_those_of_the_matrices_and_of_the_core(spec):
         assert core == 9 * HIDDEN * spec.head_dim  # decay, one read, two products that write, the output
     elif spec.kind in ("m", "m2", "gla", "d", "gd", "kda"):
         assert 4.9 * state * 0.9 < core <= 7 * state  # 5 to 7 operations per entry of the state
+    elif spec.kind == "h":
+        s, state = spec.resolved(HIDDEN), spec.ssm(HIDDEN).cache_bytes(HIDDEN, 0) // 4
+        core -= 4 * s.heads * s.head_dim * min(5, s.window_tokens or 5)
+        assert 4.9 * state * 0.9 < core <= 7 * state
     elif spec.mixes_tokens:
         s = spec.resolved(HIDDEN)
         assert core == 4 * s.heads * s.head_dim * min(5, s.window_tokens or 5)
@@ -66,7 +76,7 @@ def test_phases_differ_only_in_the_kind_of_their_cores(spec):
 @pytest.mark.parametrize("spec", VARIANTS, ids=str)
 def test_caches_grow_only_with_attention(spec):
     growth = spec.cache_bytes(HIDDEN, 200) - spec.cache_bytes(HIDDEN, 100)
-    assert (growth > 0) == (spec.kind in ("a", "swa") and getattr(spec, "window_tokens", 1) != 7)
+    assert (growth > 0) == (spec.kind in ("a", "swa", "h") and getattr(spec, "window_tokens", 1) != 7)
     assert spec.cache_bytes(HIDDEN, 100, dtype_bytes=4) >= spec.cache_bytes(HIDDEN, 100)
 
 

@@ -44,8 +44,10 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def linear_reference(linear: nn.Linear, x: Tensor) -> Tensor:
+def linear_reference(linear: nn.Linear | nn.Identity, x: Tensor) -> Tensor:
     """The projection of a float64 tensor, in float64."""
+    if isinstance(linear, nn.Identity):  # a half of a larger operator puts out what it has
+        return x
     y = x @ linear.weight.double().T
     return y if linear.bias is None else y + linear.bias.double()
 
@@ -79,7 +81,7 @@ def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
 def normalised_queries_and_keys(qk_THK: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """`l2_normalise` of queries (times `scale`) and keys, which stand one after the other in the head dimension."""
     heads, dim = qk_THK.shape[-2] // 2, qk_THK.shape[-1]
-    weight = _norm_weight(heads, dim, scale, qk_THK.dtype, qk_THK.device)
+    weight = _norm_weight(heads, dim, scale, state_dtype(qk_THK.dtype), qk_THK.device)
     q, k = rms_norm(qk_THK, weight, 1e-6 / dim).chunk(2, -2)
     return q, k
 

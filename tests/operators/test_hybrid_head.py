@@ -1,0 +1,72 @@
+"""`h`: its halves are those of `a`, `swa` and `m2`; its state holds both; its proxies fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from layer_cases import HIDDEN, assert_close, make_inputs
+from torch import nn
+
+from flashnas.architecture import Architecture
+from flashnas.errors import OperatorError
+from flashnas.latency.items import contexts
+from flashnas.latency.whole_model import filled_cache
+from flashnas.model import HybridLM
+from flashnas.operators import operator_class
+from flashnas.operators.layers import build_layer
+
+H = operator_class("h")
+SMALL = {"head_dim": 8, "ssm_head_dim": 16, "state": 8, "groups": 2}
+
+
+@pytest.mark.parametrize("window", [0, 5])
+def test_the_output_is_the_mean_of_both_halves(window: int) -> None:
+    spec = H(**SMALL, window=window, qk_norm=True)
+    torch.manual_seed(0)
+    layer = build_layer(spec, HIDDEN).double()
+    nn.init.normal_(layer.norm.weight)
+    nn.init.normal_(layer.ssm.norm.weight)
+    attention, ssm = build_layer(spec.attention(HIDDEN), HIDDEN), build_layer(spec.ssm(HIDDEN), HIDDEN)
+    for alone, half in ((attention, layer.attention), (ssm, layer.ssm)):
+        alone.double().load_state_dict({**half.state_dict(),
+                                        "out_proj.weight": torch.eye(HIDDEN, dtype=torch.float64)})
+    x = make_inputs(40)
+    with torch.no_grad():
+        looked, summed = attention(x)[0], ssm(x)[0]
+        normed = looked / (looked.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.norm.weight
+        assert_close(layer(x)[0], (normed + summed) / 2 @ layer.out_proj.weight.T, 1e-10, "output")
+
+
+def test_a_cache_holds_both_states_and_measures_what_the_spec_says() -> None:
+    architecture = Architecture.parse(f"{HIDDEN}(vocab=16): h(head_dim=8,ssm_head_dim=16,state=8,window=9) f")
+    model = HybridLM(architecture).eval()
+    _, cache = model.prefill(torch.randint(16, (3, 7)))
+    assert cache.kept_bytes == 3 * architecture.cache_bytes(7, 4)
+    for context in (5, 30):  # filled_cache: before the last token, with room for it
+        cache = filled_cache(model, 2, context)
+        _, cache = model.decode_step(torch.zeros(2, dtype=torch.long), cache)
+        assert cache.kept_bytes == 2 * architecture.cache_bytes(context, 4)
+        assert cache.states[0].attention.seen == context
+
+
+def test_its_time_depends_on_the_context() -> None:
+    assert contexts(H(), 1, 300) == [1, 64, 256, 300]
+    assert contexts(H(window=100), 1, 300) == [1, 64, 100, 256, 300]
+
+
+def test_wrong_sizes_name_the_operator() -> None:
+    for options, message in (({"kv_heads": 5}, "operator 'h': kv_heads must divide heads 4; got 5"),
+                             ({"ssm_head_dim": 48}, "operator 'h': ssm_head_dim must divide heads x head_dim = 512"),
+                             ({"groups": 3}, "operator 'h': groups must divide the 8 heads of the Mamba2; got 3")):
+        with pytest.raises(OperatorError, match=message):
+            H(**options).resolved(512)
+
+
+@pytest.mark.parametrize("text", ["h", "h(heads=25,kv_heads=5,head_dim=64,window=1024)", "h(groups=4,ssm_head_dim=32)"])
+def test_proxies_fit_and_explicit_heads_are_the_same_network(text: str) -> None:
+    full = Architecture.parse(f"2048: {text}")
+    assert full.canonical().hash == full.hash
+    for factor in (2, 4, 16):
+        proxy = full.scaled(factor)
+        assert proxy.params < full.params / factor
+        assert HybridLM(Architecture.parse(f"{proxy.hidden}(vocab=8): {proxy.operators[0]}")) is not None

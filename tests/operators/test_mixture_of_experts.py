@@ -1,0 +1,118 @@
+"""`moe` against transformers' Qwen3-MoE, Mixtral and Qwen2-MoE blocks; how tokens are routed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from layer_cases import assert_close
+from torch import nn
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.errors import OperatorError
+from flashnas.model import HybridLM
+from flashnas.operators import operator_class
+from flashnas.operators.layers import build_layer
+
+HIDDEN, EXPERTS, ACTIVE, INNER, SHARED = 24, 6, 2, 20, 14
+
+
+def blocks(family: str) -> tuple[str, nn.Module]:
+    """The operator in our notation and transformers' block."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": HIDDEN, "num_experts_per_tok": ACTIVE, "num_hidden_layers": 1}
+    options = f"experts={EXPERTS},active={ACTIVE},intermediate={INNER}"
+    if family == "mixtral":
+        from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+        config = transformers.MixtralConfig(**sizes, num_local_experts=EXPERTS, intermediate_size=INNER)
+        return f"moe({options})", MixtralSparseMoeBlock(config)
+    sizes |= {"num_experts": EXPERTS, "moe_intermediate_size": INNER}
+    if family == "qwen2_moe":
+        from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
+        config = transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=SHARED, norm_topk_prob=False)
+        return f"moe({options},shared={SHARED},shared_gate=true,normalise=false)", Qwen2MoeSparseMoeBlock(config)
+    from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
+    normalise = family == "qwen3_moe"
+    config = transformers.Qwen3MoeConfig(**sizes, norm_topk_prob=normalise)
+    return f"moe({options},normalise={str(normalise).lower()})", Qwen3MoeSparseMoeBlock(config)
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_moe as it is", "mixtral", "qwen2_moe"])
+def test_equals_transformers_in_outputs_and_gradients(family: str) -> None:
+    written, theirs = blocks(family)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    layer = build_layer(parse_operators(written)[0], HIDDEN)
+    weights = {"router.weight": theirs.gate.weight}
+    for e in range(EXPERTS):
+        weights |= {f"in_proj.{e}.weight": theirs.experts.gate_up_proj[e],
+                    f"out_proj.{e}.weight": theirs.experts.down_proj[e]}
+    if family == "qwen2_moe":
+        shared = theirs.shared_expert
+        weights |= {f"in_proj.{EXPERTS}.weight": torch.cat([shared.gate_proj.weight, shared.up_proj.weight]),
+                    f"out_proj.{EXPERTS}.weight": shared.down_proj.weight,
+                    "gate_proj.weight": theirs.shared_expert_gate.weight}
+    layer.load_state_dict(weights)
+    x = torch.randn(2, 50, HIDDEN, requires_grad=True)
+    expected, (got, _) = theirs(x), layer(x)
+    assert_close(got, expected, 2e-5, "outputs")
+    weight = torch.randn_like(expected)
+    (their_gradient,) = torch.autograd.grad((expected * weight).sum(), x)
+    assert_close(torch.autograd.grad((got * weight).sum(), x)[0], their_gradient, 1e-4, "gradient")
+    with torch.no_grad():
+        steps = torch.stack([layer.step(x[:, t], None)[0] for t in range(50)], 1)
+    assert_close(steps, expected, 2e-5, "steps")
+
+
+def test_no_token_is_dropped_when_all_go_to_the_same_expert() -> None:
+    layer = build_layer(operator_class("moe")(experts=4, active=1, intermediate=8), HIDDEN)
+    x = torch.rand(1, 40, HIDDEN) + 0.1
+    with torch.no_grad():
+        layer.router.weight.zero_()[2] = 1.0
+        y, _ = layer(x)
+        alone, _ = layer.reference(x[:, :1])
+    assert (y.abs().amax(-1) > 0).all()
+    assert_close(y[:, :1], alone, 1e-5, "a token among others and alone")
+    layer(x)[0].sum().backward()
+    used = [bool(layer.in_proj[e].weight.grad.any()) for e in range(4)]
+    assert used == [False, False, True, False]
+
+
+def test_the_same_input_gives_the_same_gradients_to_the_bit() -> None:
+    layer = build_layer(operator_class("moe")(experts=5, active=2, intermediate=8), HIDDEN)
+    x = torch.randn(2, 30, HIDDEN)
+    gradients = []
+    for _ in range(2):
+        layer.zero_grad()
+        layer(x)[0].square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in layer.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_a_model_with_experts_learns_and_output_projections_start_small() -> None:
+    torch.manual_seed(0)
+    model = HybridLM(Architecture.parse("32(vocab=8): a(head_dim=16) moe(experts=4,active=2)"))
+    stds = {name: p.std().item() for name, p in model.named_parameters() if ".mixer." in name and p.ndim == 2}
+    assert stds["layers.1.mixer.out_proj.3.weight"] == pytest.approx(48**-0.5 / 2, rel=0.2)
+    assert stds["layers.1.mixer.in_proj.3.weight"] == pytest.approx(32**-0.5, rel=0.2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        tokens = torch.randint(8, (16, 17))
+        loss = model.loss(tokens[:, 1:], tokens[:, :-1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_sizes_count_all_experts_and_work_counts_the_active_ones() -> None:
+    moe, f = operator_class("moe")(experts=8, active=2), operator_class("f")()
+    assert moe.flops(512, 1) == f.flops(512, 1) + 2 * 512 * 8
+    assert moe.params(512) - 512 - 8 * 512 == 4 * (f.params(512) - 512)
+    one, other = (Architecture.parse(f"512: {text}").hash for text in ("moe", "moe(shared_gate=true)"))
+    assert one == other  # a gate of nothing
+    with pytest.raises(OperatorError, match="operator 'moe': active must be at most experts 4; got 5"):
+        operator_class("moe")(experts=4, active=5)
