@@ -67,7 +67,7 @@ class DeltaNetLayer(Layer):
 
     def _core(self, qkv: Tensor, beta: Tensor, matrix: Tensor, rule: DeltaRule) -> tuple[Tensor, Tensor]:
         with torch.autocast(qkv.device.type, enabled=False):
-            qk, v = qkv.to(matrix.dtype).unflatten(-1, (-1, self.head_dim)).split([2 * self.heads, self.heads], -2)
+            qk, v = qkv.unflatten(-1, (-1, self.head_dim)).split([2 * self.heads, self.heads], -2)
             q, k = normalised_queries_and_keys(qk, self.scale)
             o, matrix = rule(q, k, v, torch.sigmoid(beta.to(matrix.dtype)), None, matrix)
             return self.norm(o).flatten(-2), matrix

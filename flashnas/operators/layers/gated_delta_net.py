@@ -78,7 +78,7 @@ class GatedDeltaNetLayer(Layer):
               rule: DeltaRule) -> tuple[Tensor, Tensor]:
         with torch.autocast(qkv.device.type, enabled=False):
             dtype = matrix.dtype
-            qk, v = qkv.to(dtype).unflatten(-1, (-1, self.head_dim)).split([2 * self.k_heads, self.v_heads], -2)
+            qk, v = qkv.unflatten(-1, (-1, self.head_dim)).split([2 * self.k_heads, self.v_heads], -2)
             q, k = normalised_queries_and_keys(qk, self.scale)
             if self.v_heads != self.k_heads:
                 q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
