@@ -1,0 +1,87 @@
+"""lm-evaluation-harness runs on an exported model through its own command line, offline, and finds our numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("lm_eval")
+
+from flashnas.export.exporter import export_network
+from flashnas.export.lm_eval import main
+from flashnas.export.source import Source
+from flashnas.proxy.tokenizer import load_tokenizer
+from tests.export.networks import MIXED, make_network, write_tokenizer_json
+
+QUESTIONS = [
+    {"question": "the state of the", "choices": [" union", " house of the senate"], "answer": 0},
+    {"question": "fellow citizens of", "choices": [" the", " union is strong"], "answer": 1},
+    {"question": "the", "choices": [" senate", " strong"], "answer": 1}]
+COMMON = "dataset_path: json\ndataset_kwargs: {{data_files: {{test: '{0}'}}}}\ntest_split: test\n"
+CHOICE = """task: local_choice
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: answer
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+PERPLEXITY = """task: local_perplexity
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{question}}}}"
+metric_list: [{{metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}}]
+"""
+GENERATION = """task: local_generation
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{expected}}}}"
+generation_kwargs: {{until: ["<|endoftext|>"], max_gen_toks: 5, do_sample: false}}
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+@torch.no_grad()
+def log_likelihood(network, ids: list[int], first: int) -> float:
+    """Nats of ids[first:] after ids[:first]."""
+    log_p = network(torch.tensor([ids[:-1]]))[0].double().log_softmax(-1)
+    return sum(float(log_p[n - 1, ids[n]]) for n in range(first, len(ids)))
+
+
+def test_the_harness_finds_our_numbers(tmp_path, monkeypatch):
+    tokenizer = load_tokenizer(write_tokenizer_json(tmp_path / "tokenizer.json"))
+    network = make_network(MIXED)
+    export_network(Source(make_network(MIXED), tokenizer, "made for a test", False), "hf", tmp_path / "model")
+    encode = lambda text: tokenizer.encode(text).ids  # noqa: E731
+
+    right, generated, bits, size = [], [], 0.0, 0
+    for row in QUESTIONS:
+        question = encode(row["question"])
+        scores = [log_likelihood(network, question + encode(choice), len(question)) for choice in row["choices"]]
+        right.append(scores.index(max(scores)) == row["answer"])
+        generated.append(tokenizer.decode(network.generate(torch.tensor([question]), 5)[0].tolist()))
+        bits -= log_likelihood(network, [0, *question], 1) / math.log(2)
+        size += len(row["question"].encode())
+    (tmp_path / "questions.jsonl").write_text("".join(
+        json.dumps({**row, "expected": text}) + "\n" for row, text in zip(QUESTIONS, generated, strict=True)))
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for name, text in (("choice", CHOICE), ("perplexity", PERPLEXITY), ("generation", GENERATION)):
+        (tasks / f"{name}.yaml").write_text((text + COMMON).format(tmp_path / "questions.jsonl"))
+
+    for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr(sys, "argv", [
+        "lm-eval", "run", "--model", "hf", "--model_args", f"pretrained={tmp_path / 'model'},backend=causal",
+        "--tasks", "local_choice,local_perplexity,local_generation", "--include_path", str(tasks), "--device", "cpu",
+        "--batch_size", "3", "--output_path", str(tmp_path / "out")])
+    assert main() == 0
+    (path,) = (tmp_path / "out").rglob("results_*.json")
+    results = json.loads(path.read_text())["results"]
+    assert results["local_choice"]["acc,none"] == pytest.approx(sum(right) / len(right))
+    assert results["local_perplexity"]["bits_per_byte,none"] == pytest.approx(bits / size, rel=1e-5)
+    assert results["local_generation"]["exact_match,none"] == 1.0
