@@ -27,6 +27,36 @@ def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
     return mask[inverse.reshape(-1)]
 
 
+def standings(points: Points) -> npt.NDArray[np.int_]:
+    """Place of each point, 0 the best, int [N]: by front (the first is non-dominated, the next once that is taken
+    away, ..), within a front by room to its neighbours, which favours its ends (NSGA-II, Deb et al. 2002).
+    """
+    values = _checked(points)
+    front = np.zeros(len(values), dtype=int)
+    room = np.zeros(len(values))
+    left, number = np.arange(len(values)), 0
+    while len(left):
+        best = non_dominated(values[left])
+        members = left[best]
+        front[members], room[members] = number, _room(values[members])
+        left, number = left[~best], number + 1
+    places = np.empty(len(values), dtype=int)
+    places[np.lexsort((-room, front))] = np.arange(len(values))
+    return places
+
+
+def _room(front: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Crowding distance [N]: the sum over objectives of the gap between both neighbours; infinite at the ends."""
+    total = np.zeros(len(front))
+    for column in front.T:
+        order = np.argsort(column, kind="stable")
+        span = column[order[-1]] - column[order[0]]
+        total[order[[0, -1]]] = np.inf
+        if len(front) > 2 and span > 0:
+            total[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
+    return total
+
+
 def hypervolume(points: Points, reference: npt.ArrayLike) -> float:
     """Volume that the points dominate below `reference` [M]; exact, up to rounding.
 

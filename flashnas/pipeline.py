@@ -28,6 +28,7 @@ from flashnas.latency.model import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.width import WidthFitter
 from flashnas.latency.workload import Workload, load_workload
+from flashnas.objectives import TRAINED, minimised, point, task_scores
 from flashnas.pareto import non_dominated
 from flashnas.proxy.dataset import Dataset, prepare_dataset
 from flashnas.proxy.recipe import Recipe
@@ -37,9 +38,10 @@ from flashnas.run.evaluator import Candidate, Evaluator, Progress
 from flashnas.run.pool import WorkerPool
 from flashnas.run.record import RunRecord, fingerprint
 from flashnas.search import make_algorithm
-from flashnas.search.algorithm import Evaluation
+from flashnas.search.algorithm import Evaluation, Goals
 from flashnas.space import load_space
 from flashnas.space.base import SearchSpace
+from flashnas.trial import Trial
 
 IDLE_CYCLES = 20          # cycles in a row without anything new: the space is exhausted
 
@@ -64,7 +66,8 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         recipe = dataclasses.replace(recipe, tokens=config.tokens)
     latency_of = fitter.latency_of
     algorithm = make_algorithm(config.sampler, space=space, seed=config.seed, latency_of=latency_of,
-                               cycle_size=config.cycle_size, **config.sampler_options)
+                               cycle_size=config.cycle_size, goals=goals_of(config.objectives, fitter),
+                               **config.sampler_options)
     dataset = prepare_dataset(config.data, recipe, config.tokenizer)
     for note in dataset.notes:
         progress.note(note)
@@ -73,13 +76,15 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     if certificate:
         question["margins"] = dict(certificate.margins)
     facts = run_facts(config, out, command, space, table, workload, recipe, dataset)
-    record = RunRecord(out, question=question, facts=facts, resume=resume, storage=config.storage)
+    record = RunRecord(out, question=question, facts=facts, resume=resume, storage=config.storage,
+                       objectives=len(config.objectives))
     with WorkerPool(run_candidate, workers=config.workers, timeout_s=config.candidate_timeout_s) as pool:
         evaluator = Evaluator(
             trials=config.trials, workers=config.workers, distributions=space.distributions(),
-            estimate=fitter.estimate, record=record, pool=pool, progress=progress,
+            estimate=fitter.estimate, objectives=config.objectives, record=record, pool=pool, progress=progress,
             make_job=lambda architecture: {"architecture": architecture.to_dict(), "dataset": str(dataset.folder),
-                                           "recipe": recipe.to_dict(), "seed": config.seed})
+                                           "recipe": recipe.to_dict(), "seed": config.seed,
+                                           "tasks": list(task_scores(config.objectives))})
         if config.baselines:
             baselines = [Candidate("baseline", label, {}, fitter.fit(operators))
                          for label, operators in space.baselines()]
@@ -93,17 +98,32 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
             asked = algorithm.ask(min(config.cycle_size, config.trials - before))
             candidates = [Candidate("search", "", space.encode(g), latency_of(g)[0]) for g in asked]
             trials = evaluator.evaluate(cycle, candidates)
-            algorithm.tell([Evaluation(genotype=genotype, architecture=candidate.architecture,
-                                       feasible=candidate.architecture is not None, loss=trial.loss,
-                                       latency_ms=trial.latency_ms, failed=trial.loss is None)
+            algorithm.tell([evaluation_of(genotype, candidate, trial, config.objectives)
                             for genotype, candidate, trial in zip(asked, candidates, trials, strict=True)])
             idle = idle + 1 if evaluator.searched == before else 0
     if idle >= IDLE_CYCLES:
         progress.note(f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the budget")
-    entries = front_entries(evaluator, certificate)
+    entries = front_entries(evaluator, config.objectives, certificate)
     if job:
         add_measured(entries, evaluator.record, model, job, budgets, progress)
     return finish(evaluator, entries, time.time() - started)
+
+
+def goals_of(objectives: Sequence[str], fitter: WidthFitter) -> Goals | None:
+    """None for one trained quality against latency_ms; else which objectives are known, and their values."""
+    if objectives[1] == "latency_ms" and len(objectives) == 2:
+        return None
+    known = [name for name in objectives if name not in TRAINED]
+    return Goals(tuple(name in known for name in objectives), lambda architecture: tuple(
+        minimised(name, fitter.estimate(architecture).figure(name)) for name in known))
+
+
+def evaluation_of(genotype: Any, candidate: Candidate, trial: Trial, objectives: Sequence[str]) -> Evaluation:
+    """A trial as the algorithms see it; everything is minimised."""
+    values = point(objectives, trial.to_dict(), trial.scores)
+    return Evaluation(genotype=genotype, architecture=candidate.architecture,
+                      feasible=candidate.architecture is not None, loss=None if values is None else values[0],
+                      latency_ms=trial.latency_ms, failed=values is None, values=values)
 
 
 def table_hash(table: LatencyTable) -> str:
@@ -146,14 +166,16 @@ def job_for_finalists(config: SearchConfig, model: LatencyModel) -> Job | None:
         return None
 
 
-def front_entries(evaluator: Evaluator, certificate: Certificate | None) -> list[dict[str, Any]]:
+def front_entries(evaluator: Evaluator, objectives: Sequence[str], certificate: Certificate | None,
+                  ) -> list[dict[str, Any]]:
     """The non-dominated networks, fastest first, as they stand in pareto/NN.yaml; raises RunError if none trained."""
     trials, record = evaluator.trials, evaluator.record
-    scored = [t for t in trials if t.state == "complete" and t.loss is not None and t.latency_ms is not None]
+    points = [(t, point(objectives, t.to_dict(), t.scores)) for t in trials if t.state == "complete"]
+    scored = [t for t, values in points if values is not None]
     if not scored:
         reasons = sorted({t.reason for t in trials if t.state == "failed"})
         raise RunError(f"{record.path}: no candidate could be trained; reasons: {'; '.join(reasons) or 'none tried'}")
-    mask = non_dominated(np.array([[t.loss, t.latency_ms] for t in scored]))
+    mask = non_dominated(np.array([values for _, values in points if values is not None]))
     front = sorted((t for t, keep in zip(scored, mask, strict=True) if keep), key=lambda t: t.latency_ms or 0)
     entries = []
     for trial in front:
@@ -162,6 +184,7 @@ def front_entries(evaluator: Evaluator, certificate: Certificate | None) -> list
         figures = {name: getattr(trial, name) for name in (
             "loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
             "memory_gb", "params")}
+        figures |= trial.scores
         if certificate:
             figures["bound_ms"] = certificate.bound(estimate, "latency_ms")
         entries.append({"notation": trial.notation, "hash": trial.hash, "architecture": architecture.to_dict(),
@@ -212,7 +235,7 @@ def run_facts(config: SearchConfig, out: Path, command: str, space: SearchSpace,
         "table": {"name": table.name, "device": table.device.label or table.name, "stack": table.stack,
                   "hash": table_hash(table)},
         "workload": workload.to_dict(), "budgets": config.budgets, "confidence": config.confidence,
-        "sampler": config.sampler, "seed": config.seed,
+        "objectives": list(config.objectives), "sampler": config.sampler, "seed": config.seed,
         "trials_asked": config.trials,
         "proxy": {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
                   "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab},

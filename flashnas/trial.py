@@ -15,7 +15,7 @@ class Trial:
     """A candidate of a run, in the order of the trajectory (`number`), not of completion.
 
     complete: trained in this run. reused: the same network was already trained; its figures are repeated.
-    infeasible: outside a budget at every width, never trained. failed: training broke off; `reason` says why.
+    `scores` holds accuracies of synthetic tasks in 0..1, by score or task. infeasible: outside a budget at every width, never trained. failed: training broke off; `reason` says why.
     Figures that do not exist are None. `loss` is the validation loss in nats per token; `curve` holds
     [tokens seen, validation loss] pairs; times as named.
     """
@@ -41,11 +41,13 @@ class Trial:
     loss: float | None = None
     bits_per_byte: float | None = None
     curve: list[list[float]] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
     proxy_params: int | None = None
     tokens: int | None = None
     tokens_per_s: float | None = None
     train_seconds: float | None = None
     seed: int | None = None
+    backends: dict[str, str] = field(default_factory=dict)  # what computed each kind of operator in training
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

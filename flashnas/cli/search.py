@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workload", help="named workload or batch=..,prompt=..,generated=.. (default: decode-8k)")
     add("--budget-ms", type=float, metavar="MS", help="largest latency_ms of the workload")
     add("--budget", action="append", metavar="FIGURE=LIMIT", help="bound another figure, such as memory_gb=8")
+    add("--objectives", metavar="A,B,..", help="what the front is drawn for, such as loss,latency_ms,recall (default:"
+                                               " loss,latency_ms); recall and mad train on synthetic tasks as well")
     add("--confidence", type=float, metavar="P", help="hold the budgets with this probability, such as 0.95, by the"
                                                       " residuals that flashnas validate stored in the table")
     add("--strict", action="store_true", default=None, help="exit with code 3 if a finalist, as measured, misses a"
@@ -56,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     overrides = {name: getattr(options, name) for name in flags}
     overrides["budgets"] = parse_budgets(options.budget_ms, options.budget)
     overrides["sampler_options"] = parse_options(options.sampler_option, "--sampler-option")
+    overrides["objectives"] = tuple(options.objectives.split(",")) if options.objectives is not None else None
     config = SearchConfig.load(options.config, overrides)
     out = Path(options.out or Path("experiments/runs") / f"{Path(config.space).stem}-{Path(config.workload).stem}-"
                                                          f"{time.strftime('%Y%m%d-%H%M%S')}")

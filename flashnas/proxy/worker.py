@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from flashnas.allocator import keep_memory
@@ -11,11 +12,12 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
-    """Train one candidate on one thread; returns `ProxyScore.to_dict()`.
+    """Train one candidate on one thread; returns `ProxyScore.to_dict()`, with `scores` where the job names `tasks`.
 
     job: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a prepared folder), `recipe`
-    (`Recipe.to_dict()`), `seed`, and optionally `deadline_s`. All of it is plain data, so any pool can carry it.
-    Raises CandidateError with a one-line reason when the candidate fails, other FlashnasErrors for a wrong job.
+    (`Recipe.to_dict()`), `seed`, and optionally `deadline_s` of each training and `tasks`, the scores of synthetic
+    tasks that are asked for besides the loss; `seconds` then counts these too. All of it is plain data, so any pool
+    can carry it. Raises CandidateError with a one-line reason when the candidate fails, other FlashnasErrors for a wrong job.
     """
     single_thread()
     keep_memory()
@@ -27,7 +29,15 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     recipe = Recipe.from_dict(job["recipe"])
     dataset = Dataset.open(job["dataset"])
     proxy = recipe.proxy_of(Architecture.from_dict(job["architecture"]), dataset.vocab)
-    return train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s")).to_dict()
+    score = train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s")).to_dict()
+    if not job.get("tasks"):
+        return score
+    from flashnas.proxy.tasks.score import task_scores
+
+    started = time.perf_counter()
+    scores = task_scores(Architecture.from_dict(job["architecture"]), job["tasks"], recipe, job["seed"],
+                         deadline_s=job.get("deadline_s"))
+    return {**score, "scores": scores, "seconds": score["seconds"] + time.perf_counter() - started}
 
 
 def single_thread() -> None:

@@ -22,6 +22,7 @@ from flashnas.report.palette import (
 )
 from flashnas.report.run_folder import Run, rows
 from flashnas.report.series import (
+    HypervolumeSeries,
     breakdown,
     depth_shares,
     finalist_of,
@@ -44,6 +45,8 @@ def hypervolume(run: Run) -> go.Figure:
     series = hypervolume_series(run)
     if not series.networks:
         return nothing_to_show(title, "No network was trained to the end.")
+    if run.further_objectives or "latency_ms" not in run.objectives:
+        return _many_objectives(run, title, series)
     factor, unit = latency_unit([series.reference[0]])
     figure = new_figure(title, f"area between the front and the point ({number(series.reference[0] * factor, 4, unit)},"
                                f" {number(series.reference[1])} nats); higher is better", height=400, showlegend=False)
@@ -58,6 +61,18 @@ def hypervolume(run: Run) -> go.Figure:
                               text="pure-operator baselines alone", showarrow=False, font={"color": MUTED})
     figure.update_xaxes(title_text="networks trained, in the order of the search", rangemode="tozero")
     figure.update_yaxes(title_text=f"hypervolume ({unit} · nats)", range=[0, top * 1.08 or 1.0])
+    return figure
+
+
+def _many_objectives(run: Run, title: str, series: HypervolumeSeries) -> go.Figure:
+    figure = new_figure(title, f"volume in {' by '.join(run.objectives)}, as a share of the last; higher is better",
+                        height=400, showlegend=False)
+    last = series.hypervolume[-1] or 1.0
+    figure.add_scatter(x=series.networks, y=[value / last for value in series.hypervolume], mode="lines+markers",
+                       customdata=series.trials, line={"color": INK, "shape": "hv", "width": 2}, marker={"size": 4},
+                       hovertemplate="trial %{customdata}<br>%{y:.1%} of the last<extra></extra>")
+    figure.update_xaxes(title_text="networks trained, in the order of the search", rangemode="tozero")
+    figure.update_yaxes(title_text="hypervolume (share of the last)", rangemode="tozero", tickformat=".0%")
     return figure
 
 

@@ -9,29 +9,45 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flashnas.report.front_figure import axis_ranges, counts_line, label_positions
+from flashnas.report.objectives_figure import draw_panel
 from flashnas.report.palette import BUDGET, INK, MUTED, RULE, operator_colour, operator_label, operator_order
 from flashnas.report.run_folder import Run, rows
 from flashnas.report.series import front, latency_unit, mixer_colours, staircase
 from flashnas.report.text import number
 
 SIZE_INCHES, DPI = (10.0, 6.0), 150
+PANEL_INCHES = 3.0       # of each objective besides loss and latency, below the first axes
 AXES_BOX = (0.085, 0.115, 0.665, 0.745)  # left, bottom, width, height as shares of the picture
 
 
 def draw_png(run: Run) -> Figure:
     """The picture of a run: all trained networks, front, baselines with their names, budget."""
-    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor="white")
+    panels = run.further_objectives
+    height = SIZE_INCHES[1] + PANEL_INCHES * len(panels)
+    figure = Figure(figsize=(SIZE_INCHES[0], height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 10}):
-        axes = figure.add_axes(AXES_BOX)
+        axes = figure.add_axes(_box(height, SIZE_INCHES[1] * AXES_BOX[1] + PANEL_INCHES * len(panels),
+                                    SIZE_INCHES[1] * AXES_BOX[3]))
         _frame(axes)
-        figure.text(0.02, 0.955, "Loss against latency: every trained network", fontsize=14, weight="bold", color=INK)
-        figure.text(0.02, 0.91, _subtitle(run), fontsize=10, color=MUTED)
+        figure.text(0.02, 1 - 0.27 / height, "Loss against latency: every trained network", fontsize=14, weight="bold",
+                    color=INK)
+        figure.text(0.02, 1 - 0.54 / height, _subtitle(run), fontsize=10, color=MUTED)
         if run.trained.empty:
             axes.text(0.5, 0.5, "No network was trained to the end.", ha="center", transform=axes.transAxes)
             return figure
         _draw(figure, axes, run)
+        for number, name in enumerate(panels, start=1):
+            below = figure.add_axes(_box(height, 0.6 + PANEL_INCHES * (len(panels) - number), PANEL_INCHES - 0.95),
+                                    sharex=axes)
+            _frame(below)
+            draw_panel(below, run, name, latency_unit([*run.trained["latency_ms"], run.budget_ms or 0.0])[0])
     return figure
+
+
+def _box(height: float, bottom_inches: float, tall_inches: float) -> tuple[float, float, float, float]:
+    """The place of axes as shares of a picture of this height."""
+    return AXES_BOX[0], bottom_inches / height, AXES_BOX[2], tall_inches / height
 
 
 def _frame(axes: Axes) -> None:
@@ -99,7 +115,8 @@ def _legend(figure: Figure, kinds: set[str], *, failed: bool, baselines: bool) -
                               markeredgecolor=INK, label="pure-operator baseline"))
     if failed:
         handles.append(Line2D([], [], marker="x", markersize=6, linestyle="none", color=MUTED, label="failed: no loss"))
-    legend = figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.765, 0.87), frameon=False, fontsize=9.5,
+    legend = figure.legend(handles=handles, loc="upper left", frameon=False, fontsize=9.5,
+                           bbox_to_anchor=(0.765, 1 - 0.78 / figure.get_figheight()),
                            title="Fill: most frequent mixer\nRing: second most frequent", title_fontsize=9.5)
     legend.get_title().set_color(MUTED)
     legend._legend_box.align = "left"  # type: ignore[attr-defined]

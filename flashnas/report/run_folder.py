@@ -15,6 +15,7 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.config_file import LocatedDict, read_yaml
 from flashnas.errors import FlashnasError, RunError
+from flashnas.objectives import DEFAULT, OBJECTIVES
 from flashnas.trial import Trial
 
 NUMBERS = ("hidden", "params", "ttft_ms", "tpot_ms", "latency_ms", "lower_ms", "upper_ms", "throughput_tok_s",
@@ -90,6 +91,18 @@ class Run:
         value = self.entry("budgets", "latency_ms")
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the front is drawn for."""
+        names = self.entry("objectives")
+        known = tuple(name for name in names if name in OBJECTIVES) if isinstance(names, list) else ()
+        return known if len(known) > 1 else DEFAULT
+
+    @property
+    def further_objectives(self) -> tuple[str, ...]:
+        """Those besides the loss and latency_ms."""
+        return tuple(name for name in self.objectives if name not in DEFAULT)
+
     # -- what came of it -----------------------------------------------------------------------------------------
 
     @functools.cached_property
@@ -147,10 +160,12 @@ def _read_trials(path: Path) -> pd.DataFrame:
             frame[name] = pd.to_numeric(frame[name]).astype("float64")
         for name in ("label", "reason", "notation", "hash"):
             frame[name] = frame[name].fillna("").astype(str)
-        for name, empty in (("curve", "[]"), ("genotype", "{}")):
+        for name, empty in (("curve", "[]"), ("genotype", "{}"), ("scores", "{}")):
             frame[name] = [json.loads(text) if isinstance(text, str) else json.loads(empty) for text in frame[name]]
     except (ValueError, TypeError) as error:
         raise RunError(f"{path}: damaged: column {name!r}: {str(error).splitlines()[0]}") from None
+    for name in sorted({name for scores in frame["scores"] for name in scores}):  # a column of its own for each
+        frame[name] = [float(scores.get(name, "nan")) for scores in frame["scores"]]
     return frame.sort_values("number", kind="stable").reset_index(drop=True)
 
 

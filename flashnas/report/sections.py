@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable
 from typing import Any
 
+from flashnas.objectives import task_scores, title_of
 from flashnas.report.front_figure import counts_line
 from flashnas.report.notation import compressed
 from flashnas.report.palette import INK, SOURCE_MEANING, operator_colour, operator_label, operator_order
@@ -65,6 +66,8 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
     limits = [f"{name} {BOUND.get(name, '≤')} {limit:,g}" for name, limit in budgets.items() if known(limit)]
     yield "Budget", ", ".join(limits) or "none", (
         f"with {run.confidence:.0%} confidence" if run.confidence else "")
+    if run.further_objectives or len(run.objectives) != 2:
+        yield "Objectives", ", ".join(run.objectives), ""
     yield "Space", entry("space", "name") or entry("space"), ""
     yield "Search", entry("sampler"), f"seed {entry('seed')} · {entry('trials_asked')} networks asked for"
     yield "Trials", counts_line(run).split(" · ")[0], " · ".join(counts_line(run).split(" · ")[1:])
@@ -89,11 +92,13 @@ def finalists_section(run: Run) -> str:
     if not run.finalists:
         return '<h2>Finalists</h2>\n<p>The run has no front yet: <code>pareto/</code> holds no architecture.</p>'
     factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.finalists])
+    objectives = tuple(name for name in run.further_objectives if name == "ttft_ms" or task_scores((name,)))
     head = "".join(f'<th class="{css}">{name}<small>{detail}</small></th>' for name, detail, css in (
-        ("", "", "text"), ("Loss", "nats/token", ""), ("", "bits/byte", ""),
+        ("", "", "text"), *((escaped(title_of(name)), "", "") for name in objectives),
+        ("Loss", "nats/token", ""), ("", "bits/byte", ""),
         ("Latency", f"{unit}, lower to upper", ""), ("Per token", "ms", ""), ("Throughput", "tokens/s", ""),
         ("Parameters", "", ""), ("Memory", "GB", ""), ("From", "", "text"), ("File", "", "text")))
-    body = "\n".join(_finalist_rows(finalist, factor) for finalist in run.finalists)
+    body = "\n".join(_finalist_rows(finalist, factor, objectives) for finalist in run.finalists)
     timed = any(known(finalist.figures.get("measured_ms")) for finalist in run.finalists)
     over = "".join(f" {line[0].upper()}{line[1:]}." for line in misses(run)) or " Every one keeps its budgets."
     measured = (f" Measured: the whole model, timed on the device at the end of the search.{escaped(over)}" if timed
@@ -110,7 +115,7 @@ come from short training at proxy scale. Every file is an architecture that the 
 <p class="note legend">{legend}</p>"""
 
 
-def _finalist_rows(finalist: Finalist, factor: float) -> str:
+def _finalist_rows(finalist: Finalist, factor: float, objectives: tuple[str, ...]) -> str:
     figures = finalist.figures
 
     def scaled(name: str) -> str:
@@ -127,14 +132,16 @@ def _finalist_rows(finalist: Finalist, factor: float) -> str:
     bounds += "" if scaled("measured_ms") == MISSING else f"<small>measured {scaled('measured_ms')}</small>"
     if finalist.missed:
         bounds += f"<small><b>misses {escaped(', '.join(finalist.missed))}</b></small>"
-    cells = (fixed("loss", 3), fixed("bits_per_byte", 3), f"{scaled('latency_ms')}{bounds}", fixed("tpot_ms", 3),
+    cells = (*(fixed(name, 3) for name in objectives), fixed("loss", 3), fixed("bits_per_byte", 3),
+             f"{scaled('latency_ms')}{bounds}", fixed("tpot_ms", 3),
              number(figures.get("throughput_tok_s"), 4), parameters(figures.get("params")), fixed("memory_gb", 2))
     chips = "".join(_chip(spec.kind, str(spec)) for spec in finalist.architecture.operators)
     row = "".join(f"<td>{cell}</td>" for cell in cells)
     return (f'<tr class="figures"><td class="name">{escaped(finalist.name)}</td>{row}'
             f'<td class="text">{escaped(origin_words(finalist))}</td>'
             f'<td class="text"><code>pareto/{escaped(finalist.path.name)}</code></td></tr>\n'
-            f'<tr class="architecture"><td></td><td class="text" colspan="9"><div class="chips">{chips}</div>'
+            f'<tr class="architecture"><td></td><td class="text" colspan="{9 + len(objectives)}">'
+            f'<div class="chips">{chips}</div>'
             f"<code>{escaped(compressed(finalist.notation))}</code></td></tr>")
 
 

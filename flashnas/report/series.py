@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flashnas.objectives import larger_is_better
 from flashnas.pareto import hypervolume, non_dominated
 from flashnas.report.notation import kinds, mixers_by_use
 from flashnas.report.palette import KERNEL_COLOURS, operator_order
@@ -21,11 +22,19 @@ REFERENCE_MARGIN = 1.01
 # -- the front ---------------------------------------------------------------------------------------------------
 
 def front(run: Run) -> pd.DataFrame:
-    """The non-dominated trained networks by (latency_ms, loss), fastest first."""
-    trained = run.trained
-    points = trained[["latency_ms", "loss"]].to_numpy(dtype=float)
+    """The trained networks that are non-dominated in the run's objectives, fastest first."""
+    trained, points = objective_points(run)
     mask = non_dominated(points) if len(points) else np.zeros(0, dtype=bool)
     return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
+
+
+def objective_points(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
+    """The trained networks that have all objectives, and these, latency_ms first, all minimised [N, M]."""
+    names = sorted(run.objectives, key=lambda name: name != "latency_ms")
+    trained = run.trained.reindex(columns=[*run.trained.columns, *(n for n in names if n not in run.trained.columns)])
+    trained = trained[trained[names].notna().all(axis=1)]
+    signs = np.array([-1.0 if larger_is_better(name) else 1.0 for name in names])
+    return trained, trained[names].to_numpy(dtype=float) * signs
 
 
 def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[float]]:
@@ -33,6 +42,8 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
     xs: list[float] = []
     ys: list[float] = []
     for x, y in points[["latency_ms", "loss"]].to_numpy(dtype=float).tolist():
+        if ys and y > ys[-1]:
+            continue  # on the front for another objective
         if ys:
             xs.append(x)
             ys.append(ys[-1])
@@ -70,33 +81,35 @@ class HypervolumeSeries:
     """Hypervolume (ms · nats) of the first `networks[i]` trained networks, and of the baselines alone (None: none).
 
     reference: (latency_ms, loss); the latency budget, or 1.01 times the slowest where there is none; 1.01 times the
-    highest loss of the run. Networks beyond it count nothing.
+    highest loss of the run. Networks beyond it count nothing. With other objectives: the same of each, its worst value
+    moved by 1 % of itself; the volume is then in the product of their units.
     """
 
     networks: list[int]
     trials: list[int]
     hypervolume: list[float]
     baselines: float | None
-    reference: tuple[float, float]
+    reference: tuple[float, ...]
 
 
 def hypervolume_series(run: Run) -> HypervolumeSeries:
-    trained = run.trained
-    points = trained[["latency_ms", "loss"]].to_numpy(dtype=float)
+    trained, points = objective_points(run)
     if not len(points):
         return HypervolumeSeries([], [], [], None, (float("nan"), float("nan")))
-    slowest, worst = (REFERENCE_MARGIN * points).max(axis=0)
-    reference = np.array([run.budget_ms or slowest, worst])
-    kept: np.ndarray = np.empty((0, 2))
+    worst = points.max(axis=0)
+    reference = worst + (REFERENCE_MARGIN - 1) * np.abs(worst)
+    if run.budget_ms and "latency_ms" in run.objectives:
+        reference[0] = run.budget_ms
+    kept: np.ndarray = np.empty((0, points.shape[1]))
     values: list[float] = []
     for point in points:  # only the front so far matters: each step stays small
         kept = np.vstack([kept, point])
         kept = kept[non_dominated(kept)]
         values.append(float(hypervolume(kept, reference)))
-    pure = run.baselines[["latency_ms", "loss"]].to_numpy(dtype=float)
+    pure = points[(trained["origin"] == "baseline").to_numpy()]
     alone = float(hypervolume(pure[non_dominated(pure)], reference)) if len(pure) else None
     return HypervolumeSeries(list(range(1, len(points) + 1)), [int(n) for n in trained["number"]], values, alone,
-                             (float(reference[0]), float(reference[1])))
+                             tuple(float(value) for value in reference))
 
 
 # -- operators along the depth -----------------------------------------------------------------------------------
@@ -157,7 +170,8 @@ def kernel_family(kernel: str) -> str:
     """The group of a kernel kind, such as `gemm` or `delta_rule_decode`, in the figures."""
     families = list(KERNEL_COLOURS)
     starts = {"gemm": 0, "head": 0, "attention_": 1, "conv_": 3, "pointwise": 4, "calibration": 5, "operator_": 6,
-              "delta_rule_": 2, "gated_delta_rule_": 2, "ssd_": 2, "gla_": 2, "rwkv": 2, "kda_": 2}
+              "delta_rule_": 2, "gated_delta_rule_": 2, "ssd_": 2, "gla_": 2, "rwkv": 2, "kda_": 2,
+              "selective_scan_": 2, "experts": 0}
     return next((families[index] for start, index in starts.items() if kernel.startswith(start)), families[-1])
 
 

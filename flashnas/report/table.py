@@ -7,6 +7,8 @@ from flashnas.report.run_folder import Finalist, Run, rows
 from flashnas.report.series import latency_unit
 from flashnas.report.text import MISSING, known, number, parameters
 
+SHOWN = ("params", "memory_gb")  # objectives that have a column anyway
+
 
 def front_table(run: Run) -> str:
     """Finalists, fastest first, one a line, then the best baseline; figures as predicted for the run's workload."""
@@ -16,9 +18,10 @@ def front_table(run: Run) -> str:
     more = {"bound_ms": f"bound ({run.confidence:.0%})" if run.confidence else "bound", "measured_ms": "measured"}
     shown = {name: title for name, title in more.items()
              if any(known(finalist.figures.get(name)) for finalist in run.finalists)}
-    header = ("#", "loss", "bits/byte", f"latency ({unit})", "bounds", *shown.values(), "params", "memory", "from",
-              "architecture")
-    lines = [_row(finalist, factor, tuple(shown)) for finalist in run.finalists]
+    objectives = tuple(name for name in run.further_objectives if name not in SHOWN)
+    header = ("#", *objectives, "loss", "bits/byte", f"latency ({unit})", "bounds", *shown.values(), "params",
+              "memory", "from", "architecture")
+    lines = [_row(finalist, factor, objectives, tuple(shown)) for finalist in run.finalists]
     widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header) - 1)]
     left = (len(header) - 2,)  # the other columns hold numbers
 
@@ -36,7 +39,7 @@ def misses(run: Run) -> list[str]:
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
 
 
-def _row(finalist: Finalist, factor: float, shown: tuple[str, ...]) -> tuple[str, ...]:
+def _row(finalist: Finalist, factor: float, objectives: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
     figures = finalist.figures
 
     def scaled(name: str) -> str:
@@ -46,7 +49,8 @@ def _row(finalist: Finalist, factor: float, shown: tuple[str, ...]) -> tuple[str
     losses = [f"{value:.3f}" if known(value) else MISSING
               for value in (figures.get("loss"), figures.get("bits_per_byte"))]
     more = (scaled(name) + ("!" if name == "measured_ms" and finalist.missed else "") for name in shown)
-    return (finalist.name, *losses, scaled("latency_ms"), f"{scaled('lower_ms')}..{scaled('upper_ms')}", *more,
+    asked = (number(figures.get(name), 3) for name in objectives)
+    return (finalist.name, *asked, *losses, scaled("latency_ms"), f"{scaled('lower_ms')}..{scaled('upper_ms')}", *more,
             parameters(figures.get("params")),
             number(figures.get("memory_gb"), 3, "GB"), origin_words(finalist), compressed(finalist.notation))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from flashnas.config_file import LocatedDict, check_keys, read_yaml
 from flashnas.errors import ConfigError
+from flashnas.objectives import DEFAULT, check_objectives
 
 NUMBER = (int, float)
 
@@ -20,12 +21,14 @@ class SearchConfig:
 
     trials: candidates trained besides the baselines; duplicates and infeasible ones cost nothing and do not count.
     cycle_size: candidates drawn together; the trajectory depends on it, never on `workers`.
+    objectives: what the front is drawn for; the loss is trained and shown in any case.
     """
 
     space: str = "nemotron_flash"
     table: str = "h100_sxm"
     workload: str = "decode-8k"
     budgets: dict[str, float] = field(default_factory=dict)
+    objectives: tuple[str, ...] = DEFAULT
     sampler: str = "aging-evolution"
     sampler_options: dict[str, Any] = field(default_factory=dict)
     trials: int = 24
@@ -46,6 +49,7 @@ class SearchConfig:
     strict: bool = False                    # a finalist that misses a budget as measured fails the command
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "objectives", check_objectives(self.objectives))
         for name, least in (("trials", 1), ("cycle_size", 1), ("seed", 0), ("workers", 1), ("candidate_timeout_s", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"search.{name} must be at least {least}; got {getattr(self, name)}")
@@ -61,15 +65,24 @@ class SearchConfig:
         """Read a YAML file (None: defaults), then apply the overrides that are not None; budgets are merged."""
         data = read_yaml(path) if path else LocatedDict()
         types: dict[str, type | tuple[type, ...]] = {
-            "space": str, "table": str, "workload": str, "budgets": dict, "sampler": str, "sampler_options": dict,
-            "trials": int, "cycle_size": int, "seed": int, "baselines": bool, "recipe": str, "data": str,
-            "tokenizer": str, "tokens": int, "mode": str, "confidence": NUMBER, "candidate_timeout_s": NUMBER,
-            "workers": int, "storage": str, "measure": bool, "strict": bool}
+            "space": str, "table": str, "workload": str, "budgets": dict, "objectives": list,
+            "sampler": str, "sampler_options": dict, "trials": int, "cycle_size": int, "seed": int, "baselines": bool,
+            "recipe": str, "data": str, "tokenizer": str, "tokens": int, "mode": str, "confidence": NUMBER,
+            "candidate_timeout_s": NUMBER, "workers": int, "storage": str, "measure": bool, "strict": bool}
         check_keys(data, where="search", required={}, optional=types)
         budgets = data.get("budgets", LocatedDict())
         for figure, limit in budgets.items():
             if not isinstance(limit, NUMBER) or isinstance(limit, bool):
                 raise ConfigError(f"{budgets.place(figure)}: budgets.{figure} must be a number; got {limit!r}")
+        objectives = data.get("objectives", [])
+        for name in objectives:
+            if not isinstance(name, str):
+                raise ConfigError(f"{data.place('objectives')}: search.objectives must be names; got {name!r}")
+        if objectives:
+            try:
+                check_objectives(objectives)
+            except ConfigError as error:
+                raise ConfigError(f"{data.place('objectives')}: {error}") from None
         values: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
         given = {key: value for key, value in overrides.items() if value is not None}
         values["budgets"] = {**values.get("budgets", {}), **given.pop("budgets", {})}
@@ -79,4 +92,7 @@ class SearchConfig:
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same."""
         how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict"}
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
+        asked = {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
+        if self.objectives == DEFAULT:
+            del asked["objectives"]  # as before there was a choice: such runs stay the same question
+        return asked

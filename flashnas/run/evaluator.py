@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flashnas.architecture import Architecture
+from flashnas.objectives import point
 from flashnas.run.pool import Job, WorkerPool
 from flashnas.run.record import RunRecord
 from flashnas.run.snapshot import Snapshot
 from flashnas.trial import State, Trial
+
+FIGURES = ("params", "ttft_ms", "tpot_ms", "latency_ms", "lower_ms", "upper_ms", "throughput_tok_s", "memory_gb")
 
 
 class Progress(Protocol):
@@ -33,9 +36,10 @@ class Evaluator:
 
     def __init__(self, *, trials: int, workers: int, distributions: dict[str, Any],
                  estimate: Callable[[Architecture], Any], make_job: Callable[[Architecture], Job],
-                 record: RunRecord, pool: WorkerPool, progress: Progress) -> None:
+                 objectives: Sequence[str], record: RunRecord, pool: WorkerPool, progress: Progress) -> None:
         """`estimate` gives the figures of an architecture, `make_job` what the pool's function needs to train it."""
         self.planned, self.workers, self.distributions = trials, workers, distributions
+        self.objectives = objectives
         self.estimate, self.make_job = estimate, make_job
         self.record, self.pool, self.progress = record, pool, progress
         self.trials: list[Trial] = []
@@ -56,7 +60,7 @@ class Evaluator:
             searched = candidate.origin == "search"
             self.record.remember(outcome, params=candidate.genotype if searched else {},
                                  distributions=self.distributions if searched else {},
-                                 latency_ms=self.estimate(architecture).latency_ms)
+                                 values=self._values(architecture, score) if score else None)
             self.trained += 1
             self.train_seconds += score["seconds"] if score else 0.0
             self.report()
@@ -64,6 +68,13 @@ class Evaluator:
         self.record.write_trials(self.trials)
         self.report()
         return rows
+
+    def _values(self, architecture: Architecture, score: dict[str, Any]) -> list[float]:
+        estimate = self.estimate(architecture)
+        figures = {"loss": score["loss"], **{name: getattr(estimate, name) for name in FIGURES}}
+        values = point(self.objectives, figures, score.get("scores", {}))
+        assert values is not None
+        return list(values)
 
     def _trial(self, cycle: int, candidate: Candidate) -> Trial:
         known: dict[str, Any] = {"number": len(self.trials), "cycle": cycle, "origin": candidate.origin,
@@ -77,12 +88,13 @@ class Evaluator:
             score = outcome["score"]
             state: State = "reused" if architecture.hash in self.hashes else "complete" if score else "failed"
             self.hashes.add(architecture.hash)
-            figures = {name: getattr(estimate, name) for name in (
-                "params", "ttft_ms", "tpot_ms", "latency_ms", "lower_ms", "upper_ms", "throughput_tok_s", "memory_gb")}
+            figures = {name: getattr(estimate, name) for name in FIGURES}
             trained = {} if not score else {
                 "loss": score["loss"], "bits_per_byte": score["bits_per_byte"], "curve": score["curve"],
+                "scores": score.get("scores", {}),
                 "proxy_params": score["proxy_params"], "tokens": score["tokens"],
-                "tokens_per_s": score["tokens_per_s"], "train_seconds": score["seconds"], "seed": score["seed"]}
+                "tokens_per_s": score["tokens_per_s"], "train_seconds": score["seconds"], "seed": score["seed"],
+                "backends": score.get("backends", {})}
             trial = Trial(**known, state=state, reason=outcome["reason"], notation=architecture.notation,
                           hash=architecture.hash, hidden=architecture.hidden, **figures, **trained)
         self.trials.append(trial)

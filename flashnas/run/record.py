@@ -30,6 +30,7 @@ from flashnas.errors import RunError
 from flashnas.trial import Trial
 
 MEASURED = "measured.json"
+JSON_COLUMNS = ("genotype", "curve", "scores", "backends")
 Outcome = dict[str, Any]  # {"hash", "notation", "score": dict | None, "reason": str}
 
 
@@ -59,7 +60,7 @@ class RunRecord:
     """The run folder of one search, open for writing by one process at a time."""
 
     def __init__(self, path: Path, *, question: dict[str, Any], facts: dict[str, Any], resume: bool,
-                 storage: str | None = None) -> None:
+                 storage: str | None = None, objectives: int = 2) -> None:
         """Create the folder, or continue it; raises RunError when it exists, is busy or answers another question."""
         self.path = path
         config_path = path / "run.yaml"
@@ -76,7 +77,7 @@ class RunRecord:
         self.config = {**facts, "question": question}
         if not config_path.exists():
             self.write_config()
-        self._study = self._open_study(storage, fingerprint(question))
+        self._study = self._open_study(storage, fingerprint(question), objectives)
         self.memory: dict[str, Outcome] = {}
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state.is_finished() and "hash" in trial.user_attrs:
@@ -93,7 +94,7 @@ class RunRecord:
         if not resume:
             raise RunError(f"{self.path}: holds a run already; continue it with --resume or choose another --out")
 
-    def _open_study(self, url: str | None, identity: str) -> optuna.Study:
+    def _open_study(self, url: str | None, identity: str, objectives: int) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage: BaseStorage | str
         if url is None:
@@ -104,7 +105,7 @@ class RunRecord:
             storage = url
         try:
             return optuna.create_study(storage=storage, study_name=f"{self.path.name}-{identity}",
-                                       directions=["minimize", "minimize"], load_if_exists=True)
+                                       directions=["minimize"] * objectives, load_if_exists=True)
         except Exception as error:
             if isinstance(error, OSError):
                 raise
@@ -112,12 +113,11 @@ class RunRecord:
             raise RunError(f"storage {url or self.path / 'study.journal'}: cannot be opened: {line}") from None
 
     def remember(self, outcome: Outcome, *, params: dict[str, Any], distributions: dict[str, Any],
-                 latency_ms: float) -> None:
-        """Record one finished training at once."""
-        score = outcome["score"]
+                 values: Sequence[float] | None) -> None:
+        """Record one finished training at once; `values`: its objectives, all minimised, None if it failed."""
         self._study.add_trial(optuna.trial.create_trial(
-            state=TrialState.COMPLETE if score else TrialState.FAIL,
-            values=[score["loss"], latency_ms] if score else None,
+            state=TrialState.COMPLETE if values is not None else TrialState.FAIL,
+            values=values,
             params=params, distributions=distributions,
             user_attrs={"hash": outcome["hash"], "notation": outcome["notation"], "outcome": outcome}))
         self.memory[outcome["hash"]] = outcome
@@ -140,7 +140,7 @@ class RunRecord:
 
     def write_trials(self, trials: Sequence[Trial]) -> None:
         """Write the trajectory so far to trials.parquet."""
-        rows = [{**trial.to_dict(), "genotype": json.dumps(trial.genotype), "curve": json.dumps(trial.curve)}
+        rows = [{**trial.to_dict(), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS}}
                 for trial in trials]
         frame = pd.DataFrame(rows).astype({"hidden": "Int64", "params": "Int64", "proxy_params": "Int64",
                                            "tokens": "Int64", "seed": "Int64"})

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.errors import ConfigError
 from flashnas.hints import did_you_mean, one_of
-from flashnas.search.algorithm import Evaluation, LatencyOf, SearchAlgorithm
+from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm
 
 if TYPE_CHECKING:
     from flashnas.space import SearchSpace
 
-__all__ = ["ALGORITHMS", "Evaluation", "LatencyOf", "SearchAlgorithm", "algorithm_options", "make_algorithm"]
+__all__ = ["ALGORITHMS", "Evaluation", "Goals", "LatencyOf", "SearchAlgorithm", "algorithm_options", "make_algorithm"]
 
 ALGORITHMS: dict[str, str] = {
     "aging-evolution": "flashnas.search.aging_evolution:AgingEvolution",
@@ -23,7 +23,7 @@ ALGORITHMS: dict[str, str] = {
     "bayes": "flashnas.search.bayes:Bayes",
 }
 
-_SHARED = ("space", "seed", "latency_of", "cycle_size")
+_SHARED = ("space", "seed", "latency_of", "cycle_size", "goals")
 
 
 def algorithm_class(name: str) -> type[SearchAlgorithm]:
@@ -41,7 +41,7 @@ def algorithm_options(name: str) -> dict[str, Any]:
 
 
 def make_algorithm(name: str, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                   **options: Any) -> SearchAlgorithm:
+                   goals: Goals | None = None, **options: Any) -> SearchAlgorithm:
     """Build an algorithm; raises ConfigError for an unknown name or option, or a wrong value."""
     cls = algorithm_class(name)
     allowed = algorithm_options(name)
@@ -49,4 +49,4 @@ def make_algorithm(name: str, *, space: SearchSpace, seed: int, latency_of: Late
         if key not in allowed:
             raise ConfigError(f"sampler {name} has no option {key!r}{did_you_mean(key, allowed)};"
                               f" allowed: {', '.join(allowed) or 'none'}")
-    return cls(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, **options)
+    return cls(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals, **options)

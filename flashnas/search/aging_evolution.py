@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flashnas.search.algorithm import Evaluation, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.pareto import standings
+from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm, check_whole
 
 if TYPE_CHECKING:
     from flashnas.space import Genotype, SearchSpace
@@ -17,7 +18,8 @@ class AgingEvolution(SearchAlgorithm):
 
     The first `population` candidates are random. After that every candidate of a cycle comes from its own tournament
     of `tournament` distinct members over the same population (members of a cycle do not see each other): the member
-    with the lowest loss is mutated once. Mutants outside the budget or seen before are redrawn.
+    with the lowest loss is mutated once. Mutants outside the budget or seen before are redrawn. With other goals the
+    member on the lowest front of the population is mutated, of several the one with the most room (NSGA-II's order).
 
     Where the paper leaves a choice: infeasible and failed candidates never join the population, so a cycle of failures
     cannot push good members out; while the population is empty, candidates are random. The default population suits
@@ -27,8 +29,8 @@ class AgingEvolution(SearchAlgorithm):
     name = "aging-evolution"
 
     def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 population: int = 10, tournament: int = 5) -> None:
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size)
+                 goals: Goals | None = None, population: int = 10, tournament: int = 5) -> None:
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         self.population_size = check_whole("aging-evolution: population", population, 1)
         self.tournament_size = check_whole("aging-evolution: tournament", tournament, 1)
         self.population: deque[Evaluation] = deque(maxlen=self.population_size)  # oldest first
@@ -46,14 +48,16 @@ class AgingEvolution(SearchAlgorithm):
     def _offspring(self) -> Genotype:
         size = min(self.tournament_size, len(self.population))
         entrants = self.rng.choice(len(self.population), size=size, replace=False)
-        parent = min((self.population[int(i)] for i in entrants), key=_loss).genotype
+        fitness = self._fitness()
+        parent = self.population[min(map(int, entrants), key=lambda i: fitness[i])].genotype
         return self.draw_fresh(lambda: self.space.mutate(parent, self.rng))
+
+    def _fitness(self) -> list[float]:
+        """Of each member, lower is better."""
+        if self.goals is None:
+            return [self.point(member)[0] for member in self.population]
+        return standings([self.point(member) for member in self.population]).tolist()
 
     def _learn(self, evaluation: Evaluation) -> None:
         if evaluation.complete:
             self.population.append(evaluation)
-
-
-def _loss(evaluation: Evaluation) -> float:
-    assert evaluation.loss is not None
-    return evaluation.loss

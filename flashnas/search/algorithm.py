@@ -31,8 +31,20 @@ ENUMERABLE = 2048        # spaces of up to so many genotypes are searched to the
 
 
 @dataclass(frozen=True)
+class Goals:
+    """Objectives other than one trained quality and `latency_ms`; all are minimised.
+
+    known: for each objective, is it exact before training? known_of: the values of the known ones, in order.
+    """
+
+    known: tuple[bool, ...]
+    known_of: Callable[[Architecture], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """What came of one candidate. `loss`: nats per token, lower is better; `latency_ms` of the fitted architecture.
+    """What came of one candidate. `loss`: nats per token, or the negative of an accuracy that was asked for in its
+    place; lower is better. `latency_ms` of the fitted architecture. `values`: all objectives of `Goals`, where set.
 
     feasible: some width meets the budgets (an infeasible candidate was never trained). failed: training broke off.
     """
@@ -43,11 +55,13 @@ class Evaluation:
     loss: float | None = None
     latency_ms: float | None = None
     failed: bool = False
+    values: tuple[float, ...] | None = None
 
     @property
     def complete(self) -> bool:
-        """True if the candidate was within the budget, was trained, and has a finite loss."""
-        return self.feasible and not self.failed and self.loss is not None and math.isfinite(self.loss)
+        """True if the candidate was within the budget, was trained, and has a finite loss and finite values."""
+        scores = (self.loss, *(self.values or ()))
+        return self.feasible and not self.failed and all(v is not None and math.isfinite(v) for v in scores)
 
 
 class SearchAlgorithm(ABC):
@@ -56,8 +70,11 @@ class SearchAlgorithm(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10) -> None:
+    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+                 goals: Goals | None = None) -> None:
+        """goals: None for one trained quality against `latency_ms`."""
         self.space = space
+        self.goals = goals
         self.seed = check_whole("seed", seed, 0)
         self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(self.seed)
@@ -102,6 +119,17 @@ class SearchAlgorithm(ABC):
     def complete(self) -> list[Evaluation]:
         """All trained candidates with a loss, in the order told."""
         return [evaluation for evaluation in self.history if evaluation.complete]
+
+    def point(self, evaluation: Evaluation) -> tuple[float, ...]:
+        """All objectives of a complete candidate; (loss, latency_ms) without goals."""
+        if self.goals is not None:
+            assert evaluation.values is not None
+            return evaluation.values
+        latency_ms = evaluation.latency_ms
+        if latency_ms is None:
+            latency_ms = self.fitted(evaluation.genotype)[1]
+        assert evaluation.loss is not None
+        return evaluation.loss, 0.0 if latency_ms is None else latency_ms
 
     def fitted(self, genotype: Genotype) -> tuple[Architecture | None, float | None]:
         """`latency_of`, remembered."""

@@ -1,19 +1,22 @@
-"""Bayesian search: a model of the loss, exact latency, expected hypervolume improvement.
+"""Bayesian search: a model of each trained quality, exact latency, expected hypervolume improvement.
 
-Only the loss is uncertain; the latency of any candidate is known from the table before it is trained. BoTorch's
-ExpectedHypervolumeImprovement would need a model that pretends to predict it, so the acquisition is the closed form of
-`hypervolume_improvement.py` instead: exact, and vectorised over the whole pool. BoTorch fits the Gaussian process.
+Only what is trained is uncertain; the latency of any candidate is known from the table before it is trained, and so are
+memory and the other figures. BoTorch's ExpectedHypervolumeImprovement would need a model that pretends to predict them,
+so the acquisition is a closed form instead: `hypervolume_improvement.py` for loss and latency, `grid_improvement.py`
+for other goals; exact, and vectorised over the whole pool. BoTorch fits the Gaussian processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flashnas.pareto import non_dominated
-from flashnas.search.algorithm import DRAWS, Evaluation, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import DRAWS, Evaluation, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.grid_improvement import expected_grid_improvement
 from flashnas.search.hypervolume_improvement import expected_hypervolume_improvement
 from flashnas.search.surrogate import Surrogate
 
@@ -25,11 +28,39 @@ RECENT_GOOD = 10         # best trained candidates whose mutants join the pool, 
 CLIMBS = 2               # rounds of mutating the pool's best by acquisition
 
 
+@dataclass
+class Beliefs:
+    """What is believed of N candidates: trained qualities [K] as means [N] and covariances [N, N], known ones [N, J].
+
+    Points and references have the trained qualities first.
+    """
+
+    means: list[np.ndarray]
+    covariances: list[np.ndarray]
+    known: np.ndarray
+    noises: list[float]      # variance of one observation, of each quality
+
+    def gain(self, points: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """Expected hypervolume improvement [N]."""
+        sds = [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
+        if len(sds) == 1 and self.known.shape[1] == 1:
+            return expected_hypervolume_improvement(self.means[0], sds[0], self.known[:, 0], points, reference)
+        return expected_grid_improvement(np.column_stack([*self.means, self.known]),
+                                         np.column_stack([*sds, np.zeros_like(self.known)]), points, reference)
+
+    def believe(self, index: int, points: np.ndarray) -> np.ndarray:
+        """Observe the candidate at its means: shrink the covariances, return the points with it."""
+        for covariance, noise in zip(self.covariances, self.noises, strict=True):
+            column = covariance[:, index].copy()
+            covariance -= np.outer(column, column) / (column[index] + noise + 1e-12)
+        return np.vstack([points, [*(mean[index] for mean in self.means), *self.known[index]]])
+
+
 class Bayes(SearchAlgorithm):
-    """Gaussian process plus expected hypervolume improvement over a pool of fresh, feasible candidates.
+    """A Gaussian process for each trained quality, expected hypervolume improvement, a pool of fresh candidates.
 
     The first `initial` candidates are random. Then a cycle's candidates are chosen one after another as a kriging
-    believer: each pick counts as observed at its mean loss, which leaves the mean as it is, shrinks the variance around
+    believer: each pick counts as observed at its mean, which leaves the mean as it is, shrinks the variance around
     it and moves the front. The pool (about `pool` genotypes): half random, half mutants of the front and of the best,
     then mutants of the pool's best. Failed candidates count as the worst loss modelled, so that their like is avoided.
     """
@@ -37,8 +68,8 @@ class Bayes(SearchAlgorithm):
     name = "bayes"
 
     def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 initial: int = 10, pool: int = 400) -> None:
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size)
+                 goals: Goals | None = None, initial: int = 10, pool: int = 400) -> None:
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         self.initial = check_whole("bayes: initial", initial, 2)
         self.pool_size = check_whole("bayes: pool", pool, 8)
         self._asked = 0
@@ -61,61 +92,59 @@ class Bayes(SearchAlgorithm):
 
     def _choose(self, count: int) -> Iterator[Genotype]:
         trained = [e for e in self.history if e.feasible]
-        losses = _modelled_losses(trained)
-        surrogate = Surrogate(self._scaled([e.genotype for e in trained]), losses, seed=self.seed)
-        points = np.array([[e.loss, self._latency(e.genotype)] for e in self.complete()])
-        reference = self._reference(losses, points[:, 1])
+        losses = [_modelled([self._qualities(e)[k] if e.complete else None for e in trained])
+                  for k in range(self._trained_count)]
+        rows = self._scaled([e.genotype for e in trained])
+        surrogates = [Surrogate(rows, column, seed=self.seed) for column in losses]
+        points = np.array([[*self._qualities(e), *self._known(e.genotype)] for e in self.complete()])
+        reference = self._reference(losses, points[:, self._trained_count:])
         pending = [g for g in self.pending if self.feasible(g)]
-        pool = self._pool(surrogate, points, reference)
+        pool = self._pool(surrogates, points, reference)
         for _ in range(count - len(pool)):
             yield self.draw_fresh(lambda: self.space.sample(self.rng))
         if not pool:
             return
-        mean, covariance = surrogate.predict(self._scaled([*pending, *pool]))
-        latency = np.array([self._latency(g) for g in [*pending, *pool]])
+        beliefs = self._beliefs(surrogates, [*pending, *pool])
         for index in range(len(pending)):
-            points = self._believe(index, mean, covariance, latency, points, surrogate.noise)
-        open_ = np.arange(len(mean)) >= len(pending)
+            points = beliefs.believe(index, points)
+        open_ = np.arange(len(pending) + len(pool)) >= len(pending)
         for _ in range(min(count, len(pool))):
-            sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-            gain = expected_hypervolume_improvement(mean, sd, latency, points, reference)
-            index = int(np.lexsort((mean, -gain, ~open_))[0])  # among equal gains the lowest loss
+            gain = beliefs.gain(points, reference)
+            index = int(np.lexsort((beliefs.means[0], -gain, ~open_))[0])  # among equal gains the lowest loss
             open_[index] = False
-            points = self._believe(index, mean, covariance, latency, points, surrogate.noise)
+            points = beliefs.believe(index, points)
             yield pool[index - len(pending)]
 
-    def _reference(self, losses: np.ndarray, latencies: np.ndarray) -> np.ndarray:
-        """(loss, latency) a tenth of the range beyond the worst modelled loss and the space's highest latency."""
-        seen = np.concatenate([latencies, [self._latency(g) for g in self._sample()]])
-        corner = [losses.max() + 0.1 * np.ptp(losses), seen.max() + 0.1 * np.ptp(seen)]
+    def _reference(self, losses: Sequence[np.ndarray], known: np.ndarray) -> np.ndarray:
+        """A tenth of the range beyond the worst modelled losses and the space's highest latency (or other figure)."""
+        sampled = [self._known(g) for g in self._sample()]
+        seen = np.concatenate([known, np.array(sampled).reshape(-1, known.shape[1])])
+        corner = [column.max() + 0.1 * np.ptp(column) for column in (*losses, *seen.T)]
         return np.array(corner) + 1e-9 * np.abs(corner)
 
-    @staticmethod
-    def _believe(index: int, mean: np.ndarray, covariance: np.ndarray, latency: np.ndarray, points: np.ndarray,
-                 noise: float) -> np.ndarray:
-        """Observe the candidate at its mean: shrink `covariance` in place, return the points with it."""
-        column = covariance[:, index].copy()
-        covariance -= np.outer(column, column) / (column[index] + noise + 1e-12)
-        return np.vstack([points, [mean[index], latency[index]]])
+    def _beliefs(self, surrogates: Sequence[Surrogate], genotypes: Sequence[Genotype]) -> Beliefs:
+        rows = self._scaled(genotypes)
+        predictions = [surrogate.predict(rows) for surrogate in surrogates]
+        return Beliefs([mean for mean, _ in predictions], [covariance for _, covariance in predictions],
+                       np.array([self._known(g) for g in genotypes]).reshape(len(genotypes), -1),
+                       [surrogate.noise for surrogate in surrogates])
 
     # -- the pool ------------------------------------------------------------------------------------------------
 
-    def _pool(self, surrogate: Surrogate, points: np.ndarray, reference: np.ndarray) -> list[Genotype]:
+    def _pool(self, surrogates: Sequence[Surrogate], points: np.ndarray, reference: np.ndarray) -> list[Genotype]:
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
         self._fill(pool, self.pool_size // 2, None)
         complete = self.complete()
         front = [complete[int(i)].genotype for i in np.flatnonzero(non_dominated(points))]
-        best = sorted(complete, key=lambda e: e.loss or 0.0)[:RECENT_GOOD]
-        self._fill(pool, self.pool_size // 4, list(dict.fromkeys([*front, *(e.genotype for e in best)])))
+        best = [e.genotype for k in range(self._trained_count)
+                for e in sorted(complete, key=lambda e: self._qualities(e)[k])[:RECENT_GOOD]]
+        self._fill(pool, self.pool_size // 4, list(dict.fromkeys([*front, *best])))
         for _ in range(CLIMBS):
             candidates = list(pool)
             if not candidates:
                 break
-            mean, covariance = surrogate.predict(self._scaled(candidates))
-            latency = np.array([self._latency(g) for g in candidates])
-            gain = expected_hypervolume_improvement(mean, np.sqrt(np.maximum(np.diag(covariance), 0.0)), latency,
-                                                    points, reference)
+            gain = self._beliefs(surrogates, candidates).gain(points, reference)
             top = np.argsort(-gain, kind="stable")[:RECENT_GOOD]
             self._fill(pool, self.pool_size // 8, [candidates[int(i)] for i in top])
         return list(pool)
@@ -136,11 +165,27 @@ class Bayes(SearchAlgorithm):
             else:
                 pool[genotype] = None
 
-    # -- features ------------------------------------------------------------------------------------------------
+    # -- objectives ----------------------------------------------------------------------------------------------
 
-    def _latency(self, genotype: Genotype) -> float:
-        latency_ms = self.fitted(genotype)[1]
-        return 0.0 if latency_ms is None else latency_ms
+    @property
+    def _trained_count(self) -> int:
+        return 1 if self.goals is None else self.goals.known.count(False)
+
+    def _qualities(self, evaluation: Evaluation) -> tuple[float, ...]:
+        """The trained ones of a complete candidate."""
+        point = self.point(evaluation)
+        return point[:1] if self.goals is None else tuple(
+            value for value, known in zip(point, self.goals.known, strict=True) if not known)
+
+    def _known(self, genotype: Genotype) -> tuple[float, ...]:
+        """The objectives of a feasible genotype that need no training."""
+        architecture, latency_ms = self.fitted(genotype)
+        if self.goals is None:
+            return (0.0 if latency_ms is None else latency_ms,)
+        assert architecture is not None
+        return self.goals.known_of(architecture)
+
+    # -- features ------------------------------------------------------------------------------------------------
 
     def _row(self, genotype: Genotype) -> np.ndarray:
         """The space's features, log hidden size and log parameters; for a feasible genotype."""
@@ -167,9 +212,9 @@ class Bayes(SearchAlgorithm):
         return (np.stack([self._row(g) for g in genotypes]) - low) / span
 
 
-def _modelled_losses(evaluations: Sequence[Evaluation]) -> np.ndarray:
-    """Losses [N] for the surrogate: failures at the worst seen, stragglers drawn in to 3 interquartile ranges."""
-    seen = np.array([e.loss for e in evaluations if e.complete], dtype=np.float64)
+def _modelled(losses: Sequence[float | None]) -> np.ndarray:
+    """Losses [N] for the surrogate: failures (None) at the worst, stragglers drawn in to 3 interquartile ranges."""
+    seen = np.array([loss for loss in losses if loss is not None], dtype=np.float64)
     low, high = np.percentile(seen, [25, 75])
     cap = min(float(seen.max()), float(high + 3 * (high - low)) if high > low else float(seen.max()))
-    return np.array([min(e.loss, cap) if e.complete and e.loss is not None else cap for e in evaluations])
+    return np.array([cap if loss is None else min(loss, cap) for loss in losses])

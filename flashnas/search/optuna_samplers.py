@@ -1,9 +1,9 @@
 """Optuna's samplers over the space's encoding: `nsga2`, `tpe` and `random`, in a study in memory.
 
-Objectives are (loss, latency_ms); a candidate that no width fits violates the constraint `budget` (Optuna 5: <= 0 is
-feasible) and a failed one is a FAIL trial. A draw outside the budget or seen before costs nothing: it is dropped (FAIL)
-and drawn again. Telling such draws as violations fills NSGA-II's generations and TPE's start with them and made both
-worse than random search in `benchmarks/search_algorithms.py`.
+Objectives are (loss, latency_ms) or those of the goals; a candidate that no width fits violates the constraint `budget`
+(Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside the budget or seen before costs nothing:
+it is dropped (FAIL) and drawn again. Telling such draws as violations fills NSGA-II's generations and TPE's start with
+them and made both worse than random search in `benchmarks/search_algorithms.py`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from flashnas.search.algorithm import Evaluation, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm, check_whole
 
 if TYPE_CHECKING:
     from flashnas.space import Genotype, SearchSpace
 
 REDRAWS = 16             # draws of the sampler for one candidate, before mutation helps out
-WORST = (float("inf"), float("inf"))
 
 
 class OptunaAlgorithm(SearchAlgorithm):
     """A study in memory behind ask/tell; subclasses choose the sampler."""
 
     def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 sampler: optuna.samplers.BaseSampler) -> None:
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size)
+                 goals: Goals | None = None, sampler: optuna.samplers.BaseSampler) -> None:
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+        self.dimensions = 2 if goals is None else len(goals.known)
+        self.study = optuna.create_study(directions=["minimize"] * self.dimensions, sampler=sampler)
         self._distributions = space.distributions()
         self._trials: deque[optuna.Trial] = deque()      # of the pending candidates, in the order asked
 
@@ -58,16 +58,12 @@ class OptunaAlgorithm(SearchAlgorithm):
         trial = self._trials.popleft()
         if not evaluation.feasible:
             trial.set_constraint("budget", max(self._excess(evaluation.genotype), 1e-9))
-            self.study.tell(trial, WORST)
+            self.study.tell(trial, [float("inf")] * self.dimensions)
         elif not evaluation.complete:
             self.study.tell(trial, state=TrialState.FAIL)
         else:
-            assert evaluation.loss is not None
-            latency_ms = evaluation.latency_ms
-            if latency_ms is None:
-                latency_ms = self.fitted(evaluation.genotype)[1]
             trial.set_constraint("budget", 0.0)
-            self.study.tell(trial, (evaluation.loss, 0.0 if latency_ms is None else latency_ms))
+            self.study.tell(trial, self.point(evaluation))
 
 
 class Nsga2(OptunaAlgorithm):
@@ -76,10 +72,11 @@ class Nsga2(OptunaAlgorithm):
     name = "nsga2"
 
     def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 population: int = 10) -> None:
+                 goals: Goals | None = None, population: int = 10) -> None:
         sampler = optuna.samplers.NSGAIISampler(
             population_size=check_whole("nsga2: population", population, 2), seed=_sampler_seed(seed))
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, sampler=sampler)
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
+                         sampler=sampler)
 
 
 class Tpe(OptunaAlgorithm):
@@ -88,13 +85,14 @@ class Tpe(OptunaAlgorithm):
     name = "tpe"
 
     def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 startup: int = 10) -> None:
+                 goals: Goals | None = None, startup: int = 10) -> None:
         check_whole("tpe: startup", startup, 0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(n_startup_trials=startup, multivariate=True, constant_liar=True,
                                                  seed=_sampler_seed(seed))
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, sampler=sampler)
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
+                         sampler=sampler)
 
 
 class Random(OptunaAlgorithm):
@@ -102,8 +100,9 @@ class Random(OptunaAlgorithm):
 
     name = "random"
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10) -> None:
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size,
+    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+                 goals: Goals | None = None) -> None:
+        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
                          sampler=optuna.samplers.RandomSampler(seed=_sampler_seed(seed)))
 
 

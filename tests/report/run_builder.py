@@ -13,6 +13,7 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.pareto import non_dominated
+from flashnas.run.record import JSON_COLUMNS
 from flashnas.trial import Trial
 
 WIDTHS = (1024, 1280, 1536, 1792, 2048, 2304, 2560)
@@ -138,7 +139,7 @@ def write_run(folder: Path, trials: list[Trial], *, finalists: bool = True, conf
         "totals": {**{state: states.count(state) for state in ("complete", "failed", "reused", "infeasible")},
                    "tokens": 150_016 * states.count("complete")}, **(config or {})}
     (folder / "run.yaml").write_text(yaml.safe_dump(facts, sort_keys=False))
-    rows = [{**t.to_dict(), "genotype": json.dumps(t.genotype), "curve": json.dumps(t.curve)} for t in trials]
+    rows = [{**t.to_dict(), **{name: json.dumps(getattr(t, name)) for name in JSON_COLUMNS}} for t in trials]
     whole = {name: "Int64" for name in ("hidden", "params", "proxy_params", "tokens", "seed")}
     pd.DataFrame(rows).astype(whole).to_parquet(folder / "trials.parquet", index=False)
     (folder / "pareto").mkdir(exist_ok=True)

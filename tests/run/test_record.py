@@ -26,7 +26,7 @@ def opened(path, resume=False, **changes):
 def test_outcomes_survive_and_are_remembered_by_hash(tmp_path):
     record = opened(tmp_path / "run")
     for name, loss in (("x", 1.5), ("y", None)):
-        record.remember(outcome(name, loss), params={}, distributions={}, latency_ms=2.0)
+        record.remember(outcome(name, loss), params={}, distributions={}, values=loss and [loss, 2.0])
     record._lock.close()
     again = opened(tmp_path / "run", resume=True)
     assert again.memory == {"x": outcome("x", 1.5), "y": outcome("y", None)}
@@ -34,12 +34,12 @@ def test_outcomes_survive_and_are_remembered_by_hash(tmp_path):
 
 def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(tmp_path):
     record = opened(tmp_path / "run")
-    record.remember(outcome("x"), params={}, distributions={}, latency_ms=2.0)
+    record.remember(outcome("x"), params={}, distributions={}, values=[1.0, 2.0])
     record._lock.close()
     with open(tmp_path / "run" / "study.journal", "ab") as file:
         file.write(b'{"op_code": 4, "worker')
     again = opened(tmp_path / "run", resume=True)
-    again.remember(outcome("z"), params={}, distributions={}, latency_ms=2.0)
+    again.remember(outcome("z"), params={}, distributions={}, values=[1.0, 2.0])
     again._lock.close()
     assert set(opened(tmp_path / "run", resume=True).memory) == {"x", "z"}
 
@@ -80,7 +80,7 @@ def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
 def test_any_optuna_storage_holds_the_study(tmp_path):
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     record = RunRecord(tmp_path / "run", question=QUESTION, facts={}, resume=False, storage=url)
-    record.remember(outcome("x"), params={}, distributions={}, latency_ms=2.0)
+    record.remember(outcome("x"), params={}, distributions={}, values=[1.0, 2.0])
     record._lock.close()
     again = RunRecord(tmp_path / "run", question=QUESTION, facts={}, resume=True, storage=url)
     assert again.memory["x"] == outcome("x")

@@ -44,3 +44,38 @@ def test_the_question_leaves_out_how_a_run_is_done():
     one, many = SearchConfig(workers=1, trials=3), SearchConfig(workers=8, trials=30)
     assert one.question() == many.question()
     assert one.question() != SearchConfig(seed=1).question()
+
+
+def test_objectives_are_put_in_order_and_the_default_asks_what_it_always_asked(tmp_path):
+    assert SearchConfig(objectives=("latency_ms", "loss")) == SearchConfig()
+    assert "objectives" not in SearchConfig().question()
+    path = write(tmp_path, "objectives: [latency_ms, recall, loss]\n")
+    config = SearchConfig.load(path, {})
+    assert config.objectives == ("recall", "loss", "latency_ms")
+    assert config.question()["objectives"] == config.objectives
+    assert SearchConfig.load(path, {"objectives": ("loss", "memory_gb")}).objectives == ("loss", "memory_gb")
+
+
+@pytest.mark.parametrize(("names", "words"), [
+    (("loss", "latency"), "search.objectives must be one of loss, recall, mad, in-context-recall, fuzzy-recall,"
+     " noisy-recall, selective-copying, compression, memorisation, latency_ms, ttft_ms, tpot_ms, throughput_tok_s,"
+     " memory_gb, params; got 'latency' (did you mean 'latency_ms'?)"),
+    (("loss",), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
+    ((), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got none"),
+    (("loss", "recall", "mad", "params", "latency_ms"), "2 to 4 names"),
+    (("loss", "loss"), "search.objectives names 'loss' twice"),
+    (("params", "latency_ms"), "needs a trained quality"),
+])
+def test_wrong_objectives_are_one_clear_line(tmp_path, names, words):
+    with pytest.raises(ConfigError) as caught:
+        SearchConfig(objectives=names)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_objectives_in_a_file_name_their_line(tmp_path):
+    path = write(tmp_path, "space: tiny\nobjectives: [loss, recal]\n")
+    with pytest.raises(ConfigError, match=r":2: search\.objectives must be one of .*did you mean 'recall'"):
+        SearchConfig.load(path, {})
+    with pytest.raises(ConfigError, match=r":2: search\.objectives must be names; got 3"):
+        SearchConfig.load(write(tmp_path, "space: tiny\nobjectives: [loss, 3]\n"), {})

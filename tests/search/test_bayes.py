@@ -7,7 +7,7 @@ from bit_space import BitSpace
 
 from flashnas.errors import ConfigError
 from flashnas.search import Evaluation, make_algorithm, surrogate
-from flashnas.search.bayes import Bayes, _modelled_losses
+from flashnas.search.bayes import Beliefs, _modelled
 from flashnas.search.surrogate import Surrogate
 
 RNG = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def test_believing_equals_conditioning_the_process_on_the_mean():
     new = FEATURES[12:]
     mean, covariance = model.predict(new)
     believed = covariance.copy()
-    points = Bayes._believe(3, mean, believed, np.arange(18.0), np.empty((0, 2)), model.noise)
+    points = Beliefs([mean], [believed], np.arange(18.0)[:, None], [model.noise]).believe(3, np.empty((0, 2)))
     target = (mean[3:4] - model.center) / model.scale
     with torch.no_grad():
         conditioned = model._model.condition_on_observations(torch.tensor(new[3:4]), torch.tensor(target[:, None]))
@@ -68,9 +68,9 @@ def test_believing_equals_conditioning_the_process_on_the_mean():
 
 
 def test_failures_and_stragglers_count_as_bad_but_not_as_outliers():
-    normal = [Evaluation(i, loss=4.0 + 0.1 * i) for i in range(9)]
-    modelled = _modelled_losses([*normal, Evaluation(9, loss=60.0), Evaluation(10, failed=True)])
-    np.testing.assert_allclose(modelled[:9], [e.loss for e in normal])
+    normal = [4.0 + 0.1 * i for i in range(9)]
+    modelled = _modelled([*normal, 60.0, None])
+    np.testing.assert_allclose(modelled[:9], normal)
     assert modelled[9] == modelled[10]
     assert 4.8 < modelled[9] < 7.0
 
@@ -92,7 +92,7 @@ def test_the_reference_latency_is_the_spaces_not_the_first_candidates():
     """Else nothing slower than the first candidates could ever gain, however low its loss."""
     space = BitSpace(14)
     rng = np.random.default_rng(3)
-    reference = make(space)._reference(np.array([4.0, 5.0]), np.array([14.1, 14.2]))
+    reference = make(space)._reference([np.array([4.0, 5.0])], np.array([[14.1], [14.2]]))
     slow = sorted(space.latency_of(space.sample(rng))[1] for _ in range(100))
     assert reference[0] == pytest.approx(5.1)
     assert reference[1] > slow[-2] > 14.2

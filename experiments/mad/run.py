@@ -1,0 +1,58 @@
+"""Every pure operator on the six MAD tasks, and recall under three rates; what stands in results.csv is kept."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import time
+from pathlib import Path
+
+from flashnas.allocator import keep_memory
+from flashnas.architecture import Architecture
+from flashnas.proxy.recipe import Recipe
+from flashnas.proxy.tasks import GROUPS, make_task
+from flashnas.proxy.tasks.train import score_tasks
+from flashnas.proxy.worker import single_thread
+
+RESULTS = Path(__file__).with_name("results.csv")
+COLUMNS = ["operators", "muon_lr", "task", "accuracy", "chance", "cpu_seconds"]
+OPERATORS = ("a", "swa", "m2", "gla", "d", "gd")
+SHALLOW = "2048: 2x({} f)"       # width 128 in training, as in MAD
+DEEP = "2048: 12x({} f)"
+RATES = (0.0025, 0.005, 0.02)    # besides the recipe's 0.01
+
+
+def plan():
+    """(notation, Muon's rate, tasks trained together), the most wanted first."""
+    chosen = Recipe().task_training.muon_lr
+    for group in GROUPS:
+        yield from ((SHALLOW.format(kind), chosen, group) for kind in OPERATORS)
+    yield from ((SHALLOW.format(kind), rate, GROUPS[0]) for rate in RATES for kind in OPERATORS)
+    yield from ((DEEP.format(kind), chosen, GROUPS[0]) for kind in OPERATORS)
+
+
+def main() -> None:
+    single_thread()
+    keep_memory()
+    known = set()
+    if RESULTS.exists():
+        known = {(row["operators"], float(row["muon_lr"]), row["task"]) for row in csv.DictReader(RESULTS.open())}
+    else:
+        RESULTS.write_text(",".join(COLUMNS) + "\n")
+    for notation, rate, group in plan():
+        if all((notation, rate, name) in known for name in group):
+            continue
+        recipe = dataclasses.replace(Recipe.load("cpu"), tasks={"muon_lr": rate})
+        tasks, started = [make_task(name) for name in group], time.process_time()
+        accuracies = score_tasks(Architecture.parse(notation), tasks, recipe, seed=0)
+        spent = time.process_time() - started
+        with RESULTS.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(
+                [notation, rate, task.name, round(accuracies[task.name], 3), round(task.chance, 3), round(spent, 1)]
+                for task in tasks)
+        print(notation, rate, {name: round(value, 3) for name, value in accuracies.items()}, f"{spent:.1f} s",
+              flush=True)
+
+
+if __name__ == "__main__":
+    main()
