@@ -21,6 +21,8 @@ WINDOW = 0.30       # a window that was not measured: full attention over as man
 STATE = 0.30        # a recurrent decode step by the gated delta rule's of the same state bytes
 CHUNK = 0.50        # a recurrent prefill by the gated delta rule's chunk kernel of the same tokens and state bytes
 GENERAL_CHUNK = 2.0  # times as long: two vectors write where the delta rule has one (arXiv 2510.26692, figure 2)
+DECAYS = 0.50       # a selective scan's step reads half as much again: each state entry has a decay of its own
+EXPERTS = 0.50      # all experts that a batch hits as one product
 STEPWISE = 0.90     # no chunk kernel measured: a short prefill as so many decode steps, which is more than it takes
 
 RULES = (
@@ -33,6 +35,9 @@ RULES = (
     f"ssd, delta_rule, gla, kda and rwkv7 decode: the gated delta rule's step of the same state bytes (+-{STATE:.0%})",
     f"ssd, delta_rule, gla and kda prefill: the gated delta rule's chunk kernel of the same tokens and state bytes;"
     f" rwkv7 prefill: {GENERAL_CHUNK:g} times as long (+-{CHUNK:.0%})",
+    f"selective_scan decode: the same, and up to {DECAYS:.0%} more for its decays; longer prefills: only measured",
+    f"experts: with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are hit; all of these"
+    f" as one gemm of as many weights and operations (+-{EXPERTS:.0%})",
     f"no chunk kernel measured: up to 512 tokens count as so many decode steps (-{STEPWISE:.0%})",
     "pointwise kernels: launch_us + bytes / (bandwidth_share x bandwidth), source roofline",
 )

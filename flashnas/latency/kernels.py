@@ -14,6 +14,8 @@ import pandas as pd
 
 from flashnas.latency.answer import (
     CHUNK,
+    DECAYS,
+    EXPERTS,
     GENERAL_CHUNK,
     PADDED_HEAD,
     SPREAD,
@@ -51,6 +53,8 @@ class KernelTimes:
             return self.pointwise(call["elements"] * batch * tokens)
         if call.kind == "gemm":
             return self.gemm(batch * tokens, call["n"], call["k"])
+        if call.kind == "experts":
+            return self._experts(call, batch * tokens)
         name = call.kind.removesuffix(f"_{phase}")
         if name == "attention":
             return self._attention(call, phase, batch, seen)
@@ -60,6 +64,8 @@ class KernelTimes:
             return self._checked(answer, f"{call.kind} channels={call['channels']}, batch={batch}, tokens={tokens}")
         if name in RECURRENT:
             return self._recurrent(name, call, phase, batch, tokens)
+        if name == "selective_scan":
+            return self._selective_scan(call, phase, batch, tokens)
         raise LookupFailure(f"{call.kind} (no rule knows this kind)")
 
     def pointwise(self, elements: float) -> Answer:
@@ -67,9 +73,13 @@ class KernelTimes:
         per_s = device.bandwidth_bytes_s * device.bandwidth_share
         return roofline(device.launch_us + 1e6 * elements * self.dtype_bytes / per_s)
 
-    def gemm(self, m: int, n: int, k: int) -> Answer:
+    def gemm(self, m: float, n: float, k: int) -> Answer:
         grid, source = self._grid("gemm", ())
-        return self._checked(from_grid(*grid.at(m=m, n=n, k=k), source), f"gemm m={m}, n={n}, k={k}")
+        return self._checked(from_grid(*grid.at(m=m, n=n, k=k), source), f"gemm m={m:.0f}, n={n:.0f}, k={k}")
+
+    def _experts(self, call: KernelCall, m: int) -> Answer:
+        hit = call["experts"] * (1 - (1 - call["active"] / call["experts"]) ** m)
+        return self.gemm(m * call["active"] / hit, hit * call["n"], call["k"]).derived(EXPERTS)
 
     # -- attention -----------------------------------------------------------------------------------------------
 
@@ -146,6 +156,19 @@ class KernelTimes:
             return answer.times(tokens).derived(STEPWISE, upper=0.0)
         raise LookupFailure(f"{asked}, tokens={tokens}")
 
+    def _selective_scan(self, call: KernelCall, phase: Phase, batch: int, tokens: int) -> Answer:
+        channels, state = call["channels"], call["state"]
+        asked = f"{call.kind} channels={channels}, state={state}, batch={batch}, tokens={tokens}"
+        if (state,) in self._groups(call.kind):
+            grid, source = self._grid(call.kind, (state,))
+            return self._checked(from_grid(*grid.at(channels=channels, batch=batch, tokens=tokens), source), asked)
+        if phase == "prefill" and tokens > STEPWISE_TOKENS:
+            raise LookupFailure(asked)
+        shape = (("heads", 1), ("key_dim", state), ("value_dim", channels))
+        step = self._recurrent("gated_delta_rule", KernelCall("selective_scan_decode", shape, call.label), "decode",
+                               batch, 1).derived(0.0, upper=DECAYS)
+        return step if phase == "decode" else step.times(tokens).derived(STEPWISE, upper=0.0)
+
     # -- grids ---------------------------------------------------------------------------------------------------
 
     def _checked(self, answer: Answer, asked: str) -> Answer:
@@ -190,8 +213,10 @@ class KernelTimes:
 
 
 _GROUPED = {"attention": ["heads", "kv_heads", "head_dim", "window"], "conv": ["conv_size"],
+            "selective_scan": ["state"],
             **{name: ["key_dim", "value_dim"] for name in RECURRENT}}
 _AXES = {"gemm": ["m", "n", "k"], "attention": ["batch", "context", "tokens"], "conv": ["channels", "batch", "tokens"],
+         "selective_scan": ["channels", "batch", "tokens"],
          **{name: ["heads", "batch", "tokens"] for name in RECURRENT}}
 
 

@@ -56,15 +56,19 @@ def _written(call: KernelCall) -> int:
         return call["n"]
     if call.kind == "pointwise":
         return call["elements"] // 2
-    if call.kind.startswith("conv"):
+    if call.kind == "experts":
+        return call["active"] * call["n"]
+    if call.kind.startswith(("conv", "selective_scan")):
         return call["channels"]
     return call["heads"] * call["head_dim" if call.kind.startswith("attention") else "value_dim"]
 
 
 def _workspace_bytes(call: KernelCall) -> int:
     """Bytes per token that a chunked recurrent kernel needs beside its output."""
-    if call.kind.startswith(("attention", "conv")) or call.kind in ("gemm", "pointwise"):
+    if call.kind.startswith(("attention", "conv")) or call.kind in ("gemm", "pointwise", "experts"):
         return 0
+    if call.kind.startswith("selective_scan"):  # its inputs in float32, and a state per chunk
+        return STATE_BYTES * call["channels"] * (3 + 2 * call["state"] // CHUNK_TOKENS)
     key, value = call["key_dim"], call["value_dim"]
     each = 2 * key * value // CHUNK_TOKENS + CHUNK_MATRICES * CHUNK_TOKENS
     if "delta_rule" in call.kind:  # W and U of arXiv 2406.06484, and their products with the state

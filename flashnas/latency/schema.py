@@ -36,6 +36,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "conv_prefill": ("channels", "conv_size", "batch", "tokens"),
     **{f"{name}_decode": _RECURRENT for name in RECURRENT},
     **{f"{name}_prefill": (*_RECURRENT, "tokens") for name in RECURRENT},
+    "selective_scan_decode": ("channels", "state", "batch"),
+    "selective_scan_prefill": ("channels", "state", "batch", "tokens"),
     "operator_decode": ("operator", "hidden", "vocab", "batch", "context"),
     "operator_prefill": ("operator", "hidden", "vocab", "batch", "tokens"),
 }
