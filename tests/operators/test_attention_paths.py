@@ -42,9 +42,14 @@ def test_both_ways_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("attend_in_blocks", "attend_by_kernel"):
         monkeypatch.setattr(attention, name, lambda *_, name=name: taken.append(name))
     small, wide = torch.randn(1, 1, 8, 16), torch.randn(1, 1, 8, 64)
-    for q, window in ((small, 0), (wide, 0), (wide, 4), (wide.bfloat16(), 0)):
-        attend(q, q, q, window)
+    with torch.no_grad():
+        for q, window in ((small, 0), (wide, 0), (wide, 4), (wide.bfloat16(), 0)):
+            attend(q, q, q, window)
     assert taken == ["attend_in_blocks", "attend_by_kernel", "attend_in_blocks", "attend_in_blocks"]
+    taken.clear()
+    for q in (wide, torch.randn(1, 1, 600, 64)):  # in training
+        attend(q, q, q, 0)
+    assert taken == ["attend_in_blocks", "attend_by_kernel"]
 
 
 @pytest.mark.parametrize("window", [0, 5])
