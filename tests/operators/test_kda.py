@@ -1,0 +1,86 @@
+"""`kda` beside fla's layer with the same weights; fla's kernels are replaced by its own plain implementations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from layer_cases import HIDDEN, SPECS, assert_close, make_inputs, make_layer
+from torch import Tensor, nn
+
+from flashnas.operators import OPERATORS
+from flashnas.operators.layers.common import l2_normalise
+
+NAME = "kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
+
+
+def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> nn.Module:
+    """fla's KimiDeltaAttention in plain torch, with our weights."""
+    module = pytest.importorskip("fla.layers.kda")
+    naive, gate = pytest.importorskip("fla.ops.kda.naive"), pytest.importorskip("fla.ops.kda.gate")
+
+    def chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, A_log: Tensor, dt_bias: Tensor,
+              **_: Any) -> tuple[Tensor, None]:
+        o, _ = naive.naive_recurrent_kda(l2_normalise(q), l2_normalise(k), v, gate.naive_kda_gate(g, A_log, dt_bias),
+                                         beta.sigmoid())
+        return o, None
+
+    class Convolution(nn.Module):
+        def __init__(self, hidden_size: int, kernel_size: int, **_: Any) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(hidden_size, 1, kernel_size))
+
+        def forward(self, x: Tensor, **_: Any) -> tuple[Tensor, None]:
+            padded = F.pad(x.mT, (self.weight.shape[2] - 1, 0))
+            return F.silu(F.conv1d(padded, self.weight, groups=len(self.weight))).mT, None
+
+    class GatedNorm(nn.Module):
+        def __init__(self, size: int, activation: str, eps: float) -> None:
+            super().__init__()
+            assert activation == "sigmoid"
+            self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
+
+        def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+            return F.rms_norm(x, x.shape[-1:], self.weight, self.eps) * gate.sigmoid()
+
+    for name, plain in (("chunk_kda", chunk), ("ShortConvolution", Convolution), ("FusedRMSNormGated", GatedNorm)):
+        monkeypatch.setattr(module, name, plain)
+    spec = SPECS[NAME]
+    theirs = module.KimiDeltaAttention(hidden_size=HIDDEN, head_dim=spec.head_dim, num_heads=spec.heads,
+                                       conv_size=spec.conv_size)
+    for proj in (theirs.f_proj, theirs.g_proj):  # fla's rank is the head's size
+        proj[0] = nn.Linear(HIDDEN, spec.gate_rank, bias=False)
+        proj[1] = nn.Linear(spec.gate_rank, spec.inner(HIDDEN), bias=proj[1].bias is not None)
+    inner = spec.inner(HIDDEN)
+    q, k, v, beta = layer.in_proj.weight.split([inner, inner, inner, spec.heads])
+    q_conv, k_conv, v_conv = layer.conv.weight.unsqueeze(1).chunk(3)
+    decay, output = layer.gates_low.weight.chunk(2)
+    theirs.load_state_dict({
+        "q_proj.weight": q, "k_proj.weight": k, "v_proj.weight": v, "b_proj.weight": beta, "q_conv1d.weight": q_conv,
+        "k_conv1d.weight": k_conv, "v_conv1d.weight": v_conv, "f_proj.0.weight": decay,
+        "f_proj.1.weight": layer.decay_gate.weight, "g_proj.0.weight": output,
+        "g_proj.1.weight": layer.output_gate.weight, "g_proj.1.bias": layer.output_gate.bias, "A_log": layer.A_log,
+        "dt_bias": layer.dt_bias, "o_norm.weight": layer.norm.weight, "o_proj.weight": layer.out_proj.weight})
+    return theirs
+
+
+def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = make_layer(NAME, torch.float32), make_inputs(65).float()
+    expected = fla_layer(monkeypatch, layer)(x)[0]
+    assert_close(layer.reference(x)[0], expected.double(), 1e-4, "reference")
+    assert_close(layer(x)[0], expected, 1e-4, "forward")
+
+
+def test_gate_rank_is_the_head_by_default_and_sizes_are_flas() -> None:
+    module = pytest.importorskip("fla.layers.kda")
+    spec = OPERATORS["kda"](heads=4, head_dim=32)
+    theirs = module.KimiDeltaAttention(hidden_size=64, head_dim=32, num_heads=4)
+    assert spec.resolved(64).gate_rank == 32
+    assert spec.params(64) == 64 + sum(p.numel() for p in theirs.parameters())
+
+
+def test_proxies_keep_the_width_of_the_heads_together() -> None:
+    small = OPERATORS["kda"](heads=32).scaled(2048, 16)
+    assert (small.heads, small.head_dim, small.resolved(128).gate_rank) == (16, 16, 16)

@@ -1,0 +1,92 @@
+"""`r7` beside fla's layer with the same weights; fla's kernels are replaced by its own plain implementations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from layer_cases import HIDDEN, SPECS, assert_close, make_inputs, make_layer
+from torch import Tensor
+
+from flashnas.architecture import Architecture
+from flashnas.model import HybridLM
+from flashnas.operators import OPERATORS
+from flashnas.operators.layers import build_layer
+
+NAME = "r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
+
+
+def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: torch.nn.Module) -> torch.nn.Module:
+    """fla's RWKV7Attention as first layer, in plain torch, with our weights."""
+    module = pytest.importorskip("fla.layers.rwkv7")
+    addcmul = pytest.importorskip("fla.ops.rwkv7.fused_addcmul")
+    k_update = pytest.importorskip("fla.ops.rwkv7.fused_k_update")
+    correction = pytest.importorskip("fla.ops.rwkv7.gate_output_correction")
+    naive = pytest.importorskip("fla.ops.generalized_delta_rule.dplr.naive")
+
+    def token_shift(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        return torch.nn.functional.pad(x, (0, 0, 1, -1)) - x, None
+
+    def chunk(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+        first = [x.transpose(1, 2) for x in (r * r.shape[-1] ** 0.5, k, v, a, b, w)]  # the plain form scales r
+        o, state = naive.dplr_recurrence(*first)
+        return o.transpose(1, 2), state
+
+    monkeypatch.setattr(module, "token_shift", token_shift)
+    monkeypatch.setattr(module, "fused_addcmul_rwkv7", addcmul.torch_addcmul_rwkv7)
+    monkeypatch.setattr(module, "fused_k_rwkv7", k_update.k_update_ref)
+    monkeypatch.setattr(module, "gate_output_correction", correction.gate_output_correction_ref)
+    monkeypatch.setattr(module, "chunk_rwkv7", chunk)
+    spec = SPECS[NAME]
+    with pytest.warns(UserWarning, match="potentially buggy"):  # says its author; the paper's formulas are ours
+        theirs = module.RWKV7Attention(
+            hidden_size=HIDDEN, head_dim=spec.head_dim, decay_low_rank_dim=spec.decay_rank, layer_idx=0,
+            a_low_rank_dim=spec.rate_rank, gate_low_rank_dim=spec.gate_rank, num_hidden_layers=2)
+    weights = {**dict(zip(("x_r", "x_k", "x_v", "x_w", "x_a", "x_g"), layer.mix.view(6, 1, 1, -1), strict=True)),
+               **dict(zip(("r_proj.weight", "k_proj.weight", "v_proj.weight"), layer.in_proj.weight.chunk(3),
+                          strict=True)),
+               "k_k": layer.k_k, "k_a": layer.k_a, "r_k": layer.r_k.view(-1, spec.head_dim),
+               "g_norm.weight": layer.norm.weight, "g_norm.bias": layer.norm.bias, "o_proj.weight":
+               layer.out_proj.weight}
+    for name, gate in (("w_lora", layer.decay_gate), ("a_lora", layer.rate_gate), ("g_lora", layer.output_gate)):
+        weights |= {f"{name}.lora.0.weight": gate.down, f"{name}.lora.2.weight": gate.up}
+        if gate.bias is not None:
+            weights[f"{name}.lora.2.bias"] = gate.bias
+    theirs.load_state_dict(weights)
+    return theirs
+
+
+def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = make_layer(NAME, torch.float32), make_inputs(65).float()
+    expected = fla_layer(monkeypatch, layer)(x)[0]
+    assert_close(layer.reference(x)[0], expected.double(), 1e-4, "reference")
+    assert_close(layer(x)[0], expected, 1e-4, "forward")
+
+
+def test_initial_values_are_those_of_flas_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip("fla.layers.rwkv7")
+    ours = build_layer(OPERATORS["r7"](head_dim=16), HIDDEN)
+    with pytest.warns(UserWarning, match="potentially buggy"):
+        theirs = module.RWKV7Attention(hidden_size=HIDDEN, head_dim=16, layer_idx=0, num_hidden_layers=1 + 1)
+    expected = [getattr(theirs, name).flatten() for name in ("x_r", "x_k", "x_v", "x_w", "x_a", "x_g")]
+    assert_close(ours.mix, torch.cat(expected), 1e-6, "mix")
+    for name in ("k_k", "k_a", "r_k"):
+        assert_close(getattr(ours, name), getattr(theirs, name).flatten(), 1e-6, name)
+    for gate, lora in ((ours.decay_gate, theirs.w_lora), (ours.rate_gate, theirs.a_lora)):
+        assert_close(gate.bias, lora.lora[2].bias, 1e-6, "bias")
+        assert gate.down.shape == lora.lora[0].weight.shape
+        assert_close(gate.up.norm(), lora.lora[2].weight.norm(), 1e-5, "up")
+    assert ours.output_gate.down.shape == theirs.g_lora.lora[0].weight.shape
+
+
+def test_ranks_follow_flas_formula() -> None:
+    assert OPERATORS["r7"]().ranks(2048) == (128, 128, 224)
+    assert OPERATORS["r7"](gate_rank=8).scaled(2048, 16).ranks(128) == (32, 32, 8)
+
+
+def test_a_model_keeps_the_decays_that_the_layer_starts_with() -> None:
+    layer = HybridLM(Architecture.parse("64(vocab=300): r7(head_dim=16)")).layers[0].mixer
+    decay = torch.exp(-torch.exp(torch.tensor(-0.5)) * torch.sigmoid(layer.decay_gate.bias))
+    assert decay.min() < 0.6 < 0.99 < decay.max()  # from one token to hundreds
+    assert not layer.decay_gate.down.any()
