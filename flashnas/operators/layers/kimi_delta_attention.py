@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.kimi_delta_attention import KimiDeltaAttention
+from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.common import (
     Layer,
     RecurrentState,
@@ -20,9 +23,22 @@ from flashnas.operators.layers.common import (
     rms_normalise,
     state_dtype,
 )
-from flashnas.operators.layers.dplr import DplrRule, dplr_chunked, dplr_reference, dplr_step
+from flashnas.operators.layers.dplr import dplr_chunked, dplr_reference, dplr_step
 
+KdaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 NORM_EPS = 1e-5
+
+
+def kda_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTHK: Tensor,
+                state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`dplr_chunked` of the delta rule at rate beta."""
+    return dplr_chunked(q_BTHK, k_BTHK * beta_BTH.unsqueeze(-1), v_BTHV, -k_BTHK, None, g_BTHK, state_BHKV)
+
+
+def kda_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BHK: Tensor,
+             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`dplr_step` of the delta rule at rate beta."""
+    return dplr_step(q_BHK, k_BHK * beta_BH.unsqueeze(-1), v_BHV, -k_BHK, None, g_BHK, state_BHKV)
 
 
 class KimiDeltaAttentionLayer(Layer):
@@ -42,6 +58,7 @@ class KimiDeltaAttentionLayer(Layer):
         self.norm = RMSNorm(self.head_dim, NORM_EPS)
         self.out_proj = nn.Linear(inner, hidden, bias=False)
         self.scale = self.head_dim ** -0.5
+        self.core = Core("kda", spec.name, (kda_chunked, kda_step), key_dim=self.head_dim, value_dim=self.head_dim)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
         matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
@@ -67,14 +84,16 @@ class KimiDeltaAttentionLayer(Layer):
         state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
         qkv, beta = projected.split([3 * self.heads * self.head_dim, self.heads], -1)
         qkv, conv = self.conv(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, beta, *self._gates(x_BTD), state.matrix_BHKV, dplr_chunked)
+        o, matrix = self._core(qkv, beta, *self._gates(x_BTD), state.matrix_BHKV,
+                               self.core.of(projected).forward)
         return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         projected = self.in_proj(x_BD)
         qkv, beta = projected.split([3 * self.heads * self.head_dim, self.heads], -1)
         qkv, conv = self.conv.step(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, beta, *self._gates(x_BD), state.matrix_BHKV, dplr_step)
+        o, matrix = self._core(qkv, beta, *self._gates(x_BD), state.matrix_BHKV,
+                               self.core.of(projected).step)
         return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,12 +102,12 @@ class KimiDeltaAttentionLayer(Layer):
         return self.decay_gate(decay), self.output_gate(gate)
 
     def _core(self, qkv: Tensor, beta: Tensor, decay: Tensor, gate: Tensor, matrix: Tensor,
-              rule: DplrRule) -> tuple[Tensor, Tensor]:
+              rule: KdaRule) -> tuple[Tensor, Tensor]:
         with torch.autocast(qkv.device.type, enabled=False):
             dtype = matrix.dtype
             qk, v = qkv.to(dtype).unflatten(-1, (-1, self.head_dim)).split([2 * self.heads, self.heads], -2)
             q, k = normalised_queries_and_keys(qk, self.scale)
             g = F.softplus(decay.to(dtype) + self.dt_bias.to(dtype)).unflatten(-1, (self.heads, -1))
             g = -self.A_log.to(dtype).exp().unsqueeze(-1) * g
-            o, matrix = rule(q, k * torch.sigmoid(beta.to(dtype)).unsqueeze(-1), v, -k, None, g, matrix)
+            o, matrix = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix)
             return self.norm(o).flatten(-2) * torch.sigmoid(gate.to(dtype)), matrix

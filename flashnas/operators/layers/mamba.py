@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.common import (
     Layer,
     RecurrentState,
@@ -20,10 +21,10 @@ from flashnas.operators.layers.common import (
     linear_reference,
     state_dtype,
 )
-from flashnas.operators.layers.selective_scan import scan_reference, scan_step, selective_scan
+from flashnas.operators.layers.selective_scan import scan_of_inputs, scan_of_inputs_step, scan_reference
 from flashnas.operators.mamba import Mamba
 
-Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class MambaLayer(Layer):
@@ -45,6 +46,7 @@ class MambaLayer(Layer):
         self.A_log = nn.Parameter(torch.arange(1.0, self.state + 1).log().repeat(self.inner, 1))  # [inner, N]
         self.D = nn.Parameter(torch.ones(self.inner))
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
+        self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), key_dim=self.state)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
         matrix = torch.zeros(batch, 1, self.state, self.inner, dtype=state_dtype(dtype), device=device)
@@ -64,25 +66,27 @@ class MambaLayer(Layer):
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         projected = self.in_proj(x_BTD)
+        before = None if state is None else state.matrix_BHKV
         state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
         x, z = projected.chunk(2, -1)
         x, conv = self.conv(x, state.conv_BTC)
-        y, matrix = self._core(x, z, state.matrix_BHKV, selective_scan)
+        y, matrix = self._core(x, z, before, self.core.of(projected).forward)
         return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         projected = self.in_proj(x_BD)
         x, z = projected.chunk(2, -1)
         x, conv = self.conv.step(x, state.conv_BTC)
-        y, matrix = self._core(x, z, state.matrix_BHKV, scan_step)
+        y, matrix = self._core(x, z, state.matrix_BHKV, self.core.of(projected).step)
         return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
 
-    def _core(self, x: Tensor, z: Tensor, matrix: Tensor, scan: Scan) -> tuple[Tensor, Tensor]:
+    def _core(self, x: Tensor, z: Tensor, matrix: Tensor | None, scan: Scan) -> tuple[Tensor, Tensor]:
         low, b, c = self.x_proj(x).split(self.parts, -1)
         dt = self.dt_proj(low)
         with torch.autocast(x.device.type, enabled=False):
-            dtype = matrix.dtype
+            dtype = state_dtype(x.dtype) if matrix is None else matrix.dtype
             x, b, c = x.to(dtype), b.to(dtype), c.to(dtype)
             dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
-            y, state = scan(dt * x, dt, -self.A_log.to(dtype).exp().T, b, c, matrix.squeeze(1))
+            before = None if matrix is None else matrix.squeeze(1)
+            y, state = scan(x, dt, -self.A_log.to(dtype).exp().T, b, c, before)
             return torch.addcmul(y, x, self.D.to(dtype)) * F.silu(z).to(dtype), state.unsqueeze(1)

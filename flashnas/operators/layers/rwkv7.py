@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.common import (
     Layer,
     RecurrentState,
@@ -20,7 +21,7 @@ from flashnas.operators.layers.common import (
     linear_reference,
     state_dtype,
 )
-from flashnas.operators.layers.dplr import DplrRule, dplr_chunked, dplr_reference, dplr_step
+from flashnas.operators.layers.dplr import dplr_chunked, dplr_reference, dplr_step
 from flashnas.operators.layers.fused import rms_norm
 from flashnas.operators.rwkv7 import MIXES, Rwkv7
 
@@ -71,6 +72,7 @@ class Rwkv7Layer(Layer):
         self.r_k = nn.Parameter(torch.full((hidden,), -0.04))
         self.norm = nn.GroupNorm(self.heads, hidden, eps=1e-5 * self.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
+        self.core = Core("dplr", spec.name, (dplr_chunked, dplr_step), key_dim=self.head_dim, value_dim=self.head_dim)
         self._reset()
 
     @torch.no_grad()
@@ -112,18 +114,20 @@ class Rwkv7Layer(Layer):
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
         before = torch.cat([state.conv_BTC.to(x_BTD.dtype), x_BTD[:, :-1]], 1)
-        y, matrix = self._run(x_BTD, before, state.matrix_BHKV, dplr_chunked)
+        y, matrix = self._run(x_BTD, before, state.matrix_BHKV, False)
         return y, RecurrentState(x_BTD[:, -1:], matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        y, matrix = self._run(x_BD, state.conv_BTC[:, 0].to(x_BD.dtype), state.matrix_BHKV, dplr_step)
+        y, matrix = self._run(x_BD, state.conv_BTC[:, 0].to(x_BD.dtype), state.matrix_BHKV, True)
         return y, RecurrentState(x_BD.unsqueeze(1), matrix)
 
-    def _run(self, x: Tensor, before: Tensor, matrix: Tensor, rule: DplrRule) -> tuple[Tensor, Tensor]:
+    def _run(self, x: Tensor, before: Tensor, matrix: Tensor, one: bool) -> tuple[Tensor, Tensor]:
         mixes = self.mix.view(MIXES, *[1] * (x.ndim - 1), self.hidden)
         mixed = torch.addcmul(x, before - x, mixes)  # [6, .., D]
         rkv = mixed[:3].flatten(1, -2) @ self.in_proj.weight.view(3, self.hidden, self.hidden).mT
         r, k, v = rkv.view(3, *x.shape).unbind()
+        kernels = self.core.of(rkv)
+        rule = kernels.step if one else kernels.forward
         w, rate, gate = self.decay_gate(mixed[3]), self.rate_gate(mixed[4]), self.output_gate(mixed[5])
         with torch.autocast(x.device.type, enabled=False):
             dtype = matrix.dtype

@@ -47,6 +47,20 @@ def selective_scan(u_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c
     return y_TBC.transpose(0, 1), state
 
 
+def scan_of_inputs(x_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c_BTN: Tensor,
+                   state_BNC: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`selective_scan` of u = dt x; from zero where no state is given."""
+    if state_BNC is None:
+        state_BNC = x_BTC.new_zeros(len(x_BTC), *a_NC.shape)
+    return selective_scan(dt_BTC * x_BTC, dt_BTC, a_NC, b_BTN, c_BTN, state_BNC)
+
+
+def scan_of_inputs_step(x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor,
+                        state_BNC: Tensor) -> tuple[Tensor, Tensor]:
+    """`scan_step` of u = dt x."""
+    return scan_step(dt_BC * x_BC, dt_BC, a_NC, b_BN, c_BN, state_BNC)
+
+
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor,

@@ -29,7 +29,8 @@ MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv
            "sdpa": "sdpa"}
 # Best first. The order is that of the libraries' own benchmarks; none of it was measured here.
 PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
-             "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",)}
+             "selective_scan": ("mamba-ssm",),
+             "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
 TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that stands for two packages
 OPTIONAL = ("convolution",)  # cores that fall back to torch where the chosen library does not take them
 

@@ -1,10 +1,12 @@
-"""flash-linear-attention, 0.4 or later: Triton kernels for the delta rules, GLA, scalar decays and convolutions.
+"""flash-linear-attention, 0.4 or later: Triton kernels for the recurrences and short convolutions.
 
 All take [B, T, H, K] and float32 states [B, H, K, V], as we do. Queries come scaled and normalised, so `scale` is 1.
-Parallel forms run in the dtype of the activations, with log decays and states in float32.
+Parallel forms run in the dtype of the activations, with log decays and states in float32; steps in float32.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,11 @@ from torch import Tensor
 from flashnas.operators.layers.backends.library import HALF, Library, Pair, Sizes
 
 LEAST_DIM, MOST_DIM = 16, 256  # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
+
+
+def _token(parts: Iterable[Tensor], state: Tensor) -> list[Tensor]:
+    """One token per sequence, with a time dimension, in the state's dtype."""
+    return [part.to(state.dtype).unsqueeze(1) for part in parts]
 
 
 def delta_rule(dtype: torch.dtype) -> Pair:
@@ -28,8 +35,8 @@ def delta_rule(dtype: torch.dtype) -> Pair:
         return o.to(state.dtype), final
 
     def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
-        o, final = fused_recurrent_delta_rule(*(x.unsqueeze(1) for x in (q, k, v, beta)), scale=1.0,
-                                              initial_state=state, output_final_state=True)
+        o, final = fused_recurrent_delta_rule(*_token((q, k, v, beta), state), scale=1.0, initial_state=state,
+                                              output_final_state=True)
         return o.squeeze(1), final
 
     return forward if dtype in HALF else in_float32, step
@@ -46,7 +53,7 @@ def gated_delta_rule(dtype: torch.dtype) -> Pair:
         return o.to(state.dtype), final
 
     def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, beta, g = (x.unsqueeze(1) for x in (q, k, v, beta, g))
+        q, k, v, beta, g = _token((q, k, v, beta, g), state)
         o, final = fused_recurrent_gated_delta_rule(q, k, v, g=g, beta=beta, scale=1.0, initial_state=state,
                                                     output_final_state=True)
         return o.squeeze(1), final
@@ -64,7 +71,7 @@ def gla(dtype: torch.dtype) -> Pair:
         return o.to(state.dtype), final
 
     def step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, g = (x.unsqueeze(1) for x in (q, k, v, g))
+        q, k, v, g = _token((q, k, v, g), state)
         o, final = fused_recurrent_gla(q, k, v, gk=g, scale=1.0, initial_state=state, output_final_state=True)
         return o.squeeze(1), final
 
@@ -86,9 +93,45 @@ def ssd(dtype: torch.dtype) -> Pair:
     def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
              state: Tensor) -> tuple[Tensor, Tensor]:
         repeats = x_BHV.shape[1] // k_BGK.shape[1]
-        q, k = (x.repeat_interleave(repeats, 1).unsqueeze(1) for x in (q_BGK, k_BGK))
-        v, g = (x_BHV * dt_BH.unsqueeze(-1)).unsqueeze(1), (-dt_BH * rate_H).unsqueeze(1)
+        q, k = (x.repeat_interleave(repeats, 1) for x in (q_BGK, k_BGK))
+        q, k, v, g = _token((q, k, x_BHV * dt_BH.unsqueeze(-1), -dt_BH * rate_H), state)
         o, final = fused_recurrent_simple_gla(q, k, v, g=g, scale=1.0, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def kda(dtype: torch.dtype) -> Pair:
+    """`kda_chunked` and `kda_step`: the delta rule with one log decay per key channel."""
+    from fla.ops.kda import chunk_kda, fused_recurrent_kda
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta = (x.to(dtype) for x in (q, k, v, beta))
+        o, final = chunk_kda(q, k, v, g, beta, scale=1.0, initial_state=state, output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta, g = _token((q, k, v, beta, g), state)
+        o, final = fused_recurrent_kda(q, k, v, g, beta, scale=1.0, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def dplr(dtype: torch.dtype) -> Pair:
+    """`dplr_chunked` and `dplr_step` with b, as RWKV7 has it. Theirs: a reads the state before its decay."""
+    from fla.ops.rwkv7 import chunk_rwkv7, fused_recurrent_rwkv7
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor,
+                state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, a, b = (x.to(dtype) for x in (q, k, v, a * g.exp(), b))
+        o, final = chunk_rwkv7(q, g, k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor,
+             state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, a, b, g = _token((q, k, v, a * g.exp(), b, g), state)
+        o, final = fused_recurrent_rwkv7(q, g, k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
         return o.squeeze(1), final
 
     return forward, step
@@ -120,6 +163,6 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 LIBRARY = Library(
     name="fla", package="fla", distribution="flash-linear-attention", refusal=refusal,
-    kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd,
-             "convolution": convolution},
-    rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd"}))
+    kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd, "kda": kda,
+             "dplr": dplr, "convolution": convolution},
+    rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}))

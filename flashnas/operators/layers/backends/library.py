@@ -36,11 +36,7 @@ class Library:
 
     def missing(self) -> str:
         """Why it cannot be imported here, or an empty string."""
-        try:
-            found = importlib.util.find_spec(self.package) is not None
-        except (ImportError, ValueError):  # a package hidden by None in sys.modules, or one without a spec
-            found = False
-        return "" if found else f"the package {self.distribution} is not installed"
+        return "" if importable(self.package) else f"the package {self.distribution} is not installed"
 
     def version(self) -> str:
         try:
@@ -53,6 +49,13 @@ class Library:
         if device not in self.devices:
             return f"it runs on {' and '.join(self.devices)} only; the tensors are on {device}"
         return self.missing() or self.refusal(core, dtype, sizes)
+
+
+def importable(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # a package hidden by None in sys.modules, or one without a spec
+        return False
 
 
 def name_of(dtype: torch.dtype) -> str:
