@@ -53,14 +53,10 @@ def run(options: argparse.Namespace) -> int:
             os.environ[name] = str(options.threads)
     keep_memory()
 
-    import torch
-
     from flashnas.proxy.distributed import processes
     from flashnas.proxy.long_training import run_training
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    with processes() as ranks:
+    with processes(options.threads) as ranks:
         now = ranks.first_says(time.strftime("%Y%m%d-%H%M%S"))
         job = ranks.agreed(lambda: make_job(options, now))
         with TrainingProgress(sys.stderr, silent=not ranks.first) as progress:

@@ -144,11 +144,13 @@ def accumulating(replica: nn.Module | None, last: bool) -> contextlib.AbstractCo
 
 
 @contextlib.contextmanager
-def processes() -> Iterator[Ranks]:
-    """Join the processes that torchrun started, with gloo on CPUs and NCCL on GPUs.
+def processes(threads: int | None = None) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, with gloo on CPUs and NCCL on GPUs; each takes `threads` threads.
 
     Raises RunError, on the first process, when another one has ended; the others then stop without a word.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     if not dist.is_available() or not dist.is_torchelastic_launched() or os.environ.get("WORLD_SIZE", "1") == "1":
         yield Ranks()
         return

@@ -11,6 +11,7 @@ import torch
 from flashnas.architecture import Architecture
 from flashnas.errors import CandidateError, ConfigError, CorpusError, OperatorError
 from flashnas.model import HybridLM
+from flashnas.operators import OPERATORS
 from flashnas.proxy.dataset import Dataset
 from flashnas.proxy.optimizer import Optimizers, family_of, initialise, is_hidden_matrix
 from flashnas.proxy.recipe import FAMILIES, Recipe
@@ -200,7 +201,7 @@ def test_the_models_own_start_is_kept_on_request():
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_every_parameter_is_in_exactly_one_group(optimizer):
-    architecture = RECIPE.proxy_of(Architecture.parse(f"512(tied=false,meta=32): {' '.join(map(str, ALL.operators))}"))
+    architecture = RECIPE.proxy_of(Architecture.parse(f"512(tied=false,meta=32): {' '.join(OPERATORS)}"))
     network = HybridLM(architecture)
     built = Optimizers(network, architecture, dataclasses.replace(RECIPE, optimizer=optimizer)).optimizers
     groups = [group for optimizer_ in built for group in optimizer_.param_groups]
