@@ -25,5 +25,8 @@ def test_a_space_is_profiled_and_answered(tmp_path):
     profile(space, [chat], tmp_path / "table", Job(device="cuda", effort=Effort(least=5, seconds=0.1)))
     table = LatencyTable.load(tmp_path / "table")
     assert set(table.rows("operator_decode")["mode"].astype(str)) == {"cuda_graph"}
+    (job,) = table.meta["jobs"]
+    assert set(job["backends"]) >= {spec.kind for spec in space.kinds()}
+    assert job["stack"] == Job(device="cuda").stack
     for _, operators in space.baselines():
         assert LatencyModel(table, chat).estimate(space.build(operators, 96)).latency_ms > 0

@@ -1,0 +1,362 @@
+"""Backends: which library is taken, and our adapters against the reference through stand-ins for the libraries."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fake_libraries
+import pytest
+import torch
+from layer_cases import assert_close, state_tensors, weighted_sum
+from torch import Tensor
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.errors import ConfigError, OperatorError
+from flashnas.latency.job import Job
+from flashnas.latency.whole_model import backends_of
+from flashnas.model import HybridLM
+from flashnas.operators.layers import build_layer
+from flashnas.operators.layers.attention import KeyValueCache
+from flashnas.operators.layers.backends import PREFERRED, Core, choose_backend, cores_of, load
+from flashnas.operators.layers.common import Layer, RecurrentState
+from flashnas.proxy.recipe import Recipe
+
+HIDDEN = 64
+CASES = [
+    ("fla", "d(head_dim=16)"), ("fla", "gd(head_dim=16,k_heads=2,expand_v=2)"), ("fla", "gla(head_dim=32)"),
+    ("fla", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("fla", "m2(head_dim=16,state=16)"),
+    ("mamba-ssm", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("mamba-ssm", "m2(head_dim=16,state=16)"),
+    ("fla", "kda(head_dim=16)"), ("fla", "r7(head_dim=16)"), ("mamba-ssm", "m(state=8)"),
+    ("mamba-ssm", "d(head_dim=16)"),  # the convolution only
+    ("sdpa", "a(heads=4,kv_heads=2,head_dim=16)"), ("sdpa", "swa(heads=4,kv_heads=2,head_dim=16,window=5)"),
+    ("sdpa", "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)"),
+]
+FLASH = ["a(heads=4,kv_heads=2,head_dim=16)", "swa(heads=4,kv_heads=2,head_dim=16,window=5)",
+         "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)"]
+
+
+def make(text: str) -> Layer:
+    torch.manual_seed(0)
+    layer = build_layer(parse_operators(text)[0], HIDDEN)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.3 * torch.randn_like(parameter)
+    return layer
+
+
+def inputs(tokens: int) -> Tensor:
+    torch.manual_seed(tokens)
+    return torch.randn(2, 1, HIDDEN) + 0.3 * torch.randn(2, tokens, HIDDEN)
+
+
+def run(form: Any, layer: Layer, x: Tensor, state: Any) -> dict[str, Tensor]:
+    """Output, states and gradients of inputs, weights and (recurrent) states."""
+    x = x.clone().requires_grad_()
+    leaves = {"x": x, **dict(layer.named_parameters())}
+    if isinstance(state, RecurrentState):
+        state = RecurrentState(*(part.clone().requires_grad_() for part in state))
+        leaves |= {f"state {n}": part for n, part in enumerate(state)}
+    y, after = form(x, state)
+    told = None if getattr(layer.core, "kind", "") == "selective_scan" else after  # whose state has no gradient
+    gradients = torch.autograd.grad(weighted_sum(y, told), list(leaves.values()), allow_unused=True)
+    results = {"output": y, **{f"final state {n}": part for n, part in enumerate(state_tensors(after))}}
+    for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+        results[f"gradient of {name}"] = torch.zeros_like(leaf) if gradient is None else gradient
+    return {name: tensor.detach() for name, tensor in results.items()}
+
+
+def state_after(layer: Layer, tokens: int) -> Any:
+    with torch.no_grad():
+        state = layer.reference(inputs(tokens + 100)[:, :tokens])[1]
+    if isinstance(state, KeyValueCache):
+        return KeyValueCache(state.keys_BGTK.float(), state.values_BGTK.float(), state.seen, state.window)
+    return RecurrentState(*(part.float() for part in state))
+
+
+@pytest.mark.parametrize(("backend", "text"), CASES)
+def test_an_adapter_equals_the_reference(backend: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both forms, from nothing and from a state, with all gradients."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    layer = make(text)
+    choose_backend(layer, backend)
+    names = {core.kind: core.of(inputs(1)).name for core in cores_of(layer)}
+    assert any(name != "torch" for name in names.values()), names
+    for tokens, state in ((19, None), (1, state_after(layer, 9)), (7, state_after(layer, 9))):
+        expected, got = (run(form, layer, inputs(tokens), state) for form in (layer.reference, layer.forward))
+        for what, tensor in expected.items():
+            assert_close(got[what], tensor, 2e-4, f"{tokens} tokens, {what}")
+    check_steps(layer, 1e-4)
+
+
+def check_steps(layer: Layer, tolerance: float) -> None:
+    x, state = inputs(9), state_after(layer, 9)
+    with torch.no_grad():
+        expected, expected_state = layer.reference(x, state)
+        outputs = []
+        for t in range(x.shape[1]):
+            y, state = layer.step(x[:, t], state)
+            outputs.append(y)
+    assert_close(torch.stack(outputs, 1), expected, tolerance, "steps")
+    for got, tensor in zip(state_tensors(state), state_tensors(expected_state), strict=True):
+        assert_close(got, tensor, tolerance, "state after the steps")
+
+
+@pytest.mark.parametrize("text", FLASH)
+def test_flash_attention_equals_the_reference(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes half precision only; so do its stand-ins."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    layer = make(text)
+    choose_backend(layer, "flash-attn")
+    with pytest.raises(OperatorError, match=r"backend flash-attn cannot run it: it takes bfloat16 and float16 only"):
+        layer(inputs(3))
+    check_in_bfloat16(layer)
+
+
+@pytest.mark.parametrize("backend", ["fla", "mamba-ssm"])
+def test_half_precision_keeps_states_and_decays_in_float32(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-ins refuse mixed dtypes and states in half precision."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    for _, text in (case for case in CASES if case[0] == backend):
+        layer = make(text)
+        choose_backend(layer, backend)
+        check_in_bfloat16(layer)
+
+
+def check_in_bfloat16(layer: Layer) -> None:
+    """As a model in bfloat16 and under autocast: near the reference, states in the dtypes of the torch code."""
+    x = inputs(19).requires_grad_()
+    for core in cores_of(layer):
+        core._cpu = core.kernels("cpu", torch.bfloat16)
+    for model, autocast in ((copy.deepcopy(layer), True), (layer.bfloat16(), False)):
+        x_now = x if autocast else x.detach().bfloat16().requires_grad_()
+        expected, _ = model.reference(x_now)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            y, state = model(x_now)
+            y.float().square().sum().backward()
+            with torch.no_grad():
+                stepped, _ = model.step(x_now[:, 0], model.init_state(2, torch.bfloat16))
+        assert y.dtype == stepped.dtype == torch.bfloat16
+        assert (y - expected).norm() < 0.03 * expected.norm()
+        assert (stepped - expected[:, 0]).norm() < 0.03 * expected[:, 0].norm()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in (x_now, *model.parameters()))
+        if isinstance(state, RecurrentState):
+            assert state.matrix_BHKV.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for kind in PREFERRED for name in PREFERRED[kind]])
+def test_shapes_of_a_real_model_fit_the_libraries(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On meta tensors, which have shapes, strides and dtypes but no values."""
+    fake_libraries.install(monkeypatch)
+    forward, step = load(name).kernels[kind](torch.bfloat16)
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
+    batch, tokens, heads, groups, key, value, half = 3, 4, 32, 8, 128, 64, torch.bfloat16
+    state = empty(batch, heads, key, value)
+    sizes: dict[str, tuple[list[Any], list[Any]]] = {  # per token and head; the rest
+        "attention": ([], []),
+        "delta_rule": ([(heads, key), (heads, key), (heads, value), (heads,), None], [state]),
+        "gated_delta_rule": ([(heads, key), (heads, key), (heads, value), (heads,), (heads,)], [state]),
+        "gla": ([(heads, key), (heads, key), (heads, value), (heads, key)], [state]),
+        "kda": ([(heads, key), (heads, key), (heads, value), (heads,), (heads, key)], [state]),
+        "dplr": ([(heads, key), (heads, key), (heads, value), *[(heads, key)] * 3], [state]),
+        "ssd": ([(groups, key), (groups, key), (heads, value), (heads,)], [empty(heads), state])}
+    if kind == "attention":
+        q, k = empty(batch, heads, tokens, key, dtype=half), empty(batch, groups, 9, key, dtype=half)
+        assert forward(q, k, k, 3).shape == q.shape
+        with torch.no_grad():
+            assert step(q[:, :, 0], k, k).shape in {(batch, heads, key), (batch, groups, heads // groups, key)}
+        return
+    if kind == "convolution":
+        x = empty(batch, tokens, 2 * 1536 + 8, dtype=half)[..., 8:]  # a part of a projection
+        y, after = forward(x, empty(batch, 3, 3072, dtype=half), empty(3072, 4), None)
+        with torch.no_grad():
+            one, _ = step(x[:, 0], after, empty(3072, 4), None)
+        assert (y.shape, after.shape, one.shape) == (x.shape, (batch, 3, 3072), (batch, 3072))
+        return
+    if kind == "selective_scan":
+        x, b, a = empty(batch, tokens, 3072), empty(batch, tokens, 16), empty(16, 3072)
+        y, final = forward(x, x, a, b, b, None)
+        with torch.no_grad():
+            one, after = step(x[:, 0], x[:, 0], a, b[:, 0], b[:, 0], final)
+        assert (y.shape, one.shape) == (x.shape, x[:, 0].shape)
+        assert final.shape == after.shape == (batch, 16, 3072)
+        return
+    parts, rest = sizes[kind]
+    o, final = forward(*(None if part is None else empty(batch, tokens, *part) for part in parts), *rest)
+    assert (o.shape, o.dtype) == ((batch, tokens, heads, value), torch.float32)
+    with torch.no_grad():
+        one, after = step(*(None if part is None else empty(batch, *part) for part in parts), *rest[:-1], final)
+    assert one.shape == (batch, heads, value)
+    assert final.shape == after.shape == state.shape
+    assert final.dtype == after.dtype == torch.float32
+
+
+# -- the choice ------------------------------------------------------------------------------------------------------
+
+ALL = "a d gd gla m2 kda r7 m f"
+RECURRENT = ("d", "gd", "gla", "kda", "r7")
+AUTO = [  # packages at hand (none named: all), dtype, what auto takes on CUDA
+    (("nothing",), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch",
+                                "conv": "torch"}),
+    (("fla",), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "fla", "m": "torch", "conv": "fla"}),
+    (("fla", "mamba_ssm"), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm",
+                                        "m": "torch", "conv": "fla"}),  # built without selective_scan_cuda
+    ((), "bfloat16", {"a": "flash-attn", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "mamba-ssm",
+                      "conv": "causal-conv1d"}),
+    ((), "float32", {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch, steps fla"), "m2": "torch, steps mamba-ssm",
+                     "m": "mamba-ssm", "conv": "causal-conv1d"}),
+    ((), "float64", {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch", "conv": "torch"}),
+]
+
+
+def on_cuda(model: HybridLM, dtype: torch.dtype) -> dict[str, str]:
+    from flashnas.operators.layers.backends import running
+    kinds = (spec.kind for spec in model.architecture.operators)
+    names = running(zip(kinds, model.layers, strict=True), "cuda", dtype)
+    return {kind: name.replace(" 0.0-fake", "").split(" 2.")[0] for kind, name in names.items()}
+
+
+@pytest.mark.parametrize(("packages", "dtype", "expected"), AUTO)
+def test_auto_takes_the_best_that_is_at_hand(packages: tuple[str, ...], dtype: str, expected: dict[str, str],
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch, *packages)
+    model = HybridLM(Architecture.parse(f"256(vocab=300): {ALL}"))
+    assert on_cuda(model, getattr(torch, dtype)) == {**expected, "f": "torch"}
+    assert set(model.backends().values()) == {"torch"}, "on a CPU nothing changes"
+
+
+@pytest.mark.parametrize(("backend", "expected"), [
+    ("torch", {"a": "torch", "d": "torch", "m2": "torch", "conv": "torch"}),
+    ("sdpa", {"a": "sdpa", "d": "torch", "m2": "torch", "conv": "torch"}),
+    ("fla", {"a": "sdpa", "d": "fla", "m2": "fla", "conv": "fla"}),
+    ("mamba-ssm", {"a": "sdpa", "d": "torch", "m2": "mamba-ssm", "conv": "causal-conv1d"}),
+    ("flash-attn", {"a": "flash-attn", "d": "torch", "m2": "torch", "conv": "torch"})])
+def test_a_chosen_library_computes_what_it_covers(backend: str, expected: dict[str, str],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch)
+    model = HybridLM(Architecture.parse("256(vocab=300): a d m2"), backend)
+    assert on_cuda(model, torch.bfloat16) == expected
+
+
+def test_several_answers_for_one_kind_are_all_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch)
+    model = HybridLM(Architecture.parse("256(vocab=300): d(head_dim=8) d(head_dim=32)"))
+    assert on_cuda(model, torch.bfloat16)["d"] == "torch + fla"
+
+
+@pytest.mark.parametrize(("backend", "text", "packages", "line"), [
+    ("mamba-ssm", "m2", ("fla",), "operator mamba2: backend mamba-ssm cannot run it: the package fake-mamba-ssm is not"
+                                  " installed; allowed here: auto, torch"),
+    ("flash-attn", "d f", ("fla",), "backend flash-attn: the package fake-flash-attn is not installed"),
+    ("flash", "a", (), "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa; got 'flash' (did you mean"
+                       " 'fla'?)")])
+def test_what_is_not_there_is_one_line(backend: str, text: str, packages: tuple[str, ...], line: str,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch, *packages)
+    with pytest.raises(OperatorError) as error:
+        HybridLM(Architecture.parse(f"256(vocab=300): {text}"), backend)
+    assert str(error.value) == line
+
+
+def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch)
+    model = HybridLM(Architecture.parse("64(vocab=300): d(head_dim=8)"), "fla")
+    with pytest.raises(OperatorError) as error:
+        model(torch.zeros(1, 3, dtype=torch.long))
+    assert str(error.value) == ("operator delta_net: backend fla cannot run it: it runs on cuda only; the tensors are"
+                                " on cpu; allowed here: auto, torch")
+    with pytest.raises(OperatorError, match=r"backend fla cannot run it: it takes a key_dim of 16 to 256; got 8;"
+                                            r" allowed here: auto, torch$"):
+        on_cuda(model, torch.bfloat16)
+    with pytest.raises(OperatorError, match=r"it has no float64"):
+        on_cuda(model, torch.float64)
+
+
+def test_steps_with_gradients_are_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The libraries' steps have no backward pass; the stand-ins refuse a call with gradients on."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    layer = make("m2(head_dim=16,state=16)")
+    choose_backend(layer, "mamba-ssm")
+    x = inputs(1)[:, 0].requires_grad_()
+    y, _ = layer.step(x, layer.init_state(2, torch.float32))
+    y.sum().backward()
+    assert x.grad is not None
+
+
+def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch)
+    core, asked = make("d(head_dim=16)").core, []
+    monkeypatch.setattr(Core, "kernels", lambda self, device, dtype: asked.append(dtype) or (device, dtype))
+
+    class OnCuda:
+        is_cuda = True
+
+        def __init__(self, dtype: torch.dtype) -> None:
+            self.dtype = dtype
+
+    for dtype in (torch.bfloat16, torch.bfloat16, torch.float32, torch.bfloat16):
+        assert core.of(OnCuda(dtype)) == ("cuda", dtype)  # type: ignore[arg-type]
+    assert asked == [torch.bfloat16, torch.float32]
+
+
+# -- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch, "fla", "flash_attn")
+    plain = f"torch-{torch.__version__}-1t"
+    assert (Job().stack, Job(backend="torch").stack, Job(backend="sdpa").stack) == (plain, plain, f"{plain}-by-sdpa")
+    assert "backend" not in Job().describe_stack()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    auto, only, none = (Job(device="cuda", backend=name) for name in ("auto", "fla", "torch"))
+    assert auto.stack.endswith("-fla-0.0-fake-flash-attn-0.0-fake")
+    assert only.stack.endswith("-fla-0.0-fake-by-fla")
+    assert none.stack.endswith("-by-torch")
+    assert only.describe_stack()["libraries"] == {"fla": "0.0-fake"}
+    assert only.describe_stack()["backend"] == "fla"
+    specs = parse_operators("a(head_dim=16) d(head_dim=16) f")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert backends_of(specs, HIDDEN, auto) == {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake", "conv": "fla 0.0-fake",
+                                                "f": "torch"}
+    with pytest.raises(ConfigError, match=r"^--backend must be one of auto, torch, fla"):
+        Job(backend="triton")
+
+
+def test_a_recipe_checks_and_keeps_its_backend() -> None:
+    assert "backend" not in Recipe().to_dict(), "runs of before ask the same question"
+    assert Recipe.from_dict(Recipe(backend="sdpa").to_dict()).backend == "sdpa"
+    with pytest.raises(ConfigError, match=r"^recipe.backend must be one of auto, torch, fla, .*got 'cudnn'"):
+        Recipe(backend="cudnn")
+
+
+# -- fla's own kernels under Triton's interpreter --------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_recurrent_triton_kernels_equal_the_reference() -> None:
+    """In a process of its own: Triton reads the variable when it is imported. Float32 only: the interpreter gets
+    tl.dot wrong in bfloat16."""
+    pytest.importorskip("triton")
+    pytest.importorskip("fla")
+    script = Path(__file__).with_name("interpreted_kernels.py")
+    child = subprocess.run([sys.executable, str(script)], capture_output=True, text=True,
+                           env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+    assert child.returncode == 0, child.stderr[-2000:]
+    assert child.stdout.split() == ["delta_rule", "gated_delta_rule"], child.stdout
+
+
+def test_every_library_is_reachable() -> None:
+    from flashnas.operators.layers import backends
+    for name in backends.MODULES:
+        library = load(name)
+        assert library.name == name
+        assert set(library.kernels) == {kind for kind, names in backends.PREFERRED.items() if name in names}
+        assert library.rounds <= set(library.kernels)
