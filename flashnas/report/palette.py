@@ -11,7 +11,9 @@ OPERATOR_COLOURS = {
     "gd": "#56B4E9",
     "gla": "#CC79A7",
     "r7": "#882255",
+    "h": "#332288",    # attention and Mamba2 side by side: indigo
     "f": "#C3C8CE",    # feed-forward: a light grey, so that the mixers stand out
+    "moe": "#B5A999",  # its sister with experts: a light brown
 }
 OTHER_COLOURS = {"head": "#5B6470", "embedding": "#98A2B3"}
 OTHER_COLOUR = "#7B8494"  # whatever else is no operator
@@ -51,7 +53,8 @@ def operator_colour(kind: str) -> str:
 def operator_label(kind: str) -> str:
     """`d (DeltaNet)`: short name and class name; the bare name for what is no operator."""
     names = {"a": "attention", "swa": "sliding-window attention", "m2": "Mamba2", "m": "Mamba", "d": "DeltaNet",
-             "gd": "Gated DeltaNet", "gla": "GLA", "r7": "RWKV7", "f": "feed-forward"}
+             "gd": "Gated DeltaNet", "gla": "GLA", "r7": "RWKV7", "h": "attention with Mamba2",
+             "f": "feed-forward", "moe": "mixture of experts"}
     if kind in names:
         return f"{kind} · {names[kind]}"
     return f"{kind} · {OPERATORS[kind].name.replace('_', ' ')}" if kind in OPERATORS else kind

@@ -1,0 +1,72 @@
+"""Selective scans, mixtures of experts and hybrid heads on the invented rows of tiny_tables.py."""
+
+import numpy as np
+import pytest
+from tiny_tables import product_rows, tiny_kinds, write_table
+
+from flashnas.architecture import Architecture
+from flashnas.errors import MissingRowsError
+from flashnas.latency.kernels import KernelTimes
+from flashnas.latency.model import LatencyModel
+from flashnas.operators import KernelCall
+
+
+def entries(table, notation: str, workload: str, label: str) -> dict:
+    estimate = LatencyModel(table, workload).estimate(Architecture.parse(notation))
+    return {entry["phase"]: entry for entry in estimate.breakdown if entry["label"] == label}
+
+
+def test_a_selective_scan_borrows_the_gated_delta_rule_by_state_bytes(tiny_table):
+    # 64 channels x 16 = 4 heads of 16 x 16; the tiny table reads 10 heads a step
+    core = entries(tiny_table, "32(vocab=64): m", "prompt=8,generated=2", "mamba")
+    assert core["decode"]["ms"] == pytest.approx(2 * 10 * 4 / 1000, rel=1e-6)
+    assert core["prefill"]["ms"] == pytest.approx(8 * 10 * 4 / 1000, rel=1e-6)  # as 8 steps
+    assert {entry["source"] for entry in core.values()} == {"derived"}
+    call = KernelCall("selective_scan_decode", (("channels", 64), ("state", 16)), "mamba")
+    answer = KernelTimes(tiny_table, "bfloat16", 2).answer(call, "decode", 1, np.ones(1))
+    assert (answer.lower_us, answer.upper_us) == pytest.approx((40 * 0.9 * 0.7, 40 * 1.1 * 1.3 * 1.5))
+
+
+def test_a_long_selective_scan_is_missing_until_it_is_measured(tmp_path):
+    kinds = tiny_kinds()
+    for kind in ("conv_prefill", "gemm"):
+        kinds[kind] = product_rows(lambda **_: 1, **(
+            {"m": [1, 65536], "n": [16, 256], "k": [2, 256]} if kind == "gemm" else
+            {"channels": [64], "conv_size": [4], "batch": [1], "tokens": [1, 2048]}))
+    table = write_table(tmp_path / "t", kinds)
+    with pytest.raises(MissingRowsError, match=r"cannot answer operator 'm\(dt_rank=2\)'.*: no selective_scan_prefill"
+                                               r" channels=64, state=16, batch=1, tokens=513; measure it: flashnas"):
+        entries(table, "32(vocab=64): m", "prompt=513,generated=0", "mamba")
+    kinds["selective_scan_prefill"] = product_rows(lambda channels, tokens, **_: channels * tokens, channels=[32, 128],
+                                                   state=[16], batch=[1], tokens=[1, 1024])
+    table = write_table(tmp_path / "measured", kinds)
+    core = entries(table, "32(vocab=64): m", "prompt=513,generated=0", "mamba")
+    assert core["prefill"]["ms"] == pytest.approx(64 * 513 / 1000, rel=1e-6)
+    assert core["prefill"]["source"] == "imported"
+
+
+def test_experts_are_one_product_of_all_that_the_tokens_hit(tiny_table):
+    # a gemm takes m n k / 1000 here, so the time is that of the active experts' operations, however many are hit
+    for batch in (1, 4):
+        core = entries(tiny_table, "32(vocab=64): moe(experts=4,active=2,intermediate=32)",
+                       f"batch={batch},generated=1", "experts_gate_up")
+        assert core["decode"]["ms"] == pytest.approx(batch * 2 * 64 * 32 / 1e6, rel=1e-6)
+        assert core["decode"]["source"] == "derived"
+
+
+def test_more_tokens_hit_more_experts(tmp_path):
+    by_weights = product_rows(lambda n, k, **_: n * k, m=[1, 65536], n=[16, 256], k=[16, 256])
+    table = write_table(tmp_path / "t", {**tiny_kinds(), "gemm": by_weights})
+    call = KernelCall("experts", (("n", 32), ("k", 32), ("experts", 4), ("active", 1)), "experts")
+    times = KernelTimes(table, "bfloat16", 2)
+    one, two, many = (times.answer(call, "decode", batch, np.ones(1)).us / (32 * 32) for batch in (1, 2, 1000))
+    assert (one, two, many) == pytest.approx((1, 1.75, 4))
+
+
+def test_a_hybrid_head_is_its_halves(tiny_table):
+    h = "h(heads=2,kv_heads=1,head_dim=16,ssm_head_dim=16,state=16)"
+    for half, label in (("a(heads=2,kv_heads=1,head_dim=16)", "attention"),
+                        ("m2(heads=2,head_dim=16,state=16)", "mamba2")):
+        both, alone = (entries(tiny_table, f"32(vocab=64): {written}", "batch=1,generated=2", label)["decode"]
+                       for written in (h, half))
+        assert both["ms"] == alone["ms"] > 0
