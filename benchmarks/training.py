@@ -1,6 +1,6 @@
 """Training tokens per second of small models on the CPU: ours, transformers', and the machine's matrix-product ceiling.
 
-Command (from the repository root; needs the `dev` extra; about 8 minutes on one core, --mixers and --widths take less):
+Command (from the repository root; needs the `dev` extra; about 10 minutes on one core, half with --batches 4):
 
     python benchmarks/training.py
 
