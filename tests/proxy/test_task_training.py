@@ -1,0 +1,126 @@
+"""Training on tasks: it learns, repeats itself, keeps vocabularies apart, and says why it breaks off."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from flashnas.architecture import Architecture
+from flashnas.errors import CandidateError, ConfigError
+from flashnas.model import HybridLM
+from flashnas.proxy.recipe import Recipe
+from flashnas.proxy.tasks import score as score_module
+from flashnas.proxy.tasks.base import IGNORED
+from flashnas.proxy.tasks.compression import Compression
+from flashnas.proxy.tasks.from_last import FromLast, place_codes
+from flashnas.proxy.tasks.fuzzy_recall import FuzzyRecall
+from flashnas.proxy.tasks.in_context_recall import InContextRecall
+from flashnas.proxy.tasks.memorisation import Memorisation
+from flashnas.proxy.tasks.train import score_tasks, side_by_side
+
+torch.set_num_threads(1)
+
+TINY = Architecture.parse("32: d(head_dim=16) f")
+RECALL = InContextRecall(vocab=8, length=16)
+
+
+def recipe(**tasks):
+    return Recipe(width_factor=1, dtype="float32",
+                  tasks={"steps": 60, "batch_tokens": 256, "test_sequences": 32, **tasks})
+
+
+def test_a_delta_rule_finds_values_again_and_a_network_that_does_not_mix_tokens_cannot():
+    able = score_tasks(TINY, [RECALL], recipe(), seed=0)["in-context-recall"]
+    blind = score_tasks(Architecture.parse("32: f f"), [RECALL], recipe(), seed=0)["in-context-recall"]
+    assert able > 0.8
+    assert blind < 0.6  # it sees the previous token only
+
+
+def test_facts_are_kept_in_the_weights_without_any_mixing():
+    task = Memorisation(vocab=33, length=8)
+    assert score_tasks(Architecture.parse("32: f"), [task], recipe(steps=80), seed=0)["memorisation"] > 0.9
+
+
+def test_compression_beats_guessing_only_with_a_mixer():
+    task = Compression(vocab=5, length=5)
+    able = score_tasks(Architecture.parse("32: a(head_dim=16) f"), [task], recipe(steps=80), seed=0)["compression"]
+    assert able > 2 * task.chance
+
+
+def test_the_seed_fixes_every_accuracy():
+    tasks = [RECALL, FuzzyRecall(length=16)]
+    first, again, other = (score_tasks(TINY, tasks, recipe(steps=4), seed=seed) for seed in (3, 3, 4))
+    assert first == again
+    assert list(first) == ["in-context-recall", "fuzzy-recall"]
+    assert first != other
+
+
+def test_vocabularies_stand_side_by_side():
+    tasks = [RECALL, FuzzyRecall(length=16)]
+    apart = [task.test_set(3, 0) for task in tasks]
+    joined = side_by_side(tasks, apart)
+    assert joined.inputs_BT[:3].max() < 8 <= joined.inputs_BT[3:].min()
+    np.testing.assert_array_equal(joined.inputs_BT[3:], apart[1].inputs_BT + 8)
+    counts = apart[1].targets_BT != IGNORED
+    np.testing.assert_array_equal(joined.targets_BT[3:][counts], apart[1].targets_BT[counts] + 8)
+    assert (joined.targets_BT[3:][~counts] == IGNORED).all()
+
+
+def test_answers_from_the_last_position_depend_on_all_inputs_and_nothing_else():
+    torch.manual_seed(0)
+    reader = FromLast(HybridLM(dataclasses.replace(TINY, vocab=8)), 6, recipe())
+    inputs = torch.randint(8, (2, 6))
+    logits = reader._logits(inputs)
+    assert logits.shape == (2, 6, 8)
+    changed = inputs.clone()
+    changed[0, 1] = (changed[0, 1] + 1) % 8
+    moved = (reader._logits(changed) - logits).abs().amax(-1)
+    assert (moved[0] > 0).all()
+    assert (moved[1] == 0).all()
+    codes = place_codes(6, 32)
+    assert len({tuple(row) for row in codes.tolist()}) == 6
+
+
+def test_a_broken_training_and_a_time_limit_say_so():
+    with pytest.raises(CandidateError, match="in-context-recall: loss or gradient became NaN or infinite in step"):
+        score_tasks(TINY, [RECALL], recipe(adamw_lr=1e30, muon_lr=1e30), seed=0)
+    with pytest.raises(CandidateError, match="time limit: 0 s were over in step 1 of in-context-recall"):
+        score_tasks(TINY, [RECALL], recipe(), seed=0, deadline_s=0)
+
+
+def test_a_score_is_the_mean_of_its_tasks_and_each_group_is_trained_once(monkeypatch):
+    trained = []
+
+    def pretend(architecture, tasks, recipe, seed, deadline_s):
+        trained.append([task.name for task in tasks])
+        return {task.name: 0.1 * (len(trained) + number) for number, task in enumerate(tasks)}
+
+    monkeypatch.setattr(score_module, "score_tasks", pretend)
+    scores = score_module.task_scores(TINY, ["recall", "noisy-recall", "memorisation"], recipe(), 0)
+    assert trained == [["in-context-recall", "fuzzy-recall", "noisy-recall"], ["memorisation"]]
+    assert scores["recall"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+    assert scores["noisy-recall"] == pytest.approx(0.3)
+    assert set(scores) == {"recall", "in-context-recall", "fuzzy-recall", "noisy-recall", "memorisation"}
+
+
+@pytest.mark.parametrize(("tasks", "words"), [
+    ({"step": 3}, "recipe.tasks has no key 'step' (did you mean 'steps'?)"),
+    ({"steps": 0}, "recipe.tasks.steps must be at least 1; got 0"),
+    ({"steps": 2.5}, "recipe.tasks.steps must be a whole number; got 2.5"),
+    ({"muon_lr": 0}, "recipe.tasks.muon_lr must be above 0; got 0"),
+])
+def test_settings_are_checked_where_they_stand(tmp_path, tasks, words):
+    path = tmp_path / "r.yaml"
+    Recipe(tasks={"steps": 3}).save(path)
+    assert Recipe.load(path).task_training.steps == 3
+    path.write_text(f"vocab: 300\ntasks: {str(tasks).replace(chr(39), '')}\n")
+    with pytest.raises(ConfigError) as caught:
+        Recipe.load(path)
+    assert words in str(caught.value)
+    assert f"{path}:2" in str(caught.value)
+
+
+def test_a_recipe_without_settings_is_written_as_before_there_were_tasks():
+    assert "tasks" not in Recipe().to_dict()
+    assert Recipe.from_dict(Recipe(tasks={"steps": 3}).to_dict()).tasks == {"steps": 3}
