@@ -18,9 +18,9 @@ from flashnas.architecture import Architecture
 from flashnas.model import HybridLM
 
 sys.modules["fla"] = None  # type: ignore[assignment]  # with fla in reach Qwen3-Next calls kernels that need a GPU
-import transformers
-from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.models.qwen3_next import modeling_qwen3_next as qwen3_next
+import transformers  # noqa: E402
+from transformers.cache_utils import Cache, CacheLayerMixin  # noqa: E402
+from transformers.models.qwen3_next import modeling_qwen3_next as qwen3_next  # noqa: E402
 
 LAYERS, VOCAB, HEAD_DIM = 6, 4096, 64
 MODELS = {"a": f"6x(a(head_dim={HEAD_DIM}) f)", "m2": "6x(m2)", "gd": f"6x(gd(head_dim={HEAD_DIM}) f)"}
@@ -56,7 +56,8 @@ def theirs(kind: str, model: HybridLM, attention: str = "sdpa") -> nn.Module:
             linear_num_value_heads=heads, linear_key_head_dim=HEAD_DIM, linear_value_head_dim=HEAD_DIM,
             num_experts=0, intermediate_size=3 * hidden, rms_norm_eps=1e-6))
     missing, unexpected = network.load_state_dict(_weights(kind, model), strict=False)
-    assert set(missing) <= {"lm_head.weight"} and not unexpected, (missing, unexpected)
+    assert set(missing) <= {"lm_head.weight"}, missing
+    assert not unexpected, unexpected
     assert sum(p.numel() for p in network.parameters()) == model.architecture.params
     return network.eval()
 

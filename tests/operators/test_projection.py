@@ -1,0 +1,44 @@
+"""Projections of one token: by the transposed copy as by the weight itself, also after the weight has changed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from layer_cases import assert_close
+
+from flashnas.operators.layers import projection
+from flashnas.operators.layers.projection import Projection
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [8, 40])
+def test_one_token_equals_linear(rows: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = Projection(16, rows, bias), torch.randn(1, 16)
+    with torch.no_grad():
+        for _ in range(2):
+            assert_close(layer(x), F.linear(x, layer.weight, layer.bias), 1e-6, "one token")
+            assert_close(layer(x[0]), F.linear(x[0], layer.weight, layer.bias), 1e-6, "no batch")
+            layer.weight.mul_(2)
+    assert layer(x).requires_grad
+
+
+def test_only_wide_weights_are_copied_and_training_frees_the_copy() -> None:
+    layers = [Projection(16, 8), Projection(16, 40)]
+    with torch.no_grad():
+        for layer in layers:
+            layer(torch.randn(1, 16))
+    assert [layer._transposed._copy is not None for layer in layers] == [False, True]
+    layers[1].train()
+    assert layers[1]._transposed._copy is None
+
+
+def test_another_weight_gets_a_copy_of_its_own() -> None:
+    torch.manual_seed(0)
+    layer, x = Projection(16, 40, False), torch.randn(1, 16)
+    with torch.no_grad():
+        layer(x)
+        layer.weight = torch.nn.Parameter(torch.randn(40, 16))
+        assert_close(layer(x), F.linear(x, layer.weight), 1e-6, "new weight")
+    assert projection.Transposed().of(layer.weight).shape == (16, 40)
