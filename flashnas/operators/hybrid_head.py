@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from flashnas.errors import OperatorError
 from flashnas.operators.attention import Attention, SlidingWindowAttention
@@ -44,8 +44,8 @@ class HybridHead(OperatorSpec):
 
     def attention(self, hidden: int) -> Attention:
         """The half that looks back, with an output projection that this operator lacks."""
-        options = {"heads": self.heads, "kv_heads": self.kv_heads, "head_dim": self.head_dim,
-                   "qk_norm": self.qk_norm, "rope_theta": self.rope_theta}
+        options: dict[str, Any] = {name: getattr(self, name) for name in
+                                   ("heads", "kv_heads", "head_dim", "qk_norm", "rope_theta")}
         spec = SlidingWindowAttention(**options, window=self.window) if self.window else Attention(**options)
         try:
             return spec.resolved(hidden)

@@ -17,7 +17,8 @@ from flashnas.model import HybridLM
 torch.set_num_threads(1)
 # The torch models use no fused kernels and keep a prompt's projections alive behind its cache; an engine needs less.
 FACTOR = 2.0
-OPERATORS = ["m", "h(head_dim=32,ssm_head_dim=32,state=32)", "moe(experts=4)", "a(head_dim=32)", "swa(head_dim=32,window=64)", "m2(head_dim=32,state=32)", "d(head_dim=32)",
+OPERATORS = ["m", "h(head_dim=32,ssm_head_dim=32,state=32)", "moe(experts=4)", "a(head_dim=32)",
+             "swa(head_dim=32,window=64)", "m2(head_dim=32,state=32)", "d(head_dim=32)",
              "gd(head_dim=32)", "gla(head_dim=32)"]
 NOTATIONS = [*(f"128(vocab=512): 4x({operator} f)" for operator in OPERATORS),
              "128(vocab=512,meta=16): d(head_dim=32) f m2(head_dim=32,state=32) f a(head_dim=32) f"]

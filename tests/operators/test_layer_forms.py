@@ -120,6 +120,8 @@ def test_bfloat16_is_near_the_reference(name: str, autocast: bool) -> None:
     expected, _ = layer.reference(x)
     if not autocast:
         layer, x = layer.bfloat16(), x.bfloat16()
+        if SPECS[name].kind == "moe":  # rounded weights send tokens near a tie to other experts
+            expected, _ = layer.reference(x)
     x.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         y, state = layer(x)

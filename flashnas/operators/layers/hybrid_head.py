@@ -32,7 +32,7 @@ class HybridHeadLayer(Layer):
         inner = spec.inner(hidden)
         self.attention = AttentionLayer(spec.attention(hidden), hidden)
         self.ssm = Mamba2Layer(spec.ssm(hidden), hidden)
-        self.attention.out_proj = self.ssm.out_proj = nn.Identity()
+        self.attention.out_proj = self.ssm.out_proj = nn.Identity()  # type: ignore[assignment]
         self.norm = RMSNorm(inner)
         self.out_proj = nn.Linear(inner, hidden, bias=False)
 

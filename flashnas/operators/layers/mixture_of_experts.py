@@ -44,8 +44,10 @@ class MixtureOfExpertsLayer(Layer):
             out = linear_reference(self.out_proj[e], gate * torch.sigmoid(gate) * up)  # type: ignore[arg-type]
             if e < self.experts:
                 share = (p * (chosen == e)).sum(-1, keepdim=True)
+            elif self.gate_proj is not None:
+                share = torch.sigmoid(linear_reference(self.gate_proj, x))
             else:
-                share = 1.0 if self.gate_proj is None else torch.sigmoid(linear_reference(self.gate_proj, x))
+                share = torch.ones_like(x[..., :1])
             y = y + share * out
         return y, None
 
