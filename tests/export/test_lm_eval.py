@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import sys
 
 import pytest
@@ -12,7 +14,6 @@ import torch
 pytest.importorskip("lm_eval")
 
 from flashnas.export.exporter import export_network
-from flashnas.export.lm_eval import main
 from flashnas.export.source import Source
 from flashnas.proxy.tokenizer import load_tokenizer
 from tests.export.networks import MIXED, make_network, write_tokenizer_json
@@ -51,7 +52,7 @@ def log_likelihood(network, ids: list[int], first: int) -> float:
     return sum(float(log_p[n - 1, ids[n]]) for n in range(first, len(ids)))
 
 
-def test_the_harness_finds_our_numbers(tmp_path, monkeypatch):
+def test_the_harness_finds_our_numbers(tmp_path):
     tokenizer = load_tokenizer(write_tokenizer_json(tmp_path / "tokenizer.json"))
     network = make_network(MIXED)
     export_network(Source(make_network(MIXED), tokenizer, "made for a test", False), "hf", tmp_path / "model")
@@ -72,14 +73,13 @@ def test_the_harness_finds_our_numbers(tmp_path, monkeypatch):
     for name, text in (("choice", CHOICE), ("perplexity", PERPLEXITY), ("generation", GENERATION)):
         (tasks / f"{name}.yaml").write_text((text + COMMON).format(tmp_path / "questions.jsonl"))
 
-    for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-        monkeypatch.setenv(variable, "1")
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    monkeypatch.setattr(sys, "argv", [
-        "lm-eval", "run", "--model", "hf", "--model_args", f"pretrained={tmp_path / 'model'},backend=causal",
-        "--tasks", "local_choice,local_perplexity,local_generation", "--include_path", str(tasks), "--device", "cpu",
-        "--batch_size", "3", "--output_path", str(tmp_path / "out")])
-    assert main() == 0
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "flashnas.export.lm_eval", "run", "--model", "hf",
+               "--model_args", f"pretrained={tmp_path / 'model'},backend=causal",
+               "--tasks", "local_choice,local_perplexity,local_generation", "--include_path", str(tasks),
+               "--device", "cpu", "--batch_size", "3", "--output_path", str(tmp_path / "out")]
+    child = subprocess.run(command, env={**os.environ, **offline}, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr[-2000:]
     (path,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(path.read_text())["results"]
     assert results["local_choice"]["acc,none"] == pytest.approx(sum(right) / len(right))
