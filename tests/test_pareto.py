@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flashnas.pareto import hypervolume, non_dominated
+from flashnas.pareto import hypervolume, non_dominated, standings
 
 # few different values, so that ties and duplicates are common
 coordinates = st.integers(-4, 5).map(float)
@@ -111,3 +111,12 @@ def test_bad_input_is_refused(points, reference, message):
 def test_only_the_front_counts(points):
     corner = points.max(axis=0) + 1
     assert hypervolume(points, corner) == hypervolume(points[non_dominated(points)], corner)
+
+
+def test_standings_put_fronts_first_and_the_ends_of_a_front_before_its_crowded_middle():
+    points = [[3, 3], [0, 4], [4, 0], [1.9, 2.1], [2, 2], [5, 5]]  # the middle pair is crowded, [3, 3] is behind it
+    places = standings(points)
+    assert sorted(places.tolist()) == list(range(6))
+    assert set(places[[1, 2]]) == {0, 1}
+    assert set(places[[3, 4]]) == {2, 3}
+    assert places[[0, 5]].tolist() == [4, 5]
