@@ -50,7 +50,7 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: torch.nn.Module) -> torch.
                "g_norm.weight": layer.norm.weight, "g_norm.bias": layer.norm.bias, "o_proj.weight":
                layer.out_proj.weight}
     for name, gate in (("w_lora", layer.decay_gate), ("a_lora", layer.rate_gate), ("g_lora", layer.output_gate)):
-        weights |= {f"{name}.lora.0.weight": gate.down, f"{name}.lora.2.weight": gate.up}
+        weights |= dict(zip((f"{name}.lora.0.weight", f"{name}.lora.2.weight"), gate.factors(), strict=True))
         if gate.bias is not None:
             weights[f"{name}.lora.2.bias"] = gate.bias
     theirs.load_state_dict(weights)
@@ -76,7 +76,7 @@ def test_initial_values_are_those_of_flas_first_layer(monkeypatch: pytest.Monkey
     for gate, lora in ((ours.decay_gate, theirs.w_lora), (ours.rate_gate, theirs.a_lora)):
         assert_close(gate.bias, lora.lora[2].bias, 1e-6, "bias")
         assert gate.down.shape == lora.lora[0].weight.shape
-        assert_close(gate.up.norm(), lora.lora[2].weight.norm(), 1e-5, "up")
+        assert_close(gate.factors()[1].norm(), lora.lora[2].weight.norm(), 1e-5, "up")
     assert ours.output_gate.down.shape == theirs.g_lora.lora[0].weight.shape
 
 

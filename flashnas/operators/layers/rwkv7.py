@@ -31,7 +31,11 @@ KEY_NORM_EPS = 1e-6
 
 
 class LowRank(nn.Module):
-    """up f(down x) + bias; starts at the bias, as the paper's, whatever the model draws its matrices from."""
+    """up f(down x) + bias; starts at the bias, as the paper's, whatever the model draws its matrices from.
+
+    The factors are kept hidden^(1/2) and rank times as large as they act, so that a step of an optimizer that moves
+    every entry alike (AdamW) moves the result as little as that of other parameters.
+    """
 
     def __init__(self, hidden: int, rank: int, activation: Activation | None = None, bias: bool = True) -> None:
         super().__init__()
@@ -39,15 +43,20 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(torch.empty(hidden, rank))
         self.bias = nn.Parameter(torch.zeros(hidden)) if bias else None
         self.activation = activation
-        nn.init.orthogonal_(self.up, 0.1 * max(1.0, rank / hidden) ** 0.5)
+        nn.init.orthogonal_(self.up, 0.1 * rank * max(1.0, rank / hidden) ** 0.5)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """down [rank, D] and up [D, rank] as they act."""
+        return self.down * self.down.shape[1] ** -0.5, self.up / self.up.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(x, self.down)
-        return F.linear(low if self.activation is None else self.activation(low), self.up, self.bias)
+        down, up = self.factors()
+        low = F.linear(x, down)
+        return F.linear(low if self.activation is None else self.activation(low), up, self.bias)
 
     def reference(self, x: Tensor) -> Tensor:
-        low = x @ self.down.double().T
-        y = (low if self.activation is None else self.activation(low)) @ self.up.double().T
+        low = x @ self.down.double().T * self.down.shape[1] ** -0.5
+        y = (low if self.activation is None else self.activation(low)) @ self.up.double().T / self.up.shape[1]
         return y if self.bias is None else y + self.bias.double()
 
 
