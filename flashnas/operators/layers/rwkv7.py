@@ -92,8 +92,10 @@ class Rwkv7Layer(Layer):
         zigzag = torch.linspace(-1, 1, self.head_dim).repeat(self.heads)
         zigzag = zigzag * zigzag.abs()
         self.k_k.copy_(0.71 - 0.1 * line)
-        self.decay_gate.bias.copy_(6 * line - 2.5 + 2.5 * zigzag)
-        self.rate_gate.bias.copy_(0.4 * line - 0.19 + 0.3 * zigzag)
+        for gate, bias in ((self.decay_gate, 6 * line - 2.5 + 2.5 * zigzag),
+                           (self.rate_gate, 0.4 * line - 0.19 + 0.3 * zigzag)):
+            assert gate.bias is not None
+            gate.bias.copy_(bias)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
         matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
