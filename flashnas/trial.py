@@ -15,9 +15,10 @@ class Trial:
     """A candidate of a run, in the order of the trajectory (`number`), not of completion.
 
     complete: trained in this run. reused: the same network was already trained; its figures are repeated.
-    `scores` holds accuracies of synthetic tasks in 0..1, by score or task. infeasible: outside a budget at every width, never trained. failed: training broke off; `reason` says why.
+    infeasible: outside a budget at every width, never trained. failed: training broke off; `reason` says why.
     Figures that do not exist are None. `loss` is the validation loss in nats per token; `curve` holds
-    [tokens seen, validation loss] pairs; times as named.
+    [tokens seen, validation loss] pairs; `scores` accuracies of synthetic tasks in 0..1, by score or task; times as
+    named.
     """
 
     number: int

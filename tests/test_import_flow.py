@@ -23,14 +23,15 @@ ALLOWED = {
     "model": SHAPES,
     "weights": SHAPES | {"model"},
     "latency": SHAPES | {"latency"},
-    "proxy": SHAPES | {"model", "weights", "proxy"},
+    "proxy": SHAPES | {"model", "proxy"},
+    "training": SHAPES | {"model", "weights", "proxy", "training"},
     "objectives": BASE | {"latency", "proxy"},
     "search": SHAPES | {"space", "pareto", "search"},
     "run": SHAPES | {"trial", "run", "objectives"},
     "report": SHAPES | {"trial", "objectives", "pareto", "report"},
     "export": SHAPES | {"model", "weights", "export"},
     "pipeline": SHAPES | {"trial", "objectives", "pareto", "space", "model", "latency", "proxy", "search", "run"},
-    "trust_study": SHAPES | {"trial", "pareto", "proxy", "run", "report"},
+    "trust": SHAPES | {"trial", "pareto", "proxy", "run", "report", "trust"},
     "cli": {path.stem for path in ROOT.iterdir()},
 }
 # the only code that times anything needs the networks that it times
@@ -40,8 +41,8 @@ EXTRA = {"latency/width.py": {"space"}, "latency/items.py": {"space"}, "latency/
          "latency/whole_model.py": {"model"}, "latency/validation.py": {"space"},
          "export/tokenizer.py": {"proxy"}}
 TIMING = ("profile", "device_timing", "job", "in_place", "rotation", "whole_model")
-WITH_TORCH = {"operators/layers", "model.py", "weights.py", "proxy", *(f"latency/{name}.py" for name in TIMING),
-              "search/surrogate.py", "export"}
+WITH_TORCH = {"operators/layers", "model.py", "weights.py", "proxy", "training", "export", "search/surrogate.py",
+              *(f"latency/{name}.py" for name in TIMING)}
 
 
 def modules():

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from flashnas.report.trust_section import FOUND, PICTURE
     from flashnas.report.trust_text import headline, trust_text, verdict
     from flashnas.run.record import write_atomic
-    from flashnas.trust_study import FILE, Plan, study, study_results
+    from flashnas.trust.study import FILE, Plan, study, study_results
 
     if options.results is not None:
         results = Path(options.results)

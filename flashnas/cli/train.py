@@ -17,8 +17,8 @@ from flashnas.cli.progress import LiveLine, duration
 from flashnas.errors import CandidateError, ConfigError
 
 if TYPE_CHECKING:
-    from flashnas.proxy.long_training import TrainJob
     from flashnas.proxy.trainer import Step
+    from flashnas.training.job import TrainJob
 
 DIVERGED = 4  # exit code of a training that ended with NaN, divergence or without memory
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     keep_memory()
 
     from flashnas.proxy.distributed import processes
-    from flashnas.proxy.long_training import run_training
+    from flashnas.training.job import run_training
 
     with processes(options.threads) as ranks:
         now = ranks.first_says(time.strftime("%Y%m%d-%H%M%S"))
@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def make_job(options: argparse.Namespace, now: str) -> TrainJob:
-    from flashnas.proxy.long_training import TrainJob, with_overrides
     from flashnas.proxy.recipe import Recipe
+    from flashnas.training.job import TrainJob, with_overrides
 
     if options.resume and not options.out:
         raise ConfigError("--resume needs --out, the folder of the training to continue")

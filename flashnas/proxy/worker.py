@@ -17,7 +17,8 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     job: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a prepared folder), `recipe`
     (`Recipe.to_dict()`), `seed`, and optionally `deadline_s` of each training and `tasks`, the scores of synthetic
     tasks that are asked for besides the loss; `seconds` then counts these too. All of it is plain data, so any pool
-    can carry it. Raises CandidateError with a one-line reason when the candidate fails, other FlashnasErrors for a wrong job.
+    can carry it. Raises CandidateError with a one-line reason when the candidate fails, other FlashnasErrors for a
+    wrong job.
     """
     single_thread()
     keep_memory()

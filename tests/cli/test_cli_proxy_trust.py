@@ -13,8 +13,8 @@ from flashnas.cli.progress import duration
 from flashnas.cli.proxy_trust import TrustProgress
 from flashnas.errors import ConfigError
 from flashnas.proxy.recipe import Recipe
-from flashnas.proxy.trust_table import COLUMNS, KEY, read_table
-from flashnas.trust_study import Plan, choose
+from flashnas.trust.study import Plan, choose
+from flashnas.trust.table import COLUMNS, KEY, read_table
 
 SMALL = ["--architectures", "4", "--seeds", "2", "--longer", "2", "--workers", "1"]
 

@@ -22,14 +22,14 @@ from flashnas.architecture import Architecture
 from flashnas.errors import ConfigError, RunError
 from flashnas.pareto import non_dominated
 from flashnas.proxy.dataset import Dataset, prepare_dataset
-from flashnas.proxy.rank_correlation import LEAST
 from flashnas.proxy.recipe import Recipe
-from flashnas.proxy.trust import Trust, analyse
-from flashnas.proxy.trust_table import KEY, TrustTable, read_table
 from flashnas.proxy.worker import run_candidate
 from flashnas.report.run_folder import Run, rows
 from flashnas.run.config import SearchConfig
 from flashnas.run.pool import WorkerPool
+from flashnas.trust.analysis import Trust, analyse
+from flashnas.trust.rank_correlation import LEAST
+from flashnas.trust.table import KEY, TrustTable, read_table
 
 FILE = "proxy_trust.csv"
 Progress = Callable[[int, int, float], None]  # trainings done, all, seconds left

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flashnas.errors import RunError
-from flashnas.proxy.rank_correlation import interval, kendall, spearman
-from flashnas.proxy.trust import analyse, expected_minimum
-from flashnas.proxy.trust_table import COLUMNS, TrustTable, read_table
 from flashnas.report.trust_figure import draw_trust, trust_points
 from flashnas.report.trust_text import headline, trust_text, verdict
+from flashnas.trust.analysis import analyse, expected_minimum
+from flashnas.trust.rank_correlation import interval, kendall, spearman
+from flashnas.trust.table import COLUMNS, TrustTable, read_table
 
 TOKENS = {"short": 81_920, "long": 327_680, "wide": 81_920}
 

@@ -14,9 +14,9 @@ import torch
 from flashnas.cli.main import main
 from flashnas.errors import ConfigError
 from flashnas.operators import OPERATORS
-from flashnas.proxy.checkpoint import checkpoints
 from flashnas.proxy.distributed import Ranks
 from flashnas.proxy.recipe import Recipe
+from flashnas.training.checkpoint import checkpoints
 
 EVERY_KIND = f"512(meta=8): {' '.join(OPERATORS)}"
 SIX_STEPS = 6 * 128

@@ -19,13 +19,13 @@ import yaml
 import flashnas
 from flashnas.architecture import Architecture
 from flashnas.errors import CandidateError, ConfigError
-from flashnas.proxy.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from flashnas.proxy.dataset import Dataset, prepare_dataset
 from flashnas.proxy.distributed import Ranks
 from flashnas.proxy.recipe import Recipe
-from flashnas.proxy.run_folder import FINAL, LOG, StepLog, TrainFolder
 from flashnas.proxy.tokenizer import load_tokenizer, vocab_size
 from flashnas.proxy.trainer import Step, Trainer, check_job, out_of_memory_is_a_reason
+from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from flashnas.training.folder import FINAL, LOG, StepLog, TrainFolder
 from flashnas.weights import save_model
 
 

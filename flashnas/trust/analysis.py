@@ -18,8 +18,8 @@ import pandas as pd
 from scipy import stats
 
 from flashnas.errors import RunError
-from flashnas.proxy.rank_correlation import CONFIDENCE, LEAST, Interval, interval, kendall, spearman
-from flashnas.proxy.trust_table import VARIANTS
+from flashnas.trust.rank_correlation import CONFIDENCE, LEAST, Interval, interval, kendall, spearman
+from flashnas.trust.table import VARIANTS
 
 TOP = (1, 3, 5)    # candidates that a user might take on to longer training
 
@@ -95,7 +95,7 @@ class Trust:
 
 
 def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
-    """What a table of trainings (`trust_table.read_table`) says of short training.
+    """What a table of trainings (`table.read_table`) says of short training.
 
     `front`: hashes of the architectures whose order matters, those next to each other in latency side by side. Raises
     RunError for fewer than LEAST architectures with a loss and for a variant trained at two lengths or widths.

@@ -17,7 +17,7 @@ from flashnas.architecture import Architecture
 from flashnas.cli.main import main
 from flashnas.model import HybridLM
 from flashnas.operators import OPERATORS
-from flashnas.proxy.checkpoint import checkpoints
+from flashnas.training.checkpoint import checkpoints
 from flashnas.weights import load_model, read_tensors, write_tensors
 
 ARCH = "64: d(head_dim=16) f a(head_dim=16)"
@@ -200,7 +200,7 @@ def test_without_a_whole_checkpoint_the_optimizer_state_that_is_damaged_is_named
 
 def reseal(folder):
     """Recompute the digests of a checkpoint, as someone who exchanges files by hand would."""
-    from flashnas.proxy.checkpoint import _digest
+    from flashnas.training.checkpoint import _digest
     from flashnas.weights import digest_of
 
     content = json.loads((folder / "checkpoint.json").read_text())

@@ -15,9 +15,9 @@ import yaml
 
 from flashnas.config_file import read_yaml
 from flashnas.errors import RunError
-from flashnas.proxy.checkpoint import check_checkpoint, checkpoints, remove_unfinished
 from flashnas.proxy.recipe import Recipe
 from flashnas.proxy.trainer import Step
+from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
 from flashnas.weights import WeightsError, write_text
 
 CONFIG, LOG, CHECKPOINTS, FINAL = "train.yaml", "log.csv", "checkpoints", "final"
