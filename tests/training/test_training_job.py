@@ -95,7 +95,8 @@ def test_checkpoints_are_weights_folders_and_the_last_is_the_end(whole):
 KILLED = """
 import os, signal, sys
 from flashnas.cli.main import main
-from flashnas.proxy import checkpoint, optimizer
+from flashnas.proxy import optimizer
+from flashnas.training import checkpoint
 step_of, text_of = optimizer.Optimizers.step, checkpoint.write_text
 def step(self, number):
     if number == int(sys.argv[1]):  # between the two optimizers of one step
