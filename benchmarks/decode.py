@@ -28,7 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor
-from transformers_twins import MODELS, VOCAB, allow_linear_caches, ours, theirs
+from transformers_twins import MIXERS, VOCAB, allow_linear_caches, ours, theirs
 
 from flashnas.allocator import keep_memory
 from flashnas.model import HybridLM
@@ -53,7 +53,7 @@ def measure(mixer: str, width: int, count: int, repeats: int) -> Row:
     prompt = torch.randint(0, VOCAB, (1, PROMPT))
     model = ours(mixer, width).eval()
     run_ours = lambda: model.generate(prompt, count)  # noqa: E731
-    cache, run_theirs = _fastest(mixer, model, prompt, count) if mixer in MODELS else ("", None)
+    cache, run_theirs = _fastest(mixer, model, prompt, count) if mixer in MIXERS else ("", None)
     generated = run_ours()
     if run_theirs and not torch.equal(generated, run_theirs()):
         raise AssertionError(f"{mixer} {width}: the two sides generate different tokens")

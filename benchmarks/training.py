@@ -1,11 +1,12 @@
 """Training tokens per second of small models on the CPU: ours, transformers', and the machine's matrix-product ceiling.
 
-Command (from the repository root; needs the `dev` extra; about 10 minutes on one core, half with --batches 4):
+Command (from the repository root; needs the `dev` extra; about 4 minutes on one core):
 
     python benchmarks/training.py
 
-One case is a mixer, a width, a dtype and a batch of sequences of 256 tokens; the models are those of
-transformers_twins.py, the same weights on both sides, and their losses are compared before anything is timed. Timed
+One case is a mixer, with or without an FFN behind each, a width, a dtype and a batch of sequences of 256 tokens; the
+models are those of transformers_twins.py, the same weights on both sides, and their losses are compared before anything
+is timed. Timed
 are loss, backward pass and the release of gradients; no optimizer. Both sides run in one process on the same threads,
 turn by turn; figures are medians, the ratio is the median of the ratios turn by turn.
 
@@ -14,6 +15,7 @@ turn by turn; figures are medians, the ratio is the median of the ratios turn by
 - ours: `HybridLM.loss`, in bf16 under autocast with float32 weights, as the proxy trains.
 - share: the model's FLOPs (three times the forward pass as `Architecture` counts it: every product, each recurrence
   token by token) per second, as a share of the fastest matrix product among the model's own shapes in that dtype.
+- highest: the ratio that a model at that ceiling would have, 1 / transformers' share; no work could raise it further.
 
 Mixers that transformers has no twin for (all other operators here) show only their share.
 """
@@ -34,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor, nn
-from transformers_twins import CHUNKS, MODELS, VOCAB, ours, set_chunk, theirs
+from transformers_twins import CHUNKS, MIXERS, VOCAB, ours, set_chunk, theirs
 
 from flashnas.allocator import keep_memory
 from flashnas.architecture import Architecture
@@ -47,6 +49,7 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 @dataclass(frozen=True, kw_only=True)
 class Row:
     mixer: str
+    ffn: bool
     width: int
     dtype: str
     batch: int
@@ -57,14 +60,18 @@ class Row:
     share: float  # of the ceiling
     ceiling_gflops: float
 
+    @property
+    def highest_ratio(self) -> float | None:
+        return self.ratio / self.share if self.ratio else None
 
-def measure(mixer: str, width: int, dtype: str, batch: int, repeats: int) -> Row:
+
+def measure(mixer: str, ffn: bool, width: int, dtype: str, batch: int, repeats: int) -> Row:
     torch.manual_seed(1)
     tokens = torch.randint(0, VOCAB, (batch, TOKENS + 1))
     x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-    model = ours(mixer, width)
+    model = ours(mixer, width, ffn)
     run_ours = _ours(model, x, y, dtype)
-    options, run_theirs = _fastest(mixer, model, x, y, dtype) if mixer in MODELS else ("", None)
+    options, run_theirs = _fastest(mixer, model, x, y, dtype) if mixer in MIXERS else ("", None)
     run_ours()
     times_ours, times_theirs = [], []
     for _ in range(repeats):
@@ -73,7 +80,7 @@ def measure(mixer: str, width: int, dtype: str, batch: int, repeats: int) -> Row
             times_theirs.append(_seconds(run_theirs))
     ceiling = _ceiling_flops(model.architecture, batch, DTYPES[dtype], repeats)
     count, seconds = batch * TOKENS, statistics.median(times_ours)
-    return Row(mixer=mixer, width=width, dtype=dtype, batch=batch, ours_tokens_per_s=count / seconds,
+    return Row(mixer=mixer, ffn=ffn, width=width, dtype=dtype, batch=batch, ours_tokens_per_s=count / seconds,
                theirs_tokens_per_s=count / statistics.median(times_theirs) if times_theirs else None,
                ratio=statistics.median(b / a for a, b in zip(times_ours, times_theirs, strict=True))
                if times_theirs else None,
@@ -121,7 +128,7 @@ def _fastest(mixer: str, model: HybridLM, x: Tensor, y: Tensor, dtype: str) -> t
                 loss, tolerance = run(), 2e-5 if dtype == "float32" else 2e-2
                 if abs(loss - expected) > tolerance:
                     raise AssertionError(f"{mixer} {name}: loss {loss}, ours {expected}")
-                candidates.append((min(_seconds(run), _seconds(run)), name, run))
+                candidates.append((_seconds(run), name, run))
     _, name, run = min(candidates, key=lambda candidate: candidate[0])
     return name, run
 
@@ -154,12 +161,14 @@ def _ceiling_flops(architecture: Architecture, batch: int, dtype: torch.dtype, r
 
 def table(rows: list[Row]) -> str:
     """The rows in markdown."""
-    lines = ["| mixer | width | dtype | batch | ours tokens/s | transformers tokens/s | ratio | its options "
-             "| share of ceiling | ceiling GFLOP/s |", "|---|--:|---|--:|--:|--:|--:|---|--:|--:|"]
+    lines = ["| layer | width | dtype | batch | ours tokens/s | transformers tokens/s | ratio | highest | its options "
+             "| share of ceiling | ceiling GFLOP/s |", "|---|--:|---|--:|--:|--:|--:|--:|---|--:|--:|"]
     for row in rows:
-        other, ratio = (f"{row.theirs_tokens_per_s:,.0f}", f"{row.ratio:.2f}") if row.theirs_tokens_per_s else ("", "")
-        lines.append(f"| {row.mixer} | {row.width} | {row.dtype} | {row.batch} | {row.ours_tokens_per_s:,.0f} | {other}"
-                     f" | {ratio} | {row.their_options} | {row.share:.0%} | {row.ceiling_gflops:.0f} |")
+        compared = row.theirs_tokens_per_s and row.ratio and row.highest_ratio
+        other = (f"{row.theirs_tokens_per_s:,.0f} | {row.ratio:.2f} | {row.highest_ratio:.2f}" if compared else " | | ")
+        lines.append(f"| {row.mixer}{' f' if row.ffn else ''} | {row.width} | {row.dtype} | {row.batch}"
+                     f" | {row.ours_tokens_per_s:,.0f} | {other} | {row.their_options} | {row.share:.0%}"
+                     f" | {row.ceiling_gflops:.0f} |")
     return "\n".join(lines)
 
 
@@ -170,13 +179,17 @@ def main() -> None:
                         help="operators; a, m2 and gd are compared with transformers")
     parser.add_argument("--widths", nargs="+", type=int, default=[128, 256])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--batches", nargs="+", type=int, default=[4, 8])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--layers", nargs="+", choices=("alone", "ffn"), default=["alone", "ffn"],
+                        help="mixers alone (those compared with transformers), mixers with an FFN (all but m2)")
+    parser.add_argument("--batches", nargs="+", type=int, default=[4])
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     keep_memory()
-    rows = [measure(mixer, width, dtype, batch, arguments.repeats) for mixer in arguments.mixers
+    cases = [(mixer, layers == "ffn") for layers in arguments.layers for mixer in arguments.mixers
+             if (mixer != "m2" if layers == "ffn" else mixer in MIXERS)]
+    rows = [measure(mixer, ffn, width, dtype, batch, arguments.repeats) for mixer, ffn in cases
             for width in arguments.widths for dtype in arguments.dtypes for batch in arguments.batches]
     print(json.dumps({"threads": torch.get_num_threads(), "rows": [asdict(row) for row in rows]}) if arguments.json
           else table(rows))

@@ -1,14 +1,15 @@
 """The same small language model here and in transformers, with the same weights, for training.py and decode.py.
 
-6x(X f) for attention (Llama) and the gated delta rule (Qwen3-Next, all layers linear, dense FFN); 6x(m2) for Mamba2,
-whose transformers model has no FFN. Heads of 64 channels, Mamba2 with its state of 128, FFN three times the width,
-vocabulary 4096, tied head.
+6x(X f) for attention (Llama) and the gated delta rule (Qwen3-Next, all layers linear, dense FFN), or 6x(X), where their
+decoder layers lose the FFN and its norm; 6x(m2) for Mamba2, whose transformers model has no FFN. Heads of 64 channels,
+Mamba2 with its state of 128, FFN three times the width, vocabulary 4096, tied head.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
+import types
 from typing import Any
 
 import torch
@@ -23,19 +24,20 @@ from transformers.cache_utils import Cache, CacheLayerMixin  # noqa: E402
 from transformers.models.qwen3_next import modeling_qwen3_next as qwen3_next  # noqa: E402
 
 LAYERS, VOCAB, HEAD_DIM = 6, 4096, 64
-MODELS = {"a": f"6x(a(head_dim={HEAD_DIM}) f)", "m2": "6x(m2)", "gd": f"6x(gd(head_dim={HEAD_DIM}) f)"}
+MIXERS = {"a": f"a(head_dim={HEAD_DIM})", "m2": "m2", "gd": f"gd(head_dim={HEAD_DIM})"}
 CHUNKS = {"a": (0,), "m2": (32, 64, 128, 256), "gd": (32, 64, 128)}  # what their side may choose from; 0: no chunks
 _CHUNKED_DELTA_RULE = qwen3_next.torch_chunk_gated_delta_rule
 
 
-def ours(kind: str, width: int) -> HybridLM:
-    """Our model with weights from seed 0."""
+def ours(kind: str, width: int, ffn: bool = True) -> HybridLM:
+    """Our model with weights from seed 0; `ffn`: an FFN behind each mixer, never behind m2."""
     torch.manual_seed(0)
-    return HybridLM(Architecture.parse(f"{width}(vocab={VOCAB}): {MODELS.get(kind, f'6x({kind} f)')}"))
+    layer = MIXERS.get(kind, kind) + (" f" if ffn and kind != "m2" else "")
+    return HybridLM(Architecture.parse(f"{width}(vocab={VOCAB}): {LAYERS}x({layer})"))
 
 
 def theirs(kind: str, model: HybridLM, attention: str = "sdpa") -> nn.Module:
-    """transformers' model with the weights of ours."""
+    """transformers' model with the weights of ours; without FFN where ours has none."""
     hidden = model.architecture.hidden
     common: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": hidden, "num_hidden_layers": LAYERS,
                               "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": None,
@@ -55,11 +57,27 @@ def theirs(kind: str, model: HybridLM, attention: str = "sdpa") -> nn.Module:
             **common, layer_types=["linear_attention"] * LAYERS, linear_num_key_heads=heads,
             linear_num_value_heads=heads, linear_key_head_dim=HEAD_DIM, linear_value_head_dim=HEAD_DIM,
             num_experts=0, intermediate_size=3 * hidden, rms_norm_eps=1e-6))
+    if kind != "m2" and len(model.layers) == LAYERS:
+        for layer in network.model.layers:
+            del layer.mlp, layer.post_attention_layernorm
+            layer.forward = types.MethodType(_mixer_alone, layer)
     missing, unexpected = network.load_state_dict(_weights(kind, model), strict=False)
     assert set(missing) <= {"lm_head.weight"}, missing
     assert not unexpected, unexpected
     assert sum(p.numel() for p in network.parameters()) == model.architecture.params
     return network.eval()
+
+
+def _mixer_alone(layer: nn.Module, x: Tensor, **options: Any) -> Tensor:
+    """The first half of a decoder layer of Llama or Qwen3-Next."""
+    y = layer.input_layernorm(x)
+    y = layer.linear_attn(y, **_only(options, "cache", "attention_mask")) if hasattr(layer, "linear_attn") else (
+        layer.self_attn(y, **options)[0])
+    return x + y
+
+
+def _only(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: options.get(name) for name in names}
 
 
 def allow_linear_caches() -> None:
@@ -103,14 +121,16 @@ def _weights(kind: str, model: HybridLM) -> dict[str, Tensor]:
     shift = 1 if kind == "gd" else 0  # Qwen3-Next multiplies by 1 + weight
     named["model.embed_tokens.weight"] = source["embedding.weight"]
     named["model.norm.weight"] = source["final_norm.weight"] - shift
+    halves = len(model.layers) // LAYERS
     for layer in range(LAYERS):
-        here, there = f"layers.{2 * layer}.", f"model.layers.{layer}."
-        ffn = f"layers.{2 * layer + 1}."
+        here, there = f"layers.{halves * layer}.", f"model.layers.{layer}."
         named[there + "input_layernorm.weight"] = source[here + "norm.weight"] - shift
-        named[there + "post_attention_layernorm.weight"] = source[ffn + "norm.weight"] - shift
-        gate, up = source[ffn + "mixer.in_proj.weight"].chunk(2)
-        named |= {there + "mlp.gate_proj.weight": gate, there + "mlp.up_proj.weight": up,
-                  there + "mlp.down_proj.weight": source[ffn + "mixer.out_proj.weight"]}
+        if halves == 2:
+            ffn = f"layers.{2 * layer + 1}."
+            named[there + "post_attention_layernorm.weight"] = source[ffn + "norm.weight"] - shift
+            gate, up = source[ffn + "mixer.in_proj.weight"].chunk(2)
+            named |= {there + "mlp.gate_proj.weight": gate, there + "mlp.up_proj.weight": up,
+                      there + "mlp.down_proj.weight": source[ffn + "mixer.out_proj.weight"]}
         mixer = {name.removeprefix(here + "mixer."): weight for name, weight in source.items()
                  if name.startswith(here + "mixer.")}
         convert = _attention if kind == "a" else _gated_delta_net
