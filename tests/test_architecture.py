@@ -6,7 +6,7 @@ import re
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashnas.architecture import Architecture, is_notation, parse_operators
@@ -25,7 +25,14 @@ OPTIONS = {  # values that fit every multiple of 128
     "gd": {"k_heads": st.integers(0, 5), "expand_v": st.integers(1, 3), "head_dim": st.sampled_from([32, 128])},
     "r7": {"head_dim": st.sampled_from([32, 64, 128]), "gate_rank": st.integers(0, 99), "decay_rank": st.just(8)},
     "kda": {"heads": st.integers(0, 5), "head_dim": st.sampled_from([32, 128]), "gate_rank": st.integers(0, 50)},
+    "m": {"expand": st.integers(1, 3), "state": st.integers(1, 50), "conv_size": st.integers(1, 5),
+          "dt_rank": st.integers(0, 20), "bias": st.booleans(), "conv_bias": st.booleans()},
+    "h": {"heads": st.sampled_from([0, 4, 8]), "kv_heads": st.sampled_from([0, 1, 4]), "head_dim": st.just(32),
+          "window": st.integers(0, 40), "qk_norm": st.booleans(), "ssm_head_dim": st.sampled_from([32, 64]),
+          "state": st.integers(1, 200), "groups": st.sampled_from([1, 2])},
     "f": {"intermediate": st.integers(0, 10000)},
+    "moe": {"experts": st.integers(3, 9), "active": st.integers(1, 3), "intermediate": st.integers(0, 500),
+            "shared": st.integers(0, 500), "shared_gate": st.booleans(), "normalise": st.booleans()},
 }
 OPTIONS["swa"] = {**OPTIONS["a"], "window": st.integers(1, 4096)}
 
@@ -48,6 +55,7 @@ def architectures(draw):
 
 # -- notation and identity ---------------------------------------------------------------------------------------
 
+@settings(deadline=None)
 @given(architectures())
 def test_round_trips(architecture):
     assert Architecture.parse(architecture.notation) == architecture
@@ -58,6 +66,7 @@ def test_round_trips(architecture):
         assert Architecture.from_dict(text) == architecture
 
 
+@settings(deadline=None)
 @given(architectures())
 def test_explicit_options_build_the_same_network(architecture):
     explicit = architecture.canonical()
@@ -68,6 +77,7 @@ def test_explicit_options_build_the_same_network(architecture):
     assert explicit.cache_bytes(77) == architecture.cache_bytes(77)
 
 
+@settings(deadline=None)
 @given(architectures(), architectures())
 def test_hashes_are_equal_exactly_for_equal_networks(one, other):
     assert (one.hash == other.hash) == (one.canonical() == other.canonical())
@@ -188,6 +198,7 @@ def test_decode_flops_by_hand():
         assert architecture.decode_flops(context) == head + d + f + m2 + attention + window
 
 
+@settings(deadline=None)
 @given(architectures(), st.integers(1, 40))
 def test_prefill_is_the_sum_over_its_tokens_with_one_head(architecture, tokens):
     head = 2 * architecture.hidden * architecture.vocab

@@ -16,7 +16,8 @@ class MixtureOfExperts(OperatorSpec):
 
     intermediate: of each expert; 0: 3 x hidden / active, rounded up, so that a token costs what it costs in `f`.
     shared: intermediate size of one more expert that every token passes; 0: none. shared_gate: its output times the
-    sigmoid of a projection to one value, as in Qwen2-MoE. normalise: the chosen probabilities add up to 1.
+    sigmoid of a projection to one value, as in Qwen2-MoE. normalise: the chosen probabilities add up to 1; a single one
+    stays as it is, as in the Switch Transformer, for a constant 1 would give the router no gradient.
     """
 
     kind = "moe"
@@ -43,7 +44,7 @@ class MixtureOfExperts(OperatorSpec):
 
     def resolved(self, hidden: int) -> Self:
         return dataclasses.replace(self, intermediate=self.intermediate or -(-3 * hidden // self.active),
-                                   shared_gate=self.gated)
+                                   shared_gate=self.gated, normalise=self.normalise and self.active > 1)
 
     def scaled(self, hidden: int, factor: int) -> Self:
         inner, shared = (max(1, round(size / factor)) if size else 0 for size in (self.intermediate, self.shared))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.layers.common import Layer
+from flashnas.operators.layers.mixture_of_experts import MixtureOfExpertsLayer
 
 Form = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
@@ -40,6 +41,11 @@ def run_form(layer: Layer, form: Form, x: Tensor, state: Any) -> dict[str, Tenso
     for (name, tensor), gradient in zip(wanted.items(), gradients, strict=True):
         results[f"gradient of {name}"] = torch.zeros_like(tensor) if gradient is None else gradient
     return {name: tensor.detach() for name, tensor in results.items()}
+
+
+def routes(layer: MixtureOfExpertsLayer, x: Tensor) -> Tensor:
+    """The numbers of each token's experts, ascending."""
+    return (x.double() @ layer.router.weight.double().T).topk(layer.active, -1).indices.sort(-1).values
 
 
 def test_every_operator_has_a_case() -> None:
@@ -120,8 +126,6 @@ def test_bfloat16_is_near_the_reference(name: str, autocast: bool) -> None:
     expected, _ = layer.reference(x)
     if not autocast:
         layer, x = layer.bfloat16(), x.bfloat16()
-        if SPECS[name].kind == "moe":  # rounded weights send tokens near a tie to other experts
-            expected, _ = layer.reference(x)
     x.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         y, state = layer(x)
@@ -129,6 +133,11 @@ def test_bfloat16_is_near_the_reference(name: str, autocast: bool) -> None:
         with torch.no_grad():
             stepped, _ = layer.step(x[:, 0], layer.init_state(2, torch.bfloat16))
     assert y.dtype == torch.bfloat16
+    if isinstance(layer, MixtureOfExpertsLayer):  # rounded weights send a token near a tie to other experts
+        same = routes(layer, x) == routes(make_layer(name), make_inputs(65))
+        assert same[:, 0].all()
+        assert (~same.all(-1)).sum() <= 1
+        y, expected = (tensor * same.all(-1, keepdim=True) for tensor in (y, expected))
     assert (y - expected).norm() < 0.03 * expected.norm()
     assert (stepped - expected[:, 0]).norm() < 0.03 * expected[:, 0].norm()
     assert all(torch.isfinite(tensor).all() for tensor in state_tensors(state))
@@ -148,5 +157,8 @@ def test_a_token_does_not_see_the_future(name: str) -> None:
     changed[:, 40:] += 1
     with torch.no_grad():
         before, after = layer(x)[0], layer(changed)[0]
-    assert torch.equal(before[:, :40], after[:, :40])
+    if SPECS[name].kind == "moe":  # an expert's product rounds by the number of its tokens, later ones included
+        assert_close(after[:, :40], before[:, :40], 1e-14, "outputs before the change")
+    else:
+        assert torch.equal(before[:, :40], after[:, :40])
     assert not torch.allclose(before[:, 40:], after[:, 40:])

@@ -90,6 +90,14 @@ def test_the_same_input_gives_the_same_gradients_to_the_bit() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
+def test_a_router_learns_with_one_active_expert_too() -> None:
+    layer = build_layer(operator_class("moe")(experts=3, active=1, intermediate=8), HIDDEN)
+    layer(torch.randn(1, 30, HIDDEN))[0].sum().backward()
+    assert layer.router.weight.grad.norm() > 1e-3
+    one, other = (Architecture.parse(f"32: moe(active=1,normalise={text})").hash for text in ("true", "false"))
+    assert one == other
+
+
 def test_a_model_with_experts_learns_and_output_projections_start_small() -> None:
     torch.manual_seed(0)
     model = HybridLM(Architecture.parse("32(vocab=8): a(head_dim=16) moe(experts=4,active=2)"))

@@ -24,7 +24,8 @@ class MixtureOfExpertsLayer(Layer):
 
     def __init__(self, spec: MixtureOfExperts, hidden: int) -> None:
         super().__init__()
-        inner = spec.resolved(hidden).intermediate
+        spec = spec.resolved(hidden)
+        inner = spec.intermediate
         self.experts, self.active, self.normalise = spec.experts, spec.active, spec.normalise
         sizes = [inner] * spec.experts + ([spec.shared] if spec.shared else [])
         self.router = nn.Linear(hidden, spec.experts, bias=False)
