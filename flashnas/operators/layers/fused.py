@@ -89,26 +89,47 @@ def convolution_silu(history_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor | No
 class _ConvolutionSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, history: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        taps = weight.T.contiguous()
-        tokens = history.shape[1] - len(taps) + 1
-        y = history[:, :tokens] * taps[0]
-        for k in range(1, len(taps)):
-            y.addcmul_(history[:, k:k + tokens], taps[k])
-        if bias is not None:
-            y += bias
-        ctx.save_for_backward(history, taps, y)
-        ctx.has_bias = bias is not None
+        by_library = _library_convolves(history)
+        y = _convolved_by_library(history, weight, bias, 0) if by_library else _convolved(history, weight, bias)
+        ctx.save_for_backward(history, weight, y)
+        ctx.has_bias, ctx.by_library = bias is not None, by_library
         return F.silu(y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        history, taps, y = ctx.saved_tensors
-        tokens = y.shape[1]
+        history, weight, y = ctx.saved_tensors
+        tokens, last = y.shape[1], weight.shape[1] - 1
         grad_y = torch.ops.aten.silu_backward(grad, y)
-        grad_history, grad_taps = torch.zeros_like(history), torch.empty_like(taps)
-        product = torch.empty_like(grad_y)
-        for k in range(len(taps)):
-            grad_history[:, k:k + tokens].addcmul_(grad_y, taps[k])
-            torch.mul(grad_y, history[:, k:k + tokens], out=product)
+        if ctx.by_library:
+            grad_history = _convolved_by_library(grad_y, weight.flip(1), None, last)
+        else:
+            grad_history = _convolved(F.pad(grad_y, (0, 0, last, last)), weight.flip(1), None)
+        wide = torch.promote_types(history.dtype, torch.float32)
+        grad_wide, history = grad_y.to(wide), history.to(wide)  # faster, in bfloat16, than to convert each product
+        grad_taps = torch.empty(last + 1, weight.shape[0], dtype=wide, device=weight.device)
+        product = torch.empty_like(grad_wide)
+        for k in range(last + 1):
+            torch.mul(grad_wide, history[:, k:k + tokens], out=product)
             torch.sum(product, (0, 1), out=grad_taps[k])
-        return grad_history, grad_taps.T, grad_y.sum((0, 1)) if ctx.has_bias else None
+        return grad_history, grad_taps.T.to(weight.dtype), grad_y.sum((0, 1)) if ctx.has_bias else None
+
+
+def _convolved(history: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    taps = weight.T.contiguous()
+    tokens = history.shape[1] - len(taps) + 1
+    y = history[:, :tokens] * taps[0]
+    for k in range(1, len(taps)):
+        y.addcmul_(history[:, k:k + tokens], taps[k])
+    return y if bias is None else y.add_(bias)
+
+
+def _library_convolves(history: Tensor) -> bool:
+    """Whether oneDNN does; on a CPU it takes half the time of `_convolved`, in bfloat16 a quarter."""
+    return (history.device.type == "cpu" and history.dtype in (torch.float32, torch.bfloat16)
+            and torch.backends.mkldnn.is_available())
+
+
+def _convolved_by_library(x_BTC: Tensor, weight_CK: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    image_BC1T, kernel = x_BTC.mT.unsqueeze(2), weight_CK[:, None, None].contiguous()  # channels last
+    y = torch.conv2d(image_BC1T, kernel, bias, padding=(0, padding), groups=len(kernel))
+    return y.squeeze(2).mT
