@@ -21,9 +21,11 @@ _LEAST_SIDE = 16
 
 
 def family_of(name: str, architecture: Architecture) -> str:
-    """The family in `Recipe.lr_multipliers` of a parameter: an operator's short name, `embedding` or `norm`."""
+    """The family in `Recipe.lr_multipliers` of a parameter: an operator's short name, that with `.conv` for its short
+    convolution, `embedding` or `norm`."""
     if match := _LAYER.fullmatch(name):
-        return architecture.operators[int(match[1])].kind
+        kind = architecture.operators[int(match[1])].kind
+        return f"{kind}.conv" if re.search(r"\bconv\.", match[3]) else kind
     return "norm" if name.startswith("final_norm.") else "embedding"
 
 

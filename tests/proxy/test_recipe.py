@@ -92,4 +92,6 @@ def test_budget_is_rounded_up_to_whole_steps():
 
 def test_families_not_named_have_multiplier_one():
     recipe = Recipe(lr_multipliers={"gd": 2})
-    assert {family: recipe.multiplier(family) for family in FAMILIES if recipe.multiplier(family) != 1} == {"gd": 2}
+    changed = {family: recipe.multiplier(family) for family in FAMILIES if recipe.multiplier(family) != 1}
+    assert changed == {"gd": 2, "gd.conv": 2}  # a convolution follows its operator ..
+    assert Recipe(lr_multipliers={"gd": 2, "gd.conv": 0.5}).multiplier("gd.conv") == 0.5  # .. unless it is named

@@ -225,7 +225,7 @@ def test_muon_takes_the_projections_and_nothing_else():
 def test_multipliers_scale_the_rate_of_their_family_alone():
     architecture = RECIPE.proxy_of(ALL)
     network = HybridLM(architecture)
-    recipe = dataclasses.replace(RECIPE, lr_multipliers={"gd": 2.0, "embedding": 0.5})
+    recipe = dataclasses.replace(RECIPE, lr_multipliers={"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5})
     optimizers = Optimizers(network, architecture, recipe)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     for parameter in network.parameters():
@@ -235,7 +235,7 @@ def test_multipliers_scale_the_rate_of_their_family_alone():
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 family = family_of(names[id(parameter)], architecture)
-                expected = peak * {"gd": 2.0, "embedding": 0.5}.get(family, 1.0) * recipe.lr_factor(7)
+                expected = peak * {"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}.get(family, 1.0) * recipe.lr_factor(7)
                 assert group["lr"] == pytest.approx(expected)
 
 
