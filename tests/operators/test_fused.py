@@ -9,14 +9,20 @@ from layer_cases import assert_close
 from torch import Tensor
 
 from flashnas.operators.layers.common import l2_normalise, normalised_queries_and_keys
-from flashnas.operators.layers.fused import convolution_silu, rms_norm, swiglu
+from flashnas.operators.layers.fused import convolution_silu, gated_rms_norm, rms_norm, swiglu
 
-CASES = ("rms_norm", "rms_norm strided", "rms_norm constant", "swiglu", "convolution", "convolution bias", "l2")
+CASES = ("rms_norm", "rms_norm strided", "rms_norm constant", "rms_norm gated", "swiglu", "convolution",
+         "convolution bias", "l2")
 
 
 def case(name: str):
     """(fused, plain, leaves)."""
     torch.manual_seed(0)
+    if name == "rms_norm gated":
+        x, gate = torch.randn(2, 3, 5, 8, dtype=torch.float64)
+        weight = torch.randn(8, dtype=torch.float64)
+        return (lambda x, gate, w: gated_rms_norm(x, gate, w, 1e-3),
+                lambda x, gate, w: rms_norm(x, w, 1e-3) * F.silu(gate), [x.clone(), gate.clone(), weight])
     if name.startswith("rms_norm"):
         x, weight = torch.randn(3, 5, 24, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
         view = (lambda x: x[..., 8:16]) if name == "rms_norm strided" else (lambda x: x.unflatten(-1, (3, 8)))

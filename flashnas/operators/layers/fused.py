@@ -51,6 +51,35 @@ class _RMSNorm(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
+def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """rms_norm(x, weight, eps) * silu(gate) of [.., H, V]; in x's dtype, returned in gate's."""
+    if not torch.is_grad_enabled():
+        return (x * _reciprocal_rms(x, eps)).mul_(weight).mul_(F.silu(gate.to(x.dtype))).to(gate.dtype)
+    y: Tensor = _GatedRMSNorm.apply(x, gate, weight, eps)
+    return y
+
+
+class _GatedRMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
+        rstd = _reciprocal_rms(x, eps)
+        normal, activated = x * rstd, F.silu(gate.to(x.dtype))
+        ctx.save_for_backward(normal, gate, activated, weight, rstd)
+        return (normal * weight).mul_(activated).to(gate.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        normal, gate, activated, weight, rstd = ctx.saved_tensors
+        grad = grad.to(normal.dtype)
+        product = grad * normal
+        grad_gate = torch.ops.aten.silu_backward(product * weight, gate.to(normal.dtype)).to(gate.dtype)
+        product.mul_(activated)
+        grad_weight = product.sum(tuple(range(product.ndim - 1))).to(weight.dtype)
+        inner = product.mul_(weight).sum(-1, keepdim=True).mul_(-1 / weight.numel())
+        grad_x = (grad * activated).mul_(weight).addcmul_(normal, inner).mul_(rstd)
+        return grad_x, grad_gate, grad_weight, None
+
+
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up for the two halves of the last dimension."""
     if not torch.is_grad_enabled():

@@ -21,6 +21,7 @@ from flashnas.operators.layers.common import (
     state_dtype,
 )
 from flashnas.operators.layers.delta_rule import DeltaRule, delta_rule_chunked, delta_rule_reference, delta_rule_step
+from flashnas.operators.layers.fused import gated_rms_norm
 from flashnas.operators.layers.projection import Projection
 
 
@@ -65,14 +66,14 @@ class GatedDeltaNetLayer(Layer):
         qkv, z, beta, a = projected.split(self.sizes, -1)
         qkv, conv = self.conv(qkv, state.conv_BTC)
         o, matrix = self._core(qkv, z, beta, a, state.matrix_BHKV, self.core.of(projected).forward)
-        return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
+        return self.out_proj(o), RecurrentState(conv, matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         projected = self.in_proj(x_BD)
         qkv, z, beta, a = projected.split(self.sizes, -1)
         qkv, conv = self.conv.step(qkv, state.conv_BTC)
         o, matrix = self._core(qkv, z, beta, a, state.matrix_BHKV, self.core.of(projected).step)
-        return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
+        return self.out_proj(o), RecurrentState(conv, matrix)
 
     def _core(self, qkv: Tensor, z: Tensor, beta: Tensor, a: Tensor, matrix: Tensor,
               rule: DeltaRule) -> tuple[Tensor, Tensor]:
@@ -84,4 +85,5 @@ class GatedDeltaNetLayer(Layer):
                 q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
             g = -self.A_log.to(dtype).exp() * F.softplus(a.to(dtype) + self.dt_bias.to(dtype))
             o, matrix = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix)
-            return self.norm(o).flatten(-2) * F.silu(z).to(dtype), matrix
+            gate = z.unflatten(-1, (self.v_heads, -1))
+            return gated_rms_norm(o, gate, self.norm.weight, self.norm.eps).flatten(-2), matrix
