@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
 from flashnas.model import HybridLM
+from flashnas.operators.layers.common import NORM_EPS, OUTPUT_NORM_EPS
 
 sys.modules["fla"] = None  # type: ignore[assignment]  # with fla in reach Qwen3-Next calls kernels that need a GPU
 import transformers  # noqa: E402
@@ -45,18 +46,20 @@ def theirs(kind: str, model: HybridLM, attention: str = "sdpa") -> nn.Module:
     if kind == "m2":
         network: nn.Module = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(
             **common, num_heads=2 * hidden // 64, head_dim=64, state_size=128, n_groups=1, residual_in_fp32=False,
-            layer_norm_epsilon=1e-6))
+            layer_norm_epsilon=OUTPUT_NORM_EPS))
+        for norm in (*(block.norm for block in network.backbone.layers), network.backbone.norm_f):
+            norm.variance_epsilon = NORM_EPS  # theirs has one for all
     elif kind == "a":
         spec = model.architecture.operators[0].resolved(hidden)
         network = transformers.LlamaForCausalLM(transformers.LlamaConfig(
             **common, num_attention_heads=spec.heads, num_key_value_heads=spec.kv_heads, head_dim=HEAD_DIM,
-            intermediate_size=3 * hidden, rms_norm_eps=1e-6, attn_implementation=attention))
+            intermediate_size=3 * hidden, rms_norm_eps=NORM_EPS, attn_implementation=attention))
     else:
         heads = hidden // HEAD_DIM
         network = qwen3_next.Qwen3NextForCausalLM(transformers.Qwen3NextConfig(
             **common, layer_types=["linear_attention"] * LAYERS, linear_num_key_heads=heads,
             linear_num_value_heads=heads, linear_key_head_dim=HEAD_DIM, linear_value_head_dim=HEAD_DIM,
-            num_experts=0, intermediate_size=3 * hidden, rms_norm_eps=1e-6))
+            num_experts=0, intermediate_size=3 * hidden, rms_norm_eps=NORM_EPS))
     if kind != "m2" and len(model.layers) == LAYERS:
         for layer in network.model.layers:
             del layer.mlp, layer.post_attention_layernorm

@@ -84,7 +84,7 @@ def test_attention_equals_transformers(family: str, window: int) -> None:
 def test_mamba2_equals_transformers(groups: int) -> None:
     from transformers.models.mamba2 import modeling_mamba2 as modeling
     config = transformers.Mamba2Config(hidden_size=HIDDEN, num_heads=8, head_dim=16, state_size=24, expand=2,
-                                       n_groups=groups, conv_kernel=4, layer_norm_epsilon=1e-6, chunk_size=32,
+                                       n_groups=groups, conv_kernel=4, layer_norm_epsilon=1e-5, chunk_size=32,
                                        num_hidden_layers=1)
     theirs = randomised(modeling.Mamba2Mixer(config, 0))
     layer = layer_of(f"m2(head_dim=16,state=24,groups={groups})")
@@ -172,7 +172,7 @@ def test_nemotron_h_equals_transformers(bias: bool) -> None:
     from transformers.models.nemotron_h import modeling_nemotron_h as modeling
     config = transformers.NemotronHConfig(
         hidden_size=HIDDEN, mamba_num_heads=6, mamba_head_dim=20, ssm_state_size=24, n_groups=2, conv_kernel=4,
-        layer_norm_epsilon=1e-6, chunk_size=32, use_bias=bias, use_conv_bias=bias, mlp_bias=bias, time_step_min=0.5,
+        layer_norm_epsilon=1e-5, chunk_size=32, use_bias=bias, use_conv_bias=bias, mlp_bias=bias, time_step_min=0.5,
         intermediate_size=50, layers_block_type=["linear_attention", "mlp"])
     x = inputs()
     mixer, mlp = randomised(modeling.NemotronHMamba2Mixer(config, 0)), randomised(modeling.NemotronHMLP(config))

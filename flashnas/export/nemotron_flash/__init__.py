@@ -8,8 +8,7 @@ Verified: the Automodel code (commit 4d07950), run on a CPU with plain functions
 written folder with no name left over and gives the logits of `family.py`, which every export repeats (relative
 difference 9e-7 over 150 tokens). Sizes of the 3B preset are those that readers of the released checkpoint state.
 Not verified, for want of a GPU and of access to the model hub: the released checkpoints' own config.json, the names in
-`auto_map`, and a run in TensorRT-LLM or vLLM. Known differences: the family's norms after DeltaNet and Mamba2 have an
-epsilon of 1e-5 (the export measures what that changes), TensorRT-LLM's have 1e-5 on queries and keys too, and the
-released model code divides logits by the norms of the head's rows. transformers 5 checks `layer_types` against names
-of its own; Automodel therefore widens that list before it loads the family.
+`auto_map`, and a run in TensorRT-LLM or vLLM. Known differences: TensorRT-LLM's norms of queries and keys have an
+epsilon of 1e-5, and the released model code divides logits by the norms of the head's rows. transformers 5 checks
+`layer_types` against names of its own; Automodel therefore widens that list before it loads the family.
 """

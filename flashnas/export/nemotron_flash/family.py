@@ -17,12 +17,12 @@ INNER_EPS = 1e-5  # of the norms after DeltaNet and Mamba2, fixed in the family'
 
 
 def family_logits(config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokens_BT: Tensor, *,
-                  inner_eps: float = INNER_EPS, divided: bool = False) -> Tensor:
+                  divided: bool = False) -> Tensor:
     """Logits [B, T, V] in float32; `divided`: by the norms of the head's rows, as the released model code does.
 
     Raises KeyError for a missing tensor, ValueError for one that the family does not read.
     """
-    model = _Family(config, tensors, inner_eps)
+    model = _Family(config, tensors)
     logits = model.logits(tokens_BT, divided)
     if unread := sorted(set(tensors) - model.read):
         raise ValueError(f"the family does not read {unread[0]}")
@@ -30,8 +30,8 @@ def family_logits(config: Mapping[str, Any], tensors: Mapping[str, Tensor], toke
 
 
 class _Family:
-    def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], inner_eps: float) -> None:
-        self.config, self.tensors, self.inner_eps = config, tensors, inner_eps
+    def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        self.config, self.tensors = config, tensors
         self.read: set[str] = set()
 
     def weight(self, name: str) -> Tensor:
@@ -87,7 +87,7 @@ class _Family:
             seen = torch.einsum("bhk,bhkv->bhv", k[:, t], state)
             state = state + torch.einsum("bhk,bhv->bhkv", k[:, t], beta[:, t, :, None] * (v[:, t] - seen))
             outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, t] * q.shape[-1] ** -0.5, state))
-        o = self.norm(torch.stack(outputs, 1), f"{name}.o_norm", self.inner_eps)
+        o = self.norm(torch.stack(outputs, 1), f"{name}.o_norm", INNER_EPS)
         return self.project(o.flatten(-2), f"{name}.o_proj")
 
     def mamba2(self, x: Tensor, name: str) -> Tensor:
@@ -105,7 +105,7 @@ class _Family:
                                                                       b[:, t])
             outputs.append(torch.einsum("bhpn,bn->bhp", state, c[:, t]))
         y = torch.stack(outputs, 1) + u * self.weight(f"{name}.D")[:, None]
-        return self.project(self.norm(y.flatten(-2) * F.silu(z), f"{name}.norm", self.inner_eps), f"{name}.out_proj")
+        return self.project(self.norm(y.flatten(-2) * F.silu(z), f"{name}.norm", INNER_EPS), f"{name}.out_proj")
 
     def attention(self, x: Tensor, name: str) -> Tensor:
         config, tokens = self.config, x.shape[1]

@@ -14,6 +14,7 @@ from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.fused import convolution_silu, rms_norm
 
 NORM_EPS = 1e-6
+OUTPUT_NORM_EPS = 1e-5  # of the norms inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
 
 
 class Layer(nn.Module):

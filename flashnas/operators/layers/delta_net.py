@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from flashnas.operators.delta_net import DeltaNet
 from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.common import (
+    OUTPUT_NORM_EPS,
     Layer,
     RecurrentState,
     RMSNorm,
@@ -29,7 +30,7 @@ class DeltaNetLayer(Layer):
         self.hidden, self.heads, self.head_dim = hidden, spec.heads(hidden), spec.head_dim
         self.in_proj = Projection(hidden, 3 * hidden + self.heads, bias=False)  # q, k, v, beta
         self.conv = ShortConvolution(3 * hidden, spec.conv_size)
-        self.norm = RMSNorm(self.head_dim)
+        self.norm = RMSNorm(self.head_dim, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
         self.scale = self.head_dim ** -0.5
         self.core = Core("delta_rule", spec.name, (delta_rule_chunked, delta_rule_step), key_dim=self.head_dim,
@@ -47,7 +48,7 @@ class DeltaNetLayer(Layer):
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in qkv.split(self.hidden, -1))
         o, matrix = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta), None,
                                          state.matrix_BHKV.double())
-        o = rms_normalise(o) * self.norm.weight.double()
+        o = rms_normalise(o, OUTPUT_NORM_EPS) * self.norm.weight.double()
         return o.flatten(-2) @ self.out_proj.weight.double().T, RecurrentState(conv, matrix)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from flashnas.operators.hybrid_head import HybridHead
 from flashnas.operators.layers.attention import AttentionLayer, KeyValueCache
-from flashnas.operators.layers.common import Layer, RecurrentState, RMSNorm, linear_reference, rms_normalise
+from flashnas.operators.layers.common import (
+    OUTPUT_NORM_EPS,
+    Layer,
+    RecurrentState,
+    RMSNorm,
+    linear_reference,
+    rms_normalise,
+)
 from flashnas.operators.layers.mamba2 import Mamba2Layer
 
 
@@ -33,7 +40,7 @@ class HybridHeadLayer(Layer):
         self.attention = AttentionLayer(spec.attention(hidden), hidden)
         self.ssm = Mamba2Layer(spec.ssm(hidden), hidden)
         self.attention.out_proj = self.ssm.out_proj = nn.Identity()  # type: ignore[assignment]
-        self.norm = RMSNorm(inner)
+        self.norm = RMSNorm(inner, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(inner, hidden, bias=False)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> HybridHeadState:
@@ -45,7 +52,7 @@ class HybridHeadLayer(Layer):
         state = state or self.init_state(len(x), x.dtype, x.device)
         looked, attention = self.attention.reference(x, state.attention)
         summed, ssm = self.ssm.reference(x, state.ssm)
-        mean = (rms_normalise(looked) * self.norm.weight.double() + summed) / 2
+        mean = (rms_normalise(looked, OUTPUT_NORM_EPS) * self.norm.weight.double() + summed) / 2
         return linear_reference(self.out_proj, mean), HybridHeadState(attention, ssm)
 
     def forward(self, x_BTD: Tensor, state: HybridHeadState | None = None) -> tuple[Tensor, HybridHeadState]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flashnas.operators.layers.backends import Core
 from flashnas.operators.layers.chunks import LOG2_E, chunk_length, decay_differences_base2
 from flashnas.operators.layers.common import (
+    OUTPUT_NORM_EPS,
     Layer,
     RecurrentState,
     RMSNorm,
@@ -162,7 +163,7 @@ class Mamba2Layer(Layer):
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
-        self.norm = RMSNorm(self.inner)
+        self.norm = RMSNorm(self.inner, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
         self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=self.state, value_dim=self.head_dim)
 
@@ -182,7 +183,7 @@ class Mamba2Layer(Layer):
         g = -dt * self.A_log.double().exp()
         y, matrix = ssd_reference(c, b, x * dt.unsqueeze(-1), g, state.matrix_BHKV.double())
         y = (y + x * self.D.double().unsqueeze(-1)).flatten(-2) * z * torch.sigmoid(z)
-        y = rms_normalise(y.unflatten(-1, (self.groups, -1))).flatten(-2) * self.norm.weight.double()
+        y = rms_normalise(y.unflatten(-1, (self.groups, -1)), OUTPUT_NORM_EPS).flatten(-2) * self.norm.weight.double()
         return linear_reference(self.out_proj, y), RecurrentState(conv, matrix)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
@@ -212,6 +213,6 @@ class Mamba2Layer(Layer):
             y, matrix = scan(c, b, x, dt, self.A_log.to(dtype).exp(), matrix)
             y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2) * F.silu(z).to(dtype)
             if self.groups > 1:
-                y = rms_normalise(y.unflatten(-1, (self.groups, -1))).flatten(-2) * self.norm.weight.to(dtype)
-                return y, matrix
+                y = rms_normalise(y.unflatten(-1, (self.groups, -1)), OUTPUT_NORM_EPS).flatten(-2)
+                return y * self.norm.weight.to(dtype), matrix
             return self.norm(y), matrix
