@@ -26,8 +26,8 @@ COLUMNS = ("stage", "operator", "seed", "settings", "loss", "bits_per_byte", "cu
            "seconds", "cpu_seconds", "proxy_params", "reason")
 
 
-def cases(sweep: dict[str, Any], wanted: list[str]) -> list[tuple[str, str, int, dict[str, Any], Recipe]]:
-    """(stage, operator, seed, what the stage sets, recipe) in the order of the file."""
+def cases(sweep: dict[str, Any], wanted: list[str]) -> list[tuple[str, str, int, str, dict[str, Any], Recipe]]:
+    """(stage, operator, seed, notation, what the stage sets, recipe) in the order of the file."""
     base, found = Recipe(**sweep["base"]), []
     for stage, entry in sweep["stages"].items():
         if wanted and stage not in wanted:
@@ -36,7 +36,8 @@ def cases(sweep: dict[str, Any], wanted: list[str]) -> list[tuple[str, str, int,
         for values in itertools.product(*grid.values()):
             settings = {**entry.get("recipe", {}), **dict(zip(grid, values, strict=True))}
             for seed, operator in itertools.product(entry["seeds"], entry["operators"]):
-                found.append((stage, operator, seed, settings, replace(base, **settings)))
+                notation = entry.get("architecture", sweep["architecture"]).format(operator=operator)
+                found.append((stage, operator, seed, notation, settings, replace(base, **settings)))
     return found
 
 
@@ -52,13 +53,13 @@ def main() -> None:
         results.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
     with results.open(encoding="utf-8", newline="") as file:
         done = {(row["stage"], row["operator"], row["seed"], row["settings"]) for row in csv.DictReader(file)}
-    for stage, operator, seed, settings, recipe in cases(sweep, sys.argv[1:]):
+    for stage, operator, seed, notation, settings, recipe in cases(sweep, sys.argv[1:]):
         text = " ".join(f"{key}={value}" for key, value in settings.items())
         if (stage, operator, str(seed), text) in done:
             continue
         row: dict[str, Any] = {"stage": stage, "operator": operator, "seed": seed, "settings": text}
         dataset = prepare_dataset(sweep["data"], recipe)
-        architecture = Architecture.parse(sweep["architecture"].format(operator=operator))
+        architecture = Architecture.parse(notation)
         started = time.process_time()
         try:
             score = train(recipe.proxy_of(architecture, dataset.vocab), dataset, recipe, seed)

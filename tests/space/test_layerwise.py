@@ -86,8 +86,8 @@ def test_find_refuses_lists_outside():
 
 def test_shipped_space():
     space = load_space("layerwise")
-    assert [spec.kind for spec in space.mixers] == ["a", "swa", "m2", "gla", "d", "gd"]
-    assert space.size() == sum(6 ** layers for layers in range(6, 16))
+    assert [spec.kind for spec in space.mixers] == ["a", "swa", "m", "m2", "gla", "d", "gd", "r7"]
+    assert space.size() == sum(8 ** layers for layers in range(6, 16))
     assert space.max_operators == 30
     assert space.contains(Architecture.parse("1024(meta=256): 2x(gd f gla f swa f m2 f a f)"))
     assert not space.contains(Architecture.parse("1024(meta=256): 2x(gd f gla f swa(window=64) f m2 f a f)"))
@@ -95,7 +95,7 @@ def test_shipped_space():
 
 def test_foreign_choice_is_refused():
     space = load_space("layerwise")
-    with pytest.raises(SpaceError, match=re.escape("layer 0 must be one of a f, swa f, m2 f")):
-        space.repair(LayerwiseGenotype(("r7 f",)))
+    with pytest.raises(SpaceError, match=re.escape("layer 0 must be one of a f, swa f, m f, m2 f")):
+        space.repair(LayerwiseGenotype(("kda f",)))
     with pytest.raises(SpaceError, match="needs the parameter 'depth'"):
         space.decode({})
