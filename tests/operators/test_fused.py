@@ -9,9 +9,10 @@ from layer_cases import assert_close
 from torch import Tensor
 
 from flashnas.operators.layers.common import l2_normalise, normalised_queries_and_keys
-from flashnas.operators.layers.fused import convolution_silu, gated_rms_norm, rms_norm, swiglu
+from flashnas.operators.layers.fused import convolution_silu, gated_rms_norm, rms_norm, rms_norm_of_gated, swiglu
 
-CASES = ("rms_norm", "rms_norm strided", "rms_norm constant", "rms_norm gated", "swiglu", "convolution",
+CASES = ("rms_norm", "rms_norm strided", "rms_norm constant", "rms_norm gated", "rms_norm of gated",
+         "rms_norm of gated groups", "swiglu", "convolution",
          "convolution bias", "l2")
 
 
@@ -23,6 +24,12 @@ def case(name: str):
         weight = torch.randn(8, dtype=torch.float64)
         return (lambda x, gate, w: gated_rms_norm(x, gate, w, 1e-3),
                 lambda x, gate, w: rms_norm(x, w, 1e-3) * F.silu(gate), [x.clone(), gate.clone(), weight])
+    if name.startswith("rms_norm of gated"):
+        shape = (3, 4, 2, 8) if name.endswith("groups") else (3, 4, 8)
+        x, gate = torch.randn(2, *shape, dtype=torch.float64)
+        weight = torch.randn(*shape[2:], dtype=torch.float64)
+        return (lambda x, gate, w: rms_norm_of_gated(x, gate, w, 1e-3),
+                lambda x, gate, w: rms_norm(x * F.silu(gate), w, 1e-3), [x.clone(), gate.clone(), weight])
     if name.startswith("rms_norm"):
         x, weight = torch.randn(3, 5, 24, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
         view = (lambda x: x[..., 8:16]) if name == "rms_norm strided" else (lambda x: x.unflatten(-1, (3, 8)))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.layers.backends import Core
-from flashnas.operators.layers.chunks import LOG2_E, chunk_length, decay_differences_base2
+from flashnas.operators.layers.chunks import LOG2_E, chunk_length, decay_differences_base2, lower_ones
 from flashnas.operators.layers.common import (
     OUTPUT_NORM_EPS,
     Layer,
@@ -26,6 +26,7 @@ from flashnas.operators.layers.common import (
     rms_normalise,
     state_dtype,
 )
+from flashnas.operators.layers.fused import rms_norm_of_gated
 from flashnas.operators.layers.projection import Projection
 from flashnas.operators.mamba2 import Mamba2
 
@@ -89,40 +90,43 @@ class _SsdChunks(torch.autograd.Function):
         low, wide, sizes, values = q.dtype, v.dtype, v.shape[:3], v.shape[4:]
         q, k, v, total = (x.flatten(0, 2) for x in (q, k, v, g.cumsum(3).mul_(LOG2_E)))
         grown, shrunk = total.exp2().unsqueeze(-1), (total[:, -1:] - total).exp2_().unsqueeze(-1)  # [M, C, R, 1]
-        decay = decay_differences_base2(total.mT)  # [M, R, C, C]
-        v_heads = v.transpose(1, 2).to(low, memory_format=torch.contiguous_format)
-        scores = torch.bmm(q, k.mT).unsqueeze(1)
+        decay = decay_differences_base2(total.mT, masked=False)  # [M, R, C, C]
+        v_heads = v.transpose(1, 2).to(low).contiguous()
+        mask = lower_ones(q.shape[1], 0, low, q.device)
+        scores = torch.bmm(q, k.mT).mul_(mask).unsqueeze(1)
         weights = (scores * decay).to(low)
         v_out = (v * shrunk).to(low).flatten(2)
         update = torch.bmm(k.mT, v_out).to(wide).unflatten(-1, values).unflatten(0, sizes)
         factor = grown[:, -1:].unflatten(0, sizes)  # [B, N, G, 1, R, 1]
-        starts = torch.empty_like(update)
+        states = update.new_empty(sizes[0], sizes[1] + 1, *update.shape[2:])  # before each chunk, and the final one
+        states[:, 0] = state
         for n in range(sizes[1]):
-            starts[:, n] = state
-            state = torch.addcmul(update[:, n], factor[:, n], state)
+            torch.addcmul(update[:, n], factor[:, n], states[:, n], out=states[:, n + 1])
+        starts, state = states[:, :-1], states[:, -1]
         starts_low = starts.flatten(0, 2).to(low).flatten(2)  # [M, K, R V]
         before = torch.bmm(q, starts_low).to(wide).unflatten(-1, values).mul_(grown)
         o = before + (weights @ v_heads).transpose(1, 2)
-        ctx.save_for_backward(q, k, v_heads, v_out, grown, shrunk, decay, scores, weights, starts, before)
-        return o.unflatten(0, sizes), state
+        ctx.save_for_backward(q, k, v_heads, v_out, grown, shrunk, decay, scores, weights, states, starts_low, before)
+        return o.unflatten(0, sizes), state.clone()
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, ...]:
         grad_o, grad_state = output_grads
-        q, k, v_heads, v_out, grown, shrunk, decay, scores, weights, starts, before = ctx.saved_tensors
+        q, k, v_heads, v_out, grown, shrunk, decay, scores, weights, states, starts_low, before = ctx.saved_tensors
         low, wide, sizes, values = q.dtype, grad_o.dtype, grad_o.shape[:3], grad_o.shape[4:]
         grad_o = grad_o.flatten(0, 2)
-        grad_heads = grad_o.transpose(1, 2).to(low, memory_format=torch.contiguous_format)
+        grad_heads = grad_o.transpose(1, 2).to(low).contiguous()
         grad_before = (grad_o * grown).to(low).flatten(2)
         grad_starts = torch.bmm(q.mT, grad_before).to(wide).unflatten(-1, values).unflatten(0, sizes)
-        factor, after = grown[:, -1:].unflatten(0, sizes), torch.empty_like(grad_starts)
+        factor, grads = grown[:, -1:].unflatten(0, sizes), torch.empty_like(states)
+        grads[:, -1] = grad_state
         for n in range(sizes[1] - 1, -1, -1):
-            after[:, n] = grad_state
-            grad_state = torch.addcmul(grad_starts[:, n], factor[:, n], grad_state)
-        after_low, starts_low = (x.flatten(0, 2).to(low).flatten(2) for x in (after, starts))
+            torch.addcmul(grad_starts[:, n], factor[:, n], grads[:, n + 1], out=grads[:, n])
+        starts, after = states[:, :-1], grads[:, 1:]
+        after_low = after.flatten(0, 2).to(low).flatten(2)
         grad_out = torch.bmm(k, after_low).to(wide).unflatten(-1, values)  # of v_out
         grad_weights = (grad_heads @ v_heads.mT) * decay  # of scores, head by head
-        grad_scores = grad_weights.sum(1).to(low)
+        grad_scores = grad_weights.sum(1).to(low).mul_(lower_ones(q.shape[1], 0, low, q.device))
         grad_q = torch.bmm(grad_before, starts_low.mT) + torch.bmm(grad_scores, k)
         grad_k = torch.bmm(v_out, after_low.mT) + torch.bmm(grad_scores.mT, q)
 
@@ -133,7 +137,7 @@ class _SsdChunks(torch.autograd.Function):
         grad_total[:, -1] += leaving.sum(1) + carried * grown[:, -1, :, 0]
         grad_g = grad_total.flip(1).cumsum(1).flip(1)
         grad_v = grad_out.mul_(shrunk).add_((weights.mT @ grad_heads).transpose(1, 2))
-        return *(x.unflatten(0, sizes) for x in (grad_q, grad_k, grad_v, grad_g)), grad_state
+        return *(x.unflatten(0, sizes) for x in (grad_q, grad_k, grad_v, grad_g)), grads[:, 0]
 
 
 def ssd_scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
@@ -192,14 +196,14 @@ class Mamba2Layer(Layer):
         z, xbc, dt = projected.split(self.sizes, -1)
         xbc, conv = self.conv(xbc, state.conv_BTC)
         y, matrix = self._core(z, xbc, dt, state.matrix_BHKV, self.core.of(projected).forward)
-        return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
+        return self.out_proj(y), RecurrentState(conv, matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         projected = self.in_proj(x_BD)
         z, xbc, dt = projected.split(self.sizes, -1)
         xbc, conv = self.conv.step(xbc, state.conv_BTC)
         y, matrix = self._core(z, xbc, dt, state.matrix_BHKV, self.core.of(projected).step)
-        return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
+        return self.out_proj(y), RecurrentState(conv, matrix)
 
     def _core(self, z: Tensor, xbc: Tensor, dt: Tensor, matrix: Tensor, scan: SsdScan) -> tuple[Tensor, Tensor]:
         with torch.autocast(xbc.device.type, enabled=False):
@@ -211,8 +215,6 @@ class Mamba2Layer(Layer):
             if self.dt_min:
                 dt = dt.clamp(min=self.dt_min)
             y, matrix = scan(c, b, x, dt, self.A_log.to(dtype).exp(), matrix)
-            y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2) * F.silu(z).to(dtype)
-            if self.groups > 1:
-                y = rms_normalise(y.unflatten(-1, (self.groups, -1)), OUTPUT_NORM_EPS).flatten(-2)
-                return y * self.norm.weight.to(dtype), matrix
-            return self.norm(y), matrix
+            y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2)
+            y, z, weight = (x.unflatten(-1, (self.groups, -1)) for x in (y, z, self.norm.weight))
+            return rms_norm_of_gated(y, z, weight, self.norm.eps).flatten(-2), matrix
