@@ -34,7 +34,7 @@ SPECS = {str(spec): spec for spec in parse_operators(
     " moe moe(experts=5,active=3,intermediate=11,normalise=false) moe(experts=4,intermediate=9,shared=13)"
     " moe(experts=3,active=1,shared=8,shared_gate=true)"
     " f f(intermediate=50) f(bias=true) f(intermediate=50,bias=true,relu2=true)")}
-LENGTHS = (1, 63, 65, 1000)
+LENGTHS = (1, 63, 64, 65, 1000)
 
 
 def make_layer(name: str, dtype: torch.dtype = torch.float64) -> Layer:

@@ -62,3 +62,15 @@ def test_values_and_gradients_equal_the_plain_formula(name: str) -> None:
     expected_gradients = torch.autograd.grad((expected * weight).sum(), leaves)
     for gradient, exact in zip(got_gradients, expected_gradients, strict=True):
         assert_close(gradient, exact, 1e-12, "gradient")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 500])
+def test_rms_norm_is_the_same_outside_of_autograd(tokens: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(tokens, 64).to(dtype), torch.rand(64).to(dtype)
+    expected = rms_norm(x.double(), weight.double().requires_grad_(), 1e-3)
+    with torch.no_grad():
+        got = rms_norm(x, weight, 1e-3)
+    assert got.dtype == dtype
+    assert_close(got, expected, {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype], "value")

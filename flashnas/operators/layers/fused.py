@@ -15,10 +15,18 @@ from torch import Tensor
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension; in float32 at least, returned in x's dtype."""
+    if x.dtype == weight.dtype and x.shape[-1:] == weight.shape and _torch_normalises(x):
+        return F.rms_norm(x, weight.shape, weight, eps)
     if not torch.is_grad_enabled():
         return (x * _reciprocal_rms(x, eps)).mul_(weight).to(x.dtype)
     y: Tensor = _RMSNorm.apply(x, weight, eps)
     return y
+
+
+def _torch_normalises(x: Tensor) -> bool:
+    """Whether torch's own norm does: one kernel on CUDA; on a CPU fewer calls for a token or two (10 us against 14 at
+    width 256), but ten times the time for a thousand."""
+    return x.is_cuda or (not torch.is_grad_enabled() and x.numel() <= 1 << 12)
 
 
 def _reciprocal_rms(x: Tensor, eps: float) -> Tensor:
