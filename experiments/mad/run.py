@@ -16,7 +16,7 @@ from flashnas.proxy.worker import single_thread
 
 RESULTS = Path(__file__).with_name("results.csv")
 COLUMNS = ["operators", "muon_lr", "task", "accuracy", "chance", "cpu_seconds"]
-OPERATORS = ("a", "swa", "m2", "gla", "d", "gd")
+OPERATORS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "kda", "h")
 SHALLOW = "2048: 2x({} f)"       # width 128 in training, as in MAD
 DEEP = "2048: 12x({} f)"
 RATES = (0.0025, 0.005, 0.02)    # besides the recipe's 0.01
