@@ -17,8 +17,7 @@ from flashnas.proxy.worker import single_thread
 RESULTS = Path(__file__).with_name("results.csv")
 COLUMNS = ["operators", "muon_lr", "task", "accuracy", "chance", "cpu_seconds"]
 OPERATORS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "kda", "h")
-SHALLOW = "2048: 2x({} f)"       # width 128 in training, as in MAD
-DEEP = "2048: 12x({} f)"
+TWO_BLOCKS = "2048: 2x({} f)"    # width 128 in training, as in MAD
 RATES = (0.0025, 0.005, 0.02)    # besides the recipe's 0.01
 
 
@@ -26,9 +25,8 @@ def plan():
     """(notation, Muon's rate, tasks trained together), the most wanted first."""
     chosen = Recipe().task_training.muon_lr
     for group in GROUPS:
-        yield from ((SHALLOW.format(kind), chosen, group) for kind in OPERATORS)
-    yield from ((SHALLOW.format(kind), rate, GROUPS[0]) for rate in RATES for kind in OPERATORS)
-    yield from ((DEEP.format(kind), chosen, GROUPS[0]) for kind in OPERATORS)
+        yield from ((TWO_BLOCKS.format(kind), chosen, group) for kind in OPERATORS)
+    yield from ((TWO_BLOCKS.format(kind), rate, GROUPS[0]) for rate in RATES for kind in OPERATORS)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def cases(plan: dict[str, Any]) -> list[tuple[str, str, int, str, str, Recipe]]:
     base, found = Recipe(**plan["base"]), []
     seeds = sorted({seed for entry in plan["arms"].values() for seed in entry["seeds"]})
     for seed, operator, (arm, entry) in itertools.product(seeds, plan["operators"], plan["arms"].items()):
-        if seed in entry["seeds"]:
+        if seed in entry["seeds"] and operator in entry.get("operators", plan["operators"]):
             changes, meta = entry.get("recipe", {}), entry.get("meta", 0)
             words = " ".join(f"{key}={value}" for key, value in {"tokens": base.tokens, **changes}.items())
             notation = plan["architecture"].format(operator=operator, meta=meta)
@@ -80,21 +80,25 @@ def run(wanted: list[str]) -> None:
 
 
 def report() -> None:
-    """Differences to the arm `plain` of the same operator and seed along the curve, with 95 % intervals over pairs."""
+    """Differences to `plain`, or to what an arm is `against`, of the same operator and seed along the curve, with 95 %
+    intervals over pairs."""
+    arms = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["arms"]
     rows = {(row["arm"], row["operator"], row["seed"]): row for row in done() if row["curve"]}
     curves = {key: {int(tokens): float(loss) for tokens, _, loss in (
         point.partition(":") for point in row["curve"].split())} for key, row in rows.items()}
-    for arm in dict.fromkeys(key[0] for key in curves if key[0] != "plain"):
-        pairs = [(key, ("plain", *key[1:])) for key in curves if key[0] == arm and ("plain", *key[1:]) in curves]
-        if len(pairs) < 2:
+    for arm, entry in arms.items():
+        base = entry.get("against", "plain")
+        pairs = [(key, (base, *key[1:])) for key in curves if key[0] == arm != base and (base, *key[1:]) in curves]
+        pairs = [pair for pair in pairs if curves[pair[0]].keys() == curves[pair[1]].keys()]
+        if not pairs:
             continue
         operators = list(dict.fromkeys(key[1] for key, _ in pairs))
-        print(f"\n{arm} minus plain, nats per token: mean over seeds by operator, and all {len(pairs)} pairs")
+        print(f"\n{arm} minus {base}, nats per token: mean over seeds by operator, and all {len(pairs)} pairs")
         print(f"| tokens | {' | '.join(operators)} | all, 95 % interval |\n|---|{'---|' * (len(operators) + 1)}")
         for tokens in sorted(curves[pairs[0][0]]):
             gaps = np.array([curves[one][tokens] - curves[other][tokens] for one, other in pairs])
             cells = [f"{gaps[[one[1] == operator for one, _ in pairs]].mean():+.3f}" for operator in operators]
-            half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5
+            half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5 if len(gaps) > 1 else np.nan
             print(f"| {tokens:,} | {' | '.join(cells)} | {gaps.mean():+.3f} ± {half:.3f} |")
         ratio = np.mean([float(rows[one]["cpu_seconds"]) / float(rows[other]["cpu_seconds"]) for one, other in pairs])
         print(f"CPU time of a run: {ratio:.2f} times that of plain")

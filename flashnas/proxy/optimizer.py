@@ -21,11 +21,11 @@ _LEAST_SIDE = 16
 
 
 def family_of(name: str, architecture: Architecture) -> str:
-    """The family in `Recipe.lr_multipliers` of a parameter: an operator's short name, that with `.conv` for its short
-    convolution, `embedding` or `norm`."""
+    """The family in `Recipe.lr_multipliers` of a parameter: an operator's short name, that with `.conv` or `.router`
+    for its short convolution or router, `embedding` or `norm`."""
     if match := _LAYER.fullmatch(name):
-        kind = architecture.operators[int(match[1])].kind
-        return f"{kind}.conv" if re.search(r"\bconv\.", match[3]) else kind
+        kind, part = architecture.operators[int(match[1])].kind, re.search(r"\b(conv|router)\.", match[3])
+        return f"{kind}.{part[1]}" if part else kind
     return "norm" if name.startswith("final_norm.") else "embedding"
 
 

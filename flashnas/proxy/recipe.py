@@ -22,7 +22,7 @@ from flashnas.proxy.tasks.settings import TaskTraining
 RECIPES = Path(__file__).parent / "recipes"
 # of parameters that learn at a rate of their own. embedding: also the head and meta tokens; norm: the final norm
 FAMILIES = (*OPERATORS, *(f"{kind}.conv" for kind, spec in OPERATORS.items() if hasattr(spec, "conv_size")),
-            "embedding", "norm")
+            "moe.router", "embedding", "norm")
 OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
@@ -48,8 +48,8 @@ class Recipe:
     optimizer: muon gives the hidden matrices to Muon at `muon_lr` (`muon_steps` Newton-Schulz iterations) and the rest
     to AdamW at `adamw_lr`; adamw gives everything to AdamW at `adamw_lr`. Both rates are peaks after `warmup_fraction`
     of the steps; a cosine leads to `final_lr_fraction` of them. `lr_multipliers` scales the rate of one family of
-    parameters (an operator's short name, that with `.conv` for its short convolution alone, `embedding` or `norm`);
-    families not named have 1. clip: largest gradient norm; 0: none.
+    parameters (an operator's short name, that with `.conv` for its short convolution alone, `moe.router`, `embedding`
+    or `norm`); families not named have 1. clip: largest gradient norm; 0: none.
     embedding_std: of embedding, meta tokens and head at the start. output_scale: factor on the operators' output
     projections as the model draws them; 0: every operator starts as the identity. conv_noise: share of the random
     filter that a short convolution starts with, the rest passes the current token through; 1: as the model draws it.
@@ -156,8 +156,8 @@ class Recipe:
         return TaskTraining.from_dict(self.tasks)
 
     def multiplier(self, family: str) -> float:
-        """The factor on the rate of that family; a convolution that is not named has that of its operator."""
-        return float(self.lr_multipliers.get(family, self.lr_multipliers.get(family.removesuffix(".conv"), 1.0)))
+        """The factor on the rate of that family; a convolution or router not named has that of its operator."""
+        return float(self.lr_multipliers.get(family, self.lr_multipliers.get(family.partition(".")[0], 1.0)))
 
     def lr_factor(self, step: int) -> float:
         """Share of the peak learning rate at step 0, 1, ..: linear warm-up, then a cosine to final_lr_fraction."""

@@ -95,3 +95,4 @@ def test_families_not_named_have_multiplier_one():
     changed = {family: recipe.multiplier(family) for family in FAMILIES if recipe.multiplier(family) != 1}
     assert changed == {"gd": 2, "gd.conv": 2}  # a convolution follows its operator ..
     assert Recipe(lr_multipliers={"gd": 2, "gd.conv": 0.5}).multiplier("gd.conv") == 0.5  # .. unless it is named
+    assert Recipe(lr_multipliers={"moe": 2}).multiplier("moe.router") == 2

@@ -239,6 +239,15 @@ def test_multipliers_scale_the_rate_of_their_family_alone():
                 assert group["lr"] == pytest.approx(expected)
 
 
+def test_every_parameter_is_in_a_family_that_a_recipe_can_name():
+    architecture = Architecture.parse(f"256: {' '.join(OPERATORS)}")
+    found = {name: family_of(name, architecture) for name, _ in HybridLM(architecture).named_parameters()}
+    assert set(found.values()) == set(FAMILIES)
+    moe = list(OPERATORS).index("moe")
+    assert found[f"layers.{moe}.mixer.router.weight"] == "moe.router"
+    assert found[f"layers.{moe}.mixer.in_proj.0.weight"] == "moe"
+
+
 def test_a_multiplier_changes_how_far_its_family_moves():
     architecture = RECIPE.proxy_of(TINY)
     moved = []
