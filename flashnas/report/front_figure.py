@@ -79,15 +79,17 @@ def pareto_front(run: Run) -> go.Figure:
             points = trained[(trained["origin"] == origin) & (main == kind)]
             if points.empty:
                 continue
-            rings = [operator_colour(second) for _, second in mixers[points.index]]
+            edges = [operator_colour(second) for _, second in mixers[points.index]]
             figure.add_scatter(
                 x=points["latency_ms"] * factor, y=points["loss"], mode="markers", legendgroup=kind,
                 showlegend=False, name=html.escape(operator_label(kind)),
                 marker={"symbol": symbol, "size": size, "color": operator_colour(kind),
-                        "line": {"color": [INK] * len(points) if origin == "baseline" else rings,
+                        "line": {"color": [INK] * len(points) if origin == "baseline" else edges,
                                  "width": 1.2 if origin == "baseline" else 2.6}},
                 customdata=points["number"], hovertemplate="%{text}<extra></extra>",
                 text=[hover(name_of(run, row), row) for row in rows(points)])
+    rings = set(mixers[trained["origin"] != "baseline"].str[1])
+    for kind in sorted({*main, *rings}, key=operator_order):
         _legend_entry(figure, html.escape(operator_label(kind)), "circle", operator_colour(kind), "white", group=kind)
     if not run.baselines.empty:
         _legend_entry(figure, "pure-operator baseline", "diamond", "white", INK)

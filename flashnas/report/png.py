@@ -77,11 +77,11 @@ def _draw(figure: Figure, axes: Axes, run: Run) -> None:
     axes.set_ylim(y0, y1)
     xs, ys = staircase(front(run), min(x1, run.budget_ms or x1))
     axes.plot([x * factor for x in xs], ys, color=INK, linewidth=1.5, zorder=2)
-    kinds = set()
+    kinds: set[str] = set()
     for row in rows(trained):
         first, second = mixer_colours(row.notation)
-        kinds.add(first)
         pure = row.origin == "baseline"
+        kinds |= {first} if pure else {first, second}
         ring = INK if pure else operator_colour(second)
         axes.plot(row.latency_ms * factor, row.loss, marker="D" if pure else "o", markersize=8 if pure else 7.5,
                   markerfacecolor=operator_colour(first), markeredgecolor=ring, markeredgewidth=0.9 if pure else 1.8,

@@ -22,7 +22,7 @@ from flashnas.report.series import front, hypervolume_series, staircase
 
 def points(figure, **where):
     return [trace for trace in figure.data
-            if all(getattr(trace, key) == value for key, value in where.items()) and trace.customdata is not None]
+            if all(trace[key] == value for key, value in where.items()) and trace.customdata is not None]
 
 
 def test_the_front_shows_each_network_once_and_the_staircase(run):
@@ -53,6 +53,17 @@ def test_marker_colours_follow_the_mixers(run):
             counts = {kind: words.count(kind) for kind in ("d", "a", "m2")}
             assert counts[next(k for k, c in OPERATOR_COLOURS.items() if c == trace.marker.color)] == max(
                 counts.values())
+
+
+def test_the_legend_explains_every_fill_and_ring(run):
+    mixed = next(row.number for row in run.trained.itertuples() if "a" in row.notation and "m2" in row.notation)
+    alone = dataclasses.replace(run, trials=run.trials[run.trials["number"] == mixed], finalists=())
+    figure = pareto_front(alone)
+    (point,) = points(figure, mode="markers", marker_symbol="circle")
+    (ring,) = point.marker.line.color
+    assert ring != point.marker.color
+    assert {trace.marker.color for trace in figure.data if trace.mode == "markers" and trace.customdata is None} == {
+        point.marker.color, ring}
 
 
 def test_hypervolume_is_drawn_in_the_unit_of_the_axis(run):
