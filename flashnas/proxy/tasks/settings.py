@@ -24,7 +24,7 @@ class TaskTraining:
     experiments/mad for what they do.
     """
 
-    steps: int = 100
+    steps: int = 200
     batch_tokens: int = 768
     test_sequences: int = 64
     muon_lr: float = 0.01
