@@ -98,8 +98,9 @@ def report() -> None:
         for tokens in sorted(curves[pairs[0][0]]):
             gaps = np.array([curves[one][tokens] - curves[other][tokens] for one, other in pairs])
             cells = [f"{gaps[[one[1] == operator for one, _ in pairs]].mean():+.3f}" for operator in operators]
-            half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5 if len(gaps) > 1 else np.nan
-            print(f"| {tokens:,} | {' | '.join(cells)} | {gaps.mean():+.3f} ± {half:.3f} |")
+            half = (f" ± {stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5:.3f}"
+                    if len(gaps) > 1 else "")
+            print(f"| {tokens:,} | {' | '.join(cells)} | {gaps.mean():+.3f}{half} |")
         ratio = np.mean([float(rows[one]["cpu_seconds"]) / float(rows[other]["cpu_seconds"]) for one, other in pairs])
         print(f"CPU time of a run: {ratio:.2f} times that of plain")
     print("\nfinal loss")
