@@ -80,16 +80,18 @@ def _front_words(result: Result) -> Iterable[str]:
 
 
 def _gain_words(result: Result) -> Iterable[str]:
-    gain, size = result["gain"], _agreement(result, "parameters", "long")
-    if gain is None or size is None:
-        return
-    against = f"counting parameters gives Spearman {_interval(size['spearman'])}"
-    if gain["low"] > 0:
-        yield f"short training ranks better than the parameter count: {against}"
-    elif gain["high"] < 0:
-        yield f"NOISE: the parameter count ranks better than short training: {against}"
-    else:
-        yield f"not shown: that short training ranks better than the parameter count, since {against}"
+    for guess, gain in result["gains"].items():
+        found = _agreement(result, guess, "long")
+        if found is None:
+            continue
+        name = {"parameters": "the parameter count", "width": "the width alone"}[guess]
+        against = f"that gives Spearman {_interval(found['spearman'])}"
+        if gain["low"] > 0:
+            yield f"short training ranks better than {name}: {against}"
+        elif gain["high"] < 0:
+            yield f"NOISE: {name} ranks better than short training: {against}"
+        else:
+            yield f"not shown: that short training ranks better than {name}, since {against}"
 
 
 def _pick_words(result: Result) -> Iterable[str]:

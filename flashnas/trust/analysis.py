@@ -67,8 +67,9 @@ class Trust:
     """Everything that a table of trainings says; parts that it does not allow are None or empty.
 
     fidelity: short against long, seed means. ceiling: the correlation that seeds leave room for if short and long
-    trainings agreed perfectly. gain: fidelity minus that of the parameter count (Spearman). tied_neighbours: of
-    `neighbours` architectures next to each other on the front, those that one short training cannot tell apart.
+    trainings agreed perfectly. gains: fidelity minus that of the parameter count and of the width, where widths differ
+    (Spearman). tied_neighbours: of `neighbours` architectures next to each other on the front, those that one short
+    training cannot tell apart.
     """
 
     architectures: int
@@ -78,7 +79,7 @@ class Trust:
     agreements: tuple[Agreement, ...]
     noise: tuple[Noise, ...]
     ceiling: float | None
-    gain: Interval | None
+    gains: dict[str, Interval]
     picks: tuple[Pick, ...]
     neighbours: int
     tied_neighbours: int
@@ -113,15 +114,22 @@ def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
               for variant in VARIANTS if (trained["variant"] == variant).any()}
     means = {variant: frame.mean(axis=1) for variant, frame in losses.items()}
     # what can be known without training, larger guessed better
-    guesses = {"parameters": -facts["params"], "latency": -facts["latency_ms"]}
+    guesses = {"parameters": -facts["params"], **_widths(facts), "latency": -facts["latency_ms"]}
     agreements = [*_between_variants(means, guesses), *_between_seeds(losses)]
     noise = tuple(found for variant in losses if (found := _noise(variant, losses[variant])))
     tied, neighbours = _tied_neighbours(losses.get("short"), front, noise)
     return Trust(
         architectures=len(facts), trainings=len(trained), failed=int(table["loss"].isna().sum()),
         tokens={variant: int(trained.loc[trained["variant"] == variant, "tokens"].max()) for variant in losses},
-        agreements=tuple(agreements), noise=noise, ceiling=_ceiling(losses), gain=_gain(means, guesses["parameters"]),
+        agreements=tuple(agreements), noise=noise, ceiling=_ceiling(losses),
+        gains={name: gain for name in ("parameters", "width") if (gain := _gain(means, guesses.get(name)))},
         picks=tuple(_picks(means, guesses)), neighbours=neighbours, tied_neighbours=tied)
+
+
+def _widths(facts: pd.DataFrame) -> dict[str, pd.Series]:
+    """The hidden size as a guess, which each notation starts with; none where all are equal."""
+    width = pd.to_numeric(facts["notation"].str.extract(r"^\s*(\d+)", expand=False))
+    return {"width": -width} if width.notna().all() and width.nunique() > 1 else {}
 
 
 # -- agreement ---------------------------------------------------------------------------------------------------
@@ -153,16 +161,16 @@ def _between_seeds(losses: dict[str, pd.DataFrame]) -> Iterable[Agreement]:
                 yield found
 
 
-def _gain(means: dict[str, pd.Series], parameters: pd.Series) -> Interval | None:
-    """Spearman of short training with long minus that of the parameter count, on the same resamples."""
-    if not {"short", "long"} <= set(means):
+def _gain(means: dict[str, pd.Series], guess: pd.Series | None) -> Interval | None:
+    """Spearman of short training with long minus that of the guess, on the same resamples."""
+    if guess is None or not {"short", "long"} <= set(means):
         return None
-    all_three = pd.concat([means["short"], means["long"], parameters], axis=1).dropna()
+    all_three = pd.concat([means["short"], means["long"], guess], axis=1).dropna()
     if len(all_three) < LEAST:
         return None
     columns = [all_three.iloc[:, column].to_numpy(float) for column in range(3)]
-    return interval(columns, lambda short, long, size, axis=-1: (spearman(short, long, axis)
-                                                                 - spearman(size, long, axis)))
+    return interval(columns, lambda short, long, guessed, axis=-1: (
+        spearman(short, long, axis) - spearman(guessed, long, axis)))
 
 
 # -- noise -------------------------------------------------------------------------------------------------------

@@ -90,12 +90,26 @@ def test_a_clear_order_is_called_one_and_beats_the_parameter_count():
     found = trust.agreement("short", "long")
     assert found.count == 24
     assert found.spearman.low > 0.9
-    assert trust.gain.low > 0
+    assert trust.gains["parameters"].low > 0
+    assert set(trust.gains) == {"parameters"}  # all have one width
     assert trust.ceiling > 0.98
     words = "\n".join(verdict(trust.to_dict()))
     assert "the order largely holds when training is 4 times longer" in words
     assert "short training ranks better than the parameter count" in words
     assert next(p.regret for p in trust.picks if (p.rule, p.top) == ("short", 1)) < 0.02
+
+
+def test_a_width_that_ranks_as_well_is_said():
+    table = trainings(noise=0.003)
+    order = table[table["variant"] == "long"].groupby("hash")["loss"].mean().rank(ascending=False)
+    table["notation"] = [f"{2048 + 64 * order[key]:.0f}(meta=4): d" for key in table["hash"]]
+    trust = analyse(table)
+    assert trust.agreement("width", "long").spearman.value == pytest.approx(1)
+    assert trust.gains["width"].high <= 0
+    assert "that short training ranks better than the width alone" in "\n".join(verdict(trust.to_dict())) or (
+        "NOISE: the width alone ranks better" in "\n".join(verdict(trust.to_dict())))
+    table.loc[0, "notation"] = "?"
+    assert "width" not in analyse(table).gains
 
 
 def test_noise_is_called_noise():
@@ -138,7 +152,7 @@ def test_every_comparison_that_the_table_allows_is_made_and_no_other():
                      ("latency", "long"), *((f"{v} seed 0", f"{v} seed 1") for v in ("short", "long", "wide"))}
     only_short = analyse(trainings(variants=("short",), seeds=1))
     assert {(a.first, a.second) for a in only_short.agreements} == {("parameters", "short"), ("latency", "short")}
-    assert (only_short.ceiling, only_short.gain, only_short.noise, only_short.picks) == (None, None, (), ())
+    assert (only_short.ceiling, only_short.gains, only_short.noise, only_short.picks) == (None, {}, (), ())
     words = "\n".join(verdict(only_short.to_dict()))
     assert "not known yet: whether longer training ranks alike" in words
     assert "not known yet: how much is noise" in words
