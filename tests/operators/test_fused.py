@@ -12,8 +12,7 @@ from flashnas.operators.layers.common import l2_normalise, normalised_queries_an
 from flashnas.operators.layers.fused import convolution_silu, gated_rms_norm, rms_norm, rms_norm_of_gated, swiglu
 
 CASES = ("rms_norm", "rms_norm strided", "rms_norm constant", "rms_norm gated", "rms_norm of gated",
-         "rms_norm of gated groups", "swiglu", "convolution",
-         "convolution bias", "l2")
+         "rms_norm of gated groups", "swiglu", "convolution", "convolution bias", "l2")
 
 
 def case(name: str):
