@@ -28,7 +28,8 @@ def main() -> None:
     print("Spearman of the losses along the short trainings with the long losses, and with the width")
     for tokens, part in pd.read_csv(HERE / "curves.csv").groupby("tokens"):
         loss = part.set_index("hash")["loss"]
-        print(f"{tokens:,}: {loss.corr(means['long'], method='spearman'):.2f} {loss.corr(width, method='spearman'):.2f}")
+        found = [loss.corr(other, method="spearman") for other in (means["long"], width)]
+        print(f"{tokens:,}: {found[0]:.2f} {found[1]:.2f}")
     speed = table.groupby(["hash", "variant"])["tokens_per_s"].mean().unstack()
     print(f"tokens/s short over wide, median: {(speed['short'] / speed['wide']).median():.2f}")
 
