@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 from transformers_twins import MIXERS, VOCAB, allow_linear_caches, ours, theirs
 
-from flashnas.allocator import keep_memory
-from flashnas.model import HybridLM
+from flashnas.base.process import keep_memory
+from flashnas.network.model import HybridLM
 
 PROMPT = 32
 

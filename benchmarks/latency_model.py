@@ -38,14 +38,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.latency.model import LatencyModel
+from flashnas.latency.prediction import LatencyModel
 
 WORKLOAD = "decode-8k"
 CONTEXTS = range(32, 8193, 32)
 FIRST_ANSWER = """
 import time; start = time.perf_counter()
-from flashnas.architecture_source import load_architecture
-from flashnas.latency.model import LatencyModel
+from flashnas.architecture.source import load_architecture
+from flashnas.latency.prediction import LatencyModel
 imported = time.perf_counter()
 model = LatencyModel("h100_sxm", "decode-8k"); loaded = time.perf_counter()
 model.estimate(load_architecture("Nemotron-Flash-1B")); first = time.perf_counter()

@@ -32,9 +32,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.latency.model import LatencyModel
-from flashnas.pareto import hypervolume
+from flashnas.latency.prediction import LatencyModel
 from flashnas.search import ALGORITHMS, Evaluation, make_algorithm
+from flashnas.search.pareto import hypervolume
 from flashnas.space import SearchSpace, load_space
 
 MIXERS = ("d", "a", "m2")

@@ -38,9 +38,9 @@ import torch
 from torch import Tensor, nn
 from transformers_twins import CHUNKS, MIXERS, VOCAB, ours, set_chunk, theirs
 
-from flashnas.allocator import keep_memory
 from flashnas.architecture import Architecture
-from flashnas.model import HybridLM
+from flashnas.base.process import keep_memory
+from flashnas.network.model import HybridLM
 
 TOKENS = 256
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}

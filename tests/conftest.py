@@ -56,9 +56,9 @@ def quick_recipe(tmp_path_factory):
 @pytest.fixture(scope="session")
 def profiled_tiny_table(tmp_path_factory):
     """The tiny space profiled on this CPU for the chat workload, with little effort."""
-    from flashnas.latency.device_timing import Effort
-    from flashnas.latency.profile import Job, profile
     from flashnas.latency.workload import load_workload
+    from flashnas.profiling.device_timing import Effort
+    from flashnas.profiling.profile import Job, profile
     from flashnas.space import load_space
 
     folder = tmp_path_factory.mktemp("table") / "tiny_cpu"

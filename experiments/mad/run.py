@@ -7,12 +7,12 @@ import dataclasses
 import time
 from pathlib import Path
 
-from flashnas.allocator import keep_memory
 from flashnas.architecture import Architecture
-from flashnas.proxy.recipe import Recipe
+from flashnas.base.process import keep_memory
 from flashnas.proxy.tasks import GROUPS, make_task
 from flashnas.proxy.tasks.train import score_tasks
 from flashnas.proxy.worker import single_thread
+from flashnas.training.recipe import Recipe
 
 RESULTS = Path(__file__).with_name("results.csv")
 COLUMNS = ["operators", "steps", "muon_lr", "task", "accuracy", "chance", "cpu_seconds"]

@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from flashnas.allocator import keep_memory
 from flashnas.architecture import Architecture
-from flashnas.errors import CandidateError
-from flashnas.proxy.recipe import Recipe
+from flashnas.base.errors import CandidateError
+from flashnas.base.process import keep_memory
 from flashnas.proxy.worker import single_thread
+from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent
 COLUMNS = ("stage", "operator", "seed", "settings", "loss", "bits_per_byte", "curve", "tokens", "tokens_per_s",
@@ -44,8 +44,8 @@ def cases(sweep: dict[str, Any], wanted: list[str]) -> list[tuple[str, str, int,
 def main() -> None:
     single_thread()
     keep_memory()
-    from flashnas.proxy.dataset import prepare_dataset
-    from flashnas.proxy.trainer import train
+    from flashnas.data.dataset import prepare_dataset
+    from flashnas.training.trainer import train
 
     sweep = yaml.safe_load((HERE / "sweep.yaml").read_text(encoding="utf-8"))
     results = HERE / "results.csv"

@@ -11,9 +11,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from flashnas.architecture_source import presets
-from flashnas.latency.calibration import STACKS, WHOLE_MODELS, fit
-from flashnas.latency.model import LatencyModel
+from flashnas.architecture.source import presets
+from flashnas.latency.kernel_correction import STACKS, WHOLE_MODELS
+from flashnas.latency.kernel_fit import fit
+from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 
 HERE = Path(__file__).parent

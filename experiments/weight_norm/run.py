@@ -18,11 +18,11 @@ import numpy as np
 import yaml
 from scipy import stats
 
-from flashnas.allocator import keep_memory
 from flashnas.architecture import Architecture
-from flashnas.errors import CandidateError
-from flashnas.proxy.recipe import Recipe
+from flashnas.base.errors import CandidateError
+from flashnas.base.process import keep_memory
 from flashnas.proxy.worker import single_thread
+from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
@@ -53,8 +53,8 @@ def done() -> list[dict[str, str]]:
 def run(wanted: list[str]) -> None:
     single_thread()
     keep_memory()
-    from flashnas.proxy.dataset import prepare_dataset
-    from flashnas.proxy.trainer import train
+    from flashnas.data.dataset import prepare_dataset
+    from flashnas.training.trainer import train
 
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))
     if not RESULTS.exists():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flashnas.errors import ConfigError
-from flashnas.latency.figures import make_budgets
+from flashnas.base.errors import ConfigError
+from flashnas.latency.metrics import make_budgets
 
 
 def parse_pair(text: str, flag: str) -> tuple[str, str]:

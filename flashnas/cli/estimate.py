@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from flashnas.architecture_source import load_architecture
+from flashnas.architecture.source import load_architecture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from flashnas.latency.memory import check_fits
-    from flashnas.latency.model import LatencyModel
+    from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
-    from flashnas.report.estimate_text import estimate_text
+    from flashnas.report.terminal_estimate import estimate_text
 
     architecture = load_architecture(options.arch)
     table = LatencyTable.load(options.table)

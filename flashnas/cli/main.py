@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import NoReturn
 
 import flashnas
-from flashnas.errors import FlashnasError
-from flashnas.hints import did_you_mean
+from flashnas.base.errors import FlashnasError
+from flashnas.base.hints import did_you_mean
 
 # one module per command, imported only when its command is called
 COMMANDS = {

@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from flashnas.latency.device_timing import Effort
-    from flashnas.latency.profile import Job, profile
     from flashnas.latency.workload import load_workload
+    from flashnas.profiling.device_timing import Effort
+    from flashnas.profiling.profile import Job, profile
     from flashnas.space import load_space
 
     job = Job(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,

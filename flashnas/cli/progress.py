@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Self, TextIO
 
-from flashnas.run.snapshot import Snapshot
+from flashnas.study.snapshot import Snapshot
 
 REDRAW_S = 0.5
 PLAIN_S = 15.0

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from flashnas.errors import ConfigError
+    from flashnas.base.errors import ConfigError
 
     if (options.run is None) == (options.results is None):
         raise ConfigError("proxy-trust takes either a run folder or --results FILE")
@@ -37,11 +37,11 @@ def run(options: argparse.Namespace) -> int:
     if options.wider != "none" and not options.wider.isdecimal():
         raise ConfigError(f"--wider must be a whole number or 'none'; got {options.wider!r}")
 
-    from flashnas.report.run_folder import Run
+    from flashnas.report.terminal_trust import headline, trust_text, verdict
     from flashnas.report.trust_figure import write_trust_figure
     from flashnas.report.trust_section import FOUND, PICTURE
-    from flashnas.report.trust_text import headline, trust_text, verdict
-    from flashnas.run.record import write_atomic
+    from flashnas.study.folder import write_atomic
+    from flashnas.study.run import Run
     from flashnas.trust.study import FILE, Plan, study, study_results
 
     if options.results is not None:

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from flashnas.report import front_table, write_report
-    from flashnas.report.run_folder import Run
+    from flashnas.study.run import Run
 
     html, png = write_report(options.run)
     if options.json:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flashnas.cli.common import parse_budgets, parse_options
 from flashnas.cli.progress import SearchProgress
-from flashnas.run.config import SearchConfig
+from flashnas.study.config import SearchConfig
 
 MISSED = 3  # exit code of --strict
 
@@ -63,9 +63,9 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out or Path("experiments/runs") / f"{Path(config.space).stem}-{Path(config.workload).stem}-"
                                                          f"{time.strftime('%Y%m%d-%H%M%S')}")
 
-    from flashnas.pipeline import run_search  # torch, pandas and Optuna load here
     from flashnas.report import front_table, write_report
-    from flashnas.report.run_folder import Run
+    from flashnas.study.run import Run
+    from flashnas.study.search import run_search  # torch, pandas and Optuna load here
 
     with SearchProgress(sys.stderr) as progress:
         summary = run_search(config, out, resume=options.resume, progress=progress,

@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from flashnas.allocator import keep_memory
-from flashnas.architecture_source import load_architecture, position_limit
+from flashnas.architecture.source import load_architecture, position_limit
+from flashnas.base.errors import CandidateError, ConfigError
+from flashnas.base.process import keep_memory
 from flashnas.cli.progress import LiveLine, duration
-from flashnas.errors import CandidateError, ConfigError
 
 if TYPE_CHECKING:
-    from flashnas.proxy.trainer import Step
     from flashnas.training.job import TrainJob
+    from flashnas.training.trainer import Step
 
 DIVERGED = 4  # exit code of a training that ended with NaN, divergence or without memory
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
             os.environ[name] = str(options.threads)
     keep_memory()
 
-    from flashnas.proxy.distributed import processes
+    from flashnas.training.distributed import processes
     from flashnas.training.job import run_training
 
     with processes(options.threads) as ranks:
@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def make_job(options: argparse.Namespace, now: str) -> TrainJob:
-    from flashnas.proxy.recipe import Recipe
     from flashnas.training.job import TrainJob, with_overrides
+    from flashnas.training.recipe import Recipe
 
     if options.resume and not options.out:
         raise ConfigError("--resume needs --out, the folder of the training to continue")

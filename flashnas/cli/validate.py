@@ -27,15 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from flashnas.errors import ConfigError
-    from flashnas.latency.finalists import EFFORT
-    from flashnas.latency.job import job_like
-    from flashnas.latency.model import LatencyModel
+    from flashnas.base.errors import ConfigError
+    from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.table import LatencyTable
-    from flashnas.latency.validation import store, validate
-    from flashnas.latency.whole_model import time_model
     from flashnas.latency.workload import load_workload
-    from flashnas.report.validation_text import validation_text
+    from flashnas.profiling.finalists import EFFORT
+    from flashnas.profiling.setup import job_like
+    from flashnas.profiling.validation import store, validate
+    from flashnas.profiling.whole_model import time_model
+    from flashnas.report.terminal_validation import validation_text
     from flashnas.space import load_space
 
     least = 8 if options.calibrate else 1

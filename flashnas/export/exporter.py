@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from flashnas.errors import ExportError
+from flashnas.base.errors import ExportError
+from flashnas.base.hints import one_of
 from flashnas.export.card import model_card
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import write_tokenizer
-from flashnas.hints import one_of
-from flashnas.weights import folder_written_whole, write_text
+from flashnas.network.weights import folder_written_whole, write_text
 
 TARGETS = ("hf", "nemotron-flash")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -42,7 +42,7 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
     with folder_written_whole(out) as fresh:
         notes: list[str] = []
         if target == "hf":
-            from flashnas.export.hf.write import LOADING, write_hf
+            from flashnas.export.transformers.write import LOADING, write_hf
             parity = write_hf(fresh, source, DTYPES[dtype])
         else:
             from flashnas.export.nemotron_flash.write import LOADING, write_nemotron_flash

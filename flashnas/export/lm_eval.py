@@ -13,7 +13,7 @@ def main() -> int:
     try:
         from lm_eval.__main__ import cli_evaluate
 
-        import flashnas.export.hf  # noqa: F401
+        import flashnas.export.transformers  # noqa: F401
     except ImportError as error:
         print(f"flashnas.export.lm_eval: {error}; pip install 'flashnas[export]' 'lm-eval[hf]'", file=sys.stderr)
         return 2

@@ -9,11 +9,11 @@ import torch
 from tokenizers import Tokenizer
 
 from flashnas.architecture import Architecture
-from flashnas.architecture_source import load_architecture
-from flashnas.errors import ExportError
+from flashnas.architecture.source import load_architecture
+from flashnas.base.errors import ExportError
 from flashnas.export.tokenizer import read_tokenizer
-from flashnas.model import HybridLM
-from flashnas.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
+from flashnas.network.model import HybridLM
+from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
 
 
 @dataclass(frozen=True)

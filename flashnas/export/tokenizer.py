@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from flashnas.errors import ExportError
-from flashnas.proxy.tokenizer import end_of_document_id, load_tokenizer, vocab_size
+from flashnas.base.errors import ExportError
+from flashnas.data.tokenizer import end_of_document_id, load_tokenizer, vocab_size
 
 
 def read_tokenizer(path: str, vocab: int) -> Tokenizer:

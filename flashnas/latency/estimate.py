@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashnas.errors import WorkloadError
-from flashnas.hints import one_of
-from flashnas.latency.figures import FIGURES
+from flashnas.base.errors import WorkloadError
+from flashnas.base.hints import one_of
+from flashnas.latency.metrics import FIGURES
 
 
 @dataclass(frozen=True, kw_only=True)

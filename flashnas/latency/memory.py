@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from flashnas.architecture import Architecture, OperatorSpec
-from flashnas.errors import BudgetError
+from flashnas.architecture import Architecture
+from flashnas.base.errors import BudgetError
 from flashnas.latency.schema import Device
 from flashnas.latency.workload import DTYPE_BYTES, Workload
-from flashnas.operators import KernelCall
+from flashnas.operators import KernelCall, OperatorSpec
 from flashnas.operators.spec import STATE_BYTES
 
 # Engines read a long prompt, or those of a large batch, in pieces of at most so many tokens (vLLM's and TensorRT-LLM's

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.config_file import check_keys, read_yaml
-from flashnas.errors import ConfigError, TableError
+from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.yaml import check_keys, read_yaml
 
 FORMAT = 1
 SOURCES = ("measured", "imported", "derived", "roofline")

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.config_file import LocatedDict, read_yaml
-from flashnas.errors import ConfigError, TableError
-from flashnas.hints import did_you_mean, one_of
+from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.shipped import shipped_names
+from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.latency.schema import FORMAT, KINDS, SOURCES, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
 from flashnas.latency.table_writer import merge, write_rows
-from flashnas.shipped import shipped_names
 
 __all__ = ["Device", "LatencyTable", "merge", "shipped_tables", "write_rows"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from flashnas.config_file import read_yaml
-from flashnas.errors import ConfigError, TableError
+from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.yaml import read_yaml
 from flashnas.latency.schema import FORMAT, KINDS, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flashnas.config_file import LocatedDict, check_keys, read_yaml
-from flashnas.errors import WorkloadError
-from flashnas.hints import did_you_mean, one_of
+from flashnas.base.errors import WorkloadError
+from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 DTYPES = ("auto", *DTYPE_BYTES)

@@ -14,8 +14,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from flashnas.errors import OperatorError
-from flashnas.hints import did_you_mean
+from flashnas.base.errors import OperatorError
+from flashnas.base.hints import did_you_mean
 
 Phase = Literal["prefill", "decode"]
 MOST = 10**12  # largest value of an option; keeps arithmetic on sizes finite
@@ -66,7 +66,8 @@ class OperatorSpec:
     """
 
     kind: ClassVar[str]
-    name: ClassVar[str]  # of the modules operators/<name>.py and operators/layers/<name>.py
+    name: ClassVar[str]  # in full, as in `sliding_window_attention`
+    layer: ClassVar[str]  # "module:class" of the torch layer
     mixes_tokens: ClassVar[bool] = True
     least: ClassVar[dict[str, int]] = {}  # smallest allowed value per field, 0 where not named
     later: ClassVar[frozenset[str]] = frozenset()  # fields that hashes leave out at their default: younger than these

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from flashnas.allocator import keep_memory
+from flashnas.base.process import keep_memory
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -23,9 +23,9 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     single_thread()
     keep_memory()
     from flashnas.architecture import Architecture
-    from flashnas.proxy.dataset import Dataset
-    from flashnas.proxy.recipe import Recipe
-    from flashnas.proxy.trainer import train
+    from flashnas.data.dataset import Dataset
+    from flashnas.training.recipe import Recipe
+    from flashnas.training.trainer import train
 
     recipe = Recipe.from_dict(job["recipe"])
     dataset = Dataset.open(job["dataset"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flashnas.errors import RunError
-from flashnas.report.run_folder import Finalist, Run
+from flashnas.base.errors import RunError
 from flashnas.report.table import front_table
+from flashnas.study.run import Finalist, Run
 
 __all__ = ["Finalist", "Run", "front_table", "write_report"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import plotly.graph_objects as go
 
 from flashnas.report.palette import BUDGET, INK, MUTED, operator_colour, operator_label, operator_order
-from flashnas.report.run_folder import Run, rows
-from flashnas.report.series import finalist_of, front, latency_unit, mixer_colours, name_of, place_labels, staircase
+from flashnas.report.plot_data import finalist_of, front, latency_unit, mixer_colours, name_of, place_labels, staircase
 from flashnas.report.text import number
 from flashnas.report.theme import hover, new_figure, nothing_to_show
+from flashnas.study.run import Run, rows
 
 TITLE = "Loss against latency: every trained network"
 PLOT_BOX = (800.0, 430.0)  # about the plotting area in pixels, for the placement of labels

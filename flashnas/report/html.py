@@ -7,9 +7,8 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from flashnas.report.figures import FIGURES
 from flashnas.report.objectives_figure import further_objectives
-from flashnas.report.run_folder import Run
+from flashnas.report.plots import FIGURES
 from flashnas.report.sections import (
     failures_section,
     finalists_section,
@@ -18,6 +17,7 @@ from flashnas.report.sections import (
     sources_section,
 )
 from flashnas.report.trust_section import trust_section
+from flashnas.study.run import Run
 
 # the browser itself refuses every request: nothing but what stands in the file is loaded
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:;"

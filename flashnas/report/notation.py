@@ -6,7 +6,7 @@ import functools
 from collections import Counter
 
 from flashnas.architecture import Architecture
-from flashnas.errors import FlashnasError
+from flashnas.base.errors import FlashnasError
 from flashnas.operators import OPERATORS, OperatorSpec
 
 FOLD_LIMIT = 96  # operators; the search for the shortest form is cubic

@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from plotly.subplots import make_subplots
 
-from flashnas.objectives import larger_is_better, title_of
 from flashnas.report.palette import INK, operator_colour
-from flashnas.report.run_folder import Run, rows
-from flashnas.report.series import finalist_of, latency_unit, mixer_colours, name_of, objective_points
+from flashnas.report.plot_data import finalist_of, latency_unit, mixer_colours, name_of, objective_points
 from flashnas.report.theme import apply_theme, hover, nothing_to_show
+from flashnas.search.objectives import larger_is_better, title_of
+from flashnas.study.run import Run, rows
 
 PANEL = 300              # pixels
 

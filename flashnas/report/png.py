@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from flashnas.report.front_figure import axis_ranges, counts_line, label_positions
 from flashnas.report.objectives_figure import draw_panel
 from flashnas.report.palette import BUDGET, INK, MUTED, RULE, operator_colour, operator_label, operator_order
-from flashnas.report.run_folder import Run, rows
-from flashnas.report.series import front, latency_unit, mixer_colours, staircase
+from flashnas.report.plot_data import front, latency_unit, mixer_colours, staircase
 from flashnas.report.text import number
+from flashnas.study.run import Run, rows
 
 SIZE_INCHES, DPI = (10.0, 6.0), 150
 PANEL_INCHES = 3.0       # of each objective besides loss and latency, below the first axes

@@ -6,14 +6,14 @@ import html
 from collections.abc import Iterable
 from typing import Any
 
-from flashnas.objectives import task_scores, title_of
 from flashnas.report.front_figure import counts_line
 from flashnas.report.notation import compressed
 from flashnas.report.palette import INK, SOURCE_MEANING, operator_colour, operator_label, operator_order
-from flashnas.report.run_folder import Finalist, Run, rows
-from flashnas.report.series import latency_unit
+from flashnas.report.plot_data import latency_unit
 from flashnas.report.table import misses, origin_words
 from flashnas.report.text import MISSING, duration, known, number, parameters
+from flashnas.search.objectives import task_scores, title_of
+from flashnas.study.run import Finalist, Run, rows
 
 SOURCE_COLOURS = {"measured": "#2B2D5B", "imported": "#55578F", "derived": "#ABADD0", "roofline": "#E69F00"}
 MAX_FAILURES = 200

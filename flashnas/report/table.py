@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from flashnas.report.notation import compressed
-from flashnas.report.run_folder import Finalist, Run, rows
-from flashnas.report.series import latency_unit
+from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import MISSING, known, number, parameters
+from flashnas.study.run import Finalist, Run, rows
 
 SHOWN = ("params", "memory_gb")  # objectives that have a column anyway
 

@@ -6,8 +6,8 @@ import base64
 import html
 import json
 
-from flashnas.errors import RunError
-from flashnas.report.run_folder import Run
+from flashnas.base.errors import RunError
+from flashnas.study.run import Run
 
 FOUND, PICTURE = "proxy_trust.json", "proxy_trust.png"
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from flashnas.errors import ConfigError
-from flashnas.hints import did_you_mean, one_of
+from flashnas.base.errors import ConfigError
+from flashnas.base.hints import did_you_mean
+from flashnas.registry import Registry
 from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm
 
 if TYPE_CHECKING:
@@ -15,23 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["ALGORITHMS", "Evaluation", "Goals", "LatencyOf", "SearchAlgorithm", "algorithm_options", "make_algorithm"]
 
-ALGORITHMS: dict[str, str] = {
+ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samplers", {
     "aging-evolution": "flashnas.search.aging_evolution:AgingEvolution",
     "nsga2": "flashnas.search.optuna_samplers:Nsga2",
     "tpe": "flashnas.search.optuna_samplers:Tpe",
     "random": "flashnas.search.optuna_samplers:Random",
     "bayes": "flashnas.search.bayes:Bayes",
-}
+}, ConfigError)
 
 _SHARED = ("space", "seed", "latency_of", "cycle_size", "goals")
 
 
 def algorithm_class(name: str) -> type[SearchAlgorithm]:
     """The algorithm of that name; raises ConfigError listing the known ones."""
-    if name not in ALGORITHMS:
-        raise ConfigError(one_of("sampler", name, ALGORITHMS))
-    module, _, attribute = ALGORITHMS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return ALGORITHMS[name]
 
 
 def algorithm_options(name: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flashnas.pareto import standings
 from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.pareto import standings
 
 if TYPE_CHECKING:
     from flashnas.space import Genotype, SearchSpace

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from flashnas.errors import ConfigError
+from flashnas.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture

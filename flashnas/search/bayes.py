@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flashnas.pareto import non_dominated
 from flashnas.search.algorithm import DRAWS, Evaluation, Goals, LatencyOf, SearchAlgorithm, check_whole
 from flashnas.search.grid_improvement import expected_grid_improvement
 from flashnas.search.hypervolume_improvement import expected_hypervolume_improvement
+from flashnas.search.pareto import non_dominated
 from flashnas.search.surrogate import Surrogate
 
 if TYPE_CHECKING:

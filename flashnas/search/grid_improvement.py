@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flashnas.pareto import non_dominated
 from flashnas.search.hypervolume_improvement import expected_improvement
+from flashnas.search.pareto import non_dominated
 
 
 def expected_grid_improvement(mean: np.ndarray, sd: np.ndarray, points: np.ndarray, reference: np.ndarray,

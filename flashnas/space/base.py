@@ -14,7 +14,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.operators import OperatorSpec
-from flashnas.operators.feed_forward import FeedForward
+from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space import features
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from flashnas.config_file import LocatedDict, check_keys
-from flashnas.errors import SpaceError
-from flashnas.hints import one_of
+from flashnas.base.errors import SpaceError
+from flashnas.base.hints import one_of
+from flashnas.base.yaml import LocatedDict, check_keys
 from flashnas.operators import OperatorSpec
-from flashnas.operators.feed_forward import FeedForward
+from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space import settings
 from flashnas.space.base import Genotype, ModelOptions, SearchSpace
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flashnas.config_file import read_yaml
-from flashnas.errors import SpaceError
-from flashnas.hints import did_you_mean, one_of
-from flashnas.shipped import shipped_names
+from flashnas.base.errors import SpaceError
+from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.shipped import shipped_names
+from flashnas.base.yaml import read_yaml
 from flashnas.space.base import SearchSpace
 from flashnas.space.layerwise import LayerwiseSpace
 from flashnas.space.three_stage import ThreeStageSpace

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from flashnas.architecture import DEFAULT_VOCAB, parse_operators
-from flashnas.config_file import LocatedDict, LocatedList, check_keys
-from flashnas.errors import ArchitectureError, OperatorError, SpaceError
+from flashnas.base.errors import ArchitectureError, OperatorError, SpaceError
+from flashnas.base.yaml import LocatedDict, LocatedList, check_keys
 from flashnas.operators import OperatorSpec
-from flashnas.operators.feed_forward import FeedForward
+from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import ModelOptions
 
 

@@ -1,6 +1,6 @@
 """Checkpoints of a training: `step-NNNNNNNN/`, each a weights folder with the optimizer's state beside the weights.
 
-    architecture.yaml  model.safetensors  tokenizer.json    as in flashnas/weights.py: a checkpoint can be exported
+    architecture.yaml  model.safetensors  tokenizer.json    as in network/weights.py: a checkpoint can be exported
     optimizer.safetensors                                   `<parameter>/<key>`, and torch's random numbers
     checkpoint.json                                         scalars, and the sha256 of the other files and of itself
 
@@ -19,9 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.errors import WeightsError
-from flashnas.proxy.trainer import Trainer
-from flashnas.weights import (
+from flashnas.base.errors import WeightsError
+from flashnas.network.weights import (
     ARCHITECTURE,
     MODEL,
     digest_of,
@@ -33,6 +32,7 @@ from flashnas.weights import (
     write_tensors,
     write_text,
 )
+from flashnas.training.trainer import Trainer
 
 OPTIMIZER = "optimizer.safetensors"
 SCALARS = "checkpoint.json"

@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-from flashnas.config_file import read_yaml
-from flashnas.errors import RunError
-from flashnas.proxy.recipe import Recipe
-from flashnas.proxy.trainer import Step
+from flashnas.base.errors import RunError
+from flashnas.base.yaml import read_yaml
+from flashnas.network.weights import WeightsError, write_text
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
-from flashnas.weights import WeightsError, write_text
+from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import Step
 
 CONFIG, LOG, CHECKPOINTS, FINAL = "train.yaml", "log.csv", "checkpoints", "final"
 COLUMNS = ("step", "tokens", "loss", "validation_loss", "gradient_norm", "lr_factor", "tokens_per_s")

@@ -18,15 +18,15 @@ import yaml
 
 import flashnas
 from flashnas.architecture import Architecture
-from flashnas.errors import CandidateError, ConfigError
-from flashnas.proxy.dataset import Dataset, prepare_dataset
-from flashnas.proxy.distributed import Ranks
-from flashnas.proxy.recipe import Recipe
-from flashnas.proxy.tokenizer import load_tokenizer, vocab_size
-from flashnas.proxy.trainer import Step, Trainer, check_job, out_of_memory_is_a_reason
+from flashnas.base.errors import CandidateError, ConfigError
+from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.data.tokenizer import load_tokenizer, vocab_size
+from flashnas.network.weights import save_model
 from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from flashnas.training.distributed import Ranks
 from flashnas.training.folder import FINAL, LOG, StepLog, TrainFolder
-from flashnas.weights import save_model
+from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import Step, Trainer, check_job, out_of_memory_is_a_reason
 
 
 @dataclass(frozen=True, kw_only=True)

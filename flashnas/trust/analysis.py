@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from flashnas.errors import RunError
+from flashnas.base.errors import RunError
 from flashnas.trust.rank_correlation import CONFIDENCE, LEAST, Interval, interval, kendall, spearman
 from flashnas.trust.table import VARIANTS
 

@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 
 from flashnas.architecture import Architecture
-from flashnas.errors import ConfigError, RunError
-from flashnas.pareto import non_dominated
-from flashnas.proxy.dataset import Dataset, prepare_dataset
-from flashnas.proxy.recipe import Recipe
+from flashnas.base.errors import ConfigError, RunError
+from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.proxy.worker import run_candidate
-from flashnas.report.run_folder import Run, rows
-from flashnas.run.config import SearchConfig
-from flashnas.run.pool import WorkerPool
+from flashnas.search.pareto import non_dominated
+from flashnas.study.config import SearchConfig
+from flashnas.study.pool import WorkerPool
+from flashnas.study.run import Run, rows
+from flashnas.training.recipe import Recipe
 from flashnas.trust.analysis import Trust, analyse
 from flashnas.trust.rank_correlation import LEAST
 from flashnas.trust.table import KEY, TrustTable, read_table

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from flashnas.errors import RunError
-from flashnas.hints import did_you_mean
+from flashnas.base.errors import RunError
+from flashnas.base.hints import did_you_mean
 
 VARIANTS = ("short", "long", "wide")  # what a search does; more tokens; a smaller width factor
 COLUMNS = ("set", "notation", "hash", "params", "latency_ms", "variant", "width_factor", "tokens", "seed", "loss",

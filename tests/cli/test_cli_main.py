@@ -2,12 +2,12 @@ import errno
 
 import pytest
 
+from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.cli import estimate
 from flashnas.cli.common import parse_budgets, parse_options
 from flashnas.cli.main import main
 from flashnas.cli.progress import SearchProgress, duration
-from flashnas.errors import BudgetError, ConfigError
-from flashnas.run.snapshot import Snapshot
+from flashnas.study.snapshot import Snapshot
 
 
 @pytest.mark.parametrize(("words", "expected"), [

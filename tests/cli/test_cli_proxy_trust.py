@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
 from flashnas.cli.progress import duration
 from flashnas.cli.proxy_trust import TrustProgress
-from flashnas.errors import ConfigError
-from flashnas.proxy.recipe import Recipe
+from flashnas.training.recipe import Recipe
 from flashnas.trust.study import Plan, choose
 from flashnas.trust.table import COLUMNS, KEY, read_table
 

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from flashnas.cli.main import main
-from flashnas.latency import job as jobs
-from flashnas.latency import whole_model
-from flashnas.latency.device_timing import Measurement
 from flashnas.latency.table import LatencyTable
+from flashnas.profiling import setup as jobs
+from flashnas.profiling import whole_model
+from flashnas.profiling.device_timing import Measurement
 
 
 class FixedTimer:

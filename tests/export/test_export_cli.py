@@ -10,12 +10,12 @@ import torch
 
 pytest.importorskip("transformers")
 
+from networks import MIXED, TEXT, make_network, write_tokenizer_json
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flashnas.cli.main import main
-from flashnas.export.hf import parity
-from flashnas.weights import save_model
-from tests.export.networks import MIXED, TEXT, make_network, write_tokenizer_json
+from flashnas.export.transformers import parity
+from flashnas.network.weights import save_model
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_trained_weights_and_their_tokenizer_load_and_generate(trained, tmp_path
         "tokenizer_config.json"]
     card = (tmp_path / "out" / "README.md").read_text()
     assert report["notation"] in card
-    assert "import flashnas.export.hf" in card
+    assert "import flashnas.export.transformers" in card
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     batch = tokenizer(TEXT, padding=True, return_tensors="pt")

@@ -13,10 +13,11 @@ import torch
 
 pytest.importorskip("lm_eval")
 
+from networks import MIXED, make_network, write_tokenizer_json
+
+from flashnas.data.tokenizer import load_tokenizer
 from flashnas.export.exporter import export_network
 from flashnas.export.source import Source
-from flashnas.proxy.tokenizer import load_tokenizer
-from tests.export.networks import MIXED, make_network, write_tokenizer_json
 
 QUESTIONS = [
     {"question": "the state of the", "choices": [" union", " house of the senate"], "answer": 0},

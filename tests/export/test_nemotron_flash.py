@@ -11,15 +11,16 @@ from safetensors.torch import load_file
 
 pytest.importorskip("transformers")
 
+from networks import make_network, make_source, make_tokens
+
 from flashnas.architecture import Architecture
-from flashnas.architecture_source import presets
-from flashnas.errors import ExportError
+from flashnas.architecture.source import presets
+from flashnas.base.errors import ExportError
 from flashnas.export.exporter import export_network
 from flashnas.export.nemotron_flash import names
 from flashnas.export.nemotron_flash.config import family_config
 from flashnas.export.nemotron_flash.family import family_logits
-from flashnas.model import HybridLM
-from tests.export.networks import make_network, make_source, make_tokens
+from flashnas.network.model import HybridLM
 
 SMALL = ("128(vocab=300,meta=3): d(head_dim=32) f m2(head_dim=16,state=16) f"
          " a(head_dim=32,kv_heads=2,qk_norm=true,rope_theta=5000) f")

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from flashnas.architecture import Architecture
-from flashnas.errors import OperatorError
-from flashnas.model import HybridLM
+from flashnas.base.errors import OperatorError
+from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
-from flashnas.operators.backend_names import BACKENDS
-from flashnas.operators.layers import build_layer
-from flashnas.operators.layers.attention import KeyValueCache
-from flashnas.operators.layers.backends import choose_backend, running
-from flashnas.operators.layers.common import RecurrentState
+from flashnas.operators.attention.layer import KeyValueCache
+from flashnas.operators.backends import BACKENDS
+from flashnas.operators.backends.core import choose_backend, running
+from flashnas.operators.build import build_layer
+from flashnas.operators.layer import RecurrentState
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

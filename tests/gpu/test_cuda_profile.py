@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from flashnas.latency.device_timing import CudaGraphTimer, Effort
-from flashnas.latency.model import LatencyModel
-from flashnas.latency.profile import Job, profile
+from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
+from flashnas.profiling.device_timing import CudaGraphTimer, Effort
+from flashnas.profiling.profile import Job, profile
 from flashnas.space import load_space
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

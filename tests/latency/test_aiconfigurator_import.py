@@ -5,7 +5,7 @@ import zipfile
 import pandas as pd
 import pytest
 
-from flashnas.errors import TableError
+from flashnas.base.errors import TableError
 from flashnas.latency.importers import aiconfigurator
 from flashnas.latency.importers.aiconfigurator import import_system
 from flashnas.latency.table import LatencyTable

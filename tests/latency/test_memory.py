@@ -8,11 +8,11 @@ from tiny_tables import TINY
 from torch.profiler import ProfilerActivity, profile
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import BudgetError
 from flashnas.cli.main import main
-from flashnas.errors import BudgetError
 from flashnas.latency.memory import _Sizes, check_fits, largest_batch, memory_bytes
 from flashnas.latency.workload import Workload
-from flashnas.model import HybridLM
+from flashnas.network.model import HybridLM
 
 torch.set_num_threads(1)
 # The torch models use no fused kernels and keep a prompt's projections alive behind its cache; an engine needs less.

@@ -5,9 +5,9 @@ import pytest
 from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.architecture import Architecture
-from flashnas.errors import MissingRowsError
+from flashnas.base.errors import MissingRowsError
 from flashnas.latency.kernels import KernelTimes
-from flashnas.latency.model import LatencyModel
+from flashnas.latency.prediction import LatencyModel
 from flashnas.operators import KernelCall
 
 

@@ -3,13 +3,13 @@
 import pandas as pd
 import pytest
 
-from flashnas.architecture_source import presets
-from flashnas.errors import MissingRowsError
-from flashnas.latency.calibration import WHOLE_MODELS
-from flashnas.latency.model import LatencyModel
+from flashnas.architecture.source import presets
+from flashnas.base.errors import MissingRowsError
+from flashnas.base.shipped import shipped_root
+from flashnas.latency.kernel_correction import WHOLE_MODELS
+from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.workload import WORKLOADS
-from flashnas.shipped import shipped_root
 from flashnas.space import load_space
 
 DEVICES = ("h100_sxm", "h200_sxm", "a100_sxm", "l40s")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from tiny_tables import COMMON, STACKS, TINY, product_rows, tiny_kinds, write_table
 
-from flashnas.errors import TableError
+from flashnas.base.errors import TableError
 from flashnas.latency import table_writer
 from flashnas.latency.schema import KINDS, VALUE_COLUMNS
 from flashnas.latency.table import LatencyTable, merge, shipped_tables, write_rows

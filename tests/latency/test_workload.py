@@ -1,6 +1,6 @@
 import pytest
 
-from flashnas.errors import ConfigError, WorkloadError
+from flashnas.base.errors import ConfigError, WorkloadError
 from flashnas.latency.workload import WORKLOADS, Workload, load_workload
 
 

@@ -16,15 +16,15 @@ from layer_cases import assert_close, state_tensors, weighted_sum
 from torch import Tensor
 
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.errors import ConfigError, OperatorError
-from flashnas.latency.job import Job
-from flashnas.latency.whole_model import backends_of
-from flashnas.model import HybridLM
-from flashnas.operators.layers import build_layer
-from flashnas.operators.layers.attention import KeyValueCache
-from flashnas.operators.layers.backends import PREFERRED, Core, choose_backend, cores_of, load
-from flashnas.operators.layers.common import Layer, RecurrentState
-from flashnas.proxy.recipe import Recipe
+from flashnas.base.errors import ConfigError, OperatorError
+from flashnas.network.model import HybridLM
+from flashnas.operators.attention.layer import KeyValueCache
+from flashnas.operators.backends.core import PREFERRED, Core, choose_backend, cores_of, load
+from flashnas.operators.build import build_layer
+from flashnas.operators.layer import Layer, RecurrentState
+from flashnas.profiling.setup import Job
+from flashnas.profiling.whole_model import backends_of
+from flashnas.training.recipe import Recipe
 
 HIDDEN = 64
 CASES = [
@@ -218,7 +218,7 @@ AUTO = [  # packages at hand (none named: all), dtype, what auto takes on CUDA
 
 
 def on_cuda(model: HybridLM, dtype: torch.dtype) -> dict[str, str]:
-    from flashnas.operators.layers.backends import running
+    from flashnas.operators.backends.core import running
     kinds = (spec.kind for spec in model.architecture.operators)
     names = running(zip(kinds, model.layers, strict=True), "cuda", dtype)
     return {kind: name.replace(" 0.0-fake", "").split(" 2.")[0] for kind, name in names.items()}
@@ -346,7 +346,7 @@ def test_recurrent_triton_kernels_equal_the_reference() -> None:
     tl.dot wrong in bfloat16."""
     pytest.importorskip("triton")
     pytest.importorskip("fla")
-    script = Path(__file__).with_name("interpreted_kernels.py")
+    script = Path(__file__).parents[1] / "helpers" / "interpreted_kernels.py"
     child = subprocess.run([sys.executable, str(script)], capture_output=True, text=True,
                            env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
     assert child.returncode == 0, child.stderr[-2000:]
@@ -354,7 +354,7 @@ def test_recurrent_triton_kernels_equal_the_reference() -> None:
 
 
 def test_every_library_is_reachable() -> None:
-    from flashnas.operators.layers import backends
+    from flashnas.operators.backends import core as backends
     for name in backends.MODULES:
         library = load(name)
         assert library.name == name

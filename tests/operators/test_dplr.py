@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from layer_cases import assert_close
 from torch import Tensor
 
-from flashnas.operators.layers.dplr import MOST_DECAY, dplr_chunked, dplr_reference
+from flashnas.operators.recurrences.dplr import MOST_DECAY, dplr_chunked, dplr_reference
 
 Rule = Callable[..., tuple[Tensor, Tensor]]
 HEADS = 4

@@ -8,12 +8,12 @@ from layer_cases import HIDDEN, assert_close, make_inputs
 from torch import nn
 
 from flashnas.architecture import Architecture
-from flashnas.errors import OperatorError
-from flashnas.latency.items import contexts
-from flashnas.latency.whole_model import filled_cache
-from flashnas.model import HybridLM
+from flashnas.base.errors import OperatorError
+from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
-from flashnas.operators.layers import build_layer
+from flashnas.operators.build import build_layer
+from flashnas.profiling.row_requests import contexts
+from flashnas.profiling.whole_model import filled_cache
 
 H = operator_class("h")
 SMALL = {"head_dim": 8, "ssm_head_dim": 16, "state": 8, "groups": 2}

@@ -22,8 +22,8 @@ from layer_cases import (
 from torch import Tensor
 
 from flashnas.operators import OPERATORS
-from flashnas.operators.layers.common import Layer
-from flashnas.operators.layers.mixture_of_experts import MixtureOfExpertsLayer
+from flashnas.operators.layer import Layer
+from flashnas.operators.mixture_of_experts.layer import MixtureOfExpertsLayer
 
 Form = Callable[[Tensor, Any], tuple[Tensor, Any]]
 

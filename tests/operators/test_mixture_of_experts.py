@@ -8,10 +8,10 @@ from layer_cases import assert_close
 from torch import nn
 
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.errors import OperatorError
-from flashnas.model import HybridLM
+from flashnas.base.errors import OperatorError
+from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
-from flashnas.operators.layers import build_layer
+from flashnas.operators.build import build_layer
 
 HIDDEN, EXPERTS, ACTIVE, INNER, SHARED = 24, 6, 2, 20, 14
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from flashnas.architecture import Architecture
-from flashnas.errors import OperatorError
+from flashnas.base.errors import OperatorError
 from flashnas.operators import OPERATORS, operator_class
 from flashnas.operators.spec import mean_context, scaled_dim
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from layer_cases import assert_close
 
-from flashnas.operators.layers import projection
-from flashnas.operators.layers.projection import Projection
+from flashnas.operators import projection
+from flashnas.operators.projection import Projection
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -10,9 +10,9 @@ from layer_cases import HIDDEN, SPECS, assert_close, make_inputs, make_layer
 from torch import Tensor
 
 from flashnas.architecture import Architecture
-from flashnas.model import HybridLM
+from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
-from flashnas.operators.layers import build_layer
+from flashnas.operators.build import build_layer
 
 NAME = "r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
 

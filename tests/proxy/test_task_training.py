@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from flashnas.architecture import Architecture
-from flashnas.errors import CandidateError, ConfigError
-from flashnas.model import HybridLM
-from flashnas.proxy.recipe import Recipe
+from flashnas.base.errors import CandidateError, ConfigError
+from flashnas.network.model import HybridLM
 from flashnas.proxy.tasks import score as score_module
 from flashnas.proxy.tasks.base import IGNORED
 from flashnas.proxy.tasks.compression import Compression
@@ -18,6 +17,7 @@ from flashnas.proxy.tasks.fuzzy_recall import FuzzyRecall
 from flashnas.proxy.tasks.in_context_recall import InContextRecall
 from flashnas.proxy.tasks.memorisation import Memorisation
 from flashnas.proxy.tasks.train import score_tasks, side_by_side
+from flashnas.training.recipe import Recipe
 
 torch.set_num_threads(1)
 

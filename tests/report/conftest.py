@@ -10,7 +10,7 @@ import pytest
 from run_builder import make_trials, write_run
 
 from flashnas.report import Run
-from flashnas.trial import Trial
+from flashnas.study.trial import Trial
 
 
 @pytest.fixture

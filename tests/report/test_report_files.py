@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from run_builder import THIN_RUNS
 
 from flashnas.architecture import Architecture
-from flashnas.errors import RunError
+from flashnas.base.errors import RunError
 from flashnas.report import Run, front_table, write_report
 from flashnas.report.html import render_html
 from flashnas.report.text import duration, number, parameters

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashnas.architecture import Architecture
-from flashnas.architecture_source import presets
+from flashnas.architecture.source import presets
 from flashnas.report.notation import compressed, fold, kinds, mixers_by_use
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flashnas.errors import RunError
+from flashnas.base.errors import RunError
 from flashnas.report import Run
 from flashnas.report.html import render_html
 from flashnas.report.trust_section import trust_section

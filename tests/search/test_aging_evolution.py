@@ -3,7 +3,7 @@
 import pytest
 from bit_space import Bits, BitSpace
 
-from flashnas.errors import ConfigError
+from flashnas.base.errors import ConfigError
 from flashnas.search import Evaluation, make_algorithm
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from bit_space import BitSpace
 
-from flashnas.errors import ConfigError
+from flashnas.base.errors import ConfigError
 from flashnas.search import Evaluation, make_algorithm, surrogate
 from flashnas.search.bayes import Beliefs, _modelled
 from flashnas.search.surrogate import Surrogate

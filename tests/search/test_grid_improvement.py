@@ -10,9 +10,9 @@ from botorch.utils.multi_objective.box_decompositions.non_dominated import FastN
 from gpytorch.distributions import MultitaskMultivariateNormal
 from linear_operator.operators import DiagLinearOperator
 
-from flashnas.pareto import hypervolume
 from flashnas.search.grid_improvement import expected_grid_improvement
 from flashnas.search.hypervolume_improvement import expected_hypervolume_improvement
+from flashnas.search.pareto import hypervolume
 
 
 def beliefs(count, dimensions, seed=0):

@@ -5,7 +5,7 @@ import pytest
 from bit_space import BitSpace
 from optuna.trial import TrialState
 
-from flashnas.errors import ConfigError
+from flashnas.base.errors import ConfigError
 from flashnas.search import Evaluation, make_algorithm
 
 NAMES = ("nsga2", "tpe", "random")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.config_file import parse_yaml
-from flashnas.errors import SpaceError
+from flashnas.base.errors import SpaceError
+from flashnas.base.yaml import parse_yaml
 from flashnas.space import load_space
 from flashnas.space.layerwise import LayerwiseGenotype, LayerwiseSpace
 

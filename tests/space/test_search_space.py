@@ -11,8 +11,8 @@ import pytest
 from small_spaces import write
 
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.errors import ConfigError, FlashnasError, SpaceError
-from flashnas.shipped import shipped_names
+from flashnas.base.errors import ConfigError, FlashnasError, SpaceError
+from flashnas.base.shipped import shipped_names
 from flashnas.space import features, load_space
 
 SHIPPED = ("nemotron_flash", "layerwise", "small", "tiny")

@@ -9,8 +9,8 @@ import pytest
 from small_spaces import SMALL, small_space
 
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.architecture_source import presets
-from flashnas.errors import SpaceError
+from flashnas.architecture.source import presets
+from flashnas.base.errors import SpaceError
 from flashnas.space import load_space
 from flashnas.space.stage import Stage, ThreeStageGenotype
 from flashnas.space.stage_mutation import FACTORS, ffn_changes, operator_changes, ratio_changes, repeat_changes

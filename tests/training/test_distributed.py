@@ -11,12 +11,12 @@ import sys
 import pytest
 import torch
 
+from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
-from flashnas.errors import ConfigError
 from flashnas.operators import OPERATORS
-from flashnas.proxy.distributed import Ranks
-from flashnas.proxy.recipe import Recipe
 from flashnas.training.checkpoint import checkpoints
+from flashnas.training.distributed import Ranks
+from flashnas.training.recipe import Recipe
 
 EVERY_KIND = f"512(meta=8): {' '.join(OPERATORS)}"
 SIX_STEPS = 6 * 128
@@ -105,7 +105,7 @@ def test_what_a_user_got_wrong_is_said_once(asked, tmp_path):
 DYING = """
 import os, signal, sys
 from flashnas.cli.main import main
-from flashnas.proxy import optimizer
+from flashnas.training import optimizer
 step_of = optimizer.Optimizers.step
 def step(self, number):
     if number == 4 and os.environ["RANK"] == "1":

@@ -15,10 +15,10 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.cli.main import main
-from flashnas.model import HybridLM
+from flashnas.network.model import HybridLM
+from flashnas.network.weights import load_model, read_tensors, write_tensors
 from flashnas.operators import OPERATORS
 from flashnas.training.checkpoint import checkpoints
-from flashnas.weights import load_model, read_tensors, write_tensors
 
 ARCH = "64: d(head_dim=16) f a(head_dim=16)"
 
@@ -95,7 +95,7 @@ def test_checkpoints_are_weights_folders_and_the_last_is_the_end(whole):
 KILLED = """
 import os, signal, sys
 from flashnas.cli.main import main
-from flashnas.proxy import optimizer
+from flashnas.training import optimizer
 from flashnas.training import checkpoint
 step_of, text_of = optimizer.Optimizers.step, checkpoint.write_text
 def step(self, number):
@@ -201,8 +201,8 @@ def test_without_a_whole_checkpoint_the_optimizer_state_that_is_damaged_is_named
 
 def reseal(folder):
     """Recompute the digests of a checkpoint, as someone who exchanges files by hand would."""
+    from flashnas.network.weights import digest_of
     from flashnas.training.checkpoint import _digest
-    from flashnas.weights import digest_of
 
     content = json.loads((folder / "checkpoint.json").read_text())
     content["sha256"] = {name: digest_of(folder / name) for name in content["sha256"]}
@@ -211,7 +211,7 @@ def reseal(folder):
 
 
 def test_a_checkpoint_of_another_architecture_is_named(copied, asked, capsys):
-    from flashnas.weights import write_model
+    from flashnas.network.weights import write_model
 
     folder = copied / "checkpoints" / "step-00000021"
     write_model(folder, HybridLM(Architecture.parse("64(vocab=300): f f")))
@@ -239,7 +239,7 @@ def test_an_optimizer_state_of_another_architecture_is_named(copied, asked, caps
 def test_another_question_than_recorded_is_refused_with_both_values(copied, asked, capsys, monkeypatch, change,
                                                                    message):
     if "stdlib" in change:  # the small corpus under another name
-        from flashnas.proxy import dataset
+        from flashnas.data import dataset
 
         real = dataset.read_corpus
         monkeypatch.setattr(dataset, "read_corpus", lambda _: real(asked[2]))
@@ -328,7 +328,7 @@ def test_a_tokenizer_that_does_not_fit_names_both_numbers(asked, whole, tmp_path
 
 
 def test_divergence_ends_with_its_reason_and_the_last_checkpoint_stays(asked, tmp_path, capsys, monkeypatch):
-    from flashnas.proxy.trainer import Trainer
+    from flashnas.training.trainer import Trainer
 
     real = Trainer._update
     monkeypatch.setattr(Trainer, "_update", lambda self, batch: (
@@ -343,7 +343,7 @@ def test_divergence_ends_with_its_reason_and_the_last_checkpoint_stays(asked, tm
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(copied, asked, capsys):
     import errno
 
-    from flashnas import weights
+    from flashnas.network import weights
 
     def full(_tensors, path):
         raise weights.SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from flashnas.errors import RunError
+from flashnas.base.errors import RunError
+from flashnas.report.terminal_trust import headline, trust_text, verdict
 from flashnas.report.trust_figure import draw_trust, trust_points
-from flashnas.report.trust_text import headline, trust_text, verdict
 from flashnas.trust.analysis import analyse, expected_minimum
 from flashnas.trust.rank_correlation import interval, kendall, spearman
 from flashnas.trust.table import COLUMNS, TrustTable, read_table

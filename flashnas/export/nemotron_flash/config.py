@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from flashnas.architecture import Architecture
-from flashnas.errors import ExportError
+from flashnas.base.errors import ExportError
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention import Attention
-from flashnas.operators.delta_net import DeltaNet
-from flashnas.operators.feed_forward import FeedForward
-from flashnas.operators.mamba2 import Mamba2
+from flashnas.operators.attention.spec import Attention
+from flashnas.operators.delta_net.spec import DeltaNet
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.mamba2.spec import Mamba2
 
 LAYER_TYPES: dict[str, str] = {"d": "deltanet", "m2": "m2", "a": "a", "f": "f"}
 # what the family's code fixes; everything else is a key of its configuration

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from flashnas.architecture import Architecture
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention import Attention
-from flashnas.operators.delta_net import DeltaNet
-from flashnas.operators.feed_forward import FeedForward
-from flashnas.operators.mamba2 import Mamba2
+from flashnas.operators.attention.spec import Attention
+from flashnas.operators.delta_net.spec import DeltaNet
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.mamba2.spec import Mamba2
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from flashnas.errors import ExportError
+from flashnas.base.errors import ExportError
 from flashnas.export.nemotron_flash.config import family_config
 from flashnas.export.nemotron_flash.family import family_logits
 from flashnas.export.nemotron_flash.names import to_family
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import special_ids
-from flashnas.model import HybridLM
-from flashnas.weights import read_tensors, write_text
+from flashnas.network.model import HybridLM
+from flashnas.network.weights import read_tensors, write_text
 
 TOLERANCE = 1e-4  # of the largest logit
 NORM_TOLERANCE = 0.01  # rows of norm 1 in bfloat16

@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from flashnas.errors import TableError
-from flashnas.hints import one_of
+from flashnas.base.errors import TableError
+from flashnas.base.hints import one_of
 from flashnas.latency.answer import RULES
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import write_rows

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashnas.model import HybridLM
-from flashnas.proxy.recipe import Recipe
+from flashnas.network.model import HybridLM
+from flashnas.training.recipe import Recipe
 
 _LR = 0.003              # of the decoder: it is the same small one for every candidate
 
@@ -43,7 +43,7 @@ class FromLast(nn.Module):
         self._optimizer.zero_grad(set_to_none=True)
 
     def _logits(self, inputs_BT: Tensor) -> Tensor:
-        last_BD = self.network._hidden(inputs_BT)[:, -1]
+        last_BD = self.network.hidden_states(inputs_BT)[:, -1]
         read_BTD = self.decoder(last_BD.unsqueeze(1) + self.codes_TD)
         return F.linear(read_BTD, self.network.head_weight)
 

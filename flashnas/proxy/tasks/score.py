@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flashnas.architecture import Architecture
-from flashnas.proxy.recipe import Recipe
 from flashnas.proxy.tasks import SCORES, groups_for, make_task
 from flashnas.proxy.tasks.train import score_tasks
+from flashnas.training.recipe import Recipe
 
 
 def task_scores(architecture: Architecture, names: Sequence[str], recipe: Recipe, seed: int,

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
-from flashnas.errors import CandidateError
-from flashnas.model import HybridLM
-from flashnas.proxy.optimizer import Optimizers, initialise
-from flashnas.proxy.recipe import Recipe
+from flashnas.base.errors import CandidateError
+from flashnas.network.model import HybridLM
 from flashnas.proxy.tasks.base import Batch, Task
 from flashnas.proxy.tasks.from_last import FromLast
+from flashnas.training.optimizer import Optimizers, initialise
+from flashnas.training.recipe import Recipe
 
 
 def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recipe, seed: int,
@@ -32,7 +32,7 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
     """
     started, settings = time.perf_counter(), recipe.task_training
     names, length = ", ".join(task.name for task in tasks), tasks[0].length
-    recipe = settings.recipe_for(recipe, tasks=len(tasks), length=length)
+    recipe = recipe.for_tasks(tasks=len(tasks), length=length)
     proxy = recipe.proxy_of(architecture, vocab=sum(task.vocab for task in tasks))
     torch.manual_seed(seed)
     network = HybridLM(proxy)

@@ -1,0 +1,236 @@
+"""Architecture: a flat list of operators with a width; its notation, canonical hash, sizes and FLOPs. No torch.
+
+Notation, as in the paper: `2048: d f m2 f a f m2 f`, with repeats `2048: 3x(d f m2 f)`, operator options
+`a(heads=32,kv_heads=8)` and header options `2048(vocab=32000,tied=false,meta=256): ...`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flashnas.base.errors import ArchitectureError
+from flashnas.base.hints import did_you_mean
+from flashnas.operators import OperatorSpec, operator_class
+from flashnas.operators.spec import mean_context
+
+DEFAULT_VOCAB = 131072
+MAX_OPERATORS = 4096  # guards repeats such as 99999x(...)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A language model: embedding, pre-norm residual operators, final norm, head.
+
+    `meta_tokens` learned tokens stand in front of every sequence. `tied`: the head shares the embedding's weight.
+    Raises ArchitectureError or OperatorError when a size does not fit.
+    """
+
+    hidden: int
+    operators: tuple[OperatorSpec, ...]
+    vocab: int = DEFAULT_VOCAB
+    tied: bool = True
+    meta_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("hidden", 1), ("vocab", 2), ("meta_tokens", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ArchitectureError(f"architecture: {name} must be a whole number of at least {least};"
+                                        f" got {value!r}")
+        if not self.operators:
+            raise ArchitectureError("architecture: operators must not be empty")
+        if len(self.operators) > MAX_OPERATORS:
+            raise ArchitectureError(f"architecture: at most {MAX_OPERATORS} operators; got {len(self.operators)}")
+        for spec in self.operators:
+            spec.resolved(self.hidden)
+
+    # -- identity ------------------------------------------------------------------------------------------------
+
+    def canonical(self) -> Architecture:
+        """The same network with every operator option explicit."""
+        return replace(self, operators=tuple(spec.resolved(self.hidden) for spec in self.operators))
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """16 hex digits; equal for two architectures exactly when they build the same network."""
+        text = json.dumps(_full_dict(self.canonical()), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    # -- sizes ---------------------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> int:
+        """All parameters; a tied head counts once."""
+        embedding = self.vocab * self.hidden * (1 if self.tied else 2)
+        return (embedding + self.meta_tokens * self.hidden + self.hidden
+                + sum(spec.params(self.hidden) for spec in self.operators))
+
+    def decode_flops(self, context: int) -> float:
+        """FLOPs to generate one token that sees `context` tokens (itself and meta tokens included), head included."""
+        return sum(spec.flops(self.hidden, context) for spec in self.operators) + 2 * self.hidden * self.vocab
+
+    def prefill_flops(self, tokens: int) -> float:
+        """FLOPs to read a prompt of `tokens` tokens and predict the next one (the head runs once)."""
+        total = tokens + self.meta_tokens
+        body = sum(_mean_flops(spec, self.hidden, total) for spec in self.operators)
+        return total * body + 2 * self.hidden * self.vocab
+
+    def prefill_flops_per_token(self, tokens: int) -> float:
+        """`prefill_flops` spread over the prompt's tokens."""
+        return self.prefill_flops(tokens) / tokens
+
+    def cache_bytes(self, context: int, dtype_bytes: int = 2) -> int:
+        """Bytes of caches and states per sequence after `context` tokens (meta tokens come on top)."""
+        total = context + self.meta_tokens
+        return sum(spec.cache_bytes(self.hidden, total, dtype_bytes) for spec in self.operators)
+
+    def scaled(self, factor: int) -> Architecture:
+        """The proxy of this architecture: hidden / factor, heads, states, windows and meta tokens shrunk with it."""
+        if factor == 1:
+            return self
+        if factor < 1 or self.hidden % factor:
+            raise ArchitectureError(f"width factor must divide the hidden size {self.hidden}; got {factor}")
+        return replace(self, hidden=self.hidden // factor, meta_tokens=-(-self.meta_tokens // factor),
+                       operators=tuple(spec.scaled(self.hidden, factor) for spec in self.operators))
+
+    # -- text ----------------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return self.notation
+
+    @property
+    def notation(self) -> str:
+        """The notation without repeats; `parse` gives the same object back."""
+        header = []
+        if self.vocab != DEFAULT_VOCAB:
+            header.append(f"vocab={self.vocab}")
+        if not self.tied:
+            header.append("tied=false")
+        if self.meta_tokens:
+            header.append(f"meta={self.meta_tokens}")
+        options = f"({','.join(header)})" if header else ""
+        return f"{self.hidden}{options}: {' '.join(map(str, self.operators))}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON- and YAML-ready; `from_dict` gives the same object back."""
+        return {"hidden": self.hidden, "vocab": self.vocab, "tied": self.tied, "meta_tokens": self.meta_tokens,
+                "operators": [str(spec) for spec in self.operators]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
+        """Raises ArchitectureError naming a missing or unknown key."""
+        allowed = ("hidden", "vocab", "tied", "meta_tokens", "operators")
+        for key in data:
+            if key not in allowed:
+                raise ArchitectureError(f"architecture has no key {key!r}{did_you_mean(key, allowed)};"
+                                        f" allowed: {', '.join(allowed)}")
+        for key in ("hidden", "operators"):
+            if key not in data:
+                raise ArchitectureError(f"architecture needs the key {key!r}")
+        if not isinstance(data["operators"], list | tuple) or not all(isinstance(o, str) for o in data["operators"]):
+            raise ArchitectureError(f"architecture.operators must be a list of operators; got {data['operators']!r}")
+        if not isinstance(data.get("tied", True), bool):
+            raise ArchitectureError(f"architecture.tied must be true or false; got {data['tied']!r}")
+        operators = parse_operators(" ".join(data["operators"]))
+        return cls(**{**data, "operators": operators})
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Parse the notation; raises ArchitectureError or OperatorError with the place and what is allowed there."""
+        match = re.fullmatch(r"\s*(\d{1,18})\s*(?:\(([^()]*)\))?\s*:(.*)", text, re.DOTALL)
+        if not match:
+            raise ArchitectureError("architecture must read 'WIDTH: OPERATORS', such as '2048: 3x(d f m2 f)';"
+                                    f" got {text.strip()!r}")
+        header = _parse_options(match[2] or "", "header")
+        names = {"vocab": "vocab", "tied": "tied", "meta": "meta_tokens"}
+        for key in header:
+            if key not in names:
+                raise ArchitectureError(f"header has no option {key!r}{did_you_mean(key, names)};"
+                                        f" allowed: {', '.join(names)}")
+        if type(header.get("tied", True)) is not bool:
+            raise ArchitectureError(f"header option tied must be true or false; got {header['tied']!r}")
+        return cls(hidden=int(match[1]), operators=parse_operators(match[3]),
+                   **{names[key]: value for key, value in header.items()})
+
+
+def _mean_flops(spec: OperatorSpec, hidden: int, tokens: int) -> float:
+    window = getattr(spec, "window_tokens", 0)
+    return spec.flops(hidden, mean_context(tokens, window))
+
+
+def _full_dict(architecture: Architecture) -> dict[str, Any]:
+    data = architecture.to_dict()
+    data["operators"] = [[spec.kind, spec.identity()] for spec in architecture.operators]
+    return data
+
+
+# -- parsing of operators ----------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(r"\s*(?:(?P<repeat>\d{1,18})\s*x\s*\(|(?P<close>\))|(?P<kind>[A-Za-z][A-Za-z0-9_]*)"
+                    r"(?:\((?P<options>[^()]*)\))?)")
+
+
+@functools.lru_cache(maxsize=4096)
+def parse_operators(text: str) -> tuple[OperatorSpec, ...]:
+    """Parse `d f 2x(m2 f) a(heads=8)` into operators; raises ArchitectureError or OperatorError."""
+    stack: list[tuple[int, list[OperatorSpec]]] = [(1, [])]
+    position = 0
+    text = text.rstrip()
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if not match:
+            raise ArchitectureError(f"operators: cannot read {text[position:].strip()[:20]!r};"
+                                    " write them apart by spaces, repeats as 3x(d f)")
+        position = match.end()
+        if match["repeat"]:
+            if int(match["repeat"]) < 1:
+                raise ArchitectureError(f"operators: a repeat must be at least 1; got {match['repeat']}")
+            stack.append((int(match["repeat"]), []))
+        elif match["close"]:
+            if len(stack) == 1:
+                raise ArchitectureError(f"operators: ')' without its '(' in {text.strip()!r}")
+            times, inner = stack.pop()
+            if times * len(inner) > MAX_OPERATORS:
+                raise ArchitectureError(f"operators: at most {MAX_OPERATORS}; got {times} x {len(inner)}")
+            stack[-1][1].extend(inner * times)
+        else:
+            options = _parse_options(match["options"] or "", f"operator {match['kind']!r}")
+            stack[-1][1].append(operator_class(match["kind"]).from_options(options))
+    if len(stack) > 1:
+        raise ArchitectureError(f"operators: '(' without its ')' in {text.strip()!r}")
+    return tuple(stack[0][1])
+
+
+def _parse_options(text: str, where: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not key or not value:
+            raise ArchitectureError(f"{where}: options must read key=value; got {part!r}")
+        if key in options:
+            raise ArchitectureError(f"{where}: option {key!r} stands twice")
+        options[key] = _parse_value(value, f"{where}: {key}")
+    return options
+
+
+def _parse_value(text: str, place: str) -> int | float | bool:
+    if text in ("true", "false"):
+        return text == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    raise ArchitectureError(f"{place} must be a number, true or false; got {text!r}")
+
+
+def is_notation(text: str) -> bool:
+    """True if `text` looks like a notation and not like a path or a preset."""
+    return ":" in text and re.match(r"\s*\d+\s*(\(|:)", text) is not None
+

@@ -1,0 +1,120 @@
+"""Reading of a `config.json`: typed look-up with transformers' defaults, and errors that name file and key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flashnas.architecture.architecture import MAX_OPERATORS
+from flashnas.architecture.huggingface.defaults import DEFAULTS
+from flashnas.base.errors import ArchitectureError
+from flashnas.operators.spec import MOST
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping at the top of a JSON file; raises ArchitectureError with the file, and the line if it has one."""
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        mapping = dict(pairs)
+        if len(mapping) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ArchitectureError(f"{path}:{twice}: the key stands twice")
+        return mapping
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except OSError as error:
+        raise ArchitectureError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ArchitectureError(f"{path}: not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise ArchitectureError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # numbers too long to convert, nested too deeply
+        raise ArchitectureError(f"{path}: not valid JSON: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict):
+        raise ArchitectureError(f"{path}: the top level must be a mapping; got {type(data).__name__}")
+    return data
+
+
+class HfConfig:
+    """The configuration of one model type. Absent keys have transformers' default; `null` counts where that may be."""
+
+    def __init__(self, model_type: str, data: dict[str, Any], path: str, inside: str = "") -> None:
+        self.model_type, self.data, self.path, self.inside = model_type, data, path, inside
+        self.defaults = DEFAULTS[model_type]
+
+    def error(self, key: str, message: str) -> ArchitectureError:
+        """An error at the file and key, for the caller to raise."""
+        return ArchitectureError(f"{self.path}:{self.inside}{key}: {message}")
+
+    def lacking(self, key: str, part: str) -> ArchitectureError:
+        """The error for a part that flashnas does not have."""
+        return self.error(key, f"flashnas lacks {part}")
+
+    def get(self, key: str) -> Any:
+        return self.data.get(key, self.defaults[key])
+
+    def inner(self, key: str, model_type: str) -> HfConfig:
+        """The configuration within this one, such as that of the language model in a model that also sees."""
+        data = self.data.get(key)
+        if not isinstance(data, dict | None):
+            raise self.error(key, f"must be a mapping; got {data!r}")
+        return HfConfig(model_type, data or {}, self.path, f"{self.inside}{key}.")
+
+    def whole(self, key: str, *, least: int = 1) -> int:
+        """A whole number of at least `least`."""
+        value = self.get(key)
+        if type(value) is not int or not least <= value <= MOST:
+            raise self.error(key, f"must be a whole number of at least {least}; got {value!r}")
+        return value
+
+    def whole_or_none(self, key: str) -> int | None:
+        """A whole number, or None for `null`."""
+        return None if self.get(key) is None else self.whole(key)
+
+    def number(self, key: str) -> float:
+        value = self.get(key)
+        if type(value) not in (int, float) or not 0 <= value <= MOST:
+            raise self.error(key, f"must be a number of at least 0; got {value!r}")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        value = self.get(key)
+        if not isinstance(value, bool):
+            raise self.error(key, f"must be true or false; got {value!r}")
+        return value
+
+    def require(self, key: str, value: Any, part: str) -> None:
+        """Raises ArchitectureError naming the part that flashnas lacks unless the key has that value."""
+        if self.get(key) != value:
+            raise self.lacking(key, f"{part} {self.get(key)!r}; it has {value!r}")
+
+    def layers(self) -> int:
+        """`num_hidden_layers`, within what an Architecture holds."""
+        count = self.whole("num_hidden_layers")
+        if count > MAX_OPERATORS:
+            raise self.error("num_hidden_layers", f"must be at most {MAX_OPERATORS}; got {count}")
+        return count
+
+    def listed(self, key: str, kind: type, length: int | None = None) -> list[Any] | None:
+        """A list of `kind`, one entry per layer where `length` says so; None where the key is absent or `null`."""
+        value = self.data.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(type(entry) is kind for entry in value):
+            raise self.error(key, f"must be a list of {'text' if kind is str else 'whole numbers'}; got {value!r}")
+        if length is not None and len(value) != length:
+            raise self.error(key, f"must have one entry for each of the {length} layers; got {len(value)}")
+        return value
+
+
+def ranges(layers: list[int]) -> str:
+    """`0..3, 7` for the layers 0, 1, 2, 3 and 7."""
+    groups: list[list[int]] = []
+    for layer in layers:
+        if groups and layer == groups[-1][1] + 1:
+            groups[-1][1] = layer
+        else:
+            groups.append([layer, layer])
+    return ", ".join(f"{a}..{b}" if b > a else str(a) for a, b in groups)

@@ -1,0 +1,167 @@
+"""State-space and delta-rule models and hybrids: Mamba2, Nemotron-H, Zamba2, Qwen3-Next, Qwen3.5."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from flashnas.architecture.architecture import MAX_OPERATORS, Architecture
+from flashnas.architecture.huggingface.config_json import HfConfig, ranges
+from flashnas.architecture.huggingface.transformer import assembled, attention_of, feed_forward_of
+from flashnas.operators import OperatorSpec
+from flashnas.operators.attention.spec import Attention
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
+from flashnas.operators.mamba2.spec import Mamba2
+
+LINEAR, FULL = "linear_attention", "full_attention"
+OLD_NAMES = {"mamba": LINEAR, "attention": FULL}
+NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
+
+
+def mamba2(config: HfConfig) -> Architecture:
+    config.require("hidden_act", "silu", "Mamba2 with the activation")
+    heads, head_dim = config.whole("num_heads"), config.whole("head_dim")
+    inner = config.whole("expand") * config.whole("hidden_size")
+    if heads * head_dim != inner:
+        raise config.error("num_heads", f"num_heads x head_dim must be expand x hidden_size = {inner};"
+                                        f" got {heads} x {head_dim}")
+    mixer = Mamba2(heads=heads, head_dim=head_dim, state=config.whole("state_size"), groups=_groups(config, heads),
+                   conv_size=config.whole("conv_kernel"), bias=config.flag("use_bias"),
+                   conv_bias=config.flag("use_conv_bias"), dt_min=_smallest_step(config))
+    return assembled(config, [_simplest(config, mixer)] * config.layers())
+
+
+def nemotron_h(config: HfConfig) -> Architecture:
+    """One operator per layer. transformers heeds neither `attention_bias` nor `tie_word_embeddings` here."""
+    kinds = _nemotron_kinds(config)
+    experts = [i for i, kind in enumerate(kinds) if kind == "moe"]
+    key = "hybrid_override_pattern" if "hybrid_override_pattern" in config.data else "layers_block_type"
+    if experts:
+        raise config.lacking(key, f"mixtures of experts (layers {ranges(experts)})")
+    operators: dict[str, OperatorSpec] = {}
+    if LINEAR in kinds:
+        config.require("mamba_hidden_act", "silu", "Mamba2 with the activation")
+        renamed = {"mamba_n_groups": "n_groups", "mamba_d_conv": "conv_kernel", "mamba_conv_bias": "use_conv_bias",
+                   "mamba_dt_min": "time_step_min"}
+        config.data.update({new: config.data[old] for old, new in renamed.items() if old in config.data})
+        heads = config.whole("mamba_num_heads")
+        operators[LINEAR] = _simplest(config, Mamba2(
+            heads=heads, head_dim=config.whole("mamba_head_dim"), state=config.whole("ssm_state_size"),
+            groups=_groups(config, heads), conv_size=config.whole("conv_kernel"), bias=config.flag("use_bias"),
+            conv_bias=config.flag("use_conv_bias"), dt_min=config.number("time_step_min")))
+    if FULL in kinds:
+        operators[FULL] = attention_of(config, rope_share=0.0)
+    if "mlp" in kinds:
+        config.require("mlp_hidden_act", "relu2", "ungated feed-forward networks with the activation")
+        operators["mlp"] = FeedForward(intermediate=config.whole("intermediate_size"), bias=config.flag("mlp_bias"),
+                                       relu2=True)
+    return assembled(config, [operators[kind] for kind in kinds], tied=False)
+
+
+def _nemotron_kinds(config: HfConfig) -> list[str]:
+    kinds = config.listed("layers_block_type", str) or config.listed("layer_types", str)
+    pattern = config.data.get("hybrid_override_pattern")
+    if kinds is None and pattern is not None:
+        if not isinstance(pattern, str) or not pattern or set(pattern) - set(NEMOTRON_PATTERN):
+            raise config.error("hybrid_override_pattern", f"must be letters of {' '.join(NEMOTRON_PATTERN)};"
+                                                          f" got {pattern!r}")
+        kinds = [NEMOTRON_PATTERN[letter] for letter in pattern]
+    kinds = [OLD_NAMES.get(kind, kind) for kind in kinds or [LINEAR, "moe", FULL, "mlp"]]
+    for kind in kinds:
+        if kind not in NEMOTRON_PATTERN.values():
+            raise config.lacking("layers_block_type", f"the layer type {kind!r} in nemotron_h")
+    if len(kinds) > MAX_OPERATORS:
+        raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
+    return kinds
+
+
+def zamba2(config: HfConfig) -> Architecture:
+    """As far as its layers are Mamba2 alone: the transformer block that others share has no part here."""
+    kinds = config.listed("layers_block_type", str) or config.listed("layer_types", str) or ["hybrid"]
+    shared = [i for i, kind in enumerate(kinds) if OLD_NAMES.get(kind, kind) != LINEAR]
+    if shared:  # as without any list
+        which = f" (layers {ranges(shared)})" if len(kinds) > 1 else ""
+        raise config.lacking("layers_block_type", f"the transformer block that 'hybrid' layers of Zamba2 share{which}")
+    if len(kinds) > MAX_OPERATORS:
+        raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
+    hidden, heads = config.whole("hidden_size"), config.whole("n_mamba_heads")
+    inner = config.whole("mamba_expand") * hidden
+    if inner % heads:
+        raise config.error("n_mamba_heads", f"must divide mamba_expand x hidden_size = {inner}; got {heads}")
+    mixer = Mamba2(heads=heads, head_dim=inner // heads, state=config.whole("mamba_d_state"),
+                   groups=_groups(config, heads, "mamba_ngroups"), conv_size=config.whole("mamba_d_conv"),
+                   bias=config.flag("add_bias_linear"), dt_min=config.number("time_step_min"))
+    return assembled(config, [_simplest(config, mixer)] * len(kinds))
+
+
+def qwen3_next(config: HfConfig) -> Architecture:
+    dense = set(config.listed("mlp_only_layers", int) or [])
+    layers, step = config.layers(), config.whole("decoder_sparse_step")
+    experts = config.whole("num_experts", least=0)
+    sparse = [i for i in range(layers) if i not in dense and experts and (i + 1) % step == 0]
+    if sparse:
+        raise config.lacking("num_experts", f"mixtures of experts ({experts} in layers {ranges(sparse)})")
+    return qwen3_5_text(config)
+
+
+def qwen3_5(config: HfConfig) -> Architecture:
+    """The language model, whose configuration stands within that of the model that also sees."""
+    return qwen3_5_text(config.inner("text_config", "qwen3_5_text"))
+
+
+def qwen3_5_text(config: HfConfig) -> Architecture:
+    """Gated DeltaNet and attention with gated output, each followed by a feed-forward network."""
+    layers, interval = config.layers(), config.whole("full_attention_interval")
+    kinds = config.listed("layer_types", str, layers)
+    kinds = kinds or [LINEAR if (i + 1) % interval else FULL for i in range(layers)]
+    mixers: dict[str, GatedDeltaNet | Attention] = {}
+    if LINEAR in kinds:
+        mixers[LINEAR] = _gated_delta_net(config)
+    if FULL in kinds:
+        mixers[FULL] = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True, out_gate=True)
+    for kind in kinds:
+        if kind not in mixers:
+            raise config.lacking("layer_types", f"the layer type {kind!r} in {config.model_type}")
+    feed_forward = feed_forward_of(config)
+    return assembled(config, [operator for kind in kinds for operator in (mixers[kind], feed_forward)])
+
+
+def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
+    keys, values = config.whole("linear_num_key_heads"), config.whole("linear_num_value_heads")
+    key_dim, value_dim = config.whole("linear_key_head_dim"), config.whole("linear_value_head_dim")
+    if values % keys:
+        raise config.error("linear_num_value_heads", f"must be a multiple of the {keys} key heads; got {values}")
+    if key_dim != value_dim:
+        raise config.lacking("linear_value_head_dim", f"Gated DeltaNet with values of {value_dim} channels and"
+                                                      f" keys of {key_dim}; it has equal ones")
+    return GatedDeltaNet(k_heads=keys, expand_v=values // keys, head_dim=key_dim,
+                         conv_size=config.whole("linear_conv_kernel_dim"))
+
+
+def _groups(config: HfConfig, heads: int, key: str = "n_groups") -> int:
+    groups = config.whole(key)
+    if heads % groups:
+        raise config.error(key, f"must divide the {heads} heads; got {groups}")
+    return groups
+
+
+def _simplest(config: HfConfig, mixer: Mamba2) -> Mamba2:
+    """With `expand` in place of the number of heads where that says the same."""
+    return mixer.resolved(config.whole("hidden_size"))
+
+
+def _smallest_step(config: HfConfig) -> float:
+    """The lower end of `time_step_limit`; transformers writes infinity as Infinity or as {"__float__": "Infinity"}."""
+    def plain(value: Any) -> Any:
+        return math.inf if value == {"__float__": "Infinity"} else value
+
+    limit = config.data.get("time_step_limit")
+    if limit is None:
+        return 0.0
+    ends = [plain(end) for end in limit] if isinstance(limit, list) else []
+    if len(ends) != 2 or any(type(end) not in (int, float) for end in ends) or not 0 <= ends[0] < math.inf:
+        raise config.error("time_step_limit", f"must be a list of two numbers; got {limit!r}")
+    if ends[1] != math.inf:
+        raise config.lacking("time_step_limit", f"Mamba2 with a largest time step ({ends[1]!r})")
+    return float(ends[0])

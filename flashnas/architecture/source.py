@@ -1,0 +1,64 @@
+"""What a user may write where a command takes an ARCH: a preset, a pareto/NN.yaml, an HF config.json or a notation."""
+
+import functools
+import os
+from pathlib import Path
+
+from flashnas.architecture import Architecture, is_notation
+from flashnas.architecture.huggingface import architecture_from_hf
+from flashnas.architecture.huggingface.config_json import read_json
+from flashnas.base.errors import ArchitectureError, OperatorError
+from flashnas.base.hints import did_you_mean
+from flashnas.base.shipped import PACKAGE
+from flashnas.base.yaml import read_yaml
+
+
+@functools.cache
+def presets() -> dict[str, Architecture]:
+    """The public architectures of `presets.yaml` by name."""
+    texts = read_yaml(PACKAGE / "architecture" / "presets.yaml")
+    return {name: Architecture.parse(text) for name, text in texts.items()}
+
+
+def load_architecture(source: str) -> Architecture:
+    """Resolve a preset's name, a YAML file with an `architecture` entry, a Hugging Face config.json or a folder with
+    one, or a notation; raises ArchitectureError."""
+    if is_notation(source):
+        return Architecture.parse(source)
+    by_lower = {name.lower(): name for name in presets()}
+    if source.lower() in by_lower:
+        return presets()[by_lower[source.lower()]]
+    path = Path(source)
+    if path.suffix == ".json" or os.path.isdir(source):
+        return architecture_from_hf(path)
+    if path.suffix in (".yaml", ".yml") or os.path.exists(source):  # of os.path, which bears any text
+        if not os.path.isfile(source):
+            raise ArchitectureError(f"{source}: no such file")
+        data = read_yaml(path)
+        entry = data.get("architecture")
+        try:
+            if isinstance(entry, str):
+                return Architecture.parse(entry)
+            if isinstance(entry, dict):
+                return Architecture.from_dict(entry)
+        except (ArchitectureError, OperatorError) as error:
+            raise ArchitectureError(f"{data.place('architecture')}: {error}") from None
+        raise ArchitectureError(f"{data.place()}: an architecture file needs the key 'architecture'"
+                                " (a notation or a mapping)")
+    raise ArchitectureError(f"{source!r} is no preset{did_you_mean(source, presets())}, no YAML or JSON file and no"
+                            f" notation such as '2048: d f m2 f'; presets: {', '.join(presets())}")
+
+
+def position_limit(source: str) -> int | None:
+    """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions; None where the
+    source gives no such limit."""
+    path = Path(source)
+    if is_notation(source) or source.lower() in {name.lower() for name in presets()}:
+        return None
+    if path.suffix != ".json" and not os.path.isdir(source):
+        return None
+    data = read_json(path / "config.json" if path.is_dir() else path)
+    data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
+    limit = data.get("max_position_embeddings")
+    rotates = any(getattr(spec, "rotary_dim", 0) for spec in architecture_from_hf(path).operators)
+    return limit if rotates and type(limit) is int else None

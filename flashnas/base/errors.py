@@ -1,0 +1,61 @@
+"""What a user can get wrong, one class each. The command line prints the message alone and exits with code 2."""
+
+
+class FlashnasError(Exception):
+    """Base of every error that a user can cause; its message is one line: place, rule, value."""
+
+
+class OperatorError(FlashnasError):
+    """An unknown operator or an option that it does not take."""
+
+
+class ArchitectureError(FlashnasError):
+    """A notation, preset or file that does not describe an architecture."""
+
+
+class ConfigError(FlashnasError):
+    """A YAML file or option with a wrong key, type or value."""
+
+
+class SpaceError(ConfigError):
+    """A search space that breaks a rule of its template."""
+
+
+class WorkloadError(ConfigError):
+    """A workload or figure that does not exist."""
+
+
+class TableError(FlashnasError):
+    """A latency table that is missing, damaged or inconsistent."""
+
+
+class MissingRowsError(TableError):
+    """A question that the latency table cannot answer."""
+
+
+class BudgetError(FlashnasError):
+    """A budget that no architecture of the space meets."""
+
+
+class PluginError(FlashnasError):
+    """An installed package whose entry point cannot be used."""
+
+
+class CorpusError(FlashnasError):
+    """Text that cannot be read or is too short to train on."""
+
+
+class RunError(FlashnasError):
+    """A run folder that cannot be created, continued or reported."""
+
+
+class CandidateError(FlashnasError):
+    """A candidate that failed while training; recorded in the run, never ends it."""
+
+
+class WeightsError(FlashnasError):
+    """Weights or a checkpoint that are missing, damaged or of another architecture."""
+
+
+class ExportError(FlashnasError):
+    """A network that a target format cannot hold, or an export that does not compute what the network computes."""

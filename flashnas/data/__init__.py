@@ -1,0 +1,1 @@
+"""Text to train on: corpora, splits, tokenizers and datasets."""

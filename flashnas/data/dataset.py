@@ -1,0 +1,184 @@
+"""Dataset: one corpus as two memory-mapped token arrays, prepared once by the parent and opened by every worker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from flashnas.base.errors import CorpusError
+from flashnas.data.cache import cache_folder, folder_in_cache
+from flashnas.data.corpus import read_corpus
+from flashnas.data.split import split_documents
+from flashnas.data.tokenizer import Tokenizer, cached_tokenizer, end_of_document_id, load_tokenizer, vocab_size
+
+_VERSION = "dataset-2"  # part of the cache key: raise it when splitting, encoding or the files change
+_ENCODE_TOGETHER = 256
+
+
+class BatchShape(Protocol):
+    """What a dataset needs to know of a training recipe."""
+
+    @property
+    def vocab(self) -> int: ...
+    @property
+    def sequence_tokens(self) -> int: ...
+    @property
+    def batch_sequences(self) -> int: ...
+    @property
+    def batch_tokens(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if it has one.
+
+    validation_bytes: UTF-8 bytes of the validation text, separators not counted.
+    notes: what a reader of the results must know (text that differs from the pinned one, duplicates left out).
+    """
+
+    folder: Path
+    source: str
+    vocab: int
+    train: np.ndarray
+    validation: np.ndarray
+    validation_bytes: int
+    notes: tuple[str, ...]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open a prepared folder without reading the corpus; raises CorpusError if it is missing or damaged."""
+        folder = Path(folder)
+        try:
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            train, validation = (np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
+                                 for part in ("train", "validation"))
+            if (len(train), len(validation)) != (meta["train_tokens"], meta["validation_tokens"]):
+                raise ValueError("token arrays are cut short")
+            return cls(folder=folder, source=meta["source"], vocab=meta["vocab"], train=train, validation=validation,
+                       validation_bytes=meta["validation_bytes"], notes=tuple(meta["notes"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"{folder}: not a prepared dataset: {str(error).splitlines()[0]}") from None
+
+    @property
+    def digest(self) -> str:
+        """Names source, tokenizer and text: equal digests give the same batches."""
+        return self.folder.name
+
+    @property
+    def tokenizer_json(self) -> str:
+        """The tokenizer that encoded the text; raises CorpusError if it cannot be read."""
+        try:
+            return (self.folder / "tokenizer.json").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CorpusError(f"{self.folder}: not a prepared dataset: {str(error).splitlines()[0]}") from None
+
+    def bits_per_byte(self, loss_nats: float) -> float:
+        """loss x tokens / (bytes x ln 2) over the validation part; comparable between tokenizers."""
+        return loss_nats * len(self.validation) / (self.validation_bytes * math.log(2))
+
+    def check_length(self, recipe: BatchShape) -> None:
+        """Raises CorpusError unless there is text for one training batch and one validation sequence."""
+        needs = (("training", self.train, recipe.batch_tokens + 1),
+                 ("validation", self.validation, recipe.sequence_tokens + 1))
+        for part, tokens, least in needs:
+            if len(tokens) < least:
+                raise CorpusError(f"corpus {self.source!r} is too short: its {part} part has {len(tokens)} tokens,"
+                                  f" one batch needs {least}")
+
+    def batches(self, recipe: BatchShape, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
+        """Endless int64 batches [batch_sequences, sequence_tokens + 1]; the order depends on the seed alone.
+
+        One epoch visits disjoint windows from a random offset, in random order; the next draws both anew. The first
+        `skip` batches are left out at the cost of drawing their order (under 1 us a sequence).
+        """
+        length, rng = recipe.sequence_tokens, np.random.default_rng([seed, 0xDA7A])
+        order, position = np.empty(0, dtype=np.int64), skip * recipe.batch_sequences
+        while True:
+            while position + recipe.batch_sequences > len(order):
+                slack = len(self.train) - 1 - (len(self.train) - 1) // length * length
+                windows = np.arange(rng.integers(slack + 1), len(self.train) - length, length)
+                rest, position = order[position:], max(0, position - len(order))
+                order = np.concatenate([rest, rng.permutation(windows)])
+            yield _windows(self.train, order[position:position + recipe.batch_sequences], length)
+            position += recipe.batch_sequences
+
+    def validation_slice(self, recipe: BatchShape, tokens: int) -> np.ndarray:
+        """Int64 [sequences, sequence_tokens + 1], evenly spread over the validation part; the same for every seed."""
+        length = recipe.sequence_tokens
+        available = (len(self.validation) - 1) // length
+        count = min(available, max(1, tokens // length))
+        return _windows(self.validation, [i * available // count * length for i in range(count)], length)
+
+
+def _windows(tokens: np.ndarray, starts: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
+    return np.stack([tokens[start:start + length + 1] for start in starts]).astype(np.int64)
+
+
+def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | None = None,
+                    cache: Path | None = None) -> Dataset:
+    """Read, split, tokenize and cache a corpus, or open what an earlier call left in the cache.
+
+    `tokenizer`: a tokenizer.json to use instead of training one of `recipe.vocab` tokens. `cache`: cache_folder()
+    when not given. Raises CorpusError for text that cannot be read or is too short, and for a full disk.
+    """
+    cache = cache or cache_folder()
+    corpus = read_corpus(source)
+    split = split_documents(corpus.documents)
+    notes = list(corpus.notes)
+    if split.duplicates:
+        notes.append(f"corpus {source}: {split.duplicates} exact duplicates left out")
+    if not split.train or not split.validation:
+        raise CorpusError(f"corpus {source!r} is too short to hold out a tenth of it for validation")
+    encoder = load_tokenizer(tokenizer) if tokenizer else cached_tokenizer(split.train, recipe.vocab, cache)
+
+    digest = hashlib.sha256(_VERSION.encode())
+    for text in (source, encoder.to_str(), *split.train, "", *split.validation):
+        digest.update(hashlib.sha256(text.encode()).digest())
+    folder = cache / "datasets" / digest.hexdigest()[:24]
+    if folder.exists():
+        try:
+            dataset = Dataset.open(folder)
+        except CorpusError:
+            shutil.rmtree(folder, ignore_errors=True)  # damaged: made again
+        else:
+            dataset.check_length(recipe)
+            return dataset
+    with folder_in_cache(folder) as temporary:
+        meta: dict[str, Any] = {"source": source, "vocab": vocab_size(encoder), "notes": notes,
+                                "validation_bytes": sum(len(text.encode()) for text in split.validation)}
+        for part, documents in (("train", split.train), ("validation", split.validation)):
+            tokens = _encode(encoder, documents)
+            _write_array(temporary / f"{part}.npy", tokens)
+            meta[f"{part}_tokens"] = len(tokens)
+        (temporary / "tokenizer.json").write_text(encoder.to_str(), encoding="utf-8")
+        (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    dataset = Dataset.open(folder)
+    dataset.check_length(recipe)
+    return dataset
+
+
+def _encode(tokenizer: Tokenizer, documents: Sequence[str]) -> np.ndarray:
+    end = end_of_document_id(tokenizer)
+    dtype = np.uint16 if vocab_size(tokenizer) <= 1 << 16 else np.uint32
+    parts = []
+    for first in range(0, len(documents), _ENCODE_TOGETHER):
+        for encoding in tokenizer.encode_batch_fast(documents[first:first + _ENCODE_TOGETHER],
+                                                    add_special_tokens=False):
+            ids = encoding.ids if end is None else [*encoding.ids, end]
+            parts.append(np.array(ids, dtype=dtype))
+    return np.concatenate(parts)
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    # not np.save: on a full disk it raises an OSError without an errno
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.tobytes())

@@ -1,0 +1,17 @@
+"""Exported networks in transformers: importing this package registers them, no remote code needed.
+
+    import flashnas.export.transformers
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained("exported/")
+"""
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from flashnas.export.transformers.cache import FlashnasCache
+from flashnas.export.transformers.configuration import FlashnasConfig
+from flashnas.export.transformers.modeling import FlashnasForCausalLM
+
+AutoConfig.register(FlashnasConfig.model_type, FlashnasConfig, exist_ok=True)
+AutoModelForCausalLM.register(FlashnasConfig, FlashnasForCausalLM, exist_ok=True)
+
+__all__ = ["FlashnasCache", "FlashnasConfig", "FlashnasForCausalLM"]

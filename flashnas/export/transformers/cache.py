@@ -1,0 +1,109 @@
+"""The cache of `generate`: the states of HybridLM, with rows of equal length together.
+
+A recurrent state and the meta tokens in front of a sequence leave no place for padding, so rows of a padded batch are
+read and continued in groups of equal length: each row gives exactly what it gives alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from flashnas.network.model import HybridCache
+
+
+@dataclass
+class Group:
+    """Rows of the batch that have read equally many tokens."""
+
+    rows: list[int]
+    states: HybridCache
+
+
+class FlashnasCache(Cache):
+    """Filled by the first forward pass and changed by each further one; a copy does not share its states."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.groups: list[Group] = []
+        self.columns = 0  # tokens read per row, padding included, meta tokens not
+
+    # -- what generate() asks ----------------------------------------------------------------------------------------
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.columns
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        return -1
+
+    @property
+    def batch_size(self) -> int:
+        return sum(len(group.rows) for group in self.groups) or -1
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+    @property
+    def is_initialized(self) -> bool:
+        return bool(self.groups)
+
+    @property
+    def is_croppable(self) -> bool:
+        return False
+
+    @property
+    def is_linear(self) -> list[bool]:
+        return [False]  # "not all linear": inputs that the cache has read are cut off
+
+    def __len__(self) -> int:
+        return len(self.groups[0].states.states) if self.groups else 0
+
+    def __repr__(self) -> str:
+        return f"FlashnasCache({self.columns} tokens, {len(self.groups)} groups of rows)"
+
+    # -- rows --------------------------------------------------------------------------------------------------------
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Row n becomes what row indices[n] was."""
+        picked = indices.tolist()
+        groups = []
+        for group in self.groups:
+            place = {row: n for n, row in enumerate(group.rows)}
+            rows = [n for n, row in enumerate(picked) if row in place]
+            if rows:
+                chosen = torch.tensor([place[picked[n]] for n in rows], device=indices.device)
+                states = tuple(select_rows(state, chosen) for state in group.states.states)
+                groups.append(Group(rows, HybridCache(states)))
+        self.groups = groups
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self.batch_select_indices(torch.arange(max(self.batch_size, 0)).repeat_interleave(repeats))
+
+    def reset(self) -> None:
+        self.groups, self.columns = [], 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        if tokens_to_remove:
+            raise ValueError("a flashnas cache cannot forget tokens: recurrent states keep no past")
+
+
+def select_rows(state: Any, rows: Tensor) -> Any:
+    """The states of these rows of the batch, which is the first dimension of every tensor; copies."""
+    if isinstance(state, Tensor):
+        return state.index_select(0, rows.to(state.device))
+    if dataclasses.is_dataclass(state) and not isinstance(state, type):
+        parts = {part.name: select_rows(getattr(state, part.name), rows) for part in dataclasses.fields(state)}
+        return dataclasses.replace(state, **parts)
+    if isinstance(state, tuple | list):
+        selected = [select_rows(part, rows) for part in state]
+        return type(state)(*selected) if hasattr(state, "_fields") else type(state)(selected)
+    return state

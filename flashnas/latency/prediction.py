@@ -1,0 +1,282 @@
+"""LatencyModel: an architecture's latency on a table's device, as the sum of its operators' times.
+
+A whole-operator row answers an operator if there is one; otherwise its kernels are looked up one by one. The cost of an
+operator is computed once per width (and meta tokens, and batch) and reused, so that many architectures of one space
+cost a few additions each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import MissingRowsError
+from flashnas.latency import metrics
+from flashnas.latency.answer import Answer
+from flashnas.latency.estimate import Estimate
+from flashnas.latency.kernel_correction import Calibration, Stack, choose_stack
+from flashnas.latency.kernels import KernelTimes, LookupFailure
+from flashnas.latency.memory import largest_batch, memory_bytes
+from flashnas.latency.model_correction import Correction
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.whole_operators import OperatorTimes
+from flashnas.latency.workload import DTYPE_BYTES, Workload, load_workload
+from flashnas.operators import KernelCall, OperatorSpec, Phase
+from flashnas.operators.spec import gemm, pointwise
+
+CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all of them up to this many tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kernel, or a whole operator, in one phase; times over the whole request, all `generated_tokens` steps."""
+
+    phase: Phase
+    kernel: str
+    label: str
+    total: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """An operator, the embedding or the head: microseconds over the whole request."""
+
+    parts: tuple[Part, ...]
+    prefill_us: float
+    decode_us: float
+
+    @classmethod
+    def of(cls, parts: Iterable[Part]) -> Cost:
+        parts = tuple(parts)
+        prefill, decode = (sum(part.total.us for part in parts if part.phase == phase)
+                           for phase in ("prefill", "decode"))
+        return cls(parts, prefill, decode)
+
+
+class LatencyModel:
+    """Estimates for one table and one workload.
+
+    stack: the kernels that serve an operator, "fused" or "unfused" (calibration.py); None: the one for which the table
+    was calibrated. calibrated: apply the table's correction from single kernels to whole models, shown as one
+    `calibration` entry per operator. mode: of a table with rows in several (None: the table's default). Raises
+    TableError or WorkloadError for a table or workload that cannot be read, ConfigError for an unknown stack, and
+    MissingRowsError if the table has no rows in the workload's dtype.
+    """
+
+    def __init__(self, table: LatencyTable | str, workload: Workload | str, *,
+                 stack: Stack | None = None, calibrated: bool = True, mode: str | None = None) -> None:
+        self.table = (table if isinstance(table, LatencyTable) else LatencyTable.load(table)).only(mode)
+        self.workload = load_workload(workload)
+        self.stack = choose_stack(self.table, stack)
+        dtypes = self.table.dtypes
+        self.dtype = self.workload.dtype
+        if self.dtype == "auto":
+            self.dtype = "bfloat16" if "bfloat16" in dtypes or not dtypes else dtypes[0]
+        if self.dtype not in dtypes:
+            raise MissingRowsError(f"table {self.table.name} has no rows in {self.dtype}; it has:"
+                                   f" {', '.join(dtypes) or 'none'}; measure them: {self._command()}")
+        self.dtype_bytes = DTYPE_BYTES[self.dtype]
+        self.kernels = KernelTimes(self.table, self.dtype, self.dtype_bytes)
+        self.operators = OperatorTimes(self.table, self.dtype)
+        self.calibration = Calibration.of(self.table, self.stack) if calibrated else Calibration()
+        self.corrections: dict[Phase, Correction] = {
+            phase: Correction.of(self.table, self.table.default_mode, phase) if calibrated else Correction()
+            for phase in get_args(Phase)}
+        self._costs: dict[tuple[OperatorSpec, int, int, int], Cost] = {}
+        self._fixed: dict[tuple[int, int, int, int], tuple[Cost, Cost]] = {}
+
+    # -- figures -------------------------------------------------------------------------------------------------
+
+    def estimate(self, architecture: Architecture) -> Estimate:
+        """All figures with breakdown; raises MissingRowsError if the table cannot answer, BudgetError if batch "max"
+        finds no room."""
+        a, batch = architecture, self.batch(architecture)
+        embedding, head = self._fixed_costs(a, batch)
+        named = [("embedding", -1, embedding),
+                 *((spec.kind, i, self._cost(spec, a, batch)) for i, spec in enumerate(a.operators)),
+                 ("head", -1, head)]
+        ttft_ms, tpot_ms, latency_ms = self._figures(cost for _, _, cost in named)
+        bounds = self._bounds([part for _, _, cost in named for part in cost.parts], batch)
+        breakdown: list[dict[str, Any]] = [
+            {"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel, "label": part.label,
+             "source": part.total.source, "ms": part.total.us / 1000, "share": part.total.us / 1000 / latency_ms}
+            for name, index, cost in named for part in cost.parts]
+        sources: dict[str, float] = {}
+        for entry in breakdown:
+            sources[entry["source"]] = sources.get(entry["source"], 0.0) + entry["share"]
+        w = self.workload
+        return Estimate(
+            notation=a.notation, hash=a.hash, params=a.params, ttft_ms=ttft_ms, tpot_ms=tpot_ms,
+            latency_ms=latency_ms, lower_ms=min(bounds["latency_ms"][0], latency_ms),
+            upper_ms=max(bounds["latency_ms"][1], latency_ms), batch=batch, bounds=bounds,
+            throughput_tok_s=metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens),
+            memory_gb=memory_bytes(a, w, batch, self.dtype_bytes) / 1e9, workload=w.name, table=self.table.name,
+            breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
+            notes=tuple(filter(None, [self.calibration.note(batch) if w.generated_tokens else None])))
+
+    def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
+        result = np.empty(len(architectures))
+        known: dict[tuple[int, int, int, int], dict[int, Cost]] = {}
+        for i, a in enumerate(architectures):
+            batch = self.batch(a)
+            by_id = known.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
+            embedding, head = self._fixed_costs(a, batch)
+            costs = [embedding]
+            for spec in a.operators:
+                cost = by_id.get(id(spec))
+                if cost is None:
+                    cost = by_id[id(spec)] = self._cost(spec, a, batch)
+                costs.append(cost)
+            result[i] = self._figures([*costs, head])[2]
+        return result
+
+    def check(self, items: Iterable[Architecture | tuple[OperatorSpec, int]], *, vocab: int = 131072,
+              meta_tokens: int = 0) -> None:
+        """Raise MissingRowsError now if any architecture, or operator at a hidden size, has no answer.
+
+        A pair (spec, hidden) is asked within a model of `vocab` and `meta_tokens`.
+        """
+        for item in items:
+            a = item if isinstance(item, Architecture) else Architecture(
+                hidden=item[1], operators=(item[0],), vocab=vocab, meta_tokens=meta_tokens)
+            batch = self.batch(a)
+            self._fixed_costs(a, batch)
+            for spec in a.operators:
+                self._cost(spec, a, batch)
+
+    def batch(self, architecture: Architecture) -> int:
+        """The workload's batch; for "max" the largest that fits the device's memory."""
+        if self.workload.batch != "max":
+            return self.workload.batch
+        return largest_batch(architecture, self.workload, self.table.device, self.dtype)
+
+    # -- costs ---------------------------------------------------------------------------------------------------
+
+    def _figures(self, costs: Iterable[Cost]) -> tuple[float, float, float]:
+        """-> ttft_ms, tpot_ms, latency_ms."""
+        prefill_us = decode_us = 0.0
+        for cost in costs:
+            prefill_us += cost.prefill_us
+            decode_us += cost.decode_us
+        generated = self.workload.generated_tokens
+        ttft_ms, tpot_ms = prefill_us / 1000, decode_us / 1000 / generated if generated else 0.0
+        return ttft_ms, tpot_ms, metrics.latency_ms(ttft_ms, tpot_ms, generated)
+
+    def _bounds(self, parts: Sequence[Part], batch: int) -> dict[str, list[float]]:
+        """Figure -> [lower, upper], from the bounds of all parts added up."""
+        w = self.workload
+        edges = []
+        for bound in ("lower_us", "upper_us"):
+            ttft_us, decode_us = (sum(getattr(part.total, bound) for part in parts if part.phase == phase)
+                                  for phase in ("prefill", "decode"))
+            edges.append((ttft_us / 1000, decode_us / 1000 / w.generated_tokens if w.generated_tokens else 0.0))
+        throughput = [metrics.throughput_tok_s(*edge, batch, w.prompt_tokens, w.generated_tokens) for edge in edges]
+        return {"ttft_ms": [ttft for ttft, _ in edges], "tpot_ms": [tpot for _, tpot in edges],
+                "latency_ms": [metrics.latency_ms(*edge, w.generated_tokens) for edge in edges],
+                "throughput_tok_s": sorted(throughput)}
+
+    def _phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
+        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay in the
+        cache; without both there is nothing to read."""
+        phases: list[tuple[Phase, np.ndarray, int]] = []
+        first = self.workload.prompt_tokens + meta_tokens
+        if first:
+            phases.append(("prefill", np.array([first]), 1))
+        generated = self.workload.generated_tokens
+        if generated:
+            contexts = np.unique(np.linspace(first + 1, first + generated, min(generated, CONTEXT_POINTS)).round())
+            phases.append(("decode", contexts, generated))
+        return phases
+
+    def _cost(self, spec: OperatorSpec, a: Architecture, batch: int) -> Cost:
+        key = (spec, a.hidden, a.meta_tokens, batch)
+        if key not in self._costs:
+            self._costs[key] = Cost.of(part for phase, seen, times in self._phases(a.meta_tokens)
+                                       for part in self._operator(spec, a.hidden, phase, batch, seen, times))
+        return self._costs[key]
+
+    def _operator(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
+                  times: int) -> list[Part]:
+        name = str(spec.resolved(hidden))
+        if self.operators.has(name, hidden):
+            answer = self.operators.answer(name, hidden, phase, batch, seen)
+            if answer is None:
+                raise self._missing(name, hidden, _asked(f"operator_{phase}", batch, seen))
+            return self._whole(phase, f"operator_{phase}", spec.name, answer, times, operators=1,
+                               megabytes=self.megabytes(spec, hidden, phase, batch, seen))
+        calls = spec.kernels(hidden, phase)
+        launched = ([call for call in calls if not call.fusable] if self.stack == "fused" else
+                    [part for call in calls for part in call.split()])
+        return self._composed(name, hidden, launched, phase, batch, seen, times)
+
+    def _whole(self, phase: Phase, kernel: str, label: str, answer: Answer, times: int, *, operators: int = 0,
+               models: int = 0, megabytes: float = 0.0) -> list[Part]:
+        """The row of a whole operator, and what the table's correction adds to it (correction.py)."""
+        correction = self.corrections[phase]
+        part = Part(phase, kernel, label, answer.times(times * correction.scale))
+        added = correction.added(operators=operators, models=models, megabytes=megabytes)
+        return [part, Part(phase, "calibration", "calibration", added.times(times))] if added else [part]
+
+    def megabytes(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray) -> float:
+        """What an operator reads, in 10^6 bytes: its weights, and in a decode step its state at the mean context."""
+        state = batch * spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
+        return (spec.params(hidden) * self.dtype_bytes + state) / 1e6
+
+    def _composed(self, operator: str, hidden: int, calls: Sequence[KernelCall], phase: Phase, batch: int,
+                  seen: np.ndarray, times: int) -> list[Part]:
+        """One part per kernel, and one for the table's correction of a decode step."""
+        try:
+            answers = [self.kernels.answer(call, phase, batch, seen) for call in calls]
+        except LookupFailure as failure:
+            raise self._missing(operator, hidden, str(failure)) from None
+        parts = [Part(phase, call.kind, call.label, answer.times(times))
+                 for call, answer in zip(calls, answers, strict=True)]
+        added = self.calibration.added(calls, answers, batch) if phase == "decode" else None
+        return parts + ([Part(phase, "calibration", "calibration", added.times(times))] if added else [])
+
+    def _fixed_costs(self, a: Architecture, batch: int) -> tuple[Cost, Cost]:
+        """-> embedding, head (with the final norm and the choice of the token). Reading a prompt needs the head once
+        per sequence, for its last position; meta tokens alone do not."""
+        key = (a.hidden, a.vocab, a.meta_tokens, batch)
+        if key not in self._fixed:
+            embedding, head = [], []
+            for phase, seen, times in self._phases(a.meta_tokens):
+                embedding += self._fixed_parts("embedding", a, phase, batch, seen, times)
+                if phase == "decode" or self.workload.prompt_tokens:
+                    parts = self._fixed_parts("head", a, "decode", batch, np.ones(1), times, shown=phase)
+                    head += [replace(part, phase=phase) for part in parts
+                             if phase == "decode" or part.kernel != "calibration"]
+            self._fixed[key] = Cost.of(embedding), Cost.of(head)
+        return self._fixed[key]
+
+    def _fixed_parts(self, name: str, a: Architecture, phase: Phase, batch: int, seen: np.ndarray,
+                     times: int, shown: Phase | None = None) -> list[Part]:
+        """shown: the phase in which the time counts, if it is another than that of the rows."""
+        if self.operators.has(name, a.hidden, a.vocab):
+            answer = self.operators.answer(name, a.hidden, phase, batch, seen, a.vocab)
+            if answer is None:
+                raise self._missing(name, a.hidden, _asked(f"operator_{phase}", batch, seen))
+            return self._whole(shown or phase, f"operator_{phase}", name, answer, times,
+                               models=int(name == "embedding"))
+        calls = ([pointwise("lookup", 2 * a.hidden)] if name == "embedding" else
+                 [pointwise("final_norm", 2 * a.hidden), gemm("head", n=a.vocab, k=a.hidden),
+                  pointwise("sampling", a.vocab)])
+        return self._composed(name, a.hidden, calls, phase, batch, seen, times)
+
+    # -- errors --------------------------------------------------------------------------------------------------
+
+    def _missing(self, operator: str, hidden: int, asked: str) -> MissingRowsError:
+        return MissingRowsError(f"table {self.table.name} cannot answer operator {operator!r} at hidden size {hidden}"
+                                f" for workload {self.workload.name}: no {asked}; measure it: {self._command()}")
+
+    def _command(self) -> str:
+        return f"flashnas profile --space SPACE --workload {self.workload.name} --device {self.table.device.platform}"
+
+
+def _asked(kind: str, batch: int, seen: np.ndarray) -> str:
+    return f"{kind} rows for batch {batch} and {int(seen.min())} to {int(seen.max())} tokens"

@@ -1,0 +1,1 @@
+"""An architecture as a torch network: model, loss, caches, weights."""

@@ -1,0 +1,176 @@
+"""Weights on disk: a folder with `architecture.yaml`, `model.safetensors` and, where there is one, `tokenizer.json`.
+
+`flashnas train` writes it, `flashnas export` reads it. Tensors have the names of `HybridLM.state_dict()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture
+from flashnas.base.errors import WeightsError
+from flashnas.base.yaml import read_yaml
+from flashnas.network.model import HybridLM
+
+ARCHITECTURE = "architecture.yaml"
+MODEL = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+_READ_BYTES = 1 << 24
+
+
+def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | None = None,
+               files: Mapping[str, str] | None = None) -> Path:
+    """Write the folder as a whole (aside, then renamed), replacing one of an earlier call; returns its path.
+
+    `files`: further texts by name, such as the recipe. Raises WeightsError if something else stands there, OSError for
+    a full or read-only disk.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / ARCHITECTURE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise WeightsError(f"{folder}: exists and holds no weights (it has no {ARCHITECTURE}); choose another folder")
+    with folder_written_whole(folder) as fresh:
+        write_model(fresh, network, tokenizer_json=tokenizer_json)
+        for name, text in (files or {}).items():
+            write_text(fresh / name, text)
+    return folder
+
+
+def write_model(folder: Path, network: HybridLM, *, tokenizer_json: str | None = None) -> None:
+    """Write the files of a weights folder into a folder that is there."""
+    architecture = network.architecture
+    digest = write_tensors(folder / MODEL, network.state_dict())
+    entry = {"architecture": architecture.to_dict(), "notation": architecture.notation, "hash": architecture.hash,
+             "params": architecture.params, "sha256": digest}
+    write_text(folder / ARCHITECTURE, yaml.safe_dump(entry, sort_keys=False, width=120))
+    if tokenizer_json is not None:
+        write_text(folder / TOKENIZER, tokenizer_json)
+
+
+def load_model(folder: str | Path) -> HybridLM:
+    """The network of a folder that `save_model` wrote, on the CPU, with the weights' dtype, in training mode.
+
+    Raises WeightsError in one line for a missing or damaged file and for weights of another architecture.
+    """
+    folder = Path(folder)
+    architecture, recorded = read_architecture(folder)
+    tensors = read_tensors(folder / MODEL, recorded.get("sha256"))
+    with torch.random.fork_rng(devices=[]):  # the start that is drawn and overwritten leaves no trace
+        network = HybridLM(architecture)
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(dtypes) == 1:
+        network.to(dtypes.pop())
+    fill(network, tensors, folder / MODEL)
+    return network
+
+
+def read_architecture(folder: str | Path) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture of a weights folder and all that its file records; raises WeightsError if there is none."""
+    path = Path(folder) / ARCHITECTURE
+    if not path.is_file():
+        raise WeightsError(f"{folder}: holds no weights (it has no {ARCHITECTURE});"
+                           " name a folder that flashnas train wrote, such as RUN/final")
+    return load_architecture(str(path)), dict(read_yaml(path))
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy tensors into a network; raises WeightsError naming what is missing, left over or of another shape."""
+    needed = network.state_dict()
+    another = f"{path}: holds the weights of another architecture"
+    for name, tensor in needed.items():
+        if name not in tensors:
+            raise WeightsError(f"{another}: {name} {list(tensor.shape)} is missing")
+        if tensors[name].shape != tensor.shape:
+            raise WeightsError(f"{another}: {name} is {list(tensors[name].shape)}, this one needs {list(tensor.shape)}")
+    if extra := sorted(set(tensors) - set(needed)):
+        raise WeightsError(f"{another}: {extra[0]} has no place in this one"
+                           + (f" (nor have {len(extra) - 1} others)" if len(extra) > 1 else ""))
+    network.load_state_dict(dict(tensors))
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a safetensors file to the disk; returns its sha256. Raises OSError for a full or read-only disk."""
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # the library hides the number of the system's error in its text
+        if match := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from None
+        raise
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    os.chmod(path, 0o644)
+    return digest_of(path)
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; raises WeightsError if it is missing, damaged, or has not this digest."""
+    try:
+        if sha256 is not None and digest_of(path) != sha256:
+            raise WeightsError(f"{path}: is damaged: its sha256 is not the recorded {sha256[:16]}..")
+        return dict(load_file(path))
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: is damaged: {str(error).splitlines()[0]}") from None
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file to the disk."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to fill, renamed to `path` at the end in place of what was there, so that a crash never
+    leaves half of one under that name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield fresh
+        os.chmod(fresh, 0o755)
+        _sync_folder(fresh)
+        old = fresh.with_name(f"{fresh.name}.old")
+        if path.exists():
+            os.replace(path, old)
+        os.replace(fresh, path)
+        _sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,275 @@
+"""Grouped-query softmax attention with rotary positions as in Llama and Qwen3, full (`a`) or windowed (`swa`)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.operators.attention.spec import Attention
+from flashnas.operators.backends.core import Core
+from flashnas.operators.layer import Layer, RMSNorm, Rotary, linear_reference, rms_normalise, rotate, rotate_one
+from flashnas.operators.projection import Projection
+
+GROW_TOKENS = 256
+BLOCK_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class KeyValueCache:
+    """Rotated keys and values [B, kv_heads, room, head_dim], of which `kept` hold tokens; `seen`: length so far.
+
+    With a window, the token at position p lies in slot p mod window. `step` writes in place where the cache owns its
+    tensors; those of a parallel forward are views of activations and are copied by the first step.
+    """
+
+    keys_BGTK: Tensor
+    values_BGTK: Tensor
+    seen: int
+    window: int
+    owned: bool = False
+
+    @property
+    def kept(self) -> int:
+        return min(self.seen, self.window) if self.window else self.seen
+
+    def in_order(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the kept tokens, the oldest first."""
+        kept = self.kept
+        keys, values = self.keys_BGTK[:, :, :kept], self.values_BGTK[:, :, :kept]
+        first = self.seen % self.window if self.window and self.seen > self.window else 0
+        if first == 0:
+            return keys, values
+        return keys.roll(-first, 2), values.roll(-first, 2)
+
+    def appended(self, key_BGK: Tensor, value_BGK: Tensor) -> KeyValueCache:
+        """The cache with one more token; grows by half when it is full."""
+        keys, values = self.keys_BGTK, self.values_BGTK
+        slot = self.seen % self.window if self.window else self.seen
+        if slot >= keys.shape[2]:
+            room = slot + max(GROW_TOKENS, slot // 2)
+            more = (min(room, self.window) if self.window else room) - keys.shape[2]
+            keys, values = (F.pad(x, (0, 0, 0, more)) for x in (keys, values))
+        elif not self.owned or torch.is_grad_enabled():  # autograd may still need the old contents
+            keys, values = keys.clone(), values.clone()
+        keys.select(2, slot).copy_(key_BGK)
+        values.select(2, slot).copy_(value_BGK)
+        return KeyValueCache(keys, values, self.seen + 1, self.window, owned=True)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the kept tokens (the room beyond them not counted)."""
+        batch, heads, _, dim = self.keys_BGTK.shape
+        return 2 * batch * heads * self.kept * dim * self.keys_BGTK.element_size()
+
+
+@functools.lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a table made while profiling must serve training too
+def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
+    """[queries, keys] True where seen; the last query stands at the last key."""
+    distance = (torch.arange(queries, device=device).unsqueeze(1) + keys - queries) - torch.arange(keys, device=device)
+    mask = distance >= 0
+    return mask & (distance < window) if window else mask
+
+
+@functools.lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a table made while profiling must serve training too
+def _causal_bias(queries: int, keys: int, window: int, repeats: int, dtype: torch.dtype,
+                 device: torch.device) -> Tensor:
+    mask = causal_mask(queries, keys, window, device)
+    return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(~mask, -torch.inf).repeat(repeats, 1)
+
+
+def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
+    """Causal attention of the last tokens to all keys, H query heads on G key heads; returns [B, H, T, K]."""
+    keys, head_dim = k_BGTK.shape[2:]
+    on_cpu = q_BHTK.device.type == "cpu"
+    # torch's CPU kernel takes twice as long in bfloat16, 1.3 times in training, and computes what the mask hides
+    small = head_dim <= 32 or q_BHTK.dtype == torch.bfloat16 or (torch.is_grad_enabled() and keys <= 512)
+    if on_cpu and (window or (keys <= 1024 and small)):
+        return attend_in_blocks(q_BHTK, k_BGTK, v_BGTK, window)
+    return attend_by_kernel(q_BHTK, k_BGTK, v_BGTK, window)
+
+
+def attend_by_kernel(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
+    """`attend` by torch's scaled_dot_product_attention."""
+    tokens, keys = q_BHTK.shape[2], k_BGTK.shape[2]
+    gqa = q_BHTK.shape[1] != k_BGTK.shape[1]
+    if tokens == keys and not (window and tokens > window):
+        return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=gqa)
+    mask = causal_mask(tokens, keys, window, q_BHTK.device)
+    return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, attn_mask=mask, enable_gqa=gqa)
+
+
+def attend_in_blocks(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
+    """`attend` by plain products, a block of queries at a time against the keys that it sees."""
+    with torch.autocast(q_BHTK.device.type, enabled=False):
+        if not torch.is_grad_enabled():
+            return _blocks_forward(q_BHTK, k_BGTK, v_BGTK, window)[0]
+        o: Tensor = _AttendInBlocks.apply(q_BHTK, k_BGTK, v_BGTK, window)
+        return o
+
+
+def _blocks(tokens: int, keys: int, window: int) -> Iterator[tuple[int, int, int, int]]:
+    """(first query, last + 1, first key, last + 1) of each block."""
+    for start in range(0, tokens, BLOCK_TOKENS):
+        stop = min(start + BLOCK_TOKENS, tokens)
+        yield start, stop, max(0, keys - tokens + start + 1 - window) if window else 0, keys - tokens + stop
+
+
+def _blocks_forward(q: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> tuple[Tensor, list[Tensor]]:
+    """Outputs, and of each block its queries [B G, H / G x count, K] and attention weights."""
+    batch, heads, tokens, head_dim = q.shape
+    groups, keys = k_BGTK.shape[1:3]
+    repeats = heads // groups
+    q, k, v = q.unflatten(1, (groups, repeats)), k_BGTK.flatten(0, 1), v_BGTK.flatten(0, 1)
+    outputs, kept = [], []
+    for start, stop, first, end in _blocks(tokens, keys, window):
+        count = stop - start
+        rows = q[:, :, :, start:stop].reshape(batch * groups, repeats * count, head_dim)
+        bias = _causal_bias(count, end - first, window, repeats, q.dtype, q.device)
+        weights = torch.baddbmm(bias, rows, k[:, first:end].mT, alpha=head_dim ** -0.5).softmax(-1)
+        outputs.append(torch.bmm(weights, v[:, first:end]).view(batch, groups, repeats, count, head_dim))
+        kept += [rows, weights]
+    return torch.cat(outputs, 3).flatten(1, 2), kept
+
+
+class _AttendInBlocks(torch.autograd.Function):
+    """By hand, because the gradient of each slice would be as large as what it was cut from."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
+        o, kept = _blocks_forward(q, k_BGTK, v_BGTK, window)
+        ctx.save_for_backward(k_BGTK, v_BGTK, *kept)
+        ctx.window = window
+        return o
+
+    @staticmethod
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (grad,) = output_grads
+        k_BGTK, v_BGTK, *kept = ctx.saved_tensors
+        heads, tokens, head_dim = grad.shape[1:]
+        groups, keys = k_BGTK.shape[1:3]
+        k, v = k_BGTK.flatten(0, 1), v_BGTK.flatten(0, 1)
+        grad = grad.unflatten(1, (groups, heads // groups))
+        grad_q = torch.empty_like(grad)
+        grad_k, grad_v = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
+        for n, (start, stop, first, end) in enumerate(_blocks(tokens, keys, ctx.window)):
+            rows, weights = kept[2 * n:2 * n + 2]
+            grad_rows = grad[:, :, :, start:stop].reshape(rows.shape)
+            grad_v[:, first:end] += torch.bmm(weights.mT, grad_rows)
+            grad_weights = torch.bmm(grad_rows, v[:, first:end].mT)
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).mul_(head_dim ** -0.5)
+            grad_k[:, first:end] += torch.bmm(grad_scores.mT, rows)
+            block = grad_q[:, :, :, start:stop]
+            block.copy_(torch.bmm(grad_scores, k[:, first:end]).view(block.shape))
+        return grad_q.flatten(1, 2), grad_k.view(k_BGTK.shape), grad_v.view(v_BGTK.shape), None
+
+
+def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor) -> Tensor:
+    """Attention of one token to all kept ones by plain products; returns [B, G, H / G, K]."""
+    batch, groups, _, head_dim = keys_BGTK.shape
+    q = (q_BHK * head_dim ** -0.5).reshape(batch * groups, -1, head_dim)  # the heads of one key are rows of one product
+    scores = torch.bmm(q, keys_BGTK.flatten(0, 1).mT)
+    weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(values_BGTK.dtype)
+    return torch.bmm(weights, values_BGTK.flatten(0, 1)).view(batch, groups, -1, head_dim)
+
+
+class AttentionLayer(Layer):
+    """Without a window each token sees all before it; with one, the last `window` tokens, itself included."""
+
+    def __init__(self, spec: Attention, hidden: int) -> None:
+        super().__init__()
+        spec = spec.resolved(hidden)
+        self.heads, self.kv_heads, self.head_dim = spec.heads, spec.kv_heads, spec.head_dim
+        self.window = spec.window_tokens
+        self.rotary = Rotary(spec.rotary_dim, spec.rope_theta, spec.rope_factor, spec.rope_original)
+        self.gates = self.heads if spec.out_gate else 0
+        rows = (self.heads + 2 * self.kv_heads + self.gates) * self.head_dim
+        self.in_proj = Projection(hidden, rows, bias=spec.qkv_bias)  # q, k, v | gate
+        self.q_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
+        self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=spec.out_bias)
+        self.core = Core("attention", spec.name, (attend, attend_step), on_cuda=(attend_in_blocks, attend_step),
+                         head_dim=self.head_dim)
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValueCache:
+        empty = torch.zeros(batch, self.kv_heads, 0, self.head_dim, dtype=dtype, device=device)
+        return KeyValueCache(empty, empty, 0, self.window)
+
+    def reference(self, x_BTD: Tensor, state: KeyValueCache | None = None) -> tuple[Tensor, KeyValueCache]:
+        x = x_BTD.double()
+        state = state or self.init_state(len(x), x.dtype, x.device)
+        heads = linear_reference(self.in_proj, x).unflatten(-1, (-1, self.head_dim))
+        q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q = rms_normalise(q) * self.q_norm.weight.double()
+            k = rms_normalise(k) * self.k_norm.weight.double()
+        q, k = rotate(q, state.seen, self.rotary), rotate(k, state.seen, self.rotary)
+        old_keys, old_values = (past.double().transpose(1, 2) for past in state.in_order())
+        keys, values = torch.cat([old_keys, k], 1), torch.cat([old_values, v], 1)
+        repeats = self.heads // self.kv_heads
+        outputs = []
+        for t in range(x.shape[1]):
+            end = state.kept + t + 1
+            first = max(0, end - self.window) if self.window else 0
+            seen_keys = keys[:, first:end].repeat_interleave(repeats, 2)
+            seen_values = values[:, first:end].repeat_interleave(repeats, 2)
+            scores = torch.einsum("bhk,bthk->bht", q[:, t], seen_keys) * self.head_dim ** -0.5
+            outputs.append(torch.einsum("bht,bthk->bhk", scores.softmax(-1), seen_values).flatten(1))
+        o = torch.stack(outputs, 1)
+        y = linear_reference(self.out_proj, o * torch.sigmoid(gate.flatten(2)) if self.gates else o)
+        return y, self._cache(keys.transpose(1, 2), values.transpose(1, 2), state.seen + x.shape[1])
+
+    def forward(self, x_BTD: Tensor, state: KeyValueCache | None = None) -> tuple[Tensor, KeyValueCache]:
+        *qkv, gate = self._project(x_BTD, state.seen if state else 0)
+        q, k, v = (part.transpose(1, 2) for part in qkv)
+        seen = x_BTD.shape[1]
+        if state is not None and state.seen:
+            old_keys, old_values = state.in_order()
+            k, v = torch.cat([old_keys.to(k.dtype), k], 2), torch.cat([old_values.to(v.dtype), v], 2)
+            seen += state.seen
+        o = self.core.of(q).forward(q, k, v, self.window)
+        return self._output(o.transpose(1, 2), gate), self._cache(k, v, seen)
+
+    def step(self, x_BD: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
+        heads = self.in_proj(x_BD).unflatten(-1, (-1, self.head_dim))
+        q, k, v, gate = self._turned(heads, functools.partial(rotate_one, position=state.seen, rotary=self.rotary))
+        state = state.appended(k, v)
+        keys, values = state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept]
+        o = self.core.of(q).step(q, keys, values)
+        if not self.gates:  # one flattening: torch 2.13's Inductor fails at two in a row in inference mode
+            y: Tensor = self.out_proj(o.flatten(1))
+            return y, state
+        return self._output(o.reshape(gate.shape), gate), state
+
+    def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        heads = self.in_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        return self._turned(heads, functools.partial(rotate, first_position=first_position, rotary=self.rotary))
+
+    def _turned(self, heads: Tensor, turn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Projected heads [.., H, K] -> normalised and rotated queries and keys, values, gate."""
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], -2)
+            return turn(self.q_norm(q)), turn(self.k_norm(k)), v, gate
+        qk, v, gate = heads.split([self.heads + self.kv_heads, self.kv_heads, self.gates], -2)
+        q, k = turn(qk).split([self.heads, self.kv_heads], -2)
+        return q, k, v, gate
+
+    def _output(self, o: Tensor, gate: Tensor) -> Tensor:
+        """[.., H, K] to the hidden size."""
+        o = (o * torch.sigmoid(gate) if self.gates else o).flatten(-2)
+        y: Tensor = self.out_proj(o)
+        return y
+
+    def _cache(self, keys: Tensor, values: Tensor, seen: int) -> KeyValueCache:
+        if self.window and seen >= self.window:  # position p goes to slot p mod window
+            keys, values = keys[:, :, -self.window:], values[:, :, -self.window:]
+            if seen % self.window:
+                keys, values = keys.roll(seen % self.window, 2), values.roll(seen % self.window, 2)
+        return KeyValueCache(keys, values, seen, self.window)

@@ -1,0 +1,48 @@
+"""causal-conv1d, 1.4 or later: short convolutions with silu; belongs to the choice mamba-ssm, which builds on it.
+
+It wants [B, C, T] with neighbouring channels (a transposed [B, T, C]) and strides that are multiples of 8; states are
+[B, C, taps - 1], likewise transposed. Source: causal_conv1d/causal_conv1d_interface.py and the checks in
+csrc/causal_conv1d.cpp, github.com/Dao-AILab/causal-conv1d.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flashnas.operators.backends.library import Library, Pair, Sizes
+
+ALIGNED = 8
+
+
+def convolution(dtype: torch.dtype) -> Pair:
+    """`short_convolution` and `short_convolution_step`; the step writes into the state."""
+    from causal_conv1d import causal_conv1d_fn, causal_conv1d_update
+
+    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        if x_BTC.stride(2) != 1 or x_BTC.stride(1) % ALIGNED or x_BTC.stride(0) % ALIGNED:
+            x_BTC = x_BTC.contiguous()
+        before = state_BTC.to(x_BTC.dtype).contiguous()
+        y, after = causal_conv1d_fn(x_BTC.mT, weight, bias, initial_states=before.mT, return_final_states=True,
+                                    activation="silu")
+        return y.mT, after.mT
+
+    def step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        state = state_BTC.to(x_BC.dtype)
+        return causal_conv1d_update(x_BC, state.mT, weight, bias, activation="silu"), state
+
+    return forward, step
+
+
+def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
+    if dtype == torch.float64:
+        return "it has no float64"
+    if not 2 <= sizes["taps"] <= 4:
+        return f"it takes 2 to 4 taps; got {sizes['taps']}"
+    if sizes["channels"] % ALIGNED:
+        return f"it takes channels in multiples of {ALIGNED}; got {sizes['channels']}"
+    return ""
+
+
+LIBRARY = Library(name="causal-conv1d", package="causal_conv1d", distribution="causal-conv1d", refusal=refusal,
+                  kernels={"convolution": convolution})

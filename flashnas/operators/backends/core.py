@@ -1,0 +1,173 @@
+"""Which library computes the core of an operator: the best that is at hand, or the one that is asked for.
+
+A core is the one kernel of a layer that libraries compete for: attention, a recurrence, a short convolution. A layer
+holds a `Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch functions; everything
+around it (projections, norms, gates) is torch. On a CPU that is our torch code, chosen when the layer is built. On CUDA
+the choice is made at the first call in each dtype.
+
+Choices: `auto` takes the first library of PREFERRED that is installed and takes dtype and sizes, torch's own code if
+none does or if it would round float32. A name takes that library wherever it covers the core, and torch elsewhere
+(attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an error. `core.of(x).name` says
+what runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flashnas.base.errors import OperatorError
+from flashnas.base.hints import one_of
+from flashnas.operators.backends import BACKENDS
+from flashnas.operators.backends.library import Function, Library, Pair, without_gradients
+
+MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d", "flash-attn": "flash_attn",
+           "sdpa": "sdpa"}
+# Best first. The order is that of the libraries' own benchmarks; none of it was measured here.
+PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
+             "selective_scan": ("mamba-ssm",),
+             "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
+TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that stands for two packages
+OPTIONAL = ("convolution",)  # cores that fall back to torch where the chosen library does not take them
+
+
+class Kernels(NamedTuple):
+    """What runs for one device and dtype; `name` is for records, such as `fla 0.6.0`."""
+
+    forward: Function
+    step: Function
+    name: str
+
+
+class Core:
+    """The choice of one layer. `torch_code`: our functions; `on_cuda`: theirs there, where they differ.
+
+    sizes: what a library may refuse (key_dim, value_dim, head_dim, taps, channels).
+    """
+
+    def __init__(self, kind: str, operator: str, torch_code: Pair, *, on_cuda: Pair | None = None,
+                 **sizes: int) -> None:
+        self.kind, self.operator, self.sizes = kind, operator, sizes
+        self._torch = {"cpu": Kernels(*torch_code, "torch"), "cuda": Kernels(*(on_cuda or torch_code), "torch")}
+        self.choose("auto")
+
+    def choose(self, backend: str) -> None:
+        """Raises OperatorError for an unknown name and for a package that is not installed."""
+        if backend not in BACKENDS:
+            raise OperatorError(one_of("backend", backend, BACKENDS))
+        self.backend = backend
+        self._cuda: dict[torch.dtype, Kernels] = {}
+        missing = load(backend).missing() if backend in self._wanted() and self.kind not in OPTIONAL else ""
+        if missing:
+            raise self._refused(missing, "cpu", torch.float32)
+        try:
+            self._cpu = self.kernels("cpu", torch.float32)
+        except OperatorError as error:  # the layer may yet move to another device
+            self._cpu = Kernels(*2 * (_raiser(error),), backend)
+
+    def of(self, x: Tensor) -> Kernels:
+        """What runs for activations like x; raises OperatorError if the chosen library cannot."""
+        if not x.is_cuda:
+            return self._cpu
+        return self._cuda.get(x.dtype) or self._first_on_cuda(x.dtype)
+
+    @torch.compiler.disable
+    def _first_on_cuda(self, dtype: torch.dtype) -> Kernels:
+        self._cuda[dtype] = self.kernels("cuda", dtype)
+        return self._cuda[dtype]
+
+    def kernels(self, device: str, dtype: torch.dtype) -> Kernels:
+        """What runs on that device for activations of that dtype."""
+        ours = self._torch.get(device, self._torch["cpu"])
+        wanted = self._wanted() if self.backend != "auto" or device == "cuda" else ()
+        reason = ""
+        for name in wanted:
+            library = load(name)
+            reason = library.reason(self.kind, device, dtype, self.sizes)
+            if not reason:
+                return self._from(library, dtype, ours)
+        if wanted and self.backend != "auto" and self.kind not in OPTIONAL:
+            raise self._refused(reason, device, dtype)
+        if self.kind == "attention" and self.backend not in ("auto", "torch") and device == "cuda":
+            return self._from(load("sdpa"), dtype, ours)
+        return ours
+
+    def _wanted(self) -> tuple[str, ...]:
+        if self.backend == "auto":
+            return PREFERRED[self.kind]
+        members = TOGETHER.get(self.backend, (self.backend,))
+        return tuple(name for name in PREFERRED[self.kind] if name in members)
+
+    def _from(self, library: Library, dtype: torch.dtype, ours: Kernels) -> Kernels:
+        forward, step = library.kernels[self.kind](dtype)
+        label = f"{library.name} {library.version()}"
+        if library.name == "sdpa":
+            return Kernels(forward, step, label)
+        step = without_gradients(step, ours.step)
+        if self.backend == "auto" and dtype == torch.float32 and self.kind in library.rounds:
+            return Kernels(ours.forward, step, f"torch, steps {label}")
+        return Kernels(forward, step, label)
+
+    def _refused(self, reason: str, device: str, dtype: torch.dtype) -> OperatorError:
+        allowed = [name for name in BACKENDS if name != self.backend and self._can(name, device, dtype)]
+        return OperatorError(f"operator {self.operator}: backend {self.backend} cannot run it: {reason};"
+                             f" allowed here: {', '.join(allowed)}")
+
+    def _can(self, backend: str, device: str, dtype: torch.dtype) -> bool:
+        members = TOGETHER.get(backend, (backend,))
+        names = [name for name in PREFERRED[self.kind] if name in members]
+        return backend in ("auto", "torch") or any(
+            not load(name).reason(self.kind, device, dtype, self.sizes) for name in names)
+
+
+def _raiser(error: OperatorError) -> Function:
+    def refuse(*arguments: Any) -> Any:
+        raise OperatorError(str(error))
+    return refuse
+
+
+def load(name: str) -> Library:
+    """Our module for that library; it imports the library itself only when a kernel is asked for."""
+    library: Library = importlib.import_module(f"flashnas.operators.backends.{MODULES[name]}").LIBRARY
+    return library
+
+
+def cores_of(module: nn.Module) -> Iterator[Core]:
+    """The cores of a module and of all inside it."""
+    for part in module.modules():
+        core = getattr(part, "core", None)
+        if isinstance(core, Core):
+            yield core
+
+
+def choose_backend(module: nn.Module, backend: str) -> None:
+    """Take that backend for every core of the module; raises OperatorError if it does not exist here."""
+    if backend not in BACKENDS:
+        raise OperatorError(one_of("backend", backend, BACKENDS))
+    for core in cores_of(module):
+        core.choose(backend)
+    if backend in MODULES and load(backend).missing():  # though no core of this module would take it
+        raise OperatorError(f"backend {backend}: {load(backend).missing()}")
+
+
+def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype) -> dict[str, str]:
+    """What computes each kind of operator there, such as {"d": "fla 0.6.0", "f": "torch", "conv": "torch"}, of layers
+    given with their kinds. Layers of a kind that differ, or have several cores, are joined by " + "."""
+    found: dict[str, dict[str, None]] = {}
+    for kind, layer in layers:
+        names = found.setdefault(kind, {})
+        for core in cores_of(layer):
+            place = found.setdefault("conv", {}) if core.kind == "convolution" else names
+            place[core.kernels(device, dtype).name] = None
+    return {kind: " + ".join(names or ["torch"]) for kind, names in found.items()}
+
+
+def installed(backend: str) -> dict[str, str]:
+    """Version of each library that the choice may take on CUDA and that is installed here, by name."""
+    names = [name for name in MODULES if name != "sdpa" and backend != "torch"
+             and (backend == "auto" or name in TOGETHER.get(backend, (backend,)))]
+    return {name: load(name).version() for name in names if not load(name).missing()}

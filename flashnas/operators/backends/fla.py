@@ -1,0 +1,168 @@
+"""flash-linear-attention, 0.4 or later: Triton kernels for the recurrences and short convolutions.
+
+All take [B, T, H, K] and float32 states [B, H, K, V], as we do. Queries come scaled and normalised, so `scale` is 1.
+Parallel forms run in the dtype of the activations, with log decays and states in float32; steps in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flashnas.operators.backends.library import HALF, Library, Pair, Sizes
+
+LEAST_DIM, MOST_DIM = 16, 256  # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
+
+
+def _token(parts: Iterable[Tensor], state: Tensor) -> list[Tensor]:
+    """One token per sequence, with a time dimension, in the state's dtype."""
+    return [part.to(state.dtype).unsqueeze(1) for part in parts]
+
+
+def delta_rule(dtype: torch.dtype) -> Pair:
+    """`delta_rule_chunked` and `delta_rule_step` without decay. chunk_delta_rule refuses float32: then a decay of 1."""
+    from fla.ops.delta_rule import chunk_delta_rule, fused_recurrent_delta_rule
+
+    def in_float32(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
+        return gated_delta_rule(dtype)[0](q, k, v, beta, torch.zeros_like(beta), state)
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
+        o, final = chunk_delta_rule(*(x.to(dtype) for x in (q, k, v, beta)), scale=1.0, initial_state=state,
+                                    output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
+        o, final = fused_recurrent_delta_rule(*_token((q, k, v, beta), state), scale=1.0, initial_state=state,
+                                              output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward if dtype in HALF else in_float32, step
+
+
+def gated_delta_rule(dtype: torch.dtype) -> Pair:
+    """`delta_rule_chunked` and `delta_rule_step` with one log decay per head."""
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta = (x.to(dtype) for x in (q, k, v, beta))
+        o, final = chunk_gated_delta_rule(q, k, v, g=g, beta=beta, scale=1.0, initial_state=state,
+                                          output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta, g = _token((q, k, v, beta, g), state)
+        o, final = fused_recurrent_gated_delta_rule(q, k, v, g=g, beta=beta, scale=1.0, initial_state=state,
+                                                    output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def gla(dtype: torch.dtype) -> Pair:
+    """`gla_chunked` and `gla_step`: one log decay per key channel."""
+    from fla.ops.gla import chunk_gla, fused_recurrent_gla
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        o, final = chunk_gla(*(x.to(dtype) for x in (q, k, v)), g, scale=1.0, initial_state=state,
+                             output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, g = _token((q, k, v, g), state)
+        o, final = fused_recurrent_gla(q, k, v, gk=g, scale=1.0, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def ssd(dtype: torch.dtype) -> Pair:
+    """`ssd_scan` and `ssd_scan_step`: linear attention with one log decay per head; groups are written out."""
+    from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
+
+    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
+                state: Tensor) -> tuple[Tensor, Tensor]:
+        repeats = x_BTHV.shape[2] // k_BTGK.shape[2]
+        q, k = (x.to(dtype).repeat_interleave(repeats, 2) for x in (q_BTGK, k_BTGK))
+        o, final = chunk_simple_gla(q, k, (x_BTHV * dt_BTH.unsqueeze(-1)).to(dtype), g=-dt_BTH * rate_H, scale=1.0,
+                                    initial_state=state, output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
+             state: Tensor) -> tuple[Tensor, Tensor]:
+        repeats = x_BHV.shape[1] // k_BGK.shape[1]
+        q, k = (x.repeat_interleave(repeats, 1) for x in (q_BGK, k_BGK))
+        q, k, v, g = _token((q, k, x_BHV * dt_BH.unsqueeze(-1), -dt_BH * rate_H), state)
+        o, final = fused_recurrent_simple_gla(q, k, v, g=g, scale=1.0, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def kda(dtype: torch.dtype) -> Pair:
+    """`kda_chunked` and `kda_step`: the delta rule with one log decay per key channel."""
+    from fla.ops.kda import chunk_kda, fused_recurrent_kda
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta = (x.to(dtype) for x in (q, k, v, beta))
+        o, final = chunk_kda(q, k, v, g, beta, scale=1.0, initial_state=state, output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta, g = _token((q, k, v, beta, g), state)
+        o, final = fused_recurrent_kda(q, k, v, g, beta, scale=1.0, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def dplr(dtype: torch.dtype) -> Pair:
+    """`dplr_chunked` and `dplr_step` with b, as RWKV7 has it. Theirs: a reads the state before its decay."""
+    from fla.ops.rwkv7 import chunk_rwkv7, fused_recurrent_rwkv7
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor,
+                state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, a, b = (x.to(dtype) for x in (q, k, v, a * g.exp(), b))
+        o, final = chunk_rwkv7(q, g, k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
+        return o.to(state.dtype), final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor,
+             state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, a, b, g = _token((q, k, v, a * g.exp(), b, g), state)
+        o, final = fused_recurrent_rwkv7(q, g, k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def convolution(dtype: torch.dtype) -> Pair:
+    """`short_convolution`; its state has one column more in front, [B, C, taps]. Steps by torch: they would copy it."""
+    from fla.modules.causal_conv1d import causal_conv1d
+
+    from flashnas.operators.layer import short_convolution_step
+
+    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        before = F.pad(state_BTC.to(x_BTC.dtype).mT, (1, 0)).contiguous()
+        y, after = causal_conv1d(x_BTC, weight.to(x_BTC.dtype), None if bias is None else bias.to(x_BTC.dtype),
+                                 initial_state=before, output_final_state=True, activation="silu")
+        return y, after[..., 1:].mT
+
+    return forward, short_convolution_step
+
+
+def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
+    if dtype == torch.float64:
+        return "it has no float64"
+    for name in ("key_dim", "value_dim"):
+        if not LEAST_DIM <= sizes.get(name, LEAST_DIM) <= MOST_DIM:
+            return f"it takes a {name} of {LEAST_DIM} to {MOST_DIM}; got {sizes[name]}"
+    return ""
+
+
+LIBRARY = Library(
+    name="fla", package="fla", distribution="flash-linear-attention", refusal=refusal,
+    kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd, "kda": kda,
+             "dplr": dplr, "convolution": convolution},
+    rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}))

@@ -1,0 +1,77 @@
+"""mamba-ssm, 2.2 or later: the kernels of Mamba and Mamba2.
+
+Their states are [B, H, V, K], transposed to ours; C, B, x, dt of the papers are our q, k, x, dt. Source: the docstrings
+of mamba_ssm/ops/triton/{ssd_combined,selective_state_update}.py, github.com/state-spaces/mamba.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flashnas.operators.backends.library import Library, Pair, Sizes, importable
+
+CHUNK = 256
+MOST_STATE = 256
+
+
+def ssd(dtype: torch.dtype) -> Pair:
+    """`ssd_scan` and `ssd_scan_step`; the step writes into the state."""
+    from mamba_ssm.ops.triton.selective_state_update import selective_state_update
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+
+    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
+                state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, x = (part.to(dtype) for part in (q_BTGK, k_BTGK, x_BTHV))
+        y, final = mamba_chunk_scan_combined(x, dt_BTH, -rate_H, k, q, CHUNK, initial_states=state.mT.contiguous(),
+                                             return_final_states=True)
+        return y.to(state.dtype), final.mT.to(state.dtype)
+
+    def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
+             state: Tensor) -> tuple[Tensor, Tensor]:
+        (heads, value_dim), key_dim = x_BHV.shape[1:], state.shape[2]
+        # expanded, not copied: strides of 0 tell the kernel that dt and A are one number per head
+        dt = dt_BH.unsqueeze(-1).expand(-1, -1, value_dim)
+        rate = (-rate_H).view(heads, 1, 1).expand(heads, value_dim, key_dim)
+        q, k, x = (part.to(state.dtype) for part in (q_BGK, k_BGK, x_BHV))
+        return selective_state_update(state.mT, x, dt, rate, k, q), state
+
+    return forward, step
+
+
+def selective_scan(dtype: torch.dtype) -> Pair:
+    """`scan_of_inputs` and `scan_of_inputs_step`; [B, C, T] here. The parallel form starts at zero, so that a given
+    state is continued by torch, and the state that it returns has no gradient. The step writes into the state."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    from mamba_ssm.ops.triton.selective_state_update import selective_state_update
+
+    from flashnas.operators.recurrences.selective_scan import scan_of_inputs
+
+    def forward(x_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c_BTN: Tensor,
+                state_BNC: Tensor | None) -> tuple[Tensor, Tensor]:
+        if state_BNC is not None:
+            return scan_of_inputs(x_BTC, dt_BTC, a_NC, b_BTN, c_BTN, state_BNC)
+        x, dt, b, c = (part.to(dtype).mT.contiguous() for part in (x_BTC, dt_BTC, b_BTN, c_BTN))
+        y, state = selective_scan_fn(x, dt, a_NC.mT.contiguous(), b, c, return_last_state=True)
+        return y.mT.to(a_NC.dtype), state.mT.to(a_NC.dtype)
+
+    def step(x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor,
+             state_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        x, dt, b, c = (part.to(state_BNC.dtype) for part in (x_BC, dt_BC, b_BN, c_BN))
+        return selective_state_update(state_BNC.mT, x, dt, a_NC.mT, b, c), state_BNC
+
+    return forward, step
+
+
+def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
+    if dtype == torch.float64:
+        return "it has no float64"
+    if core == "selective_scan" and not importable("selective_scan_cuda"):
+        return "it was built without selective_scan_cuda"
+    if sizes["key_dim"] > MOST_STATE:
+        return f"it takes a state of up to {MOST_STATE}; got {sizes['key_dim']}"
+    return ""
+
+
+LIBRARY = Library(name="mamba-ssm", package="mamba_ssm", distribution="mamba-ssm", refusal=refusal,
+                  kernels={"ssd": ssd, "selective_scan": selective_scan}, rounds=frozenset({"ssd"}))

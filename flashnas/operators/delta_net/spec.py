@@ -1,0 +1,58 @@
+"""DeltaNet with a short convolution (`d`); arXiv 2406.06484, as used by Nemotron-Flash."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaNet(OperatorSpec):
+    """`d`. q, k, v and o have the hidden size; q and k are L2-normalised; beta = sigmoid, one per head."""
+
+    kind = "d"
+    name = "delta_net"
+    layer = "flashnas.operators.delta_net.layer:DeltaNetLayer"
+    least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
+
+    head_dim: int = 128
+    conv_size: int = 4
+
+    def heads(self, hidden: int) -> int:
+        return self._divided(hidden, self.head_dim, "head_dim")
+
+    def resolved(self, hidden: int) -> Self:
+        self.heads(hidden)
+        return self
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        return dataclasses.replace(self, head_dim=scaled_dim(self.head_dim, factor))
+
+    def params(self, hidden: int) -> int:
+        return (hidden + 4 * hidden * hidden + 3 * hidden * self.conv_size
+                + hidden * self.heads(hidden) + self.head_dim)
+
+    def flops(self, hidden: int, context: float) -> float:
+        projections = 8 * hidden * hidden + 2 * hidden * self.heads(hidden)
+        return projections + 6 * hidden * self.conv_size + 6 * hidden * self.head_dim
+
+    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+        return hidden * self.head_dim * STATE_BYTES + 3 * hidden * (self.conv_size - 1) * dtype_bytes
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        heads = self.heads(hidden)
+        return (
+            pointwise("residual_add", 3 * hidden, fusable=True),
+            pointwise("rms_norm", 2 * hidden),
+            gemm("qkv_beta", n=3 * hidden + heads, k=hidden, unfused=(hidden, hidden, hidden, heads)),
+            pointwise("beta_sigmoid", 2 * heads, fusable=True),
+            KernelCall(f"conv_{phase}", (("channels", 3 * hidden), ("conv_size", self.conv_size)), "conv",
+                       unfused=(hidden, hidden, hidden)),
+            KernelCall(f"delta_rule_{phase}", (("heads", heads), ("key_dim", self.head_dim),
+                                               ("value_dim", self.head_dim), ("groups", heads)), self.name),
+            pointwise("out_norm", 2 * hidden),
+            gemm("out", n=hidden, k=hidden),
+        )

@@ -1,0 +1,40 @@
+"""SwiGLU feed-forward network (`f`): down(silu(gate(x)) * up(x)); with relu2 down(relu(up(x))^2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.fused import swiglu
+from flashnas.operators.layer import Layer, linear_reference
+from flashnas.operators.projection import Projection
+
+
+class FeedForwardLayer(Layer):
+    """Tokens do not mix, so the state is always None."""
+
+    def __init__(self, spec: FeedForward, hidden: int) -> None:
+        super().__init__()
+        self.inner = spec.resolved(hidden).intermediate
+        self.relu2 = spec.relu2
+        self.in_proj = Projection(hidden, spec.widened * self.inner, bias=spec.bias)  # gate, up
+        self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+        return None
+
+    def reference(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
+        wide = linear_reference(self.in_proj, x_BTD.double())
+        if self.relu2:
+            return linear_reference(self.out_proj, (wide * (wide > 0)) ** 2), None
+        gate, up = wide.split(self.inner, -1)
+        return linear_reference(self.out_proj, gate * torch.sigmoid(gate) * up), None
+
+    def forward(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
+        wide = self.in_proj(x_BTD)
+        return self.out_proj(F.relu(wide).square() if self.relu2 else swiglu(wide)), None
+
+    def step(self, x_BD: Tensor, state: None = None) -> tuple[Tensor, None]:
+        return self.forward(x_BD)

@@ -1,0 +1,60 @@
+"""SwiGLU feed-forward network (`f`); with relu2 that of Nemotron-H: no gate, relu squared."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, pointwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForward(OperatorSpec):
+    """`f`. intermediate 0: three times the hidden size, as in Nemotron-Flash. bias: of every projection.
+
+    relu2: down(relu(up(x))^2) in place of down(silu(gate(x)) * up(x)).
+    """
+
+    kind = "f"
+    name = "feed_forward"
+    layer = "flashnas.operators.feed_forward.layer:FeedForwardLayer"
+    mixes_tokens = False
+    later: ClassVar[frozenset[str]] = frozenset({"bias", "relu2"})
+
+    intermediate: int = 0
+    bias: bool = False
+    relu2: bool = False
+
+    @property
+    def widened(self) -> int:
+        """Projections from the hidden to the intermediate size."""
+        return 1 if self.relu2 else 2
+
+    def resolved(self, hidden: int) -> Self:
+        return dataclasses.replace(self, intermediate=self.intermediate or 3 * hidden)
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        return dataclasses.replace(self, intermediate=max(1, round(self.intermediate / factor))
+                                   if self.intermediate else 0)
+
+    def params(self, hidden: int) -> int:
+        inner = self.resolved(hidden).intermediate
+        bias = self.widened * inner + hidden if self.bias else 0
+        return hidden + (self.widened + 1) * hidden * inner + bias
+
+    def flops(self, hidden: int, context: float) -> float:
+        return 2 * (self.widened + 1) * hidden * self.resolved(hidden).intermediate
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        inner = self.resolved(hidden).intermediate
+        widen = ((gemm("up", n=inner, k=hidden), pointwise("relu2", 2 * inner, unfused=(2 * inner, 2 * inner)))
+                 if self.relu2 else
+                 (gemm("gate_up", n=2 * inner, k=hidden, unfused=(inner, inner)),
+                  pointwise("silu_mul", 3 * inner, unfused=(2 * inner, 3 * inner))))
+        return (
+            pointwise("residual_add", 3 * hidden, fusable=True),
+            pointwise("rms_norm", 2 * hidden),
+            *widen,
+            gemm("down", n=hidden, k=inner),
+        )

@@ -1,0 +1,74 @@
+"""Gated DeltaNet (`gd`); arXiv 2412.06464, as in Qwen3-Next: per-head decay, output gate, short convolution."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedDeltaNet(OperatorSpec):
+    """`gd`. k_heads 0: hidden / head_dim. Value heads: expand_v x k_heads; all heads have head_dim."""
+
+    kind = "gd"
+    name = "gated_delta_net"
+    layer = "flashnas.operators.gated_delta_net.layer:GatedDeltaNetLayer"
+    least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
+
+    k_heads: int = 0
+    expand_v: int = 1
+    head_dim: int = 128
+    conv_size: int = 4
+
+    def resolved(self, hidden: int) -> Self:
+        return dataclasses.replace(self, k_heads=self.k_heads or self._divided(hidden, self.head_dim, "head_dim"))
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        if factor == 1:
+            return self
+        head_dim = scaled_dim(self.head_dim, factor)
+        k_heads = max(1, round(self.resolved(hidden).k_heads * self.head_dim / factor / head_dim))
+        return dataclasses.replace(self, k_heads=k_heads, head_dim=head_dim)
+
+    def v_heads(self, hidden: int) -> int:
+        return self.expand_v * self.resolved(hidden).k_heads
+
+    def key_size(self, hidden: int) -> int:
+        return self.resolved(hidden).k_heads * self.head_dim
+
+    def value_size(self, hidden: int) -> int:
+        return self.v_heads(hidden) * self.head_dim
+
+    def params(self, hidden: int) -> int:
+        key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
+        # q, k, v, output gate z, beta and decay per value head; A and dt bias; gated norm per head
+        return (hidden + hidden * (2 * key + 2 * value + 2 * heads) + (2 * key + value) * self.conv_size
+                + 2 * heads + self.head_dim + value * hidden)
+
+    def flops(self, hidden: int, context: float) -> float:
+        key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
+        projections = 2 * hidden * (2 * key + 3 * value + 2 * heads)
+        return projections + 2 * (2 * key + value) * self.conv_size + 7 * value * self.head_dim
+
+    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+        key, value = self.key_size(hidden), self.value_size(hidden)
+        return value * self.head_dim * STATE_BYTES + (2 * key + value) * (self.conv_size - 1) * dtype_bytes
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
+        return (
+            pointwise("residual_add", 3 * hidden, fusable=True),
+            pointwise("rms_norm", 2 * hidden),
+            gemm("qkvz", n=2 * key + 2 * value, k=hidden),
+            gemm("beta_decay", n=2 * heads, k=hidden),
+            pointwise("beta_decay_gates", 4 * heads, fusable=True, unfused=(2 * heads, 2 * heads)),
+            KernelCall(f"conv_{phase}", (("channels", 2 * key + value), ("conv_size", self.conv_size)), "conv"),
+            KernelCall(f"gated_delta_rule_{phase}", (("heads", heads), ("key_dim", self.head_dim),
+                                                     ("value_dim", self.head_dim),
+                                                     ("groups", key // self.head_dim)), self.name),
+            pointwise("gated_norm", 3 * value, unfused=(2 * value, 3 * value)),
+            gemm("out", n=hidden, k=value),
+        )

@@ -1,0 +1,67 @@
+"""Gated linear attention (`gla`); arXiv 2312.06635."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedLinearAttention(OperatorSpec):
+    """`gla`. Value heads have head_dim, key heads half of it; decay per key channel through a low-rank gate."""
+
+    kind = "gla"
+    name = "gla"
+    layer = "flashnas.operators.gla.layer:GatedLinearAttentionLayer"
+    least: ClassVar[dict[str, int]] = {"head_dim": 2, "gate_rank": 1}
+
+    head_dim: int = 128
+    gate_rank: int = 16
+
+    def heads(self, hidden: int) -> int:
+        return self._divided(hidden, self.head_dim, "head_dim")
+
+    def resolved(self, hidden: int) -> Self:
+        self.heads(hidden)
+        self._divided(self.head_dim, 2, "2 (key heads are half of head_dim)")
+        return self
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        return dataclasses.replace(self, head_dim=scaled_dim(self.head_dim, factor))
+
+    @property
+    def key_dim(self) -> int:
+        return self.head_dim // 2
+
+    def params(self, hidden: int) -> int:
+        key = self.heads(hidden) * self.key_dim
+        # q, k; v, output gate, o; low-rank decay gate with bias; output norm per head
+        return (hidden + 2 * hidden * key + 3 * hidden * hidden
+                + self.gate_rank * (hidden + key) + key + self.head_dim)
+
+    def flops(self, hidden: int, context: float) -> float:
+        key = self.heads(hidden) * self.key_dim
+        projections = 4 * hidden * key + 6 * hidden * hidden + 2 * self.gate_rank * (hidden + key)
+        return projections + 5 * hidden * self.key_dim
+
+    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+        return hidden * self.key_dim * STATE_BYTES
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        heads = self.heads(hidden)
+        key = heads * self.key_dim
+        return (
+            pointwise("residual_add", 3 * hidden, fusable=True),
+            pointwise("rms_norm", 2 * hidden),
+            gemm("qkvg", n=2 * key + 2 * hidden, k=hidden, unfused=(key, key, hidden, hidden)),
+            gemm("gate_low", n=self.gate_rank, k=hidden),
+            gemm("gate_high", n=key, k=self.gate_rank),
+            pointwise("log_sigmoid", 2 * key, fusable=True),
+            KernelCall(f"gla_{phase}", (("heads", heads), ("key_dim", self.key_dim), ("value_dim", self.head_dim),
+                                        ("groups", heads)), self.name),
+            pointwise("gated_norm", 3 * hidden, unfused=(2 * hidden, 3 * hidden)),
+            gemm("out", n=hidden, k=hidden),
+        )

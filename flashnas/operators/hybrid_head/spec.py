@@ -1,0 +1,108 @@
+"""Parallel hybrid head (`h`): attention and Mamba2 side by side in one operator, as in Hymba; arXiv 2411.13676."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from flashnas.base.errors import OperatorError
+from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
+from flashnas.operators.mamba2.spec import Mamba2
+from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridHead(OperatorSpec):
+    """`h`. Both halves read the same input and put out heads x head_dim channels, each normalised with a weight per
+    channel; one projection reads their mean.
+
+    heads, kv_heads, head_dim, qk_norm, rope_theta: of the attention, as in `a`; window 0: full attention.
+    ssm_head_dim, state, groups, conv_size: of the Mamba2, whose heads follow from heads x head_dim.
+    """
+
+    kind = "h"
+    name = "hybrid_head"
+    layer = "flashnas.operators.hybrid_head.layer:HybridHeadLayer"
+    least: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "ssm_head_dim": 1, "state": 1, "groups": 1,
+                                       "conv_size": 1}
+
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 128
+    window: int = 0
+    qk_norm: bool = False
+    rope_theta: float = 10000.0
+    ssm_head_dim: int = 64
+    state: int = 128
+    groups: int = 1
+    conv_size: int = 4
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens that the attention sees at most, itself included; 0: all."""
+        return self.window
+
+    def attention(self, hidden: int) -> Attention:
+        """The half that looks back, with an output projection that this operator lacks."""
+        options: dict[str, Any] = {name: getattr(self, name) for name in
+                                   ("heads", "kv_heads", "head_dim", "qk_norm", "rope_theta")}
+        spec = SlidingWindowAttention(**options, window=self.window) if self.window else Attention(**options)
+        try:
+            return spec.resolved(hidden)
+        except OperatorError as error:
+            raise OperatorError(str(error).replace(f"operator {spec.kind!r}", "operator 'h'")) from None
+
+    def ssm(self, hidden: int) -> Mamba2:
+        """The half that summarises, with an output projection that this operator lacks."""
+        inner = self.inner(hidden)
+        if inner % self.ssm_head_dim:
+            raise OperatorError(f"operator 'h': ssm_head_dim must divide heads x head_dim = {inner};"
+                                f" got {self.ssm_head_dim}")
+        heads = inner // self.ssm_head_dim
+        if heads % self.groups:
+            raise OperatorError(f"operator 'h': groups must divide the {heads} heads of the Mamba2; got {self.groups}")
+        return Mamba2(heads=heads, head_dim=self.ssm_head_dim, state=self.state, groups=self.groups,
+                      conv_size=self.conv_size)
+
+    def inner(self, hidden: int) -> int:
+        """Channels that each half puts out."""
+        return self.attention(hidden).heads * self.head_dim
+
+    def resolved(self, hidden: int) -> Self:
+        attention = self.attention(hidden)
+        self.ssm(hidden)
+        return dataclasses.replace(self, heads=attention.heads, kv_heads=attention.kv_heads)
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        if factor == 1:
+            return self
+        attention = self.attention(hidden).scaled(hidden, factor)
+        inner = attention.heads * attention.head_dim
+        ssm_head_dim = max(d for d in range(1, scaled_dim(self.ssm_head_dim, factor) + 1) if inner % d == 0)
+        heads = inner // ssm_head_dim
+        return dataclasses.replace(
+            self, heads=attention.heads, kv_heads=attention.kv_heads, head_dim=attention.head_dim,
+            window=attention.window_tokens, ssm_head_dim=ssm_head_dim, state=scaled_dim(self.state, factor),
+            groups=max(d for d in range(1, min(heads, self.groups) + 1) if heads % d == 0))
+
+    def params(self, hidden: int) -> int:
+        inner = self.inner(hidden)
+        # of the halves: one pre-norm and one output projection too many; Mamba2 has its norm, attention gets one
+        halves = self.attention(hidden).params(hidden) + self.ssm(hidden).params(hidden)
+        return halves - hidden - inner * hidden + inner
+
+    def flops(self, hidden: int, context: float) -> float:
+        halves = self.attention(hidden).flops(hidden, context) + self.ssm(hidden).flops(hidden, context)
+        return halves - 2 * self.inner(hidden) * hidden
+
+    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+        return (self.attention(hidden).cache_bytes(hidden, context, dtype_bytes)
+                + self.ssm(hidden).cache_bytes(hidden, context, dtype_bytes))
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        inner = self.inner(hidden)
+        first, norm, *attention, _ = self.attention(hidden).kernels(hidden, phase)
+        _, _, *ssm, out = self.ssm(hidden).kernels(hidden, phase)
+        mean = pointwise("norm_mean", 3 * inner, unfused=(2 * inner, 3 * inner))
+        return (first, norm, *attention, *ssm, mean, gemm(out.label, n=hidden, k=inner))

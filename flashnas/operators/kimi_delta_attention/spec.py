@@ -1,0 +1,72 @@
+"""Kimi delta attention (`kda`); arXiv 2510.26692: the gated delta rule with a decay per key channel."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class KimiDeltaAttention(OperatorSpec):
+    """`kda`. heads 0: hidden / head_dim; gate_rank, of the maps to decay and output gate, 0: head_dim, as fla."""
+
+    kind = "kda"
+    name = "kimi_delta_attention"
+    layer = "flashnas.operators.kimi_delta_attention.layer:KimiDeltaAttentionLayer"
+    least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
+
+    heads: int = 0
+    head_dim: int = 128
+    conv_size: int = 4
+    gate_rank: int = 0
+
+    def resolved(self, hidden: int) -> Self:
+        return dataclasses.replace(self, heads=self.heads or self._divided(hidden, self.head_dim, "head_dim"),
+                                   gate_rank=self.gate_rank or self.head_dim)
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        if factor == 1:
+            return self
+        head_dim = scaled_dim(self.head_dim, factor)
+        heads = max(1, round(self.resolved(hidden).heads * self.head_dim / factor / head_dim))
+        return dataclasses.replace(self, heads=heads, head_dim=head_dim, gate_rank=scaled_dim(self.gate_rank, factor))
+
+    def inner(self, hidden: int) -> int:
+        """Channels of the queries, of the keys and of the values."""
+        return self.resolved(hidden).heads * self.head_dim
+
+    def params(self, hidden: int) -> int:
+        s, inner = self.resolved(hidden), self.inner(hidden)
+        # q, k, v, o, beta; low-rank decay and output gate; convolution. Pre-norm; dt bias and gate bias; A; gated norm
+        return (hidden * (4 * inner + s.heads) + 2 * s.gate_rank * (hidden + inner) + 3 * inner * s.conv_size
+                + hidden + 2 * inner + s.heads + s.head_dim)
+
+    def flops(self, hidden: int, context: float) -> float:
+        s, inner = self.resolved(hidden), self.inner(hidden)
+        projections = 2 * hidden * (4 * inner + s.heads) + 4 * s.gate_rank * (hidden + inner)
+        return projections + 6 * inner * s.conv_size + 7 * inner * s.head_dim
+
+    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+        inner = self.inner(hidden)
+        return inner * self.head_dim * STATE_BYTES + 3 * inner * (self.conv_size - 1) * dtype_bytes
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        s, inner = self.resolved(hidden), self.inner(hidden)
+        return (
+            pointwise("residual_add", 3 * hidden, fusable=True),
+            pointwise("rms_norm", 2 * hidden),
+            gemm("qkv", n=3 * inner, k=hidden, unfused=(inner, inner, inner)),
+            gemm("beta", n=s.heads, k=hidden),
+            gemm("gates_low", n=2 * s.gate_rank, k=hidden, unfused=(s.gate_rank, s.gate_rank)),
+            gemm("decay_high", n=inner, k=s.gate_rank),
+            gemm("gate_high", n=inner, k=s.gate_rank),
+            pointwise("beta_decay_gates", 2 * inner + 2 * s.heads, fusable=True, unfused=(2 * inner, 2 * s.heads)),
+            KernelCall(f"conv_{phase}", (("channels", 3 * inner), ("conv_size", s.conv_size)), "conv"),
+            KernelCall(f"kda_{phase}", (("heads", s.heads), ("key_dim", s.head_dim), ("value_dim", s.head_dim),
+                                        ("groups", s.heads)), self.name),
+            pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
+            gemm("out", n=hidden, k=inner),
+        )

@@ -1,0 +1,91 @@
+"""Mamba2, the state-space dual layer (`m2`); arXiv 2405.21060."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from flashnas.base.errors import OperatorError
+from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba2(OperatorSpec):
+    """`m2`. inner size = expand x hidden, split into heads of head_dim; B and C have `state` channels per group.
+
+    heads: as many heads of head_dim instead, whatever `expand`, as in Nemotron-H. bias: of both projections.
+    dt_min: smallest time step.
+    """
+
+    kind = "m2"
+    name = "mamba2"
+    layer = "flashnas.operators.mamba2.layer:Mamba2Layer"
+    least: ClassVar[dict[str, int]] = {"expand": 1, "head_dim": 1, "state": 1, "conv_size": 1, "groups": 1}
+    later: ClassVar[frozenset[str]] = frozenset({"heads", "bias", "conv_bias", "dt_min"})
+
+    expand: int = 2
+    head_dim: int = 64
+    state: int = 128
+    conv_size: int = 4
+    groups: int = 1
+    heads: int = 0
+    bias: bool = False
+    conv_bias: bool = True
+    dt_min: float = 0.0
+
+    def inner(self, hidden: int) -> int:
+        return self.heads * self.head_dim or self.expand * hidden
+
+    def head_count(self, hidden: int) -> int:
+        heads = self._divided(self.inner(hidden), self.head_dim, "head_dim")
+        if heads % self.groups:
+            raise OperatorError(f"operator 'm2': groups must divide the {heads} heads; got {self.groups}")
+        return heads
+
+    def conv_channels(self, hidden: int) -> int:
+        return self.inner(hidden) + 2 * self.groups * self.state
+
+    def resolved(self, hidden: int) -> Self:
+        self.head_count(hidden)
+        if not self.heads:
+            return self
+        whole = self.inner(hidden) % hidden == 0
+        return dataclasses.replace(self, expand=self.inner(hidden) // hidden if whole else 1,
+                                   heads=0 if whole else self.heads)
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        head_dim, heads, groups = scaled_dim(self.head_dim, factor), self.heads, self.groups
+        if heads and factor > 1:
+            heads = max(1, round(self.inner(hidden) / factor / head_dim))
+            groups = max(d for d in range(1, min(heads, groups) + 1) if heads % d == 0)
+        return dataclasses.replace(self, head_dim=head_dim, heads=heads, groups=groups,
+                                   state=scaled_dim(self.state, factor))
+
+    def params(self, hidden: int) -> int:
+        inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)
+        # in: z, x, B, C, dt; convolution; A, D and dt bias per head; gated norm over inner
+        return (hidden + hidden * (inner + channels + heads) + channels * (self.conv_size + self.conv_bias)
+                + 3 * heads + inner + inner * hidden + (inner + channels + heads + hidden if self.bias else 0))
+
+    def flops(self, hidden: int, context: float) -> float:
+        inner, channels = self.inner(hidden), self.conv_channels(hidden)
+        projections = 2 * hidden * (inner + channels + self.head_count(hidden)) + 2 * inner * hidden
+        return projections + 2 * channels * self.conv_size + 5 * inner * self.state
+
+    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+        return (self.inner(hidden) * self.state * STATE_BYTES
+                + self.conv_channels(hidden) * (self.conv_size - 1) * dtype_bytes)
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)
+        return (
+            pointwise("residual_add", 3 * hidden, fusable=True),
+            pointwise("rms_norm", 2 * hidden),
+            gemm("in", n=inner + channels + heads, k=hidden),
+            KernelCall(f"conv_{phase}", (("channels", channels), ("conv_size", self.conv_size)), "conv"),
+            KernelCall(f"ssd_{phase}", (("heads", heads), ("key_dim", self.state), ("value_dim", self.head_dim),
+                                        ("groups", self.groups)), self.name),
+            pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
+            gemm("out", n=hidden, k=inner),
+        )

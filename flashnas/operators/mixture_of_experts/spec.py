@@ -1,0 +1,84 @@
+"""Mixture of SwiGLU experts (`moe`): each token passes the few that a router picks; arXiv 2101.03961, 2401.04088."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from flashnas.base.errors import OperatorError
+from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, pointwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureOfExperts(OperatorSpec):
+    """`moe`. `active` of `experts` per token, chosen by a softmax over all; no token is dropped.
+
+    intermediate: of each expert; 0: 3 x hidden / active, rounded up, so that a token costs what it costs in `f`.
+    shared: intermediate size of one more expert that every token passes; 0: none. shared_gate: its output times the
+    sigmoid of a projection to one value, as in Qwen2-MoE. normalise: the chosen probabilities add up to 1; a single one
+    stays as it is, as in the Switch Transformer, for a constant 1 would give the router no gradient.
+    """
+
+    kind = "moe"
+    name = "mixture_of_experts"
+    layer = "flashnas.operators.mixture_of_experts.layer:MixtureOfExpertsLayer"
+    mixes_tokens = False
+    least: ClassVar[dict[str, int]] = {"experts": 1, "active": 1}
+
+    experts: int = 8
+    active: int = 2
+    intermediate: int = 0
+    shared: int = 0
+    shared_gate: bool = False
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.active > self.experts:
+            raise OperatorError(f"operator 'moe': active must be at most experts {self.experts}; got {self.active}")
+
+    @property
+    def gated(self) -> bool:
+        """Whether a shared expert has a gate."""
+        return self.shared_gate and self.shared > 0
+
+    def resolved(self, hidden: int) -> Self:
+        return dataclasses.replace(self, intermediate=self.intermediate or -(-3 * hidden // self.active),
+                                   shared_gate=self.gated, normalise=self.normalise and self.active > 1)
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        inner, shared = (max(1, round(size / factor)) if size else 0 for size in (self.intermediate, self.shared))
+        return dataclasses.replace(self, intermediate=inner, shared=shared)
+
+    def params(self, hidden: int) -> int:
+        inner = self.resolved(hidden).intermediate
+        return (hidden + hidden * self.experts + 3 * hidden * (self.experts * inner + self.shared)
+                + (hidden if self.gated else 0))
+
+    def flops(self, hidden: int, context: float) -> float:
+        inner = self.resolved(hidden).intermediate
+        return (2 * hidden * self.experts + 6 * hidden * (self.active * inner + self.shared)
+                + (2 * hidden if self.gated else 0))
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        inner, shared = self.resolved(hidden).intermediate, self.shared
+        chosen = (("experts", self.experts), ("active", self.active))
+        always = () if not shared else (
+            gemm("shared_gate_up", n=2 * shared, k=hidden, unfused=(shared, shared)),
+            pointwise("silu_mul", 3 * shared, unfused=(2 * shared, 3 * shared)),
+            gemm("shared_down", n=hidden, k=shared),
+            *([gemm("shared_gate", n=1, k=hidden)] if self.gated else []),
+        )
+        return (
+            pointwise("residual_add", 3 * hidden, fusable=True),
+            pointwise("rms_norm", 2 * hidden),
+            gemm("router", n=self.experts, k=hidden),
+            pointwise("route", 2 * self.experts),
+            KernelCall("experts", (("n", 2 * inner), ("k", hidden), *chosen), "experts_gate_up"),
+            pointwise("silu_mul", 3 * inner * self.active,
+                      unfused=(2 * inner * self.active, 3 * inner * self.active)),
+            KernelCall("experts", (("n", hidden), ("k", inner), *chosen), "experts_down"),
+            *always,
+            pointwise("combine", hidden * (self.active + 1 + (shared > 0))),
+        )

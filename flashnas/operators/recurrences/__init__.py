@@ -1,0 +1,1 @@
+"""The recurrences that several operators share: references, chunked forms and single steps."""

@@ -1,0 +1,157 @@
+"""RWKV7 time mixing (`r7`), as fla's layer; arXiv 2503.14456. The recurrence is in dplr.py.
+
+Without the value residual: an operator sees only its input, so this is the paper's first layer, also in its
+initial values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.operators.backends.core import Core
+from flashnas.operators.fused import rms_norm
+from flashnas.operators.layer import (
+    Layer,
+    RecurrentState,
+    l2_normalise,
+    linear_reference,
+    state_dtype,
+)
+from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
+from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
+
+Activation = Callable[[Tensor], Tensor]
+STRONGEST_LOG_DECAY = -math.exp(-0.5)
+KEY_NORM_EPS = 1e-6
+
+
+class LowRank(nn.Module):
+    """up f(down x) + bias; starts at the bias, as the paper's, whatever the model draws its matrices from.
+
+    The factors are kept hidden^(1/2) and rank times as large as they act, so that a step of an optimizer that moves
+    every entry alike (AdamW) moves the result as little as that of other parameters.
+    """
+
+    def __init__(self, hidden: int, rank: int, activation: Activation | None = None, bias: bool = True) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.zeros(rank, hidden))
+        self.up = nn.Parameter(torch.empty(hidden, rank))
+        self.bias = nn.Parameter(torch.zeros(hidden)) if bias else None
+        self.activation = activation
+        nn.init.orthogonal_(self.up, 0.1 * rank * max(1.0, rank / hidden) ** 0.5)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """down [rank, D] and up [D, rank] as they act."""
+        return self.down * self.down.shape[1] ** -0.5, self.up / self.up.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, up = self.factors()
+        low = F.linear(x, down)
+        return F.linear(low if self.activation is None else self.activation(low), up, self.bias)
+
+    def reference(self, x: Tensor) -> Tensor:
+        low = x @ self.down.double().T * self.down.shape[1] ** -0.5
+        y = (low if self.activation is None else self.activation(low)) @ self.up.double().T / self.up.shape[1]
+        return y if self.bias is None else y + self.bias.double()
+
+
+class Rwkv7Layer(Layer):
+    """Each token is mixed with the one before it in six ways: for r, k, v and for decay w, rate a and output gate.
+
+    Log decay -exp(-0.5) sigmoid(w). The normalised key kk is taken out at rate a and k (1 + (a - 1) k_a) v^T is added;
+    the norm per head is followed by the bonus (r k r_k summed over a head) v of the current token and by the gate.
+    """
+
+    def __init__(self, spec: Rwkv7, hidden: int) -> None:
+        super().__init__()
+        self.hidden, self.heads, self.head_dim = hidden, spec.heads(hidden), spec.head_dim
+        decay_rank, rate_rank, gate_rank = spec.ranks(hidden)
+        self.mix = nn.Parameter(torch.empty(MIXES * hidden))
+        self.in_proj = nn.Linear(hidden, 3 * hidden, bias=False)  # r, k, v
+        self.decay_gate = LowRank(hidden, decay_rank, torch.tanh)
+        self.rate_gate = LowRank(hidden, rate_rank)
+        self.output_gate = LowRank(hidden, gate_rank, torch.sigmoid, bias=False)
+        self.k_k = nn.Parameter(torch.empty(hidden))
+        self.k_a = nn.Parameter(torch.full((hidden,), 1.02))
+        self.r_k = nn.Parameter(torch.full((hidden,), -0.04))
+        self.norm = nn.GroupNorm(self.heads, hidden, eps=1e-5 * self.head_dim)
+        self.out_proj = nn.Linear(hidden, hidden, bias=False)
+        self.core = Core("dplr", spec.name, (dplr_chunked, dplr_step), key_dim=self.head_dim, value_dim=self.head_dim)
+        self._reset()
+
+    @torch.no_grad()
+    def _reset(self) -> None:
+        place = torch.arange(self.hidden) / self.hidden
+        self.mix.copy_(torch.cat([1 - place**power for power in (0.2, 0.7, 0.7, 0.9, 0.9, 0.2)]))
+        line = torch.linspace(-0.5, 0.5, self.hidden)
+        zigzag = torch.linspace(-1, 1, self.head_dim).repeat(self.heads)
+        zigzag = zigzag * zigzag.abs()
+        self.k_k.copy_(0.71 - 0.1 * line)
+        for gate, bias in ((self.decay_gate, 6 * line - 2.5 + 2.5 * zigzag),
+                           (self.rate_gate, 0.4 * line - 0.19 + 0.3 * zigzag)):
+            assert gate.bias is not None
+            gate.bias.copy_(bias)
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
+        matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
+        return RecurrentState(torch.zeros(batch, 1, self.hidden, dtype=dtype, device=device), matrix)
+
+    def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        x = x_BTD.double()
+        state = state or self.init_state(len(x), x.dtype, x.device)
+        before = torch.cat([state.conv_BTC.double(), x[:, :-1]], 1)
+        mixed = [x + (before - x) * mix for mix in self.mix.double().chunk(MIXES)]
+        r, k, v = (y @ weight.double().T for y, weight in zip(mixed, self.in_proj.weight.chunk(3), strict=False))
+        w, gate = self.decay_gate.reference(mixed[3]), self.output_gate.reference(mixed[5])
+        rate = torch.sigmoid(self.rate_gate.reference(mixed[4]))
+        g = STRONGEST_LOG_DECAY * torch.sigmoid(w)
+        kk, k = k * self.k_k.double(), k * (1 + (rate - 1) * self.k_a.double())
+        r, k, v, g, kk, rate, r_k = (y.unflatten(-1, (self.heads, -1)) for y in (r, k, v, g, kk, rate,
+                                                                               self.r_k.double()))
+        kk = l2_normalise(kk, KEY_NORM_EPS)
+        # a reads the state before its decay
+        o, matrix = dplr_reference(r, k, v, -kk * (-g).exp(), kk * rate, g, state.matrix_BHKV.double())
+        centred = o - o.mean(-1, keepdim=True)
+        o = (centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.norm.eps)).flatten(-2)
+        o = o * self.norm.weight.double() + self.norm.bias.double()
+        o = (o + ((r * k * r_k).sum(-1, keepdim=True) * v).flatten(-2)) * gate
+        return linear_reference(self.out_proj, o), RecurrentState(x[:, -1:], matrix)
+
+    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
+        before = torch.cat([state.conv_BTC.to(x_BTD.dtype), x_BTD[:, :-1]], 1)
+        y, matrix = self._run(x_BTD, before, state.matrix_BHKV, False)
+        return y, RecurrentState(x_BTD[:, -1:], matrix)
+
+    def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        y, matrix = self._run(x_BD, state.conv_BTC[:, 0].to(x_BD.dtype), state.matrix_BHKV, True)
+        return y, RecurrentState(x_BD.unsqueeze(1), matrix)
+
+    def _run(self, x: Tensor, before: Tensor, matrix: Tensor, one: bool) -> tuple[Tensor, Tensor]:
+        mixes = self.mix.view(MIXES, *[1] * (x.ndim - 1), self.hidden)
+        mixed = torch.addcmul(x, before - x, mixes)  # [6, .., D]
+        rkv = mixed[:3].flatten(1, -2) @ self.in_proj.weight.view(3, self.hidden, self.hidden).mT
+        r, k, v = rkv.view(3, *x.shape).unbind()
+        kernels = self.core.of(rkv)
+        rule = kernels.step if one else kernels.forward
+        w, rate, gate = self.decay_gate(mixed[3]), self.rate_gate(mixed[4]), self.output_gate(mixed[5])
+        with torch.autocast(x.device.type, enabled=False):
+            dtype = matrix.dtype
+            r, k, v, w, rate = (y.to(dtype) for y in (r, k, v, w, rate))
+            g, rate = STRONGEST_LOG_DECAY * torch.sigmoid(w), torch.sigmoid(rate)
+            kk, k = k * self.k_k.to(dtype), torch.addcmul(k, k * (rate - 1), self.k_a.to(dtype))
+            r, k, v, g, kk, rate, r_k = (y.unflatten(-1, (self.heads, -1)) for y in (r, k, v, g, kk, rate,
+                                                                                   self.r_k.to(dtype)))
+            # |kk| = sqrt(head_dim) rms(kk)
+            ones = torch.full((self.head_dim,), self.head_dim ** -0.5, dtype=dtype, device=x.device)
+            kk = rms_norm(kk, ones, KEY_NORM_EPS / self.head_dim)
+            o, matrix = rule(r, k, v, -kk * (-g).exp(), kk * rate, g, matrix)
+            o = F.layer_norm(o, [self.head_dim], eps=self.norm.eps).flatten(-2)
+            o = torch.addcmul(self.norm.bias.to(dtype), o, self.norm.weight.to(dtype))
+            o = o + ((r * k * r_k).sum(-1, keepdim=True) * v).flatten(-2)
+        return self.out_proj(o.to(gate.dtype) * gate), matrix

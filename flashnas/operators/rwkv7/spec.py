@@ -1,0 +1,82 @@
+"""RWKV7 time mixing (`r7`); arXiv 2503.14456, sized as fla's layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+
+MIXES = 6  # of a token with the one before it: one each for r, k, v, decay, rate and gate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rwkv7(OperatorSpec):
+    """`r7`, in the form of the first layer: values are not mixed with those of an earlier layer (an operator sees only
+    its input). The channel mixing of the paper is left to the operator that follows, `f` as a rule.
+
+    Ranks of the low-rank maps to decay, in-context learning rate and output gate: 0 follows from the hidden size.
+    """
+
+    kind = "r7"
+    name = "rwkv7"
+    layer = "flashnas.operators.rwkv7.layer:Rwkv7Layer"
+    least: ClassVar[dict[str, int]] = {"head_dim": 2}
+
+    head_dim: int = 64
+    decay_rank: int = 0
+    rate_rank: int = 0
+    gate_rank: int = 0
+
+    def heads(self, hidden: int) -> int:
+        return self._divided(hidden, self.head_dim, "head_dim")
+
+    def resolved(self, hidden: int) -> Self:
+        self.heads(hidden)
+        factor = self.head_dim / 64
+        return dataclasses.replace(self, decay_rank=self.decay_rank or _rank(2.5 * factor, hidden),
+                                   rate_rank=self.rate_rank or _rank(2.5 * factor, hidden),
+                                   gate_rank=self.gate_rank or _rank(5, hidden))
+
+    def scaled(self, hidden: int, factor: int) -> Self:
+        sizes = {name: scaled_dim(getattr(self, name), factor) for name in vars(self)}
+        return dataclasses.replace(self, **sizes)  # a rank of 0 stays 0
+
+    def ranks(self, hidden: int) -> tuple[int, int, int]:
+        """Of decay, rate and gate."""
+        s = self.resolved(hidden)
+        return s.decay_rank, s.rate_rank, s.gate_rank
+
+    def params(self, hidden: int) -> int:
+        # r, k, v, output; low-rank maps. Pre-norm; token mixes; biases of decay and rate; k_k, k_a, r_k; group norm
+        return 4 * hidden * hidden + 2 * hidden * sum(self.ranks(hidden)) + (1 + MIXES + 2 + 3 + 2) * hidden
+
+    def flops(self, hidden: int, context: float) -> float:
+        return 8 * hidden * hidden + 4 * hidden * sum(self.ranks(hidden)) + 9 * hidden * self.head_dim
+
+    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+        return hidden * self.head_dim * STATE_BYTES + hidden * dtype_bytes  # and the last token's input
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        low_rank = [(name, rank) for name, rank in zip(("decay", "rate", "gate"), self.ranks(hidden), strict=True)]
+        return (
+            pointwise("residual_add", 3 * hidden, fusable=True),
+            pointwise("rms_norm", 2 * hidden),
+            pointwise("token_shift", (2 + MIXES) * hidden, unfused=(3 * hidden, *(3 * hidden,) * MIXES)),
+            *(gemm(name, n=hidden, k=hidden) for name in ("receptance", "key", "value")),
+            *(gemm(f"{name}_low", n=rank, k=hidden) for name, rank in low_rank),
+            *(gemm(f"{name}_high", n=hidden, k=rank) for name, rank in low_rank),
+            pointwise("decay_rate_gates", 4 * hidden, fusable=True, unfused=(2 * hidden, 2 * hidden)),
+            pointwise("key_norm", 5 * hidden, unfused=(2 * hidden, 3 * hidden, 3 * hidden)),  # k, rate -> kk, k, b
+            KernelCall(f"rwkv7_{phase}", (("heads", self.heads(hidden)), ("key_dim", self.head_dim),
+                                          ("value_dim", self.head_dim), ("groups", self.heads(hidden))), self.name),
+            pointwise("group_norm", 2 * hidden, fusable=True),
+            pointwise("bonus_gate", 6 * hidden, unfused=(5 * hidden, 3 * hidden)),  # o, r, k, v, gate -> o
+            gemm("out", n=hidden, k=hidden),
+        )
+
+
+def _rank(factor: float, hidden: int) -> int:
+    """factor sqrt(hidden) as the nearest multiple of 32, at least 32."""
+    return max(32, round(factor * hidden**0.5 / 32) * 32)

@@ -1,0 +1,116 @@
+"""How far a prediction may be exceeded: one-sided conformal bounds from the residuals of `flashnas validate`.
+
+The bound of a figure is its prediction times exp(q): q is the ceil((n + 1) x confidence)-th smallest of the n stored
+log(measured / predicted). If a new architecture is drawn like the validated ones, its measured figure lies within the
+bound with at least that probability (Vovk et al., Algorithmic Learning in a Random World, 2005). A search looks for
+extremes, so its finalists are measured as well, where the device is at hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flashnas.base.errors import BudgetError, ConfigError, TableError
+from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, HasFigures
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload
+
+TIMES = ("ttft_ms", "tpot_ms", "latency_ms")   # figures that are validated
+VALIDATIONS = "validations"                    # the list in meta.yaml
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """margins: figure -> q, at least 0; figures that are counted and not timed (memory_gb, params) have none."""
+
+    confidence: float
+    margins: Mapping[str, float]
+
+    @classmethod
+    def of(cls, table: LatencyTable, workload: Workload, *, space_name: str, space_hash: str, confidence: float,
+           ) -> Certificate:
+        """From the table's validation of this workload and space in the mode of its rows. Raises TableError in one
+        line with the command to run if there is none, it is stale, or it has too few architectures."""
+        if not 0 < confidence < 1:
+            raise ConfigError(f"--confidence must lie between 0 and 1; got {confidence:g}")
+        where = f"{table.path}: table {table.name}"
+        command = f"flashnas validate --table {table.path} --space {space_name} --workload {workload.name}"
+        entry = find(table, workload, space_hash)
+        if entry is None:
+            raise TableError(f"{where} has no validation of space {space_name!r} and workload {workload.name!r}, which"
+                             f" --confidence rests on: {command}")
+        try:
+            ratios = {figure: [float(value) for value in known["log_ratios"]]
+                      for figure, known in entry["figures"].items()}
+            stale, date = entry["basis"] != basis(table), entry["date"]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise TableError(f"{where}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again: {command}"
+                             ) from None
+        if stale:
+            raise TableError(f"{where} was calibrated or measured anew since it was validated on {date};"
+                             f" validate it again: {command}")
+        needed = least_count(confidence)
+        count = min((len(values) for values in ratios.values()), default=0)
+        if count < needed:
+            raise TableError(f"{where}: a confidence of {confidence:g} needs {needed} architectures that were validated"
+                             f" (and not calibrated on); there are {count}: {command} -n {needed}")
+        return cls(confidence, {figure: max(0.0, conformal_margin(values, confidence))
+                                for figure, values in ratios.items()})
+
+    def bound(self, estimate: HasFigures, figure: str) -> float:
+        """The figure that is not exceeded (throughput: at least reached) with the confidence."""
+        return estimate.figure(figure) * self._factor(figure)
+
+    def words(self) -> str:
+        """How predictions are widened, to stand behind a message."""
+        parts = ", ".join(f"{figure} x {math.exp(margin):.3f}" for figure, margin in self.margins.items())
+        return f"; confidence {self.confidence:g} divides the budgets: {parts}"
+
+    def _factor(self, figure: str) -> float:
+        if figure in LARGER_IS_BETTER:
+            return math.exp(-self.margins.get("tpot_ms", self.margins.get("ttft_ms", 0.0)))
+        return math.exp(self.margins.get(figure, 0.0))
+
+    def tightened(self, budgets: Iterable[Budget]) -> list[Budget]:
+        """The budgets on predictions that hold exactly where the bounds are within the given ones."""
+        return [Budget(budget.figure, budget.limit / self._factor(budget.figure)) for budget in budgets]
+
+
+def least_count(confidence: float) -> int:
+    """How many residuals a finite bound needs: 19 for 0.95."""
+    return math.ceil(confidence / (1 - confidence) - 1e-9)
+
+
+def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
+    """The upper conformal quantile; raises BudgetError where there are too few values for a finite one."""
+    rank = math.ceil((len(log_ratios) + 1) * confidence - 1e-9)
+    if rank > len(log_ratios):
+        raise BudgetError(f"a confidence of {confidence:g} needs {least_count(confidence)} values;"
+                          f" got {len(log_ratios)}")
+    return float(sorted(log_ratios)[rank - 1])
+
+
+def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any] | None:
+    """The validation of the table's mode for this workload and space, or None."""
+    for entry in table.meta.get(VALIDATIONS, ()):
+        if (entry.get("workload"), entry.get("space_hash"), entry.get("mode")) == key(table, workload, space_hash):
+            return dict(entry)
+    return None
+
+
+def key(table: LatencyTable, workload: Workload, space_hash: str) -> tuple[dict[str, Any], str, str]:
+    """What a validation is of; the name of a workload does not count."""
+    asked = {name: value for name, value in workload.to_dict().items() if name != "name"}
+    return asked, space_hash, table.default_mode
+
+
+def basis(table: LatencyTable) -> str:
+    """Changes with the calibration and with the stack of the rows: then residuals no longer hold."""
+    stacks = sorted({str(name) for frame in table.frames.values() for name in frame["stack"].unique()})
+    text = json.dumps([stacks, table.calibration], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,50 @@
+"""The finalists of a search, timed end to end where the table's device is at hand, and held to the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.latency import metrics
+from flashnas.latency.metrics import Budget
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.workload import Workload
+from flashnas.profiling.device_timing import Effort
+from flashnas.profiling.setup import Job, job_like
+from flashnas.profiling.validation import measure_in_rounds
+from flashnas.profiling.whole_model import time_model
+
+# of each timing in each round; as `flashnas validate` times its architectures, or its bounds would not carry over
+EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
+
+
+def job_here(model: LatencyModel) -> Job:
+    """How this machine times whole models for the table; raises TableError in one line if it is another device."""
+    return job_like(model.table, dtype=model.dtype, effort=EFFORT)
+
+
+def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, job: Job,
+                      ) -> dict[str, dict[str, float]]:
+    """Hash -> figures as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s."""
+    if not architectures:
+        return {}
+    workload = model.workload
+    found = measure_in_rounds(architectures, lambda a: time_model(a, workload, model.batch(a), job).to_dict(),
+                              np.random.default_rng(0), iter)
+    return {a.hash: _figures(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
+            for a, times in found.items()}
+
+
+def _figures(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> dict[str, float]:
+    """All of them from the two medians, so that they agree with each other."""
+    read, generated = workload.prompt_tokens, workload.generated_tokens
+    return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": metrics.latency_ms(ttft_ms, tpot_ms, generated),
+            "throughput_tok_s": metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, read, generated)}
+
+
+def missed(measured: Mapping[str, float], budgets: Iterable[Budget]) -> list[str]:
+    """The figures whose budget does not hold as timed; those that are not timed always hold."""
+    return [budget.figure for budget in budgets
+            if budget.figure in measured and not budget.holds(measured[budget.figure])]

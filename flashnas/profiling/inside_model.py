@@ -1,0 +1,110 @@
+"""Operators timed where they work: inside a whole model, with a clock between its blocks.
+
+A model with every operator of the space, about as deep as its architectures, finds its weights in the caches as a
+deployed one does, and pays for what stands between blocks. At width 512 sums of such rows were 0.86 to 1.05 of whole
+models, sums of operators alone, rotated over copies of their weights, 0.95 to 1.33 (experiments/validate_cpu).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from flashnas.architecture import Architecture
+from flashnas.network.model import HybridLM
+from flashnas.profiling.device_timing import CpuMarks, CudaMarks, Effort, Measurement, median_interval
+from flashnas.profiling.row_requests import Group, Item
+from flashnas.profiling.setup import Job
+from flashnas.profiling.whole_model import build_model, filled_cache
+from flashnas.space.base import SearchSpace
+
+ROUNDS = 3                   # over all lengths of a group, so that a slow moment of the machine meets them all
+LOOKED_AT = 64               # sampled genotypes for the depth of the model
+MODEL_BYTES = 4 * 2**30      # of the operators' weights at most
+
+
+def reference_architecture(space: SearchSpace, hidden: int, value_bytes: int) -> Architecture:
+    """Every operator of the space equally often, in a shuffled order that is always the same; as deep as the median
+    of sampled architectures, or as deep as fits MODEL_BYTES."""
+    rng, kinds = np.random.default_rng(0), space.kinds()
+    depth = float(np.median([len(space.operators(space.sample(rng))) for _ in range(LOOKED_AT)]))
+    weight_bytes = value_bytes * sum(spec.params(hidden) for spec in kinds)
+    each = max(1, min(round(depth / len(kinds)), MODEL_BYTES // weight_bytes))
+    order = rng.permutation(np.repeat(np.arange(len(kinds)), each))
+    return space.build(tuple(kinds[i] for i in order), hidden)
+
+
+def measure_in_place(group: Group, space: SearchSpace, job: Job) -> dict[Item, Measurement]:
+    """Time the items of a group; effort.seconds limits each of its lengths."""
+    with job.running():
+        architecture = reference_architecture(space, group.hidden, job.torch_dtype.itemsize)
+        model = build_model(architecture, job)
+        names = ["embedding", *(str(spec.resolved(group.hidden)) for spec in architecture.operators), "head"]
+        runs = {length: _decode(model, group.batch, length, job) if group.phase == "decode"
+                else _prefill(model, group.batch, length, job) for length in group.lengths}
+        samples: dict[Item, list[float]] = {item: [] for item in group.items}
+        for run in runs.values():
+            run()
+            run()
+        for number in range(1, ROUNDS + 1):
+            for length, run in runs.items():
+                wanted = {item.operator: samples[item] for item in group.items if item.length in (0, length)}
+                _repeat(run, names, wanted, job.effort, number / ROUNDS)
+    return {item: Measurement.of(values) for item, values in samples.items()}
+
+
+def _repeat(run: Callable[[], list[float]], names: list[str], samples: dict[str, list[float]], effort: Effort,
+            share: float) -> None:
+    """Add passes through the model to the samples of each operator, up to `share` of the effort's repeats."""
+    end = time.perf_counter() + effort.seconds / ROUNDS
+    while True:
+        for name, us in zip(names, run(), strict=False):
+            if name in samples:
+                samples[name].append(us)
+        fewest = min(len(values) for values in samples.values())
+        known = fewest >= share * effort.least and (time.perf_counter() > end or all(
+            median_interval(np.array(values)) < effort.width for values in samples.values()))
+        if known or fewest >= share * effort.most:
+            return
+
+
+def _marks(job: Job) -> CpuMarks | CudaMarks:
+    return CpuMarks() if job.device == "cpu" else CudaMarks()
+
+
+def _decode(model: HybridLM, batch: int, context: int, job: Job) -> Callable[[], list[float]]:
+    tokens_B = torch.zeros(batch, dtype=torch.long, device=job.device)
+    cache = filled_cache(model, batch, context)
+
+    def run() -> list[float]:
+        marks = _marks(job)
+        marks.mark()
+        x_BD = model.embedding(tokens_B)
+        marks.mark()
+        for block, state in zip(model.blocks, cache.states, strict=True):
+            x_BD, _ = block.step(x_BD, state)
+            marks.mark()
+        F.linear(model.final_norm(x_BD), model.head_weight).argmax(-1)
+        marks.mark()
+        return marks.intervals_us()
+    return run
+
+
+def _prefill(model: HybridLM, batch: int, tokens: int, job: Job) -> Callable[[], list[float]]:
+    tokens_BT = torch.randint(model.architecture.vocab, (batch, tokens), device=job.device)
+
+    def run() -> list[float]:
+        marks, kept = _marks(job), []
+        marks.mark()
+        x_BTD = model.embedding(tokens_BT)
+        marks.mark()
+        for block in model.blocks:
+            x_BTD, state = block(x_BTD, None)
+            kept.append(state)  # as in a prompt that is read to be continued
+            marks.mark()
+        return marks.intervals_us()
+    return run

@@ -1,0 +1,240 @@
+"""The numbers behind the figures: pure functions of a Run, drawn by `figures` (Plotly) and `png` (matplotlib)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flashnas.report.notation import kinds, mixers_by_use
+from flashnas.report.palette import KERNEL_COLOURS, operator_order
+from flashnas.search.objectives import larger_is_better
+from flashnas.search.pareto import hypervolume, non_dominated
+from flashnas.study.run import Finalist, Run
+
+DEPTH_BINS = 12
+REFERENCE_MARGIN = 1.01
+
+
+# -- the front ---------------------------------------------------------------------------------------------------
+
+def front(run: Run) -> pd.DataFrame:
+    """The trained networks that are non-dominated in the run's objectives, fastest first."""
+    trained, points = objective_points(run)
+    mask = non_dominated(points) if len(points) else np.zeros(0, dtype=bool)
+    return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
+
+
+def objective_points(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
+    """The trained networks that have all objectives, and these, latency_ms first, all minimised [N, M]."""
+    names = sorted(run.objectives, key=lambda name: name != "latency_ms")
+    trained = run.trained.reindex(columns=[*run.trained.columns, *(n for n in names if n not in run.trained.columns)])
+    trained = trained[trained[names].notna().all(axis=1)]
+    signs = np.array([-1.0 if larger_is_better(name) else 1.0 for name in names])
+    return trained, trained[names].to_numpy(dtype=float) * signs
+
+
+def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[float]]:
+    """Corners (latency_ms, loss) of the region that the front dominates, drawn to the latency `right`."""
+    xs: list[float] = []
+    ys: list[float] = []
+    for x, y in points[["latency_ms", "loss"]].to_numpy(dtype=float).tolist():
+        if ys and y > ys[-1]:
+            continue  # on the front for another objective
+        if ys:
+            xs.append(x)
+            ys.append(ys[-1])
+        xs.append(x)
+        ys.append(y)
+    if ys:
+        xs.append(max(right, xs[-1]))
+        ys.append(ys[-1])
+    return xs, ys
+
+
+def finalist_of(run: Run, row: Any) -> Finalist | None:
+    """The finalist that is this trial's network, if any."""
+    return next((finalist for finalist in run.finalists if finalist.origin.get("number") == row.number
+                 or (row.hash and finalist.architecture.hash == row.hash)), None)
+
+
+def name_of(run: Run, row: Any) -> str:
+    """`P2` for a finalist's trial, the label of a baseline (`P2 · pure d` for both), else `trial 17`."""
+    finalist = finalist_of(run, row)
+    label = row.label if row.origin == "baseline" else ""
+    return " · ".join(filter(None, (finalist.name if finalist else "", label))) or f"trial {row.number}"
+
+
+def mixer_colours(notation: str) -> tuple[str, str]:
+    """(most frequent token mixer, second most frequent one or the same again); `?` for an unreadable notation."""
+    mixers = mixers_by_use(notation) or ["?"]
+    return mixers[0], mixers[min(1, len(mixers) - 1)]
+
+
+# -- hypervolume -------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class HypervolumeSeries:
+    """Hypervolume (ms · nats) of the first `networks[i]` trained networks, and of the baselines alone (None: none).
+
+    reference: (latency_ms, loss); the latency budget, or 1.01 times the slowest where there is none; 1.01 times the
+    highest loss of the run. Networks beyond it count nothing. With other objectives: the same of each, its worst value
+    moved by 1 % of itself; the volume is then in the product of their units.
+    """
+
+    networks: list[int]
+    trials: list[int]
+    hypervolume: list[float]
+    baselines: float | None
+    reference: tuple[float, ...]
+
+
+def hypervolume_series(run: Run) -> HypervolumeSeries:
+    trained, points = objective_points(run)
+    if not len(points):
+        return HypervolumeSeries([], [], [], None, (float("nan"), float("nan")))
+    worst = points.max(axis=0)
+    reference = worst + (REFERENCE_MARGIN - 1) * np.abs(worst)
+    if run.budget_ms and "latency_ms" in run.objectives:
+        reference[0] = run.budget_ms
+    kept: np.ndarray = np.empty((0, points.shape[1]))
+    values: list[float] = []
+    for point in points:  # only the front so far matters: each step stays small
+        kept = np.vstack([kept, point])
+        kept = kept[non_dominated(kept)]
+        values.append(float(hypervolume(kept, reference)))
+    pure = points[(trained["origin"] == "baseline").to_numpy()]
+    alone = float(hypervolume(pure[non_dominated(pure)], reference)) if len(pure) else None
+    return HypervolumeSeries(list(range(1, len(points) + 1)), [int(n) for n in trained["number"]], values, alone,
+                             tuple(float(value) for value in reference))
+
+
+# -- operators along the depth -----------------------------------------------------------------------------------
+
+def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFrame:
+    """Mean share of each operator kind (columns) in equal slices of the relative depth (rows); each row sums to 1.
+
+    An operator of a network of L operators covers 1/L of the depth. Every network counts the same; unreadable
+    notations are left out. Empty when nothing is left.
+    """
+    readable = [found for found in map(kinds, notations) if found]
+    if not readable:
+        return pd.DataFrame()
+    columns = sorted({kind for found in readable for kind in found}, key=operator_order)
+    total = np.zeros((bins, len(columns)))
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    for found in readable:
+        at = np.arange(len(found)) / len(found)
+        low = np.maximum(edges[:-1, None], at[None, :])
+        high = np.minimum(edges[1:, None], at[None, :] + 1 / len(found))
+        overlap = np.clip(high - low, 0.0, None) * bins
+        for column, kind in enumerate(columns):
+            total[:, column] += overlap[:, [k == kind for k in found]].sum(axis=1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    return pd.DataFrame(total / len(readable), index=centres, columns=columns)
+
+
+# -- latency breakdown -------------------------------------------------------------------------------------------
+
+def breakdown(run: Run) -> pd.DataFrame:
+    """Milliseconds of each finalist by operator, kernel and source, in a fixed order of operators.
+
+    Columns: finalist, operator, kernel, label, family, source, ms, share. ms is `ms`, or `share` of latency_ms, or
+    `ms_per_token` times the tokens generated. Finalists without a breakdown are missing.
+    """
+    rows = []
+    for finalist in run.finalists:
+        for entry in finalist.breakdown:
+            ms = _entry_ms(run, finalist.figures.get("latency_ms"), entry)
+            if ms is None or ms <= 0:
+                continue
+            kernel = str(entry.get("kernel") or "other")
+            rows.append({"finalist": finalist.name, "operator": str(entry.get("operator") or "other"),
+                         "kernel": kernel, "label": str(entry.get("label") or kernel),
+                         "family": kernel_family(kernel), "source": str(entry.get("source") or "unknown"), "ms": ms})
+    columns = ["finalist", "operator", "kernel", "label", "family", "source", "ms"]
+    if not rows:
+        return pd.DataFrame(columns=[*columns, "share"])
+    grouped = pd.DataFrame(rows).groupby(columns[:-1], sort=False, as_index=False).agg({"ms": "sum"})
+    grouped["share"] = grouped["ms"] / grouped.groupby("finalist")["ms"].transform("sum")
+    numbers = {finalist.name: finalist.number for finalist in run.finalists}
+    order = sorted(range(len(grouped)), key=lambda i: (numbers[grouped["finalist"].iloc[i]],
+                                                       operator_order(grouped["operator"].iloc[i])))
+    return grouped.iloc[order].reset_index(drop=True)
+
+
+def kernel_family(kernel: str) -> str:
+    """The group of a kernel kind, such as `gemm` or `delta_rule_decode`, in the figures."""
+    families = list(KERNEL_COLOURS)
+    starts = {"gemm": 0, "head": 0, "attention_": 1, "conv_": 3, "pointwise": 4, "calibration": 5, "operator_": 6,
+              "delta_rule_": 2, "gated_delta_rule_": 2, "ssd_": 2, "gla_": 2, "rwkv": 2, "kda_": 2,
+              "selective_scan_": 2, "experts": 0}
+    return next((families[index] for start, index in starts.items() if kernel.startswith(start)), families[-1])
+
+
+def _entry_ms(run: Run, latency_ms: float | None, entry: dict[str, Any]) -> float | None:
+    def number(key: str) -> float | None:
+        value = entry.get(key)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    if number("ms") is not None:
+        return number("ms")
+    share, per_token = number("share"), number("ms_per_token")
+    if share is not None and latency_ms is not None:
+        return share * latency_ms
+    tokens = run.entry("workload", "generated_tokens")
+    return None if per_token is None else per_token * (tokens if isinstance(tokens, int) and tokens > 0 else 1)
+
+
+# -- layout ------------------------------------------------------------------------------------------------------
+
+def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, float]],
+                 obstacles: list[tuple[float, float]], box: tuple[float, float]) -> list[tuple[float, float]]:
+    """Offsets in pixels (right, up) of label centres that keep clear of points, of each other and of the box's edge.
+
+    Greedy: each label takes the best of 24 places around its anchor. Anchors and obstacles in pixels from the lower
+    left corner of the box (width, height).
+    """
+    points = np.array(obstacles, dtype=float).reshape(-1, 2)
+    angles = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225])
+    taken: list[tuple[float, float, float, float]] = []
+    offsets = []
+    for (x, y), (width, height) in zip(anchors, sizes, strict=True):
+        best: tuple[float, float, float] | None = None
+        others = points - (x, y)
+        others = others[np.hypot(*others.T) > 7]
+        for distance in (12.0, 24.0, 42.0):
+            for angle in angles:
+                dx = float(np.cos(angle)) * (width / 2 + distance)
+                dy = float(np.sin(angle)) * (height / 2 + distance)
+                left, low, right, high = (x + dx - width / 2, y + dy - height / 2,
+                                          x + dx + width / 2, y + dy + height / 2)
+                covered = (np.abs(others - (dx, dy)) < (width / 2 + 7, height / 2 + 7)).all(axis=1).sum()
+                cost = distance / 8 + 20.0 * (covered + _crossed(others, dx, dy))
+                cost += 60 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1, y1 in taken)
+                cost += 200 * (left < 0 or low < 0 or right > box[0] or high > box[1])
+                if best is None or cost < best[0]:
+                    best = (cost, dx, dy)
+        assert best is not None
+        offsets.append(best[1:])
+        taken.append((x + best[1] - width / 2, y + best[2] - height / 2,
+                      x + best[1] + width / 2, y + best[2] + height / 2))
+    return offsets
+
+
+def _crossed(others: np.ndarray, dx: float, dy: float) -> int:
+    """Points [N, 2], relative to the anchor, within 7 pixels of the line from there to the label at (dx, dy)."""
+    length = float(np.hypot(dx, dy))
+    along = others @ np.array([dx, dy]) / length
+    across = np.abs(others @ np.array([-dy, dx])) / length
+    return int(((along > 0) & (along < length) & (across < 7)).sum())
+
+
+def latency_unit(values: Iterable[float]) -> tuple[float, str]:
+    """(factor, unit) that shows milliseconds readably: seconds from 2000 ms on."""
+    largest = max((v for v in values if v == v), default=0.0)
+    return (1e-3, "s") if largest >= 2000 else (1.0, "ms")
+

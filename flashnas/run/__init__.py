@@ -1,1 +1,0 @@
-"""A run of the search: what was asked (`config`), what is kept on disk (`record`), who trains (`pool`)."""

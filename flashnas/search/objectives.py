@@ -1,0 +1,70 @@
+"""What a search can be asked to optimise, by name, and the one place that says in which direction.
+
+All code that compares minimises; accuracies and throughput are maximised, so they are compared by their negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flashnas.base.errors import ConfigError
+from flashnas.base.hints import one_of
+from flashnas.latency.metrics import FIGURES, LARGER_IS_BETTER
+from flashnas.proxy.tasks import SCORES
+
+DEFAULT = ("loss", "latency_ms")
+TRAINED = ("loss", *SCORES)           # known after training only; the others come exactly from the table
+OBJECTIVES = (*TRAINED, *FIGURES)
+MOST = 4                              # with more, nearly every network is on the front
+_MAXIMISED = (*SCORES, *LARGER_IS_BETTER)
+
+
+def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, trained ones first; raises ConfigError for an unknown or repeated name, or too few of a kind."""
+    for name in names:
+        if name not in OBJECTIVES:
+            raise ConfigError(one_of("search.objectives", name, OBJECTIVES))
+        if list(names).count(name) > 1:
+            raise ConfigError(f"search.objectives names {name!r} twice")
+    if not 2 <= len(names) <= MOST:
+        raise ConfigError(f"search.objectives must be 2 to {MOST} names, such as loss,latency_ms; got"
+                          f" {','.join(names) or 'none'}")
+    if not any(name in TRAINED for name in names):
+        raise ConfigError(f"search.objectives needs a trained quality ({', '.join(TRAINED)}); got {','.join(names)}")
+    return tuple(sorted(names, key=lambda name: name not in TRAINED))
+
+
+def task_scores(names: Sequence[str]) -> tuple[str, ...]:
+    """The objectives for which networks are trained on synthetic tasks."""
+    return tuple(name for name in names if name in SCORES)
+
+
+def title_of(name: str) -> str:
+    """`recall`, `memory (GB)`: an objective in a heading."""
+    if name in FIGURES:
+        words = name.removesuffix("_ms").removesuffix("_gb").removesuffix("_tok_s").replace("_", " ")
+        return words if name == "params" else f"{words} ({FIGURES[name]})"
+    return name
+
+
+def larger_is_better(name: str) -> bool:
+    return name in _MAXIMISED
+
+
+def minimised(name: str, value: float) -> float:
+    """The value as it is compared: lower is better."""
+    return -value if larger_is_better(name) else value
+
+
+def figure_of(name: str, figures: Mapping[str, Any], scores: Mapping[str, float]) -> float | None:
+    """An objective's plain value from what is recorded of a network; None where it does not exist."""
+    value = scores.get(name) if name in SCORES else figures.get(name)
+    return None if value is None or value != value else float(value)
+
+
+def point(names: Sequence[str], figures: Mapping[str, Any], scores: Mapping[str, float]) -> tuple[float, ...] | None:
+    """All objectives as they are compared; None if one does not exist."""
+    values = [figure_of(name, figures, scores) for name in names]
+    return None if None in values else tuple(minimised(n, v) for n, v in zip(names, values, strict=True)
+                                             if v is not None)

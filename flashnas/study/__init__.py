@@ -1,0 +1,1 @@
+"""One search from its question to its run folder: config, loop, workers, trials, and the folder read back."""

@@ -1,0 +1,175 @@
+"""The processes that train one network together, as `torchrun` starts them; one process alone without it.
+
+Every process holds the whole network and takes its share of each batch. torch's DistributedDataParallel averages the
+gradients, so that all take the same step as one process would with the whole batch, up to rounding. Muon's
+Newton-Schulz iterations are thus computed on every process; for the sizes that flashnas trains that costs less than
+sending the results around.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from flashnas.base.errors import ConfigError, FlashnasError, RunError
+from flashnas.network.model import HybridLM
+from flashnas.training.recipe import Recipe
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # tokens [B, T], targets [B, T] -> mean loss in nats per token
+T = TypeVar("T")
+
+_TIMEOUT = timedelta(minutes=30)  # a process waits so long for the others, as while the first prepares the corpus
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `size`; `local`: its number on this machine, which is also that of its GPU."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """True for the process that writes, logs and speaks."""
+        return self.rank == 0
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises ConfigError unless every process gets the same number of sequences of each batch."""
+        if recipe.batch_sequences % self.size:
+            raise ConfigError(f"recipe.batch_sequences must be a multiple of the {self.size} processes;"
+                              f" got {recipe.batch_sequences}")
+        each, micro = recipe.batch_sequences // self.size, recipe.micro_batch_sequences
+        if 0 < micro < each and each % micro:
+            raise ConfigError(f"recipe.micro_batch_sequences must divide the {each} sequences of each of the"
+                              f" {self.size} processes; got {micro}")
+
+    def device(self, kind: str) -> torch.device:
+        """The device of this process; CUDA's current one is set to it."""
+        if kind != "cuda" or self.size == 1:
+            return torch.device(kind)
+        if self.local >= torch.cuda.device_count():
+            raise ConfigError(f"{self.local + 1} processes on this machine need as many CUDA devices;"
+                              f" torch finds {torch.cuda.device_count()}")
+        torch.cuda.set_device(self.local)
+        return torch.device("cuda", self.local)
+
+    def share(self, rows_BT: Tensor) -> Tensor:
+        """This process's part of a batch: consecutive rows, the first process the first ones."""
+        return rows_BT if self.size == 1 else rows_BT.tensor_split(self.size)[self.rank]
+
+    def replicate(self, network: HybridLM) -> tuple[Loss, nn.Module | None]:
+        """(the loss of `network`, whose gradients are then averaged over the processes; the replica that does it)."""
+        if self.size == 1:
+            return network.loss, None
+        device = network.embedding.weight.device
+        replica = DistributedDataParallel(
+            _Loss(network), device_ids=[device.index] if device.type == "cuda" else None,
+            find_unused_parameters=any(spec.kind == "moe" for spec in network.architecture.operators))  # idle experts
+        return replica, replica
+
+    def total(self, *values: float) -> list[float]:
+        """Sums over the processes, the same on each."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor]
+
+    def first_says(self, text: str) -> str:
+        """The text of the first process, on each."""
+        if self.size == 1:
+            return text
+        data = text.encode()
+        length = torch.tensor([len(data)])
+        dist.broadcast(length, 0)
+        payload = torch.zeros(int(length), dtype=torch.uint8)
+        if self.first:
+            payload[:] = torch.tensor(list(data), dtype=torch.uint8)
+        dist.broadcast(payload, 0)
+        return bytes(payload.tolist()).decode()
+
+    def agreed(self, action: Callable[[], T]) -> T:
+        """`action()` on every process. Where a user's error or one of the disk ends it on some, the first of these
+        raises it and the others stop without a word, so that it is said once."""
+        if self.size == 1:
+            return action()
+        result, error = None, None
+        try:
+            result = action()
+        except (FlashnasError, OSError) as caught:
+            error = caught
+        failed = torch.tensor([self.size if error is None else self.rank])
+        dist.all_reduce(failed, dist.ReduceOp.MIN)
+        if int(failed) == self.size:
+            return result  # type: ignore[return-value]
+        if error is not None and int(failed) == self.rank:
+            raise error
+        raise SystemExit(2)
+
+    def one_after_the_first(self, action: Callable[[], T]) -> T:
+        """`agreed`, where the others begin when the first process is done and has filled the cache."""
+        if self.size == 1:
+            return action()
+        early = self.agreed(lambda: action() if self.first else None)
+        late = self.agreed(lambda: None if self.first else action())
+        return early if self.first else late  # type: ignore[return-value]
+
+
+class _Loss(nn.Module):
+    """`HybridLM.loss` as a module's forward, which is what DistributedDataParallel watches."""
+
+    def __init__(self, network: HybridLM) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        return self.network.loss(tokens_BT, targets_BT)
+
+
+def accumulating(replica: nn.Module | None, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Around forward and backward of one part of a batch: gradients are averaged with the last part only."""
+    if isinstance(replica, DistributedDataParallel) and not last:
+        return replica.no_sync()
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def processes(threads: int | None = None) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, with gloo on CPUs and NCCL on GPUs; each takes `threads` threads.
+
+    Raises RunError, on the first process, when another one has ended; the others then stop without a word.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if not dist.is_available() or not dist.is_torchelastic_launched() or os.environ.get("WORLD_SIZE", "1") == "1":
+        yield Ranks()
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+    try:
+        yield ranks
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        if not ranks.first:
+            raise SystemExit(2) from None
+        raise RunError("another process of this training has ended; continue from the last checkpoint with"
+                       " --resume") from None
+    finally:
+        dist.destroy_process_group()
+
+
+def _lost(error: RuntimeError) -> bool:
+    """True for what torch raises when the other end of a connection is gone; gloo has no class for it."""
+    text = str(error)
+    return isinstance(error, dist.DistError) or "gloo" in text or "Connection closed by peer" in text

@@ -1,0 +1,216 @@
+"""Training one network: an architecture, a dataset, a recipe and a seed give a ProxyScore.
+
+The search trains each candidate for a short time (`train`); `flashnas train` drives the same `Trainer` for longer, with
+checkpoints and several processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import CandidateError, ConfigError
+from flashnas.data.dataset import Dataset
+from flashnas.network.model import HybridLM
+from flashnas.training.distributed import Ranks, accumulating
+from flashnas.training.optimizer import Optimizers, initialise
+from flashnas.training.recipe import Recipe
+from flashnas.training.score import ProxyScore
+
+Progress = Callable[[int, float], None]  # training tokens seen, training loss of the step
+
+_DIVERGED_NATS = 1.0  # above both guessing, ln(vocab), and the start: the run counts as diverged
+_EVALUATE_TOGETHER = 8      # validation sequences per forward pass
+
+
+def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
+          progress: Progress | None = None, deadline_s: float | None = None) -> ProxyScore:
+    """Train a proxy network (already scaled, see `Recipe.proxy_of`) and score it on held-out text.
+
+    The same arguments on one CPU thread give the same score to the bit. Raises CandidateError with a one-line reason
+    for NaN, divergence, lack of memory and when `deadline_s` seconds are over; CorpusError if the text is too short.
+    """
+    return train_network(architecture, dataset, recipe, seed, progress, deadline_s)[1]
+
+
+def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
+                  progress: Progress | None = None, deadline_s: float | None = None) -> tuple[HybridLM, ProxyScore]:
+    """`train`, with the trained network (float32, on the recipe's device)."""
+    check_job(architecture, dataset, recipe)
+    with out_of_memory_is_a_reason():
+        trainer = Trainer(architecture, dataset, recipe, seed)
+        for step in trainer.steps(deadline_s):
+            if progress:
+                progress(step.tokens, step.loss)
+        return trainer.network, trainer.score()
+
+
+def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> None:
+    """Raises CorpusError or ConfigError for text, a vocabulary, a length or a device that do not fit."""
+    dataset.check_length(recipe)
+    if architecture.vocab < dataset.vocab:
+        raise ConfigError(f"architecture: vocab must be at least the tokenizer's {dataset.vocab};"
+                          f" got {architecture.vocab}")
+    positions = architecture.meta_tokens + recipe.sequence_tokens
+    for spec in architecture.operators:
+        original = getattr(spec.resolved(architecture.hidden), "rope_original", 0)
+        if original and positions > original * getattr(spec, "rope_factor", 1.0):
+            meta = f" and {architecture.meta_tokens} meta tokens" if architecture.meta_tokens else ""
+            raise ConfigError(f"recipe.sequence_tokens {recipe.sequence_tokens}{meta} are beyond the rotary range of"
+                              f" operator {str(spec)!r}: rope_original x rope_factor ="
+                              f" {original * getattr(spec, 'rope_factor', 1.0):,.0f} positions")
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"recipe {recipe.name!r} trains on cuda, and torch finds no CUDA device;"
+                          " take the recipe 'cpu'")
+
+
+@contextlib.contextmanager
+def out_of_memory_is_a_reason() -> Iterator[None]:
+    """Turns what torch raises when memory is short into a CandidateError."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise CandidateError("out of memory while training") from None
+        raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One finished step: training tokens seen so far, the batch's mean loss in nats per token, the gradient's norm
+    before clipping, the share of the peak learning rate, the time it took (validation not counted), and the validation
+    loss where one was taken after it."""
+
+    number: int  # from 1
+    tokens: int
+    loss: float
+    gradient_norm: float
+    lr_factor: float
+    seconds: float
+    validation: float | None
+
+
+class Trainer:
+    """A training that stands after `done` of the recipe's steps, at first 0; `steps()` goes on from there."""
+
+    def __init__(self, architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
+                 ranks: Ranks | None = None) -> None:
+        self.started = time.perf_counter()
+        self.architecture, self.dataset, self.recipe, self.seed = architecture, dataset, recipe, seed
+        self.ranks = ranks or Ranks()
+        self.device = self.ranks.device(recipe.device)
+        torch.manual_seed(seed)
+        self.network = HybridLM(architecture, recipe.backend)
+        initialise(self.network, recipe)
+        self.network.to(self.device)
+        self.backends = self.network.backends(torch.bfloat16 if recipe.dtype == "bfloat16" else None)
+        self.optimizers = Optimizers(self.network, architecture, recipe)
+        self.loss, self.replica = self.ranks.replicate(self.network)
+        self.done = 0
+        self.start_loss = math.inf  # of the first batch, before any update
+        self.curve: list[tuple[int, float]] = []
+        self.training_s = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """What besides weights, optimizer states and random numbers a training continues from; JSON-ready."""
+        return {"done": self.done, "start_loss": self.start_loss, "curve": [list(point) for point in self.curve],
+                "training_s": self.training_s, "seconds": time.perf_counter() - self.started}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a `state`; the batches follow from the seed and the number of steps."""
+        self.done, self.start_loss = int(state["done"]), float(state["start_loss"])
+        self.curve = [(int(tokens), float(loss)) for tokens, loss in state["curve"]]
+        self.training_s = float(state["training_s"])
+        self.started = time.perf_counter() - float(state["seconds"])
+
+    def steps(self, deadline_s: float | None = None) -> Iterator[Step]:
+        """Train to the end, one optimizer step at a time. Raises CandidateError for NaN, divergence and when
+        `deadline_s` seconds are over."""
+        recipe = self.recipe
+        points = {round(recipe.steps * (i + 1) / recipe.curve_points) for i in range(recipe.curve_points)}
+        batches = self.dataset.batches(recipe, self.seed, skip=self.done)
+        while self.done < recipe.steps:
+            step_started = time.perf_counter()
+            batch_BT = torch.from_numpy(next(batches))
+            loss, norm = self._update(batch_BT)
+            seconds = time.perf_counter() - step_started
+            self.start_loss = loss if self.done == 0 else self.start_loss
+            self.done += 1
+            self.training_s += seconds
+            seen = self.done * recipe.batch_tokens
+            if deadline_s is not None and time.perf_counter() - self.started > deadline_s:
+                raise CandidateError(f"time limit: {deadline_s:g} s were over after {seen:,} of"
+                                     f" {recipe.steps * recipe.batch_tokens:,} tokens")
+            validation = None
+            if self.done in points:
+                last = self.done == recipe.steps
+                validation = self.validate(recipe.validation_tokens if last else recipe.curve_tokens)
+                self._check(validation, "validation", seen)
+                self.curve.append((seen, validation))
+            yield Step(number=self.done, tokens=seen, loss=loss, gradient_norm=norm, seconds=seconds,
+                       lr_factor=recipe.lr_factor(self.done - 1), validation=validation)
+
+    def score(self) -> ProxyScore:
+        """The result of a training that is done."""
+        tokens, final = self.curve[-1]
+        return ProxyScore(loss=final, bits_per_byte=self.dataset.bits_per_byte(final), curve=tuple(self.curve),
+                          tokens=tokens, tokens_per_s=tokens / self.training_s,
+                          seconds=time.perf_counter() - self.started, seed=self.seed,
+                          proxy_params=self.architecture.params, backends=self.backends)
+
+    def _update(self, batch_BT: torch.Tensor) -> tuple[float, float]:
+        """One optimizer step; returns the batch's mean loss in nats per token and the gradient's norm."""
+        recipe = self.recipe
+        rows_BT = self.ranks.share(batch_BT).to(self.device)
+        micro = rows_BT.split(recipe.micro_batch_sequences or len(rows_BT))
+        total = 0.0
+        for number, part_BT in enumerate(micro, start=1):
+            with accumulating(self.replica, last=number == len(micro)):
+                with self._autocast():
+                    loss = self.loss(part_BT[:, :-1], part_BT[:, 1:]) / len(micro)
+                loss.backward()
+            total += loss.item()
+        total = self.ranks.total(total)[0] / self.ranks.size
+        seen = self.done * recipe.batch_tokens
+        if not math.isfinite(total):
+            raise CandidateError(f"training loss became {total} after {seen:,} tokens")
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip or math.inf).item()
+        if not math.isfinite(norm):
+            raise CandidateError(f"gradient norm became {norm} after {seen:,} tokens")
+        self.optimizers.step(self.done)
+        return total, norm
+
+    @torch.no_grad()
+    def validate(self, tokens: int) -> float:
+        """Mean loss in nats per token over about `tokens` validation tokens, the same ones for every candidate."""
+        rows_NT = torch.from_numpy(self.dataset.validation_slice(self.recipe, tokens))
+        self.network.eval()
+        total = 0.0
+        share_NT = self.ranks.share(rows_NT)
+        for part_BT in share_NT.split(_EVALUATE_TOGETHER) if len(share_NT) else ():
+            part_BT = part_BT.to(self.device)
+            with self._autocast():
+                total += self.network.loss(part_BT[:, :-1], part_BT[:, 1:]).item() * len(part_BT)
+        self.network.train()
+        return self.ranks.total(total)[0] / len(rows_NT)
+
+    def _check(self, loss: float, what: str, seen: int) -> None:
+        guessing = math.log(self.architecture.vocab)  # a tied head with a large embedding starts far above it
+        if not math.isfinite(loss):
+            raise CandidateError(f"{what} loss became {loss} after {seen:,} tokens")
+        if loss > max(guessing, self.start_loss) + _DIVERGED_NATS:
+            raise CandidateError(f"diverged: {what} loss {loss:.2f} after {seen:,} tokens is worse than at the start"
+                                 f" ({self.start_loss:.2f}) and than guessing ({guessing:.2f})")
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.recipe.dtype == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()

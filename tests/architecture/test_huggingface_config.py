@@ -1,0 +1,154 @@
+"""What a config.json becomes, and the one line for each thing that is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashnas.architecture import Architecture
+from flashnas.architecture.huggingface import architecture_from_hf
+from flashnas.architecture.source import load_architecture
+from flashnas.base.errors import ArchitectureError
+from flashnas.cli.main import main
+
+TINY = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96,
+        "num_attention_heads": 4, "num_key_value_heads": 2}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}
+HEAD = "64(vocab=512,tied=false): "
+DELTA = {**TINY, "head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+         "linear_value_head_dim": 8}
+
+
+def written(folder: Path, data: Any) -> Path:
+    path = folder / "config.json"
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize(("data", "notation"), [
+    ({"model_type": "llama", **TINY}, HEAD + "2x(a(heads=4,kv_heads=2,head_dim=16) f(intermediate=96))"),
+    ({"model_type": "llama", **TINY, "rope_theta": 500000, "rope_scaling": LLAMA3},
+     HEAD + "2x(a(heads=4,kv_heads=2,head_dim=16,rope_theta=500000,rope_factor=8,rope_original=8192)"
+            " f(intermediate=96))"),
+    ({"model_type": "llama", **TINY, "rope_parameters": {"type": "linear", "factor": 2, "rope_theta": 7}},
+     HEAD + "2x(a(heads=4,kv_heads=2,head_dim=16,rope_theta=7,rope_factor=2) f(intermediate=96))"),
+    ({"model_type": "mistral", **TINY, "sliding_window": 9},
+     HEAD + "2x(swa(heads=4,kv_heads=2,head_dim=16,window=9) f(intermediate=96))"),
+    ({"model_type": "qwen2", **TINY, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+     HEAD + "a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true) f(intermediate=96)"
+            " swa(heads=4,kv_heads=2,head_dim=16,qkv_bias=true,window=9) f(intermediate=96)"),
+    ({"model_type": "qwen3", **TINY, "tie_word_embeddings": True, "layer_types": ["full_attention"] * 2},
+     "64(vocab=512): 2x(a(heads=4,kv_heads=2,qk_norm=true) f(intermediate=96))"),
+    ({"model_type": "smollm3", **TINY, "no_rope_layers": [1, 0]},
+     "64(vocab=512): a(heads=4,kv_heads=2,head_dim=16,rope_theta=2e6) f(intermediate=96)"
+     " a(heads=4,kv_heads=2,head_dim=16,rope_share=0) f(intermediate=96)"),
+    ({"model_type": "mamba2", **TINY, "num_heads": 2}, HEAD + "2x(m2(groups=2))"),
+    ({"model_type": "nemotron_h", **TINY, "hybrid_override_pattern": "M*-", "mamba_num_heads": 3, "n_groups": 3},
+     HEAD + "m2(heads=3,groups=3,dt_min=0.001) a(heads=4,kv_heads=2,rope_share=0) f(intermediate=96,relu2=true)"),
+    ({"model_type": "qwen3_5", "text_config": {**DELTA, "full_attention_interval": 2}},
+     HEAD + "gd(k_heads=2,expand_v=2,head_dim=8) f(intermediate=96)"
+            " a(heads=4,kv_heads=2,head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25) f(intermediate=96)"),
+])
+def test_networks(tmp_path, data, notation):
+    if data["model_type"] == "mamba2":
+        data = {**data, "n_groups": 2}
+    architecture = architecture_from_hf(written(tmp_path, data))
+    assert architecture == load_architecture(str(tmp_path)) == load_architecture(str(tmp_path / "config.json"))
+    assert architecture.hash == Architecture.parse(notation).hash
+    assert Architecture.parse(architecture.notation) == architecture
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    ("{", ":1: not valid JSON: Expecting property name"),
+    ('{\n"a": 1,\n}', ":3: not valid JSON: "),
+    ("[1]", ": the top level must be a mapping; got list"),
+    ('{"a": 1, "a": 2}', ":a: the key stands twice"),
+    ("[" * 100000, ": not valid JSON: maximum recursion depth exceeded"),
+    ({}, ": a Hugging Face config needs the key 'model_type' (one of llama, mistral, "),
+    ({"model_type": "lama"}, ":model_type must be one of llama, mistral, qwen2, qwen3, smollm3, mamba2, nemotron_h,"
+                             " qwen3_5, qwen3_5_text, qwen3_next, zamba2; got 'lama' (did you mean 'llama'?)"),
+    ({"model_type": ["llama"]}, ":model_type must be one of llama"),
+    ({"model_type": "falcon_h1"}, ":model_type: falcon_h1 has layers with attention and Mamba2 side by side,"
+                                  " which flashnas lacks"),
+    ({"model_type": "qwen3_moe"}, ":model_type: qwen3_moe has mixtures of experts, which flashnas lacks"),
+    ({"model_type": "qwen3_next"}, ":num_experts: flashnas lacks mixtures of experts (512 in layers 0..47)"),
+    ({"model_type": "qwen3_next", "mlp_only_layers": [1, 3], "num_hidden_layers": 5},
+     ":num_experts: flashnas lacks mixtures of experts (512 in layers 0, 2, 4)"),
+    ({"model_type": "nemotron_h", "hybrid_override_pattern": "ME-EE"},
+     ":hybrid_override_pattern: flashnas lacks mixtures of experts (layers 1, 3..4)"),
+    ({"model_type": "nemotron_h", "hybrid_override_pattern": "MX"},
+     ":hybrid_override_pattern: must be letters of M * - E; got 'MX'"),
+    ({"model_type": "nemotron_h", "layers_block_type": ["mlp"], "mlp_hidden_act": "silu"},
+     ":mlp_hidden_act: flashnas lacks ungated feed-forward networks with the activation 'silu'; it has 'relu2'"),
+    ({"model_type": "zamba2"}, ":layers_block_type: flashnas lacks the transformer block that 'hybrid' layers"),
+    ({"model_type": "zamba2", "layers_block_type": ["mamba", "hybrid"]},
+     ":layers_block_type: flashnas lacks the transformer block that 'hybrid' layers of Zamba2 share (layers 1)"),
+    ({"model_type": "llama", **TINY, "hidden_act": "gelu"},
+     ":hidden_act: flashnas lacks feed-forward networks with the activation 'gelu'; it has 'silu'"),
+    ({"model_type": "llama", **TINY, "hidden_size": "64"},
+     ":hidden_size: must be a whole number of at least 1; got '64'"),
+    ({"model_type": "llama", **TINY, "hidden_size": None}, ":hidden_size: must be a whole number of at least 1"),
+    ({"model_type": "llama", **TINY, "num_hidden_layers": 10**9}, ":num_hidden_layers: must be at most 4096"),
+    ({"model_type": "llama", **TINY, "num_attention_heads": 5},
+     ":num_attention_heads: must divide the hidden size 64; got 5"),
+    ({"model_type": "llama", **TINY, "num_key_value_heads": 3},
+     ":num_key_value_heads: must divide the 4 attention heads; got 3"),
+    ({"model_type": "llama", **TINY, "head_dim": 15}, ":head_dim: flashnas lacks heads of an odd number of channels"),
+    ({"model_type": "llama", **TINY, "mlp_bias": 1}, ":mlp_bias: must be true or false; got 1"),
+    ({"model_type": "llama", **TINY, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+     ":rope_scaling.rope_type: flashnas lacks rotary positions of type 'yarn'; it has default, linear, llama3"),
+    ({"model_type": "llama", **TINY, "rope_scaling": {"type": "linear"}},
+     ":rope_scaling.factor: must be a number of at least 1; got None"),
+    ({"model_type": "llama", **TINY, "rope_scaling": {**LLAMA3, "low_freq_factor": 2}},
+     ":rope_scaling.low_freq_factor: flashnas lacks llama3 positions with 2; it has 1"),
+    ({"model_type": "llama", **TINY, "rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
+     ":rope_parameters: flashnas lacks rotary positions that differ between kinds of layers"),
+    ({"model_type": "llama", **TINY, "rope_theta": "1e6"}, ":rope_theta: must be a number of at least 1; got '1e6'"),
+    ({"model_type": "qwen3", **TINY, "layer_types": ["full_attention", "sliding_attention"]},
+     ":layer_types: 'sliding_attention' needs use_sliding_window and sliding_window"),
+    ({"model_type": "qwen3", **TINY, "layer_types": ["full_attention"]},
+     ":layer_types: must have one entry for each of the 2 layers; got 1"),
+    ({"model_type": "qwen3", **TINY, "layer_types": ["full_attention", "chunked_attention"]},
+     ":layer_types: flashnas lacks the layer type 'chunked_attention' in qwen3"),
+    ({"model_type": "mamba2", "num_heads": 24}, ":num_heads: num_heads x head_dim must be expand x hidden_size = 8192;"
+                                                " got 24 x 64"),
+    ({"model_type": "mamba2", "n_groups": 3}, ":n_groups: must divide the 128 heads; got 3"),
+    ({"model_type": "mamba2", "time_step_limit": [0.0, 0.1]},
+     ":time_step_limit: flashnas lacks Mamba2 with a largest time step (0.1)"),
+    ({"model_type": "mamba2", "time_step_limit": 1}, ":time_step_limit: must be a list of two numbers; got 1"),
+    ({"model_type": "qwen3_5_text", **DELTA, "linear_value_head_dim": 16},
+     ":linear_value_head_dim: flashnas lacks Gated DeltaNet with values of 16 channels and keys of 8"),
+    ({"model_type": "qwen3_5", "text_config": {**DELTA, "vocab_size": 0}},
+     ":text_config.vocab_size: must be a whole number of at least 2; got 0"),
+    ({"model_type": "qwen3_5", "text_config": 3}, ":text_config: must be a mapping; got 3"),
+])
+def test_what_is_wrong_gets_one_line_with_file_and_key(tmp_path, data, message):
+    path = written(tmp_path, data)
+    with pytest.raises(ArchitectureError) as error:
+        load_architecture(str(path))
+    assert str(error.value).startswith(f"{path}{message}")
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(ArchitectureError, match=r"config\.json: cannot be read: No such file or directory"):
+        architecture_from_hf(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ArchitectureError, match=r"config\.json: not UTF-8 text"):
+        architecture_from_hf(path)
+
+
+def test_estimate_reads_a_config(tmp_path, capsys):
+    path = written(tmp_path, {"model_type": "qwen3", "head_dim": 128, "hidden_size": 1024, "intermediate_size": 3072,
+                              "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8,
+                              "rope_theta": 1000000, "tie_word_embeddings": True})
+    assert main(["estimate", str(path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["params"] == load_architecture("Qwen3-0.6B").params
+    assert main(["estimate", str(tmp_path / "none.json")]) == 2
+    assert "none.json: cannot be read" in capsys.readouterr().err

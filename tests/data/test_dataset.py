@@ -1,0 +1,193 @@
+import errno
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flashnas.base.errors import CorpusError
+from flashnas.data import cache
+from flashnas.data import dataset as dataset_module
+from flashnas.data import tokenizer as tokenizer_module
+from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.data.tokenizer import Tokenizer, train_tokenizer
+from flashnas.training.recipe import Recipe
+
+RECIPE = Recipe(vocab=300, sequence_tokens=16, batch_sequences=2, tokens=320, validation_tokens=64, curve_tokens=32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Forty short documents of a made-up language."""
+    rng = np.random.default_rng(0)
+    words = ["lorem", "ipsum", "dolor", "sit", "amet", "ça"]
+    text = tmp_path / "text"
+    text.mkdir()
+    for i in range(40):
+        (text / f"{i:02}.txt").write_text(f"{i}: " + " ".join(rng.choice(words, 60)), encoding="utf-8")
+    return text
+
+
+def test_decoding_gives_the_text_back(folder, tmp_path):
+    data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    tokenizer = train_tokenizer([p.read_text() for i, p in enumerate(sorted(folder.iterdir())) if i % 10 != 9], 300)
+    held_out = [p.read_text() for p in sorted(folder.iterdir())][9::10]
+    parts = tokenizer.decode(data.validation.tolist(), skip_special_tokens=False).split("<|endoftext|>")
+    assert parts == [*held_out, ""]
+    assert data.vocab == 300
+    assert data.validation_bytes == sum(len(text.encode()) for text in held_out)
+    assert data.train.dtype == np.uint16
+    assert isinstance(data.train, np.memmap)
+
+
+def test_the_tokenizer_sees_the_training_part_only(folder, tmp_path):
+    for path in sorted(folder.iterdir())[9::10]:
+        path.write_text(path.stem + "zyx" * 200)  # would become a token if it were counted
+    prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    (saved,) = (tmp_path / "c" / "tokenizers").glob("*.json")
+    assert not any("zyx" in token for token in Tokenizer.from_file(str(saved)).get_vocab())
+
+
+def test_a_second_call_trains_and_encodes_nothing(folder, tmp_path, monkeypatch):
+    first = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    monkeypatch.setattr(tokenizer_module, "train_tokenizer", None)
+    monkeypatch.setattr(dataset_module, "_encode", None)
+    second = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    assert second.folder == first.folder
+    assert np.array_equal(second.train, first.train)
+
+
+def test_text_and_vocabulary_are_the_cache_key(folder, tmp_path):
+    first = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    other_vocab = prepare_dataset(str(folder), Recipe(**{**RECIPE.to_dict(), "vocab": 310}), cache=tmp_path / "c")
+    (folder / "00.txt").write_text("something else entirely " * 20)
+    other_text = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    assert len({first.folder, other_vocab.folder, other_text.folder}) == 3
+
+
+def test_the_cache_folder_is_named_by_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("FLASHNAS_CACHE", str(tmp_path / "here"))
+    assert cache.cache_folder() == tmp_path / "here"
+    monkeypatch.delenv("FLASHNAS_CACHE")
+    assert cache.cache_folder().parts[-2:] == (".cache", "flashnas")
+
+
+def test_a_damaged_cache_is_made_again(folder, tmp_path):
+    data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    expected = np.array(data.train)
+    (data.folder / "train.npy").write_bytes(b"\x93NUMPY cut")
+    for saved in (tmp_path / "c" / "tokenizers").iterdir():
+        saved.write_text("{")
+    with pytest.raises(CorpusError, match="not a prepared dataset"):
+        Dataset.open(data.folder)
+    assert np.array_equal(prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c").train, expected)
+
+
+def test_workers_that_start_together_agree(folder, tmp_path):
+    code = ("import sys; from flashnas.data.dataset import prepare_dataset;"
+            " from flashnas.training.recipe import Recipe;"
+            f" print(prepare_dataset({str(folder)!r}, Recipe.from_dict({RECIPE.to_dict()!r})).folder)")
+    environment = {"FLASHNAS_CACHE": str(tmp_path / "c"), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    workers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True)
+               for _ in range(3)]
+    printed = {worker.communicate()[0].strip() for worker in workers}
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    (path,) = printed
+    assert len(Dataset.open(path).train) > 0
+    assert not list((tmp_path / "c").rglob(".part-*"))
+
+
+def test_a_given_tokenizer_is_used(folder, tmp_path):
+    given = train_tokenizer(["abc abc"], 260)
+    given.save(str(tmp_path / "tokenizer.json"))
+    data = prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "tokenizer.json", cache=tmp_path / "c")
+    assert data.vocab == len(given.get_vocab())
+    assert not (tmp_path / "c" / "tokenizers").exists()
+
+
+def test_a_given_tokenizer_that_is_none(folder, tmp_path):
+    (tmp_path / "t.json").write_text('{"model": 3}')
+    with pytest.raises(CorpusError, match=r"t\.json: not a tokenizer\.json"):
+        prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "t.json", cache=tmp_path / "c")
+    with pytest.raises(CorpusError, match=r"u\.json: no such file"):
+        prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "u.json", cache=tmp_path / "c")
+
+
+@pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "no space left on the device"),
+                                                (errno.EROFS, "Read-only file system")])
+def test_a_full_or_read_only_disk_names_the_folder(folder, tmp_path, monkeypatch, number, reason):
+    def fail(_path, _array):
+        raise OSError(number, "Read-only file system")
+
+    monkeypatch.setattr(dataset_module, "_write_array", fail)
+    with pytest.raises(CorpusError, match=f"cannot cache data in .*c/datasets: {reason}; .*FLASHNAS_CACHE") as caught:
+        prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "c" / "datasets").iterdir()) == []
+
+
+def test_a_cache_below_a_file_is_one_line(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CorpusError, match=r"cannot cache data in .*file/c/tokenizers"):
+        prepare_dataset(str(folder), RECIPE, cache=tmp_path / "file" / "c")
+
+
+def test_text_that_is_too_short_says_how_much_is_needed(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one two three four five six seven eight nine ten eleven twelve thirteen")
+    with pytest.raises(CorpusError, match=r"too short: its training part has \d+ tokens, one batch needs 33"):
+        prepare_dataset(str(path), RECIPE, cache=tmp_path / "c")
+    path.write_text("x")
+    with pytest.raises(CorpusError, match="too short to hold out a tenth"):
+        prepare_dataset(str(path), RECIPE, cache=tmp_path / "c")
+
+
+def _numbered(train=100, validation=80):
+    return Dataset(folder=None, source="numbers", vocab=200, train=np.arange(train, dtype=np.uint16),
+                   validation=np.arange(validation, dtype=np.uint16), validation_bytes=160, notes=())
+
+
+def test_bits_per_byte_by_hand():
+    # 80 tokens of ln 4 nats are 160 bits, over 160 bytes
+    assert _numbered().bits_per_byte(math.log(4)) == pytest.approx(1.0)
+
+
+def test_an_epoch_visits_disjoint_windows_once():
+    batches = _numbered().batches(RECIPE, seed=3)
+    windows = np.concatenate([next(batches) for _ in range(3)])  # 99 positions hold six windows of 16
+    inputs = windows[:, :-1].ravel()
+    assert len(set(inputs.tolist())) == 6 * 16
+    assert np.array_equal(windows[:, 1:], windows[:, :-1] + 1)
+
+
+def test_the_order_depends_on_the_seed_alone():
+    def first(seed):
+        batches = _numbered().batches(RECIPE, seed)
+        return np.stack([next(batches) for _ in range(10)])
+
+    assert np.array_equal(first(1), first(1))
+    assert not np.array_equal(first(1), first(2))
+
+
+@pytest.mark.parametrize("skip", [1, 2, 3, 5, 17, 40])
+def test_skipped_batches_are_those_that_would_have_come(skip):
+    data = _numbered()
+    whole, rest = data.batches(RECIPE, seed=3), data.batches(RECIPE, seed=3, skip=skip)
+    for _ in range(skip):
+        next(whole)
+    for _ in range(7):
+        assert np.array_equal(next(rest), next(whole))
+
+
+def test_the_shortest_allowed_text_makes_batches():
+    data = _numbered(train=33)
+    data.check_length(RECIPE)
+    batches = data.batches(RECIPE, 0)
+    assert [next(batches).shape for _ in range(4)] == [(2, 17)] * 4
+
+
+def test_the_validation_slice_spreads_over_the_part():
+    rows = _numbered().validation_slice(RECIPE, tokens=32)
+    assert rows[:, 0].tolist() == [0, 32]  # four windows of 16 fit, two are asked for
+    assert _numbered().validation_slice(RECIPE, tokens=10_000).shape == (4, 17)

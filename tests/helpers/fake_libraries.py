@@ -1,0 +1,340 @@
+"""Stand-ins for the GPU libraries: their signatures, layouts, dtypes and demands, by plain loops on any device.
+
+Written from the documentation and argument checks of
+- flash-linear-attention 0.6.0: fla/ops/*, fla/modules/causal_conv1d;
+- mamba-ssm 2.3: mamba_ssm/ops/triton/{ssd_combined,selective_state_update}.py, ops/selective_scan_interface.py;
+- causal-conv1d 1.6: causal_conv1d_interface.py, csrc/causal_conv1d.cpp;
+- flash-attn 2.8: flash_attn_interface.py.
+They hold what our adapters assume; that the libraries keep to it is for tests/gpu.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flashnas.operators.backends import core as backends
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+def _same_dtype(*tensors: Tensor) -> torch.dtype:
+    assert len({tensor.dtype for tensor in tensors}) == 1, [tensor.dtype for tensor in tensors]
+    return tensors[0].dtype
+
+
+def _recurrence(q: Tensor, k: Tensor, v: Tensor, scale: float, state: Tensor, decay: Any, write: Any) -> tuple[Tensor,
+                                                                                                           Tensor]:
+    """[B, T, H, *]; `decay(t)` multiplies the state [B, H, K, V], `write(t, state)` is added to it."""
+    batch, _, heads, key_dim = q.shape
+    assert k.shape == q.shape
+    assert v.shape[:3] == q.shape[:3]
+    assert state.shape == (batch, heads, key_dim, v.shape[-1])
+    assert state.dtype == torch.float32
+    outputs = []
+    for t in range(q.shape[1]):
+        state = state * decay(t)
+        state = state + write(t, state)
+        outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, t].float() * scale, state))
+    return torch.stack(outputs, 1).to(v.dtype), state
+
+
+def _delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, scale: float, state: Tensor) -> tuple[
+        Tensor, Tensor]:
+    """g: None, one log decay per head [B, T, H] or per key channel [B, T, H, K]."""
+    assert beta.shape == q.shape[:3]
+    decays = torch.zeros_like(beta) if g is None else g
+    decays = decays.float().exp().reshape(*q.shape[:3], -1, 1)
+
+    def write(t: int, state: Tensor) -> Tensor:
+        error = v[:, t].float() - torch.einsum("bhk,bhkv->bhv", k[:, t].float(), state)
+        return torch.einsum("bhk,bhv->bhkv", k[:, t].float(), beta[:, t].float().unsqueeze(-1) * error)
+
+    return _recurrence(q, k, v, scale, state, lambda t: decays[:, t], write)
+
+
+def _linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
+    decays = g.float().exp().reshape(*q.shape[:3], -1, 1)
+    return _recurrence(q, k, v, scale, state, lambda t: decays[:, t],
+                       lambda t, _: torch.einsum("bhk,bhv->bhkv", k[:, t].float(), v[:, t].float()))
+
+
+# -- flash-linear-attention ------------------------------------------------------------------------------------------
+
+
+def chunk_delta_rule(q, k, v, beta, scale=None, initial_state=None, output_final_state=False,
+                     use_qk_l2norm_in_kernel=False, cu_seqlens=None, cu_seqlens_cpu=None, **kwargs):
+    assert _same_dtype(q, k, v) in HALF, "ChunkDeltaRuleFunction does not support float32"
+    assert output_final_state
+    return _delta(q, k, v, beta, None, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+
+
+def fused_recurrent_delta_rule(q, k, v, beta=None, scale=None, initial_state=None, output_final_state=False,
+                               use_qk_l2norm_in_kernel=False, cu_seqlens=None):
+    assert output_final_state
+    return _delta(q, k, v, beta, None, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+
+
+def chunk_gated_delta_rule(q, k, v, g, beta, scale=None, initial_state=None, output_final_state=False,
+                           use_qk_l2norm_in_kernel=False, **kwargs):
+    _same_dtype(q, k, v)
+    assert output_final_state
+    assert g.shape == beta.shape
+    return _delta(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+
+
+def fused_recurrent_gated_delta_rule(q, k, v, g=None, gk=None, gv=None, beta=None, scale=None, initial_state=None,
+                                     output_final_state=False, use_qk_l2norm_in_kernel=False, **kwargs):
+    assert not torch.is_grad_enabled(), "backward pass is not implemented"
+    return chunk_gated_delta_rule(q, k, v, g, beta, scale, initial_state, output_final_state)
+
+
+def chunk_gla(q, k, v, g, scale=None, initial_state=None, output_final_state=False, state_v_first=False,
+              cu_seqlens=None, cu_seqlens_cpu=None):
+    _same_dtype(q, k, v)
+    assert output_final_state
+    assert q.shape == g.shape
+    return _linear(q, k, v, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+
+
+def fused_recurrent_gla(q, k, v, gk=None, gv=None, scale=None, initial_state=None, output_final_state=False, **kwargs):
+    return chunk_gla(q, k, v, gk, scale, initial_state, output_final_state)
+
+
+def chunk_simple_gla(q, k, v, g=None, g_gamma=None, scale=None, initial_state=None, output_final_state=False,
+                     state_v_first=False, cu_seqlens=None, cu_seqlens_cpu=None, **kwargs):
+    _same_dtype(q, k, v)
+    assert output_final_state
+    assert g.shape == q.shape[:3]
+    return _linear(q, k, v, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+
+
+def fused_recurrent_simple_gla(q, k, v, g=None, g_gamma=None, scale=None, initial_state=None, output_final_state=False,
+                               reverse=False, **kwargs):
+    return chunk_simple_gla(q, k, v, g, g_gamma, scale, initial_state, output_final_state)
+
+
+def chunk_kda(q, k, v, g, beta, scale=None, initial_state=None, output_final_state=False,
+              use_qk_l2norm_in_kernel=False, **kwargs):
+    _same_dtype(q, k, v)
+    assert output_final_state
+    assert g.shape == q.shape
+    return _delta(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+
+
+def fused_recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initial_state=None,
+                        output_final_state=False, **kwargs):
+    assert not torch.is_grad_enabled(), "forward only"
+    return chunk_kda(q, k, v, g, beta, scale, initial_state, output_final_state)
+
+
+def chunk_rwkv7(r, w, k, v, a, b, scale=1.0, initial_state=None, output_final_state=False, **kwargs):
+    """w: log decay; a reads the state before it decays (generalized_delta_rule/dplr/naive.py)."""
+    _same_dtype(r, k, v, a, b)
+    assert output_final_state
+    assert w.shape == a.shape == b.shape == r.shape
+    state, outputs = initial_state, []
+    assert state.dtype == torch.float32
+    for t in range(r.shape[1]):
+        read = torch.einsum("bhk,bhkv->bhv", a[:, t].float(), state)
+        state = (state * w[:, t].float().exp().unsqueeze(-1) + torch.einsum("bhk,bhv->bhkv", b[:, t].float(), read)
+                 + torch.einsum("bhk,bhv->bhkv", k[:, t].float(), v[:, t].float()))
+        outputs.append(torch.einsum("bhk,bhkv->bhv", r[:, t].float() * scale, state))
+    return torch.stack(outputs, 1).to(v.dtype), state
+
+
+def fused_recurrent_rwkv7(r, w, k, v, a, b, scale=None, initial_state=None, output_final_state=True, cu_seqlens=None):
+    assert not torch.is_grad_enabled(), "forward only"
+    return chunk_rwkv7(r, w, k, v, a, b, r.shape[-1] ** -0.5 if scale is None else scale, initial_state,
+                       output_final_state)
+
+
+def fla_causal_conv1d(x, weight=None, bias=None, residual=None, initial_state=None, output_final_state=False,
+                      activation=None, backend="triton", **kwargs):
+    """x [B, T, D], weight [D, W], states [B, D, W] in memory order."""
+    batch, tokens, channels = x.shape
+    width = weight.shape[1]
+    assert weight.shape == (channels, width)
+    assert initial_state.shape == (batch, channels, width)
+    assert initial_state.is_contiguous()
+    assert _same_dtype(x, weight, initial_state)
+    history = torch.cat([initial_state, x.mT], -1)
+    y = F.conv1d(history[..., 1:], weight.unsqueeze(1), bias, groups=channels)
+    return F.silu(y).mT if activation == "silu" else y.mT, history[..., tokens:]
+
+
+# -- mamba-ssm and causal-conv1d -------------------------------------------------------------------------------------
+
+
+def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None,
+                              seq_idx=None, cu_seqlens=None, dt_softplus=False, dt_limit=(0.0, float("inf")),
+                              return_final_states=False, return_varlen_states=False):
+    batch, tokens, heads, head_dim = x.shape
+    groups, state_size = B.shape[2:]
+    _same_dtype(x, B, C)
+    assert dt.shape == (batch, tokens, heads)
+    assert A.shape == (heads,)
+    assert C.shape == B.shape == (batch, tokens, groups, state_size)
+    assert initial_states.shape == (batch, heads, head_dim, state_size)
+    assert initial_states.is_contiguous()  # the library rearranges it
+    assert return_final_states
+    assert chunk_size & (chunk_size - 1) == 0
+    state, outputs = initial_states.float(), []
+    B, C = (part.float().repeat_interleave(heads // groups, 2) for part in (B, C))
+    for t in range(tokens):
+        inputs = torch.einsum("bhp,bhn->bhpn", x[:, t].float() * dt[:, t].float().unsqueeze(-1), B[:, t])
+        state = state * (dt[:, t].float() * A)[..., None, None].exp() + inputs
+        outputs.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]))
+    return torch.stack(outputs, 1).to(x.dtype), state
+
+
+def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False,
+                           state_batch_indices=None):
+    """Writes into `state`, of any strides."""
+    assert not torch.is_grad_enabled(), "no backward pass"
+    has_heads = state.dim() > 3
+    full = state if has_heads else state.unsqueeze(1)
+    if not has_heads:
+        x, dt, A, B, C = x.unsqueeze(1), dt.unsqueeze(1), A.unsqueeze(0), B.unsqueeze(1), C.unsqueeze(1)
+    batch, heads, dim, state_size = full.shape
+    assert x.shape == dt.shape == (batch, heads, dim)
+    assert A.shape == (heads, dim, state_size)
+    assert B.shape == C.shape == (batch, B.shape[1], state_size)
+    B, C = (part.repeat_interleave(heads // part.shape[1], 1).float() for part in (B, C))
+    decay = (dt.float().unsqueeze(-1) * A).exp()
+    full.copy_(full * decay + (dt * x).float().unsqueeze(-1) * B.unsqueeze(2))
+    out = torch.einsum("bhpn,bhn->bhp", full.float(), C).to(x.dtype)
+    return out if has_heads else out.squeeze(1)
+
+
+def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+                      return_last_state=False):
+    """Starts at zero; the gradient of the last state is not considered."""
+    batch, channels, tokens = u.shape
+    state_size = A.shape[1]
+    _same_dtype(u, delta, B, C)
+    assert delta.shape == u.shape
+    assert A.shape == (channels, state_size)
+    assert A.dtype == torch.float32
+    assert B.shape == C.shape == (batch, state_size, tokens)
+    state, outputs = torch.zeros(batch, channels, state_size, device=u.device), []
+    for t in range(tokens):
+        inputs = torch.einsum("bd,bn->bdn", (delta * u)[..., t].float(), B[..., t].float())
+        state = state * torch.einsum("bd,dn->bdn", delta[..., t].float(), A).exp() + inputs
+        outputs.append(torch.einsum("bdn,bn->bd", state, C[..., t].float()))
+    y = torch.stack(outputs, -1).to(u.dtype)
+    return (y, state.detach()) if return_last_state else y
+
+
+def causal_conv1d_fn(x, weight, bias=None, seq_idx=None, initial_states=None, return_final_states=False,
+                     final_states_out=None, activation=None):
+    batch, channels, tokens = x.shape
+    width = weight.shape[1]
+    assert 2 <= width <= 4
+    assert channels % 8 == 0
+    assert x.stride(1) == 1, "channel-last for states"
+    assert x.stride(2) % 8 == 0
+    assert x.stride(0) % 8 == 0
+    assert initial_states.shape == (batch, channels, width - 1)
+    assert initial_states.stride(1) == 1
+    assert initial_states.dtype == x.dtype
+    assert bias is None or bias.dtype == weight.dtype
+    assert return_final_states
+    history = torch.cat([initial_states, x], -1)
+    y = F.conv1d(history.to(weight.dtype), weight.unsqueeze(1), bias, groups=channels).to(x.dtype)
+    return F.silu(y) if activation == "silu" else y, history[..., tokens:]
+
+
+def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, cache_seqlens=None,
+                         conv_state_indices=None):
+    """Writes into `conv_state`, of any strides."""
+    assert not torch.is_grad_enabled(), "no backward pass"
+    assert x.dim() == 2
+    assert conv_state.shape == (*x.shape, weight.shape[1] - 1)
+    assert conv_state.dtype == x.dtype
+    history = torch.cat([conv_state, x.unsqueeze(-1)], -1)
+    conv_state.copy_(history[..., 1:])
+    y = F.conv1d(history.to(weight.dtype), weight.unsqueeze(1), bias, groups=x.shape[1]).squeeze(-1).to(x.dtype)
+    return F.silu(y) if activation == "silu" else y
+
+
+# -- flash-attn ------------------------------------------------------------------------------------------------------
+
+
+def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                    alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """[B, T, H, K]; the mask stands in the bottom right corner, `window_size` counts tokens beside the query's."""
+    assert _same_dtype(q, k, v) in HALF
+    tokens, keys, head_dim = q.shape[1], k.shape[1], q.shape[3]
+    assert all(x.stride(-1) == 1 for x in (q, k, v))
+    assert k.shape == v.shape
+    assert q.shape[2] % k.shape[2] == 0
+    own = torch.arange(tokens, device=q.device).unsqueeze(1) + keys - tokens
+    other = torch.arange(keys, device=q.device)
+    left, right = window_size[0], 0 if causal else window_size[1]
+    seen = (other <= own + right if right >= 0 else own == own) & (other >= own - left if left >= 0 else own == own)
+    k, v = (x.float().repeat_interleave(q.shape[2] // x.shape[2], 2) for x in (k, v))
+    scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k) * (softmax_scale or head_dim ** -0.5)
+    scores = scores.masked_fill(~seen, -torch.inf)
+    return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v).to(q.dtype)
+
+
+def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
+                            cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
+                            causal=False, window_size=(-1, -1), **kwargs):
+    assert not torch.is_grad_enabled(), "does not support backward pass"
+    return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
+
+
+MODULES = {
+    "fla": {"__version__": "0.0-fake"},
+    "fla.ops.delta_rule": {"chunk_delta_rule": chunk_delta_rule,
+                           "fused_recurrent_delta_rule": fused_recurrent_delta_rule},
+    "fla.ops.gated_delta_rule": {"chunk_gated_delta_rule": chunk_gated_delta_rule,
+                                 "fused_recurrent_gated_delta_rule": fused_recurrent_gated_delta_rule},
+    "fla.ops.gla": {"chunk_gla": chunk_gla, "fused_recurrent_gla": fused_recurrent_gla},
+    "fla.ops.simple_gla": {"chunk_simple_gla": chunk_simple_gla,
+                           "fused_recurrent_simple_gla": fused_recurrent_simple_gla},
+    "fla.ops.kda": {"chunk_kda": chunk_kda, "fused_recurrent_kda": fused_recurrent_kda},
+    "fla.ops.rwkv7": {"chunk_rwkv7": chunk_rwkv7, "fused_recurrent_rwkv7": fused_recurrent_rwkv7},
+    "fla.modules.causal_conv1d": {"causal_conv1d": fla_causal_conv1d},
+    "mamba_ssm": {"__version__": "0.0-fake"},
+    "mamba_ssm.ops.triton.ssd_combined": {"mamba_chunk_scan_combined": mamba_chunk_scan_combined},
+    "mamba_ssm.ops.triton.selective_state_update": {"selective_state_update": selective_state_update},
+    "mamba_ssm.ops.selective_scan_interface": {"selective_scan_fn": selective_scan_fn},
+    "selective_scan_cuda": {},
+    "causal_conv1d": {"__version__": "0.0-fake", "causal_conv1d_fn": causal_conv1d_fn,
+                      "causal_conv1d_update": causal_conv1d_update},
+    "flash_attn": {"__version__": "0.0-fake", "flash_attn_func": flash_attn_func,
+                   "flash_attn_with_kvcache": flash_attn_with_kvcache},
+}
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str, ...] = ("cuda",)) -> None:
+    """Put the stand-ins of these packages (all, if none is named) where the libraries would be; hide the others.
+
+    devices: where our adapters may call them.
+    """
+    names = packages or ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn")
+    for name in ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for path, contents in MODULES.items():
+        if path.split(".")[0] in names:
+            module = ModuleType(path)
+            module.__spec__ = ModuleSpec(path, None)
+            vars(module).update(contents)
+            monkeypatch.setitem(sys.modules, path, module)
+    for name, module_name in backends.MODULES.items():
+        library = backends.load(name)
+        devices_then = tuple(dict.fromkeys((*library.devices, *devices)))
+        distribution = "torch" if name == "sdpa" else f"fake-{name}"  # without metadata: __version__ counts
+        monkeypatch.setattr(sys.modules[f"{backends.__name__}.{module_name}"], "LIBRARY",
+                            dataclasses.replace(library, devices=devices_then, distribution=distribution))

@@ -1,0 +1,49 @@
+"""A table of the tiny space whose times are invented, so that what is true of whole models is known."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from flashnas.latency.metrics import latency_ms
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.schema import Device
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import WORKLOADS
+from flashnas.profiling import profile as profiling
+from flashnas.profiling.device_timing import Measurement
+from flashnas.profiling.profile import Job, profile
+from flashnas.profiling.setup import device_label
+from flashnas.space import load_space
+
+CHAT = WORKLOADS["chat"]
+
+
+def row_us(item) -> float:
+    """Different for every operator, linear in the width, larger for a prompt, rising with the context."""
+    base = 20 + zlib.crc32(item.operator.split("(")[0].encode()) % 50
+    return base * item.hidden / 64 * (30 if item.phase == "prefill" else 1) * (1 + item.length / 5000)
+
+
+def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> LatencyTable:
+    monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
+    monkeypatch.setattr(profiling, "describe_device", lambda device, name: Device(
+        name=name, platform=device, label=device_label(device), peak_flops=1e11, bandwidth_bytes_s=1e10,
+        memory_bytes=2**33))
+    for number, mode in enumerate(modes):
+        monkeypatch.setattr(profiling, "measure_in_place", lambda group, space, job, n=number: {
+            item: Measurement(us := row_us(item) * (1 + n), us, us, 15) for item in group.items})
+        profile(load_space("tiny"), [CHAT], folder, Job(mode=mode))
+    return LatencyTable.load(folder)
+
+
+def truth(table: LatencyTable, *, scale=1.0, model_us=0.0, operator_us=0.0, noise=lambda: 1.0):
+    """Times a model as the sum of the table's rows, with planted constants in both phases."""
+    bare = LatencyModel(table, CHAT, calibrated=False)
+
+    def measure(architecture):
+        estimate = bare.estimate(architecture)
+        more_ms = (model_us + operator_us * len(architecture.operators)) / 1000
+        ttft_ms, tpot_ms = ((scale * value + more_ms) * noise() for value in (estimate.ttft_ms, estimate.tpot_ms))
+        return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": latency_ms(ttft_ms, tpot_ms, 256)}
+    return measure

@@ -1,0 +1,375 @@
+"""Composition against sums made by hand from the invented rows of tiny_tables.py.
+
+There, pointwise kernels take 2 + values / 1000 us (values = elements x rows), a product m n k / 1000 us.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_tables import TINY, product_rows, tiny_kinds, write_table
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import BudgetError, MissingRowsError, WorkloadError
+from flashnas.latency.metrics import FIGURES
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table_writer import write_calibration
+from flashnas.operators import operator_class
+
+A_F = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16) f(intermediate=64)")
+WORKLOAD = "batch=2,prompt=4,generated=3"
+
+
+def pw(values):
+    return 2 + values / 1000
+
+
+# 2 tokens a step; contexts 5, 6, 7; attention kv_heads x batch x context
+STEP_US = (
+    pw(2 * 64)                                                        # lookup
+    + pw(2 * 64) + 2 * 64 * 32 / 1000 + pw(2 * 96) + pw(2 * 64)       # norm, qkv, rotary, cache write
+    + 1 * 2 * 6 + 2 * 32 * 32 / 1000                                  # attention, out
+    + pw(2 * 64) + 2 * 128 * 32 / 1000 + pw(2 * 192) + 2 * 32 * 64 / 1000   # norm, gate_up, silu_mul, down
+    + pw(2 * 64) + 2 * 64 * 32 / 1000 + pw(2 * 64))                   # final norm, head, sampling
+# 8 tokens at once, 4 per sequence; attention heads x batch x tokens^2 / 100; the head sees 2 positions
+PREFILL_US = (
+    pw(8 * 64)
+    + pw(8 * 64) + 8 * 64 * 32 / 1000 + pw(8 * 96) + pw(8 * 64) + 2 * 2 * 16 / 100 + 8 * 32 * 32 / 1000
+    + pw(8 * 64) + 8 * 128 * 32 / 1000 + pw(8 * 192) + 8 * 32 * 64 / 1000
+    + pw(2 * 64) + 2 * 64 * 32 / 1000 + pw(2 * 64))
+
+
+def test_attention_and_feed_forward_by_hand(tiny_table):
+    estimate = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
+    assert estimate.tpot_ms == pytest.approx(STEP_US / 1000, rel=1e-6)
+    assert estimate.ttft_ms == pytest.approx(PREFILL_US / 1000, rel=1e-6)
+    assert estimate.latency_ms == pytest.approx((PREFILL_US + 3 * STEP_US) / 1000, rel=1e-6)
+    assert estimate.throughput_tok_s == pytest.approx(2 / (STEP_US / 1e6), rel=1e-6)
+    assert estimate.params == A_F.params
+    assert estimate.hash == A_F.hash
+
+
+def test_unfused_adds_residuals_and_splits_what_is_fused(tiny_table):
+    estimate = LatencyModel(tiny_table, WORKLOAD, stack="unfused").estimate(A_F)
+    # products of equal shape sum to the fused one; rotary of q and k, writes of k and v, silu and product
+    more = (2 * pw(2 * 96) + pw(2 * 64) + pw(2 * 32) - pw(2 * 96) + 2 * pw(2 * 32) - pw(2 * 64)
+            + pw(2 * 128) + pw(2 * 192) - pw(2 * 192))
+    assert estimate.tpot_ms == pytest.approx((STEP_US + more) / 1000, rel=1e-6)
+    labels = [entry["label"] for entry in estimate.breakdown if entry["index"] == 0 and entry["phase"] == "decode"]
+    assert labels == ["residual_add", "rms_norm", "qkv", "qkv", "qkv", "rotary", "rotary", "cache_write",
+                      "cache_write", "attention", "out"]
+
+
+@pytest.mark.parametrize("text", ["a(head_dim=16)", "f", "d(head_dim=16)", "gd(head_dim=16)", "gla(head_dim=16)",
+                                  "m2(head_dim=16,state=16)"])
+def test_unfused_products_and_convolutions_are_as_large_as_the_fused_ones(text):
+    (spec,) = Architecture.parse(f"64: {text}").operators
+    for phase in ("decode", "prefill"):
+        for call in spec.kernels(64, phase):
+            assert {part.kind for part in call.split()} == {call.kind}
+            if call.kind != "pointwise":
+                assert sum(part.shape[0][1] for part in call.split()) == call.shape[0][1]
+                assert {part.shape[1:] for part in call.split()} == {call.shape[1:]}
+
+
+def test_memory_by_hand(tiny_table):
+    estimate = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
+    caches = 2 * A_F.cache_bytes(7)
+    # 8 tokens; the stream, and what the kernels of `f` write: norm, gate and up, 3/2 of silu's width, down
+    activations = 2 * 4 * (32 + 32 + 128 + 96 + 32) * 2
+    assert estimate.memory_gb == pytest.approx((2 * A_F.params + caches + activations + 2 * 64 * 4) / 1e9)
+
+
+def test_gated_delta_net_by_hand(tiny_table):
+    a = Architecture.parse("32(vocab=64): gd(head_dim=16)")
+    estimate = LatencyModel(tiny_table, "generated=2").estimate(a)
+    step = (pw(64) + pw(64) + 128 * 32 / 1000 + 16 * 32 / 1000   # lookup, norm, qkvz; beta_decay n=4 counts as 16
+            + 3 + 10 * 2 + pw(96) + 32 * 32 / 1000               # conv, 2 heads, gated norm, out
+            + pw(64) + 64 * 32 / 1000 + pw(64))
+    assert estimate.tpot_ms == pytest.approx(step / 1000, rel=1e-6)
+    assert estimate.ttft_ms == 0
+
+
+@pytest.mark.parametrize(("notation", "label", "heads"), [
+    ("32(vocab=64): kda(head_dim=16)", "kimi_delta_attention", 2),
+    ("32(vocab=64): d(head_dim=16)", "delta_net", 2),                      # 2 heads of 16 x 16
+    ("32(vocab=64): gla(head_dim=16)", "gla", 1),                          # 2 heads of 8 x 16
+    ("32(vocab=64): m2(head_dim=16,state=16,expand=1)", "mamba2", 2),      # 2 heads of 16 x 16
+    ("32(vocab=64): m2(head_dim=16,state=32,expand=1)", "mamba2", 4),      # twice the state
+])
+def test_recurrent_operators_borrow_the_gated_delta_rule_by_state_size(tiny_table, notation, label, heads):
+    a = Architecture.parse(notation)
+    estimate = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(a)
+    core = {entry["phase"]: entry for entry in estimate.breakdown if entry["label"] == label}
+    assert core["decode"]["ms"] == pytest.approx(2 * 10 * heads / 1000, rel=1e-6)
+    assert core["prefill"]["ms"] == pytest.approx(8 * heads / 1000, rel=1e-6)
+    assert {entry["source"] for entry in core.values()} == {"derived"}
+
+
+def test_rwkv7_borrows_steps_as_they_are_and_chunks_at_twice_the_time(tiny_table):
+    estimate = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(Architecture.parse(
+        "32(vocab=64): r7(head_dim=16)"))
+    core = {entry["phase"]: entry for entry in estimate.breakdown if entry["label"] == "rwkv7"}
+    assert core["decode"]["ms"] == pytest.approx(2 * 10 * 2 / 1000, rel=1e-6)
+    assert core["prefill"]["ms"] == pytest.approx(2 * 8 * 2 / 1000, rel=1e-6)
+
+
+def test_own_rows_come_before_borrowed_ones(tmp_path):
+    own = product_rows(lambda **_: 7, heads=[1, 4], key_dim=[16], value_dim=[16], batch=[1])
+    table = write_table(tmp_path / "t", {**tiny_kinds(), "delta_rule_decode": own})
+    estimate = LatencyModel(table, "generated=2").estimate(Architecture.parse("32(vocab=64): d(head_dim=16)"))
+    core = next(entry for entry in estimate.breakdown if entry["label"] == "delta_net")
+    assert (core["ms"], core["source"]) == (pytest.approx(2 * 7 / 1000), "imported")
+
+
+def test_without_a_chunk_kernel_a_short_prefill_counts_steps_and_a_long_one_is_missing(tmp_path):
+    kinds = {kind: rows for kind, rows in tiny_kinds().items() if kind != "gated_delta_rule_prefill"}
+    kinds["conv_prefill"] = product_rows(lambda **_: 1, channels=[96], conv_size=[4], batch=[1], tokens=[1, 1024])
+    table = write_table(tmp_path / "t", kinds)
+    a = Architecture.parse("32(vocab=64): d(head_dim=16)")
+    estimate = LatencyModel(table, "prompt=20").estimate(a)
+    core = next(entry for entry in estimate.breakdown if entry["label"] == "delta_net")
+    assert (core["ms"], core["source"]) == (pytest.approx(20 * 20 / 1000), "derived")
+    assert estimate.lower_ms < estimate.latency_ms - 0.8 * core["ms"]
+    with pytest.raises(MissingRowsError, match=r"delta_rule_prefill .*tokens=513"):
+        LatencyModel(table, "prompt=513").estimate(a)
+
+
+def test_meta_tokens_are_read_once_and_stay_in_the_cache(tiny_table):
+    def figures(meta):
+        a = Architecture.parse(f"32(vocab=64,meta={meta}): a(heads=2,kv_heads=1,head_dim=16)")
+        return LatencyModel(tiny_table, "generated=3").estimate(a)
+
+    bare, meta = figures(0), figures(8)
+    assert bare.ttft_ms == 0
+    # 8 tokens through the body, no head: lookup, norm, qkv, rotary, cache write, attention, out
+    read = (pw(8 * 64) + pw(8 * 64) + 8 * 64 * 32 / 1000 + pw(8 * 96) + pw(8 * 64) + 2 * 64 / 100 + 8 * 32 * 32 / 1000)
+    assert meta.ttft_ms == pytest.approx(read / 1000, rel=1e-6)
+    assert meta.tpot_ms - bare.tpot_ms == pytest.approx(8 / 1000, rel=1e-6)  # kv_heads x batch x 8 more tokens
+
+
+def test_an_unmeasured_head_dim_counts_as_the_next_larger(tiny_table):
+    def attention(head_dim):
+        a = Architecture.parse(f"32(vocab=64): a(heads=2,kv_heads=1,head_dim={head_dim})")
+        estimate = LatencyModel(tiny_table, "generated=3").estimate(a)
+        return next(entry for entry in estimate.breakdown if entry["kernel"] == "attention_decode")
+
+    assert attention(12)["ms"] == pytest.approx(attention(16)["ms"])
+    assert (attention(12)["source"], attention(16)["source"]) == ("derived", "imported")
+    with pytest.raises(MissingRowsError, match=r"head_dim=18 \(measured: 16\)"):
+        attention(18)
+
+
+def test_a_window_counts_as_full_attention_over_so_many_tokens(tiny_table):
+    a = Architecture.parse("32(vocab=64): swa(heads=2,kv_heads=1,head_dim=16,window=4)")
+    entries = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(a).breakdown
+    core = {entry["phase"]: entry for entry in entries if entry["label"] == "sliding_window_attention"}
+    assert core["decode"]["ms"] == pytest.approx(2 * 4 / 1000, rel=1e-6)
+    # 4 tokens take 2 x 16 / 100 us and have 10 scores; 8 tokens have 10 + 4 x 4
+    assert core["prefill"]["ms"] == pytest.approx(0.32 * 26 / 10 / 1000, rel=1e-6)
+    assert {entry["source"] for entry in core.values()} == {"derived"}
+    inside = LatencyModel(tiny_table, "generated=4").estimate(a).breakdown  # contexts 1..4 never reach the window
+    assert next(e for e in inside if e["label"] == "sliding_window_attention")["source"] == "imported"
+
+
+def test_heads_between_measured_ones(tiny_table):
+    a = Architecture.parse("48(vocab=64): a(heads=3,kv_heads=1,head_dim=16)")
+    entries = LatencyModel(tiny_table, "generated=1").estimate(a).breakdown
+    assert next(e for e in entries if e["kernel"] == "attention_decode")["ms"] == pytest.approx(0.001)
+    with pytest.raises(MissingRowsError, match="heads=5, kv_heads=1"):
+        LatencyModel(tiny_table, "generated=1").estimate(
+            Architecture.parse("80(vocab=64): a(heads=5,kv_heads=1,head_dim=16)"))
+
+
+def test_a_large_vocabulary_is_cut_into_equal_products(tiny_table):
+    a = Architecture.parse("32(vocab=512): f(intermediate=64)")
+    estimate = LatencyModel(tiny_table, "generated=1").estimate(a)
+    head = next(entry for entry in estimate.breakdown if entry["label"] == "head")
+    assert (head["ms"], head["source"]) == (pytest.approx(512 * 32 / 1000 / 1000, rel=1e-6), "derived")
+
+
+# -- bounds, sources, breakdown --------------------------------------------------------------------------------------
+
+MIXED = Architecture.parse("32(vocab=64,meta=4): d(head_dim=16) f a(heads=2,kv_heads=1,head_dim=16)"
+                           " swa(heads=2,kv_heads=1,head_dim=12,window=4) gla(head_dim=16) gd(head_dim=16)"
+                           " m2(head_dim=16,state=16)")
+
+
+@pytest.mark.parametrize("workload", ["generated=9", "prompt=16", WORKLOAD])
+def test_bounds_sources_and_shares(tiny_table, workload):
+    estimate = LatencyModel(tiny_table, workload).estimate(MIXED)
+    assert 0 < estimate.lower_ms < estimate.latency_ms < estimate.upper_ms
+    assert sum(estimate.sources.values()) == pytest.approx(1)
+    assert set(estimate.sources) == {"imported", "derived", "roofline"}
+    assert sum(entry["share"] for entry in estimate.breakdown) == pytest.approx(1)
+    assert sum(entry["ms"] for entry in estimate.breakdown) == pytest.approx(estimate.latency_ms)
+    for name, share in estimate.sources.items():
+        assert share == pytest.approx(sum(e["share"] for e in estimate.breakdown if e["source"] == name))
+    indices = [entry["index"] for entry in estimate.breakdown]
+    assert set(indices) == {-1, *range(7)}
+    for entry in estimate.breakdown:
+        kind = MIXED.operators[entry["index"]].kind if entry["index"] >= 0 else entry["operator"]
+        assert entry["operator"] == kind
+
+
+def test_bounds_add_up_linearly_by_source(tiny_table):
+    a = Architecture.parse("32(vocab=64): f(intermediate=64)")
+    estimate = LatencyModel(tiny_table, "generated=1").estimate(a)
+    imported, roofline = (1000 * estimate.latency_ms * estimate.sources[s] for s in ("imported", "roofline"))
+    assert 1000 * estimate.upper_ms == pytest.approx(1.1 * imported + 1.5 * roofline)
+    assert 1000 * estimate.lower_ms == pytest.approx(0.9 * imported + 0.5 * roofline)
+
+
+def test_figures_by_name_and_as_dict(tiny_table):
+    estimate = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
+    assert set(estimate.figures()) == set(FIGURES)
+    assert estimate.figure("tpot_ms") == estimate.to_dict()["tpot_ms"] == estimate.tpot_ms
+    with pytest.raises(WorkloadError, match="did you mean 'latency_ms'"):
+        estimate.figure("latency")
+
+
+# -- many architectures ----------------------------------------------------------------------------------------------
+
+
+def with_memory(table, memory_bytes):
+    return dataclasses.replace(table, device=dataclasses.replace(TINY, memory_bytes=memory_bytes))
+
+
+def test_many_equal_one_by_one(tiny_table):
+    rng = np.random.default_rng(0)
+    texts = ["d(head_dim=16)", "f", "a(heads=2,kv_heads=1,head_dim=16)", "gla(head_dim=16)", "gd(head_dim=16)"]
+    many = [Architecture.parse(f"{rng.choice([32, 48])}(vocab=64,meta={rng.choice([0, 4])}): "
+                               + " ".join(rng.choice(texts, rng.integers(1, 6)))) for _ in range(40)]
+    for workload in ("generated=5", "batch=max,prompt=8,generated=2"):
+        model = LatencyModel(with_memory(tiny_table, 10**6), workload)
+        np.testing.assert_array_equal(model.latencies(many), [model.estimate(a).latency_ms for a in many])
+    assert model.latencies([]).shape == (0,)
+
+
+def test_batch_max_fills_the_memory(tiny_table):
+    model = LatencyModel(with_memory(tiny_table, 8 * 10**6), "batch=max,prompt=240,generated=16")
+    estimate = model.estimate(A_F)
+    assert estimate.batch == model.batch(A_F) > 100
+    assert estimate.batch % 10 == 0                # two digits
+    usable, per_sequence = 0.9 * 0.008, (A_F.cache_bytes(256) + 4 * 64) / 1e9
+    assert usable - 10 * per_sequence < estimate.memory_gb <= usable
+
+
+def test_batch_max_without_room(tiny_table):
+    large = Architecture.parse("2048(vocab=400000): f")
+    with pytest.raises(BudgetError, match=r"does not fit 90% of the memory of tiny \(0\.9 GB\)"):
+        LatencyModel(tiny_table, "batch=max,generated=1").estimate(large)
+
+
+def test_check_finds_a_gap_before_anything_runs(tiny_table):
+    model = LatencyModel(tiny_table, WORKLOAD)
+    model.check([A_F, (operator_class("f")(), 32)], vocab=64)
+    with pytest.raises(MissingRowsError) as caught:
+        model.check([(operator_class("a")(head_dim=64), 64)], vocab=64)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in ("table tiny", "'a(heads=1,kv_heads=1,head_dim=64)'", "hidden size 64", "attention_prefill",
+                 "flashnas profile --space SPACE", "--device cuda"):
+        assert word in message
+
+
+def test_a_kind_that_the_table_lacks(tmp_path):
+    table = write_table(tmp_path / "t", {"gemm": tiny_kinds()["gemm"]})
+    for notation, kind in (("32(vocab=64): a(head_dim=16)", "attention_decode"),
+                           ("32(vocab=64): d(head_dim=16)", "conv_decode"),
+                           ("32(vocab=64): gla(head_dim=16)", "gla_decode")):
+        with pytest.raises(MissingRowsError, match=kind):
+            LatencyModel(table, "generated=1").estimate(Architecture.parse(notation))
+
+
+def test_dtype_that_the_table_lacks(tiny_table):
+    with pytest.raises(MissingRowsError, match="no rows in float32; it has: bfloat16; measure them: flashnas profile"):
+        LatencyModel(tiny_table, "generated=1,dtype=float32")
+
+
+# -- whole operators, calibration ------------------------------------------------------------------------------------
+
+
+def operator_rows(latency_us, **axes):
+    return product_rows(latency_us, **axes).assign(source="measured")
+
+
+def measured_table(folder, **more):
+    a = str(A_F.operators[0].resolved(32))
+    decode = [operator_rows(lambda context, batch, **_: context * batch, operator=[a], hidden=[32], vocab=[0],
+                            batch=[1, 4], context=[4, 16]),
+              operator_rows(lambda **_: 11, operator=["embedding"], hidden=[32], vocab=[64], batch=[2], context=[0]),
+              operator_rows(lambda **_: 13, operator=["head"], hidden=[32], vocab=[64], batch=[2], context=[0])]
+    prefill = [operator_rows(lambda tokens, **_: tokens, operator=[a], hidden=[32], vocab=[0], batch=[1, 4],
+                             tokens=[2, 8]),
+               operator_rows(lambda **_: 17, operator=["embedding"], hidden=[32], vocab=[64], batch=[2], tokens=[4])]
+    return write_table(folder, {"operator_decode": pd.concat(decode), "operator_prefill": pd.concat(prefill), **more})
+
+
+def test_whole_operators_by_hand_before_kernels(tmp_path):
+    table = measured_table(tmp_path / "t", **tiny_kinds())
+    estimate = LatencyModel(table, WORKLOAD).estimate(A_F)
+    step_f = pw(2 * 64) + 2 * 128 * 32 / 1000 + pw(2 * 192) + 2 * 32 * 64 / 1000
+    prefill_f = pw(8 * 64) + 8 * 128 * 32 / 1000 + pw(8 * 192) + 8 * 32 * 64 / 1000
+    assert estimate.tpot_ms == pytest.approx((11 + 2 * 6 + step_f + 13) / 1000, rel=1e-6)
+    assert estimate.ttft_ms == pytest.approx((17 + 4 + prefill_f + 13) / 1000, rel=1e-6)
+    assert "measured" in estimate.sources
+
+
+def test_whole_operators_beyond_what_was_measured_are_missing(tmp_path):
+    model_of = {w: LatencyModel(measured_table(tmp_path / w, **tiny_kinds()), w)
+                for w in ("batch=2,prompt=4,generated=13", "batch=2,prompt=9,generated=1")}
+    for workload, words in ((next(iter(model_of)), "operator_decode rows for batch 2 and 5 to 17 tokens"),
+                            ("batch=2,prompt=9,generated=1", "operator_prefill rows for batch 2 and 9 to 9 tokens")):
+        with pytest.raises(MissingRowsError, match=words):
+            model_of[workload].check([(A_F.operators[0], 32)], vocab=65)
+
+
+def test_shorter_contexts_than_measured_count_as_the_shortest(tmp_path):
+    table = measured_table(tmp_path / "t", **tiny_kinds())
+    a = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16)")
+    core = LatencyModel(table, "batch=2,generated=6").estimate(a).breakdown[1]
+    assert core["ms"] == pytest.approx(2 * (4 * 4 + 5 + 6) / 1000, rel=1e-6)  # contexts 1, 2, 3 as 4
+    assert core["source"] == "derived"
+
+
+def test_calibration_by_hand_and_visible(tmp_path, tiny_table):
+    write_table(tmp_path / "t", tiny_kinds())
+    write_calibration(tmp_path / "t", {"scale": 1.5, "gap_us": 4.0, "width": 0.25})
+    bare = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
+    estimate = LatencyModel(tmp_path / "t", WORKLOAD).estimate(A_F)
+    rows_ms = sum(e["ms"] for e in bare.breakdown if e["phase"] == "decode" and e["source"] != "roofline")
+    kernels = sum(e["phase"] == "decode" for e in bare.breakdown)
+    added = 0.5 * rows_ms + 3 * 4.0 * kernels / 1000
+    assert estimate.latency_ms == pytest.approx(bare.latency_ms + added)
+    assert estimate.ttft_ms == pytest.approx(bare.ttft_ms)
+    corrections = [e for e in estimate.breakdown if e["kernel"] == "calibration"]
+    assert len(corrections) == 4  # embedding, a, f, head
+    assert {e["source"] for e in corrections} == {"derived"}
+    assert sum(e["ms"] for e in corrections) == pytest.approx(added)
+    assert estimate.upper_ms - bare.upper_ms == pytest.approx(1.25 * added)
+    assert LatencyModel(tmp_path / "t", WORKLOAD, calibrated=False).estimate(A_F).latency_ms == bare.latency_ms
+
+
+def test_attention_has_its_own_scale_and_several_sequences_a_wider_upper_bound(tmp_path, tiny_table):
+    write_table(tmp_path / "t", tiny_kinds())
+    bare = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
+    write_calibration(tmp_path / "t", {"attention_scale": 3.0})
+    scaled = LatencyModel(tmp_path / "t", WORKLOAD).estimate(A_F)
+    attention = sum(e["ms"] for e in bare.breakdown if e["kernel"] == "attention_decode")
+    assert scaled.latency_ms - bare.latency_ms == pytest.approx(2 * attention)
+    write_calibration(tmp_path / "t", {"gap_us": 4.0, "batched": 2.5})
+    one, two = (LatencyModel(tmp_path / "t", f"batch={n},prompt=4,generated=3").estimate(A_F) for n in (1, 2))
+    assert one.notes == ()
+    assert "up to 2.5 times as long as" in two.notes[0]
+    usual = LatencyModel(tmp_path / "t", WORKLOAD, calibrated=False).estimate(A_F).bounds["tpot_ms"][1]
+    kernels = sum(e["phase"] == "decode" and e["kernel"] != "calibration" for e in two.breakdown)
+    assert two.bounds["tpot_ms"][1] == pytest.approx(usual + 4.0 * kernels / 1000 + 1.5 * two.tpot_ms)
+    assert two.bounds["throughput_tok_s"][0] == pytest.approx(2000 / two.bounds["tpot_ms"][1])
+    assert two.bounds["latency_ms"] == [pytest.approx(two.lower_ms), pytest.approx(two.upper_ms)]
+
+
+def test_device_of_the_fixture_is_what_the_sums_assume():
+    assert TINY.launch_us == 2
+    assert TINY.bandwidth_bytes_s * TINY.bandwidth_share / 1e6 / 2 == 1000  # values of 2 bytes a microsecond

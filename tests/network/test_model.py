@@ -1,0 +1,218 @@
+"""The language model: exact sizes, loss, meta tokens, prefill and decode against the parallel forward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flashnas.architecture import Architecture
+from flashnas.architecture.source import presets
+from flashnas.network import model as model_module
+from flashnas.network.model import HybridLM
+
+torch.set_num_threads(1)
+
+HYBRID = ("64(vocab=101,meta=3): d(head_dim=16) f m2(head_dim=16,state=16,groups=2) a(head_dim=16) f gd(head_dim=16)"
+          " gla(head_dim=16) swa(head_dim=16,window=8) f")
+ARCHITECTURES = [
+    HYBRID,
+    HYBRID.replace("meta=3", "tied=false"),
+    "64(vocab=50): a(heads=3,kv_heads=3,head_dim=10,qk_norm=true,qkv_bias=true) f(intermediate=17)",
+    "64(vocab=50): swa(head_dim=32,window=4) m2(expand=1,head_dim=8,state=5,conv_size=3)",
+    "64(vocab=50): gd(k_heads=2,expand_v=3,head_dim=8,conv_size=2) gla(head_dim=8,gate_rank=2)",
+    "64(vocab=50,meta=5): d(head_dim=64,conv_size=2)",
+]
+
+
+def make_model(text: str, dtype: torch.dtype = torch.float64) -> HybridLM:
+    torch.manual_seed(0)
+    return HybridLM(Architecture.parse(text)).to(dtype)
+
+
+def make_tokens(model: HybridLM, *shape: int) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randint(model.architecture.vocab, shape)
+
+
+@pytest.mark.parametrize("text", ARCHITECTURES)
+def test_parameters_are_exact(text: str) -> None:
+    model = make_model(text)
+    assert sum(p.numel() for p in model.parameters()) == model.architecture.params
+
+
+@pytest.mark.parametrize("name", presets())
+def test_parameters_of_presets_are_exact(name: str) -> None:
+    architecture = presets()[name]
+    with torch.device("meta"):
+        model = HybridLM(architecture)
+    assert sum(p.numel() for p in model.parameters()) == architecture.params
+
+
+@pytest.mark.parametrize("text", ARCHITECTURES)
+def test_parameter_names(text: str) -> None:
+    model = make_model(text)
+    names = {name for name, _ in model.named_parameters()}
+    top = {name for name in names if not name.startswith("layers.")}
+    expected = {"embedding.weight", "final_norm.weight"}
+    expected |= {"meta_tokens"} if model.architecture.meta_tokens else set()
+    expected |= set() if model.architecture.tied else {"head.weight"}
+    assert top == expected
+    for n in range(len(model.architecture.operators)):
+        own = {name.removeprefix(f"layers.{n}.") for name in names if name.startswith(f"layers.{n}.")}
+        assert "norm.weight" in own
+        assert all(name.startswith("mixer.") for name in own - {"norm.weight"})
+
+
+@pytest.mark.parametrize("text", ARCHITECTURES)
+def test_prefill_and_steps_equal_the_forward(text: str) -> None:
+    model = make_model(text)
+    tokens = make_tokens(model, 2, 40)
+    with torch.no_grad():
+        expected = model(tokens)
+    assert expected.shape == (2, 40, model.architecture.vocab)
+    logits, cache = model.prefill(tokens[:, :11])
+    torch.testing.assert_close(logits, expected[:, 10], rtol=1e-9, atol=1e-9)
+    logits, cache = model.prefill(tokens[:, 11:20], cache)
+    torch.testing.assert_close(logits, expected[:, 19], rtol=1e-9, atol=1e-9)
+    for t in range(20, 40):
+        logits, cache = model.decode_step(tokens[:, t], cache)
+        torch.testing.assert_close(logits, expected[:, t], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("text", ARCHITECTURES)
+def test_an_empty_prompt_starts_with_meta_tokens_only(text: str) -> None:
+    model = make_model(text)
+    tokens = make_tokens(model, 2, 12)
+    with torch.no_grad():
+        expected = model(tokens)
+    cache = model.start_cache(2)
+    for t in range(12):
+        logits, cache = model.decode_step(tokens[:, t], cache)
+        torch.testing.assert_close(logits, expected[:, t], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("context", [1, 7, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("text", ARCHITECTURES)
+def test_cache_bytes_are_exact(text: str, dtype: torch.dtype, context: int) -> None:
+    model = make_model(text, dtype)
+    expected = 2 * model.architecture.cache_bytes(context, dtype.itemsize)
+    tokens = make_tokens(model, 2, context)
+    assert model.prefill(tokens)[1].kept_bytes == expected
+    cache = model.start_cache(2)
+    for t in range(context):
+        _, cache = model.decode_step(tokens[:, t], cache)
+    assert cache.kept_bytes == expected
+
+
+def test_meta_tokens_change_every_logit_and_take_no_part_in_the_loss() -> None:
+    model = make_model(HYBRID)
+    tokens = make_tokens(model, 2, 9)
+    before = model(tokens)
+    model.loss(tokens, tokens).backward()
+    assert model.meta_tokens.grad.abs().min() > 0
+    with torch.no_grad():
+        model.meta_tokens += 1
+    assert (model(tokens) - before).abs().amax(-1).min() > 0
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_loss_equals_cross_entropy_of_the_logits(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "LOGITS_PER_CHUNK", 5 * 101)  # 5 rows at a time, the last part of 3
+    model = make_model(HYBRID if tied else HYBRID.replace("meta=3", "tied=false"))
+    tokens, targets = make_tokens(model, 2, 9), make_tokens(model, 2, 9).flip(1)
+    expected = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+    parameters = list(model.parameters())
+    expected_gradients = torch.autograd.grad(expected, parameters)
+    loss = model.loss(tokens, targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+    for got, gradient in zip(torch.autograd.grad(2 * loss, parameters), expected_gradients, strict=True):
+        torch.testing.assert_close(got, 2 * gradient, rtol=1e-8, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(model.loss(tokens, targets), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kept", [0.3, 1.0])
+def test_targets_that_do_not_count_leave_loss_and_gradients_alone(kept: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "LOGITS_PER_CHUNK", 5 * 101)
+    model = make_model(HYBRID)
+    tokens = make_tokens(model, 2, 9)
+    targets = tokens.roll(-1, 1).masked_fill(torch.rand(2, 9) > kept, -100)
+    assert (targets == -100).any() == (kept < 1)
+    expected = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten(), ignore_index=-100)
+    parameters = list(model.parameters())
+    expected_gradients = torch.autograd.grad(expected, parameters)
+    loss = model.loss(tokens, targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+    for got, gradient in zip(torch.autograd.grad(loss, parameters), expected_gradients, strict=True):
+        torch.testing.assert_close(got, gradient, rtol=1e-8, atol=1e-12)
+
+
+def test_loss_under_autocast_is_near_and_has_float32_gradients() -> None:
+    model = make_model(HYBRID, torch.float32)
+    tokens = make_tokens(model, 2, 64)
+    exact = model.loss(tokens, tokens.roll(1, 1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model.loss(tokens, tokens.roll(1, 1))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert abs(loss - exact) < 0.01
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_first_loss_is_that_of_a_uniform_guess() -> None:
+    model = make_model(HYBRID, torch.float32)
+    tokens = make_tokens(model, 4, 64)
+    assert abs(model.loss(tokens, tokens.roll(-1, 1)).item() - torch.tensor(101.0).log().item()) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["a", "swa", "m2", "gla", "d", "gd"])
+def test_every_mixer_learns_to_look_back(kind: str) -> None:
+    # the answer is the token before the one just read: a model that does not mix tokens stays at log 8
+    torch.manual_seed(2)
+    model = HybridLM(Architecture.parse(f"512(vocab=8): 2x({kind} f)").scaled(16))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        tokens = torch.randint(8, (16, 17))
+        loss = model.loss(tokens[:, 1:], tokens[:, :-1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0], losses[::10]
+
+
+def test_generate_is_greedy_decoding() -> None:
+    model = make_model(HYBRID)
+    tokens = make_tokens(model, 2, 6)
+    generated = model.generate(tokens, 5)
+    for n in range(5):
+        with torch.no_grad():
+            expected = model(torch.cat([tokens, generated[:, :n]], 1))[:, -1].argmax(-1)
+        assert torch.equal(generated[:, n], expected)
+    assert model.generate(tokens, 0).shape == (2, 0)
+    torch.manual_seed(0)
+    drawn = model.generate(tokens, 30, greedy=False)
+    assert len(drawn.unique()) > 10
+
+
+def test_same_seed_same_weights() -> None:
+    first, second = make_model(HYBRID), make_model(HYBRID)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_prefill_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="start_cache"):
+        make_model(HYBRID).prefill(torch.zeros(2, 0, dtype=torch.long))
+
+
+def test_tables_made_in_inference_mode_serve_training():
+    architecture = Architecture.parse("48(vocab=50): a(head_dim=16) swa(head_dim=16,window=5) d(head_dim=16)"
+                                      " gd(head_dim=16) m2(head_dim=16,state=16) gla(head_dim=16)")
+    model, tokens = HybridLM(architecture), torch.randint(50, (2, 77))
+    with torch.inference_mode():
+        model(tokens)
+    model.loss(tokens, tokens).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

@@ -1,0 +1,257 @@
+import numpy as np
+import pytest
+import torch
+
+from flashnas.base.errors import ConfigError, TableError
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.schema import Device
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import WORKLOADS, Workload
+from flashnas.network.model import Block
+from flashnas.operators import operator_class
+from flashnas.operators.attention.spec import SlidingWindowAttention
+from flashnas.profiling import alone, inside_model
+from flashnas.profiling import profile as profiling
+from flashnas.profiling.device_timing import CpuTimer, Effort, Measurement, median_interval, repeat
+from flashnas.profiling.profile import Item, Job, contexts, groups, missing, plan, profile
+from flashnas.profiling.setup import device_label
+from flashnas.profiling.whole_model import filled_state
+from flashnas.space import load_space
+
+CHAT = WORKLOADS["chat"]
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """Stands in for the clock: every row takes 7 us; keeps the groups that were measured."""
+    seen = []
+
+    def measure(group, space, job):
+        seen.append(group)
+        return {item: Measurement(7.0, 6.0, 8.0, 15) for item in group.items}
+
+    monkeypatch.setattr(profiling, "measure_inside_model", measure)
+    monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
+    monkeypatch.setattr(profiling, "describe_device", lambda device, name: Device(
+        name=name, platform=device, label=device_label(device), peak_flops=1e11, bandwidth_bytes_s=1e10,
+        memory_bytes=2**33))
+    return seen
+
+
+def still_missing(space, folder, job):
+    return missing(plan(space, [CHAT]), folder, stack=job.stack, mode=job.mode_name, dtype=job.dtype_name)
+
+
+def test_the_plan_names_every_operator_width_and_phase_once():
+    space = load_space("tiny")
+    items = plan(space, [CHAT, CHAT])
+    assert len(items) == len(set(items))
+    decode_a = [i for i in items if i.phase == "decode" and i.operator.startswith("a(") and i.hidden == 64]
+    assert [i.length for i in decode_a] == [517, 772]      # 4 meta tokens, 512 in, 256 out
+    assert {i.length for i in items if i.operator.startswith("d(") and i.phase == "decode"} == {0}
+    assert {i.length for i in items if i.phase == "prefill"} == {516}
+    for phase in ("decode", "prefill"):
+        names = {(i.operator.split("(")[0], i.hidden) for i in items if i.phase == phase}
+        expected = {"d", "a", "m2", "f", "embedding"} | ({"head"} if phase == "decode" else set())
+        assert names == {(kind, hidden) for kind in expected for hidden in (64, 96, 128)}
+
+
+def test_contexts_span_the_workload_and_meet_the_window():
+    assert contexts(operator_class("d")(), 1, 8192) == [0]
+    assert contexts(operator_class("a")(), 1, 8192) == [1, 64, 256, 1024, 4096, 8192]
+    assert contexts(SlidingWindowAttention(window=100), 1, 300) == [1, 64, 100, 256, 300]
+
+
+def counts(result):
+    return {name: result[name] for name in ("measured", "known")}
+
+
+def test_only_what_is_missing_or_of_another_stack_is_measured(counting, tmp_path):
+    space, folder = load_space("tiny"), tmp_path / "table"
+    first = profile(space, [CHAT], folder, Job())
+    assert counts(first) == {"measured": len(plan(space, [CHAT])), "known": 0}
+    assert counts(profile(space, [CHAT], folder, Job())) == {"measured": 0, "known": first["measured"]}
+    more = profile(space, [CHAT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)], folder, Job())
+    assert more["known"] == first["measured"]
+    assert more["measured"] > 0
+    assert profile(space, [CHAT], folder, Job(threads=2))["known"] == 0
+    assert set(LatencyTable.load(folder).rows("operator_prefill").query("tokens == 516")["stack"]) == {
+        Job(threads=2).stack}, "rows of the other number of threads are replaced"
+
+
+def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path):
+    space, folder = load_space("tiny"), tmp_path / "table"
+    rows = profile(space, [CHAT], folder, Job())["measured"]
+    assert counts(profile(space, [CHAT], folder, Job(mode="compiled"))) == {"measured": rows, "known": 0}
+    assert counts(profile(space, [CHAT], folder, Job(dtype="bfloat16"))) == {"measured": rows, "known": 0}
+    assert not still_missing(space, folder, Job())
+    table = LatencyTable.load(folder)
+    assert table.modes == ("compiled", "eager")
+    assert table.default_mode == "eager"
+    assert set(table.only("compiled").rows("operator_decode")["mode"]) == {"compiled"}
+    assert len(table.only(None).frames["operator_decode"]) == 2 * len(table.only("compiled").frames["operator_decode"])
+    with pytest.raises(TableError, match=r"mode must be one of compiled, eager; got 'eagre' \(did you mean"):
+        LatencyModel(table, CHAT, mode="eagre")
+
+
+def test_an_interrupted_job_keeps_what_it_measured(counting, tmp_path):
+    space, folder = load_space("tiny"), tmp_path / "table"
+
+    def stop_after_two(found):
+        for number, group in enumerate(found):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield group
+
+    with pytest.raises(KeyboardInterrupt):
+        profile(space, [CHAT], folder, Job(), progress=stop_after_two)
+    done = sum(len(group.items) for group in counting)
+    assert len(still_missing(space, folder, Job())) == len(plan(space, [CHAT])) - done
+    assert profile(space, [CHAT], folder, Job())["known"] == done
+    assert len(counting) == len(set(counting)), "no group is measured twice"
+
+
+def test_what_was_measured_while_the_device_was_slow_is_measured_again(counting, tmp_path, monkeypatch):
+    probes = iter([100.0, 100.0, 150.0, 100.0] + [100.0] * 20)    # slow before the second group
+    monkeypatch.setattr(profiling, "probe_us", lambda device: next(probes))
+    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Job())
+    assert [group for group in counting if counting.count(group) == 2] == [counting[1], counting[-1]]
+    assert record["measured_twice"] == len(counting[1].items)
+    assert record["disturbed"] == 0
+    assert record["probe_us"] == {"median": 100.0, "max": 100.0}
+    assert LatencyTable.load(tmp_path / "table").meta["jobs"][0]["rows"] == len(plan(load_space("tiny"), [CHAT]))
+
+
+def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
+    monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job: {
+        item: Measurement(7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01)
+        for item in group.items})
+    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Job())
+    assert record["disturbed"] == record["measured_twice"] == sum(
+        item.hidden == 64 for item in plan(load_space("tiny"), [CHAT]))
+    assert record["largest_drift"] == 0.4
+    assert record["outliers"] == 0.25
+
+
+def test_outliers_and_drift_of_repeats():
+    steady = [10.0, 10.1, 10.2, 10.1] * 10
+    assert Measurement.of(steady).outliers == 0
+    assert Measurement.of([*steady, 100.0]).outliers == pytest.approx(1 / 41)
+    assert Measurement.of([10.0] * 20 + [13.0] * 20).drift == pytest.approx(0.3)
+
+
+def test_weights_rotate_over_copies_that_exceed_the_cache_but_not_the_model(monkeypatch):
+    copies = []
+
+    class CountingTimer:
+        def measure(self, calls, effort):
+            copies.append(len(calls))
+            for call in calls:
+                call()
+            return Measurement(1.0, 1.0, 1.0, 3)
+
+    monkeypatch.setattr(alone, "BEYOND_CACHE_BYTES", 2**20)
+    specs = {"f": operator_class("f")()}
+    for hidden, expected in ((16, 9), (256, 2)):    # 9 kB: as many as the model has layers; 2.4 MB: the least
+        for phase in ("decode", "prefill"):
+            items = [Item(phase, "f", hidden, 0, 1, 3)]
+            assert set(alone.measure_alone(items, specs, Job(), CountingTimer(), copies_at_most=9)) == set(items)
+            assert copies[-1] == expected
+
+
+def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
+    space, job = load_space("tiny"), Job(effort=Effort(least=3, most=6, seconds=0.01))
+    built, build = [], inside_model.build_model
+
+    def keep(architecture, job):
+        built.append(architecture)
+        return build(architecture, job)
+
+    monkeypatch.setattr(inside_model, "build_model", keep)
+    for group in groups(item for item in plan(space, [CHAT]) if item.hidden == 64):
+        rows = inside_model.measure_inside_model(group, space, job)
+        assert set(rows) == set(group.items)
+        assert all(0 < row.p10_us <= row.latency_us <= row.p90_us for row in rows.values())
+    kinds = [spec.kind for spec in built[0].operators]
+    assert len({kinds.count(kind) for kind in ("a", "d", "m2", "f")}) == 1, "every operator equally often"
+    assert built[0] == built[1]
+
+
+@pytest.mark.parametrize("kind", ["a", "swa"])
+def test_a_filled_state_has_the_context_that_is_timed(kind):
+    spec = operator_class(kind)(head_dim=8, **({"window": 20} if kind == "swa" else {}))
+    block = Block(spec, 32)
+    state = filled_state(block, 2, 50, torch.float32, "cpu")
+    with torch.inference_mode():
+        _, after = block.step(torch.randn(2, 32), state)
+    assert after.seen == 50
+    assert after.kept == (20 if kind == "swa" else 50)
+    assert after.keys_BGTK.shape[2] == after.kept, "the cache must not grow, or copying it would be timed"
+
+
+def test_a_profiled_table_answers_its_space(profiled_tiny_table):
+    table, space = LatencyTable.load(profiled_tiny_table), load_space("tiny")
+    model = LatencyModel(table, CHAT)
+    for _, operators in space.baselines():
+        estimate = model.estimate(space.build(operators, 96))
+        assert set(estimate.sources) == {"measured"}
+        assert 0 < estimate.lower_ms <= estimate.latency_ms <= estimate.upper_ms
+    deep, shallow = (model.estimate(space.build(space.baselines()[0][1][:n], 96)).latency_ms for n in (6, 2))
+    assert deep > shallow
+
+
+def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypatch):
+    space, folder = load_space("tiny"), tmp_path / "table"
+    profile(space, [CHAT], folder, Job())
+    monkeypatch.setattr(profiling, "device_label", lambda device: "Other CPU")
+    with pytest.raises(TableError, match=r"but this is Other CPU; choose another --out"):
+        profile(space, [CHAT], folder, Job())
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"device": "gpu"}, "--device must be one of cpu, cuda; got 'gpu'"),
+    ({"dtype": "int8"}, "--dtype must be one of auto, float32, bfloat16; got 'int8'"),
+    ({"threads": 0}, "--threads must be at least 1; got 0"),
+    ({"mode": "jit"}, "--mode must be one of auto, eager, compiled, cuda_graph; got 'jit'"),
+    ({"mode": "cuda_graph"}, "--mode cuda_graph needs --device cuda; got --device cpu"),
+])
+def test_wrong_options_are_one_line(options, words):
+    with pytest.raises(ConfigError) as caught:
+        Job(**options)
+    assert words in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_one_line():
+    with pytest.raises(ConfigError, match="sees no CUDA device"):
+        Job(device="cuda")
+
+
+def test_repeats_stop_when_the_median_is_known_or_the_time_is_over():
+    steady = repeat(lambda i: 10.0 + i % 2 * 0.01, Effort(least=15, most=400, seconds=60, width=0.05))
+    assert steady.repeats == 15
+    assert steady.latency_us == pytest.approx(10, rel=1e-2)
+    rng = np.random.default_rng(0)
+    noisy = repeat(lambda i: float(rng.lognormal(3, 1.5)), Effort(least=15, most=60, seconds=60, width=0.01))
+    assert noisy.repeats == 60
+    assert noisy.p10_us < noisy.latency_us < noisy.p90_us
+
+
+def test_the_median_interval_covers_the_true_median_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    samples = rng.lognormal(0, 0.5, (2000, 41))
+    half = 1.96 * np.sqrt(41) / 2
+    low, high = int(np.floor(20.5 - half)), int(np.ceil(20.5 + half))
+    ordered = np.sort(samples, axis=1)
+    covered = np.mean((ordered[:, low] <= 1) & (ordered[:, high] >= 1))
+    assert 0.93 < covered < 0.99
+    widths = (ordered[:, high] - ordered[:, low]) / np.median(samples, axis=1)
+    assert np.allclose([median_interval(row) for row in samples[:50]], widths[:50])
+
+
+def test_the_cpu_timer_uses_each_copy_in_turn():
+    used = []
+    calls = [lambda n=n: used.append(n) for n in range(3)]
+    CpuTimer().measure(calls, Effort(least=6, most=6, seconds=10))
+    assert used == [0, 1, 2, 0, 1, 2, 0, 1, 2]

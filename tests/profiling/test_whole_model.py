@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+
+from flashnas.architecture import Architecture
+from flashnas.latency.workload import Workload
+from flashnas.profiling.device_timing import Effort, Measurement
+from flashnas.profiling.setup import Job
+from flashnas.profiling.whole_model import build_model, decode_contexts, filled_cache, time_model
+
+ARCHITECTURE = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
+
+
+class RecordingTimer:
+    """Runs each call and counts time in units of its number."""
+
+    def __init__(self):
+        self.calls = []
+
+    def measure(self, calls, effort):
+        self.calls.append((calls[0].func.__name__, calls[0]()))
+        return Measurement(1000.0 * len(self.calls), 1.0, 1.0, 3)
+
+
+@pytest.mark.parametrize(("workload", "names"), [
+    (Workload(prompt_tokens=20, generated_tokens=9), ["_first_token", "_step", "_step", "_step"]),
+    (Workload(prompt_tokens=20), ["_first_token"]),
+    (Workload(generated_tokens=9), ["start_cache", "_step", "_step", "_step"]),
+])
+def test_a_request_is_its_prompt_and_its_mean_step(workload, names):
+    timer = RecordingTimer()
+    measured = time_model(ARCHITECTURE, workload, 2, Job(), timer)
+    assert [name for name, _ in timer.calls] == names
+    assert measured.ttft_ms == 1.0
+    if workload.generated_tokens:
+        assert 2 <= measured.tpot_ms <= 4
+    assert measured.latency_ms == pytest.approx(measured.ttft_ms + workload.generated_tokens * measured.tpot_ms)
+    assert all(result.shape == (2,) for name, result in timer.calls if name != "start_cache")
+
+
+def test_few_contexts_stand_for_all_steps():
+    workload = Workload(prompt_tokens=100, generated_tokens=1000)
+    contexts = np.arange(4 + 100 + 1, 4 + 100 + 1000 + 1)
+    for time in (lambda c: 5.0 + 0 * c, lambda c: 2 + 0.01 * c, lambda c: 1 + 1e-5 * c**2):
+        mean = sum(share * time(np.float64(context)) for context, share in decode_contexts(workload, 4))
+        assert mean == pytest.approx(time(contexts).mean(), rel=3e-3)
+    assert decode_contexts(Workload(prompt_tokens=7, generated_tokens=1), 0) == [(8, pytest.approx(1))]
+
+
+def test_a_filled_cache_can_be_stepped_again_and_again_at_one_context():
+    model = build_model(ARCHITECTURE, Job())
+    with torch.inference_mode():
+        cache = filled_cache(model, 2, 50)
+        keys = cache.states[0].keys_BGTK
+        before = keys.clone()
+        for _ in range(3):
+            _, after = model.decode_step(torch.zeros(2, dtype=torch.long), cache)
+            assert after.states[0].seen == 50
+    assert after.states[0].keys_BGTK.data_ptr() == keys.data_ptr(), "no copy of the cache is timed"
+    assert torch.equal(keys[:, :, :49], before[:, :, :49])
+
+
+def test_threads_are_set_back():
+    before = torch.get_num_threads()
+    with Job(threads=before + 1).running():
+        assert torch.get_num_threads() == before + 1
+        assert torch.is_inference_mode_enabled()
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_numbers():
+    job = Job(mode="compiled", effort=Effort(least=3, most=5, seconds=0.1))
+    torch.manual_seed(0)
+    compiled = build_model(ARCHITECTURE, job)
+    torch.manual_seed(0)
+    eager = build_model(ARCHITECTURE, Job())
+    tokens = torch.randint(64, (2, 11))
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled.prefill(tokens)[0], eager.prefill(tokens)[0], rtol=1e-4, atol=1e-5)
+    assert time_model(ARCHITECTURE, Workload(prompt_tokens=11, generated_tokens=2), 1, job).latency_ms > 0

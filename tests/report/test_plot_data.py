@@ -1,0 +1,152 @@
+"""The numbers behind the figures, against definitions written out plainly here."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from run_builder import make_trials
+
+from flashnas.report import Run
+from flashnas.report.plot_data import (
+    breakdown,
+    depth_shares,
+    front,
+    hypervolume_series,
+    kernel_family,
+    latency_unit,
+    mixer_colours,
+    name_of,
+    place_labels,
+    staircase,
+)
+
+
+def dominated(point, others) -> bool:
+    return any(all(o <= p for o, p in zip(other, point, strict=True)) and other != point for other in others)
+
+
+def test_the_front_is_the_non_dominated_set(run):
+    points = list(zip(run.trained["latency_ms"], run.trained["loss"], strict=True))
+    expected = {point for point in points if not dominated(point, points)}
+    found = front(run)
+    assert set(zip(found["latency_ms"], found["loss"], strict=True)) == expected
+    assert 1 < len(expected) < len(points)
+    assert found["latency_ms"].is_monotonic_increasing
+    assert found["loss"].is_monotonic_decreasing
+    assert [name_of(run, row) for row in found.itertuples()] == [f.name for f in run.finalists]
+
+
+def test_the_staircase_turns_at_the_front_and_ends_at_the_right(run):
+    found = front(run)
+    xs, ys = staircase(found, 14000.0)
+    corners = set(zip(xs, ys, strict=True))
+    assert corners >= set(zip(found["latency_ms"], found["loss"], strict=True))
+    assert (xs[-1], ys[-1]) == (14000.0, found["loss"].min())
+    steps = list(zip(zip(xs, ys, strict=True), zip(xs[1:], ys[1:], strict=True), strict=False))
+    assert all((xa == xb) != (ya == yb) for (xa, ya), (xb, yb) in steps)
+
+
+def test_hypervolume_never_falls_and_is_what_a_grid_counts(run):
+    series = hypervolume_series(run)
+    assert series.networks == list(range(1, 36))
+    assert all(b >= a for a, b in zip(series.hypervolume, series.hypervolume[1:], strict=False))
+    assert series.reference == (14000.0, pytest.approx(1.01 * run.trained["loss"].max()))
+    xs = np.linspace(run.trained["latency_ms"].min(), series.reference[0], 400)
+    ys = np.linspace(run.trained["loss"].min(), series.reference[1], 400)
+    points = run.trained[["latency_ms", "loss"]].to_numpy()
+    covered = np.zeros((400, 400), dtype=bool)
+    for x, y in points:
+        covered |= (xs[:, None] >= x) & (ys[None, :] >= y)
+    area = covered.mean() * (xs[-1] - xs[0]) * (ys[-1] - ys[0])
+    assert series.hypervolume[-1] == pytest.approx(area, rel=0.02)
+    assert series.baselines == pytest.approx(series.hypervolume[3])  # the first four networks are the baselines
+
+
+def test_without_a_latency_budget_the_slowest_network_is_the_reference(build_run):
+    run = Run.load(build_run(12, config={"budgets": {"memory_gb": 3.0}}))
+    assert run.budget_ms is None
+    assert hypervolume_series(run).reference[0] == pytest.approx(1.01 * run.trained["latency_ms"].max())
+
+
+def test_depth_shares_sum_to_one_and_place_operators(run):
+    shares = depth_shares(run.trained["notation"])
+    assert len(shares) == 12
+    assert shares.sum(axis=1).to_numpy() == pytest.approx(1.0)
+    halves = depth_shares(["2048: d f a f"], bins=4)
+    assert halves["d"].tolist() == pytest.approx([1, 0, 0, 0])
+    assert halves["f"].tolist() == pytest.approx([0, 1, 0, 1])
+    uneven = depth_shares(["2048: d f f", "2048: d d d"], bins=2)  # first half: d covers 2/3 of it, and all of it
+    assert uneven["d"].tolist() == pytest.approx([(2 / 3 + 1) / 2, 0.5])
+    assert depth_shares(["nonsense"]).empty
+
+
+def test_the_breakdown_adds_up_to_the_latency(run):
+    parts = breakdown(run)
+    totals = parts.groupby("finalist")["ms"].sum()
+    for finalist in run.finalists:
+        assert totals[finalist.name] == pytest.approx(finalist.figures["latency_ms"])
+        kinds = {spec.kind for spec in finalist.architecture.operators} | {"embedding", "head"}
+        assert set(parts[parts["finalist"] == finalist.name]["operator"]) == kinds
+    assert parts.groupby("finalist")["share"].sum().to_numpy() == pytest.approx(1.0)
+    assert list(dict.fromkeys(parts["finalist"])) == [f.name for f in run.finalists]
+
+
+@pytest.mark.parametrize(("entry", "expected"), [
+    ({"ms": 3.0, "share": 0.5}, 3.0),
+    ({"share": 0.25}, 2000.0),
+    ({"ms_per_token": 0.5}, 4096.0),
+])
+def test_milliseconds_of_a_breakdown_entry(run, entry, expected):
+    finalist = dataclasses.replace(run.finalists[0], figures={"latency_ms": 8000.0},
+                                   breakdown=[{"operator": "d", "kernel": "gemm", "source": "imported", **entry}])
+    parts = breakdown(dataclasses.replace(run, finalists=(finalist,)))
+    assert parts["ms"].tolist() == pytest.approx([expected])
+
+
+def test_every_kernel_of_every_operator_has_a_family():
+    from flashnas.operators import OPERATORS
+    for cls in OPERATORS.values():
+        for phase in ("prefill", "decode"):
+            for call in cls().kernels(2048, phase):
+                assert kernel_family(call.kind) != "other", call.kind
+
+
+def test_names_and_colours(run):
+    names = [name_of(run, row) for row in run.trained.itertuples()]
+    assert names[:2] == ["pure d", "pure a"]
+    assert len(set(names)) == len(names)
+    assert mixer_colours("2048: d f m2 f m2 f") == ("m2", "d")
+    assert mixer_colours("2048: d f") == ("d", "d")
+    assert mixer_colours("???") == ("?", "?")
+
+
+def test_a_baseline_on_the_front_carries_both_names(build_run):
+    trials = make_trials(4)
+    run = Run.load(build_run(trials=trials))
+    rows = {row.label: name_of(run, row) for row in run.trained.itertuples()}
+    finalists = {f.origin["label"]: f.name for f in run.finalists}
+    assert finalists
+    for label, name in finalists.items():
+        assert rows[label] == f"{name} · {label}"
+
+
+def test_labels_avoid_each_other_points_and_the_edge():
+    anchors = [(200.0, 100.0), (206.0, 104.0), (203.0, 96.0), (5.0, 5.0)]
+    sizes = [(60.0, 15.0)] * 4
+    offsets = place_labels(anchors, sizes, anchors, (400.0, 200.0))
+    boxes = [(x + dx - 30, y + dy - 7.5, x + dx + 30, y + dy + 7.5)
+             for (x, y), (dx, dy) in zip(anchors, offsets, strict=True)]
+    for i, (left, low, right, high) in enumerate(boxes):
+        assert left >= 0
+        assert low >= 0
+        assert not any(left < x < right and low < y < high for x, y in anchors)
+        for other in boxes[i + 1:]:
+            assert right <= other[0] or other[2] <= left or high <= other[1] or other[3] <= low
+
+
+def test_latency_unit():
+    assert latency_unit([1999.0]) == (1.0, "ms")
+    assert latency_unit([10.0, 14000.0]) == (1e-3, "s")
+    assert latency_unit([]) == (1.0, "ms")

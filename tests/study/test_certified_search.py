@@ -1,0 +1,172 @@
+"""A budget that is kept: the certified bound in the search, finalists as measured, and --strict."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from flashnas.cli.main import main
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import load_workload
+from flashnas.profiling import finalists
+from flashnas.profiling import setup as jobs
+from flashnas.profiling.certificate import Certificate
+from flashnas.profiling.device_timing import Effort
+from flashnas.profiling.validation import store, validate
+from flashnas.space import load_space
+from flashnas.study import search as pipeline
+from flashnas.study.run import Run
+
+CHAT, TINY = load_workload("chat"), load_space("tiny")
+EXCEEDED = 1.10       # every model takes so much longer than predicted in the validation
+
+
+def as_measured(model, architecture, factor):
+    estimate = model.estimate(architecture)
+    return {name: factor * estimate.figure(name) for name in ("ttft_ms", "tpot_ms", "latency_ms")}
+
+
+@pytest.fixture
+def validated(copied_tiny_table):
+    table = LatencyTable.load(copied_tiny_table)
+    model = LatencyModel(table, CHAT)
+    store(validate(table, TINY, CHAT, lambda a: as_measured(model, a, EXCEEDED), count=19), TINY, CHAT, seed=0,
+          calibrate=False)
+    return copied_tiny_table
+
+
+@pytest.fixture
+def budget_ms(validated):
+    model = LatencyModel(LatencyTable.load(validated), CHAT)
+    return model.estimate(TINY.build(TINY.baselines()[0][1][:6], 96)).latency_ms
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Finalists take 1.05 times the prediction, or what the test sets; counts what was timed."""
+    state = {"factor": 1.05, "timed": []}
+
+    def measure(architectures, model, job):
+        state["timed"] += [a.hash for a in architectures]
+        return {a.hash: {**as_measured(model, a, state["factor"]), "throughput_tok_s": 1.0} for a in architectures}
+
+    monkeypatch.setattr(pipeline, "measure_finalists", measure)
+    return state
+
+
+@pytest.fixture
+def command(validated, small_corpus, quick_recipe, budget_ms, tmp_path):
+    def build(*more):
+        return ["search", "--space", "tiny", "--table", str(validated), "--workload", "chat", "--budget-ms",
+                str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "3",
+                "--no-baselines", "--workers", "1", "--out", str(tmp_path / "run"), *more]
+    return build
+
+
+def test_the_bound_is_searched_and_the_report_shows_predicted_bound_and_measured(command, timed, tmp_path, capsys,
+                                                                                 budget_ms):
+    assert main(command("--confidence", "0.95", "--strict", "--json")) == 0
+    summary = json.loads(capsys.readouterr().out)
+    trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
+    assert (trials["latency_ms"].dropna() * EXCEEDED <= budget_ms * (1 + 1e-4)).all()
+    for entry in summary["front"]:
+        assert entry["bound_ms"] == pytest.approx(EXCEEDED * entry["latency_ms"], rel=1e-4)
+        assert entry["measured_ms"] == pytest.approx(1.05 * entry["latency_ms"])
+        assert entry["missed"] == []
+    run = Run.load(tmp_path / "run")
+    assert run.confidence == 0.95
+    assert run.config["question"]["margins"]["latency_ms"] == pytest.approx(0.0953, abs=1e-3)
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "with 95% confidence" in html
+    assert "Every one keeps its budgets" in html
+    assert main(["report", str(tmp_path / "run")]) == 0
+    table = capsys.readouterr().out
+    assert "bound (95%)" in table.splitlines()[0]
+    assert "measured" in table.splitlines()[0]
+
+
+def test_a_miss_is_shown_as_one_and_strict_exits_3(command, timed, tmp_path, capsys):
+    timed["factor"] = 2.0
+    assert main(command()) == 0
+    assert "over the budget as measured: P1 (latency_ms)" in capsys.readouterr().out
+    assert main(command("--resume", "--strict")) == 3
+    assert "over a budget as measured: 01.yaml" in capsys.readouterr().err
+    assert yaml.safe_load((tmp_path / "run" / "pareto" / "01.yaml").read_text())["missed"] == ["latency_ms"]
+    assert "Over the budget as measured: P1 (latency_ms)" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_continued_run_does_not_time_its_finalists_again(command, timed, capsys):
+    assert main(command()) == 0
+    first, timed["factor"] = capsys.readouterr().out, 7.0
+    assert main(command("--resume")) == 0
+    assert capsys.readouterr().out == first
+    assert len(timed["timed"]) == len(set(timed["timed"]))
+    assert main(command("--resume", "--trials", "5")) == 0
+    assert len(timed["timed"]) == len(set(timed["timed"]))
+
+
+def test_finalists_are_whole_models_timed_on_this_machine(command, capsys, monkeypatch):
+    monkeypatch.setattr(finalists, "EFFORT", Effort(least=2, most=3, seconds=0.01))
+    assert main(command("--json")) == 0
+    for entry in json.loads(capsys.readouterr().out)["front"]:
+        assert entry["measured_ms"] == pytest.approx(entry["measured_ttft_ms"] + 256 * entry["measured_tpot_ms"])
+        assert entry["measured_tpot_ms"] > 0
+
+
+def test_nothing_is_timed_where_the_device_is_not_at_hand(command, timed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(jobs, "device_label", lambda device: "Other CPU")
+    assert main(command("--strict")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--strict measures the finalists:" in error
+    assert "but this is Other CPU" in error
+    assert not (tmp_path / "run").exists()
+    assert main(command("--json")) == 0
+    assert not timed["timed"]
+    assert "measured_ms" not in json.loads(capsys.readouterr().out)["front"][0]
+
+
+def test_other_confidence_is_another_question(command, timed, capsys):
+    assert main(command("--confidence", "0.95", "--no-measure")) == 0
+    assert not timed["timed"]
+    assert main(command("--confidence", "0.9", "--resume")) == 2
+    assert "question.confidence is 0.95, but this search asks 0.9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    (["--confidence", "1.5"], "search.confidence must lie between 0 and 1; got 1.5"),
+    (["--confidence", "0.99"], "a confidence of 0.99 needs 99 architectures"),
+    (["--confidence", "0.95", "--workload", "batch=1,prompt=512,generated=100"], "has no validation of space 'tiny'"),
+    (["--strict", "--no-measure"], "search.strict needs measured finalists"),
+    (["--mode", "compiled"], "mode must be one of eager; got 'compiled'"),
+])
+def test_what_cannot_be_certified_is_one_line(command, capsys, more, words):
+    assert main(command(*more)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error
+
+
+def test_a_confidence_needs_a_budget_on_a_time(command, capsys):
+    words = [word for word in command("--confidence", "0.95", "--budget", "memory_gb=8")]
+    place = words.index("--budget-ms")
+    assert main([*words[:place], *words[place + 2:]]) == 2
+    assert "--confidence needs a budget on a time, such as --budget-ms" in capsys.readouterr().err
+
+
+def test_an_impossible_certified_budget_says_why(command, capsys):
+    assert main([*command("--confidence", "0.95"), "--budget-ms", "0.001"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "confidence 0.95 divides the budgets" in error
+
+
+def test_the_certificate_holds_for_models_like_the_validated_ones(validated):
+    table = LatencyTable.load(validated)
+    certificate = Certificate.of(table, CHAT, space_name="tiny", space_hash=TINY.hash, confidence=0.95)
+    model = LatencyModel(table, CHAT)
+    architecture = TINY.build(TINY.baselines()[0][1], 128)
+    assert certificate.bound(model.estimate(architecture), "latency_ms") == pytest.approx(
+        as_measured(model, architecture, EXCEEDED)["latency_ms"], rel=1e-4)

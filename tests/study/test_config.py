@@ -1,0 +1,81 @@
+import pytest
+
+from flashnas.base.errors import ConfigError
+from flashnas.study.config import SearchConfig
+
+
+def write(tmp_path, text):
+    path = tmp_path / "search.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_flags_override_the_file_and_budgets_merge(tmp_path):
+    path = write(tmp_path, "space: tiny\nbudgets: {latency_ms: 10, memory_gb: 2}\nseed: 3\n")
+    config = SearchConfig.load(path, {"budgets": {"latency_ms": 5.0}, "seed": None, "trials": 7})
+    assert (config.space, config.seed, config.trials) == ("tiny", 3, 7)
+    assert config.budgets == {"latency_ms": 5.0, "memory_gb": 2}
+
+
+@pytest.mark.parametrize(("text", "line", "words"), [
+    ("spcae: tiny\n", 1, "did you mean 'space'"),
+    ("space: tiny\ntrials: many\n", 2, "search.trials must be int; got 'many'"),
+    ("seed: true\n", 1, "search.seed must be int; got True"),
+    ("budgets:\n  latency_ms: fast\n", 2, "budgets.latency_ms must be a number; got 'fast'"),
+    ("space: tiny\nspace: tiny\n", 2, "stands twice (first on line 1)"),
+    ("space: [unclosed\n", 2, "not valid YAML"),
+])
+def test_a_wrong_key_type_or_text_names_its_line(tmp_path, text, line, words):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        SearchConfig.load(path, {})
+    message = str(caught.value)
+    assert message.startswith(f"{path}:{line}:")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_values_below_their_least_are_refused():
+    with pytest.raises(ConfigError, match=r"search\.trials must be at least 1; got 0"):
+        SearchConfig(trials=0)
+
+
+def test_the_question_leaves_out_how_a_run_is_done():
+    one, many = SearchConfig(workers=1, trials=3), SearchConfig(workers=8, trials=30)
+    assert one.question() == many.question()
+    assert one.question() != SearchConfig(seed=1).question()
+
+
+def test_objectives_are_put_in_order_and_the_default_asks_what_it_always_asked(tmp_path):
+    assert SearchConfig(objectives=("latency_ms", "loss")) == SearchConfig()
+    assert "objectives" not in SearchConfig().question()
+    path = write(tmp_path, "objectives: [latency_ms, recall, loss]\n")
+    config = SearchConfig.load(path, {})
+    assert config.objectives == ("recall", "loss", "latency_ms")
+    assert config.question()["objectives"] == config.objectives
+    assert SearchConfig.load(path, {"objectives": ("loss", "memory_gb")}).objectives == ("loss", "memory_gb")
+
+
+@pytest.mark.parametrize(("names", "words"), [
+    (("loss", "latency"), "search.objectives must be one of loss, recall, mad, in-context-recall, fuzzy-recall,"
+     " noisy-recall, selective-copying, compression, memorisation, latency_ms, ttft_ms, tpot_ms, throughput_tok_s,"
+     " memory_gb, params; got 'latency' (did you mean 'latency_ms'?)"),
+    (("loss",), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
+    ((), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got none"),
+    (("loss", "recall", "mad", "params", "latency_ms"), "2 to 4 names"),
+    (("loss", "loss"), "search.objectives names 'loss' twice"),
+    (("params", "latency_ms"), "needs a trained quality"),
+])
+def test_wrong_objectives_are_one_clear_line(tmp_path, names, words):
+    with pytest.raises(ConfigError) as caught:
+        SearchConfig(objectives=names)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_objectives_in_a_file_name_their_line(tmp_path):
+    path = write(tmp_path, "space: tiny\nobjectives: [loss, recal]\n")
+    with pytest.raises(ConfigError, match=r":2: search\.objectives must be one of .*did you mean 'recall'"):
+        SearchConfig.load(path, {})
+    with pytest.raises(ConfigError, match=r":2: search\.objectives must be names; got 3"):
+        SearchConfig.load(write(tmp_path, "space: tiny\nobjectives: [loss, 3]\n"), {})

@@ -1,0 +1,113 @@
+"""Reading a run folder: what is right comes back as written, what is wrong gets one clear line."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import yaml
+
+from flashnas.base.errors import RunError
+from flashnas.report import Run
+
+
+def error_of(folder) -> str:
+    with pytest.raises(RunError) as caught:
+        Run.load(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
+
+
+def test_a_run_comes_back_as_it_was_written(run, run_folder):
+    assert run.name == "demo"
+    assert run.budget_ms == 14000.0
+    assert run.entry("proxy", "width_factor") == 16
+    assert run.entry("proxy", "width_factor", "deeper") is None
+    assert list(run.trials["number"]) == list(range(40))
+    assert run.counts() == {"complete": 35, "reused": 2, "failed": 2, "infeasible": 1}
+    assert list(run.baselines["label"]) == ["pure d", "pure a", "pure m2", "pure m2 without f"]
+    first = run.trials.iloc[0]
+    assert first["curve"][-1] == pytest.approx([150_016, first["loss"]])
+    assert [f.path.name for f in run.finalists] == sorted(p.name for p in (run_folder / "pareto").iterdir())
+
+
+def test_repeated_networks_count_once(run):
+    assert len(run.trained) == 35
+    assert run.trained["hash"].is_unique
+    assert set(run.trained["state"]) == {"complete"}
+
+
+def test_finalists_are_ordered_by_their_number_not_by_their_name(build_run):
+    folder = build_run()
+    (folder / "pareto" / "02.yaml").rename(folder / "pareto" / "100.yaml")
+    assert [f.number for f in Run.load(folder).finalists][-1] == 100
+
+
+def test_a_run_that_is_still_going_can_be_read(build_run):
+    run = Run.load(build_run(6, finalists=False, config={"finished": None, "seconds": None, "totals": None}))
+    assert run.finalists == ()
+    assert len(run.trials) == 6
+
+
+def test_no_such_folder(tmp_path):
+    assert "no such folder" in error_of(tmp_path / "nowhere")
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert "a run is a folder" in error_of(tmp_path / "file")
+
+
+def test_a_folder_without_run_yaml_is_no_run(tmp_path):
+    assert "not a run folder (it has no run.yaml)" in error_of(tmp_path)
+
+
+def test_a_broken_run_yaml_names_its_line(build_run):
+    folder = build_run(3)
+    (folder / "run.yaml").write_text("name: demo\nspace: [1, 2\n")
+    assert "run.yaml:" in error_of(folder)
+
+
+def test_a_damaged_parquet_says_so(build_run):
+    folder = build_run(3)
+    data = (folder / "trials.parquet").read_bytes()
+    (folder / "trials.parquet").write_bytes(data[: len(data) // 2])
+    assert "trials.parquet: damaged, not readable as parquet" in error_of(folder)
+
+
+def test_another_parquet_names_the_missing_column(build_run):
+    folder = build_run(3)
+    pd.DataFrame({"number": [1], "origin": ["search"]}).to_parquet(folder / "trials.parquet")
+    assert "column 'state' is missing" in error_of(folder)
+
+
+def test_a_curve_that_is_no_json_names_the_column(build_run):
+    folder = build_run(3)
+    frame = pd.read_parquet(folder / "trials.parquet").assign(curve="[[1, 2")
+    frame.to_parquet(folder / "trials.parquet")
+    assert "damaged: column 'curve'" in error_of(folder)
+
+
+@pytest.mark.parametrize("rows", [0, None])
+def test_a_run_without_trials_says_so(build_run, rows):
+    folder = build_run(3)
+    if rows is None:
+        (folder / "trials.parquet").unlink()
+    else:
+        pd.read_parquet(folder / "trials.parquet").head(rows).to_parquet(folder / "trials.parquet")
+    assert "the run holds no trials yet" in error_of(folder)
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    ({"architecture": None}, "needs the key 'architecture'"),
+    ({"architecture": {"hidden": 2048}}, "needs the key 'operators'"),
+    ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"),
+])
+def test_a_damaged_finalist_names_file_and_rule(build_run, change, expected):
+    folder = build_run()
+    path = folder / "pareto" / "01.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    message = error_of(folder)
+    assert str(path) in message
+    assert expected in message

@@ -1,0 +1,221 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from flashnas.architecture.source import load_architecture
+from flashnas.cli.main import main
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import load_workload
+from flashnas.network.model import HybridLM
+from flashnas.search.pareto import non_dominated
+from flashnas.space import load_space
+
+TIMES = ["tokens_per_s", "train_seconds"]
+
+
+@pytest.fixture(scope="module")
+def budget_ms(profiled_tiny_table):
+    """A limit that the deepest networks meet at the middle width at most."""
+    model = LatencyModel(LatencyTable.load(profiled_tiny_table), load_workload("chat"))
+    space = load_space("tiny")
+    operators = space.baselines()[0][1]
+    return model.estimate(space.build(operators, 96)).latency_ms
+
+
+@pytest.fixture
+def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
+    def build(out, *more):
+        return ["search", "--space", "tiny", "--table", str(profiled_tiny_table), "--workload", "chat",
+                "--budget-ms", str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus),
+                "--trials", "6", "--cycle-size", "3", "--sampler-option", "population=3", "--workers", "2",
+                "--no-measure", "--out", str(out), *more]
+    return build
+
+
+def trajectory(out):
+    return pd.read_parquet(out / "trials.parquet").drop(columns=TIMES)
+
+
+def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, capsys, profiled_tiny_table, budget_ms):
+    assert main([*command(tmp_path / "run"), "--json"]) == 0
+    out, _ = capsys.readouterr()
+    summary = json.loads(out)
+    assert summary["trials"]["complete"] >= 6
+    trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
+    assert (trials["state"].isin(["complete", "reused", "infeasible"])).all()
+    assert sum((trials["state"] == "complete") & (trials["origin"] == "search")) == 6
+    assert set(trials.loc[trials["origin"] == "baseline", "label"]) >= {"pure 4x(d f)", "pure 1x(a f)"}
+    assert (trials["latency_ms"].dropna() <= budget_ms).all()
+    paths = sorted((tmp_path / "run" / "pareto").glob("*.yaml"))
+    assert [entry["config"] for entry in summary["front"]] == list(map(str, paths))
+    assert paths
+    hashes = set()
+    for path, entry in zip(paths, summary["front"], strict=True):
+        assert main(["estimate", str(path), "--table", str(profiled_tiny_table), "--workload", "chat", "--json"]) == 0
+        estimate = json.loads(capsys.readouterr().out)
+        assert estimate["latency_ms"] == pytest.approx(entry["latency_ms"])
+        assert estimate["latency_ms"] <= budget_ms
+        assert estimate["hash"] == entry["hash"]
+        hashes.add(entry["hash"])
+        architecture = load_architecture(str(path))
+        torch.manual_seed(0)
+        model = HybridLM(architecture).double()
+        tokens = torch.randint(architecture.vocab, (2, 21))
+        parallel = model(tokens)
+        _, cache = model.prefill(tokens[:, :5])
+        for position in range(5, 21):
+            logits, cache = model.decode_step(tokens[:, position], cache)
+            torch.testing.assert_close(logits, parallel[:, position], rtol=1e-5, atol=1e-6)
+    assert len(hashes) == len(paths)
+    for name in ("report.html", "pareto.png", "run.yaml", "study.journal"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+
+
+def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(command, tmp_path, capsys):
+    more = ["--no-baselines", "--trials", "9"]
+    assert main(command(tmp_path / "whole", *more)) == 0
+    cut = command(tmp_path / "cut", *more, "--workers", "1")
+    process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    journal, deadline = tmp_path / "cut" / "study.journal", time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 5:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = journal.read_bytes().count(b'"outcome"')
+    whole = trajectory(tmp_path / "whole")
+    assert 5 <= finished < (whole["state"] == "complete").sum()
+    capsys.readouterr()
+    assert main([*cut, "--resume"]) == 0
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "cut"), whole)
+    assert journal.read_bytes().count(b'"outcome"') == (whole["state"] == "complete").sum()
+    fronts = [[yaml.safe_load(p.read_text())["hash"] for p in sorted((tmp_path / run / "pareto").glob("*.yaml"))]
+              for run in ("whole", "cut")]
+    assert fronts[0] == fronts[1]
+
+
+def test_a_finished_run_is_reprinted_without_training(command, tmp_path, capsys):
+    assert main(command(tmp_path / "run", "--no-baselines")) == 0
+    trained = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
+    first = capsys.readouterr().out
+    assert main(command(tmp_path / "run", "--no-baselines", "--resume")) == 0
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"') == trained
+
+
+def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, capsys, quick_recipe):
+    wild = tmp_path / "wild.yaml"
+    wild.write_text(quick_recipe.read_text().replace("adamw_lr: 0.003", "adamw_lr: 1.0e+30"))
+    assert main(command(tmp_path / "run", "--recipe", str(wild), "--no-baselines")) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "no candidate could be trained; reasons:" in error
+    trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
+    assert set(trials["state"]) == {"failed"}
+    assert (trials["reason"].str.len() > 0).all()
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    (["--budget-ms", "0.001"], "the fastest found has latency_ms"),
+    (["--budget", "memory_gb=1e-9"], "memory_gb"),
+    (["--data", "nowhere.txt"], "nowhere.txt"),
+    (["--table", "a100_sxm"], "does not cover space 'tiny'"),
+    (["--sampler-option", "populaton=3"], "did you mean 'population'"),
+])
+def test_what_cannot_work_is_said_before_anything_is_trained(command, tmp_path, capsys, more, words):
+    assert main(command(tmp_path / "run", *more)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_of_another_space_is_refused(command, tmp_path, capsys):
+    assert main(command(tmp_path / "run", "--trials", "1", "--no-baselines")) == 0
+    other = tmp_path / "other.yaml"
+    other.write_text(Path(load_space("tiny").path).read_text())
+    capsys.readouterr()
+    assert main(command(tmp_path / "run", "--no-baselines", "--resume", "--space", str(other))) == 2
+    assert "the run folder belongs to another space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "bayes"])
+def test_every_algorithm_runs_the_whole_flow(command, tmp_path, sampler):
+    words = [word for word in command(tmp_path / "run") if word not in ("--sampler-option", "population=3")]
+    assert main([*words, "--sampler", sampler, "--no-baselines", "--trials", "4"]) == 0
+    trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
+    assert (trials["state"] == "complete").sum() == 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
+def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path):
+    script = ("import errno, sys\nfrom flashnas.study import folder as record\n"
+              "kept = record.RunRecord.write_trials\n"
+              "def full(self, trials):\n"
+              "    raise OSError(errno.ENOSPC, 'No space left on device', str(self.path / 'trials.parquet'))\n"
+              "record.RunRecord.write_trials = full\n"
+              "from flashnas.cli.main import main\n"
+              "if __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))\n")
+    file = tmp_path / "full.py"
+    file.write_text(script)
+    words = command(tmp_path / "run", "--no-baselines", "--trials", "2")
+    child = subprocess.run([sys.executable, str(file), *words], capture_output=True, text=True)
+    assert child.returncode == 2
+    assert child.stderr.strip().splitlines()[-1] == (
+        f"flashnas search: No space left on device while writing {tmp_path / 'run' / 'trials.parquet'};"
+        " free room and continue with --resume, finished work is kept")
+    finished = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
+    assert finished == 2
+    assert main([*words, "--resume"]) == 0
+    assert (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"') == finished
+
+
+def test_three_objectives_killed_and_resumed_give_the_same_front(command, tmp_path, quick_recipe):
+    recipe = tmp_path / "tasks.yaml"
+    recipe.write_text(quick_recipe.read_text() + "tasks: {steps: 2, batch_tokens: 192, test_sequences: 4}\n")
+    more = ["--objectives", "loss,latency_ms,recall", "--recipe", str(recipe), "--no-baselines", "--trials", "4",
+            "--sampler", "bayes", "--sampler-option", "initial=3"]
+    plain = [word for word in command(tmp_path / "whole") if not word.startswith("population")]
+    plain.remove("--sampler-option")
+    assert main([*plain, *more]) == 0
+    cut = [*plain[:-1], str(tmp_path / "cut"), *more, "--workers", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal, deadline = tmp_path / "cut" / "study.journal", time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 2:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert journal.read_bytes().count(b'"outcome"') >= 2
+    assert main([*cut, "--resume"]) == 0
+    whole = trajectory(tmp_path / "whole")
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "cut"), whole)
+    scores = [json.loads(text) for text in whole["scores"]]
+    assert all(set(s) == {"recall", "in-context-recall", "fuzzy-recall", "noisy-recall"} for s in scores)
+    points = [(row.loss, -s["recall"], row.latency_ms) for row, s in zip(whole.itertuples(), scores, strict=True)]
+    best = {row.hash for row, keep in zip(whole.itertuples(), non_dominated(points), strict=True) if keep}
+    for run in ("whole", "cut"):
+        entries = [yaml.safe_load(p.read_text()) for p in sorted((tmp_path / run / "pareto").glob("*.yaml"))]
+        assert {entry["hash"] for entry in entries} == best
+        assert all("recall" in entry["figures"] for entry in entries)
+    assert "recall" in (tmp_path / "cut" / "report.html").read_text().split("Finalists", 1)[1]
+
+
+def test_an_unknown_objective_is_one_line(command, tmp_path, capsys):
+    assert main(command(tmp_path / "run", "--objectives", "loss,latency_ms,recal")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "did you mean 'recall'" in error

@@ -1,0 +1,98 @@
+import math
+
+import pytest
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ArchitectureError, ConfigError
+from flashnas.training.recipe import FAMILIES, Recipe, shipped_recipes
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_shipped_recipes_load_by_name(name):
+    assert name in shipped_recipes()
+    assert Recipe.load(name).name == name
+
+
+def test_cpu_recipe_shrinks_by_16_and_gpu_keeps_the_width():
+    architecture = Architecture.parse("2048(meta=256): d f m2 f a f")
+    proxy = Recipe.load("cpu").proxy_of(architecture)
+    assert (proxy.hidden, proxy.vocab, proxy.meta_tokens) == (128, 4096, 16)
+    assert [spec.kind for spec in proxy.operators] == ["d", "f", "m2", "f", "a", "f"]
+    assert Recipe.load("gpu").proxy_of(architecture) == architecture
+
+
+def test_proxy_takes_the_tokenizers_vocabulary():
+    assert Recipe().proxy_of(Architecture.parse("1024: d f"), vocab=777).vocab == 777
+
+
+def test_proxy_of_a_width_that_the_factor_does_not_divide():
+    with pytest.raises(ArchitectureError, match="width factor must divide the hidden size"):
+        Recipe(width_factor=24).proxy_of(Architecture.parse("1024: a"))
+
+
+def test_saved_recipe_loads_back_equal(tmp_path):
+    recipe = Recipe(name="mine", tokens=1000, lr_multipliers={"gd": 2.0, "embedding": 0.5}, clip=0.0)
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_a_file_is_named_after_its_stem(tmp_path):
+    (tmp_path / "quick.yaml").write_text("tokens: 5000\n")
+    assert Recipe.load(tmp_path / "quick.yaml") == Recipe(name="quick", tokens=5000)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("vocab: 512\ntokenz: 5\n", r"r\.yaml:2: recipe has no key 'tokenz' \(did you mean 'tokens'\?\)"),
+    ("vocab: 512\ntokens: many\n", r"r\.yaml:2: recipe\.tokens must be int; got 'many'"),
+    ("tokens: true\n", r"r\.yaml:1: recipe\.tokens must be int; got True"),
+    ("\nclip: -1\n", r"r\.yaml:2: recipe\.clip must be 0 or more; got -1"),
+    ("optimizer: moun\n", r"r\.yaml:1: recipe\.optimizer must be one of muon, adamw; got 'moun' \(did you mean 'muon'"),
+    ("batch_sequences: 6\nmicro_batch_sequences: 4\n", r"r\.yaml:2: .* a divisor of batch_sequences \(6\)"),
+    ("lr_multipliers:\n  gd: 2\n  dd: 1\n", r"r\.yaml:3: recipe\.lr_multipliers has no family 'dd'"),
+    ("lr_multipliers:\n  d: 1\n  gd: 0\n", r"r\.yaml:3: recipe\.lr_multipliers\.gd must be a number above 0; got 0"),
+    ("curve_tokens: 4096\nvalidation_tokens: 1024\n", r"r\.yaml:1: .* at most validation_tokens \(1024\); got 4096"),
+    ("- 1\n", r"r\.yaml:1: the top level must be a mapping"),
+])
+def test_bad_yaml_gets_one_line_with_its_place(tmp_path, text, message):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        Recipe.load(tmp_path / "r.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_name_lists_the_shipped_ones():
+    with pytest.raises(ConfigError, match=r"'cpux' is neither a shipped recipe \(did you mean 'cpu'\?\).*cpu, gpu"):
+        Recipe.load("cpux")
+
+
+@pytest.mark.parametrize("change", [{"warmup_fraction": 1.5}, {"muon_lr": math.inf}, {"adamw_lr": 0}, {"vocab": 256},
+                                    {"adamw_beta2": 1.0}, {"dtype": "float16"}, {"tokens": 1.5}, {"name": 3}])
+def test_wrong_values_are_refused_when_built(change):
+    with pytest.raises(ConfigError, match=f"recipe.{next(iter(change))} must be"):
+        Recipe(**change)
+
+
+def test_schedule_warms_up_to_the_peak_and_falls_to_its_floor():
+    recipe = Recipe(tokens=100 * 1024, warmup_fraction=0.1, final_lr_fraction=0.2)
+    factors = [recipe.lr_factor(step) for step in range(recipe.steps)]
+    assert recipe.steps == 100
+    assert factors[:10] == sorted(factors[:10])
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert max(factors) <= 1
+    assert max(factors) > 0.98
+    assert 0.2 <= factors[-1] < 0.21
+    assert min(factors) > 0
+
+
+def test_budget_is_rounded_up_to_whole_steps():
+    assert Recipe(tokens=1).steps == 1
+    assert Recipe(tokens=1024 * 3 + 1).steps == 4
+
+
+def test_families_not_named_have_multiplier_one():
+    recipe = Recipe(lr_multipliers={"gd": 2})
+    changed = {family: recipe.multiplier(family) for family in FAMILIES if recipe.multiplier(family) != 1}
+    assert changed == {"gd": 2, "gd.conv": 2}  # a convolution follows its operator ..
+    assert Recipe(lr_multipliers={"gd": 2, "gd.conv": 0.5}).multiplier("gd.conv") == 0.5  # .. unless it is named
+    assert Recipe(lr_multipliers={"moe": 2}).multiplier("moe.router") == 2

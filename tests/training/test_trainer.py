@@ -1,0 +1,321 @@
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import CandidateError, ConfigError, CorpusError, OperatorError
+from flashnas.data.dataset import Dataset
+from flashnas.network.model import HybridLM
+from flashnas.operators import OPERATORS
+from flashnas.proxy.worker import run_candidate
+from flashnas.study.pool import WorkerPool
+from flashnas.training.optimizer import Optimizers, family_of, initialise, is_hidden_matrix
+from flashnas.training.recipe import FAMILIES, Recipe
+from flashnas.training.score import ProxyScore
+from flashnas.training.trainer import train, train_network
+
+RECIPE = Recipe(vocab=300, width_factor=16, sequence_tokens=32, batch_sequences=8, tokens=40 * 256,
+                muon_lr=0.005, adamw_lr=0.02, dtype="float32", validation_tokens=1024, curve_tokens=512, curve_points=4)
+TINY = Architecture.parse("512(meta=32): d f a f")
+ALL = Architecture.parse("512: a f swa f m2 f gla f d f gd f")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _dataset(tokens, folder=None):
+    cut = len(tokens) * 9 // 10
+    return Dataset(folder=folder, source="made up", vocab=300, train=tokens[:cut].astype(np.uint16),
+                   validation=tokens[cut:].astype(np.uint16), validation_bytes=2 * (len(tokens) - cut), notes=())
+
+
+@pytest.fixture(scope="module")
+def structured():
+    """A token is followed by one of two others: unigram entropy ln 64, conditional entropy ln 2."""
+    rng = np.random.default_rng(0)
+    tokens = [0]
+    for bit in rng.integers(2, size=20_000):
+        tokens.append((5 * tokens[-1] + 1 + 17 * int(bit)) % 64)
+    return _dataset(np.array(tokens))
+
+
+@pytest.fixture(scope="module")
+def score(structured):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    result = train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=1)
+    torch.set_num_threads(threads)
+    return result
+
+
+def test_it_learns_structure_that_unigrams_do_not_have(score):
+    assert score.loss < math.log(64) - 0.5
+    assert score.loss > math.log(2)
+
+
+def test_same_seed_same_loss_to_the_bit_and_another_seed_differs(structured, score):
+    again = train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=1)
+    other = train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=2)
+    assert again.curve == score.curve
+    assert other.loss != score.loss
+
+
+def test_the_curve_runs_over_tokens_and_ends_at_the_loss(score):
+    tokens = [point[0] for point in score.curve]
+    assert tokens == [2560, 5120, 7680, 10240]
+    assert score.curve[-1] == (score.tokens, score.loss)
+    assert score.curve[0][1] > score.loss
+
+
+def test_figures_of_a_score(score, structured):
+    assert score.proxy_params == sum(p.numel() for p in HybridLM(RECIPE.proxy_of(TINY, 300)).parameters())
+    assert score.bits_per_byte == structured.bits_per_byte(score.loss)
+    assert score.tokens_per_s > 0
+    assert score.seconds > 0
+    assert ProxyScore.from_dict(score.to_dict()) == score
+
+
+def test_every_operator_learns_in_bfloat16_with_both_optimizers(structured):
+    for optimizer in ("muon", "adamw"):
+        recipe = dataclasses.replace(RECIPE, dtype="bfloat16", optimizer=optimizer, tokens=12 * 256)
+        assert train(recipe.proxy_of(ALL, 300), structured, recipe, seed=0).loss < math.log(300)
+
+
+def test_gradient_accumulation_changes_rounding_only(structured):
+    recipe = dataclasses.replace(RECIPE, tokens=3 * 256)
+    whole = train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
+    parts = train(recipe.proxy_of(TINY, 300), structured, dataclasses.replace(recipe, micro_batch_sequences=2), seed=0)
+    assert parts.loss == pytest.approx(whole.loss, abs=2e-3)
+
+
+def test_an_absurd_learning_rate_is_a_failed_candidate(structured):
+    recipe = dataclasses.replace(RECIPE, muon_lr=1e9, adamw_lr=1e9)
+    with pytest.raises(CandidateError) as caught:
+        train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
+    assert "\n" not in str(caught.value)
+    assert "after" in str(caught.value)
+
+
+def test_nan_is_a_failed_candidate(structured, monkeypatch):
+    monkeypatch.setattr(HybridLM, "loss", lambda self, *_: self.embedding.weight.sum() * math.nan)
+    with pytest.raises(CandidateError, match="training loss became nan after 0 tokens"):
+        train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
+
+
+def test_worse_than_guessing_is_divergence(structured):
+    recipe = dataclasses.replace(RECIPE, muon_lr=3.0, adamw_lr=3.0, tokens=4 * 256, curve_points=1)
+    with pytest.raises(CandidateError, match=r"diverged: validation loss \d+\.\d\d after 1,024 tokens"):
+        train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried .."),
+                                   torch.OutOfMemoryError("CUDA out of memory.\nmore")])
+def test_lack_of_memory_is_a_failed_candidate(structured, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(HybridLM, "loss", fail)
+    with pytest.raises(CandidateError, match=r"^out of memory while training$"):
+        train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
+
+
+def test_our_own_bugs_are_not_hidden(structured, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(HybridLM, "loss", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
+
+
+def test_the_time_limit_is_a_failed_candidate(structured):
+    with pytest.raises(CandidateError, match=r"time limit: 0 s were over after 256 of 10,240 tokens"):
+        train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0, deadline_s=0)
+
+
+def test_progress_sees_every_step(structured):
+    seen = []
+    recipe = dataclasses.replace(RECIPE, tokens=3 * 256, curve_points=9)
+    score = train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0, progress=lambda *step: seen.append(step))
+    assert [tokens for tokens, _ in seen] == [256, 512, 768]
+    assert all(math.isfinite(loss) for _, loss in seen)
+    assert [tokens for tokens, _ in score.curve] == [256, 512, 768]  # never more points than steps
+
+
+def test_wrong_jobs_are_the_users_error(structured):
+    with pytest.raises(ConfigError, match="vocab must be at least the tokenizer's 300; got 299"):
+        train(RECIPE.proxy_of(TINY, 299), structured, RECIPE, seed=0)
+    with pytest.raises(CorpusError, match="too short"):
+        train(RECIPE.proxy_of(TINY, 300), structured, dataclasses.replace(RECIPE, batch_sequences=10_000), seed=0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_cuda_recipe_without_cuda_names_the_other(structured):
+    with pytest.raises(ConfigError, match="torch finds no CUDA device; take the recipe 'cpu'"):
+        train(RECIPE.proxy_of(TINY, 300), structured, dataclasses.replace(RECIPE, device="cuda"), seed=0)
+
+
+def test_the_trained_network_comes_back(structured):
+    recipe = dataclasses.replace(RECIPE, tokens=256)
+    network, score = train_network(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
+    rows = torch.from_numpy(structured.validation_slice(recipe, recipe.validation_tokens))
+    with torch.no_grad():
+        assert network.loss(rows[:, :-1], rows[:, 1:]).item() == pytest.approx(score.loss, abs=1e-4)
+
+
+# -- optimizer groups ------------------------------------------------------------------------------------------------
+
+
+def test_every_operator_starts_as_the_identity_and_filters_pass_the_token_through():
+    network = HybridLM(RECIPE.proxy_of(ALL))
+    initialise(network, dataclasses.replace(RECIPE, embedding_std=0.5, output_scale=0.0, conv_noise=0.0))
+    assert network.embedding.weight.std().item() == pytest.approx(0.5, rel=0.05)
+    x = torch.randn(2, 9, network.architecture.hidden)
+    for layer in network.layers:
+        assert torch.equal(layer(x)[0], x)
+    filters = [parameter for name, parameter in network.named_parameters() if name.endswith("conv.weight")]
+    assert len(filters) == 3
+    for weight in filters:
+        assert torch.equal(weight, torch.tensor([0.0, 0.0, 0.0, 1.0]).expand_as(weight))
+
+
+def test_the_models_own_start_is_kept_on_request():
+    torch.manual_seed(0)
+    network = HybridLM(RECIPE.proxy_of(ALL))
+    before = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    initialise(network, dataclasses.replace(RECIPE, output_scale=1.0, conv_noise=1.0))
+    changed = {name for name, parameter in network.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {"embedding.weight"}
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_parameter_is_in_exactly_one_group(optimizer):
+    architecture = RECIPE.proxy_of(Architecture.parse(f"512(tied=false,meta=32): {' '.join(OPERATORS)}"))
+    network = HybridLM(architecture)
+    built = Optimizers(network, architecture, dataclasses.replace(RECIPE, optimizer=optimizer)).optimizers
+    groups = [group for optimizer_ in built for group in optimizer_.param_groups]
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in network.parameters())
+    assert {group["family"] for group in groups} == set(FAMILIES)
+
+
+def test_muon_takes_the_projections_and_nothing_else():
+    architecture = RECIPE.proxy_of(ALL)
+    names = {name.split(".", 2)[2] for name, parameter in HybridLM(architecture).named_parameters()
+             if is_hidden_matrix(name, parameter)}
+    assert names == {"mixer.in_proj.weight", "mixer.out_proj.weight"}
+    muon, adamw = Optimizers(HybridLM(architecture), architecture, RECIPE).optimizers
+    assert isinstance(muon, torch.optim.Muon)
+    assert sum(len(group["params"]) for group in muon.param_groups) == 2 * len(architecture.operators)
+    assert not any(parameter.ndim < 2 and group["weight_decay"] for group in adamw.param_groups
+                   for parameter in group["params"])
+
+
+def test_multipliers_scale_the_rate_of_their_family_alone():
+    architecture = RECIPE.proxy_of(ALL)
+    network = HybridLM(architecture)
+    recipe = dataclasses.replace(RECIPE, lr_multipliers={"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5})
+    optimizers = Optimizers(network, architecture, recipe)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizers.step(7)
+    for optimizer, peak in zip(optimizers.optimizers, (recipe.muon_lr, recipe.adamw_lr), strict=True):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                family = family_of(names[id(parameter)], architecture)
+                expected = peak * {"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}.get(family, 1.0) * recipe.lr_factor(7)
+                assert group["lr"] == pytest.approx(expected)
+
+
+def test_every_parameter_is_in_a_family_that_a_recipe_can_name():
+    architecture = Architecture.parse(f"256: {' '.join(OPERATORS)}")
+    found = {name: family_of(name, architecture) for name, _ in HybridLM(architecture).named_parameters()}
+    assert set(found.values()) == set(FAMILIES)
+    moe = list(OPERATORS).index("moe")
+    assert found[f"layers.{moe}.mixer.router.weight"] == "moe.router"
+    assert found[f"layers.{moe}.mixer.in_proj.0.weight"] == "moe"
+
+
+def test_a_multiplier_changes_how_far_its_family_moves():
+    architecture = RECIPE.proxy_of(TINY)
+    moved = []
+    for multiplier in (1.0, 3.0):
+        torch.manual_seed(0)
+        network = HybridLM(architecture)
+        before = network.layers[0].mixer.in_proj.weight.clone(), network.layers[1].mixer.in_proj.weight.clone()
+        for parameter in network.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+        recipe = dataclasses.replace(RECIPE, lr_multipliers={"d": multiplier}, weight_decay=0.0)
+        Optimizers(network, architecture, recipe).step(3)
+        moved.append([(network.layers[i].mixer.in_proj.weight - before[i]).norm().item() for i in (0, 1)])
+    assert moved[1][0] == pytest.approx(3 * moved[0][0], rel=1e-3)
+    assert moved[1][1] == pytest.approx(moved[0][1])
+
+
+# -- worker ----------------------------------------------------------------------------------------------------------
+
+
+def _job(tmp_path, **changes):
+    from flashnas.data.dataset import prepare_dataset
+
+    text = " ".join(f"the {word} of {word}" for word in ("house", "senate", "union", "nation") * 400)
+    (tmp_path / "a.txt").write_text(text)
+    recipe = dataclasses.replace(RECIPE, tokens=512)
+    data = prepare_dataset(str(tmp_path / "a.txt"), recipe, cache=tmp_path / "cache")
+    return {"architecture": TINY.to_dict(), "dataset": str(data.folder), "recipe": recipe.to_dict(), "seed": 3,
+            **changes}
+
+
+def test_a_worker_gives_what_the_trainer_gives(tmp_path):
+    job = _job(tmp_path)
+    recipe, data = Recipe.from_dict(job["recipe"]), Dataset.open(job["dataset"])
+    expected = train(recipe.proxy_of(TINY, data.vocab), data, recipe, seed=3)
+    score = run_candidate(job)
+    assert score["curve"] == [list(point) for point in expected.curve]
+    assert (score["tokens"], score["seed"]) == (512, 3)
+
+
+def test_a_worker_reports_failures_as_such(tmp_path):
+    with pytest.raises(CandidateError, match="time limit"):
+        run_candidate(_job(tmp_path, deadline_s=0.0))
+    with pytest.raises(OperatorError, match="'x'"):
+        run_candidate(_job(tmp_path, architecture={"hidden": 512, "operators": ["x"]}))
+
+
+def test_divergence_and_nan_are_reasons_of_their_candidates_and_the_others_go_on(tmp_path):
+    good = _job(tmp_path)
+    wild = {**good, "recipe": {**good["recipe"], "muon_lr": 1e30, "adamw_lr": 1e30}}
+    far = {**good, "architecture": Architecture.parse("512: a(rope_factor=2.0,rope_original=8)").to_dict()}
+    with WorkerPool(run_candidate, workers=1, timeout_s=120) as pool:
+        outcomes = {key: (score, why) for key, score, why in pool.run({"wild": wild, "far": far, "good": good})}
+    assert outcomes["wild"] == (None, "validation loss became nan after 512 tokens")
+    assert outcomes["far"][1].startswith("ConfigError: recipe.sequence_tokens 32 are beyond the rotary range")
+    assert math.isfinite(outcomes["good"][0]["loss"])
+
+
+def test_the_parent_does_not_import_torch():
+    code = ("import sys; from flashnas.data import dataset; from flashnas.training import recipe;"
+            " from flashnas.proxy import worker; print('torch' in sys.modules)")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip() == "False"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_malloc_settings_are_taken_in_a_process_of_their_own():
+    code = "from flashnas.base.process import keep_memory; print(keep_memory())"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+    assert printed in ("True", "False")
+    if "glibc" in os.confstr("CS_GNU_LIBC_VERSION"):
+        assert printed == "True"
