@@ -336,5 +336,5 @@ def install(monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str,
         library = backends.load(name)
         devices_then = tuple(dict.fromkeys((*library.devices, *devices)))
         distribution = "torch" if name == "sdpa" else f"fake-{name}"  # without metadata: __version__ counts
-        monkeypatch.setattr(sys.modules[f"{backends.__name__}.{module_name}"], "LIBRARY",
+        monkeypatch.setattr(sys.modules[f"flashnas.operators.backends.{module_name}"], "LIBRARY",
                             dataclasses.replace(library, devices=devices_then, distribution=distribution))
