@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from flashnas.latency.table import LatencyTable, merge
+    from flashnas.latency.table import LatencyTable
+    from flashnas.latency.table_writer import merge
 
     if options.action == "info":
         table = LatencyTable.load(options.table)

@@ -180,7 +180,7 @@ class LatencyModel:
                 "latency_ms": [metrics.latency_ms(*edge, w.generated_tokens) for edge in edges],
                 "throughput_tok_s": sorted(throughput)}
 
-    def _phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
+    def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
         """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay in the
         cache; without both there is nothing to read."""
         phases: list[tuple[Phase, np.ndarray, int]] = []
@@ -196,7 +196,7 @@ class LatencyModel:
     def _cost(self, spec: OperatorSpec, a: Architecture, batch: int) -> Cost:
         key = (spec, a.hidden, a.meta_tokens, batch)
         if key not in self._costs:
-            self._costs[key] = Cost.of(part for phase, seen, times in self._phases(a.meta_tokens)
+            self._costs[key] = Cost.of(part for phase, seen, times in self.phases(a.meta_tokens)
                                        for part in self._operator(spec, a.hidden, phase, batch, seen, times))
         return self._costs[key]
 
@@ -245,7 +245,7 @@ class LatencyModel:
         key = (a.hidden, a.vocab, a.meta_tokens, batch)
         if key not in self._fixed:
             embedding, head = [], []
-            for phase, seen, times in self._phases(a.meta_tokens):
+            for phase, seen, times in self.phases(a.meta_tokens):
                 embedding += self._fixed_parts("embedding", a, phase, batch, seen, times)
                 if phase == "decode" or self.workload.prompt_tokens:
                     parts = self._fixed_parts("head", a, "decode", batch, np.ones(1), times, shown=phase)

@@ -16,9 +16,6 @@ from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.latency.schema import FORMAT, KINDS, SOURCES, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
-from flashnas.latency.table_writer import merge, write_rows
-
-__all__ = ["Device", "LatencyTable", "merge", "shipped_tables", "write_rows"]
 
 
 def shipped_tables() -> dict[str, Path]:

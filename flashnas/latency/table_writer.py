@@ -15,6 +15,7 @@ import yaml
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.yaml import read_yaml
 from flashnas.latency.schema import FORMAT, KINDS, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
+from flashnas.latency.table import LatencyTable
 
 
 def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Device,
@@ -44,8 +45,6 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Dev
         raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of {device.name}")
     rows = rows[columns]
     if append and kind in meta.get("kinds", {}):
-        from flashnas.latency.table import LatencyTable
-
         rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
     identity = [*KINDS[kind], *VARIANT]
     rows = rows.drop_duplicates(identity, keep="last").sort_values(identity, ignore_index=True)
@@ -63,8 +62,6 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Dev
 def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
     """Both tables in one folder `out`; where both have a row, the first's counts. Raises TableError if the devices or
     the calibrations differ, or `out` exists."""
-    from flashnas.latency.table import LatencyTable
-
     a, b, out = LatencyTable.load(first), LatencyTable.load(second), Path(out)
     if a.device.name != b.device.name:
         raise TableError(f"cannot merge tables of two devices: {a.device.name} ({a.path}) and {b.device.name}"

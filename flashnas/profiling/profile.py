@@ -19,8 +19,7 @@ import torch
 
 from flashnas.base.errors import TableError
 from flashnas.latency.schema import Device
-from flashnas.latency.table import write_rows
-from flashnas.latency.table_writer import append_entry
+from flashnas.latency.table_writer import append_entry, write_rows
 from flashnas.latency.workload import Workload
 from flashnas.profiling.alone import measure_alone
 from flashnas.profiling.device_timing import Measurement, describe_device, make_timer, probe_us

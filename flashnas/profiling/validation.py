@@ -193,7 +193,7 @@ def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, figures:
     for entry in bare.estimate(architecture).breakdown:
         if entry["phase"] == phase:
             by_kind[entry["operator"]] = by_kind.get(entry["operator"], 0.0) + 1000 * entry["ms"] / steps
-    seen = next(seen for name, seen, _ in bare._phases(architecture.meta_tokens) if name == phase)
+    seen = next(seen for name, seen, _ in bare.phases(architecture.meta_tokens) if name == phase)
     batch = bare.batch(architecture)
     megabytes = sum(bare.megabytes(spec, architecture.hidden, phase, batch, seen) for spec in architecture.operators)
     return Terms(rows_us=sum(by_kind.values()), operators=len(architecture.operators), megabytes=megabytes,

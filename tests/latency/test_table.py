@@ -10,7 +10,8 @@ from tiny_tables import COMMON, STACKS, TINY, product_rows, tiny_kinds, write_ta
 from flashnas.base.errors import TableError
 from flashnas.latency import table_writer
 from flashnas.latency.schema import KINDS, VALUE_COLUMNS
-from flashnas.latency.table import LatencyTable, merge, shipped_tables, write_rows
+from flashnas.latency.table import LatencyTable, shipped_tables
+from flashnas.latency.table_writer import merge, write_rows
 
 
 @pytest.fixture
