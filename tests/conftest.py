@@ -1,9 +1,17 @@
-"""Shared fixtures: a cache of its own, a small corpus, a quick recipe, and a CPU table measured for the tiny space."""
+"""Shared fixtures: a cache of its own, a small corpus, a quick recipe, a CPU table measured for the tiny space, and run
+folders."""
 
 import os
 import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from run_builder import make_trials, write_run
+
+from flashnas.study.run import Run
+from flashnas.study.trial import Trial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -72,3 +80,22 @@ def copied_tiny_table(profiled_tiny_table, tmp_path):
     import shutil
 
     return shutil.copytree(profiled_tiny_table, tmp_path / profiled_tiny_table.name)
+
+
+@pytest.fixture
+def build_run(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a run folder of `count` trials; `reason` is what failed ones state."""
+    def build(count: int = 40, *, reason: str = "loss is not finite at step 31", trials: list[Trial] | None = None,
+              **options: Any) -> Path:
+        return write_run(tmp_path / "demo", make_trials(count, reason) if trials is None else trials, **options)
+    return build
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "demo", make_trials())
+
+
+@pytest.fixture(scope="session")
+def run(run_folder: Path) -> Run:
+    return Run.load(run_folder)

@@ -30,7 +30,7 @@ def counting(monkeypatch):
         seen.append(group)
         return {item: Measurement(7.0, 6.0, 8.0, 15) for item in group.items}
 
-    monkeypatch.setattr(profiling, "measure_inside_model", measure)
+    monkeypatch.setattr(profiling, "measure_in_place", measure)
     monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
     monkeypatch.setattr(profiling, "describe_device", lambda device, name: Device(
         name=name, platform=device, label=device_label(device), peak_flops=1e11, bandwidth_bytes_s=1e10,
@@ -124,7 +124,7 @@ def test_what_was_measured_while_the_device_was_slow_is_measured_again(counting,
 
 def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
-    monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job: {
+    monkeypatch.setattr(profiling, "measure_in_place", lambda group, space, job: {
         item: Measurement(7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01)
         for item in group.items})
     record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Job())
@@ -170,7 +170,7 @@ def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
 
     monkeypatch.setattr(inside_model, "build_model", keep)
     for group in groups(item for item in plan(space, [CHAT]) if item.hidden == 64):
-        rows = inside_model.measure_inside_model(group, space, job)
+        rows = inside_model.measure_in_place(group, space, job)
         assert set(rows) == set(group.items)
         assert all(0 < row.p10_us <= row.latency_us <= row.p90_us for row in rows.values())
     kinds = [spec.kind for spec in built[0].operators]
