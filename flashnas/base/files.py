@@ -1,0 +1,268 @@
+"""Files that survive a crash: atomic writes of files and folders, locks, torn last lines, errors of the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flashnas.base.errors import FlashnasError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+FILE_MODE, FOLDER_MODE = 0o644, 0o755
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTSUP)
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+
+def write_synced(path: Path, data: bytes | str) -> None:
+    """Write a file and wait until it is on the disk. Text is written as UTF-8, line ends as they are."""
+    with open(path, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace a file as a whole: readers, and the disk after a crash, have the old content or the new one."""
+    with atomic_file(path) as part:
+        write_synced(part, data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` for the caller to write; it replaces `path` when the block ends without an error.
+
+    For libraries that write to a path of their own. `write_atomic` is shorter where the content is at hand.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        _sync(part)
+        os.chmod(part, FILE_MODE)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# -- folders -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path` for the caller to fill; it becomes `path` when the block ends without an error.
+
+    Args:
+        path: the folder to write; missing parents are created.
+        keep_existing: if another process has written `path` meanwhile, keep that folder and drop the new one. Without
+            it, the new folder replaces the old one.
+
+    Yields:
+        The temporary folder. Files in it are the caller's to sync (`write_synced`).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield fresh
+        os.chmod(fresh, FOLDER_MODE)
+        _sync(fresh)
+        if keep_existing:
+            with contextlib.suppress(FileExistsError), _folder_is_there():
+                os.rename(fresh, path)
+        else:
+            replace_folder(fresh, path)
+        _sync(path.parent)
+    finally:
+        _remove(fresh)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Move the folder `new` to the path `old`, in place of what is there. A crash leaves one of the two at `old`.
+
+    Linux and macOS exchange two folders in one step. On a file system that cannot, `old` is renamed first, and a crash
+    between the two steps leaves it as `.NAME.old`; `recover_folder` brings it back.
+
+    Args:
+        new: the complete folder, on the same file system as `old`.
+        old: the path to replace; it may be missing.
+    """
+    recover_folder(old)
+    if not os.path.lexists(old):
+        os.rename(new, old)
+        return
+    if _exchange(new, old):
+        _remove(new)
+        return
+    before = _before(old)
+    os.rename(old, before)
+    try:
+        os.rename(new, old)
+    except OSError:
+        os.rename(before, old)
+        raise
+    _remove(before)
+
+
+def recover_folder(path: Path) -> None:
+    """Bring back the folder that a crash inside `replace_folder` left under another name, if `path` is missing."""
+    before = _before(path)
+    if not os.path.lexists(before):
+        return
+    if os.path.lexists(path):
+        _remove(before)
+    else:
+        os.rename(before, path)
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _folder_is_there() -> Iterator[None]:
+    """Raise FileExistsError for both errors that mean so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(error.errno, error.strerror, error.filename) from None
+        raise
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths in one step; False if this system or file system cannot."""
+    exchange = _exchange_call()
+    number = exchange(os.fsencode(first), os.fsencode(second)) if exchange else errno.ENOSYS
+    if number and number not in _CANNOT_EXCHANGE:
+        raise OSError(number, os.strerror(number), str(first), None, str(second))
+    return not number
+
+
+@functools.cache
+def _exchange_call() -> Callable[[bytes, bytes], int] | None:
+    """The C library's exchange of two paths, which returns an errno or 0; None if it has none."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if sys.platform.startswith("linux"):
+            here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+            renameat2 = library.renameat2
+            renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+            return lambda first, second: (
+                ctypes.get_errno() if renameat2(here, first, here, second, exchange) else 0)
+        if sys.platform == "darwin":
+            swap = 2  # RENAME_SWAP
+            renamex_np = library.renamex_np
+            renamex_np.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint]
+            return lambda first, second: ctypes.get_errno() if renamex_np(first, second, swap) else 0
+    except (OSError, AttributeError, TypeError):  # musl before 1.2.6 lacks it; Windows has no CDLL(None)
+        pass
+    return None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- locks -------------------------------------------------------------------------------------------------------
+
+
+def hold_lock(path: Path, busy: FlashnasError) -> BaseFileLock:
+    """Take the lock file `path` for this process, without waiting.
+
+    The lock is held until `release()`, the end of a `with` block, or the end of the process, also by SIGKILL. The file
+    remains.
+
+    Args:
+        path: the lock file; its folder must exist.
+        busy: the error to raise if another process, or another part of this one, holds the lock.
+
+    Returns:
+        The held lock; keep a reference to it as long as the lock is needed.
+    """
+    from filelock import FileLock, Timeout  # 37 ms, which only commands that write pay
+
+    lock = FileLock(path, timeout=0, mode=FILE_MODE, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise busy from None
+    return lock
+
+
+# -- torn last lines ---------------------------------------------------------------------------------------------
+
+
+def complete_lines(text: str) -> str:
+    """The text without a last line that has no end, as a killed process can leave it."""
+    return text[:text.rfind("\n") + 1]
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut a last line without an end off a file, so that later lines can be appended. A missing file stays missing."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if data and not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
+
+
+# -- errors of the disk ------------------------------------------------------------------------------------------
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """The error of the operating system that `error` is, or that it names in its text, as Rust libraries do."""
+    if isinstance(error, OSError):
+        return error
+    if match := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(match[1]), os.strerror(int(match[1])))
+    return None
+
+
+def reason_of(error: OSError) -> str:
+    """`No space left on device` and the like: why the system refused, without number and path."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+@contextlib.contextmanager
+def disk_errors(what: str, error: type[FlashnasError], hint: str = "") -> Iterator[None]:
+    """Raise `error` with the line `WHAT: REASON HINT` if the system refuses a read or a write within the block.
+
+    Args:
+        what: what could not be done, such as `runs/a: the report cannot be written`.
+        error: class of the error to raise.
+        hint: what to do about it, with its separator, such as `; choose another --out`.
+    """
+    try:
+        yield
+    except FlashnasError:
+        raise
+    except Exception as caught:
+        system = system_error(caught)
+        if system is None:
+            raise
+        raise error(f"{what}: {reason_of(system)}{hint}") from None

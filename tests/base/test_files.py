@@ -1,0 +1,211 @@
+"""Atomic files and folders, locks, torn lines, errors of the disk."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flashnas.base import files
+from flashnas.base.errors import RunError
+from flashnas.base.files import (
+    atomic_file,
+    atomic_folder,
+    complete_lines,
+    disk_errors,
+    drop_torn_line,
+    hold_lock,
+    recover_folder,
+    replace_folder,
+    system_error,
+    write_atomic,
+)
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def write_half(path):
+    path.write_text("half")
+    raise ValueError("half")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def folder_with(path, content):
+    path.mkdir()
+    (path / "content").write_text(content)
+    return path
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "run.yaml"
+    write_atomic(path, "old")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["run.yaml"]
+
+
+def test_text_is_written_as_utf8_and_bytes_as_they_are(tmp_path):
+    write_atomic(tmp_path / "text", "é\n")
+    write_atomic(tmp_path / "bytes", b"\xff\r\n")
+    assert (tmp_path / "text").read_bytes() == b"\xc3\xa9\n"
+    assert (tmp_path / "bytes").read_bytes() == b"\xff\r\n"
+    assert os.stat(tmp_path / "text").st_mode & 0o777 == files.FILE_MODE
+
+
+def test_an_error_within_atomic_file_keeps_the_old_one(tmp_path):
+    path = tmp_path / "trials.parquet"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="half"), atomic_file(path) as part:
+        write_half(part)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["trials.parquet"]
+
+
+def test_a_file_appears_in_a_folder_that_readers_can_list(tmp_path):
+    with atomic_file(tmp_path / "a") as part:
+        part.write_text("x")
+        assert part.name.startswith(".a.")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a").read_text() == "x"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_error_within_atomic_folder_leaves_nothing(tmp_path, keep):
+    with pytest.raises(ValueError, match="half"), atomic_folder(tmp_path / "deep/out", keep_existing=keep) as fresh:
+        write_half(fresh / "a")
+    assert names(tmp_path / "deep") == []
+
+
+def test_a_new_folder_has_all_files_and_rights(tmp_path):
+    with atomic_folder(tmp_path / "out") as fresh:
+        (fresh / "a").write_text("x")
+        assert not (tmp_path / "out").exists()
+    assert names(tmp_path) == ["out"]
+    assert os.stat(tmp_path / "out").st_mode & 0o777 == files.FOLDER_MODE
+
+
+@pytest.mark.parametrize(("keep", "content"), [(True, "first"), (False, "second")])
+def test_of_two_writers_of_one_folder(tmp_path, keep, content):
+    with atomic_folder(tmp_path / "out", keep_existing=keep) as fresh:
+        (fresh / "content").write_text("second")
+        folder_with(tmp_path / "out", "first")
+    assert (tmp_path / "out/content").read_text() == content
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.fixture(params=["one step", "two steps"])
+def both_systems(request, monkeypatch):
+    """With and without an exchange of folders by the system."""
+    if request.param == "two steps":
+        monkeypatch.setattr(files, "_exchange_call", lambda: None)
+
+
+@pytest.mark.usefixtures("both_systems")
+@pytest.mark.parametrize("old", ["folder", "missing", "file"])
+def test_a_folder_replaces_what_was_there(tmp_path, old):
+    new = folder_with(tmp_path / "new", "new")
+    if old == "folder":
+        folder_with(tmp_path / "pareto", "old")
+    elif old == "file":
+        (tmp_path / "pareto").write_text("old")
+    replace_folder(new, tmp_path / "pareto")
+    assert (tmp_path / "pareto/content").read_text() == "new"
+    assert names(tmp_path) == ["pareto"]
+
+
+@pytest.mark.usefixtures("both_systems")
+def test_a_refused_replacement_keeps_the_old_folder(tmp_path):
+    folder_with(tmp_path / "pareto", "old")
+    with pytest.raises(OSError, match="No such file"):
+        replace_folder(tmp_path / "missing", tmp_path / "pareto")
+    assert (tmp_path / "pareto/content").read_text() == "old"
+    assert names(tmp_path) == ["pareto"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="needs the system's exchange of folders")
+def test_a_reader_always_finds_a_folder(tmp_path):
+    """A process that replaces a folder again and again, killed at some moment, never leaves the path empty."""
+    script = ("import sys; from pathlib import Path; from flashnas.base.files import replace_folder\n"
+              "root = Path(sys.argv[1]); count = 0\n"
+              "while True:\n"
+              "    new = root / f'new{count}'; new.mkdir(); (new / 'content').write_text('x')\n"
+              "    replace_folder(new, root / 'pareto'); count += 1\n")
+    folder_with(tmp_path / "pareto", "x")
+    child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    try:
+        seen, first = 0, os.stat(tmp_path / "pareto").st_ino
+        deadline = time.monotonic() + 20
+        while seen < 300 and time.monotonic() < deadline:
+            number = os.stat(tmp_path / "pareto").st_ino  # raises if the path is missing for a moment
+            seen, first = seen + (number != first), number
+        assert seen == 300
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert (tmp_path / "pareto/content").exists()
+
+
+def test_a_folder_that_a_crash_left_aside_comes_back(tmp_path):
+    folder_with(tmp_path / ".pareto.old", "old")
+    recover_folder(tmp_path / "pareto")
+    assert (tmp_path / "pareto/content").read_text() == "old"
+    folder_with(tmp_path / ".pareto.old", "older")
+    recover_folder(tmp_path / "pareto")
+    assert (tmp_path / "pareto/content").read_text() == "old"
+    assert names(tmp_path) == ["pareto"]
+
+
+def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
+    path, busy = tmp_path / ".lock", RunError("runs/a: another process is writing this run")
+    script = ("import sys, time; from pathlib import Path; from flashnas.base.files import hold_lock\n"
+              "from flashnas.base.errors import RunError\n"
+              "lock = hold_lock(Path(sys.argv[1]), RunError('busy')); print('held', flush=True); time.sleep(60)\n")
+    child = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match="another process is writing"):
+            hold_lock(path, busy)
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    with hold_lock(path, busy), pytest.raises(RunError):
+        hold_lock(path, busy)
+    hold_lock(path, busy).release()
+    assert path.exists()
+
+
+@pytest.mark.parametrize(("before", "after"), [("a\nb\nc", "a\nb\n"), ("a\nb\n", "a\nb\n"), ("torn", ""), ("", "")])
+def test_a_torn_last_line_is_dropped(tmp_path, before, after):
+    path = tmp_path / "study.journal"
+    path.write_text(before)
+    drop_torn_line(path)
+    assert path.read_text() == complete_lines(before) == after
+
+
+def test_a_missing_file_has_no_torn_line(tmp_path):
+    drop_torn_line(tmp_path / "missing")
+    assert names(tmp_path) == []
+
+
+def test_errors_of_the_disk_become_one_line():
+    with pytest.raises(RunError, match=r"^runs/a: cannot be written: No space left on device; choose another --out$"), \
+            disk_errors("runs/a: cannot be written", RunError, "; choose another --out"):
+        full_disk()
+    with pytest.raises(RunError, match=r"^out: Read-only file system$"), disk_errors("out", RunError):
+        raise RuntimeError("Error while serializing: I/O error: Read-only file system (os error 30)")
+    with pytest.raises(ZeroDivisionError), disk_errors("out", RunError):
+        raise ZeroDivisionError
+    with pytest.raises(RunError, match=r"^another$"), disk_errors("out", RunError):
+        raise RunError("another")
+    assert system_error(ValueError("no number")) is None
