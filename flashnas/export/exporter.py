@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from flashnas.base.errors import ExportError
+from flashnas.base.files import atomic_folder, write_synced
 from flashnas.base.hints import one_of
 from flashnas.export.card import model_card
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import write_tokenizer
-from flashnas.network.weights import folder_written_whole, write_text
 
 TARGETS = ("hf", "nemotron-flash")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -39,7 +39,7 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
     if importlib.util.find_spec("transformers") is None:
         raise ExportError("export needs transformers: pip install 'flashnas[export]'")
     architecture = source.architecture
-    with folder_written_whole(out) as fresh:
+    with atomic_folder(out) as fresh:
         notes: list[str] = []
         if target == "hf":
             from flashnas.export.transformers.write import LOADING, write_hf
@@ -54,5 +54,5 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
         report = {"out": str(out), "to": target, "notation": architecture.notation, "hash": architecture.hash,
                   "params": architecture.params, "dtype": dtype, "source": source.origin, "parity": parity,
                   "notes": notes}
-        write_text(fresh / "README.md", model_card(report, LOADING.replace("{name}", out.name)))
+        write_synced(fresh / "README.md", model_card(report, LOADING.replace("{name}", out.name)))
     return report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 import yaml
 
 from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.files import atomic_file, disk_errors, write_atomic
 from flashnas.base.yaml import read_yaml
 from flashnas.latency.schema import FORMAT, KINDS, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
 from flashnas.latency.table import LatencyTable
@@ -48,15 +48,13 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Dev
         rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
     identity = [*KINDS[kind], *VARIANT]
     rows = rows.drop_duplicates(identity, keep="last").sort_values(identity, ignore_index=True)
-    try:
+    with disk_errors(f"{folder}: cannot be written", TableError):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "device.yaml").exists():
-            _write_text(folder / "device.yaml", yaml.safe_dump(device.to_dict(), sort_keys=False, width=118))
+            write_atomic(folder / "device.yaml", yaml.safe_dump(device.to_dict(), sort_keys=False, width=118))
         entry = _write_parquet(folder / f"{kind}.parquet", kind, rows)
         _update(meta, kind, device, entry, stacks, origin, rules, calibration)
-        _write_text(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
-    except OSError as error:
-        raise TableError(f"{folder}: cannot be written: {error.strerror or error}") from None
+        write_atomic(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
 
 
 def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
@@ -86,10 +84,8 @@ def write_entry(folder: str | Path, key: str, value: Any) -> None:
     """Replace one entry of a table's meta.yaml; raises TableError if it cannot be written."""
     folder = Path(folder)
     meta = {**_read_meta(folder), key: _plain(value)}
-    try:
-        _write_text(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
-    except OSError as error:
-        raise TableError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    with disk_errors(f"{folder}: cannot be written", TableError):
+        write_atomic(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
 
 
 def append_entry(folder: str | Path, key: str, value: Any) -> None:
@@ -150,17 +146,10 @@ def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:
             varying[column] = varying[column].astype("float32")
         else:
             varying[column] = varying[column].astype("category")
-    part = path.with_suffix(".parquet.part")
-    varying.to_parquet(part, index=False, compression="zstd", compression_level=19)
-    digest = hashlib.sha256(part.read_bytes()).hexdigest()
-    os.replace(part, path)
+    with atomic_file(path) as part:
+        varying.to_parquet(part, index=False, compression="zstd", compression_level=19)
+        digest = hashlib.sha256(part.read_bytes()).hexdigest()
     return {"rows": len(rows), "sha256": digest, "constants": constants}
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _plain(value: Any) -> Any:

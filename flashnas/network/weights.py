@@ -5,13 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from torch import Tensor, nn
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import WeightsError
+from flashnas.base.files import FILE_MODE, atomic_folder, system_error, write_synced
 from flashnas.base.yaml import read_yaml
 from flashnas.network.model import HybridLM
 
@@ -43,10 +40,10 @@ def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | N
     folder = Path(folder)
     if folder.exists() and not (folder / ARCHITECTURE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise WeightsError(f"{folder}: exists and holds no weights (it has no {ARCHITECTURE}); choose another folder")
-    with folder_written_whole(folder) as fresh:
+    with atomic_folder(folder) as fresh:
         write_model(fresh, network, tokenizer_json=tokenizer_json)
         for name, text in (files or {}).items():
-            write_text(fresh / name, text)
+            write_synced(fresh / name, text)
     return folder
 
 
@@ -56,9 +53,9 @@ def write_model(folder: Path, network: HybridLM, *, tokenizer_json: str | None =
     digest = write_tensors(folder / MODEL, network.state_dict())
     entry = {"architecture": architecture.to_dict(), "notation": architecture.notation, "hash": architecture.hash,
              "params": architecture.params, "sha256": digest}
-    write_text(folder / ARCHITECTURE, yaml.safe_dump(entry, sort_keys=False, width=120))
+    write_synced(folder / ARCHITECTURE, yaml.safe_dump(entry, sort_keys=False, width=120))
     if tokenizer_json is not None:
-        write_text(folder / TOKENIZER, tokenizer_json)
+        write_synced(folder / TOKENIZER, tokenizer_json)
 
 
 def load_model(folder: str | Path) -> HybridLM:
@@ -109,13 +106,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a safetensors file to the disk; returns its sha256. Raises OSError for a full or read-only disk."""
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # the library hides the number of the system's error in its text
-        if match := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from None
+    except SafetensorError as error:
+        if system := system_error(error):
+            raise OSError(system.errno, system.strerror, str(path)) from None
         raise
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-    os.chmod(path, 0o644)
+    os.chmod(path, FILE_MODE)
     return digest_of(path)
 
 
@@ -138,39 +135,3 @@ def digest_of(path: Path) -> str:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file to the disk."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to fill, renamed to `path` at the end in place of what was there, so that a crash never
-    leaves half of one under that name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        yield fresh
-        os.chmod(fresh, 0o755)
-        _sync_folder(fresh)
-        old = fresh.with_name(f"{fresh.name}.old")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(fresh, path)
-        _sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from flashnas.base.errors import RunError
+from flashnas.base.files import atomic_file, disk_errors, write_atomic
 from flashnas.report.table import front_table
 from flashnas.study.run import Finalist, Run
 
@@ -19,19 +19,8 @@ def write_report(folder: str | Path) -> tuple[Path, Path]:
 
     run = Run.load(folder)
     html_path, png_path = run.path / "report.html", run.path / "pareto.png"
-    try:
-        _replace(html_path, lambda path: path.write_text(render_html(run), encoding="utf-8"))
-        _replace(png_path, lambda path: draw_png(run).savefig(path, format="png"))
-    except OSError as error:
-        raise RunError(f"{run.path}: the report cannot be written: {error.strerror or error}") from None
+    with disk_errors(f"{run.path}: the report cannot be written", RunError):
+        write_atomic(html_path, render_html(run))
+        with atomic_file(png_path) as part:
+            draw_png(run).savefig(part, format="png")
     return html_path, png_path
-
-
-def _replace(path: Path, write) -> None:
-    """Write beside `path` and move into place, so that no half report is ever seen."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -20,17 +20,16 @@ import torch
 from torch import Tensor
 
 from flashnas.base.errors import WeightsError
+from flashnas.base.files import atomic_folder, reason_of, write_synced
 from flashnas.network.weights import (
     ARCHITECTURE,
     MODEL,
     digest_of,
     fill,
-    folder_written_whole,
     read_architecture,
     read_tensors,
     write_model,
     write_tensors,
-    write_text,
 )
 from flashnas.training.trainer import Trainer
 
@@ -52,12 +51,12 @@ def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: i
     tensors[_CPU_RANDOM] = torch.get_rng_state()
     if trainer.device.type == "cuda":
         tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state(trainer.device)
-    with folder_written_whole(path) as fresh:
+    with atomic_folder(path) as fresh:
         write_model(fresh, trainer.network, tokenizer_json=tokenizer_json)
         write_tensors(fresh / OPTIMIZER, tensors)
         content = {"trainer": trainer.state(), "optimizer": scalars,
                    "sha256": {file.name: digest_of(file) for file in sorted(fresh.iterdir())}}
-        write_text(fresh / SCALARS, json.dumps({**content, "self": _digest(content)}, indent=1))
+        write_synced(fresh / SCALARS, json.dumps({**content, "self": _digest(content)}, indent=1))
     for old in checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return path
@@ -128,17 +127,23 @@ def _fill_optimizer(trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[
 
 
 def _content(path: Path) -> dict[str, Any]:
+    """checkpoint.json; raises WeightsError if it is missing or damaged."""
     file = path / SCALARS
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        digest = content.pop("self")
     except FileNotFoundError:
         raise WeightsError(f"{file}: is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read: {reason_of(error)}") from None
+    except ValueError as error:  # not UTF-8, not JSON
         raise WeightsError(f"{file}: is damaged: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise WeightsError(f"{file}: is damaged: nested too deeply") from None
+    if not isinstance(content, dict) or not isinstance(digest := content.pop("self", None), str):
+        raise WeightsError(f"{file}: is damaged: it has no sha256 of itself")
     if digest != _digest(content):
-        raise WeightsError(f"{file}: is damaged: its sha256 is not the recorded {str(digest)[:16]}..")
-    return dict(content)
+        raise WeightsError(f"{file}: is damaged: its sha256 is not the recorded {digest[:16]}..")
+    return content
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ final/ (weights, architecture, tokenizer, recipe). One process writes it."""
 from __future__ import annotations
 
 import csv
-import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 
-from flashnas.base.errors import RunError
+from flashnas.base.errors import RunError, WeightsError
+from flashnas.base.files import drop_torn_line, hold_lock, write_atomic
 from flashnas.base.yaml import read_yaml
-from flashnas.network.weights import WeightsError, write_text
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
-from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Step
 
 CONFIG, LOG, CHECKPOINTS, FINAL = "train.yaml", "log.csv", "checkpoints", "final"
@@ -41,11 +40,7 @@ class TrainFolder:
         else:
             self.config = {}
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(path / ".lock", "w")  # noqa: SIM115 - held for the life of the training
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{path}: another process is writing this training") from None
+        self._lock = hold_lock(path / ".lock", RunError(f"{path}: another process is writing this training"))
         remove_unfinished(self.checkpoints)
         started = self.config.get("started") or facts["started"]
         self.write_config(**{**facts, "started": started, "question": question})
@@ -53,9 +48,8 @@ class TrainFolder:
     def write_config(self, **updates: Any) -> None:
         """Replace train.yaml with these entries updated."""
         self.config.update(updates)
-        aside = self.path / f".{CONFIG}.part"
-        write_text(aside, yaml.safe_dump(json.loads(json.dumps(self.config)), sort_keys=False, width=120))
-        os.replace(aside, self.path / CONFIG)
+        text = yaml.safe_dump(json.loads(json.dumps(self.config)), sort_keys=False, width=120)
+        write_atomic(self.path / CONFIG, text)
 
     def newest_checkpoint(self) -> tuple[Path | None, list[str]]:
         """(the newest undamaged checkpoint, notes on newer damaged ones); raises WeightsError if all are damaged.
@@ -78,17 +72,16 @@ class TrainFolder:
 
 
 class StepLog:
-    """log.csv: one row per step, on the disk's way as soon as it is taken."""
+    """log.csv: one row per step, written as soon as the step is taken."""
 
     def __init__(self, path: Path, done: int) -> None:
-        """Continue after `done` steps: later rows, and a row that a killed process left unfinished, are dropped."""
-        kept = [row for row in _rows(path) if int(row["step"]) <= done] if path.exists() else []
-        aside = path.with_name(f".{path.name}.part")
-        with open(aside, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(kept)
-        os.replace(aside, path)
+        """Continue after `done` steps. Later rows are dropped, and so is a last row that a killed process left
+        unfinished. Raises RunError with the line of a row that is damaged."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for row in _rows(path) if int(row["step"]) <= done)
+        write_atomic(path, text.getvalue())
         self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._writer = csv.writer(self._file, lineterminator="\n")
 
@@ -108,18 +101,29 @@ class StepLog:
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        text = file.read()
-    for row in csv.DictReader(text[:text.rfind("\n") + 1].splitlines()):
-        if row.get("step", "").isdigit() and row.get("tokens_per_s"):
-            yield {name: row[name] for name in COLUMNS}
+    """The rows of a log; none if there is no file. Raises RunError for what a killed process cannot have left."""
+    drop_torn_line(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"byte {error.start} is not UTF-8 text") from None
+    if lines and lines[0] != ",".join(COLUMNS):
+        raise _damaged(path, f"line 1 must be {','.join(COLUMNS)!r}; got {lines[0]!r:.80}")
+    for number, line in enumerate(lines[1:], start=2):
+        values = line.split(",")
+        if len(values) != len(COLUMNS) or not values[0].isascii() or not values[0].isdigit():
+            raise _damaged(path, f"line {number} must hold the {len(COLUMNS)} values of one step; got {line!r:.80}")
+        yield dict(zip(COLUMNS, values, strict=True))
+
+
+def _damaged(path: Path, reason: str) -> RunError:
+    return RunError(f"{path}: is damaged: {reason}; delete it to continue without the losses of earlier steps")
 
 
 def _check_same(path: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    known = dict(recorded)
-    if isinstance(known.get("recipe"), dict):
-        known["recipe"] = Recipe.from_dict(known["recipe"]).to_dict()  # fields younger than the record
-    before, now = (dict(_flat(json.loads(json.dumps(question)))) for question in (known, asked))
+    before, now = (dict(_flat(json.loads(json.dumps(question)))) for question in (recorded, asked))
     for key in [*now, *(key for key in before if key not in now)]:
         if before.get(key) != now.get(key):
             raise RunError(f"{path}: question.{key} is {before.get(key)!r}, but this training asks {now.get(key)!r};"

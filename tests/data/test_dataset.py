@@ -1,5 +1,6 @@
 import errno
 import math
+import os
 import subprocess
 import sys
 
@@ -114,11 +115,11 @@ def test_a_given_tokenizer_that_is_none(folder, tmp_path):
         prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "u.json", cache=tmp_path / "c")
 
 
-@pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "no space left on the device"),
+@pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "No space left on device"),
                                                 (errno.EROFS, "Read-only file system")])
 def test_a_full_or_read_only_disk_names_the_folder(folder, tmp_path, monkeypatch, number, reason):
     def fail(_path, _array):
-        raise OSError(number, "Read-only file system")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(dataset_module, "_write_array", fail)
     with pytest.raises(CorpusError, match=f"cannot cache data in .*c/datasets: {reason}; .*FLASHNAS_CACHE") as caught:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -252,7 +253,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(table_writer.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(TableError, match="cannot be written: No space left on device"):
         write_rows(tmp_path / "t", "gemm", pd.DataFrame([{"m": 1, "n": 1, "k": 1, "latency_us": 1.0, **COMMON}]),
                    device=TINY)

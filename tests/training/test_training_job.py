@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import RunError
 from flashnas.cli.main import main
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import load_model, read_tensors, write_tensors
@@ -97,18 +98,18 @@ import os, signal, sys
 from flashnas.cli.main import main
 from flashnas.training import optimizer
 from flashnas.training import checkpoint
-step_of, text_of = optimizer.Optimizers.step, checkpoint.write_text
+step_of, text_of = optimizer.Optimizers.step, checkpoint.write_synced
 def step(self, number):
     if number == int(sys.argv[1]):  # between the two optimizers of one step
         self.optimizers = [self.optimizers[0], type("Kill", (), {"param_groups": [], "step": lambda _: kill()})()]
     step_of(self, number)
-def write_text(path, text):
+def write_synced(path, text):
     if path.name == "checkpoint.json" and f"step-{int(sys.argv[2]):08d}" in str(path):
         kill()  # weights and optimizer state are written, the last file is not
     text_of(path, text)
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
-optimizer.Optimizers.step, checkpoint.write_text = step, write_text
+optimizer.Optimizers.step, checkpoint.write_synced = step, write_synced
 main(sys.argv[3:])
 """
 
@@ -199,6 +200,32 @@ def test_without_a_whole_checkpoint_the_optimizer_state_that_is_damaged_is_named
     assert "no earlier checkpoint is whole" in line
 
 
+@pytest.mark.parametrize(("content", "message"), [
+    ("{}", "is damaged: it has no sha256 of itself"), ("3", "is damaged: it has no sha256 of itself"),
+    ('{"self": 3}', "is damaged: it has no sha256 of itself"), ("hello", "is damaged: Expecting value"),
+    ("[" * 100_000, "is damaged: ")])
+def test_a_checkpoint_file_that_is_something_else_says_so(copied, asked, capsys, content, message):
+    for folder in checkpoints(copied / "checkpoints"):
+        (folder / "checkpoint.json").write_text(content)
+    line = refused([*asked, "--out", copied, "--resume"], capsys)
+    assert f"step-00000021/checkpoint.json: {message}" in line
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda text: b"\xc3\x28" * 90 + b"\n" + text, "byte 0 is not UTF-8 text"),
+    (lambda text: text.replace(b"step,tokens", b"steps,token"), "line 1 must be 'step,tokens,loss,"),
+    (lambda text: text.replace(b"\n3,", b"\nx,"), "line 4 must hold the 7 values of one step; got 'x,384,"),
+    (lambda text: text.replace(b"\n3,", b"\n"), "line 4 must hold the 7 values of one step; got '384,")])
+def test_a_damaged_log_is_named_with_its_place(copied, asked, capsys, damage, message):
+    log = copied / "log.csv"
+    log.write_bytes(damage(log.read_bytes()))
+    line = refused([*asked, "--out", copied, "--resume"], capsys)
+    assert f"{log}: is damaged: {message}" in line
+    assert "delete it to continue without the losses of earlier steps" in line
+    log.unlink()
+    assert main(["train", *asked, "--out", str(copied), "--resume"]) == 0
+
+
 def reseal(folder):
     """Recompute the digests of a checkpoint, as someone who exchanges files by hand would."""
     from flashnas.network.weights import digest_of
@@ -267,10 +294,9 @@ def test_folders_that_exist_are_not_overwritten(copied, asked, tmp_path, capsys)
 
 
 def test_a_folder_in_use_is_refused(copied, asked, capsys):
-    import fcntl
+    from flashnas.base.files import hold_lock
 
-    with open(copied / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold_lock(copied / ".lock", RunError("free")):
         assert "another process is writing this training" in refused([*asked, "--out", copied, "--resume"], capsys)
 
 

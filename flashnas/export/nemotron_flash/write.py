@@ -10,13 +10,14 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from flashnas.base.errors import ExportError
+from flashnas.base.files import write_synced
 from flashnas.export.nemotron_flash.config import family_config
 from flashnas.export.nemotron_flash.family import family_logits
 from flashnas.export.nemotron_flash.names import to_family
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import special_ids
 from flashnas.network.model import HybridLM
-from flashnas.network.weights import read_tensors, write_text
+from flashnas.network.weights import read_tensors
 
 TOLERANCE = 1e-4  # of the largest logit
 NORM_TOLERANCE = 0.01  # rows of norm 1 in bfloat16
@@ -46,8 +47,8 @@ def write_nemotron_flash(folder: Path, source: Source, dtype: torch.dtype, *,
     network.to(dtype)
     notes = _head_notes(network, source.drawn, raw_logits)
     save_torch_state_dict(to_family(network.state_dict(), network.architecture), folder)
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    write_text(folder / "generation_config.json", json.dumps({"_from_model_config": True, **ids}, indent=2) + "\n")
+    write_synced(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_synced(folder / "generation_config.json", json.dumps({"_from_model_config": True, **ids}, indent=2) + "\n")
     found = _check(folder, network.float())
     return found, notes
 
