@@ -1,4 +1,7 @@
-"""YAML with line numbers: every mapping and list knows where its entries stand, so that errors can say so."""
+"""YAML with line numbers: every mapping and list has the line of each entry, so that errors can name it.
+
+Values are read as in YAML 1.2, where only `true` and `false` are booleans: `on`, `off`, `yes` and `no` are text.
+"""
 
 import re
 from pathlib import Path
@@ -31,18 +34,20 @@ class LocatedList(list[Any]):
     lines: list[int]
 
     def place(self, index: int | None = None) -> str:
+        """`file.yaml:12` for the entry, or for the list itself."""
         lines = getattr(self, "lines", [])
         known = index is not None and index < len(lines)
         return f"{self.path}:{lines[index] if known and index is not None else self.line}"
 
 
-class _Loader(yaml.SafeLoader):
-    path = "<memory>"
+# Nodes that a document has when each alias is replaced by what it refers to; nine levels of nine aliases have 10^9.
+MAX_EXPANDED_NODES = 100_000
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> LocatedDict:
+def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
+    """Keys are text and unique; those of the mapping override those that `<<` merges into it."""
     own = {id(key_node) for key_node, _ in node.value}
-    loader.flatten_mapping(node)  # puts what `<<` merges first; the mapping's own keys override it
+    loader.flatten_mapping(node)  # puts the merged keys first
     result = LocatedDict()
     result.path, result.line, result.lines = loader.path, node.start_mark.line + 1, {}
     written = set()
@@ -52,7 +57,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> LocatedDict:
         if not isinstance(key, str):
             raise ConfigError(f"{loader.path}:{line}: keys must be text; got {key!r}")
         if key in written:
-            raise ConfigError(f"{loader.path}:{line}: key {key!r} stands twice (first on line {result.lines[key]})")
+            raise ConfigError(f"{loader.path}:{line}: duplicate key {key!r} (first on line {result.lines[key]})")
         if id(key_node) in own:
             written.add(key)
         result.lines[key] = line
@@ -60,33 +65,75 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> LocatedDict:
     return result
 
 
-def _sequence(loader: _Loader, node: yaml.SequenceNode) -> LocatedList:
+def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
     result = LocatedList(loader.construct_object(child, deep=True) for child in node.value)
     result.path, result.line = loader.path, node.start_mark.line + 1
     result.lines = [child.start_mark.line + 1 for child in node.value]
     return result
 
 
-# Numbers as in YAML 1.2: `1:2` is text, not 62 in base 60, and `1e-3` is a number, not text. An exponent without a dot
-# needs its sign, so that a hash such as 12e4567890123456 stays text.
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(_NUMBERS[0], re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(_NUMBERS[1], re.compile(
-    r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
-    r"|[0-9][0-9_]*[eE][-+][0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$"), list("-+0123456789."))
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SEQUENCE_TAG, _sequence)
+def _check_aliases(path: str, root: yaml.Node) -> None:
+    """Raises ConfigError if aliases, each replaced by what it refers to, make the document too large."""
+    sizes: dict[int, int] = {}  # by id of the node; 0 while its children are counted, as in a recursive node
+
+    def size_of(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 0
+            children = node.value if isinstance(node, yaml.SequenceNode) else [
+                child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else []
+            sizes[id(node)] = 1 + sum(map(size_of, children))
+        return sizes[id(node)]
+
+    expanded = size_of(root)
+    if expanded > MAX_EXPANDED_NODES and expanded > len(sizes):
+        raise ConfigError(f"{path}: aliases expand its {len(sizes):,} values to more than {MAX_EXPANDED_NODES:,};"
+                          " write out what is needed")
+
+
+# Numbers and booleans as in YAML 1.2: `1:2` is text, not 62 in base 60; `1e-3` is a number; `on` is text. An exponent
+# without a dot needs its sign, so that a hash such as 12e4567890123456 stays text.
+_PLAIN_VALUES = {
+    "tag:yaml.org,2002:bool": (r"(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    "tag:yaml.org,2002:int": (r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$", "-+0123456789"),
+    "tag:yaml.org,2002:float": (
+        r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+        r"|[0-9][0-9_]*[eE][-+][0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$", "-+0123456789.")}
+
+
+def make_loader(parser: type) -> type:
+    """A loader of located mappings and lists on one of PyYAML's two parsers."""
+    loader: Any = type("Loader", (parser,), {"path": "<memory>"})
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _PLAIN_VALUES]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    for tag, (pattern, first) in _PLAIN_VALUES.items():
+        loader.add_implicit_resolver(tag, re.compile(pattern), list(first))
+    loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SEQUENCE_TAG, _sequence)
+    return loader  # type: ignore[no-any-return]
+
+
+LOADER = make_loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml is ten times as fast as Python
 
 
 def parse_yaml(text: str, path: str = "<memory>") -> Any:
-    """Parse one YAML document with the safe loader; raises ConfigError with file and line."""
+    """Parse one YAML document with the safe loader, which executes nothing.
+
+    Args:
+        text: the document; an empty one gives None.
+        path: the file's name in messages and in the places of entries.
+
+    Raises:
+        ConfigError: with file and line, for text that is not YAML, for duplicate keys, and for keys that are not text.
+    """
     try:
-        loader = _Loader(text)
+        loader: Any = LOADER(text)
         loader.path = path
-        return loader.get_single_data()
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _check_aliases(path, root)
+        return loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
@@ -100,7 +147,7 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
 
 
 def read_yaml(path: str | Path) -> LocatedDict:
-    """Read a YAML file whose top level is a mapping; raises ConfigError naming file, line and rule."""
+    """Read a YAML file whose top level is a mapping; raises ConfigError with file, line and rule."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -116,7 +163,18 @@ def read_yaml(path: str | Path) -> LocatedDict:
 def check_keys(data: LocatedDict, *, where: str, required: dict[str, type | tuple[type, ...]],
                optional: dict[str, type | tuple[type, ...]] | None = None,
                error: type[ConfigError] = ConfigError) -> None:
-    """Check a mapping's keys and types (bool is no int); raises `error` with line, rule and value."""
+    """Check the keys of a mapping and the types of their values; a bool is not an int.
+
+    Args:
+        data: the mapping, as `read_yaml` returns it.
+        where: its name in messages, such as `recipe`.
+        required: type of each key that must be there.
+        optional: type of each further key that is allowed.
+        error: class of the error to raise.
+
+    Raises:
+        ConfigError: of the class `error`, with file, line, rule and value.
+    """
     allowed = {**required, **(optional or {})}
     for key, value in data.items():
         if key not in allowed:

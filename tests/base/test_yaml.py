@@ -4,9 +4,11 @@ import math
 import re
 
 import pytest
+import yaml
 
+from flashnas.base import yaml as yaml_module
 from flashnas.base.errors import ConfigError, SpaceError
-from flashnas.base.yaml import check_keys, parse_yaml, read_yaml
+from flashnas.base.yaml import check_keys, make_loader, parse_yaml, read_yaml
 
 TEXT = """\
 first: 1
@@ -17,6 +19,12 @@ third:
   - x
   - {k: v}
 """
+
+
+@pytest.fixture(autouse=True, params=["CSafeLoader", "SafeLoader"])
+def both_parsers(request, monkeypatch):
+    """libyaml, and PyYAML's own parser, which some systems have alone."""
+    monkeypatch.setattr(yaml_module, "LOADER", make_loader(getattr(yaml, request.param)))
 
 
 def test_entries_know_their_lines():
@@ -37,6 +45,29 @@ def test_numbers_are_those_of_yaml_1_2():
     assert math.isnan(parse_yaml(".nan"))
 
 
+def test_booleans_are_those_of_yaml_1_2():
+    assert parse_yaml("[true, False, TRUE, on, Off, yes, NO, y, n]") == [
+        True, False, True, "on", "Off", "yes", "NO", "y", "n"]
+    assert parse_yaml("{on: 1, no: 2}") == {"on": 1, "no": 2}
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
+MERGED = "a0: &a0 {x: 1, y: 2}\n" + "".join(
+    f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}], k{i}: 1}}\n" for i in range(1, 10))
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGED])
+def test_aliases_that_expand_to_too_much_are_refused(text):
+    with pytest.raises(ConfigError, match=r"^f\.yaml: aliases expand its \d+ values to more than 100,000;"):
+        parse_yaml(text, "f.yaml")
+
+
+def test_a_long_file_and_a_few_aliases_are_accepted():
+    assert len(parse_yaml("[" + "1, " * 100_001 + "2]")) == 100_002
+    data = parse_yaml("base: &base [1, 2]\nfirst: *base\nsecond: [*base, *base]\n")
+    assert data["second"] == [data["first"]] * 2 == [[1, 2]] * 2
+
+
 def test_own_keys_override_merged_ones():
     data = parse_yaml("base: &base {a: 1, b: 2}\nderived:\n  <<: *base\n  b: 3\n", "f.yaml")
     assert data["derived"] == {"a": 1, "b": 3}
@@ -44,8 +75,8 @@ def test_own_keys_override_merged_ones():
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("a: 1\na: 2\n", "f.yaml:2: key 'a' stands twice (first on line 1)"),
-    ("b: {a: 1, c: 1,\n a: 2}\n", "f.yaml:2: key 'a' stands twice (first on line 1)"),
+    ("a: 1\na: 2\n", "f.yaml:2: duplicate key 'a' (first on line 1)"),
+    ("b: {a: 1, c: 1,\n a: 2}\n", "f.yaml:2: duplicate key 'a' (first on line 1)"),
     ("a: 1\n3: 2\n", "f.yaml:2: keys must be text; got 3"),
     ("a: 1\n[x]: 2\n", "f.yaml:2: keys must be text; got ['x']"),
     ("a: [1\nb: 2", "f.yaml:2: not valid YAML"),
@@ -55,7 +86,8 @@ def test_own_keys_override_merged_ones():
     ("a: \0", "f.yaml: not valid YAML: unacceptable character"),
     ("a: 2024-13-45\n", "f.yaml: not valid YAML: month must be in 1..12"),
     ("a: " + "9" * 5000, "f.yaml: not valid YAML: Exceeds the limit"),
-    ("[" * 20000, "f.yaml: not valid YAML: nested too deeply"),
+    ("[" * 20000, ("f.yaml: not valid YAML: nested too deeply",
+                     "f.yaml:1: not valid YAML: exceeded maximum nesting depth")),
 ])
 def test_bad_yaml_gets_its_line(text, message):
     with pytest.raises(ConfigError) as error:

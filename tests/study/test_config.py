@@ -22,7 +22,7 @@ def test_flags_override_the_file_and_budgets_merge(tmp_path):
     ("space: tiny\ntrials: many\n", 2, "search.trials must be int; got 'many'"),
     ("seed: true\n", 1, "search.seed must be int; got True"),
     ("budgets:\n  latency_ms: fast\n", 2, "budgets.latency_ms must be a number; got 'fast'"),
-    ("space: tiny\nspace: tiny\n", 2, "stands twice (first on line 1)"),
+    ("space: tiny\nspace: tiny\n", 2, "duplicate key 'space' (first on line 1)"),
     ("space: [unclosed\n", 2, "not valid YAML"),
 ])
 def test_a_wrong_key_type_or_text_names_its_line(tmp_path, text, line, words):
