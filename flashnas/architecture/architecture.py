@@ -21,6 +21,9 @@ from flashnas.operators.spec import mean_context
 
 DEFAULT_VOCAB = 131072
 MAX_OPERATORS = 4096  # guards repeats such as 99999x(...)
+MAX_HIDDEN = 2**20    # no published network comes near these limits; beyond them is a typing error
+MAX_VOCAB = 2**30
+MAX_META_TOKENS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +41,12 @@ class Architecture:
     meta_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("hidden", 1), ("vocab", 2), ("meta_tokens", 0)):
+        for name, least, most in (("hidden", 1, MAX_HIDDEN), ("vocab", 2, MAX_VOCAB),
+                                  ("meta_tokens", 0, MAX_META_TOKENS)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ArchitectureError(f"architecture: {name} must be a whole number of at least {least};"
-                                        f" got {value!r}")
+            if type(value) is not int or not least <= value <= most:
+                limits = f"of at least {least}" if type(value) is not int or value < least else f"of at most {most}"
+                raise ArchitectureError(f"architecture: {name} must be a whole number {limits}; got {value!r}")
         if not self.operators:
             raise ArchitectureError("architecture: operators must not be empty")
         if len(self.operators) > MAX_OPERATORS:

@@ -32,11 +32,11 @@ def run(options: argparse.Namespace) -> int:
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.device_timing import Effort
     from flashnas.profiling.profile import Job, profile
-    from flashnas.space import load_space
+    from flashnas.space import load_operator_space
 
     job = Job(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,
               threads=options.threads, effort=Effort(seconds=options.seconds))
-    space = load_space(options.space)
+    space = load_operator_space(options.space, "flashnas profile")
     workloads = [load_workload(text) for text in options.workload or ["decode-8k"]]
     folder = Path(options.out or Path("latency_tables") / job.table_name())
     counts = profile(space, workloads, folder, job,

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from flashnas.profiling.validation import store, validate
     from flashnas.profiling.whole_model import time_model
     from flashnas.report.terminal_validation import validation_text
-    from flashnas.space import load_space
+    from flashnas.space import load_operator_space
 
     least = 8 if options.calibrate else 1
     if options.count < least:
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if options.calibrate and options.allow_other_stack:
         raise ConfigError("--calibrate and --allow-other-stack exclude each other: a table is calibrated on its own"
                           " stack")
-    table, space = LatencyTable.load(options.table), load_space(options.space)
+    table, space = LatencyTable.load(options.table), load_operator_space(options.space, "flashnas validate")
     workload = load_workload(options.workload)
     model = LatencyModel(table, workload, mode=options.mode)
     job = job_like(table, dtype=model.dtype, mode=options.mode, backend=options.backend, effort=EFFORT,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +21,14 @@ from flashnas.profiling.device_timing import CpuMarks, CudaMarks, Effort, Measur
 from flashnas.profiling.row_requests import Group, Item
 from flashnas.profiling.setup import Job
 from flashnas.profiling.whole_model import build_model, filled_cache
-from flashnas.space.base import SearchSpace
+from flashnas.space.operator_space import OperatorSpace
 
 ROUNDS = 3                   # over all lengths of a group, so that a slow moment of the machine meets them all
 LOOKED_AT = 64               # sampled genotypes for the depth of the model
 MODEL_BYTES = 4 * 2**30      # of the operators' weights at most
 
 
-def reference_architecture(space: SearchSpace, hidden: int, value_bytes: int) -> Architecture:
+def reference_architecture(space: OperatorSpace[Any], hidden: int, value_bytes: int) -> Architecture:
     """Every operator of the space equally often, in a shuffled order that is always the same; as deep as the median
     of sampled architectures, or as deep as fits MODEL_BYTES."""
     rng, kinds = np.random.default_rng(0), space.kinds()
@@ -38,7 +39,7 @@ def reference_architecture(space: SearchSpace, hidden: int, value_bytes: int) ->
     return space.build(tuple(kinds[i] for i in order), hidden)
 
 
-def measure_in_place(group: Group, space: SearchSpace, job: Job) -> dict[Item, Measurement]:
+def measure_in_place(group: Group, space: OperatorSpace[Any], job: Job) -> dict[Item, Measurement]:
     """Time the items of a group; effort.seconds limits each of its lengths."""
     with job.running():
         architecture = reference_architecture(space, group.hidden, job.torch_dtype.itemsize)

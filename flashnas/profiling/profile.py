@@ -27,7 +27,7 @@ from flashnas.profiling.inside_model import measure_in_place
 from flashnas.profiling.row_requests import Group, Item, contexts, groups, missing, plan
 from flashnas.profiling.setup import Job, device_label
 from flashnas.profiling.whole_model import backends_of
-from flashnas.space.base import SearchSpace
+from flashnas.space.operator_space import OperatorSpace
 
 __all__ = ["Group", "Item", "Job", "contexts", "groups", "missing", "plan", "profile"]
 
@@ -36,7 +36,7 @@ DISTURBED = 0.15    # a drift within a group's rows, or a probe above the job's 
 Rows = dict[Item, Measurement]
 
 
-def profile(space: SearchSpace, workloads: Sequence[Workload], folder: Path, job: Job,
+def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, job: Job,
             progress: Callable[[Sequence[Group]], Iterable[Group]] = iter) -> dict[str, Any]:
     """Measure what the table in `folder` lacks; returns counts of measured and known rows and the job's record.
 
@@ -82,7 +82,7 @@ def profile(space: SearchSpace, workloads: Sequence[Workload], folder: Path, job
     return {"measured": len(todo), "known": len(items) - len(todo), **record}
 
 
-def _measure_group(group: Group, space: SearchSpace, job: Job) -> Rows:
+def _measure_group(group: Group, space: OperatorSpace[Any], job: Job) -> Rows:
     if job.mode_name != "cuda_graph":
         return measure_in_place(group, space, job)
     specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}

@@ -11,7 +11,7 @@ from typing import Any
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
-from flashnas.space.base import SearchSpace
+from flashnas.space.operator_space import OperatorSpace
 
 MAX_BATCHES = (1, 8, 32)      # measured for a workload that asks for the largest batch
 
@@ -36,7 +36,7 @@ class Item:
         return (self.operator, self.hidden, self.vocab, self.batch, self.length)
 
 
-def plan(space: SearchSpace, workloads: Iterable[Workload]) -> list[Item]:
+def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[Item]:
     """All rows that the space needs for the workloads, each once, in a fixed order."""
     meta, vocab = space.model.meta_tokens, space.model.vocab
     items: set[Item] = set()

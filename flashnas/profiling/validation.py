@@ -24,7 +24,7 @@ from flashnas.latency.table_writer import write_calibration, write_entry
 from flashnas.latency.workload import Workload
 from flashnas.operators import Phase
 from flashnas.profiling.certificate import TIMES, VALIDATIONS, basis, key
-from flashnas.space.base import SearchSpace
+from flashnas.space.operator_space import OperatorSpace
 
 POOL = 40           # architectures predicted for each one that is measured
 ROUNDS = 3          # each architecture is timed so often, far apart; the median counts
@@ -101,7 +101,7 @@ class Validation:
             "carriers": {phase: dict(value) for phase, value in self.carriers.items()}}
 
 
-def validate(table: LatencyTable, space: SearchSpace, workload: Workload, measure: Measure, *, count: int = 20,
+def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *, count: int = 20,
              seed: int = 0, calibrate: bool = False, mode: str | None = None, progress: Progress = iter) -> Validation:
     """Measure `count` architectures and compare. Raises SpaceError when the space has too few, TableError when there
     is nothing to calibrate."""
@@ -139,7 +139,7 @@ def validate(table: LatencyTable, space: SearchSpace, workload: Workload, measur
                       corrections=dict(model.corrections), carriers=dict(carriers))
 
 
-def sample(space: SearchSpace, model: LatencyModel, count: int, rng: np.random.Generator) -> list[Architecture]:
+def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.random.Generator) -> list[Architecture]:
     """`count` different architectures, one at random from each of so many equal parts of a large random sample that is
     sorted by predicted latency; ascending. Those that a calibration was fitted to are left out."""
     used = set((model.table.calibration.get("whole") or {}).get("fitted_on", ()))
@@ -209,7 +209,7 @@ def spearman(pairs: Sequence[tuple[float, float]]) -> float:
     return float(np.corrcoef(ranks.T)[0, 1])
 
 
-def store(result: Validation, space: SearchSpace, workload: Workload, *, seed: int, calibrate: bool) -> None:
+def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int, calibrate: bool) -> None:
     """Write the correction, if there is a new one, and the residuals of the held-out architectures into meta.yaml;
     an earlier validation of the same workload, space and mode is replaced."""
     table = result.table

@@ -175,11 +175,11 @@ class SearchAlgorithm(ABC):
         return self._remaining
 
     def _excess(self, genotype: Genotype) -> float:
-        """0 within the budget; else how far away: the smallest width's latency, or the depth if that is not known."""
+        """0 within the budget; else how far away: the smallest width's latency, or the space's `cost` without one."""
         architecture, latency_ms = self.fitted(genotype)
         if architecture is not None:
             return 0.0
-        return float(len(self.space.operators(genotype))) if latency_ms is None else latency_ms
+        return self.space.cost(genotype) if latency_ms is None else latency_ms
 
     def _rank(self, genotype: Genotype) -> tuple[bool, float]:
         return genotype in self.pending, self._excess(genotype)

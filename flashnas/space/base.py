@@ -1,187 +1,219 @@
-"""What every search space can do. A space knows operators and widths, no latency, no training, no torch."""
+"""The contract between a search and its space. No latency, no training, no torch, and no operator of flashnas."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from flashnas.architecture import Architecture
-from flashnas.operators import OperatorSpec
-from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.space import features
+from flashnas.base.errors import SpaceError
+from flashnas.base.yaml import LocatedDict
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+G = TypeVar("G", bound=Hashable)
+Value = int | float | str
+"""One value of an encoding."""
+
 
 @dataclass(frozen=True)
 class Genotype:
-    """A point of a space: what is searched, without the width. Each template adds its own fields."""
+    """A point of a space: what is searched, without the width. A space of one's own may use any hashable object."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """What all architectures of a space share."""
+class ArchitectureLike(Protocol):
+    """What a search needs of a network: `flashnas.architecture.Architecture`, or a class of one's own."""
 
-    vocab: int
-    tied: bool
-    meta_tokens: int
+    @property
+    def notation(self) -> str:
+        """One line for people that describes the network in full."""
+
+    @property
+    def hash(self) -> str:
+        """Equal for two objects exactly when they are the same network; it is never trained twice."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The network, JSON-ready."""
 
 
-class SearchSpace(ABC):
-    """A set of operator lists and the widths that they may take.
+class SearchSpace(ABC, Generic[G]):
+    """A set of networks that a search can draw from, change and encode.
 
-    Genotypes that `sample`, `mutate`, `repair`, `decode`, `find` and `enumerate` return are canonical: two of them are
-    equal exactly when they build the same operator list.
+    A space of one's own implements six methods: `sample`, `mutate`, `encode`, `decode`, `distributions` and
+    `architectures`. All others have a default. A space that builds networks from the operators of flashnas derives from
+    `OperatorSpace` instead, which also lets latency tables answer for it.
+
+    G is the type of its genotypes: hashable, compared by value, printed by `str`. Genotypes are canonical: two that
+    these methods return are equal exactly when they build the same networks. The search then trains nothing twice.
+
+    All randomness comes from the generator that is passed in, so that one seed gives one trajectory.
+
+    Attributes:
+        template: the name under which space files ask for this class: its name in `flashnas.space.load.TEMPLATES`.
+        name: short name for messages and run.yaml.
+        path: the file that defines the space, or an empty string.
     """
 
-    template: str
-    max_operators: int
+    template: ClassVar[str] = ""
+    name: str = "space"
+    path: str = ""
 
-    def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions) -> None:
-        self.name = name
-        self.path = path
-        self.hidden_sizes = hidden_sizes
-        self.model = model
+    @classmethod
+    def from_config(cls, data: LocatedDict, *, name: str) -> Self:
+        """The space that a YAML file describes; only templates need it.
 
-    # -- what a template provides --------------------------------------------------------------------------------
+        Args:
+            data: the file's mapping, with the key `template`; `data.place(key)` gives file and line for messages.
+            name: the file's name without its suffix.
 
-    @property
-    @abstractmethod
-    def mixers(self) -> tuple[OperatorSpec, ...]:
-        """The token mixers that the space uses, in the order of its file."""
+        Raises:
+            SpaceError: in one line with file, line, rule and value.
+        """
+        raise SpaceError(f"{data.place('template')}: template {data['template']!r} cannot be read from a file; its"
+                         " class has no from_config")
 
-    @property
-    @abstractmethod
-    def ffn(self) -> FeedForward | None:
-        """The feed-forward network that the space uses, or None."""
-
-    @abstractmethod
-    def rules(self) -> dict[str, Any]:
-        """The template's own settings, JSON-ready; part of `to_dict`."""
+    # -- what a space has to provide -----------------------------------------------------------------------------
 
     @abstractmethod
-    def operators(self, genotype: Any) -> tuple[OperatorSpec, ...]:
-        """The operator list that the genotype builds."""
-
-    @abstractmethod
-    def sample(self, rng: np.random.Generator) -> Any:
+    def sample(self, rng: np.random.Generator) -> G:
         """A random genotype."""
 
     @abstractmethod
-    def mutate(self, genotype: Any, rng: np.random.Generator) -> Any:
-        """A valid genotype that differs in one factor and builds another operator list."""
+    def mutate(self, genotype: G, rng: np.random.Generator) -> G:
+        """A small random change.
+
+        Args:
+            genotype: the parent; it is not changed.
+            rng: the only source of randomness.
+
+        Returns:
+            A genotype that differs from the parent.
+
+        Raises:
+            SpaceError: if the space holds one genotype only.
+        """
 
     @abstractmethod
-    def repair(self, genotype: Any) -> Any:
-        """The canonical genotype nearest to one whose fields may break the space's limits."""
+    def encode(self, genotype: G) -> dict[str, Value]:
+        """The genotype as parameters inside `distributions`; `decode` gives the same genotype back."""
 
     @abstractmethod
-    def find(self, operators: Sequence[OperatorSpec]) -> Any | None:
-        """The canonical genotype that builds this operator list, or None if the space does not hold it."""
-
-    @abstractmethod
-    def encode(self, genotype: Any) -> dict[str, int | str]:
-        """The genotype as Optuna parameters; `decode` gives the same genotype back."""
-
-    @abstractmethod
-    def decode(self, params: Mapping[str, Any]) -> Any:
-        """The repaired genotype of any parameters inside `distributions`."""
+    def decode(self, params: Mapping[str, Any]) -> G:
+        """The canonical genotype of any parameters inside `distributions`."""
 
     @abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
-        """The encoding as a static Optuna search space."""
+        """The encoding as a static Optuna search space: the same parameters for every genotype."""
 
     @abstractmethod
-    def size(self) -> int:
-        """Number of different operator lists."""
+    def architectures(self, genotype: G) -> Sequence[ArchitectureLike]:
+        """The networks that the genotype may become, from the largest to the smallest; at least one.
 
-    @abstractmethod
-    def enumerate(self) -> Iterator[Any]:
-        """Every genotype once, in a fixed order; for small spaces."""
-
-    # -- what follows from it ------------------------------------------------------------------------------------
-
-    def kinds(self) -> tuple[OperatorSpec, ...]:
-        """All operators that the space uses."""
-        return self.mixers + ((self.ffn,) if self.ffn else ())
-
-    def architecture(self, genotype: Any, hidden: int) -> Architecture:
-        """The genotype at one width."""
-        return self.build(self.operators(genotype), hidden)
-
-    def build(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Architecture:
-        """An operator list with the space's vocabulary, head and meta tokens."""
-        return Architecture(hidden=hidden, operators=operators, vocab=self.model.vocab, tied=self.model.tied,
-                            meta_tokens=self.model.meta_tokens)
-
-    def fit_width(self, genotype: Any, fits: Callable[[Architecture], bool]) -> Architecture | None:
-        """The architecture with the largest hidden size for which `fits` holds; None if it holds for none."""
-        return self.fit_operators(self.operators(genotype), fits)
-
-    def fit_operators(self, operators: tuple[OperatorSpec, ...],
-                      fits: Callable[[Architecture], bool]) -> Architecture | None:
-        """`fit_width` for an operator list, such as a baseline."""
-        for hidden in reversed(self.hidden_sizes):
-            architecture = self.build(operators, hidden)
-            if fits(architecture):
-                return architecture
-        return None
-
-    def contains(self, architecture: Architecture) -> bool:
-        """True if some genotype at some width of the space builds this network."""
-        hidden = architecture.hidden
-        shared = ModelOptions(vocab=architecture.vocab, tied=architecture.tied, meta_tokens=architecture.meta_tokens)
-        if hidden not in self.hidden_sizes or shared != self.model:
-            return False
-        ours = {spec.resolved(hidden): spec for spec in self.kinds()}
-        operators = [ours.get(spec.resolved(hidden)) for spec in architecture.operators]
-        known = [spec for spec in operators if spec is not None]
-        return len(known) == len(operators) and self.find(known) is not None
-
-    def baselines(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
-        """The pure-operator models: `mixer f` repeated, and Mamba2 also alone, at full, half and quarter depth.
-
-        Of the study in arXiv 2511.18890 section 2.2, which puts one FFN after each token mixer but none after Mamba2.
-        Several depths, because within a latency budget a shallow wide model may beat a deep narrow one (section 2.1).
+        A search takes the first one that meets its budgets. A space that searches the width itself returns one network.
         """
-        ffn = self.ffn or FeedForward()
-        kinds = [spec.kind for spec in self.mixers]
-        names = {spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers}
-        blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
-        blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.kind == "m2"]
-        result: dict[str, tuple[OperatorSpec, ...]] = {}
-        for text, block in blocks:
-            full = max(self.max_operators // len(block), 1)
-            for repeats in (full, full // 2, full // 4):
-                if repeats:
-                    result[f"pure {repeats}x({text})"] = block * repeats
-        return list(result.items())
+
+    # -- what a space may provide --------------------------------------------------------------------------------
+
+    def repair(self, genotype: G) -> G:
+        """The canonical genotype nearest to one whose fields may break the space's limits."""
+        return genotype
+
+    def baselines(self) -> Sequence[tuple[str, Sequence[ArchitectureLike]]]:
+        """Networks to compare with: a label, and sizes from the largest to the smallest, as in `architectures`."""
+        return []
+
+    def cost(self, genotype: G) -> float:
+        """A rough cost that orders genotypes whose latency is not known; lower is cheaper."""
+        return 0.0
+
+    def size(self) -> float:
+        """Number of genotypes, or an upper bound: here the number of different encodings; infinite with a real
+        parameter that has no step."""
+        return math.prod(_count(distribution) for distribution in self.distributions().values())
+
+    def enumerate(self) -> Iterator[G]:
+        """Every genotype once, in a fixed order; for small spaces. Raises SpaceError for an infinite one."""
+        distributions = self.distributions()
+        if math.isinf(self.size()):
+            raise SpaceError(f"space {self.name!r} has a real parameter without a step and cannot be enumerated")
+        grids = [_values(distribution) for distribution in distributions.values()]
+        seen: set[G] = set()
+        for values in itertools.product(*grids):
+            genotype = self.decode(dict(zip(distributions, values, strict=True)))
+            if genotype not in seen:
+                seen.add(genotype)
+                yield genotype
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the entries of `features`."""
-        return features.names(self.kinds())
+        return tuple(name for name, _ in self._columns())
 
-    def features(self, genotype: Any) -> np.ndarray:
-        """The genotype as numbers for a surrogate, float64 [len(feature_names)]."""
-        return features.describe(self.operators(genotype), self.kinds())
+    def features(self, genotype: G) -> np.ndarray:
+        """The genotype as numbers for a surrogate model of the loss, float64 [len(feature_names)].
+
+        Here: numbers of the encoding as they are (their logarithm where the distribution is logarithmic), and one
+        column of 0 and 1 for each choice.
+        """
+        values = self.encode(genotype)
+        return np.array([column(values) for _, column in self._columns()], dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """All that defines the space, JSON-ready; its name and path do not."""
-        return {"template": self.template, "widths": list(self.hidden_sizes),
-                "model": {"vocab": self.model.vocab, "tied": self.model.tied, "meta_tokens": self.model.meta_tokens},
-                **self.rules()}
+        """All that defines the space, JSON-ready; its name and path do not. A run continues only with an equal space.
+
+        Here: class and encoding. A space with further settings that change its networks adds them.
+        """
+        from optuna.distributions import distribution_to_json
+
+        return {"template": self.template or f"{type(self).__module__}.{type(self).__qualname__}",
+                "distributions": {name: json.loads(distribution_to_json(distribution))
+                                  for name, distribution in self.distributions().items()}}
 
     @cached_property
     def hash(self) -> str:
         """16 hex digits; equal for two spaces exactly when all their settings are."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _columns(self) -> list[tuple[str, Any]]:
+        """(name, encoding -> number) of each feature."""
+        result: list[tuple[str, Any]] = []
+        for name, distribution in self.distributions().items():
+            if (choices := getattr(distribution, "choices", None)) is not None:
+                result += [(f"{name} = {choice}", lambda values, n=name, c=choice: float(values[n] == c))
+                           for choice in choices]
+            elif getattr(distribution, "log", False):
+                result.append((f"log {name}", lambda values, n=name: math.log(values[n])))
+            else:
+                result.append((name, lambda values, n=name: float(values[n])))
+        return result
+
+
+def _count(distribution: Any) -> float:
+    """Different values of an Optuna distribution."""
+    if (choices := getattr(distribution, "choices", None)) is not None:
+        return len(choices)
+    if distribution.low == distribution.high:
+        return 1
+    return math.inf if distribution.step is None else len(_values(distribution))
+
+
+def _values(distribution: Any) -> Sequence[Value]:
+    """Every value of an Optuna distribution, in order."""
+    if (choices := getattr(distribution, "choices", None)) is not None:
+        return tuple(choices)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if low == high:
+        return (low,)
+    if isinstance(low, int):
+        return range(low, high + 1, step)
+    return tuple(low + i * step for i in range(round((high - low) / step) + 1))

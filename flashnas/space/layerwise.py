@@ -18,7 +18,8 @@ from flashnas.base.yaml import LocatedDict, check_keys
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space import settings
-from flashnas.space.base import Genotype, ModelOptions, SearchSpace
+from flashnas.space.base import Genotype, Value
+from flashnas.space.operator_space import ModelOptions, OperatorSpace
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -34,7 +35,7 @@ class LayerwiseGenotype(Genotype):
         return " | ".join(self.layers)
 
 
-class LayerwiseSpace(SearchSpace):
+class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     """`depth`: (fewest, most) layers; `choices`: operators of a layer by their notation."""
 
     template = "layerwise"
@@ -58,9 +59,9 @@ class LayerwiseSpace(SearchSpace):
         depth = settings.read_range(layers, "depth", "layers")
         items = settings.entries(layers, "choices", "layers")
         choices = [settings.read_operators(*item, widths) for item in items]
-        settings.no_twins(items, [" ".join(map(str, choice)) for choice in choices])
+        settings.check_unique(items, [" ".join(map(str, choice)) for choice in choices])
         specs = list(dict.fromkeys(spec for choice in choices for spec in choice))
-        settings.no_same_network(layers.place("choices"), "layers.choices", specs, widths)
+        settings.check_distinct(layers.place("choices"), "layers.choices", specs, widths)
         if not any(spec.mixes_tokens for spec in specs):
             raise SpaceError(f"{layers.place('choices')}: layers.choices needs a token mixer")
         return cls(name=name, path=data.path, hidden_sizes=widths, model=model, depth=depth,
@@ -77,7 +78,7 @@ class LayerwiseSpace(SearchSpace):
     def kinds(self) -> tuple[OperatorSpec, ...]:
         return self._specs
 
-    def rules(self) -> dict[str, Any]:
+    def own_settings(self) -> dict[str, Any]:
         return {"layers": {"depth": list(self.depth), "choices": list(self.names)}}
 
     # -- genotype <-> operators ----------------------------------------------------------------------------------
@@ -160,16 +161,14 @@ class LayerwiseSpace(SearchSpace):
 
     # -- Optuna --------------------------------------------------------------------------------------------------
 
-    def encode(self, genotype: LayerwiseGenotype) -> dict[str, int | str]:
+    def encode(self, genotype: LayerwiseGenotype) -> dict[str, Value]:
         """`depth` and `layer_00`, `layer_01`, ...; places beyond the depth hold the first choice."""
         padded = genotype.layers + self.names[:1] * (self.depth[1] - len(genotype.layers))
-        layers: dict[str, int | str] = {f"layer_{i:02d}": layer for i, layer in enumerate(padded)}
+        layers: dict[str, Value] = {f"layer_{i:02d}": layer for i, layer in enumerate(padded)}
         return {"depth": len(genotype.layers), **layers}
 
     def decode(self, params: Mapping[str, Any]) -> LayerwiseGenotype:
-        for name in ("depth", *(f"layer_{i:02d}" for i in range(self.depth[1]))):
-            if name not in params:
-                raise SpaceError(f"{self.path}: the encoding needs the parameter {name!r}")
+        self.check_params(params, ("depth", *(f"layer_{i:02d}" for i in range(self.depth[1]))))
         return self.repair(LayerwiseGenotype(tuple(params[f"layer_{i:02d}"] for i in range(params["depth"]))))
 
     def distributions(self) -> dict[str, BaseDistribution]:

@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from flashnas.base.errors import SpaceError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
+from flashnas.registry import Registry
 from flashnas.space.base import SearchSpace
-from flashnas.space.layerwise import LayerwiseSpace
-from flashnas.space.three_stage import ThreeStageSpace
+from flashnas.space.operator_space import OperatorSpace, as_operator_space
 
-TEMPLATES: dict[str, type[ThreeStageSpace] | type[LayerwiseSpace]] = {
-    "three_stage": ThreeStageSpace,
-    "layerwise": LayerwiseSpace,
-}
+TEMPLATES: Registry[type[SearchSpace[Any]]] = Registry("search space template", "flashnas.spaces", {
+    "three_stage": "flashnas.space.three_stage:ThreeStageSpace",
+    "layerwise": "flashnas.space.layerwise:LayerwiseSpace",
+}, SpaceError)
 
 
-def load_space(source: str | Path) -> SearchSpace:
-    """Load a space; raises SpaceError or ConfigError with file, line, rule and value."""
+def load_space(source: str | Path) -> SearchSpace[Any]:
+    """Load a search space.
+
+    Args:
+        source: a shipped name such as `nemotron_flash`, or the path of a YAML file.
+
+    Raises:
+        SpaceError or ConfigError: in one line with file, line, rule and value.
+    """
     path = _resolve(str(source))
     data = read_yaml(path)
     if "template" not in data:
         raise SpaceError(f"{data.place()}: a search space needs the key 'template': one of {', '.join(TEMPLATES)}")
-    if data["template"] not in list(TEMPLATES):  # of a list, which bears any value
+    if data["template"] not in list(TEMPLATES):  # a list accepts any value, also one that is not hashable
         raise SpaceError(one_of(f"{data.place('template')}: template", data["template"], TEMPLATES))
     return TEMPLATES[data["template"]].from_config(data, name=Path(path).stem)
+
+
+def load_operator_space(source: str | Path, use: str) -> OperatorSpace[Any]:
+    """`load_space` for what needs a space of flashnas' operators, such as a latency table (`use`).
+
+    Raises:
+        SpaceError: also for a space with architectures of its own.
+    """
+    return as_operator_space(load_space(source), use)
 
 
 def _resolve(source: str) -> str:
@@ -39,5 +56,5 @@ def _resolve(source: str) -> str:
         if not os.path.isfile(source):
             raise SpaceError(f"{source}: no such file")
         return source
-    raise SpaceError(f"{source!r} is no shipped search space{did_you_mean(source, shipped)} and no YAML file;"
+    raise SpaceError(f"{source!r} is not a shipped search space{did_you_mean(source, shipped)} and not a YAML file;"
                      f" shipped: {', '.join(shipped)}")

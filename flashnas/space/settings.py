@@ -5,38 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flashnas.architecture import DEFAULT_VOCAB, parse_operators
+from flashnas.architecture import DEFAULT_VOCAB, MAX_HIDDEN, MAX_META_TOKENS, MAX_VOCAB, parse_operators
 from flashnas.base.errors import ArchitectureError, OperatorError, SpaceError
 from flashnas.base.yaml import LocatedDict, LocatedList, check_keys
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.space.base import ModelOptions
+from flashnas.space.operator_space import ModelOptions
+
+MAX_DEPTH = 256    # operators or layers; no hybrid comes near, and a typing error in a cap must not block the search
+MAX_ENTRIES = 256  # of one list in the file
 
 
 def entries(data: LocatedDict, key: str, where: str) -> list[tuple[str, str, Any]]:
-    """(line, name, value) of each entry of a list; raises SpaceError if the list is empty."""
+    """(line, name, value) of each entry of a list; raises SpaceError unless it has 1 to MAX_ENTRIES entries."""
     values: LocatedList = data[key]
     name = f"{where}.{key}" if where else key
     if not values:
         raise SpaceError(f"{data.place(key)}: {name} must not be empty")
+    if len(values) > MAX_ENTRIES:
+        raise SpaceError(f"{data.place(key)}: {name} must have at most {MAX_ENTRIES} entries; got {len(values)}")
     return [(values.place(i), f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
-MAX_DEPTH = 256  # operators or layers; no hybrid comes near, and a typing error in a cap should not freeze the search
-
-
-def no_twins(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
-    """Raise SpaceError for a value that stands twice."""
+def check_unique(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
+    """Raise SpaceError for a duplicate value."""
     for i, (place, name, _) in enumerate(items):
         if values[i] in values[:i]:
-            raise SpaceError(f"{place}: {name} stands twice; got {str(values[i])!r}")
+            raise SpaceError(f"{place}: {name} is a duplicate; got {str(values[i])!r}")
 
 
-def whole(place: str, name: str, value: object, least: int, most: int | None = None) -> int:
-    """A whole number from `least` to `most`."""
-    if type(value) is not int or value < least or (most is not None and value > most):
-        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise SpaceError(f"{place}: {name} must be a whole number {limits}; got {value!r}")
+def whole(place: str, name: str, value: object, least: int, most: int) -> int:
+    """A whole number from `least` to `most`, or a SpaceError that names place, setting and value."""
+    if type(value) is not int or not least <= value <= most:
+        raise SpaceError(f"{place}: {name} must be a whole number from {least} to {most}; got {value!r}")
     return value
 
 
@@ -60,15 +61,16 @@ def read_model(data: LocatedDict) -> ModelOptions:
     check_keys(model, where="model", required={}, optional={"vocab": int, "tied": bool, "meta_tokens": int},
                error=SpaceError)
     return ModelOptions(
-        vocab=whole(model.place("vocab"), "model.vocab", model.get("vocab", DEFAULT_VOCAB), 2),
+        vocab=whole(model.place("vocab"), "model.vocab", model.get("vocab", DEFAULT_VOCAB), 2, MAX_VOCAB),
         tied=model.get("tied", True),
-        meta_tokens=whole(model.place("meta_tokens"), "model.meta_tokens", model.get("meta_tokens", 0), 0))
+        meta_tokens=whole(model.place("meta_tokens"), "model.meta_tokens", model.get("meta_tokens", 0), 0,
+                          MAX_META_TOKENS))
 
 
 def read_widths(data: LocatedDict) -> tuple[int, ...]:
     """The list `widths`: hidden sizes in ascending order."""
     items = entries(data, "widths", "")
-    widths = [whole(place, name, value, 1) for place, name, value in items]
+    widths = [whole(place, name, value, 1, MAX_HIDDEN) for place, name, value in items]
     for i in range(1, len(widths)):
         if widths[i] <= widths[i - 1]:
             raise SpaceError(f"{items[i][0]}: widths must ascend; got {widths[i]} after {widths[i - 1]}")
@@ -94,8 +96,15 @@ def read_operators(place: str, name: str, text: object, widths: tuple[int, ...])
     return operators
 
 
-def no_same_network(place: str, name: str, specs: Sequence[OperatorSpec], widths: tuple[int, ...]) -> None:
-    """Raise SpaceError for two operators that are one at some width: equal networks must have equal genotypes."""
+def check_distinct(place: str, name: str, specs: Sequence[OperatorSpec], widths: tuple[int, ...]) -> None:
+    """Raise SpaceError for two operators that are the same at some width: equal networks must have equal genotypes.
+
+    Args:
+        place: file and line.
+        name: the setting that lists the operators.
+        specs: the operators, each different from the others.
+        widths: hidden sizes of the space.
+    """
     for hidden in widths:
         seen: dict[OperatorSpec, OperatorSpec] = {}
         for spec in specs:
@@ -114,8 +123,8 @@ def read_mixers(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]
         if len(operators) != 1 or not operators[0].mixes_tokens:
             raise SpaceError(f"{place}: {name} must be one token mixer; got {value!r}")
         mixers.append(operators[0])
-    no_twins(items, mixers)
-    no_same_network(data.place(key), f"{where}.{key}", mixers, widths)
+    check_unique(items, mixers)
+    check_distinct(data.place(key), f"{where}.{key}", mixers, widths)
     return tuple(mixers)
 
 

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from flashnas.space.stage import ALONE, STAGES, Stage, ThreeStageGenotype, ratio_counts
-
-if TYPE_CHECKING:
-    from flashnas.space.three_stage import ThreeStageSpace
+from flashnas.space.stage import ALONE, STAGES, Stage, StageRules, ThreeStageGenotype, ratio_counts
 
 STEPS = (-2, -1, 1, 2)  # blocks added to or taken from one stage
 
 
-def moves(space: ThreeStageSpace, genotype: ThreeStageGenotype,
+def moves(rules: StageRules, genotype: ThreeStageGenotype,
           rng: np.random.Generator) -> Iterator[ThreeStageGenotype]:
-    """All changes of one factor, factor by factor in random order, each factor's changes in random order."""
+    """All changes of one factor: factors in random order, the changes of each factor in random order.
+
+    Args:
+        rules: what the space allows.
+        genotype: the parent, within the rules.
+        rng: draws both orders.
+
+    Returns:
+        Genotypes that may need a repair; some may build the parent's operator list.
+    """
     for factor in rng.permutation(len(FACTORS)):
-        changes = FACTORS[factor](space, genotype)
+        changes = FACTORS[factor](rules, genotype)
         for i in rng.permutation(len(changes)):
             yield changes[i]
 
 
-def operator_changes(space: ThreeStageSpace, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
+def operator_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
     """(1) One operator of a block type becomes another; if it becomes its partner, the two change places."""
     result = []
     for i, stage in enumerate(genotype.stages):
-        for name in space.names:
+        for name in rules.names:
             if stage.ratio == ALONE:
                 result += [_with(genotype, i, op1=name, op2=name)] if name != stage.op2 else []
                 continue
@@ -41,32 +47,32 @@ def operator_changes(space: ThreeStageSpace, genotype: ThreeStageGenotype) -> li
     return result
 
 
-def ratio_changes(space: ThreeStageSpace, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
-    """(2) Another ratio; repeats follow, so that the stage keeps its number of token mixers as nearly as it can.
+def ratio_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
+    """(2) Another ratio; repeats change so that the number of token mixers stays as nearly as possible.
 
     To 0:1 the more frequent mixer stays; from 0:1 any other mixer joins as the rarer one.
     """
     result = []
     for i, stage in enumerate(genotype.stages):
         mixers = stage.repeats * sum(ratio_counts(stage.ratio))
-        for ratio in space.ratios:
+        for ratio in rules.ratios:
             if ratio == stage.ratio:
                 continue
             repeats = max(1, round(mixers / sum(ratio_counts(ratio))))
             partners = ([stage.op2] if ratio == ALONE
-                        else [name for name in space.names if name != stage.op2] if stage.ratio == ALONE
+                        else [name for name in rules.names if name != stage.op2] if stage.ratio == ALONE
                         else [stage.op1])
             result += [_with(genotype, i, ratio=ratio, op1=op1, repeats=repeats) for op1 in partners]
     return result
 
 
-def ffn_changes(space: ThreeStageSpace, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
+def ffn_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
     """(3) Another number of FFNs after each mixer of a block type."""
     return [_with(genotype, i, ffns=ffns) for i, stage in enumerate(genotype.stages)
-            for ffns in space.ffns if ffns != stage.ffns]
+            for ffns in rules.ffns if ffns != stage.ffns]
 
 
-def repeat_changes(space: ThreeStageSpace, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
+def repeat_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
     """(4) Blocks join or leave one stage, or one block moves from a stage to another."""
     result = [_with(genotype, i, repeats=stage.repeats + step) for i, stage in enumerate(genotype.stages)
               for step in STEPS if stage.repeats + step >= 1]

@@ -9,53 +9,37 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from flashnas.operators import OperatorSpec
 from flashnas.space.list_automaton import ListAutomaton
-from flashnas.space.stage import ALONE, Stage, ThreeStageGenotype, ratio_counts
-
-if TYPE_CHECKING:
-    from flashnas.space.three_stage import ThreeStageSpace
+from flashnas.space.stage import Stage, StageRules, ThreeStageGenotype
 
 
 @dataclass(frozen=True)
 class _Block:
     rank: int  # order in the space's file; breaks ties
-    op1: str
-    op2: str
-    ratio: str
-    ffns: int
+    type: Stage
     text: str
 
     def stage(self, repeats: int) -> Stage:
-        return Stage(op1=self.op1, op2=self.op2, ratio=self.ratio, ffns=self.ffns, repeats=repeats)
+        return replace(self.type, repeats=repeats)
 
 
 class StageParser:
-    """Of one space; holds its block types as text."""
+    """Parses the operator lists of one space; holds its block types as text."""
 
-    def __init__(self, space: ThreeStageSpace) -> None:
-        self.cap = space.max_operators
-        self.repeats = space.repeats
-        self.specs = (*space.mixers, space.feed_forward)
-        self.letters = {spec: chr(ord("A") + i) for i, spec in enumerate(self.specs)}
-        self.blocks = [_Block(rank, *fields) for rank, fields in enumerate(self._block_types(space))]
+    def __init__(self, rules: StageRules) -> None:
+        self.cap = rules.max_operators
+        self.repeats = rules.repeats
+        self.letters = {spec: chr(ord("A") + i) for i, spec in enumerate((*rules.mixers, rules.ffn))}
+        ffn = self.letters[rules.ffn]
+        letter = {name: self.letters[spec] for name, spec in rules.specs.items()}
+        self.blocks = [_Block(rank, block, "".join(letter[name] + ffn * block.ffns for name in block.mixers))
+                       for rank, block in enumerate(rules.blocks())]
         self._by_letter = {letter: [block for block in self.blocks if block.text[0] == letter]
                            for letter in self.letters.values()}
         self.parse_text = functools.lru_cache(maxsize=65536)(self._parse_text)
-
-    def _block_types(self, space: ThreeStageSpace) -> Iterator[tuple[str, str, str, int, str]]:
-        ffn = self.letters[space.feed_forward]
-        letter = {name: self.letters[spec] for name, spec in zip(space.names, space.mixers, strict=True)}
-        for ratio in space.ratios:
-            first, second = ratio_counts(ratio)
-            for op2 in space.names:
-                for op1 in [op2] if ratio == ALONE else [name for name in space.names if name != op2]:
-                    for ffns in space.ffns:
-                        tail = ffn * ffns
-                        yield op1, op2, ratio, ffns, (letter[op1] + tail) * first + (letter[op2] + tail) * second
 
     # -- list -> genotype ----------------------------------------------------------------------------------------
 
@@ -81,7 +65,7 @@ class StageParser:
         return best and best[1]
 
     def _whole(self, text: str, start: int, stage: int) -> list[tuple[_Block, int]]:
-        """Block types and repeats that stand at `start` and leave something behind them."""
+        """Block types and repeats that the text has at `start`, with at least one letter after them."""
         low, high = self.repeats[stage]
         result = []
         for block in self._by_letter.get(text[start:start + 1], ()):
@@ -107,7 +91,7 @@ class StageParser:
 
     @functools.cached_property
     def automaton(self) -> ListAutomaton:
-        """Reads lists from left to right; made when it is first needed."""
+        """Reads lists from left to right; built at first use."""
         return ListAutomaton([block.text for block in self.blocks], self.repeats, self.cap)
 
     def genotypes(self) -> Iterator[ThreeStageGenotype]:

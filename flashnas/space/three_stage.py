@@ -2,7 +2,7 @@
 
 Three stages; each repeats one block type; a block type has at most two kinds of token mixers in a fixed ratio and 0, 1
 or 2 FFNs after each mixer; the list holds at most `max_operators` operators. Early and middle always stand whole and
-leave the late stage at least one operator; the late stage is cut to fit, in the middle of a block if need be.
+leave the late stage at least one operator. The late stage is cut to fit, if necessary within a block.
 
 Nemotron-Flash-1B itself (`d f m2 f a f m2 f` ...) is outside these rules as stated: in mixers it reads
 d m2 a m2 d m2 a m2 d m2 d m2, and three stages of at most two kinds each cannot spell that (d-m2, then a-m2, d-m2,
@@ -24,32 +24,29 @@ from flashnas.base.yaml import LocatedDict, check_keys
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space import settings
-from flashnas.space.base import ModelOptions, SearchSpace
-from flashnas.space.stage import ALONE, RATIOS, STAGES, Stage, ThreeStageGenotype, ratio_counts
+from flashnas.space.base import Value
+from flashnas.space.operator_space import ModelOptions, OperatorSpace
+from flashnas.space.stage import ALONE, RATIOS, STAGES, Span, Stage, StageRules, ThreeStageGenotype, ratio_counts
 from flashnas.space.stage_mutation import moves
 from flashnas.space.stage_parser import StageParser
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Span = tuple[int, int]  # fewest and most repeats
 FREE = "free"  # repeats limited by max_operators alone
 
 
-class ThreeStageSpace(SearchSpace):
-    """`repeats`: (low, high) per stage."""
+class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
+    """Genotypes are three stages within `rules`."""
 
     template = "three_stage"
 
     def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions,
-                 mixers: tuple[OperatorSpec, ...], ffn: FeedForward, ratios: tuple[str, ...], ffns: tuple[int, ...],
-                 repeats: tuple[Span, Span, Span], max_operators: int) -> None:
+                 rules: StageRules) -> None:
         super().__init__(name=name, path=path, hidden_sizes=hidden_sizes, model=model)
-        self._mixers, self.feed_forward = mixers, ffn
-        self.ratios, self.ffns, self.repeats, self.max_operators = ratios, ffns, repeats, max_operators
-        self.names = tuple(map(str, mixers))
-        self._specs = dict(zip(self.names, mixers, strict=True))
-        self._parser = StageParser(self)
+        self.rules = rules
+        self.max_operators = rules.max_operators
+        self._parser = StageParser(rules)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -74,33 +71,28 @@ class ThreeStageSpace(SearchSpace):
         if cap < needed:
             raise SpaceError(f"{data.place('max_operators')}: max_operators must be at least {needed}, so that early"
                              f" and middle leave room for late even with the longest blocks ({longest}); got {cap}")
-        return cls(name=name, path=data.path, hidden_sizes=widths, model=model, mixers=mixers, ffn=ffn, ratios=ratios,
-                   ffns=ffns, repeats=repeats, max_operators=cap)
+        rules = StageRules(mixers=mixers, ffn=ffn, ratios=ratios, ffns=ffns, repeats=repeats, max_operators=cap)
+        return cls(name=name, path=data.path, hidden_sizes=widths, model=model, rules=rules)
 
     @property
     def mixers(self) -> tuple[OperatorSpec, ...]:
-        return self._mixers
+        return self.rules.mixers
 
     @property
     def ffn(self) -> FeedForward | None:
-        return self.feed_forward if max(self.ffns) else None
+        return self.rules.ffn if max(self.rules.ffns) else None
 
-    def rules(self) -> dict[str, Any]:
-        return {"blocks": {"mixers": list(self.names), "ffn": str(self.feed_forward), "ratios": list(self.ratios),
-                           "ffns_per_mixer": list(self.ffns)},
-                "repeats": {stage: list(span) for stage, span in zip(STAGES, self.repeats, strict=True)},
-                "max_operators": self.max_operators}
+    def own_settings(self) -> dict[str, Any]:
+        rules = self.rules
+        return {"blocks": {"mixers": list(rules.names), "ffn": str(rules.ffn), "ratios": list(rules.ratios),
+                           "ffns_per_mixer": list(rules.ffns)},
+                "repeats": {stage: list(span) for stage, span in zip(STAGES, rules.repeats, strict=True)},
+                "max_operators": rules.max_operators}
 
     # -- genotype <-> operators ----------------------------------------------------------------------------------
 
     def operators(self, genotype: ThreeStageGenotype) -> tuple[OperatorSpec, ...]:
-        result: list[OperatorSpec] = []
-        for stage in genotype.stages:
-            block: list[OperatorSpec] = []
-            for name in stage.mixers:
-                block += [self._specs[name], *[self.feed_forward] * stage.ffns]
-            result += block * stage.repeats
-        return tuple(result[:self.max_operators])
+        return self.rules.operators(genotype)
 
     def find(self, operators: Sequence[OperatorSpec]) -> ThreeStageGenotype | None:
         """Of all genotypes that build the list, the one with the most even stages."""
@@ -113,7 +105,7 @@ class ThreeStageSpace(SearchSpace):
         """
         early, middle, late = (self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages))
         while early.length + middle.length >= self.max_operators:
-            can_early, can_middle = early.repeats > self.repeats[0][0], middle.repeats > self.repeats[1][0]
+            can_early, can_middle = early.repeats > self.rules.repeats[0][0], middle.repeats > self.rules.repeats[1][0]
             if can_early and (early.length > middle.length or not can_middle):
                 early = dataclasses.replace(early, repeats=early.repeats - 1)
             else:
@@ -124,20 +116,20 @@ class ThreeStageSpace(SearchSpace):
 
     def _repair_stage(self, index: int, stage: Stage) -> Stage:
         place = f"{self.path}: {STAGES[index]}"
-        for field, value, allowed in (("op1", stage.op1, self.names), ("op2", stage.op2, self.names),
-                                      ("ratio", stage.ratio, self.ratios)):
+        for field, value, allowed in (("op1", stage.op1, self.rules.names), ("op2", stage.op2, self.rules.names),
+                                      ("ratio", stage.ratio, self.rules.ratios)):
             if value not in allowed:
                 raise SpaceError(one_of(f"{place}.{field}", value, allowed))
-        if stage.ffns not in self.ffns:
-            raise SpaceError(one_of(f"{place}.ffns", stage.ffns, map(str, self.ffns)))
+        if stage.ffns not in self.rules.ffns:
+            raise SpaceError(one_of(f"{place}.ffns", stage.ffns, map(str, self.rules.ffns)))
         op1, ratio, repeats = stage.op1, stage.ratio, stage.repeats
         if ratio == ALONE:
             op1 = stage.op2
-        elif op1 == stage.op2 and ALONE in self.ratios:
+        elif op1 == stage.op2 and ALONE in self.rules.ratios:
             ratio, repeats = ALONE, repeats * sum(ratio_counts(ratio))
         elif op1 == stage.op2:
-            op1 = self.names[(self.names.index(op1) + 1) % len(self.names)]
-        low, high = self.repeats[index]
+            op1 = self.rules.names[(self.rules.names.index(op1) + 1) % len(self.rules.names)]
+        low, high = self.rules.repeats[index]
         return dataclasses.replace(stage, op1=op1, ratio=ratio, repeats=min(max(repeats, low), high))
 
     # -- drawing -------------------------------------------------------------------------------------------------
@@ -153,12 +145,12 @@ class ThreeStageSpace(SearchSpace):
         return self.repair(ThreeStageGenotype((early, middle, late)))
 
     def _sample_block(self, rng: np.random.Generator) -> Stage:
-        ratios = self.ratios if len(self.names) > 1 else (ALONE,)
+        ratios = self.rules.ratios if len(self.rules.names) > 1 else (ALONE,)
         ratio = ratios[rng.integers(len(ratios))]
-        op2 = self.names[rng.integers(len(self.names))]
-        others = [name for name in self.names if name != op2]
+        op2 = self.rules.names[rng.integers(len(self.rules.names))]
+        others = [name for name in self.rules.names if name != op2]
         op1 = op2 if ratio == ALONE else others[rng.integers(len(others))]
-        return Stage(op1=op1, op2=op2, ratio=ratio, ffns=self.ffns[rng.integers(len(self.ffns))], repeats=1)
+        return Stage(op1=op1, op2=op2, ratio=ratio, ffns=self.rules.ffns[rng.integers(len(self.rules.ffns))], repeats=1)
 
     def mutate(self, genotype: ThreeStageGenotype, rng: np.random.Generator) -> ThreeStageGenotype:
         """Change one factor, drawn uniformly: an operator of a block type, its ratio, its FFNs, numbers of blocks.
@@ -167,7 +159,7 @@ class ThreeStageSpace(SearchSpace):
         Raises SpaceError if the space holds one operator list only.
         """
         genotype = self.repair(genotype)
-        for offspring in moves(self, genotype, rng):
+        for offspring in moves(self.rules, genotype, rng):
             repaired = self.repair(offspring)
             if repaired != genotype:
                 return repaired
@@ -175,15 +167,13 @@ class ThreeStageSpace(SearchSpace):
 
     # -- Optuna --------------------------------------------------------------------------------------------------
 
-    def encode(self, genotype: ThreeStageGenotype) -> dict[str, int | str]:
+    def encode(self, genotype: ThreeStageGenotype) -> dict[str, Value]:
         return {f"{name}_{field}": value for name, stage in zip(STAGES, genotype.stages, strict=True)
                 for field, value in dataclasses.asdict(stage).items()}
 
     def decode(self, params: Mapping[str, Any]) -> ThreeStageGenotype:
         fields = [field.name for field in dataclasses.fields(Stage)]
-        for name in (f"{stage}_{field}" for stage in STAGES for field in fields):
-            if name not in params:
-                raise SpaceError(f"{self.path}: the encoding needs the parameter {name!r}")
+        self.check_params(params, (f"{stage}_{field}" for stage in STAGES for field in fields))
         early, middle, late = (Stage(**{field: params[f"{stage}_{field}"] for field in fields}) for stage in STAGES)
         return self.repair(ThreeStageGenotype((early, middle, late)))
 
@@ -192,11 +182,11 @@ class ThreeStageSpace(SearchSpace):
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
         result: dict[str, BaseDistribution] = {}
-        for name, (low, high) in zip(STAGES, self.repeats, strict=True):
-            result |= {f"{name}_op1": CategoricalDistribution(self.names),
-                       f"{name}_op2": CategoricalDistribution(self.names),
-                       f"{name}_ratio": CategoricalDistribution(self.ratios),
-                       f"{name}_ffns": CategoricalDistribution(self.ffns),
+        for name, (low, high) in zip(STAGES, self.rules.repeats, strict=True):
+            result |= {f"{name}_op1": CategoricalDistribution(self.rules.names),
+                       f"{name}_op2": CategoricalDistribution(self.rules.names),
+                       f"{name}_ratio": CategoricalDistribution(self.rules.ratios),
+                       f"{name}_ffns": CategoricalDistribution(self.rules.ffns),
                        f"{name}_repeats": IntDistribution(low, high, log=True)}
         return result
 
@@ -215,7 +205,7 @@ def _read_ratios(blocks: LocatedDict, mixers: tuple[OperatorSpec, ...]) -> tuple
         if value not in RATIOS:
             raise SpaceError(one_of(f"{place}: {name}", value, RATIOS))
     ratios = [value for _, _, value in items]
-    settings.no_twins(items, ratios)
+    settings.check_unique(items, ratios)
     if len(mixers) == 1 and ALONE not in ratios:
         raise SpaceError(f"{blocks.place('mixers')}: blocks.mixers needs two operators for the ratio"
                          f" {ratios[0]}; got one")
@@ -228,7 +218,7 @@ def _read_ffns(blocks: LocatedDict) -> tuple[int, ...]:
         if type(value) is not int or value not in (0, 1, 2):
             raise SpaceError(one_of(f"{place}: {name}", value, ("0", "1", "2")))
     ffns = [value for _, _, value in items]
-    settings.no_twins(items, ffns)
+    settings.check_unique(items, ffns)
     return tuple(ffns)
 
 

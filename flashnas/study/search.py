@@ -33,8 +33,7 @@ from flashnas.search import make_algorithm
 from flashnas.search.algorithm import Evaluation, Goals
 from flashnas.search.objectives import TRAINED, minimised, point, task_scores
 from flashnas.search.pareto import non_dominated
-from flashnas.space import load_space
-from flashnas.space.base import SearchSpace
+from flashnas.space import OperatorSpace, load_operator_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.evaluator import Candidate, Evaluator, Progress
 from flashnas.study.folder import RunRecord, fingerprint
@@ -50,7 +49,8 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
                ) -> dict[str, Any]:
     """Search, and leave a run folder; returns the object of `search --json`. Raises FlashnasError subclasses only."""
     started = time.time()
-    space, table, workload = load_space(config.space), LatencyTable.load(config.table), load_workload(config.workload)
+    space = load_operator_space(config.space, "a latency table")
+    table, workload = LatencyTable.load(config.table), load_workload(config.workload)
     model = LatencyModel(table, workload, mode=config.mode)
     budgets = [Budget(figure, limit) for figure, limit in config.budgets.items()]
     check_answerable(space, model, config)
@@ -87,7 +87,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
                                            "tasks": list(task_scores(config.objectives))})
         if config.baselines:
             baselines = [Candidate("baseline", label, {}, fitter.fit(operators))
-                         for label, operators in space.baselines()]
+                         for label, operators in space.pure_models()]
             evaluator.planned += len({b.architecture.hash for b in baselines if b.architecture})
             evaluator.evaluate(0, baselines)
             evaluator.planned = config.trials
@@ -131,7 +131,7 @@ def table_hash(table: LatencyTable) -> str:
     return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}, table.calibration])
 
 
-def check_answerable(space: SearchSpace, model: LatencyModel, config: SearchConfig) -> None:
+def check_answerable(space: OperatorSpace[Any], model: LatencyModel, config: SearchConfig) -> None:
     """Raise MissingRowsError before anything is trained when the table lacks what the space needs."""
     for hidden in space.hidden_sizes:
         for spec in space.kinds():
@@ -142,7 +142,7 @@ def check_answerable(space: SearchSpace, model: LatencyModel, config: SearchConf
                                        ) from None
 
 
-def certify(config: SearchConfig, space: SearchSpace, model: LatencyModel, budgets: Sequence[Budget],
+def certify(config: SearchConfig, space: OperatorSpace[Any], model: LatencyModel, budgets: Sequence[Budget],
             ) -> Certificate | None:
     """What the table's validation says of its predictions, if a confidence is asked for. Raises TableError without a
     validation, ConfigError without a budget that it could hold."""
@@ -224,7 +224,7 @@ def finish(evaluator: Evaluator, entries: Sequence[dict[str, Any]], seconds: flo
             "trials": totals, "seconds": round(seconds, 1), "tokens": tokens}
 
 
-def run_facts(config: SearchConfig, out: Path, command: str, space: SearchSpace, table: LatencyTable,
+def run_facts(config: SearchConfig, out: Path, command: str, space: OperatorSpace[Any], table: LatencyTable,
               workload: Workload, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """All that was asked, all versions: the head of run.yaml."""
     packages = {name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")}

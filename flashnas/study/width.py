@@ -12,7 +12,7 @@ from flashnas.base.errors import BudgetError
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, fits
 from flashnas.latency.prediction import Estimate, LatencyModel
 from flashnas.operators import OperatorSpec
-from flashnas.space.base import SearchSpace
+from flashnas.space import OperatorSpace
 
 PROBES = 256              # genotypes looked at before a budget is called impossible
 
@@ -20,7 +20,7 @@ PROBES = 256              # genotypes looked at before a budget is called imposs
 class WidthFitter:
     """Gives operators the largest width of the space that meets every budget; answers come from the table alone."""
 
-    def __init__(self, space: SearchSpace, model: LatencyModel, budgets: Sequence[Budget]) -> None:
+    def __init__(self, space: OperatorSpace[Any], model: LatencyModel, budgets: Sequence[Budget]) -> None:
         self.space, self.model, self.budgets = space, model, list(budgets)
         self._fitted: dict[tuple[OperatorSpec, ...], Architecture | None] = {}
         self._estimates: dict[Architecture, Estimate] = {}

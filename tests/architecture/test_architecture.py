@@ -106,6 +106,7 @@ def test_repeats_nest_and_spaces_do_not_matter():
     ("128:", "architecture: operators must not be empty"),
     ("128(metta=1): d", "header has no option 'metta' (did you mean 'meta'?); allowed: vocab, tied, meta"),
     ("128(tied=1): d", "header option tied must be true or false; got 1"),
+    ("1600000000000000: a", "architecture: hidden must be a whole number of at most 1048576; got 1600000000000000"),
     ("128(vocab=1): d", "architecture: vocab must be a whole number of at least 2; got 1"),
     ("128(meta=0.5): d", "architecture: meta_tokens must be a whole number of at least 0; got 0.5"),
     ("128: x", f"operator must be one of {', '.join(OPERATORS)}; got 'x'"),

@@ -28,5 +28,5 @@ def test_a_space_is_profiled_and_answered(tmp_path):
     (job,) = table.meta["jobs"]
     assert set(job["backends"]) >= {spec.kind for spec in space.kinds()}
     assert job["stack"] == Job(device="cuda").stack
-    for _, operators in space.baselines():
+    for _, operators in space.pure_models():
         assert LatencyModel(table, chat).estimate(space.build(operators, 96)).latency_ms > 0

@@ -45,6 +45,9 @@ class BitSpace:
     def operators(self, genotype: Bits) -> tuple[Any, ...]:
         return parse_operators(" ".join("da"[bit] for bit in genotype.bits))
 
+    def cost(self, genotype: Bits) -> float:
+        return float(self.length)
+
     def features(self, genotype: Bits) -> np.ndarray:
         return np.array(genotype.bits, dtype=float)
 

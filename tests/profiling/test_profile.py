@@ -193,11 +193,11 @@ def test_a_filled_state_has_the_context_that_is_timed(kind):
 def test_a_profiled_table_answers_its_space(profiled_tiny_table):
     table, space = LatencyTable.load(profiled_tiny_table), load_space("tiny")
     model = LatencyModel(table, CHAT)
-    for _, operators in space.baselines():
+    for _, operators in space.pure_models():
         estimate = model.estimate(space.build(operators, 96))
         assert set(estimate.sources) == {"measured"}
         assert 0 < estimate.lower_ms <= estimate.latency_ms <= estimate.upper_ms
-    deep, shallow = (model.estimate(space.build(space.baselines()[0][1][:n], 96)).latency_ms for n in (6, 2))
+    deep, shallow = (model.estimate(space.build(space.pure_models()[0][1][:n], 96)).latency_ms for n in (6, 2))
     assert deep > shallow
 
 

@@ -73,7 +73,7 @@ def test_optuna_samplers_run_over_the_encoding(space, sampler):
 
 
 def test_baselines_are_pure_at_full_half_and_quarter_depth(space):
-    baselines = dict(space.baselines())
+    baselines = dict(space.pure_models())
     for spec in space.mixers:
         mine = {label: operators for label, operators in baselines.items()
                 if operators[0] == spec and space.ffn in operators}
@@ -89,7 +89,7 @@ def test_baselines_are_pure_at_full_half_and_quarter_depth(space):
 
 def test_baselines_of_the_papers_space_are_in_it():
     paper = load_space("nemotron_flash")
-    assert all(paper.find(operators) is not None for _, operators in paper.baselines())
+    assert all(paper.find(operators) is not None for _, operators in paper.pure_models())
 
 
 def test_features_of_a_worked_example():
@@ -163,23 +163,23 @@ layers:
 
 
 def test_the_good_files_load(tmp_path):
-    assert load_space(write(tmp_path, GOOD)).ratios == ("0:1", "1:1")
+    assert load_space(write(tmp_path, GOOD)).rules.ratios == ("0:1", "1:1")
     assert load_space(write(tmp_path, LAYERWISE)).depth == (2, 4)
     per_stage = GOOD.replace("[1, 4]", "{early: 1, middle: [1, 2], late: [2, 3]}")
-    assert load_space(write(tmp_path, per_stage)).repeats == ((1, 1), (1, 2), (2, 3))
-    assert load_space(write(tmp_path, GOOD.replace("repeats: [1, 4]\n", ""))).repeats == ((1, 10),) * 3
+    assert load_space(write(tmp_path, per_stage)).rules.repeats == ((1, 1), (1, 2), (2, 3))
+    assert load_space(write(tmp_path, GOOD.replace("repeats: [1, 4]\n", ""))).rules.repeats == ((1, 10),) * 3
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
     ('["0:1", 1:1]', '["0:1", 2:2]', "{path}:5: blocks.ratios[1] must be one of 0:1, 1:1, 1:2, 1:3; got '2:2'"),
-    ('["0:1", 1:1]', "[1:1, 1:1]", "{path}:5: blocks.ratios[1] stands twice; got '1:1'"),
+    ('["0:1", 1:1]', "[1:1, 1:1]", "{path}:5: blocks.ratios[1] is a duplicate; got '1:1'"),
     ('["0:1", 1:1]', "[]", "{path}:5: blocks.ratios must not be empty"),
     ("mixers: [d, a]", "mixers: []", "{path}:4: blocks.mixers must not be empty"),
     ("mixers: [d, a]", "mixers:\n    - d\n    - r9", "{path}:6: blocks.mixers[1]: operator must be one of a, swa,"),
     ("mixers: [d, a]", "mixers: [d, f]", "{path}:4: blocks.mixers[1] must be one token mixer; got 'f'"),
     ("mixers: [d, a]", "mixers: [d a]", "{path}:4: blocks.mixers[0] must be one token mixer; got 'd a'"),
     ("mixers: [d, a]", "mixers: [d, 3]", "{path}:4: blocks.mixers[1] must be an operator such as d or"),
-    ("mixers: [d, a]", "mixers: [d, d]", "{path}:4: blocks.mixers[1] stands twice; got 'd'"),
+    ("mixers: [d, a]", "mixers: [d, d]", "{path}:4: blocks.mixers[1] is a duplicate; got 'd'"),
     ("mixers: [d, a]", "mixers: [d, a, 'a(heads=16)']", "{path}:4: blocks.mixers must differ at every width; 'a' and"
      " 'a(heads=16)' are the same operator at width 2048"),
     ("mixers: [d, a]", "mixers: [d, 'a(head=16)']", "{path}:4: blocks.mixers[1]: operator 'a' has no option 'head'"
@@ -195,7 +195,17 @@ def test_the_good_files_load(tmp_path):
     ("[1024, 2048]", "[2048, 1024]", "{path}:2: widths must ascend; got 1024 after 2048"),
     ("[1024, 2048]", "[1024, 1024]", "{path}:2: widths must ascend; got 1024 after 1024"),
     ("[1024, 2048]", "[]", "{path}:2: widths must not be empty"),
-    ("[1024, 2048]", "[1024, wide]", "{path}:2: widths[1] must be a whole number of at least 1; got 'wide'"),
+    ("[1024, 2048]", "[1024, wide]", "{path}:2: widths[1] must be a whole number from 1 to 1048576; got 'wide'"),
+    ("[1024, 2048]", "[1600000000000000]", "{path}:2: widths[0] must be a whole number from 1 to 1048576; got"
+     " 1600000000000000"),
+    ("[1024, 2048]", str(list(range(1024, 1024 + 128 * 300, 128))),
+     "{path}:2: widths must have at most 256 entries; got 300"),
+    ("mixers: [d, a]", f"mixers: [{', '.join(f'd(head_dim={n})' for n in range(1, 1000))}]",
+     "{path}:4: blocks.mixers must have at most 256 entries; got 999"),
+    ("vocab: 512", "vocab: 2000000000", "{path}:11: model.vocab must be a whole number from 2 to 1073741824; got"
+     " 2000000000"),
+    ("vocab: 512", "meta_tokens: 10000000", "{path}:11: model.meta_tokens must be a whole number from 0 to 1048576; got"
+     " 10000000"),
     ("[1, 4]", "[4, 1]", "{path}:8: repeats must have 1 <= low <= high <= 256; got [4, 1]"),
     ("[1, 4]", "[0, 1]", "{path}:8: repeats must have 1 <= low <= high <= 256; got [0, 1]"),
     ("[1, 4]", "[1, 2, 3]", "{path}:8: repeats must be a whole number or [low, high]; got [1, 2, 3]"),
@@ -207,7 +217,7 @@ def test_the_good_files_load(tmp_path):
     ("max_operators: 12", "max_operators: 9999", "{path}:9: max_operators must be a whole number from 1 to 256"),
     ("max_operators: 12", "max_operators: many", "{path}:9: search space.max_operators must be int; got 'many'"),
     ("max_operators: 12\n", "", "{path}:1: search space needs the key 'max_operators'"),
-    ("vocab: 512", "vocab: 1", "{path}:11: model.vocab must be a whole number of at least 2; got 1"),
+    ("vocab: 512", "vocab: 1", "{path}:11: model.vocab must be a whole number from 2 to 1073741824; got 1"),
     ("vocab: 512", "vocabulary: 512", "{path}:11: model has no key 'vocabulary' (did you mean 'vocab'?)"),
     ("vocab: 512", "tied: 1", "{path}:11: model.tied must be bool; got 1"),
     ("template: three_stage", "template: three_stages", "{path}:1: template must be one of three_stage, layerwise;"
@@ -229,7 +239,9 @@ def test_bad_three_stage_file_gets_one_line(tmp_path, old, new, message):
     ("[2, 4]", "[4, 2]", ":4: layers.depth must have 1 <= low <= high <= 256; got [4, 2]"),
     ("[2, 4]", "deep", ":4: layers.depth must be int or list; got 'deep'"),
     ("[d f, a f]", "[]", ":5: layers.choices must not be empty"),
-    ("[d f, a f]", "[d f, d  f]", ":5: layers.choices[1] stands twice; got 'd f'"),
+    ("[d f, a f]", f"[{', '.join(f'd(head_dim={n}) f' for n in range(1, 1000))}]",
+     ":5: layers.choices must have at most 256 entries; got 999"),
+    ("[d f, a f]", "[d f, d  f]", ":5: layers.choices[1] is a duplicate; got 'd f'"),
     ("[d f, a f]", "[f]", ":5: layers.choices needs a token mixer"),
     ("[d f, a f]", "[d f, q]", ":5: layers.choices[1]: operator must be one of a, swa"),
     ("[d f, a f]", "['']", ":5: layers.choices[0] must be an operator such as d or a(kv_heads=4); got ''"),
@@ -245,10 +257,11 @@ def test_bad_layerwise_file_gets_one_line(tmp_path, old, new, message):
 
 
 @pytest.mark.parametrize(("source", "message"), [
-    ("nemotron-flash", "'nemotron-flash' is no shipped search space (did you mean 'nemotron_flash'?) and no YAML file;"
+    ("nemotron-flash", "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?) and not a YAML"
+     " file;"
      " shipped: layerwise, nemotron_flash, small, tiny"),
     ("missing/x.yaml", "missing/x.yaml: no such file"),
-    ("x" * 5000, "is no shipped search space"),
+    ("x" * 5000, "is not a shipped search space"),
 ])
 def test_unknown_space_is_named(source, message):
     with pytest.raises(FlashnasError, match=re.escape(message)):

@@ -106,7 +106,7 @@ def test_every_genotype_reaches_every_other_by_mutation(case):
     space, expected = case
     after = {}
     for genotype in space.enumerate():
-        changes = [change for factor in FACTORS for change in factor(space, genotype)]
+        changes = [change for factor in FACTORS for change in factor(space.rules, genotype)]
         after[genotype] = {space.repair(change) for change in changes} - {genotype}
     before = {genotype: set() for genotype in after}
     for genotype, others in after.items():
@@ -179,7 +179,7 @@ def test_paper_space_holds_exactly_what_the_rules_allow(paper):
 def test_paper_space_is_the_papers(paper):
     assert paper.hidden_sizes == (1024, 1280, 1536, 1792, 2048, 2304, 2560)
     assert [spec.kind for spec in paper.kinds()] == ["d", "a", "m2", "f"]
-    assert (paper.ratios, paper.ffns, paper.max_operators) == (("0:1", "1:1", "1:2", "1:3"), (0, 1, 2), 30)
+    assert (paper.rules.ratios, paper.rules.ffns, paper.max_operators) == (("0:1", "1:1", "1:2", "1:3"), (0, 1, 2), 30)
     assert paper.size() == 14_902_860
     rng = np.random.default_rng(0)
     assert max(len(paper.operators(paper.sample(rng))) for _ in range(100)) == 30
@@ -227,7 +227,7 @@ def test_mutation_draws_the_four_factors_uniformly_and_changes_only_one(paper):
     by_name = {"operator": {"op1", "op2"}, "ratio": {"op1", "ratio", "repeats"}, "ffn": {"ffns"}}
     functions = {"operator": operator_changes, "ratio": ratio_changes, "ffn": ffn_changes, "repeats": repeat_changes}
     for name, function in functions.items():
-        for change in function(paper, parent):
+        for change in function(paper.rules, parent):
             stages = [(a, b) for a, b in zip(parent.stages, change.stages, strict=True) if a != b]
             changed = {field for a, b in stages for field in vars(a) if getattr(a, field) != getattr(b, field)}
             assert changed <= by_name.get(name, {"repeats"})
@@ -254,8 +254,8 @@ def test_mutating_a_genotype_that_is_not_canonical_gives_another_list(paper):
 
 def test_a_space_of_one_list_has_nothing_to_mutate():
     wider = small_space("one mixer")
-    space = ThreeStageSpace(name="x", path="x.yaml", hidden_sizes=(64,), model=wider.model, mixers=wider.mixers,
-                            ffn=wider.feed_forward, ratios=("0:1",), ffns=(1,), repeats=((1, 1),) * 3, max_operators=6)
+    rules = dataclasses.replace(wider.rules, ratios=("0:1",), ffns=(1,), repeats=((1, 1),) * 3, max_operators=6)
+    space = ThreeStageSpace(name="x", path="x.yaml", hidden_sizes=(64,), model=wider.model, rules=rules)
     rng = np.random.default_rng(0)
     assert space.size() == 1
     with pytest.raises(SpaceError, match="holds one operator list only"):

@@ -28,7 +28,7 @@ def budget_ms(profiled_tiny_table):
     """A limit that the deepest networks meet at the middle width at most."""
     model = LatencyModel(LatencyTable.load(profiled_tiny_table), load_workload("chat"))
     space = load_space("tiny")
-    operators = space.baselines()[0][1]
+    operators = space.pure_models()[0][1]
     return model.estimate(space.build(operators, 96)).latency_ms
 
 

@@ -1,0 +1,185 @@
+"""Spaces of networks that are built from flashnas' operators: latency tables and the profiler answer for them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import SpaceError
+from flashnas.operators import OperatorSpec
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.space import features
+from flashnas.space.base import G, SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What all architectures of a space share."""
+
+    vocab: int
+    tied: bool
+    meta_tokens: int
+
+
+class OperatorSpace(SearchSpace[G]):
+    """A set of operator lists and the widths that they may take.
+
+    A template provides `mixers`, `ffn`, `own_settings`, `operators`, `find`, and of `SearchSpace` the methods `sample`,
+    `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and `enumerate`. The width is not part of a
+    genotype: the search takes the largest one that meets the budgets.
+
+    Attributes:
+        hidden_sizes: the widths, in ascending order.
+        model: vocabulary, head and meta tokens of all architectures.
+        max_operators: length of the longest operator list.
+    """
+
+    max_operators: int
+
+    def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions) -> None:
+        self.name = name
+        self.path = path
+        self.hidden_sizes = hidden_sizes
+        self.model = model
+
+    # -- what a template provides --------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def mixers(self) -> tuple[OperatorSpec, ...]:
+        """The token mixers that the space uses, in the order of its file."""
+
+    @property
+    @abstractmethod
+    def ffn(self) -> FeedForward | None:
+        """The feed-forward network that the space uses, or None."""
+
+    @abstractmethod
+    def own_settings(self) -> dict[str, Any]:
+        """The template's own settings, JSON-ready; part of `to_dict`."""
+
+    @abstractmethod
+    def operators(self, genotype: G) -> tuple[OperatorSpec, ...]:
+        """The operator list that the genotype builds."""
+
+    @abstractmethod
+    def find(self, operators: Sequence[OperatorSpec]) -> G | None:
+        """The canonical genotype that builds this operator list, or None if the space does not hold it."""
+
+    # -- what follows from it ------------------------------------------------------------------------------------
+
+    def kinds(self) -> tuple[OperatorSpec, ...]:
+        """All operators that the space uses."""
+        return self.mixers + ((self.ffn,) if self.ffn else ())
+
+    def architectures(self, genotype: G) -> list[Architecture]:
+        return self.widths_of(self.operators(genotype))
+
+    def architecture(self, genotype: G, hidden: int) -> Architecture:
+        """The genotype at one width."""
+        return self.build(self.operators(genotype), hidden)
+
+    def build(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Architecture:
+        """An operator list with the space's vocabulary, head and meta tokens."""
+        return Architecture(hidden=hidden, operators=operators, vocab=self.model.vocab, tied=self.model.tied,
+                            meta_tokens=self.model.meta_tokens)
+
+    def widths_of(self, operators: tuple[OperatorSpec, ...]) -> list[Architecture]:
+        """An operator list at every width, the widest first."""
+        return [self.build(operators, hidden) for hidden in reversed(self.hidden_sizes)]
+
+    def fit_width(self, genotype: G, fits: Callable[[Architecture], bool]) -> Architecture | None:
+        """The architecture with the largest hidden size for which `fits` holds; None if it holds for none."""
+        return self.fit_operators(self.operators(genotype), fits)
+
+    def fit_operators(self, operators: tuple[OperatorSpec, ...],
+                      fits: Callable[[Architecture], bool]) -> Architecture | None:
+        """`fit_width` for an operator list, such as a baseline."""
+        for hidden in reversed(self.hidden_sizes):
+            architecture = self.build(operators, hidden)
+            if fits(architecture):
+                return architecture
+        return None
+
+    def contains(self, architecture: Architecture) -> bool:
+        """True if some genotype at some width of the space builds this network."""
+        hidden = architecture.hidden
+        shared = ModelOptions(vocab=architecture.vocab, tied=architecture.tied, meta_tokens=architecture.meta_tokens)
+        if hidden not in self.hidden_sizes or shared != self.model:
+            return False
+        own = {spec.resolved(hidden): spec for spec in self.kinds()}
+        operators = [own.get(spec.resolved(hidden)) for spec in architecture.operators]
+        known = [spec for spec in operators if spec is not None]
+        return len(known) == len(operators) and self.find(known) is not None
+
+    def baselines(self) -> list[tuple[str, list[Architecture]]]:
+        return [(label, self.widths_of(operators)) for label, operators in self.pure_models()]
+
+    def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
+        """The pure-operator models: `mixer f` repeated, and Mamba2 also alone, at full, half and quarter depth.
+
+        They follow the study in arXiv 2511.18890 section 2.2, which puts one FFN after each token mixer but none after
+        Mamba2. There are several depths because within a latency budget a shallow wide model may beat a deep narrow one
+        (section 2.1).
+
+        Returns:
+            (label, operators) of each model.
+        """
+        ffn = self.ffn or FeedForward()
+        kinds = [spec.kind for spec in self.mixers]
+        names = {spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers}
+        blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
+        blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.kind == "m2"]
+        result: dict[str, tuple[OperatorSpec, ...]] = {}
+        for text, block in blocks:
+            full = max(self.max_operators // len(block), 1)
+            for repeats in (full, full // 2, full // 4):
+                if repeats:
+                    result[f"pure {repeats}x({text})"] = block * repeats
+        return list(result.items())
+
+    def cost(self, genotype: G) -> float:
+        """The number of operators."""
+        return float(len(self.operators(genotype)))
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        return features.names(self.kinds())
+
+    def features(self, genotype: G) -> np.ndarray:
+        """Counts, shares and switches of the operator list (`flashnas.space.features`)."""
+        return features.describe(self.operators(genotype), self.kinds())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"template": self.template, "widths": list(self.hidden_sizes), "model": asdict(self.model),
+                **self.own_settings()}
+
+    # -- for templates -------------------------------------------------------------------------------------------
+
+    def check_params(self, params: Mapping[str, Any], names: Iterable[str]) -> None:
+        """Raise SpaceError for the first parameter of the encoding that is missing."""
+        for name in names:
+            if name not in params:
+                raise SpaceError(f"{self.path}: the encoding needs the parameter {name!r}")
+
+
+def as_operator_space(space: SearchSpace[Any], use: str) -> OperatorSpace[Any]:
+    """The space itself, where it builds networks from flashnas' operators.
+
+    Args:
+        space: any search space.
+        use: who needs its operators, for the message, such as "a latency table".
+
+    Raises:
+        SpaceError: for a space with architectures of its own.
+    """
+    if not isinstance(space, OperatorSpace):
+        raise SpaceError(f"{use} needs a space of flashnas' operators; space {space.name!r} (template"
+                         f" {space.template or type(space).__name__!r}) has architectures of its own")
+    return space
