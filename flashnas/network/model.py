@@ -6,6 +6,7 @@ Shapes: B batch, T time, D hidden, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends.core import choose_backend, running
 from flashnas.operators.build import build_layer
 from flashnas.operators.layer import Layer, RMSNorm
-from flashnas.operators.projection import Transposed, linear_of_one
+from flashnas.operators.projection import Transposed, forget_copies, linear_of_one
 
 LOG2_E = 1 / math.log(2)
 LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
@@ -105,6 +106,15 @@ class HybridLM(nn.Module):
         kinds = (spec.kind for spec in self.architecture.operators)
         return running(zip(kinds, self.blocks, strict=True), weight.device.type, dtype or weight.dtype)
 
+    def train(self, mode: bool = True) -> HybridLM:
+        """As nn.Module's; frees the copies of weights that decoding made."""
+        self._transposed_head.forget()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HybridLM:
+        self._transposed_head.forget()
+        return super()._apply(fn, recurse)
+
     @property
     def blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.layers))
@@ -129,6 +139,7 @@ class HybridLM(nn.Module):
 
     def hidden_states(self, tokens_BT: Tensor) -> Tensor:
         """[B, T, D] after the final norm, before the head."""
+        self._forget_copies()
         x, _ = self.run_layers(self.embed(tokens_BT), [None] * len(self.layers))
         return self.final_norm(x[:, self.architecture.meta_tokens:])
 
@@ -152,6 +163,7 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def start_cache(self, batch: int) -> HybridCache:
         """The cache of an empty prompt: meta tokens read, nothing else."""
+        self._forget_copies()
         weight = self.embedding.weight
         cache = HybridCache(tuple(block.mixer.init_state(batch, weight.dtype, weight.device) for block in self.blocks))
         if self.meta_tokens is None:
@@ -164,6 +176,7 @@ class HybridLM(nn.Module):
         """Read a prompt (or a further part of one): (logits [B, V] after its last token, cache)."""
         if tokens_BT.shape[1] == 0:
             raise ValueError("prefill needs at least one token; use start_cache for an empty prompt")
+        self._forget_copies()
         if cache is None:
             x, states = self.run_layers(self.embed(tokens_BT), [None] * len(self.layers))
         else:
@@ -178,6 +191,12 @@ class HybridLM(nn.Module):
             x, state = block.step(x, state)
             states.append(state)
         return self._next_logits(x), HybridCache(tuple(states))
+
+    def _forget_copies(self) -> None:
+        """Free the copies of weights that decoding made, before a new sequence is read."""
+        if not torch.compiler.is_compiling():
+            self._transposed_head.forget()
+            forget_copies(self)
 
     def _next_logits(self, x_BD: Tensor) -> Tensor:
         return linear_of_one(self.final_norm(x_BD), self.head_weight, None, self._transposed_head)

@@ -11,6 +11,7 @@ Counting rules, used everywhere:
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -116,7 +117,10 @@ class OperatorSpec:
         return self
 
     def scaled(self, hidden: int, factor: int) -> Self:
-        """The operator for a network of hidden / factor: explicit head and state sizes shrink, structure stays."""
+        """The operator for a network of hidden / factor: explicit head and state sizes shrink, structure stays.
+
+        Specs that are equal when resolved at `hidden` give operators that are equal when resolved at hidden / factor.
+        """
         return self
 
     def params(self, hidden: int) -> int:
@@ -147,6 +151,12 @@ PROXY_HEAD_DIM = 16  # smallest head that a scaled-down operator keeps: a state 
 def scaled_dim(dim: int, factor: int) -> int:
     """A head or state size shrunk by `factor`, but not below PROXY_HEAD_DIM (nor above itself)."""
     return min(dim, max(PROXY_HEAD_DIM, dim // factor))
+
+
+def largest_divisor(size: int, most: int) -> int:
+    """The largest divisor of `size` that is at most `most`; 1 if `most` is smaller."""
+    small = [d for d in range(1, math.isqrt(size) + 1) if size % d == 0]
+    return max((d for d in (*small, *(size // d for d in small)) if d <= most), default=1)
 
 
 def mean_context(tokens: int, window: int = 0) -> float:

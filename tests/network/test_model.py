@@ -10,6 +10,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.network import model as model_module
 from flashnas.network.model import HybridLM
+from flashnas.operators.projection import Projection
 
 torch.set_num_threads(1)
 
@@ -216,3 +217,78 @@ def test_tables_made_in_inference_mode_serve_training():
         model(tokens)
     model.loss(tokens, tokens).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# -- decoding from weights that have changed ---------------------------------------------------------------------
+
+WIDE = "64(vocab=300,tied=false,meta=2): d(head_dim=16) f a(head_dim=16) f gla(head_dim=16)"
+
+
+def assert_decoding_follows_the_weights(model: HybridLM) -> None:
+    """Greedy tokens and logits of single steps equal those of the parallel form, for one sequence."""
+    tokens = torch.arange(3).unsqueeze(0) + 5
+    generated = model.generate(tokens, 4)
+    whole = torch.cat([tokens, generated], 1)
+    with torch.no_grad():
+        expected = model(whole)
+    assert torch.equal(generated, expected[:, 2:6].argmax(-1))
+    for prompt in (1, 3):
+        logits, cache = model.prefill(whole[:, :prompt])
+        for t in range(prompt, 7):
+            torch.testing.assert_close(logits, expected[:, t - 1], rtol=1e-4, atol=1e-4)
+            logits, cache = model.decode_step(whole[:, t], cache)
+        torch.testing.assert_close(logits, expected[:, 6], rtol=1e-4, atol=1e-4)
+
+
+def trained(model: HybridLM, optimizer: torch.optim.Optimizer) -> None:
+    for seed in range(3):
+        torch.manual_seed(seed)
+        tokens = torch.randint(300, (4, 9))
+        model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_decoding_after_further_training_with_fused_adamw_uses_the_new_weights() -> None:
+    model = make_model(WIDE, torch.float32)  # a fused step does not raise the version counter of a weight
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, fused=True)
+    for _ in range(2):
+        trained(model, optimizer)
+        assert_decoding_follows_the_weights(model)
+
+
+def test_a_fused_step_between_two_decoding_steps_is_seen() -> None:
+    model = make_model(WIDE.replace(",meta=2", ""), torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, fused=True)
+    tokens = torch.arange(9).unsqueeze(0)
+    model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+    token, empty = tokens[:, 0], model.start_cache(1)
+    model.decode_step(token, empty)
+    optimizer.step()
+    got, _ = model.decode_step(token, empty)
+    torch.testing.assert_close(got, model(token.unsqueeze(1))[:, 0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["data", "round trip", "eval"])
+def test_decoding_after_edits_that_raise_no_version_uses_the_new_weights(change: str) -> None:
+    model = make_model(WIDE, torch.float32)
+    assert_decoding_follows_the_weights(model)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data.mul_(-1)
+    if change == "round trip":
+        model.bfloat16().float()
+    if change == "eval":
+        model.eval()
+    assert_decoding_follows_the_weights(model)
+
+
+@pytest.mark.parametrize("change", [lambda model: model.train(), lambda model: model.eval(),
+                                    lambda model: model.bfloat16().float()], ids=["train", "eval", "round trip"])
+def test_train_eval_and_conversions_free_the_copies_of_decoding(change) -> None:
+    model = make_model(WIDE, torch.float32)
+    model.generate(torch.zeros(1, 3, dtype=torch.long), 3)
+    held = [part._transposed for part in model.modules() if isinstance(part, Projection)] + [model._transposed_head]
+    assert all(copy._copy is not None for copy in held)
+    change(model)
+    assert all(copy._copy is None for copy in held)

@@ -1,13 +1,17 @@
 """What operators state without torch: sizes and kernel calls agree with each other."""
 
 import dataclasses
+import re
+from itertools import pairwise
 
 import pytest
+import torch
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
 from flashnas.operators import OPERATORS, operator_class
-from flashnas.operators.spec import mean_context, scaled_dim
+from flashnas.operators.layer import Rotary
+from flashnas.operators.spec import largest_divisor, mean_context, scaled_dim
 
 HIDDEN = 2048
 VARIANTS = [cls() for cls in OPERATORS.values()] + [
@@ -128,9 +132,108 @@ def test_younger_options_leave_published_hashes_as_they_were():
     ("a(rope_share=0.25)", "a(rope_share=0.2501)", True),
     ("a(out_gate=true)", "a", False),
     ("f(relu2=true)", "f", False),
+    ("moe(experts=2)", "moe(experts=2,normalise=false)", True),  # all experts: their probabilities add up to 1
+    ("moe(experts=1,active=1)", "moe(experts=1,active=1,normalise=false)", True),
+    ("moe(experts=3)", "moe(experts=3,normalise=false)", False),
+    ("a(head_dim=2,rope_theta=5)", "a(head_dim=2)", True),  # the single frequency is 1
+    ("a(rope_share=0.015625,rope_theta=5)", "a(rope_share=0.015625)", True),
+    ("a(rope_theta=5)", "a", False),
+    ("a(rope_factor=8,rope_original=6)", "a(rope_factor=8)", True),  # no channel turns once in 6 tokens
+    ("a(rope_factor=8,rope_original=7)", "a(rope_factor=8)", False),
+    ("a(rope_factor=8,rope_original=1000000)", "a", True),  # each channel turns 4 times or more
+    ("swa(rope_factor=8,rope_original=1000000)", "swa", True),
+    ("a(rope_factor=8,rope_original=100000)", "a", False),
 ])
 def test_hashes_of_options_that_build_the_same_network_are_equal(one, other, same):
     assert (Architecture.parse(f"512: {one}").hash == Architecture.parse(f"512: {other}").hash) == same
+
+
+@pytest.mark.parametrize(("theta", "share", "original"), [(10000.0, 1, 6), (10000.0, 1, 7), (10000.0, 1, 10**6),
+                                                          (10000.0, 1, 10**5), (5.0, 0.25, 30), (5.0, 1, 99)])
+def test_rope_options_are_dropped_exactly_where_no_frequency_changes(theta, share, original):
+    spec = OPERATORS["a"](rope_theta=theta, rope_share=share, rope_factor=8.0, rope_original=original)
+    full = spec.resolved(512)
+    given, kept = (Rotary(full.rotary_dim, s.rope_theta, s.rope_factor, s.rope_original).frequencies()
+                   for s in (spec, full))
+    assert torch.equal(given, kept)
+    if full.rope_original:  # kept options have an effect of their own
+        for other in (dataclasses.replace(full, rope_original=0), dataclasses.replace(full, rope_factor=1.0)):
+            assert not torch.equal(kept, Rotary(full.rotary_dim, other.rope_theta, other.rope_factor,
+                                                other.rope_original).frequencies())
+
+
+@pytest.mark.parametrize("hidden", [768, 1024, 1280, 1792, 2304])
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_one_network_has_one_proxy(spec, hidden):
+    """Options written out and options left to follow from the hidden size give the same smaller network."""
+    try:
+        explicit = spec.resolved(hidden)
+    except OperatorError:
+        pytest.skip("does not fit this hidden size")
+    for factor in (2, 4, 8, 16):
+        small = hidden // factor
+        try:
+            expected = spec.scaled(hidden, factor).resolved(small)
+        except OperatorError as error:
+            with pytest.raises(OperatorError, match=re.escape(str(error))):
+                explicit.scaled(hidden, factor).resolved(small)
+        else:
+            assert explicit.scaled(hidden, factor).resolved(small) == expected
+
+
+@pytest.mark.parametrize(("hidden", "text"), [(800, "a(heads=8,head_dim=100)"), (600, "a(head_dim=100)"),
+                                              (800, "swa(heads=8,head_dim=100,rope_share=0.5)"),
+                                              (600, "h(head_dim=100,ssm_head_dim=50)"), (800, "gla(head_dim=100)"),
+                                              (512, "m2(groups=16)")])
+def test_operators_of_odd_sizes_have_proxies(hidden, text):
+    architecture = Architecture.parse(f"{hidden}: {text}")
+    for factor in (2, 4):
+        assert architecture.scaled(factor).params < architecture.params
+
+
+# -- the default number of heads -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("head_dim", [16, 64, 128])
+@pytest.mark.parametrize("kind", ["a", "swa", "h"])
+def test_a_wider_network_is_never_smaller(kind, head_dim):
+    options = {"ssm_head_dim": 16} if kind == "h" else {}
+    spec = OPERATORS[kind](head_dim=head_dim, **options)
+    widths = range(head_dim, 80 * head_dim, head_dim)
+    resolved = [spec.resolved(width) for width in widths]
+    for one, other in pairwise(resolved):
+        assert one.heads <= other.heads
+        assert one.kv_heads <= other.kv_heads
+    sizes = [(spec.params(width), spec.flops(width, 4096), spec.cache_bytes(width, 4096)) for width in widths]
+    assert all(a <= b for one, other in pairwise(sizes) for a, b in zip(one, other, strict=True))
+
+
+def test_default_heads_of_common_widths():
+    """As they always were where the key heads did not fall: 1792 had (14, 2), and 2304 had (18, 3)."""
+    widths = (1024, 1280, 1536, 1792, 2048, 2304, 2560, 4096)
+    found = {dim: [(s.heads, s.kv_heads) for s in (OPERATORS["a"](head_dim=dim).resolved(width) for width in widths)]
+             for dim in (64, 128)}
+    assert found[128] == [(8, 2), (10, 2), (12, 3), (12, 3), (16, 4), (16, 4), (20, 5), (32, 8)]
+    assert found[64] == [(16, 4), (20, 5), (24, 6), (28, 7), (32, 8), (36, 9), (40, 10), (64, 16)]
+
+
+def test_heads_that_are_given_stay():
+    spec = OPERATORS["a"](heads=14).resolved(1792)
+    assert (spec.heads, spec.kv_heads) == (14, 2)
+    spec = OPERATORS["a"](kv_heads=7).resolved(1792)
+    assert (spec.heads, spec.kv_heads) == (14, 7)
+
+
+def test_a_very_wide_network_is_resolved_at_once():
+    spec = OPERATORS["a"](heads=10**12).resolved(128)
+    assert spec.kv_heads == 10**12 // 4
+    assert OPERATORS["a"]().resolved(128 * 10**12).heads == 10**12
+
+
+def test_the_largest_divisor_is_found():
+    for size in range(60):
+        for most in range(1, 70):
+            assert largest_divisor(size, most) == max((d for d in range(1, min(size, most) + 1) if size % d == 0),
+                                                      default=1)
 
 
 @pytest.mark.parametrize("text", ["m2(heads=128,head_dim=80,groups=8)", "a(out_gate=true,rope_share=0.3)"])

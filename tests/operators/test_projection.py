@@ -34,6 +34,37 @@ def test_only_wide_weights_are_copied_and_training_frees_the_copy() -> None:
     assert layers[1]._transposed._copy is None
 
 
+def test_every_use_that_needs_no_copy_frees_it() -> None:
+    layer = Projection(16, 40)
+
+    def decoded() -> bool:
+        with torch.no_grad():
+            layer(torch.randn(1, 16))
+        return layer._transposed._copy is not None
+
+    assert decoded()
+    layer(torch.randn(1, 16))  # with a gradient
+    assert layer._transposed._copy is None
+    assert decoded()
+    with torch.no_grad():
+        layer(torch.randn(2, 16))
+    assert layer._transposed._copy is None
+    assert decoded()
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        layer(torch.randn(1, 16))
+    assert layer._transposed._copy is None
+    assert decoded()
+
+
+def test_new_memory_under_the_same_parameter_is_seen() -> None:
+    layer, x = Projection(16, 40, False), torch.randn(1, 16)
+    with torch.no_grad():
+        for _ in range(20):  # an allocator returns the address that was freed last
+            layer(x)
+            layer.weight.data = torch.randn(40, 16)
+            assert_close(layer(x), F.linear(x, layer.weight), 1e-6, "new memory")
+
+
 def test_another_weight_gets_a_copy_of_its_own() -> None:
     torch.manual_seed(0)
     layer, x = Projection(16, 40, False), torch.randn(1, 16)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, largest_divisor, pointwise, scaled_dim
+
+DEFAULT_THETA = 10000.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(OperatorSpec):
-    """`a`. heads 0: hidden / head_dim; kv_heads 0: the largest divisor of heads up to heads / 4 (at least 1).
+    """`a`. heads and kv_heads 0: a quarter of hidden / head_dim key heads (rounded down, at least 1) and as many query
+    heads as divide evenly among them, at most hidden / head_dim. Neither number falls when the hidden size grows.
+    heads alone 0: hidden / head_dim. kv_heads alone 0: the largest divisor of heads up to heads / 4, at least 1.
 
     out_gate: the output times the sigmoid of a gate as wide as the queries, as in Qwen3-Next; qkv_bias covers it.
     rope_share: share of each head's channels that positions rotate; 0: none. rope_factor divides their frequencies:
@@ -47,32 +52,54 @@ class Attention(OperatorSpec):
         """Tokens seen at most, itself included; 0: all."""
         return 0
 
-    def resolved(self, hidden: int) -> Self:
-        heads = self.heads or self._divided(hidden, self.head_dim, "head_dim")
-        kv_heads = self.kv_heads or max(d for d in range(1, max(heads // 4, 1) + 1) if heads % d == 0)
+    def head_counts(self, hidden: int) -> tuple[int, int]:
+        """Query heads and key heads."""
+        heads, kv_heads = self.heads or self._divided(hidden, self.head_dim, "head_dim"), self.kv_heads
+        if not kv_heads and self.heads:
+            kv_heads = largest_divisor(heads, heads // 4)
+        elif not kv_heads:
+            kv_heads = max(heads // 4, 1)
+            heads -= heads % kv_heads
         if heads % kv_heads:
             raise OperatorError(f"operator {self.kind!r}: kv_heads must divide heads {heads}; got {kv_heads}")
+        return heads, kv_heads
+
+    def resolved(self, hidden: int) -> Self:
+        heads, kv_heads = self.head_counts(hidden)
         if self.rope_share > 1:
             raise OperatorError(f"operator {self.kind!r}: rope_share must be at most 1; got {self.rope_share}")
         if self.rotary_dim % 2:
             what = "head_dim" if self.rope_share == 1 else "rope_share x head_dim"
             raise OperatorError(f"operator {self.kind!r}: {what} must be even for rotary positions;"
                                 f" got {self.rotary_dim}")
-        full = dataclasses.replace(self, heads=heads, kv_heads=kv_heads)
-        if not self.rotary_dim:  # the same network whatever the positions
-            return dataclasses.replace(full, rope_share=0.0, rope_theta=10000.0, rope_factor=1.0, rope_original=0)
-        return dataclasses.replace(full, rope_share=self.rotary_dim / self.head_dim,
-                                   rope_original=self.rope_original if self.rope_factor > 1 else 0)
+        theta, factor, original = self._rope()
+        return dataclasses.replace(self, heads=heads, kv_heads=kv_heads, rope_share=self.rotary_dim / self.head_dim,
+                                   rope_theta=theta, rope_factor=factor, rope_original=original)
+
+    def _rope(self) -> tuple[float, float, int]:
+        """rope_theta, rope_factor and rope_original, each at its default where it changes no frequency."""
+        if not self.rotary_dim:
+            return DEFAULT_THETA, 1.0, 0
+        theta = self.rope_theta if self.rotary_dim > 2 else DEFAULT_THETA  # a single frequency is 1 for every theta
+        factor, original = self.rope_factor, self.rope_original if self.rope_factor > 1 else 0
+        if original / (2 * math.pi) <= 1:  # the fastest channel, 1 radian per token, turns once at most: all are slow
+            original = 0
+        elif original * theta ** (2 / self.rotary_dim - 1) / (2 * math.pi) >= 4:  # the slowest one is fast
+            factor, original = 1.0, 0
+        return theta, factor, original
 
     def scaled(self, hidden: int, factor: int) -> Self:
         if factor == 1:
             return self
         full = self.resolved(hidden)
         head_dim = scaled_dim(self.head_dim, factor)
+        if full.rope_share == 1:
+            head_dim -= head_dim % 2  # positions rotate pairs of channels
         heads = max(1, round(full.heads * full.head_dim / factor / head_dim))
-        group = full.heads // full.kv_heads
-        kv_heads = max(d for d in range(1, max(heads // group, 1) + 1) if heads % d == 0)
-        share = self.rope_share if self.rope_share in (0, 1) else 2 * round(self.rope_share * head_dim / 2) / head_dim
+        kv_heads = largest_divisor(heads, heads // (full.heads // full.kv_heads))
+        share = full.rope_share
+        if share not in (0, 1):
+            share = 2 * round(share * head_dim / 2) / head_dim
         return dataclasses.replace(self, heads=heads, kv_heads=kv_heads, head_dim=head_dim, rope_share=share)
 
     def params(self, hidden: int) -> int:

@@ -6,7 +6,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+from flashnas.operators.spec import (
+    STATE_BYTES,
+    KernelCall,
+    OperatorSpec,
+    Phase,
+    gemm,
+    largest_divisor,
+    pointwise,
+    scaled_dim,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +39,10 @@ class GatedLinearAttention(OperatorSpec):
         return self
 
     def scaled(self, hidden: int, factor: int) -> Self:
-        return dataclasses.replace(self, head_dim=scaled_dim(self.head_dim, factor))
+        head_dim = scaled_dim(self.head_dim, factor)
+        if head_dim % 2 and hidden // factor % 2 == 0:  # an even one that divides the smaller hidden size
+            head_dim = 2 * largest_divisor(hidden // factor // 2, head_dim // 2)
+        return dataclasses.replace(self, head_dim=head_dim)
 
     @property
     def key_dim(self) -> int:

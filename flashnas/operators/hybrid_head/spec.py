@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from flashnas.base.errors import OperatorError
 from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, largest_divisor, pointwise, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +79,12 @@ class HybridHead(OperatorSpec):
             return self
         attention = self.attention(hidden).scaled(hidden, factor)
         inner = attention.heads * attention.head_dim
-        ssm_head_dim = max(d for d in range(1, scaled_dim(self.ssm_head_dim, factor) + 1) if inner % d == 0)
+        ssm_head_dim = largest_divisor(inner, scaled_dim(self.ssm_head_dim, factor))
         heads = inner // ssm_head_dim
         return dataclasses.replace(
             self, heads=attention.heads, kv_heads=attention.kv_heads, head_dim=attention.head_dim,
             window=attention.window_tokens, ssm_head_dim=ssm_head_dim, state=scaled_dim(self.state, factor),
-            groups=max(d for d in range(1, min(heads, self.groups) + 1) if heads % d == 0))
+            groups=largest_divisor(heads, self.groups))
 
     def params(self, hidden: int) -> int:
         inner = self.inner(hidden)

@@ -33,10 +33,13 @@ class Mamba(OperatorSpec):
         return self.expand * hidden
 
     def resolved(self, hidden: int) -> Self:
-        return dataclasses.replace(self, dt_rank=self.dt_rank or -(-hidden // 16))
+        return dataclasses.replace(self, dt_rank=self.dt_rank or _dt_rank(hidden))
 
     def scaled(self, hidden: int, factor: int) -> Self:
-        rank = max(1, round(self.dt_rank / factor)) if self.dt_rank else 0
+        if factor == 1:
+            return self
+        follows = self.dt_rank in (0, _dt_rank(hidden))  # from the hidden size, also in the smaller network
+        rank = 0 if follows else max(1, round(self.dt_rank / factor))
         return dataclasses.replace(self, state=scaled_dim(self.state, factor), dt_rank=rank)
 
     def params(self, hidden: int) -> int:
@@ -69,3 +72,8 @@ class Mamba(OperatorSpec):
             pointwise("gate", 3 * inner, fusable=True, unfused=(2 * inner, 3 * inner)),
             gemm("out", n=hidden, k=inner),
         )
+
+
+def _dt_rank(hidden: int) -> int:
+    """A sixteenth of the hidden size, rounded up."""
+    return -(-hidden // 16)

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+from flashnas.operators.spec import (
+    STATE_BYTES,
+    KernelCall,
+    OperatorSpec,
+    Phase,
+    gemm,
+    largest_divisor,
+    pointwise,
+    scaled_dim,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +64,14 @@ class Mamba2(OperatorSpec):
                                    heads=0 if whole else self.heads)
 
     def scaled(self, hidden: int, factor: int) -> Self:
-        head_dim, heads, groups = scaled_dim(self.head_dim, factor), self.heads, self.groups
-        if heads and factor > 1:
-            heads = max(1, round(self.inner(hidden) / factor / head_dim))
-            groups = max(d for d in range(1, min(heads, groups) + 1) if heads % d == 0)
-        return dataclasses.replace(self, head_dim=head_dim, heads=heads, groups=groups,
+        if factor == 1:
+            return self
+        full = self.resolved(hidden)
+        head_dim, heads = scaled_dim(full.head_dim, factor), full.heads
+        if heads:
+            heads = max(1, round(full.inner(hidden) / factor / head_dim))
+        count = heads or full.inner(hidden) // factor // head_dim
+        return dataclasses.replace(full, head_dim=head_dim, heads=heads, groups=largest_divisor(count, self.groups),
                                    state=scaled_dim(self.state, factor))
 
     def params(self, hidden: int) -> int:

@@ -44,11 +44,19 @@ class MixtureOfExperts(OperatorSpec):
         return self.shared_gate and self.shared > 0
 
     def resolved(self, hidden: int) -> Self:
-        return dataclasses.replace(self, intermediate=self.intermediate or -(-3 * hidden // self.active),
-                                   shared_gate=self.gated, normalise=self.normalise and self.active > 1)
+        # the probabilities of all experts add up to 1 as they are
+        normalise = self.active > 1 and (self.normalise or self.active == self.experts)
+        return dataclasses.replace(self, intermediate=self.intermediate or self._default_intermediate(hidden),
+                                   shared_gate=self.gated, normalise=normalise)
+
+    def _default_intermediate(self, hidden: int) -> int:
+        return -(-3 * hidden // self.active)
 
     def scaled(self, hidden: int, factor: int) -> Self:
-        inner, shared = (max(1, round(size / factor)) if size else 0 for size in (self.intermediate, self.shared))
+        if factor == 1:
+            return self
+        inner = 0 if self.intermediate == self._default_intermediate(hidden) else self.intermediate
+        inner, shared = (max(1, round(size / factor)) if size else 0 for size in (inner, self.shared))
         return dataclasses.replace(self, intermediate=inner, shared=shared)
 
     def params(self, hidden: int) -> int:

@@ -34,14 +34,20 @@ class Rwkv7(OperatorSpec):
 
     def resolved(self, hidden: int) -> Self:
         self.heads(hidden)
-        factor = self.head_dim / 64
-        return dataclasses.replace(self, decay_rank=self.decay_rank or _rank(2.5 * factor, hidden),
-                                   rate_rank=self.rate_rank or _rank(2.5 * factor, hidden),
-                                   gate_rank=self.gate_rank or _rank(5, hidden))
+        ranks = {name: getattr(self, name) or rank for name, rank in self._default_ranks(hidden).items()}
+        return dataclasses.replace(self, **ranks)
 
     def scaled(self, hidden: int, factor: int) -> Self:
-        sizes = {name: scaled_dim(getattr(self, name), factor) for name in vars(self)}
-        return dataclasses.replace(self, **sizes)  # a rank of 0 stays 0
+        if factor == 1:
+            return self
+        ranks = {name: 0 if getattr(self, name) == rank else scaled_dim(getattr(self, name), factor)
+                 for name, rank in self._default_ranks(hidden).items()}  # 0 follows from the smaller hidden size
+        return dataclasses.replace(self, head_dim=scaled_dim(self.head_dim, factor), **ranks)
+
+    def _default_ranks(self, hidden: int) -> dict[str, int]:
+        """By name of the field."""
+        middle = _rank(2.5 * self.head_dim / 64, hidden)
+        return {"decay_rank": middle, "rate_rank": middle, "gate_rank": _rank(5, hidden)}
 
     def ranks(self, hidden: int) -> tuple[int, int, int]:
         """Of decay, rate and gate."""
