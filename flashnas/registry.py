@@ -7,7 +7,7 @@ group in its pyproject.toml; nothing has to be imported or called:
     [project.entry-points."flashnas.operators"]
     gsc = "flashnas_short_conv.spec:GatedShortConvolution"
 
-Worker processes find such names too, since they read the same installed packages.
+Worker processes find the same names, because they read the same installed packages.
 """
 
 from __future__ import annotations
@@ -29,37 +29,42 @@ class Registry(Mapping[str, T], Generic[T]):
     object.
 
     Args:
-        noun: what a name stands for, such as "sampler"; used in messages.
+        noun: what a name refers to, such as "sampler"; used in messages.
         group: entry point group in which other packages add names, such as "flashnas.samplers".
         shipped: name -> "module:object" of what flashnas brings.
         error: class of the error for an unknown name.
+        attribute: the attribute in which an object states its own name, such as "kind"; "" if it has none. A plugin
+            whose object states another name than its entry point is refused.
     """
 
-    def __init__(self, noun: str, group: str, shipped: Mapping[str, str], error: type[FlashnasError]) -> None:
-        self.noun, self.group, self.shipped, self.error = noun, group, dict(shipped), error
-        self._loaded: dict[str, T] = {}
+    def __init__(self, noun: str, group: str, shipped: Mapping[str, str], error: type[FlashnasError],
+                 attribute: str = "") -> None:
+        self.noun, self.group, self.shipped, self.error, self.attribute = noun, group, dict(shipped), error, attribute
 
     def __getitem__(self, name: str) -> T:
-        """The object of that name. Raises the registry's error for an unknown name and PluginError for a plugin that
-        cannot be imported or that takes a shipped name."""
-        if name not in self._loaded:
-            if not isinstance(name, str) or name not in self:
-                raise self.error(one_of(self.noun, name, self))
-            self._loaded[name] = self._load(name)
-        return self._loaded[name]
+        """The object of that name.
+
+        Raises:
+            FlashnasError: the registry's own class, for an unknown name.
+            PluginError: the plugin cannot be imported, takes a shipped name, or states another name.
+        """
+        if name not in self:
+            raise self.error(one_of(self.noun, name, self))
+        found: T = load_object(self.shipped[name]) if name in self.shipped else self._plugin(name)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         yield from self.shipped
-        yield from (name for name in self.plugins() if name not in self.shipped)
+        yield from self.plugins()
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self.shipped) + len(self.plugins())
 
     def __contains__(self, name: object) -> bool:
-        return name in self.shipped or name in self.plugins()
+        return isinstance(name, str) and (name in self.shipped or name in self.plugins())
 
     def plugins(self) -> Mapping[str, EntryPoint]:
-        """The entry points of installed packages in this group, by name.
+        """The entry points of installed packages in this group, by name, in alphabetical order.
 
         Raises PluginError if two packages, or a package and flashnas, define one name.
         """
@@ -74,30 +79,33 @@ class Registry(Mapping[str, T], Generic[T]):
         return found
 
     def origin(self, name: str) -> str:
-        """`flashnas`, or the name of the package that adds the entry."""
+        """`flashnas`, or the name of the package that adds the entry; raises the registry's error if it is unknown."""
+        if name not in self:
+            raise self.error(one_of(self.noun, name, self))
         return "flashnas" if name in self.shipped else _package(self.plugins()[name])
 
-    def _load(self, name: str) -> T:
-        if name in self.shipped:
-            found: T = load_object(self.shipped[name])
-            return found
+    def _plugin(self, name: str) -> T:
         entry = self.plugins()[name]
+        place = f"{self.noun} {name!r} of the package {_package(entry)}"
         try:
             loaded: T = entry.load()
-        except Exception as error:
+        except Exception as error:  # whatever a foreign module raises while it is imported
             line = (str(error).strip().splitlines() or [""])[0]
-            raise PluginError(f"{self.noun} {name!r} of the package {_package(entry)} cannot be loaded from"
-                              f" {entry.value}: {type(error).__name__}: {line}") from error
+            raise PluginError(f"{place} cannot be loaded from {entry.value}: {type(error).__name__}: {line}") from error
+        if self.attribute and getattr(loaded, self.attribute, None) != name:
+            raise PluginError(f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its entry"
+                              f" point; got {getattr(loaded, self.attribute, None)!r}")
         return loaded
 
 
 @functools.cache
 def _entry_points(group: str) -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=group))
+    """In an order that does not depend on the order of the folders on sys.path."""
+    return tuple(sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)))
 
 
 def forget_plugins() -> None:
-    """Look at the installed packages again, after one was installed into this process (for tests and notebooks)."""
+    """Read the installed packages again, after one was installed while this process runs (tests, notebooks)."""
     _entry_points.cache_clear()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flashnas.architecture import Architecture
 from flashnas.base.process import keep_memory
-from flashnas.proxy.tasks import GROUPS, make_task
+from flashnas.proxy.tasks import groups_for, make_task
 from flashnas.proxy.tasks.train import score_tasks
 from flashnas.proxy.worker import single_thread
 from flashnas.training.recipe import Recipe
@@ -24,13 +24,13 @@ RATES = (0.0025, 0.02)           # besides the recipe's 0.01
 
 def plan():
     """(notation, steps, Muon's rate, tasks trained together), the most wanted first."""
-    chosen = Recipe().task_training
-    for group in GROUPS:
+    chosen, groups = Recipe().task_training, groups_for(["mad"])
+    for group in groups:
         yield from ((TWO_BLOCKS.format(kind), chosen.steps, chosen.muon_lr, group) for kind in OPERATORS)
     for steps in STEPS:
-        yield from ((TWO_BLOCKS.format(kind), steps, chosen.muon_lr, GROUPS[0]) for kind in OPERATORS)
+        yield from ((TWO_BLOCKS.format(kind), steps, chosen.muon_lr, groups[0]) for kind in OPERATORS)
     for rate in RATES:
-        yield from ((TWO_BLOCKS.format(kind), chosen.steps, rate, GROUPS[0]) for kind in OPERATORS)
+        yield from ((TWO_BLOCKS.format(kind), chosen.steps, rate, groups[0]) for kind in OPERATORS)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samp
     "tpe": "flashnas.search.optuna_samplers:Tpe",
     "random": "flashnas.search.optuna_samplers:Random",
     "bayes": "flashnas.search.bayes:Bayes",
-}, ConfigError)
+}, ConfigError, "name")
 
 _SHARED = ("space", "seed", "latency_of", "cycle_size", "goals")
 

@@ -89,6 +89,12 @@ def test_a_broken_training_and_a_time_limit_say_so():
         score_tasks(TINY, [RECALL], recipe(), seed=0, deadline_s=0)
 
 
+def test_tasks_of_one_group_need_one_length():
+    with pytest.raises(ConfigError, match=r"tasks in-context-recall, fuzzy-recall have one group, so that they need one"
+                                          r" length and one from_last; got \(16, False\), \(64, False\)"):
+        score_tasks(TINY, [RECALL, FuzzyRecall()], recipe(), seed=0)
+
+
 def test_a_score_is_the_mean_of_its_tasks_and_each_group_is_trained_once(monkeypatch):
     trained = []
 

@@ -1,42 +1,62 @@
-"""The synthetic tasks by name, after MAD (arXiv 2403.17844), and the scores made of them. No torch, nothing heavy.
+"""The synthetic tasks by name and the scores made of them. No torch, nothing heavy.
 
-A task is imported when it is asked for. `GROUPS` says which are learned by one network at once: the three kinds of
-recall ask for the same skill, so a network learns them together in the steps that one alone would take.
+flashnas ships the tasks of MAD (arXiv 2403.17844); another package adds one by an entry point of the group
+"flashnas.tasks". A task is imported when it is used.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from flashnas.base.errors import ConfigError, PluginError
+from flashnas.registry import Registry
 
 if TYPE_CHECKING:
     from flashnas.proxy.tasks.base import Task
 
-__all__ = ["GROUPS", "SCORES", "TASKS", "groups_for", "make_task"]
+__all__ = ["SCORES", "TASKS", "groups_for", "make_task"]
 
-TASKS: dict[str, str] = {
+TASKS: Registry[type[Task]] = Registry("task", "flashnas.tasks", {
     "in-context-recall": "flashnas.proxy.tasks.in_context_recall:InContextRecall",
     "fuzzy-recall": "flashnas.proxy.tasks.fuzzy_recall:FuzzyRecall",
     "noisy-recall": "flashnas.proxy.tasks.noisy_recall:NoisyRecall",
     "selective-copying": "flashnas.proxy.tasks.selective_copying:SelectiveCopying",
     "compression": "flashnas.proxy.tasks.compression:Compression",
     "memorisation": "flashnas.proxy.tasks.memorisation:Memorisation",
-}
-_RECALL = ("in-context-recall", "fuzzy-recall", "noisy-recall")
-GROUPS: tuple[tuple[str, ...], ...] = (_RECALL, *((name,) for name in TASKS if name not in _RECALL))
-# a score is the mean accuracy of its tasks, each of which is a score of its own
-SCORES: dict[str, tuple[str, ...]] = {"recall": _RECALL, "mad": tuple(TASKS), **{name: (name,) for name in TASKS}}
+}, ConfigError, "name")
+# scores that are means over several shipped tasks; a plugin does not change what they mean
+_MEANS = {"recall": ("in-context-recall", "fuzzy-recall", "noisy-recall"), "mad": tuple(TASKS.shipped)}
+
+
+def _scores() -> dict[str, tuple[str, ...]]:
+    for name in TASKS:
+        if name in _MEANS:
+            raise PluginError(f"task {name!r} of the package {TASKS.origin(name)} has the name of a score of flashnas"
+                              " itself; uninstall the package")
+    return {**_MEANS, **{name: (name,) for name in TASKS}}
+
+
+SCORES = _scores()  # the mean accuracy of these tasks; each task, of a plugin too, is a score of its own
 
 
 def make_task(name: str) -> Task:
-    """The task of that name as every score uses it."""
-    module, _, attribute = TASKS[name].partition(":")
-    task: Task = getattr(importlib.import_module(module), attribute)()
+    """The task of that name as every score uses it; raises ConfigError for an unknown name."""
+    cls: Any = TASKS[name]
+    task: Task = cls()
     return task
 
 
 def groups_for(scores: Iterable[str]) -> list[tuple[str, ...]]:
-    """The groups that must be trained for these scores."""
+    """The groups of tasks that must be trained for these scores, each by one network.
+
+    A group holds the tasks of one package that state the same `Task.group`. A task without a group is trained alone.
+    All tasks of a group are trained also if only one of them is scored, so that a task's score does not depend on the
+    other scores of the search.
+    """
     wanted = {task for score in scores for task in SCORES[score]}
-    return [group for group in GROUPS if wanted & set(group)]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in TASKS:
+        if TASKS.origin(name) in {TASKS.origin(task) for task in wanted}:  # other packages are not imported
+            groups.setdefault((TASKS.origin(name), TASKS[name].group or f"only {name}"), []).append(name)
+    return [tuple(group) for group in groups.values() if wanted & set(group)]

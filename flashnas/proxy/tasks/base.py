@@ -9,12 +9,12 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-IGNORED = -100           # target of a position where no prediction counts
+IGNORED = -100           # target of a position without an answer
 _TEST, _TRAIN = 0x7E57, 0x7EA1
 
 
 class Batch(NamedTuple):
-    """inputs_BT, targets_BT: int64 [B, T]; the target of a position is the answer after reading its token, or -100."""
+    """inputs_BT, targets_BT: int64 [B, T]. A target is the answer after the token of its position, or IGNORED."""
 
     inputs_BT: np.ndarray
     targets_BT: np.ndarray
@@ -22,32 +22,49 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """A synthetic task of MAD (arXiv 2403.17844). Its fields are its difficulty; two equal tasks draw equal sequences.
+    """A synthetic task. Its fields are its difficulty; two equal tasks draw equal sequences from equal seeds.
 
-    vocab: tokens, special ones included. length: tokens of a sequence. A task with `from_last` asks for all answers
-    from the output of the last position alone; the others ask for each answer at its own position.
+    name: the name in the registry and of the score, in lower-case words with hyphens between them.
+    from_last: True if all answers are read from the output of the last position, False if each answer is read from the
+        output at its own position.
+    group: tasks of one package with the same group are learned by one network at once; "" for a network of its own.
+        They need one `length` and one `from_last`. Tasks that need the same skill belong together: a network then
+        learns them in the steps that one of them takes.
+    vocab: number of tokens, special ones included.
+    length: tokens of a sequence.
     """
 
     name: ClassVar[str]
     from_last: ClassVar[bool] = False
+    group: ClassVar[str] = ""
     vocab: int
     length: int
 
     @abstractmethod
     def draw(self, count: int, rng: np.random.Generator, *, test: bool = False) -> Batch:
-        """`count` sequences; `test` as the task is examined, which may be harder than it is trained."""
+        """Sequences and their answers.
+
+        Args:
+            count: number of sequences.
+            rng: the only source of randomness.
+            test: True for the test set, which may be harder than the training.
+
+        Returns:
+            inputs_BT with tokens in 0..vocab-1 and targets_BT, int64 [count, length]. At least one target of each
+            sequence is not IGNORED.
+        """
 
     @property
     @abstractmethod
     def chance(self) -> float:
-        """Accuracy of guessing among the possible answers."""
+        """Accuracy of guessing among the possible answers, in 0..1."""
 
     def test_set(self, count: int, seed: int) -> Batch:
-        """The examination: the same sequences for every network of that seed."""
+        """The test set: the same sequences for every network of that seed."""
         return self.draw(count, np.random.default_rng([seed, _TEST]), test=True)
 
     def batches(self, count: int, seed: int, apart_from: Batch) -> Iterator[Batch]:
-        """Endless training batches of `count` sequences, none of which stands in `apart_from`."""
+        """Endless training batches of `count` sequences, none of which is in `apart_from`."""
         rng, held_out = np.random.default_rng([seed, _TRAIN]), _rows(apart_from.inputs_BT)
         while True:
             batch = self.draw(count, rng)
@@ -63,6 +80,6 @@ def _rows(tokens_BT: np.ndarray) -> np.ndarray:
 
 
 def seen_before(tokens_BN: np.ndarray) -> np.ndarray:
-    """Bool [B, N]: does an equal entry stand further left in the row?"""
+    """Bool [B, N]: True where an equal entry is further left in the row."""
     equal_BNN = tokens_BN[:, :, None] == tokens_BN[:, None, :]
     return np.tril(equal_BNN, k=-1).any(-1)

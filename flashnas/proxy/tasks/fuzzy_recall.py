@@ -20,6 +20,7 @@ class FuzzyRecall(Task):
     """
 
     name: ClassVar[str] = "fuzzy-recall"
+    group: ClassVar[str] = "recall"
     vocab: int = 16
     length: int = 64
     motif: int = 3           # most tokens of a key or value

@@ -20,6 +20,7 @@ class InContextRecall(Task):
     """
 
     name: ClassVar[str] = "in-context-recall"
+    group: ClassVar[str] = "recall"
     vocab: int = 16
     length: int = 64
     noise: float = 0.0       # share of pairs that are noise

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import CandidateError
+from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.network.model import HybridLM
 from flashnas.proxy.tasks.base import Batch, Task
 from flashnas.proxy.tasks.from_last import FromLast
@@ -32,6 +32,9 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
     """
     started, settings = time.perf_counter(), recipe.task_training
     names, length = ", ".join(task.name for task in tasks), tasks[0].length
+    if len({(task.length, task.from_last) for task in tasks}) > 1:
+        raise ConfigError(f"tasks {names} have one group, so that they need one length and one from_last; got"
+                          f" {', '.join(f'({task.length}, {task.from_last})' for task in tasks)}")
     recipe = recipe.for_tasks(tasks=len(tasks), length=length)
     proxy = recipe.proxy_of(architecture, vocab=sum(task.vocab for task in tasks))
     torch.manual_seed(seed)

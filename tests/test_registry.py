@@ -1,0 +1,154 @@
+"""Names of shipped objects and of plugins: found lazily, listed without imports, refused in one line."""
+
+import sys
+
+import pytest
+from fake_plugins import run_with, write_plugin
+
+from flashnas.base.errors import ConfigError, PluginError
+from flashnas.registry import Registry, forget_plugins
+
+GROUP = "flashnas.test_things"
+
+
+def registry(attribute=""):
+    return Registry("thing", GROUP, {"path": "pathlib:Path", "join": "os.path:join"}, ConfigError, attribute)
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Puts packages with entry points on sys.path for one test."""
+    forget_plugins()
+
+    def install(package, names, **modules):
+        folder = write_plugin(tmp_path / package, package, {GROUP: names},
+                              {f"{name}.py": source for name, source in modules.items()})
+        monkeypatch.syspath_prepend(folder)
+        forget_plugins()
+
+    yield install
+    monkeypatch.undo()
+    forget_plugins()
+
+
+def test_shipped_names_are_loaded_and_in_order():
+    from pathlib import Path
+
+    assert registry()["path"] is Path
+    assert list(registry()) == ["path", "join"]
+    assert len(registry()) == 2
+    assert registry().origin("path") == "flashnas"
+
+
+@pytest.mark.parametrize("name", ["pathh", "", 3, ["path"], {"path": 1}])
+def test_an_unknown_name_is_one_line_of_the_registrys_class(name):
+    assert name not in registry()
+    for ask in (registry().__getitem__, registry().origin):
+        with pytest.raises(ConfigError) as caught:
+            ask(name)
+        hint = " (did you mean 'path'?)" if name in ("pathh", ["path"], {"path": 1}) else ""
+        assert str(caught.value).removesuffix(hint) == f"thing must be one of path, join; got {name!r}"
+
+
+def test_a_plugin_is_listed_without_being_imported_and_loaded_by_its_name(install):
+    install("test-plugin-a", {"zeta": "zeta_module:Zeta", "alpha": "zeta_module:Alpha"},
+            zeta_module="class Zeta: pass\nclass Alpha: pass\n")
+    things = registry()
+    assert list(things) == ["path", "join", "alpha", "zeta"]
+    assert len(things) == 4
+    assert "zeta" in things
+    assert things.origin("zeta") == "test-plugin-a"
+    assert "zeta_module" not in sys.modules
+    assert things["zeta"] is sys.modules["zeta_module"].Zeta
+
+
+def test_the_order_of_names_does_not_follow_the_path(install):
+    install("test-plugin-a", {"b": "os:sep"})
+    install("test-plugin-b", {"a": "os:sep"})
+    assert list(registry())[2:] == ["a", "b"]
+
+
+def test_a_plugin_with_a_shipped_name_is_refused_whatever_is_asked(install):
+    install("test-plugin-a", {"path": "os:sep"})
+    for ask in (list, len, lambda things: things["other"], lambda things: "other" in things):
+        with pytest.raises(PluginError) as caught:
+            ask(registry())
+        assert str(caught.value) == ("thing 'path' of the package test-plugin-a has the name of one of flashnas itself;"
+                                     " uninstall one of the packages")
+
+
+def test_two_plugins_of_one_name_are_refused_but_one_that_is_found_twice_is_not(install):
+    install("test-plugin-a", {"z": "os:sep"})
+    install("test-plugin-b", {"z": "os:sep"})
+    assert registry()["z"]
+    install("test-plugin-c", {"z": "os:linesep"})
+    with pytest.raises(PluginError, match=r"thing 'z' of the package test-plugin-. has the name of one of the package"
+                                          r" test-plugin-.; uninstall one of the packages"):
+        registry()["z"]
+
+
+@pytest.mark.parametrize(("value", "source", "words"), [
+    ("broken_a:Z", "import a_module_that_is_missing\n",
+     "cannot be loaded from broken_a:Z: ModuleNotFoundError: No module named 'a_module_that_is_missing'"),
+    ("broken_b:Z", "raise RuntimeError('no GPU\\nsecond line')\n",
+     "cannot be loaded from broken_b:Z: RuntimeError: no GPU"),
+    ("broken_c:Z", "Y = 1\n", "cannot be loaded from broken_c:Z: AttributeError: module 'broken_c' has no attribute"),
+    ("broken_d:Z", "def f(:\n", "cannot be loaded from broken_d:Z: SyntaxError: "),
+])
+def test_a_plugin_that_cannot_be_imported_is_named_with_its_package_and_reason(install, value, source, words):
+    install("test-plugin-a", {"z": value}, **{value.partition(":")[0]: source})
+    assert "z" in registry()
+    with pytest.raises(PluginError) as caught:
+        registry()["z"]
+    assert str(caught.value).startswith(f"thing 'z' of the package test-plugin-a {words}")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_object_must_state_the_name_of_its_entry_point(install):
+    install("test-plugin-a", {"good": "kinds:Good", "bad": "kinds:Bad", "none": "os:sep"},
+            kinds="class Good:\n    kind = 'good'\nclass Bad:\n    kind = 'worse'\n")
+    assert registry("kind")["good"].kind == "good"
+    for name, got in (("bad", "'worse'"), ("none", "None")):
+        with pytest.raises(PluginError, match=f"must be {name!r}, the name of its entry point; got {got}"):
+            registry("kind")[name]
+
+
+# -- the registries of flashnas -----------------------------------------------------------------------------------
+
+OPERATOR = """\
+from flashnas.operators.feed_forward.spec import FeedForward
+class Wide(FeedForward):
+    kind = "wide"
+    name = "wide"
+"""
+
+
+def test_a_plugin_operator_is_parsed_and_known_to_spawned_workers(tmp_path):
+    folder = write_plugin(tmp_path, "flashnas-wide", {"flashnas.operators": {"wide": "wide_operator:Wide"}},
+                          {"wide_operator.py": OPERATOR, "jobs.py": (
+                              "def count(text):\n"
+                              "    from flashnas.architecture import Architecture\n"
+                              "    return Architecture.parse(text).params\n")})
+    assert run_with(folder, """if True:
+        import multiprocessing
+        from jobs import count
+        if __name__ == "__main__":
+            text = "64(vocab=100): a(head_dim=16) wide"
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                print(pool.apply(count, [text]) == count(text) > 0)
+        """) == "True"
+
+
+def test_a_plugin_operator_with_another_kind_is_refused_when_it_is_used(tmp_path):
+    folder = write_plugin(tmp_path, "flashnas-wide", {"flashnas.operators": {"wider": "wide_operator:Wide"}},
+                          {"wide_operator.py": OPERATOR})
+    assert run_with(folder, """if True:
+        from flashnas.architecture import Architecture
+        from flashnas.base.errors import PluginError
+        print(Architecture.parse("64: f").hidden)
+        try:
+            Architecture.parse("64: wider")
+        except PluginError as error:
+            print(error)
+        """) == ("64\noperator 'wider' of the package flashnas-wide: kind of wide_operator:Wide must be 'wider', the"
+                 " name of its entry point; got 'wide'")
