@@ -110,7 +110,7 @@ def make_loader(parser: type) -> type:
         loader.add_implicit_resolver(tag, re.compile(pattern), list(first))
     loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
     loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SEQUENCE_TAG, _sequence)
-    return loader  # type: ignore[no-any-return]
+    return loader
 
 
 LOADER = make_loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml is ten times as fast as Python

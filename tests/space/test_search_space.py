@@ -191,7 +191,7 @@ def test_the_good_files_load(tmp_path):
      "{path}:4: blocks.mixers needs two operators for the ratio 1:1; got one"),
     ("ffn: f", "ffn: d", "{path}:7: blocks.ffn must be a feed-forward network such as f(intermediate=4096); got 'd'"),
     ("[0, 1]", "[0, 3]", "{path}:6: blocks.ffns_per_mixer[1] must be one of 0, 1, 2; got 3"),
-    ("[0, 1]", "[0, yes]", "{path}:6: blocks.ffns_per_mixer[1] must be one of 0, 1, 2; got True"),
+    ("[0, 1]", "[0, true]", "{path}:6: blocks.ffns_per_mixer[1] must be one of 0, 1, 2; got True"),
     ("[1024, 2048]", "[2048, 1024]", "{path}:2: widths must ascend; got 1024 after 2048"),
     ("[1024, 2048]", "[1024, 1024]", "{path}:2: widths must ascend; got 1024 after 1024"),
     ("[1024, 2048]", "[]", "{path}:2: widths must not be empty"),
