@@ -21,9 +21,22 @@ from flashnas.operators.backends.core import choose_backend, running
 from flashnas.operators.build import build_layer
 from flashnas.operators.layer import Layer, RMSNorm
 from flashnas.operators.projection import Transposed, forget_copies, linear_of_one
+from flashnas.operators.roles import OWN_RATES, Role
 
 LOG2_E = 1 / math.log(2)
 LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
+
+
+@dataclass(frozen=True)
+class ParameterUse:
+    """What a parameter of a network is for, and the family in `Recipe.lr_multipliers` by which it learns.
+
+    The family is the short name of the operator, that with `.conv` or `.router` for a short convolution or a router,
+    `embedding` or `norm`.
+    """
+
+    role: Role
+    family: str
 
 
 @dataclass(frozen=True)
@@ -88,16 +101,35 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def reset_weights(self) -> None:
         """Draw the matrices: normal with std 1/sqrt(fan_in), output projections times 1/sqrt(2 x operators)."""
-        shrink = 1 / math.sqrt(2 * len(self.layers))
+        shrink, uses = 1 / math.sqrt(2 * len(self.layers)), self.parameter_uses()
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 std = 1 / math.sqrt(module.in_features)
-                nn.init.normal_(module.weight, std=std * shrink if "out_proj" in name else std)
+                writes = uses[f"{name}.weight"].role is Role.WRITES
+                nn.init.normal_(module.weight, std=std * shrink if writes else std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for weight in (self.embedding.weight, self.meta_tokens, self.head.weight if self.head else None):
             if weight is not None:
                 nn.init.normal_(weight, std=0.02)
+
+    def parameter_uses(self) -> dict[str, ParameterUse]:
+        """Role and family of every parameter, by the names of `named_parameters()`.
+
+        Raises OperatorError naming a parameter whose layer does not declare it.
+        """
+        tokens = ParameterUse(Role.TOKENS, "embedding")
+        uses = {"embedding.weight": tokens, "final_norm.weight": ParameterUse(Role.NORM, "norm")}
+        if self.meta_tokens is not None:
+            uses["meta_tokens"] = tokens
+        if self.head is not None:
+            uses["head.weight"] = tokens
+        for n, (spec, block) in enumerate(zip(self.architecture.operators, self.blocks, strict=True)):
+            uses[f"layers.{n}.norm.weight"] = ParameterUse(Role.NORM, spec.kind)
+            for name, role in block.mixer.parameter_roles().items():
+                part = OWN_RATES.get(role)
+                uses[f"layers.{n}.mixer.{name}"] = ParameterUse(role, f"{spec.kind}.{part}" if part else spec.kind)
+        return uses
 
     def backends(self, dtype: torch.dtype | None = None) -> dict[str, str]:
         """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", "f": "torch", ..}, and short

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.fused import convolution_silu, rms_norm
+from flashnas.operators.roles import Declared, Role
 
 NORM_EPS = 1e-6
 OUTPUT_NORM_EPS = 1e-5  # of the norms inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
 
 
-class Layer(nn.Module):
+class Layer(Declared):
     """Base of the operator layers: normalised input in, residual update out. See the package's docstring."""
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
@@ -62,8 +63,10 @@ def rms_normalise(x: Tensor, eps: float = NORM_EPS) -> Tensor:
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Declared):
     """Root-mean-square norm with a weight, arXiv 1910.07467."""
+
+    roles: ClassVar = {"weight": Role.NORM}
 
     def __init__(self, size: int, eps: float = NORM_EPS) -> None:
         super().__init__()
@@ -113,8 +116,10 @@ def short_convolution_step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor,
     return F.silu(y if bias is None else y + bias.to(y.dtype)), history[:, 1:]
 
 
-class ShortConvolution(nn.Module):
+class ShortConvolution(Declared):
     """silu of a causal depthwise convolution over time, `size` taps; its state is the last size - 1 inputs."""
+
+    roles: ClassVar = {"weight": Role.FILTER, "bias": Role.FILTER}
 
     def __init__(self, channels: int, size: int, bias: bool = False) -> None:
         super().__init__()

@@ -71,6 +71,7 @@ class OperatorSpec:
     layer: ClassVar[str]  # "module:class" of the torch layer
     mixes_tokens: ClassVar[bool] = True
     least: ClassVar[dict[str, int]] = {}  # smallest allowed value per field, 0 where not named
+    own_rates: ClassVar[tuple[str, ...]] = ()  # parts that learn at a rate of their own, see roles.OWN_RATES
     later: ClassVar[frozenset[str]] = frozenset()  # fields that hashes leave out at their default: younger than these
 
     def __post_init__(self) -> None:

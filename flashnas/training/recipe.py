@@ -21,8 +21,8 @@ from flashnas.training.task_settings import TaskTraining
 
 RECIPES = Path(__file__).parent / "recipes"
 # of parameters that learn at a rate of their own. embedding: also the head and meta tokens; norm: the final norm
-FAMILIES = (*OPERATORS, *(f"{kind}.conv" for kind, spec in OPERATORS.items() if hasattr(spec, "conv_size")),
-            "moe.router", "embedding", "norm")
+FAMILIES = (*OPERATORS, *(f"{kind}.{part}" for kind, spec in OPERATORS.items() for part in spec.own_rates),
+            "embedding", "norm")
 OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
@@ -54,7 +54,7 @@ class Recipe:
     projections as the model draws them; 0: every operator starts as the identity. conv_noise: share of the random
     filter that a short convolution starts with, the rest passes the current token through; 1: as the model draws it.
     tasks: settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}.
-    weight_norm: bring every matrix back to unit norm after each step and at the start (see proxy/weight_norm.py); it
+    weight_norm: bring every matrix back to unit norm after each step and at the start (see training/weight_norm.py); it
     wants rates of its own (experiments/weight_norm).
     dtype bfloat16: weights and optimizer in float32, matrix products in bfloat16. backend: the libraries that compute
     the operators; auto: the best installed ones on CUDA, torch on a CPU.

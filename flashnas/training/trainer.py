@@ -112,7 +112,7 @@ class Trainer:
         initialise(self.network, recipe)
         self.network.to(self.device)
         self.backends = self.network.backends(torch.bfloat16 if recipe.dtype == "bfloat16" else None)
-        self.optimizers = Optimizers(self.network, architecture, recipe)
+        self.optimizers = Optimizers(self.network, recipe)
         self.loss, self.replica = self.ranks.replicate(self.network)
         self.done = 0
         self.start_loss = math.inf  # of the first batch, before any update

@@ -2,7 +2,7 @@
 
 A matrix W [C_out, C_in] that reads the hidden state keeps rows of norm 1 (case 1: each output is an inner product with
 a unit vector); one that writes into it keeps columns of norm 1 (case 2: each inner feature adds a unit vector). The
-paper states the projection alone, and so do we: what scale a matrix needs, the norm in front of it learns.
+paper states the projection alone, and we do the same: the norm in front of a matrix learns what scale it needs.
 Matrices of three and more dimensions are stacks of matrices, one per expert or head.
 """
 
@@ -11,9 +11,10 @@ from __future__ import annotations
 from enum import Enum
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flashnas.base.errors import OperatorError
+from flashnas.network.model import HybridLM
+from flashnas.operators.roles import Role
 
 
 class Case(Enum):
@@ -23,26 +24,10 @@ class Case(Enum):
     COLUMNS = -2  # writes into it
 
 
-# by the name of the module or parameter inside an operator, and of the model's own matrices
-READING = ("in_proj", "gates_low", "router")
-WRITING = ("out_proj",)
-TOKENS = ("embedding", "head", "meta_tokens")  # a row is one token's vector, read by the head and written by the table
-# filters, decays, low-rank gates and what maps an operator's own features: their size is part of what they compute
-LEFT_ALONE = ("conv", "gate_proj", "decay_gate", "output_gate", "A_log", "x_proj", "dt_proj", "down", "up")
-
-
-def case_of(name: str, parameter: Tensor) -> Case | None:
-    """How a parameter, named as in HybridLM, is normalised; None: not at all (vectors, filters, inner maps).
-
-    Raises OperatorError for a matrix whose name stands in no list above: whoever adds one must say what it is.
-    """
-    if parameter.ndim < 2:
-        return None
-    parts = name.split(".")
-    for names, case in ((LEFT_ALONE, None), (READING, Case.ROWS), (WRITING, Case.COLUMNS), (TOKENS, Case.ROWS)):
-        if any(part in names for part in parts):
-            return case
-    raise OperatorError(f"weight_norm does not know the matrix {name!r}: name it in flashnas/training/weight_norm.py")
+# Filters, decays, low-rank gates and what maps an operator's own features have no case: their size is part of what they
+# compute. A row of a token table is the vector of one token, which the head reads and the table writes.
+CASES = {Role.READS: Case.ROWS, Role.GATE_READS: Case.ROWS, Role.ROUTER: Case.ROWS, Role.TOKENS: Case.ROWS,
+         Role.WRITES: Case.COLUMNS}
 
 
 @torch.no_grad()
@@ -53,11 +38,12 @@ def to_unit_norm(matrix: Tensor, case: Case) -> None:
 
 
 class WeightNorm:
-    """The matrices of one network that are kept at unit norm."""
+    """The matrices of one network that are kept at unit norm: `matrices`, each with its case."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self.matrices = [(parameter, case) for name, parameter in network.named_parameters()
-                         if (case := case_of(name, parameter)) is not None]
+    def __init__(self, network: HybridLM) -> None:
+        uses = network.parameter_uses()
+        self.matrices = [(parameter, CASES[uses[name].role]) for name, parameter in network.named_parameters()
+                         if uses[name].role in CASES]
 
     def project(self) -> None:
         """Bring all of them back to unit norm."""

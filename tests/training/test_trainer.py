@@ -15,7 +15,7 @@ from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.proxy.worker import run_candidate
 from flashnas.study.pool import WorkerPool
-from flashnas.training.optimizer import Optimizers, family_of, initialise, is_hidden_matrix
+from flashnas.training.optimizer import Optimizers, initialise, taken_by_muon
 from flashnas.training.recipe import FAMILIES, Recipe
 from flashnas.training.score import ProxyScore
 from flashnas.training.trainer import train, train_network
@@ -203,7 +203,7 @@ def test_the_models_own_start_is_kept_on_request():
 def test_every_parameter_is_in_exactly_one_group(optimizer):
     architecture = RECIPE.proxy_of(Architecture.parse(f"512(tied=false,meta=32): {' '.join(OPERATORS)}"))
     network = HybridLM(architecture)
-    built = Optimizers(network, architecture, dataclasses.replace(RECIPE, optimizer=optimizer)).optimizers
+    built = Optimizers(network, dataclasses.replace(RECIPE, optimizer=optimizer)).optimizers
     groups = [group for optimizer_ in built for group in optimizer_.param_groups]
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(grouped) == sorted(id(parameter) for parameter in network.parameters())
@@ -212,10 +212,12 @@ def test_every_parameter_is_in_exactly_one_group(optimizer):
 
 def test_muon_takes_the_projections_and_nothing_else():
     architecture = RECIPE.proxy_of(ALL)
-    names = {name.split(".", 2)[2] for name, parameter in HybridLM(architecture).named_parameters()
-             if is_hidden_matrix(name, parameter)}
+    network = HybridLM(architecture)
+    uses = network.parameter_uses()
+    names = {name.split(".", 2)[2] for name, parameter in network.named_parameters()
+             if taken_by_muon(uses[name].role, parameter)}
     assert names == {"mixer.in_proj.weight", "mixer.out_proj.weight"}
-    muon, adamw = Optimizers(HybridLM(architecture), architecture, RECIPE).optimizers
+    muon, adamw = Optimizers(HybridLM(architecture), RECIPE).optimizers
     assert isinstance(muon, torch.optim.Muon)
     assert sum(len(group["params"]) for group in muon.param_groups) == 2 * len(architecture.operators)
     assert not any(parameter.ndim < 2 and group["weight_decay"] for group in adamw.param_groups
@@ -226,7 +228,7 @@ def test_multipliers_scale_the_rate_of_their_family_alone():
     architecture = RECIPE.proxy_of(ALL)
     network = HybridLM(architecture)
     recipe = dataclasses.replace(RECIPE, lr_multipliers={"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5})
-    optimizers = Optimizers(network, architecture, recipe)
+    optimizers = Optimizers(network, recipe)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -234,14 +236,14 @@ def test_multipliers_scale_the_rate_of_their_family_alone():
     for optimizer, peak in zip(optimizers.optimizers, (recipe.muon_lr, recipe.adamw_lr), strict=True):
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                family = family_of(names[id(parameter)], architecture)
+                family = network.parameter_uses()[names[id(parameter)]].family
                 expected = peak * {"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}.get(family, 1.0) * recipe.lr_factor(7)
                 assert group["lr"] == pytest.approx(expected)
 
 
 def test_every_parameter_is_in_a_family_that_a_recipe_can_name():
     architecture = Architecture.parse(f"256: {' '.join(OPERATORS)}")
-    found = {name: family_of(name, architecture) for name, _ in HybridLM(architecture).named_parameters()}
+    found = {name: use.family for name, use in HybridLM(architecture).parameter_uses().items()}
     assert set(found.values()) == set(FAMILIES)
     moe = list(OPERATORS).index("moe")
     assert found[f"layers.{moe}.mixer.router.weight"] == "moe.router"
@@ -258,7 +260,7 @@ def test_a_multiplier_changes_how_far_its_family_moves():
         for parameter in network.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
         recipe = dataclasses.replace(RECIPE, lr_multipliers={"d": multiplier}, weight_decay=0.0)
-        Optimizers(network, architecture, recipe).step(3)
+        Optimizers(network, recipe).step(3)
         moved.append([(network.layers[i].mixer.in_proj.weight - before[i]).norm().item() for i in (0, 1)])
     assert moved[1][0] == pytest.approx(3 * moved[0][0], rel=1e-3)
     assert moved[1][1] == pytest.approx(moved[0][1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Layer, RMSNorm, Rotary, linear_reference, rms_normalise, rotate, rotate_one
 from flashnas.operators.projection import Projection
+from flashnas.operators.roles import Role
 
 GROW_TOKENS = 256
 BLOCK_TOKENS = 64
@@ -182,6 +183,8 @@ def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor) -> Tensor
 
 class AttentionLayer(Layer):
     """Without a window each token sees all before it; with one, the last `window` tokens, itself included."""
+
+    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
 
     def __init__(self, spec: Attention, hidden: int) -> None:
         super().__init__()

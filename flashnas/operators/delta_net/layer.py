@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -25,10 +27,13 @@ from flashnas.operators.recurrences.delta_rule import (
     delta_rule_reference,
     delta_rule_step,
 )
+from flashnas.operators.roles import Role
 
 
 class DeltaNetLayer(Layer):
     """q, k, v pass a convolution and silu; q and k are L2-normalised; beta = sigmoid; RMSNorm per head."""
+
+    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
 
     def __init__(self, spec: DeltaNet, hidden: int) -> None:
         super().__init__()

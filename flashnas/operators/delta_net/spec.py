@@ -16,6 +16,7 @@ class DeltaNet(OperatorSpec):
     kind = "d"
     name = "delta_net"
     layer = "flashnas.operators.delta_net.layer:DeltaNetLayer"
+    own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     head_dim: int = 128

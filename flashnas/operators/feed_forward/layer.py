@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,10 +12,13 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.fused import swiglu
 from flashnas.operators.layer import Layer, linear_reference
 from flashnas.operators.projection import Projection
+from flashnas.operators.roles import Role
 
 
 class FeedForwardLayer(Layer):
     """Tokens do not mix, so the state is always None."""
+
+    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
 
     def __init__(self, spec: FeedForward, hidden: int) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,10 +30,13 @@ from flashnas.operators.recurrences.delta_rule import (
     delta_rule_reference,
     delta_rule_step,
 )
+from flashnas.operators.roles import Role
 
 
 class GatedDeltaNetLayer(Layer):
     """Value head h reads key head h // expand_v; log decay -exp(A_log) softplus(a + dt_bias); norm gated by silu(z)."""
+
+    roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "dt_bias": Role.BIAS, "out_proj": Role.WRITES}
 
     def __init__(self, spec: GatedDeltaNet, hidden: int) -> None:
         super().__init__()

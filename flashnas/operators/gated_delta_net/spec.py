@@ -16,6 +16,7 @@ class GatedDeltaNet(OperatorSpec):
     kind = "gd"
     name = "gated_delta_net"
     layer = "flashnas.operators.gated_delta_net.layer:GatedDeltaNetLayer"
+    own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
 
     k_heads: int = 0

@@ -8,6 +8,7 @@ exponentials of numbers <= 0, whatever the decay; then the halves of the halves,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from flashnas.operators.gla.spec import GatedLinearAttention
 from flashnas.operators.layer import Layer, RecurrentState, RMSNorm, rms_normalise, state_dtype
 from flashnas.operators.projection import Projection
 from flashnas.operators.recurrences.chunks import chunk_length, diagonal_scan, from_chunks, to_chunks
+from flashnas.operators.roles import Role
 
 GlaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 MOST_CHUNK = 32
@@ -71,6 +73,8 @@ def _scores_inside(q: Tensor, k: Tensor, total: Tensor) -> Tensor:
 
 class GatedLinearAttentionLayer(Layer):
     """Low-rank decay gate logsigmoid(.) / 16; output gate swish; RMSNorm per head."""
+
+    roles: ClassVar = {"in_proj": Role.READS, "gate_proj": Role.GATE, "out_proj": Role.WRITES}
 
     def __init__(self, spec: GatedLinearAttention, hidden: int) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ y = out_proj((norm(attention(x)) + norm(mamba2(x))) / 2), as Hymba fuses its hea
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from flashnas.operators.layer import (
     rms_normalise,
 )
 from flashnas.operators.mamba2.layer import Mamba2Layer
+from flashnas.operators.roles import Role
 
 
 class HybridHeadState(NamedTuple):
@@ -33,6 +34,8 @@ class HybridHeadState(NamedTuple):
 class HybridHeadLayer(Layer):
     """The halves are the layers of `a` or `swa` and of `m2` without their output projections. Mamba2 already ends with
     a norm and its weight; the attention gets one here."""
+
+    roles: ClassVar = {"out_proj": Role.WRITES}
 
     def __init__(self, spec: HybridHead, hidden: int) -> None:
         super().__init__()

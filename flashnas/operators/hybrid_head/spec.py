@@ -24,6 +24,7 @@ class HybridHead(OperatorSpec):
     kind = "h"
     name = "hybrid_head"
     layer = "flashnas.operators.hybrid_head.layer:HybridHeadLayer"
+    own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "ssm_head_dim": 1, "state": 1, "groups": 1,
                                        "conv_size": 1}
 

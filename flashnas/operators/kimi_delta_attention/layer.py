@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from flashnas.operators.layer import (
     state_dtype,
 )
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
+from flashnas.operators.roles import Role
 
 KdaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 NORM_EPS = 1e-5
@@ -43,6 +45,9 @@ def kda_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BHK
 
 class KimiDeltaAttentionLayer(Layer):
     """Log decay of a key channel -exp(A_log) softplus(low rank + dt_bias); head norm gated by sigmoid(low rank)."""
+
+    roles: ClassVar = {"in_proj": Role.READS, "gates_low": Role.GATE_READS, "decay_gate": Role.GATE,
+                       "output_gate": Role.GATE, "A_log": Role.DECAY, "dt_bias": Role.BIAS, "out_proj": Role.WRITES}
 
     def __init__(self, spec: KimiDeltaAttention, hidden: int) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ class KimiDeltaAttention(OperatorSpec):
     kind = "kda"
     name = "kimi_delta_attention"
     layer = "flashnas.operators.kimi_delta_attention.layer:KimiDeltaAttentionLayer"
+    own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     heads: int = 0

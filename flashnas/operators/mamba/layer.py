@@ -7,6 +7,7 @@ S <- exp(dt A) S + B dt x;  y = sum_n C S + D x;  the output is out_proj(y silu(
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from flashnas.operators.layer import (
 )
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.recurrences.selective_scan import scan_of_inputs, scan_of_inputs_step, scan_reference
+from flashnas.operators.roles import Role
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
@@ -32,6 +34,9 @@ class MambaLayer(Layer):
 
     The state's matrix is [B, 1, N, inner]: one head whose values are the channels.
     """
+
+    roles: ClassVar = {"in_proj": Role.READS, "x_proj": Role.INNER, "dt_proj": Role.INNER, "dt_bias": Role.BIAS,
+                       "A_log": Role.DECAY, "D": Role.VECTOR, "out_proj": Role.WRITES}
 
     def __init__(self, spec: Mamba, hidden: int) -> None:
         super().__init__()

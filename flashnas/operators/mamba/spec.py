@@ -20,6 +20,7 @@ class Mamba(OperatorSpec):
     kind = "m"
     name = "mamba"
     layer = "flashnas.operators.mamba.layer:MambaLayer"
+    own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"expand": 1, "state": 1, "conv_size": 1}
 
     expand: int = 2

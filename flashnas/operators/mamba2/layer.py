@@ -6,7 +6,7 @@ Per head, with dt = softplus(dt_raw + dt_bias) and g = -exp(A_log) dt: S <- exp(
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from flashnas.operators.layer import (
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.projection import Projection
 from flashnas.operators.recurrences.chunks import LOG2_E, chunk_length, decay_differences_base2, lower_ones
+from flashnas.operators.roles import Role
 
 SsdScan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -154,6 +155,9 @@ def ssd_scan_step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, ra
 
 class Mamba2Layer(Layer):
     """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the gate."""
+
+    roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "D": Role.VECTOR, "dt_bias": Role.BIAS,
+                       "out_proj": Role.WRITES}
 
     def __init__(self, spec: Mamba2, hidden: int) -> None:
         super().__init__()

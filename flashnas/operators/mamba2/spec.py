@@ -30,6 +30,7 @@ class Mamba2(OperatorSpec):
     kind = "m2"
     name = "mamba2"
     layer = "flashnas.operators.mamba2.layer:Mamba2Layer"
+    own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"expand": 1, "head_dim": 1, "state": 1, "conv_size": 1, "groups": 1}
     later: ClassVar[frozenset[str]] = frozenset({"heads", "bias", "conv_bias", "dt_min"})
 

@@ -5,7 +5,7 @@ y = sum over the chosen experts e of p_e expert_e(x), p the softmax of the route
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flashnas.operators.fused import swiglu
 from flashnas.operators.layer import Layer, linear_reference, state_dtype
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
+from flashnas.operators.roles import Role
 
 
 class MixtureOfExpertsLayer(Layer):
@@ -21,6 +22,8 @@ class MixtureOfExpertsLayer(Layer):
     Tokens are sorted by expert, so that each expert is one product; the same input gives the same output to the bit
     on every device. There is no loss that balances the experts.
     """
+
+    roles: ClassVar = {"router": Role.ROUTER, "in_proj": Role.READS, "out_proj": Role.WRITES, "gate_proj": Role.GATE}
 
     def __init__(self, spec: MixtureOfExperts, hidden: int) -> None:
         super().__init__()

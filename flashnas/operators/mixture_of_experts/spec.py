@@ -23,6 +23,7 @@ class MixtureOfExperts(OperatorSpec):
     kind = "moe"
     name = "mixture_of_experts"
     layer = "flashnas.operators.mixture_of_experts.layer:MixtureOfExpertsLayer"
+    own_rates = ("router",)
     mixes_tokens = False
     least: ClassVar[dict[str, int]] = {"experts": 1, "active": 1}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from flashnas.operators.layer import (
     state_dtype,
 )
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
+from flashnas.operators.roles import Declared, Role
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
 
 Activation = Callable[[Tensor], Tensor]
@@ -30,12 +32,14 @@ STRONGEST_LOG_DECAY = -math.exp(-0.5)
 KEY_NORM_EPS = 1e-6
 
 
-class LowRank(nn.Module):
+class LowRank(Declared):
     """up f(down x) + bias; starts at the bias, as the paper's, whatever the model draws its matrices from.
 
     The factors are kept hidden^(1/2) and rank times as large as they act, so that a step of an optimizer that moves
     every entry alike (AdamW) moves the result as little as that of other parameters.
     """
+
+    roles: ClassVar = {"down": Role.GATE, "up": Role.GATE, "bias": Role.BIAS}
 
     def __init__(self, hidden: int, rank: int, activation: Activation | None = None, bias: bool = True) -> None:
         super().__init__()
@@ -66,6 +70,9 @@ class Rwkv7Layer(Layer):
     Log decay -exp(-0.5) sigmoid(w). The normalised key kk is taken out at rate a and k (1 + (a - 1) k_a) v^T is added;
     the norm per head is followed by the bonus (r k r_k summed over a head) v of the current token and by the gate.
     """
+
+    roles: ClassVar = {"mix": Role.VECTOR, "in_proj": Role.READS, "k_k": Role.VECTOR, "k_a": Role.VECTOR,
+                       "r_k": Role.VECTOR, "norm": Role.NORM, "out_proj": Role.WRITES}
 
     def __init__(self, spec: Rwkv7, hidden: int) -> None:
         super().__init__()

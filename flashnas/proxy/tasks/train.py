@@ -43,7 +43,7 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
     initialise(network, recipe)
     device = torch.device(recipe.device)
     learner = (FromLast(network, length, recipe) if tasks[0].from_last else _EachPosition(network)).to(device)
-    optimizers = Optimizers(network, proxy, recipe)
+    optimizers = Optimizers(network, recipe)
     tests = [task.test_set(settings.test_sequences, seed) for task in tasks]
     batches = [task.batches(recipe.batch_sequences // len(tasks), seed, apart_from=test)
                for task, test in zip(tasks, tests, strict=True)]
