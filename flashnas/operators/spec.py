@@ -68,6 +68,9 @@ class OperatorSpec:
 
     kind: ClassVar[str]
     name: ClassVar[str]  # in full, as in `sliding_window_attention`
+    label: ClassVar[str]  # for readers, as in `Gated DeltaNet`
+    colour: ClassVar[str]  # in every picture, `#RRGGBB`; one that no other operator has
+    family: ClassVar[str]  # for readers: operators of one kind of mathematics, as in `delta rule`
     layer: ClassVar[str]  # "module:class" of the torch layer
     mixes_tokens: ClassVar[bool] = True
     least: ClassVar[dict[str, int]] = {}  # smallest allowed value per field, 0 where not named

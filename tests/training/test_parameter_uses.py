@@ -8,12 +8,10 @@ from torch import nn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
 from flashnas.network.model import HybridLM
-from flashnas.operators import OPERATORS, roles
-from flashnas.operators.build import build_layer
 from flashnas.operators.delta_net.layer import DeltaNetLayer
 from flashnas.operators.roles import Declared, Role
 from flashnas.training.optimizer import Optimizers
-from flashnas.training.recipe import FAMILIES, Recipe
+from flashnas.training.recipe import Recipe
 
 TABLE = (Path(__file__).parent / "parameter_table.txt").read_text().splitlines()
 NOTATION = TABLE[0].removeprefix("# ")
@@ -34,22 +32,6 @@ def test_optimizer_family_decay_and_norm_of_every_parameter_are_those_of_the_tab
         found.append(f"{name} {'x'.join(map(str, parameter.shape))} {optimizer} {group['family']}"
                      f" {'decays' if group['weight_decay'] else '-'} {norms.get(id(parameter), '-')}")
     assert found == TABLE[2:]
-
-
-@pytest.mark.parametrize("kind", OPERATORS)
-def test_every_layer_declares_every_parameter_and_its_own_rates(kind):
-    spec = OPERATORS[kind]()
-    layer = build_layer(spec, 256)
-    declared = layer.parameter_roles()
-    assert set(declared) == {name for name, _ in layer.named_parameters()}
-    parts = {roles.OWN_RATES[role] for role in declared.values() if role in roles.OWN_RATES}
-    assert parts == set(spec.own_rates)
-    assert {f"{kind}.{part}" for part in parts} <= set(FAMILIES)
-    for name, parameter in layer.named_parameters():
-        matrix = declared[name] in (Role.READS, Role.WRITES, Role.INNER, Role.GATE, Role.GATE_READS, Role.ROUTER)
-        assert parameter.ndim == 2 or not matrix, name
-        assert matrix or parameter.ndim == 1 or declared[name] in (Role.FILTER, Role.DECAY), name
-    assert Role.WRITES in declared.values()
 
 
 def test_a_parameter_that_is_not_declared_is_an_error_when_the_network_is_built(monkeypatch):

@@ -26,6 +26,9 @@ class Attention(OperatorSpec):
 
     kind = "a"
     name = "attention"
+    label = "attention"
+    colour = "#D55E00"  # vermilion
+    family = "attention"
     layer = "flashnas.operators.attention.layer:AttentionLayer"
     least: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "rope_factor": 1}
     later: ClassVar[frozenset[str]] = frozenset({"out_bias", "out_gate", "rope_share", "rope_factor", "rope_original"})
@@ -146,6 +149,8 @@ class SlidingWindowAttention(Attention):
 
     kind = "swa"
     name = "sliding_window_attention"
+    label = "sliding-window attention"
+    colour = "#E69F00"  # orange, beside the vermilion of attention
     least: ClassVar[dict[str, int]] = {**Attention.least, "window": 1}
 
     window: int = 512

@@ -15,6 +15,9 @@ class DeltaNet(OperatorSpec):
 
     kind = "d"
     name = "delta_net"
+    label = "DeltaNet"
+    colour = "#0072B2"  # blue
+    family = "delta rule"
     layer = "flashnas.operators.delta_net.layer:DeltaNetLayer"
     own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}

@@ -18,6 +18,9 @@ class FeedForward(OperatorSpec):
 
     kind = "f"
     name = "feed_forward"
+    label = "feed-forward"
+    colour = "#C3C8CE"  # light grey, so that the mixers stand out
+    family = "feed-forward"
     layer = "flashnas.operators.feed_forward.layer:FeedForwardLayer"
     mixes_tokens = False
     later: ClassVar[frozenset[str]] = frozenset({"bias", "relu2"})

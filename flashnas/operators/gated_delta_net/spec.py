@@ -15,6 +15,9 @@ class GatedDeltaNet(OperatorSpec):
 
     kind = "gd"
     name = "gated_delta_net"
+    label = "Gated DeltaNet"
+    colour = "#56B4E9"  # sky blue
+    family = "delta rule"
     layer = "flashnas.operators.gated_delta_net.layer:GatedDeltaNetLayer"
     own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}

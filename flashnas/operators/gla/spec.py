@@ -24,6 +24,9 @@ class GatedLinearAttention(OperatorSpec):
 
     kind = "gla"
     name = "gla"
+    label = "GLA"
+    colour = "#CC79A7"  # pink
+    family = "linear attention"
     layer = "flashnas.operators.gla.layer:GatedLinearAttentionLayer"
     least: ClassVar[dict[str, int]] = {"head_dim": 2, "gate_rank": 1}
 

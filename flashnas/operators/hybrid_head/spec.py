@@ -23,6 +23,9 @@ class HybridHead(OperatorSpec):
 
     kind = "h"
     name = "hybrid_head"
+    label = "attention with Mamba2"
+    colour = "#332288"  # indigo
+    family = "attention and state space"
     layer = "flashnas.operators.hybrid_head.layer:HybridHeadLayer"
     own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "ssm_head_dim": 1, "state": 1, "groups": 1,

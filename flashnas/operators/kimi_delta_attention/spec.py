@@ -15,6 +15,9 @@ class KimiDeltaAttention(OperatorSpec):
 
     kind = "kda"
     name = "kimi_delta_attention"
+    label = "Kimi delta attention"
+    colour = "#661100"  # dark brown
+    family = "delta rule"
     layer = "flashnas.operators.kimi_delta_attention.layer:KimiDeltaAttentionLayer"
     own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}

@@ -19,6 +19,9 @@ class Mamba(OperatorSpec):
 
     kind = "m"
     name = "mamba"
+    label = "Mamba"
+    colour = "#999933"  # olive
+    family = "state space"
     layer = "flashnas.operators.mamba.layer:MambaLayer"
     own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"expand": 1, "state": 1, "conv_size": 1}

@@ -29,6 +29,9 @@ class Mamba2(OperatorSpec):
 
     kind = "m2"
     name = "mamba2"
+    label = "Mamba2"
+    colour = "#009E73"  # green
+    family = "state space"
     layer = "flashnas.operators.mamba2.layer:Mamba2Layer"
     own_rates = ("conv",)
     least: ClassVar[dict[str, int]] = {"expand": 1, "head_dim": 1, "state": 1, "conv_size": 1, "groups": 1}

@@ -22,6 +22,9 @@ class MixtureOfExperts(OperatorSpec):
 
     kind = "moe"
     name = "mixture_of_experts"
+    label = "mixture of experts"
+    colour = "#B5A999"  # light brown
+    family = "feed-forward"
     layer = "flashnas.operators.mixture_of_experts.layer:MixtureOfExpertsLayer"
     own_rates = ("router",)
     mixes_tokens = False

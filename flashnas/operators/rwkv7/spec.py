@@ -21,6 +21,9 @@ class Rwkv7(OperatorSpec):
 
     kind = "r7"
     name = "rwkv7"
+    label = "RWKV7"
+    colour = "#882255"  # wine
+    family = "delta rule"
     layer = "flashnas.operators.rwkv7.layer:Rwkv7Layer"
     least: ClassVar[dict[str, int]] = {"head_dim": 2}
 
