@@ -1,4 +1,4 @@
-"""Estimate: an architecture's figures with their parts, sources and bounds."""
+"""Estimate: the predicted figures of an architecture with their parts, sources and bounds."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ from typing import Any
 
 from flashnas.base.errors import WorkloadError
 from flashnas.base.hints import one_of
-from flashnas.latency.metrics import FIGURES
+from flashnas.latency.metrics import FIGURES, Predicted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Figures as defined in figures.py; `lower_ms` and `upper_ms` bound `latency_ms`.
+class Estimate(Predicted):
+    """The predicted figures of one architecture, as defined in metrics.py, with their parts.
 
-    `breakdown`: one entry per kernel of each operator and phase, in order: operator (short name, or `embedding`,
-    `head`), index (position among the operators, -1 for the others), phase, kernel (kind of row), label, source, ms
-    (over the whole request) and share of latency_ms. `sources`: share of latency_ms by source, summing to 1.
-    `bounds`: [lower, upper] of each figure that is a time or a rate. `notes`: what a reader has to know, one line each.
+    Args:
+        notation, hash: of the architecture.
+        batch: of the workload, or the largest that fits.
+        workload, table: names.
+        breakdown: one entry for each kernel of each operator and phase, in order: operator (short name, or `embedding`,
+            `head`), index (position among the operators, -1 for the others), phase, kernel (kind of row), label,
+            source, ms (over the whole request) and share of latency_ms.
+        sources: share of latency_ms by source; they sum to 1.
+        bounds: [lower, upper] of each figure that is a time or a rate.
+        notes: what a reader has to know, one line each.
     """
 
     notation: str
     hash: str
-    params: int
-    ttft_ms: float
-    tpot_ms: float
-    latency_ms: float
-    lower_ms: float
-    upper_ms: float
-    throughput_tok_s: float
-    memory_gb: float
     batch: int
     workload: str
     table: str
@@ -45,9 +43,11 @@ class Estimate:
         return float(getattr(self, name))
 
     def figures(self) -> dict[str, float]:
+        """All figures by name."""
         return {name: getattr(self, name) for name in FIGURES}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON- and YAML-ready."""
-        return {**vars(self), "breakdown": [dict(entry) for entry in self.breakdown], "sources": dict(self.sources),
+        return {"notation": self.notation, "hash": self.hash, **vars(self),
+                "breakdown": [dict(entry) for entry in self.breakdown], "sources": dict(self.sources),
                 "bounds": {name: list(edges) for name, edges in self.bounds.items()}, "notes": list(self.notes)}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 from flashnas.base.errors import BudgetError
@@ -33,7 +33,26 @@ FIGURES = {  # name -> unit
 LARGER_IS_BETTER = ("throughput_tok_s",)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What a table predicts of one architecture under a workload; `lower_ms` and `upper_ms` bound `latency_ms`."""
+
+    params: int
+    ttft_ms: float
+    tpot_ms: float
+    latency_ms: float
+    lower_ms: float
+    upper_ms: float
+    throughput_tok_s: float
+    memory_gb: float
+
+
+PREDICTED = tuple(field.name for field in fields(Predicted))
+
+
 class HasFigures(Protocol):
+    """Anything that knows its figures by name, such as an Estimate."""
+
     def figure(self, name: str) -> float: ...
 
 
@@ -43,7 +62,17 @@ def latency_ms(ttft_ms: float, tpot_ms: float, generated_tokens: int) -> float:
 
 
 def throughput_tok_s(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: int, generated_tokens: int) -> float:
-    """Generated tokens per second of all sequences; read ones if nothing is generated. 0 if there is no time."""
+    """Tokens per second of all sequences together.
+
+    Args:
+        ttft_ms, tpot_ms: of the request.
+        batch: sequences.
+        prompt_tokens, generated_tokens: of each sequence.
+
+    Returns:
+        Generated tokens per second of generation; prompt tokens per second of reading if nothing is generated; 0 if no
+        time passes.
+    """
     tokens, per_ms = (batch, tpot_ms) if generated_tokens else (batch * prompt_tokens, ttft_ms)
     return 1000 * tokens / per_ms if per_ms else 0.0
 
@@ -85,7 +114,15 @@ def parse_budget(text: str) -> Budget:
 
 
 def make_budgets(budget_ms: float | None = None, budgets: Iterable[str] = ()) -> tuple[Budget, ...]:
-    """From `--budget-ms` (bounds latency_ms) and any number of `--budget` texts; raises BudgetError if one repeats."""
+    """The budgets of a command line.
+
+    Args:
+        budget_ms: of `--budget-ms`; bounds latency_ms.
+        budgets: texts of `--budget`, such as `tpot_ms=2.0`.
+
+    Raises:
+        BudgetError: a text that is not a budget, or a figure that is given twice.
+    """
     result = [Budget("latency_ms", float(budget_ms))] if budget_ms is not None else []
     result += [parse_budget(text) for text in budgets]
     names = [budget.figure for budget in result]

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flashnas.architecture import Architecture
+from flashnas.latency.metrics import PREDICTED
 from flashnas.search.objectives import point
 from flashnas.study.folder import RunRecord
 from flashnas.study.pool import Job, WorkerPool
 from flashnas.study.snapshot import Snapshot
 from flashnas.study.trial import State, Trial
-
-FIGURES = ("params", "ttft_ms", "tpot_ms", "latency_ms", "lower_ms", "upper_ms", "throughput_tok_s", "memory_gb")
 
 
 class Progress(Protocol):
@@ -71,7 +70,7 @@ class Evaluator:
 
     def _values(self, architecture: Architecture, score: dict[str, Any]) -> list[float]:
         estimate = self.estimate(architecture)
-        figures = {"loss": score["loss"], **{name: getattr(estimate, name) for name in FIGURES}}
+        figures = {"loss": score["loss"], **{name: getattr(estimate, name) for name in PREDICTED}}
         values = point(self.objectives, figures, score.get("scores", {}))
         assert values is not None
         return list(values)
@@ -88,7 +87,7 @@ class Evaluator:
             score = outcome["score"]
             state: State = "reused" if architecture.hash in self.hashes else "complete" if score else "failed"
             self.hashes.add(architecture.hash)
-            figures = {name: getattr(estimate, name) for name in FIGURES}
+            figures = {name: getattr(estimate, name) for name in PREDICTED}
             trained = {} if not score else {
                 "loss": score["loss"], "bits_per_byte": score["bits_per_byte"], "curve": score["curve"],
                 "scores": score.get("scores", {}),

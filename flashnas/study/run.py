@@ -15,11 +15,12 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.yaml import LocatedDict, read_yaml
+from flashnas.latency.metrics import PREDICTED
 from flashnas.search.objectives import DEFAULT, OBJECTIVES
 from flashnas.study.trial import Trial
 
-NUMBERS = ("hidden", "params", "ttft_ms", "tpot_ms", "latency_ms", "lower_ms", "upper_ms", "throughput_tok_s",
-           "memory_gb", "loss", "bits_per_byte", "proxy_params", "tokens", "tokens_per_s", "train_seconds", "seed")
+NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "proxy_params", "tokens", "tokens_per_s", "train_seconds",
+           "seed")
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # without these there is nothing to show
 
 
