@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from flashnas.architecture.source import load_architecture, position_limit
 from flashnas.base.errors import CandidateError, ConfigError
-from flashnas.base.process import keep_memory
+from flashnas.base.process import keep_memory, limit_threads
 from flashnas.cli.progress import LiveLine, duration
 
 if TYPE_CHECKING:
@@ -49,8 +48,7 @@ def run(options: argparse.Namespace) -> int:
     if options.threads is not None:
         if options.threads < 1:
             raise ConfigError(f"--threads must be at least 1; got {options.threads}")
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ[name] = str(options.threads)
+        limit_threads(options.threads)
     keep_memory()
 
     from flashnas.training.distributed import processes

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
-from flashnas.base.process import keep_memory
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+from flashnas.base.process import keep_memory, limit_threads
 
 
 def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
@@ -43,8 +40,7 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
 
 def single_thread() -> None:
     """One thread for every numerical library: candidates run side by side, and one thread reproduces to the bit."""
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = "1"
+    limit_threads(1)
     import torch
 
     torch.set_num_threads(1)

@@ -13,8 +13,9 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from flashnas.base.process import limit_threads
+
 Job = dict[str, Any]
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def _start_worker(parent: int) -> None:
@@ -35,8 +36,7 @@ class WorkerPool:
 
     def __init__(self, function: Callable[[Job], dict[str, Any]], *, workers: int, timeout_s: float) -> None:
         self.function, self.workers, self.timeout_s = function, workers, timeout_s
-        for name in THREAD_VARIABLES:
-            os.environ.setdefault(name, "1")
+        limit_threads(1, keep=True)
         self._pool: ProcessPool | None = None
 
     def __enter__(self) -> WorkerPool:
