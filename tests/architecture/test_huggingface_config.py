@@ -46,14 +46,41 @@ def written(folder: Path, data: Any) -> Path:
     ({"model_type": "smollm3", **TINY, "no_rope_layers": [1, 0]},
      "64(vocab=512): a(heads=4,kv_heads=2,head_dim=16,rope_theta=2e6) f(intermediate=96)"
      " a(heads=4,kv_heads=2,head_dim=16,rope_share=0) f(intermediate=96)"),
+    ({"model_type": "mamba", **TINY, "state_size": 8, "tie_word_embeddings": False}, HEAD + "2x(m(state=8))"),
+    ({"model_type": "mamba", **TINY, "time_step_rank": 5, "expand": 3, "use_bias": True, "use_conv_bias": False},
+     "64(vocab=512): 2x(m(expand=3,dt_rank=5,bias=true,conv_bias=false))"),
+    ({"model_type": "mixtral", **TINY, "sliding_window": 9, "num_local_experts": 6, "rope_theta": 1e4},
+     HEAD + "2x(swa(heads=4,kv_heads=2,head_dim=16,window=9) moe(experts=6,active=2,intermediate=96))"),
+    ({"model_type": "qwen2_moe", **TINY, "decoder_sparse_step": 2, "moe_intermediate_size": 24, "num_experts": 6,
+      "shared_expert_intermediate_size": 48, "num_experts_per_tok": 3},
+     HEAD + "a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true) f(intermediate=96)"
+            " a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true)"
+            " moe(experts=6,active=3,intermediate=24,shared=48,shared_gate=true,normalise=false)"),
+    ({"model_type": "qwen2_moe", **TINY, "num_experts": 0, "use_sliding_window": True, "sliding_window": 9},
+     HEAD + "swa(heads=4,kv_heads=2,head_dim=16,qkv_bias=true,window=9) f(intermediate=96)"
+            " a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true) f(intermediate=96)"),
+    ({"model_type": "qwen3_moe", **TINY, "head_dim": 8, "mlp_only_layers": [0], "moe_intermediate_size": 24,
+      "num_experts": 6, "norm_topk_prob": True},
+     HEAD + "a(heads=4,kv_heads=2,head_dim=8,qk_norm=true) f(intermediate=96)"
+            " a(heads=4,kv_heads=2,head_dim=8,qk_norm=true) moe(experts=6,active=6,intermediate=24)"),
+    ({"model_type": "qwen3_5_moe", "text_config": {**DELTA, "full_attention_interval": 2, "num_local_experts": 6,
+                                                   "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+                                                   "shared_expert_intermediate_size": 48}},
+     HEAD + "gd(k_heads=2,expand_v=2,head_dim=8)"
+            " moe(experts=6,active=2,intermediate=24,shared=48,shared_gate=true)"
+            " a(heads=4,kv_heads=2,head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25)"
+            " moe(experts=6,active=2,intermediate=24,shared=48,shared_gate=true)"),
     ({"model_type": "mamba2", **TINY, "num_heads": 2}, HEAD + "2x(m2(groups=2))"),
-    ({"model_type": "nemotron_h", **TINY, "hybrid_override_pattern": "M*-", "mamba_num_heads": 3, "n_groups": 3},
+    ({"model_type": "nemotron_h", **TINY, "num_hidden_layers": 3, "hybrid_override_pattern": "M*-",
+      "mamba_num_heads": 3, "n_groups": 3},
      HEAD + "m2(heads=3,groups=3,dt_min=0.001) a(heads=4,kv_heads=2,rope_share=0) f(intermediate=96,relu2=true)"),
     ({"model_type": "qwen3_5", "text_config": {**DELTA, "full_attention_interval": 2}},
      HEAD + "gd(k_heads=2,expand_v=2,head_dim=8) f(intermediate=96)"
             " a(heads=4,kv_heads=2,head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25) f(intermediate=96)"),
 ])
 def test_networks(tmp_path, data, notation):
+    if data["model_type"] == "qwen3_moe":
+        data = {**data, "num_experts_per_tok": 6}
     if data["model_type"] == "mamba2":
         data = {**data, "n_groups": 2}
     architecture = architecture_from_hf(written(tmp_path, data))
@@ -66,20 +93,33 @@ def test_networks(tmp_path, data, notation):
     ("{", ":1: not valid JSON: Expecting property name"),
     ('{\n"a": 1,\n}', ":3: not valid JSON: "),
     ("[1]", ": the top level must be a mapping; got list"),
-    ('{"a": 1, "a": 2}', ":a: the key stands twice"),
+    ('{"a": 1, "a": 2}', ":a: duplicate key"),
     ("[" * 100000, ": not valid JSON: maximum recursion depth exceeded"),
     ({}, ": a Hugging Face config needs the key 'model_type' (one of llama, mistral, "),
-    ({"model_type": "lama"}, ":model_type must be one of llama, mistral, qwen2, qwen3, smollm3, mamba2, nemotron_h,"
-                             " qwen3_5, qwen3_5_text, qwen3_next, zamba2; got 'lama' (did you mean 'llama'?)"),
+    ({"model_type": "lama"}, ":model_type must be one of llama, mistral, qwen2, qwen3, smollm3, mixtral, qwen2_moe,"
+                             " qwen3_moe, mamba, mamba2, nemotron_h, qwen3_5, qwen3_5_text, qwen3_5_moe,"
+                             " qwen3_5_moe_text, qwen3_next, zamba2; got 'lama' (did you mean 'llama'?)"),
     ({"model_type": ["llama"]}, ":model_type must be one of llama"),
-    ({"model_type": "falcon_h1"}, ":model_type: falcon_h1 has layers with attention and Mamba2 side by side,"
-                                  " which flashnas lacks"),
-    ({"model_type": "qwen3_moe"}, ":model_type: qwen3_moe has mixtures of experts, which flashnas lacks"),
-    ({"model_type": "qwen3_next"}, ":num_experts: flashnas lacks mixtures of experts (512 in layers 0..47)"),
-    ({"model_type": "qwen3_next", "mlp_only_layers": [1, 3], "num_hidden_layers": 5},
-     ":num_experts: flashnas lacks mixtures of experts (512 in layers 0, 2, 4)"),
+    ({"model_type": "falcon_h1"}, ":model_type: falcon_h1 has attention and Mamba2 side by side with an output"
+                                  " projection each (the operator `h` has one for both), which flashnas lacks"),
+    ({"model_type": "falcon_mamba"}, ":model_type: falcon_mamba has Mamba with normalised time steps, B and C, which"
+                                     " flashnas lacks"),
+    ({"model_type": "bamba"}, ":model_type: the reader for bamba (layers of attention or Mamba2, each with a"
+                              " feed-forward network) is not written; flashnas has the operators, so that the model can"
+                              " be given in notation"),
+    ({"model_type": "mixtral", "num_experts_per_tok": 9},
+     ":num_experts_per_tok: must be at most num_local_experts 8; got 9"),
+    ({"model_type": "mixtral", "num_experts_per_tok": 1},
+     ":num_experts_per_tok: flashnas lacks a single expert per token whose probability counts as 1"),
+    ({"model_type": "qwen3_moe", "hidden_act": "gelu"},
+     ":hidden_act: flashnas lacks experts with the activation 'gelu'; it has 'silu'"),
+    ({"model_type": "mamba", "time_step_rank": "full"},
+     ":time_step_rank: must be a whole number of at least 1; got 'full'"),
+    ({"model_type": "nemotron_h", "hybrid_override_pattern": "M*-", "num_hidden_layers": 52},
+     ":num_hidden_layers: must be the number of layers that the pattern lists, 3; got 52"),
     ({"model_type": "nemotron_h", "hybrid_override_pattern": "ME-EE"},
-     ":hybrid_override_pattern: flashnas lacks mixtures of experts (layers 1, 3..4)"),
+     ":hybrid_override_pattern: flashnas lacks mixtures of ungated relu2 experts with a sigmoid router (layers 1,"
+     " 3..4)"),
     ({"model_type": "nemotron_h", "hybrid_override_pattern": "MX"},
      ":hybrid_override_pattern: must be letters of M * - E; got 'MX'"),
     ({"model_type": "nemotron_h", "layers_block_type": ["mlp"], "mlp_hidden_act": "silu"},

@@ -11,21 +11,25 @@ from typing import Any
 import pytest
 import torch
 
-from flashnas.architecture.huggingface import LACKING, MODEL_TYPES, architecture_from_hf
+from flashnas.architecture.huggingface import LACKING, MODEL_TYPES, UNREAD, architecture_from_hf
 from flashnas.architecture.huggingface.defaults import DEFAULTS
 
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
-NAMES = {"llama": "Llama", "mamba2": "Mamba2", "mistral": "Mistral", "nemotron_h": "NemotronH", "qwen2": "Qwen2",
-         "qwen3": "Qwen3", "qwen3_5": "Qwen3_5", "qwen3_5_text": "Qwen3_5", "qwen3_next": "Qwen3Next",
+NAMES = {"llama": "Llama", "mamba": "Mamba", "mamba2": "Mamba2", "mistral": "Mistral", "mixtral": "Mixtral",
+         "nemotron_h": "NemotronH", "qwen2": "Qwen2", "qwen2_moe": "Qwen2Moe", "qwen3": "Qwen3", "qwen3_5": "Qwen3_5",
+         "qwen3_5_moe": "Qwen3_5Moe", "qwen3_5_moe_text": "Qwen3_5Moe", "qwen3_5_text": "Qwen3_5",
+         "qwen3_moe": "Qwen3Moe", "qwen3_next": "Qwen3Next",
          "smollm3": "SmolLM3", "zamba2": "Zamba2"}
 SMALL = {"vocab_size": 384, "hidden_size": 64, "num_hidden_layers": 4}
 HEADS = {**SMALL, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
 DELTA = {**HEADS, "head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
          "linear_value_head_dim": 8, "linear_conv_kernel_dim": 3}
-NEMOTRON = {**HEADS, "head_dim": 24, "mamba_num_heads": 6, "mamba_head_dim": 20, "n_groups": 2, "ssm_state_size": 16,
-            "conv_kernel": 3}
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 40,
+           "shared_expert_intermediate_size": 56}
+NEMOTRON = {**{key: value for key, value in HEADS.items() if key != "num_hidden_layers"}, "head_dim": 24,
+            "mamba_num_heads": 6, "mamba_head_dim": 20, "n_groups": 2, "ssm_state_size": 16, "conv_kernel": 3}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", HEADS),
     ("llama", {**HEADS, "num_key_value_heads": None, "tie_word_embeddings": True}),
@@ -41,6 +45,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {**HEADS, "head_dim": 8, "attention_bias": True, "tie_word_embeddings": True}),
     ("smollm3", {**HEADS, "pad_token_id": 0}),
     ("smollm3", {**HEADS, "pad_token_id": 0, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False}),
+    ("mixtral", {**HEADS, "num_local_experts": 3}),
+    ("mixtral", {**HEADS, "head_dim": 24, "num_experts": 5, "sliding_window": 9, "tie_word_embeddings": True}),
+    ("qwen2_moe", {**HEADS, **EXPERTS}),
+    ("qwen2_moe", {**HEADS, **EXPERTS, "decoder_sparse_step": 2, "mlp_only_layers": [3], "qkv_bias": False}),
+    ("qwen3_moe", {**HEADS, **EXPERTS}),
+    ("qwen3_moe", {**HEADS, **EXPERTS, "head_dim": 24, "attention_bias": True, "mlp_only_layers": [0, 2]}),
+    ("mamba", SMALL),
+    ("mamba", {**SMALL, "state_size": 12, "expand": 3, "conv_kernel": 3, "time_step_rank": 7, "use_bias": True,
+               "use_conv_bias": False, "tie_word_embeddings": False}),
     ("mamba2", {**SMALL, "num_heads": 8, "head_dim": 16}),
     ("mamba2", {**SMALL, "num_heads": 12, "head_dim": 16, "expand": 3, "state_size": 20, "n_groups": 3,
                 "conv_kernel": 2, "use_bias": True, "use_conv_bias": False, "tie_word_embeddings": True}),
@@ -50,6 +63,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("nemotron_h", {**NEMOTRON, "hybrid_override_pattern": "M", "mamba_num_heads": 4, "mamba_head_dim": 32}),
     ("qwen3_next", {**DELTA, "num_experts": 0}),
     ("qwen3_next", {**DELTA, "mlp_only_layers": [0, 1, 2, 3], "attention_bias": True, "tie_word_embeddings": True}),
+    ("qwen3_next", {**DELTA, **EXPERTS}),
+    ("qwen3_next", {**DELTA, **EXPERTS, "decoder_sparse_step": 2}),
+    ("qwen3_5_moe_text", {**DELTA, **EXPERTS}),
+    ("qwen3_5_moe", {"text_config": {**DELTA, **EXPERTS, "full_attention_interval": 2}}),
     ("qwen3_5_text", DELTA),
     ("qwen3_5_text", {**DELTA, "full_attention_interval": 2, "linear_num_value_heads": 2}),
     ("qwen3_5", {"text_config": {**DELTA, "tie_word_embeddings": True}}),
@@ -117,10 +134,10 @@ def test_parameters_equal_those_of_transformers(tmp_path: Path, kind: str, keys:
 
 def test_every_model_type_is_counted() -> None:
     assert {kind for kind, _ in CASES} == set(MODEL_TYPES) == set(DEFAULTS)
-    assert not set(LACKING) & set(MODEL_TYPES)
+    assert len({*MODEL_TYPES, *LACKING, *UNREAD}) == len(MODEL_TYPES) + len(LACKING) + len(UNREAD)
 
 
-@pytest.mark.parametrize("kind", sorted(set(MODEL_TYPES) - {"qwen3_5"}))
+@pytest.mark.parametrize("kind", sorted(set(MODEL_TYPES) - {"qwen3_5", "qwen3_5_moe"}))
 def test_defaults_are_those_of_transformers(kind: str) -> None:
     cls = config_class(kind)
     theirs = {field.name: field.default for field in dataclasses.fields(cls)}
@@ -130,11 +147,12 @@ def test_defaults_are_those_of_transformers(kind: str) -> None:
         theirs["partial_rotary_factor"] = built.rope_parameters.get("partial_rotary_factor")
     if "full_attention_interval" in DEFAULTS[kind]:
         theirs["full_attention_interval"] = built.layer_types.index("full_attention") + 1
-    theirs.setdefault("head_dim", None)  # not a field of Qwen2 and SmolLM3, which read it where it stands
+    theirs.setdefault("head_dim", None)  # not a field of Qwen2 and SmolLM3, which read it where it is given
     assert {key: theirs[key] for key in DEFAULTS[kind]} == DEFAULTS[kind]
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "smollm3", "mamba2", "qwen3_5_text", "qwen3_5"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3",
+                                  "mamba", "mamba2", "qwen3_next", "qwen3_5_text", "qwen3_5", "qwen3_5_moe"])
 def test_a_config_of_defaults_has_the_parameters_of_transformers(tmp_path: Path, kind: str) -> None:
     path = written(tmp_path, {"model_type": kind})
     assert architecture_from_hf(path).params == count_of_transformers(path, kind)

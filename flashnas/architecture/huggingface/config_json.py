@@ -19,7 +19,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if len(mapping) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise ArchitectureError(f"{path}:{twice}: the key stands twice")
+            raise ArchitectureError(f"{path}:{twice}: duplicate key")
         return mapping
 
     try:
@@ -38,7 +38,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class HfConfig:
-    """The configuration of one model type. Absent keys have transformers' default; `null` counts where that may be."""
+    """The configuration of one model type. Absent keys have transformers' default."""
 
     def __init__(self, model_type: str, data: dict[str, Any], path: str, inside: str = "") -> None:
         self.model_type, self.data, self.path, self.inside = model_type, data, path, inside
@@ -52,7 +52,13 @@ class HfConfig:
         """The error for a part that flashnas does not have."""
         return self.error(key, f"flashnas lacks {part}")
 
+    def rename(self, other: str, key: str) -> None:
+        """Read the value of `other` as that of `key`, as transformers does for some keys with two names."""
+        if other in self.data:
+            self.data[key] = self.data[other]
+
     def get(self, key: str) -> Any:
+        """The value of a key, or transformers' default."""
         return self.data.get(key, self.defaults[key])
 
     def inner(self, key: str, model_type: str) -> HfConfig:
@@ -86,7 +92,7 @@ class HfConfig:
         return value
 
     def require(self, key: str, value: Any, part: str) -> None:
-        """Raises ArchitectureError naming the part that flashnas lacks unless the key has that value."""
+        """Raise ArchitectureError that names the part that flashnas lacks, unless the key has that value."""
         if self.get(key) != value:
             raise self.lacking(key, f"{part} {self.get(key)!r}; it has {value!r}")
 

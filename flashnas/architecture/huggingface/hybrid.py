@@ -1,22 +1,39 @@
-"""State-space and delta-rule models and hybrids: Mamba2, Nemotron-H, Zamba2, Qwen3-Next, Qwen3.5."""
+"""State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Zamba2, Qwen3-Next, Qwen3.5."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from flashnas.architecture.architecture import MAX_OPERATORS, Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig, ranges
-from flashnas.architecture.huggingface.transformer import assembled, attention_of, feed_forward_of
+from flashnas.architecture.huggingface.transformer import (
+    assembled,
+    attention_of,
+    experts_of,
+    feed_forward_of,
+    feed_forwards,
+)
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
+from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.mamba2.spec import Mamba2
 
 LINEAR, FULL = "linear_attention", "full_attention"
 OLD_NAMES = {"mamba": LINEAR, "attention": FULL}
 NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
+
+
+def mamba(config: HfConfig) -> Architecture:
+    config.require("hidden_act", "silu", "Mamba with the activation")
+    rank = 0 if config.get("time_step_rank") == "auto" else config.whole("time_step_rank")
+    mixer = Mamba(expand=config.whole("expand"), state=config.whole("state_size"), dt_rank=rank,
+                  conv_size=config.whole("conv_kernel"), bias=config.flag("use_bias"),
+                  conv_bias=config.flag("use_conv_bias"))
+    return assembled(config, [mixer] * config.layers())
 
 
 def mamba2(config: HfConfig) -> Architecture:
@@ -38,13 +55,14 @@ def nemotron_h(config: HfConfig) -> Architecture:
     experts = [i for i, kind in enumerate(kinds) if kind == "moe"]
     key = "hybrid_override_pattern" if "hybrid_override_pattern" in config.data else "layers_block_type"
     if experts:
-        raise config.lacking(key, f"mixtures of experts (layers {ranges(experts)})")
+        raise config.lacking(key, f"mixtures of ungated relu2 experts with a sigmoid router (layers"
+                                  f" {ranges(experts)})")
     operators: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
         config.require("mamba_hidden_act", "silu", "Mamba2 with the activation")
-        renamed = {"mamba_n_groups": "n_groups", "mamba_d_conv": "conv_kernel", "mamba_conv_bias": "use_conv_bias",
-                   "mamba_dt_min": "time_step_min"}
-        config.data.update({new: config.data[old] for old, new in renamed.items() if old in config.data})
+        for old, new in (("mamba_n_groups", "n_groups"), ("mamba_d_conv", "conv_kernel"),
+                         ("mamba_conv_bias", "use_conv_bias"), ("mamba_dt_min", "time_step_min")):
+            config.rename(old, new)
         heads = config.whole("mamba_num_heads")
         operators[LINEAR] = _simplest(config, Mamba2(
             heads=heads, head_dim=config.whole("mamba_head_dim"), state=config.whole("ssm_state_size"),
@@ -73,6 +91,9 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
             raise config.lacking("layers_block_type", f"the layer type {kind!r} in nemotron_h")
     if len(kinds) > MAX_OPERATORS:
         raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
+    if config.data.get("num_hidden_layers") not in (None, len(kinds)):
+        raise config.error("num_hidden_layers", f"must be the number of layers that the pattern lists, {len(kinds)};"
+                                                f" got {config.data['num_hidden_layers']!r}")
     return kinds
 
 
@@ -96,23 +117,32 @@ def zamba2(config: HfConfig) -> Architecture:
 
 
 def qwen3_next(config: HfConfig) -> Architecture:
-    dense = set(config.listed("mlp_only_layers", int) or [])
-    layers, step = config.layers(), config.whole("decoder_sparse_step")
-    experts = config.whole("num_experts", least=0)
-    sparse = [i for i in range(layers) if i not in dense and experts and (i + 1) % step == 0]
-    if sparse:
-        raise config.lacking("num_experts", f"mixtures of experts ({experts} in layers {ranges(sparse)})")
-    return qwen3_5_text(config)
+    layers = config.layers()
+    return _delta_hybrid(config, feed_forwards(config, layers, shared=True))
 
 
 def qwen3_5(config: HfConfig) -> Architecture:
-    """The language model, whose configuration stands within that of the model that also sees."""
+    """The language model; its configuration is an entry of that of the model that also reads images."""
     return qwen3_5_text(config.inner("text_config", "qwen3_5_text"))
 
 
 def qwen3_5_text(config: HfConfig) -> Architecture:
-    """Gated DeltaNet and attention with gated output, each followed by a feed-forward network."""
-    layers, interval = config.layers(), config.whole("full_attention_interval")
+    return _delta_hybrid(config, [feed_forward_of(config)] * config.layers())
+
+
+def qwen3_5_moe(config: HfConfig) -> Architecture:
+    """As `qwen3_5`."""
+    return qwen3_5_moe_text(config.inner("text_config", "qwen3_5_moe_text"))
+
+
+def qwen3_5_moe_text(config: HfConfig) -> Architecture:
+    config.rename("num_local_experts", "num_experts")
+    return _delta_hybrid(config, [experts_of(config, shared=True, normalise=True)] * config.layers())
+
+
+def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Architecture:
+    """Gated DeltaNet and attention with gated output, each followed by its layer's feed-forward network or experts."""
+    layers, interval = len(networks), config.whole("full_attention_interval")
     kinds = config.listed("layer_types", str, layers)
     kinds = kinds or [LINEAR if (i + 1) % interval else FULL for i in range(layers)]
     mixers: dict[str, GatedDeltaNet | Attention] = {}
@@ -123,8 +153,8 @@ def qwen3_5_text(config: HfConfig) -> Architecture:
     for kind in kinds:
         if kind not in mixers:
             raise config.lacking("layer_types", f"the layer type {kind!r} in {config.model_type}")
-    feed_forward = feed_forward_of(config)
-    return assembled(config, [operator for kind in kinds for operator in (mixers[kind], feed_forward)])
+    return assembled(config, [part for kind, network in zip(kinds, networks, strict=True)
+                              for part in (mixers[kind], network)])
 
 
 def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:

@@ -1,4 +1,4 @@
-"""Transformers: Llama (SmolLM, SmolLM2), Mistral, Qwen2 and Qwen2.5, Qwen3, SmolLM3."""
+"""Transformers: Llama (SmolLM, SmolLM2), Mistral, Qwen2 and Qwen2.5, Qwen3, SmolLM3; Mixtral, Qwen2-MoE, Qwen3-MoE."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from flashnas.architecture.huggingface.rotary import rope_options
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -51,6 +52,74 @@ def smollm3(config: HfConfig) -> Architecture:
     mixers = [_of_kind(config, kind, plain if turned else none, window)
               for kind, turned in zip(kinds, rotated, strict=False)]
     return _alternating(config, mixers, bias=config.flag("mlp_bias"))
+
+
+def mixtral(config: HfConfig) -> Architecture:
+    layers, attention = config.layers(), attention_of(config)
+    window = config.whole_or_none("sliding_window")
+    config.rename("num_experts", "num_local_experts")
+    mixer = windowed(attention, window) if window else attention
+    experts = experts_of(config, count_key="num_local_experts", size_key="intermediate_size", normalise=True)
+    return assembled(config, [mixer, experts] * layers)
+
+
+def qwen2_moe(config: HfConfig) -> Architecture:
+    layers, first = config.layers(), config.whole("max_window_layers", least=0)
+    attention = attention_of(config, qkv_bias=config.flag("qkv_bias"))
+    window = config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
+    kinds = config.listed("layer_types", str, layers)
+    kinds = kinds or [SLIDING if window is not None and i % 2 == 0 and i < first else FULL for i in range(layers)]
+    return _with_experts(config, [_of_kind(config, kind, attention, window) for kind in kinds], shared=True)
+
+
+def qwen3_moe(config: HfConfig) -> Architecture:
+    attention = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True)
+    window = config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
+    return _with_experts(config, [windowed(attention, window) if window else attention] * config.layers(), shared=False)
+
+
+def _with_experts(config: HfConfig, mixers: list[Attention], *, shared: bool) -> Architecture:
+    networks = feed_forwards(config, len(mixers), shared=shared)
+    return assembled(config, [part for pair in zip(mixers, networks, strict=True) for part in pair])
+
+
+def feed_forwards(config: HfConfig, layers: int, *, shared: bool) -> list[OperatorSpec]:
+    """One per layer: experts in every `decoder_sparse_step`-th layer that `mlp_only_layers` does not name.
+
+    Args:
+        config: of Qwen2-MoE, Qwen3-MoE or Qwen3-Next.
+        layers: number of layers.
+        shared: one more expert reads every token.
+    """
+    dense, step = set(config.listed("mlp_only_layers", int) or []), config.whole("decoder_sparse_step")
+    config.rename("num_local_experts", "num_experts")
+    count = config.whole("num_experts", least=0)
+    sparse = [i not in dense and count > 0 and (i + 1) % step == 0 for i in range(layers)]
+    experts = experts_of(config, shared=shared, normalise=config.flag("norm_topk_prob")) if any(sparse) else None
+    network = None if all(sparse) else feed_forward_of(config)
+    return [part for is_sparse in sparse if (part := experts if is_sparse else network) is not None]
+
+
+def experts_of(config: HfConfig, *, count_key: str = "num_experts", size_key: str = "moe_intermediate_size",
+               shared: bool = False, normalise: bool) -> MixtureOfExperts:
+    """The mixture of experts of a configuration.
+
+    Args:
+        config: read with the keys below and `num_experts_per_tok`.
+        count_key: the key for the number of experts.
+        size_key: the key for the intermediate size of each expert.
+        shared: one more expert, with a gate, reads every token.
+        normalise: the probabilities of the chosen experts add up to 1.
+    """
+    config.require("hidden_act", "silu", "experts with the activation")
+    count, active = config.whole(count_key), config.whole("num_experts_per_tok")
+    if active > count:
+        raise config.error("num_experts_per_tok", f"must be at most {count_key} {count}; got {active}")
+    if normalise and active == 1:
+        raise config.lacking("num_experts_per_tok", "a single expert per token whose probability counts as 1")
+    size = config.whole("shared_expert_intermediate_size") if shared else 0
+    return MixtureOfExperts(experts=count, active=active, intermediate=config.whole(size_key), shared=size,
+                            shared_gate=shared, normalise=normalise)
 
 
 def attention_of(config: HfConfig, *, bias: bool = False, **options: Any) -> Attention:
