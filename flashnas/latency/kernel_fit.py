@@ -17,45 +17,54 @@ import pandas as pd
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import FlashnasError, TableError
-from flashnas.latency.kernel_correction import FITTED, STACKS, WHOLE_MODELS, Calibration, Stack
+from flashnas.latency.kernel_correction import FITTED, STACKS, WHOLE_MODELS, KernelCorrection, Stack
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
+from flashnas.operators.kernel_kinds import kind_of_rows
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The constants, and relative errors of each model when the fit left it out."""
+    """The constants, and the relative error of each model under the fit to the others, shape [models]."""
 
     stack: Stack
-    calibration: Calibration
+    correction: KernelCorrection
     models: tuple[str, ...]
     left_out: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        return {**{name: round(getattr(self.calibration, name), 3) for name in FITTED[self.stack]},
+        return {**{name: round(getattr(self.correction, name), 3) for name in FITTED[self.stack]},
                 "left_out_mean_error": round(float(np.abs(self.left_out).mean()), 3),
                 "left_out_max_error": round(float(np.abs(self.left_out).max()), 3)}
 
 
 def features(table: LatencyTable, model: str, workload: str, stack: Stack) -> tuple[dict[str, float], float]:
-    """-> (ms over the request that one unit of each fitted constant costs, ms that no constant touches)."""
+    """-> (ms over the request that one unit of each fitted constant adds, ms that no constant touches)."""
     bare = LatencyModel(table, workload, stack=stack, calibrated=False)
     result, fixed = dict.fromkeys(FITTED[stack], 0.0), 0.0
     for entry in bare.estimate(load_architecture(model)).breakdown:
-        if entry["phase"] != "decode" or entry["kernel"] == "pointwise":
+        found = kind_of_rows(entry["kernel"])
+        constant = found[0].correction if found else "scale"
+        if entry["phase"] != "decode" or not constant:
             fixed += entry["ms"]
-        elif entry["kernel"].startswith("attention") and "attention_scale" in result:
-            result["attention_scale"] += entry["ms"]
         else:
-            result["scale"] += entry["ms"]
+            result[constant if constant in result else "scale"] += entry["ms"]
         if entry["phase"] == "decode":
             result["gap_us"] += bare.workload.generated_tokens / 1000
     return result, fixed
 
 
 def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused") -> Fit:
-    """Least squares of the relative error over whole models. `measured`: columns model (anything that
-    load_architecture takes), workload, latency_s. Raises TableError unless there are more models than constants."""
+    """Least squares of the relative error over whole models.
+
+    Args:
+        table: or its name or folder.
+        measured: columns model (anything that load_architecture accepts), workload, latency_s.
+        stack: whose constants are fitted.
+
+    Raises:
+        TableError: not more models than constants.
+    """
     names = FITTED[stack]
     if len(measured) <= len(names):
         raise TableError(f"calibration of stack {stack} needs at least {len(names) + 1} whole models;"
@@ -73,7 +82,7 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
     everyone = np.arange(len(ms))
     left_out = np.array([(x[i] @ solve(everyone != i) + fixed[i]) / ms[i] - 1 for i in everyone])
     constants = dict(zip(names, map(float, solve(everyone >= 0)), strict=True))
-    return Fit(stack, Calibration(**constants), tuple(measured["model"]), left_out)
+    return Fit(stack, KernelCorrection(**constants), tuple(measured["model"]), left_out)
 
 
 def main(arguments: Sequence[str]) -> None:

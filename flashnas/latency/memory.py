@@ -13,17 +13,13 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.schema import Device
 from flashnas.latency.workload import DTYPE_BYTES, Workload
-from flashnas.operators import KernelCall, OperatorSpec
-from flashnas.operators.spec import STATE_BYTES
+from flashnas.operators import OperatorSpec
 
-# Engines read a long prompt, or those of a large batch, in pieces of at most so many tokens (vLLM's and TensorRT-LLM's
-# default is 8192); only one piece has activations at a time.
+# Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens (8192 is the
+# default of vLLM and TensorRT-LLM). Only one piece has activations at a time.
 PREFILL_PIECE_TOKENS = 8192
-# Share of the memory that a batch of "max" may fill; vLLM's and TensorRT-LLM's default is 0.9.
+# Share of the memory that a batch of "max" may fill; 0.9 is the default of vLLM and TensorRT-LLM.
 USABLE_SHARE = 0.9
-# Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per chunk and head.
-CHUNK_TOKENS = 64
-CHUNK_MATRICES = 3
 
 
 @dataclass(frozen=True)
@@ -50,37 +46,11 @@ class _Sizes:
         return max((int(n) for n in candidates if n >= 1 and self.total(int(n)) <= usable), default=0)
 
 
-def _written(call: KernelCall) -> int:
-    """Values per token that a kernel leaves behind for the next one."""
-    if call.kind == "gemm":
-        return call["n"]
-    if call.kind == "pointwise":
-        return call["elements"] // 2
-    if call.kind == "experts":
-        return call["active"] * call["n"]
-    if call.kind.startswith(("conv", "selective_scan")):
-        return call["channels"]
-    return call["heads"] * call["head_dim" if call.kind.startswith("attention") else "value_dim"]
-
-
-def _workspace_bytes(call: KernelCall) -> int:
-    """Bytes per token that a chunked recurrent kernel needs beside its output."""
-    if call.kind.startswith(("attention", "conv")) or call.kind in ("gemm", "pointwise", "experts"):
-        return 0
-    if call.kind.startswith("selective_scan"):  # its inputs in float32, and a state per chunk
-        return STATE_BYTES * call["channels"] * (3 + 2 * call["state"] // CHUNK_TOKENS)
-    key, value = call["key_dim"], call["value_dim"]
-    each = 2 * key * value // CHUNK_TOKENS + CHUNK_MATRICES * CHUNK_TOKENS
-    if "delta_rule" in call.kind:  # W and U of arXiv 2406.06484, and their products with the state
-        each += 2 * (key + value)
-    return STATE_BYTES * call["heads"] * each
-
-
 @functools.lru_cache(maxsize=65536)
 def _operator_sizes(spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int) -> tuple[int, int, int]:
-    """-> parameters, cache bytes per sequence, bytes per token that are alive while it works on a prompt."""
+    """-> parameters, cache bytes per sequence, bytes per token that are alive while the operator reads a prompt."""
     calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
-    alive = dtype_bytes * sum(map(_written, calls)) + sum(map(_workspace_bytes, calls))
+    alive = sum(dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call) for call in calls)
     return spec.params(hidden), spec.cache_bytes(hidden, context, dtype_bytes), alive
 
 

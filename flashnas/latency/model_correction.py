@@ -4,8 +4,9 @@ For each mode and phase, constants under `calibration.whole.<mode>.<phase>` in m
 
     time = scale x (rows) + operator_us x (operators) + model_us + mb_us x (megabytes of weights and state)
 
-operator_us is what stands between two blocks, model_us what a model costs once, mb_us the pressure on the caches that
-grows with the model. It applies to rows of whole operators; sums of kernels have their own constants (calibration.py).
+operator_us is the time between two blocks, model_us the time that a model takes once, mb_us the pressure on the caches
+that grows with the model. The correction applies to rows of whole operators; sums of kernels have their own constants
+(kernel_correction.py).
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from flashnas.base.errors import TableError
-from flashnas.latency.answer import SPREAD, Answer
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime
+from flashnas.latency.correction import Correction
+from flashnas.operators import Phase
 
-CONSTANTS = ("scale", "operator_us", "model_us", "mb_us")
-NEUTRAL = {"scale": 1.0, "operator_us": 0.0, "model_us": 0.0, "mb_us": 0.0}
 PARSIMONY = 0.9    # a further constant must bring the left-out error below this share of the error without it
 RIDGE = 0.01       # of the search for the operators that carry the error, relative to the mean square of the shares
 
 
 @dataclass(frozen=True, kw_only=True)
-class Correction:
+class ModelCorrection(Correction):
     """Constants of one phase; see the module."""
 
     scale: float = 1.0
@@ -36,32 +37,37 @@ class Correction:
     mb_us: float = 0.0
 
     @classmethod
-    def of(cls, table: LatencyTable, mode: str, phase: str) -> Correction:
-        """From meta.yaml; raises TableError if an entry is no number of at least 0."""
-        place, entry = "calibration", table.calibration
-        for key in ("whole", mode, phase):
-            place, entry = f"{place}.{key}", entry.get(key, {})
-            if not isinstance(entry, Mapping):
-                raise TableError(f"{table.path / 'meta.yaml'}: {place} must be a mapping; got {entry!r}")
-        values = {key: entry[key] for key in CONSTANTS if key in entry}
-        for key, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise TableError(f"{table.path / 'meta.yaml'}: {place}.{key} must be a number of at least 0;"
-                                 f" got {value!r}")
-        return cls(**values)
+    def of(cls, calibration: Mapping[str, Any], mode: str, phase: Phase) -> ModelCorrection:
+        """The constants of a mode and phase."""
+        return cls.read(calibration.get("whole", {}).get(mode, {}).get(phase, {}))
 
-    def to_dict(self) -> dict[str, float]:
-        return {key: round(getattr(self, key), 5) for key in CONSTANTS}
+    def added(self, *, operators: int, models: int, megabytes: float) -> BoundedTime | None:
+        """What the correction adds to `scale` times the row; None if nothing.
 
-    def added(self, *, operators: int, models: int, megabytes: float) -> Answer | None:
-        """What comes on top of `scale` times the row; None if nothing."""
-        us = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes
-        return Answer(us, us * (1 - SPREAD["derived"]), us * (1 + SPREAD["derived"]), "derived") if us else None
+        Args:
+            operators: how many the row stands for.
+            models: 1 with the row that every model has once, else 0.
+            megabytes: 10^6 bytes of weights and state.
+        """
+        us, spread = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes, SPREAD
+        return BoundedTime(us, us * (1 - spread), us * (1 + spread), "derived") if us else None
+
+
+CONSTANTS = ModelCorrection.names()
+SPREAD = SOURCE_SPREAD["derived"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
-    """One model in one phase: what the constants multiply, and the measured time. Microseconds and megabytes."""
+class Regressors:
+    """One model in one phase: what the constants multiply, and the measured time.
+
+    Args:
+        rows_us: sum of the rows.
+        operators: how many.
+        megabytes: 10^6 bytes of weights and state.
+        measured_us: time of the whole model.
+        by_kind_us: operator -> its part of rows_us.
+    """
 
     rows_us: float
     operators: int
@@ -70,21 +76,23 @@ class Terms:
     by_kind_us: dict[str, float] = field(default_factory=dict)
 
     def vector(self) -> np.ndarray:
+        """In the order of CONSTANTS, shape [4]."""
         return np.array([self.rows_us, self.operators, 1.0, self.megabytes])
 
-    def predicted_us(self, correction: Correction) -> float:
+    def predicted_us(self, correction: ModelCorrection) -> float:
+        """The time that the correction predicts."""
         return float(self.vector() @ [getattr(correction, key) for key in CONSTANTS])
 
 
-def fit(terms: list[Terms]) -> Correction:
+def fit(models: list[Regressors]) -> ModelCorrection:
     """Non-negative least squares of the relative error, with as few constants as the models left out justify.
 
     Raises TableError below 4 models.
     """
-    if len(terms) < 4:
-        raise TableError(f"calibration needs at least 4 whole models; got {len(terms)}")
-    y = np.array([term.measured_us for term in terms])
-    x = np.array([term.vector() for term in terms]) / y[:, None]
+    if len(models) < 4:
+        raise TableError(f"calibration needs at least 4 whole models; got {len(models)}")
+    y = np.array([model.measured_us for model in models])
+    x = np.array([model.vector() for model in models]) / y[:, None]
     best: tuple[int, ...] = ()
     best_error = _left_out_error(x, best)
     for count in range(1, len(CONSTANTS) + 1):
@@ -92,14 +100,14 @@ def fit(terms: list[Terms]) -> Correction:
         chosen = min(tried, key=lambda key: tried[key])
         if tried[chosen] < PARSIMONY * best_error:
             best, best_error = chosen, tried[chosen]
-    return Correction(**dict(zip(CONSTANTS, map(float, _solve(x, best)), strict=True)))
+    return ModelCorrection(**dict(zip(CONSTANTS, map(float, _solve(x, best)), strict=True)))
 
 
 def _solve(x: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:
-    """The constants, of which only `chosen` are fitted; the others are neutral."""
-    values = np.array([NEUTRAL[key] for key in CONSTANTS])
+    """The constants, of which only `chosen` are fitted; the others correct nothing."""
+    values = np.array([getattr(ModelCorrection(), key) for key in CONSTANTS])
     if chosen:
-        from scipy.optimize import nnls  # slow to import, and estimates do without
+        from scipy.optimize import nnls  # slow to import; estimates do not need it
 
         values[list(chosen)] = 0.0
         values[list(chosen)] = nnls(x[:, chosen], 1 - x @ values)[0]
@@ -113,16 +121,16 @@ def _left_out_error(x: np.ndarray, chosen: tuple[int, ...]) -> float:
     return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
 
 
-def kinds_of_error(terms: list[Terms], correction: Correction) -> dict[str, dict[str, float]]:
-    """Which operators carry the error: for each kind the relative error of its own time that explains the residuals
-    best (ridge regression), its mean share of the time, and both multiplied."""
-    names = sorted({kind for term in terms for kind in term.by_kind_us})
+def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dict[str, dict[str, float]]:
+    """Which operators cause the error: for each kind the relative error of its own time that explains the residuals
+    best (ridge regression), its mean share of the time, and their product. Operator -> own_error, share, carries."""
+    names = sorted({kind for model in models for kind in model.by_kind_us})
     if not names:
         return {}
-    y = np.array([term.measured_us for term in terms])
-    shares = np.array([[term.by_kind_us.get(name, 0.0) for name in names] for term in terms]) / y[:, None]
-    residual = 1 - np.array([term.predicted_us(correction) for term in terms]) / y
-    ridge = RIDGE * len(terms) * np.square(shares).mean()
+    y = np.array([model.measured_us for model in models])
+    shares = np.array([[model.by_kind_us.get(name, 0.0) for name in names] for model in models]) / y[:, None]
+    residual = 1 - np.array([model.predicted_us(correction) for model in models]) / y
+    ridge = RIDGE * len(models) * np.square(shares).mean()
     own = np.linalg.solve(shares.T @ shares + ridge * np.eye(len(names)), shares.T @ residual)
     mean = shares.mean(0)
     return {name: {"own_error": float(own[i]), "share": float(mean[i]), "carries": float(own[i] * mean[i])}

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
 from flashnas.latency import metrics
-from flashnas.latency.answer import Answer
+from flashnas.latency.bounded_time import BoundedTime
 from flashnas.latency.estimate import Estimate
-from flashnas.latency.kernel_correction import Calibration, Stack, choose_stack
-from flashnas.latency.kernels import KernelTimes, LookupFailure
+from flashnas.latency.kernel_correction import KernelCorrection, Stack, choose_stack
+from flashnas.latency.kernel_times import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
-from flashnas.latency.model_correction import Correction
+from flashnas.latency.model_correction import ModelCorrection
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.whole_operators import OperatorTimes
 from flashnas.latency.workload import DTYPE_BYTES, Workload, load_workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
-from flashnas.operators.spec import gemm, pointwise
+from flashnas.operators.kernel import PHASES
+from flashnas.operators.kernel_kinds import gemm, pointwise
 
 CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all of them up to this many tokens
 
@@ -38,7 +39,7 @@ class Part:
     phase: Phase
     kernel: str
     label: str
-    total: Answer
+    total: BoundedTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +61,25 @@ class Cost:
 class LatencyModel:
     """Estimates for one table and one workload.
 
-    stack: the kernels that serve an operator, "fused" or "unfused" (calibration.py); None: the one for which the table
-    was calibrated. calibrated: apply the table's correction from single kernels to whole models, shown as one
-    `calibration` entry per operator. mode: of a table with rows in several (None: the table's default). Raises
-    TableError or WorkloadError for a table or workload that cannot be read, ConfigError for an unknown stack, and
-    MissingRowsError if the table has no rows in the workload's dtype.
+    Args:
+        table: or its name or folder.
+        workload: or its name or text.
+        stack: the kernels that serve an operator, "fused" or "unfused" (kernel_correction.py); None: the one for which
+            the table was calibrated.
+        calibrated: apply the table's corrections to whole models, shown as `calibration` entries of the breakdown.
+        mode: of a table with rows in several modes; None: the table's default.
+
+    Raises:
+        TableError, WorkloadError: the table or the workload cannot be read.
+        ConfigError: an unknown stack.
+        MissingRowsError: the table has no rows in the workload's dtype.
     """
 
     def __init__(self, table: LatencyTable | str, workload: Workload | str, *,
                  stack: Stack | None = None, calibrated: bool = True, mode: str | None = None) -> None:
         self.table = (table if isinstance(table, LatencyTable) else LatencyTable.load(table)).only(mode)
         self.workload = load_workload(workload)
-        self.stack = choose_stack(self.table, stack)
+        self.stack = choose_stack(self.table.calibration, stack)
         dtypes = self.table.dtypes
         self.dtype = self.workload.dtype
         if self.dtype == "auto":
@@ -82,10 +90,10 @@ class LatencyModel:
         self.dtype_bytes = DTYPE_BYTES[self.dtype]
         self.kernels = KernelTimes(self.table, self.dtype, self.dtype_bytes)
         self.operators = OperatorTimes(self.table, self.dtype)
-        self.calibration = Calibration.of(self.table, self.stack) if calibrated else Calibration()
-        self.corrections: dict[Phase, Correction] = {
-            phase: Correction.of(self.table, self.table.default_mode, phase) if calibrated else Correction()
-            for phase in get_args(Phase)}
+        constants = self.table.calibration if calibrated else {}
+        self.kernel_correction = KernelCorrection.of(constants, self.stack)
+        self.model_corrections: dict[Phase, ModelCorrection] = {
+            phase: ModelCorrection.of(constants, self.table.default_mode, phase) for phase in PHASES}
         self._costs: dict[tuple[OperatorSpec, int, int, int], Cost] = {}
         self._fixed: dict[tuple[int, int, int, int], tuple[Cost, Cost]] = {}
 
@@ -116,7 +124,7 @@ class LatencyModel:
             throughput_tok_s=metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens),
             memory_gb=memory_bytes(a, w, batch, self.dtype_bytes) / 1e9, workload=w.name, table=self.table.name,
             breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
-            notes=tuple(filter(None, [self.calibration.note(batch) if w.generated_tokens else None])))
+            notes=tuple(filter(None, [self.kernel_correction.note(batch) if w.generated_tokens else None])))
 
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
@@ -137,9 +145,14 @@ class LatencyModel:
 
     def check(self, items: Iterable[Architecture | tuple[OperatorSpec, int]], *, vocab: int = 131072,
               meta_tokens: int = 0) -> None:
-        """Raise MissingRowsError now if any architecture, or operator at a hidden size, has no answer.
+        """Find gaps in the table before anything runs.
 
-        A pair (spec, hidden) is asked within a model of `vocab` and `meta_tokens`.
+        Args:
+            items: architectures, or pairs (operator, hidden size).
+            vocab, meta_tokens: of the model in which a pair is looked up.
+
+        Raises:
+            MissingRowsError: the table has no answer for one of them.
         """
         for item in items:
             a = item if isinstance(item, Architecture) else Architecture(
@@ -182,7 +195,7 @@ class LatencyModel:
 
     def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
         """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay in the
-        cache; without both there is nothing to read."""
+        cache. Without a prompt and meta tokens there is no prefill."""
         phases: list[tuple[Phase, np.ndarray, int]] = []
         first = self.workload.prompt_tokens + meta_tokens
         if first:
@@ -214,10 +227,10 @@ class LatencyModel:
                     [part for call in calls for part in call.split()])
         return self._composed(name, hidden, launched, phase, batch, seen, times)
 
-    def _whole(self, phase: Phase, kernel: str, label: str, answer: Answer, times: int, *, operators: int = 0,
+    def _whole(self, phase: Phase, kernel: str, label: str, answer: BoundedTime, times: int, *, operators: int = 0,
                models: int = 0, megabytes: float = 0.0) -> list[Part]:
-        """The row of a whole operator, and what the table's correction adds to it (correction.py)."""
-        correction = self.corrections[phase]
+        """The row of a whole operator, and what the table's correction adds to it (model_correction.py)."""
+        correction = self.model_corrections[phase]
         part = Part(phase, kernel, label, answer.times(times * correction.scale))
         added = correction.added(operators=operators, models=models, megabytes=megabytes)
         return [part, Part(phase, "calibration", "calibration", added.times(times))] if added else [part]
@@ -231,12 +244,12 @@ class LatencyModel:
                   seen: np.ndarray, times: int) -> list[Part]:
         """One part per kernel, and one for the table's correction of a decode step."""
         try:
-            answers = [self.kernels.answer(call, phase, batch, seen) for call in calls]
+            launches = [self.kernels.time(call, phase, batch, seen) for call in calls]
         except LookupFailure as failure:
             raise self._missing(operator, hidden, str(failure)) from None
-        parts = [Part(phase, call.kind, call.label, answer.times(times))
-                 for call, answer in zip(calls, answers, strict=True)]
-        added = self.calibration.added(calls, answers, batch) if phase == "decode" else None
+        parts = [Part(phase, call.kind.rows_name(phase), call.label, launch.times(times))
+                 for call, launch in zip(calls, launches, strict=True)]
+        added = self.kernel_correction.added(calls, launches, batch) if phase == "decode" else None
         return parts + ([Part(phase, "calibration", "calibration", added.times(times))] if added else [])
 
     def _fixed_costs(self, a: Architecture, batch: int) -> tuple[Cost, Cost]:

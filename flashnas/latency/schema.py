@@ -1,52 +1,67 @@
 """What a latency table consists of: kinds of rows with their columns, and the device. The format's one definition.
 
-A table is a folder: `device.yaml`, `meta.yaml` (checksums, stacks, origin, rules) and one `<kind>.parquet` per kind.
-Times are microseconds, memory is bytes; nothing else.
+A table is a folder: `device.yaml`, `meta.yaml` (checksums, stacks, origin, calibration) and one `<kind>.parquet` per
+kind of rows. Times are in microseconds, memory is in bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.yaml import check_keys, read_yaml
+from flashnas.operators.kernel import PHASES
+from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
 
 FORMAT = 1
 SOURCES = ("measured", "imported", "derived", "roofline")
 
-_ATTENTION = ("heads", "kv_heads", "head_dim", "window", "batch")
-RECURRENT = ("gated_delta_rule", "delta_rule", "gla", "ssd", "rwkv7", "kda")  # kernels that carry a matrix per head
-_RECURRENT = ("heads", "key_dim", "value_dim", "batch")
+OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operator_prefill"
 
-# kind -> key columns. No two rows of a kind have the same key and the same VARIANT.
-#   gemm           [m, k] x [k, n]; m = batch x tokens
-#   *_decode       one step of all `batch` sequences; attention sees `context` tokens, itself included
-#   *_prefill      `tokens` tokens of each of `batch` sequences, causal
-#   attention_*    window 0: full attention
-#   operator_*     a whole operator with its norm and residual: `operator` is str(spec.resolved(hidden)). `embedding`
-#                  and `head` (final norm, product, choice of the token; a decode row answers both phases) have `vocab`,
-#                  the others vocab 0. context 0: the time does not depend on the context.
-KINDS: dict[str, tuple[str, ...]] = {
-    "gemm": ("m", "n", "k"),
-    "attention_decode": (*_ATTENTION, "context"),
-    "attention_prefill": (*_ATTENTION, "tokens"),
-    "conv_decode": ("channels", "conv_size", "batch"),
-    "conv_prefill": ("channels", "conv_size", "batch", "tokens"),
-    **{f"{name}_decode": _RECURRENT for name in RECURRENT},
-    **{f"{name}_prefill": (*_RECURRENT, "tokens") for name in RECURRENT},
-    "selective_scan_decode": ("channels", "state", "batch"),
-    "selective_scan_prefill": ("channels", "state", "batch", "tokens"),
-    "operator_decode": ("operator", "hidden", "vocab", "batch", "context"),
-    "operator_prefill": ("operator", "hidden", "vocab", "batch", "tokens"),
-}
+
+class _RowKinds(Mapping[str, tuple[str, ...]]):
+    """Kind of rows -> key columns. No two rows of a kind have the same key and the same VARIANT.
+
+    The kinds of kernels (operators/kernel_kinds.py, those of other packages too) have rows `<kind>_decode`: one step
+    of all `batch` sequences, where attention sees `context` tokens, itself included; and `<kind>_prefill`: `tokens`
+    tokens of each of `batch` sequences, causal. `gemm` has one kind of rows, with m = batch x tokens.
+
+    Two kinds more are whole operators with their norm and residual: `operator` is str(spec.resolved(hidden)).
+    `embedding` and `head` (final norm, product, choice of the token; a decode row answers both phases) have `vocab`,
+    the others vocab 0. context 0: the time does not depend on the context.
+    """
+
+    own: ClassVar = {OPERATOR_DECODE: ("operator", "hidden", "vocab", "batch", "context"),
+                     OPERATOR_PREFILL: ("operator", "hidden", "vocab", "batch", "tokens")}
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        if name in self.own:
+            return self.own[name]
+        found = kind_of_rows(name)
+        columns = found[0].columns(found[1] or "decode") if found else ()
+        if not columns:
+            raise KeyError(name)
+        return columns
+
+    def __iter__(self) -> Iterator[str]:
+        for kind in KERNEL_KINDS.values():
+            yield from dict.fromkeys(kind.rows_name(phase) for phase in PHASES if kind.columns(phase))
+        yield from self.own
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+KINDS = _RowKinds()
 TEXT_KEYS = ("operator",)
 # One device runs the same call in several modes and dtypes; each is a row of its own. A row of another stack (other
 # versions, driver or threads) is not: it is stale, and the newer one replaces it.
 VARIANT = ("mode", "dtype")
 MODES = ("eager", "compiled", "cuda_graph")
-# Row columns after the key. p10_us, p90_us and repeats are null where the source does not tell.
+# Row columns after the key. p10_us, p90_us and repeats are null where the source does not state them.
 VALUE_COLUMNS = ("latency_us", "p10_us", "p90_us", "repeats", "dtype", "stack", "mode", "source")
 UNITS = {"latency_us": "microseconds (median)", "p10_us": "microseconds", "p90_us": "microseconds",
          "memory_bytes": "bytes", "bandwidth_bytes_s": "bytes/s", "peak_flops": "FLOP/s"}
@@ -54,9 +69,17 @@ UNITS = {"latency_us": "microseconds (median)", "p10_us": "microseconds", "p90_u
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Facts about a device. `platform`: cpu or cuda. `launch_us`: shortest time of a small kernel (0 unknown).
+    """Facts about a device.
 
-    `bandwidth_share`: share of the bandwidth that pointwise kernels reach. `cite`: where the facts are from.
+    Args:
+        name: of the table.
+        platform: cpu or cuda.
+        peak_flops, bandwidth_bytes_s: per second.
+        memory_bytes: all of it.
+        launch_us: shortest time of a small kernel; 0: unknown.
+        bandwidth_share: share of the bandwidth that pointwise kernels reach.
+        label: name for people.
+        cite: where the facts are from.
     """
 
     name: str

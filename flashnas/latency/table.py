@@ -15,6 +15,8 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import LocatedDict, read_yaml
+from flashnas.latency.bounded_time import rules
+from flashnas.latency.calibration import check_calibration
 from flashnas.latency.schema import FORMAT, KINDS, SOURCES, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
 
 
@@ -25,7 +27,14 @@ def shipped_tables() -> dict[str, Path]:
 
 @dataclass
 class LatencyTable:
-    """Rows of one device by kind (schema.KINDS). `meta` is meta.yaml; `path` the folder."""
+    """The rows of one device.
+
+    Args:
+        path: the folder.
+        device: facts from device.yaml.
+        meta: contents of meta.yaml.
+        frames: rows by kind of rows (schema.KINDS).
+    """
 
     path: Path
     device: Device
@@ -34,8 +43,12 @@ class LatencyTable:
 
     @classmethod
     def load(cls, source: str | Path) -> LatencyTable:
-        """A folder or the name of a shipped table. Raises TableError with one line: missing, damaged, wrong columns,
-        wrong units, values that are no times."""
+        """A table from a folder, or a shipped one by name.
+
+        Raises:
+            TableError: missing or damaged file, wrong columns or units, values that are not times, a calibration with
+                unknown keys or constants that are not numbers of at least 0.
+        """
         path = _find(str(source))
         device = Device.load(path / "device.yaml")
         meta = _load_meta(path, device)
@@ -90,7 +103,8 @@ class LatencyTable:
         return self.frames[kind].assign(device=self.name)
 
     def info(self) -> dict[str, Any]:
-        """JSON-ready: device, stacks, and per kind the rows, the range of each column and the origin."""
+        """JSON-ready: device, stacks, for each kind the rows, the range of each column and the origin, the rules by
+        which this version derives times that no row states, and the calibration."""
         kinds = {}
         for kind, frame in self.frames.items():
             numeric = [column for column in KINDS[kind] if column not in TEXT_KEYS]
@@ -103,11 +117,11 @@ class LatencyTable:
                            "modes": sorted(frame["mode"].astype(str).unique()),
                            "origin": self.meta["kinds"][kind].get("origin")}
         return {"name": self.name, "path": str(self.path), "device": self.device.to_dict(), "dtypes": self.dtypes,
-                "stacks": self.meta["stacks"], "kinds": kinds, "rules": self.meta.get("rules", []),
+                "stacks": self.meta["stacks"], "kinds": kinds, "rules": rules(),
                 "calibration": self.calibration or None}
 
     def describe(self) -> str:
-        """What the table can answer, for people."""
+        """What the table can answer and by which rules, for people."""
         info, device = self.info(), self.device
         lines = [
             f"{self.name}: {device.label or device.platform}, {device.peak_flops / 1e12:g} TFLOP/s,"
@@ -120,8 +134,7 @@ class LatencyTable:
                          f" ({', '.join(entry['stacks'])}; {', '.join(entry['modes'])})  {ranges}")
             if "operator" in entry:
                 lines.append(f"{'':<26}operators: {', '.join(entry['operator'])}")
-        if info["rules"]:
-            lines += ["", "rules:", *(f"- {rule}" for rule in info["rules"])]
+        lines += ["", "rules:", *(f"- {rule}" for rule in info["rules"])]
         if self.calibration:
             lines += ["", f"calibration: {self.calibration}"]
         return "\n".join(lines)
@@ -155,6 +168,7 @@ def _load_meta(path: Path, device: Device) -> dict[str, Any]:
         raise TableError(f"{meta.place('units')}: units.{wrong} must be {UNITS.get(wrong, UNITS)!r}")
     if not isinstance(meta["kinds"], LocatedDict) or not isinstance(meta["stacks"], dict):
         raise TableError(f"{meta.place('kinds')}: kinds and stacks must be mappings")
+    check_calibration(meta, path / "meta.yaml")
     for kind, entry in meta["kinds"].items():
         if kind not in KINDS:
             raise TableError(f"{meta['kinds'].place(kind)}: unknown kind of rows {kind!r}{did_you_mean(kind, KINDS)}")

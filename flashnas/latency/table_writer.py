@@ -1,9 +1,10 @@
-"""Writing tables: the importers, `flashnas profile` and `flashnas table merge` all come through `write_rows`."""
+"""Writing tables: importers, `flashnas profile` and `flashnas table merge` all use `write_rows`."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,36 @@ from flashnas.latency.schema import FORMAT, KINDS, TEXT_KEYS, UNITS, VALUE_COLUM
 from flashnas.latency.table import LatencyTable
 
 
-def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Device,
-               stacks: Mapping[str, Mapping[str, Any]] | None = None, origin: Mapping[str, Any] | None = None,
-               rules: Iterable[str] = (), calibration: Mapping[str, Any] | None = None, append: bool = False) -> None:
+@dataclass(frozen=True, kw_only=True)
+class RowContext:
+    """What is true of rows that are written together.
+
+    Args:
+        device: on which they were measured.
+        stacks: describes each value of the column `stack` (framework, version, ...).
+        origin: where the rows are from (package, version, licence, machine, ...).
+        calibration: of the table (calibration.py); None: leave the one that is there.
+    """
+
+    device: Device
+    stacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origin: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
+
+
+def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowContext, *, append: bool = False) -> None:
     """Write all rows of one kind and update meta.yaml; the folder is created. Each file is replaced atomically.
 
-    `rows` has the key columns of the kind (schema.KINDS), `latency_us`, `dtype`, `stack`, `mode` and `source`, and
-    optionally p10_us, p90_us and repeats. `stacks` describes each value of `stack` (framework, version, ...).
-    `origin` says where the rows of this kind are from (package, version, licence, machine, ...). `append`: keep the
-    rows that are there; a new row replaces the one of the same key, mode and dtype. Raises TableError, also if the disk
-    is full.
+    Args:
+        folder: of the table.
+        kind: of rows (schema.KINDS).
+        rows: with the key columns of the kind, `latency_us`, `dtype`, `stack`, `mode` and `source`, and optionally
+            p10_us, p90_us and repeats.
+        context: device, stacks, origin, calibration.
+        append: keep the rows that are there; a new row replaces the one of the same key, mode and dtype.
+
+    Raises:
+        TableError: unknown kind, missing columns, a folder of another device, a full disk.
     """
     folder = Path(folder)
     if kind not in KINDS:
@@ -41,8 +62,8 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Dev
     if lacking:
         raise TableError(f"{folder}: rows of kind {kind} need the columns {', '.join(lacking)}")
     meta = _read_meta(folder)
-    if meta and meta["device"] != device.name:
-        raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of {device.name}")
+    if meta and meta["device"] != context.device.name:
+        raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of {context.device.name}")
     rows = rows[columns]
     if append and kind in meta.get("kinds", {}):
         rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
@@ -51,15 +72,15 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, *, device: Dev
     with disk_errors(f"{folder}: cannot be written", TableError):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "device.yaml").exists():
-            write_atomic(folder / "device.yaml", yaml.safe_dump(device.to_dict(), sort_keys=False, width=118))
+            write_atomic(folder / "device.yaml", yaml.safe_dump(context.device.to_dict(), sort_keys=False, width=118))
         entry = _write_parquet(folder / f"{kind}.parquet", kind, rows)
-        _update(meta, kind, device, entry, stacks, origin, rules, calibration)
+        _update(meta, kind, entry, context)
         write_atomic(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
 
 
 def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
-    """Both tables in one folder `out`; where both have a row, the first's counts. Raises TableError if the devices or
-    the calibrations differ, or `out` exists."""
+    """Both tables in the new folder `out`; where both have a row, that of the first is kept. Raises TableError if the
+    devices or the calibrations differ, or if `out` exists."""
     a, b, out = LatencyTable.load(first), LatencyTable.load(second), Path(out)
     if a.device.name != b.device.name:
         raise TableError(f"cannot merge tables of two devices: {a.device.name} ({a.path}) and {b.device.name}"
@@ -70,13 +91,13 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
         raise TableError(f"{out}: exists already; merge into a new folder")
     for table in (b, a):
         for kind in table.kinds:
-            write_rows(out, kind, table.rows(kind), device=a.device, stacks=table.meta.get("stacks"),
-                       origin=table.meta["kinds"][kind].get("origin"), rules=table.meta.get("rules", ()),
-                       calibration=table.calibration or None, append=True)
+            write_rows(out, kind, table.rows(kind), RowContext(
+                device=a.device, stacks=table.meta["stacks"], origin=table.meta["kinds"][kind].get("origin"),
+                calibration=table.calibration or None), append=True)
 
 
 def write_calibration(folder: str | Path, calibration: Mapping[str, Any]) -> None:
-    """Replace the `calibration` of a table's meta.yaml (see calibration.py)."""
+    """Replace the `calibration` of a table's meta.yaml (calibration.py)."""
     write_entry(folder, "calibration", calibration)
 
 
@@ -102,22 +123,17 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise TableError(str(error)) from None
 
 
-def _update(meta: dict[str, Any], kind: str, device: Device, entry: dict[str, Any],
-            stacks: Mapping[str, Mapping[str, Any]] | None, origin: Mapping[str, Any] | None,
-            rules: Iterable[str], calibration: Mapping[str, Any] | None) -> None:
+def _update(meta: dict[str, Any], kind: str, entry: dict[str, Any], context: RowContext) -> None:
     meta.setdefault("format", FORMAT)
-    meta.setdefault("device", device.name)
+    meta.setdefault("device", context.device.name)
     meta.setdefault("units", dict(UNITS))
     known = meta.setdefault("stacks", {})
-    for name, stack in (stacks or {}).items():
+    for name, stack in context.stacks.items():
         known[name] = _plain(stack)
-    if calibration:
-        meta["calibration"] = _plain(calibration)
-    for rule in rules:
-        if rule not in meta.setdefault("rules", []):
-            meta["rules"].append(rule)
+    if context.calibration:
+        meta["calibration"] = _plain(context.calibration)
     kinds = meta.setdefault("kinds", {})
-    before = kinds.get(kind, {}).get("origin")
+    before, origin = kinds.get(kind, {}).get("origin"), context.origin
     if origin and before and before != _plain(origin):
         origin = {"several": [*before.get("several", [before]), _plain(origin)]}
     kinds[kind] = {**entry, **({"origin": _plain(origin or before)} if origin or before else {})}

@@ -1,4 +1,4 @@
-"""Rows of whole operators, as `flashnas profile` measures them: they come before any composition of kernels."""
+"""Rows of whole operators, as `flashnas profile` measures them. They answer before any sum of kernels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.latency.answer import OUTSIDE, SPREAD, Answer, from_grid, source_of
+from flashnas.latency.bounded_time import OUTSIDE_SPREAD, SOURCE_SPREAD, BoundedTime, from_grid, source_of
 from flashnas.latency.grid import LogGrid
+from flashnas.latency.schema import OPERATOR_DECODE, OPERATOR_PREFILL
 from flashnas.latency.table import LatencyTable
 from flashnas.operators import Phase
-
-PARTS = ("embedding", "head")  # `operator` of the rows that are no operators; these have the vocabulary in `vocab`
 
 
 class OperatorTimes:
@@ -21,7 +20,7 @@ class OperatorTimes:
 
     def __init__(self, table: LatencyTable, dtype: str) -> None:
         self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
-        for kind in ("operator_decode", "operator_prefill"):
+        for kind in (OPERATOR_DECODE, OPERATOR_PREFILL):
             if kind in table.kinds:
                 rows = table.frames[kind]
                 rows = rows[rows["dtype"] == dtype]
@@ -32,12 +31,20 @@ class OperatorTimes:
         return any((operator, hidden, vocab) in groups for groups in self._frames.values())
 
     def answer(self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
-               vocab: int = 0) -> Answer | None:
-        """Mean over `seen` (contexts, or the number of tokens); None outside the measured batches and lengths.
+               vocab: int = 0) -> BoundedTime | None:
+        """The time of one operator; None outside the measured batches and lengths.
 
-        Below the shortest measured context or number of tokens the shortest counts, as derived.
+        Below the shortest measured context or number of tokens the shortest one answers, as `derived`.
+
+        Args:
+            operator: str(spec.resolved(hidden)), `embedding` or `head`.
+            hidden: width.
+            phase: decode step or prefill.
+            batch: sequences.
+            seen: contexts over which the mean is taken, or one value: the tokens of each sequence.
+            vocab: of `embedding` and `head`; 0 for the others.
         """
-        found = self._grid(f"operator_{phase}", operator, hidden, vocab)
+        found = self._grid(OPERATOR_DECODE if phase == "decode" else OPERATOR_PREFILL, operator, hidden, vocab)
         if found is None:
             return None
         grid, source = found
@@ -48,14 +55,14 @@ class OperatorTimes:
         if seen.max() > axis.values[-1] or not batches[0] <= batch <= batches[-1]:
             return None
         answer = from_grid(*grid.at(batch=batch, **{axis.name: np.maximum(seen, axis.values[0])}), source)
-        return answer.derived(OUTSIDE) if seen.min() < axis.values[0] else answer
+        return answer.derived(OUTSIDE_SPREAD) if seen.min() < axis.values[0] else answer
 
     @functools.cache  # noqa: B019 - lives as long as the table it belongs to
     def _grid(self, kind: str, operator: str, hidden: int, vocab: int) -> tuple[LogGrid, str] | None:
         rows = self._frames.get(kind, {}).get((operator, hidden, vocab))
         if rows is None:
             return None
-        length = "context" if kind == "operator_decode" else "tokens"
+        length = "context" if kind == OPERATOR_DECODE else "tokens"
         rows = rows.assign(**{length: np.maximum(rows[length], 1)})
         source = source_of(rows)
-        return LogGrid.from_rows(rows, ["batch", length], grow="batch", spread=SPREAD[source]), source
+        return LogGrid.from_rows(rows, ["batch", length], grow="batch", spread=SOURCE_SPREAD[source]), source

@@ -1,10 +1,11 @@
 """The operators. A folder each: `spec.py` states sizes and kernels without torch, `layer.py` computes with torch."""
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.spec import KernelCall, OperatorSpec, Phase
+from flashnas.operators.kernel import KernelCall, KernelKind, Phase
+from flashnas.operators.spec import OperatorSpec
 from flashnas.registry import Registry
 
-__all__ = ["OPERATORS", "KernelCall", "OperatorSpec", "Phase", "operator_class"]
+__all__ = ["OPERATORS", "KernelCall", "KernelKind", "OperatorSpec", "Phase", "operator_class"]
 
 OPERATORS: Registry[type[OperatorSpec]] = Registry("operator", "flashnas.operators", {
     "a": "flashnas.operators.attention.spec:Attention",

@@ -13,50 +13,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.base.hints import did_you_mean
+from flashnas.operators.kernel import KernelCall, Phase
 
-Phase = Literal["prefill", "decode"]
 MOST = 10**12  # largest value of an option; keeps arithmetic on sizes finite
-STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
-
-
-@dataclass(frozen=True, slots=True)
-class KernelCall:
-    """One kernel that an operator launches, by its static shape; batch, tokens and context come from the workload.
-
-    `kind` is the kind of latency row that answers it. `pointwise` calls have one shape column, `elements`: values
-    read plus written per token. `fusable` marks a pointwise kernel that an optimised engine folds into a neighbour.
-    `unfused`: the first shape column (n, channels, elements) of each kernel that a framework without fusion launches
-    instead; empty: this one.
-    """
-
-    kind: str
-    shape: tuple[tuple[str, int], ...]
-    label: str
-    fusable: bool = False
-    unfused: tuple[int, ...] = ()
-
-    def split(self) -> tuple[KernelCall, ...]:
-        """The kernels of a framework without fusion."""
-        if not self.unfused:
-            return (self,)
-        (name, _), *others = self.shape
-        return tuple(KernelCall(self.kind, ((name, size), *others), self.label) for size in self.unfused)
-
-    def __getitem__(self, name: str) -> int:
-        return dict(self.shape)[name]
-
-
-def gemm(label: str, *, n: int, k: int, unfused: tuple[int, ...] = ()) -> KernelCall:
-    """A matrix product of all rows (batch x tokens) with a k x n weight."""
-    return KernelCall("gemm", (("n", n), ("k", k)), label, unfused=unfused)
-
-
-def pointwise(label: str, elements: int, *, fusable: bool = False, unfused: tuple[int, ...] = ()) -> KernelCall:
-    return KernelCall("pointwise", (("elements", elements),), label, fusable, unfused)
 
 
 @dataclass(frozen=True, kw_only=True)

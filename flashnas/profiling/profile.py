@@ -19,7 +19,7 @@ import torch
 
 from flashnas.base.errors import TableError
 from flashnas.latency.schema import Device
-from flashnas.latency.table_writer import append_entry, write_rows
+from flashnas.latency.table_writer import RowContext, append_entry, write_rows
 from flashnas.latency.workload import Workload
 from flashnas.profiling.alone import measure_alone
 from flashnas.profiling.device_timing import Measurement, describe_device, make_timer, probe_us
@@ -134,5 +134,6 @@ def _write(folder: Path, device: Device, job: Job, rows: Rows) -> None:
             column: item.length, "latency_us": result.latency_us, "p10_us": result.p10_us, "p90_us": result.p90_us,
             "repeats": result.repeats, "dtype": job.dtype_name, "stack": job.stack, "mode": job.mode_name,
             "source": "measured"} for item, result in part])
-        write_rows(folder, f"operator_{phase}", frame, device=device, stacks={job.stack: job.describe_stack()},
-                   origin={"measured_by": f"flashnas profile, torch {torch.__version__}"}, append=True)
+        write_rows(folder, f"operator_{phase}", frame, RowContext(
+            device=device, stacks={job.stack: job.describe_stack()},
+            origin={"measured_by": f"flashnas profile, torch {torch.__version__}"}), append=True)

@@ -17,7 +17,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import SpaceError, TableError
 from flashnas.latency import model_correction
-from flashnas.latency.model_correction import Correction, Terms
+from flashnas.latency.model_correction import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_calibration, write_entry
@@ -79,7 +79,7 @@ class Validation:
     checks: tuple[Check, ...]
     figures: tuple[Summary, ...]
     before: tuple[Summary, ...] | None
-    corrections: Mapping[Phase, Correction]
+    corrections: Mapping[Phase, ModelCorrection]
     carriers: Mapping[Phase, dict[str, dict[str, float]]]
 
     @property
@@ -132,11 +132,11 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     held = [check for check in checks if not check.fitted]
     bare = LatencyModel(table, workload, calibrated=False, mode=mode)
     carriers = {phase: model_correction.kinds_of_error([terms(bare, check.architecture, phase, check.measured)
-                                                  for check in held], model.corrections[phase])
+                                                  for check in held], model.model_corrections[phase])
                 for phase, figure in PHASES.items() if figure in names}
     return Validation(table=table, mode=model.table.default_mode, checks=tuple(checks),
                       figures=tuple(Summary.of(held, name) for name in names), before=before,
-                      corrections=dict(model.corrections), carriers=dict(carriers))
+                      corrections=dict(model.model_corrections), carriers=dict(carriers))
 
 
 def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.random.Generator) -> list[Architecture]:
@@ -186,7 +186,7 @@ def calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tupl
     return table, LatencyModel(table, model.workload, mode=mode)
 
 
-def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, figures: Mapping[str, float]) -> Terms:
+def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, figures: Mapping[str, float]) -> Regressors:
     """What the constants of a correction multiply, from a model without one; a decode step is the mean one."""
     steps = bare.workload.generated_tokens if phase == "decode" else 1
     by_kind: dict[str, float] = {}
@@ -196,8 +196,8 @@ def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, figures:
     seen = next(seen for name, seen, _ in bare.phases(architecture.meta_tokens) if name == phase)
     batch = bare.batch(architecture)
     megabytes = sum(bare.megabytes(spec, architecture.hidden, phase, batch, seen) for spec in architecture.operators)
-    return Terms(rows_us=sum(by_kind.values()), operators=len(architecture.operators), megabytes=megabytes,
-                 measured_us=1000 * figures[PHASES[phase]], by_kind_us=by_kind)
+    return Regressors(rows_us=sum(by_kind.values()), operators=len(architecture.operators), megabytes=megabytes,
+                      measured_us=1000 * figures[PHASES[phase]], by_kind_us=by_kind)
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float:

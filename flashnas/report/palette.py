@@ -1,17 +1,15 @@
 """The colours of every figure; operators state their own (hues of Okabe-Ito and Tol, which colour-blind readers see)."""
 
 from flashnas.operators import OPERATORS
+from flashnas.operators.kernel_kinds import families
 
 OPERATOR_COLOURS = {kind: operator.colour for kind, operator in OPERATORS.items()}
 OTHER_COLOURS = {"head": "#5B6470", "embedding": "#98A2B3"}
 OTHER_COLOUR = "#7B8494"  # of other names that are not operators
 
-KERNEL_COLOURS = {  # a ramp of one hue, apart from the operators' colours
-    "matrix products": "#2B2D5B",
-    "attention over the context": "#55578F",
-    "recurrence": "#8183B4",
-    "convolution": "#ABADD0",
-    "norms, activations, small kernels": "#D3D4E6",
+# Kernels by family (operators/kernel_kinds.py), apart from the colours of the operators; then what is not a kernel.
+KERNEL_COLOURS = {
+    **{family.name: family.colour for family in families()},
     "calibration to whole models": "#E9C46A",
     "whole operators": "#6C8EA4",
     "other": "#ECECF4",

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flashnas.latency.schema import KINDS
+from flashnas.operators.kernel_kinds import kind_of_rows
 from flashnas.report.notation import kinds, mixers_by_use
 from flashnas.report.palette import KERNEL_COLOURS, operator_order
 from flashnas.search.objectives import larger_is_better
@@ -167,12 +169,13 @@ def breakdown(run: Run) -> pd.DataFrame:
 
 
 def kernel_family(kernel: str) -> str:
-    """The group of a kernel kind, such as `gemm` or `delta_rule_decode`, in the figures."""
-    families = list(KERNEL_COLOURS)
-    starts = {"gemm": 0, "head": 0, "attention_": 1, "conv_": 3, "pointwise": 4, "calibration": 5, "operator_": 6,
-              "delta_rule_": 2, "gated_delta_rule_": 2, "ssd_": 2, "gla_": 2, "rwkv": 2, "kda_": 2,
-              "selective_scan_": 2, "experts": 0}
-    return next((families[index] for start, index in starts.items() if kernel.startswith(start)), families[-1])
+    """The family in pictures of a kernel in a breakdown, such as `gemm` or `delta_rule_decode`; `calibration` and rows
+    of whole operators have families of their own."""
+    found = kind_of_rows(kernel)
+    if found:
+        return found[0].family.name
+    *_, calibration, operators, other = KERNEL_COLOURS
+    return calibration if kernel == "calibration" else operators if kernel in KINDS else other
 
 
 def _entry_ms(run: Run, latency_ms: float | None, entry: dict[str, Any]) -> float | None:

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from flashnas.architecture import Architecture
+from flashnas.operators.kernel_kinds import DELTA_RULE, GEMM, POINTWISE, SSD
 from flashnas.search.pareto import non_dominated
 from flashnas.study.folder import JSON_COLUMNS
 from flashnas.study.trial import Trial
@@ -92,11 +93,10 @@ def breakdown_of(architecture: Architecture, total_ms: float) -> list[dict[str, 
                                       "source": "roofline", "weight": 0.02}]
     for index, spec in enumerate(architecture.operators):
         for call in spec.kernels(architecture.hidden, "decode"):
-            weight = {"gemm": 1.0, "pointwise": 0.12}.get(call.kind, 0.5)
-            source = ("roofline" if call.kind == "pointwise" else
-                      "derived" if call.kind.startswith(("ssd", "delta_rule")) else "imported")
-            entries.append({"operator": spec.kind, "index": index, "kernel": call.kind, "label": call.label,
-                            "source": source, "weight": weight})
+            weight = {GEMM: 1.0, POINTWISE: 0.12}.get(call.kind, 0.5)
+            source = {POINTWISE: "roofline", SSD: "derived", DELTA_RULE: "derived"}.get(call.kind, "imported")
+            entries.append({"operator": spec.kind, "index": index, "kernel": call.kind.rows_name("decode"),
+                            "label": call.label, "source": source, "weight": weight})
         entries.append({"operator": spec.kind, "index": index, "kernel": "calibration", "label": "calibration",
                         "source": "derived", "weight": 0.8})
     entries.append({"operator": "head", "index": -1, "kernel": "gemm", "label": "head", "source": "imported",

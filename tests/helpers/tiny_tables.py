@@ -7,7 +7,7 @@ import pandas as pd
 
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import write_rows
+from flashnas.latency.table_writer import RowContext, write_rows
 
 # 1 byte/us x 1e6: pointwise kernels take 2 us + elements x 2 bytes / (0.5 x 4000 bytes/us) = 2 us + elements / 1000
 TINY = Device(name="tiny", platform="cuda", peak_flops=1e12, bandwidth_bytes_s=4e9, memory_bytes=10**9, launch_us=2.0,
@@ -42,7 +42,8 @@ def tiny_kinds() -> dict[str, pd.DataFrame]:
     }
 
 
-def write_table(folder: Path, kinds: dict[str, pd.DataFrame], device: Device = TINY, **options) -> LatencyTable:
+def write_table(folder: Path, kinds: dict[str, pd.DataFrame], device: Device = TINY, **context) -> LatencyTable:
     for kind, rows in kinds.items():
-        write_rows(folder, kind, rows, device=device, stacks=STACKS, origin={"package": "invented"}, **options)
+        write_rows(folder, kind, rows, RowContext(device=device, stacks=STACKS, origin={"package": "invented"},
+                                                  **context))
     return LatencyTable.load(folder)

@@ -63,7 +63,7 @@ def test_beyond_the_largest_equal_pieces_add_up():
 
 def test_quadratic_axis():
     data = [{"tokens": t, "batch": 1, "latency_us": t**2} for t in (2, 8)]
-    grid = LogGrid.from_rows(rows(data), ["batch", "tokens"], grow="batch", spread=0.1, quadratic=True)
+    grid = LogGrid.from_rows(rows(data), ["batch", "tokens"], grow="batch", spread=0.1, tokens_power=2)
     assert grid.at(batch=1, tokens=32)[0][0] == pytest.approx(32**2)
 
 

@@ -16,6 +16,7 @@ from flashnas.latency.metrics import FIGURES
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table_writer import write_calibration
 from flashnas.operators import operator_class
+from flashnas.operators.kernel_kinds import POINTWISE
 
 A_F = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16) f(intermediate=64)")
 WORKLOAD = "batch=2,prompt=4,generated=3"
@@ -68,7 +69,7 @@ def test_unfused_products_and_convolutions_are_as_large_as_the_fused_ones(text):
     for phase in ("decode", "prefill"):
         for call in spec.kernels(64, phase):
             assert {part.kind for part in call.split()} == {call.kind}
-            if call.kind != "pointwise":
+            if call.kind is not POINTWISE:
                 assert sum(part.shape[0][1] for part in call.split()) == call.shape[0][1]
                 assert {part.shape[1:] for part in call.split()} == {call.shape[1:]}
 

@@ -6,9 +6,9 @@ from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
-from flashnas.latency.kernels import KernelTimes
+from flashnas.latency.kernel_times import KernelTimes
 from flashnas.latency.prediction import LatencyModel
-from flashnas.operators import KernelCall
+from flashnas.operators.kernel_kinds import EXPERTS, SELECTIVE_SCAN
 
 
 def entries(table, notation: str, workload: str, label: str) -> dict:
@@ -22,8 +22,8 @@ def test_a_selective_scan_borrows_the_gated_delta_rule_by_state_bytes(tiny_table
     assert core["decode"]["ms"] == pytest.approx(2 * 10 * 4 / 1000, rel=1e-6)
     assert core["prefill"]["ms"] == pytest.approx(8 * 10 * 4 / 1000, rel=1e-6)  # as 8 steps
     assert {entry["source"] for entry in core.values()} == {"derived"}
-    call = KernelCall("selective_scan_decode", (("channels", 64), ("state", 16)), "mamba")
-    answer = KernelTimes(tiny_table, "bfloat16", 2).answer(call, "decode", 1, np.ones(1))
+    call = SELECTIVE_SCAN.call("mamba", channels=64, state=16)
+    answer = KernelTimes(tiny_table, "bfloat16", 2).time(call, "decode", 1, np.ones(1))
     assert (answer.lower_us, answer.upper_us) == pytest.approx((40 * 0.9 * 0.7, 40 * 1.1 * 1.3 * 1.5))
 
 
@@ -57,9 +57,9 @@ def test_experts_are_one_product_of_all_that_the_tokens_hit(tiny_table):
 def test_more_tokens_hit_more_experts(tmp_path):
     by_weights = product_rows(lambda n, k, **_: n * k, m=[1, 65536], n=[16, 256], k=[16, 256])
     table = write_table(tmp_path / "t", {**tiny_kinds(), "gemm": by_weights})
-    call = KernelCall("experts", (("n", 32), ("k", 32), ("experts", 4), ("active", 1)), "experts")
+    call = EXPERTS.call("experts", n=32, k=32, experts=4, active=1)
     times = KernelTimes(table, "bfloat16", 2)
-    one, two, many = (times.answer(call, "decode", batch, np.ones(1)).us / (32 * 32) for batch in (1, 2, 1000))
+    one, two, many = (times.time(call, "decode", batch, np.ones(1)).us / (32 * 32) for batch in (1, 2, 1000))
     assert (one, two, many) == pytest.approx((1, 1.75, 4))
 
 

@@ -12,7 +12,7 @@ from flashnas.base.errors import TableError
 from flashnas.latency import table_writer
 from flashnas.latency.schema import KINDS, VALUE_COLUMNS
 from flashnas.latency.table import LatencyTable, shipped_tables
-from flashnas.latency.table_writer import merge, write_rows
+from flashnas.latency.table_writer import RowContext, merge, write_rows
 
 
 @pytest.fixture
@@ -75,7 +75,8 @@ def test_append_replaces_rows_of_the_same_key(tmp_path):
     first = product_rows(lambda **_: 1, m=[1, 2], n=[1], k=[1])
     second = product_rows(lambda **_: 5, m=[2, 3], n=[1], k=[1]).assign(stack="other-2")
     write_table(tmp_path / "t", {"gemm": first})
-    write_rows(tmp_path / "t", "gemm", second, device=TINY, stacks={"other-2": {"framework": "other"}}, append=True)
+    context = RowContext(device=TINY, stacks={"other-2": {"framework": "other"}})
+    write_rows(tmp_path / "t", "gemm", second, context, append=True)
     table = LatencyTable.load(tmp_path / "t")
     assert table.rows("gemm")["latency_us"].tolist() == [1, 5, 5]
     assert table.stack == "invented-1, other-2"
@@ -241,12 +242,12 @@ def test_merge_of_two_calibrations_is_refused(tmp_path):
 def test_writing_refuses_what_is_no_row(tmp_path):
     rows = product_rows(lambda **_: 1, m=[1], n=[1], k=[1])
     with pytest.raises(TableError, match="unknown kind of rows 'gem'"):
-        write_rows(tmp_path, "gem", rows, device=TINY)
+        write_rows(tmp_path, "gem", rows, RowContext(device=TINY))
     with pytest.raises(TableError, match="need the columns k"):
-        write_rows(tmp_path, "gemm", rows.drop(columns="k"), device=TINY)
-    write_rows(tmp_path, "gemm", rows, device=TINY, stacks=STACKS)
+        write_rows(tmp_path, "gemm", rows.drop(columns="k"), RowContext(device=TINY))
+    write_rows(tmp_path, "gemm", rows, RowContext(device=TINY, stacks=STACKS))
     with pytest.raises(TableError, match="is of device tiny; got rows of huge"):
-        write_rows(tmp_path, "gemm", rows, device=type(TINY)(**{**vars(TINY), "name": "huge"}))
+        write_rows(tmp_path, "gemm", rows, RowContext(device=type(TINY)(**{**vars(TINY), "name": "huge"})))
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -256,4 +257,4 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(TableError, match="cannot be written: No space left on device"):
         write_rows(tmp_path / "t", "gemm", pd.DataFrame([{"m": 1, "n": 1, "k": 1, "latency_us": 1.0, **COMMON}]),
-                   device=TINY)
+                   RowContext(device=TINY))

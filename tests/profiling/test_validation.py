@@ -4,7 +4,7 @@ from invented_times import CHAT, truth, write_invented_table
 
 from flashnas.base.errors import ConfigError, SpaceError, TableError
 from flashnas.latency.metrics import Budget
-from flashnas.latency.model_correction import Correction, Terms, fit, kinds_of_error
+from flashnas.latency.model_correction import ModelCorrection, Regressors, fit, kinds_of_error
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_calibration, write_entry
@@ -111,9 +111,9 @@ def test_the_operator_that_carries_the_error_is_named():
     terms = []
     for _ in range(20):
         by_kind = {kind: float(rng.integers(1, 8)) * us for kind, us in (("a", 100.0), ("d", 150.0), ("f", 80.0))}
-        terms.append(Terms(rows_us=sum(by_kind.values()), operators=10, megabytes=1.0, by_kind_us=by_kind,
+        terms.append(Regressors(rows_us=sum(by_kind.values()), operators=10, megabytes=1.0, by_kind_us=by_kind,
                            measured_us=sum(by_kind.values()) + 0.3 * by_kind["d"]))
-    found = kinds_of_error(terms, Correction())
+    found = kinds_of_error(terms, ModelCorrection())
     assert next(iter(found)) == "d"
     assert found["d"]["own_error"] == pytest.approx(0.3, abs=0.03)
     assert max(abs(found[kind]["own_error"]) for kind in ("a", "f")) < 0.05
@@ -129,7 +129,7 @@ def test_rank_correlation_is_scipys():
 
 def test_too_little_to_calibrate_or_to_sample_is_one_line(table):
     with pytest.raises(TableError, match="at least 4 whole models; got 2"):
-        fit([Terms(rows_us=1.0, operators=1, megabytes=1.0, measured_us=1.0)] * 2)
+        fit([Regressors(rows_us=1.0, operators=1, megabytes=1.0, measured_us=1.0)] * 2)
     with pytest.raises(TableError, match="--calibrate fits rows of whole operators, which table h100_sxm does"):
         validate(LatencyTable.load("h100_sxm"), TINY, CHAT, truth, count=8, calibrate=True)
     write_calibration(table.path, {"whole": {"fitted_on": [

@@ -18,9 +18,8 @@ import yaml
 
 from flashnas.base.errors import TableError
 from flashnas.base.hints import one_of
-from flashnas.latency.answer import RULES
 from flashnas.latency.schema import Device
-from flashnas.latency.table_writer import write_rows
+from flashnas.latency.table_writer import RowContext, write_rows
 
 PACKAGE = "aiconfigurator_core"
 LICENCE = "Apache-2.0"
@@ -28,7 +27,7 @@ COPYRIGHT = "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights
 DTYPE = "bfloat16"
 MODE = "cuda_graph"
 HEAD_DIMS = (64, 128, 256)
-# Which framework answers a kind; the first that has the rows counts.
+# Which framework's rows are taken for a kind: the first that has rows.
 GEMM = ("vllm", "sglang", "trtllm")
 ATTENTION = ("trtllm", "vllm", "sglang")
 RECURRENT = ("vllm", "sglang", "trtllm")
@@ -57,8 +56,8 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
         for kind, rows in tables.items():
             stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)), "mode": MODE,
                              "measured_on": rows.attrs["measured_on"]} for name in sorted(rows["stack"].unique())}
-            write_rows(out, kind, rows.assign(dtype=DTYPE, mode=MODE, source="imported"), device=device,
-                       stacks=stacks, origin=origin, rules=RULES)
+            write_rows(out, kind, rows.assign(dtype=DTYPE, mode=MODE, source="imported"),
+                       RowContext(device=device, stacks=stacks, origin=origin))
     return out
 
 

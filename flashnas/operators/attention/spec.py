@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, largest_divisor, pointwise, scaled_dim
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import ATTENTION, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
 
 DEFAULT_THETA = 10000.0
 
@@ -128,7 +130,6 @@ class Attention(OperatorSpec):
         q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
         gate = q if s.out_gate else 0
         turned_q, turned_kv = s.heads * s.rotary_dim, s.kv_heads * s.rotary_dim
-        core = (("heads", s.heads), ("kv_heads", s.kv_heads), ("head_dim", s.head_dim), ("window", s.window_tokens))
         return (
             pointwise("residual_add", 3 * hidden, fusable=True),
             pointwise("rms_norm", 2 * hidden),
@@ -137,7 +138,7 @@ class Attention(OperatorSpec):
             *([pointwise("rotary", 2 * (turned_q + turned_kv), unfused=(2 * turned_q, 2 * turned_kv))]
               if s.rotary_dim else []),
             pointwise("cache_write", 4 * kv, unfused=(2 * kv, 2 * kv)),
-            KernelCall(f"attention_{phase}", core, self.name),
+            ATTENTION.call(self.name, heads=s.heads, kv_heads=s.kv_heads, head_dim=s.head_dim, window=s.window_tokens),
             *([pointwise("out_gate", 3 * q, unfused=(2 * q, 3 * q))] if s.out_gate else []),
             gemm("out", n=hidden, k=q),
         )

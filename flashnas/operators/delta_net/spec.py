@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import CONV, DELTA_RULE, STATE_BYTES, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +55,8 @@ class DeltaNet(OperatorSpec):
             pointwise("rms_norm", 2 * hidden),
             gemm("qkv_beta", n=3 * hidden + heads, k=hidden, unfused=(hidden, hidden, hidden, heads)),
             pointwise("beta_sigmoid", 2 * heads, fusable=True),
-            KernelCall(f"conv_{phase}", (("channels", 3 * hidden), ("conv_size", self.conv_size)), "conv",
-                       unfused=(hidden, hidden, hidden)),
-            KernelCall(f"delta_rule_{phase}", (("heads", heads), ("key_dim", self.head_dim),
-                                               ("value_dim", self.head_dim), ("groups", heads)), self.name),
+            CONV.call("conv", channels=3 * hidden, conv_size=self.conv_size, unfused=(hidden, hidden, hidden)),
+            DELTA_RULE.call(self.name, heads=heads, key_dim=self.head_dim, value_dim=self.head_dim, groups=heads),
             pointwise("out_norm", 2 * hidden),
             gemm("out", n=hidden, k=hidden),
         )

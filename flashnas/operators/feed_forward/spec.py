@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, pointwise
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import gemm, pointwise
+from flashnas.operators.spec import OperatorSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import CONV, GATED_DELTA_RULE, STATE_BYTES, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +71,9 @@ class GatedDeltaNet(OperatorSpec):
             gemm("qkvz", n=2 * key + 2 * value, k=hidden),
             gemm("beta_decay", n=2 * heads, k=hidden),
             pointwise("beta_decay_gates", 4 * heads, fusable=True, unfused=(2 * heads, 2 * heads)),
-            KernelCall(f"conv_{phase}", (("channels", 2 * key + value), ("conv_size", self.conv_size)), "conv"),
-            KernelCall(f"gated_delta_rule_{phase}", (("heads", heads), ("key_dim", self.head_dim),
-                                                     ("value_dim", self.head_dim),
-                                                     ("groups", key // self.head_dim)), self.name),
+            CONV.call("conv", channels=2 * key + value, conv_size=self.conv_size),
+            GATED_DELTA_RULE.call(self.name, heads=heads, key_dim=self.head_dim, value_dim=self.head_dim,
+                                  groups=key // self.head_dim),
             pointwise("gated_norm", 3 * value, unfused=(2 * value, 3 * value)),
             gemm("out", n=hidden, k=value),
         )

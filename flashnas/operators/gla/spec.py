@@ -6,16 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flashnas.operators.spec import (
-    STATE_BYTES,
-    KernelCall,
-    OperatorSpec,
-    Phase,
-    gemm,
-    largest_divisor,
-    pointwise,
-    scaled_dim,
-)
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import GLA, STATE_BYTES, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +68,7 @@ class GatedLinearAttention(OperatorSpec):
             gemm("gate_low", n=self.gate_rank, k=hidden),
             gemm("gate_high", n=key, k=self.gate_rank),
             pointwise("log_sigmoid", 2 * key, fusable=True),
-            KernelCall(f"gla_{phase}", (("heads", heads), ("key_dim", self.key_dim), ("value_dim", self.head_dim),
-                                        ("groups", heads)), self.name),
+            GLA.call(self.name, heads=heads, key_dim=self.key_dim, value_dim=self.head_dim, groups=heads),
             pointwise("gated_norm", 3 * hidden, unfused=(2 * hidden, 3 * hidden)),
             gemm("out", n=hidden, k=hidden),
         )

@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import gemm, pointwise
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, largest_divisor, pointwise, scaled_dim
+from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import CONV, KDA, STATE_BYTES, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +70,8 @@ class KimiDeltaAttention(OperatorSpec):
             gemm("decay_high", n=inner, k=s.gate_rank),
             gemm("gate_high", n=inner, k=s.gate_rank),
             pointwise("beta_decay_gates", 2 * inner + 2 * s.heads, fusable=True, unfused=(2 * inner, 2 * s.heads)),
-            KernelCall(f"conv_{phase}", (("channels", 3 * inner), ("conv_size", s.conv_size)), "conv"),
-            KernelCall(f"kda_{phase}", (("heads", s.heads), ("key_dim", s.head_dim), ("value_dim", s.head_dim),
-                                        ("groups", s.heads)), self.name),
+            CONV.call("conv", channels=3 * inner, conv_size=s.conv_size),
+            KDA.call(self.name, heads=s.heads, key_dim=s.head_dim, value_dim=s.head_dim, groups=s.heads),
             pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
             gemm("out", n=hidden, k=inner),
         )

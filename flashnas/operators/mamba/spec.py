@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import CONV, SELECTIVE_SCAN, STATE_BYTES, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +71,10 @@ class Mamba(OperatorSpec):
             pointwise("residual_add", 3 * hidden, fusable=True),
             pointwise("rms_norm", 2 * hidden),
             gemm("in", n=2 * inner, k=hidden),
-            KernelCall(f"conv_{phase}", (("channels", inner), ("conv_size", self.conv_size)), "conv"),
+            CONV.call("conv", channels=inner, conv_size=self.conv_size),
             gemm("x_proj", n=rank + 2 * self.state, k=inner),
             gemm("dt_proj", n=inner, k=rank),
-            KernelCall(f"selective_scan_{phase}", (("channels", inner), ("state", self.state)), self.name),
+            SELECTIVE_SCAN.call(self.name, channels=inner, state=self.state),
             pointwise("gate", 3 * inner, fusable=True, unfused=(2 * inner, 3 * inner)),
             gemm("out", n=hidden, k=inner),
         )

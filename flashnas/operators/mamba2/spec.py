@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.spec import (
-    STATE_BYTES,
-    KernelCall,
-    OperatorSpec,
-    Phase,
-    gemm,
-    largest_divisor,
-    pointwise,
-    scaled_dim,
-)
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import CONV, SSD, STATE_BYTES, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +92,8 @@ class Mamba2(OperatorSpec):
             pointwise("residual_add", 3 * hidden, fusable=True),
             pointwise("rms_norm", 2 * hidden),
             gemm("in", n=inner + channels + heads, k=hidden),
-            KernelCall(f"conv_{phase}", (("channels", channels), ("conv_size", self.conv_size)), "conv"),
-            KernelCall(f"ssd_{phase}", (("heads", heads), ("key_dim", self.state), ("value_dim", self.head_dim),
-                                        ("groups", self.groups)), self.name),
+            CONV.call("conv", channels=channels, conv_size=self.conv_size),
+            SSD.call(self.name, heads=heads, key_dim=self.state, value_dim=self.head_dim, groups=self.groups),
             pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
             gemm("out", n=hidden, k=inner),
         )

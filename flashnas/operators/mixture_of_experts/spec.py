@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.spec import KernelCall, OperatorSpec, Phase, gemm, pointwise
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import EXPERTS, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,6 @@ class MixtureOfExperts(OperatorSpec):
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner, shared = self.resolved(hidden).intermediate, self.shared
-        chosen = (("experts", self.experts), ("active", self.active))
         always = () if not shared else (
             gemm("shared_gate_up", n=2 * shared, k=hidden, unfused=(shared, shared)),
             pointwise("silu_mul", 3 * shared, unfused=(2 * shared, 3 * shared)),
@@ -87,10 +88,10 @@ class MixtureOfExperts(OperatorSpec):
             pointwise("rms_norm", 2 * hidden),
             gemm("router", n=self.experts, k=hidden),
             pointwise("route", 2 * self.experts),
-            KernelCall("experts", (("n", 2 * inner), ("k", hidden), *chosen), "experts_gate_up"),
+            EXPERTS.call("experts_gate_up", n=2 * inner, k=hidden, experts=self.experts, active=self.active),
             pointwise("silu_mul", 3 * inner * self.active,
                       unfused=(2 * inner * self.active, 3 * inner * self.active)),
-            KernelCall("experts", (("n", hidden), ("k", inner), *chosen), "experts_down"),
+            EXPERTS.call("experts_down", n=hidden, k=inner, experts=self.experts, active=self.active),
             *always,
             pointwise("combine", hidden * (self.active + 1 + (shared > 0))),
         )

@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flashnas.operators.spec import STATE_BYTES, KernelCall, OperatorSpec, Phase, gemm, pointwise, scaled_dim
+from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.kernel_kinds import RWKV7, STATE_BYTES, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 MIXES = 6  # of a token with the one before it: one each for r, k, v, decay, rate and gate
 
@@ -78,8 +80,8 @@ class Rwkv7(OperatorSpec):
             *(gemm(f"{name}_high", n=hidden, k=rank) for name, rank in low_rank),
             pointwise("decay_rate_gates", 4 * hidden, fusable=True, unfused=(2 * hidden, 2 * hidden)),
             pointwise("key_norm", 5 * hidden, unfused=(2 * hidden, 3 * hidden, 3 * hidden)),  # k, rate -> kk, k, b
-            KernelCall(f"rwkv7_{phase}", (("heads", self.heads(hidden)), ("key_dim", self.head_dim),
-                                          ("value_dim", self.head_dim), ("groups", self.heads(hidden))), self.name),
+            RWKV7.call(self.name, heads=self.heads(hidden), key_dim=self.head_dim, value_dim=self.head_dim,
+                       groups=self.heads(hidden)),
             pointwise("group_norm", 2 * hidden, fusable=True),
             pointwise("bonus_gate", 6 * hidden, unfused=(5 * hidden, 3 * hidden)),  # o, r, k, v, gate -> o
             gemm("out", n=hidden, k=hidden),

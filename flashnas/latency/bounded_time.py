@@ -1,0 +1,80 @@
+"""A time with its source and bounds, and the rules of the lookup as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from flashnas.latency.schema import SOURCES
+from flashnas.operators.kernel_kinds import KERNEL_KINDS
+
+# Half-widths of the bounds, relative to the value. Measured rows have their own p10 and p90, but a median in another
+# process moves by a few per cent; imported rows state no percentiles. Bounds add up linearly over the parts of a model.
+SOURCE_SPREAD = {"measured": 0.05, "imported": 0.10, "derived": 0.20, "roofline": 0.50}
+OUTSIDE_SPREAD = 0.15  # a point beyond the grid, which is cut into equal pieces, or a cell that was not measured
+NEGLIGIBLE = 0.01      # share of the time below which points outside the grid do not make the whole `derived`
+
+
+def rules() -> list[str]:
+    """One line per rule that makes a `derived` or `roofline` value: those of the interpolation, then those of the kinds
+    of kernels (operators/kernel_kinds.py), from the constants that the lookup uses."""
+    by_text: dict[str, list[str]] = {}
+    for name, kind in KERNEL_KINDS.items():
+        for rule in kind.rules:
+            by_text.setdefault(rule.text(), []).append(name)
+    return [
+        f"every kind: beyond the largest measured size: equal pieces inside the grid, one after another"
+        f" (+-{OUTSIDE_SPREAD:.0%})",
+        "every kind: below the smallest measured size: the smallest",
+        f"every kind: a cell that was not measured: the smaller batch (gemm: smaller n) in proportion"
+        f" (+-{OUTSIDE_SPREAD:.0%})",
+        *(f"{', '.join(names)}: {text}" for text, names in by_text.items())]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedTime:
+    """A time in microseconds with bounds (lower_us <= us <= upper_us), and the least direct source of its parts."""
+
+    us: float
+    lower_us: float
+    upper_us: float
+    source: str
+
+    def derived(self, spread: float, *, upper: float | None = None) -> BoundedTime:
+        """The same value under a rule that widens the bounds by `spread` (upwards by `upper` if given)."""
+        up = spread if upper is None else upper
+        return replace(self, lower_us=self.lower_us * (1 - spread), upper_us=self.upper_us * (1 + up),
+                       source="derived")
+
+    def times(self, factor: float) -> BoundedTime:
+        """`factor` of these one after another."""
+        return replace(self, us=self.us * factor, lower_us=self.lower_us * factor, upper_us=self.upper_us * factor)
+
+
+def source_of(rows: pd.DataFrame) -> str:
+    """The least direct source among rows that answer together."""
+    return max(map(str, rows["source"].unique()), key=SOURCES.index)
+
+
+def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> BoundedTime:
+    """The mean over all points of a LogGrid's result. Points that needed a rule have wider bounds. The whole is
+    `derived` if they take more than NEGLIGIBLE of the time (context 1 of 8192, where 2 is the shortest measured).
+
+    Args:
+        us: [..., 3], microseconds: median, p10, p90.
+        ruled: [...], whether a point needed a rule.
+        source: of the rows.
+    """
+    us, ruled = us.reshape(-1, 3), ruled.reshape(-1)
+    wider = np.where(ruled[:, None], [1, 1 - OUTSIDE_SPREAD, 1 + OUTSIDE_SPREAD], 1.0)
+    mean = (us * wider).mean(axis=0)
+    by_rule = us[ruled, 0].sum() > NEGLIGIBLE * us[:, 0].sum()
+    return BoundedTime(float(mean[0]), float(mean[1]), float(mean[2]), "derived" if by_rule else source)
+
+
+def roofline(us: float) -> BoundedTime:
+    """A time that follows from the device's bandwidth."""
+    spread = SOURCE_SPREAD["roofline"]
+    return BoundedTime(us, us * (1 - spread), us * (1 + spread), "roofline")

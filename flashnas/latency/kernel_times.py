@@ -1,0 +1,188 @@
+"""KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows, else by the rules of
+its kind (operators/kernel_rules.py).
+
+Where neither answers, LookupFailure names what is missing; the model turns it into a MissingRowsError that names the
+operator and the command that measures it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime, from_grid, roofline, source_of
+from flashnas.latency.grid import LogGrid, bracket
+from flashnas.latency.table import LatencyTable
+from flashnas.operators import KernelCall, KernelKind, Phase
+from flashnas.operators.kernel import Asked
+
+
+class LookupFailure(Exception):
+    """No row and no rule answers; the message names kind and shape."""
+
+
+class KernelTimes:
+    """Answers kernel calls from `table`, in rows of `dtype`. `dtype_bytes`: the size of an activation."""
+
+    def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int) -> None:
+        self.table, self.dtype, self.dtype_bytes = table, dtype, dtype_bytes
+
+    def time(self, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray) -> BoundedTime:
+        """The time of one launch.
+
+        Args:
+            call: the kernel and its sizes.
+            phase: a decode step, or the reading of a prompt.
+            batch: sequences.
+            seen: decode: the contexts over which the mean is taken. prefill: one value, the tokens of each sequence.
+
+        Raises:
+            LookupFailure: no row and no rule answers.
+        """
+        tokens = 1 if phase == "decode" else int(seen[0])
+        return self.answer(Asked(call, phase, batch, seen, batch * tokens))
+
+    # -- what the rules of a kind may ask (operators/kernel.py: Times) -------------------------------------------------
+
+    def answer(self, asked: Asked) -> BoundedTime:
+        """By rows, else by the first rule of the kind that applies; raises LookupFailure."""
+        kind = asked.call.kind
+        found = self.by_rows(asked)
+        try:
+            for rule in kind.rules if found is None else ():
+                found = rule.apply(self, asked)
+                if found is not None:
+                    break
+        except LookupFailure:
+            if not kind.columns(asked.phase):
+                raise  # the kind that this one is computed from is what can be measured
+            found = None
+        if found is None:
+            raise LookupFailure(self._described(asked))
+        return found
+
+    def by_rows(self, asked: Asked) -> BoundedTime | None:
+        """By interpolation of rows with the call's matched values; None if there are none, LookupFailure if the other
+        sizes are out of reach."""
+        kind, phase = asked.call.kind, asked.phase
+        if kind.between:
+            return self._between(asked)
+        key = tuple(asked.call[name] for name in kind.matched)
+        if key not in self._groups(kind, kind.rows_name(phase)):
+            return None
+        grid, source = self._grid(kind, kind.rows_name(phase), key)
+        found = from_grid(*grid.at(**self._sizes(asked)), source)
+        if np.isnan(found.us):
+            raise LookupFailure(self._described(asked))
+        return found
+
+    def measured(self, kind: KernelKind, phase: Phase) -> list[tuple[int, ...]]:
+        """The measured values of the kind's `matched` columns, ascending."""
+        return list(self._groups(kind, kind.rows_name(phase)))
+
+    def moving(self, bytes_moved: float) -> BoundedTime:
+        """The time of a kernel that the bandwidth alone limits."""
+        device = self.table.device
+        return roofline(device.launch_us + 1e6 * bytes_moved / (device.bandwidth_bytes_s * device.bandwidth_share))
+
+    # -- rows --------------------------------------------------------------------------------------------------------
+
+    def _between(self, asked: Asked) -> BoundedTime | None:
+        """The log-space mean of the grids of the measured neighbours in the columns `between`; None if they do not
+        surround the call, or if the other sizes are out of reach."""
+        call, kind, name = asked.call, asked.call.kind, asked.call.kind.rows_name(asked.phase)
+        others = tuple(call[column] for column in kind.matched if column not in kind.between)
+        pairs = self._pairs(kind, name).get(others)
+        first, second = kind.between
+        mix = head_mix(tuple(pairs), call[first], call[second]) if pairs else None
+        if not mix:
+            return None
+        sizes = self._sizes(asked)
+        log_us, ruled, source = np.zeros((len(asked.seen), 3)), np.zeros(len(asked.seen), bool), "imported"
+        for pair, weight in mix:
+            values = dict(zip((*kind.between, *(c for c in kind.matched if c not in kind.between)), (*pair, *others),
+                              strict=True))
+            grid, source = self._grid(kind, name, tuple(values[column] for column in kind.matched))
+            us, rule = grid.at(**sizes)
+            log_us, ruled = log_us + weight * np.log(us), ruled | rule
+        found = from_grid(np.exp(log_us), ruled, source)
+        return None if np.isnan(found.us) else found
+
+    def _sizes(self, asked: Asked) -> dict[str, float | np.ndarray]:
+        """Every column that a row may have, for this question."""
+        return {**dict(asked.call.shape), "batch": asked.batch, "tokens": asked.tokens, "context": asked.seen,
+                "m": asked.rows}
+
+    def _described(self, asked: Asked) -> str:
+        """`conv_decode channels=96, conv_size=5 (measured: 4), batch=1`."""
+        kind, name = asked.call.kind, asked.call.kind.rows_name(asked.phase)
+        sizes, measured = self._sizes(asked), self.measured(kind, asked.phase)
+        parts = []
+        for column in kind.columns(asked.phase) or kind.shape:
+            part = f"{column}={np.max(sizes[column]):.0f}"
+            if column in kind.matched and column not in kind.between and measured:
+                known = sorted({values[kind.matched.index(column)] for values in measured})
+                part += "" if sizes[column] in known else f" (measured: {', '.join(map(str, known))})"
+            parts.append(part)
+        other_dtype = name in self.table.kinds and not measured
+        return f"{name} {', '.join(parts)}" + (f" in {self.dtype}" if other_dtype else "")
+
+    @functools.cache  # noqa: B019 - lives as long as the table it belongs to
+    def _rows(self, name: str) -> pd.DataFrame:
+        rows = self.table.frames[name]
+        same = (rows["dtype"] == self.dtype).to_numpy()
+        return rows if same.all() else rows[same]
+
+    @functools.cache  # noqa: B019
+    def _groups(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], np.ndarray]:
+        """Positions in `_rows` by the values of the matched columns."""
+        if name not in self.table.kinds:
+            return {}
+        rows = self._rows(name)
+        if not kind.matched or not len(rows):
+            return {(): np.arange(len(rows))} if len(rows) else {}
+        keys = rows[list(kind.matched)].to_numpy(np.int64)
+        codes = np.ravel_multi_index(tuple(keys.T), tuple(keys.max(axis=0) + 1))  # one number sorts faster than a row
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        return {tuple(map(int, keys[part[0]])): part for part in parts}
+
+    @functools.cache  # noqa: B019
+    def _pairs(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], list[tuple[int, int]]]:
+        """Values of the other matched columns -> measured values of the columns `between`."""
+        result: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for key in self._groups(kind, name):
+            values = dict(zip(kind.matched, key, strict=True))
+            first, second = (values.pop(column) for column in kind.between)
+            result.setdefault(tuple(values.values()), []).append((first, second))
+        return result
+
+    @functools.cache  # noqa: B019
+    def _grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> tuple[LogGrid, str]:
+        rows = self._rows(name).iloc[self._groups(kind, name)[key]]
+        columns = kind.decode if kind.rows_name("decode") == name else kind.prefill
+        axes = [column for column in columns if column not in kind.matched]
+        source = source_of(rows)
+        power = kind.tokens_power(dict(zip(kind.matched, key, strict=True)))
+        return LogGrid.from_rows(rows, axes, grow=kind.grow, spread=SOURCE_SPREAD[source], tokens_power=power), source
+
+
+@functools.lru_cache(maxsize=4096)
+def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int) -> list[tuple[tuple[int, int], float]] | None:
+    """Log-space weights over measured (heads, kv_heads) pairs; None if they do not surround the asked one.
+
+    Key/value heads are interpolated at the next measured head counts below and above that cover them. A head count
+    below is taken with at most as many key/value heads as it has heads.
+    """
+    covered: dict[int, list[tuple[int, float]]] = {}
+    for count in sorted({h for h, _ in pairs}):
+        mix = bracket(sorted(kv for h, kv in pairs if h == count), min(kv_heads, count) if count < heads else kv_heads)
+        if mix:
+            covered[count] = mix
+    outer = bracket(list(covered), heads)
+    if outer is None:
+        return None
+    return [((count, kv), weight * share) for count, weight in outer for kv, share in covered[count]]

@@ -1,0 +1,220 @@
+"""The kinds of kernels that operators launch: one object each, with all that flashnas knows about the kind.
+
+A kind states the columns of its rows in a latency table, the rules by which a missing row is derived, how its time
+grows, what it writes and moves, which correction to whole models applies, and its family in pictures. The lookup in
+tables, the memory rule, `flashnas table info`, the fit of corrections and the report read these objects; none of them
+knows a kind by name.
+
+An operator of another package uses what is here, without a registration:
+
+    from flashnas.operators.kernel_kinds import CONV, gemm, pointwise
+    CONV.call("short_conv", channels=hidden, conv_size=3)
+
+Or it brings a kind of its own: a module-level KernelKind, and one entry point under the same name, so that tables may
+hold rows of the kind and reports know its family:
+
+    FFT_CONV = KernelKind(
+        name="fft_conv", family=CONVOLUTION, shape=("channels",), decode=("channels", "batch"),
+        prefill=("channels", "batch", "tokens"), written=lambda call: call["channels"],
+        bytes_moved=lambda call, load, size: 2 * size * load.rows * call["channels"], rules=(Roofline(),))
+
+    [project.entry-points."flashnas.kernel_kinds"]
+    fft_conv = "my_package.spec:FFT_CONV"
+
+`Roofline` answers the kind from the device's bandwidth until a table has rows. A package may also subclass `Rule`.
+"""
+
+from __future__ import annotations
+
+from flashnas.base.errors import TableError
+from flashnas.operators.kernel import Family, KernelCall, KernelKind, Load, Phase
+from flashnas.operators.kernel_rules import AsCall, FullAttention, NextLarger, Roofline, SameState, Steps
+from flashnas.registry import Registry
+
+STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
+# Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per chunk and head.
+CHUNK_TOKENS = 64
+CHUNK_MATRICES = 3
+GENERAL_CHUNK = 2.0  # RWKV7's chunk kernel: two vectors write where the delta rule has one (arXiv 2510.26692, figure 2)
+
+# A ramp of one hue, apart from the colours of the operators. The order is that of the legend.
+PRODUCTS = Family("matrix products", "#2B2D5B")
+ATTENTION_FAMILY = Family("attention over the context", "#55578F")
+RECURRENCE = Family("recurrence", "#8183B4")
+CONVOLUTION = Family("convolution", "#ABADD0")
+SMALL = Family("norms, activations, small kernels", "#D3D4E6")
+
+
+# -- products and pointwise kernels ----------------------------------------------------------------------------------
+
+def _gemm_bytes(call: KernelCall, load: Load, size: int) -> float:
+    return size * (load.rows * (call["k"] + call["n"]) + call["k"] * call["n"])
+
+
+GEMM = KernelKind(  # [m, k] x [k, n]; m = batch x tokens
+    name="gemm", family=PRODUCTS, shape=("n", "k"), decode=("m", "n", "k"), prefill=("m", "n", "k"), grow="n",
+    written=lambda call: call["n"], bytes_moved=_gemm_bytes)
+
+POINTWISE = KernelKind(  # elements: values read plus written per token
+    name="pointwise", family=SMALL, shape=("elements",), rules=(Roofline(),),
+    written=lambda call: call["elements"] // 2,
+    bytes_moved=lambda call, load, size: call["elements"] * load.rows * size, correction="")
+
+
+def experts_hit(experts: int, active: int, rows: float) -> float:
+    """Experts that at least one of `rows` tokens chooses, if each chooses `active` of them evenly."""
+    return experts * (1 - (1 - active / experts) ** rows)
+
+
+def _one_product(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
+    hit = experts_hit(call["experts"], call["active"], rows)
+    return KernelCall(GEMM, (("n", hit * call["n"]), ("k", call["k"])), call.label), rows * call["active"] / hit
+
+
+def _expert_bytes(call: KernelCall, load: Load, size: int) -> float:
+    hit = experts_hit(call["experts"], call["active"], load.rows)
+    return size * (hit * call["k"] * call["n"] + load.rows * (call["k"] + call["active"] * call["n"]))
+
+
+EXPERTS = KernelKind(
+    name="experts", family=PRODUCTS, shape=("n", "k", "experts", "active"),
+    rules=(AsCall("with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are hit; all of"
+                  " these as one gemm of as many weights and operations", _one_product, spread=0.50),),
+    written=lambda call: call["active"] * call["n"], bytes_moved=_expert_bytes)
+
+
+# -- attention and convolutions --------------------------------------------------------------------------------------
+
+def _attention_bytes(call: KernelCall, load: Load, size: int) -> float:
+    """Keys and values that are seen once (of a prefill, those of its tokens), queries and outputs."""
+    seen = min(load.context, call["window"] or load.context) if load.phase == "decode" else load.tokens
+    return 2 * size * call["head_dim"] * (load.batch * seen * call["kv_heads"] + load.rows * call["heads"])
+
+
+_ATTENTION = ("heads", "kv_heads", "head_dim", "window")  # window 0: full attention
+ATTENTION = KernelKind(
+    name="attention", family=ATTENTION_FAMILY, shape=_ATTENTION, decode=(*_ATTENTION, "batch", "context"),
+    prefill=(*_ATTENTION, "batch", "tokens"), matched=_ATTENTION, between=("heads", "kv_heads"),
+    tokens_power=lambda matched: 1 if matched["window"] else 2, rules=(NextLarger("head_dim"), FullAttention()),
+    written=lambda call: call["heads"] * call["head_dim"], bytes_moved=_attention_bytes,
+    correction="attention_scale")
+
+
+def _conv_bytes(call: KernelCall, load: Load, size: int) -> float:
+    """Input, output, filter; the state is read and written once for each sequence."""
+    state = 2 * load.batch * (call["conv_size"] - 1)
+    return size * call["channels"] * (2 * load.rows + state + call["conv_size"])
+
+
+CONV = KernelKind(  # causal and depthwise
+    name="conv", family=CONVOLUTION, shape=("channels", "conv_size"), decode=("channels", "conv_size", "batch"),
+    prefill=("channels", "conv_size", "batch", "tokens"), matched=("conv_size",), rules=(NextLarger("conv_size"),),
+    written=lambda call: call["channels"], bytes_moved=_conv_bytes)
+
+
+# -- kernels that carry a matrix per head ----------------------------------------------------------------------------
+
+def _state_bytes(call: KernelCall, load: Load, size: int) -> float:
+    """Queries, keys, values and outputs; the state is read and written once for each sequence."""
+    key, value = call["key_dim"], call["value_dim"]
+    return call["heads"] * (2 * size * load.rows * (key + value) + 2 * load.batch * key * value * STATE_BYTES)
+
+
+def _chunk_bytes(call: KernelCall) -> int:
+    key, value = call["key_dim"], call["value_dim"]
+    each: int = 2 * key * value // CHUNK_TOKENS + CHUNK_MATRICES * CHUNK_TOKENS
+    return STATE_BYTES * int(call["heads"]) * each
+
+
+def _delta_chunk_bytes(call: KernelCall) -> int:
+    """With W and U of arXiv 2406.06484, and their products with the state."""
+    more: int = 2 * (call["key_dim"] + call["value_dim"])
+    return _chunk_bytes(call) + STATE_BYTES * int(call["heads"]) * more
+
+
+def recurrent_kind(name: str, *, delta: bool = False, of: KernelKind | None = None,
+                   chunk_factor: float = 1.0) -> KernelKind:
+    """A kind whose state is a matrix [key_dim, value_dim] per head; `groups` of heads share keys and queries.
+
+    Args:
+        name: of the kind.
+        delta: a delta rule, whose chunk kernel needs W and U.
+        of: the kind whose rows answer until this kind has rows; None: only its own.
+        chunk_factor: how many times as long a prefill takes as one of `of`.
+    """
+    shape = ("heads", "key_dim", "value_dim")
+    return KernelKind(
+        name=name, family=RECURRENCE, shape=(*shape, "groups"), decode=(*shape, "batch"),
+        prefill=(*shape, "batch", "tokens"), matched=("key_dim", "value_dim"),
+        rules=(SameState(of, chunk_factor=chunk_factor), Steps()),
+        written=lambda call: call["heads"] * call["value_dim"],
+        workspace_bytes=_delta_chunk_bytes if delta else _chunk_bytes, bytes_moved=_state_bytes)
+
+
+GATED_DELTA_RULE = recurrent_kind("gated_delta_rule", delta=True)
+DELTA_RULE = recurrent_kind("delta_rule", delta=True, of=GATED_DELTA_RULE)
+GLA = recurrent_kind("gla", of=GATED_DELTA_RULE)
+SSD = recurrent_kind("ssd", of=GATED_DELTA_RULE)
+RWKV7 = recurrent_kind("rwkv7", of=GATED_DELTA_RULE, chunk_factor=GENERAL_CHUNK)
+KDA = recurrent_kind("kda", of=GATED_DELTA_RULE)
+
+
+def _scan_step(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
+    return GATED_DELTA_RULE.call(call.label, heads=1, key_dim=call["state"], value_dim=call["channels"],
+                                 groups=1), rows
+
+
+def _scan_bytes(call: KernelCall, load: Load, size: int) -> float:
+    """Inputs, steps, gates and outputs; the state is read and written, its decays are read."""
+    return call["channels"] * (3 * size * load.rows + call["state"] * STATE_BYTES * (2 * load.batch + 1))
+
+
+def _scan_workspace_bytes(call: KernelCall) -> int:
+    """Its inputs in float32, and a state per chunk."""
+    each: int = 3 + 2 * call["state"] // CHUNK_TOKENS
+    return STATE_BYTES * int(call["channels"]) * each
+
+
+SELECTIVE_SCAN = KernelKind(
+    name="selective_scan", family=RECURRENCE, shape=("channels", "state"), decode=("channels", "state", "batch"),
+    prefill=("channels", "state", "batch", "tokens"), matched=("state",),
+    rules=(AsCall("decode: the gated delta rule's step of the same state bytes, and more for a decay of each entry of"
+                  " the state", _scan_step, phases=("decode",), upper=0.50), Steps()),
+    written=lambda call: call["channels"], workspace_bytes=_scan_workspace_bytes, bytes_moved=_scan_bytes)
+
+
+# -- all kinds -------------------------------------------------------------------------------------------------------
+
+KERNEL_KINDS: Registry[KernelKind] = Registry("kernel kind", "flashnas.kernel_kinds", {
+    name: f"flashnas.operators.kernel_kinds:{name.upper()}" for name in (
+        "gemm", "pointwise", "experts", "attention", "conv", "gated_delta_rule", "delta_rule", "gla", "ssd", "rwkv7",
+        "kda", "selective_scan")}, TableError)
+
+
+def families() -> tuple[Family, ...]:
+    """The families of all kinds, those of other packages last; in the order of a legend."""
+    shipped = (PRODUCTS, ATTENTION_FAMILY, RECURRENCE, CONVOLUTION, SMALL)
+    return tuple(dict.fromkeys([*shipped, *(kind.family for kind in KERNEL_KINDS.values())]))
+
+
+def kind_of_rows(name: str) -> tuple[KernelKind, Phase | None] | None:
+    """The kind of rows (or of a kernel in a breakdown) such as `conv_decode`, with their phase (None: both phases);
+    None for a name that is not of a kernel."""
+    phase: Phase
+    for phase in ("decode", "prefill"):
+        base = name.removesuffix(f"_{phase}")
+        if base != name and base in KERNEL_KINDS and KERNEL_KINDS[base].rows_name(phase) == name:
+            return KERNEL_KINDS[base], phase
+    if name in KERNEL_KINDS and KERNEL_KINDS[name].rows_name("decode") == name:
+        return KERNEL_KINDS[name], None
+    return None
+
+
+def gemm(label: str, *, n: int, k: int, unfused: tuple[int, ...] = ()) -> KernelCall:
+    """A matrix product of all rows (batch x tokens) with a k x n weight."""
+    return GEMM.call(label, n=n, k=k, unfused=unfused)
+
+
+def pointwise(label: str, elements: int, *, fusable: bool = False, unfused: tuple[int, ...] = ()) -> KernelCall:
+    """A kernel that the bandwidth limits; `elements`: values read plus written per token."""
+    return POINTWISE.call(label, elements=elements, fusable=fusable, unfused=unfused)
