@@ -1,4 +1,4 @@
-"""The colours of every figure; operators state their own (hues of Okabe-Ito and Tol, which colour-blind readers see)."""
+"""The colours of every figure. Operators state their own (hues of Okabe-Ito and Tol, for colour-blind readers)."""
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel_kinds import families
