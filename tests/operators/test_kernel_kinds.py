@@ -1,0 +1,132 @@
+"""Every kind of kernel states all that the rest of flashnas reads from it; another package can bring a kind."""
+
+import pytest
+from tiny_tables import product_rows, tiny_kinds, write_table
+
+from flashnas.base.errors import OperatorError, TableError
+from flashnas.latency.kernel_correction import KernelCorrection
+from flashnas.latency.kernel_times import KernelTimes
+from flashnas.operators import OPERATORS, KernelKind
+from flashnas.operators.kernel import PHASES, Load
+from flashnas.operators.kernel_kinds import (
+    ATTENTION,
+    CONV,
+    CONVOLUTION,
+    GEMM,
+    KERNEL_KINDS,
+    SSD,
+    experts_hit,
+    families,
+    kind_of_rows,
+)
+from flashnas.operators.kernel_rules import Roofline
+
+FROM_THE_WORKLOAD = {"batch", "tokens", "context", "m"}
+CALLS = [call for cls in OPERATORS.values() for call in cls().kernels(2048, "prefill")]
+
+
+@pytest.mark.parametrize("name", KERNEL_KINDS)
+def test_a_kind_is_complete(name):
+    kind = KERNEL_KINDS[name]
+    assert kind.name == name
+    assert kind.family in families()
+    assert kind.correction in ("", *KernelCorrection.names())
+    assert set(kind.between) <= set(kind.matched) <= set(kind.shape)
+    for phase in PHASES:
+        columns = kind.columns(phase)
+        assert set(columns) <= {*kind.shape, *FROM_THE_WORKLOAD}
+        assert set(kind.matched) <= set(columns)
+        if columns:
+            assert kind.grow in columns
+            assert kind_of_rows(kind.rows_name(phase)) == (kind, None if kind.decode == kind.prefill else phase)
+    assert kind.rules or kind.columns("decode"), "nothing would ever answer"
+    for rule in kind.rules:
+        assert "\n" not in rule.text()
+        assert rule.text()
+    found = [call for call in CALLS if call.kind is kind]
+    assert found, "an operator launches each shipped kind"
+    for call in found:
+        assert kind.written(call) > 0
+        assert kind.workspace_bytes(call) >= 0
+        step, more = (kind.bytes_moved(call, Load("decode", batch, 1, 100), 2) for batch in (1, 2))
+        prompt = kind.bytes_moved(call, Load("prefill", 1, 64, 64), 2)
+        assert 0 < step < min(more, prompt)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_operators_launch_registered_kinds(operator):
+    for phase in PHASES:
+        for call in OPERATORS[operator]().kernels(2048, phase):
+            assert KERNEL_KINDS[call.kind.name] is call.kind
+
+
+def test_a_call_states_the_sizes_of_its_kind():
+    call = CONV.call("conv", conv_size=4, channels=96, unfused=(32, 64))
+    assert call.shape == (("channels", 96), ("conv_size", 4))
+    assert [part["channels"] for part in call.split()] == [32, 64]
+    assert call.resized(conv_size=8).shape == (("channels", 96), ("conv_size", 8))
+    with pytest.raises(OperatorError, match="kernel 'conv' of kind conv needs the sizes channels, conv_size; got"
+                                            " channels, width"):
+        CONV.call("conv", channels=96, width=4)
+
+
+@pytest.mark.parametrize("name", ["conv", "gemm_decode", "operator_decode", "pointwise_prefill", "con_decode", ""])
+def test_names_that_are_not_of_rows(name):
+    assert kind_of_rows(name) is None
+
+
+def test_bytes_of_a_kernel_by_hand():
+    assert GEMM.bytes_moved(GEMM.call("x", n=5, k=3), Load("prefill", 2, 4, 4), 2) == 2 * (8 * (5 + 3) + 15)
+    call = ATTENTION.call("x", heads=4, kv_heads=2, head_dim=16, window=10)
+    assert ATTENTION.bytes_moved(call, Load("decode", 3, 1, 50), 2) == 2 * 2 * 16 * (3 * 10 * 2 + 3 * 4)
+    state = SSD.call("x", heads=2, key_dim=16, value_dim=8, groups=1)
+    assert SSD.bytes_moved(state, Load("decode", 1, 1, 9), 2) == 2 * (2 * 2 * 24 + 2 * 16 * 8 * 4)
+    assert experts_hit(8, 2, 1) == 2
+    assert 7.9 < experts_hit(8, 2, 20) < 8
+
+
+# -- a kind of another package ---------------------------------------------------------------------------------------
+
+FFT_CONV = KernelKind(
+    name="fft_conv", family=CONVOLUTION, shape=("channels",), decode=("channels", "batch"),
+    prefill=("channels", "batch", "tokens"), written=lambda call: call["channels"],
+    bytes_moved=lambda call, load, size: 2 * size * load.rows * call["channels"], rules=(Roofline(),))
+
+
+class FakeEntryPoint:
+    name, value, dist, module = "fft_conv", "elsewhere:FFT_CONV", None, "elsewhere"
+
+    def load(self):
+        return FFT_CONV
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    monkeypatch.setattr("flashnas.registry._entry_points",
+                        lambda group: (FakeEntryPoint(),) if group == "flashnas.kernel_kinds" else ())
+    yield
+    KERNEL_KINDS._loaded.pop("fft_conv", None)
+
+
+def test_a_kind_of_another_package_is_answered_by_its_rule_and_then_by_its_rows(plugin, tmp_path):
+    import numpy as np
+
+    call = FFT_CONV.call("fft", channels=50)
+    table = write_table(tmp_path / "bare", tiny_kinds())
+    bare = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
+    assert (bare.us, bare.source) == (pytest.approx(2 + 2 * 20 * 50 / 1000), "roofline")
+    rows = product_rows(lambda batch, tokens, **_: 7 * batch * tokens, channels=[50], batch=[1, 4], tokens=[1, 32])
+    table = write_table(tmp_path / "measured", {**tiny_kinds(), "fft_conv_prefill": rows})
+    assert table.info()["kinds"]["fft_conv_prefill"]["ranges"]["tokens"] == [1, 32]
+    found = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
+    assert (found.us, found.source) == (pytest.approx(140), "imported")
+    assert any(line.startswith("pointwise, fft_conv: launch_us") for line in table.info()["rules"])
+
+
+def test_rows_of_a_package_that_is_not_installed_are_named(tmp_path, plugin, monkeypatch):
+    rows = product_rows(lambda **_: 7, channels=[50], batch=[1])
+    write_table(tmp_path / "t", {"fft_conv_decode": rows})
+    monkeypatch.setattr("flashnas.registry._entry_points", lambda group: ())
+    KERNEL_KINDS._loaded.pop("fft_conv")
+    with pytest.raises(TableError, match="unknown kind of rows 'fft_conv_decode'"):
+        write_table(tmp_path / "t", {})
