@@ -1,4 +1,4 @@
-"""Architectures: their notation, presets, and all that a command takes for one."""
+"""Architectures: the object, its notation, presets, and the files that describe one."""
 
 from flashnas.architecture.architecture import (
     DEFAULT_VOCAB,
@@ -6,9 +6,8 @@ from flashnas.architecture.architecture import (
     MAX_META_TOKENS,
     MAX_VOCAB,
     Architecture,
-    is_notation,
-    parse_operators,
 )
+from flashnas.architecture.notation import is_notation, parse_operators
 
 __all__ = ["DEFAULT_VOCAB", "MAX_HIDDEN", "MAX_META_TOKENS", "MAX_VOCAB", "Architecture", "is_notation",
            "parse_operators"]

@@ -1,26 +1,21 @@
-"""Architecture: a flat list of operators with a width; its notation, canonical hash, sizes and FLOPs. No torch.
-
-Notation, as in the paper: `2048: d f m2 f a f m2 f`, with repeats `2048: 3x(d f m2 f)`, operator options
-`a(heads=32,kv_heads=8)` and header options `2048(vocab=32000,tied=false,meta=256): ...`.
-"""
+"""Architecture: a flat list of operators with a width; its canonical hash, sizes, FLOPs and notation. No torch."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flashnas.architecture.notation import MAX_OPERATORS, parse_operators, split_notation
 from flashnas.base.errors import ArchitectureError
 from flashnas.base.hints import did_you_mean
-from flashnas.operators import OperatorSpec, operator_class
+from flashnas.operators import OperatorSpec
 from flashnas.operators.spec import mean_context
 
 DEFAULT_VOCAB = 131072
-MAX_OPERATORS = 4096  # guards repeats such as 99999x(...)
 MAX_HIDDEN = 2**20    # no published network comes near these limits; beyond them is a typing error
 MAX_VOCAB = 2**30
 MAX_META_TOKENS = 2**20
@@ -30,8 +25,15 @@ MAX_META_TOKENS = 2**20
 class Architecture:
     """A language model: embedding, pre-norm residual operators, final norm, head.
 
-    `meta_tokens` learned tokens stand in front of every sequence. `tied`: the head shares the embedding's weight.
-    Raises ArchitectureError or OperatorError when a size does not fit.
+    Attributes:
+        hidden: hidden size (width).
+        operators: in order, from the embedding to the head.
+        vocab: number of tokens.
+        tied: the head shares the weight of the embedding.
+        meta_tokens: learned tokens that precede every sequence.
+
+    Raises:
+        ArchitectureError or OperatorError: when a size does not fit.
     """
 
     hidden: int
@@ -147,11 +149,7 @@ class Architecture:
     @classmethod
     def parse(cls, text: str) -> Architecture:
         """Parse the notation; raises ArchitectureError or OperatorError with the place and what is allowed there."""
-        match = re.fullmatch(r"\s*(\d{1,18})\s*(?:\(([^()]*)\))?\s*:(.*)", text, re.DOTALL)
-        if not match:
-            raise ArchitectureError("architecture must read 'WIDTH: OPERATORS', such as '2048: 3x(d f m2 f)';"
-                                    f" got {text.strip()!r}")
-        header = _parse_options(match[2] or "", "header")
+        hidden, header, operators = split_notation(text)
         names = {"vocab": "vocab", "tied": "tied", "meta": "meta_tokens"}
         for key in header:
             if key not in names:
@@ -159,7 +157,7 @@ class Architecture:
                                         f" allowed: {', '.join(names)}")
         if type(header.get("tied", True)) is not bool:
             raise ArchitectureError(f"header option tied must be true or false; got {header['tied']!r}")
-        return cls(hidden=int(match[1]), operators=parse_operators(match[3]),
+        return cls(hidden=hidden, operators=parse_operators(operators),
                    **{names[key]: value for key, value in header.items()})
 
 
@@ -172,69 +170,3 @@ def _full_dict(architecture: Architecture) -> dict[str, Any]:
     data = architecture.to_dict()
     data["operators"] = [[spec.kind, spec.identity()] for spec in architecture.operators]
     return data
-
-
-# -- parsing of operators ----------------------------------------------------------------------------------------
-
-_TOKEN = re.compile(r"\s*(?:(?P<repeat>\d{1,18})\s*x\s*\(|(?P<close>\))|(?P<kind>[A-Za-z][A-Za-z0-9_]*)"
-                    r"(?:\((?P<options>[^()]*)\))?)")
-
-
-@functools.lru_cache(maxsize=4096)
-def parse_operators(text: str) -> tuple[OperatorSpec, ...]:
-    """Parse `d f 2x(m2 f) a(heads=8)` into operators; raises ArchitectureError or OperatorError."""
-    stack: list[tuple[int, list[OperatorSpec]]] = [(1, [])]
-    position = 0
-    text = text.rstrip()
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if not match:
-            raise ArchitectureError(f"operators: cannot read {text[position:].strip()[:20]!r};"
-                                    " write them apart by spaces, repeats as 3x(d f)")
-        position = match.end()
-        if match["repeat"]:
-            if int(match["repeat"]) < 1:
-                raise ArchitectureError(f"operators: a repeat must be at least 1; got {match['repeat']}")
-            stack.append((int(match["repeat"]), []))
-        elif match["close"]:
-            if len(stack) == 1:
-                raise ArchitectureError(f"operators: ')' without its '(' in {text.strip()!r}")
-            times, inner = stack.pop()
-            if times * len(inner) > MAX_OPERATORS:
-                raise ArchitectureError(f"operators: at most {MAX_OPERATORS}; got {times} x {len(inner)}")
-            stack[-1][1].extend(inner * times)
-        else:
-            options = _parse_options(match["options"] or "", f"operator {match['kind']!r}")
-            stack[-1][1].append(operator_class(match["kind"]).from_options(options))
-    if len(stack) > 1:
-        raise ArchitectureError(f"operators: '(' without its ')' in {text.strip()!r}")
-    return tuple(stack[0][1])
-
-
-def _parse_options(text: str, where: str) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not key or not value:
-            raise ArchitectureError(f"{where}: options must read key=value; got {part!r}")
-        if key in options:
-            raise ArchitectureError(f"{where}: option {key!r} stands twice")
-        options[key] = _parse_value(value, f"{where}: {key}")
-    return options
-
-
-def _parse_value(text: str, place: str) -> int | float | bool:
-    if text in ("true", "false"):
-        return text == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    raise ArchitectureError(f"{place} must be a number, true or false; got {text!r}")
-
-
-def is_notation(text: str) -> bool:
-    """True if `text` looks like a notation and not like a path or a preset."""
-    return ":" in text and re.match(r"\s*\d+\s*(\(|:)", text) is not None
-

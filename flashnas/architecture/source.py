@@ -1,4 +1,4 @@
-"""What a user may write where a command takes an ARCH: a preset, a pareto/NN.yaml, an HF config.json or a notation."""
+"""What a user may write for ARCH: a preset, a pareto/NN.yaml, a Hugging Face config.json or a notation."""
 
 import functools
 import os
@@ -21,8 +21,15 @@ def presets() -> dict[str, Architecture]:
 
 
 def load_architecture(source: str) -> Architecture:
-    """Resolve a preset's name, a YAML file with an `architecture` entry, a Hugging Face config.json or a folder with
-    one, or a notation; raises ArchitectureError."""
+    """The architecture that a text describes.
+
+    Args:
+        source: a notation, the name of a preset (in any case), a YAML file with the key `architecture` (such as
+            pareto/01.yaml of a run), or a Hugging Face config.json or the folder that holds one.
+
+    Raises:
+        ArchitectureError, OperatorError or ConfigError: in one line with place, rule and value.
+    """
     if is_notation(source):
         return Architecture.parse(source)
     by_lower = {name.lower(): name for name in presets()}
@@ -31,7 +38,7 @@ def load_architecture(source: str) -> Architecture:
     path = Path(source)
     if path.suffix == ".json" or os.path.isdir(source):
         return architecture_from_hf(path)
-    if path.suffix in (".yaml", ".yml") or os.path.exists(source):  # of os.path, which bears any text
+    if path.suffix in (".yaml", ".yml") or os.path.exists(source):  # os.path accepts any text, pathlib does not
         if not os.path.isfile(source):
             raise ArchitectureError(f"{source}: no such file")
         data = read_yaml(path)
@@ -45,13 +52,19 @@ def load_architecture(source: str) -> Architecture:
             raise ArchitectureError(f"{data.place('architecture')}: {error}") from None
         raise ArchitectureError(f"{data.place()}: an architecture file needs the key 'architecture'"
                                 " (a notation or a mapping)")
-    raise ArchitectureError(f"{source!r} is no preset{did_you_mean(source, presets())}, no YAML or JSON file and no"
-                            f" notation such as '2048: d f m2 f'; presets: {', '.join(presets())}")
+    raise ArchitectureError(f"{source!r} is not a preset{did_you_mean(source, presets())}, not a YAML or JSON file"
+                            f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(presets())}")
 
 
 def position_limit(source: str) -> int | None:
-    """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions; None where the
-    source gives no such limit."""
+    """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions, in tokens.
+
+    Args:
+        source: as for `load_architecture`.
+
+    Returns:
+        None for a source without such a limit.
+    """
     path = Path(source)
     if is_notation(source) or source.lower() in {name.lower() for name in presets()}:
         return None

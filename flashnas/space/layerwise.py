@@ -1,6 +1,6 @@
 """The free layer-wise template: each of L layers picks from a list; L may be a range.
 
-A choice is a few operators in notation (`d f`, `m2`, `a(kv_heads=4) f`), so a layer can be a mixer with its FFN.
+A choice is a few operators in notation (`d f`, `m2`, `a(kv_heads=4) f`). A layer can be a mixer with its FFN.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ class LayerwiseGenotype(Genotype):
 
 
 class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
-    """`depth`: (fewest, most) layers; `choices`: operators of a layer by their notation."""
+    """Genotypes are one choice for each layer.
+
+    Attributes:
+        choices: the operators of a layer by their notation.
+        depth: (fewest, most) layers.
+    """
 
     template = "layerwise"
 
@@ -87,7 +92,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return tuple(spec for layer in genotype.layers for spec in self.choices[layer])
 
     def find(self, operators: Sequence[OperatorSpec]) -> LayerwiseGenotype | None:
-        """Of all genotypes that build the list, the one with the fewest layers, then the first choices."""
+        """Of all genotypes that build the list, the one with the fewest layers, then with the first choices."""
         operators = tuple(operators)
 
         @functools.cache
@@ -108,7 +113,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return None
 
     def repair(self, genotype: LayerwiseGenotype) -> LayerwiseGenotype:
-        """Too many layers: the last ones go; too few: the last one repeats. Raises SpaceError for an unknown choice."""
+        """Drop surplus layers; repeat the last one if there are too few. Raises SpaceError for an unknown choice."""
         for i, layer in enumerate(genotype.layers):
             if layer not in self.choices:
                 raise SpaceError(one_of(f"{self.path}: layer {i}", layer, self.names))
@@ -180,7 +185,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     # -- counting ------------------------------------------------------------------------------------------------
 
     def size(self) -> int:
-        """Exact where no two choices run into each other (`d`, `f` and `d f` would); else counted by enumeration."""
+        """A formula if a list can be read in one way only (not so with `d`, `f` and `d f`); else an enumeration."""
         if self._uniquely_read:
             return sum(len(self.names) ** layers for layers in range(self.depth[0], self.depth[1] + 1))
         return sum(1 for _ in self.enumerate())

@@ -1,8 +1,8 @@
 """Counts and lists the different operator lists of a three-stage space without building every genotype.
 
-The template is a nondeterministic automaton: a state says in which stage, block type and place of the block the last
-operator stood, and how many blocks of the stage came before. Many genotypes can lead to one list, but the set of
-states reached by a list is one, so counting paths over these sets counts each list once.
+The template is a nondeterministic automaton. A state is the stage, block type and place in the block of the last
+operator, with the number of earlier blocks of the stage. Many genotypes can lead to one list, but each list reaches
+exactly one set of states. Counting paths over these sets therefore counts each list once.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def read_widths(data: LocatedDict) -> tuple[int, ...]:
 
 
 def read_operators(place: str, name: str, text: object, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:
-    """Operators in notation, which must fit every width."""
+    """Operators in notation; raises SpaceError unless they fit every width."""
     if not isinstance(text, str) or not text.strip():
         raise SpaceError(f"{place}: {name} must be an operator such as d or a(kv_heads=4); got {text!r}")
     try:

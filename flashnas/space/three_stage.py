@@ -1,13 +1,13 @@
 """The three-stage template of Nemotron-Flash (arXiv 2511.18890, section 2.2 and appendix C).
 
-Three stages; each repeats one block type; a block type has at most two kinds of token mixers in a fixed ratio and 0, 1
-or 2 FFNs after each mixer; the list holds at most `max_operators` operators. Early and middle always stand whole and
-leave the late stage at least one operator. The late stage is cut to fit, if necessary within a block.
+There are three stages. Each repeats one block type. A block type has at most two kinds of token mixers in a fixed ratio
+and 0, 1 or 2 FFNs after each mixer. A list has at most `max_operators` operators. The early and the middle stage are
+always complete and leave at least one operator for the late stage. The late stage is cut to fit, if necessary within a
+block.
 
-Nemotron-Flash-1B itself (`d f m2 f a f m2 f` ...) is outside these rules as stated: in mixers it reads
-d m2 a m2 d m2 a m2 d m2 d m2, and three stages of at most two kinds each cannot spell that (d-m2, then a-m2, d-m2,
-a-m2 are four stages already). Inside, and with the same operators of each kind, is
-`1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)`.
+Nemotron-Flash-1B itself (`d f m2 f a f m2 f` ...) does not obey these rules: its mixers are
+d m2 a m2 d m2 a m2 d m2 d m2, which needs more than three stages of at most two kinds (d-m2, a-m2, d-m2 and a-m2 are
+already four). `1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)` obeys them and has the same operators of each kind.
 """
 
 from __future__ import annotations

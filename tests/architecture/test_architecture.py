@@ -119,7 +119,7 @@ def test_repeats_nest_and_spaces_do_not_matter():
     ("128: d, f", "operators: cannot read ', f'; write them apart by spaces, repeats as 3x(d f)"),
     ("128: d(head_dim)", "operator 'd': options must read key=value; got 'head_dim'"),
     ("128: d(head_dim=big)", "operator 'd': head_dim must be a number, true or false; got 'big'"),
-    ("128: d(head_dim=64,head_dim=64)", "operator 'd': option 'head_dim' stands twice"),
+    ("128: d(head_dim=64,head_dim=64)", "operator 'd': duplicate option 'head_dim'"),
     ("128: d(heads=2)", "operator 'd' has no option 'heads' (did you mean 'head_dim'?); allowed: head_dim, conv_size"),
     ("128: d(head_dim=64.0)", "operator 'd': head_dim must be int; got 64.0"),
     ("128: d(head_dim=0)", "operator 'd': head_dim must be at least 1; got 0"),

@@ -46,12 +46,12 @@ def test_bad_file_gets_one_line(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(("source", "message"), [
-    ("Nemotron-Flash-2B", "'Nemotron-Flash-2B' is no preset (did you mean 'Nemotron-Flash-"),
+    ("Nemotron-Flash-2B", "'Nemotron-Flash-2B' is not a preset (did you mean 'Nemotron-Flash-"),
     ("missing.yaml", "missing.yaml: no such file"),
-    ("d f m2 f " * 500, "is no preset, no YAML or JSON file and no notation such as '2048: d f m2 f'"),
+    ("d f m2 f " * 500, "is not a preset, not a YAML or JSON file and not a notation such as '2048: d f m2 f'"),
     ("tests", "tests/config.json: cannot be read: No such file or directory"),
-    ("", "'' is no preset"),
-    ("a\0b", "is no preset"),
+    ("", "'' is not a preset"),
+    ("a\0b", "is not a preset"),
 ])
 def test_unknown_source_is_named(source, message):
     with pytest.raises(FlashnasError, match=re.escape(message)):

@@ -15,7 +15,7 @@ from flashnas.study.snapshot import Snapshot
     (["estimate"], "the following arguments are required: ARCH"),
     (["search", "--buget-ms", "3"], "does not know '--buget-ms' (did you mean '--budget-ms'?)"),
     (["estimate", "2048: d q f"], "operator must be one of a, swa, m"),
-    (["estimate", "Nemotron-Flash-1"], "is no preset (did you mean 'Nemotron-Flash-1B'?)"),
+    (["estimate", "Nemotron-Flash-1"], "is not a preset (did you mean 'Nemotron-Flash-1B'?)"),
     (["estimate", "nowhere/01.yaml"], "nowhere/01.yaml: no such file"),
     (["estimate", "1024: d", "--table", "h100_sx"], "h100_sxm"),
     (["estimate", "1024: d", "--workload", "decode-9k"], "decode-8k"),

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flashnas.architecture.architecture import MAX_OPERATORS
 from flashnas.architecture.huggingface.defaults import DEFAULTS
+from flashnas.architecture.notation import MAX_OPERATORS
 from flashnas.base.errors import ArchitectureError
 from flashnas.operators.spec import MOST
 
@@ -62,7 +62,7 @@ class HfConfig:
         return self.data.get(key, self.defaults[key])
 
     def inner(self, key: str, model_type: str) -> HfConfig:
-        """The configuration within this one, such as that of the language model in a model that also sees."""
+        """The configuration within this one, such as that of the language model in a model that also reads images."""
         data = self.data.get(key)
         if not isinstance(data, dict | None):
             raise self.error(key, f"must be a mapping; got {data!r}")
@@ -104,7 +104,7 @@ class HfConfig:
         return count
 
     def listed(self, key: str, kind: type, length: int | None = None) -> list[Any] | None:
-        """A list of `kind`, one entry per layer where `length` says so; None where the key is absent or `null`."""
+        """A list of `kind`, one entry per layer if `length` is given. None where the key is absent or `null`."""
         value = self.data.get(key)
         if value is None:
             return None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from flashnas.architecture.architecture import MAX_OPERATORS, Architecture
+from flashnas.architecture.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig, ranges
 from flashnas.architecture.huggingface.transformer import (
     assembled,
@@ -15,6 +15,7 @@ from flashnas.architecture.huggingface.transformer import (
     feed_forward_of,
     feed_forwards,
 )
+from flashnas.architecture.notation import MAX_OPERATORS
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -50,7 +51,7 @@ def mamba2(config: HfConfig) -> Architecture:
 
 
 def nemotron_h(config: HfConfig) -> Architecture:
-    """One operator per layer. transformers heeds neither `attention_bias` nor `tie_word_embeddings` here."""
+    """One operator per layer. transformers ignores `attention_bias` and `tie_word_embeddings` of this type."""
     kinds = _nemotron_kinds(config)
     experts = [i for i, kind in enumerate(kinds) if kind == "moe"]
     key = "hybrid_override_pattern" if "hybrid_override_pattern" in config.data else "layers_block_type"
@@ -98,7 +99,7 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
 
 
 def zamba2(config: HfConfig) -> Architecture:
-    """As far as its layers are Mamba2 alone: the transformer block that others share has no part here."""
+    """Only if all layers are Mamba2 alone: flashnas lacks the transformer block that the other layers share."""
     kinds = config.listed("layers_block_type", str) or config.listed("layer_types", str) or ["hybrid"]
     shared = [i for i, kind in enumerate(kinds) if OLD_NAMES.get(kind, kind) != LINEAR]
     if shared:  # as without any list
@@ -177,7 +178,7 @@ def _groups(config: HfConfig, heads: int, key: str = "n_groups") -> int:
 
 
 def _simplest(config: HfConfig, mixer: Mamba2) -> Mamba2:
-    """With `expand` in place of the number of heads where that says the same."""
+    """The same mixer with `expand` in place of the number of heads where both are equivalent."""
     return mixer.resolved(config.whole("hidden_size"))
 
 

@@ -148,7 +148,7 @@ def feed_forward_of(config: HfConfig, *, bias: bool = False) -> FeedForward:
 
 
 def assembled(config: HfConfig, operators: list[OperatorSpec], tied: bool | None = None) -> Architecture:
-    """Operators with the embedding and the head of the configuration; tied None: as it says."""
+    """Operators with the embedding and the head of the configuration; tied None: read from it."""
     return Architecture(hidden=config.whole("hidden_size"), vocab=config.whole("vocab_size", least=2),
                         tied=config.flag("tie_word_embeddings") if tied is None else tied,
                         operators=tuple(operators))
