@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "flashnas"
 # in the order in which the data flows: a room may import itself and the rooms before it
 ROOMS = ("base", "registry", "operators", "architecture", "network", "data", "training", "space", "latency",
-         "profiling", "proxy", "search", "study", "trust", "report", "export", "cli")
+         "profiling", "proxy", "search", "study", "testing", "trust", "report", "export", "cli")
 WITHOUT_TORCH = ("base", "registry", "architecture", "data", "space", "latency", "study", "trust", "report", "cli")
 
 

@@ -1,0 +1,287 @@
+"""The contract of a search algorithm, in a made-up world: latency follows from sizes, loss from operators."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
+from flashnas.search import ALGORITHMS, Evaluation, Goals, LatencyOf, SearchAlgorithm
+from flashnas.space import load_space
+from flashnas.space.base import SearchSpace
+from flashnas.testing.require import require
+
+CYCLE = 6
+COST_MS = {"d": 1.0, "a": 1.6, "m2": 1.2, "f": 0.5}  # of one operator of the shipped space `tiny`, per unit of width
+WORTH = {"d": 0.10, "a": 0.04, "m2": 0.06, "f": 0.03}  # nats that one operator lowers the loss by
+BUDGET_MS, TIGHT_BUDGET_MS = 900.0, 450.0  # all genotypes of `tiny` fit the first, about a third of them the second
+MIXED = ("complete", "complete", "failed", "complete", "infeasible")
+
+Sampler = type[SearchAlgorithm] | str
+Options = Mapping[str, Any]
+
+
+def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
+    """Check that a search algorithm keeps the contract of ask and tell, with two and with three objectives.
+
+    Args:
+        sampler: the class, or its name in the registry.
+        options: options of the algorithm with which tens of candidates are enough, such as a small population.
+
+    Raises:
+        AssertionError: one line that names the algorithm and the rule.
+    """
+    for goals in (None, three_goals()):
+        world = World(sampler, options, goals)
+        check_seed_fixes_the_trajectory(world)
+        check_replay(world)
+        for budget_ms in (BUDGET_MS, TIGHT_BUDGET_MS):
+            check_candidates(world, budget_ms)
+        check_partial_tells(world)
+        for outcome in ("failed", "infeasible"):
+            for before in (0, 2):
+                check_lost_cycles(world, outcome, before)
+        check_one_complete_candidate(world)
+        check_equal_losses(world)
+    world = World(sampler, options)
+    check_global_random_state(world)
+    check_sizes_of_asks(world)
+    for cycles in (1, 3):
+        check_prefixes(world, cycles)
+    check_order_of_tells(world)
+    for latency_known in (True, False):
+        check_impossible_budget(world, latency_known)
+    check_improvement(world)
+
+
+# -- the made-up world ---------------------------------------------------------------------------------------------
+
+
+class World:
+    """Builds one algorithm in the shipped space `tiny` and answers what it asks.
+
+    Args:
+        sampler: class or name.
+        options: its options.
+        goals: None for loss against latency; else `three_goals()`.
+    """
+
+    def __init__(self, sampler: Sampler, options: Options | None = None, goals: Goals | None = None) -> None:
+        self.cls: type[SearchAlgorithm] = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
+        self.name = getattr(self.cls, "name", self.cls.__name__)
+        self.options, self.goals = dict(options or {}), goals
+        self.space: SearchSpace = load_space("tiny")
+        self.latency_of = self.fitter(BUDGET_MS)
+
+    def fitter(self, budget_ms: float) -> LatencyOf:
+        """Widths are fitted to a budget."""
+        def latency_of(genotype: Any) -> tuple[Architecture | None, float | None]:
+            operators = self.space.operators(genotype)
+            latency_ms = None
+            for hidden in reversed(self.space.hidden_sizes):
+                latency_ms = hidden * sum(COST_MS[spec.kind] for spec in operators)
+                if latency_ms <= budget_ms:
+                    return self.space.build(operators, hidden), latency_ms
+            return None, latency_ms
+        return latency_of
+
+    def make(self, seed: int = 0, latency_of: LatencyOf | None = None) -> SearchAlgorithm:
+        return self.cls(space=self.space, seed=seed, latency_of=latency_of or self.latency_of, cycle_size=CYCLE,
+                        goals=self.goals, **self.options)
+
+    def answer(self, genotype: Any, outcome: str = "complete", latency_of: LatencyOf | None = None) -> Evaluation:
+        """What comes of a candidate; `outcome`: complete, failed or infeasible."""
+        architecture, latency_ms = (latency_of or self.latency_of)(genotype)
+        if architecture is None or outcome == "infeasible":
+            return Evaluation(genotype, None, False, None, None, False)
+        if outcome == "failed":
+            return Evaluation(genotype, architecture, True, None, latency_ms, True)
+        return Evaluation(genotype, architecture, True, loss_of(architecture), latency_ms, False,
+                          values_of(architecture))
+
+    def run(self, algorithm: SearchAlgorithm, cycles: int, outcomes: Sequence[str] = ("complete",),
+            latency_of: LatencyOf | None = None) -> list[Evaluation]:
+        """All evaluations of some cycles; the outcomes are given in turn."""
+        told: list[Evaluation] = []
+        for _ in range(cycles):
+            cycle = [self.answer(genotype, outcomes[(len(told) + i) % len(outcomes)], latency_of)
+                     for i, genotype in enumerate(algorithm.ask())]
+            algorithm.tell(cycle)
+            told += cycle
+        return told
+
+    def require(self, condition: object, rule: str) -> None:
+        require(condition, f"sampler {self.name!r}{' with goals' if self.goals else ''}: {rule}")
+
+
+def three_goals() -> Goals:
+    """Loss, recall and latency, of which only the last is known before training."""
+    return Goals((False, False, True), lambda architecture: (cost_of(architecture),))
+
+
+def loss_of(architecture: Architecture) -> float:
+    """More DeltaNet, more width and a mixed order are better; between about 4 and 6 nats."""
+    kinds = [spec.kind for spec in architecture.operators]
+    switches = sum(a != b for a, b in pairwise(kinds))
+    width = float(np.log2(architecture.hidden / 64))
+    return 6.0 - sum(WORTH[kind] for kind in kinds) - 0.01 * switches - 0.2 * width
+
+
+def cost_of(architecture: Architecture) -> float:
+    return architecture.hidden * sum(COST_MS[spec.kind] for spec in architecture.operators)
+
+
+def values_of(architecture: Architecture) -> tuple[float, float, float]:
+    """Loss, negative recall (attention helps, up to 0.9) and latency."""
+    attention = sum(spec.kind == "a" for spec in architecture.operators)
+    return loss_of(architecture), -min(0.1 + 0.2 * attention, 0.9), cost_of(architecture)
+
+
+# -- the rules ------------------------------------------------------------------------------------------------------
+
+
+def check_seed_fixes_the_trajectory(world: World) -> None:
+    first, again, other = (world.run(world.make(seed), 5, MIXED) for seed in (7, 7, 8))
+    world.require(first == again, "the same seed and results must give the same candidates")
+    world.require([e.genotype for e in first] != [e.genotype for e in other], "another seed must give other candidates")
+
+
+def check_global_random_state(world: World) -> None:
+    first = world.run(world.make(), 4)
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(123)  # noqa: NPY002
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(123)
+    again = world.run(world.make(), 4)
+    np.random.set_state(before)  # noqa: NPY002
+    world.require(again == first, "candidates must not depend on numpy's or torch's global seed")
+
+
+def check_replay(world: World) -> None:
+    recorded = world.run(world.make(), 6)
+    resumed = world.make()
+    for start in range(0, 4 * CYCLE, CYCLE):
+        cycle = recorded[start:start + CYCLE]
+        world.require(resumed.ask() == [e.genotype for e in cycle], "recorded results must replay to the same asks")
+        resumed.tell(cycle)
+    world.require(world.run(resumed, 2) == recorded[4 * CYCLE:],
+                  "a replayed search must continue as the uninterrupted one")
+
+
+def check_candidates(world: World, budget_ms: float) -> None:
+    latency_of = world.fitter(budget_ms)
+    told = world.run(world.make(latency_of=latency_of), 6, ("complete", "complete", "failed"), latency_of)
+    world.require(len({e.genotype for e in told}) == len(told), "a candidate must not be proposed twice")
+    for evaluation in told:
+        world.require(evaluation.architecture is not None, "candidates must be within the budget")
+        assert evaluation.architecture is not None
+        world.require(world.space.contains(evaluation.architecture), "candidates must be in the space")
+        world.require(world.space.repair(evaluation.genotype) == evaluation.genotype, "genotypes must be canonical")
+
+
+def check_sizes_of_asks(world: World) -> None:
+    algorithm = world.make()
+    world.require(len(algorithm.ask()) == CYCLE, "ask() must give `cycle_size` candidates")
+    world.require(len(algorithm.ask(1)) == 1, "ask(1) must give one candidate")
+    world.require(len(set(algorithm.pending)) == CYCLE + 1, "`pending` must hold all candidates that were asked")
+    try:
+        algorithm.ask(0)
+    except ConfigError as error:
+        world.require(str(error) == "ask: n must be a whole number of at least 1; got 0", f"ask(0) raises {error}")
+    else:
+        world.require(False, "ask(0) must raise ConfigError")
+
+
+def check_partial_tells(world: World) -> None:
+    algorithm = world.make()
+    world.run(algorithm, 2)
+    asked = algorithm.ask(5)
+    algorithm.tell([world.answer(genotype) for genotype in asked[:2]])
+    more = algorithm.ask(4)
+    world.require(list(algorithm.pending) == asked[2:] + more, "part of a cycle may be told before more is asked")
+    world.require(len(set(asked + more)) == 9, "what is pending must not be proposed again")
+    algorithm.tell([world.answer(genotype) for genotype in asked[2:] + more])
+    world.require(len(algorithm.history) == 2 * CYCLE + 9, "`history` must hold every result")
+    world.require(len(algorithm.ask()) == CYCLE, "the next cycle must be whole again")
+
+
+def check_prefixes(world: World, cycles: int) -> None:
+    """A run that stopped in the middle of a cycle can be continued with more trials."""
+    few, many = world.make(), world.make()
+    for algorithm in (few, many):
+        world.run(algorithm, cycles)
+    world.require(few.ask(3) == many.ask(7)[:3], "asking for fewer candidates must give the first of them")
+
+
+def check_order_of_tells(world: World) -> None:
+    algorithm = world.make()
+    asked = algorithm.ask(2)
+    try:
+        algorithm.tell([world.answer(asked[1])])
+    except ValueError as error:
+        world.require("out of the order asked" in str(error), f"tell out of order raises {error}")
+    else:
+        world.require(False, "tell out of the order asked must raise ValueError")
+
+
+def check_lost_cycles(world: World, outcome: str, before: int) -> None:
+    algorithm = world.make()
+    world.run(algorithm, before)
+    lost = world.run(algorithm, 3, (outcome,))
+    after = world.run(algorithm, 2)
+    world.require(not any(e.complete for e in lost) and all(e.complete for e in after)
+                  and len({e.genotype for e in after}) == 2 * CYCLE, f"cycles of {outcome} candidates must not stop it")
+
+
+def check_one_complete_candidate(world: World) -> None:
+    algorithm = world.make()
+    world.run(algorithm, 3, ("complete", *["failed"] * 40))
+    world.require(len(set(algorithm.ask())) == CYCLE, "one complete candidate must be enough to go on")
+
+
+def check_equal_losses(world: World) -> None:
+    algorithm = world.make()
+    for _ in range(4):
+        algorithm.tell([Evaluation(genotype, world.latency_of(genotype)[0], True, 5.0, 100.0,
+                                   values=(5.0, -0.5, 100.0)) for genotype in algorithm.ask()])
+    world.require(len({e.genotype for e in algorithm.history}) == 4 * CYCLE, "equal losses must not stop it")
+
+
+def check_impossible_budget(world: World, latency_known: bool) -> None:
+    nothing_fits = world.fitter(0.0)
+
+    def latency_of(genotype: Any) -> tuple[Architecture | None, float | None]:
+        return None, nothing_fits(genotype)[1] if latency_known else None
+
+    told = world.run(world.make(latency_of=latency_of), 3, latency_of=latency_of)
+    world.require(not any(e.feasible for e in told) and all(world.space.repair(e.genotype) == e.genotype for e in told)
+                  and len(set(told[-CYCLE:])) == CYCLE, "a budget that nothing meets must still give valid candidates")
+
+
+def check_improvement(world: World) -> None:
+    started, ended = [], []
+    for seed in range(3):
+        losses = losses_of(world, seed)
+        started.append(min(losses[:8]))
+        ended.append(min(losses))
+    world.require(median(ended) < median(started), "eight cycles must improve on the first eight candidates")
+
+
+def check_beats_random(sampler: Sampler, options: Options | None = None, seeds: int = 7) -> None:
+    """Best of 48 candidates, medians over `seeds` seeds: better than random candidates by over 3 standard errors of
+    random's median (1.25 standard deviations / root of `seeds`). Raises AssertionError if not."""
+    world, random = World(sampler, options), World("random")
+    learned, chance = ([min(losses_of(each, seed)) for seed in range(seeds)] for each in (world, random))
+    bar = median(chance) - 3 * 1.25 * float(np.std(chance)) / seeds**0.5
+    world.require(median(learned) < bar, f"the median of {seeds} seeds must be below {bar:.3f} nats, which is better"
+                                         f" than random; got {median(learned):.3f}")
+
+
+def losses_of(world: World, seed: int) -> list[float]:
+    return [evaluation.loss for evaluation in world.run(world.make(seed), 8) if evaluation.loss is not None]

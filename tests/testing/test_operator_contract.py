@@ -1,0 +1,181 @@
+"""The contract refuses each way in which an operator can be wrong, in one line that names the rule."""
+
+import sys
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from flashnas.operators.layer import Layer
+from flashnas.operators.spec import KernelCall, OperatorSpec, gemm, pointwise
+from flashnas.testing import check_operator
+
+
+class AverageLayer(Layer):
+    """out(mean of in(x) over all tokens so far); the state is [sum, count]."""
+
+    def __init__(self, spec, hidden):
+        super().__init__()
+        self.in_proj = nn.Linear(hidden, hidden, bias=False)
+        self.out_proj = nn.Linear(hidden, hidden, bias=False)
+
+    def init_state(self, batch, dtype, device="cpu"):
+        return torch.zeros(batch, self.in_proj.weight.shape[0], dtype=torch.promote_types(dtype, torch.float32))
+
+    def reference(self, x_BTD, state=None):
+        total_BD = (self.init_state(len(x_BTD), torch.float64) if state is None else state).double()
+        outputs = []
+        for x_BD in x_BTD.double().unbind(1):
+            total_BD = 0.9 * total_BD + x_BD @ self.in_proj.weight.double().T
+            outputs.append(total_BD @ self.out_proj.weight.double().T)
+        return torch.stack(outputs, 1), total_BD
+
+    def forward(self, x_BTD, state=None):
+        outputs = []
+        total_BD = self.init_state(len(x_BTD), x_BTD.dtype) if state is None else state
+        for u_BD in self.in_proj(x_BTD).unbind(1):
+            total_BD = 0.9 * total_BD + u_BD
+            outputs.append(total_BD)
+        y_BTD = torch.stack(outputs, 1)
+        return self.out_proj(y_BTD.to(self.in_proj(x_BTD[:, :1]).dtype)), total_BD
+
+    def step(self, x_BD, state):
+        state = 0.9 * state + self.in_proj(x_BD)
+        return self.out_proj(state.to(self.in_proj(x_BD).dtype)), state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average(OperatorSpec):
+    """A decaying average."""
+
+    kind = "avg"
+    name = "decaying_average"
+    layer = "test_operator_contract:AverageLayer"
+    least: ClassVar[dict[str, int]] = {}
+
+    def params(self, hidden):
+        return hidden + 2 * hidden * hidden
+
+    def flops(self, hidden, context):
+        return 4 * hidden * hidden
+
+    def cache_bytes(self, hidden, context, dtype_bytes=2):
+        return 4 * hidden
+
+    def kernels(self, hidden, phase):
+        return (pointwise("rms_norm", 2 * hidden), gemm("in", n=hidden, k=hidden), gemm("out", n=hidden, k=hidden))
+
+
+@pytest.fixture(autouse=True)
+def layers_by_name(monkeypatch):
+    """Specs name their layer by "module:class"."""
+    monkeypatch.setitem(sys.modules, "test_operator_contract", sys.modules[__name__])
+
+
+def broken_spec(**attributes):
+    return dataclass(frozen=True, kw_only=True)(type("Broken", (Average,), {"__doc__": "Broken.", **attributes}))
+
+
+def broken_layer(**attributes):
+    sys.modules[__name__].BrokenLayer = type("BrokenLayer", (AverageLayer,), attributes)
+    return broken_spec(layer="test_operator_contract:BrokenLayer")
+
+
+def test_a_good_operator_passes_as_class_and_as_instance():
+    check_operator(Average, lengths=(1, 65))
+    check_operator(Average(), hidden=16, lengths=(3,))
+
+
+@pytest.mark.parametrize(("attributes", "words"), [
+    ({"kind": "AVG"}, "operator 'AVG': kind must be a lower-case word"),
+    ({"kind": "d"}, "operator 'd': the registry has another class of that kind"),
+    ({"name": "decaying average"}, "name must be a lower-case identifier"),
+    ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
+    ({"params": lambda self, hidden: 2 * hidden * hidden},
+     "params must be 2080 (the layer's, and 32 of the pre-norm); got 2048"),
+    ({"params": lambda self, hidden: 5}, "a narrower network must have fewer parameters; got 5 at the factor 2"),
+    ({"cache_bytes": lambda self, hidden, context, dtype_bytes=2: dtype_bytes * hidden},
+     "cache_bytes after 0 tokens in torch.bfloat16 must be 128, as its state has; got 64"),
+    ({"flops": lambda self, hidden, context: 2 * hidden * hidden},
+     "FLOPs of one token are 2048, less than those of its products"),
+    ({"kernels": lambda self, hidden, phase: (gemm("in", n=9 * hidden, k=hidden),)}, "more than its parameters 2080"),
+    ({"kernels": lambda self, hidden, phase: (KernelCall("avg_scan", (("n", 1),), "scan"),)},
+     "kernel 'scan' has the kind 'avg_scan', which no latency table can hold"),
+    ({"kernels": lambda self, hidden, phase: (pointwise("norm", len(phase)),)},
+     "prefill and decode must launch kernels of the same"),
+])
+def test_a_broken_spec_is_refused(attributes, words):
+    with pytest.raises(AssertionError) as caught:
+        check_operator(broken_spec(**attributes))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sized(Average):
+    """An average with an option."""
+
+    size: int = 1
+
+
+class GrowsWhenResolved(Sized):
+    """No fixed point."""
+
+    def resolved(self, hidden):
+        return replace(self, size=self.size + 1)
+
+
+class GrowsWhenScaled(Sized):
+    """Never as it was."""
+
+    def scaled(self, hidden, factor):
+        return replace(self, size=self.size + 1)
+
+
+@pytest.mark.parametrize(("spec", "words"), [
+    (GrowsWhenResolved, "operator avg: resolved(32) must be its own resolved form"),
+    (GrowsWhenScaled, "operator avg: scaled by 1 it must stay as it is; got avg(size=2)"),
+])
+def test_resolution_and_scaling_are_held(spec, words):
+    with pytest.raises(AssertionError) as caught:
+        check_operator(spec)
+    assert str(caught.value) == words
+
+
+def forward_of(change):
+    def forward(self, x_BTD, state=None):
+        return change(self, x_BTD, *AverageLayer.forward(self, x_BTD, state))
+    return forward
+
+
+@pytest.mark.parametrize(("attributes", "words"), [
+    ({"forward": forward_of(lambda self, x, y, state: (y + 1e-5, state))},
+     "forward against reference, 1 tokens, torch.float64: output"),
+    ({"forward": forward_of(lambda self, x, y, state: (y, 1.001 * state))}, "torch.float64: final state 0"),
+    ({"forward": forward_of(lambda self, x, y, state: (y.detach() + 0 * y, state))}, "torch.float64: gradient of x"),
+    ({"forward": forward_of(lambda self, x, y, state: (y + 1e-5 * (x.shape[1] > 1), state))},
+     "63 tokens, torch.float64: output"),
+    ({"step": lambda self, x, state: (AverageLayer.step(self, x, state)[0], state)},
+     "steps against reference, 1 tokens: final state"),
+    ({"step": lambda self, x, state: tuple(t.detach() + 0 * t for t in AverageLayer.step(self, x, state))},
+     "steps against reference: gradient of"),
+    ({"forward": forward_of(lambda self, x, y, state: (y.float() if x.dtype == torch.bfloat16 else y, state))},
+     "bfloat16: the output must be bfloat16; got torch.float32"),
+    ({"init_state": lambda self, batch, dtype, device="cpu": [1]},
+     "a state must be None, a tensor, a KeyValueCache or a (named) tuple of such; got list"),
+])
+def test_a_broken_layer_is_refused(attributes, words):
+    with pytest.raises(AssertionError) as caught:
+        check_operator(broken_layer(**attributes), lengths=(1, 63))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layer_that_looks_ahead_is_refused():
+    from flashnas.testing.operator import check_causality
+
+    look = forward_of(lambda self, x, y, state: (y + x.mean(1, keepdim=True), state))
+    with pytest.raises(AssertionError, match="outputs before a changed token: relative error"):
+        check_causality(broken_layer(forward=look)())
