@@ -1,3 +1,72 @@
-"""flashnas: latency-aware neural architecture search for hybrid small language models."""
+"""flashnas: latency-aware neural architecture search for hybrid small language models.
+
+    import flashnas as fn
+    run = fn.search(space="nemotron_flash", table="h100_sxm", budgets={"latency_ms": 14_000}, trials=24, out="runs/a")
+    run.front[0].architecture, run.trials, run.plot_front(), run.report("report.html")
+
+Names are loaded when they are used, so that `import flashnas` costs milliseconds; `help(fn.search)` explains one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
+
+# name -> module that defines it
+_PUBLIC = {
+    "search": "flashnas.api.search",
+    "estimate": "flashnas.api.estimate",
+    "profile": "flashnas.api.measure",
+    "validate": "flashnas.api.measure",
+    "proxy_trust": "flashnas.api.reports",
+    "train": "flashnas.api.train",
+    "export": "flashnas.api.train",
+    "report": "flashnas.api.reports",
+    "load_run": "flashnas.api.run",
+    "load_architecture": "flashnas.architecture.source",
+    "load_space": "flashnas.space.load",
+    "list_names": "flashnas.api.listing",
+    "Architecture": "flashnas.architecture.architecture",
+    "Budget": "flashnas.latency.metrics",
+    "FlashnasError": "flashnas.base.errors",
+    "HybridLM": "flashnas.network.model",
+    "LatencyTable": "flashnas.latency.table",
+    "Recipe": "flashnas.training.recipe",
+    "Run": "flashnas.api.run",
+    "SearchSpace": "flashnas.space.base",
+    "Workload": "flashnas.latency.workload",
+}
+
+__all__ = [
+    "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace", "Workload",
+    "__version__", "estimate", "export", "list_names", "load_architecture", "load_run", "load_space", "profile",
+    "proxy_trust", "report", "search", "train", "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'flashnas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Three functions have the name of a room: search, report and export. Python binds a room to its name here when it
+    is first imported; this keeps the name for the function. `from flashnas.search import ..` is not affected."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

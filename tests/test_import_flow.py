@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).parent.parent / "flashnas"
 # in the order in which the data flows: a room may import itself and the rooms before it
 ROOMS = ("base", "registry", "operators", "architecture", "network", "data", "training", "space", "latency",
-         "profiling", "proxy", "search", "study", "testing", "trust", "report", "export", "cli")
-WITHOUT_TORCH = ("base", "registry", "architecture", "data", "space", "latency", "study", "trust", "report", "cli")
+         "profiling", "proxy", "search", "study", "testing", "trust", "report", "export", "api", "cli")
+WITHOUT_TORCH = ("base", "registry", "architecture", "data", "space", "latency", "study", "trust", "report", "api",
+                 "cli")
 
 
 def modules():
@@ -59,6 +60,12 @@ def test_a_room_imports_only_rooms_before_it(path):
         target = parts[1] if len(parts) > 1 else taken
         allowed = ROOMS[:ROOMS.index(room) + 1]
         assert target in allowed, f"{path.relative_to(ROOT)} must not import {target}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda path: path.name)
+def test_the_command_line_calls_the_api_only(path):
+    rooms = {module.split(".")[1] for module, _ in imported(path) if module.startswith("flashnas.")}
+    assert rooms <= {"api", "base", "registry", "cli"}
 
 
 def test_no_import_circles():

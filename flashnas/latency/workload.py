@@ -13,6 +13,7 @@ from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 DTYPES = ("auto", *DTYPE_BYTES)
+WORKLOAD_HELP = "named workload, YAML file or batch=..,prompt=..,generated=.."
 
 
 @dataclass(frozen=True, kw_only=True)

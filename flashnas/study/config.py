@@ -4,94 +4,84 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
+from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
+from flashnas.latency.metrics import FIGURES
+from flashnas.latency.workload import WORKLOAD_HELP
+from flashnas.search import ALGORITHMS
 from flashnas.search.objectives import DEFAULT, check_objectives
-
-NUMBER = (int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig:
-    """The question of one run. Paths and names are as the user wrote them; `resolve` steps happen in the pipeline.
+class SearchConfig(Settings, where="search"):
+    """The question of one run. Paths and names are as the user wrote them.
 
-    trials: candidates trained besides the baselines; duplicates and infeasible ones cost nothing and do not count.
-    cycle_size: candidates drawn together; the trajectory depends on it, never on `workers`.
-    objectives: what the front is drawn for; the loss is trained and shown in any case.
+    The trajectory depends on `cycle_size` and never on `workers`. Candidates that are infeasible or that were seen
+    before cost nothing and do not count against `trials`. The loss is trained and shown whatever the objectives are.
     """
 
-    space: str = "nemotron_flash"
-    table: str = "h100_sxm"
-    workload: str = "decode-8k"
-    budgets: dict[str, float] = field(default_factory=dict)
-    objectives: tuple[str, ...] = DEFAULT
-    sampler: str = "aging-evolution"
-    sampler_options: dict[str, Any] = field(default_factory=dict)
-    trials: int = 24
-    cycle_size: int = 10
-    seed: int = 0
-    baselines: bool = True
-    recipe: str = "cpu"
-    data: str = "sotu"
-    tokenizer: str | None = None            # a tokenizer.json; None: one is trained on the corpus
-    tokens: int | None = None               # per candidate; None: the recipe's
-    mode: str | None = None                 # of a table with rows in several; None: the table's default
-    confidence: float | None = None         # of keeping the budgets; None: they bound the estimates
-    candidate_timeout_s: float = 1800.0
+    space: str = option("nemotron_flash", "shipped search space or YAML file")
+    table: str = option("h100_sxm", "shipped latency table or folder")
+    workload: str = option("decode-8k", WORKLOAD_HELP)
+    budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
+    budgets: dict[str, float] = option(dict, "bound another figure, such as memory_gb=8; may be repeated",
+                                       flag="budget", metavar="FIGURE=LIMIT", keys=tuple(FIGURES), above=0)
+    objectives: tuple[str, ...] = option(
+        DEFAULT, "what the front is drawn for, 2 to 4 names; recall and mad train on synthetic tasks as well",
+        metavar="A,B,..", separator=",")
+    confidence: float | None = option(
+        None, "keep the budgets with this probability, such as 0.95, by the residuals that flashnas validate stored in"
+        " the table", metavar="P", above=0, below=1)
+    strict: bool = option(False, "exit with code 3 if a finalist, as measured, misses a budget")
+    measure: bool = option(True, "time the finalists where the table's device is at hand",
+                           off="do not time the finalists, which is done where the table's device is at hand")
+    mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+    sampler: str = option("aging-evolution", "the search algorithm; flashnas list samplers", choices=ALGORITHMS)
+    sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated", flag="sampler-option")
+    trials: int = option(24, "candidates to train besides the baselines", metavar="N", least=1, most=1_000_000)
+    cycle_size: int = option(10, "candidates drawn together", metavar="N", least=1, most=10_000)
+    seed: int = option(0, "fixes the whole trajectory", metavar="N", least=0, most=LARGEST_SEED)
+    baselines: bool = option(True, "train the pure-operator models too", off="leave out the pure-operator models")
+    recipe: str = option("cpu", "shipped training recipe or YAML file")
+    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
+    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's", least=1,
+                                most=LARGEST_COUNT)
+    candidate_timeout_s: float = option(1800.0, "time limit of one training, in seconds", metavar="S", least=1,
+                                        most=1e7)
     # how, not what: these may differ when a run is continued
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    storage: str | None = None              # Optuna storage URL; None: a journal in the run folder
-    measure: bool = True                    # time the finalists where the table's device is at hand
-    strict: bool = False                    # a finalist that misses a budget as measured fails the command
+    workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N",
+                          shown="all cores", least=1, most=MOST_THREADS)
+    storage: str | None = option(None, "Optuna storage", metavar="URL", shown="a journal in the run folder")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "objectives", check_objectives(self.objectives))
-        for name, least in (("trials", 1), ("cycle_size", 1), ("seed", 0), ("workers", 1), ("candidate_timeout_s", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"search.{name} must be at least {least}; got {getattr(self, name)}")
-        if self.tokens is not None and self.tokens < 1:
-            raise ConfigError(f"search.tokens must be at least 1; got {self.tokens}")
-        if self.confidence is not None and not 0 < self.confidence < 1:
-            raise ConfigError(f"search.confidence must lie between 0 and 1; got {self.confidence:g}")
+        super().__post_init__()
+        if self.budget_ms is not None:
+            if "latency_ms" in self.budgets:
+                self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")
+            object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **self.budgets})
+            object.__setattr__(self, "budget_ms", None)
+        try:
+            object.__setattr__(self, "objectives", check_objectives(self.objectives))
+        except ConfigError as error:
+            self.wrong("objectives", str(error).removeprefix("search.objectives "))
         if self.strict and not self.measure:
-            raise ConfigError("search.strict needs measured finalists, but search.measure is false (--no-measure)")
+            self.wrong("strict", "needs measured finalists, but search.measure is false (--no-measure)")
 
     @classmethod
-    def load(cls, path: str | Path | None, overrides: dict[str, Any]) -> SearchConfig:
-        """Read a YAML file (None: defaults), then apply the overrides that are not None; budgets are merged."""
-        data = read_yaml(path) if path else LocatedDict()
-        types: dict[str, type | tuple[type, ...]] = {
-            "space": str, "table": str, "workload": str, "budgets": dict, "objectives": list,
-            "sampler": str, "sampler_options": dict, "trials": int, "cycle_size": int, "seed": int, "baselines": bool,
-            "recipe": str, "data": str, "tokenizer": str, "tokens": int, "mode": str, "confidence": NUMBER,
-            "candidate_timeout_s": NUMBER, "workers": int, "storage": str, "measure": bool, "strict": bool}
-        check_keys(data, where="search", required={}, optional=types)
-        budgets = data.get("budgets", LocatedDict())
-        for figure, limit in budgets.items():
-            if not isinstance(limit, NUMBER) or isinstance(limit, bool):
-                raise ConfigError(f"{budgets.place(figure)}: budgets.{figure} must be a number; got {limit!r}")
-        objectives = data.get("objectives", [])
-        for name in objectives:
-            if not isinstance(name, str):
-                raise ConfigError(f"{data.place('objectives')}: search.objectives must be names; got {name!r}")
-        if objectives:
-            try:
-                check_objectives(objectives)
-            except ConfigError as error:
-                raise ConfigError(f"{data.place('objectives')}: {error}") from None
-        values: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
-        given = {key: value for key, value in overrides.items() if value is not None}
-        values["budgets"] = {**values.get("budgets", {}), **given.pop("budgets", {})}
-        values["sampler_options"] = {**values.get("sampler_options", {}), **given.pop("sampler_options", {})}
-        return cls(**{**values, **given})
+    def folded(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`budget_ms` as the budget on latency_ms, so that a flag overrides either form in the file."""
+        if values.get("budget_ms") is None or "latency_ms" in values.get("budgets", {}):
+            return values
+        rest = {name: value for name, value in values.items() if name != "budget_ms"}
+        return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same."""
-        how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict"}
+        how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict", "budget_ms"}
         asked = {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
         if self.objectives == DEFAULT:
             del asked["objectives"]  # as before there was a choice: such runs stay the same question

@@ -19,8 +19,8 @@ def test_flags_override_the_file_and_budgets_merge(tmp_path):
 
 @pytest.mark.parametrize(("text", "line", "words"), [
     ("spcae: tiny\n", 1, "did you mean 'space'"),
-    ("space: tiny\ntrials: many\n", 2, "search.trials must be int; got 'many'"),
-    ("seed: true\n", 1, "search.seed must be int; got True"),
+    ("space: tiny\ntrials: many\n", 2, "search.trials must be a whole number; got 'many'"),
+    ("seed: true\n", 1, "search.seed must be a whole number; got True"),
     ("budgets:\n  latency_ms: fast\n", 2, "budgets.latency_ms must be a number; got 'fast'"),
     ("space: tiny\nspace: tiny\n", 2, "duplicate key 'space' (first on line 1)"),
     ("space: [unclosed\n", 2, "not valid YAML"),
@@ -38,6 +38,24 @@ def test_a_wrong_key_type_or_text_names_its_line(tmp_path, text, line, words):
 def test_values_below_their_least_are_refused():
     with pytest.raises(ConfigError, match=r"search\.trials must be at least 1; got 0"):
         SearchConfig(trials=0)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("trials", 10**20), ("tokens", 10**20), ("cycle_size", 10**20), ("seed", 10**22), ("workers", 10**6),
+    ("candidate_timeout_s", float("nan")), ("candidate_timeout_s", float("inf")), ("confidence", 1.0)])
+def test_values_that_no_search_can_use_are_refused(name, value):
+    with pytest.raises(ConfigError, match=rf"search\.{name} must be (at most|below|a finite number)"):
+        SearchConfig(**{name: value})
+
+
+def test_budget_ms_is_the_budget_on_latency(tmp_path):
+    assert SearchConfig(budget_ms=14_000) == SearchConfig(budgets={"latency_ms": 14_000})
+    with pytest.raises(ConfigError, match="budget_ms and a budget on latency_ms are the same"):
+        SearchConfig(budget_ms=1, budgets={"latency_ms": 1})
+    for text in ("budgets: {latency_ms: 10}\n", "budget_ms: 10\n"):
+        path = write(tmp_path, text)
+        assert SearchConfig.load(path, {"budget_ms": 5}).budgets == {"latency_ms": 5}
+        assert SearchConfig.load(path, {"budgets": {"latency_ms": 5}}).budgets == {"latency_ms": 5}
 
 
 def test_the_question_leaves_out_how_a_run_is_done():
@@ -77,5 +95,5 @@ def test_wrong_objectives_in_a_file_name_their_line(tmp_path):
     path = write(tmp_path, "space: tiny\nobjectives: [loss, recal]\n")
     with pytest.raises(ConfigError, match=r":2: search\.objectives must be one of .*did you mean 'recall'"):
         SearchConfig.load(path, {})
-    with pytest.raises(ConfigError, match=r":2: search\.objectives must be names; got 3"):
+    with pytest.raises(ConfigError, match=r":2: search\.objectives must be text; got 3"):
         SearchConfig.load(write(tmp_path, "space: tiny\nobjectives: [loss, 3]\n"), {})

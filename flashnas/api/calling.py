@@ -1,0 +1,101 @@
+"""Functions whose keywords are the options of a dataclass, so that an option is stated once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flashnas.base.settings import REQUIRED, Setting, Settings, settings_of
+
+T = TypeVar("T")
+
+
+PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
+
+
+def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
+          ) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Turn `function(options, *, more)` into one that takes the fields of `cls` as keywords.
+
+    Options without a flag may be given by position. An instance of `cls` alone is taken as it is. The signature and the
+    section `Args` of the docstring are made from the fields; a docstring states the keywords of its own under
+    `Further:`, which becomes the end of `Args`.
+
+    Args:
+        cls: the options.
+        objects: option name -> type in words, for options in whose place any object may be given. The function takes
+            these as its keyword `objects`, a mapping.
+    """
+    places = dict(objects or {})
+
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        own = {name: parameter for name, parameter in inspect.signature(function).parameters.items()
+               if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "objects"}
+        settings = settings_of(cls)
+        positional = [setting.name for setting in settings if setting.positional]
+        signature = _signature(settings, own, places)
+
+        @functools.wraps(function)
+        def call(*words: Any, **keywords: Any) -> T:
+            more = {name: keywords.pop(name) for name in own if name in keywords}
+            if places:
+                more["objects"] = {name: keywords.pop(name) for name in places
+                                   if not isinstance(keywords.get(name), PLAIN)}
+            if len(words) == 1 and isinstance(words[0], cls) and not keywords:
+                return function(words[0], **more)
+            if len(words) > len(positional) or set(positional[:len(words)]) & set(keywords):
+                signature.bind(*words, **keywords)  # raises TypeError in Python's words
+            given = {**dict(zip(positional, words, strict=False)), **keywords}
+            return function(cls.build(**given), **more)
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        call.__doc__ = _documented(inspect.getdoc(function) or "", settings, places)
+        return call
+    return decorate
+
+
+def _signature(settings: tuple[Setting, ...], own: dict[str, inspect.Parameter], objects: Mapping[str, str],
+               ) -> inspect.Signature:
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    ordered = sorted(settings, key=lambda setting: not setting.positional)
+    parameters = [inspect.Parameter(setting.name, kinds[0] if setting.positional else kinds[1],
+                                    annotation=_type(setting, objects),
+                                    default=inspect.Parameter.empty if setting.default is REQUIRED
+                                    else None if callable(setting.default) else setting.default)
+                  for setting in ordered]
+    return inspect.Signature([*parameters, *own.values()])
+
+
+def _type(setting: Setting, objects: Mapping[str, str]) -> str:
+    kind = getattr(setting.kind, "__name__", "Any")
+    if setting.container is not None:
+        kind = f"Sequence[{kind}]" if setting.container is tuple else f"Mapping[str, {kind}]"
+    names = [kind, *([objects[setting.name]] if setting.name in objects else ()),
+             *(place.partition(":")[2] for place in setting.objects)]
+    return " | ".join([*names, "None"] if setting.optional else names)
+
+
+def _documented(doc: str, settings: tuple[Setting, ...], objects: Mapping[str, str]) -> str:
+    """The docstring with `Args:` in front of `Returns:`."""
+    lines = [f"    {setting.name} ({_type(setting, objects)}): {setting.doc}{_limits(setting)}."
+             for setting in sorted(settings, key=lambda setting: not setting.positional)]
+    head, further, rest = doc.partition("Further:\n")
+    if further:
+        more, end, rest = rest.partition("\n\n")
+        return f"{head}Args:\n" + "\n".join(lines) + f"\n{more}{end}{rest}"
+    head, returns, rest = doc.partition("Returns:\n")
+    return f"{head}Args:\n" + "\n".join(lines) + f"\n\n{returns}{rest}"
+
+
+def _limits(setting: Setting) -> str:
+    words = [f"{name} {limit:,.10g}" for name, limit in (
+        ("at least", setting.least), ("above", setting.above), ("at most", setting.most), ("below", setting.below))
+        if limit is not None]
+    if setting.default is not REQUIRED and not callable(setting.default) and setting.default not in (None, ()):
+        words.append(f"default {setting.shown or repr(setting.default)}")
+    elif setting.shown:
+        words.append(f"default: {setting.shown}")
+    return f" ({', '.join(words)})" if words else ""

@@ -1,0 +1,78 @@
+"""Latency, memory and size of one architecture, from a latency table alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flashnas.api.calling import takes
+from flashnas.architecture.source import load_architecture
+from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.latency.estimate import Estimate
+from flashnas.latency.workload import WORKLOAD_HELP
+
+ARCHITECTURE = "flashnas.architecture.architecture:Architecture"
+TABLE = "flashnas.latency.table:LatencyTable"
+WORKLOAD = "flashnas.latency.workload:Workload"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateOptions(Settings, where="estimate"):
+    """What `flashnas estimate` takes."""
+
+    arch: str = option(REQUIRED, "preset, pareto/NN.yaml, Hugging Face config.json or notation such as"
+                       " '2048: 3x(d f m2 f)'", positional=True, objects=(ARCHITECTURE,))
+    table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
+    workload: str = option("decode-8k", WORKLOAD_HELP, objects=(WORKLOAD,))
+    stack: str | None = option(None, "kernels of the serving stack, fused or unfused", choices=("fused", "unfused"),
+                               shown="the one that the table is calibrated for")
+    mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureEstimate(Estimate):
+    """An Estimate that prints as the command line shows it."""
+
+    context: tuple[Any, ...] = field(repr=False, compare=False)  # architecture, table, workload
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_dict().items() if name != "context"}
+
+    def __str__(self) -> str:
+        from flashnas.report.terminal_estimate import estimate_text
+
+        architecture, table, workload = self.context
+        return estimate_text(architecture, self, table, workload)
+
+
+@takes(EstimateOptions)
+def estimate(options: EstimateOptions) -> ArchitectureEstimate:
+    """Latency, memory and size of one architecture for one workload. Nothing is trained or timed.
+
+    Returns:
+        An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in tokens per second,
+        `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` bound `latency_ms`; `breakdown` holds the
+        time of each kernel and `sources` the share of the time by where it is known from. `print` shows all of it.
+
+    Raises:
+        ArchitectureError: for text that does not describe an architecture.
+        TableError: for a table that is missing or damaged, or that lacks rows (MissingRowsError).
+        WorkloadError: for an unknown workload, or one that does not fit the device's memory.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.estimate("2048: 6x(d f m2 f)", table="h100_sxm", workload="decode-8k")
+        >>> 1000 < found.latency_ms < 100_000, found.lower_ms < found.latency_ms < found.upper_ms
+        (True, True)
+    """
+    from flashnas.latency.memory import check_fits
+    from flashnas.latency.prediction import LatencyModel
+    from flashnas.latency.table import LatencyTable
+    from flashnas.latency.workload import load_workload
+
+    architecture = load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
+    table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
+    workload = load_workload(options.workload)
+    model = LatencyModel(table, workload, stack=options.stack, mode=options.mode)  # type: ignore[arg-type]
+    check_fits(architecture, workload, table.device, model.dtype)
+    return ArchitectureEstimate(**vars(model.estimate(architecture)), context=(architecture, table, workload))

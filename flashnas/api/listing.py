@@ -1,0 +1,198 @@
+"""Names that options take, with one line about each, read from the source where an import would be heavy."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from flashnas.api.calling import takes
+from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.base.shipped import shipped_names
+from flashnas.base.yaml import read_yaml
+from flashnas.registry import Registry
+
+PREFIX = "flashnas."      # of the groups of entry points in which packages add names
+
+
+def list_names(kind: str) -> dict[str, str]:
+    """The names that an option may take, with one line about each.
+
+    Args:
+        kind: tables, spaces, workloads, samplers, recipes, presets, operators, objectives, tasks or plugins.
+
+    Returns:
+        Name -> description. For plugins: package -> the names that it adds.
+
+    Raises:
+        ConfigError: there is no such kind.
+
+    Example:
+        >>> import flashnas as fn
+        >>> "aging-evolution" in fn.list_names("samplers"), "d" in fn.list_names("operators")
+        (True, True)
+    """
+    return names(kind).names
+
+
+@dataclass(frozen=True)
+class Names:
+    """names: name -> description."""
+
+    kind: str
+    names: dict[str, str] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "names": self.names}
+
+    def __str__(self) -> str:
+        if not self.names:
+            return f"no {self.kind}"
+        width = max(map(len, self.names))
+        return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in self.names.items())
+
+
+def _tables() -> dict[str, str]:
+    found = {}
+    for name, folder in shipped_names("latency_tables", "meta.yaml").items():
+        device, meta = read_yaml(folder / "device.yaml"), read_yaml(folder / "meta.yaml")
+        stacks = meta.get("stacks") or {}
+        measured = sorted({str(stack.get("measured_on")) for stack in stacks.values()
+                           if isinstance(stack, dict) and stack.get("measured_on")})
+        label = device.get("label") or ", ".join(measured) or name
+        found[name] = f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}"
+    return found
+
+
+def _spaces() -> dict[str, str]:
+    return {name: _first_comment(path) for name, path in shipped_names("search_spaces", ".yaml").items()}
+
+
+def _workloads() -> dict[str, str]:
+    from flashnas.latency.workload import WORKLOADS
+
+    return {name: f"batch {workload.batch}, {workload.prompt_tokens:,} tokens in, {workload.generated_tokens:,} out"
+            for name, workload in WORKLOADS.items()}
+
+
+def _samplers() -> dict[str, str]:
+    from flashnas.search import ALGORITHMS
+
+    return _described(ALGORITHMS)
+
+
+def _recipes() -> dict[str, str]:
+    folder = _folder("flashnas.training") / "recipes"
+    return {path.stem: _first_comment(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _presets() -> dict[str, str]:
+    return {name: str(text) for name, text in read_yaml(_folder("flashnas.architecture") / "presets.yaml").items()}
+
+
+def _operators() -> dict[str, str]:
+    from flashnas.operators import OPERATORS
+
+    return {name: " ".join(re.findall(r"[A-Z][a-z0-9]*", spec.__name__)).lower()
+            + ("" if name in OPERATORS.shipped else f" (from {OPERATORS.origin(name)})")
+            for name, spec in OPERATORS.items()}
+
+
+def _objectives() -> dict[str, str]:
+    from flashnas.latency.metrics import FIGURES
+    from flashnas.search.objectives import OBJECTIVES, larger_is_better, title_of
+
+    found = {}
+    for name in OBJECTIVES:
+        what = ("validation loss in nats per token, trained" if name == "loss" else
+                f"{FIGURES[name]}, from the table" if name in FIGURES else f"accuracy of {title_of(name)}, trained")
+        found[name] = f"{what}; {'higher' if larger_is_better(name) else 'lower'} is better"
+    return found
+
+
+def _tasks() -> dict[str, str]:
+    from flashnas.proxy.tasks import TASKS
+
+    if isinstance(TASKS, Registry):
+        return _described(TASKS)
+    return {name: _summary(place) for name, place in TASKS.items()}
+
+
+def _plugins() -> dict[str, str]:
+    added: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for group in entry_points().groups:
+        for entry in entry_points(group=group) if group.startswith(PREFIX) else ():
+            package = entry.dist.name if entry.dist is not None else entry.module
+            added[package][group.removeprefix(PREFIX)].append(entry.name)
+    return {package: "; ".join(f"{group}: {', '.join(sorted(found))}" for group, found in sorted(groups.items()))
+            for package, groups in sorted(added.items())}
+
+
+KINDS: dict[str, Callable[[], dict[str, str]]] = {
+    "tables": _tables, "spaces": _spaces, "workloads": _workloads, "samplers": _samplers, "recipes": _recipes,
+    "presets": _presets, "operators": _operators, "objectives": _objectives, "tasks": _tasks, "plugins": _plugins}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(Settings, where="list"):
+    """What `flashnas list` takes."""
+
+    kind: str = option(REQUIRED, f"one of {', '.join(KINDS)}", positional=True, choices=tuple(KINDS))
+
+
+@takes(ListOptions)
+def names(options: ListOptions) -> Names:
+    """As `list_names`; the result prints as the command line shows it.
+
+    Returns:
+        A Names.
+    """
+    return Names(options.kind, KINDS[options.kind]())
+
+
+def _described(registry: Registry[Any]) -> dict[str, str]:
+    """The first sentence of each class's docstring; names that packages add say where they are from."""
+    added = {name: entry.value for name, entry in registry.plugins().items()}
+    places: Mapping[str, str] = {**registry.shipped, **added}
+    return {name: _summary(place) + ("" if name in registry.shipped else f" (from {registry.origin(name)})")
+            for name, place in places.items()}
+
+
+def _summary(place: str) -> str:
+    """The first sentence of the docstring of the class at "module:Class", without importing the module."""
+    module, _, attribute = place.partition(":")
+    try:
+        found = importlib.util.find_spec(module)
+        tree = ast.parse(Path(found.origin or "").read_text(encoding="utf-8")) if found else ast.Module([], [])
+    except (ImportError, OSError, SyntaxError, ValueError):
+        return "cannot be read"
+    doc = next((ast.get_docstring(node) for node in tree.body
+                if isinstance(node, ast.ClassDef) and node.name == attribute), None)
+    return _sentence(doc or "")
+
+
+def _sentence(text: str) -> str:
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    return re.split(r"(?<=[\w)\]`])\.(?:\s|$)", paragraph)[0]
+
+
+def _first_comment(path: Path) -> str:
+    """The comment at the top of a YAML file, its first sentence."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return _sentence(" ".join(lines))
+
+
+def _folder(package: str) -> Path:
+    found = importlib.util.find_spec(package)
+    assert found is not None
+    return Path(str(found.origin)).parent

@@ -1,0 +1,212 @@
+"""Measurements on this device: the rows that a space needs, and whole models against a table's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flashnas.api.calling import takes
+from flashnas.api.estimate import TABLE, WORKLOAD
+from flashnas.api.output import check_out
+from flashnas.base.settings import LARGEST_SEED, MOST_THREADS, REQUIRED, Settings, option
+from flashnas.latency.workload import WORKLOAD_HELP
+
+if TYPE_CHECKING:
+    from flashnas.profiling.validation import Validation
+
+T = TypeVar("T")
+SPACE = "flashnas.space.base:SearchSpace"
+MODES = ("eager", "compiled", "cuda_graph")
+LEAST_TO_CALIBRATE = 8
+Counted = Callable[[int, int], None]  # groups or models done, all of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions(Settings, where="profile"):
+    """What `flashnas profile` takes."""
+
+    device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
+    space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
+    workload: tuple[str, ...] = option(("decode-8k",), f"{WORKLOAD_HELP}; may be repeated", objects=(WORKLOAD,))
+    out: Path | None = option(None, "table folder, continued if it exists", metavar="DIR",
+                              shown="latency_tables/<device name>")
+    dtype: str = option("auto", "float32 or bfloat16", shown="float32 on cpu, bfloat16 on cuda",
+                        choices=("auto", "float32", "bfloat16"))
+    mode: str = option("auto", "eager, compiled (torch.compile, block by block; slow to start) or cuda_graph; each is a"
+                       " row of its own", shown="eager on cpu, cuda_graph on cuda", choices=("auto", *MODES))
+    backend: str = option("auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn or"
+                          " sdpa; part of each row's stack", shown="auto, the best")
+    threads: int = option(1, "torch threads on a CPU", metavar="N", least=1, most=MOST_THREADS)
+    seconds: float = option(2.0, "longest time for what is measured together: one width at one length", metavar="S",
+                            above=0, most=3600)
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """The measured table.
+
+    table: its folder. counts: rows `measured` and `known` before, and the record of the measurement.
+    """
+
+    table: Path
+    counts: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"table": str(self.table), **self.counts}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the rows doubtful, one line each."""
+        disturbed = self.counts.get("disturbed", 0)
+        return () if not disturbed else (
+            f"the device was slower than usual while {disturbed} rows were measured, twice in a row; delete the folder"
+            " and profile again when nothing else runs",)
+
+    def __str__(self) -> str:
+        return (f"{self.table}: {self.counts['measured']} rows measured, {self.counts['known']} were there;"
+                f" use it with --table {self.table}")
+
+
+@takes(ProfileOptions)
+def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Profiled:
+    """Measure on this device what a search space needs for some workloads and its table lacks.
+
+    What the table has already, from the same stack, mode and dtype, is kept. An interrupted measurement continues
+    where it stopped.
+
+    Further:
+        progress (Callable): called with the groups of rows that are done and the number of all groups.
+
+    Returns:
+        A Profiled: `table`, the folder, and `counts`.
+
+    Raises:
+        ConfigError: for an option that this machine cannot fulfil, such as cuda without a CUDA device.
+        TableError: the folder holds the table of another device.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.profile(space="tiny", workload=["batch=1,prompt=4,generated=4"], seconds=0.01, out="my_table")
+        >>> found.counts["measured"] > 0
+        True
+    """
+    out = None if options.out is None else check_out(options)
+
+    from flashnas.latency.workload import load_workload
+    from flashnas.profiling.device_timing import Effort
+    from flashnas.profiling.profile import profile as measure
+    from flashnas.profiling.setup import Job
+    from flashnas.space import load_space
+
+    job = Job(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,
+              threads=options.threads, effort=Effort(seconds=options.seconds))
+    space = load_space(options.space) if isinstance(options.space, str) else options.space
+    workloads = [load_workload(one) for one in options.workload]
+    folder = out or Path("latency_tables") / job.table_name()
+    return Profiled(folder, measure(space, workloads, folder, job, progress=counted(progress)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions(Settings, where="validate"):
+    """What `flashnas validate` takes."""
+
+    table: str = option(REQUIRED, "latency table that was measured on this machine", objects=(TABLE,))
+    space: str = option(REQUIRED, "shipped search space or YAML file whose architectures are built and timed",
+                        objects=(SPACE,))
+    count: int = option(20, "architectures", short="n", metavar="N", least=1, most=100_000)
+    workload: str = option("decode-1k", WORKLOAD_HELP, objects=(WORKLOAD,))
+    seed: int = option(0, "fixes the architectures", metavar="N", least=0, most=LARGEST_SEED)
+    mode: str | None = option(None, "eager, compiled or cuda_graph", shown="the table's")
+    backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
+    calibrate: bool = option(False, "fit what whole models cost beyond their operators to one half of the"
+                             " architectures and report on the other")
+    allow_other_stack: bool = option(False, "compare even if the table is of another device or stack; nothing is"
+                                     " written")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.calibrate and self.count < LEAST_TO_CALIBRATE:
+            self.wrong("count", f"must be at least {LEAST_TO_CALIBRATE} with --calibrate; got {self.count}")
+        if self.calibrate and self.allow_other_stack:
+            self.wrong("calibrate", "and --allow-other-stack exclude each other: a table is calibrated on its own"
+                       " stack")
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Predicted against measured.
+
+    result: the Validation, with `checks` (one per architecture) and `figures` (errors, bias and rank correlation).
+    """
+
+    result: Validation = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.result.to_dict()
+
+    def __str__(self) -> str:
+        from flashnas.report.terminal_validation import validation_text
+
+        return validation_text(self.result.to_dict())
+
+
+@takes(ValidateOptions)
+def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Validated:
+    """Build sampled architectures of a space, time them end to end, and compare with a table's predictions.
+
+    The residuals are kept in the table, where `search(confidence=..)` finds them.
+
+    Further:
+        progress (Callable): called with the timings that are done and the number of all timings.
+
+    Returns:
+        A Validated: `result` with the errors of each architecture and figure. `print` shows them.
+
+    Raises:
+        TableError: the table is of another device or stack, or there is nothing to calibrate.
+        SpaceError: the space has too few architectures.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.validate(table="my_table", space="tiny", count=2, workload="batch=1,prompt=4,generated=4")
+        >>> len(found.result.checks)
+        2
+    """
+    from flashnas.latency.prediction import LatencyModel
+    from flashnas.latency.table import LatencyTable
+    from flashnas.latency.workload import load_workload
+    from flashnas.profiling.finalists import EFFORT
+    from flashnas.profiling.setup import job_like
+    from flashnas.profiling.validation import store
+    from flashnas.profiling.validation import validate as compare
+    from flashnas.profiling.whole_model import time_model
+    from flashnas.space import load_space
+
+    table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
+    space = load_space(options.space) if isinstance(options.space, str) else options.space
+    workload = load_workload(options.workload)
+    model = LatencyModel(table, workload, mode=options.mode)
+    job = job_like(table, dtype=model.dtype, mode=options.mode, backend=options.backend, effort=EFFORT,
+                   any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
+    for hidden in space.hidden_sizes:
+        model.check([space.build(space.kinds(), hidden)])
+    result = compare(table, space, workload, lambda a: time_model(a, workload, model.batch(a), job).to_dict(),
+                     count=options.count, seed=options.seed, calibrate=options.calibrate, mode=options.mode,
+                     progress=counted(progress))
+    if not options.allow_other_stack:
+        store(result, space, workload, seed=options.seed, calibrate=options.calibrate)
+    return Validated(result)
+
+
+def counted(progress: Counted | None) -> Callable[[Sequence[T]], Iterable[T]]:
+    """Passes items through and tells `progress` how many are done, of how many."""
+    def each(items: Sequence[T]) -> Iterator[T]:
+        for number, item in enumerate(items):
+            if progress is not None:
+                progress(number, len(items))
+            yield item
+        if progress is not None:
+            progress(len(items), len(items))
+    return each

@@ -1,0 +1,41 @@
+"""Checks of a folder to write, before any work is done for it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from flashnas.base.settings import Settings
+
+
+def check_out(options: Settings, name: str = "out", *, empty: bool = False) -> Path:
+    """The folder of an option, which can be made or written to.
+
+    Args:
+        options: the options of a command; the folder's name is taken from the field `name`.
+        empty: it must not exist, or be empty.
+
+    Raises:
+        SettingError: it is a file, lies below one, cannot be made, cannot be written to, or must be empty.
+    """
+    out = Path(getattr(options, name))
+
+    def refuse(reason: str) -> Any:
+        options.wrong(name, f"{out}: {reason}")
+
+    try:
+        nearest = next((path for path in (out, *out.parents) if os.path.lexists(path)), Path("."))
+        if not nearest.is_dir():
+            kind = "a link to nothing" if nearest.is_symlink() and not nearest.exists() else "a file"
+            refuse(f"is {kind}; choose another folder" if nearest == out else f"{nearest} is {kind}, not a folder")
+        if empty and nearest == out and any(out.iterdir()):
+            refuse("exists and is not empty; choose another folder")
+        for part in out.parts:
+            if len(os.fsencode(part)) > 255:
+                refuse(f"a name of {len(os.fsencode(part))} bytes is too long; at most 255 are possible")
+        os.rmdir(tempfile.mkdtemp(dir=nearest, prefix=".flashnas-"))
+    except OSError as error:
+        refuse(f"cannot be written: {error.strerror or error}")
+    return out

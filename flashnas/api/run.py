@@ -1,0 +1,137 @@
+"""A run folder for people: its front, its trials, its figures and its report."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashnas.base.errors import RunError
+from flashnas.study import run as study_run
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from flashnas.study.run import Finalist
+
+
+@dataclass(frozen=True, repr=False)
+class Run(study_run.Run):
+    """A finished or running search, read from its folder.
+
+    path: the folder. config: run.yaml. trials: a DataFrame with one row per trial, in the order of the search;
+    `loss` is in nats per token, times are in milliseconds, memory in 10^9 bytes. finalists: the front, fastest first.
+    summary: what the search returned, where this run was just searched.
+
+    Example:
+        >>> import flashnas as fn
+        >>> run = fn.Run.load("my_run")
+        >>> run.front[0].architecture.notation == run.front[0].notation
+        True
+        >>> sorted(run.trials.columns)[:2], len(run.trials) >= len(run.front)
+        (['architecture_hash', 'backends'], True)
+    """
+
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """As `load_run`."""
+        found = study_run.Run.load(folder)
+        return cls(**{item.name: getattr(found, item.name) for item in fields(found)})
+
+    @property
+    def front(self) -> tuple[Finalist, ...]:
+        """The networks that no other one beats in all objectives, fastest first.
+
+        Each has `architecture`, `notation`, `figures` (name -> value) and `path`, its file.
+        """
+        return self.finalists
+
+    def plot_front(self) -> go.Figure:
+        """Loss over latency of every trained network, and the front, as a Plotly figure."""
+        return self.plot("front")
+
+    def plot(self, name: str = "front") -> go.Figure:
+        """A figure of the report.
+
+        Args:
+            name: front, hypervolume, operators, latency_by_operator, latency_by_kernel, curves, or any other figure
+                that the report has for this run.
+
+        Returns:
+            A Plotly figure.
+
+        Raises:
+            RunError: there is no figure of that name.
+        """
+        from flashnas.base.hints import one_of
+        from flashnas.report.plots import FIGURES
+
+        if name not in FIGURES:
+            raise RunError(one_of("figure", name, FIGURES))
+        return FIGURES[name](self)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report as one HTML page.
+
+        Args:
+            path: the file; None: `report.html` in the run folder, with `pareto.png` beside it.
+
+        Returns:
+            The file.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if path is None:
+            from flashnas.report import write_report
+
+            return write_report(self.path)[0]
+        from flashnas.report.html import render_html
+
+        target = Path(path)
+        part = target.with_name(f".{target.name}.part")
+        try:
+            part.write_text(render_html(self), encoding="utf-8")
+            os.replace(part, target)
+        except OSError as error:
+            raise RunError(f"{target}: the report cannot be written: {error.strerror or error}") from None
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+    def table(self) -> str:
+        """The front as text, one network a line."""
+        from flashnas.report import front_table
+
+        return front_table(self)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {len(self.trials)} trials, {len(self.finalists)} on the front)"
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a run folder.
+
+    Args:
+        folder: a folder that a search wrote, such as `experiments/runs/first_search`.
+
+    Returns:
+        The Run.
+
+    Raises:
+        RunError: the folder is not a run, is damaged, or holds no trial yet.
+
+    Example:
+        >>> import flashnas as fn
+        >>> run = fn.load_run("my_run")
+        >>> best = run.trained.sort_values("loss").iloc[0]
+        >>> 0 < best.loss < 10, best.latency_ms > 0
+        (True, True)
+    """
+    return Run.load(folder)

