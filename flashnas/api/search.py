@@ -17,6 +17,8 @@ from flashnas.study.config import SearchConfig
 if TYPE_CHECKING:
     from flashnas.api.run import Run
     from flashnas.study.evaluator import Progress
+    from flashnas.study.snapshot import Snapshot as Snapshot
+
 
 OBJECTS = {"space": "SearchSpace", "table": "LatencyTable | Callable", "workload": "Workload", "recipe": "Recipe",
            "sampler": "type[SearchAlgorithm]"}

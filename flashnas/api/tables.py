@@ -104,7 +104,7 @@ def merge_tables(options: MergeTablesOptions) -> TableInfo:
     """
     out = check_out(options)
 
-    from flashnas.latency.table import merge
+    from flashnas.latency.table_writer import merge
 
     merge(options.first, options.second, out)
     return table_info(str(out))

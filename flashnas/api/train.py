@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import takes
 from flashnas.api.estimate import ARCHITECTURE
 from flashnas.api.output import check_out
-from flashnas.base.process import keep_memory
+from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, REQUIRED, Settings, option
 
 if TYPE_CHECKING:
     from flashnas.training.job import TrainJob, TrainProgress
+    from flashnas.training.trainer import Step as Step
 
 RECIPE = "flashnas.training.recipe:Recipe"
 CHECKPOINT_EVERY_S = 300.0
@@ -109,8 +109,7 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None, comma
         True
     """
     if options.threads is not None:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ[name] = str(options.threads)
+        limit_threads(options.threads)
     keep_memory()
 
     from flashnas.training.distributed import processes

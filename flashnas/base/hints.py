@@ -1,4 +1,4 @@
-"""Small helpers for error messages."""
+"""Small helpers for messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -14,3 +14,11 @@ def one_of(place: str, value: object, allowed: Iterable[str]) -> str:
     """The one line for a value outside a closed list."""
     allowed = list(allowed)
     return f"{place} must be one of {', '.join(allowed)}; got {value!r}{did_you_mean(value, allowed)}"
+
+
+def duration(seconds: float, decimals: int = 0) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 05 min`; `decimals` of the seconds are shown below a minute."""
+    if round(seconds, decimals) < 60:
+        return f"{seconds:.{decimals}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -24,11 +24,13 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean, one_of
-from flashnas.base.yaml import LocatedDict, LocatedList, read_yaml
+
+if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
+    from flashnas.base.yaml import LocatedDict
 
 REQUIRED = dataclasses.MISSING
 LARGEST_SEED = 2**32 - 1      # what NumPy's older generators accept, which Optuna's samplers use
@@ -310,6 +312,8 @@ class Settings:
             SettingError: for a wrong value among the overrides.
             ConfigError: with file and line, for an unknown key or a wrong value in the file.
         """
+        from flashnas.base.yaml import LocatedDict, read_yaml
+
         data = read_yaml(path) if path is not None else LocatedDict()
         known = [setting.name for setting in settings_of(cls) if setting.yaml]
         for name in data:
@@ -398,6 +402,8 @@ def _check_text(text: str, key: str | int | None) -> None:
 
 def _place(data: LocatedDict, error: SettingError) -> str:
     """`file.yaml:3`, where the wrong value or entry is."""
+    from flashnas.base.yaml import LocatedDict, LocatedList
+
     value, key = data.get(error.setting.name), error.key
     if isinstance(value, LocatedDict) and isinstance(key, str) and key in value:
         return value.place(key)

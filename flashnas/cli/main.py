@@ -1,99 +1,105 @@
-"""`flashnas COMMAND`: parse, call, print. Exit code 0, 2 for what the user got wrong, 3 for a budget that is missed
-as measured (`search --strict`), 4 for a training that diverged (`train`), 130 for Ctrl-C."""
+"""`flashnas COMMAND`: flags to options, the command, exit code.
+
+Exit codes: 0; 2 for what the user got wrong; 3 for a budget that is missed as measured (`search --strict`); 4 for a
+training that diverged (`train`); 130 for Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
-from typing import NoReturn
 
 import flashnas
 from flashnas.base.errors import FlashnasError
 from flashnas.base.hints import did_you_mean
+from flashnas.cli.command import COMMANDS, Command, loaded
+from flashnas.cli.options import OneLineParser, add_options, check_known, first_process, message_of, options_of
 
-# one module per command, imported only when its command is called
-COMMANDS = {
-    "search": "find Pareto-optimal architectures within a latency budget",
-    "estimate": "latency, memory and size of one architecture, with breakdown and sources",
-    "profile": "measure on this device what a space needs and its table lacks",
-    "validate": "time sampled architectures end to end and compare with a table's predictions",
-    "proxy-trust": "say how far the order of a finished run is to be trusted, by longer training and more seeds",
-    "train": "train one architecture for longer, with checkpoints, by one or several processes",
-    "export": "write a network for transformers and lm-evaluation-harness, or for Nemotron-Flash runtimes",
-    "report": "write report.html and pareto.png of a run",
-    "table": "show, import and merge latency tables",
-}
-RESUMABLE = ("search", "train")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+OF_THE_DISK = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EIO)
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """argparse with one line per error."""
+def build_parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command | None]:
+    """The parser, the part of it that reads the options of the command in `words`, and that command.
 
-    def error(self, message: str) -> NoReturn:
-        # of several processes that torchrun started with the same words, the first one speaks
-        silent = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
-        self.exit(2, None if silent else f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def _module(command: str) -> ModuleType:
-    return importlib.import_module(f"flashnas.cli.{command.replace('-', '_')}")
-
-
-def parse(command: str | None, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse with the options of `command` alone, so that no other command's imports are paid; SystemExit on errors."""
+    Only that command gets its options, so that nothing is imported for the others.
+    """
     parser = OneLineParser(prog="flashnas", description="Latency-aware search for hybrid small language models.")
     parser.add_argument("--version", action="version", version=f"flashnas {flashnas.__version__}")
+    children = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=OneLineParser)
     chosen: argparse.ArgumentParser = parser
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=OneLineParser)
-    for name, summary in COMMANDS.items():
-        child = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".",
-                                    allow_abbrev=False)
-        if name == command:
-            _module(name).add_arguments(child)
-            chosen = child
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [text for action in chosen._actions for text in action.option_strings]
-        chosen.error(f"does not know {unknown[0]!r}{did_you_mean(unknown[0].partition('=')[0], known)}")
-    return options
+    command: Command | None = None
+    for name in COMMANDS:
+        found = COMMANDS[name]
+        child = children.add_parser(name, help=found.summary, description=found.description, allow_abbrev=False)
+        if words[:1] == [name]:
+            chosen, command = _fill(child, found, words[1:])
+    return parser, chosen, command
+
+
+def _fill(parser: argparse.ArgumentParser, command: Command, words: Sequence[str],
+          ) -> tuple[argparse.ArgumentParser, Command]:
+    """Add the options of a command, or its actions and the options of the one in `words`."""
+    if not command.actions:
+        add_options(parser, loaded(command.options))  # type: ignore[arg-type]
+        return parser, command
+    children = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=OneLineParser)
+    result = parser, command
+    for name, action in command.actions.items():
+        child = children.add_parser(name, help=action.summary, description=action.description, allow_abbrev=False)
+        if words[:1] == [name]:
+            result = _fill(child, action, words[1:])
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A traceback appears for our own bugs only."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = next((word for word in arguments if not word.startswith("-")), None)
-    if command is not None and command not in COMMANDS:
-        print(f"flashnas: no command {command!r}{did_you_mean(command, COMMANDS)};"
-              f" commands: {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
+    words = [word for word in arguments if not word.startswith("-")]
+    name = words[0] if words else None
     try:
-        options = parse(command, arguments)
+        if name is not None and name not in COMMANDS:
+            return _fail("flashnas", f"no command {name!r}{did_you_mean(name, COMMANDS)};"
+                                     f" commands: {', '.join(COMMANDS)}")
+        parser, chosen, command = build_parser(words)
+        namespace, unknown = parser.parse_known_args(arguments)
+        check_known(chosen, unknown)
     except SystemExit as stop:
         return int(stop.code or 0)
-    try:
-        return int(_module(options.command).run(options) or 0)
     except FlashnasError as error:
-        print(f"flashnas {options.command}: {error}", file=sys.stderr)
-        return 2
+        return _fail("flashnas", str(error))
+    assert command is not None
+    return _run(f"flashnas {name}", command, namespace)
+
+
+def _run(prog: str, command: Command, namespace: argparse.Namespace) -> int:
+    again = "continue with --resume, finished work is kept" if command.resumable else ""
+    try:
+        options = options_of(loaded(command.options), namespace)  # type: ignore[arg-type]
+        return int(loaded(command.run)(options, namespace.json) or 0)  # type: ignore[misc]
+    except FlashnasError as error:
+        return _fail(prog, message_of(error))
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in OF_THE_DISK:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
-        again = "; free room and continue with --resume, finished work is kept" if options.command in RESUMABLE else ""
-        print(f"flashnas {options.command}: {error.strerror}{where}{again}", file=sys.stderr)
-        return 2
+        more = f"; free room and {again}" if again and error.errno in NO_ROOM else ""
+        return _fail(prog, f"{error.strerror}{where}{more}")
     except KeyboardInterrupt:
-        again = "; continue with --resume, finished work is kept" if options.command in RESUMABLE else ""
-        print(f"\nflashnas {options.command}: interrupted{again}", file=sys.stderr)
+        print(f"\n{prog}: interrupted{f'; {again}' if again else ''}", file=sys.stderr)
         return 130
+
+
+def _fail(prog: str, message: str) -> int:
+    if first_process():
+        print(f"{prog}: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""The live line of a search or a training on stderr: where it stands and how much time is left."""
+"""One line on stderr for whatever takes longer than two seconds: what is done and how much time is left."""
 
 from __future__ import annotations
 
 import time
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
-from flashnas.study.snapshot import Snapshot
+from flashnas.base.hints import duration
+
+if TYPE_CHECKING:
+    from flashnas.api.search import Snapshot
+    from flashnas.api.train import Step
 
 REDRAW_S = 0.5
 PLAIN_S = 15.0
@@ -70,11 +74,52 @@ class SearchProgress(LiveLine):
                 f" failed {snapshot.failed} reused {snapshot.reused} | {duration(elapsed_s)} gone, {left}")
 
 
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+class CountProgress(LiveLine):
+    """Done, all, and the time left at the mean pace so far."""
+
+    def __init__(self, stream: TextIO, noun: str) -> None:
+        """noun: what is counted, such as `models timed`."""
+        super().__init__(stream)
+        self._noun = noun
+
+    def update(self, done: int, total: int) -> None:
+        if self.due(done == total):
+            gone_s = time.monotonic() - self._started
+            left = f", {duration(gone_s / done * (total - done))} left" if done else ""
+            self.draw(f"[{done}/{total}] {self._noun} | {duration(gone_s)} gone{left}")
+
+
+class TrustProgress(LiveLine):
+    """Trainings done and time left."""
+
+    def update(self, done: int, total: int, remaining_s: float) -> None:
+        if self.due(done == total):
+            self.draw(f"[{done}/{total}] trainings, {duration(remaining_s)} left")
+
+
+class TrainingProgress(LiveLine):
+    """Share done, losses, tokens/s and time left, from the mean time of the steps of this process so far."""
+
+    def __init__(self, stream: TextIO, *, silent: bool) -> None:
+        super().__init__(stream)
+        self._silent, self._first = silent, 0
+        self._validation: float | None = None
+
+    def note(self, text: str) -> None:
+        if not self._silent:
+            super().note(text)
+
+    def update(self, step: Step, of_steps: int) -> None:
+        if self._first == 0:  # the clock runs from the first step on, which also counts as one
+            self._first, self._started = step.number, time.monotonic() - step.seconds
+        self._validation = step.validation or self._validation
+        if not self._silent and self.due(step.validation is not None or step.number == of_steps):
+            self.draw(self.line(step, of_steps))
+
+    def line(self, step: Step, of_steps: int) -> str:
+        gone_s = time.monotonic() - self._started
+        per_step_s = gone_s / (step.number - self._first + 1)
+        validation = "" if self._validation is None else f", validation {self._validation:.3f}"
+        return (f"[{step.number:,}/{of_steps:,}] loss {step.loss:.3f}{validation} nats/token |"
+                f" {step.tokens / step.number / per_step_s:,.0f} tokens/s | {duration(gone_s)} gone,"
+                f" {duration(per_step_s * (of_steps - step.number))} left")

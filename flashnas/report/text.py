@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, TypeGuard
 
+from flashnas.base import hints
+
 MISSING = "–"  # noqa: RUF001 - an en dash stands for a figure that is not known
 
 
@@ -29,10 +31,5 @@ def parameters(value: Any) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """`1 h 02 min`, `11 min 40 s`, `8.2 s`."""
-    if not known(seconds):
-        return MISSING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    """`1 h 02 min`, `11 min 40 s`, `8.2 s`; an en dash for what is not known."""
+    return hints.duration(seconds, decimals=1) if known(seconds) else MISSING

@@ -56,7 +56,7 @@ class Plan:
         found = {"short": recipe, "long": dataclasses.replace(recipe, tokens=recipe.tokens * self.longer)}
         if self.wider is not None:
             if recipe.width_factor % self.wider:
-                raise ConfigError(f"--wider must divide the run's width factor of {recipe.width_factor}, or be 'none';"
+                raise ConfigError(f"--wider must divide the run's width factor of {recipe.width_factor};"
                                   f" got {self.wider}")
             found["wide"] = dataclasses.replace(recipe, width_factor=recipe.width_factor // self.wider)
         return found

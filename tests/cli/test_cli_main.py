@@ -1,18 +1,26 @@
 import errno
+import os
+import sys
 
 import pytest
 
-from flashnas.base.errors import BudgetError, ConfigError
-from flashnas.cli import estimate
-from flashnas.cli.common import parse_budgets, parse_options
+from flashnas.api.listing import Names
+from flashnas.base.hints import duration
+from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
-from flashnas.cli.progress import SearchProgress, duration
+from flashnas.cli.progress import CountProgress, SearchProgress
 from flashnas.study.snapshot import Snapshot
+
+ESTIMATE = "flashnas.api.estimate.estimate"
 
 
 @pytest.mark.parametrize(("words", "expected"), [
     (["serach"], "no command 'serach' (did you mean 'search'?)"),
-    (["estimate"], "the following arguments are required: ARCH"),
+    (["estimate"], "ARCH must be given"),
+    (["export", "256: d"], "--to must be given"),
+    (["table"], "the following arguments are required: ACTION"),
+    (["table", "inf"], "invalid choice: 'inf'"),
+    (["list", "sampler"], "KIND must be one of tables, spaces,"),
     (["search", "--buget-ms", "3"], "does not know '--buget-ms' (did you mean '--budget-ms'?)"),
     (["estimate", "2048: d q f"], "operator must be one of a, swa, m"),
     (["estimate", "Nemotron-Flash-1"], "is not a preset (did you mean 'Nemotron-Flash-1B'?)"),
@@ -39,7 +47,7 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(words, expected, ca
 def test_a_full_disk_is_one_line(capsys, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device", "run/trials.parquet")
-    monkeypatch.setattr(estimate, "run", full)
+    monkeypatch.setattr(ESTIMATE, full)
     assert main(["estimate", "1024: d"]) == 2
     assert capsys.readouterr().err == ("flashnas estimate: No space left on device while writing run/trials.parquet\n")
 
@@ -47,20 +55,61 @@ def test_a_full_disk_is_one_line(capsys, monkeypatch):
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
     def bug(_):
         raise ZeroDivisionError
-    monkeypatch.setattr(estimate, "run", bug)
+    monkeypatch.setattr(ESTIMATE, bug)
     with pytest.raises(ZeroDivisionError):
         main(["estimate", "1024: d"])
 
 
-def test_budgets_and_options_are_read_from_pairs():
-    assert parse_budgets(14.0, ["tpot_ms=2", "memory_gb = 8"]) == {"latency_ms": 14.0, "tpot_ms": 2.0, "memory_gb": 8.0}
-    assert parse_options(["population=20", "rate=0.5", "greedy=true", "kind=x"], "--o") == {
-        "population": 20, "rate": 0.5, "greedy": True, "kind": "x"}
-    for texts in (["tpot_ms"], ["tpot_ms=fast"], ["=2"], ["tpot_ms=1", "tpot_ms=2"]):
-        with pytest.raises(BudgetError, match="budget"):
-            parse_budgets(None, texts)
-    with pytest.raises(ConfigError, match="--o must read KEY=VALUE; got 'population'"):
-        parse_options(["population"], "--o")
+def test_what_is_said_of_a_disk_fits_the_error(capsys, monkeypatch):
+    for number, words in ((errno.ENOSPC, "free room and continue with --resume"), (errno.EROFS, "Read-only")):
+        def failing(*_, number=number, **__):
+            raise OSError(number, os.strerror(number), "run/trials.parquet")
+        monkeypatch.setattr("flashnas.cli.search.run", failing)
+        assert main(["search"]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert ("free room" in error) == (number == errno.ENOSPC)
+
+
+def test_budgets_and_options_are_read_from_pairs(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("flashnas.cli.search.run", lambda options, json: seen.append(options))
+    assert main(["search", "--budget-ms", "14", "--budget", "tpot_ms=2", "--budget", "memory_gb = 8",
+                 *(word for pair in ("population=20", "rate=0.5", "greedy=true", "kind=x")
+                   for word in ("--sampler-option", pair)), "--no-baselines", "--objectives", "loss, params"]) == 0
+    assert seen[0].budgets == {"latency_ms": 14.0, "tpot_ms": 2.0, "memory_gb": 8.0}
+    assert seen[0].sampler_options == {"population": 20, "rate": 0.5, "greedy": True, "kind": "x"}
+    assert seen[0].baselines is False
+    assert seen[0].objectives == ("loss", "params")
+    for pairs, words in ((["tpot_ms"], "--budget must read FIGURE=LIMIT; got 'tpot_ms'"),
+                         (["tpot_ms=fast"], "--budget tpot_ms must be a number; got 'fast'"),
+                         (["=2"], "--budget must read FIGURE=LIMIT"),
+                         (["tpot_ms=1", "tpot_ms=2"], "--budget gives 'tpot_ms' twice")):
+        assert main(["search", *(word for pair in pairs for word in ("--budget", pair))]) == 2
+        assert capsys.readouterr().err.startswith(f"flashnas search: {words}")
+
+
+def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(ESTIMATE, lambda options: (seen.append(options), Names("tables", {}))[1])
+    path = tmp_path / "options.yaml"
+    path.write_text("arch: '1024: d'\ntable: l40s\nworkload: chat\n")
+    assert main(["estimate", "--config", str(path), "--workload", "decode-1k", "--json"]) == 0
+    assert (seen[0].arch, seen[0].table, seen[0].workload) == ("1024: d", "l40s", "decode-1k")
+    path.write_text("arch: '1024: d'\nworkload: 3\n")
+    capsys.readouterr()
+    assert main(["estimate", "--config", str(path)]) == 2
+    assert capsys.readouterr().err == f"flashnas estimate: {path}:2: estimate.workload must be text; got 3\n"
+
+
+def test_every_command_has_json_and_a_line_of_help(capsys):
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, command in COMMANDS.items():
+        assert [line for line in lines if line.split()[:1] == [name] and line.strip().endswith(command.summary)], name
+        for words in ([name, action] for action in command.actions) if command.actions else [[name]]:
+            assert main([*words, "--help"]) == 0
+            assert "--json" in capsys.readouterr().out
 
 
 def test_the_progress_line_says_what_is_known():
@@ -69,3 +118,16 @@ def test_the_progress_line_says_what_is_known():
     assert SearchProgress.line(snapshot, 61) == ("[4/27] best 5.125 nats/token at 12,346 ms | done 3 failed 1 reused 2"
                                                  " | 1 min 01 s gone, 2 min 10 s left")
     assert [duration(s) for s in (5, 65, 3900)] == ["5 s", "1 min 05 s", "1 h 05 min"]
+    assert [duration(s, 1) for s in (5, 59.96, 8.24)] == ["5.0 s", "1 min 00 s", "8.2 s"]
+
+
+def test_counts_are_shown_with_the_time_left(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with CountProgress(sys.stderr, "models timed") as progress:
+        for done in range(4):
+            progress.update(done, 3)
+            now[0] += 20
+    assert capsys.readouterr().err.splitlines() == [
+        "[0/3] models timed | 0 s gone", "[1/3] models timed | 20 s gone, 40 s left",
+        "[2/3] models timed | 40 s gone, 20 s left", "[3/3] models timed | 1 min 00 s gone, 0 s left"]

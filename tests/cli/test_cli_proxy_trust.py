@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.hints import duration
 from flashnas.cli.main import main
-from flashnas.cli.progress import duration
-from flashnas.cli.proxy_trust import TrustProgress
+from flashnas.cli.progress import TrustProgress
 from flashnas.training.recipe import Recipe
 from flashnas.trust.study import Plan, choose
 from flashnas.trust.table import COLUMNS, KEY, read_table
@@ -76,16 +76,16 @@ def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, 
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    ([], "takes either a run folder or --results FILE"),
+    ([], "RUN or --results FILE must be given, and only one of them"),
     (["nowhere"], "nowhere: no such folder"),
-    (["nowhere", "--results", "x.csv"], "takes either a run folder or --results FILE"),
+    (["nowhere", "--results", "x.csv"], "RUN or --results FILE must be given, and only one of them"),
     (["--results", "nowhere.csv"], "nowhere.csv: cannot be read: No such file or directory"),
     (["{run}", "--architectures", "2"], "--architectures must be at least 3; got 2"),
     (["{run}", "--longer", "1"], "--longer must be at least 2; got 1"),
     (["{run}", "--seeds", "0"], "--seeds must be at least 1; got 0"),
     (["{run}", "--workers", "0"], "--workers must be at least 1; got 0"),
-    (["{run}", "--wider", "twice"], "--wider must be a whole number or 'none'; got 'twice'"),
-    (["{run}", "--wider", "3"], "--wider must divide the run's width factor of 2, or be 'none'; got 3"),
+    (["{run}", "--wider", "twice"], "--wider must be a whole number; got 'twice'"),
+    (["{run}", "--wider", "3"], "--wider must divide the run's width factor of 2; got 3"),
     (["{run}", "--seed", "0"], "does not know '--seed' (did you mean '--seeds'?)"),
 ])
 def test_what_the_user_got_wrong_is_one_line(finished, words, expected, capsys, tmp_path, monkeypatch):

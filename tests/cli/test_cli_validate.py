@@ -42,7 +42,7 @@ def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(copied_tiny_
     assert main(command(copied_tiny_table, "-n", "3")) == 0
     out, err = capsys.readouterr()
     assert "rank correlation" in out
-    assert "validate" in err, "progress goes to stderr"
+    assert "[9/9] models timed" in err, "progress goes to stderr"
 
 
 def test_calibration_is_written_and_used_by_estimate(copied_tiny_table, fixed, capsys):

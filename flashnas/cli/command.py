@@ -1,0 +1,91 @@
+"""What a command is, and all commands by name: those of flashnas and those that other packages add.
+
+A package adds a command by an entry point of the group `flashnas.commands`; its object is a Command:
+
+    @dataclass(frozen=True, kw_only=True)
+    class HelloOptions(Settings, where="hello"):
+        name: str = option(REQUIRED, "whom to greet", positional=True)
+
+    HELLO = Command("greet somebody", HelloOptions, lambda options, json: print(f"hello {options.name}"))
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from flashnas.base.errors import ConfigError
+from flashnas.base.settings import Settings
+from flashnas.registry import Registry, load_object
+
+T = TypeVar("T")
+Run = Callable[[Any, bool], int | None]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the command line.
+
+    summary: one line for the help.
+    options: the class of its options, or "module:Class", which is imported when the command is used.
+    run: called with the options and whether --json was given; returns the exit code, None for 0. Or "module:function".
+    actions: name -> command, for a command that has its own, such as `flashnas table info`.
+    resumable: --resume continues what was interrupted.
+    """
+
+    summary: str
+    options: type[Settings] | str | None = None
+    run: Run | str | None = None
+    actions: Mapping[str, Command] = field(default_factory=dict)
+    resumable: bool = False
+
+    @property
+    def description(self) -> str:
+        return f"{self.summary[0].upper()}{self.summary[1:]}."
+
+
+def loaded(found: T | str) -> T:
+    """The object itself, or that at "module:object"."""
+    return load_object(found) if isinstance(found, str) else found
+
+
+def show(result: Any, as_json: bool) -> None:
+    """What a function of the API returned: its dictionary as one JSON object, or its text."""
+    print(json.dumps(result.to_dict(), default=str) if as_json else result)
+
+
+def calling(function: str, progress: Callable[[Any], Any] | None = None) -> Run:
+    """Run a function of the API by "module:function" and show what it returns.
+
+    Args:
+        function: it takes the options and, with `progress`, the method `update` of the line on stderr.
+        progress: class of that line.
+    """
+    def run(options: Any, as_json: bool) -> None:
+        call = load_object(function)
+        if progress is None:
+            result = call(options)
+        else:
+            with progress(sys.stderr) as line:
+                result = call(options, progress=line.update)
+        show(result, as_json)
+        for warning in getattr(result, "warnings", ()):
+            print(warning, file=sys.stderr)
+    return run
+
+
+COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
+    "search": "flashnas.cli.commands:SEARCH",
+    "estimate": "flashnas.cli.commands:ESTIMATE",
+    "profile": "flashnas.cli.commands:PROFILE",
+    "validate": "flashnas.cli.commands:VALIDATE",
+    "proxy-trust": "flashnas.cli.commands:PROXY_TRUST",
+    "train": "flashnas.cli.commands:TRAIN",
+    "export": "flashnas.cli.commands:EXPORT",
+    "report": "flashnas.cli.commands:REPORT",
+    "table": "flashnas.cli.commands:TABLE",
+    "list": "flashnas.cli.commands:LIST",
+}, ConfigError)

@@ -1,0 +1,48 @@
+"""The commands that flashnas ships: one line of help each, their options, and the function of the API they call.
+
+Nothing here imports the API; that happens when a command is used.
+"""
+
+from __future__ import annotations
+
+from flashnas.cli.command import Command, calling
+from flashnas.cli.progress import CountProgress, TrustProgress
+
+SEARCH = Command("find Pareto-optimal architectures within latency budgets",
+                 "flashnas.cli.search:SearchCommandOptions", "flashnas.cli.search:run", resumable=True)
+
+ESTIMATE = Command("latency, memory and size of one architecture",
+                   "flashnas.api.estimate:EstimateOptions", calling("flashnas.api.estimate:estimate"))
+
+PROFILE = Command("measure on this device what a space needs",
+                  "flashnas.api.measure:ProfileOptions",
+                  calling("flashnas.api.measure:profile", lambda stream: CountProgress(stream, "groups of rows")))
+
+VALIDATE = Command("compare a table's predictions with timed models",
+                   "flashnas.api.measure:ValidateOptions",
+                   calling("flashnas.api.measure:validate", lambda stream: CountProgress(stream, "models timed")))
+
+PROXY_TRUST = Command("say how far the order of a finished run holds",
+                      "flashnas.api.reports:ProxyTrustOptions",
+                      calling("flashnas.api.reports:proxy_trust", TrustProgress))
+
+TRAIN = Command("train one architecture for longer, with checkpoints",
+                "flashnas.api.train:TrainOptions", "flashnas.cli.train:run", resumable=True)
+
+EXPORT = Command("write a network for transformers or Nemotron-Flash runtimes",
+                 "flashnas.api.train:ExportOptions", calling("flashnas.api.train:export"))
+
+REPORT = Command("write report.html and pareto.png of a run",
+                 "flashnas.api.reports:ReportOptions", calling("flashnas.api.reports:report"))
+
+TABLE = Command("show, import and merge latency tables", actions={
+    "info": Command("what a table can answer and where its rows are from",
+                    "flashnas.api.tables:TableInfoOptions", calling("flashnas.api.tables:table_info")),
+    "import": Command("turn public measurements into a table",
+                      "flashnas.api.tables:ImportTableOptions", calling("flashnas.api.tables:import_table")),
+    "merge": Command("rows of two tables of one device in one table",
+                     "flashnas.api.tables:MergeTablesOptions", calling("flashnas.api.tables:merge_tables")),
+})
+
+LIST = Command("names that options take: tables, spaces, samplers, ..",
+               "flashnas.api.listing:ListOptions", calling("flashnas.api.listing:names"))

@@ -1,0 +1,108 @@
+"""Flags from the fields of a Settings class, and back: the argparse side of flashnas.base.settings."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from flashnas.base.errors import ConfigError
+from flashnas.base.hints import did_you_mean
+from flashnas.base.settings import Setting, SettingError, Settings, settings_of
+
+JSON_HELP = "one JSON object on stdout, nothing else"
+CONFIG_HELP = "YAML with any of these options; flags override it"
+
+
+def first_process() -> bool:
+    """True but for the further processes that torchrun started with the same words; those print no error."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+class _Formatter(argparse.HelpFormatter):
+    """argparse's own, which forgets that the names of commands are indented."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action.choices, dict):
+            self._action_max_length += self._indent_increment
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse with one line per error, and one per command in the help."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(formatter_class=lambda prog: _Formatter(prog, max_help_position=26), **more)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n" if first_process() else None)
+
+
+def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
+    """One flag per option. A flag that is not given leaves no entry in the namespace, so that YAML and defaults count.
+
+    Values stay text here: `options_of` converts them and names the flag where that fails.
+    """
+    settings = settings_of(cls)
+    if any(setting.yaml and not setting.positional for setting in settings):
+        parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
+    for setting in settings:
+        words: dict[str, Any] = {"help": setting.help.replace("%", "%%"), "default": argparse.SUPPRESS}
+        if setting.is_switch:
+            words |= {"action": "store_const", "const": setting.default is not True}
+        else:
+            words["metavar"] = setting.placeholder
+            if setting.container is not None and setting.separator is None:
+                words["action"] = "append"
+        if setting.positional:
+            parser.add_argument(setting.name, nargs="?", **words)
+        else:
+            parser.add_argument(*setting.flags, dest=setting.name, **words)
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
+    """The checked options of a command.
+
+    Raises:
+        SettingError: a flag has a wrong value, or one that must be given is missing.
+        ConfigError: a pair is not written KEY=VALUE, or the file of --config is wrong, by file and line.
+    """
+    given = {setting.name: _value(setting, getattr(namespace, setting.name))
+             for setting in settings_of(cls) if hasattr(namespace, setting.name)}
+    return cls.load(getattr(namespace, "config", None), given)
+
+
+def message_of(error: Exception) -> str:
+    """An error as the command line says it: options by their flags."""
+    return error.by_flag if isinstance(error, SettingError) else str(error)
+
+
+def check_known(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
+    """SystemExit with the closest flag if a word was not understood."""
+    if unknown:
+        known = [text for action in parser._actions for text in action.option_strings]
+        parser.error(f"does not know {unknown[0]!r}{did_you_mean(unknown[0].partition('=')[0], known)}")
+
+
+def _value(setting: Setting, raw: Any) -> Any:
+    if setting.is_switch:
+        return raw
+    if setting.container is dict:
+        pairs = [_pair(setting, text) for text in raw]
+        for key, _ in pairs:
+            if [name for name, _ in pairs].count(key) > 1:
+                raise ConfigError(f"{setting.spelling} gives {key!r} twice")
+        return {key: setting.read(text) for key, text in pairs}
+    if setting.container is tuple:
+        words = raw if setting.separator is None else [part.strip() for part in raw.split(setting.separator)]
+        return tuple(setting.read(text) for text in words)
+    return setting.read(raw)
+
+
+def _pair(setting: Setting, text: str) -> tuple[str, str]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key or not value:
+        raise ConfigError(f"{setting.spelling} must read {setting.placeholder}; got {text!r}")
+    return key, value
