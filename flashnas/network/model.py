@@ -15,16 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
+from flashnas.network.cache import HybridCache
+from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends.core import choose_backend, running
-from flashnas.operators.build import build_layer
-from flashnas.operators.layer import Layer, RMSNorm
-from flashnas.operators.projection import Transposed, forget_copies, linear_of_one
+from flashnas.operators.layer import Layer, build_layer
+from flashnas.operators.parts.norms import RMSNorm
+from flashnas.operators.parts.projection import Transposed, forget_copies, linear_of_one
 from flashnas.operators.roles import OWN_RATES, Role
-
-LOG2_E = 1 / math.log(2)
-LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
 
 
 @dataclass(frozen=True)
@@ -37,26 +35,6 @@ class ParameterUse:
 
     role: Role
     family: str
-
-
-@dataclass(frozen=True)
-class HybridCache:
-    """One state per operator; continue a cache only once (key/value caches are written in place)."""
-
-    states: tuple[Any, ...]
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of all caches and states, the whole batch; equals batch x Architecture.cache_bytes."""
-        return sum(_state_bytes(state) for state in self.states)
-
-
-def _state_bytes(state: Any) -> int:
-    if isinstance(state, KeyValueCache):
-        return state.kept_bytes
-    if isinstance(state, Tensor):
-        return state.nbytes
-    return sum(map(_state_bytes, state or ()))  # tensors of a recurrent state, or the states of several halves
 
 
 class Block(nn.Module):
@@ -163,11 +141,12 @@ class HybridLM(nn.Module):
         return F.linear(self.hidden_states(tokens_BT), self.head_weight)
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Mean cross-entropy in nats over the targets that are not negative (as -100: no prediction counts there; NaN
-        if none counts); logits exist only a slice at a time."""
+        """Mean cross-entropy in nats over the targets that are not negative; NaN if all are.
+
+        Negative targets, as -100, mark places without a prediction. Logits exist only a slice at a time.
+        """
         x = self.hidden_states(tokens_BT).flatten(0, 1)
-        loss: Tensor = _LinearCrossEntropy.apply(x, self.head_weight, targets_BT.flatten())
-        return loss
+        return linear_cross_entropy(x, self.head_weight, targets_BT.flatten())
 
     def hidden_states(self, tokens_BT: Tensor) -> Tensor:
         """[B, T, D] after the final norm, before the head."""
@@ -244,53 +223,3 @@ class HybridLM(nn.Module):
             if n + 1 < count:
                 logits, cache = self.decode_step(token, cache)
         return torch.stack(generated, 1) if generated else tokens_BT[:, :0]
-
-
-class _LinearCrossEntropy(torch.autograd.Function):
-    """mean cross-entropy of x @ weight^T; gradients are taken slice by slice in the forward pass, so that the logits
-    of a large vocabulary never exist at once. Rows with a negative target are divided by infinity: no extra pass."""
-
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-        kind = x_ND.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_ND.dtype
-        wide = torch.promote_types(dtype, torch.float32)
-        need_x, need_weight, _ = ctx.needs_input_grad
-        ctx.dtypes = x_ND.dtype, weight_VD.dtype
-        with torch.autocast(kind, enabled=False):
-            x, weight = x_ND.to(dtype), weight_VD.to(dtype)
-            total = torch.zeros((), dtype=wide, device=x.device)
-            grad_x = torch.empty_like(x) if need_x else None
-            grad_weight = torch.zeros(weight.shape, dtype=wide, device=x.device) if need_weight else None
-            rows = max(1, LOGITS_PER_CHUNK // len(weight))
-            counts_N = targets_N >= 0
-            count = counts_N.sum()
-            divisor_N1 = torch.where(counts_N, count, math.inf).to(wide).unsqueeze(1)
-            targets_N = targets_N.clamp(min=0)
-            for part in range(0, len(x), rows):
-                now = slice(part, part + rows)
-                logits = (x[now] @ weight.T).to(wide)
-                target = targets_N[now].unsqueeze(1)
-                highest, wanted = logits.amax(-1, keepdim=True), logits.gather(1, target)
-                # exp by powers of two: torch's exp2 takes a third of the time of its exp on a CPU
-                powers = torch.add(highest * -LOG2_E, logits, alpha=LOG2_E, out=logits).exp2_()
-                sums = powers.sum(-1, keepdim=True)
-                loss = highest + sums.log() - wanted
-                total += loss.masked_fill_(~counts_N[now].unsqueeze(1), 0).sum()
-                if grad_x is None and grad_weight is None:
-                    continue
-                share = divisor_N1[now].reciprocal()
-                grad = powers.mul_(share / sums).scatter_add_(1, target, -share).to(dtype)
-                if grad_x is not None:
-                    torch.mm(grad, weight, out=grad_x[now])
-                if grad_weight is not None:
-                    grad_weight += grad.T @ x[now]
-        ctx.save_for_backward(grad_x, grad_weight)
-        return total / count
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        grad_x, grad_weight = ctx.saved_tensors
-        x_dtype, weight_dtype = ctx.dtypes
-        return (None if grad_x is None else (grad_x * grad).to(x_dtype),
-                None if grad_weight is None else (grad_weight * grad).to(weight_dtype), None)

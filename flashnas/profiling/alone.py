@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from flashnas.operators import OperatorSpec
-from flashnas.operators.layer import RMSNorm
+from flashnas.operators.parts.norms import RMSNorm
 from flashnas.profiling.device_timing import BEYOND_CACHE_BYTES, Measurement, Timer
 from flashnas.profiling.row_requests import Item
 from flashnas.profiling.setup import Job

@@ -13,7 +13,8 @@ import torch
 from flashnas.architecture import Architecture
 from flashnas.latency import metrics
 from flashnas.latency.workload import Workload
-from flashnas.network.model import Block, HybridCache, HybridLM
+from flashnas.network.cache import HybridCache
+from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends.core import choose_backend, running

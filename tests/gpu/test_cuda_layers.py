@@ -14,8 +14,7 @@ from flashnas.operators import OPERATORS
 from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import choose_backend, running
-from flashnas.operators.build import build_layer
-from flashnas.operators.layer import RecurrentState
+from flashnas.operators.layer import RecurrentState, build_layer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

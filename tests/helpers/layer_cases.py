@@ -10,8 +10,7 @@ from torch import Tensor
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.attention.layer import KeyValueCache
-from flashnas.operators.build import build_layer
-from flashnas.operators.layer import Layer
+from flashnas.operators.layer import Layer, build_layer
 
 torch.set_num_threads(1)
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
-from flashnas.network import model as model_module
+from flashnas.network import loss as loss_module
 from flashnas.network.model import HybridLM
-from flashnas.operators.projection import Projection
+from flashnas.operators.parts.projection import Projection
 
 torch.set_num_threads(1)
 
@@ -120,7 +120,7 @@ def test_meta_tokens_change_every_logit_and_take_no_part_in_the_loss() -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_loss_equals_cross_entropy_of_the_logits(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_module, "LOGITS_PER_CHUNK", 5 * 101)  # 5 rows at a time, the last part of 3
+    monkeypatch.setattr(loss_module, "LOGITS_PER_CHUNK", 5 * 101)  # 5 rows at a time, the last part of 3
     model = make_model(HYBRID if tied else HYBRID.replace("meta=3", "tied=false"))
     tokens, targets = make_tokens(model, 2, 9), make_tokens(model, 2, 9).flip(1)
     expected = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
@@ -136,7 +136,7 @@ def test_loss_equals_cross_entropy_of_the_logits(tied: bool, monkeypatch: pytest
 
 @pytest.mark.parametrize("kept", [0.3, 1.0])
 def test_targets_that_do_not_count_leave_loss_and_gradients_alone(kept: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_module, "LOGITS_PER_CHUNK", 5 * 101)
+    monkeypatch.setattr(loss_module, "LOGITS_PER_CHUNK", 5 * 101)
     model = make_model(HYBRID)
     tokens = make_tokens(model, 2, 9)
     targets = tokens.roll(-1, 1).masked_fill(torch.rand(2, 9) > kept, -100)

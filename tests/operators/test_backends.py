@@ -20,8 +20,7 @@ from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends.core import PREFERRED, Core, choose_backend, cores_of, load
-from flashnas.operators.build import build_layer
-from flashnas.operators.layer import Layer, RecurrentState
+from flashnas.operators.layer import Layer, RecurrentState, build_layer
 from flashnas.profiling.setup import Job
 from flashnas.profiling.whole_model import backends_of
 from flashnas.training.recipe import Recipe

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from layer_cases import assert_close
 from torch import Tensor
 
-from flashnas.operators.fused import convolution_silu, gated_rms_norm, rms_norm, rms_norm_of_gated, swiglu
-from flashnas.operators.layer import l2_normalise, normalised_queries_and_keys
+from flashnas.operators.parts.fused import convolution_silu, gated_rms_norm, rms_norm, rms_norm_of_gated, swiglu
+from flashnas.operators.parts.norms import l2_normalise, normalised_queries_and_keys
 
 CASES = ("rms_norm", "rms_norm strided", "rms_norm constant", "rms_norm gated", "rms_norm of gated",
          "rms_norm of gated groups", "swiglu", "convolution", "convolution bias", "l2")

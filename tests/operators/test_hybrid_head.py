@@ -11,7 +11,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
-from flashnas.operators.build import build_layer
+from flashnas.operators.layer import build_layer
 from flashnas.profiling.row_requests import contexts
 from flashnas.profiling.whole_model import filled_cache
 

@@ -8,7 +8,7 @@ from layer_cases import assert_close
 from torch import Tensor
 
 from flashnas.architecture import parse_operators
-from flashnas.operators.build import build_layer
+from flashnas.operators.layer import build_layer
 from flashnas.operators.recurrences import selective_scan
 from flashnas.operators.recurrences.selective_scan import scan_reference
 from flashnas.operators.recurrences.selective_scan import selective_scan as scan

@@ -11,7 +11,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
-from flashnas.operators.build import build_layer
+from flashnas.operators.layer import build_layer
 
 HIDDEN, EXPERTS, ACTIVE, INNER, SHARED = 24, 6, 2, 20, 14
 

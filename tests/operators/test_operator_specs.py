@@ -11,7 +11,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
 from flashnas.operators import OPERATORS, operator_class
 from flashnas.operators.kernel_kinds import CONV, EXPERTS, GEMM
-from flashnas.operators.layer import Rotary
+from flashnas.operators.parts.rotary import Rotary
 from flashnas.operators.spec import largest_divisor, mean_context, scaled_dim
 
 HIDDEN = 2048

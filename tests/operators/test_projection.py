@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from layer_cases import assert_close
 
-from flashnas.operators import projection
-from flashnas.operators.projection import Projection
+from flashnas.operators.parts import projection
+from flashnas.operators.parts.projection import Projection
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from layer_cases import assert_close
 from torch import Tensor
 
-from flashnas.operators.gla.layer import gla_chunked, gla_reference
-from flashnas.operators.mamba2.layer import ssd_chunked, ssd_reference
 from flashnas.operators.recurrences.chunks import unit_lower_inverse
 from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference
+from flashnas.operators.recurrences.gla import gla_chunked, gla_reference
+from flashnas.operators.recurrences.ssd import ssd_chunked, ssd_reference
 
 Core = tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., tuple[Tensor, Tensor]], list[Tensor]]
 

@@ -10,23 +10,13 @@ import pytest
 import torch
 from layer_cases import state_tensors
 
+from flashnas.network.cache import state_bytes
 from flashnas.operators import OPERATORS
-from flashnas.operators.attention.layer import KeyValueCache
-from flashnas.operators.build import build_layer
-from flashnas.operators.layer import Layer
+from flashnas.operators.layer import Layer, build_layer
 from flashnas.operators.roles import OWN_RATES, Role
 from flashnas.registry import load_object
 
 HIDDEN = 256
-
-
-def kept_bytes(state: object) -> int:
-    """Bytes of a state, of a key/value cache those of the tokens that it keeps."""
-    if isinstance(state, KeyValueCache):
-        return state.kept_bytes
-    if isinstance(state, torch.Tensor):
-        return state.nbytes
-    return sum(map(kept_bytes, state or ()))  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
@@ -95,8 +85,8 @@ def test_an_operator_has_three_forms_that_agree_and_the_memory_that_it_states(ki
         torch.testing.assert_close(one, third, rtol=1e-8, atol=1e-8)
     assert sum(p.numel() for p in layer.parameters()) == spec.params(HIDDEN) - HIDDEN  # and the pre-norm
     for dtype in (torch.float32, torch.bfloat16):
-        assert kept_bytes(layer.init_state(3, dtype)) == 3 * spec.cache_bytes(HIDDEN, 0, dtype.itemsize)
+        assert state_bytes(layer.init_state(3, dtype)) == 3 * spec.cache_bytes(HIDDEN, 0, dtype.itemsize)
         layer = layer.to(dtype)
         with torch.no_grad():
             _, state = layer(x.to(dtype))
-        assert kept_bytes(state) == spec.cache_bytes(HIDDEN, 5, dtype.itemsize)
+        assert state_bytes(state) == spec.cache_bytes(HIDDEN, 5, dtype.itemsize)

@@ -12,7 +12,7 @@ from torch import Tensor
 from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
-from flashnas.operators.build import build_layer
+from flashnas.operators.layer import build_layer
 
 NAME = "r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
 

@@ -11,8 +11,8 @@ from layer_cases import assert_close
 from torch import Tensor, nn
 
 from flashnas.architecture import parse_operators
-from flashnas.operators.build import build_layer
-from flashnas.operators.layer import Layer, Rotary
+from flashnas.operators.layer import Layer, build_layer
+from flashnas.operators.parts.rotary import Rotary
 
 transformers = pytest.importorskip("transformers")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from flashnas.network.model import HybridCache
+from flashnas.network.cache import HybridCache
 
 
 @dataclass

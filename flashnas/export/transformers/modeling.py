@@ -18,7 +18,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from flashnas.export.transformers.cache import FlashnasCache, Group
 from flashnas.export.transformers.configuration import FlashnasConfig
 from flashnas.export.transformers.padding import first_tokens, in_order, rows_by_start
-from flashnas.network.model import HybridCache, HybridLM
+from flashnas.network.cache import HybridCache
+from flashnas.network.model import HybridLM
 
 
 class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
-from flashnas.operators.layer import Layer, RMSNorm, Rotary, linear_reference, rms_normalise, rotate, rotate_one
-from flashnas.operators.projection import Projection
+from flashnas.operators.layer import Layer
+from flashnas.operators.parts.norms import RMSNorm, rms_normalise
+from flashnas.operators.parts.numerics import cached_table, linear_reference
+from flashnas.operators.parts.projection import Projection
+from flashnas.operators.parts.rotary import Rotary, rotate, rotate_one
 from flashnas.operators.roles import Role
 
 GROW_TOKENS = 256
@@ -69,8 +72,7 @@ class KeyValueCache:
         return 2 * batch * heads * self.kept * dim * self.keys_BGTK.element_size()
 
 
-@functools.lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a table made while profiling must serve training too
+@cached_table
 def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
     """[queries, keys] True where seen; the last query stands at the last key."""
     distance = (torch.arange(queries, device=device).unsqueeze(1) + keys - queries) - torch.arange(keys, device=device)
@@ -78,8 +80,7 @@ def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> T
     return mask & (distance < window) if window else mask
 
 
-@functools.lru_cache(maxsize=256)
-@torch.inference_mode(False)  # a table made while profiling must serve training too
+@cached_table
 def _causal_bias(queries: int, keys: int, window: int, repeats: int, dtype: torch.dtype,
                  device: torch.device) -> Tensor:
     mask = causal_mask(queries, keys, window, device)

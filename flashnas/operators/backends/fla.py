@@ -141,7 +141,7 @@ def convolution(dtype: torch.dtype) -> Pair:
     """`short_convolution`; its state has one column more in front, [B, C, taps]. Steps by torch: they would copy it."""
     from fla.modules.causal_conv1d import causal_conv1d
 
-    from flashnas.operators.layer import short_convolution_step
+    from flashnas.operators.parts.convolution import short_convolution_step
 
     def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         before = F.pad(state_BTC.to(x_BTC.dtype).mT, (1, 0)).contiguous()

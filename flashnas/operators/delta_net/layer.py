@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -9,28 +10,21 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.delta_net.spec import DeltaNet
-from flashnas.operators.layer import (
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.parts.convolution import ShortConvolution
+from flashnas.operators.parts.norms import (
     OUTPUT_NORM_EPS,
-    Layer,
-    RecurrentState,
     RMSNorm,
-    ShortConvolution,
     l2_normalise,
     normalised_queries_and_keys,
     rms_normalise,
-    state_dtype,
 )
-from flashnas.operators.projection import Projection
-from flashnas.operators.recurrences.delta_rule import (
-    DeltaRule,
-    delta_rule_chunked,
-    delta_rule_reference,
-    delta_rule_step,
-)
+from flashnas.operators.parts.projection import Projection
+from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
 from flashnas.operators.roles import Role
 
 
-class DeltaNetLayer(Layer):
+class DeltaNetLayer(RecurrentLayer):
     """q, k, v pass a convolution and silu; q and k are L2-normalised; beta = sigmoid; RMSNorm per head."""
 
     roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
@@ -45,40 +39,22 @@ class DeltaNetLayer(Layer):
         self.scale = self.head_dim ** -0.5
         self.core = Core("delta_rule", spec.name, (delta_rule_chunked, delta_rule_step), key_dim=self.head_dim,
                          value_dim=self.head_dim)
+        self.state_sizes = self.heads, self.head_dim, self.head_dim
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
-        matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
-        return RecurrentState(self.conv.init_state(batch, dtype, device), matrix)
+    def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
+        return apply(self.in_proj, x).split([3 * self.hidden, self.heads], -1)
 
-    def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        x = x_BTD.double()
-        state = state or self.init_state(len(x), x.dtype, x.device)
-        qkv, beta = (x @ self.in_proj.weight.double().T).split([3 * self.hidden, self.heads], -1)
-        qkv, conv = self.conv.reference(qkv, state.conv_BTC.double())
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in qkv.split(self.hidden, -1))
-        o, matrix = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta), None,
-                                         state.matrix_BHKV.double())
-        o = rms_normalise(o, OUTPUT_NORM_EPS) * self.norm.weight.double()
-        return o.flatten(-2) @ self.out_proj.weight.double().T, RecurrentState(conv, matrix)
-
-    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        projected = self.in_proj(x_BTD)
-        state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
-        qkv, beta = projected.split([3 * self.hidden, self.heads], -1)
-        qkv, conv = self.conv(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, beta, state.matrix_BHKV, self.core.of(projected).forward)
-        return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
-
-    def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        projected = self.in_proj(x_BD)
-        qkv, beta = projected.split([3 * self.hidden, self.heads], -1)
-        qkv, conv = self.conv.step(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, beta, state.matrix_BHKV, self.core.of(projected).step)
-        return self.out_proj(o.to(projected.dtype)), RecurrentState(conv, matrix)
-
-    def _core(self, qkv: Tensor, beta: Tensor, matrix: Tensor, rule: DeltaRule) -> tuple[Tensor, Tensor]:
+    def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        qkv, beta = parts
         with torch.autocast(qkv.device.type, enabled=False):
             qk, v = qkv.unflatten(-1, (-1, self.head_dim)).split([2 * self.heads, self.heads], -2)
             q, k = normalised_queries_and_keys(qk, self.scale)
-            o, matrix = rule(q, k, v, torch.sigmoid(beta.to(matrix.dtype)), None, matrix)
-            return self.norm(o).flatten(-2), matrix
+            o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(matrix_BHKV.dtype)), None, matrix_BHKV)
+            return self.norm(o).flatten(-2), matrix_BHKV
+
+    def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+        qkv, beta = parts
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in qkv.split(self.hidden, -1))
+        o, matrix_BHKV = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta),
+                                              None, matrix_BHKV)
+        return (rms_normalise(o, OUTPUT_NORM_EPS) * self.norm.weight.double()).flatten(-2), matrix_BHKV

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.operators.fused import swiglu
-from flashnas.operators.layer import Layer, linear_reference
-from flashnas.operators.projection import Projection
+from flashnas.operators.layer import Layer
+from flashnas.operators.parts.fused import swiglu
+from flashnas.operators.parts.numerics import linear_reference
+from flashnas.operators.parts.projection import Projection
 from flashnas.operators.roles import Role
 
 

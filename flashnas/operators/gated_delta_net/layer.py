@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -9,31 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
-from flashnas.operators.fused import gated_rms_norm
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
-from flashnas.operators.layer import (
-    Layer,
-    RecurrentState,
-    RMSNorm,
-    ShortConvolution,
-    inverse_softplus_of_log_uniform,
-    l2_normalise,
-    log_of_uniform,
-    normalised_queries_and_keys,
-    rms_normalise,
-    state_dtype,
-)
-from flashnas.operators.projection import Projection
-from flashnas.operators.recurrences.delta_rule import (
-    DeltaRule,
-    delta_rule_chunked,
-    delta_rule_reference,
-    delta_rule_step,
-)
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.parts.convolution import ShortConvolution
+from flashnas.operators.parts.fused import gated_rms_norm
+from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys, rms_normalise
+from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
+from flashnas.operators.parts.projection import Projection
+from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
 from flashnas.operators.roles import Role
 
 
-class GatedDeltaNetLayer(Layer):
+class GatedDeltaNetLayer(RecurrentLayer):
     """Value head h reads key head h // expand_v; log decay -exp(A_log) softplus(a + dt_bias); norm gated by silu(z)."""
 
     roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "dt_bias": Role.BIAS, "out_proj": Role.WRITES}
@@ -52,48 +40,30 @@ class GatedDeltaNetLayer(Layer):
         self.scale = self.head_dim ** -0.5
         self.core = Core("gated_delta_rule", spec.name, (delta_rule_chunked, delta_rule_step), key_dim=self.head_dim,
                          value_dim=self.head_dim)
+        self.state_sizes = self.v_heads, self.head_dim, self.head_dim
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
-        matrix = torch.zeros(batch, self.v_heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
-        return RecurrentState(self.conv.init_state(batch, dtype, device), matrix)
+    def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
+        return apply(self.in_proj, x).split(self.sizes, -1)
 
-    def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        x = x_BTD.double()
-        state = state or self.init_state(len(x), x.dtype, x.device)
-        qkv, z, beta, a = (x @ self.in_proj.weight.double().T).split(self.sizes, -1)
-        qkv, conv = self.conv.reference(qkv, state.conv_BTC.double())
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in qkv.split([self.key, self.key, self.value], -1))
-        q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
-        g = -self.A_log.double().exp() * torch.log1p((a + self.dt_bias.double()).exp())
-        o, matrix = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta), g,
-                                         state.matrix_BHKV.double())
-        o = rms_normalise(o).flatten(-2) * self.norm.weight.double().repeat(self.v_heads)
-        return (o * z * torch.sigmoid(z)) @ self.out_proj.weight.double().T, RecurrentState(conv, matrix)
-
-    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        projected = self.in_proj(x_BTD)
-        state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
-        qkv, z, beta, a = projected.split(self.sizes, -1)
-        qkv, conv = self.conv(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, z, beta, a, state.matrix_BHKV, self.core.of(projected).forward)
-        return self.out_proj(o), RecurrentState(conv, matrix)
-
-    def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        projected = self.in_proj(x_BD)
-        qkv, z, beta, a = projected.split(self.sizes, -1)
-        qkv, conv = self.conv.step(qkv, state.conv_BTC)
-        o, matrix = self._core(qkv, z, beta, a, state.matrix_BHKV, self.core.of(projected).step)
-        return self.out_proj(o), RecurrentState(conv, matrix)
-
-    def _core(self, qkv: Tensor, z: Tensor, beta: Tensor, a: Tensor, matrix: Tensor,
-              rule: DeltaRule) -> tuple[Tensor, Tensor]:
+    def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        qkv, z, beta, a = parts
         with torch.autocast(qkv.device.type, enabled=False):
-            dtype = matrix.dtype
+            dtype = matrix_BHKV.dtype
             qk, v = qkv.unflatten(-1, (-1, self.head_dim)).split([2 * self.k_heads, self.v_heads], -2)
             q, k = normalised_queries_and_keys(qk, self.scale)
             if self.v_heads != self.k_heads:
                 q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
             g = -self.A_log.to(dtype).exp() * F.softplus(a.to(dtype) + self.dt_bias.to(dtype))
-            o, matrix = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix)
+            o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV)
             gate = z.unflatten(-1, (self.v_heads, -1))
-            return gated_rms_norm(o, gate, self.norm.weight, self.norm.eps).flatten(-2), matrix
+            return gated_rms_norm(o, gate, self.norm.weight, self.norm.eps).flatten(-2), matrix_BHKV
+
+    def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+        qkv, z, beta, a = parts
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in qkv.split([self.key, self.key, self.value], -1))
+        q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
+        g = -self.A_log.double().exp() * torch.log1p((a + self.dt_bias.double()).exp())
+        o, matrix_BHKV = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta), g,
+                                              matrix_BHKV)
+        o = rms_normalise(o).flatten(-2) * self.norm.weight.double().repeat(self.v_heads)
+        return o * z * torch.sigmoid(z), matrix_BHKV

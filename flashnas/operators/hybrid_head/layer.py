@@ -12,15 +12,10 @@ from torch import Tensor, nn
 
 from flashnas.operators.attention.layer import AttentionLayer, KeyValueCache
 from flashnas.operators.hybrid_head.spec import HybridHead
-from flashnas.operators.layer import (
-    OUTPUT_NORM_EPS,
-    Layer,
-    RecurrentState,
-    RMSNorm,
-    linear_reference,
-    rms_normalise,
-)
+from flashnas.operators.layer import Layer, RecurrentState
 from flashnas.operators.mamba2.layer import Mamba2Layer
+from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
+from flashnas.operators.parts.numerics import linear_reference
 from flashnas.operators.roles import Role
 
 

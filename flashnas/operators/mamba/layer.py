@@ -6,7 +6,7 @@ S <- exp(dt A) S + B dt x;  y = sum_n C S + D x;  the output is out_proj(y silu(
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -14,22 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
-from flashnas.operators.layer import (
-    Layer,
-    RecurrentState,
-    ShortConvolution,
-    inverse_softplus_of_log_uniform,
-    linear_reference,
-    state_dtype,
-)
+from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.mamba.spec import Mamba
+from flashnas.operators.parts.convolution import ShortConvolution
+from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, linear_reference, state_dtype
 from flashnas.operators.recurrences.selective_scan import scan_of_inputs, scan_of_inputs_step, scan_reference
 from flashnas.operators.roles import Role
 
-Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
-
-class MambaLayer(Layer):
+class MambaLayer(RecurrentLayer):
     """in_proj gives x and z; x passes a convolution and silu; x_proj makes the low-rank time step, B and C of it.
 
     The state's matrix is [B, 1, N, inner]: one head whose values are the channels.
@@ -37,6 +30,7 @@ class MambaLayer(Layer):
 
     roles: ClassVar = {"in_proj": Role.READS, "x_proj": Role.INNER, "dt_proj": Role.INNER, "dt_bias": Role.BIAS,
                        "A_log": Role.DECAY, "D": Role.VECTOR, "out_proj": Role.WRITES}
+    conv: ShortConvolution
 
     def __init__(self, spec: Mamba, hidden: int) -> None:
         super().__init__()
@@ -52,46 +46,38 @@ class MambaLayer(Layer):
         self.D = nn.Parameter(torch.ones(self.inner))
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
         self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), key_dim=self.state)
+        self.state_sizes = 1, self.state, self.inner
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
-        matrix = torch.zeros(batch, 1, self.state, self.inner, dtype=state_dtype(dtype), device=device)
-        return RecurrentState(self.conv.init_state(batch, dtype, device), matrix)
+    def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
+        return apply(self.in_proj, x).chunk(2, -1)
 
-    def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        x_BTD = x_BTD.double()
-        state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
-        x, z = linear_reference(self.in_proj, x_BTD).chunk(2, -1)
-        x, conv = self.conv.reference(x, state.conv_BTC.double())
+    def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        return self._recur(parts, matrix_BHKV.squeeze(1), rule)
+
+    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        if state is not None:
+            return super().forward(x_BTD, state)
+        # from the start of a sequence the scan is given no state: the kernel of mamba-ssm cannot take one
+        x, z = self.in_proj(x_BTD).chunk(2, -1)
+        x, conv_BTC = self.conv(x, self.init_state(len(x), x.dtype, x.device).conv_BTC)
+        y, matrix_BHKV = self._recur((x, z), None, self.core.of(x).forward)
+        return self.out_proj(y.to(z.dtype)), RecurrentState(conv_BTC, matrix_BHKV)
+
+    def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+        x, z = parts
         low, b, c = linear_reference(self.x_proj, x).split(self.parts, -1)
         dt = torch.log1p((linear_reference(self.dt_proj, low) + self.dt_bias.double()).exp())
         a_NC = -self.A_log.double().exp().T
-        y, matrix = scan_reference(dt * x, dt, a_NC, b, c, state.matrix_BHKV.double().squeeze(1))
-        y = (y + x * self.D.double()) * z * torch.sigmoid(z)
-        return linear_reference(self.out_proj, y), RecurrentState(conv, matrix.unsqueeze(1))
+        y, state_BNC = scan_reference(dt * x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
+        return (y + x * self.D.double()) * z * torch.sigmoid(z), state_BNC.unsqueeze(1)
 
-    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        projected = self.in_proj(x_BTD)
-        before = None if state is None else state.matrix_BHKV
-        state = state or self.init_state(len(x_BTD), projected.dtype, x_BTD.device)
-        x, z = projected.chunk(2, -1)
-        x, conv = self.conv(x, state.conv_BTC)
-        y, matrix = self._core(x, z, before, self.core.of(projected).forward)
-        return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
-
-    def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        projected = self.in_proj(x_BD)
-        x, z = projected.chunk(2, -1)
-        x, conv = self.conv.step(x, state.conv_BTC)
-        y, matrix = self._core(x, z, state.matrix_BHKV, self.core.of(projected).step)
-        return self.out_proj(y.to(projected.dtype)), RecurrentState(conv, matrix)
-
-    def _core(self, x: Tensor, z: Tensor, matrix: Tensor | None, scan: Scan) -> tuple[Tensor, Tensor]:
+    def _recur(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
+        x, z = parts
         low, b, c = self.x_proj(x).split(self.parts, -1)
         dt = self.dt_proj(low)
         with torch.autocast(x.device.type, enabled=False):
-            dtype = state_dtype(x.dtype) if matrix is None else matrix.dtype
+            dtype = state_dtype(x.dtype) if state_BNC is None else state_BNC.dtype
             x, b, c = x.to(dtype), b.to(dtype), c.to(dtype)
             dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
-            before = None if matrix is None else matrix.squeeze(1)
-            y, state = scan(x, dt, -self.A_log.to(dtype).exp().T, b, c, before)
-            return torch.addcmul(y, x, self.D.to(dtype)) * F.silu(z).to(dtype), state.unsqueeze(1)
+            y, state_BNC = rule(x, dt, -self.A_log.to(dtype).exp().T, b, c, state_BNC)
+            return torch.addcmul(y, x, self.D.to(dtype)) * F.silu(z).to(dtype), state_BNC.unsqueeze(1)

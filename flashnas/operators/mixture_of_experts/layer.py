@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from flashnas.operators.fused import swiglu
-from flashnas.operators.layer import Layer, linear_reference, state_dtype
+from flashnas.operators.layer import Layer
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
+from flashnas.operators.parts.fused import swiglu
+from flashnas.operators.parts.numerics import linear_reference, state_dtype
 from flashnas.operators.roles import Role
 
 

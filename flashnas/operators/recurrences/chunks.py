@@ -6,8 +6,6 @@ matrices and all chunks together are one batch too.
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOG2_E = 1 / math.log(2)
+from flashnas.operators.parts.numerics import LOG2_E, cached_table
 
 
 def chunk_length(key_dim: int, most: int = 64) -> int:
@@ -140,8 +138,7 @@ def decay_differences_base2(cumulative: Tensor, masked: bool = True) -> Tensor:
     return difference.mul_(lower_ones(cumulative.shape[-1], 0, cumulative.dtype, cumulative.device))
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # a table made while profiling must serve training too
+@cached_table
 def lower_ones(size: int, diagonal: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Ones on and below that diagonal; multiplying by it is several times faster than tril on small matrices."""
     return torch.ones(size, size, dtype=dtype, device=device).tril_(diagonal)

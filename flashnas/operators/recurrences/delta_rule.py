@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashnas.operators.parts.numerics import LOG2_E
 from flashnas.operators.recurrences.chunks import (
-    LOG2_E,
     chunk_length,
     decay_differences_base2,
     from_chunks,

@@ -101,6 +101,18 @@ def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor,
     return from_chunks(o, batch, tokens), state.view_as(state_BHKV)
 
 
+def kda_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTHK: Tensor,
+                state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`dplr_chunked` of the delta rule at rate beta."""
+    return dplr_chunked(q_BTHK, k_BTHK * beta_BTH.unsqueeze(-1), v_BTHV, -k_BTHK, None, g_BTHK, state_BHKV)
+
+
+def kda_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BHK: Tensor,
+             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`dplr_step` of the delta rule at rate beta."""
+    return dplr_step(q_BHK, k_BHK * beta_BH.unsqueeze(-1), v_BHV, -k_BHK, None, g_BHK, state_BHKV)
+
+
 def _scores_by_halves(readers: Tensor, writers: Tensor, total: Tensor) -> Tensor:
     """[.., R, C, K], [.., W, C, K], [.., C, K] -> [.., R, C, W, C], zero where the writer's token is the later one."""
     size = readers.shape[-2]

@@ -7,13 +7,13 @@ Shapes: B batch, T time, N state, C channels. A is negative and dt is not, so no
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-LOG2_E = math.log2(math.e)
+from flashnas.operators.parts.numerics import LOG2_E
+
 CHUNK_ENTRIES = 1 << 17  # of all states of a chunk: what a chunk needs stays in a core's cache
 
 

@@ -15,14 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
-from flashnas.operators.fused import rms_norm
-from flashnas.operators.layer import (
-    Layer,
-    RecurrentState,
-    l2_normalise,
-    linear_reference,
-    state_dtype,
-)
+from flashnas.operators.layer import Layer, RecurrentState
+from flashnas.operators.parts.fused import rms_norm
+from flashnas.operators.parts.norms import l2_normalise
+from flashnas.operators.parts.numerics import linear_reference, state_dtype
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
 from flashnas.operators.roles import Declared, Role
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7

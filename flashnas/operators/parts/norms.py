@@ -1,0 +1,56 @@
+"""Root-mean-square and l2 norms."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from flashnas.operators.parts.fused import rms_norm
+from flashnas.operators.parts.numerics import cached_table, state_dtype
+from flashnas.operators.roles import Declared, Role
+
+NORM_EPS = 1e-6
+OUTPUT_NORM_EPS = 1e-5  # of the norms inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
+
+
+def rms_normalise(x: Tensor, eps: float = NORM_EPS) -> Tensor:
+    """x / rms(x) over the last dimension, computed in float32 at least, returned in x's dtype."""
+    wide = x.to(state_dtype(x.dtype))
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+class RMSNorm(Declared):
+    """Root-mean-square norm with a weight, arXiv 1910.07467."""
+
+    roles: ClassVar = {"weight": Role.NORM}
+
+    def __init__(self, size: int, eps: float = NORM_EPS) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+
+def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(|x|^2 + eps) over the last dimension, as fla and Qwen3-Next normalise queries and keys."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+
+
+def normalised_queries_and_keys(qk_THK: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`l2_normalise` of queries (times `scale`) and keys, which stand one after the other in the head dimension."""
+    heads, dim = qk_THK.shape[-2] // 2, qk_THK.shape[-1]
+    weight = _norm_weight(heads, dim, scale, state_dtype(qk_THK.dtype), qk_THK.device)
+    q, k = rms_norm(qk_THK, weight, 1e-6 / dim).chunk(2, -2)
+    return q, k
+
+
+@cached_table
+def _norm_weight(heads: int, dim: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[2 x heads, 1]: what makes rms_norm an l2 norm, |x| = sqrt(dim) rms(x), times `scale` for the first half."""
+    weight = torch.full((2 * heads, 1), dim ** -0.5, dtype=dtype, device=device)
+    weight[:heads] *= scale
+    return weight
