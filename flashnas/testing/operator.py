@@ -15,8 +15,7 @@ from torch import Tensor
 
 from flashnas.architecture import parse_operators
 from flashnas.operators import OPERATORS, OperatorSpec
-from flashnas.operators.layer import build_layer
-from flashnas.operators.layer import Layer
+from flashnas.operators.layer import Layer, build_layer
 from flashnas.testing.operator_spec import check_cache_bytes, check_parameters, check_statements
 from flashnas.testing.require import require
 from flashnas.testing.states import random_state, state_leaves, state_tensors

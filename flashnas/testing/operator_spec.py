@@ -8,8 +8,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
 from flashnas.latency.schema import KINDS
 from flashnas.operators import OPERATORS, KernelCall, OperatorSpec
-from flashnas.operators.layer import build_layer
-from flashnas.operators.layer import Layer
+from flashnas.operators.layer import Layer, build_layer
 from flashnas.testing.require import require
 from flashnas.testing.states import state_bytes
 
