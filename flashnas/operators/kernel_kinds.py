@@ -188,7 +188,7 @@ SELECTIVE_SCAN = KernelKind(
 KERNEL_KINDS: Registry[KernelKind] = Registry("kernel kind", "flashnas.kernel_kinds", {
     name: f"flashnas.operators.kernel_kinds:{name.upper()}" for name in (
         "gemm", "pointwise", "experts", "attention", "conv", "gated_delta_rule", "delta_rule", "gla", "ssd", "rwkv7",
-        "kda", "selective_scan")}, TableError)
+        "kda", "selective_scan")}, TableError, attribute="name")
 
 
 def families() -> tuple[Family, ...]:

@@ -1,12 +1,14 @@
 """Every kind of kernel states all that the rest of flashnas reads from it; another package can bring a kind."""
 
+import numpy as np
 import pytest
+from fake_plugins import write_plugin
 from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.base.errors import OperatorError, TableError
 from flashnas.latency.kernel_correction import KernelCorrection
 from flashnas.latency.kernel_times import KernelTimes
-from flashnas.operators import OPERATORS, KernelKind
+from flashnas.operators import OPERATORS
 from flashnas.operators.kernel import PHASES, Load
 from flashnas.operators.kernel_kinds import (
     ATTENTION,
@@ -19,7 +21,8 @@ from flashnas.operators.kernel_kinds import (
     families,
     kind_of_rows,
 )
-from flashnas.operators.kernel_rules import Roofline
+from flashnas.registry import forget_plugins
+from flashnas.report.plot_data import kernel_family
 
 FROM_THE_WORKLOAD = {"batch", "tokens", "context", "m"}
 CALLS = [call for cls in OPERATORS.values() for call in cls().kernels(2048, "prefill")]
@@ -87,31 +90,31 @@ def test_bytes_of_a_kernel_by_hand():
 
 # -- a kind of another package ---------------------------------------------------------------------------------------
 
+MODULE = """
+from flashnas.operators import KernelKind
+from flashnas.operators.kernel_kinds import CONVOLUTION
+from flashnas.operators.kernel_rules import Roofline
+
 FFT_CONV = KernelKind(
     name="fft_conv", family=CONVOLUTION, shape=("channels",), decode=("channels", "batch"),
     prefill=("channels", "batch", "tokens"), written=lambda call: call["channels"],
     bytes_moved=lambda call, load, size: 2 * size * load.rows * call["channels"], rules=(Roofline(),))
-
-
-class FakeEntryPoint:
-    name, value, dist, module = "fft_conv", "elsewhere:FFT_CONV", None, "elsewhere"
-
-    def load(self):
-        return FFT_CONV
+"""
 
 
 @pytest.fixture
-def plugin(monkeypatch):
-    monkeypatch.setattr("flashnas.registry._entry_points",
-                        lambda group: (FakeEntryPoint(),) if group == "flashnas.kernel_kinds" else ())
-    yield
-    KERNEL_KINDS._loaded.pop("fft_conv", None)
+def plugin(tmp_path, monkeypatch):
+    folder = write_plugin(tmp_path / "site", "fft-kernels", {"flashnas.kernel_kinds": {
+        "fft_conv": "fft_kernels:FFT_CONV"}}, {"fft_kernels.py": MODULE})
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(folder)
+        forget_plugins()
+        yield patch
+    forget_plugins()
 
 
 def test_a_kind_of_another_package_is_answered_by_its_rule_and_then_by_its_rows(plugin, tmp_path):
-    import numpy as np
-
-    call = FFT_CONV.call("fft", channels=50)
+    call = KERNEL_KINDS["fft_conv"].call("fft", channels=50)
     table = write_table(tmp_path / "bare", tiny_kinds())
     bare = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
     assert (bare.us, bare.source) == (pytest.approx(2 + 2 * 20 * 50 / 1000), "roofline")
@@ -121,12 +124,13 @@ def test_a_kind_of_another_package_is_answered_by_its_rule_and_then_by_its_rows(
     found = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
     assert (found.us, found.source) == (pytest.approx(140), "imported")
     assert any(line.startswith("pointwise, fft_conv: launch_us") for line in table.info()["rules"])
+    assert kernel_family("fft_conv_prefill") == CONVOLUTION.name
 
 
-def test_rows_of_a_package_that_is_not_installed_are_named(tmp_path, plugin, monkeypatch):
+def test_rows_of_a_package_that_is_not_installed_are_named(tmp_path, plugin):
     rows = product_rows(lambda **_: 7, channels=[50], batch=[1])
     write_table(tmp_path / "t", {"fft_conv_decode": rows})
-    monkeypatch.setattr("flashnas.registry._entry_points", lambda group: ())
-    KERNEL_KINDS._loaded.pop("fft_conv")
+    plugin.undo()
+    forget_plugins()
     with pytest.raises(TableError, match="unknown kind of rows 'fft_conv_decode'"):
         write_table(tmp_path / "t", {})
