@@ -1,4 +1,4 @@
-"""Estimate: the predicted figures of an architecture with their parts, sources and bounds."""
+"""Estimate: the predicted metrics of an architecture with their parts, sources and bounds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from flashnas.base.errors import WorkloadError
 from flashnas.base.hints import one_of
-from flashnas.latency.metrics import FIGURES, Predicted
+from flashnas.latency.metrics import METRICS, Predicted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Predicted):
-    """The predicted figures of one architecture, as defined in metrics.py, with their parts.
+    """The predicted metrics of one architecture, as defined in metrics.py, with their parts.
 
     Args:
         notation, hash: of the architecture.
@@ -22,7 +22,7 @@ class Estimate(Predicted):
             `head`), index (position among the operators, -1 for the others), phase, kernel (kind of row), label,
             source, ms (over the whole request) and share of latency_ms.
         sources: share of latency_ms by source; they sum to 1.
-        bounds: [lower, upper] of each figure that is a time or a rate.
+        bounds: [lower, upper] of each metric that is a time or a rate.
         notes: what a reader has to know, one line each.
     """
 
@@ -36,15 +36,15 @@ class Estimate(Predicted):
     bounds: dict[str, list[float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def figure(self, name: str) -> float:
-        """Raises WorkloadError for a figure that does not exist."""
-        if name not in FIGURES:
-            raise WorkloadError(one_of("figure", name, FIGURES))
+    def metric(self, name: str) -> float:
+        """One metric by name; raises WorkloadError for one that does not exist."""
+        if name not in METRICS:
+            raise WorkloadError(one_of("metric", name, METRICS))
         return float(getattr(self, name))
 
-    def figures(self) -> dict[str, float]:
-        """All figures by name."""
-        return {name: getattr(self, name) for name in FIGURES}
+    def metrics(self) -> dict[str, float]:
+        """All metrics by name."""
+        return {name: getattr(self, name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON- and YAML-ready."""

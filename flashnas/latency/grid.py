@@ -2,7 +2,7 @@
 
 Rows of one kind are points of a grid, such as m x n x k. Between grid points the logarithm of the time is interpolated
 linearly in the logarithms of the sizes, so that every product of powers of the sizes is reproduced exactly. Outside the
-grid, and in cells that nobody measured, a rule answers: the result then says so (`ruled`), and its bounds are wider.
+grid, and in cells that nobody measured, a rule answers: the result states it (`ruled`), and its bounds are wider.
 
 scipy's RegularGridInterpolator computes the same inside the grid. It has no rules outside, does not say which points
 needed one, and takes 0.33 s to import.
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 # Beyond the largest measured value of an axis the work is cut into equal pieces inside the grid, which run one after
-# another: at most so many pieces, OTHER_PIECES on axes that are not named here.
+# another: at most this many pieces, OTHER_PIECES on axes that are not named here.
 PIECES = {"m": 1 << 16, "n": 16, "k": 16, "batch": 64, "tokens": 16, "context": 16}
 OTHER_PIECES = 4
 PREFILL_BATCH_PIECES = 1 << 16  # engines never read all prompts of a large batch together
@@ -130,7 +130,7 @@ class LogGrid:
             share = np.ones(shape)
             for up, w in zip(corner, weight, strict=True):
                 share = share * (w if up else 1 - w)
-            used = share != 0  # NaN counts as used
+            used = share != 0  # true of NaN
             if not used.any():
                 continue
             cell = tuple(np.minimum(i + up, len(axis.values) - 1)

@@ -1,4 +1,4 @@
-"""The one definition of each figure, and budgets on them.
+"""The one definition of each metric, and budgets on them.
 
     ttft_ms            time until the prompt (with meta tokens) is read; with a prompt, its last position also goes
                        through the head and the first token is drawn
@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Protocol
@@ -22,7 +21,7 @@ from typing import Protocol
 from flashnas.base.errors import BudgetError
 from flashnas.base.hints import one_of
 
-FIGURES = {  # name -> unit
+METRICS = {  # name -> unit
     "latency_ms": "ms",
     "ttft_ms": "ms",
     "tpot_ms": "ms",
@@ -50,10 +49,10 @@ class Predicted:
 PREDICTED = tuple(field.name for field in fields(Predicted))
 
 
-class HasFigures(Protocol):
-    """Anything that knows its figures by name, such as an Estimate."""
+class HasMetrics(Protocol):
+    """Anything that gives its metrics by name, such as an Estimate."""
 
-    def figure(self, name: str) -> float: ...
+    def metric(self, name: str) -> float: ...
 
 
 def latency_ms(ttft_ms: float, tpot_ms: float, generated_tokens: int) -> float:
@@ -79,59 +78,31 @@ def throughput_tok_s(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: 
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on one figure: at most `limit` (throughput: at least). Raises BudgetError for an unknown figure."""
+    """A limit on one metric: at most `limit` (throughput: at least). Raises BudgetError for an unknown metric, or a
+    limit that is not a positive number."""
 
-    figure: str
+    metric: str
     limit: float
 
     def __post_init__(self) -> None:
-        if self.figure not in FIGURES:
-            raise BudgetError(one_of("budget figure", self.figure, FIGURES))
+        if self.metric not in METRICS:
+            raise BudgetError(one_of("budget metric", self.metric, METRICS))
         if not (math.isfinite(self.limit) and self.limit > 0):
-            raise BudgetError(f"budget {self.figure} must be a positive number; got {self.limit!r}")
+            raise BudgetError(f"budget {self.metric} must be a positive number; got {self.limit!r}")
 
     @property
     def unit(self) -> str:
-        return FIGURES[self.figure]
+        """Of the limit."""
+        return METRICS[self.metric]
 
     def holds(self, value: float) -> bool:
-        return value >= self.limit if self.figure in LARGER_IS_BETTER else value <= self.limit
+        """True if the value is within the budget."""
+        return value >= self.limit if self.metric in LARGER_IS_BETTER else value <= self.limit
 
     def __str__(self) -> str:
-        return f"{self.figure}={self.limit:g}"
+        return f"{self.metric}={self.limit:g}"
 
 
-def parse_budget(text: str) -> Budget:
-    """`tpot_ms=2.0` -> Budget; raises BudgetError."""
-    match = re.fullmatch(r"\s*(\w+)\s*(?:<=|=)\s*(\S+)\s*", text)
-    if not match:
-        raise BudgetError(f"budget must read FIGURE=LIMIT, such as tpot_ms=2.0; got {text!r}")
-    try:
-        limit = float(match[2])
-    except ValueError:
-        raise BudgetError(f"budget {match[1]} must be a number; got {match[2]!r}") from None
-    return Budget(match[1], limit)
-
-
-def make_budgets(budget_ms: float | None = None, budgets: Iterable[str] = ()) -> tuple[Budget, ...]:
-    """The budgets of a command line.
-
-    Args:
-        budget_ms: of `--budget-ms`; bounds latency_ms.
-        budgets: texts of `--budget`, such as `tpot_ms=2.0`.
-
-    Raises:
-        BudgetError: a text that is not a budget, or a figure that is given twice.
-    """
-    result = [Budget("latency_ms", float(budget_ms))] if budget_ms is not None else []
-    result += [parse_budget(text) for text in budgets]
-    names = [budget.figure for budget in result]
-    for name in names:
-        if names.count(name) > 1:
-            raise BudgetError(f"budget {name} is given twice")
-    return tuple(result)
-
-
-def fits(estimate: HasFigures, budgets: Iterable[Budget]) -> bool:
+def fits(estimate: HasMetrics, budgets: Iterable[Budget]) -> bool:
     """True if the estimate is within every budget."""
-    return all(budget.holds(estimate.figure(budget.figure)) for budget in budgets)
+    return all(budget.holds(estimate.metric(budget.metric)) for budget in budgets)

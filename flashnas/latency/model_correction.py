@@ -45,7 +45,7 @@ class ModelCorrection(Correction):
         """What the correction adds to `scale` times the row; None if nothing.
 
         Args:
-            operators: how many the row stands for.
+            operators: 1 with the row of an operator, else 0.
             models: 1 with the row that every model has once, else 0.
             megabytes: 10^6 bytes of weights and state.
         """

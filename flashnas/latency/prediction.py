@@ -1,8 +1,8 @@
 """LatencyModel: an architecture's latency on a table's device, as the sum of its operators' times.
 
-A whole-operator row answers an operator if there is one; otherwise its kernels are looked up one by one. The cost of an
-operator is computed once per width (and meta tokens, and batch) and reused, so that many architectures of one space
-cost a few additions each.
+A row of the whole operator answers if there is one; otherwise the operator's kernels are looked up one by one. The cost
+of an operator is computed once for each width, number of meta tokens and batch, and then reused: many architectures of
+one space cost a few additions each.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ class LatencyModel:
 
     def _fixed_parts(self, name: str, a: Architecture, phase: Phase, batch: int, seen: np.ndarray,
                      times: int, shown: Phase | None = None) -> list[Part]:
-        """shown: the phase in which the time counts, if it is another than that of the rows."""
+        """Embedding or head. `shown`: the phase to which the time belongs, if it is not that of the rows."""
         if self.operators.has(name, a.hidden, a.vocab):
             answer = self.operators.answer(name, a.hidden, phase, batch, seen, a.vocab)
             if answer is None:

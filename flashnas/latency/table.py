@@ -77,7 +77,7 @@ class LatencyTable:
 
     @property
     def default_mode(self) -> str:
-        """The only mode; of several, what `flashnas profile` measures unasked on this platform."""
+        """The only mode; of several, the one that `flashnas profile` measures by default on this platform."""
         usual = "cuda_graph" if self.device.platform == "cuda" else "eager"
         return usual if usual in self.modes or not self.modes else self.modes[0]
 

@@ -1,4 +1,4 @@
-"""Workload: what is asked of the device. Named ones, a short text form and YAML."""
+"""Workload: the requests that a device serves. Named ones, a short text form and YAML."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ WORKLOAD_HELP = "named workload, YAML file or batch=..,prompt=..,generated=.."
 class Workload:
     """One request: `prompt_tokens` are read at once, then `generated_tokens` one by one, for `batch` sequences.
 
-    batch "max": the largest that fits the device's memory. dtype "auto": the dtype of the table.
-    Raises WorkloadError naming the field, the rule and the value.
+    Args:
+        name: for people.
+        batch: sequences; "max": the largest batch that fits the device's memory.
+        prompt_tokens, generated_tokens: of each sequence.
+        dtype: of weights and activations; "auto": the dtype of the table.
+
+    Raises:
+        WorkloadError: names the field, the rule and the value.
     """
 
     name: str = "custom"
@@ -57,7 +63,7 @@ WORKLOADS = {workload.name: workload for workload in (
     Workload(name="prefill-2k", prompt_tokens=2048),
     Workload(name="chat", prompt_tokens=512, generated_tokens=256),
     # "throughput at 32k tokens of input and the largest batch that fits": decode steps right after a 32k prompt.
-    # 256 of them move the context by 0.8 %, so throughput_tok_s is the rate at 32k.
+    # 256 of them move the context by 0.8 %: throughput_tok_s is the rate at 32k.
     Workload(name="throughput-32k", batch="max", prompt_tokens=32768, generated_tokens=256),
 )}
 
@@ -90,7 +96,7 @@ def _from_text(text: str) -> Workload:
                                 " allowed: batch, prompt, generated, dtype")
         field = _SHORT[key]
         if field in fields:
-            raise WorkloadError(f"workload: key {key!r} stands twice")
+            raise WorkloadError(f"workload: duplicate key {key!r}")
         fields[field] = int(value) if re.fullmatch(r"-?\d+", value) else value
     return Workload(name=text.replace(" ", ""), **fields)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import BudgetError, ConfigError, TableError
-from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, HasFigures
+from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, HasMetrics
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 
@@ -62,9 +62,9 @@ class Certificate:
         return cls(confidence, {figure: max(0.0, conformal_margin(values, confidence))
                                 for figure, values in ratios.items()})
 
-    def bound(self, estimate: HasFigures, figure: str) -> float:
+    def bound(self, estimate: HasMetrics, figure: str) -> float:
         """The figure that is not exceeded (throughput: at least reached) with the confidence."""
-        return estimate.figure(figure) * self._factor(figure)
+        return estimate.metric(figure) * self._factor(figure)
 
     def words(self) -> str:
         """How predictions are widened, to stand behind a message."""
@@ -78,7 +78,7 @@ class Certificate:
 
     def tightened(self, budgets: Iterable[Budget]) -> list[Budget]:
         """The budgets on predictions that hold exactly where the bounds are within the given ones."""
-        return [Budget(budget.figure, budget.limit / self._factor(budget.figure)) for budget in budgets]
+        return [Budget(budget.metric, budget.limit / self._factor(budget.metric)) for budget in budgets]
 
 
 def least_count(confidence: float) -> int:

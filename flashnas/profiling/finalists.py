@@ -46,5 +46,5 @@ def _figures(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> 
 
 def missed(measured: Mapping[str, float], budgets: Iterable[Budget]) -> list[str]:
     """The figures whose budget does not hold as timed; those that are not timed always hold."""
-    return [budget.figure for budget in budgets
-            if budget.figure in measured and not budget.holds(measured[budget.figure])]
+    return [budget.metric for budget in budgets
+            if budget.metric in measured and not budget.holds(measured[budget.metric])]

@@ -116,7 +116,7 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
 
     def checks_by(model: LatencyModel, fitted: frozenset[int]) -> list[Check]:
         estimates = [model.estimate(a) for a in architectures]
-        return [Check(architecture=a, predicted={name: estimate.figure(name) for name in names},
+        return [Check(architecture=a, predicted={name: estimate.metric(name) for name in names},
                       measured={name: measured[a][name] for name in names}, fitted=i in fitted)
                 for i, (a, estimate) in enumerate(zip(architectures, estimates, strict=True))]
 

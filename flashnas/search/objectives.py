@@ -10,12 +10,12 @@ from typing import Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import one_of
-from flashnas.latency.metrics import FIGURES, LARGER_IS_BETTER
+from flashnas.latency.metrics import LARGER_IS_BETTER, METRICS
 from flashnas.proxy.tasks import SCORES
 
 DEFAULT = ("loss", "latency_ms")
 TRAINED = ("loss", *SCORES)           # known after training only; the others come exactly from the table
-OBJECTIVES = (*TRAINED, *FIGURES)
+OBJECTIVES = (*TRAINED, *METRICS)
 MOST = 4                              # with more, nearly every network is on the front
 _MAXIMISED = (*SCORES, *LARGER_IS_BETTER)
 
@@ -42,9 +42,9 @@ def task_scores(names: Sequence[str]) -> tuple[str, ...]:
 
 def title_of(name: str) -> str:
     """`recall`, `memory (GB)`: an objective in a heading."""
-    if name in FIGURES:
+    if name in METRICS:
         words = name.removesuffix("_ms").removesuffix("_gb").removesuffix("_tok_s").replace("_", " ")
-        return words if name == "params" else f"{words} ({FIGURES[name]})"
+        return words if name == "params" else f"{words} ({METRICS[name]})"
     return name
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
-from flashnas.latency.metrics import FIGURES
+from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
 from flashnas.search import ALGORITHMS
 from flashnas.search.objectives import DEFAULT, check_objectives
@@ -27,8 +27,8 @@ class SearchConfig(Settings, where="search"):
     table: str = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
     budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
-    budgets: dict[str, float] = option(dict, "bound another figure, such as memory_gb=8; may be repeated",
-                                       flag="budget", metavar="FIGURE=LIMIT", keys=tuple(FIGURES), above=0)
+    budgets: dict[str, float] = option(dict, "bound another metric, such as memory_gb=8; may be repeated",
+                                       flag="budget", metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0)
     objectives: tuple[str, ...] = option(
         DEFAULT, "what the front is drawn for, 2 to 4 names; recall and mad train on synthetic tasks as well",
         metavar="A,B,..", separator=",")

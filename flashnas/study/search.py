@@ -115,7 +115,7 @@ def goals_of(objectives: Sequence[str], fitter: WidthFitter) -> Goals | None:
         return None
     known = [name for name in objectives if name not in TRAINED]
     return Goals(tuple(name in known for name in objectives), lambda architecture: tuple(
-        minimised(name, fitter.estimate(architecture).figure(name)) for name in known))
+        minimised(name, fitter.estimate(architecture).metric(name)) for name in known))
 
 
 def evaluation_of(genotype: Any, candidate: Candidate, trial: Trial, objectives: Sequence[str]) -> Evaluation:
@@ -148,7 +148,7 @@ def certify(config: SearchConfig, space: OperatorSpace[Any], model: LatencyModel
     validation, ConfigError without a budget that it could hold."""
     if config.confidence is None:
         return None
-    if not any(budget.figure in (*TIMES, *LARGER_IS_BETTER) for budget in budgets):
+    if not any(budget.metric in (*TIMES, *LARGER_IS_BETTER) for budget in budgets):
         raise ConfigError("--confidence needs a budget on a time, such as --budget-ms")
     return Certificate.of(model.table, model.workload, space_name=config.space, space_hash=space.hash,
                           confidence=config.confidence)

@@ -38,7 +38,7 @@ class WidthFitter:
         return self._fitted[operators]
 
     def _fit(self, operators: tuple[OperatorSpec, ...]) -> Architecture | None:
-        if {budget.figure for budget in self.budgets} != {"latency_ms"}:
+        if {budget.metric for budget in self.budgets} != {"latency_ms"}:
             return self.space.fit_operators(operators, lambda a: fits(self.estimate(a), self.budgets))
         # latency alone is answered for all widths at once; searches ask for it thousands of times a cycle
         widths = [self.space.build(operators, hidden) for hidden in self.space.hidden_sizes]
@@ -66,11 +66,11 @@ class WidthFitter:
             estimate = self.estimate(self.space.architecture(genotype, narrowest))
             if fits(estimate, self.budgets):
                 return
-            excess = max(_excess(estimate.figure(budget.figure), budget) for budget in self.budgets)
+            excess = max(_excess(estimate.metric(budget.metric), budget) for budget in self.budgets)
             if fastest is None or excess < fastest[0]:
                 fastest = (excess, genotype, estimate)
         assert fastest is not None
-        figures = ", ".join(f"{b.figure} {fastest[2].figure(b.figure):,.4g} (budget {b.limit:,.6g})"
+        figures = ", ".join(f"{b.metric} {fastest[2].metric(b.metric):,.4g} (budget {b.limit:,.6g})"
                             for b in self.budgets)
         notation = self.space.architecture(fastest[1], narrowest).notation
         raise BudgetError(f"no architecture of space {self.space.name!r} meets the budget; the fastest found has"
@@ -79,4 +79,4 @@ class WidthFitter:
 
 def _excess(value: float, budget: Budget) -> float:
     """How many times over the budget; below 1 within it."""
-    return budget.limit / value if budget.figure in LARGER_IS_BETTER else value / budget.limit
+    return budget.limit / value if budget.metric in LARGER_IS_BETTER else value / budget.limit

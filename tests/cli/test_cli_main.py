@@ -81,9 +81,9 @@ def test_budgets_and_options_are_read_from_pairs(monkeypatch, capsys):
     assert seen[0].sampler_options == {"population": 20, "rate": 0.5, "greedy": True, "kind": "x"}
     assert seen[0].baselines is False
     assert seen[0].objectives == ("loss", "params")
-    for pairs, words in ((["tpot_ms"], "--budget must read FIGURE=LIMIT; got 'tpot_ms'"),
+    for pairs, words in ((["tpot_ms"], "--budget must read METRIC=LIMIT; got 'tpot_ms'"),
                          (["tpot_ms=fast"], "--budget tpot_ms must be a number; got 'fast'"),
-                         (["=2"], "--budget must read FIGURE=LIMIT"),
+                         (["=2"], "--budget must read METRIC=LIMIT"),
                          (["tpot_ms=1", "tpot_ms=2"], "--budget gives 'tpot_ms' twice")):
         assert main(["search", *(word for pair in pairs for word in ("--budget", pair))]) == 2
         assert capsys.readouterr().err.startswith(f"flashnas search: {words}")

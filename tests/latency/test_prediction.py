@@ -12,7 +12,7 @@ from tiny_tables import TINY, product_rows, tiny_kinds, write_table
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, MissingRowsError, WorkloadError
-from flashnas.latency.metrics import FIGURES
+from flashnas.latency.metrics import METRICS
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table_writer import write_calibration
 from flashnas.operators import operator_class
@@ -222,12 +222,12 @@ def test_bounds_add_up_linearly_by_source(tiny_table):
     assert 1000 * estimate.lower_ms == pytest.approx(0.9 * imported + 0.5 * roofline)
 
 
-def test_figures_by_name_and_as_dict(tiny_table):
+def test_metrics_by_name_and_as_dict(tiny_table):
     estimate = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
-    assert set(estimate.figures()) == set(FIGURES)
-    assert estimate.figure("tpot_ms") == estimate.to_dict()["tpot_ms"] == estimate.tpot_ms
+    assert set(estimate.metrics()) == set(METRICS)
+    assert estimate.metric("tpot_ms") == estimate.to_dict()["tpot_ms"] == estimate.tpot_ms
     with pytest.raises(WorkloadError, match="did you mean 'latency_ms'"):
-        estimate.figure("latency")
+        estimate.metric("latency")
 
 
 # -- many architectures ----------------------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ def test_yaml_form(tmp_path):
     ("batch=1", ["must not both be 0"]),
     ("generatd=1", ["'generatd'", "did you mean 'generated'"]),
     ("generated=1,4", ["key=value", "'4'"]),
-    ("generated=1,generated=2", ["twice"]),
-    ("generated=1,prompt_tokens=2,prompt=3", ["twice"]),
+    ("generated=1,generated=2", ["duplicate key 'generated'"]),
+    ("generated=1,prompt_tokens=2,prompt=3", ["duplicate key 'prompt'"]),
     ("generated=1,dtype=float8", ["dtype", "float8", "bfloat16"]),
 ])
 def test_errors_name_the_field_and_the_value(text, words):

@@ -56,7 +56,7 @@ def test_a_correction_reaches_every_estimate_from_the_file(table):
     after = LatencyModel(LatencyTable.load(table.path), CHAT)
     architecture = result.checks[3].architecture
     for figure, planted_ms in (("ttft_ms", 0.3), ("tpot_ms", 0.3), ("latency_ms", 0.3 * 257)):
-        more = after.estimate(architecture).figure(figure) - before.estimate(architecture).figure(figure)
+        more = after.estimate(architecture).metric(figure) - before.estimate(architecture).metric(figure)
         assert more == pytest.approx(planted_ms, rel=1e-3)
     estimate = after.estimate(architecture)
     assert after.latencies([architecture])[0] == pytest.approx(estimate.latency_ms)
@@ -196,7 +196,7 @@ def test_a_certificate_is_the_quantile_of_the_stored_residuals(table):
     assert known.bound(estimate, "throughput_tok_s") < estimate.throughput_tok_s
     for budget in (Budget("latency_ms", 500.0), Budget("throughput_tok_s", 500.0), Budget("memory_gb", 1.0)):
         tight, = known.tightened([budget])
-        assert tight.limit * known.bound(estimate, budget.figure) / estimate.figure(budget.figure) == pytest.approx(
+        assert tight.limit * known.bound(estimate, budget.metric) / estimate.metric(budget.metric) == pytest.approx(
             budget.limit)
 
 

@@ -25,7 +25,7 @@ EXCEEDED = 1.10       # every model takes so much longer than predicted in the v
 
 def as_measured(model, architecture, factor):
     estimate = model.estimate(architecture)
-    return {name: factor * estimate.figure(name) for name in ("ttft_ms", "tpot_ms", "latency_ms")}
+    return {name: factor * estimate.metric(name) for name in ("ttft_ms", "tpot_ms", "latency_ms")}
 
 
 @pytest.fixture
