@@ -116,8 +116,8 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None, comma
     from flashnas.training.job import run_training
 
     with processes(options.threads) as ranks:
-        now = ranks.first_says(time.strftime("%Y%m%d-%H%M%S"))
-        job = ranks.agreed(lambda: _job(options, now, command))
+        now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
+        job = ranks.run_on_all(lambda: _job(options, now, command))
         return Trained(run_training(job, ranks, progress or Quiet()))
 
 

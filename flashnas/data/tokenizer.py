@@ -1,8 +1,9 @@
-"""A byte-level BPE tokenizer, trained once on the training part and cached; or any given tokenizer.json."""
+"""A byte-level BPE tokenizer, trained once on the training part and cached, or a given tokenizer.json."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,22 +13,45 @@ from flashnas.base.errors import CorpusError
 from flashnas.data.cache import file_in_cache
 
 END_OF_DOCUMENT = "<|endoftext|>"
-_VERSION = "bpe-1"  # part of the cache key: raise it when training changes
+_VERSION = "bpe-2"  # part of the cache key: raise it when training changes
+_LONGEST_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
+_LONG_RUN = re.compile(rf"(?<!\S)\S{{{_LONGEST_WORD}}}|(?<!\s)\s{{{_LONGEST_WORD}}}")
 
 
 def train_tokenizer(documents: Sequence[str], vocab: int) -> Tokenizer:
-    """Byte-level BPE of at most `vocab` tokens (fewer if the text is small); id 0 ends a document."""
+    """Train byte-level BPE; id 0 ends a document.
+
+    Words of more than 4096 characters, as in base64 text or in a line of dashes, are cut for the training only.
+
+    Args:
+        documents: the texts of the training part.
+        vocab: tokens at most; a small text gives fewer.
+
+    Returns:
+        The tokenizer.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=[END_OF_DOCUMENT], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(documents, trainer, length=len(documents))
+    pieces = (piece for document in documents for piece in _with_short_words(document))
+    tokenizer.train_from_iterator(pieces, trainer, length=len(documents))
     return tokenizer
 
 
+def _with_short_words(document: str) -> list[str]:
+    """The document, cut within words that are too long."""
+    if not _LONG_RUN.search(document):
+        return [document]
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(document)
+    cuts = [cut for _, (start, end) in words
+            for cut in range(start + _LONGEST_WORD, end, _LONGEST_WORD)]
+    return [document[start:end] for start, end in zip([0, *cuts], [*cuts, len(document)], strict=True)]
+
+
 def cached_tokenizer(documents: Sequence[str], vocab: int, cache: Path) -> Tokenizer:
-    """`train_tokenizer`, remembered under `cache` by the text's hash and the vocabulary size."""
+    """`train_tokenizer`, with its result kept under `cache` by the hash of the text and the vocabulary size."""
     digest = hashlib.sha256(f"{_VERSION} {vocab}".encode())
     for document in documents:
         digest.update(hashlib.sha256(document.encode()).digest())
@@ -43,7 +67,7 @@ def cached_tokenizer(documents: Sequence[str], vocab: int, cache: Path) -> Token
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """A given tokenizer.json; raises CorpusError if it is missing or not one."""
+    """Read a tokenizer.json; raises CorpusError if it is missing or is not one."""
     if not Path(path).is_file():
         raise CorpusError(f"tokenizer {path}: no such file")
     try:
@@ -53,7 +77,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def end_of_document_id(tokenizer: Tokenizer) -> int | None:
-    """The id that separates documents: that of END_OF_DOCUMENT or a usual name for it; None if there is none."""
+    """The id of END_OF_DOCUMENT, or of a usual name for it; None if the tokenizer has none. It separates documents."""
     for name in (END_OF_DOCUMENT, "</s>", "<|end_of_text|>", "<eos>", "[SEP]"):
         if (token := tokenizer.token_to_id(name)) is not None:
             return token

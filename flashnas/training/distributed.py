@@ -1,9 +1,9 @@
-"""The processes that train one network together, as `torchrun` starts them; one process alone without it.
+"""The processes that train one network together, as `torchrun` starts them; one process without it.
 
-Every process holds the whole network and takes its share of each batch. torch's DistributedDataParallel averages the
-gradients, so that all take the same step as one process would with the whole batch, up to rounding. Muon's
-Newton-Schulz iterations are thus computed on every process; for the sizes that flashnas trains that costs less than
-sending the results around.
+Every process holds the whole network and computes its share of each batch. torch's DistributedDataParallel averages
+the gradients. Up to rounding, each process then takes the step that one process would take with the whole batch. Every
+process computes all of Muon's Newton-Schulz iterations; for the sizes that flashnas trains, this costs less than
+sending the results between processes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from flashnas.training.recipe import Recipe
 Loss = Callable[[Tensor, Tensor], Tensor]  # tokens [B, T], targets [B, T] -> mean loss in nats per token
 T = TypeVar("T")
 
-_TIMEOUT = timedelta(minutes=30)  # a process waits so long for the others, as while the first prepares the corpus
+_TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others, as while the first prepares the corpus
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `size`; `local`: its number on this machine, which is also that of its GPU."""
+    """One process of a training.
+
+    rank: its number among all processes, from 0. size: the number of processes. local: its number on this machine,
+    which is also the number of its GPU.
+    """
 
     rank: int = 0
     size: int = 1
@@ -40,7 +44,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """True for the process that writes, logs and speaks."""
+        """True for rank 0, the only process that writes and prints."""
         return self.rank == 0
 
     def check(self, recipe: Recipe) -> None:
@@ -54,7 +58,7 @@ class Ranks:
                               f" {self.size} processes; got {micro}")
 
     def device(self, kind: str) -> torch.device:
-        """The device of this process; CUDA's current one is set to it."""
+        """The device of this process; the current CUDA device is set to it."""
         if kind != "cuda" or self.size == 1:
             return torch.device(kind)
         if self.local >= torch.cuda.device_count():
@@ -64,11 +68,12 @@ class Ranks:
         return torch.device("cuda", self.local)
 
     def share(self, rows_BT: Tensor) -> Tensor:
-        """This process's part of a batch: consecutive rows, the first process the first ones."""
+        """This process's part of a batch [B, T]: consecutive rows; rank 0 has the first ones."""
         return rows_BT if self.size == 1 else rows_BT.tensor_split(self.size)[self.rank]
 
     def replicate(self, network: HybridLM) -> tuple[Loss, nn.Module | None]:
-        """(the loss of `network`, whose gradients are then averaged over the processes; the replica that does it)."""
+        """The loss of `network` with gradients averaged over the processes, and the module that averages them, or None
+        for one process."""
         if self.size == 1:
             return network.loss, None
         device = network.embedding.weight.device
@@ -78,29 +83,27 @@ class Ranks:
         return replica, replica
 
     def total(self, *values: float) -> list[float]:
-        """Sums over the processes, the same on each."""
+        """The sum of each value over all processes."""
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor)
         return [float(value) for value in tensor]
 
-    def first_says(self, text: str) -> str:
-        """The text of the first process, on each."""
+    def broadcast_text(self, text: str) -> str:
+        """The text of rank 0, on every process."""
         if self.size == 1:
             return text
-        data = text.encode()
-        length = torch.tensor([len(data)])
-        dist.broadcast(length, 0)
-        payload = torch.zeros(int(length), dtype=torch.uint8)
-        if self.first:
-            payload[:] = torch.tensor(list(data), dtype=torch.uint8)
-        dist.broadcast(payload, 0)
-        return bytes(payload.tolist()).decode()
+        texts = [text]
+        dist.broadcast_object_list(texts, src=0, device=torch.device("cpu"))
+        return texts[0]
 
-    def agreed(self, action: Callable[[], T]) -> T:
-        """`action()` on every process. Where a user's error or one of the disk ends it on some, the first of these
-        raises it and the others stop without a word, so that it is said once."""
+    def run_on_all(self, action: Callable[[], T]) -> T:
+        """Run `action` on every process and return its result.
+
+        If the action fails on some processes with a FlashnasError or OSError, the lowest of these ranks raises the
+        error and the other processes exit silently, so that the message is printed once.
+        """
         if self.size == 1:
             return action()
         result, error = None, None
@@ -116,17 +119,17 @@ class Ranks:
             raise error
         raise SystemExit(2)
 
-    def one_after_the_first(self, action: Callable[[], T]) -> T:
-        """`agreed`, where the others begin when the first process is done and has filled the cache."""
+    def first_then_rest(self, action: Callable[[], T]) -> T:
+        """`run_on_all`, but the other processes start when rank 0 has finished and has filled the cache."""
         if self.size == 1:
             return action()
-        early = self.agreed(lambda: action() if self.first else None)
-        late = self.agreed(lambda: None if self.first else action())
+        early = self.run_on_all(lambda: action() if self.first else None)
+        late = self.run_on_all(lambda: None if self.first else action())
         return early if self.first else late  # type: ignore[return-value]
 
 
 class _Loss(nn.Module):
-    """`HybridLM.loss` as a module's forward, which is what DistributedDataParallel watches."""
+    """`HybridLM.loss` as the forward of a module, since DistributedDataParallel wraps forward."""
 
     def __init__(self, network: HybridLM) -> None:
         super().__init__()
@@ -137,7 +140,7 @@ class _Loss(nn.Module):
 
 
 def accumulating(replica: nn.Module | None, last: bool) -> contextlib.AbstractContextManager[None]:
-    """Around forward and backward of one part of a batch: gradients are averaged with the last part only."""
+    """A context for forward and backward of one part of a batch; gradients are averaged with the last part only."""
     if isinstance(replica, DistributedDataParallel) and not last:
         return replica.no_sync()
     return contextlib.nullcontext()
@@ -145,9 +148,13 @@ def accumulating(replica: nn.Module | None, last: bool) -> contextlib.AbstractCo
 
 @contextlib.contextmanager
 def processes(threads: int | None = None) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, with gloo on CPUs and NCCL on GPUs; each takes `threads` threads.
+    """Join the processes that torchrun started, by gloo on CPUs and NCCL on GPUs.
 
-    Raises RunError, on the first process, when another one has ended; the others then stop without a word.
+    Args:
+        threads: torch threads of each process; None: torch's own choice.
+
+    Raises:
+        RunError: on rank 0, if another process has ended. The other processes then exit silently.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -170,6 +177,6 @@ def processes(threads: int | None = None) -> Iterator[Ranks]:
 
 
 def _lost(error: RuntimeError) -> bool:
-    """True for what torch raises when the other end of a connection is gone; gloo has no class for it."""
+    """True for the errors of a lost connection; gloo has no class for them."""
     text = str(error)
     return isinstance(error, dist.DistError) or "gloo" in text or "Connection closed by peer" in text

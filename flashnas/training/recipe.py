@@ -20,16 +20,21 @@ from flashnas.operators.backends import BACKENDS
 from flashnas.training.task_settings import TaskTraining
 
 RECIPES = Path(__file__).parent / "recipes"
-# of parameters that learn at a rate of their own. embedding: also the head and meta tokens; norm: the final norm
+# of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm: the final norm
 FAMILIES = (*OPERATORS, *(f"{kind}.{part}" for kind, spec in OPERATORS.items() for part in spec.own_rates),
             "embedding", "norm")
 OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
+# of whole numbers; an upper one is far above what anyone trains with, and below what hangs or ends the process
+BOUNDS = {"width_factor": (1, 2**16), "vocab": (257, 2**22), "sequence_tokens": (2, 2**24),
+          "batch_sequences": (1, 2**24), "micro_batch_sequences": (0, 2**24), "tokens": (1, 2**53),
+          "validation_tokens": (1, 2**53), "curve_points": (1, 10_000), "curve_tokens": (1, 2**53),
+          "muon_steps": (1, 100)}
 
 
 class _FieldError(ConfigError):
-    """A rule broken by one field; `load` adds the line on which the field stands."""
+    """A rule that one field breaks; `load` adds the line of the field."""
 
     def __init__(self, field_name: str, message: str) -> None:
         super().__init__(message)
@@ -38,26 +43,30 @@ class _FieldError(ConfigError):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training recipe, checked when it is built; raises ConfigError naming field, rule and value.
+    """A training recipe. Its fields are checked when it is built; ConfigError names field, rule and value.
 
-    width_factor: the proxy network is `architecture.scaled(width_factor)`: same operators, widths shrunk.
-    vocab: size of the tokenizer that is trained when none is given.
-    tokens: training tokens; `batch_sequences` x `sequence_tokens` of them per step, at least one step.
+    width_factor: the trained network is `architecture.scaled(width_factor)`: the same operators at smaller widths.
+    vocab: size of the tokenizer that is trained if none is given.
+    tokens: training tokens. A step takes `batch_sequences` x `sequence_tokens` of them; there is at least one step.
     micro_batch_sequences: sequences per backward pass, for gradient accumulation; 0: the whole batch.
-    validation_tokens: size of the fixed validation slice; `curve_tokens` of it are used for the points before the last.
-    optimizer: muon gives the hidden matrices to Muon at `muon_lr` (`muon_steps` Newton-Schulz iterations) and the rest
-    to AdamW at `adamw_lr`; adamw gives everything to AdamW at `adamw_lr`. Both rates are peaks after `warmup_fraction`
-    of the steps; a cosine leads to `final_lr_fraction` of them. `lr_multipliers` scales the rate of one family of
-    parameters (an operator's short name, that with `.conv` for its short convolution alone, `moe.router`, `embedding`
-    or `norm`); families not named have 1. clip: largest gradient norm; 0: none.
-    embedding_std: of embedding, meta tokens and head at the start. output_scale: factor on the operators' output
-    projections as the model draws them; 0: every operator starts as the identity. conv_noise: share of the random
-    filter that a short convolution starts with, the rest passes the current token through; 1: as the model draws it.
+    validation_tokens: size of the fixed validation slice, for the last point of the curve.
+    curve_points: validations during the training, the last one included.
+    curve_tokens: the part of the validation slice that the points before the last use.
+    optimizer: `muon` gives the hidden matrices to Muon at `muon_lr`, with `muon_steps` Newton-Schulz iterations, and
+        the other parameters to AdamW at `adamw_lr`; `adamw` gives everything to AdamW at `adamw_lr`.
+    muon_lr, adamw_lr: peaks, reached after `warmup_fraction` of the steps. A cosine then falls to `final_lr_fraction`.
+    lr_multipliers: factors on the rate of one family of parameters each: an operator's short name, that name with
+        `.conv` for its short convolution, `moe.router`, `embedding` or `norm`. Other families have the factor 1.
+    clip: largest gradient norm; 0: gradients are not clipped.
+    embedding_std: standard deviation of embedding, meta tokens and head at the start.
+    output_scale: factor on the drawn output projections of the operators; 0: every operator starts as the identity.
+    conv_noise: share of the random filter in a short convolution's start; the rest passes the current token through. 1:
+        as the model draws it.
+    weight_norm: set every matrix to unit norm at the start and after each step (training/weight_norm.py); it needs
+        rates of its own (experiments/weight_norm).
+    dtype: `bfloat16` keeps weights and optimizer in float32 and computes matrix products in bfloat16.
+    backend: the library that computes the operators; `auto`: the best installed one on CUDA, torch on a CPU.
     tasks: settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}.
-    weight_norm: bring every matrix back to unit norm after each step and at the start (see training/weight_norm.py); it
-    wants rates of its own (experiments/weight_norm).
-    dtype bfloat16: weights and optimizer in float32, matrix products in bfloat16. backend: the libraries that compute
-    the operators; auto: the best installed ones on CUDA, torch on a CPU.
     """
 
     name: str = "custom"
@@ -94,9 +103,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             self._check_type(item.name)
-        for name, least in (("width_factor", 1), ("vocab", 257), ("sequence_tokens", 2), ("batch_sequences", 1),
-                            ("micro_batch_sequences", 0), ("tokens", 1), ("curve_points", 1), ("muon_steps", 1)):
+        for name, (least, most) in BOUNDS.items():
             self._require(name, getattr(self, name) >= least, f"at least {least}")
+            self._require(name, getattr(self, name) <= most, f"at most {most:,}")
         for name in ("validation_tokens", "curve_tokens"):
             self._require(name, getattr(self, name) >= self.sequence_tokens,
                           f"at least sequence_tokens ({self.sequence_tokens})")
@@ -140,10 +149,11 @@ class Recipe:
         if not holds:
             raise _FieldError(name, f"recipe.{name} must be {rule}; got {getattr(self, name)!r}")
 
-    # -- what follows from it ------------------------------------------------------------------------------------
+    # -- derived values ------------------------------------------------------------------------------------------
 
     @property
     def batch_tokens(self) -> int:
+        """Training tokens of one step."""
         return self.batch_sequences * self.sequence_tokens
 
     @property
@@ -153,11 +163,16 @@ class Recipe:
 
     @property
     def task_training(self) -> TaskTraining:
+        """The settings of the synthetic tasks."""
         return TaskTraining.from_dict(self.tasks)
 
     def for_tasks(self, *, tasks: int, length: int) -> Self:
-        """The recipe that trains on synthetic tasks: the rates of `task_training`, and its `steps` batches of equally
-        many sequences of `length` tokens of each task."""
+        """The recipe that trains on synthetic tasks, with the rates and the number of steps of `task_training`.
+
+        Args:
+            tasks: number of tasks that are trained together; a batch has equally many sequences of each.
+            length: tokens of a sequence.
+        """
         settings = self.task_training
         batch = tasks * max(1, settings.batch_tokens // (tasks * length))
         return replace(self, muon_lr=settings.muon_lr, adamw_lr=settings.adamw_lr, sequence_tokens=length,
@@ -165,11 +180,11 @@ class Recipe:
                        validation_tokens=length, curve_tokens=length)
 
     def multiplier(self, family: str) -> float:
-        """The factor on the rate of that family; a convolution or router not named has that of its operator."""
+        """The factor on the rate of a family; a convolution or router without one has the factor of its operator."""
         return float(self.lr_multipliers.get(family, self.lr_multipliers.get(family.partition(".")[0], 1.0)))
 
     def lr_factor(self, step: int) -> float:
-        """Share of the peak learning rate at step 0, 1, ..: linear warm-up, then a cosine to final_lr_fraction."""
+        """Share of the peak learning rate at a step, from 0: linear warm-up, then a cosine to final_lr_fraction."""
         warmup = round(self.steps * self.warmup_fraction)
         if step < warmup:
             return (step + 1) / (warmup + 1)
@@ -177,10 +192,17 @@ class Recipe:
         return self.final_lr_fraction + (1 - self.final_lr_fraction) * (1 + math.cos(math.pi * done)) / 2
 
     def proxy_of(self, architecture: Architecture, vocab: int | None = None) -> Architecture:
-        """The network that is trained in the architecture's place: widths / width_factor, the tokenizer's vocabulary.
+        """The network that is trained in place of an architecture.
 
-        `vocab` is the vocabulary of the tokenizer in use, `recipe.vocab` when not given. Raises ArchitectureError if
-        the factor does not divide the hidden size.
+        Args:
+            architecture: at full width.
+            vocab: tokens of the tokenizer in use; None: `recipe.vocab`.
+
+        Returns:
+            The architecture with its widths divided by `width_factor` and with this vocabulary.
+
+        Raises:
+            ArchitectureError: if the factor does not divide the hidden size.
         """
         return replace(architecture.scaled(self.width_factor), vocab=vocab or self.vocab)
 
@@ -188,14 +210,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """YAML- and JSON-ready; `from_dict` gives the same object back."""
-        data = {**dataclasses.asdict(self), "lr_multipliers": dict(self.lr_multipliers), "tasks": dict(self.tasks)}
-        if not data["tasks"]:
-            del data["tasks"]  # as before there were tasks: runs stay the same question
-        if data["backend"] == "auto":
-            del data["backend"]  # likewise
-        if not data["weight_norm"]:
-            del data["weight_norm"]
-        return data
+        return {**dataclasses.asdict(self), "lr_multipliers": dict(self.lr_multipliers), "tasks": dict(self.tasks)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

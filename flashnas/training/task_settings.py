@@ -11,14 +11,17 @@ from typing import Any, Self
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
 
+MOST = {"steps": 10**9, "batch_tokens": 2**24, "test_sequences": 2**20}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskTraining:
-    """The section `tasks` of a recipe; the rest (width, optimizer, start, schedule, dtype) is the recipe's own.
+    """The section `tasks` of a recipe. Width, optimizer, start, schedule and dtype are those of the recipe.
 
-    steps: optimizer steps for each network. batch_tokens: of a batch, shared evenly by the tasks that are trained
-    together. test_sequences: of each task in its examination. The rates take the place of the recipe's; see
-    experiments/mad for what they do.
+    steps: optimizer steps of each network.
+    batch_tokens: tokens of a batch, shared evenly by the tasks that are trained together.
+    test_sequences: sequences of each task in its test set.
+    muon_lr, adamw_lr: used in place of the recipe's rates; experiments/mad shows their effect.
     """
 
     steps: int = 200
@@ -36,6 +39,8 @@ class TaskTraining:
             if not (value >= 1 if whole else 0 < value < math.inf):
                 raise ConfigError(f"recipe.tasks.{item.name} must be {'at least 1' if whole else 'above 0'};"
                                   f" got {value!r}")
+            if value > MOST.get(item.name, math.inf):
+                raise ConfigError(f"recipe.tasks.{item.name} must be at most {MOST[item.name]:,}; got {value!r}")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

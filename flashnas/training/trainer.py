@@ -1,6 +1,6 @@
 """Training one network: an architecture, a dataset, a recipe and a seed give a ProxyScore.
 
-The search trains each candidate for a short time (`train`); `flashnas train` drives the same `Trainer` for longer, with
+A search trains each candidate for a short time by `train`. `flashnas train` uses the same `Trainer` for longer, with
 checkpoints and several processes.
 """
 
@@ -27,23 +27,37 @@ from flashnas.training.score import ProxyScore
 
 Progress = Callable[[int, float], None]  # training tokens seen, training loss of the step
 
-_DIVERGED_NATS = 1.0  # above both guessing, ln(vocab), and the start: the run counts as diverged
+_DIVERGED_NATS = 1.0  # above both guessing, ln(vocab), and the first loss: the training has diverged
 _EVALUATE_TOGETHER = 8      # validation sequences per forward pass
 
 
 def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
           progress: Progress | None = None, deadline_s: float | None = None) -> ProxyScore:
-    """Train a proxy network (already scaled, see `Recipe.proxy_of`) and score it on held-out text.
+    """Train a network and score it on held-out text. The same arguments on one CPU thread give the same score to the
+    bit.
 
-    The same arguments on one CPU thread give the same score to the bit. Raises CandidateError with a one-line reason
-    for NaN, divergence, lack of memory and when `deadline_s` seconds are over; CorpusError if the text is too short.
+    Args:
+        architecture: the network, already scaled (`Recipe.proxy_of`).
+        dataset: text for training and validation, with a vocabulary of at most the architecture's.
+        recipe: how to train.
+        seed: fixes the start and the order of the text.
+        progress: called after each step with the training tokens so far and the loss of the step.
+        deadline_s: time limit in seconds; None: no limit.
+
+    Returns:
+        The score on the validation part.
+
+    Raises:
+        CandidateError: for NaN, divergence, lack of memory and an exceeded time limit, with a one-line reason.
+        CorpusError: if the text is too short.
+        ConfigError: if vocabulary, length or device do not fit.
     """
     return train_network(architecture, dataset, recipe, seed, progress, deadline_s)[1]
 
 
 def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
                   progress: Progress | None = None, deadline_s: float | None = None) -> tuple[HybridLM, ProxyScore]:
-    """`train`, with the trained network (float32, on the recipe's device)."""
+    """`train` that also returns the trained network, in float32 on the recipe's device."""
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
         trainer = Trainer(architecture, dataset, recipe, seed)
@@ -54,7 +68,7 @@ def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, 
 
 
 def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> None:
-    """Raises CorpusError or ConfigError for text, a vocabulary, a length or a device that do not fit."""
+    """Raises CorpusError for text that is too short, ConfigError for a vocabulary, length or device that is wrong."""
     dataset.check_length(recipe)
     if architecture.vocab < dataset.vocab:
         raise ConfigError(f"architecture: vocab must be at least the tokenizer's {dataset.vocab};"
@@ -74,7 +88,7 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> N
 
 @contextlib.contextmanager
 def out_of_memory_is_a_reason() -> Iterator[None]:
-    """Turns what torch raises when memory is short into a CandidateError."""
+    """A context that raises CandidateError for torch's errors of lacking memory."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
@@ -85,11 +99,14 @@ def out_of_memory_is_a_reason() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One finished step: training tokens seen so far, the batch's mean loss in nats per token, the gradient's norm
-    before clipping, the share of the peak learning rate, the time it took (validation not counted), and the validation
-    loss where one was taken after it."""
+    """One finished step.
 
-    number: int  # from 1
+    number: from 1. tokens: training tokens so far. loss: mean of the batch in nats per token. gradient_norm: before
+    clipping. lr_factor: share of the peak learning rate. seconds: of the step, without validation. validation: the
+    validation loss in nats per token if one was computed after the step.
+    """
+
+    number: int
     tokens: int
     loss: float
     gradient_norm: float
@@ -99,10 +116,11 @@ class Step:
 
 
 class Trainer:
-    """A training that stands after `done` of the recipe's steps, at first 0; `steps()` goes on from there."""
+    """A training of which `done` steps are finished, at first 0; `steps()` continues from there."""
 
     def __init__(self, architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
                  ranks: Ranks | None = None) -> None:
+        """Draw the network. Arguments as in `train`; ranks: this process among those that train together."""
         self.started = time.perf_counter()
         self.architecture, self.dataset, self.recipe, self.seed = architecture, dataset, recipe, seed
         self.ranks = ranks or Ranks()
@@ -120,20 +138,20 @@ class Trainer:
         self.training_s = 0.0
 
     def state(self) -> dict[str, Any]:
-        """What besides weights, optimizer states and random numbers a training continues from; JSON-ready."""
+        """The numbers that a continued training needs besides weights, optimizer states and random numbers."""
         return {"done": self.done, "start_loss": self.start_loss, "curve": [list(point) for point in self.curve],
                 "training_s": self.training_s, "seconds": time.perf_counter() - self.started}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over a `state`; the batches follow from the seed and the number of steps."""
+        """Continue from a `state`; the batches follow from the seed and the number of steps."""
         self.done, self.start_loss = int(state["done"]), float(state["start_loss"])
         self.curve = [(int(tokens), float(loss)) for tokens, loss in state["curve"]]
         self.training_s = float(state["training_s"])
         self.started = time.perf_counter() - float(state["seconds"])
 
     def steps(self, deadline_s: float | None = None) -> Iterator[Step]:
-        """Train to the end, one optimizer step at a time. Raises CandidateError for NaN, divergence and when
-        `deadline_s` seconds are over."""
+        """Train to the end, one optimizer step at a time. Raises CandidateError for NaN, divergence and an exceeded
+        time limit of `deadline_s` seconds."""
         recipe = self.recipe
         points = {round(recipe.steps * (i + 1) / recipe.curve_points) for i in range(recipe.curve_points)}
         batches = self.dataset.batches(recipe, self.seed, skip=self.done)
@@ -159,7 +177,7 @@ class Trainer:
                        lr_factor=recipe.lr_factor(self.done - 1), validation=validation)
 
     def score(self) -> ProxyScore:
-        """The result of a training that is done."""
+        """The score of a finished training."""
         tokens, final = self.curve[-1]
         return ProxyScore(loss=final, bits_per_byte=self.dataset.bits_per_byte(final), curve=tuple(self.curve),
                           tokens=tokens, tokens_per_s=tokens / self.training_s,
@@ -174,7 +192,7 @@ class Trainer:
         total = 0.0
         for number, part_BT in enumerate(micro, start=1):
             with accumulating(self.replica, last=number == len(micro)):
-                with self._autocast():
+                with autocast(self.recipe, self.device):
                     loss = self.loss(part_BT[:, :-1], part_BT[:, 1:]) / len(micro)
                 loss.backward()
             total += loss.item()
@@ -197,7 +215,7 @@ class Trainer:
         share_NT = self.ranks.share(rows_NT)
         for part_BT in share_NT.split(_EVALUATE_TOGETHER) if len(share_NT) else ():
             part_BT = part_BT.to(self.device)
-            with self._autocast():
+            with autocast(self.recipe, self.device):
                 total += self.network.loss(part_BT[:, :-1], part_BT[:, 1:]).item() * len(part_BT)
         self.network.train()
         return self.ranks.total(total)[0] / len(rows_NT)
@@ -210,7 +228,9 @@ class Trainer:
             raise CandidateError(f"diverged: {what} loss {loss:.2f} after {seen:,} tokens is worse than at the start"
                                  f" ({self.start_loss:.2f}) and than guessing ({guessing:.2f})")
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.recipe.dtype == "bfloat16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+
+def autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A context in which matrix products are computed in the recipe's dtype."""
+    if recipe.dtype == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

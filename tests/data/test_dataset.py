@@ -1,8 +1,11 @@
+import dataclasses
 import errno
 import math
 import os
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -132,6 +135,24 @@ def test_a_cache_below_a_file_is_one_line(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CorpusError, match=r"cannot cache data in .*file/c/tokenizers"):
         prepare_dataset(str(folder), RECIPE, cache=tmp_path / "file" / "c")
+
+
+@pytest.mark.parametrize("text", ["a" * 400_000, " -" + " " * 400_000 + "-" * 100_000, "ab" * 200_000])
+def test_words_of_any_length_are_trained_on_in_seconds(tmp_path, text):
+    """BPE training takes time quadratic in the length of a word: over a minute for the first of these."""
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    started = time.monotonic()
+    with pytest.raises(CorpusError, match="too short: its training part has"):
+        prepare_dataset(str(path), dataclasses.replace(RECIPE, batch_sequences=1000), cache=tmp_path / "c")
+    assert time.monotonic() - started < 20
+
+
+def test_long_words_are_cut_in_training_alone(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "_LONGEST_WORD", 4)
+    monkeypatch.setattr(tokenizer_module, "_LONG_RUN", re.compile(r"(?<!\S)\S{4}"))
+    assert tokenizer_module._with_short_words("abcdefghij klm 12345é6") == ["abcd", "efgh", "ij klm 123", "45é6"]
+    assert tokenizer_module._with_short_words("abc def") == ["abc def"]
 
 
 def test_text_that_is_too_short_says_how_much_is_needed(tmp_path):

@@ -10,6 +10,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.network.model import HybridLM
 from flashnas.proxy.tasks import score as score_module
+from flashnas.proxy.tasks import train as train_module
 from flashnas.proxy.tasks.base import IGNORED
 from flashnas.proxy.tasks.compression import Compression
 from flashnas.proxy.tasks.from_last import FromLast, place_codes
@@ -54,6 +55,13 @@ def test_the_seed_fixes_every_accuracy():
     assert first == again
     assert list(first) == ["in-context-recall", "fuzzy-recall"]
     assert first != other
+
+
+def test_tasks_are_computed_by_the_backend_of_the_recipe(monkeypatch):
+    asked = []
+    monkeypatch.setattr(train_module, "HybridLM", lambda *arguments: asked.append(arguments) or HybridLM(*arguments))
+    score_tasks(TINY, [RECALL], dataclasses.replace(recipe(steps=1), backend="torch"), seed=0)
+    assert [arguments[1] for arguments in asked] == ["torch"]
 
 
 def test_vocabularies_stand_side_by_side():
@@ -125,8 +133,3 @@ def test_settings_are_checked_where_they_stand(tmp_path, tasks, words):
         Recipe.load(path)
     assert words in str(caught.value)
     assert f"{path}:2" in str(caught.value)
-
-
-def test_a_recipe_without_settings_is_written_as_before_there_were_tasks():
-    assert "tasks" not in Recipe().to_dict()
-    assert Recipe.from_dict(Recipe(tasks={"steps": 3}).to_dict()).tasks == {"steps": 3}

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -37,6 +38,11 @@ def test_saved_recipe_loads_back_equal(tmp_path):
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
+def test_a_recipe_records_every_field():
+    assert list(Recipe().to_dict()) == [item.name for item in dataclasses.fields(Recipe)]
+    assert Recipe.from_dict(Recipe(tasks={"steps": 3}).to_dict()).tasks == {"steps": 3}
+
+
 def test_a_file_is_named_after_its_stem(tmp_path):
     (tmp_path / "quick.yaml").write_text("tokens: 5000\n")
     assert Recipe.load(tmp_path / "quick.yaml") == Recipe(name="quick", tokens=5000)
@@ -52,6 +58,8 @@ def test_a_file_is_named_after_its_stem(tmp_path):
     ("lr_multipliers:\n  gd: 2\n  dd: 1\n", r"r\.yaml:3: recipe\.lr_multipliers has no family 'dd'"),
     ("lr_multipliers:\n  d: 1\n  gd: 0\n", r"r\.yaml:3: recipe\.lr_multipliers\.gd must be a number above 0; got 0"),
     ("curve_tokens: 4096\nvalidation_tokens: 1024\n", r"r\.yaml:1: .* at most validation_tokens \(1024\); got 4096"),
+    ("curve_points: 1000000000\n", r"r\.yaml:1: recipe\.curve_points must be at most 10,000; got 1000000000"),
+    ("\nvocab: 1000000000\n", r"r\.yaml:2: recipe\.vocab must be at most 4,194,304; got 1000000000"),
     ("- 1\n", r"r\.yaml:1: the top level must be a mapping"),
 ])
 def test_bad_yaml_gets_one_line_with_its_place(tmp_path, text, message):
@@ -67,9 +75,12 @@ def test_unknown_name_lists_the_shipped_ones():
 
 
 @pytest.mark.parametrize("change", [{"warmup_fraction": 1.5}, {"muon_lr": math.inf}, {"adamw_lr": 0}, {"vocab": 256},
-                                    {"adamw_beta2": 1.0}, {"dtype": "float16"}, {"tokens": 1.5}, {"name": 3}])
+                                    {"adamw_beta2": 1.0}, {"dtype": "float16"}, {"tokens": 1.5}, {"name": 3},
+                                    {"curve_points": 10**9}, {"vocab": 10**9}, {"tokens": 10**20},
+                                    {"sequence_tokens": 10**9}, {"batch_sequences": 10**20}, {"muon_steps": 10**6},
+                                    {"tasks": {"steps": 10**20}}, {"validation_tokens": 10**20}])
 def test_wrong_values_are_refused_when_built(change):
-    with pytest.raises(ConfigError, match=f"recipe.{next(iter(change))} must be"):
+    with pytest.raises(ConfigError, match=rf"recipe\.{next(iter(change))}(\.steps)? must be"):
         Recipe(**change)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from flashnas.proxy.tasks.base import Batch, Task
 from flashnas.proxy.tasks.from_last import FromLast
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import autocast
 
 
 def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recipe, seed: int,
@@ -38,7 +38,7 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
     recipe = recipe.for_tasks(tasks=len(tasks), length=length)
     proxy = recipe.proxy_of(architecture, vocab=sum(task.vocab for task in tasks))
     torch.manual_seed(seed)
-    network = HybridLM(proxy)
+    network = HybridLM(proxy, recipe.backend)
     network.embedding = _WithPrevious(proxy.vocab, proxy.hidden, _weight=network.embedding.weight.detach())
     initialise(network, recipe)
     device = torch.device(recipe.device)
@@ -49,7 +49,7 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
                for task, test in zip(tasks, tests, strict=True)]
     for step in range(recipe.steps):
         joined = side_by_side(tasks, [next(drawn) for drawn in batches])
-        with _autocast(recipe):
+        with autocast(recipe, device):
             loss = learner.loss(*_tensors(joined, device))
         loss.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf)
@@ -60,7 +60,7 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
         if deadline_s is not None and time.perf_counter() - started > deadline_s:
             raise CandidateError(f"time limit: {deadline_s:g} s were over in step {step + 1} of {names}")
     exam = side_by_side(tasks, tests)
-    with torch.no_grad(), _autocast(recipe):
+    with torch.no_grad(), autocast(recipe, device):
         right_BT = np.concatenate([
             learner.guess(torch.from_numpy(part).to(device)).cpu().numpy()
             for part in np.array_split(exam.inputs_BT, -(-len(exam.inputs_BT) // recipe.batch_sequences))
@@ -112,9 +112,3 @@ class _EachPosition(nn.Module):
 
 def _tensors(batch: Batch, device: torch.device) -> Iterator[Tensor]:
     return (torch.from_numpy(array).to(device) for array in batch)
-
-
-def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[object]:
-    if recipe.dtype == "bfloat16":
-        return torch.autocast(recipe.device, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
