@@ -6,8 +6,9 @@ import torch
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
-from flashnas.latency.schema import KINDS
-from flashnas.operators import OPERATORS, KernelCall, OperatorSpec
+from flashnas.operators import OPERATORS, KernelCall, KernelKind, OperatorSpec
+from flashnas.operators.kernel import PHASES, Load
+from flashnas.operators.kernel_kinds import GEMM, KERNEL_KINDS
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.testing.require import require
 from flashnas.testing.states import state_bytes
@@ -73,18 +74,40 @@ def check_kernels(spec: OperatorSpec, hidden: int) -> None:
     prefill, decode = (spec.kernels(hidden, phase) for phase in ("prefill", "decode"))
     for call in (*prefill, *decode):
         require(isinstance(call, KernelCall), f"operator {spec}: kernels must be KernelCalls; got {call!r}")
-        require(call.kind in KINDS or call.kind in ("pointwise", "experts"),
-                f"operator {spec}: kernel {call.label!r} has the kind {call.kind!r}, which no latency table can hold")
-        require(all(value >= 0 for _, value in call.shape), f"operator {spec}: kernel {call.label!r} has a size that is"
-                                                           f" negative: {call.shape}")
-    require([(call.label, call.shape) for call in prefill] == [(call.label, call.shape) for call in decode],
-            f"operator {spec}: prefill and decode must launch kernels of the same labels and shapes")
-    weights = sum(call["n"] * call["k"] for call in decode if call.kind == "gemm")
+        check_kernel(call, f"operator {spec}: kernel {call.label!r}")
+    require([(call.label, call.kind, call.shape) for call in prefill] == [(call.label, call.kind, call.shape)
+                                                                          for call in decode],
+            f"operator {spec}: prefill and decode must launch kernels of the same labels, kinds and shapes")
+    weights = sum(call["n"] * call["k"] for call in decode if call.kind is GEMM)
     require(weights <= spec.params(hidden), f"operator {spec}: the weights of its products are {weights}, more than its"
                                             f" parameters {spec.params(hidden)}")
     for context in (1, 100):
         require(spec.flops(hidden, context) >= 2 * weights, f"operator {spec}: FLOPs of one token are"
                 f" {spec.flops(hidden, context)}, less than those of its products {2 * weights}")
+
+
+def check_kernel(call: KernelCall, place: str) -> None:
+    """The kind of a kernel is registered and complete, and the call states its sizes."""
+    kind = call.kind
+    require(isinstance(kind, KernelKind), f"{place} must have a KernelKind; got {kind!r}")
+    require(kind.name in KERNEL_KINDS and KERNEL_KINDS[kind.name] is kind, f"{place} has the kind {kind.name!r}, which"
+            " is not registered; add an entry point of that name in the group flashnas.kernel_kinds")
+    require([name for name, _ in call.shape] == list(kind.shape), f"{place} must state the sizes"
+            f" {', '.join(kind.shape)}; got {call.shape}")
+    require(all(value >= 0 for _, value in call.shape), f"{place} has a size that is negative: {call.shape}")
+    require(bool(kind.rules or kind.columns("decode")), f"{place}: the kind {kind.name!r} has neither rows nor rules")
+    for phase in PHASES:
+        columns, allowed = kind.columns(phase), (*kind.shape, "batch", "tokens", "context", "m")
+        require(set(kind.matched) <= set(columns) <= set(allowed) or not columns, f"{place}: the {phase} columns of the"
+                f" kind {kind.name!r} must be of {', '.join(allowed)}, with all matched ones; got {columns}")
+        require(kind.grow in columns or not columns, f"{place}: the kind {kind.name!r} must grow along one of its"
+                                                     f" {phase} columns; got {kind.grow!r}")
+    step, more = (kind.bytes_moved(call, Load("decode", batch, 1, 100.0), 2) for batch in (1, 2))
+    require(0 < step < more, f"{place}: bytes_moved of the kind {kind.name!r} must be positive and grow with the batch;"
+                             f" got {step} for 1 sequence, {more} for 2")
+    require(kind.written(call) > 0, f"{place}: the kind {kind.name!r} must write values; got {kind.written(call)}")
+    require(kind.workspace_bytes(call) >= 0, f"{place}: workspace_bytes of the kind {kind.name!r} must not be negative;"
+                                             f" got {kind.workspace_bytes(call)}")
 
 
 def check_parameters(spec: OperatorSpec, hidden: int) -> None:

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from flashnas.operators.kernel import KernelCall, KernelKind
+from flashnas.operators.kernel_kinds import CONV, GEMM, SMALL, gemm, pointwise
+from flashnas.operators.kernel_rules import Roofline
 from flashnas.operators.layer import Layer
-from flashnas.operators.spec import KernelCall, OperatorSpec, gemm, pointwise
+from flashnas.operators.spec import OperatorSpec
 from flashnas.testing import check_operator
 
 
@@ -68,6 +71,10 @@ class Average(OperatorSpec):
         return (pointwise("rms_norm", 2 * hidden), gemm("in", n=hidden, k=hidden), gemm("out", n=hidden, k=hidden))
 
 
+SCAN = KernelKind(name="avg_scan", family=SMALL, shape=("n",), rules=(Roofline(),), written=lambda call: 1,
+                  bytes_moved=lambda call, load, size: size * load.rows)
+
+
 @pytest.fixture(autouse=True)
 def layers_by_name(monkeypatch):
     """Specs name their layer by "module:class"."""
@@ -101,8 +108,15 @@ def test_a_good_operator_passes_as_class_and_as_instance():
     ({"flops": lambda self, hidden, context: 2 * hidden * hidden},
      "FLOPs of one token are 2048, less than those of its products"),
     ({"kernels": lambda self, hidden, phase: (gemm("in", n=9 * hidden, k=hidden),)}, "more than its parameters 2080"),
-    ({"kernels": lambda self, hidden, phase: (KernelCall("avg_scan", (("n", 1),), "scan"),)},
-     "kernel 'scan' has the kind 'avg_scan', which no latency table can hold"),
+    ({"kernels": lambda self, hidden, phase: (SCAN.call("scan", n=1),)},
+     "kernel 'scan' has the kind 'avg_scan', which is not registered; add an entry point of that name"),
+    ({"kernels": lambda self, hidden, phase: (KernelCall("conv", (("n", 1),), "scan"),)},
+     "kernel 'scan' must have a KernelKind; got 'conv'"),
+    ({"kernels": lambda self, hidden, phase: (KernelCall(GEMM, (("n", 1),), "in"),)},
+     "kernel 'in' must state the sizes n, k; got (('n', 1),)"),
+    ({"kernels": lambda self, hidden, phase: (gemm("in", n=-1, k=2),)}, "kernel 'in' has a size that is negative"),
+    ({"kernels": lambda self, hidden, phase: (CONV.call("conv", channels=0, conv_size=2),)},
+     "bytes_moved of the kind 'conv' must be positive and grow with the batch; got 0 for 1 sequence, 0 for 2"),
     ({"kernels": lambda self, hidden, phase: (pointwise("norm", len(phase)),)},
      "prefill and decode must launch kernels of the same"),
 ])
