@@ -24,12 +24,12 @@ def rules() -> list[str]:
     for name, kind in KERNEL_KINDS.items():
         for rule in kind.rules:
             by_text.setdefault(rule.text(), []).append(name)
+    grow = "".join(f" ({name}: smaller {kind.grow})" for name, kind in KERNEL_KINDS.items() if kind.grow != "batch")
     return [
         f"every kind: beyond the largest measured size: equal pieces inside the grid, one after another"
         f" (+-{OUTSIDE_SPREAD:.0%})",
         "every kind: below the smallest measured size: the smallest",
-        f"every kind: a cell that was not measured: the smaller batch (gemm: smaller n) in proportion"
-        f" (+-{OUTSIDE_SPREAD:.0%})",
+        f"every kind: a cell that was not measured: the smaller batch{grow} in proportion (+-{OUTSIDE_SPREAD:.0%})",
         *(f"{', '.join(names)}: {text}" for text, names in by_text.items())]
 
 

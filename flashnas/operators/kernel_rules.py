@@ -68,9 +68,10 @@ class SameState(Rule):
         if self.of is None:
             return (f"a state that was not measured: as many heads of the nearest one as give the same bytes (step"
                     f" +-{self.step_spread:.0%}, prefill +-{self.chunk_spread:.0%})")
-        factor = f", {self.chunk_factor:g} times as long" if self.chunk_factor != 1 else ""
-        return (f"a state that was not measured: the kind's own nearest one, else {self.of.name}, with as many heads as"
-                f" give the same bytes (step +-{self.step_spread:.0%}; prefill{factor} +-{self.chunk_spread:.0%})")
+        factor = f" (a prefill {self.chunk_factor:g} times as long)" if self.chunk_factor != 1 else ""
+        return (f"a state that was not measured: the kind's own nearest one, else that of {self.of.name}{factor}, with"
+                f" as many heads as give the same bytes (step +-{self.step_spread:.0%}, prefill"
+                f" +-{self.chunk_spread:.0%})")
 
     def apply(self, times: Times, asked: Asked) -> Any:
         call = asked.call

@@ -28,7 +28,7 @@ def test_the_text_states_the_constants_of_the_rules():
     assert "ssd" in text
     for rule, words in ((NextLarger("head_dim", spread=0.07), "(+-7%)"), (FullAttention(spread=0.09), "(+-9%)"),
                         (SameState(step_spread=0.11, chunk_spread=0.12), "(step +-11%, prefill +-12%)"),
-                        (SameState(of=GEMM, chunk_factor=3.0), "prefill, 3 times as long +-50%"),
+                        (SameState(of=GEMM, chunk_factor=3.0), "that of gemm (a prefill 3 times as long), with"),
                         (Steps(longest=77, spread=0.13), "up to 77 tokens as decode steps (-13%)"),
                         (AsCall("as a", lambda call, rows: (call, rows), spread=0.17), "as a (+-17%)"),
                         (AsCall("as a", lambda call, rows: (call, rows), upper=0.17), "as a (-0%, +17%)")):
