@@ -6,6 +6,7 @@ kind of rows. Times are in microseconds, memory is in bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,12 @@ class Device:
             }, optional={"launch_us": number, "bandwidth_share": number, "label": str, "cite": str})
         except ConfigError as error:
             raise TableError(str(error)) from None
-        for key in ("peak_flops", "bandwidth_bytes_s", "memory_bytes"):
-            if data[key] <= 0:
+        for key in ("peak_flops", "bandwidth_bytes_s", "memory_bytes", "bandwidth_share"):
+            if key in data and not 0 < data[key] < math.inf:  # NaN is outside too
                 raise TableError(f"{data.place(key)}: device.{key} must be positive; got {data[key]!r}")
+        if not 0 <= data.get("launch_us", 0) < math.inf:
+            raise TableError(f"{data.place('launch_us')}: device.launch_us must be at least 0;"
+                             f" got {data['launch_us']!r}")
         if data["platform"] not in ("cpu", "cuda"):
             raise TableError(f"{data.place('platform')}: device.platform must be one of cpu, cuda;"
                              f" got {data['platform']!r}")

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.errors import TableError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
-from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.latency.bounded_time import rules
-from flashnas.latency.calibration import check_calibration
-from flashnas.latency.schema import FORMAT, KINDS, SOURCES, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
+from flashnas.latency.schema import KINDS, SOURCES, TEXT_KEYS, VALUE_COLUMNS, VARIANT, Device
+from flashnas.latency.table_meta import load_meta
 
 
 def shipped_tables() -> dict[str, Path]:
@@ -51,7 +50,7 @@ class LatencyTable:
         """
         path = _find(str(source))
         device = Device.load(path / "device.yaml")
-        meta = _load_meta(path, device)
+        meta = load_meta(path, device)
         return cls(path, device, meta, {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()})
 
     @property
@@ -147,34 +146,6 @@ def _find(source: str) -> Path:
         raise TableError(f"latency table {source!r}: no such folder and no shipped table"
                          f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped) or 'none'}")
     return path
-
-
-def _load_meta(path: Path, device: Device) -> dict[str, Any]:
-    try:
-        meta = read_yaml(path / "meta.yaml")
-    except ConfigError as error:
-        raise TableError(str(error)) from None
-    for key in ("format", "device", "units", "stacks", "kinds"):
-        if key not in meta:
-            raise TableError(f"{meta.place()}: a latency table needs the key {key!r}")
-    if meta["format"] != FORMAT:
-        raise TableError(f"{meta.place('format')}: format must be {FORMAT}; got {meta['format']!r}")
-    if meta["device"] != device.name:
-        raise TableError(f"{meta.place('device')}: device must be {device.name!r} as in device.yaml;"
-                         f" got {meta['device']!r}")
-    if meta["units"] != UNITS:
-        wrong = next((key for key in UNITS if not isinstance(meta["units"], dict)
-                      or meta["units"].get(key) != UNITS[key]), "units")
-        raise TableError(f"{meta.place('units')}: units.{wrong} must be {UNITS.get(wrong, UNITS)!r}")
-    if not isinstance(meta["kinds"], LocatedDict) or not isinstance(meta["stacks"], dict):
-        raise TableError(f"{meta.place('kinds')}: kinds and stacks must be mappings")
-    check_calibration(meta, path / "meta.yaml")
-    for kind, entry in meta["kinds"].items():
-        if kind not in KINDS:
-            raise TableError(f"{meta['kinds'].place(kind)}: unknown kind of rows {kind!r}{did_you_mean(kind, KINDS)}")
-        if not isinstance(entry, dict) or not {"rows", "sha256", "constants"} <= set(entry):
-            raise TableError(f"{meta['kinds'].place(kind)}: kinds.{kind} needs rows, sha256 and constants")
-    return meta
 
 
 def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
