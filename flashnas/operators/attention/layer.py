@@ -124,20 +124,23 @@ def _blocks(tokens: int, keys: int, window: int) -> Iterator[tuple[int, int, int
         yield start, stop, max(0, keys - tokens + start + 1 - window) if window else 0, keys - tokens + stop
 
 
-def _blocks_forward(q: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> tuple[Tensor, list[Tensor]]:
-    """Outputs, and of each block its queries [B G, H / G x count, K] and attention weights."""
-    batch, heads, tokens, head_dim = q.shape
-    groups, keys = k_BGTK.shape[1:3]
+def _blocks_forward(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: int) -> tuple[Tensor, list[Tensor]]:
+    """Outputs, and of each block its queries [P, X, K] and attention weights [P, X, S].
+
+    S are the keys, R the query heads of one key head, P is B and G together, X is R and the C queries of a block.
+    """
+    batch, heads, tokens, head_dim = q_BHTK.shape
+    groups, keys = k_BGSK.shape[1:3]
     repeats = heads // groups
-    q, k, v = q.unflatten(1, (groups, repeats)), k_BGTK.flatten(0, 1), v_BGTK.flatten(0, 1)
+    q_BGRTK, k_PSK, v_PSK = q_BHTK.unflatten(1, (groups, repeats)), k_BGSK.flatten(0, 1), v_BGSK.flatten(0, 1)
     outputs, kept = [], []
     for start, stop, first, end in _blocks(tokens, keys, window):
         count = stop - start
-        rows = q[:, :, :, start:stop].reshape(batch * groups, repeats * count, head_dim)
-        bias = _causal_bias(count, end - first, window, repeats, q.dtype, q.device)
-        weights = torch.baddbmm(bias, rows, k[:, first:end].mT, alpha=head_dim ** -0.5).softmax(-1)
-        outputs.append(torch.bmm(weights, v[:, first:end]).view(batch, groups, repeats, count, head_dim))
-        kept += [rows, weights]
+        rows_PXK = q_BGRTK[:, :, :, start:stop].reshape(batch * groups, repeats * count, head_dim)
+        bias_XS = _causal_bias(count, end - first, window, repeats, rows_PXK.dtype, rows_PXK.device)
+        weights_PXS = torch.baddbmm(bias_XS, rows_PXK, k_PSK[:, first:end].mT, alpha=head_dim ** -0.5).softmax(-1)
+        outputs.append(torch.bmm(weights_PXS, v_PSK[:, first:end]).view(batch, groups, repeats, count, head_dim))
+        kept += [rows_PXK, weights_PXS]
     return torch.cat(outputs, 3).flatten(1, 2), kept
 
 
@@ -145,41 +148,43 @@ class _AttendInBlocks(torch.autograd.Function):
     """By hand, because the gradient of each slice would be as large as what it was cut from."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
-        o, kept = _blocks_forward(q, k_BGTK, v_BGTK, window)
-        ctx.save_for_backward(k_BGTK, v_BGTK, *kept)
+    def forward(ctx: Any, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: int) -> Tensor:
+        o_BHTK, kept = _blocks_forward(q_BHTK, k_BGSK, v_BGSK, window)
+        ctx.save_for_backward(k_BGSK, v_BGSK, *kept)
         ctx.window = window
-        return o
+        return o_BHTK
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (grad,) = output_grads
-        k_BGTK, v_BGTK, *kept = ctx.saved_tensors
-        heads, tokens, head_dim = grad.shape[1:]
-        groups, keys = k_BGTK.shape[1:3]
-        k, v = k_BGTK.flatten(0, 1), v_BGTK.flatten(0, 1)
-        grad = grad.unflatten(1, (groups, heads // groups))
-        grad_q = torch.empty_like(grad)
-        grad_k, grad_v = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
+        (grad_BHTK,) = output_grads
+        k_BGSK, v_BGSK, *kept = ctx.saved_tensors
+        heads, tokens, head_dim = grad_BHTK.shape[1:]
+        groups, keys = k_BGSK.shape[1:3]
+        k_PSK, v_PSK = k_BGSK.flatten(0, 1), v_BGSK.flatten(0, 1)
+        grad_BGRTK = grad_BHTK.unflatten(1, (groups, heads // groups))
+        grad_q_BGRTK = torch.empty_like(grad_BGRTK)
+        grad_k_PSK, grad_v_PSK = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (k_PSK, v_PSK))
         for n, (start, stop, first, end) in enumerate(_blocks(tokens, keys, ctx.window)):
-            rows, weights = kept[2 * n:2 * n + 2]
-            grad_rows = grad[:, :, :, start:stop].reshape(rows.shape)
-            grad_v[:, first:end] += torch.bmm(weights.mT, grad_rows)
-            grad_weights = torch.bmm(grad_rows, v[:, first:end].mT)
-            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).mul_(head_dim ** -0.5)
-            grad_k[:, first:end] += torch.bmm(grad_scores.mT, rows)
-            block = grad_q[:, :, :, start:stop]
-            block.copy_(torch.bmm(grad_scores, k[:, first:end]).view(block.shape))
-        return grad_q.flatten(1, 2), grad_k.view(k_BGTK.shape), grad_v.view(v_BGTK.shape), None
+            rows_PXK, weights_PXS = kept[2 * n:2 * n + 2]
+            grad_rows_PXK = grad_BGRTK[:, :, :, start:stop].reshape(rows_PXK.shape)
+            grad_v_PSK[:, first:end] += torch.bmm(weights_PXS.mT, grad_rows_PXK)
+            grad_weights_PXS = torch.bmm(grad_rows_PXK, v_PSK[:, first:end].mT)
+            grad_scores_PXS = torch._softmax_backward_data(grad_weights_PXS, weights_PXS, -1, weights_PXS.dtype)
+            grad_scores_PXS.mul_(head_dim ** -0.5)
+            grad_k_PSK[:, first:end] += torch.bmm(grad_scores_PXS.mT, rows_PXK)
+            block_BGRCK = grad_q_BGRTK[:, :, :, start:stop]
+            block_BGRCK.copy_(torch.bmm(grad_scores_PXS, k_PSK[:, first:end]).view(block_BGRCK.shape))
+        return grad_q_BGRTK.flatten(1, 2), grad_k_PSK.view(k_BGSK.shape), grad_v_PSK.view(v_BGSK.shape), None
 
 
 def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor) -> Tensor:
     """Attention of one token to all kept ones by plain products; returns [B, G, H / G, K]."""
     batch, groups, _, head_dim = keys_BGTK.shape
-    q = (q_BHK * head_dim ** -0.5).reshape(batch * groups, -1, head_dim)  # the heads of one key are rows of one product
-    scores = torch.bmm(q, keys_BGTK.flatten(0, 1).mT)
-    weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(values_BGTK.dtype)
-    return torch.bmm(weights, values_BGTK.flatten(0, 1)).view(batch, groups, -1, head_dim)
+    # the query heads of one key head are rows of one product; P: B and G together, R: H / G
+    q_PRK = (q_BHK * head_dim ** -0.5).reshape(batch * groups, -1, head_dim)
+    scores_PRT = torch.bmm(q_PRK, keys_BGTK.flatten(0, 1).mT)
+    weights_PRT = scores_PRT.softmax(-1, dtype=torch.promote_types(q_PRK.dtype, torch.float32)).to(values_BGTK.dtype)
+    return torch.bmm(weights_PRT, values_BGTK.flatten(0, 1)).view(batch, groups, -1, head_dim)
 
 
 class AttentionLayer(Layer):

@@ -1,7 +1,7 @@
 """Chunked recurrences: cutting time into chunks, carrying matrix states from chunk to chunk, inverting I + L.
 
-Tensors of a recurrence are laid out chunks first, [N, B*H, C, dim], so that each chunk is one contiguous batch of
-matrices and all chunks together are one batch too.
+Tensors of a recurrence are laid out chunks first, [N, B*H, C, dim]. Each chunk is then one contiguous batch of
+matrices, and all chunks together are one batch too. In the names of tensors P is B and H together.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def to_chunks(x_BTHK: Tensor, chunk: int) -> Tensor:
     count = -(-tokens // chunk)
     if count * chunk != tokens:
         x_BTHK = F.pad(x_BTHK, (0, 0, 0, 0, 0, count * chunk - tokens))
-    x = x_BTHK.reshape(batch, count, chunk, heads, dim).permute(1, 0, 3, 2, 4)
-    return x.reshape(count, batch * heads, chunk, dim)
+    x_NBHCK = x_BTHK.reshape(batch, count, chunk, heads, dim).permute(1, 0, 3, 2, 4)
+    return x_NBHCK.reshape(count, batch * heads, chunk, dim)
 
 
-def from_chunks(y: Tensor, batch: int, tokens: int) -> Tensor:
+def from_chunks(y_NPCV: Tensor, batch: int, tokens: int) -> Tensor:
     """[N, B*H, chunk, V] -> [B, T, H, V], the padding cut off."""
-    count, batch_heads, chunk, dim = y.shape
-    y = y.view(count, batch, batch_heads // batch, chunk, dim).permute(1, 0, 3, 2, 4)
-    y = y.reshape(batch, count * chunk, batch_heads // batch, dim)
-    return y if tokens == count * chunk else y[:, :tokens]
+    count, batch_heads, chunk, dim = y_NPCV.shape
+    y_BNCHV = y_NPCV.view(count, batch, batch_heads // batch, chunk, dim).permute(1, 0, 3, 2, 4)
+    y_BTHV = y_BNCHV.reshape(batch, count * chunk, batch_heads // batch, dim)
+    return y_BTHV if tokens == count * chunk else y_BTHV[:, :tokens]
 
 
 class _Scan(torch.autograd.Function):

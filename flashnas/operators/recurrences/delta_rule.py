@@ -5,8 +5,9 @@ arXiv 2406.06484 (chunked form), 2412.06464 (gated).
 A chunk that starts at state S gives, with G_i the cumulated log decay, D_ij = exp(G_i - G_j) for j <= i,
 T = (I + strict_lower(beta k k^T D))^-1:
     W = T beta exp(G) k;  U = T beta v;  u = U - W S;  o = exp(G) q S + lower(q k^T D) u;
-    S' = exp(G_C) S + (exp(G_C - G) k)^T u,
-so that only u and S' run chunk by chunk and everything else is one batch over all chunks.
+    S' = exp(G_C) S + (exp(G_C - G) k)^T u.
+
+Only u and S' run chunk by chunk; everything else is one batch over all chunks.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ DeltaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor], tu
 def delta_rule_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTH: Tensor | None,
                          state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """Token by token; g: log decay or None. Returns (o_BTHV, final state)."""
-    state, outputs = state_BHKV, []
+    outputs = []
     for t in range(q_BTHK.shape[1]):
-        o, state = delta_rule_step(q_BTHK[:, t], k_BTHK[:, t], v_BTHV[:, t], beta_BTH[:, t],
-                                   None if g_BTH is None else g_BTH[:, t], state)
-        outputs.append(o)
-    return torch.stack(outputs, 1), state
+        o_BHV, state_BHKV = delta_rule_step(q_BTHK[:, t], k_BTHK[:, t], v_BTHV[:, t], beta_BTH[:, t],
+                                            None if g_BTH is None else g_BTH[:, t], state_BHKV)
+        outputs.append(o_BHV)
+    return torch.stack(outputs, 1), state_BHKV
 
 
 def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BH: Tensor | None,
@@ -48,8 +49,8 @@ def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor
     q_BHK, k_BHK, v_BHV = (x.to(state_BHKV.dtype) for x in (q_BHK, k_BHK, v_BHV))
     if g_BH is not None:
         state_BHKV = state_BHKV * g_BH.exp()[..., None, None]
-    error = v_BHV - (k_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)
-    state_BHKV = torch.addcmul(state_BHKV, k_BHK.unsqueeze(-1), (beta_BH.unsqueeze(-1) * error).unsqueeze(-2))
+    error_BHV = v_BHV - (k_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)
+    state_BHKV = torch.addcmul(state_BHKV, k_BHK.unsqueeze(-1), (beta_BH.unsqueeze(-1) * error_BHV).unsqueeze(-2))
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 
@@ -62,105 +63,111 @@ def delta_rule_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH:
     """
     batch, tokens, _, key_dim = q_BTHK.shape
     chunk = chunk or chunk_length(key_dim, MOST_CHUNK)
-    q, k, v = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))
-    beta = to_chunks(beta_BTH.unsqueeze(-1), chunk)
-    g = None if g_BTH is None else to_chunks(g_BTH.unsqueeze(-1), chunk)
-    o, state = _DeltaChunks.apply(q, k, v, beta, g, state_BHKV.flatten(0, 1))
-    return from_chunks(o, batch, tokens).to(state.dtype), state.view_as(state_BHKV)
+    q_NPCK, k_NPCK, v_NPCV = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))  # P: B and H together
+    beta_NPC1 = to_chunks(beta_BTH.unsqueeze(-1), chunk)
+    g_NPC1 = None if g_BTH is None else to_chunks(g_BTH.unsqueeze(-1), chunk)
+    o_NPCV, state_PKV = _DeltaChunks.apply(q_NPCK, k_NPCK, v_NPCV, beta_NPC1, g_NPC1, state_BHKV.flatten(0, 1))
+    return from_chunks(o_NPCV, batch, tokens).to(state_PKV.dtype), state_PKV.view_as(state_BHKV)
 
 
 class _DeltaChunks(torch.autograd.Function):
     """q, k [N, B*H, C, K], v [N, B*H, C, V], beta, g [N, B*H, C, 1], state [B*H, K, V] -> (o as v, final state).
 
     By hand, because what the gradient of the inverse needs is there already, dL = -strict_lower((T^T dWU) WU^T) with
-    W and U side by side, and because autograd would add up the gradient of k pass by pass. M below is N and B*H.
+    W and U side by side, and because autograd would add up the gradient of k pass by pass. In the names of tensors P is
+    B and H together, M is N and P together, X is K and V side by side, and 1 is a dimension of size 1.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None,
-                state: Tensor) -> tuple[Tensor, Tensor]:
-        low, wide, shape, key_dim = q.dtype, state.dtype, v.shape, k.shape[-1]
-        q, k, v, beta = (x.flatten(0, 1) for x in (q, k, v, beta))
-        k_wide = k.to(wide)
-        similar = torch.bmm(k_wide, k_wide.mT)
-        if g is None:
-            decay, grown, shrunk = lower_ones(shape[2], 0, wide, q.device), None, None
-            q_in, k_out, side = q, k, beta
+    def forward(ctx: Any, q_NPCK: Tensor, k_NPCK: Tensor, v_NPCV: Tensor, beta_NPC1: Tensor, g_NPC1: Tensor | None,
+                state_PKV: Tensor) -> tuple[Tensor, Tensor]:
+        low, wide, shape, key_dim = q_NPCK.dtype, state_PKV.dtype, v_NPCV.shape, k_NPCK.shape[-1]
+        q_MCK, k_MCK, v_MCV, beta_MC1 = (x.flatten(0, 1) for x in (q_NPCK, k_NPCK, v_NPCV, beta_NPC1))
+        k_wide_MCK = k_MCK.to(wide)
+        similar_MCC = torch.bmm(k_wide_MCK, k_wide_MCK.mT)
+        if g_NPC1 is None:
+            decay, grown_MC1, shrunk_MC1 = lower_ones(shape[2], 0, wide, q_MCK.device), None, None
+            q_in_MCK, k_out_MCK, side_MC1 = q_MCK, k_MCK, beta_MC1
         else:
-            total = g.flatten(0, 1).cumsum(1).mul_(LOG2_E)
-            decay, grown = decay_differences_base2(total.squeeze(-1)), total.exp2()
-            shrunk, side = (total[:, -1:] - total).exp2_(), beta * grown
-            q_in, k_out = (q * grown).to(low), (k_wide * shrunk).to(low)
-            similar.mul_(decay)
-        similar.mul_(lower_ones(shape[2], -1, wide, q.device))  # L / beta
-        attention = torch.bmm(q, k.mT).mul(decay).to(low)
-        inverse = unit_lower_inverse(similar * beta).to(low)
-        solved = torch.bmm(inverse, torch.cat([k_wide * side, v * beta], -1).to(low))
-        w, u = (part.unflatten(0, shape[:2]) for part in solved.split([key_dim, shape[-1]], -1))
-        values, starts = torch.empty_like(v), torch.empty(len(q), *state.shape[1:], dtype=low, device=q.device)
-        chunks = zip(w, u, *(x.unflatten(0, shape[:2]) for x in (k_out, values, starts)), _lasts(beta, grown, shape),
-                     strict=True)
-        for w_n, u_n, k_n, values_n, start_n, last in chunks:
-            start_n.copy_(state)
-            torch.baddbmm(u_n, w_n, start_n, alpha=-1, out=values_n)
-            state = torch.addcmul(torch.bmm(k_n.mT, values_n).to(wide), state, last)
-        o = torch.bmm(attention, values).baddbmm_(q_in, starts)
-        ctx.save_for_backward(q, k, v, beta, decay, grown, shrunk, q_in, k_out, attention, similar, inverse, solved,
-                              values, starts)
+            total_MC1 = g_NPC1.flatten(0, 1).cumsum(1).mul_(LOG2_E)
+            decay, grown_MC1 = decay_differences_base2(total_MC1.squeeze(-1)), total_MC1.exp2()  # [M, C, C] | [C, C]
+            shrunk_MC1, side_MC1 = (total_MC1[:, -1:] - total_MC1).exp2_(), beta_MC1 * grown_MC1
+            q_in_MCK, k_out_MCK = (q_MCK * grown_MC1).to(low), (k_wide_MCK * shrunk_MC1).to(low)
+            similar_MCC.mul_(decay)
+        similar_MCC.mul_(lower_ones(shape[2], -1, wide, q_MCK.device))  # L / beta
+        attention_MCC = torch.bmm(q_MCK, k_MCK.mT).mul(decay).to(low)
+        inverse_MCC = unit_lower_inverse(similar_MCC * beta_MC1).to(low)
+        solved_MCX = torch.bmm(inverse_MCC, torch.cat([k_wide_MCK * side_MC1, v_MCV * beta_MC1], -1).to(low))
+        w_NPCK, u_NPCV = (part.unflatten(0, shape[:2]) for part in solved_MCX.split([key_dim, shape[-1]], -1))
+        values_MCV = torch.empty_like(v_MCV)
+        starts_MKV = torch.empty(len(q_MCK), *state_PKV.shape[1:], dtype=low, device=q_MCK.device)
+        chunks = zip(w_NPCK, u_NPCV, *(x.unflatten(0, shape[:2]) for x in (k_out_MCK, values_MCV, starts_MKV)),
+                     _lasts(beta_MC1, grown_MC1, shape), strict=True)
+        for w_PCK, u_PCV, k_PCK, values_PCV, start_PKV, last_P11 in chunks:
+            start_PKV.copy_(state_PKV)
+            torch.baddbmm(u_PCV, w_PCK, start_PKV, alpha=-1, out=values_PCV)
+            state_PKV = torch.addcmul(torch.bmm(k_PCK.mT, values_PCV).to(wide), state_PKV, last_P11)
+        o_MCV = torch.bmm(attention_MCC, values_MCV).baddbmm_(q_in_MCK, starts_MKV)
+        ctx.save_for_backward(q_MCK, k_MCK, v_MCV, beta_MC1, decay, grown_MC1, shrunk_MC1, q_in_MCK, k_out_MCK,
+                              attention_MCC, similar_MCC, inverse_MCC, solved_MCX, values_MCV, starts_MKV)
         ctx.shape = shape
-        return o.view(shape), state
+        return o_MCV.view(shape), state_PKV
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
-        (q, k, v, beta, decay, grown, shrunk, q_in, k_out, attention, similar, inverse, solved, values,
-         starts) = ctx.saved_tensors
-        low, wide, shape, key_dim = q.dtype, decay.dtype, ctx.shape, k.shape[-1]
-        grad_o, grad_state = output_grads[0].to(low).flatten(0, 1), output_grads[1]
-        grad_values, after = torch.bmm(attention.mT, grad_o), torch.empty_like(starts)
-        grad_starts = torch.bmm(q_in.mT, grad_o).to(wide)
-        chunks = zip(*(x.unflatten(0, shape[:2]) for x in (solved[..., :key_dim], k_out, grad_values, grad_starts,
-                                                            after)), _lasts(beta, grown, shape), strict=True)
-        for w_n, k_n, grad_n, grad_start_n, after_n, last in reversed(list(chunks)):
-            after_n.copy_(grad_state)
-            grad_n.baddbmm_(k_n, after_n)
-            grad_state = torch.addcmul(grad_start_n, grad_state, last).sub_(torch.bmm(w_n.mT, grad_n))
+        (q_MCK, k_MCK, v_MCV, beta_MC1, decay, grown_MC1, shrunk_MC1, q_in_MCK, k_out_MCK, attention_MCC, similar_MCC,
+         inverse_MCC, solved_MCX, values_MCV, starts_MKV) = ctx.saved_tensors
+        low, wide, shape, key_dim = q_MCK.dtype, decay.dtype, ctx.shape, k_MCK.shape[-1]
+        grad_o_MCV, grad_state_PKV = output_grads[0].to(low).flatten(0, 1), output_grads[1]
+        grad_values_MCV, after_MKV = torch.bmm(attention_MCC.mT, grad_o_MCV), torch.empty_like(starts_MKV)
+        grad_starts_MKV = torch.bmm(q_in_MCK.mT, grad_o_MCV).to(wide)
+        by_chunk = (x.unflatten(0, shape[:2]) for x in (solved_MCX[..., :key_dim], k_out_MCK, grad_values_MCV,
+                                                        grad_starts_MKV, after_MKV))
+        chunks = zip(*by_chunk, _lasts(beta_MC1, grown_MC1, shape), strict=True)
+        for w_PCK, k_PCK, grad_PCV, grad_start_PKV, after_PKV, last_P11 in reversed(list(chunks)):
+            after_PKV.copy_(grad_state_PKV)
+            grad_PCV.baddbmm_(k_PCK, after_PKV)
+            grad_state_PKV = torch.addcmul(grad_start_PKV, grad_state_PKV, last_P11)
+            grad_state_PKV.sub_(torch.bmm(w_PCK.mT, grad_PCV))
 
-        grad_w = torch.bmm(grad_values, starts.mT).neg_()
-        grad_right = torch.bmm(inverse.mT, torch.cat([grad_w, grad_values], -1))
-        grad_lower = torch.bmm(grad_right, solved.mT).to(wide).neg_()
-        grad_side, grad_v = grad_right.to(wide).split([key_dim, shape[-1]], -1)
-        k_wide, weighted = k.to(wide), grad_lower * similar
-        along_k, along_rows = _dot(grad_side, k_wide), weighted.sum(-1, keepdim=True)
-        grad_beta = _dot(grad_v, v.to(wide)) + along_rows
-        grad_similar = grad_lower.mul_(beta).mul_(lower_ones(shape[2], -1, wide, q.device))
-        grad_attention = torch.bmm(grad_o, values.mT).to(wide)
-        grad_out, grad_q = torch.bmm(values, after.mT), torch.bmm(grad_o, starts.mT)
+        grad_w_MCK = torch.bmm(grad_values_MCV, starts_MKV.mT).neg_()
+        grad_right_MCX = torch.bmm(inverse_MCC.mT, torch.cat([grad_w_MCK, grad_values_MCV], -1))
+        grad_lower_MCC = torch.bmm(grad_right_MCX, solved_MCX.mT).to(wide).neg_()
+        grad_side_MCK, grad_v_MCV = grad_right_MCX.to(wide).split([key_dim, shape[-1]], -1)
+        k_wide_MCK, weighted_MCC = k_MCK.to(wide), grad_lower_MCC * similar_MCC
+        along_k_MC1, along_rows_MC1 = _dot(grad_side_MCK, k_wide_MCK), weighted_MCC.sum(-1, keepdim=True)
+        grad_beta_MC1 = _dot(grad_v_MCV, v_MCV.to(wide)) + along_rows_MC1
+        grad_similar_MCC = grad_lower_MCC.mul_(beta_MC1).mul_(lower_ones(shape[2], -1, wide, q_MCK.device))
+        grad_attention_MCC = torch.bmm(grad_o_MCV, values_MCV.mT).to(wide)
+        grad_out_MCK, grad_q_MCK = torch.bmm(values_MCV, after_MKV.mT), torch.bmm(grad_o_MCV, starts_MKV.mT)
         grad_g = None
-        if grown is None:
-            grad_beta += along_k
-            grad_k = torch.addcmul(grad_out, grad_side, beta)
+        if grown_MC1 is None:
+            grad_beta_MC1 += along_k_MC1
+            grad_k_MCK = torch.addcmul(grad_out_MCK, grad_side_MCK, beta_MC1)
         else:
-            grad_similar.mul_(decay)
-            grad_beta.addcmul_(along_k, grown)
-            grad_out, grad_in = grad_out.to(wide).mul_(shrunk), grad_q.to(wide).mul_(grown)
-            side, leaving, weighted = beta * grown, _dot(grad_out, k_wide), weighted.mul_(beta)
-            weighted.addcmul_(grad_attention, attention.to(wide))
-            total = weighted.sum(-1, keepdim=True) - weighted.sum(-2).unsqueeze(-1) - leaving
-            total.addcmul_(along_k, side).add_(_dot(grad_in, q.to(wide)))
-            moved = _dot(starts.flatten(1).to(wide), after.flatten(1).to(wide))
-            total[:, -1] += leaving.sum(1) + moved * grown[:, -1]
-            grad_g = total.flip(1).cumsum(1).flip(1).unflatten(0, shape[:2])
-            grad_q, grad_k = grad_in.to(low), torch.addcmul(grad_out, grad_side, side)
-        grad_attention = grad_attention.mul_(decay).to(low)
-        grad_q.baddbmm_(grad_attention, k)
-        grad_k = grad_k.to(low).baddbmm_(grad_attention.mT, q).baddbmm_((grad_similar + grad_similar.mT).to(low), k)
-        grads = (x.unflatten(0, shape[:2]) for x in (grad_q, grad_k, (grad_v * beta).to(low), grad_beta))
-        return *grads, grad_g, grad_state
+            grad_similar_MCC.mul_(decay)
+            grad_beta_MC1.addcmul_(along_k_MC1, grown_MC1)
+            grad_out_MCK = grad_out_MCK.to(wide).mul_(shrunk_MC1)
+            grad_in_MCK = grad_q_MCK.to(wide).mul_(grown_MC1)
+            side_MC1, leaving_MC1 = beta_MC1 * grown_MC1, _dot(grad_out_MCK, k_wide_MCK)
+            weighted_MCC.mul_(beta_MC1).addcmul_(grad_attention_MCC, attention_MCC.to(wide))
+            total_MC1 = weighted_MCC.sum(-1, keepdim=True) - weighted_MCC.sum(-2).unsqueeze(-1) - leaving_MC1
+            total_MC1.addcmul_(along_k_MC1, side_MC1).add_(_dot(grad_in_MCK, q_MCK.to(wide)))
+            moved_M1 = _dot(starts_MKV.flatten(1).to(wide), after_MKV.flatten(1).to(wide))
+            total_MC1[:, -1] += leaving_MC1.sum(1) + moved_M1 * grown_MC1[:, -1]
+            grad_g = total_MC1.flip(1).cumsum(1).flip(1).unflatten(0, shape[:2])
+            grad_q_MCK, grad_k_MCK = grad_in_MCK.to(low), torch.addcmul(grad_out_MCK, grad_side_MCK, side_MC1)
+        grad_attention_MCC = grad_attention_MCC.mul_(decay).to(low)
+        grad_q_MCK.baddbmm_(grad_attention_MCC, k_MCK)
+        grad_k_MCK = grad_k_MCK.to(low).baddbmm_(grad_attention_MCC.mT, q_MCK)
+        grad_k_MCK.baddbmm_((grad_similar_MCC + grad_similar_MCC.mT).to(low), k_MCK)
+        grads = (grad_q_MCK, grad_k_MCK, (grad_v_MCV * beta_MC1).to(low), grad_beta_MC1)
+        return *(x.unflatten(0, shape[:2]) for x in grads), grad_g, grad_state_PKV
 
 
-def _lasts(beta: Tensor, grown: Tensor | None, shape: torch.Size) -> Tensor:
-    """[N, B*H, 1, 1], or [N, 1, 1, 1]: by what a chunk's last token has decayed the state before the chunk."""
-    return beta.new_ones(shape[0], 1, 1, 1) if grown is None else grown[:, -1:].unflatten(0, shape[:2])
+def _lasts(beta_MC1: Tensor, grown_MC1: Tensor | None, shape: torch.Size) -> Tensor:
+    """[N, P, 1, 1], or [N, 1, 1, 1]: by what a chunk's last token has decayed the state before the chunk."""
+    return beta_MC1.new_ones(shape[0], 1, 1, 1) if grown_MC1 is None else grown_MC1[:, -1:].unflatten(0, shape[:2])
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:

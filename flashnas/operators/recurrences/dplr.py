@@ -7,8 +7,9 @@ with a decay per key channel for a = -k.
 
 In a chunk that starts at state S, with G the cumulated log decay and the marks ^ for exp(G) x and ~ for exp(-G) x,
 what a reads at all its tokens is p = (I - strict_lower(a^ b~^T))^-1 (a^ S + strict_lower(a^ k~^T) v) = P S + R, and
-    o = q^ S + lower(q^ b~^T) p + lower(q^ k~^T) v;   S' = exp(G_C) (S + b~^T p + k~^T v) = transition S + update,
-so that only `transition S + update` runs chunk by chunk. exp(-G) is taken only where it stays below exp(MOST_DECAY);
+    o = q^ S + lower(q^ b~^T) p + lower(q^ k~^T) v;   S' = exp(G_C) (S + b~^T p + k~^T v) = transition S + update.
+
+Only `transition S + update` runs chunk by chunk. exp(-G) is taken only where it stays below exp(MOST_DECAY);
 a chunk with more decay takes its scores by halves, every right half against its left half with the boundary between
 them as reference, so that all factors are exponentials of numbers <= 0.
 """
@@ -37,68 +38,73 @@ MOST_DECAY = 64.0  # of a chunk: exp(64) = 6e27 times any key fits into float32,
 def dplr_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK: Tensor | None,
                    g_BTHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """Token by token; g: log decay per key channel. Returns (o_BTHV, final state)."""
-    state, outputs = state_BHKV, []
+    outputs = []
     for t in range(q_BTHK.shape[1]):
-        o, state = dplr_step(q_BTHK[:, t], k_BTHK[:, t], v_BTHV[:, t], a_BTHK[:, t],
-                             None if b_BTHK is None else b_BTHK[:, t], g_BTHK[:, t], state)
-        outputs.append(o)
-    return torch.stack(outputs, 1), state
+        o_BHV, state_BHKV = dplr_step(q_BTHK[:, t], k_BTHK[:, t], v_BTHV[:, t], a_BTHK[:, t],
+                                      None if b_BTHK is None else b_BTHK[:, t], g_BTHK[:, t], state_BHKV)
+        outputs.append(o_BHV)
+    return torch.stack(outputs, 1), state_BHKV
 
 
 def dplr_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, a_BHK: Tensor, b_BHK: Tensor | None, g_BHK: Tensor,
               state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state)."""
     state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1)
-    read = a_BHK.unsqueeze(-2) @ state_BHKV  # [B, H, 1, V]
-    value = v_BHV.unsqueeze(-2)
+    read_BH1V = a_BHK.unsqueeze(-2) @ state_BHKV
+    value_BH1V = v_BHV.unsqueeze(-2)
     if b_BHK is None:
-        state_BHKV = state_BHKV + k_BHK.unsqueeze(-1) * (value + read)
+        state_BHKV = state_BHKV + k_BHK.unsqueeze(-1) * (value_BH1V + read_BH1V)
     else:
-        state_BHKV = state_BHKV + b_BHK.unsqueeze(-1) * read + k_BHK.unsqueeze(-1) * value
+        state_BHKV = state_BHKV + b_BHK.unsqueeze(-1) * read_BH1V + k_BHK.unsqueeze(-1) * value_BH1V
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 
 def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK: Tensor | None,
                  g_BTHK: Tensor, state_BHKV: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
-    """The same in chunks, all in the state's dtype; `chunk` is a power of two. Returns (o_BTHV, final state)."""
+    """The same in chunks, all in the state's dtype; `chunk` is a power of two. Returns (o_BTHV, final state).
+
+    In the names of tensors P is B and H together, W is 2 (what b and k write) or 1 (without b), E is W C: entries that
+    are written, X is K and V side by side.
+    """
     batch, tokens, _, key_dim = q_BTHK.shape
     sizes = [key_dim, v_BTHV.shape[-1]]
     chunk = chunk or chunk_length(key_dim, MOST_CHUNK)
-    readers = torch.stack([to_chunks(q_BTHK, chunk), to_chunks(a_BTHK, chunk)], 2)  # [N, B*H, 2, C, K]
+    readers_NP2CK = torch.stack([to_chunks(q_BTHK, chunk), to_chunks(a_BTHK, chunk)], 2)
     written = [k_BTHK] if b_BTHK is None else [b_BTHK, k_BTHK]
-    writers = torch.stack([to_chunks(x, chunk) for x in written], 2)
-    v = to_chunks(v_BTHV, chunk)
-    g = to_chunks(g_BTHK, chunk)
-    total = g.cumsum(2)
-    steep = bool(total.detach().amin() <= -MOST_DECAY)
+    writers_NPWCK = torch.stack([to_chunks(x, chunk) for x in written], 2)
+    v_NPCV, g_NPCK = to_chunks(v_BTHV, chunk), to_chunks(g_BTHK, chunk)
+    total_NPCK = g_NPCK.cumsum(2)
+    steep = bool(total_NPCK.detach().amin() <= -MOST_DECAY)
     if steep:  # what is left after exp(-MOST_DECAY) is nothing; shorter sums keep the digits of the decays beside it
-        total = g.clamp(min=-MOST_DECAY).cumsum(2)
-    grown = total.exp()
-    last = grown[:, :, -1:]
-    grown_readers = readers * grown.unsqueeze(2)
+        total_NPCK = g_NPCK.clamp(min=-MOST_DECAY).cumsum(2)
+    grown_NPCK = total_NPCK.exp()
+    last_NP1K = grown_NPCK[:, :, -1:]
+    grown_readers_NP2CK = readers_NP2CK * grown_NPCK.unsqueeze(2)
     if steep:
-        scores = _scores_by_halves(readers, writers, total).flatten(-2).flatten(-3, -2)
-        out = writers * (total[:, :, -1:] - total).exp().unsqueeze(2)
+        scores = _scores_by_halves(readers_NP2CK, writers_NPWCK, total_NPCK).flatten(-2).flatten(-3, -2)
+        out_NPWCK = writers_NPWCK * (total_NPCK[:, :, -1:] - total_NPCK).exp().unsqueeze(2)
     else:
-        shrunk_writers = writers * (-total).exp().unsqueeze(2)
-        scores = grown_readers.flatten(2, 3) @ shrunk_writers.flatten(2, 3).mT
-        out = shrunk_writers * last.unsqueeze(2)
-    mask = torch.cat([lower_ones(chunk, diagonal, v.dtype, v.device) for diagonal in (0, -1)])
-    seen, read = (scores * mask.repeat(1, len(written))).chunk(2, -2)  # by q, by a
-    effect = torch.cat([seen, out.flatten(2, 3).mT], -2)  # of what is written, on outputs and final state
-    q, a = grown_readers.unbind(2)
+        shrunk_writers_NPWCK = writers_NPWCK * (-total_NPCK).exp().unsqueeze(2)
+        scores = grown_readers_NP2CK.flatten(2, 3) @ shrunk_writers_NPWCK.flatten(2, 3).mT
+        out_NPWCK = shrunk_writers_NPWCK * last_NP1K.unsqueeze(2)
+    mask = torch.cat([lower_ones(chunk, diagonal, v_NPCV.dtype, v_NPCV.device) for diagonal in (0, -1)])  # [2 C, C]
+    seen_NPCE, read_NPCE = (scores * mask.repeat(1, len(written))).chunk(2, -2)  # by q, by a; scores: [N, P, 2 C, E]
+    effect = torch.cat([seen_NPCE, out_NPWCK.flatten(2, 3).mT], -2)  # of E on outputs and final state, [N, P, C + K, E]
+    q_NPCK, a_NPCK = grown_readers_NP2CK.unbind(2)
     if b_BTHK is None:
-        both = effect @ (unit_lower_inverse(-read) @ torch.cat([a, v], -1))
+        both = effect @ (unit_lower_inverse(-read_NPCE) @ torch.cat([a_NPCK, v_NPCV], -1))  # [N, P, C + K, X]
         on_state, fixed = both.split(sizes, -1)
     else:
-        (read_b, read_k), (effect_b, effect_k) = read.chunk(2, -1), effect.chunk(2, -1)
-        both = effect_b @ (unit_lower_inverse(-read_b) @ torch.cat([a, read_k @ v], -1))
+        (read_b_NPCC, read_k_NPCC), (effect_b, effect_k) = read_NPCE.chunk(2, -1), effect.chunk(2, -1)
+        both = effect_b @ (unit_lower_inverse(-read_b_NPCC) @ torch.cat([a_NPCK, read_k_NPCC @ v_NPCV], -1))
         on_state, fixed = both.split(sizes, -1)
-        fixed = fixed + effect_k @ v
-    (seen_state, moved), (inside, update) = (x.split([chunk, key_dim], -2) for x in (on_state, fixed))
-    starts, state = matrix_scan(moved + torch.diag_embed(last.squeeze(2)), update, state_BHKV.flatten(0, 1))
-    o = inside + (q + seen_state) @ starts
-    return from_chunks(o, batch, tokens), state.view_as(state_BHKV)
+        fixed = fixed + effect_k @ v_NPCV
+    seen_state_NPCK, moved_NPKK = on_state.split([chunk, key_dim], -2)
+    inside_NPCV, update_NPKV = fixed.split([chunk, key_dim], -2)
+    transition_NPKK = moved_NPKK + torch.diag_embed(last_NP1K.squeeze(2))
+    starts_NPKV, state_PKV = matrix_scan(transition_NPKK, update_NPKV, state_BHKV.flatten(0, 1))
+    o_NPCV = inside_NPCV + (q_NPCK + seen_state_NPCK) @ starts_NPKV
+    return from_chunks(o_NPCV, batch, tokens), state_PKV.view_as(state_BHKV)
 
 
 def kda_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTHK: Tensor,
@@ -113,18 +119,20 @@ def kda_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BHK
     return dplr_step(q_BHK, k_BHK * beta_BH.unsqueeze(-1), v_BHV, -k_BHK, None, g_BHK, state_BHKV)
 
 
-def _scores_by_halves(readers: Tensor, writers: Tensor, total: Tensor) -> Tensor:
-    """[.., R, C, K], [.., W, C, K], [.., C, K] -> [.., R, C, W, C], zero where the writer's token is the later one."""
-    size = readers.shape[-2]
+def _scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor) -> Tensor:
+    """[.., R, C, W, C], zero where the writer's token is the later one. L is half of C; leading dimensions are not
+    named."""
+    size = readers_RCK.shape[-2]
     if size == 1:
-        return (readers.squeeze(-2) @ writers.squeeze(-2).mT)[..., :, None, :, None]
+        return (readers_RCK.squeeze(-2) @ writers_WCK.squeeze(-2).mT)[..., :, None, :, None]
     half = size // 2
-    boundary = total[..., half - 1:half, :]
-    right = readers[..., half:, :] * (total[..., half:, :] - boundary).exp().unsqueeze(-3)
-    left = writers[..., :half, :] * (boundary - total[..., :half, :]).exp().unsqueeze(-3)
-    below = right.flatten(-3, -2) @ left.flatten(-3, -2).mT
-    below = below.unflatten(-1, (-1, half)).unflatten(-3, (-1, half))  # [.., R, C / 2, W, C / 2]
-    readers, writers = (x.unflatten(-2, (2, half)).transpose(-4, -3) for x in (readers, writers))
-    first, second = _scores_by_halves(readers, writers, total.unflatten(-2, (2, half))).unbind(-5)
-    top = torch.cat([first, torch.zeros_like(first)], -1)
-    return torch.cat([top, torch.cat([below, second], -1)], -3)
+    boundary_1K = total_CK[..., half - 1:half, :]
+    right_RLK = readers_RCK[..., half:, :] * (total_CK[..., half:, :] - boundary_1K).exp().unsqueeze(-3)
+    left_WLK = writers_WCK[..., :half, :] * (boundary_1K - total_CK[..., :half, :]).exp().unsqueeze(-3)
+    below = right_RLK.flatten(-3, -2) @ left_WLK.flatten(-3, -2).mT
+    below_RLWL = below.unflatten(-1, (-1, half)).unflatten(-3, (-1, half))
+    readers_2RLK, writers_2WLK = (x.unflatten(-2, (2, half)).transpose(-4, -3) for x in (readers_RCK, writers_WCK))
+    first_RLWL, second_RLWL = _scores_by_halves(readers_2RLK, writers_2WLK,
+                                                total_CK.unflatten(-2, (2, half))).unbind(-5)
+    top_RLWC = torch.cat([first_RLWL, torch.zeros_like(first_RLWL)], -1)
+    return torch.cat([top_RLWC, torch.cat([below_RLWL, second_RLWL], -1)], -3)

@@ -2,7 +2,8 @@
 
     S_t[n, c] = exp(dt_t[c] A[n, c]) S_{t-1}[n, c] + B_t[n] u_t[c];    y_t[c] = sum_n C_t[n] S_t[n, c]
 
-Shapes: B batch, T time, N state, C channels. A is negative and dt is not, so nothing grows.
+Shapes: B batch, T time, N state, C channels, K chunks, L tokens of a chunk. A is negative and dt is not, therefore
+nothing grows.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ CHUNK_ENTRIES = 1 << 17  # of all states of a chunk: what a chunk needs stays in
 def scan_reference(u_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c_BTN: Tensor,
                    state_BNC: Tensor) -> tuple[Tensor, Tensor]:
     """Token by token; returns (y_BTC, final state)."""
-    state, outputs = state_BNC, []
+    outputs = []
     for t in range(u_BTC.shape[1]):
-        y, state = scan_step(u_BTC[:, t], dt_BTC[:, t], a_NC, b_BTN[:, t], c_BTN[:, t], state)
-        outputs.append(y)
-    return torch.stack(outputs, 1), state
+        y_BC, state_BNC = scan_step(u_BTC[:, t], dt_BTC[:, t], a_NC, b_BTN[:, t], c_BTN[:, t], state_BNC)
+        outputs.append(y_BC)
+    return torch.stack(outputs, 1), state_BNC
 
 
 def scan_step(u_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor,
               state_BNC: Tensor) -> tuple[Tensor, Tensor]:
     """One token: (y_BC, next state)."""
-    update = b_BN.unsqueeze(-1) * u_BC.unsqueeze(-2)
-    state_BNC = torch.addcmul(update, (dt_BC.unsqueeze(-2) * a_NC).exp(), state_BNC)
+    update_BNC = b_BN.unsqueeze(-1) * u_BC.unsqueeze(-2)
+    state_BNC = torch.addcmul(update_BNC, (dt_BC.unsqueeze(-2) * a_NC).exp(), state_BNC)
     return (c_BN.unsqueeze(-2) @ state_BNC).squeeze(-2), state_BNC
 
 
@@ -42,9 +43,9 @@ def selective_scan(u_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c
     Keeps the states between chunks only and takes the gradients by going through the chunks once more, backwards.
     """
     times_first = (x.transpose(0, 1) for x in (u_BTC, dt_BTC, b_BTN, c_BTN))
-    u, dt, b, c = (x.contiguous() for x in times_first)
-    y_TBC, state = _SelectiveScan.apply(u, dt, a_NC.contiguous(), b, c, state_BNC)
-    return y_TBC.transpose(0, 1), state
+    u_TBC, dt_TBC, b_TBN, c_TBN = (x.contiguous() for x in times_first)
+    y_TBC, state_BNC = _SelectiveScan.apply(u_TBC, dt_TBC, a_NC.contiguous(), b_TBN, c_TBN, state_BNC)
+    return y_TBC.transpose(0, 1), state_BNC
 
 
 def scan_of_inputs(x_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c_BTN: Tensor,
@@ -63,47 +64,50 @@ def scan_of_inputs_step(x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor,
 
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor,
-                state: Tensor) -> tuple[Tensor, Tensor]:
-        tokens, batch, _ = u.shape
-        length = max(1, min(tokens, CHUNK_ENTRIES // (batch * a.numel())))
-        starts = state.new_empty(-(-tokens // length), *state.shape)
-        y, a_log2, room = torch.empty_like(u), a * LOG2_E, state.new_empty(2, length, *state.shape)
+    def forward(ctx: Any, u_TBC: Tensor, dt_TBC: Tensor, a_NC: Tensor, b_TBN: Tensor, c_TBN: Tensor,
+                state_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, batch, _ = u_TBC.shape
+        length = max(1, min(tokens, CHUNK_ENTRIES // (batch * a_NC.numel())))
+        starts_KBNC = state_BNC.new_empty(-(-tokens // length), *state_BNC.shape)
+        y_TBC, a_log2_NC = torch.empty_like(u_TBC), a_NC * LOG2_E
+        room = state_BNC.new_empty(2, length, *state_BNC.shape)
         for n, first in enumerate(range(0, tokens, length)):
             now = slice(first, first + length)
-            starts[n] = state
-            _, states = _chunk(u[now], dt[now], a_log2, b[now], starts[n], room)
-            torch.bmm(_rows(c[now]), states.flatten(0, 1), out=_rows(y[now]))
-            state = states[-1]
-        ctx.save_for_backward(u, dt, a, b, c, starts)
+            starts_KBNC[n] = state_BNC
+            _, states_LBNC = _chunk(u_TBC[now], dt_TBC[now], a_log2_NC, b_TBN[now], starts_KBNC[n], room)
+            torch.bmm(_rows(c_TBN[now]), states_LBNC.flatten(0, 1), out=_rows(y_TBC[now]))
+            state_BNC = states_LBNC[-1]
+        ctx.save_for_backward(u_TBC, dt_TBC, a_NC, b_TBN, c_TBN, starts_KBNC)
         ctx.length = length
-        return y, state.clone()
+        return y_TBC, state_BNC.clone()
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, ...]:
-        u, dt, a, b, c, starts = ctx.saved_tensors
-        grad_y, grad_state = output_grads[0].contiguous(), output_grads[1].clone()
-        grad_u, grad_dt, grad_b, grad_c = (torch.empty_like(x) for x in (u, dt, b, c))
-        grad_a, a_log2, room = torch.zeros_like(starts[0]), a * LOG2_E, a.new_empty(3, ctx.length, *starts.shape[1:])
-        for n in range(len(starts) - 1, -1, -1):
+        u_TBC, dt_TBC, a_NC, b_TBN, c_TBN, starts_KBNC = ctx.saved_tensors
+        grad_y_TBC, grad_state_BNC = output_grads[0].contiguous(), output_grads[1].clone()
+        grad_u_TBC, grad_dt_TBC, grad_b_TBN, grad_c_TBN = (torch.empty_like(x) for x in (u_TBC, dt_TBC, b_TBN, c_TBN))
+        grad_a_BNC, a_log2_NC = torch.zeros_like(starts_KBNC[0]), a_NC * LOG2_E
+        room = a_NC.new_empty(3, ctx.length, *starts_KBNC.shape[1:])
+        for n in range(len(starts_KBNC) - 1, -1, -1):
             now = slice(n * ctx.length, (n + 1) * ctx.length)
-            decay, states = _chunk(u[now], dt[now], a_log2, b[now], starts[n], room)
+            decay_LBNC, states_LBNC = _chunk(u_TBC[now], dt_TBC[now], a_log2_NC, b_TBN[now], starts_KBNC[n], room)
             # of the state after token t; what reaches the state before it is decay[t] grads[t]
-            grads = torch.mul(c[now].unsqueeze(3), grad_y[now].unsqueeze(2), out=room[2, :len(states)])
-            for grad, kept in zip(reversed(grads.unbind()), reversed(decay.unbind()), strict=True):
-                grad += grad_state
-                torch.mul(grad, kept, out=grad_state)
-            flat = grads.flatten(0, 1)
-            torch.bmm(_rows(b[now]), flat, out=_rows(grad_u[now]))
-            torch.bmm(_rows(u[now]), flat.mT, out=_rows(grad_b[now]))
-            torch.bmm(_rows(grad_y[now]), states.flatten(0, 1).mT, out=_rows(grad_c[now]))
-            grads *= decay
-            grads[0] *= starts[n]
-            grads[1:] *= states[:-1]  # now of dt A
-            for grad, step in zip(grads.unbind(), dt[now].unsqueeze(2).unbind(), strict=True):
-                grad_a.addcmul_(grad, step)
-            torch.sum(grads.mul_(a), 2, out=grad_dt[now])
-        return grad_u, grad_dt, grad_a.sum(0), grad_b, grad_c, grad_state
+            grads_LBNC = room[2, :len(states_LBNC)]
+            torch.mul(c_TBN[now].unsqueeze(3), grad_y_TBC[now].unsqueeze(2), out=grads_LBNC)
+            for grad_BNC, kept_BNC in zip(reversed(grads_LBNC.unbind()), reversed(decay_LBNC.unbind()), strict=True):
+                grad_BNC += grad_state_BNC
+                torch.mul(grad_BNC, kept_BNC, out=grad_state_BNC)
+            flat = grads_LBNC.flatten(0, 1)
+            torch.bmm(_rows(b_TBN[now]), flat, out=_rows(grad_u_TBC[now]))
+            torch.bmm(_rows(u_TBC[now]), flat.mT, out=_rows(grad_b_TBN[now]))
+            torch.bmm(_rows(grad_y_TBC[now]), states_LBNC.flatten(0, 1).mT, out=_rows(grad_c_TBN[now]))
+            grads_LBNC *= decay_LBNC
+            grads_LBNC[0] *= starts_KBNC[n]
+            grads_LBNC[1:] *= states_LBNC[:-1]  # now of dt A
+            for grad_BNC, step_B1C in zip(grads_LBNC.unbind(), dt_TBC[now].unsqueeze(2).unbind(), strict=True):
+                grad_a_BNC.addcmul_(grad_BNC, step_B1C)
+            torch.sum(grads_LBNC.mul_(a_NC), 2, out=grad_dt_TBC[now])
+        return grad_u_TBC, grad_dt_TBC, grad_a_BNC.sum(0), grad_b_TBN, grad_c_TBN, grad_state_BNC
 
 
 def _rows(x_LBK: Tensor) -> Tensor:
@@ -111,12 +115,12 @@ def _rows(x_LBK: Tensor) -> Tensor:
     return x_LBK.view(-1, 1, x_LBK.shape[2])
 
 
-def _chunk(u: Tensor, dt: Tensor, a_log2: Tensor, b: Tensor, state: Tensor,
+def _chunk(u_LBC: Tensor, dt_LBC: Tensor, a_log2_NC: Tensor, b_LBN: Tensor, state_BNC: Tensor,
            room: Tensor) -> tuple[Tensor, Tensor]:
     """Decays, and the states after each token [L, B, N, C]; both lie in `room`."""
-    decay, states = room[0, :len(u)], room[1, :len(u)]
-    torch.mul(dt.unsqueeze(2), a_log2, out=decay).exp2_()  # three times as fast as exp_ on a CPU
-    torch.mul(b.unsqueeze(3), u.unsqueeze(2), out=states)
-    for now, kept in zip(states.unbind(), decay.unbind(), strict=True):
-        state = now.addcmul_(kept, state)
-    return decay, states
+    decay_LBNC, states_LBNC = room[0, :len(u_LBC)], room[1, :len(u_LBC)]
+    torch.mul(dt_LBC.unsqueeze(2), a_log2_NC, out=decay_LBNC).exp2_()  # three times as fast as exp_ on a CPU
+    torch.mul(b_LBN.unsqueeze(3), u_LBC.unsqueeze(2), out=states_LBNC)
+    for now_BNC, kept_BNC in zip(states_LBNC.unbind(), decay_LBNC.unbind(), strict=True):
+        state_BNC = now_BNC.addcmul_(kept_BNC, state_BNC)
+    return decay_LBNC, states_LBNC

@@ -18,11 +18,11 @@ from flashnas.operators.recurrences.chunks import chunk_length, decay_difference
 def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
                   state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """Token by token: S <- exp(g) S + k v^T;  o = S^T q (C is q, B is k, dt x is v). Returns (o_BTHV, final state)."""
-    state, outputs = state_BHKV, []
+    outputs = []
     for t in range(q_BTGK.shape[1]):
-        o, state = ssd_step(q_BTGK[:, t], k_BTGK[:, t], v_BTHV[:, t], g_BTH[:, t], state)
-        outputs.append(o)
-    return torch.stack(outputs, 1), state
+        o_BHV, state_BHKV = ssd_step(q_BTGK[:, t], k_BTGK[:, t], v_BTHV[:, t], g_BTH[:, t], state_BHKV)
+        outputs.append(o_BHV)
+    return torch.stack(outputs, 1), state_BHKV
 
 
 def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,8 +33,8 @@ def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BH
         q_BHK, k_BHK = (x.expand(-1, heads, -1) for x in (q_BGK, k_BGK))
     else:
         q_BHK, k_BHK = (x.repeat_interleave(heads // groups, 1) for x in (q_BGK, k_BGK))
-    decayed = state_BHKV * g_BH.exp()[..., None, None]
-    state_BHKV = decayed.addcmul_(k_BHK.unsqueeze(-1), v_BHV.unsqueeze(-2))
+    decayed_BHKV = state_BHKV * g_BH.exp()[..., None, None]
+    state_BHKV = decayed_BHKV.addcmul_(k_BHK.unsqueeze(-1), v_BHV.unsqueeze(-2))
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 
@@ -42,8 +42,8 @@ def ssd_chunked(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor, s
                 chunk: int | None = None) -> tuple[Tensor, Tensor]:
     """The same in chunks; returns (o_BTHV, final state).
 
-    The R heads of one group share q and k, so their values and states stand side by side in one product:
-    values [N, B*G, C, R, V], states [B*G, K, R, V].
+    The R heads of one group share q and k. Their values and states lie side by side in one product: values
+    [B, N, G, C, R, V], states [B, G, K, R, V].
     """
     batch, tokens, groups, key_dim = q_BTGK.shape
     heads, value_dim = v_BTHV.shape[2:]
@@ -54,72 +54,81 @@ def ssd_chunked(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor, s
         x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, padding)) if padding else x
         return x.unflatten(1, (-1, chunk)).transpose(2, 3)
 
-    state = state_BHKV.unflatten(1, (groups, repeats)).transpose(2, 3)
-    o, state = _SsdChunks.apply(cut(q_BTGK), cut(k_BTGK), cut(v_BTHV.unflatten(2, (groups, repeats))),
-                                cut(g_BTH.unflatten(2, (groups, repeats))), state)
-    o_BTHV = o.transpose(2, 3).reshape(batch, tokens + padding, heads, value_dim)[:, :tokens]
-    return o_BTHV, state.transpose(2, 3).reshape(state_BHKV.shape)
+    state_BGKRV = state_BHKV.unflatten(1, (groups, repeats)).transpose(2, 3)
+    v_BTGRV, g_BTGR = (x.unflatten(2, (groups, repeats)) for x in (v_BTHV, g_BTH))
+    o_BNGCRV, state_BGKRV = _SsdChunks.apply(cut(q_BTGK), cut(k_BTGK), cut(v_BTGRV), cut(g_BTGR), state_BGKRV)
+    o_BTHV = o_BNGCRV.transpose(2, 3).reshape(batch, tokens + padding, heads, value_dim)[:, :tokens]
+    return o_BTHV, state_BGKRV.transpose(2, 3).reshape(state_BHKV.shape)
 
 
 class _SsdChunks(torch.autograd.Function):
     """q, k [B, N, G, C, K], v [B, N, G, C, R, V], g [B, N, G, C, R], state [B, G, K, R, V] -> (o as v, final state).
 
-    Products run in the dtype of q and k; decays, sums and states in that of v. M below is N, B and G together.
+    Products run in the dtype of q and k; decays, sums and states in that of v. In the names of tensors M is B, N and G
+    together, X is R and V together, and 1 is a dimension of size 1.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        low, wide, sizes, values = q.dtype, v.dtype, v.shape[:3], v.shape[4:]
-        q, k, v, total = (x.flatten(0, 2) for x in (q, k, v, g.cumsum(3).mul_(LOG2_E)))
-        grown, shrunk = total.exp2().unsqueeze(-1), (total[:, -1:] - total).exp2_().unsqueeze(-1)  # [M, C, R, 1]
-        decay = decay_differences_base2(total.mT, masked=False)  # [M, R, C, C]
-        v_heads = v.transpose(1, 2).to(low).contiguous()
-        mask = lower_ones(q.shape[1], 0, low, q.device)
-        scores = torch.bmm(q, k.mT).mul_(mask).unsqueeze(1)
-        weights = (scores * decay).to(low)
-        v_out = (v * shrunk).to(low).flatten(2)
-        update = torch.bmm(k.mT, v_out).to(wide).unflatten(-1, values).unflatten(0, sizes)
-        factor = grown[:, -1:].unflatten(0, sizes)  # [B, N, G, 1, R, 1]
-        states = update.new_empty(sizes[0], sizes[1] + 1, *update.shape[2:])  # before each chunk, and the final one
-        states[:, 0] = state
+    def forward(ctx: Any, q_BNGCK: Tensor, k_BNGCK: Tensor, v_BNGCRV: Tensor, g_BNGCR: Tensor,
+                state_BGKRV: Tensor) -> tuple[Tensor, Tensor]:
+        low, wide, sizes, values = q_BNGCK.dtype, v_BNGCRV.dtype, v_BNGCRV.shape[:3], v_BNGCRV.shape[4:]
+        q_MCK, k_MCK, v_MCRV = (x.flatten(0, 2) for x in (q_BNGCK, k_BNGCK, v_BNGCRV))
+        total_MCR = g_BNGCR.cumsum(3).mul_(LOG2_E).flatten(0, 2)
+        grown_MCR1, shrunk_MCR1 = total_MCR.exp2().unsqueeze(-1), (total_MCR[:, -1:] - total_MCR).exp2_().unsqueeze(-1)
+        decay_MRCC = decay_differences_base2(total_MCR.mT, masked=False)
+        v_MRCV = v_MCRV.transpose(1, 2).to(low).contiguous()
+        mask_CC = lower_ones(q_MCK.shape[1], 0, low, q_MCK.device)
+        scores_M1CC = torch.bmm(q_MCK, k_MCK.mT).mul_(mask_CC).unsqueeze(1)
+        weights_MRCC = (scores_M1CC * decay_MRCC).to(low)
+        v_out_MCX = (v_MCRV * shrunk_MCR1).to(low).flatten(2)
+        update_BNGKRV = torch.bmm(k_MCK.mT, v_out_MCX).to(wide).unflatten(-1, values).unflatten(0, sizes)
+        factor_BNG1R1 = grown_MCR1[:, -1:].unflatten(0, sizes)
+        # before each chunk, and the final one: N + 1 states
+        states_BNGKRV = update_BNGKRV.new_empty(sizes[0], sizes[1] + 1, *update_BNGKRV.shape[2:])
+        states_BNGKRV[:, 0] = state_BGKRV
         for n in range(sizes[1]):
-            torch.addcmul(update[:, n], factor[:, n], states[:, n], out=states[:, n + 1])
-        starts, state = states[:, :-1], states[:, -1]
-        starts_low = starts.flatten(0, 2).to(low).flatten(2)  # [M, K, R V]
-        before = torch.bmm(q, starts_low).to(wide).unflatten(-1, values).mul_(grown)
-        o = before + (weights @ v_heads).transpose(1, 2)
-        ctx.save_for_backward(q, k, v_heads, v_out, grown, shrunk, decay, scores, weights, states, starts_low, before)
-        return o.unflatten(0, sizes), state.clone()
+            torch.addcmul(update_BNGKRV[:, n], factor_BNG1R1[:, n], states_BNGKRV[:, n], out=states_BNGKRV[:, n + 1])
+        starts_MKX = states_BNGKRV[:, :-1].flatten(0, 2).to(low).flatten(2)
+        before_MCRV = torch.bmm(q_MCK, starts_MKX).to(wide).unflatten(-1, values).mul_(grown_MCR1)
+        o_MCRV = before_MCRV + (weights_MRCC @ v_MRCV).transpose(1, 2)
+        ctx.save_for_backward(q_MCK, k_MCK, v_MRCV, v_out_MCX, grown_MCR1, shrunk_MCR1, decay_MRCC, scores_M1CC,
+                              weights_MRCC, states_BNGKRV, starts_MKX, before_MCRV)
+        return o_MCRV.unflatten(0, sizes), states_BNGKRV[:, -1].clone()
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, ...]:
-        grad_o, grad_state = output_grads
-        q, k, v_heads, v_out, grown, shrunk, decay, scores, weights, states, starts_low, before = ctx.saved_tensors
-        low, wide, sizes, values = q.dtype, grad_o.dtype, grad_o.shape[:3], grad_o.shape[4:]
-        grad_o = grad_o.flatten(0, 2)
-        grad_heads = grad_o.transpose(1, 2).to(low).contiguous()
-        grad_before = (grad_o * grown).to(low).flatten(2)
-        grad_starts = torch.bmm(q.mT, grad_before).to(wide).unflatten(-1, values).unflatten(0, sizes)
-        factor, grads = grown[:, -1:].unflatten(0, sizes), torch.empty_like(states)
-        grads[:, -1] = grad_state
+        grad_o_BNGCRV, grad_state_BGKRV = output_grads
+        (q_MCK, k_MCK, v_MRCV, v_out_MCX, grown_MCR1, shrunk_MCR1, decay_MRCC, scores_M1CC, weights_MRCC,
+         states_BNGKRV, starts_MKX, before_MCRV) = ctx.saved_tensors
+        low, wide, sizes, values = q_MCK.dtype, grad_o_BNGCRV.dtype, grad_o_BNGCRV.shape[:3], grad_o_BNGCRV.shape[4:]
+        grad_o_MCRV = grad_o_BNGCRV.flatten(0, 2)
+        grad_o_MRCV = grad_o_MCRV.transpose(1, 2).to(low).contiguous()
+        grad_before_MCX = (grad_o_MCRV * grown_MCR1).to(low).flatten(2)
+        grad_starts_BNGKRV = torch.bmm(q_MCK.mT, grad_before_MCX).to(wide).unflatten(-1, values).unflatten(0, sizes)
+        factor_BNG1R1, grads_BNGKRV = grown_MCR1[:, -1:].unflatten(0, sizes), torch.empty_like(states_BNGKRV)
+        grads_BNGKRV[:, -1] = grad_state_BGKRV
         for n in range(sizes[1] - 1, -1, -1):
-            torch.addcmul(grad_starts[:, n], factor[:, n], grads[:, n + 1], out=grads[:, n])
-        starts, after = states[:, :-1], grads[:, 1:]
-        after_low = after.flatten(0, 2).to(low).flatten(2)
-        grad_out = torch.bmm(k, after_low).to(wide).unflatten(-1, values)  # of v_out
-        grad_weights = (grad_heads @ v_heads.mT) * decay  # of scores, head by head
-        grad_scores = grad_weights.sum(1).to(low).mul_(lower_ones(q.shape[1], 0, low, q.device))
-        grad_q = torch.bmm(grad_before, starts_low.mT) + torch.bmm(grad_scores, k)
-        grad_k = torch.bmm(v_out, after_low.mT) + torch.bmm(grad_scores.mT, q)
+            torch.addcmul(grad_starts_BNGKRV[:, n], factor_BNG1R1[:, n], grads_BNGKRV[:, n + 1],
+                          out=grads_BNGKRV[:, n])
+        starts_BNGKRV, after_BNGKRV = states_BNGKRV[:, :-1], grads_BNGKRV[:, 1:]
+        after_MKX = after_BNGKRV.flatten(0, 2).to(low).flatten(2)
+        grad_out_MCRV = torch.bmm(k_MCK, after_MKX).to(wide).unflatten(-1, values)  # of v_out
+        grad_weights_MRCC = (grad_o_MRCV @ v_MRCV.mT) * decay_MRCC  # of scores, head by head
+        mask_CC = lower_ones(q_MCK.shape[1], 0, low, q_MCK.device)
+        grad_scores_MCC = grad_weights_MRCC.sum(1).to(low).mul_(mask_CC)
+        grad_q_MCK = torch.bmm(grad_before_MCX, starts_MKX.mT) + torch.bmm(grad_scores_MCC, k_MCK)
+        grad_k_MCK = torch.bmm(v_out_MCX, after_MKX.mT) + torch.bmm(grad_scores_MCC.mT, q_MCK)
 
-        leaving = torch.linalg.vecdot(grad_out, v_out.unflatten(-1, values).to(wide))  # [M, C, R]
-        inside = grad_weights.mul_(scores)
-        grad_total = torch.linalg.vecdot(grad_o, before) - leaving + (inside.sum(-1) - inside.sum(-2)).mT
-        carried = (after * starts).sum((3, 5)).flatten(0, 2)
-        grad_total[:, -1] += leaving.sum(1) + carried * grown[:, -1, :, 0]
-        grad_g = grad_total.flip(1).cumsum(1).flip(1)
-        grad_v = grad_out.mul_(shrunk).add_((weights.mT @ grad_heads).transpose(1, 2))
-        return *(x.unflatten(0, sizes) for x in (grad_q, grad_k, grad_v, grad_g)), grads[:, 0]
+        leaving_MCR = torch.linalg.vecdot(grad_out_MCRV, v_out_MCX.unflatten(-1, values).to(wide))
+        inside_MRCC = grad_weights_MRCC.mul_(scores_M1CC)
+        grad_total_MCR = torch.linalg.vecdot(grad_o_MCRV, before_MCRV) - leaving_MCR
+        grad_total_MCR = grad_total_MCR + (inside_MRCC.sum(-1) - inside_MRCC.sum(-2)).mT
+        carried_MR = (after_BNGKRV * starts_BNGKRV).sum((3, 5)).flatten(0, 2)
+        grad_total_MCR[:, -1] += leaving_MCR.sum(1) + carried_MR * grown_MCR1[:, -1, :, 0]
+        grad_g_MCR = grad_total_MCR.flip(1).cumsum(1).flip(1)
+        grad_v_MCRV = grad_out_MCRV.mul_(shrunk_MCR1).add_((weights_MRCC.mT @ grad_o_MRCV).transpose(1, 2))
+        grads = (x.unflatten(0, sizes) for x in (grad_q_MCK, grad_k_MCK, grad_v_MCRV, grad_g_MCR))
+        return *grads, grads_BNGKRV[:, 0]
 
 
 def ssd_scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
