@@ -57,9 +57,13 @@ class Block(nn.Module):
 class HybridLM(nn.Module):
     """Embedding, pre-norm residual operators, final norm, head; has exactly `architecture.params` parameters.
 
-    Meta tokens stand in front of every sequence; they take positions but have no logits and no loss.
-    Context is limited by memory only. backend: the libraries that compute the operators, one of
-    operators.backend_names.BACKENDS; raises OperatorError for one that is not installed.
+    Meta tokens come before every sequence; they take positions but have no logits and no loss. Only memory limits the
+    context.
+
+    Args:
+        architecture: what to build.
+        backend: the libraries that compute the operators, one of operators.backends.BACKENDS. Raises OperatorError for
+            a library that is not installed.
     """
 
     def __init__(self, architecture: Architecture, backend: str = "auto") -> None:

@@ -32,10 +32,16 @@ _READ_BYTES = 1 << 24
 
 def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | None = None,
                files: Mapping[str, str] | None = None) -> Path:
-    """Write the folder as a whole (aside, then renamed), replacing one of an earlier call; returns its path.
+    """Write the folder as a whole (beside its place, then renamed), in place of one of an earlier call.
 
-    `files`: further texts by name, such as the recipe. Raises WeightsError if something else stands there, OSError for
-    a full or read-only disk.
+    Args:
+        folder: where; its parents are made.
+        network: what to write.
+        tokenizer_json: text of the tokenizer's file, or None.
+        files: further texts by name, such as the recipe.
+
+    Returns:
+        The folder. Raises WeightsError if it holds something else, OSError for a full or read-only disk.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / ARCHITECTURE).is_file() and (not folder.is_dir() or any(folder.iterdir())):

@@ -67,7 +67,7 @@ class Declared(nn.Module):
 
 
 def _roles_inside(module: nn.Module) -> Iterator[tuple[str, Role | None]]:
-    """Names and roles inside a module; None where the module around it has to say it."""
+    """Names and roles inside a module; None where the module around it declares the role."""
     if isinstance(module, Declared):
         yield from module.parameter_roles().items()
         return

@@ -19,7 +19,7 @@ from flashnas.base.errors import OperatorError
 from flashnas.base.hints import did_you_mean
 from flashnas.operators.kernel import KernelCall, Phase
 
-MOST = 10**12  # largest value of an option; keeps arithmetic on sizes finite
+MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class OperatorSpec:
     family: ClassVar[str]  # for readers: operators of one kind of mathematics, as in `delta rule`
     layer: ClassVar[str]  # "module:class" of the torch layer
     mixes_tokens: ClassVar[bool] = True
-    least: ClassVar[dict[str, int]] = {}  # smallest allowed value per field, 0 where not named
+    minimums: ClassVar[dict[str, int]] = {}  # smallest allowed value per field; 0 for others
     own_rates: ClassVar[tuple[str, ...]] = ()  # parts that learn at a rate of their own, see roles.OWN_RATES
-    later: ClassVar[frozenset[str]] = frozenset()  # fields that hashes leave out at their default: younger than these
+    hash_optional: ClassVar[frozenset[str]] = frozenset()  # fields that hashes leave out at their default
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -47,9 +47,9 @@ class OperatorSpec:
             expected: Any = type(field.default)
             if type(value) is not expected and not (expected is float and type(value) is int):
                 raise OperatorError(f"{place} must be {expected.__name__}; got {value!r}")
-            least = self.least.get(field.name, 0)
-            if expected is not bool and not least <= value <= MOST:  # NaN is outside too
-                limit = f"at least {least}" if value < least else f"at most {MOST}"
+            least = self.minimums.get(field.name, 0)
+            if expected is not bool and not least <= value <= MAX_VALUE:  # NaN is outside too
+                limit = f"at least {least}" if value < least else f"at most {MAX_VALUE}"
                 raise OperatorError(f"{place} must be {limit}; got {value!r}")
             if expected is float:
                 object.__setattr__(self, field.name, float(value))
@@ -72,7 +72,8 @@ class OperatorSpec:
     def identity(self) -> list[tuple[str, int | float | bool]]:
         """The fields that enter the hash of an architecture, sorted by name."""
         options = self.options()
-        return sorted((name, value) for name, value in vars(self).items() if name in options or name not in self.later)
+        return sorted((name, value) for name, value in vars(self).items()
+                      if name in options or name not in self.hash_optional)
 
     def __str__(self) -> str:
         parts = ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}"
@@ -84,7 +85,7 @@ class OperatorSpec:
         return self
 
     def scaled(self, hidden: int, factor: int) -> Self:
-        """The operator for a network of hidden / factor: explicit head and state sizes shrink, structure stays.
+        """The operator for a network of width hidden / factor: explicit head and state sizes shrink, nothing else.
 
         Specs that are equal when resolved at `hidden` give operators that are equal when resolved at hidden / factor.
         """
@@ -112,7 +113,7 @@ class OperatorSpec:
         return hidden // by
 
 
-PROXY_HEAD_DIM = 16  # smallest head that a scaled-down operator keeps: a state of 8 x 8 would hold nothing
+PROXY_HEAD_DIM = 16  # smallest head of a scaled-down operator: a state of 8 x 8 would hold too little
 
 
 def scaled_dim(dim: int, factor: int) -> int:

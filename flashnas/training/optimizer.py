@@ -62,7 +62,7 @@ class Optimizers:
             self.weight_norm.project()
         if muon_groups := list(self._groups(groups, "muon", recipe.muon_lr)):
             # torch's own loop over matrices: 11-14 % of a step at width 128, therefore batching them would gain little
-            # match_rms_adamw: the same rate moves every entry equally, whatever the matrix's shape
+            # match_rms_adamw: one rate moves the entries of matrices of all shapes equally
             self.optimizers.append(torch.optim.Muon(muon_groups, momentum=recipe.muon_momentum,
                                                     ns_steps=recipe.muon_steps, adjust_lr_fn="match_rms_adamw"))
         self.optimizers.append(torch.optim.AdamW(self._groups(groups, "adamw", recipe.adamw_lr), fused=True,

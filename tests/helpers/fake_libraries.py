@@ -271,7 +271,7 @@ def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, cach
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                     alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """[B, T, H, K]; the mask stands in the bottom right corner, `window_size` counts tokens beside the query's."""
+    """[B, T, H, K]; the mask ends in the bottom right corner, `window_size` counts tokens beside the query's."""
     assert _same_dtype(q, k, v) in HALF
     tokens, keys, head_dim = q.shape[1], k.shape[1], q.shape[3]
     assert all(x.stride(-1) == 1 for x in (q, k, v))

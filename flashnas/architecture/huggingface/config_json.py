@@ -9,7 +9,7 @@ from typing import Any
 from flashnas.architecture.huggingface.defaults import DEFAULTS
 from flashnas.architecture.notation import MAX_OPERATORS
 from flashnas.base.errors import ArchitectureError
-from flashnas.operators.spec import MOST
+from flashnas.operators.spec import MAX_VALUE
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class HfConfig:
     def whole(self, key: str, *, least: int = 1) -> int:
         """A whole number of at least `least`."""
         value = self.get(key)
-        if type(value) is not int or not least <= value <= MOST:
+        if type(value) is not int or not least <= value <= MAX_VALUE:
             raise self.error(key, f"must be a whole number of at least {least}; got {value!r}")
         return value
 
@@ -81,7 +81,7 @@ class HfConfig:
 
     def number(self, key: str) -> float:
         value = self.get(key)
-        if type(value) not in (int, float) or not 0 <= value <= MOST:
+        if type(value) not in (int, float) or not 0 <= value <= MAX_VALUE:
             raise self.error(key, f"must be a number of at least 0; got {value!r}")
         return float(value)
 

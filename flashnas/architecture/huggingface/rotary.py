@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flashnas.architecture.huggingface.config_json import HfConfig
-from flashnas.operators.spec import MOST
+from flashnas.operators.spec import MAX_VALUE
 
 TYPES = ("default", "linear", "llama3")
 
@@ -21,7 +21,7 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
 
     def number(name: str, default: Any, least: float = 1.0) -> float:
         value = given.get(name, default)
-        if type(value) not in (int, float) or not least <= value <= MOST:
+        if type(value) not in (int, float) or not least <= value <= MAX_VALUE:
             place = name if name not in given and name in config.data else f"{key}.{name}"
             raise config.error(place, f"must be a number of at least {least:g}; got {value!r}")
         return float(value)
@@ -43,7 +43,7 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
                 raise config.lacking(f"{key}.{name}", f"llama3 positions with {given[name]}; it has {value:g}")
         original = config.data.get("original_max_position_embeddings",
                                    given.get("original_max_position_embeddings", config.get("max_position_embeddings")))
-        if type(original) is not int or not 1 <= original <= MOST:
+        if type(original) is not int or not 1 <= original <= MAX_VALUE:
             raise config.error(f"{key}.original_max_position_embeddings",
                                f"must be a whole number of at least 1; got {original!r}")
         options["rope_original"] = original

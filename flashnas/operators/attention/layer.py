@@ -74,7 +74,7 @@ class KeyValueCache:
 
 @cached_table
 def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
-    """[queries, keys] True where seen; the last query stands at the last key."""
+    """[queries, keys]: True where a query sees a key; the last query has the position of the last key."""
     distance = (torch.arange(queries, device=device).unsqueeze(1) + keys - queries) - torch.arange(keys, device=device)
     mask = distance >= 0
     return mask & (distance < window) if window else mask

@@ -1,4 +1,4 @@
-"""Which library computes the core of an operator: the best that is at hand, or the one that is asked for.
+"""Which library computes the core of an operator: the best one that is installed, or the one that the user names.
 
 A core is the one kernel of a layer that libraries compete for: attention, a recurrence, a short convolution. A layer
 holds a `Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch functions; everything
@@ -7,7 +7,7 @@ the choice is made at the first call in each dtype.
 
 Choices: `auto` takes the first library of PREFERRED that is installed and takes dtype and sizes, torch's own code if
 none does or if it would round float32. A name takes that library wherever it covers the core, and torch elsewhere
-(attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an error. `core.of(x).name` says
+(attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an error. `core.of(x).name` is
 what runs.
 """
 
@@ -31,7 +31,7 @@ MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv
 PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
              "selective_scan": ("mamba-ssm",),
              "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
-TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that stands for two packages
+TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that covers two packages
 OPTIONAL = ("convolution",)  # cores that fall back to torch where the chosen library does not take them
 
 
@@ -131,7 +131,7 @@ def _raiser(error: OperatorError) -> Function:
 
 
 def load(name: str) -> Library:
-    """Our module for that library; it imports the library itself only when a kernel is asked for."""
+    """Our module for that library; the library itself is imported with the first kernel."""
     library: Library = importlib.import_module(f"flashnas.operators.backends.{MODULES[name]}").LIBRARY
     return library
 

@@ -1,6 +1,6 @@
 """flash-attn, 2.7 or later: softmax attention in bfloat16 and float16 on Ampere or newer.
 
-Its tensors are [B, T, H, K]; a causal mask stands in the bottom right corner, as ours does, and a window (left, right)
+Its tensors are [B, T, H, K]; a causal mask ends in the bottom right corner, as ours does, and a window (left, right)
 counts the tokens before and after the query's own. Source: the docstrings of flash_attn/flash_attn_interface.py,
 github.com/Dao-AILab/flash-attention.
 """

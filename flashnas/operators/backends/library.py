@@ -63,7 +63,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def without_gradients(step: Function, plain: Function) -> Function:
-    """`step`, which has no backward pass and may write into the state, where no gradient is asked for; else `plain`."""
+    """`step`, which has no backward pass and may write into the state, where no gradient is needed; else `plain`."""
     def run(*arguments: Any) -> Any:
         return plain(*arguments) if torch.is_grad_enabled() else step(*arguments)
     return run

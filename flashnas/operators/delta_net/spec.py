@@ -22,7 +22,7 @@ class DeltaNet(OperatorSpec):
     family = "delta rule"
     layer = "flashnas.operators.delta_net.layer:DeltaNetLayer"
     own_rates = ("conv",)
-    least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
+    minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     head_dim: int = 128
     conv_size: int = 4

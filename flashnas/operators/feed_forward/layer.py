@@ -17,7 +17,7 @@ from flashnas.operators.roles import Role
 
 
 class FeedForwardLayer(Layer):
-    """Tokens do not mix, so the state is always None."""
+    """Tokens do not mix; the state is always None."""
 
     roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
 

@@ -21,11 +21,11 @@ class FeedForward(OperatorSpec):
     kind = "f"
     name = "feed_forward"
     label = "feed-forward"
-    colour = "#C3C8CE"  # light grey, so that the mixers stand out
+    colour = "#C3C8CE"  # light grey: the mixers matter more
     family = "feed-forward"
     layer = "flashnas.operators.feed_forward.layer:FeedForwardLayer"
     mixes_tokens = False
-    later: ClassVar[frozenset[str]] = frozenset({"bias", "relu2"})
+    hash_optional: ClassVar[frozenset[str]] = frozenset({"bias", "relu2"})
 
     intermediate: int = 0
     bias: bool = False

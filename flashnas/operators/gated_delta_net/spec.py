@@ -22,7 +22,7 @@ class GatedDeltaNet(OperatorSpec):
     family = "delta rule"
     layer = "flashnas.operators.gated_delta_net.layer:GatedDeltaNetLayer"
     own_rates = ("conv",)
-    least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
+    minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
 
     k_heads: int = 0
     expand_v: int = 1

@@ -21,7 +21,7 @@ class GatedLinearAttention(OperatorSpec):
     colour = "#CC79A7"  # pink
     family = "linear attention"
     layer = "flashnas.operators.gla.layer:GatedLinearAttentionLayer"
-    least: ClassVar[dict[str, int]] = {"head_dim": 2, "gate_rank": 1}
+    minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "gate_rank": 1}
 
     head_dim: int = 128
     gate_rank: int = 16

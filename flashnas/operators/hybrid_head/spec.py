@@ -30,7 +30,7 @@ class HybridHead(OperatorSpec):
     family = "attention and state space"
     layer = "flashnas.operators.hybrid_head.layer:HybridHeadLayer"
     own_rates = ("conv",)
-    least: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "ssm_head_dim": 1, "state": 1, "groups": 1,
+    minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "ssm_head_dim": 1, "state": 1, "groups": 1,
                                        "conv_size": 1}
 
     heads: int = 0

@@ -22,7 +22,7 @@ class KimiDeltaAttention(OperatorSpec):
     family = "delta rule"
     layer = "flashnas.operators.kimi_delta_attention.layer:KimiDeltaAttentionLayer"
     own_rates = ("conv",)
-    least: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
+    minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     heads: int = 0
     head_dim: int = 128

@@ -26,7 +26,7 @@ class Mamba(OperatorSpec):
     family = "state space"
     layer = "flashnas.operators.mamba.layer:MambaLayer"
     own_rates = ("conv",)
-    least: ClassVar[dict[str, int]] = {"expand": 1, "state": 1, "conv_size": 1}
+    minimums: ClassVar[dict[str, int]] = {"expand": 1, "state": 1, "conv_size": 1}
 
     expand: int = 2
     state: int = 16

@@ -16,7 +16,7 @@ from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
 class Mamba2(OperatorSpec):
     """`m2`. inner size = expand x hidden, split into heads of head_dim; B and C have `state` channels per group.
 
-    heads: as many heads of head_dim instead, whatever `expand`, as in Nemotron-H. bias: of both projections.
+    heads: number of heads in place of `expand`, as in Nemotron-H. bias: of both projections.
     dt_min: smallest time step.
     """
 
@@ -27,8 +27,8 @@ class Mamba2(OperatorSpec):
     family = "state space"
     layer = "flashnas.operators.mamba2.layer:Mamba2Layer"
     own_rates = ("conv",)
-    least: ClassVar[dict[str, int]] = {"expand": 1, "head_dim": 1, "state": 1, "conv_size": 1, "groups": 1}
-    later: ClassVar[frozenset[str]] = frozenset({"heads", "bias", "conv_bias", "dt_min"})
+    minimums: ClassVar[dict[str, int]] = {"expand": 1, "head_dim": 1, "state": 1, "conv_size": 1, "groups": 1}
+    hash_optional: ClassVar[frozenset[str]] = frozenset({"heads", "bias", "conv_bias", "dt_min"})
 
     expand: int = 2
     head_dim: int = 64

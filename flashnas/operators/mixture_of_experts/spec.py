@@ -30,7 +30,7 @@ class MixtureOfExperts(OperatorSpec):
     layer = "flashnas.operators.mixture_of_experts.layer:MixtureOfExpertsLayer"
     own_rates = ("router",)
     mixes_tokens = False
-    least: ClassVar[dict[str, int]] = {"experts": 1, "active": 1}
+    minimums: ClassVar[dict[str, int]] = {"experts": 1, "active": 1}
 
     experts: int = 8
     active: int = 2

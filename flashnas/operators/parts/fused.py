@@ -1,7 +1,7 @@
 """Chains of pointwise work as single autograd nodes with hand-written gradients: fewer passes over memory, less kept.
 
-On CPU a small network spends as long here as in its matrix products if every step is a node of its own. The plain
-formulas stand in each docstring; tests hold the gradients against them in float64.
+On a CPU a small network spends as long here as in its matrix products if every step is a node of its own. Each
+docstring has the plain formula; tests compare the gradients with it in float64.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def normalised_queries_and_keys(qk_THK: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """`l2_normalise` of queries (times `scale`) and keys, which stand one after the other in the head dimension."""
+    """`l2_normalise` of queries (times `scale`) and keys; the head dimension has the queries first."""
     heads, dim = qk_THK.shape[-2] // 2, qk_THK.shape[-1]
     weight = _norm_weight(heads, dim, scale, state_dtype(qk_THK.dtype), qk_THK.device)
     q, k = rms_norm(qk_THK, weight, 1e-6 / dim).chunk(2, -2)

@@ -1,8 +1,8 @@
 """Gated linear attention, a decay per key channel: S <- diag(exp(g)) S + k v^T;  o = S^T q.    arXiv 2312.06635
 
 Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk) with G the cumulated log decay. They are taken by halves:
-every right half against its left half with the boundary between them as reference, so that both factors are
-exponentials of numbers <= 0, whatever the decay; then the halves of the halves, down to single tokens.
+every right half against its left half with the boundary between them as reference. Both factors are then exponentials
+of numbers <= 0 for every decay. The halves of the halves follow, down to single tokens.
 """
 
 from __future__ import annotations

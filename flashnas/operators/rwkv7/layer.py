@@ -1,7 +1,7 @@
 """RWKV7 time mixing (`r7`), as fla's layer; arXiv 2503.14456. The recurrence is in dplr.py.
 
-Without the value residual: an operator sees only its input, so this is the paper's first layer, also in its
-initial values.
+Values are not mixed with those of an earlier layer, because an operator sees only its input. This is therefore the
+first layer of the paper, also in its initial values.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ KEY_NORM_EPS = 1e-6
 
 
 class LowRank(Declared):
-    """up f(down x) + bias; starts at the bias, as the paper's, whatever the model draws its matrices from.
+    """up f(down x) + bias; starts at the bias, as in the paper.
 
-    The factors are kept hidden^(1/2) and rank times as large as they act, so that a step of an optimizer that moves
-    every entry alike (AdamW) moves the result as little as that of other parameters.
+    The stored factors are hidden^(1/2) and rank times as large as those that act. A step of an optimizer that moves
+    every entry equally (AdamW) then moves the result as little as that of other parameters.
     """
 
     roles: ClassVar = {"down": Role.GATE, "up": Role.GATE, "bias": Role.BIAS}

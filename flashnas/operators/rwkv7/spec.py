@@ -15,8 +15,8 @@ MIXES = 6  # of a token with the one before it: one each for r, k, v, decay, rat
 
 @dataclass(frozen=True, kw_only=True)
 class Rwkv7(OperatorSpec):
-    """`r7`, in the form of the first layer: values are not mixed with those of an earlier layer (an operator sees only
-    its input). The channel mixing of the paper is left to the operator that follows, `f` as a rule.
+    """`r7`, in the form of the paper's first layer: an operator sees only its input, therefore its values are not mixed
+    with those of an earlier layer. The channel mixing of the paper is left to the next operator, usually `f`.
 
     Ranks of the low-rank maps to decay, in-context learning rate and output gate: 0 follows from the hidden size.
     """
@@ -27,7 +27,7 @@ class Rwkv7(OperatorSpec):
     colour = "#882255"  # wine
     family = "delta rule"
     layer = "flashnas.operators.rwkv7.layer:Rwkv7Layer"
-    least: ClassVar[dict[str, int]] = {"head_dim": 2}
+    minimums: ClassVar[dict[str, int]] = {"head_dim": 2}
 
     head_dim: int = 64
     decay_rank: int = 0
