@@ -1,8 +1,10 @@
 """What operators state without torch: sizes and kernel calls agree with each other."""
 
+import csv
 import dataclasses
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from flashnas.operators.parts.rotary import Rotary
 from flashnas.operators.spec import largest_divisor, mean_context, scaled_dim
 
 HIDDEN = 2048
+ROOT = Path(__file__).parents[2]
 VARIANTS = [cls() for cls in OPERATORS.values()] + [
     OPERATORS["a"](heads=32, kv_heads=8, head_dim=64, qk_norm=True, qkv_bias=True), OPERATORS["swa"](window=7),
     OPERATORS["m"](expand=1, state=8, dt_rank=7, bias=True, conv_bias=False),
@@ -115,6 +118,13 @@ def test_mean_context_is_the_mean():
 def test_scaled_dimensions_stop_at_sixteen():
     assert [scaled_dim(128, factor) for factor in (1, 2, 16)] == [128, 64, 16]
     assert scaled_dim(8, 4) == 8
+
+
+def test_recorded_hashes_are_those_of_the_recorded_notations():
+    with open(ROOT / "experiments" / "proxy_trust" / "results.csv", newline="") as file:
+        found = {row["notation"]: row["hash"] for row in csv.DictReader(file)}
+    assert len(found) == 24
+    assert {notation: Architecture.parse(notation).hash for notation in found} == found
 
 
 def test_younger_options_leave_published_hashes_as_they_were():
