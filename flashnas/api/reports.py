@@ -126,10 +126,10 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None)
         >>> trust.found["architectures"]
         3
     """
+    from flashnas.base.files import write_atomic
     from flashnas.report.terminal_trust import headline, verdict
     from flashnas.report.trust_figure import write_trust_figure
     from flashnas.report.trust_section import FOUND, PICTURE
-    from flashnas.study.folder import write_atomic
     from flashnas.study.run import Run
     from flashnas.trust.study import FILE, Plan, study, study_results
 

@@ -13,15 +13,14 @@ from flashnas.study import run as study_run
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from flashnas.study.run import Finalist
-
 
 @dataclass(frozen=True, repr=False)
 class Run(study_run.Run):
     """A finished or running search, read from its folder.
 
     path: the folder. config: run.yaml. trials: a DataFrame with one row per trial, in the order of the search;
-    `loss` is in nats per token, times are in milliseconds, memory in 10^9 bytes. finalists: the front, fastest first.
+    `loss` is in nats per token, times are in milliseconds, memory in 10^9 bytes. front: the networks that no other
+    one beats in all objectives, fastest first, each with `architecture`, `notation`, `figures` and `path`.
     summary: what the search returned, where this run was just searched.
 
     Example:
@@ -40,14 +39,6 @@ class Run(study_run.Run):
         """As `load_run`."""
         found = study_run.Run.load(folder)
         return cls(**{item.name: getattr(found, item.name) for item in fields(found)})
-
-    @property
-    def front(self) -> tuple[Finalist, ...]:
-        """The networks that no other one beats in all objectives, fastest first.
-
-        Each has `architecture`, `notation`, `figures` (name -> value) and `path`, its file.
-        """
-        return self.finalists
 
     def plot_front(self) -> go.Figure:
         """Loss over latency of every trained network, and the front, as a Plotly figure."""
@@ -112,7 +103,7 @@ class Run(study_run.Run):
         return self.table()
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}: {len(self.trials)} trials, {len(self.finalists)} on the front)"
+        return f"Run({str(self.path)!r}: {len(self.trials)} trials, {len(self.front)} on the front)"
 
 
 def load_run(folder: str | Path) -> Run:

@@ -16,7 +16,7 @@ from flashnas.study.config import SearchConfig
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run
-    from flashnas.study.evaluator import Progress
+    from flashnas.study.snapshot import Progress
     from flashnas.study.snapshot import Snapshot as Snapshot
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from flashnas.base.errors import RunError
 from flashnas.base.files import atomic_file, disk_errors, write_atomic
 from flashnas.report.table import front_table
-from flashnas.study.run import Finalist, Run
+from flashnas.study.front import FrontEntry
+from flashnas.study.run import Run
 
-__all__ = ["Finalist", "Run", "front_table", "write_report"]
+__all__ = ["FrontEntry", "Run", "front_table", "write_report"]
 
 
 def write_report(folder: str | Path) -> tuple[Path, Path]:

@@ -15,7 +15,8 @@ from flashnas.report.notation import kinds, mixers_by_use
 from flashnas.report.palette import KERNEL_COLOURS, operator_order
 from flashnas.search.objectives import larger_is_better
 from flashnas.search.pareto import hypervolume, non_dominated
-from flashnas.study.run import Finalist, Run
+from flashnas.study.front import FrontEntry
+from flashnas.study.run import Run
 
 DEPTH_BINS = 12
 REFERENCE_MARGIN = 1.01
@@ -57,9 +58,9 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
     return xs, ys
 
 
-def finalist_of(run: Run, row: Any) -> Finalist | None:
+def finalist_of(run: Run, row: Any) -> FrontEntry | None:
     """The finalist that is this trial's network, if any."""
-    return next((finalist for finalist in run.finalists if finalist.origin.get("number") == row.number
+    return next((finalist for finalist in run.front if finalist.origin.get("number") == row.number
                  or (row.hash and finalist.architecture.hash == row.hash)), None)
 
 
@@ -148,7 +149,7 @@ def breakdown(run: Run) -> pd.DataFrame:
     `ms_per_token` times the tokens generated. Finalists without a breakdown are missing.
     """
     rows = []
-    for finalist in run.finalists:
+    for finalist in run.front:
         for entry in finalist.breakdown:
             ms = _entry_ms(run, finalist.figures.get("latency_ms"), entry)
             if ms is None or ms <= 0:
@@ -162,7 +163,7 @@ def breakdown(run: Run) -> pd.DataFrame:
         return pd.DataFrame(columns=[*columns, "share"])
     grouped = pd.DataFrame(rows).groupby(columns[:-1], sort=False, as_index=False).agg({"ms": "sum"})
     grouped["share"] = grouped["ms"] / grouped.groupby("finalist")["ms"].transform("sum")
-    numbers = {finalist.name: finalist.number for finalist in run.finalists}
+    numbers = {finalist.name: finalist.number for finalist in run.front}
     order = sorted(range(len(grouped)), key=lambda i: (numbers[grouped["finalist"].iloc[i]],
                                                        operator_order(grouped["operator"].iloc[i])))
     return grouped.iloc[order].reset_index(drop=True)

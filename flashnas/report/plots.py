@@ -238,7 +238,7 @@ def _add_source_legend(figure: go.Figure, sources: set[str]) -> None:
 
 
 def _add_bounds(figure: go.Figure, run: Run, factor: float) -> None:
-    shown = [f for f in run.finalists if f.breakdown and all(
+    shown = [f for f in run.front if f.breakdown and all(
         known(f.figures.get(name)) for name in ("lower_ms", "latency_ms", "upper_ms"))]
     if not shown:
         return

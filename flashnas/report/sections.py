@@ -13,7 +13,8 @@ from flashnas.report.plot_data import latency_unit
 from flashnas.report.table import misses, origin_words
 from flashnas.report.text import MISSING, duration, known, number, parameters
 from flashnas.search.objectives import task_scores, title_of
-from flashnas.study.run import Finalist, Run, rows
+from flashnas.study.front import FrontEntry
+from flashnas.study.run import Run, rows
 
 SOURCE_COLOURS = {"measured": "#2B2D5B", "imported": "#55578F", "derived": "#ABADD0", "roofline": "#E69F00"}
 MAX_FAILURES = 200
@@ -38,9 +39,9 @@ def result_sentence(run: Run) -> str:
     """What came out, with the best pure-operator baseline to compare with."""
     if run.trained.empty:
         return f"No network was trained to the end ({counts_line(run)})."
-    found = len(run.finalists)
+    found = len(run.front)
     start = f"{found} architecture{'s' if found != 1 else ''} on the Pareto front" if found else "No front yet"
-    scored = [f for f in run.finalists if known(f.figures.get("loss")) and known(f.figures.get("latency_ms"))]
+    scored = [f for f in run.front if known(f.figures.get("loss")) and known(f.figures.get("latency_ms"))]
     if not scored:
         return f"{start}; {counts_line(run)}."
     factor, unit = latency_unit([f.figures["latency_ms"] or 0.0 for f in scored])
@@ -89,21 +90,21 @@ def _corpus_name(run: Run) -> Any:
 
 def finalists_section(run: Run) -> str:
     """The front, fastest first: figures in one row, the operators in the next."""
-    if not run.finalists:
+    if not run.front:
         return '<h2>Finalists</h2>\n<p>The run has no front yet: <code>pareto/</code> holds no architecture.</p>'
-    factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.finalists])
+    factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.front])
     objectives = tuple(name for name in run.further_objectives if name == "ttft_ms" or task_scores((name,)))
     head = "".join(f'<th class="{css}">{name}<small>{detail}</small></th>' for name, detail, css in (
         ("", "", "text"), *((escaped(title_of(name)), "", "") for name in objectives),
         ("Loss", "nats/token", ""), ("", "bits/byte", ""),
         ("Latency", f"{unit}, lower to upper", ""), ("Per token", "ms", ""), ("Throughput", "tokens/s", ""),
         ("Parameters", "", ""), ("Memory", "GB", ""), ("From", "", "text"), ("File", "", "text")))
-    body = "\n".join(_finalist_rows(finalist, factor, objectives) for finalist in run.finalists)
-    timed = any(known(finalist.figures.get("measured_ms")) for finalist in run.finalists)
+    body = "\n".join(_finalist_rows(finalist, factor, objectives) for finalist in run.front)
+    timed = any(known(finalist.figures.get("measured_ms")) for finalist in run.front)
     over = "".join(f" {line[0].upper()}{line[1:]}." for line in misses(run)) or " Every one keeps its budgets."
     measured = (f" Measured: the whole model, timed on the device at the end of the search.{escaped(over)}" if timed
                 else "")
-    kinds = {spec.kind for finalist in run.finalists for spec in finalist.architecture.operators}
+    kinds = {spec.kind for finalist in run.front for spec in finalist.architecture.operators}
     legend = " ".join(f"{_chip(kind)} {escaped(operator_label(kind).partition(' · ')[2] or kind)}"
                       for kind in sorted(kinds, key=operator_order))
     return f"""<h2>Finalists</h2>
@@ -115,7 +116,7 @@ come from short training at proxy scale. Every file is an architecture that the 
 <p class="note legend">{legend}</p>"""
 
 
-def _finalist_rows(finalist: Finalist, factor: float, objectives: tuple[str, ...]) -> str:
+def _finalist_rows(finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> str:
     figures = finalist.figures
 
     def scaled(name: str) -> str:
@@ -157,7 +158,7 @@ def _chip(kind: str, title: str = "") -> str:
 
 def sources_section(run: Run) -> str:
     """How much of each finalist's latency was measured, imported, derived or taken from a roofline."""
-    shown = [finalist for finalist in run.finalists if finalist.sources]
+    shown = [finalist for finalist in run.front if finalist.sources]
     if not shown:
         return ""
     names = [*(name for name in SOURCE_MEANING if any(name in f.sources for f in shown)),

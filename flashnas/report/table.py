@@ -5,23 +5,24 @@ from __future__ import annotations
 from flashnas.report.notation import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import MISSING, known, number, parameters
-from flashnas.study.run import Finalist, Run, rows
+from flashnas.study.front import FrontEntry
+from flashnas.study.run import Run, rows
 
 SHOWN = ("params", "memory_gb")  # objectives that have a column anyway
 
 
 def front_table(run: Run) -> str:
     """Finalists, fastest first, one a line, then the best baseline; figures as predicted for the run's workload."""
-    if not run.finalists:
+    if not run.front:
         return "the run has no front yet"
-    factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.finalists])
+    factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.front])
     more = {"bound_ms": f"bound ({run.confidence:.0%})" if run.confidence else "bound", "measured_ms": "measured"}
     shown = {name: title for name, title in more.items()
-             if any(known(finalist.figures.get(name)) for finalist in run.finalists)}
+             if any(known(finalist.figures.get(name)) for finalist in run.front)}
     objectives = tuple(name for name in run.further_objectives if name not in SHOWN)
     header = ("#", *objectives, "loss", "bits/byte", f"latency ({unit})", "bounds", *shown.values(), "params",
               "memory", "from", "architecture")
-    lines = [_row(finalist, factor, objectives, tuple(shown)) for finalist in run.finalists]
+    lines = [_row(finalist, factor, objectives, tuple(shown)) for finalist in run.front]
     widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header) - 1)]
     left = (len(header) - 2,)  # the other columns hold numbers
 
@@ -35,11 +36,11 @@ def front_table(run: Run) -> str:
 
 def misses(run: Run) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
-    over = [f"{finalist.name} ({', '.join(finalist.missed)})" for finalist in run.finalists if finalist.missed]
+    over = [f"{finalist.name} ({', '.join(finalist.missed)})" for finalist in run.front if finalist.missed]
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
 
 
-def _row(finalist: Finalist, factor: float, objectives: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
+def _row(finalist: FrontEntry, factor: float, objectives: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
     figures = finalist.figures
 
     def scaled(name: str) -> str:
@@ -55,7 +56,7 @@ def _row(finalist: Finalist, factor: float, objectives: tuple[str, ...], shown: 
             number(figures.get("memory_gb"), 3, "GB"), origin_words(finalist), compressed(finalist.notation))
 
 
-def origin_words(finalist: Finalist) -> str:
+def origin_words(finalist: FrontEntry) -> str:
     """`pure d` for a baseline, `trial 17` for what the search found."""
     label, place = finalist.origin.get("label"), finalist.origin.get("number")
     if label and label != "search":

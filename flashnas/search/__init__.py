@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
 from flashnas.registry import Registry
 from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm
+from flashnas.space import SearchSpace
 
-if TYPE_CHECKING:
-    from flashnas.space import SearchSpace
-
-__all__ = ["ALGORITHMS", "Evaluation", "Goals", "LatencyOf", "SearchAlgorithm", "algorithm_options", "make_algorithm"]
+__all__ = ["ALGORITHMS", "Evaluation", "Goals", "LatencyOf", "SearchAlgorithm", "algorithm_options",
+           "make_algorithm", "sampler_name"]
 
 ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samplers", {
     "aging-evolution": "flashnas.search.aging_evolution:AgingEvolution",
@@ -26,22 +25,40 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samp
 _SHARED = ("space", "seed", "latency_of", "cycle_size", "goals")
 
 
-def algorithm_class(name: str) -> type[SearchAlgorithm]:
-    """The algorithm of that name; raises ConfigError listing the known ones."""
-    return ALGORITHMS[name]
+def algorithm_class(sampler: str | type[SearchAlgorithm]) -> type[SearchAlgorithm]:
+    """The algorithm of that name, or the class itself; raises ConfigError listing the known names."""
+    return ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
 
 
-def algorithm_options(name: str) -> dict[str, Any]:
+def sampler_name(sampler: str | type[SearchAlgorithm]) -> str:
+    """The name under which a run records its sampler."""
+    return sampler if isinstance(sampler, str) else sampler.name
+
+
+def algorithm_options(sampler: str | type[SearchAlgorithm]) -> dict[str, Any]:
     """The algorithm's own options and their defaults."""
-    parameters = inspect.signature(algorithm_class(name)).parameters
+    parameters = inspect.signature(algorithm_class(sampler)).parameters
     return {key: parameter.default for key, parameter in parameters.items() if key not in _SHARED}
 
 
-def make_algorithm(name: str, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                   goals: Goals | None = None, **options: Any) -> SearchAlgorithm:
-    """Build an algorithm; raises ConfigError for an unknown name or option, or a wrong value."""
-    cls = algorithm_class(name)
-    allowed = algorithm_options(name)
+def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf,
+                   cycle_size: int = 10, goals: Goals | None = None, **options: Any) -> SearchAlgorithm:
+    """Build a search algorithm.
+
+    Args:
+        sampler: its name, or its class.
+        space: what is searched.
+        seed: fixes all draws.
+        latency_of: genotype -> fitted network and its latency_ms.
+        cycle_size: candidates drawn together.
+        goals: None for one trained quality against latency_ms.
+        options: those of the algorithm.
+
+    Raises:
+        ConfigError: for an unknown name or option, or a wrong value.
+    """
+    cls, name = algorithm_class(sampler), sampler_name(sampler)
+    allowed = algorithm_options(sampler)
     for key in options:
         if key not in allowed:
             raise ConfigError(f"sampler {name} has no option {key!r}{did_you_mean(key, allowed)};"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
-from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
 from flashnas.search.pareto import standings
-
-if TYPE_CHECKING:
-    from flashnas.space import Genotype, SearchSpace
+from flashnas.space import SearchSpace
 
 
 class AgingEvolution(SearchAlgorithm):
@@ -28,7 +26,7 @@ class AgingEvolution(SearchAlgorithm):
 
     name = "aging-evolution"
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None, population: int = 10, tournament: int = 5) -> None:
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         self.population_size = check_whole("aging-evolution: population", population, 1)

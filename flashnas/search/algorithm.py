@@ -10,21 +10,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from flashnas.base.errors import ConfigError
+from flashnas.space import SearchSpace
 
-if TYPE_CHECKING:
-    from flashnas.architecture import Architecture
-    from flashnas.space import Genotype, SearchSpace
-
-LatencyOf = Callable[["Genotype"], "tuple[Architecture | None, float | None]"]
-"""A genotype's width-fitted architecture and its exact `latency_ms`; no architecture when no width meets the budgets.
-The latency of a genotype that does not fit, at its smallest width, is welcome: it tells how far away it is."""
+Genotype = Hashable
+LatencyOf = Callable[[Any], tuple[Any | None, float | None]]
+"""Genotype -> its width-fitted network and the exact `latency_ms` of that. Without a width that meets the budgets there
+is no network, and the latency may be that of the smallest width: the algorithm then knows how far away it is."""
 
 DRAWS = 64               # tries for one fresh candidate before a repeated or infeasible one is accepted
 ENUMERABLE = 2048        # spaces of up to so many genotypes are searched to the last one
@@ -38,19 +36,22 @@ class Goals:
     """
 
     known: tuple[bool, ...]
-    known_of: Callable[[Architecture], tuple[float, ...]]
+    known_of: Callable[[Any], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of one candidate. `loss`: nats per token, or the negative of an accuracy that was asked for in its
-    place; lower is better. `latency_ms` of the fitted architecture. `values`: all objectives of `Goals`, where set.
+    """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values.
 
-    feasible: some width meets the budgets (an infeasible candidate was never trained). failed: training broke off.
+    It is not a Trial: trials lie in a room above, hold the encoding of a genotype, and much that no algorithm reads.
+
+    loss: nats per token, or the negative of an accuracy that was asked for in its place; lower is better. latency_ms:
+    of the fitted network. values: all objectives of `Goals`, where set. feasible: some width meets the budgets (an
+    infeasible candidate is never evaluated). failed: the evaluation ended without a score.
     """
 
-    genotype: Genotype
-    architecture: Architecture | None = None
+    genotype: Any
+    architecture: Any | None = None
     feasible: bool = True
     loss: float | None = None
     latency_ms: float | None = None
@@ -70,7 +71,7 @@ class SearchAlgorithm(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None) -> None:
         """goals: None for one trained quality against `latency_ms`."""
         self.space = space
@@ -81,7 +82,7 @@ class SearchAlgorithm(ABC):
         self.history: list[Evaluation] = []
         self.pending: deque[Genotype] = deque()          # asked, not yet told
         self._latency_of = latency_of
-        self._fitted: dict[Genotype, tuple[Architecture | None, float | None]] = {}
+        self._fitted: dict[Genotype, tuple[Any | None, float | None]] = {}
         self._proposed: set[Genotype] = set()            # all that was ever asked
         self._remaining: list[Genotype] | None = None    # of an enumerable space, once it is needed
 
@@ -131,7 +132,7 @@ class SearchAlgorithm(ABC):
         assert evaluation.loss is not None
         return evaluation.loss, 0.0 if latency_ms is None else latency_ms
 
-    def fitted(self, genotype: Genotype) -> tuple[Architecture | None, float | None]:
+    def fitted(self, genotype: Genotype) -> tuple[Any | None, float | None]:
         """`latency_of`, remembered."""
         if genotype not in self._fitted:
             self._fitted[genotype] = self._latency_of(genotype)

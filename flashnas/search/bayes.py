@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from flashnas.search.algorithm import DRAWS, Evaluation, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import DRAWS, Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
 from flashnas.search.grid_improvement import expected_grid_improvement
 from flashnas.search.hypervolume_improvement import expected_hypervolume_improvement
 from flashnas.search.pareto import non_dominated
 from flashnas.search.surrogate import Surrogate
-
-if TYPE_CHECKING:
-    from flashnas.space import Genotype, SearchSpace
+from flashnas.space import SearchSpace
 
 SAMPLE = 256             # random genotypes that fix the scale of the features and the reference latency
 RECENT_GOOD = 10         # best trained candidates whose mutants join the pool, beside the front's
@@ -67,7 +65,7 @@ class Bayes(SearchAlgorithm):
 
     name = "bayes"
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None, initial: int = 10, pool: int = 400) -> None:
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         self.initial = check_whole("bayes: initial", initial, 2)
@@ -118,7 +116,7 @@ class Bayes(SearchAlgorithm):
     def _reference(self, losses: Sequence[np.ndarray], known: np.ndarray) -> np.ndarray:
         """A tenth of the range beyond the worst modelled losses and the space's highest latency (or other figure)."""
         sampled = [self._known(g) for g in self._sample()]
-        seen = np.concatenate([known, np.array(sampled).reshape(-1, known.shape[1])])
+        seen = np.concatenate([known, np.array(sampled).reshape(len(sampled), known.shape[1])])
         corner = [column.max() + 0.1 * np.ptp(column) for column in (*losses, *seen.T)]
         return np.array(corner) + 1e-9 * np.abs(corner)
 
@@ -190,9 +188,10 @@ class Bayes(SearchAlgorithm):
     def _row(self, genotype: Genotype) -> np.ndarray:
         """The space's features, log hidden size and log parameters; for a feasible genotype."""
         if genotype not in self._features:
-            architecture = self.fitted(genotype)[0]
-            sizes = (0.0, 0.0) if architecture is None else (np.log(architecture.hidden), np.log(architecture.params))
-            self._features[genotype] = np.array([*self.space.features(genotype), *sizes], dtype=np.float64)
+            network = self.fitted(genotype)[0]
+            sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
+            logs = [np.log(size) if size else 0.0 for size in sizes]
+            self._features[genotype] = np.array([*self.space.features(genotype), *logs], dtype=np.float64)
         return self._features[genotype]
 
     def _sample(self) -> list[Genotype]:

@@ -11,16 +11,14 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm, check_whole
-
-if TYPE_CHECKING:
-    from flashnas.space import Genotype, SearchSpace
+from flashnas.search.algorithm import Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.space import SearchSpace
 
 REDRAWS = 16             # draws of the sampler for one candidate, before mutation helps out
 
@@ -28,7 +26,7 @@ REDRAWS = 16             # draws of the sampler for one candidate, before mutati
 class OptunaAlgorithm(SearchAlgorithm):
     """A study in memory behind ask/tell; subclasses choose the sampler."""
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None, sampler: optuna.samplers.BaseSampler) -> None:
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -51,7 +49,7 @@ class OptunaAlgorithm(SearchAlgorithm):
                 return genotype, trial
             self.study.tell(trial, state=TrialState.FAIL)
         genotype = self.draw_fresh(lambda: self.space.mutate(genotype, self.rng))
-        self.study.enqueue_trial(self.space.encode(genotype))
+        self.study.enqueue_trial(dict(self.space.encode(genotype)))
         return genotype, self.study.ask(self._distributions)
 
     def _learn(self, evaluation: Evaluation) -> None:
@@ -71,7 +69,7 @@ class Nsga2(OptunaAlgorithm):
 
     name = "nsga2"
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None, population: int = 10) -> None:
         sampler = optuna.samplers.NSGAIISampler(
             population_size=check_whole("nsga2: population", population, 2), seed=_sampler_seed(seed))
@@ -84,7 +82,7 @@ class Tpe(OptunaAlgorithm):
 
     name = "tpe"
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None, startup: int = 10) -> None:
         check_whole("tpe: startup", startup, 0)
         with warnings.catch_warnings():
@@ -100,7 +98,7 @@ class Random(OptunaAlgorithm):
 
     name = "random"
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
+    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None) -> None:
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
                          sampler=optuna.samplers.RandomSampler(seed=_sampler_seed(seed)))

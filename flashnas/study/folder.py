@@ -1,132 +1,160 @@
-"""What a run keeps on disk: run.yaml, the Optuna study, trials.parquet, pareto/NN.yaml, and measured.json where
-finalists were timed. Nothing finished is lost.
+"""The run folder of one search, open for writing. Nothing finished is lost.
 
-The study holds each trained network the moment it is finished, in the order of completion; trials.parquet is the
-trajectory in order. A continued run replays the trajectory and finds its networks in the study.
+The database holds each evaluated network the moment it is finished, in the order of completion; trials.parquet is the
+trajectory in order. A continued run replays the trajectory and finds its networks in the database.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
+import dataclasses
+import errno
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pandas as pd
 import yaml
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
 from flashnas.base.errors import RunError
+from flashnas.base.files import (
+    atomic_file,
+    atomic_folder,
+    hold_lock,
+    reason_of,
+    recover_folder,
+    write_atomic,
+    write_synced,
+)
 from flashnas.base.yaml import read_yaml
+from flashnas.study.database import Database
+from flashnas.study.front import FrontEntry
+from flashnas.study.identity import Identity
+from flashnas.study.layout import CONFIG, FRONT, JOURNAL, LOCK, MEASURED, TRIALS, trials_frame
 from flashnas.study.trial import Trial
 
-MEASURED = "measured.json"
-JSON_COLUMNS = ("genotype", "curve", "scores", "backends")
-Outcome = dict[str, Any]  # {"hash", "notation", "score": dict | None, "reason": str}
 
+def check_out(path: Path, *, resume: bool) -> None:
+    """Raise RunError in one line if a run cannot be written to `path`; nothing is created.
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace `path` as a whole, so that a reader or a crash never sees half a file."""
-    payload = data.encode() if isinstance(data, str) else data
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    Args:
+        path: the run folder, as the user named it.
+        resume: True if a run in it may be continued.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def fingerprint(data: Any) -> str:
-    """A short hash of JSON-ready data."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-class RunRecord:
-    """The run folder of one search, open for writing by one process at a time."""
-
-    def __init__(self, path: Path, *, question: dict[str, Any], facts: dict[str, Any], resume: bool,
-                 storage: str | None = None, objectives: int = 2) -> None:
-        """Create the folder, or continue it; raises RunError when it exists, is busy or answers another question."""
-        self.path = path
-        config_path = path / "run.yaml"
-        if config_path.exists():
-            self._check_same(read_yaml(config_path), question, resume)
-        elif path.exists() and any(path.iterdir()):
-            raise RunError(f"{path}: exists and is no run folder (it has no run.yaml); choose another --out")
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(path / ".lock", "w")  # noqa: SIM115 - held for the life of the run
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{path}: another process is writing this run") from None
-        self.config = {**facts, "question": question}
-        if not config_path.exists():
-            self.write_config()
-        self._study = self._open_study(storage, fingerprint(question), objectives)
-        self.memory: dict[str, Outcome] = {}
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.state.is_finished() and "hash" in trial.user_attrs:
-                self.memory.setdefault(trial.user_attrs["hash"], dict(trial.user_attrs["outcome"]))
-
-    def _check_same(self, recorded: dict[str, Any], question: dict[str, Any], resume: bool) -> None:
-        asked = json.loads(json.dumps(question))
-        known = json.loads(json.dumps(recorded.get("question", {})))
-        for key in sorted({*asked, *known}):
-            if asked.get(key) != known.get(key):
-                hint = ("; the run folder belongs to another space" if key.startswith("space") else "")
-                raise RunError(f"{self.path}/run.yaml: question.{key} is {known.get(key)!r}, but this search asks"
-                               f" {asked.get(key)!r}{hint}; choose another --out or the same question")
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise RunError(f"{str(path)!a}: the name of a run folder must be UTF-8 text; choose another --out") from None
+    try:
+        parent = next(place for place in (path.absolute(), *path.absolute().parents) if _exists(place))
+    except OSError as error:
+        reason = reason_of(error)
+        raise RunError(f"{_shortened(path)}: cannot be a run folder: {reason}; choose another --out") from None
+    except ValueError as error:  # a NUL character
+        raise RunError(f"{_shortened(path)!r}: cannot be a run folder: {error}; choose another --out") from None
+    if not parent.is_dir():
+        what = "is a file, and a run needs a folder" if parent == path.absolute() else f"{parent} is not a folder"
+        raise RunError(f"{path}: {what}; choose another --out")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise RunError(f"{path}: {parent} is read-only; choose another --out")
+    if (path / CONFIG).exists():
         if not resume:
-            raise RunError(f"{self.path}: holds a run already; continue it with --resume or choose another --out")
+            raise RunError(f"{path}: holds a run already; continue it with --resume or choose another --out")
+    elif path.exists() and any(path.iterdir()):
+        raise RunError(f"{path}: exists and is not a run folder (it has no {CONFIG}); choose another --out")
 
-    def _open_study(self, url: str | None, identity: str, objectives: int) -> optuna.Study:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage: BaseStorage | str
-        if url is None:
-            journal = self.path / "study.journal"
-            _drop_torn_line(journal)
-            storage = JournalStorage(JournalFileBackend(str(journal)))
-        else:
-            storage = url
+
+def _exists(path: Path) -> bool:
+    """Path.exists, but a name that the system refuses raises OSError."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
+        return False
+    return True
+
+
+def _shortened(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 100 else f"{text[:60]}..{text[-20:]}"
+
+
+class RunFolder:
+    """The folder of one run, open for writing by one process at a time.
+
+    Args:
+        path: the folder; it is created, or continued with `resume`.
+        identity: the question that the run answers.
+        facts: the head of run.yaml.
+        resume: True if a run in it may be continued.
+        storage: an Optuna storage URL; None: a journal in the folder.
+
+    Raises:
+        RunError: if the folder cannot be used, is busy, answers another question, or has lost finished work.
+    """
+
+    def __init__(self, path: Path, *, identity: Identity, facts: dict[str, Any], resume: bool,
+                 storage: str | None = None) -> None:
+        check_out(path, resume=resume)
+        self.path = path
+        recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
+        if recorded is not None:
+            identity.check_same(recorded.get("question"), recorded.place("question"))
         try:
-            return optuna.create_study(storage=storage, study_name=f"{self.path.name}-{identity}",
-                                       directions=["minimize"] * objectives, load_if_exists=True)
-        except Exception as error:
-            if isinstance(error, OSError):
-                raise
-            line = str(error).strip().splitlines()[0]
-            raise RunError(f"storage {url or self.path / 'study.journal'}: cannot be opened: {line}") from None
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be created: {reason_of(error)}; choose another --out") from None
+        self._lock = hold_lock(path / LOCK, RunError(f"{path}: another process is writing this run"))
+        try:
+            recover_folder(path / FRONT)
+            before: dict[str, Any] = recorded or {}
+            self.config = {**facts, "started": before.get("started") or facts.get("started"),
+                           "question": identity.to_dict()}
+            seconds = before.get("seconds")
+            self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
+            if recorded is None:
+                self.write_config()
+            self.database = Database(path / JOURNAL, url=storage, identity=identity.hash,
+                                     objectives=len(identity.objectives))
+            self._check_complete()
+        except BaseException:
+            self.close()
+            raise
 
-    def remember(self, outcome: Outcome, *, params: dict[str, Any], distributions: dict[str, Any],
-                 values: Sequence[float] | None) -> None:
-        """Record one finished training at once; `values`: its objectives, all minimised, None if it failed."""
-        self._study.add_trial(optuna.trial.create_trial(
-            state=TrialState.COMPLETE if values is not None else TrialState.FAIL,
-            values=values,
-            params=params, distributions=distributions,
-            user_attrs={"hash": outcome["hash"], "notation": outcome["notation"], "outcome": outcome}))
-        self.memory[outcome["hash"]] = outcome
+    def close(self) -> None:
+        """Let other processes write."""
+        self._lock.release()
+
+    def _check_complete(self) -> None:
+        """Raise RunError if the database lacks networks that trials.parquet lists: they would be evaluated again."""
+        if not (self.path / TRIALS).exists():
+            return
+        try:
+            known = pd.read_parquet(self.path / TRIALS, columns=["hash", "state"])
+        except Exception as error:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RunError(f"{self.path / TRIALS}: damaged, not readable as parquet: {line}; remove it to have it"
+                           " written again") from None
+        evaluated = set(known.loc[known["state"].isin(["complete", "failed"]), "hash"])
+        if lost := evaluated - set(self.database.outcomes):
+            raise RunError(f"{self.database.place}: lacks {len(lost)} of the {len(evaluated)} evaluations that {TRIALS}"
+                           f" lists, so that they would be made again; restore it, or choose another --out")
 
     @property
     def measured(self) -> dict[str, dict[str, float]]:
         """Figures of finalists that were timed in this run, by hash of the architecture."""
         path = self.path / MEASURED
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return {key: {name: float(value) for name, value in figures.items()}
+                    for key, figures in json.loads(path.read_bytes()).items()}
+        except (ValueError, TypeError, AttributeError):
+            raise RunError(f"{path}: damaged, not a JSON mapping of figures; remove it to have them timed again"
+                           ) from None
 
     def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
         """Add timed finalists; a continued run does not time them again."""
@@ -135,49 +163,30 @@ class RunRecord:
     def write_config(self, **updates: Any) -> None:
         """Write run.yaml with the given entries replaced."""
         self.config.update(updates)
-        write_atomic(self.path / "run.yaml", yaml.safe_dump(json.loads(json.dumps(self.config, default=str)),
-                                                            sort_keys=False, width=120))
+        write_atomic(self.path / CONFIG, _yaml(self.config))
+
+    def write_finished(self, seconds: float, totals: dict[str, int]) -> None:
+        """Write into run.yaml that the search ended, after `seconds` of this session."""
+        self.write_config(finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), totals=totals,
+                          seconds=round(self.seconds_before + seconds, 1))
 
     def write_trials(self, trials: Sequence[Trial]) -> None:
         """Write the trajectory so far to trials.parquet."""
-        rows = [{**trial.to_dict(), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS}}
-                for trial in trials]
-        frame = pd.DataFrame(rows).astype({"hidden": "Int64", "params": "Int64", "proxy_params": "Int64",
-                                           "tokens": "Int64", "seed": "Int64"})
-        with _temporary(self.path) as name:
-            frame.to_parquet(name, index=False)
-            os.replace(name, self.path / "trials.parquet")
+        frame = trials_frame(trials)
+        with atomic_file(self.path / TRIALS) as part:
+            frame.to_parquet(part, index=False)
 
-    def write_front(self, entries: Sequence[dict[str, Any]]) -> list[Path]:
-        """Replace pareto/ by these architectures, one YAML file each; returns their paths in order."""
-        folder, fresh = self.path / "pareto", self.path / ".pareto.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        for number, entry in enumerate(entries, start=1):
-            text = yaml.safe_dump(json.loads(json.dumps(entry)), sort_keys=False, width=120)
-            write_atomic(fresh / f"{number:02d}.yaml", text)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(fresh, folder)
-        return sorted(folder.glob("*.yaml"))
+    def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
+        """Replace pareto/ by these entries, one YAML file each; returns them with number and path."""
+        folder = self.path / FRONT
+        numbered = [dataclasses.replace(entry, number=number, path=folder / f"{number:02d}.yaml")
+                    for number, entry in enumerate(entries, start=1)]
+        with atomic_folder(folder) as fresh:
+            for entry in numbered:
+                write_synced(fresh / f"{entry.number:02d}.yaml", _yaml(entry.to_dict()))
+        return numbered
 
 
-@contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[str]:
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".part.")
-    os.close(handle)
-    try:
-        os.chmod(name, 0o644)
-        yield name
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-
-
-def _drop_torn_line(journal: Path) -> None:
-    """Cut a last line that a killed process left unfinished; Optuna would refuse to append after it."""
-    if not journal.exists():
-        return
-    data = journal.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with open(journal, "r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+def _yaml(data: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(json.loads(json.dumps(data, default=str)), sort_keys=False, width=120)
+    return text

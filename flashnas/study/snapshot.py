@@ -1,13 +1,21 @@
-"""What a search can say about itself while it runs."""
+"""What a search says about itself while it runs, and to whom."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """done, failed: trained networks of this run, baselines included; total: those it will train.
+    """Where a run is.
 
-    `remaining_s` rests on the mean training time seen so far; None before the first one is finished.
+    Attributes:
+        done, failed: evaluated networks of this run, baselines included, and of them those that failed.
+        reused, infeasible: trials so far that cost no evaluation.
+        total: networks that the run will evaluate, baselines included.
+        best_loss, best_latency_ms: of the network with the lowest loss so far.
+        remaining_s: from the mean time of an evaluation in this run; None before the first one has ended.
     """
 
     done: int
@@ -18,3 +26,13 @@ class Snapshot:
     best_loss: float | None
     best_latency_ms: float | None
     remaining_s: float | None
+
+
+class Progress(Protocol):
+    """Shows a run to its user."""
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Where the run is now; called about once a second."""

@@ -1,24 +1,70 @@
-"""One row of a run: what was proposed, what came of it. Shared by search, pipeline and report; no logic of its own."""
+"""Trial: one row of a run, what was proposed and what came of it; and Outcome, the part that an evaluation adds."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["complete", "failed", "infeasible", "reused"]
 Origin = Literal["baseline", "search"]
+# fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
+SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "backends")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one evaluation ended with, before it has its place in the trajectory; the database keeps it by hash.
+
+    score: the dictionary of `flashnas.study.job.run_job`, or None with the `reason` of the failure.
+    """
+
+    hash: str
+    notation: str
+    score: dict[str, Any] | None
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Outcome:
+        """Raises ValueError naming what is missing or wrong."""
+        if not isinstance(data, Mapping):
+            raise ValueError(f"an outcome must be a mapping; got {data!r:.60}")
+        for name in ("hash", "notation", "reason"):
+            if not isinstance(data.get(name), str):
+                raise ValueError(f"outcome.{name} must be text; got {data.get(name)!r:.60}")
+        score = data.get("score")
+        if score is not None and not isinstance(score, Mapping):
+            raise ValueError(f"outcome.score must be a mapping or null; got {score!r:.60}")
+        for name in ("loss", "seconds") if score is not None else ():
+            value = score.get(name) if score is not None else None
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"outcome.score.{name} must be a number; got {value!r:.60}")
+        return cls(hash=data["hash"], notation=data["notation"], reason=data["reason"],
+                   score=None if score is None else dict(score))
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a Trial that the evaluation fills."""
+        if self.score is None:
+            return {}
+        score = self.score
+        return {**score.get("figures", {}), **{name: score[name] for name in SCORED if name in score},
+                "train_seconds": score["seconds"]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A candidate of a run, in the order of the trajectory (`number`), not of completion.
 
-    complete: trained in this run. reused: the same network was already trained; its figures are repeated.
-    infeasible: outside a budget at every width, never trained. failed: training broke off; `reason` says why.
+    complete: evaluated in this run. reused: the same network was already evaluated; its figures are repeated.
+    infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended with `reason`.
     Figures that do not exist are None. `loss` is the validation loss in nats per token; `curve` holds
-    [tokens seen, validation loss] pairs; `scores` accuracies of synthetic tasks in 0..1, by score or task; times as
-    named.
+    [tokens seen, validation loss] pairs; `scores` are accuracies of synthetic tasks in 0..1, by score or task, or what
+    the user's evaluator returned; units of times are in their names.
     """
 
     number: int

@@ -13,8 +13,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.search import ALGORITHMS, Evaluation, Goals, LatencyOf, SearchAlgorithm
-from flashnas.space import load_space
-from flashnas.space.base import SearchSpace
+from flashnas.space import OperatorSpace, load_operator_space
 from flashnas.testing.require import require
 
 CYCLE = 6
@@ -76,7 +75,7 @@ class World:
         self.cls: type[SearchAlgorithm] = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
         self.name = getattr(self.cls, "name", self.cls.__name__)
         self.options, self.goals = dict(options or {}), goals
-        self.space: SearchSpace = load_space("tiny")
+        self.space: OperatorSpace[Any] = load_operator_space("tiny", "the contract of samplers")
         self.latency_of = self.fitter(BUDGET_MS)
 
     def fitter(self, budget_ms: float) -> LatencyOf:

@@ -21,9 +21,9 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.proxy.worker import run_candidate
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
+from flashnas.study.job import Job, run_job
 from flashnas.study.pool import WorkerPool
 from flashnas.study.run import Run, rows
 from flashnas.training.recipe import Recipe
@@ -92,7 +92,7 @@ def study(run: Run, plan: Plan, *, workers: int, progress: Progress) -> tuple[pd
     Raises RunError for a run that is not finished, holds too few architectures or is being studied already.
     """
     recipe, dataset = _asked(run)
-    front = [finalist.architecture.hash for finalist in run.finalists]
+    front = [entry.hash for entry in run.front]
     wanted = _trainings(run, plan, plan.recipes(recipe), front)
     path = run.path / FILE
     with _alone(run.path):
@@ -184,8 +184,8 @@ def _own_score(training: _Training) -> dict[str, Any] | None:
 
 def _train(missing: Sequence[_Training], total: int, table: TrustTable, dataset: Dataset, plan: Plan, workers: int,
            progress: Progress) -> None:
-    jobs = {str(number): {"architecture": Architecture.parse(training.trial.notation).to_dict(),
-                          "dataset": str(dataset.folder), "recipe": training.recipe.to_dict(), "seed": training.seed}
+    jobs = {str(number): Job(architecture=Architecture.parse(training.trial.notation), dataset=str(dataset.folder),
+                             recipe=training.recipe.to_dict(), seed=training.seed)
             for number, training in enumerate(missing)}
     left = dict(enumerate(missing))
     took: dict[str, list[tuple[float, float]]] = {}  # (seconds, expected) of the finished ones by variant
@@ -197,7 +197,7 @@ def _train(missing: Sequence[_Training], total: int, table: TrustTable, dataset:
         return sum(t.expected_s * pace.get(t.variant, guess) for t in left.values()) / max(1, min(workers, len(left)))
 
     timeout_s = SearchConfig.candidate_timeout_s * max(plan.longer, (plan.wider or 1) ** 2)
-    with WorkerPool(run_candidate, workers=workers, timeout_s=timeout_s) as pool:
+    with WorkerPool(run_job, workers=workers, timeout_s=timeout_s) as pool:
         for key, score, reason in pool.run(jobs, on_wait=lambda: progress(total - len(left), total, remaining_s())):
             training = left.pop(int(key))
             table.add(training.row(score, reason))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.operators.kernel_kinds import DELTA_RULE, GEMM, POINTWISE, SSD
 from flashnas.search.pareto import non_dominated
-from flashnas.study.folder import JSON_COLUMNS
+from flashnas.study.layout import trials_frame
 from flashnas.study.trial import Trial
 
 WIDTHS = (1024, 1280, 1536, 1792, 2048, 2304, 2560)
@@ -139,9 +137,7 @@ def write_run(folder: Path, trials: list[Trial], *, finalists: bool = True, conf
         "totals": {**{state: states.count(state) for state in ("complete", "failed", "reused", "infeasible")},
                    "tokens": 150_016 * states.count("complete")}, **(config or {})}
     (folder / "run.yaml").write_text(yaml.safe_dump(facts, sort_keys=False))
-    rows = [{**t.to_dict(), **{name: json.dumps(getattr(t, name)) for name in JSON_COLUMNS}} for t in trials]
-    whole = {name: "Int64" for name in ("hidden", "params", "proxy_params", "tokens", "seed")}
-    pd.DataFrame(rows).astype(whole).to_parquet(folder / "trials.parquet", index=False)
+    trials_frame(trials).to_parquet(folder / "trials.parquet", index=False)
     (folder / "pareto").mkdir(exist_ok=True)
     scored = [trial for trial in trials if trial.state == "complete"]
     if finalists and scored:

@@ -35,7 +35,7 @@ def test_the_front_is_the_non_dominated_set(run):
     assert 1 < len(expected) < len(points)
     assert found["latency_ms"].is_monotonic_increasing
     assert found["loss"].is_monotonic_decreasing
-    assert [name_of(run, row) for row in found.itertuples()] == [f.name for f in run.finalists]
+    assert [name_of(run, row) for row in found.itertuples()] == [f.name for f in run.front]
 
 
 def test_the_staircase_turns_at_the_front_and_ends_at_the_right(run):
@@ -85,12 +85,12 @@ def test_depth_shares_sum_to_one_and_place_operators(run):
 def test_the_breakdown_adds_up_to_the_latency(run):
     parts = breakdown(run)
     totals = parts.groupby("finalist")["ms"].sum()
-    for finalist in run.finalists:
+    for finalist in run.front:
         assert totals[finalist.name] == pytest.approx(finalist.figures["latency_ms"])
         kinds = {spec.kind for spec in finalist.architecture.operators} | {"embedding", "head"}
         assert set(parts[parts["finalist"] == finalist.name]["operator"]) == kinds
     assert parts.groupby("finalist")["share"].sum().to_numpy() == pytest.approx(1.0)
-    assert list(dict.fromkeys(parts["finalist"])) == [f.name for f in run.finalists]
+    assert list(dict.fromkeys(parts["finalist"])) == [f.name for f in run.front]
 
 
 @pytest.mark.parametrize(("entry", "expected"), [
@@ -99,7 +99,7 @@ def test_the_breakdown_adds_up_to_the_latency(run):
     ({"ms_per_token": 0.5}, 4096.0),
 ])
 def test_milliseconds_of_a_breakdown_entry(run, entry, expected):
-    finalist = dataclasses.replace(run.finalists[0], figures={"latency_ms": 8000.0},
+    finalist = dataclasses.replace(run.front[0], figures={"latency_ms": 8000.0},
                                    breakdown=[{"operator": "d", "kernel": "gemm", "source": "imported", **entry}])
     parts = breakdown(dataclasses.replace(run, finalists=(finalist,)))
     assert parts["ms"].tolist() == pytest.approx([expected])
@@ -126,7 +126,7 @@ def test_a_baseline_on_the_front_carries_both_names(build_run):
     trials = make_trials(4)
     run = Run.load(build_run(trials=trials))
     rows = {row.label: name_of(run, row) for row in run.trained.itertuples()}
-    finalists = {f.origin["label"]: f.name for f in run.finalists}
+    finalists = {f.origin["label"]: f.name for f in run.front}
     assert finalists
     for label, name in finalists.items():
         assert rows[label] == f"{name} · {label}"

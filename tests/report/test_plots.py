@@ -39,7 +39,7 @@ def test_the_front_shows_each_network_once_and_the_staircase(run):
     assert list(line.y) == ys
     assert figure.layout.shapes[0].x0 == 14.0  # the budget
     texts = {annotation.text for annotation in figure.layout.annotations}
-    assert {"budget 14 s", "d", "m2", *(f.name for f in run.finalists)} <= texts
+    assert {"budget 14 s", "d", "m2", *(f.name for f in run.front)} <= texts
     assert figure.layout.title.subtitle.text == (
         "31 searched + 4 baselines trained · 2 failed · 1 outside the budget · 2 repeats")
     failed = next(trace for trace in figure.data if trace.name == "failed: no loss")
@@ -87,7 +87,7 @@ def test_operator_shares_fill_the_bars(run):
 def test_latency_bars_add_up_and_show_their_source(run, draw):
     figure = draw(run)
     bars = [trace for trace in figure.data if trace.type == "bar" and trace.x[0] is not None]
-    for finalist in run.finalists:
+    for finalist in run.front:
         total = sum(x for trace in bars for x, y in zip(trace.x, trace.y, strict=True) if y == finalist.name)
         assert total == pytest.approx(finalist.figures["latency_ms"] / 1000)
     patterns = {trace.hovertemplate.partition("source: ")[2].partition("<")[0]: trace.marker.pattern.shape
@@ -104,20 +104,20 @@ def test_latency_bars_add_up_and_show_their_source(run, draw):
 def test_bounds_are_whiskers_where_they_are_known(run):
     figure = latency_by_operator(run)
     whiskers = next(trace for trace in figure.data if trace.name == "bounds")
-    first = run.finalists[0].figures
+    first = run.front[0].figures
     assert whiskers.x[0] + whiskers.error_x.array[0] == pytest.approx(first["upper_ms"] / 1000)
     assert whiskers.x[0] - whiskers.error_x.arrayminus[0] == pytest.approx(first["lower_ms"] / 1000)
-    bare = tuple(dataclasses.replace(f, figures={**f.figures, "lower_ms": None}) for f in run.finalists)
+    bare = tuple(dataclasses.replace(f, figures={**f.figures, "lower_ms": None}) for f in run.front)
     assert "bounds" not in [trace.name for trace in latency_by_operator(dataclasses.replace(run, finalists=bare)).data]
 
 
 def test_curves_of_finalists_and_baselines_are_named(run):
     figure = training_curves(run)
     named = {trace.name: trace for trace in figure.data if trace.name}
-    assert set(named) == {f.name for f in run.finalists} | set(run.baselines["label"])
+    assert set(named) == {f.name for f in run.front} | set(run.baselines["label"])
     assert named["pure a"].line.dash == "dash"
     assert named["P1"].line.dash == "solid"
-    assert named["P1"].y[-1] == pytest.approx(run.finalists[0].figures["loss"])
+    assert named["P1"].y[-1] == pytest.approx(run.front[0].figures["loss"])
     grey = next(trace for trace in figure.data if not trace.name)
     assert sum(y is None for y in grey.y) == len(run.trained) - len(named)
 

@@ -44,7 +44,7 @@ def test_plotly_is_embedded_once_and_nothing_is_asked_from_outside(page):
 def test_the_page_holds_all_figures_finalists_and_failures(page, run):
     own = without_plotly(page)
     assert own.count('<script type="application/json">') == 6
-    for finalist in run.finalists:
+    for finalist in run.front:
         assert f"pareto/{finalist.path.name}" in own
         assert f"{finalist.figures['loss']:.3f}" in own
     assert own.count("loss is not finite at step 31</td>") == 2
@@ -101,8 +101,8 @@ def test_a_folder_that_cannot_be_written_gives_one_line(build_run, monkeypatch):
 def test_the_table_lists_the_front_and_the_best_baseline(run):
     lines = front_table(run).splitlines()
     assert lines[0].split()[:4] == ["#", "loss", "bits/byte", "latency"]
-    assert len(lines) == len(run.finalists) + 2
-    for line, finalist in zip(lines[1:], run.finalists, strict=False):
+    assert len(lines) == len(run.front) + 2
+    for line, finalist in zip(lines[1:], run.front, strict=False):
         assert line.split()[0] == finalist.name
         assert f"{finalist.figures['loss']:.3f}" in line
         notation = re.search(r"\d+: .*$", line)

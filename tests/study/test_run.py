@@ -29,7 +29,7 @@ def test_a_run_comes_back_as_it_was_written(run, run_folder):
     assert list(run.baselines["label"]) == ["pure d", "pure a", "pure m2", "pure m2 without f"]
     first = run.trials.iloc[0]
     assert first["curve"][-1] == pytest.approx([150_016, first["loss"]])
-    assert [f.path.name for f in run.finalists] == sorted(p.name for p in (run_folder / "pareto").iterdir())
+    assert [f.path.name for f in run.front] == sorted(p.name for p in (run_folder / "pareto").iterdir())
 
 
 def test_repeated_networks_count_once(run):
@@ -41,12 +41,12 @@ def test_repeated_networks_count_once(run):
 def test_finalists_are_ordered_by_their_number_not_by_their_name(build_run):
     folder = build_run()
     (folder / "pareto" / "02.yaml").rename(folder / "pareto" / "100.yaml")
-    assert [f.number for f in Run.load(folder).finalists][-1] == 100
+    assert [f.number for f in Run.load(folder).front][-1] == 100
 
 
 def test_a_run_that_is_still_going_can_be_read(build_run):
     run = Run.load(build_run(6, finalists=False, config={"finished": None, "seconds": None, "totals": None}))
-    assert run.finalists == ()
+    assert run.front == ()
     assert len(run.trials) == 6
 
 

@@ -161,10 +161,10 @@ def test_every_algorithm_runs_the_whole_flow(command, tmp_path, sampler):
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
 def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path):
     script = ("import errno, sys\nfrom flashnas.study import folder as record\n"
-              "kept = record.RunRecord.write_trials\n"
+              "kept = record.RunFolder.write_trials\n"
               "def full(self, trials):\n"
               "    raise OSError(errno.ENOSPC, 'No space left on device', str(self.path / 'trials.parquet'))\n"
-              "record.RunRecord.write_trials = full\n"
+              "record.RunFolder.write_trials = full\n"
               "from flashnas.cli.main import main\n"
               "if __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))\n")
     file = tmp_path / "full.py"

@@ -1,0 +1,98 @@
+"""Width by construction: a genotype gets the largest width that meets the budgets, before anything is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic
+
+import numpy as np
+
+from flashnas.base.errors import BudgetError
+from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
+from flashnas.space.base import G, SearchSpace
+from flashnas.study.costs import Costs, figure_of_costs
+
+PROBES = 256              # genotypes looked at before a budget is called impossible
+
+
+class Fitter(Generic[G]):
+    """Turns genotypes into networks within the budgets; the costs answer without an evaluation.
+
+    Args:
+        space: where the genotypes are from.
+        costs: the figures of networks.
+        budgets: limits on these figures.
+    """
+
+    def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget]) -> None:
+        self.space, self.costs, self.budgets = space, costs, list(budgets)
+        self._answers: dict[G, tuple[Any | None, float | None]] = {}
+
+    def latency_of(self, genotype: G) -> tuple[Any | None, float | None]:
+        """The largest network of the genotype within the budgets, and its latency_ms; when none is, None and the
+        latency of the smallest."""
+        if genotype not in self._answers:
+            sizes = self.space.architectures(genotype)
+            network = self.largest(sizes)
+            self._answers[genotype] = network, self.costs.latencies([network or sizes[-1]])[0]
+        return self._answers[genotype]
+
+    def largest(self, sizes: Sequence[Any]) -> Any | None:
+        """The first of the networks, given from the largest to the smallest, that meets every budget; or None."""
+        if {budget.figure for budget in self.budgets} != {"latency_ms"}:
+            return next((network for network in sizes if self.fits(self.costs.figures(network))), None)
+        # latency alone is answered for all widths at once; searches ask for it thousands of times a cycle
+        latencies = self.costs.latencies(sizes)
+        return next((network for network, latency_ms in zip(sizes, latencies, strict=True)
+                     if self.fits({} if latency_ms is None else {"latency_ms": latency_ms})), None)
+
+    def fits(self, figures: Mapping[str, float]) -> bool:
+        return all(budget.holds(figure_of_costs(budget.figure, figures)) for budget in self.budgets)
+
+    def fastest(self, seed: int, *, enough: bool = False) -> tuple[Any, dict[str, float]] | None:
+        """Probe the smallest networks of the space for the one farthest below the budgets; without budgets, for the
+        lowest latency_ms.
+
+        Args:
+            seed: of the probe.
+            enough: end with the first network within all budgets.
+
+        Returns:
+            The network and its figures; None where nothing is known before an evaluation.
+        """
+        if not self.costs.known:
+            return None
+        rng = np.random.default_rng(seed)
+        best: tuple[float, G, Any, dict[str, float]] | None = None
+        for _ in range(PROBES):
+            genotype = self.space.sample(rng)
+            if best is not None and rng.random() < 0.7:
+                genotype = self.space.mutate(best[1], rng)
+            network = self.space.architectures(genotype)[-1]
+            figures = self.costs.figures(network)
+            if enough and self.fits(figures):
+                return network, figures
+            excess = max([_excess(figure_of_costs(budget.figure, figures), budget) for budget in self.budgets]
+                         or [figures.get("latency_ms", 0.0)])
+            if best is None or excess < best[0]:
+                best = (excess, genotype, network, figures)
+        assert best is not None
+        return best[2], best[3]
+
+    def check_possible(self, seed: int) -> None:
+        """Raise BudgetError with the fastest found when the budgets look out of reach of the whole space."""
+        if not self.budgets:
+            return
+        found = self.fastest(seed, enough=True)
+        assert found is not None, "budgets without costs are refused earlier"
+        network, figures = found
+        if self.fits(figures):
+            return
+        listed = ", ".join(f"{b.figure} {figures[b.figure]:,.4g} (budget {b.limit:,.6g})" for b in self.budgets)
+        raise BudgetError(f"no architecture of space {self.space.name!r} meets the budget; the fastest found has"
+                          f" {listed}: {network.notation}")
+
+
+def _excess(value: float, budget: Budget) -> float:
+    """How many times over the budget; below 1 within it."""
+    return budget.limit / value if budget.figure in LARGER_IS_BETTER else value / budget.limit

@@ -1,0 +1,108 @@
+"""Job: one evaluation as it is sent to a worker process; either flashnas trains the network, or the user's function
+scores it. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flashnas.base.errors import CandidateError
+from flashnas.latency.metrics import FIGURES
+from flashnas.proxy.worker import run_candidate
+
+UserEvaluator = Callable[[Any], "float | Mapping[str, float]"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker needs to score one network.
+
+    Attributes:
+        architecture: the network; an `Architecture` unless `evaluator` is given.
+        dataset: a prepared folder (flashnas.data.dataset).
+        recipe: `Recipe.to_dict()`.
+        seed: of the training.
+        tasks: scores of synthetic tasks that are asked for besides the loss.
+        evaluator: scores the network in place of a training; dataset, recipe, seed and tasks are then not used.
+        needed: what the evaluator must return besides `loss`.
+    """
+
+    architecture: Any
+    dataset: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    tasks: tuple[str, ...] = ()
+    evaluator: UserEvaluator | None = None
+    needed: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `flashnas.proxy.worker.run_candidate` takes it; for trainings only."""
+        return {"architecture": self.architecture.to_dict(), "dataset": self.dataset, "recipe": dict(self.recipe),
+                "seed": self.seed, "tasks": list(self.tasks)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Job:
+        from flashnas.architecture import Architecture
+
+        return cls(**{**data, "architecture": Architecture.from_dict(data["architecture"]),
+                      "tasks": tuple(data.get("tasks", ()))})
+
+    def portable(self) -> bool:
+        """True if a fresh process can run it: all its objects are importable, and none is of the main script."""
+        if self.evaluator is None:
+            return True
+        try:
+            data = pickle.dumps(self)
+        except Exception:  # pickle raises PicklingError, AttributeError or TypeError by kind of object
+            return False
+        return b"__main__" not in data
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Run it in this process.
+
+    Returns:
+        The score: `loss`, `seconds` and, of a training, the other fields of `ProxyScore`; `scores` and `figures` are
+        mappings.
+
+    Raises:
+        CandidateError: with the reason, if the network cannot be scored.
+    """
+    if job.evaluator is None:
+        return run_candidate(job.to_dict())
+    started = time.perf_counter()
+    found = job.evaluator(job.architecture)
+    return {**_score(found, job.needed), "seconds": time.perf_counter() - started}
+
+
+def _score(found: Any, needed: tuple[str, ...]) -> dict[str, Any]:
+    """What an evaluator returned, split into loss, scores and figures; raises CandidateError for a wrong value."""
+    values = dict(found) if isinstance(found, Mapping) else {"loss": found}
+    numbers = {str(name): _number(str(name), value) for name, value in values.items()}
+    for name in ("loss", *needed):
+        if name not in numbers:
+            raise CandidateError(f"the evaluator must return {name!r}; got {', '.join(numbers) or 'nothing'}")
+    loss = numbers.pop("loss")
+    return {"loss": loss, "figures": {name: value for name, value in numbers.items() if name in FIGURES},
+            "scores": {name: value for name, value in numbers.items() if name not in FIGURES}}
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise CandidateError(f"the evaluator must return numbers; got {name} = {value!r:.80}") from None
+    if not math.isfinite(number):
+        raise CandidateError(f"{name} became {number}")
+    return number
+
+
+def evaluator_name(evaluator: UserEvaluator) -> str:
+    """`module:name` of a function, or of the class of a callable object."""
+    named = evaluator if hasattr(evaluator, "__qualname__") else type(evaluator)
+    return f"{named.__module__}:{named.__qualname__}"
+

@@ -1,0 +1,309 @@
+"""From a SearchConfig to a question whose every part is loaded and checked; nothing is written, nothing trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import (
+    ArchitectureError,
+    BudgetError,
+    ConfigError,
+    MissingRowsError,
+    OperatorError,
+    TableError,
+)
+from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload, load_workload
+from flashnas.profiling.certificate import TIMES, Certificate
+from flashnas.profiling.finalists import job_here
+from flashnas.profiling.setup import Job as TimingJob
+from flashnas.search import SearchAlgorithm, make_algorithm, sampler_name
+from flashnas.search.algorithm import Goals
+from flashnas.search.objectives import TRAINED, minimised, task_scores
+from flashnas.space import OperatorSpace, SearchSpace, load_space
+from flashnas.study.config import SearchConfig
+from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts, figure_of_costs
+from flashnas.study.fitting import Fitter
+from flashnas.study.identity import Identity, fingerprint
+from flashnas.study.job import Job, UserEvaluator, evaluator_name
+from flashnas.training.recipe import Recipe
+
+DEFAULT_RECIPE = "cpu"
+LARGEST_FACTOR = 1024     # of the width factors that a message offers
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """All parts of one search.
+
+    Attributes:
+        recipe, dataset: of the trainings; None where an evaluator scores the networks.
+        evaluator: the user's function, or None.
+        certificate: what the table's validation says of its predictions, if a confidence is asked for.
+        timing: how the finalists are timed; None where the table's device is not at hand.
+    """
+
+    config: SearchConfig
+    space: SearchSpace[Any]
+    costs: Costs
+    fitter: Fitter[Any]
+    budgets: tuple[Budget, ...]
+    workload: Workload | None
+    recipe: Recipe | None
+    dataset: Dataset | None
+    evaluator: UserEvaluator | None
+    certificate: Certificate | None
+    timing: TimingJob | None
+    sampler: str | type[SearchAlgorithm]
+
+    @property
+    def model(self) -> LatencyModel | None:
+        """The latency model, where a table answers."""
+        return self.costs.model if isinstance(self.costs, TableCosts) else None
+
+    def algorithm(self) -> SearchAlgorithm:
+        """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot serve."""
+        config = self.config
+        return make_algorithm(self.sampler, space=self.space, seed=config.seed, latency_of=self.fitter.latency_of,
+                              cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
+                              **config.sampler_options)
+
+    def baselines(self) -> list[tuple[str, Any | None]]:
+        """(label, network or None where no width meets the budgets)."""
+        if not self.config.baselines:
+            return []
+        return [(label, self.fitter.largest(sizes)) for label, sizes in self.space.baselines()]
+
+    def job(self, network: Any) -> Job:
+        """The evaluation of a network."""
+        if self.evaluator is not None:
+            return Job(architecture=network, evaluator=self.evaluator, needed=self._needed())
+        assert self.recipe is not None
+        assert self.dataset is not None
+        return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),
+                   seed=self.config.seed, tasks=task_scores(self.config.objectives))
+
+    def _needed(self) -> tuple[str, ...]:
+        """Objectives that the user's evaluator must return besides the loss."""
+        return tuple(name for name in self.config.objectives
+                     if name != "loss" and (name in TRAINED or not self.costs.known))
+
+    def identity(self) -> Identity:
+        model, recipe, dataset = self.model, self.recipe, self.dataset
+        function = self.costs.function if isinstance(self.costs, OwnCosts) else None
+        asked = {**self.config.question(), "space": self.space.name, "sampler": sampler_name(self.sampler)}
+        if dataset is None:
+            asked.update(data=None, tokenizer=None)
+        return Identity(**{
+            **asked, "space_hash": self.space.hash,
+            "table": asked["table"] if model else None if function is None else evaluator_name(function),
+            "table_hash": table_hash(model.table) if model else None,
+            "workload": None if self.workload is None else self.workload.to_dict(),
+            "margins": dict(self.certificate.margins) if self.certificate else None,
+            "recipe": None if recipe is None else recipe.to_dict(),
+            "corpus": None if dataset is None else dataset.folder.name,
+            "evaluator": None if self.evaluator is None else evaluator_name(self.evaluator)})
+
+
+def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None = None,
+            space: SearchSpace[Any] | None = None,
+            table: LatencyTable | CostFunction | None = None, workload: Workload | None = None,
+            recipe: Recipe | None = None, sampler: type[SearchAlgorithm] | None = None) -> Question:
+    """Load and check all parts of a search; objects take the place of the names in `config`.
+
+    Args: as `flashnas.study.search.run_search`; `note` receives lines for the user.
+
+    Raises:
+        FlashnasError: in one line, for whatever cannot work.
+    """
+    space = load_space(config.space) if space is None else space
+    if not isinstance(space, SearchSpace):
+        raise ConfigError(f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}")
+    source: str | LatencyTable | CostFunction | None = config.table if table is None else table
+    if isinstance(source, LatencyTable):
+        config = dataclasses.replace(config, table=source.name)
+    budgets = tuple(Budget(figure, limit) for figure, limit in config.budgets.items())
+    costs: Costs
+    if isinstance(source, str | LatencyTable):
+        loaded = source if isinstance(source, LatencyTable) else LatencyTable.load(source)
+        workload = load_workload(config.workload) if workload is None else workload
+        costs = TableCosts(LatencyModel(loaded, workload, mode=config.mode))
+    else:
+        workload, costs = None, NoCosts() if source is None else OwnCosts(source)
+        _check_without_table(config, costs, evaluator)
+    model = costs.model if isinstance(costs, TableCosts) else None
+    _check_networks(space, trained=evaluator is None, timed=model is not None)
+    if model is not None:
+        _check_answerable(space, model, config)
+    certificate = _certify(config, space, model, budgets) if model else None
+    timing = _timing(config, model) if model else None
+    fitter = Fitter(space, costs, certificate.tightened(budgets) if certificate else budgets)
+    try:
+        fitter.check_possible(config.seed)
+    except BudgetError as error:
+        raise BudgetError(f"{error}{certificate.words() if certificate else ''}") from None
+    dataset = None
+    if evaluator is None:
+        recipe = _recipe(config, space, recipe)
+        check_scalable(space, recipe, own=config.recipe is None)
+    else:
+        recipe = None
+    question = Question(config=config, space=space, costs=costs, fitter=fitter, budgets=budgets, workload=workload,
+                        recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
+                        sampler=config.sampler if sampler is None else sampler)
+    question.algorithm()  # its options are checked before text is read
+    if recipe is not None:
+        dataset = prepare_dataset(config.data, recipe, config.tokenizer)
+        for line in dataset.notes:
+            note(line)
+        question = dataclasses.replace(question, dataset=dataset)
+    return question
+
+
+def table_hash(table: LatencyTable) -> str:
+    """Changes with any row of the table and with its calibration."""
+    return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}, table.calibration])
+
+
+def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
+    """Raise ConfigError before anything is trained if the recipe's width factor does not suit an operator of the space.
+
+    Args:
+        space: a search space; one that does not name its operators passes.
+        recipe: of the trainings.
+        own: True if the user named no recipe, so that the width factor is that of the space or the default.
+    """
+    if not isinstance(space, OperatorSpace):
+        return
+    if (found := _unscalable(space, recipe.width_factor)) is None:
+        return
+    spec, hidden, reason = found
+    common = math.gcd(*space.hidden_sizes)
+    working = [factor for factor in range(1, min(common, LARGEST_FACTOR) + 1)
+               if common % factor == 0 and _unscalable(space, factor) is None]
+    factor = space.width_factor
+    offer = f"; leave out --recipe to train at the space's own factor {factor}" if factor in working and not own else (
+        f"; give a recipe with width_factor {' or '.join(map(str, working))}" if working else "")
+    raise ConfigError(f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width factor"
+                      f" {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
+
+
+def _unscalable(space: OperatorSpace[Any], factor: int) -> tuple[Any, int, str] | None:
+    """The first operator and width that the factor does not suit, with the reason."""
+    for hidden in space.hidden_sizes:
+        for spec in space.kinds():
+            try:
+                space.build((spec,), hidden).scaled(factor)
+            except (ArchitectureError, OperatorError) as error:
+                return spec, hidden, str(error)
+    return None
+
+
+def _recipe(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None) -> Recipe:
+    """The recipe of the trainings: the one given or named, else the default at the space's own width factor."""
+    recipe = Recipe.load(config.recipe or DEFAULT_RECIPE) if given is None else given
+    factor = space.width_factor if isinstance(space, OperatorSpace) else None
+    if given is None and config.recipe is None and factor is not None:
+        recipe = dataclasses.replace(recipe, width_factor=factor)
+    return recipe if config.tokens is None else dataclasses.replace(recipe, tokens=config.tokens)
+
+
+def _goals(objectives: Sequence[str], costs: Costs) -> Goals | None:
+    """None for one trained quality against a latency_ms that is known; else which objectives are known, and how."""
+    if costs.known and objectives[1] == "latency_ms" and len(objectives) == 2:
+        return None
+    known = [name for name in objectives if name not in TRAINED] if costs.known else []
+    return Goals(tuple(name in known for name in objectives), lambda network: tuple(
+        minimised(name, figure_of_costs(name, costs.figures(network))) for name in known))
+
+
+def any_network(space: SearchSpace[Any]) -> Any:
+    """Some network of the space, always the same, to look at its class."""
+    return space.architectures(space.sample(np.random.default_rng(0)))[-1]
+
+
+# -- checks ------------------------------------------------------------------------------------------------------
+
+
+def _check_without_table(config: SearchConfig, costs: Costs, evaluator: UserEvaluator | None) -> None:
+    """Raise ConfigError for what only a latency table can answer."""
+    if config.confidence is not None:
+        raise ConfigError("search.confidence needs a latency table; got table=None or a function")
+    if config.strict:
+        raise ConfigError("search.strict needs a latency table, whose device times the finalists")
+    if costs.known:
+        return
+    if evaluator is None:
+        raise ConfigError("search.table must name a latency table, or be a function network -> latency_ms, where"
+                          " flashnas trains the networks; got None")
+    if config.budgets:
+        raise ConfigError(f"a budget on {next(iter(config.budgets))} needs figures before the evaluation: give"
+                          " table=FUNCTION, network -> latency_ms or a mapping of figures; got table=None")
+
+
+def _check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
+    """Raise ConfigError if the space builds networks that flashnas would have to train or to time, and cannot."""
+    if isinstance(space, OperatorSpace):
+        return
+    network = any_network(space)
+    for name in ("notation", "hash", "to_dict"):
+        if not hasattr(network, name):
+            raise ConfigError(f"space {space.name!r}: its networks need {name!r}; got {type(network).__name__}")
+    if isinstance(network, Architecture):
+        return
+    if trained:
+        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which flashnas cannot train;"
+                          " give an evaluator")
+    if timed:
+        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which a latency table cannot"
+                          " answer; give table=None or a function network -> latency_ms")
+
+
+def _check_answerable(space: SearchSpace[Any], model: LatencyModel, config: SearchConfig) -> None:
+    """Raise MissingRowsError before anything is trained when the table lacks what the space needs."""
+    if not isinstance(space, OperatorSpace):
+        return
+    for hidden in space.hidden_sizes:
+        for spec in space.kinds():
+            try:
+                model.estimate(space.build((spec,), hidden))
+            except MissingRowsError as error:
+                raise MissingRowsError(f"table {config.table!r} does not cover space {space.name!r}: {error}"
+                                       ) from None
+
+
+def _certify(config: SearchConfig, space: SearchSpace[Any], model: LatencyModel, budgets: Sequence[Budget],
+             ) -> Certificate | None:
+    """What the table's validation says of its predictions, if a confidence is asked for. Raises TableError without a
+    validation, ConfigError without a budget that it could hold."""
+    if config.confidence is None:
+        return None
+    if not any(budget.figure in (*TIMES, *LARGER_IS_BETTER) for budget in budgets):
+        raise ConfigError("--confidence needs a budget on a time, such as --budget-ms")
+    return Certificate.of(model.table, model.workload, space_name=config.space, space_hash=space.hash,
+                          confidence=config.confidence)
+
+
+def _timing(config: SearchConfig, model: LatencyModel) -> TimingJob | None:
+    """How the finalists are timed; None where the table's device is not at hand. Raises TableError with `strict`."""
+    if not config.measure:
+        return None
+    try:
+        return job_here(model)
+    except TableError as error:
+        if config.strict:
+            raise TableError(f"--strict measures the finalists: {error}") from None
+        return None
+

@@ -1,0 +1,197 @@
+"""Session: one search while it runs, between `prepare` and `finish`."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+import flashnas
+from flashnas.base.errors import RunError
+from flashnas.profiling.finalists import measure_finalists, missed
+from flashnas.search import SearchAlgorithm
+from flashnas.search.algorithm import Evaluation
+from flashnas.search.objectives import point
+from flashnas.search.pareto import non_dominated
+from flashnas.study.costs import TableCosts
+from flashnas.study.folder import RunFolder
+from flashnas.study.front import FrontEntry, recorded
+from flashnas.study.job import run_job
+from flashnas.study.pool import InProcess, WorkerPool, Workers
+from flashnas.study.prepare import Question, any_network, table_hash
+from flashnas.study.snapshot import Progress
+from flashnas.study.trajectory import Candidate, Trajectory
+from flashnas.study.trial import Trial
+
+IDLE_CYCLES = 20          # cycles in a row without anything new: the space is exhausted
+IN_ENTRY = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
+            "memory_gb", "params")
+
+
+class Session:
+    """A search with its folder, workers and trials.
+
+    Args:
+        question: what is searched.
+        out: the run folder.
+        resume: continue the run in it if there is one.
+        progress: shows the run.
+        command: the command line, for run.yaml.
+    """
+
+    def __init__(self, question: Question, out: Path, *, resume: bool, progress: Progress, command: str) -> None:
+        self.started = time.time()
+        self.question, self.progress = question, progress
+        self.algorithm: SearchAlgorithm = question.algorithm()
+        self.folder = RunFolder(out, identity=question.identity(), facts=run_facts(question, out, command),
+                                resume=resume, storage=question.config.storage)
+        self.baselines = question.baselines()
+        config = question.config
+        self.pool = _pool(question)
+        different = {network.hash for _, network in self.baselines if network is not None}
+        self.trajectory = Trajectory(
+            total=config.trials + len(different), workers=config.workers if isinstance(self.pool, WorkerPool) else 1,
+            distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
+            make_job=question.job, folder=self.folder, pool=self.pool, progress=progress)
+        self.cycle, self.idle = 0, 0
+
+    def __enter__(self) -> Self:
+        self.pool.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.pool.__exit__(*error)
+        self.folder.close()
+
+    # -- the steps of the loop -----------------------------------------------------------------------------------
+
+    def evaluate_baselines(self) -> None:
+        """The pure-operator models, or what the space names; cycle 0."""
+        if self.baselines:
+            self.trajectory.evaluate(0, [Candidate("baseline", label, {}, network) for label, network in
+                                         self.baselines])
+
+    @property
+    def wanted(self) -> int:
+        """How many candidates the next cycle draws; 0 when enough are evaluated or the space is exhausted."""
+        config = self.question.config
+        left = config.trials - self.trajectory.searched
+        return 0 if self.idle >= IDLE_CYCLES else min(config.cycle_size, left)
+
+    def evaluate(self, genotypes: Sequence[Any]) -> list[Evaluation]:
+        """Fit the genotypes to the budgets, evaluate what is new, and return what the algorithm learns from it."""
+        self.cycle += 1
+        before = self.trajectory.searched
+        candidates = [Candidate("search", "", self.question.space.encode(genotype),
+                                self.question.fitter.latency_of(genotype)[0]) for genotype in genotypes]
+        trials = self.trajectory.evaluate(self.cycle, candidates)
+        self.idle = self.idle + 1 if self.trajectory.searched == before else 0
+        objectives = self.question.config.objectives
+        return [_evaluation(genotype, candidate, trial, objectives)
+                for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)]
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def finish(self) -> dict[str, Any]:
+        """Write the front and the totals; returns the object of `search --json`.
+
+        Raises:
+            RunError: if no network could be evaluated.
+        """
+        if self.idle >= IDLE_CYCLES:
+            self.progress.note(f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the"
+                               " budget")
+        failures = self.trajectory.failures()
+        for reason, count in failures.items():
+            self.progress.note(f"{count} candidate{'s' if count > 1 else ''} failed: {reason}")
+        front = self.folder.write_front(self._measured(self._front()))
+        totals = {state: self.trajectory.count(state) for state in ("complete", "failed", "reused", "infeasible")}
+        tokens = sum(trial.tokens or 0 for trial in self.trajectory.trials if trial.state == "complete")
+        seconds = time.time() - self.started
+        self.folder.write_finished(seconds, {**totals, "tokens": tokens})
+        return {"run": str(self.folder.path),
+                "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash, **entry.figures,
+                           **({} if entry.missed is None else {"missed": list(entry.missed)})} for entry in front],
+                "trials": totals, "failures": failures, "seconds": round(seconds, 1), "tokens": tokens}
+
+    def _front(self) -> list[FrontEntry]:
+        """The non-dominated networks, fastest first."""
+        objectives = self.question.config.objectives
+        scored = [(trial, values) for trial in self.trajectory.trials if trial.state == "complete"
+                  if (values := point(objectives, trial.to_dict(), trial.scores)) is not None]
+        if not scored:
+            reasons = "; ".join(sorted(self.trajectory.failures())) or "none tried"
+            raise RunError(f"{self.folder.path}: no candidate could be trained; reasons: {reasons}")
+        mask = non_dominated(np.array([values for _, values in scored]))
+        best = [trial for (trial, _), keep in zip(scored, mask, strict=True) if keep]
+        return [self._entry(trial) for trial in sorted(best, key=lambda trial: trial.latency_ms or 0)]
+
+    def _entry(self, trial: Trial) -> FrontEntry:
+        network = self.trajectory.networks[trial.hash]
+        costs, certificate = self.question.costs, self.question.certificate
+        figures = {**{name: getattr(trial, name) for name in IN_ENTRY}, **trial.scores}
+        if certificate and isinstance(costs, TableCosts):
+            figures["bound_ms"] = certificate.bound(costs.estimate(network), "latency_ms")
+        return FrontEntry(notation=trial.notation, hash=trial.hash, architecture=recorded(network), figures=figures,
+                          origin={"number": trial.number, "label": trial.label or "search"}, **costs.details(network))
+
+    def _measured(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
+        """The entries with times from the device and what they miss; as they are where the device is not at hand."""
+        model, timing, known = self.question.model, self.question.timing, self.folder.measured
+        if model is None or timing is None:
+            return list(entries)
+        todo = [self.trajectory.networks[entry.hash] for entry in entries if entry.hash not in known]
+        if todo:
+            self.progress.note(f"timing {len(todo)} finalists end to end on {model.table.device.label}")
+            self.folder.remember_measured(measure_finalists(todo, model, timing))
+            known = self.folder.measured
+        return [dataclasses.replace(
+            entry, missed=tuple(missed(known[entry.hash], self.question.budgets)),
+            figures={**entry.figures, "measured_ms": known[entry.hash]["latency_ms"],
+                     "measured_ttft_ms": known[entry.hash]["ttft_ms"],
+                     "measured_tpot_ms": known[entry.hash]["tpot_ms"]}) for entry in entries]
+
+
+def _pool(question: Question) -> Workers:
+    """Worker processes, or this process for an evaluator that a fresh one cannot import."""
+    config = question.config
+    if not question.job(any_network(question.space)).portable():
+        return InProcess(run_job)
+    return WorkerPool(run_job, workers=config.workers, timeout_s=config.candidate_timeout_s)
+
+
+def _evaluation(genotype: Any, candidate: Candidate, trial: Trial, objectives: Sequence[str]) -> Evaluation:
+    """A trial as the algorithms see it: with the genotype itself, and everything minimised."""
+    values = point(objectives, trial.to_dict(), trial.scores)
+    return Evaluation(genotype=genotype, architecture=candidate.architecture,
+                      feasible=candidate.architecture is not None, loss=None if values is None else values[0],
+                      latency_ms=trial.latency_ms, failed=values is None, values=values)
+
+
+def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
+    """All that was asked, all versions: the head of run.yaml."""
+    config, space, model = question.config, question.space, question.model
+    recipe, dataset, workload = question.recipe, question.dataset, question.workload
+    packages = {name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")}
+    scored = ({"evaluator": question.identity().evaluator} if recipe is None or dataset is None else
+              {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
+               "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab})
+    table = None if model is None else {
+        "name": model.table.name, "device": model.table.device.label or model.table.name, "stack": model.table.stack,
+        "mode": model.table.default_mode, "hash": table_hash(model.table)}
+    return {
+        "flashnas": flashnas.__version__, "name": out.name, "command": command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,
+        "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
+        "table": table, "workload": None if workload is None else workload.to_dict(),
+        "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
+        "sampler": question.identity().sampler, "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
+        "host": {"cpu": platform.processor() or platform.machine(), "workers": config.workers,
+                 "python": platform.python_version(), **packages},
+    }

@@ -1,0 +1,247 @@
+"""A function of the user's in place of training, and spaces whose networks flashnas does not know."""
+
+import json
+import os
+from pathlib import Path
+
+import foreign_space
+import numpy as np
+import pandas as pd
+import pytest
+from foreign_space import Counting, Gpt2, Gpt2Space, WidthFittedGpt2Space
+from tiny_tables import tiny_kinds, write_table
+
+from flashnas.base.errors import ConfigError, RunError
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import load_workload
+from flashnas.search import ALGORITHMS
+from flashnas.search.aging_evolution import AgingEvolution
+from flashnas.search.pareto import non_dominated
+from flashnas.space import load_space
+from flashnas.study.config import SearchConfig
+from flashnas.study.front import ForeignNetwork
+from flashnas.study.job import Job
+from flashnas.study.run import Run
+from flashnas.study.search import run_search
+
+HELPERS = str(Path(foreign_space.__file__).parent)
+
+
+@pytest.fixture(autouse=True)
+def importable_in_workers(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (HELPERS, os.environ.get("PYTHONPATH", "")))))
+
+
+class Notes:
+    def __init__(self):
+        self.lines, self.snapshots = [], []
+
+    def note(self, text):
+        self.lines.append(text)
+
+    def update(self, snapshot):
+        self.snapshots.append(snapshot)
+
+
+def search(out, *, resume=False, notes=None, evaluator=foreign_space.loss_and_latency, space=None, table=None,
+           sampler=None, **config):
+    asked = {"table": None, "trials": 8, "cycle_size": 4, "workers": 1, "seed": 3, **config}
+    return run_search(SearchConfig(**asked), out, resume=resume, progress=notes or Notes(), evaluator=evaluator,
+                      space=space or Gpt2Space(), table=table, sampler=sampler)
+
+
+def trajectory(out):
+    return pd.read_parquet(out / "trials.parquet").drop(columns=["train_seconds"])
+
+
+def test_a_foreign_space_is_searched_with_figures_of_the_evaluator(tmp_path):
+    summary = search(tmp_path / "run")
+    run = Run.load(tmp_path / "run")
+    assert run.counts()["complete"] == 8
+    for row in run.trials.itertuples():
+        network = Gpt2(**row.genotype)
+        assert row.notation == network.notation
+        assert row.hash == network.hash
+        assert row.loss == pytest.approx(foreign_space.loss(network))
+        assert row.latency_ms == pytest.approx(foreign_space.latency_ms(network))
+        assert row.params == network.params
+        assert row.scores == {"accuracy": network.layers / 10}
+    best = non_dominated(run.trials[["loss", "latency_ms"]].to_numpy())
+    assert {entry["hash"] for entry in summary["front"]} == set(run.trials["hash"][best])
+    assert [entry.architecture for entry in run.front] == [
+        ForeignNetwork("foreign_space:Gpt2", e["notation"], e["hash"], run.front[i].architecture.to_dict())
+        for i, e in enumerate(summary["front"])]
+    assert all(Gpt2(**entry.architecture.to_dict()).notation == entry.notation for entry in run.front)
+
+
+def test_the_report_shows_a_foreign_space(tmp_path):
+    from flashnas.report import front_table, write_report
+
+    search(tmp_path / "run")
+    page, _ = write_report(tmp_path / "run")
+    assert "width=" in page.read_text()
+    assert "width=" in front_table(Run.load(tmp_path / "run"))
+
+
+def test_a_budget_on_own_latency_is_kept_before_anything_is_evaluated(tmp_path):
+    calls = tmp_path / "calls"
+    calls.touch()
+    evaluator = Counting(calls)
+    with pytest.raises(ConfigError, match="the evaluator returned 'latency_ms', which the latency table or cost"):
+        search(tmp_path / "twice", evaluator=evaluator, table=foreign_space.latency_ms, budgets={"latency_ms": 5.0})
+    search(tmp_path / "run", evaluator=foreign_space.loss, table=foreign_space.latency_ms, budgets={"latency_ms": 5.0})
+    trials = Run.load(tmp_path / "run").trials
+    assert (trials["latency_ms"].dropna() <= 5.0).all()
+    assert (trials["state"] == "complete").sum() == 8
+    assert Run.load(tmp_path / "run").config["question"]["table"] == "foreign_space:latency_ms"
+
+
+@pytest.mark.parametrize("sampler", list(ALGORITHMS))
+@pytest.mark.parametrize("own_latency", [True, False])
+def test_every_sampler_searches_a_foreign_space(tmp_path, sampler, own_latency):
+    more = {"initial": 3} if sampler == "bayes" else {}
+    known = dict(table=foreign_space.latency_ms, evaluator=foreign_space.loss) if own_latency else {}
+    search(tmp_path / "run", space=Gpt2Space(), sampler=ALGORITHMS[sampler], sampler_options=more, trials=6,
+           cycle_size=3, **known)
+    assert Run.load(tmp_path / "run").counts()["complete"] == 6
+
+
+def test_width_and_baselines_of_a_foreign_space_are_fitted_to_the_budget(tmp_path):
+    search(tmp_path / "run", space=WidthFittedGpt2Space(), evaluator=foreign_space.loss,
+           table=foreign_space.latency_ms, budgets={"latency_ms": 12.0}, trials=5)
+    run = Run.load(tmp_path / "run")
+    assert dict(zip(run.baselines["label"], run.baselines["notation"], strict=True)) == {
+        "shallow": "width=192 layers=2 heads=2 ratio=2", "deep": "width=64 layers=8 heads=8 ratio=4"}
+    for row in run.trained.itertuples():
+        wider = [Gpt2(width, *map(int, row.hash.split("-")[1:])) for width in foreign_space.WIDTHS
+                 if width > int(row.hash.split("-")[0])]
+        assert row.latency_ms <= 12.0
+        assert all(foreign_space.latency_ms(network) > 12.0 for network in wider)
+
+
+def test_resuming_calls_the_evaluator_for_new_networks_only(tmp_path):
+    evaluator = Counting(tmp_path / "calls")
+    search(tmp_path / "whole", evaluator=Counting(tmp_path / "other"), trials=9)
+    search(tmp_path / "run", evaluator=evaluator, trials=5)
+    search(tmp_path / "run", evaluator=evaluator, trials=9, resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    assert len(lines) == len({notation for notation, _ in lines})
+    pd.testing.assert_series_equal(trajectory(tmp_path / "run")["loss"], trajectory(tmp_path / "whole")["loss"])
+
+
+def test_a_class_serves_as_sampler(tmp_path):
+    class Mine(AgingEvolution):
+        name = "mine"
+
+    search(tmp_path / "run", sampler=Mine, sampler_options={"population": 2})
+    assert Run.load(tmp_path / "run").entry("sampler") == "mine"
+
+
+def test_worker_processes_run_an_importable_evaluator_and_this_process_another(tmp_path):
+    search(tmp_path / "pool", evaluator=Counting(tmp_path / "calls"), workers=2)
+    pids = {json.loads(line)[1] for line in (tmp_path / "calls").read_text().splitlines()}
+    assert os.getpid() not in pids
+    here = []
+
+    def local(network):
+        here.append(os.getpid())
+        return foreign_space.loss_and_latency(network)
+
+    search(tmp_path / "local", evaluator=local)
+    assert set(here) == {os.getpid()}
+    assert len(here) == 8
+    columns = ["genotype", "hash", "loss", "state"]
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "pool")[columns], trajectory(tmp_path / "local")[columns])
+
+
+def test_what_the_main_script_defines_is_not_sent_to_workers():
+    def made_in_main(network):
+        return 1.0
+
+    network = Gpt2(64, 2, 2, 2)
+    assert Job(architecture=network, evaluator=foreign_space.loss).portable()
+    assert not Job(architecture=network, evaluator=made_in_main).portable()
+    assert not Job(architecture=network, evaluator=lambda _: 1.0).portable()
+
+
+@pytest.mark.parametrize("workers_of", ["pool", "process"])
+def test_failures_are_recorded_trials_and_are_printed(tmp_path, workers_of):
+    def local(network):
+        return foreign_space.sometimes_fails(network)
+
+    notes = Notes()
+    summary = search(tmp_path / "run", notes=notes, table=foreign_space.latency_ms, trials=12,
+                     evaluator=foreign_space.sometimes_fails if workers_of == "pool" else local)
+    run = Run.load(tmp_path / "run")
+    failed = run.failed
+    assert len(failed) == sum(summary["failures"].values()) > 0
+    assert set(failed["reason"]) <= {"RuntimeError: no memory for 4 layers", "loss became nan"}
+    assert run.failures() == summary["failures"]
+    for reason, count in summary["failures"].items():
+        assert f"{count} candidate{'s' if count > 1 else ''} failed: {reason}" in notes.lines
+    assert run.counts()["failed"] + run.counts()["complete"] == 12
+
+
+@pytest.mark.parametrize(("found", "words"), [
+    ("fast", "the evaluator must return numbers; got loss = 'fast'"),
+    ({"accuracy": 0.5}, "the evaluator must return 'loss'; got accuracy"),
+    ({"loss": 1.0}, "the evaluator must return 'latency_ms'; got loss"),
+    ({"loss": 1.0, "latency_ms": float("inf")}, "latency_ms became inf"),
+    ({}, "the evaluator must return 'loss'; got nothing"),
+    (None, "the evaluator must return numbers; got loss = None"),
+])
+def test_a_wrong_answer_is_the_reason_of_a_failure(tmp_path, found, words):
+    with pytest.raises(RunError) as caught:
+        search(tmp_path / "run", evaluator=lambda _: found, trials=2)
+    assert words in str(caught.value)
+
+
+def test_networks_of_flashnas_are_scored_with_the_latencies_of_a_table(tmp_path):
+    summary = run_search(
+        SearchConfig(workload="chat", trials=5, workers=1), tmp_path / "run", resume=False, progress=Notes(),
+        evaluator=foreign_space.of_architecture, space=load_space("tiny"), table=LatencyTable.load("h100_sxm"))
+    trials = Run.load(tmp_path / "run").trials
+    assert summary["trials"]["complete"] == (trials["state"] == "complete").sum() > 5
+    assert trials["latency_ms"].notna().all()
+    assert trials["tokens"].isna().all()
+    question = Run.load(tmp_path / "run").config["question"]
+    assert (question["recipe"], question["data"], question["evaluator"]) == (
+        None, None, "foreign_space:of_architecture")
+
+
+def test_another_evaluator_is_another_question(tmp_path):
+    search(tmp_path / "run")
+    with pytest.raises(RunError, match=r"question\.evaluator is 'foreign_space:loss_and_latency'"):
+        search(tmp_path / "run", evaluator=Counting(tmp_path / "calls"), resume=True)
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    ({"evaluator": None}, "must name a latency table"),
+    ({"evaluator": None, "table": foreign_space.latency_ms}, "builds Gpt2 objects, which flashnas cannot train"),
+    ({"budgets": {"latency_ms": 1.0}}, "a budget on latency_ms needs figures before the evaluation"),
+    ({"confidence": 0.9}, "search.confidence needs a latency table"),
+    ({"strict": True}, "search.strict needs a latency table"),
+    ({"table": lambda _: {"speed": 1.0}, "budgets": {"latency_ms": 1.0}}, "figure of the cost function must be one"),
+    ({"table": lambda _: float("nan"), "budgets": {"latency_ms": 1.0}}, "must return finite numbers; got latency_ms"),
+    ({"table": lambda _: 1.0, "budgets": {"memory_gb": 1.0}}, "the cost function must return 'memory_gb'"),
+])
+def test_what_cannot_work_is_one_line_before_anything_is_evaluated(tmp_path, more, words):
+    with pytest.raises(ConfigError) as caught:
+        search(tmp_path / "run", **more)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_cannot_time_foreign_networks(tmp_path):
+    table = write_table(tmp_path / "table", tiny_kinds())
+    with pytest.raises(ConfigError, match="builds Gpt2 objects, which a latency table cannot answer"):
+        run_search(SearchConfig(workload="chat"), tmp_path / "run", resume=False, progress=Notes(), table=table,
+                   space=Gpt2Space(), evaluator=foreign_space.loss, workload=load_workload("chat"))
+
+
+def test_the_same_seed_gives_the_same_trajectory(tmp_path):
+    for name in ("one", "two"):
+        search(tmp_path / name, trials=12)
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "one"), trajectory(tmp_path / "two"))
+    assert np.unique(trajectory(tmp_path / "one")["hash"]).size == 12
