@@ -40,7 +40,7 @@ def validated(copied_tiny_table):
 @pytest.fixture
 def budget_ms(validated):
     model = LatencyModel(LatencyTable.load(validated), CHAT)
-    return model.estimate(TINY.build(TINY.baselines()[0][1][:6], 96)).latency_ms
+    return model.estimate(TINY.build(TINY.pure_models()[0][1][:6], 96)).latency_ms
 
 
 @pytest.fixture
@@ -136,10 +136,10 @@ def test_other_confidence_is_another_question(command, timed, capsys):
 
 
 @pytest.mark.parametrize(("more", "words"), [
-    (["--confidence", "1.5"], "search.confidence must lie between 0 and 1; got 1.5"),
+    (["--confidence", "1.5"], "--confidence must be below 1; got 1.5"),
     (["--confidence", "0.99"], "a confidence of 0.99 needs 99 architectures"),
     (["--confidence", "0.95", "--workload", "batch=1,prompt=512,generated=100"], "has no validation of space 'tiny'"),
-    (["--strict", "--no-measure"], "search.strict needs measured finalists"),
+    (["--strict", "--no-measure"], "--strict needs measured finalists"),
     (["--mode", "compiled"], "mode must be one of eager; got 'compiled'"),
 ])
 def test_what_cannot_be_certified_is_one_line(command, capsys, more, words):
@@ -167,6 +167,6 @@ def test_the_certificate_holds_for_models_like_the_validated_ones(validated):
     table = LatencyTable.load(validated)
     certificate = Certificate.of(table, CHAT, space_name="tiny", space_hash=TINY.hash, confidence=0.95)
     model = LatencyModel(table, CHAT)
-    architecture = TINY.build(TINY.baselines()[0][1], 128)
+    architecture = TINY.build(TINY.pure_models()[0][1], 128)
     assert certificate.bound(model.estimate(architecture), "latency_ms") == pytest.approx(
         as_measured(model, architecture, EXCEEDED)["latency_ms"], rel=1e-4)
