@@ -7,10 +7,8 @@ The run's own seed chose the front, so its short losses there are a little too g
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
+from flashnas.base.files import hold_lock
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
@@ -95,7 +94,8 @@ def study(run: Run, plan: Plan, *, workers: int, progress: Progress) -> tuple[pd
     front = [entry.hash for entry in run.front]
     wanted = _trainings(run, plan, plan.recipes(recipe), front)
     path = run.path / FILE
-    with _alone(run.path):
+    busy = RunError(f"{run.path}: another proxy-trust is training for this run")
+    with hold_lock(run.path / f".{FILE}.lock", busy):
         table = TrustTable(path)
         known = set(map(tuple, read_table(path)[KEY].to_numpy().tolist()))
         for training in wanted:
@@ -204,14 +204,3 @@ def _train(missing: Sequence[_Training], total: int, table: TrustTable, dataset:
             if score:
                 took.setdefault(training.variant, []).append((score["seconds"], training.expected_s))
     progress(total, total, 0.0)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second study of the same run out; the lock goes with the process."""
-    with open(folder / f".{FILE}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{folder}: another proxy-trust is training for this run") from None
-        yield

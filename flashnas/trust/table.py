@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from flashnas.base.errors import RunError
+from flashnas.base.files import complete_lines, drop_torn_line
 from flashnas.base.hints import did_you_mean
 
 VARIANTS = ("short", "long", "wide")  # what a search does; more tokens; a smaller width factor
@@ -31,9 +32,8 @@ def read_table(path: Path) -> pd.DataFrame:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
-    text = text[:text.rfind("\n") + 1]
     try:
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.StringIO(complete_lines(text)), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         raise RunError(f"{path}: not a table of trainings: {str(error).strip().splitlines()[0]}") from None
     for column in COLUMNS:
@@ -66,9 +66,7 @@ class TrustTable:
         self.path = path
         if not path.exists() or not path.stat().st_size:
             self._write("".join((",".join(COLUMNS), "\n")), "w")
-        data = path.read_bytes()
-        if not data.endswith(b"\n"):
-            os.truncate(path, data.rfind(b"\n") + 1)
+        drop_torn_line(path)
         read_table(path)
 
     def add(self, row: Mapping[str, Any]) -> None:

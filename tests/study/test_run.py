@@ -111,3 +111,66 @@ def test_a_damaged_finalist_names_file_and_rule(build_run, change, expected):
     message = error_of(folder)
     assert str(path) in message
     assert expected in message
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"budgets": 3}, "budgets must be a mapping; got 3"),
+    ({"budgets": {"latency_ms": "fast"}}, "budgets.latency_ms must be a number; got 'fast'"),
+    ({"totals": "x"}, "totals must be a mapping; got 'x'"),
+    ({"totals": {"complete": [1]}}, "totals.complete must be a number; got [1]"),
+    ({"proxy": [1]}, "proxy must be a mapping; got [1]"),
+    ({"space": 1}, "space must be a mapping; got 1"),
+    ({"table": "h100"}, "table must be a mapping; got 'h100'"),
+    ({"workload": True}, "workload must be a mapping; got True"),
+    ({"host": []}, "host must be a mapping; got []"),
+    ({"question": "hi"}, "question must be a mapping; got 'hi'"),
+    ({"seconds": "long"}, "seconds must be a number; got 'long'"),
+])
+def test_a_damaged_run_yaml_names_line_rule_and_value(build_run, change, words):
+    folder = build_run(3)
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}, sort_keys=False))
+    message = error_of(folder)
+    assert f"{path}:" in message
+    assert words in message
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"breakdown": 5}, "breakdown must be a list; got 5"),
+    ({"breakdown": [5]}, "breakdown must be a list of mappings"),
+    ({"missed": "latency_ms"}, "missed must be a list; got 'latency_ms'"),
+    ({"figures": [1]}, "figures must be a mapping; got [1]"),
+    ({"sources": 1.0}, "sources must be a mapping; got 1.0"),
+    ({"origin": "trial 3"}, "origin must be a mapping; got 'trial 3'"),
+    ({"architecture": "2048: a f"}, "architecture must be a mapping; got '2048: a f'"),
+])
+def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run, change, words):
+    folder = build_run()
+    path = folder / "pareto" / "01.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    message = error_of(folder)
+    assert f"{path}:" in message
+    assert words in message
+
+
+@pytest.mark.parametrize(("column", "value", "words"), [
+    ("curve", '[1,"a",[2]]', "must be a list of [tokens, loss] pairs"),
+    ("curve", '{"a": 1}', "must be a list of [tokens, loss] pairs"),
+    ("curve", "[[1, null]]", "must be a list of [tokens, loss] pairs"),
+    ("scores", '{"recall": "high"}', "must map names to numbers"),
+    ("scores", "[1]", "must be a mapping"),
+    ("genotype", "3", "must be a mapping"),
+    ("loss", "low", "column 'loss'"),
+    ("number", "first", "column 'number'"),
+])
+def test_damaged_trials_name_the_column_and_the_rule(build_run, column, value, words):
+    folder = build_run(3)
+    frame = pd.read_parquet(folder / "trials.parquet").assign(**{column: value})
+    frame.to_parquet(folder / "trials.parquet")
+    message = error_of(folder)
+    assert f"damaged: column {column!r}" in message
+    assert words in message
+
+
+def test_failures_are_counted_by_reason(run):
+    assert run.failures() == {"loss is not finite at step 31": 2}

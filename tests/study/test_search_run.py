@@ -106,6 +106,24 @@ def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(comm
     assert fronts[0] == fronts[1]
 
 
+def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
+    words = command(tmp_path / "run", "--no-baselines", "--trials", "9", "--workers", "1")
+    process = subprocess.Popen([sys.executable, "-m", "flashnas", *words], text=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    journal, deadline = tmp_path / "run" / "study.journal", time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 2:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.strip().splitlines()[-1] == (
+        "flashnas search: interrupted; continue with --resume, finished work is kept")
+    reasons = [json.loads(line)["user_attrs"] for line in journal.read_text().splitlines() if '"outcome"' in line]
+    assert all(attributes["outcome"]["reason"] == "" for attributes in reasons)
+
+
 def test_a_finished_run_is_reprinted_without_training(command, tmp_path, capsys):
     assert main(command(tmp_path / "run", "--no-baselines")) == 0
     trained = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')

@@ -245,3 +245,20 @@ def test_the_same_seed_gives_the_same_trajectory(tmp_path):
         search(tmp_path / name, trials=12)
     pd.testing.assert_frame_equal(trajectory(tmp_path / "one"), trajectory(tmp_path / "two"))
     assert np.unique(trajectory(tmp_path / "one")["hash"]).size == 12
+
+
+def test_the_display_counts_baselines_once_and_a_finished_run_as_finished(tmp_path):
+    asked = dict(space=WidthFittedGpt2Space(), evaluator=foreign_space.sometimes_fails, table=foreign_space.latency_ms,
+                 trials=5, cycle_size=2)
+    for resume in (False, True):
+        notes = Notes()
+        search(tmp_path / "run", notes=notes, resume=resume, **asked)
+        ends = [(s.done + s.failed, s.total) for s in notes.snapshots]
+        assert ends[-1] == (7, 7)
+        assert {total for _, total in ends} == {7}
+        assert notes.snapshots[-1].remaining_s == 0
+        assert [done for done, _ in ends] == sorted(done for done, _ in ends)
+    assert notes.snapshots[0].remaining_s is not None  # from the times that the run has recorded
+    notes = Notes()
+    search(tmp_path / "run", notes=notes, resume=True, **{**asked, "trials": 8})
+    assert (notes.snapshots[-1].done + notes.snapshots[-1].failed, notes.snapshots[-1].total) == (10, 10)

@@ -1,0 +1,146 @@
+"""What a search would evaluate, and for how long, without doing it: `flashnas search --dry-run`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from flashnas.base.errors import RunError
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload
+from flashnas.search import SearchAlgorithm
+from flashnas.space import OperatorSpace, SearchSpace
+from flashnas.study.config import SearchConfig
+from flashnas.study.costs import CostFunction
+from flashnas.study.job import UserEvaluator, run_job
+from flashnas.study.pool import WorkerPool
+from flashnas.study.prepare import Note, Question, prepare
+from flashnas.training.recipe import Recipe
+
+TIMED_STEPS = 3            # optimizer steps of the training that is timed
+FORWARD_SHARE = 1 / 3      # time of a validation token over that of a training token: no backward pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A search before it runs.
+
+    Attributes:
+        space, space_size: name, and number of genotypes (infinite for a real parameter).
+        widths: the hidden sizes; empty for a space with architectures of its own.
+        budgets: figure -> limit.
+        fastest: notation of the smallest network found, in the sense of the budgets or, without any, of latency_ms.
+        fastest_figures: its figures.
+        baselines: (label, notation or None where no width meets the budgets).
+        candidates: networks that the search evaluates besides the baselines.
+        evaluations: both together; equal networks count once.
+        width_factor, proxy_widths: how the trained networks are shrunk; None and empty with the user's evaluator.
+        tokens_each, tokens: training tokens of one network and of all; 0 with the user's evaluator.
+        tokens_per_s: of one worker, from a few timed steps; None where nothing was timed.
+        seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks and the timing
+            of finalists are not in it.
+        workers: processes that train side by side.
+    """
+
+    space: str
+    space_size: float
+    widths: tuple[int, ...]
+    budgets: dict[str, float]
+    fastest: str | None
+    fastest_figures: dict[str, float]
+    baselines: tuple[tuple[str, str | None], ...]
+    candidates: int
+    evaluations: int
+    width_factor: int | None
+    proxy_widths: tuple[int, ...]
+    tokens_each: int
+    tokens: int
+    tokens_per_s: float | None
+    seconds: float | None
+    workers: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**dataclasses.asdict(self), "baselines": [
+            {"label": label, "notation": notation} for label, notation in self.baselines]}
+
+    def __str__(self) -> str:
+        widths = f", widths {self.widths[0]} to {self.widths[-1]}" if self.widths else ""
+        fitting = [label for label, notation in self.baselines if notation is not None]
+        figure = next((name for name in ("latency_ms", *self.budgets) if name in self.fastest_figures), None)
+        lines = [f"space      {self.space}: {self.space_size:,.0f} genotypes{widths}"]
+        if self.fastest is not None and figure is not None:
+            lines.append(f"fastest    {figure} {self.fastest_figures[figure]:,.4g}: {self.fastest}")
+        lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
+        lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and {len(fitting)} of"
+                     f" {len(self.baselines)} baselines, which meet the budgets")
+        if self.tokens:
+            shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
+            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {self.tokens:,} in all")
+        if self.seconds is not None and self.tokens_per_s is not None:
+            lines.append(f"time       about {self.seconds / 60:,.1f} min with {self.workers} workers, at"
+                         f" {self.tokens_per_s:,.0f} tokens/s each")
+        return "\n".join(lines)
+
+
+def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = True,
+         evaluator: UserEvaluator | None = None, space: SearchSpace[Any] | None = None,
+         table: LatencyTable | CostFunction | None = None, workload: Workload | None = None,
+         recipe: Recipe | None = None, sampler: type[SearchAlgorithm] | None = None) -> Plan:
+    """What `run_search` with the same arguments would evaluate. Writes nothing but the cache of the corpus.
+
+    Args:
+        note: receives lines for the user.
+        timed: train one network of middle size for a few steps in a worker process, for the estimate of the time.
+        Others: as `flashnas.study.search.run_search`.
+
+    Raises:
+        FlashnasError: for whatever would stop the search before its first evaluation.
+    """
+    question = prepare(config, note=note, evaluator=evaluator, space=space, table=table, workload=workload,
+                       recipe=recipe, sampler=sampler)
+    config = question.config
+    baselines = question.baselines()
+    different = {network.hash: network for _, network in baselines if network is not None}
+    evaluations = len(different) + int(min(config.trials, question.space.size()))
+    fastest = question.fitter.fastest(config.seed)
+    widths = question.space.hidden_sizes if isinstance(question.space, OperatorSpace) else ()
+    trained = question.recipe
+    rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
+    each = 0 if trained is None else trained.steps * trained.batch_tokens
+    seconds = None
+    if rate is not None and trained is not None:
+        validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
+        rounds = -(-evaluations // config.workers)
+        seconds = rounds * (each + FORWARD_SHARE * validated) / rate
+    return Plan(
+        space=question.space.name, space_size=float(question.space.size()), widths=tuple(widths),
+        budgets=dict(config.budgets), fastest=None if fastest is None else fastest[0].notation,
+        fastest_figures={} if fastest is None else fastest[1],
+        baselines=tuple((label, None if network is None else network.notation) for label, network in baselines),
+        candidates=evaluations - len(different), evaluations=evaluations,
+        width_factor=None if trained is None else trained.width_factor,
+        proxy_widths=() if trained is None else tuple(width // trained.width_factor for width in widths),
+        tokens_each=each, tokens=each * evaluations, tokens_per_s=rate, seconds=seconds, workers=config.workers)
+
+
+def _tokens_per_s(question: Question, networks: list[Any]) -> float:
+    """Training tokens per second of one worker, on the network with the median number of parameters among the
+    baselines, or on the genotype that the search draws first. Raises RunError if that training fails."""
+    recipe = question.recipe
+    assert recipe is not None
+    if not networks:
+        drawn = question.fitter.latency_of(question.algorithm().ask(1)[0])[0]
+        networks = [] if drawn is None else [drawn]
+    if not networks:
+        raise RunError("no candidate within the budgets was found to be timed; plan without timing")
+    network = sorted(networks, key=lambda network: network.params)[len(networks) // 2]
+    short = dataclasses.replace(recipe, tokens=TIMED_STEPS * recipe.batch_tokens, curve_points=1,
+                                validation_tokens=recipe.sequence_tokens, curve_tokens=recipe.sequence_tokens)
+    job = dataclasses.replace(question.job(network), recipe=short.to_dict(), tasks=())
+    with WorkerPool(run_job, workers=1, timeout_s=question.config.candidate_timeout_s) as pool:
+        _, score, reason = next(iter(pool.run({"timed": job})))
+    if score is None:
+        raise RunError(f"the timed training of {network.notation} failed: {reason}")
+    return float(score["tokens_per_s"])

@@ -1,0 +1,71 @@
+import dataclasses
+import json
+
+import foreign_space
+import pytest
+from foreign_space import Gpt2Space, WidthFittedGpt2Space
+
+from flashnas.base.errors import BudgetError, ConfigError
+from flashnas.latency.table import LatencyTable
+from flashnas.study.config import SearchConfig
+from flashnas.study.plan import plan
+
+
+@pytest.fixture
+def config(quick_recipe, small_corpus):
+    return SearchConfig(space="tiny", workload="chat", trials=5, workers=2, recipe=str(quick_recipe),
+                        data=str(small_corpus))
+
+
+def test_a_plan_counts_networks_tokens_and_time_and_writes_no_run(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = plan(config, table=LatencyTable.load("h100_sxm"))
+    assert list(tmp_path.iterdir()) == []
+    fitting = {notation for _, notation in found.baselines if notation}
+    assert found.candidates == 5
+    assert found.evaluations == 5 + len(fitting)
+    assert found.tokens_each == 512
+    assert found.tokens == 512 * found.evaluations
+    assert found.tokens_per_s > 0
+    # rounds of two workers; a validation token costs a third of a training token
+    rounds = -(-found.evaluations // 2)
+    assert found.seconds == pytest.approx(rounds * (512 + (512 + 128) / 3) / found.tokens_per_s)
+    assert found.widths == found.proxy_widths == (64, 96, 128)
+    assert found.space_size > 1000
+    assert json.loads(json.dumps(found.to_dict()))["evaluations"] == found.evaluations
+    for words in ("tiny", "5 candidates", "512 tokens each", "min with 2 workers", "fastest    latency_ms"):
+        assert words in str(found)
+
+
+def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_table(config):
+    found = plan(dataclasses.replace(config, table="h100_sxm"), timed=False)
+    assert found.fastest.startswith("64(")
+    assert found.tokens_per_s is found.seconds is None
+    assert found.fastest_figures["latency_ms"] > 0
+    with pytest.raises(BudgetError, match="no architecture of space 'tiny' meets the budget"):
+        plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_figures["latency_ms"] / 10}), timed=False)
+    tight = plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_figures["latency_ms"] * 1.5}),
+                 timed=False)
+    assert any(notation is None for _, notation in tight.baselines)
+    assert tight.evaluations == 5 + len({notation for _, notation in tight.baselines if notation})
+
+
+def test_a_plan_of_the_users_evaluator_trains_nothing():
+    found = plan(SearchConfig(table=None, trials=7), space=WidthFittedGpt2Space(), evaluator=foreign_space.loss,
+                 table=foreign_space.latency_ms)
+    assert (found.tokens, found.width_factor, found.seconds, found.widths) == (0, None, None, ())
+    assert found.evaluations == 9
+    assert found.fastest.startswith("width=64 layers=2 ")
+    assert found.fastest.endswith(" ratio=2")
+    assert "evaluated  9 networks" in str(found)
+
+
+def test_a_plan_names_what_would_stop_the_search(config):
+    with pytest.raises(ConfigError, match="flashnas cannot train"):
+        plan(config, space=Gpt2Space(), table=foreign_space.latency_ms)
+
+
+def test_no_more_candidates_are_planned_than_the_space_holds():
+    found = plan(SearchConfig(table=None, trials=10_000), space=Gpt2Space(), evaluator=foreign_space.loss_and_latency)
+    assert found.candidates == 3 * 4 * 3 * 2
+    assert found.fastest is None

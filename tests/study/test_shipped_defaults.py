@@ -1,0 +1,84 @@
+"""The shipped spaces under the shipped defaults: what a first user runs."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from flashnas.base.errors import ConfigError, SpaceError
+from flashnas.base.shipped import shipped_names
+from flashnas.space import OperatorSpace, load_space
+from flashnas.study.config import SearchConfig
+from flashnas.study.prepare import check_scalable, prepare
+from flashnas.study.run import Run
+from flashnas.study.search import run_search
+from flashnas.training.recipe import Recipe
+
+
+class Silent:
+    def note(self, text):
+        pass
+
+    def update(self, snapshot):
+        pass
+
+
+@pytest.mark.parametrize("name", list(shipped_names("search_spaces", ".yaml")))
+def test_every_operator_of_a_shipped_space_shrinks_under_the_defaults_at_every_width(name):
+    space = load_space(name)
+    assert isinstance(space, OperatorSpace)
+    recipe = Recipe.load("cpu")
+    recipe = dataclasses.replace(recipe, width_factor=space.width_factor or recipe.width_factor)
+    check_scalable(space, recipe, own=True)
+    for _, sizes in space.baselines():
+        for architecture in sizes:
+            assert recipe.proxy_of(architecture).hidden == architecture.hidden // recipe.width_factor
+
+
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_a_cpu_space_is_searched_with_the_shipped_defaults(name, tmp_path):
+    config = SearchConfig(space=name, workload="chat", trials=2, tokens=1024, baselines=False, measure=False)
+    summary = run_search(config, tmp_path / "run", resume=False, progress=Silent())
+    assert summary["trials"] == {"complete": 2, "failed": 0, "reused": 0, "infeasible": 0}
+    assert summary["failures"] == {}
+    run = Run.load(tmp_path / "run")
+    assert run.entry("proxy", "width_factor") == {"tiny": 1, "small": 4}[name]
+    assert run.entry("table", "mode") == "cuda_graph"
+
+
+@pytest.mark.parametrize(("name", "operator", "factor", "offer"), [
+    ("tiny", "operator d(head_dim=16) at width 64", 16, "leave out --recipe to train at the space's own factor 1"),
+    ("small", "operator d(head_dim=32) at width 192", 16, "leave out --recipe to train at the space's own factor 4"),
+])
+def test_a_factor_that_does_not_suit_is_one_line_before_text_is_read(name, operator, factor, offer):
+    config = SearchConfig(space=name, workload="chat", recipe="cpu", data="/nowhere")
+    with pytest.raises(ConfigError) as caught:
+        prepare(config, note=lambda _: None)
+    message = str(caught.value)
+    assert "\n" not in message
+    for words in (f"space {name!r}", operator, f"the width factor {factor} of recipe 'cpu'", "must divide", offer):
+        assert words in message
+
+
+def test_a_space_without_a_factor_of_its_own_offers_those_that_work(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("template: layerwise\nmodel: {vocab: 512}\nwidths: [64, 96]\n"
+                    "layers: {depth: [1, 2], choices: [d(head_dim=16), f]}\n")
+    with pytest.raises(ConfigError, match=r"give a recipe with width_factor 1 or 2$"):
+        check_scalable(load_space(path), Recipe.load("cpu"), own=True)
+
+
+@pytest.mark.parametrize("factor", [0, "half", 5000, True])
+def test_a_wrong_factor_in_a_space_names_its_line(tmp_path, factor):
+    path = tmp_path / "mine.yaml"
+    path.write_text("template: layerwise\nwidths: [64]\nlayers: {depth: 1, choices: [d(head_dim=16)]}\n"
+                    f"width_factor: {str(factor).lower()}\n")
+    with pytest.raises(SpaceError, match=r"mine\.yaml:4: width_factor must be a whole number from 1 to 1024"):
+        load_space(path)
+
+
+def test_the_factor_is_not_part_of_what_defines_a_space(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    text = Path(load_space("tiny").path).read_text()
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("width_factor")))
+    assert load_space(path).hash == load_space("tiny").hash
