@@ -17,11 +17,11 @@ CostFunction = Callable[[Any], "float | Mapping[str, float]"]
 
 
 class Costs(Protocol):
-    """The figures of a network (`flashnas.latency.metrics.FIGURES`, and `lower_ms`, `upper_ms`)."""
+    """The metrics of a network (`flashnas.latency.metrics.METRICS`, and `lower_ms`, `upper_ms`)."""
 
-    known: bool  # True if figures are known before a network is evaluated
+    known: bool  # True if metrics are known before a network is evaluated
 
-    def figures(self, network: Any) -> dict[str, float]:
+    def metrics(self, network: Any) -> dict[str, float]:
         """Name -> value."""
 
     def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
@@ -32,7 +32,7 @@ class Costs(Protocol):
 
 
 class TableCosts:
-    """Figures by a latency table; the estimates are kept."""
+    """Metrics by a latency table; the estimates are kept."""
 
     known = True
 
@@ -45,7 +45,7 @@ class TableCosts:
             self._estimates[architecture] = self.model.estimate(architecture)
         return self._estimates[architecture]
 
-    def figures(self, network: Architecture) -> dict[str, float]:
+    def metrics(self, network: Architecture) -> dict[str, float]:
         estimate = self.estimate(network)
         return {name: getattr(estimate, name) for name in PREDICTED}
 
@@ -58,37 +58,37 @@ class TableCosts:
 
 
 class OwnCosts:
-    """Figures by a function of the user's: network -> latency_ms, or a mapping of figures."""
+    """Metrics by a function of the user's: network -> latency_ms, or a mapping of metrics."""
 
     known = True
 
     def __init__(self, function: CostFunction) -> None:
         self.function = function
-        self._figures: dict[str, dict[str, float]] = {}
+        self._metrics: dict[str, dict[str, float]] = {}
 
-    def figures(self, network: Any) -> dict[str, float]:
-        """Raises ConfigError for an unknown figure or a value that is not a finite number."""
-        if network.hash not in self._figures:
+    def metrics(self, network: Any) -> dict[str, float]:
+        """Raises ConfigError for an unknown metric or a value that is not a finite number."""
+        if network.hash not in self._metrics:
             found = self.function(network)
             values = dict(found) if isinstance(found, Mapping) else {"latency_ms": found}
             params = getattr(network, "params", None)
             known = {"params": params} if isinstance(params, int) else {}
-            self._figures[network.hash] = {**known, **{name: _checked(name, value) for name, value in values.items()}}
-        return self._figures[network.hash]
+            self._metrics[network.hash] = {**known, **{name: _checked(name, value) for name, value in values.items()}}
+        return self._metrics[network.hash]
 
     def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
-        return [self.figures(network).get("latency_ms") for network in networks]
+        return [self.metrics(network).get("latency_ms") for network in networks]
 
     def details(self, network: Any) -> dict[str, Any]:
         return {"breakdown": [], "sources": {}}
 
 
 class NoCosts:
-    """Nothing is known before the evaluation: the evaluator returns the figures together with the loss."""
+    """Nothing is known before the evaluation: the evaluator returns the metrics together with the loss."""
 
     known = False
 
-    def figures(self, network: Any) -> dict[str, float]:
+    def metrics(self, network: Any) -> dict[str, float]:
         params = getattr(network, "params", None)
         return {"params": params} if isinstance(params, int) else {}
 
@@ -99,17 +99,17 @@ class NoCosts:
         return {"breakdown": [], "sources": {}}
 
 
-def figure_of_costs(name: str, figures: Mapping[str, float]) -> float:
-    """One figure; raises ConfigError where the cost function does not give it."""
-    if name not in figures:
+def metric_of(name: str, metrics: Mapping[str, float]) -> float:
+    """One metric; raises ConfigError where the cost function does not give it."""
+    if name not in metrics:
         raise ConfigError(f"the cost function must return {name!r}, which a budget or an objective names;"
-                          f" got {', '.join(figures) or 'nothing'}")
-    return figures[name]
+                          f" got {', '.join(metrics) or 'nothing'}")
+    return metrics[name]
 
 
 def _checked(name: str, value: Any) -> float:
     if name not in PREDICTED:
-        raise ConfigError(one_of("figure of the cost function", name, PREDICTED))
+        raise ConfigError(one_of("metric of the cost function", name, PREDICTED))
     try:
         number = float(value)
     except (TypeError, ValueError):

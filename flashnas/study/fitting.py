@@ -10,7 +10,7 @@ import numpy as np
 from flashnas.base.errors import BudgetError
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
 from flashnas.space.base import G, SearchSpace
-from flashnas.study.costs import Costs, figure_of_costs
+from flashnas.study.costs import Costs, metric_of
 
 PROBES = 256              # genotypes looked at before a budget is called impossible
 
@@ -20,8 +20,8 @@ class Fitter(Generic[G]):
 
     Args:
         space: where the genotypes are from.
-        costs: the figures of networks.
-        budgets: limits on these figures.
+        costs: the metrics of networks.
+        budgets: limits on these metrics.
     """
 
     def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget]) -> None:
@@ -39,15 +39,15 @@ class Fitter(Generic[G]):
 
     def largest(self, sizes: Sequence[Any]) -> Any | None:
         """The first of the networks, given from the largest to the smallest, that meets every budget; or None."""
-        if {budget.figure for budget in self.budgets} != {"latency_ms"}:
-            return next((network for network in sizes if self.fits(self.costs.figures(network))), None)
+        if {budget.metric for budget in self.budgets} != {"latency_ms"}:
+            return next((network for network in sizes if self.fits(self.costs.metrics(network))), None)
         # latency alone is answered for all widths at once; searches ask for it thousands of times a cycle
         latencies = self.costs.latencies(sizes)
         return next((network for network, latency_ms in zip(sizes, latencies, strict=True)
                      if self.fits({} if latency_ms is None else {"latency_ms": latency_ms})), None)
 
-    def fits(self, figures: Mapping[str, float]) -> bool:
-        return all(budget.holds(figure_of_costs(budget.figure, figures)) for budget in self.budgets)
+    def fits(self, metrics: Mapping[str, float]) -> bool:
+        return all(budget.holds(metric_of(budget.metric, metrics)) for budget in self.budgets)
 
     def fastest(self, seed: int, *, enough: bool = False) -> tuple[Any, dict[str, float]] | None:
         """Probe the smallest networks of the space for the one farthest below the budgets; without budgets, for the
@@ -58,7 +58,7 @@ class Fitter(Generic[G]):
             enough: end with the first network within all budgets.
 
         Returns:
-            The network and its figures; None where nothing is known before an evaluation.
+            The network and its metrics; None where nothing is known before an evaluation.
         """
         if not self.costs.known:
             return None
@@ -69,13 +69,13 @@ class Fitter(Generic[G]):
             if best is not None and rng.random() < 0.7:
                 genotype = self.space.mutate(best[1], rng)
             network = self.space.architectures(genotype)[-1]
-            figures = self.costs.figures(network)
-            if enough and self.fits(figures):
-                return network, figures
-            excess = max([_excess(figure_of_costs(budget.figure, figures), budget) for budget in self.budgets]
-                         or [figures.get("latency_ms", 0.0)])
+            metrics = self.costs.metrics(network)
+            if enough and self.fits(metrics):
+                return network, metrics
+            excess = max([_excess(metric_of(budget.metric, metrics), budget) for budget in self.budgets]
+                         or [metrics.get("latency_ms", 0.0)])
             if best is None or excess < best[0]:
-                best = (excess, genotype, network, figures)
+                best = (excess, genotype, network, metrics)
         assert best is not None
         return best[2], best[3]
 
@@ -85,14 +85,14 @@ class Fitter(Generic[G]):
             return
         found = self.fastest(seed, enough=True)
         assert found is not None, "budgets without costs are refused earlier"
-        network, figures = found
-        if self.fits(figures):
+        network, metrics = found
+        if self.fits(metrics):
             return
-        listed = ", ".join(f"{b.figure} {figures[b.figure]:,.4g} (budget {b.limit:,.6g})" for b in self.budgets)
+        listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in self.budgets)
         raise BudgetError(f"no architecture of space {self.space.name!r} meets the budget; the fastest found has"
                           f" {listed}: {network.notation}")
 
 
 def _excess(value: float, budget: Budget) -> float:
     """How many times over the budget; below 1 within it."""
-    return budget.limit / value if budget.figure in LARGER_IS_BETTER else value / budget.limit
+    return budget.limit / value if budget.metric in LARGER_IS_BETTER else value / budget.limit

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashnas.base.errors import CandidateError
-from flashnas.latency.metrics import FIGURES
+from flashnas.latency.metrics import METRICS
 from flashnas.proxy.worker import run_candidate
 
 UserEvaluator = Callable[[Any], "float | Mapping[str, float]"]
@@ -66,7 +66,7 @@ def run_job(job: Job) -> dict[str, Any]:
     """Run it in this process.
 
     Returns:
-        The score: `loss`, `seconds` and, of a training, the other fields of `ProxyScore`; `scores` and `figures` are
+        The score: `loss`, `seconds` and, of a training, the other fields of `ProxyScore`; `scores` and `metrics` are
         mappings.
 
     Raises:
@@ -80,15 +80,15 @@ def run_job(job: Job) -> dict[str, Any]:
 
 
 def _score(found: Any, needed: tuple[str, ...]) -> dict[str, Any]:
-    """What an evaluator returned, split into loss, scores and figures; raises CandidateError for a wrong value."""
+    """What an evaluator returned, split into loss, scores and metrics; raises CandidateError for a wrong value."""
     values = dict(found) if isinstance(found, Mapping) else {"loss": found}
     numbers = {str(name): _number(str(name), value) for name, value in values.items()}
     for name in ("loss", *needed):
         if name not in numbers:
             raise CandidateError(f"the evaluator must return {name!r}; got {', '.join(numbers) or 'nothing'}")
     loss = numbers.pop("loss")
-    return {"loss": loss, "figures": {name: value for name, value in numbers.items() if name in FIGURES},
-            "scores": {name: value for name, value in numbers.items() if name not in FIGURES}}
+    return {"loss": loss, "metrics": {name: value for name, value in numbers.items() if name in METRICS},
+            "scores": {name: value for name, value in numbers.items() if name not in METRICS}}
 
 
 def _number(name: str, value: Any) -> float:

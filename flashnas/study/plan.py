@@ -29,9 +29,9 @@ class Plan:
     Attributes:
         space, space_size: name, and number of genotypes (infinite for a real parameter).
         widths: the hidden sizes; empty for a space with architectures of its own.
-        budgets: figure -> limit.
+        budgets: metric -> limit.
         fastest: notation of the smallest network found, in the sense of the budgets or, without any, of latency_ms.
-        fastest_figures: its figures.
+        fastest_metrics: its metrics.
         baselines: (label, notation or None where no width meets the budgets).
         candidates: networks that the search evaluates besides the baselines.
         evaluations: both together; equal networks count once.
@@ -48,7 +48,7 @@ class Plan:
     widths: tuple[int, ...]
     budgets: dict[str, float]
     fastest: str | None
-    fastest_figures: dict[str, float]
+    fastest_metrics: dict[str, float]
     baselines: tuple[tuple[str, str | None], ...]
     candidates: int
     evaluations: int
@@ -68,10 +68,10 @@ class Plan:
     def __str__(self) -> str:
         widths = f", widths {self.widths[0]} to {self.widths[-1]}" if self.widths else ""
         fitting = [label for label, notation in self.baselines if notation is not None]
-        figure = next((name for name in ("latency_ms", *self.budgets) if name in self.fastest_figures), None)
+        metric = next((name for name in ("latency_ms", *self.budgets) if name in self.fastest_metrics), None)
         lines = [f"space      {self.space}: {self.space_size:,.0f} genotypes{widths}"]
-        if self.fastest is not None and figure is not None:
-            lines.append(f"fastest    {figure} {self.fastest_figures[figure]:,.4g}: {self.fastest}")
+        if self.fastest is not None and metric is not None:
+            lines.append(f"fastest    {metric} {self.fastest_metrics[metric]:,.4g}: {self.fastest}")
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
         lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and {len(fitting)} of"
                      f" {len(self.baselines)} baselines, which meet the budgets")
@@ -117,7 +117,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
     return Plan(
         space=question.space.name, space_size=float(question.space.size()), widths=tuple(widths),
         budgets=dict(config.budgets), fastest=None if fastest is None else fastest[0].notation,
-        fastest_figures={} if fastest is None else fastest[1],
+        fastest_metrics={} if fastest is None else fastest[1],
         baselines=tuple((label, None if network is None else network.notation) for label, network in baselines),
         candidates=evaluations - len(different), evaluations=evaluations,
         width_factor=None if trained is None else trained.width_factor,

@@ -32,7 +32,7 @@ from flashnas.search.algorithm import Goals
 from flashnas.search.objectives import TRAINED, minimised, task_scores
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts, figure_of_costs
+from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts, metric_of
 from flashnas.study.fitting import Fitter
 from flashnas.study.identity import Identity, fingerprint
 from flashnas.study.job import Job, UserEvaluator, evaluator_name
@@ -226,7 +226,7 @@ def _goals(objectives: Sequence[str], costs: Costs) -> Goals | None:
         return None
     known = [name for name in objectives if name not in TRAINED] if costs.known else []
     return Goals(tuple(name in known for name in objectives), lambda network: tuple(
-        minimised(name, figure_of_costs(name, costs.figures(network))) for name in known))
+        minimised(name, metric_of(name, costs.metrics(network))) for name in known))
 
 
 def any_network(space: SearchSpace[Any]) -> Any:
@@ -249,8 +249,8 @@ def _check_without_table(config: SearchConfig, costs: Costs, evaluator: UserEval
         raise ConfigError("search.table must name a latency table, or be a function network -> latency_ms, where"
                           " flashnas trains the networks; got None")
     if config.budgets:
-        raise ConfigError(f"a budget on {next(iter(config.budgets))} needs figures before the evaluation: give"
-                          " table=FUNCTION, network -> latency_ms or a mapping of figures; got table=None")
+        raise ConfigError(f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation: give"
+                          " table=FUNCTION, network -> latency_ms or a mapping of metrics; got table=None")
 
 
 def _check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
@@ -290,7 +290,7 @@ def _certify(config: SearchConfig, space: SearchSpace[Any], model: LatencyModel,
     validation, ConfigError without a budget that it could hold."""
     if config.confidence is None:
         return None
-    if not any(budget.figure in (*TIMES, *LARGER_IS_BETTER) for budget in budgets):
+    if not any(budget.metric in (*TIMES, *LARGER_IS_BETTER) for budget in budgets):
         raise ConfigError("--confidence needs a budget on a time, such as --budget-ms")
     return Certificate.of(model.table, model.workload, space_name=config.space, space_hash=space.hash,
                           confidence=config.confidence)

@@ -33,7 +33,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
 
     Objects take the place of the names in `config`. A space whose networks are not `flashnas.Architecture` (see
     `flashnas.space.base`) needs an `evaluator`, and no latency table: `config.table` is None, or `table` is a function
-    of the user's. Where neither gives figures, the evaluator returns them with the loss, and budgets are not possible.
+    of the user's. Where neither gives metrics, the evaluator returns them with the loss, and budgets are not possible.
 
     Args:
         config: what is asked.
@@ -41,11 +41,11 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         resume: continue the run in `out` if there is one; else an existing run is an error.
         progress: shows the run.
         command: the command line, for run.yaml.
-        evaluator: network -> loss (lower is better), or a mapping with `loss` and further scores or figures
+        evaluator: network -> loss (lower is better), or a mapping with `loss` and further scores or metrics
             (`latency_ms`, `memory_gb`, ..). It scores networks in place of a training, in worker processes if it and
             the networks can be imported there, else in this process. What it raises is the reason of a failed trial.
         space: in place of `config.space`.
-        table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of figures.
+        table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of metrics.
         workload: in place of `config.workload`.
         recipe: in place of `config.recipe`.
         sampler: a class in place of `config.sampler`.

@@ -78,8 +78,8 @@ class Trajectory:
         network = candidate.architecture
         assert network is not None
         outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason)
-        known = self.costs.figures(network)
-        if self.costs.known and score and (twice := sorted(set(score.get("figures", {})) & set(known))):
+        known = self.costs.metrics(network)
+        if self.costs.known and score and (twice := sorted(set(score.get("metrics", {})) & set(known))):
             raise ConfigError(f"the evaluator returned {twice[0]!r}, which the latency table or cost function gives;"
                               " leave it out, or search with table=None")
         fields = outcome.fields()
@@ -99,7 +99,7 @@ class Trajectory:
             state: State = ("reused" if network.hash in self._placed else
                             "complete" if outcome.score else "failed")
             self._placed.add(network.hash)
-            figures = {**self.costs.figures(network), **outcome.fields()}
+            figures = {**self.costs.metrics(network), **outcome.fields()}
             if figures.get("params") is not None:
                 figures["params"] = int(figures["params"])
             trial = Trial(**known, state=state, reason=outcome.reason, notation=network.notation, hash=network.hash,
@@ -128,7 +128,7 @@ class Trajectory:
         left = max(self.total - len(ended), 0)
         side_by_side = max(1, min(self.workers, left))
         latency_ms = None if best is None else {
-            **self.costs.figures(self.networks[best]), **done[best].get("figures", {})}.get("latency_ms")
+            **self.costs.metrics(self.networks[best]), **done[best].get("metrics", {})}.get("latency_ms")
         self.progress.update(Snapshot(
             done=len(done), failed=len(ended) - len(done), reused=self.count("reused"),
             infeasible=self.count("infeasible"), total=max(self.total, len(ended)),

@@ -52,7 +52,7 @@ class Outcome:
         if self.score is None:
             return {}
         score = self.score
-        return {**score.get("figures", {}), **{name: score[name] for name in SCORED if name in score},
+        return {**score.get("metrics", {}), **{name: score[name] for name in SCORED if name in score},
                 "train_seconds": score["seconds"]}
 
 

@@ -101,7 +101,7 @@ def test_the_breakdown_adds_up_to_the_latency(run):
 def test_milliseconds_of_a_breakdown_entry(run, entry, expected):
     finalist = dataclasses.replace(run.front[0], figures={"latency_ms": 8000.0},
                                    breakdown=[{"operator": "d", "kernel": "gemm", "source": "imported", **entry}])
-    parts = breakdown(dataclasses.replace(run, finalists=(finalist,)))
+    parts = breakdown(dataclasses.replace(run, front=(finalist,)))
     assert parts["ms"].tolist() == pytest.approx([expected])
 
 

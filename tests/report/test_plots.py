@@ -108,7 +108,7 @@ def test_bounds_are_whiskers_where_they_are_known(run):
     assert whiskers.x[0] + whiskers.error_x.array[0] == pytest.approx(first["upper_ms"] / 1000)
     assert whiskers.x[0] - whiskers.error_x.arrayminus[0] == pytest.approx(first["lower_ms"] / 1000)
     bare = tuple(dataclasses.replace(f, figures={**f.figures, "lower_ms": None}) for f in run.front)
-    assert "bounds" not in [trace.name for trace in latency_by_operator(dataclasses.replace(run, finalists=bare)).data]
+    assert "bounds" not in [trace.name for trace in latency_by_operator(dataclasses.replace(run, front=bare)).data]
 
 
 def test_curves_of_finalists_and_baselines_are_named(run):

@@ -41,10 +41,10 @@ def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_t
     found = plan(dataclasses.replace(config, table="h100_sxm"), timed=False)
     assert found.fastest.startswith("64(")
     assert found.tokens_per_s is found.seconds is None
-    assert found.fastest_figures["latency_ms"] > 0
+    assert found.fastest_metrics["latency_ms"] > 0
     with pytest.raises(BudgetError, match="no architecture of space 'tiny' meets the budget"):
-        plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_figures["latency_ms"] / 10}), timed=False)
-    tight = plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_figures["latency_ms"] * 1.5}),
+        plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_metrics["latency_ms"] / 10}), timed=False)
+    tight = plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_metrics["latency_ms"] * 1.5}),
                  timed=False)
     assert any(notation is None for _, notation in tight.baselines)
     assert tight.evaluations == 5 + len({notation for _, notation in tight.baselines if notation})

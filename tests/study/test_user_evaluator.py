@@ -218,10 +218,10 @@ def test_another_evaluator_is_another_question(tmp_path):
 @pytest.mark.parametrize(("more", "words"), [
     ({"evaluator": None}, "must name a latency table"),
     ({"evaluator": None, "table": foreign_space.latency_ms}, "builds Gpt2 objects, which flashnas cannot train"),
-    ({"budgets": {"latency_ms": 1.0}}, "a budget on latency_ms needs figures before the evaluation"),
+    ({"budgets": {"latency_ms": 1.0}}, "a budget on latency_ms needs metrics before the evaluation"),
     ({"confidence": 0.9}, "search.confidence needs a latency table"),
     ({"strict": True}, "search.strict needs a latency table"),
-    ({"table": lambda _: {"speed": 1.0}, "budgets": {"latency_ms": 1.0}}, "figure of the cost function must be one"),
+    ({"table": lambda _: {"speed": 1.0}, "budgets": {"latency_ms": 1.0}}, "metric of the cost function must be one"),
     ({"table": lambda _: float("nan"), "budgets": {"latency_ms": 1.0}}, "must return finite numbers; got latency_ms"),
     ({"table": lambda _: 1.0, "budgets": {"memory_gb": 1.0}}, "the cost function must return 'memory_gb'"),
 ])
