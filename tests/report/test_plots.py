@@ -57,7 +57,7 @@ def test_marker_colours_follow_the_mixers(run):
 
 def test_the_legend_explains_every_fill_and_ring(run):
     mixed = next(row.number for row in run.trained.itertuples() if "a" in row.notation and "m2" in row.notation)
-    alone = dataclasses.replace(run, trials=run.trials[run.trials["number"] == mixed], finalists=())
+    alone = dataclasses.replace(run, trials=run.trials[run.trials["number"] == mixed], front=())
     figure = pareto_front(alone)
     (point,) = points(figure, mode="markers", marker_symbol="circle")
     (ring,) = point.marker.line.color
