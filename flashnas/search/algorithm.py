@@ -1,8 +1,8 @@
 """What every search algorithm shares: ask/tell, its memory, and drawing candidates that waste no training.
 
-An algorithm sees genotypes, their fitted architectures and scores; never a model, a device or a worker. Everything it
-draws comes from one seeded generator, so the same seed and the same told results give the same candidates: a search is
-continued by building the algorithm again and replaying what was recorded.
+An algorithm works on genotypes, their fitted networks and their scores; never on a model, a device or a worker. All
+its draws come from one seeded generator. The same seed and the same results therefore give the same candidates, and a
+search is continued by building the algorithm again and replaying what was recorded.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from flashnas.space import SearchSpace
 Genotype = Hashable
 LatencyOf = Callable[[Any], tuple[Any | None, float | None]]
 """Genotype -> its width-fitted network and the exact `latency_ms` of that. Without a width that meets the budgets there
-is no network, and the latency may be that of the smallest width: the algorithm then knows how far away it is."""
+is not a network, and the latency may be that of the smallest width, as a measure of the distance to the budget."""
 
-DRAWS = 64               # tries for one fresh candidate before a repeated or infeasible one is accepted
+DRAWS = 64               # tries for one fresh candidate; then a repeated or infeasible one is accepted
 ENUMERABLE = 2048        # spaces of up to so many genotypes are searched to the last one
 
 
@@ -32,7 +32,9 @@ ENUMERABLE = 2048        # spaces of up to so many genotypes are searched to the
 class Goals:
     """Objectives other than one trained quality and `latency_ms`; all are minimised.
 
-    known: for each objective, is it exact before training? known_of: the values of the known ones, in order.
+    Attributes:
+        known: for each objective, True if its value is exact before training.
+        known_of: network -> the values of the known ones, in order.
     """
 
     known: tuple[bool, ...]
@@ -66,14 +68,20 @@ class Evaluation:
 
 
 class SearchAlgorithm(ABC):
-    """Proposes candidates with `ask`, learns from `tell`. `cycle_size` candidates are drawn together, whatever the
-    number of workers. `latency_of` is cheap and may be called thousands of times per cycle."""
+    """Proposes candidates by `ask` and learns from `tell`.
+
+    Args:
+        space: what is searched.
+        seed: fixes all draws.
+        latency_of: genotype -> fitted network and latency_ms; cheap, since it may be called thousands of times a cycle.
+        cycle_size: candidates that are drawn together, for any number of workers.
+        goals: None for one trained quality against `latency_ms`.
+    """
 
     name: ClassVar[str]
 
     def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None) -> None:
-        """goals: None for one trained quality against `latency_ms`."""
         self.space = space
         self.goals = goals
         self.seed = check_whole("seed", seed, 0)
@@ -99,7 +107,8 @@ class SearchAlgorithm(ABC):
         return batch
 
     def tell(self, evaluations: Iterable[Evaluation]) -> None:
-        """Learn from results in the order asked; part of a cycle will do. ValueError for any other order."""
+        """Learn from results, in the order in which they were asked for; a part of a cycle is allowed. Raises
+        ValueError for another order."""
         for evaluation in evaluations:
             if not self.pending or self.pending[0] != evaluation.genotype:
                 raise ValueError(f"{self.name}: told {evaluation.genotype} out of the order asked")
@@ -146,11 +155,11 @@ class SearchAlgorithm(ABC):
         return genotype not in self._proposed and self.feasible(genotype)
 
     def draw_fresh(self, draw: Callable[[], Genotype]) -> Genotype:
-        """A fresh candidate from `draw`, or as near to that as a bounded number of tries comes.
+        """A fresh candidate from `draw`, within a bounded number of tries.
 
-        After half of the tries it walks by mutation instead: out of an exhausted neighbourhood, or towards the budget
-        (never away from it). An enumerable space is then listed. When there is nothing fresh the answer is, in this
-        order: feasible and not pending, infeasible and not pending, anything.
+        After half of the tries the last candidate is mutated instead, which leaves an exhausted neighbourhood and never
+        increases the distance to the budget. An enumerable space is then listed. Without a fresh candidate the result
+        is, in this order: feasible and not pending, infeasible and not pending, any.
         """
         current: Genotype | None = None
         best: Genotype | None = None

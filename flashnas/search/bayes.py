@@ -1,9 +1,9 @@
 """Bayesian search: a model of each trained quality, exact latency, expected hypervolume improvement.
 
-Only what is trained is uncertain; the latency of any candidate is known from the table before it is trained, and so are
-memory and the other figures. BoTorch's ExpectedHypervolumeImprovement would need a model that pretends to predict them,
-so the acquisition is a closed form instead: `hypervolume_improvement.py` for loss and latency, `grid_improvement.py`
-for other goals; exact, and vectorised over the whole pool. BoTorch fits the Gaussian processes.
+Only trained qualities are uncertain. The latency of a candidate, its memory and the other metrics are known from the
+table before it is trained. BoTorch's ExpectedHypervolumeImprovement would need a model of them too; the acquisition is
+therefore a closed form: `hypervolume_improvement.py` for loss and latency, `grid_improvement.py` for other goals. It is
+exact, and vectorised over the whole pool. BoTorch fits the Gaussian processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLIMBS = 2               # rounds of mutating the pool's best by acquisition
 
 @dataclass
 class Beliefs:
-    """What is believed of N candidates: trained qualities [K] as means [N] and covariances [N, N], known ones [N, J].
+    """Predictions for N candidates: trained qualities [K] as means [N] and covariances [N, N], known ones [N, J].
 
     Points and references have the trained qualities first.
     """
@@ -60,7 +60,7 @@ class Bayes(SearchAlgorithm):
     The first `initial` candidates are random. Then a cycle's candidates are chosen one after another as a kriging
     believer: each pick counts as observed at its mean, which leaves the mean as it is, shrinks the variance around
     it and moves the front. The pool (about `pool` genotypes): half random, half mutants of the front and of the best,
-    then mutants of the pool's best. Failed candidates count as the worst loss modelled, so that their like is avoided.
+    then mutants of the pool's best. Failed candidates get the worst loss modelled, so that similar ones are avoided.
     """
 
     name = "bayes"
@@ -195,7 +195,7 @@ class Bayes(SearchAlgorithm):
         return self._features[genotype]
 
     def _sample(self) -> list[Genotype]:
-        """Random feasible genotypes, fixed once per search, that stand for the space."""
+        """Random feasible genotypes, drawn once per search: a sample of the space."""
         if self._sampled is None:
             rng = np.random.default_rng([self.seed, 2])
             self._sampled = [g for g in (self.space.sample(rng) for _ in range(SAMPLE)) if self.feasible(g)]

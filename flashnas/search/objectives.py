@@ -1,6 +1,6 @@
-"""What a search can be asked to optimise, by name, and the one place that says in which direction.
+"""The objectives of a search by name, and the one definition of their directions.
 
-All code that compares minimises; accuracies and throughput are maximised, so they are compared by their negative.
+All code that compares minimises. Accuracies and throughput are maximised, and are therefore compared by their negative.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Optuna's samplers over the space's encoding: `nsga2`, `tpe` and `random`, in a study in memory.
 
 Objectives are (loss, latency_ms) or those of the goals; a candidate that no width fits violates the constraint `budget`
-(Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside the budget or seen before costs nothing:
-it is dropped (FAIL) and drawn again. Telling such draws as violations fills NSGA-II's generations and TPE's start with
-them and made both worse than random search in `benchmarks/search_algorithms.py`.
+(Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside the budget, or one that was seen before,
+costs nothing: it is dropped (FAIL) and drawn again. Recorded as violations, such draws fill NSGA-II's generations and
+TPE's start; both were then worse than random search in `benchmarks/search_algorithms.py`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Nsga2(OptunaAlgorithm):
 
 
 class Tpe(OptunaAlgorithm):
-    """Multivariate TPE; the pending candidates of a cycle count as bad ones, which keeps the cycle apart."""
+    """Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle is spread out."""
 
     name = "tpe"
 
@@ -94,7 +94,7 @@ class Tpe(OptunaAlgorithm):
 
 
 class Random(OptunaAlgorithm):
-    """Uniform over the encoding: the baseline that the others have to beat."""
+    """Uniform over the encoding: the baseline for all other algorithms."""
 
     name = "random"
 
@@ -105,5 +105,5 @@ class Random(OptunaAlgorithm):
 
 
 def _sampler_seed(seed: int) -> int:
-    """Optuna's samplers take 32 bits, and must not repeat the stream of `self.rng`."""
+    """32 bits for Optuna's samplers, of another stream than `self.rng`."""
     return int(np.random.SeedSequence([check_whole("seed", seed, 0), 1]).generate_state(1)[0])

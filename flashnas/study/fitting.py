@@ -34,11 +34,14 @@ class Fitter(Generic[G]):
         if genotype not in self._answers:
             sizes = self.space.architectures(genotype)
             network = self.largest(sizes)
-            self._answers[genotype] = network, self.costs.latencies([network or sizes[-1]])[0]
+            timed = sizes[-1] if network is None else network
+            self._answers[genotype] = network, self.costs.latencies([timed])[0]
         return self._answers[genotype]
 
     def largest(self, sizes: Sequence[Any]) -> Any | None:
         """The first of the networks, given from the largest to the smallest, that meets every budget; or None."""
+        if not self.budgets:
+            return sizes[0]
         if {budget.metric for budget in self.budgets} != {"latency_ms"}:
             return next((network for network in sizes if self.fits(self.costs.metrics(network))), None)
         # latency alone is answered for all widths at once; searches ask for it thousands of times a cycle

@@ -23,7 +23,7 @@ FORWARD_SHARE = 1 / 3      # time of a validation token over that of a training 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SearchPlan:
     """A search before it runs.
 
     Attributes:
@@ -87,7 +87,7 @@ class Plan:
 def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = True,
          evaluator: UserEvaluator | None = None, space: SearchSpace[Any] | None = None,
          table: LatencyTable | CostFunction | None = None, workload: Workload | None = None,
-         recipe: Recipe | None = None, sampler: type[SearchAlgorithm] | None = None) -> Plan:
+         recipe: Recipe | None = None, sampler: type[SearchAlgorithm] | None = None) -> SearchPlan:
     """What `run_search` with the same arguments would evaluate. Writes nothing but the cache of the corpus.
 
     Args:
@@ -114,7 +114,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
         rounds = -(-evaluations // config.workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
-    return Plan(
+    return SearchPlan(
         space=question.space.name, space_size=float(question.space.size()), widths=tuple(widths),
         budgets=dict(config.budgets), fastest=None if fastest is None else fastest[0].notation,
         fastest_metrics={} if fastest is None else fastest[1],

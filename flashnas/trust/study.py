@@ -1,8 +1,9 @@
-"""The study behind `flashnas proxy-trust`: trains what a finished run needs to say how far its order is to be trusted.
+"""The study behind `flashnas proxy-trust`: further trainings that show how far the order of a finished run holds.
 
-Architectures of the front first, then others spread over the ranking; each is trained short under further seeds and
-long under all of them, on the run's own recipe and text. Every finished training is in RUN/proxy_trust.csv at once.
-The run's own seed chose the front, so its short losses there are a little too good; those of further seeds are not.
+Architectures of the front come first, then others spread over the ranking. Each is trained short under further seeds
+and long under all of them, on the run's own recipe and text. Every finished training is in RUN/proxy_trust.csv at once.
+The run's own seed chose the front; its short losses there are therefore a little too good. Those of further seeds are
+not.
 """
 
 from __future__ import annotations
