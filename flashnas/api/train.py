@@ -147,9 +147,9 @@ def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
 
 def targets() -> tuple[str, ...]:
     """The formats that `export` writes."""
-    from flashnas.export.exporter import TARGETS
+    from flashnas.export.exporter import EXPORTS
 
-    return tuple(TARGETS)
+    return tuple(EXPORTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,4 +228,5 @@ def export(options: ExportOptions) -> Exported:
     from flashnas.export.source import load_source
 
     source = load_source(options.source, init_seed=options.init_seed, tokenizer=options.tokenizer)
-    return Exported(export_network(source, options.to, out, dtype=options.dtype, raw_logits=options.raw_logits))
+    return Exported(export_network(source, options.to, out, dtype=options.dtype,
+                                   options={"raw_logits": options.raw_logits}))

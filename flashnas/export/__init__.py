@@ -1,1 +1,1 @@
-"""Networks written as other tools read them: one package per target."""
+"""Networks written for other tools: one package per format, each in the registry EXPORTS of exporter.py."""

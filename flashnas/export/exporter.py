@@ -1,58 +1,118 @@
-"""Write a network for another tool: aside, checked against the original, then renamed into place."""
+"""Write a network for another tool: beside the target folder, checked against the original, then moved into place."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 
 from flashnas.base.errors import ExportError
-from flashnas.base.files import atomic_folder, write_synced
+from flashnas.base.files import atomic_folder, disk_errors, write_synced
 from flashnas.base.hints import one_of
 from flashnas.export.card import model_card
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import write_tokenizer
+from flashnas.registry import Registry
+from flashnas.training.recipe import DTYPES
 
-TARGETS = ("hf", "nemotron-flash")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+@dataclass(frozen=True)
+class Written:
+    """What an exporter found out.
+
+    parity: largest difference from the original in float32 over its largest logit, by what was compared.
+    notes: what the user should know, one line each.
+    """
+
+    parity: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+
+class Exporter(ABC):
+    """One export format. Another package adds one by an entry point that names an instance:
+
+        [project.entry-points."flashnas.exports"]
+        gguf = "flashnas_gguf:EXPORTER"
+
+    title: what reads the format, in one line.
+    loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the folder's name.
+    options: switches of the format, name -> one line; all are off unless given.
+    """
+
+    title: ClassVar[str]
+    loading: ClassVar[str]
+    options: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    @abstractmethod
+    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool) -> Written:
+        """Write configuration and weights, read them back and compare with the original.
+
+        Args:
+            folder: an empty folder, which becomes the user's only if nothing is raised.
+            source: the network; it may be changed and is not used afterwards.
+            dtype: of the written weights.
+            options: those of `options` that are on.
+
+        Raises:
+            ExportError: the format cannot hold the network, or the files compute something else.
+        """
+
+
+EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
+    "hf": "flashnas.export.transformers.write:EXPORTER",
+    "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER"}, error=ExportError)
 
 
 def export_network(source: Source, target: str, out: str | Path, *, dtype: str = "float32",
-                   raw_logits: bool = False) -> dict[str, Any]:
-    """Write the folder `out`, which must not hold anything yet; returns the report that `--json` prints.
+                   options: Mapping[str, bool] = MappingProxyType({})) -> dict[str, Any]:
+    """Write the folder `out` with weights, configuration, tokenizer and a README.
 
-    The network of `source` is cast on the way and not to be used afterwards. `raw_logits`: see write_nemotron_flash.
-    Raises ExportError if the target cannot hold the network or computes something else; `out` is then not written.
+    Args:
+        source: the network; it is cast in place and not to be used afterwards.
+        target: a name in EXPORTS.
+        out: the folder; it must not exist, or be empty.
+        dtype: of the written weights, float32 or bfloat16.
+        options: switches of the format, name -> whether it is on.
+
+    Returns:
+        The report that `flashnas export --json` prints.
+
+    Raises:
+        ExportError: the format cannot hold the network or computes something else, an option is wrong, or the disk is
+            full; `out` is then not written.
     """
     out = Path(out)
-    if target not in TARGETS:
-        raise ExportError(one_of("--to", target, TARGETS))
+    if target not in EXPORTS:
+        raise ExportError(one_of("--to", target, EXPORTS))
     if dtype not in DTYPES:
         raise ExportError(one_of("--dtype", dtype, DTYPES))
-    if raw_logits and target != "nemotron-flash":
-        raise ExportError("--raw-logits is for --to nemotron-flash")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"--out {out}: exists and is not empty; choose another folder")
     if importlib.util.find_spec("transformers") is None:
         raise ExportError("export needs transformers: pip install 'flashnas[export]'")
+    exporter = EXPORTS[target]
+    chosen = {name: True for name, on in options.items() if on}
+    for name in chosen:
+        if name not in exporter.options:
+            having = [other for other in EXPORTS if name in EXPORTS[other].options]
+            raise ExportError(f"--{name.replace('_', '-')} is for --to {' or '.join(having)}" if having else
+                              one_of(f"an option of --to {target}", name, exporter.options))
     architecture = source.architecture
-    with atomic_folder(out) as fresh:
-        notes: list[str] = []
-        if target == "hf":
-            from flashnas.export.transformers.write import LOADING, write_hf
-            parity = write_hf(fresh, source, DTYPES[dtype])
-        else:
-            from flashnas.export.nemotron_flash.write import LOADING, write_nemotron_flash
-            parity, notes = write_nemotron_flash(fresh, source, DTYPES[dtype], raw_logits=raw_logits)
+    with disk_errors(f"--out {out}: cannot be written", ExportError), atomic_folder(out) as fresh:
+        written = exporter.write(fresh, source, getattr(torch, dtype), **chosen)
+        notes = list(written.notes)
         if source.tokenizer is None:
             notes.append("no tokenizer written: the source has none; --tokenizer FILE adds one")
         else:
             write_tokenizer(fresh, source.tokenizer)
         report = {"out": str(out), "to": target, "notation": architecture.notation, "hash": architecture.hash,
-                  "params": architecture.params, "dtype": dtype, "source": source.origin, "parity": parity,
-                  "notes": notes}
-        write_synced(fresh / "README.md", model_card(report, LOADING.replace("{name}", out.name)))
+                  "params": architecture.params, "dtype": dtype, "source": source.origin,
+                  "parity": dict(written.parity), "notes": notes}
+        write_synced(fresh / "README.md", model_card(report, exporter.loading.replace("{name}", out.name)))
     return report

@@ -1,4 +1,4 @@
-"""What `flashnas export` takes: a folder of trained weights, or an architecture whose weights are drawn."""
+"""The network to export: a folder of trained weights, or an architecture whose weights are drawn."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from flashnas.base.errors import ExportError
 from flashnas.export.tokenizer import read_tokenizer
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
+from flashnas.training.checkpoint import checkpoints
+from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL
+from flashnas.training.job import LARGEST_SEED
 
 
 @dataclass(frozen=True)
 class Source:
-    """A network in evaluation mode, its tokenizer if it has one, and a line about where its weights are from."""
+    """A network to export.
+
+    network: in evaluation mode. tokenizer: None if it has none. origin: where the weights are from, in one line. drawn:
+    whether they are drawn, not trained.
+    """
 
     network: HybridLM
     tokenizer: Tokenizer | None
@@ -31,16 +38,24 @@ class Source:
 
 
 def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | None = None) -> Source:
-    """`text`: a folder that `flashnas train` wrote or, with `init_seed`, whatever `load_architecture` takes.
+    """Read or draw the network to export.
 
-    Raises ExportError for an architecture without weights, WeightsError, ArchitectureError or CorpusError for files
-    that cannot be read.
+    Args:
+        text: a folder that `flashnas train` wrote, its `final/` or one of its checkpoints, or, with `init_seed`,
+            anything that `load_architecture` takes.
+        init_seed: seed of the weights to draw for an architecture without weights.
+        tokenizer: a tokenizer.json; None: that of the trained weights.
+
+    Raises:
+        ExportError: an architecture without weights, or a wrong seed.
+        WeightsError, ArchitectureError, CorpusError: files that cannot be read.
     """
-    folder = Path(text)
-    trained = (folder / ARCHITECTURE).is_file()
-    if trained and init_seed is not None:
-        raise ExportError(f"{text}: holds trained weights; leave out --init-seed")
-    if trained:
+    if init_seed is not None and not 0 <= init_seed <= LARGEST_SEED:
+        raise ExportError(f"--init-seed must be between 0 and {LARGEST_SEED:,}; got {init_seed}")
+    folder = _weights_folder(Path(text))
+    if folder is not None and init_seed is not None:
+        raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
+    if folder is not None:
         network = load_model(folder)
         recorded = str(read_architecture(folder)[1].get("sha256", ""))
         origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
@@ -56,4 +71,19 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
     found = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
-    return Source(network.eval(), found, origin, drawn=not trained)
+    return Source(network.eval(), found, origin, drawn=folder is None)
+
+
+def _weights_folder(path: Path) -> Path | None:
+    """The weights in a folder: its own, or those of the finished training that it holds; None if it has neither."""
+    for folder in (path, path / FINAL):
+        if (folder / ARCHITECTURE).is_file():
+            return folder
+    if (path / CONFIG).is_file():
+        newest = next(iter(checkpoints(path / CHECKPOINTS)), None)
+        raise ExportError(f"{path}: is a training that has not finished; finish it with flashnas train --resume"
+                          + (f", or name its newest checkpoint, {newest}" if newest else ""))
+    if (path / "run.yaml").is_file():
+        raise ExportError(f"{path}: is the folder of a search, which keeps no weights; train one of its networks with"
+                          f" flashnas train {path / 'pareto' / '01.yaml'}")
+    return None

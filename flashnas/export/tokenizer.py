@@ -11,7 +11,7 @@ from flashnas.data.tokenizer import end_of_document_id, load_tokenizer, vocab_si
 
 
 def read_tokenizer(path: str, vocab: int) -> Tokenizer:
-    """A tokenizer.json; raises CorpusError if it is none, ExportError if its ids exceed the vocabulary."""
+    """Read a tokenizer.json; raises CorpusError if it is not one, ExportError if its ids exceed the vocabulary."""
     tokenizer = load_tokenizer(path)
     if (needed := vocab_size(tokenizer)) > vocab:
         raise ExportError(f"tokenizer {path}: its ids go up to {needed - 1}; the architecture's vocabulary ends at"
@@ -20,7 +20,7 @@ def read_tokenizer(path: str, vocab: int) -> Tokenizer:
 
 
 def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
-    """Documents are separated by one token, which therefore begins, ends and pads a sequence."""
+    """The ids of special tokens: the token that separates documents begins, ends and pads a sequence."""
     end = None if tokenizer is None else end_of_document_id(tokenizer)
     return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
 pytest.importorskip("transformers")
 
-from networks import MIXED, TEXT, make_network, write_tokenizer_json
+from fake_plugins import write_plugin
+from networks import MIXED, TEXT, make_network, make_source, write_tokenizer_json
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from flashnas.base.errors import ExportError
 from flashnas.cli.main import main
+from flashnas.export.exporter import EXPORTS, Exporter, export_network
+from flashnas.export.source import load_source
 from flashnas.export.transformers import parity
 from flashnas.network.weights import save_model
+from flashnas.registry import forget_plugins
 
 
 @pytest.fixture
@@ -78,6 +85,99 @@ def test_what_is_asked_wrongly_is_one_line(trained, tmp_path, capsys):
     assert "the architecture's vocabulary ends at 96" in refused(capsys, *drawn, "--to", "hf", "--tokenizer",
                                                                  tokenizer, *out)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_a_finished_training_stands_for_its_weights(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "train.yaml").write_text("question: {}\n")
+    trained.rename(run / "final")
+    assert main(["export", str(run), "--to", "hf", "--out", str(tmp_path / "out"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["source"].startswith("trained weights, sha256 ")
+    assert report["notes"] == []  # its tokenizer came along
+
+
+def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, capsys):
+    run, search, out = tmp_path / "run", tmp_path / "search", ["--to", "hf", "--out", str(tmp_path / "out")]
+    for folder, marker in ((run, "train.yaml"), (search, "run.yaml")):
+        folder.mkdir()
+        (folder / marker).write_text("question: {}\n")
+    message = refused(capsys, str(run), *out)
+    assert message.endswith("is a training that has not finished; finish it with flashnas train --resume\n")
+    trained.rename((run / "checkpoints").mkdir() or run / "checkpoints" / "step-00000007")
+    assert f"or name its newest checkpoint, {run}/checkpoints/step-00000007\n" in refused(capsys, str(run), *out)
+    assert "is the folder of a search, which keeps no weights; train one" in refused(capsys, str(search), *out)
+    assert main(["export", str(run / "checkpoints" / "step-00000007"), *out]) == 0
+
+
+def test_a_seed_that_torch_does_not_take_is_one_line():
+    for seed in (-1, 10**22):
+        with pytest.raises(ExportError, match=f"--init-seed must be between 0 and 18,.*; got {seed}"):
+            load_source("64(vocab=97): f", init_seed=seed)
+
+
+FULL = """
+import resource, sys
+from flashnas.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a write beyond it fails as on a full disk
+sys.exit(main(["export", "128(vocab=97): f", "--init-seed", "1", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the size of files")
+@pytest.mark.parametrize("target", ["hf", "nemotron-flash"])
+def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path, target):
+    child = subprocess.run([sys.executable, "-c", FULL, "--to", target, "--out", str(tmp_path / "out")],
+                           capture_output=True, text=True, check=False)
+    assert child.returncode == 2
+    assert child.stderr.splitlines()[-1] == (
+        f"flashnas export: --out {tmp_path}/out: cannot be written: File too large")
+    assert "Traceback" not in child.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+NOTATION = """
+from flashnas.export.exporter import Exporter, Written
+
+class Notation(Exporter):
+    title = "readers of the notation"
+    loading = "    flashnas estimate FILE in {name}"
+    options = {"short": "write the hash in place of the notation"}
+
+    def write(self, folder, source, dtype, **options):
+        architecture = source.architecture
+        (folder / "notation.txt").write_text(architecture.hash if options.get("short") else architecture.notation)
+        return Written({"notation": 0.0}, ("without weights",))
+
+EXPORTER = Notation()
+"""
+
+
+def test_another_package_adds_a_format(tmp_path, monkeypatch):
+    plugin = write_plugin(tmp_path / "plugin", "flashnas-notation", {EXPORTS.group: {"notation": "notations:EXPORTER"}},
+                          {"notations.py": NOTATION})
+    monkeypatch.syspath_prepend(plugin)
+    forget_plugins()
+    report = export_network(make_source("64(vocab=97): f"), "notation", tmp_path / "out")
+    assert report["notes"][0] == "without weights"
+    assert (tmp_path / "out/notation.txt").read_text() == "64(vocab=97): f"
+    assert "FILE in out" in (tmp_path / "out/README.md").read_text()
+    export_network(make_source("64(vocab=97): f"), "notation", tmp_path / "short", options={"short": True})
+    assert len((tmp_path / "short/notation.txt").read_text()) == len(report["hash"])
+    with pytest.raises(ExportError, match=r"an option of --to notation must be one of short; got 'shrt'"):
+        export_network(make_source("64(vocab=97): f"), "notation", tmp_path / "other", options={"shrt": True})
+    monkeypatch.undo()
+    forget_plugins()
+
+
+@pytest.mark.parametrize("name", list(EXPORTS))
+def test_every_shipped_format_describes_itself(name):
+    exporter = EXPORTS[name]
+    assert isinstance(exporter, Exporter)
+    assert exporter.title
+    assert exporter.loading
+    assert all("\n" not in text for text in (exporter.title, *exporter.options.values()))
 
 
 def test_an_export_that_differs_is_not_left_behind(trained, tmp_path, capsys, monkeypatch):

@@ -111,7 +111,7 @@ def test_a_head_that_the_released_code_would_divide_is_refused(tmp_path):
     with pytest.raises(ExportError, match=r"norms of the head's rows, which must be 1; they lie in 0\.\d+ to 0\.\d+\."):
         export_network(make_source(SMALL), "nemotron-flash", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-    report = export_network(make_source(SMALL), "nemotron-flash", tmp_path / "out", raw_logits=True)
+    report = export_network(make_source(SMALL), "nemotron-flash", tmp_path / "out", options={"raw_logits": True})
     assert "only for runtimes that do not divide" in report["notes"][0]
 
 

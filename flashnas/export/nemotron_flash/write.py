@@ -1,9 +1,10 @@
-"""`--to nemotron-flash`: the family's configuration and safetensors, checked by a plain reading."""
+"""`--to nemotron-flash`: configuration and safetensors of the family, checked by a second, plain implementation."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from flashnas.base.errors import ExportError
 from flashnas.base.files import write_synced
+from flashnas.export.exporter import Exporter, Written
 from flashnas.export.nemotron_flash.config import family_config
 from flashnas.export.nemotron_flash.family import family_logits
 from flashnas.export.nemotron_flash.names import to_family
@@ -29,28 +31,37 @@ folder: `auto_map` in config.json names that of the released checkpoints, which 
 """
 
 
-@torch.no_grad()
-def write_nemotron_flash(folder: Path, source: Source, dtype: torch.dtype, *,
-                         raw_logits: bool = False) -> tuple[dict[str, float], list[str]]:
-    """Write the folder and check it; returns the differences found and what the user should know.
+class NemotronFlashExporter(Exporter):
+    """Configuration, names and weights of the released Nemotron-Flash checkpoints.
 
-    The released model code divides each logit by the norm of its row of the head, which training with weight
-    normalization keeps at 1. Drawn weights are given such rows; trained ones that lack them raise ExportError unless
-    `raw_logits` says that the runtime does not divide.
+    The released model code divides each logit by the norm of its row of the head. Training with weight normalization
+    keeps this norm at 1. Drawn weights are given such rows; trained weights without them raise ExportError unless
+    `raw_logits` states that the runtime does not divide.
     """
-    ids = special_ids(source.tokenizer)
-    network = source.network
-    config = family_config(network.architecture, ids, str(dtype).removeprefix("torch."))
-    if source.drawn:
-        head = network.head_weight
-        head.div_(head.norm(dim=1, keepdim=True))
-    network.to(dtype)
-    notes = _head_notes(network, source.drawn, raw_logits)
-    save_torch_state_dict(to_family(network.state_dict(), network.architecture), folder)
-    write_synced(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    write_synced(folder / "generation_config.json", json.dumps({"_from_model_config": True, **ids}, indent=2) + "\n")
-    found = _check(folder, network.float())
-    return found, notes
+
+    title = "runtimes that load the released Nemotron-Flash"
+    loading = LOADING
+    options = MappingProxyType({"raw_logits": "allow a head whose rows are not of norm 1, for runtimes that do not"
+                                              " divide by it"})
+
+    @torch.no_grad()
+    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool) -> Written:
+        """See Exporter."""
+        ids = special_ids(source.tokenizer)
+        network = source.network
+        config = family_config(network.architecture, ids, str(dtype).removeprefix("torch."))
+        if source.drawn:
+            head = network.head_weight
+            head.div_(head.norm(dim=1, keepdim=True))
+        network.to(dtype)
+        notes = _head_notes(network, source.drawn, options.get("raw_logits", False))
+        save_torch_state_dict(to_family(network.state_dict(), network.architecture), folder)
+        for name, content in (("config", config), ("generation_config", {"_from_model_config": True, **ids})):
+            write_synced(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
+        return Written(_check(folder, network.float()), tuple(notes))
+
+
+EXPORTER = NemotronFlashExporter()
 
 
 def _head_notes(network: HybridLM, drawn: bool, raw_logits: bool) -> list[str]:
@@ -67,16 +78,16 @@ def _head_notes(network: HybridLM, drawn: bool, raw_logits: bool) -> list[str]:
 
 
 def _check(folder: Path, network: HybridLM) -> dict[str, float]:
-    """The written files, read plainly, against the network with the weights as written."""
+    """Compare the written files, computed by the plain reading, with the network of the same rounded weights."""
     config = json.loads((folder / "config.json").read_text())
     tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         tensors |= read_tensors(path)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(network.architecture.vocab, (BATCH, TOKENS), generator=generator)
-    ours = network(tokens)
-    largest = ours.abs().max()
-    difference = float((family_logits(config, tensors, tokens) - ours).abs().max() / largest)
+    original_BTV = network(tokens)
+    exported_BTV = family_logits(config, tensors, tokens)
+    difference = float((exported_BTV - original_BTV).abs().max() / original_BTV.abs().max())
     if not difference <= TOLERANCE:  # NaN fails too
         raise ExportError("the exported network does not compute what the original does: logits differ by"
                           f" {difference:.1e} of the largest; at most {TOLERANCE:.0e} is allowed")

@@ -8,6 +8,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.utils import logging
 
+from flashnas.export.exporter import Exporter, Written
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import special_ids
 from flashnas.export.transformers import FlashnasConfig, FlashnasForCausalLM
@@ -26,24 +27,29 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 """
 
 
-def write_hf(folder: Path, source: Source, dtype: torch.dtype) -> dict[str, float]:
-    """Write configuration and weights into an empty folder and check them; returns the differences found.
+class TransformersExporter(Exporter):
+    """Configuration and weights that AutoModelForCausalLM reads."""
 
-    The source's network is cast to `dtype` and then to float32. Raises ExportError if the folder computes something
-    else.
-    """
-    ids = special_ids(source.tokenizer)
-    network = source.network.to(dtype)
-    with torch.device("meta"):
-        model = FlashnasForCausalLM(FlashnasConfig.of(source.architecture, dtype=dtype, **ids))
-    model.model = network
-    model.generation_config = GenerationConfig(**ids)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model.save_pretrained(folder)
-        return check_parity(folder, network)
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
+    title = "transformers and lm-evaluation-harness, with flashnas installed"
+    loading = LOADING
+
+    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool) -> Written:
+        """See Exporter. The source's network is cast to `dtype` and then to float32."""
+        ids = special_ids(source.tokenizer)
+        network = source.network.to(dtype)
+        with torch.device("meta"):
+            model = FlashnasForCausalLM(FlashnasConfig.of(source.architecture, dtype=dtype, **ids))
+        model.model = network
+        model.generation_config = GenerationConfig(**ids)
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            model.save_pretrained(folder)
+            return Written(check_parity(folder, network))
+        finally:
+            logging.set_verbosity(verbosity)
+            logging.enable_progress_bar()
+
+
+EXPORTER = TransformersExporter()
