@@ -25,7 +25,7 @@ def list_names(kind: str) -> dict[str, str]:
     """The names that an option may take, with one line about each.
 
     Args:
-        kind: tables, spaces, workloads, samplers, recipes, presets, operators, objectives, tasks or plugins.
+        kind (str): tables, spaces, workloads, samplers, recipes, presets, operators, objectives, tasks or plugins.
 
     Returns:
         Name -> description. For plugins: package -> the names that it adds.
@@ -99,8 +99,7 @@ def _presets() -> dict[str, str]:
 def _operators() -> dict[str, str]:
     from flashnas.operators import OPERATORS
 
-    return {name: " ".join(re.findall(r"[A-Z][a-z0-9]*", spec.__name__)).lower()
-            + ("" if name in OPERATORS.shipped else f" (from {OPERATORS.origin(name)})")
+    return {name: spec.label + ("" if name in OPERATORS.shipped else f" (from {OPERATORS.origin(name)})")
             for name, spec in OPERATORS.items()}
 
 

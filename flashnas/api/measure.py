@@ -98,11 +98,13 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
     from flashnas.profiling.device_timing import Effort
     from flashnas.profiling.profile import profile as measure
     from flashnas.profiling.setup import Job
-    from flashnas.space import load_operator_space
+    from flashnas.space.load import load_operator_space
+    from flashnas.space.operator_space import as_operator_space
 
     job = Job(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,
               threads=options.threads, effort=Effort(seconds=options.seconds))
-    space = load_operator_space(options.space, "flashnas profile")
+    space = (load_operator_space(options.space, "flashnas profile") if isinstance(options.space, str) else
+             as_operator_space(options.space, "flashnas profile"))
     workloads = [load_workload(one) for one in options.workload]
     folder = out or Path("latency_tables") / job.table_name()
     return Profiled(folder, measure(space, workloads, folder, job, progress=counted(progress)))
@@ -170,7 +172,7 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
 
     Example:
         >>> import flashnas as fn
-        >>> found = fn.validate(table="my_table", space="tiny", count=2, workload="batch=1,prompt=4,generated=4")
+        >>> found = fn.validate(table="my_table", space="tiny", count=2, workload="chat")
         >>> len(found.result.checks)
         2
     """
@@ -182,10 +184,12 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     from flashnas.profiling.validation import store
     from flashnas.profiling.validation import validate as compare
     from flashnas.profiling.whole_model import time_model
-    from flashnas.space import load_operator_space
+    from flashnas.space.load import load_operator_space
+    from flashnas.space.operator_space import as_operator_space
 
     table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
-    space = load_operator_space(options.space, "flashnas validate")
+    space = (load_operator_space(options.space, "flashnas validate") if isinstance(options.space, str) else
+             as_operator_space(options.space, "flashnas validate"))
     workload = load_workload(options.workload)
     model = LatencyModel(table, workload, mode=options.mode)
     job = job_like(table, dtype=model.dtype, mode=options.mode, backend=options.backend, effort=EFFORT,

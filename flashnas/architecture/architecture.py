@@ -34,6 +34,14 @@ class Architecture:
 
     Raises:
         ArchitectureError or OperatorError: when a size does not fit.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.Architecture.parse("2048: 3x(d f m2 f)")
+        >>> found.hidden, [spec.kind for spec in found.operators[:4]], found.params > 10**8
+        (2048, ['d', 'f', 'm2', 'f'], True)
+        >>> fn.Architecture.parse(found.notation) == found
+        True
     """
 
     hidden: int

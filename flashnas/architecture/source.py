@@ -24,11 +24,19 @@ def load_architecture(source: str) -> Architecture:
     """The architecture that a text describes.
 
     Args:
-        source: a notation, the name of a preset (in any case), a YAML file with the key `architecture` (such as
+        source (str): a notation, the name of a preset (in any case), a YAML file with the key `architecture` (such as
             pareto/01.yaml of a run), or a Hugging Face config.json or the folder that holds one.
+
+    Returns:
+        The Architecture.
 
     Raises:
         ArchitectureError, OperatorError or ConfigError: in one line with place, rule and value.
+
+    Example:
+        >>> import flashnas as fn
+        >>> fn.load_architecture("Nemotron-Flash-1B").hidden
+        2048
     """
     if is_notation(source):
         return Architecture.parse(source)

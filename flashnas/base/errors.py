@@ -2,7 +2,16 @@
 
 
 class FlashnasError(Exception):
-    """Base of every error that a user can cause; its message is one line: place, rule, value."""
+    """Base of every error that a user can cause; its message is one line: place, rule, value.
+
+    Example:
+        >>> import flashnas as fn
+        >>> try:
+        ...     fn.Architecture.parse("2048: d q")
+        ... except fn.FlashnasError as error:
+        ...     print("operator must be one of" in str(error))
+        True
+    """
 
 
 class OperatorError(FlashnasError):

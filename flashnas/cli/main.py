@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import flashnas
 from flashnas.base.errors import FlashnasError
-from flashnas.base.hints import did_you_mean
+from flashnas.base.hints import did_you_mean, one_of
 from flashnas.cli.command import COMMANDS, Command, loaded
 from flashnas.cli.options import OneLineParser, add_options, check_known, first_process, message_of, options_of
 
@@ -22,25 +22,28 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 OF_THE_DISK = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EIO)
 
 
-def build_parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command | None]:
+def build_parser(words: Sequence[str], *, everything: bool = False,
+                 ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command | None]:
     """The parser, the part of it that reads the options of the command in `words`, and that command.
 
-    Only that command gets its options, so that nothing is imported for the others.
+    Only that command gets its options, so that nothing is imported for the others; `everything`: all of them do.
     """
-    parser = OneLineParser(prog="flashnas", description="Latency-aware search for hybrid small language models.")
+    parser = OneLineParser(prog="flashnas", description="Latency-aware search for hybrid small language models.",
+                           help_column=18)
     parser.add_argument("--version", action="version", version=f"flashnas {flashnas.__version__}")
+    parser.add_argument("--print-completion", metavar="SHELL", help="print a script that completes commands and flags")
     children = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=OneLineParser)
     chosen: argparse.ArgumentParser = parser
     command: Command | None = None
     for name in COMMANDS:
         found = COMMANDS[name]
         child = children.add_parser(name, help=found.summary, description=found.description, allow_abbrev=False)
-        if words[:1] == [name]:
-            chosen, command = _fill(child, found, words[1:])
+        if words[:1] == [name] or everything:
+            chosen, command = _fill(child, found, words[1:], everything)
     return parser, chosen, command
 
 
-def _fill(parser: argparse.ArgumentParser, command: Command, words: Sequence[str],
+def _fill(parser: argparse.ArgumentParser, command: Command, words: Sequence[str], everything: bool,
           ) -> tuple[argparse.ArgumentParser, Command]:
     """Add the options of a command, or its actions and the options of the one in `words`."""
     if not command.actions:
@@ -50,9 +53,22 @@ def _fill(parser: argparse.ArgumentParser, command: Command, words: Sequence[str
     result = parser, command
     for name, action in command.actions.items():
         child = children.add_parser(name, help=action.summary, description=action.description, allow_abbrev=False)
-        if words[:1] == [name]:
-            result = _fill(child, action, words[1:])
+        if words[:1] == [name] or everything:
+            result = _fill(child, action, words[1:], everything)
     return result
+
+
+def print_completion(shell: str) -> int:
+    """Print a script that completes commands and flags in a shell; needs the package shtab."""
+    try:
+        import shtab
+    except ImportError:
+        return _fail("flashnas", "--print-completion needs the package shtab: pip install 'flashnas[completion]'")
+    if shell not in shtab.SUPPORTED_SHELLS:
+        return _fail("flashnas", one_of("--print-completion", shell, shtab.SUPPORTED_SHELLS))
+    parser, _, _ = build_parser([], everything=True)
+    print(shtab.complete(parser, shell))
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in arguments if not word.startswith("-")]
     name = words[0] if words else None
     try:
+        if arguments[:1] == ["--print-completion"] and len(arguments) == 2:
+            return print_completion(arguments[1])
         if name is not None and name not in COMMANDS:
             return _fail("flashnas", f"no command {name!r}{did_you_mean(name, COMMANDS)};"
                                      f" commands: {', '.join(COMMANDS)}")

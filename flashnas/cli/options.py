@@ -32,8 +32,8 @@ class _Formatter(argparse.HelpFormatter):
 class OneLineParser(argparse.ArgumentParser):
     """argparse with one line per error, and one per command in the help."""
 
-    def __init__(self, **more: Any) -> None:
-        super().__init__(formatter_class=lambda prog: _Formatter(prog, max_help_position=26), **more)
+    def __init__(self, *, help_column: int = 26, **more: Any) -> None:
+        super().__init__(formatter_class=lambda prog: _Formatter(prog, max_help_position=help_column), **more)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n" if first_process() else None)

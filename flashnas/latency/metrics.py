@@ -79,7 +79,14 @@ def throughput_tok_s(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: 
 @dataclass(frozen=True)
 class Budget:
     """A limit on one metric: at most `limit` (throughput: at least). Raises BudgetError for an unknown metric, or a
-    limit that is not a positive number."""
+    limit that is not a positive number.
+
+    Example:
+        >>> import flashnas as fn
+        >>> budget = fn.Budget("latency_ms", 14_000)
+        >>> budget.holds(13_999), budget.holds(14_001)
+        (True, False)
+    """
 
     metric: str
     limit: float

@@ -33,6 +33,12 @@ class LatencyTable:
         device: facts from device.yaml.
         meta: contents of meta.yaml.
         frames: rows by kind of rows (schema.KINDS).
+
+    Example:
+        >>> import flashnas as fn
+        >>> table = fn.LatencyTable.load("h100_sxm")
+        >>> table.device.platform, sorted(table.frames)[:1]
+        ('cuda', ['attention_decode'])
     """
 
     path: Path

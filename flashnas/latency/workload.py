@@ -28,6 +28,11 @@ class Workload:
 
     Raises:
         WorkloadError: names the field, the rule and the value.
+
+    Example:
+        >>> import flashnas as fn
+        >>> fn.Workload(batch=4, prompt_tokens=512, generated_tokens=256).context
+        768
     """
 
     name: str = "custom"

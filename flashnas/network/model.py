@@ -64,6 +64,13 @@ class HybridLM(nn.Module):
         architecture: what to build.
         backend: the libraries that compute the operators, one of operators.backends.BACKENDS. Raises OperatorError for
             a library that is not installed.
+
+    Example:
+        >>> import flashnas as fn, torch
+        >>> network = fn.HybridLM(fn.Architecture.parse("32(vocab=100): d(head_dim=16) f"))
+        >>> tokens_BT = torch.zeros(2, 8, dtype=torch.long)
+        >>> network(tokens_BT).shape, network.loss(tokens_BT, tokens_BT).shape
+        (torch.Size([2, 8, 100]), torch.Size([]))
     """
 
     def __init__(self, architecture: Architecture, backend: str = "auto") -> None:

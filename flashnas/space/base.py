@@ -61,6 +61,12 @@ class SearchSpace(ABC, Generic[G]):
         template: the name under which space files ask for this class: its name in `flashnas.space.load.TEMPLATES`.
         name: short name for messages and run.yaml.
         path: the file that defines the space, or an empty string.
+
+    Example:
+        >>> import flashnas as fn, numpy as np
+        >>> space = fn.load_space("tiny")
+        >>> isinstance(space, fn.SearchSpace), space.sample(np.random.default_rng(0)) is not None
+        (True, True)
     """
 
     template: ClassVar[str] = ""

@@ -25,10 +25,18 @@ def load_space(source: str | Path) -> SearchSpace[Any]:
     """Load a search space.
 
     Args:
-        source: a shipped name such as `nemotron_flash`, or the path of a YAML file.
+        source (str | Path): a shipped name such as `nemotron_flash`, or the path of a YAML file.
+
+    Returns:
+        The SearchSpace.
 
     Raises:
         SpaceError or ConfigError: in one line with file, line, rule and value.
+
+    Example:
+        >>> import flashnas as fn
+        >>> fn.load_space("nemotron_flash").name
+        'nemotron_flash'
     """
     path = _resolve(str(source))
     data = read_yaml(path)

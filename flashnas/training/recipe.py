@@ -67,6 +67,12 @@ class Recipe:
     dtype: `bfloat16` keeps weights and optimizer in float32 and computes matrix products in bfloat16.
     backend: the library that computes the operators; `auto`: the best installed one on CUDA, torch on a CPU.
     tasks: settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}.
+
+    Example:
+        >>> import flashnas as fn
+        >>> recipe = fn.Recipe.load("cpu")
+        >>> recipe.proxy_of(fn.Architecture.parse("2048: d f")).hidden
+        128
     """
 
     name: str = "custom"

@@ -102,6 +102,16 @@ def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, capsy
     assert capsys.readouterr().err == f"flashnas estimate: {path}:2: estimate.workload must be text; got 3\n"
 
 
+def test_completion_is_a_script_for_the_shell(capsys):
+    pytest.importorskip("shtab")
+    assert main(["--print-completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "--cycle-size" in script
+    assert "proxy-trust" in script
+    assert main(["--print-completion", "fish-and-chips"]) == 2
+    assert "must be one of bash" in capsys.readouterr().err
+
+
 def test_every_command_has_json_and_a_line_of_help(capsys):
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()

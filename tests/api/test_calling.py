@@ -1,0 +1,110 @@
+"""Functions that take the options of a dataclass as keywords, and the checks of a folder to write."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import dataclass
+
+import pytest
+
+import flashnas as fn
+from flashnas.api.calling import takes
+from flashnas.api.output import check_out
+from flashnas.base.errors import ConfigError
+from flashnas.base.settings import REQUIRED, SettingError, Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bake(Settings, where="bake"):
+    flour: str = option(REQUIRED, "what to take", positional=True)
+    grams: int = option(500, "how much", least=1)
+    out: str | None = option(None, "folder", metavar="DIR")
+
+
+@takes(Bake, objects={"flour": "Flour"})
+def bake(options, *, objects, stir=None):
+    """Bake.
+
+    Further:
+        stir (Callable): how.
+
+    Returns:
+        All that it was given.
+    """
+    return options, objects, stir
+
+
+def test_options_come_as_keywords_or_whole():
+    assert bake("rye", grams=3, stir=1) == (Bake(flour="rye", grams=3), {}, 1)
+    assert bake(flour="rye") == (Bake(flour="rye"), {}, None)
+    assert bake(Bake(flour="rye"), stir=2) == (Bake(flour="rye"), {}, 2)
+    with pytest.raises(ConfigError, match=r"bake has no option 'gram' \(did you mean 'grams'\?\)"):
+        bake("rye", gram=3)
+    with pytest.raises(SettingError, match=r"^bake\.flour must be given"):
+        bake()
+    with pytest.raises(SettingError, match=r"^bake\.grams must be at least 1; got 0"):
+        bake("rye", grams=0)
+    with pytest.raises(TypeError, match="too many positional"):
+        bake("rye", 3)
+    with pytest.raises(TypeError, match="multiple values"):
+        bake("rye", flour="wheat")
+
+
+def test_objects_come_apart_from_the_options():
+    @dataclass(frozen=True, kw_only=True)
+    class Mix(Settings, where="mix"):
+        flour: str = option("rye", "what to take")
+
+    mix = takes(Mix, objects={"flour": "Flour"})(lambda options, *, objects: (options.flour, objects))
+    flour = object()
+    assert mix(flour=flour) == ("rye", {"flour": flour})
+    assert mix(flour="wheat") == ("wheat", {})
+    with pytest.raises(SettingError, match=r"^mix\.flour must be text; got 3"):
+        mix(flour=3)
+
+
+def test_signature_and_docstring_are_made_from_the_options():
+    assert str(inspect.signature(bake)) == (
+        "(flour: 'str | Flour', *, grams: 'int' = 500, out: 'str | None' = None, stir=None)")
+    assert inspect.getdoc(bake) == """\
+Bake.
+
+Args:
+    flour (str | Flour): what to take.
+    grams (int): how much (at least 1, default 500).
+    out (str | None): folder.
+    stir (Callable): how.
+
+Returns:
+    All that it was given."""
+
+
+def test_every_keyword_of_the_search_is_an_option_or_its_own():
+    from flashnas.study.config import SearchConfig
+
+    parameters = list(inspect.signature(fn.search).parameters)
+    assert parameters == [*SearchConfig.__dataclass_fields__, "out", "resume", "progress", "evaluator", "command"]
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda folder: (folder / "out").write_text("mine"), "is a file; choose another folder"),
+    (lambda folder: (folder / "out").symlink_to("nowhere"), "is a link to nothing; choose another folder"),
+    (lambda folder: (folder / "out").mkdir() or (folder / "out" / "x").write_text("mine"), "exists and is not empty"),
+])
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, make, words):
+    make(tmp_path)
+    with pytest.raises(SettingError, match=words):
+        check_out(Bake(flour="rye", out=str(tmp_path / "out")), empty=True)
+
+
+def test_a_folder_below_a_file_or_with_a_long_name_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place, words in ((tmp_path / "file" / "out", "file is a file, not a folder"),
+                         (tmp_path / ("x" * 300) / "out", "a name of 300 bytes is too long"),
+                         ("/proc/out", "cannot be written")):
+        with pytest.raises(SettingError, match=words) as caught:
+            check_out(Bake(flour="rye", out=str(place)))
+        assert caught.value.by_flag.startswith("--out /")
+    assert check_out(Bake(flour="rye", out=str(tmp_path / "a" / "b"))) == tmp_path / "a" / "b"
+    assert os.listdir(tmp_path) == ["file"], "nothing is left behind"

@@ -1,0 +1,75 @@
+"""The public names: loaded when used, documented, with examples that run."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flashnas as fn
+
+NAMES = [name for name in fn.__all__ if name != "__version__"]
+FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(fn, name))]
+
+
+def test_the_import_loads_nothing_heavy():
+    script = ("import sys, flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'plotly', 'yaml'};"
+              "print(sorted(heavy & set(sys.modules)), 'search' in dir(flashnas))")
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[] True"
+
+
+def test_the_names_of_type_checkers_are_those_of_python():
+    stub = ast.parse(Path(fn.__file__).with_suffix(".pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname or alias.name for node in imports for alias in node.names}
+    assert seen == set(NAMES)
+    assert set(fn.__all__) <= set(dir(fn))
+    assert (Path(fn.__file__).parent / "py.typed").exists()
+    with pytest.raises(AttributeError, match="no attribute 'serch'"):
+        fn.serch  # noqa: B018
+
+
+def test_a_function_keeps_its_name_when_the_room_of_that_name_is_imported():
+    for name in ("search", "report", "export"):
+        room = importlib.import_module(f"flashnas.{name}")
+        assert inspect.isfunction(getattr(fn, name))
+        assert inspect.ismodule(room)
+    script = ("import flashnas.search.pareto, flashnas as fn; from flashnas.search import ALGORITHMS;"
+              "print(callable(fn.search), len(ALGORITHMS) > 3)")
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "True True"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_documented(name):
+    doc = inspect.getdoc(getattr(fn, name)) or ""
+    assert ">>> import flashnas as fn" in doc, "an example"
+    if name in FUNCTIONS:
+        for section in ("Args:", "Returns:", "Raises:", "Example:"):
+            assert section in doc, section
+        described = doc.partition("Args:")[2].partition("Returns:")[0]
+        for parameter in inspect.signature(getattr(fn, name)).parameters:
+            assert f"{parameter} (" in described or f"{parameter}:" in described, parameter
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp_path, monkeypatch):
+    """In a folder with `my_run`, `my_texts` and `my_table`, which the examples name."""
+    monkeypatch.chdir(tmp_path)
+    doc = inspect.getdoc(getattr(fn, name)) or ""
+    for folder, source in (("my_run", searched), ("my_texts", small_corpus), ("my_table", profiled_tiny_table)):
+        if folder in doc and not (name == "profile" and folder == "my_table"):
+            shutil.copytree(source, tmp_path / folder)
+    examples = doctest.DocTestParser().get_doctest(doc, {}, name, None, 0)
+    said: list[str] = []
+    result = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(examples, out=said.append)
+    assert result.failed == 0, "".join(said)
+    assert result.attempted > 0

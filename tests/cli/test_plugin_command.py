@@ -1,0 +1,51 @@
+"""A command that another package adds by an entry point: in the help, run, with its errors in one line."""
+
+import sys
+
+import pytest
+
+from flashnas.cli.main import main
+from flashnas.registry import forget_plugins
+
+CODE = '''
+from dataclasses import dataclass
+from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.cli.command import Command
+
+@dataclass(frozen=True, kw_only=True)
+class HelloOptions(Settings, where="hello"):
+    name: str = option(REQUIRED, "whom to greet", positional=True)
+    times: int = option(1, "how often", least=1)
+
+def run(options, as_json):
+    print(f"hello {options.name} " * options.times)
+
+HELLO = Command("greet somebody", HelloOptions, run)
+'''
+
+
+@pytest.fixture
+def hello(tmp_path, monkeypatch):
+    (tmp_path / "hello_command.py").write_text(CODE)
+    info = tmp_path / "flashnas_hello-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flashnas-hello\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[flashnas.commands]\nhello = hello_command:HELLO\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    forget_plugins()
+    yield
+    sys.modules.pop("hello_command", None)
+    forget_plugins()
+
+
+def test_it_is_in_the_help_and_runs(hello, capsys):
+    assert main(["--help"]) == 0
+    assert ["hello", "greet", "somebody"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert main(["hello", "you", "--times", "2"]) == 0
+    assert capsys.readouterr().out == "hello you hello you \n"
+    assert main(["hello", "you", "--times", "0"]) == 2
+    assert capsys.readouterr().err == "flashnas hello: --times must be at least 1; got 0\n"
+    assert main(["helo"]) == 2
+    assert "did you mean 'hello'?" in capsys.readouterr().err
+    assert main(["list", "plugins"]) == 0
+    assert "flashnas-hello  commands: hello" in capsys.readouterr().out
