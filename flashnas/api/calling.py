@@ -91,7 +91,7 @@ def _documented(doc: str, settings: tuple[Setting, ...], objects: Mapping[str, s
 
 
 def _limits(setting: Setting) -> str:
-    words = [f"{name} {limit:,.10g}" for name, limit in (
+    words = [f"{name} {f'{limit:,}' if isinstance(limit, int) else f'{limit:g}'}" for name, limit in (
         ("at least", setting.least), ("above", setting.above), ("at most", setting.most), ("below", setting.below))
         if limit is not None]
     if setting.default is not REQUIRED and not callable(setting.default) and setting.default not in (None, ()):

@@ -92,7 +92,7 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
         >>> found.counts["measured"] > 0
         True
     """
-    out = None if options.out is None else check_out(options)
+    out = None if options.out is None else check_out(options, holds="meta.yaml")
 
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.device_timing import Effort

@@ -10,12 +10,13 @@ from typing import Any
 from flashnas.base.settings import Settings
 
 
-def check_out(options: Settings, name: str = "out", *, empty: bool = False) -> Path:
+def check_out(options: Settings, name: str = "out", *, empty: bool = False, holds: str = "") -> Path:
     """The folder of an option, which can be made or written to.
 
     Args:
         options: the options of a command; the folder's name is taken from the field `name`.
         empty: it must not exist, or be empty.
+        holds: a file that it must hold unless it is empty, such as meta.yaml of a table.
 
     Raises:
         SettingError: it is a file, lies below one, cannot be made, cannot be written to, or must be empty.
@@ -32,6 +33,8 @@ def check_out(options: Settings, name: str = "out", *, empty: bool = False) -> P
             refuse(f"is {kind}; choose another folder" if nearest == out else f"{nearest} is {kind}, not a folder")
         if empty and nearest == out and any(out.iterdir()):
             refuse("exists and is not empty; choose another folder")
+        if holds and nearest == out and any(out.iterdir()) and not (out / holds).exists():
+            refuse(f"exists and holds no {holds}; choose another folder")
         for part in out.parts:
             if len(os.fsencode(part)) > 255:
                 refuse(f"a name of {len(os.fsencode(part))} bytes is too long; at most 255 are possible")

@@ -84,7 +84,7 @@ def import_table(options: ImportTableOptions) -> TableInfo:
     Raises:
         TableError: the source is missing or has no such system.
     """
-    out = check_out(options)
+    out = check_out(options, holds="meta.yaml")
 
     from flashnas.latency.importers.aiconfigurator import import_system
 
@@ -102,7 +102,7 @@ def merge_tables(options: MergeTablesOptions) -> TableInfo:
     Raises:
         TableError: a table cannot be read, or the tables are of different devices.
     """
-    out = check_out(options)
+    out = check_out(options, holds="meta.yaml")
 
     from flashnas.latency.table_writer import merge
 

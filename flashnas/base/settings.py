@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
 
 REQUIRED = dataclasses.MISSING
 LARGEST_SEED = 2**32 - 1      # what NumPy's older generators accept, which Optuna's samplers use
-LARGEST_COUNT = 2**53         # of tokens, sequences, ..: whole numbers up to here are exact as floats, too
+LARGEST_COUNT = 10**15        # of tokens: whole numbers up to here are exact as floats, too
 MOST_THREADS = 1024           # of one process, and processes of one machine
 SHOWN_CHARACTERS = 120        # of a wrong value in a message
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
@@ -88,6 +88,20 @@ class SettingError(ConfigError):
         """The message with the option's flag."""
         entry = f" {self.key}" if isinstance(self.key, str) else ""
         return f"{self.setting.spelling}{entry} {self.rule}"
+
+
+class MissingError(SettingError):
+    """Options that must be given and are not."""
+
+    def __init__(self, where: str, settings: Sequence[Setting]) -> None:
+        verb = "is" if len(settings) == 1 else "are"
+        self.by_flag_text = f"{' and '.join(setting.spelling for setting in settings)} {verb} required"
+        names = "".join(f"and {setting.name} " for setting in settings[1:])
+        super().__init__(where, settings[0], f"{names}{verb} required")
+
+    @property
+    def by_flag(self) -> str:
+        return self.by_flag_text
 
 
 class _RuleError(Exception):
@@ -231,7 +245,7 @@ class Setting:
                       (self.below, "below", lambda limit: value < limit))
             for limit, words, holds in bounds:
                 if limit is not None and not holds(limit):
-                    number = f"{limit:,.0f}" if float(limit).is_integer() and abs(limit) < 1e15 else f"{limit:g}"
+                    number = f"{limit:,.0f}" if float(limit).is_integer() and abs(limit) <= 1e15 else f"{limit:g}"
                     raise _RuleError(f"must be {words} {number}; got {shown(value)}", key)
         return value
 
@@ -295,9 +309,9 @@ class Settings:
         one that must be given."""
         for name in values:
             cls.setting(name)
-        for setting in settings_of(cls):
-            if setting.default is REQUIRED and setting.name not in values:
-                raise SettingError(cls.where, setting, "must be given")
+        missing = [setting for setting in settings_of(cls) if setting.default is REQUIRED and setting.name not in values]
+        if missing:
+            raise MissingError(cls.where, missing)
         return cls(**values)
 
     @classmethod

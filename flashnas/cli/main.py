@@ -19,7 +19,7 @@ from flashnas.cli.command import COMMANDS, Command, loaded
 from flashnas.cli.options import OneLineParser, add_options, check_known, first_process, message_of, options_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-OF_THE_DISK = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EIO)
+LONGEST_MESSAGE = 1000    # characters: nobody reads more
 
 
 def build_parser(words: Sequence[str], *, everything: bool = False,
@@ -104,9 +104,9 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in OF_THE_DISK:
+        if error.filename is None and error.errno not in NO_ROOM:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
+        where = f": {error.filename}" if error.filename else ""
         more = f"; free room and {again}" if again and error.errno in NO_ROOM else ""
         return _fail(prog, f"{error.strerror}{where}{more}")
     except KeyboardInterrupt:
@@ -116,8 +116,14 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace) -> int:
 
 def _fail(prog: str, message: str) -> int:
     if first_process():
-        print(f"{prog}: {message}", file=sys.stderr)
+        print(f"{prog}: {one_line(message)}", file=sys.stderr)
     return 2
+
+
+def one_line(message: str) -> str:
+    """The message without line ends and other characters that a terminal obeys, cut where it is long."""
+    plain = "".join(character if character.isprintable() else repr(character)[1:-1] for character in message)
+    return plain if len(plain) <= LONGEST_MESSAGE else f"{plain[:LONGEST_MESSAGE]}.."
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_options_come_as_keywords_or_whole():
     assert bake(Bake(flour="rye"), stir=2) == (Bake(flour="rye"), {}, 2)
     with pytest.raises(ConfigError, match=r"bake has no option 'gram' \(did you mean 'grams'\?\)"):
         bake("rye", gram=3)
-    with pytest.raises(SettingError, match=r"^bake\.flour must be given"):
+    with pytest.raises(SettingError, match=r"^bake\.flour is required"):
         bake()
     with pytest.raises(SettingError, match=r"^bake\.grams must be at least 1; got 0"):
         bake("rye", grams=0)

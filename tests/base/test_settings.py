@@ -124,7 +124,7 @@ def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):
 
 
 def test_what_must_be_given_and_what_does_not_exist():
-    with pytest.raises(SettingError, match=r"^bake\.flour must be given$"):
+    with pytest.raises(SettingError, match=r"^bake\.flour is required$"):
         Bake.load(None, {})
     with pytest.raises(ConfigError, match=r"bake has no option 'gram' \(did you mean 'grams'\?\); allowed: flour, "):
         Bake.build(flour="rye", gram=3)

@@ -16,8 +16,8 @@ ESTIMATE = "flashnas.api.estimate.estimate"
 
 @pytest.mark.parametrize(("words", "expected"), [
     (["serach"], "no command 'serach' (did you mean 'search'?)"),
-    (["estimate"], "ARCH must be given"),
-    (["export", "256: d"], "--to must be given"),
+    (["estimate"], "ARCH is required"),
+    (["export", "256: d"], "--to and --out are required"),
     (["table"], "the following arguments are required: ACTION"),
     (["table", "inf"], "invalid choice: 'inf'"),
     (["list", "sampler"], "KIND must be one of tables, spaces,"),
@@ -49,7 +49,7 @@ def test_a_full_disk_is_one_line(capsys, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", "run/trials.parquet")
     monkeypatch.setattr(ESTIMATE, full)
     assert main(["estimate", "1024: d"]) == 2
-    assert capsys.readouterr().err == ("flashnas estimate: No space left on device while writing run/trials.parquet\n")
+    assert capsys.readouterr().err == ("flashnas estimate: No space left on device: run/trials.parquet\n")
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):

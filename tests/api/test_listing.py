@@ -1,0 +1,45 @@
+"""`fn.list_names` and `flashnas list`: every kind, a line about each name, and no heavy import for it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import flashnas as fn
+from flashnas.api.listing import KINDS
+from flashnas.base.errors import ConfigError
+from flashnas.cli.main import main
+
+
+@pytest.mark.parametrize(("kind", "name", "words"), [
+    ("tables", "h100_sxm", "H100"), ("spaces", "nemotron_flash", "arXiv 2511.18890"),
+    ("workloads", "chat", "512 tokens in, 256 out"), ("samplers", "tpe", "TPE"), ("recipes", "cpu", "CPU"),
+    ("presets", "Nemotron-Flash-1B", "2048(meta=256): d f m2 f"), ("operators", "d", "DeltaNet"),
+    ("objectives", "throughput_tok_s", "higher is better"), ("objectives", "loss", "nats per token"),
+    ("tasks", "noisy-recall", "noise"),
+])
+def test_names_have_a_line_each(kind, name, words):
+    found = fn.list_names(kind)
+    assert words in found[name]
+    assert all(text and "\n" not in text for text in found.values())
+
+
+def test_the_command_prints_the_same(capsys):
+    for kind in KINDS:
+        assert main(["list", kind, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"kind": kind, "names": fn.list_names(kind)}
+    assert main(["list", "workloads"]) == 0
+    assert "chat            batch 1, 512 tokens in, 256 out" in capsys.readouterr().out.splitlines()
+
+
+def test_a_wrong_kind_is_one_line():
+    with pytest.raises(ConfigError, match=r"^list\.kind must be one of tables, .*did you mean 'samplers'"):
+        fn.list_names("sampler")
+
+
+def test_nothing_heavy_is_imported():
+    script = ("import sys; from flashnas.cli.main import main; main(['list', 'samplers']); main(['list', 'tasks']);"
+              "print(sorted({'torch', 'optuna', 'pandas', 'scipy'} & set(sys.modules)), file=sys.stderr)")
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert child.stderr.strip() == "[]"
