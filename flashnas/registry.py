@@ -53,6 +53,10 @@ class Registry(Mapping[str, T], Generic[T]):
         found: T = load_object(self.shipped[name]) if name in self.shipped else self._plugin(name)
         return found
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The object of that name, or `default` for an unknown name."""
+        return default if name not in self else self[name]  # noqa: SIM401  (Mapping.get expects a KeyError)
+
     def __iter__(self) -> Iterator[str]:
         yield from self.shipped
         yield from self.plugins()

@@ -43,6 +43,8 @@ def test_shipped_names_are_loaded_and_in_order():
 @pytest.mark.parametrize("name", ["pathh", "", 3, ["path"], {"path": 1}])
 def test_an_unknown_name_is_one_line_of_the_registrys_class(name):
     assert name not in registry()
+    assert registry().get(name) is None
+    assert registry().get(name, 5) == 5
     for ask in (registry().__getitem__, registry().origin):
         with pytest.raises(ConfigError) as caught:
             ask(name)

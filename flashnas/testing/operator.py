@@ -16,7 +16,7 @@ from torch import Tensor
 from flashnas.architecture import parse_operators
 from flashnas.operators import OPERATORS, OperatorSpec
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.testing.operator_spec import check_cache_bytes, check_parameters, check_statements
+from flashnas.testing.operator_spec import check_cache_bytes, check_parameters, check_roles, check_statements
 from flashnas.testing.require import require
 from flashnas.testing.states import random_state, state_leaves, state_tensors
 
@@ -45,6 +45,7 @@ def check_operator(operator: type[OperatorSpec] | OperatorSpec | str, *, hidden:
     spec = spec_of(operator, hidden)
     check_statements(spec, hidden)
     check_parameters(spec, hidden)
+    check_roles(spec, hidden)
     check_cache_bytes(spec, hidden)
     for tokens in lengths:
         check_parallel_form(spec, tokens, hidden)

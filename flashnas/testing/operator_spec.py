@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
 from flashnas.operators import OPERATORS, KernelCall, KernelKind, OperatorSpec
 from flashnas.operators.kernel import PHASES, Load
-from flashnas.operators.kernel_kinds import GEMM, KERNEL_KINDS
+from flashnas.operators.kernel_kinds import EXPERTS, GEMM, KERNEL_KINDS
 from flashnas.operators.layer import Layer, build_layer
+from flashnas.operators.roles import OWN_RATES, Role
 from flashnas.testing.require import require
 from flashnas.testing.states import state_bytes
 
@@ -27,9 +30,17 @@ def check_statements(spec: OperatorSpec, hidden: int) -> None:
 
 def check_names(spec: OperatorSpec) -> None:
     """The short name is registered for this class, and the notation reads back."""
-    require(spec.kind.isidentifier() and spec.kind.islower(), f"operator {spec.kind!r}: kind must be a lower-case word")
-    require(isinstance(spec.name, str) and spec.name.isidentifier(),
-            f"operator {spec.kind!r}: name must be a lower-case identifier such as gated_delta_net; got {spec.name!r}")
+    place = f"operator {spec.kind!r}"
+    for name, pattern, rule in (("kind", r"[a-z][a-z0-9]*", "a lower-case word such as gd"),
+                                ("name", r"[a-z][a-z0-9_]*", "lower-case words such as gated_delta_net"),
+                                ("label", r"\S.*", "a name for readers such as Gated DeltaNet"),
+                                ("family", r"\S.*", "a group for readers such as delta rule"),
+                                ("colour", r"#[0-9A-F]{6}", "a colour such as #56B4E9")):
+        value = getattr(spec, name, None)
+        require(re.fullmatch(pattern, str(value)) and isinstance(value, str), f"{place}: {name} must be {rule}; got"
+                                                                              f" {value!r}")
+        taken = [kind for kind, other in OPERATORS.items() if getattr(other, name) == value and kind != spec.kind]
+        require(name == "family" or not taken, f"{place}: {name} {value!r} is that of operator {', '.join(taken)}")
     # a dataclass without a docstring gets its signature as one
     signature = f"{type(spec).__name__}("
     require(not (type(spec).__doc__ or signature).startswith(signature),
@@ -78,7 +89,8 @@ def check_kernels(spec: OperatorSpec, hidden: int) -> None:
     require([(call.label, call.kind, call.shape) for call in prefill] == [(call.label, call.kind, call.shape)
                                                                           for call in decode],
             f"operator {spec}: prefill and decode must launch kernels of the same labels, kinds and shapes")
-    weights = sum(call["n"] * call["k"] for call in decode if call.kind is GEMM)
+    weights = sum(call["n"] * call["k"] * (call["active"] if call.kind is EXPERTS else 1) for call in decode
+                  if call.kind in (GEMM, EXPERTS))
     require(weights <= spec.params(hidden), f"operator {spec}: the weights of its products are {weights}, more than its"
                                             f" parameters {spec.params(hidden)}")
     for context in (1, 100):
@@ -117,6 +129,26 @@ def check_parameters(spec: OperatorSpec, hidden: int) -> None:
     count = sum(parameter.numel() for parameter in layer.parameters()) + hidden
     require(count == spec.params(hidden), f"operator {spec}: params must be {count} (the layer's, and {hidden} of the"
                                           f" pre-norm); got {spec.params(hidden)}")
+
+
+def check_roles(spec: OperatorSpec, hidden: int) -> None:
+    """The layer declares the role of every parameter, with the shape that the role has."""
+    layer = build_layer(spec, hidden)
+    try:
+        roles = layer.parameter_roles()
+    except OperatorError as error:
+        raise AssertionError(f"operator {spec}: {error}") from error
+    own_rates = sorted({OWN_RATES[role] for role in roles.values() if role in OWN_RATES})
+    require(own_rates == sorted(type(spec).own_rates), f"operator {spec}: own_rates must be {tuple(own_rates)}, as the"
+                                                       f" roles of its layer; got {type(spec).own_rates}")
+    for name, parameter in layer.named_parameters():
+        role, shape = roles[name], tuple(parameter.shape)
+        fits = {Role.READS: shape[-1] == hidden, Role.GATE_READS: shape[-1] == hidden, Role.ROUTER: shape[-1] == hidden,
+                Role.WRITES: len(shape) == 1 or shape[-2] == hidden, Role.NORM: len(shape) == 1,
+                Role.BIAS: len(shape) == 1, Role.VECTOR: len(shape) == 1}.get(role, True)
+        require(fits, f"operator {spec}: parameter {name!r} has the role {role.name} ({role.value}); got"
+                      f" the shape {shape}")
+    require(Role.WRITES in roles.values(), f"operator {spec}: one parameter must have the role WRITES")
 
 
 @torch.no_grad()

@@ -12,12 +12,15 @@ from flashnas.operators.kernel import KernelCall, KernelKind
 from flashnas.operators.kernel_kinds import CONV, GEMM, SMALL, gemm, pointwise
 from flashnas.operators.kernel_rules import Roofline
 from flashnas.operators.layer import Layer
+from flashnas.operators.roles import Role
 from flashnas.operators.spec import OperatorSpec
 from flashnas.testing import check_operator
 
 
 class AverageLayer(Layer):
-    """out(mean of in(x) over all tokens so far); the state is [sum, count]."""
+    """out(decaying sum of in(x))."""
+
+    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
 
     def __init__(self, spec, hidden):
         super().__init__()
@@ -55,6 +58,9 @@ class Average(OperatorSpec):
 
     kind = "avg"
     name = "decaying_average"
+    label = "Decaying average"
+    colour = "#123456"
+    family = "averages"
     layer = "test_operator_contract:AverageLayer"
     least: ClassVar[dict[str, int]] = {}
 
@@ -96,9 +102,14 @@ def test_a_good_operator_passes_as_class_and_as_instance():
 
 
 @pytest.mark.parametrize(("attributes", "words"), [
-    ({"kind": "AVG"}, "operator 'AVG': kind must be a lower-case word"),
+    ({"kind": "AVG"}, "operator 'AVG': kind must be a lower-case word such as gd; got 'AVG'"),
     ({"kind": "d"}, "operator 'd': the registry has another class of that kind"),
-    ({"name": "decaying average"}, "name must be a lower-case identifier"),
+    ({"name": "decaying average"}, "name must be lower-case words such as gated_delta_net; got 'decaying average'"),
+    ({"name": "delta_net"}, "name 'delta_net' is that of operator d"),
+    ({"label": None}, "label must be a name for readers such as Gated DeltaNet; got None"),
+    ({"colour": "red"}, "colour must be a colour such as #56B4E9; got 'red'"),
+    ({"colour": "#56B4E9"}, "colour '#56B4E9' is that of operator gd"),
+    ({"own_rates": ("conv",)}, "own_rates must be (), as the roles of its layer; got ('conv',)"),
     ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
     ({"params": lambda self, hidden: 2 * hidden * hidden},
      "params must be 2080 (the layer's, and 32 of the pre-norm); got 2048"),
@@ -177,6 +188,10 @@ def forward_of(change):
      "steps against reference: gradient of"),
     ({"forward": forward_of(lambda self, x, y, state: (y.float() if x.dtype == torch.bfloat16 else y, state))},
      "bfloat16: the output must be bfloat16; got torch.float32"),
+    ({"roles": {"in_proj": Role.READS}}, "BrokenLayer does not declare the role of its parameter 'out_proj.weight'"),
+    ({"roles": {"in_proj": Role.READS, "out_proj": Role.NORM}},
+     "parameter 'out_proj.weight' has the role NORM (the weight of a norm); got the shape (32, 32)"),
+    ({"roles": {"in_proj": Role.READS, "out_proj": Role.INNER}}, "one parameter must have the role WRITES"),
     ({"init_state": lambda self, batch, dtype, device="cpu": [1]},
      "a state must be None, a tensor, a KeyValueCache or a (named) tuple of such; got list"),
 ])

@@ -1,0 +1,111 @@
+"""The example packages: an extension is one folder and one line, and works without any line of flashnas for it."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from fake_plugins import run_with, write_plugin
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml"))
+GROUPS = {"flashnas-short-conv": "flashnas.operators", "flashnas-sampler": "flashnas.samplers",
+          "flashnas-task": "flashnas.tasks", "flashnas-gpt2-space": "flashnas.spaces"}
+
+
+def entry_points(example):
+    return tomllib.loads((example / "pyproject.toml").read_text())["project"]["entry-points"]
+
+
+@pytest.fixture(params=EXAMPLES, ids=lambda path: path.name)
+def example(request):
+    return request.param
+
+
+def test_every_example_is_listed_here():
+    assert [path.name for path in EXAMPLES] == sorted(GROUPS)
+
+
+def test_an_example_is_one_folder_and_one_registration_line(example):
+    """Besides its tests, readme and packaging, and one file of data or a script that a user would run."""
+    points = entry_points(example)
+    assert {group: len(names) for group, names in points.items()} == {GROUPS[example.name]: 1}
+    package = example.name.replace("-", "_")
+    files = {path.relative_to(example).parts[0] for path in example.rglob("*")
+             if path.is_file() and not {"__pycache__", "build", "dist"} & set(path.parts)}
+    more = {"flashnas-short-conv": {"search_space.yaml"}, "flashnas-gpt2-space": {"gpt2.yaml", "search.py"}}
+    assert files - {".pytest_cache"} == {"pyproject.toml", "README.md", "tests", package, *more.get(example.name, ())}
+    (names,) = points.values()
+    assert all(value.startswith(f"{package}.") for value in names.values())
+
+
+def test_the_operator_example_has_a_spec_and_a_layer_and_flashnas_does_not_name_it():
+    example = ROOT / "examples/flashnas-short-conv"
+    files = sorted(path.name for path in (example / "flashnas_short_conv").glob("*.py"))
+    assert files == ["__init__.py", "layer.py", "spec.py"]
+    (kind,) = entry_points(example)["flashnas.operators"]
+    naming = [path for path in (ROOT / "flashnas").rglob("*.py") if "GatedShortConvolution" in path.read_text()
+              or "flashnas_short_conv" in path.read_text().replace("flashnas_short_conv.spec:Gated", "")]
+    assert kind == "gsc"
+    assert [path.name for path in naming] in ([], ["registry.py"])  # the registry's docstring quotes the line
+
+
+@pytest.fixture
+def plugged(tmp_path, example):
+    """A folder with the example's package and its dist-info, as if it were installed."""
+    package = example.name.replace("-", "_")
+    folder = write_plugin(tmp_path, example.name, entry_points(example))
+    (folder / package).symlink_to(example / package, target_is_directory=True)
+    return folder
+
+
+def test_an_example_is_found_by_name_and_loads(plugged, example):
+    ((group, names),) = entry_points(example).items()
+    found = run_with(plugged, f"""if True:
+        from flashnas.operators import OPERATORS
+        from flashnas.proxy.tasks import TASKS
+        from flashnas.search import ALGORITHMS
+        from flashnas.space import TEMPLATES
+        registry = next(r for r in (OPERATORS, TASKS, ALGORITHMS, TEMPLATES) if r.group == {group!r})
+        for name in {list(names)}:
+            print(registry.origin(name), name, registry[name].__module__)
+    """)
+    (name,) = names
+    assert found == f"{example.name} {name} {names[name].partition(':')[0]}"
+
+
+@pytest.mark.parametrize("example", [ROOT / "examples/flashnas-short-conv"], ids=lambda path: path.name)
+def test_the_example_operator_is_estimated_trained_and_searched(plugged):
+    """Latency by shipped rows, optimizers by declared roles, and a search space that names it."""
+    lines = run_with(plugged, f"""if True:
+        import torch
+        from flashnas.architecture import Architecture
+        from flashnas.latency.prediction import LatencyModel
+        from flashnas.latency.table import LatencyTable
+        from flashnas.latency.workload import load_workload
+        from flashnas.network.model import HybridLM
+        from flashnas.space import load_space
+        from flashnas.training.optimizer import Optimizers, initialise
+        from flashnas.training.recipe import Recipe
+
+        torch.set_num_threads(1)
+        architecture = Architecture.parse("64(vocab=100): 2x(gsc f)")
+        model = LatencyModel(LatencyTable.load("h100_sxm"), load_workload("decode-8k"))
+        parts = model.estimate(Architecture.parse("1024: 4x(gsc f)")).to_dict()["breakdown"]
+        print(sorted({{part["operator"] for part in parts}}))
+
+        recipe = Recipe(width_factor=1, weight_norm=True, lr_multipliers={{"gsc": 0.5, "gsc.conv": 0.25}})
+        network = HybridLM(architecture)
+        initialise(network, recipe)
+        groups = [group for optimizer in Optimizers(network, architecture, recipe).optimizers
+                  for group in optimizer.param_groups]
+        print(sorted({{group["family"] for group in groups}}))
+        tokens = torch.randint(100, (2, 9))
+        network.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+        print(network.generate(tokens, 3).shape[1])
+
+        space = load_space({str(ROOT / "examples/flashnas-short-conv/search_space.yaml")!r})
+        print([spec.kind for spec in space.mixers])
+    """).splitlines()
+    assert lines[0] == "['embedding', 'f', 'gsc', 'head']"
+    assert lines[1] == "['embedding', 'f', 'gsc', 'gsc.conv', 'norm']"
+    assert lines[3] == "['gsc', 'd', 'a']"
