@@ -1,0 +1,1 @@
+"""Simulated annealing as a search algorithm of flashnas."""

@@ -1,0 +1,1 @@
+"""State tracking in a permutation group as a synthetic task of flashnas."""
