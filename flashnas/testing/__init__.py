@@ -27,8 +27,9 @@ _PLACES = {
     "check_sampler": "flashnas.testing.sampler:check_sampler",
     "check_beats_random": "flashnas.testing.sampler:check_beats_random",
     "check_task": "flashnas.testing.task:check_task",
+    "check_space": "flashnas.testing.space:check_space",
 }
-__all__ = ["check_beats_random", "check_operator", "check_sampler", "check_task"]
+__all__ = ["check_beats_random", "check_operator", "check_sampler", "check_space", "check_task"]
 
 
 def __getattr__(name: str) -> Any:
