@@ -309,7 +309,8 @@ class Settings:
         one that must be given."""
         for name in values:
             cls.setting(name)
-        missing = [setting for setting in settings_of(cls) if setting.default is REQUIRED and setting.name not in values]
+        missing = [setting for setting in settings_of(cls)
+                   if setting.default is REQUIRED and setting.name not in values]
         if missing:
             raise MissingError(cls.where, missing)
         return cls(**values)
