@@ -330,7 +330,7 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_recipe_checks_and_keeps_its_backend() -> None:
-    assert "backend" not in Recipe().to_dict(), "runs of before ask the same question"
+    assert Recipe().to_dict()["backend"] == "auto"
     assert Recipe.from_dict(Recipe(backend="sdpa").to_dict()).backend == "sdpa"
     with pytest.raises(ConfigError, match=r"^recipe.backend must be one of auto, torch, fla, .*got 'cudnn'"):
         Recipe(backend="cudnn")

@@ -156,40 +156,45 @@ def convolution_silu(history_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor | No
 
 
 class _ConvolutionSilu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, history: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        by_library = _library_convolves(history)
-        y = _convolved_by_library(history, weight, bias, 0) if by_library else _convolved(history, weight, bias)
-        ctx.save_for_backward(history, weight, y)
-        ctx.has_bias, ctx.by_library = bias is not None, by_library
-        return F.silu(y)
+    """S is T + K - 1, the tokens of the history."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        history, weight, y = ctx.saved_tensors
-        tokens, last = y.shape[1], weight.shape[1] - 1
-        grad_y = torch.ops.aten.silu_backward(grad, y)
+    def forward(ctx: Any, history_BSC: Tensor, weight_CK: Tensor, bias_C: Tensor | None) -> Tensor:
+        by_library = _library_convolves(history_BSC)
+        y_BTC = (_convolved_by_library(history_BSC, weight_CK, bias_C, 0) if by_library
+                 else _convolved(history_BSC, weight_CK, bias_C))
+        ctx.save_for_backward(history_BSC, weight_CK, y_BTC)
+        ctx.has_bias, ctx.by_library = bias_C is not None, by_library
+        return F.silu(y_BTC)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        history_BSC, weight_CK, y_BTC = ctx.saved_tensors
+        tokens, last = y_BTC.shape[1], weight_CK.shape[1] - 1
+        grad_y_BTC = torch.ops.aten.silu_backward(grad_BTC, y_BTC)
         if ctx.by_library:
-            grad_history = _convolved_by_library(grad_y, weight.flip(1), None, last)
+            grad_history_BSC = _convolved_by_library(grad_y_BTC, weight_CK.flip(1), None, last)
         else:
-            grad_history = _convolved(F.pad(grad_y, (0, 0, last, last)), weight.flip(1), None)
-        wide = torch.promote_types(history.dtype, torch.float32)
-        grad_wide, history = grad_y.to(wide), history.to(wide)  # faster, in bfloat16, than to convert each product
-        grad_taps = torch.empty(last + 1, weight.shape[0], dtype=wide, device=weight.device)
-        product = torch.empty_like(grad_wide)
+            grad_history_BSC = _convolved(F.pad(grad_y_BTC, (0, 0, last, last)), weight_CK.flip(1), None)
+        wide = torch.promote_types(history_BSC.dtype, torch.float32)
+        # faster, in bfloat16, than to convert each product
+        grad_wide_BTC, history_wide_BSC = grad_y_BTC.to(wide), history_BSC.to(wide)
+        grad_taps_KC = torch.empty(last + 1, weight_CK.shape[0], dtype=wide, device=weight_CK.device)
+        product_BTC = torch.empty_like(grad_wide_BTC)
         for k in range(last + 1):
-            torch.mul(grad_wide, history[:, k:k + tokens], out=product)
-            torch.sum(product, (0, 1), out=grad_taps[k])
-        return grad_history, grad_taps.T.to(weight.dtype), grad_y.sum((0, 1)) if ctx.has_bias else None
+            torch.mul(grad_wide_BTC, history_wide_BSC[:, k:k + tokens], out=product_BTC)
+            torch.sum(product_BTC, (0, 1), out=grad_taps_KC[k])
+        grad_bias_C = grad_y_BTC.sum((0, 1)) if ctx.has_bias else None
+        return grad_history_BSC, grad_taps_KC.T.to(weight_CK.dtype), grad_bias_C
 
 
-def _convolved(history: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    taps = weight.T.contiguous()
-    tokens = history.shape[1] - len(taps) + 1
-    y = history[:, :tokens] * taps[0]
-    for k in range(1, len(taps)):
-        y.addcmul_(history[:, k:k + tokens], taps[k])
-    return y if bias is None else y.add_(bias)
+def _convolved(history_BSC: Tensor, weight_CK: Tensor, bias_C: Tensor | None) -> Tensor:
+    taps_KC = weight_CK.T.contiguous()
+    tokens = history_BSC.shape[1] - len(taps_KC) + 1
+    y_BTC = history_BSC[:, :tokens] * taps_KC[0]
+    for k in range(1, len(taps_KC)):
+        y_BTC.addcmul_(history_BSC[:, k:k + tokens], taps_KC[k])
+    return y_BTC if bias_C is None else y_BTC.add_(bias_C)
 
 
 def _library_convolves(history: Tensor) -> bool:
