@@ -29,7 +29,7 @@ class Role(Enum):
     GATE = "a matrix that makes a gate, a decay or a rate of a few features; its size is part of what it computes"
     GATE_READS = "a matrix that makes the few features behind a gate of the residual stream"
     ROUTER = "a matrix that scores experts"
-    FILTER = "taps or bias of a short convolution"
+    FILTER = "taps [.., taps] of a short convolution, the last one for the current token, or its bias [channels]"
     DECAY = "decay rates of a recurrence"
     NORM = "the weight of a norm"
     BIAS = "an offset"

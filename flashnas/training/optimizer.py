@@ -39,9 +39,9 @@ def initialise(network: HybridLM, recipe: Recipe) -> None:
             parameter.normal_(std=recipe.embedding_std)
         elif role is Role.WRITES:
             parameter.mul_(recipe.output_scale)
-        elif role is Role.FILTER and parameter.ndim == 2:  # the taps, not the bias
+        elif role is Role.FILTER and parameter.ndim > 1:  # the taps, not the bias
             parameter.mul_(recipe.conv_noise)
-            parameter[:, -1] += 1 - recipe.conv_noise  # the last tap is the current token
+            parameter[..., -1] += 1 - recipe.conv_noise  # the last tap is the current token
 
 
 class Optimizers:

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
-from flashnas.network.model import HybridLM
+from flashnas.network.model import HybridLM, ParameterUse
 from flashnas.operators.delta_net.layer import DeltaNetLayer
 from flashnas.operators.roles import Declared, Role
-from flashnas.training.optimizer import Optimizers
+from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 
 TABLE = (Path(__file__).parent / "parameter_table.txt").read_text().splitlines()
@@ -32,6 +33,22 @@ def test_optimizer_family_decay_and_norm_of_every_parameter_are_those_of_the_tab
         found.append(f"{name} {'x'.join(map(str, parameter.shape))} {optimizer} {group['family']}"
                      f" {'decays' if group['weight_decay'] else '-'} {norms.get(id(parameter), '-')}")
     assert found == TABLE[2:]
+
+
+def test_filters_of_any_shape_start_near_the_current_token():
+    class WithTorchConvolution(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(4, 4, 3, groups=4)  # [4, 1, 3]
+
+        def parameter_uses(self):
+            return {f"conv.{name}": ParameterUse(Role.FILTER, "x.conv") for name in ("weight", "bias")}
+
+    network = WithTorchConvolution()
+    bias = network.conv.bias.detach().clone()
+    initialise(network, Recipe(conv_noise=0.0))
+    assert network.conv.weight.flatten(0, 1).tolist() == [[0.0, 0.0, 1.0]] * 4
+    assert torch.equal(network.conv.bias, bias)
 
 
 def test_a_parameter_that_is_not_declared_is_an_error_when_the_network_is_built(monkeypatch):

@@ -23,7 +23,7 @@ class GatedShortConvolution(OperatorSpec):
     family = "convolution"
     layer = "flashnas_short_conv.layer:GatedShortConvolutionLayer"
     own_rates = ("conv",)
-    least: ClassVar[dict[str, int]] = {"conv_size": 2}
+    minimums: ClassVar[dict[str, int]] = {"conv_size": 2}
 
     conv_size: int = 3
 
