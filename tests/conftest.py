@@ -66,11 +66,12 @@ def profiled_tiny_table(tmp_path_factory):
     """The tiny space profiled on this CPU for the chat workload, with little effort."""
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.device_timing import Effort
-    from flashnas.profiling.profile import Job, profile
+    from flashnas.profiling.profile import profile
+    from flashnas.profiling.setup import Setup
     from flashnas.space import load_space
 
     folder = tmp_path_factory.mktemp("table") / "tiny_cpu"
-    profile(load_space("tiny"), [load_workload("chat")], folder, Job(effort=Effort(least=5, seconds=0.05)))
+    profile(load_space("tiny"), [load_workload("chat")], folder, Setup(effort=Effort(least=5, seconds=0.05)))
     return folder
 
 

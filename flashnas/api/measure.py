@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
 from flashnas.api.output import check_out
 from flashnas.base.settings import LARGEST_SEED, MOST_THREADS, REQUIRED, Settings, option
+from flashnas.latency.schema import MODES, PLATFORMS
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
     from flashnas.profiling.validation import Validation
 
-T = TypeVar("T")
 SPACE = "flashnas.space.base:SearchSpace"
-MODES = ("eager", "compiled", "cuda_graph")
 LEAST_TO_CALIBRATE = 8
 Counted = Callable[[int, int], None]  # groups or models done, all of them
 
@@ -27,7 +26,7 @@ Counted = Callable[[int, int], None]  # groups or models done, all of them
 class ProfileOptions(Settings, where="profile"):
     """What `flashnas profile` takes."""
 
-    device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
+    device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
     space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
     workload: tuple[str, ...] = option(("decode-8k",), f"{WORKLOAD_HELP}; may be repeated", objects=(WORKLOAD,))
     out: Path | None = option(None, "table folder, continued if it exists", metavar="DIR",
@@ -97,17 +96,15 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.device_timing import Effort
     from flashnas.profiling.profile import profile as measure
-    from flashnas.profiling.setup import Job
+    from flashnas.profiling.setup import Setup
     from flashnas.space.load import load_operator_space
-    from flashnas.space.operator_space import as_operator_space
 
-    job = Job(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,
-              threads=options.threads, effort=Effort(seconds=options.seconds))
-    space = (load_operator_space(options.space, "flashnas profile") if isinstance(options.space, str) else
-             as_operator_space(options.space, "flashnas profile"))
+    setup = Setup(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,
+                  threads=options.threads, effort=Effort(seconds=options.seconds))
+    space = load_operator_space(options.space, "flashnas profile")
     workloads = [load_workload(one) for one in options.workload]
-    folder = out or Path("latency_tables") / job.table_name()
-    return Profiled(folder, measure(space, workloads, folder, job, progress=counted(progress)))
+    folder = out or Path("latency_tables") / setup.table_name()
+    return Profiled(folder, measure(space, workloads, folder, setup, progress))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +137,7 @@ class ValidateOptions(Settings, where="validate"):
 class Validated:
     """Predicted against measured.
 
-    result: the Validation, with `checks` (one per architecture) and `figures` (errors, bias and rank correlation).
+    result: the Validation, with `comparisons` (one per architecture) and `figures` (errors, bias and rank correlation).
     """
 
     result: Validation = field(repr=False)
@@ -173,44 +170,30 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     Example:
         >>> import flashnas as fn
         >>> found = fn.validate(table="my_table", space="tiny", count=2, workload="chat")
-        >>> len(found.result.checks)
+        >>> len(found.result.comparisons)
         2
     """
     from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.finalists import EFFORT
-    from flashnas.profiling.setup import job_like
+    from flashnas.profiling.setup import setup_like
     from flashnas.profiling.validation import store
     from flashnas.profiling.validation import validate as compare
     from flashnas.profiling.whole_model import time_model
     from flashnas.space.load import load_operator_space
-    from flashnas.space.operator_space import as_operator_space
 
     table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
-    space = (load_operator_space(options.space, "flashnas validate") if isinstance(options.space, str) else
-             as_operator_space(options.space, "flashnas validate"))
+    space = load_operator_space(options.space, "flashnas validate")
     workload = load_workload(options.workload)
     model = LatencyModel(table, workload, mode=options.mode)
-    job = job_like(table, dtype=model.dtype, mode=options.mode, backend=options.backend, effort=EFFORT,
-                   any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
+    setup = setup_like(table, dtype=model.dtype, mode=options.mode, backend=options.backend, effort=EFFORT,
+                       any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
     for hidden in space.hidden_sizes:
         model.check([space.build(space.kinds(), hidden)])
-    result = compare(table, space, workload, lambda a: time_model(a, workload, model.batch(a), job).to_dict(),
+    result = compare(table, space, workload, lambda a: time_model(a, workload, model.batch(a), setup).to_dict(),
                      count=options.count, seed=options.seed, calibrate=options.calibrate, mode=options.mode,
-                     progress=counted(progress))
+                     progress=progress)
     if not options.allow_other_stack:
         store(result, space, workload, seed=options.seed, calibrate=options.calibrate)
     return Validated(result)
-
-
-def counted(progress: Counted | None) -> Callable[[Sequence[T]], Iterable[T]]:
-    """Passes items through and tells `progress` how many are done, of how many."""
-    def each(items: Sequence[T]) -> Iterator[T]:
-        for number, item in enumerate(items):
-            if progress is not None:
-                progress(number, len(items))
-            yield item
-        if progress is not None:
-            progress(len(items), len(items))
-    return each

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.hints import one_of
 from flashnas.base.yaml import check_keys, read_yaml
 from flashnas.operators.kernel import PHASES
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
@@ -62,6 +63,7 @@ TEXT_KEYS = ("operator",)
 # versions, driver or threads) is not: it is stale, and the newer one replaces it.
 VARIANT = ("mode", "dtype")
 MODES = ("eager", "compiled", "cuda_graph")
+PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}  # platform -> the mode that is measured by default
 # Row columns after the key. p10_us, p90_us and repeats are null where the source does not state them.
 VALUE_COLUMNS = ("latency_us", "p10_us", "p90_us", "repeats", "dtype", "stack", "mode", "source")
 UNITS = {"latency_us": "microseconds (median)", "p10_us": "microseconds", "p90_us": "microseconds",
@@ -74,7 +76,7 @@ class Device:
 
     Args:
         name: of the table.
-        platform: cpu or cuda.
+        platform: one of PLATFORMS.
         peak_flops, bandwidth_bytes_s: per second.
         memory_bytes: all of it.
         launch_us: shortest time of a small kernel; 0: unknown.
@@ -113,7 +115,6 @@ class Device:
         if not 0 <= data.get("launch_us", 0) < math.inf:
             raise TableError(f"{data.place('launch_us')}: device.launch_us must be at least 0;"
                              f" got {data['launch_us']!r}")
-        if data["platform"] not in ("cpu", "cuda"):
-            raise TableError(f"{data.place('platform')}: device.platform must be one of cpu, cuda;"
-                             f" got {data['platform']!r}")
+        if data["platform"] not in PLATFORMS:
+            raise TableError(one_of(f"{data.place('platform')}: device.platform", data["platform"], PLATFORMS))
         return cls(**data)

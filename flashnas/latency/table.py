@@ -15,7 +15,7 @@ from flashnas.base.errors import TableError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.latency.bounded_time import rules
-from flashnas.latency.schema import KINDS, SOURCES, TEXT_KEYS, VALUE_COLUMNS, VARIANT, Device
+from flashnas.latency.schema import KINDS, PLATFORMS, SOURCES, TEXT_KEYS, VALUE_COLUMNS, VARIANT, Device
 from flashnas.latency.table_meta import load_meta
 
 
@@ -83,7 +83,7 @@ class LatencyTable:
     @property
     def default_mode(self) -> str:
         """The only mode; of several, the one that `flashnas profile` measures by default on this platform."""
-        usual = "cuda_graph" if self.device.platform == "cuda" else "eager"
+        usual = PLATFORMS[self.device.platform]
         return usual if usual in self.modes or not self.modes else self.modes[0]
 
     def only(self, mode: str | None) -> LatencyTable:

@@ -66,8 +66,8 @@ class Certificate:
         """The figure that is not exceeded (throughput: at least reached) with the confidence."""
         return estimate.metric(figure) * self._factor(figure)
 
-    def words(self) -> str:
-        """How predictions are widened, to stand behind a message."""
+    def text(self) -> str:
+        """How the budgets are tightened, to be appended to a message."""
         parts = ", ".join(f"{figure} x {math.exp(margin):.3f}" for figure, margin in self.margins.items())
         return f"; confidence {self.confidence:g} divides the budgets: {parts}"
 

@@ -1,29 +1,33 @@
-"""Timing on the device at hand: repeats, medians and percentiles, outliers and drift, and the device's facts."""
+"""Timing torch on the device at hand: repeats, medians and percentiles, outliers and drift."""
 
 from __future__ import annotations
 
-import os
-import platform
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from flashnas.latency.schema import Device
+from flashnas.base.errors import ConfigError
 
-BEYOND_CACHE_BYTES = 256 * 2**20     # larger than the last-level cache of the machines that we know of
-CONFIDENCE = 1.96                # two-sided 95 %
+CONFIDENCE = 1.96        # two-sided 95 %
+LONGEST_SECONDS = 3600   # of what is timed together; beyond it is a typing error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long is repeated: until each median's 95 % interval is narrower than `width` of it, within limits.
+    """How long a timing is repeated: until the 95 % interval of each median is narrower than `width`, within limits.
 
-    least, most: repeats. seconds: limit for what is timed together (in place: all operators at one width and length).
+    Attributes:
+        least, most: number of repeats.
+        seconds: limit for what is timed together (inside a model: all operators at one width and length).
+        width: of the interval, as a share of the median.
+
+    Raises:
+        ConfigError: for a limit outside its range.
     """
 
     least: int = 15
@@ -31,11 +35,26 @@ class Effort:
     seconds: float = 2.0
     width: float = 0.05
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and 0 < self.seconds <= LONGEST_SECONDS):
+            raise ConfigError(f"--seconds must be above 0 and at most {LONGEST_SECONDS}; got {self.seconds!r}")
+        if not 1 <= self.least <= self.most:
+            raise ConfigError(f"repeats must have 1 <= least <= most; got {self.least} and {self.most}")
+        if not 0 < self.width < math.inf:
+            raise ConfigError(f"the width of an interval must be above 0; got {self.width!r}")
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """Microseconds per call. outliers: share of the repeats beyond the upper quartile by 3 interquartile ranges. drift:
-    median of the second half over that of the first, minus 1; a device that throttles or is shared shows here."""
+    """Microseconds per call.
+
+    Attributes:
+        latency_us: median.
+        p10_us, p90_us: percentiles.
+        repeats: number of timed calls.
+        outliers: share of the repeats that exceed the upper quartile by more than 3 interquartile ranges.
+        drift: median of the second half over that of the first, minus 1. It shows a device that throttles or is shared.
+    """
 
     latency_us: float
     p10_us: float
@@ -71,7 +90,12 @@ def median_interval(samples_us: np.ndarray) -> float:
 
 
 def repeat(once_us: Callable[[int], float], effort: Effort) -> Measurement:
-    """Repeat `once_us(i)` (one timed call, microseconds) as long as the effort says."""
+    """Repeat a timed call.
+
+    Args:
+        once_us: makes call number i and returns its microseconds.
+        effort: when to stop.
+    """
     samples: list[float] = []
     end = time.perf_counter() + effort.seconds
     while len(samples) < effort.most:
@@ -118,7 +142,7 @@ def _between_events_us(call: Callable[[], object]) -> float:
 class CudaGraphTimer:
     """Each call is captured into a CUDA graph once; replays are timed by events on the device.
 
-    Needs a CUDA device. Work that cannot be captured (a kernel that waits for the host) raises torch's own error.
+    It needs a CUDA device. Work that cannot be captured (a kernel that waits for the host) raises torch's own error.
     """
 
     def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
@@ -141,13 +165,6 @@ class CudaGraphTimer:
         with torch.cuda.graph(graph):
             call()
         return graph
-
-
-def make_timer(device: str, mode: str) -> Timer:
-    """The timer for `cpu` or `cuda` and one of schema.MODES."""
-    if device == "cpu":
-        return CpuTimer()
-    return CudaGraphTimer() if mode == "cuda_graph" else CudaTimer()
 
 
 class CpuMarks:
@@ -179,58 +196,3 @@ class CudaMarks:
         self._events[-1].synchronize()
         return [1000 * before.elapsed_time(after)
                 for before, after in zip(self._events, self._events[1:], strict=False)]
-
-
-def probe_us(device: str) -> float:
-    """A fixed piece of work, about a millisecond: comparing two of them shows whether the device runs as fast."""
-    a = torch.ones(256 if device == "cpu" else 4096, 256 if device == "cpu" else 4096, device=device)
-    return 1e6 * _seconds(device, lambda: a @ a, repeats=9)
-
-
-def describe_device(device: str, name: str) -> Device:
-    """The facts of the device at hand; on a CPU, bandwidth and FLOP/s are measured with `torch`'s own threads."""
-    if device == "cuda":
-        properties = torch.cuda.get_device_properties(0)
-        clock_hz = getattr(properties, "memory_clock_rate", 0) * 1000
-        bandwidth = 2 * clock_hz * getattr(properties, "memory_bus_width", 0) / 8
-        memory = properties.total_memory
-        label = properties.name
-    else:
-        label, memory, bandwidth = cpu_name(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 0.0
-    return Device(name=name, platform=device, label=label, peak_flops=_matmul_flops(device),
-                  bandwidth_bytes_s=bandwidth or _copy_bandwidth(device), memory_bytes=memory,
-                  cite=f"measured by flashnas profile with torch {torch.__version__} on {torch.get_num_threads()}"
-                       " threads")
-
-
-def cpu_name() -> str:
-    """The processor's model name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _seconds(device: str, call: Callable[[], object], repeats: int = 5) -> float:
-    samples = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        samples.append(time.perf_counter() - start)
-    return float(np.median(samples[1:]))
-
-
-def _copy_bandwidth(device: str) -> float:
-    source = torch.ones(BEYOND_CACHE_BYTES // 4, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.numel() * 4 / _seconds(device, lambda: target.copy_(source))
-
-
-def _matmul_flops(device: str) -> float:
-    size, dtype = (8192, torch.bfloat16) if device == "cuda" else (1536, torch.float32)
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    return 2 * size**3 / _seconds(device, lambda: a @ a)

@@ -1,4 +1,4 @@
-"""The finalists of a search, timed end to end where the table's device is at hand, and held to the budgets."""
+"""The finalists of a search, timed end to end where the table's device is at hand, and compared with the budgets."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.setup import Job, job_like
+from flashnas.profiling.setup import Setup, setup_like
 from flashnas.profiling.validation import measure_in_rounds
 from flashnas.profiling.whole_model import time_model
 
-# of each timing in each round; as `flashnas validate` times its architectures, or its bounds would not carry over
+# of each timing in each round; the same for `flashnas validate`, so that its bounds hold for finalists
 EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
 
 
-def job_here(model: LatencyModel) -> Job:
+def setup_here(model: LatencyModel) -> Setup:
     """How this machine times whole models for the table; raises TableError in one line if it is another device."""
-    return job_like(model.table, dtype=model.dtype, effort=EFFORT)
+    return setup_like(model.table, dtype=model.dtype, effort=EFFORT)
 
 
-def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, job: Job,
+def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Setup,
                       ) -> dict[str, dict[str, float]]:
     """Hash -> figures as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s."""
     if not architectures:
         return {}
     workload = model.workload
-    found = measure_in_rounds(architectures, lambda a: time_model(a, workload, model.batch(a), job).to_dict(),
-                              np.random.default_rng(0), iter)
+    found = measure_in_rounds(architectures, lambda a: time_model(a, workload, model.batch(a), setup).to_dict(),
+                              np.random.default_rng(0))
     return {a.hash: _figures(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
             for a, times in found.items()}
 
 
 def _figures(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> dict[str, float]:
-    """All of them from the two medians, so that they agree with each other."""
+    """All figures from the two medians, so that they agree with each other."""
     read, generated = workload.prompt_tokens, workload.generated_tokens
     return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": metrics.latency_ms(ttft_ms, tpot_ms, generated),
             "throughput_tok_s": metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, read, generated)}
 
 
 def missed(measured: Mapping[str, float], budgets: Iterable[Budget]) -> list[str]:
-    """The figures whose budget does not hold as timed; those that are not timed always hold."""
+    """The budgeted metrics that are exceeded as timed; metrics that are not timed are left out."""
     return [budget.metric for budget in budgets
             if budget.metric in measured and not budget.holds(measured[budget.metric])]

@@ -1,8 +1,9 @@
-"""Operators timed where they work: inside a whole model, with a clock between its blocks.
+"""Operators timed inside a whole model, with a clock between its blocks.
 
-A model with every operator of the space, about as deep as its architectures, finds its weights in the caches as a
-deployed one does, and pays for what stands between blocks. At width 512 sums of such rows were 0.86 to 1.05 of whole
-models, sums of operators alone, rotated over copies of their weights, 0.95 to 1.33 (experiments/validate_cpu).
+The model has every operator of the space and is about as deep as the space's architectures. Its weights are in the
+caches as those of a deployed model, and its timings include what happens between blocks. At width 512, sums of such
+rows were 0.86 to 1.05 of whole models; sums of operators alone, rotated over copies of their weights, were 0.95 to 1.33
+(experiments/validate_cpu).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import torch.nn.functional as F
 
 from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
-from flashnas.profiling.device_timing import CpuMarks, CudaMarks, Effort, Measurement, median_interval
-from flashnas.profiling.row_requests import Group, Item
-from flashnas.profiling.setup import Job
+from flashnas.profiling.device_timing import Effort, Measurement, median_interval
+from flashnas.profiling.row_requests import Group, RowRequest
+from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import build_model, filled_cache
 from flashnas.space.operator_space import OperatorSpace
 
-ROUNDS = 3                   # over all lengths of a group, so that a slow moment of the machine meets them all
+ROUNDS = 3                   # over all lengths of a group, so that a slow moment of the machine affects them all
 LOOKED_AT = 64               # sampled genotypes for the depth of the model
 MODEL_BYTES = 4 * 2**30      # of the operators' weights at most
 
@@ -39,22 +40,22 @@ def reference_architecture(space: OperatorSpace[Any], hidden: int, value_bytes: 
     return space.build(tuple(kinds[i] for i in order), hidden)
 
 
-def measure_in_place(group: Group, space: OperatorSpace[Any], job: Job) -> dict[Item, Measurement]:
-    """Time the items of a group; effort.seconds limits each of its lengths."""
-    with job.running():
-        architecture = reference_architecture(space, group.hidden, job.torch_dtype.itemsize)
-        model = build_model(architecture, job)
+def measure_inside_model(group: Group, space: OperatorSpace[Any], setup: Setup) -> dict[RowRequest, Measurement]:
+    """Time the requests of a group; `effort.seconds` limits each of its lengths."""
+    with setup.running():
+        architecture = reference_architecture(space, group.hidden, setup.torch_dtype.itemsize)
+        model = build_model(architecture, setup)
         names = ["embedding", *(str(spec.resolved(group.hidden)) for spec in architecture.operators), "head"]
-        runs = {length: _decode(model, group.batch, length, job) if group.phase == "decode"
-                else _prefill(model, group.batch, length, job) for length in group.lengths}
-        samples: dict[Item, list[float]] = {item: [] for item in group.items}
+        runs = {length: _decode(model, group.batch, length, setup) if group.phase == "decode"
+                else _prefill(model, group.batch, length, setup) for length in group.lengths}
+        samples: dict[RowRequest, list[float]] = {item: [] for item in group.items}
         for run in runs.values():
             run()
             run()
         for number in range(1, ROUNDS + 1):
             for length, run in runs.items():
                 wanted = {item.operator: samples[item] for item in group.items if item.length in (0, length)}
-                _repeat(run, names, wanted, job.effort, number / ROUNDS)
+                _repeat(run, names, wanted, setup.effort, number / ROUNDS)
     return {item: Measurement.of(values) for item, values in samples.items()}
 
 
@@ -73,16 +74,12 @@ def _repeat(run: Callable[[], list[float]], names: list[str], samples: dict[str,
             return
 
 
-def _marks(job: Job) -> CpuMarks | CudaMarks:
-    return CpuMarks() if job.device == "cpu" else CudaMarks()
-
-
-def _decode(model: HybridLM, batch: int, context: int, job: Job) -> Callable[[], list[float]]:
-    tokens_B = torch.zeros(batch, dtype=torch.long, device=job.device)
+def _decode(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable[[], list[float]]:
+    tokens_B = torch.zeros(batch, dtype=torch.long, device=setup.device)
     cache = filled_cache(model, batch, context)
 
     def run() -> list[float]:
-        marks = _marks(job)
+        marks = setup.platform.marks()
         marks.mark()
         x_BD = model.embedding(tokens_B)
         marks.mark()
@@ -95,17 +92,17 @@ def _decode(model: HybridLM, batch: int, context: int, job: Job) -> Callable[[],
     return run
 
 
-def _prefill(model: HybridLM, batch: int, tokens: int, job: Job) -> Callable[[], list[float]]:
-    tokens_BT = torch.randint(model.architecture.vocab, (batch, tokens), device=job.device)
+def _prefill(model: HybridLM, batch: int, tokens: int, setup: Setup) -> Callable[[], list[float]]:
+    tokens_BT = torch.randint(model.architecture.vocab, (batch, tokens), device=setup.device)
 
     def run() -> list[float]:
-        marks, kept = _marks(job), []
+        marks, kept = setup.platform.marks(), []
         marks.mark()
         x_BTD = model.embedding(tokens_BT)
         marks.mark()
         for block in model.blocks:
             x_BTD, state = block(x_BTD, None)
-            kept.append(state)  # as in a prompt that is read to be continued
+            kept.append(state)  # as for a prompt that is continued
             marks.mark()
         return marks.intervals_us()
     return run

@@ -1,15 +1,15 @@
-"""Profiling: measures the whole operators that a space needs at the batches and contexts of its workloads.
+"""Profiling: measures the whole operators that a space needs, at the batches and contexts of its workloads.
 
-Rows are of kind operator_decode and operator_prefill (see schema.py): a block with its norm and residual, exactly the
-module that the model runs. What the table holds already, in the same mode and dtype and from the same stack, is not
-measured again; rows are written as they come, so an interrupted job goes on where it stopped. What was measured while
-the device was slower than usual is measured once more at the end.
+Rows are of kind operator_decode and operator_prefill (`flashnas.latency.schema`): a block with its norm and residual,
+which is exactly the module that the model runs. Rows that the table already has in the same mode and dtype, from the
+same stack, are not measured again. Rows are written every few seconds, so that an interrupted profile continues. What
+was measured while the device was slower than usual is measured once more at the end.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,81 +17,116 @@ import numpy as np
 import pandas as pd
 import torch
 
-from flashnas.base.errors import TableError
+from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.files import disk_errors
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, append_entry, write_rows
 from flashnas.latency.workload import Workload
 from flashnas.profiling.alone import measure_alone
-from flashnas.profiling.device_timing import Measurement, describe_device, make_timer, probe_us
-from flashnas.profiling.inside_model import measure_in_place
-from flashnas.profiling.row_requests import Group, Item, contexts, groups, missing, plan
-from flashnas.profiling.setup import Job, device_label
+from flashnas.profiling.device_timing import Measurement
+from flashnas.profiling.inside_model import measure_inside_model
+from flashnas.profiling.platforms import describe_device, device_label, make_timer, probe_us
+from flashnas.profiling.row_requests import Group, RowRequest, groups, missing, plan
+from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import backends_of
 from flashnas.space.operator_space import OperatorSpace
 
-__all__ = ["Group", "Item", "Job", "contexts", "groups", "missing", "plan", "profile"]
-
 WRITE_EVERY_S = 10.0
-DISTURBED = 0.15    # a drift within a group's rows, or a probe above the job's usual, that calls for measuring again
-Rows = dict[Item, Measurement]
+DISTURBED = 0.15    # a drift within a group's rows, or a probe above the setup's usual, that calls for measuring again
+OWN_FILES = ("device.yaml", "meta.yaml", "operator_decode.parquet", "operator_prefill.parquet")
+Rows = dict[RowRequest, Measurement]
 
 
-def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, job: Job,
-            progress: Callable[[Sequence[Group]], Iterable[Group]] = iter) -> dict[str, Any]:
-    """Measure what the table in `folder` lacks; returns counts of measured and known rows and the job's record.
+def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Setup,
+            progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Measure what a table lacks. Rows are written every few seconds and at the end, also after an interruption.
 
-    Raises TableError when the folder holds another device's table. Rows are written every few seconds and at the end,
-    also after an interruption. The record, also kept under `jobs` in meta.yaml: share of outliers, largest drift, rows
-    that were measured twice or still look disturbed, how evenly the device ran, and which library computed which kind
-    of operator.
+    Args:
+        space: whose operators are measured, at all its widths.
+        workloads: their batches, prompts and contexts.
+        folder: of the table; a new or empty folder, or a table of this device that is continued.
+        setup: how this machine runs the operators.
+        progress: called with the groups of rows that are measured and the number of groups. That number grows at the
+            end by the groups that are measured again.
+
+    Returns:
+        The numbers of rows that were measured and already known, and a record that is also kept under `jobs` in
+        meta.yaml: share of outliers, largest drift, rows that were measured twice or still look disturbed, how evenly
+        the device ran, and which library computed which kind of operator.
+
+    Raises:
+        ConfigError: the folder is in use for something else or cannot be created.
+        TableError: the folder holds another device's table.
     """
     items = plan(space, workloads)
-    backends = backends_of(space.kinds(), max(space.hidden_sizes), job)  # an error here costs nothing yet
-    todo = missing(items, folder, stack=job.stack, mode=job.mode_name, dtype=job.dtype_name)
-    with job.running():
-        device = _device(folder, job)
+    backends = backends_of(space.kinds(), max(space.hidden_sizes), setup)  # an error here costs nothing yet
+    _prepare(folder)
+    todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
+    with setup.running():
+        device = _device(folder, setup)
     done: Rows = {}
     probes: dict[Group, float] = {}
     pending: Rows = {}
     written = time.monotonic()
+    waiting = groups(todo)
 
     def measure(group: Group) -> None:
         nonlocal pending, written
-        before = _probe(job)
-        fresh = _measure_group(group, space, job)
-        probes[group] = max(before, _probe(job))
+        before = _probe(setup)
+        fresh = _measure_group(group, space, setup)
+        probes[group] = max(before, _probe(setup))
         done.update(fresh)
         pending.update(fresh)
         if time.monotonic() - written > WRITE_EVERY_S:
-            _write(folder, device, job, pending)
+            _write(folder, device, setup, pending)
             pending, written = {}, time.monotonic()
+
+    def report(number: int) -> None:
+        if progress is not None:
+            progress(number, len(waiting))
 
     again: list[Group] = []
     try:
-        for group in progress(groups(todo)):
+        report(0)
+        for number, group in enumerate(list(waiting), 1):
             measure(group)
+            report(number)
         again = [group for group in probes if _disturbed(group, done, probes)]
-        for group in progress(again) if again else ():
+        waiting += again
+        for number, group in enumerate(again, len(waiting) - len(again) + 1):
             measure(group)
+            report(number)
     finally:
-        _write(folder, device, job, pending)
+        _write(folder, device, setup, pending)
     if not done:
         return {"measured": 0, "known": len(items) - len(todo)}
-    record = {**_record(job, done, probes, again), "backends": backends}
+    record = {**_record(setup, done, probes, again), "backends": backends}
     append_entry(folder, "jobs", record)
     return {"measured": len(todo), "known": len(items) - len(todo), **record}
 
 
-def _measure_group(group: Group, space: OperatorSpace[Any], job: Job) -> Rows:
-    if job.mode_name != "cuda_graph":
-        return measure_in_place(group, space, job)
+def _prepare(folder: Path) -> None:
+    """Create the folder, so that nothing is measured that could not be written; raises ConfigError."""
+    with disk_errors(f"--out {folder}: the table cannot be written", ConfigError):
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".").startswith(OWN_FILES)]
+        if others and not (folder / "meta.yaml").exists():
+            raise ConfigError(f"--out {folder}: must be a new folder or a latency table; it has {min(others)}")
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+
+
+def _measure_group(group: Group, space: OperatorSpace[Any], setup: Setup) -> Rows:
+    if setup.mode_name != "cuda_graph":
+        return measure_inside_model(group, space, setup)
     specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
-    return measure_alone(group.items, specs, job, make_timer(job.device, job.mode_name), space.max_operators)
+    return measure_alone(group.items, specs, setup, make_timer(setup.device, setup.mode_name), space.max_operators)
 
 
-def _probe(job: Job) -> float:
-    with job.running():
-        return probe_us(job.device)
+def _probe(setup: Setup) -> float:
+    with setup.running():
+        return probe_us(setup.device)
 
 
 def _disturbed(group: Group, rows: Rows, probes: dict[Group, float]) -> bool:
@@ -100,11 +135,11 @@ def _disturbed(group: Group, rows: Rows, probes: dict[Group, float]) -> bool:
             or abs(float(np.median([rows[item].drift for item in group.items]))) > DISTURBED)
 
 
-def _record(job: Job, rows: Rows, probes: dict[Group, float], again: Sequence[Group]) -> dict[str, Any]:
+def _record(setup: Setup, rows: Rows, probes: dict[Group, float], again: Sequence[Group]) -> dict[str, Any]:
     still = [group for group in again if _disturbed(group, rows, probes)]
     return {
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": job.stack, "mode": job.mode_name,
-        "dtype": job.dtype_name, "rows": len(rows),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": setup.stack, "mode": setup.mode_name,
+        "dtype": setup.dtype_name, "rows": len(rows),
         "outliers": round(float(np.mean([row.outliers for row in rows.values()])), 4),
         "largest_drift": round(max(abs(row.drift) for row in rows.values()), 3),
         "measured_twice": sum(len(group.items) for group in again),
@@ -113,18 +148,18 @@ def _record(job: Job, rows: Rows, probes: dict[Group, float], again: Sequence[Gr
                      "max": round(max(probes.values()), 1)}}
 
 
-def _device(folder: Path, job: Job) -> Device:
+def _device(folder: Path, setup: Setup) -> Device:
     if not (folder / "device.yaml").exists():
-        return describe_device(job.device, folder.name)
+        return describe_device(setup.device, folder.name)
     device = Device.load(folder / "device.yaml")
-    here = device_label(job.device)
-    if (device.platform, device.label) != (job.device, here):
+    here = device_label(setup.device)
+    if (device.platform, device.label) != (setup.device, here):
         raise TableError(f"{folder}: the table is of {device.label or device.name}, but this is {here};"
                          " choose another --out")
     return device
 
 
-def _write(folder: Path, device: Device, job: Job, rows: Rows) -> None:
+def _write(folder: Path, device: Device, setup: Setup, rows: Rows) -> None:
     for phase, column in (("decode", "context"), ("prefill", "tokens")):
         part = [(item, result) for item, result in rows.items() if item.phase == phase]
         if not part:
@@ -132,8 +167,8 @@ def _write(folder: Path, device: Device, job: Job, rows: Rows) -> None:
         frame = pd.DataFrame([{
             "operator": item.operator, "hidden": item.hidden, "vocab": item.vocab, "batch": item.batch,
             column: item.length, "latency_us": result.latency_us, "p10_us": result.p10_us, "p90_us": result.p90_us,
-            "repeats": result.repeats, "dtype": job.dtype_name, "stack": job.stack, "mode": job.mode_name,
+            "repeats": result.repeats, "dtype": setup.dtype_name, "stack": setup.stack, "mode": setup.mode_name,
             "source": "measured"} for item, result in part])
         write_rows(folder, f"operator_{phase}", frame, RowContext(
-            device=device, stacks={job.stack: job.describe_stack()},
+            device=device, stacks={setup.stack: setup.describe_stack()},
             origin={"measured_by": f"flashnas profile, torch {torch.__version__}"}), append=True)

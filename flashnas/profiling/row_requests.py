@@ -1,4 +1,4 @@
-"""What has to be measured so that a table answers a space: one item per row. No torch, no clock."""
+"""What has to be measured so that a table answers for a space: one request per row. No torch, no clock."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ MAX_BATCHES = (1, 8, 32)      # measured for a workload that asks for the larges
 
 
 @dataclass(frozen=True, order=True)
-class Item:
-    """One row to measure; length: context (decode; 0: any) or tokens (prefill)."""
+class RowRequest:
+    """One row to measure.
+
+    Attributes:
+        phase: decode or prefill.
+        operator: in notation with every option, or `embedding` or `head`.
+        hidden: hidden size.
+        vocab: of embedding and head; 0 for other operators.
+        batch: sequences.
+        length: tokens: of the context (decode; 0: any), or of the prompt (prefill).
+    """
 
     phase: str
     operator: str
@@ -29,32 +38,34 @@ class Item:
 
     @property
     def kind(self) -> str:
+        """The kind of table row."""
         return f"operator_{self.phase}"
 
     @property
     def key(self) -> tuple[Any, ...]:
+        """The key columns of the row, in order."""
         return (self.operator, self.hidden, self.vocab, self.batch, self.length)
 
 
-def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[Item]:
+def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRequest]:
     """All rows that the space needs for the workloads, each once, in a fixed order."""
     meta, vocab = space.model.meta_tokens, space.model.vocab
-    items: set[Item] = set()
+    items: set[RowRequest] = set()
     for workload, hidden in itertools.product(workloads, space.hidden_sizes):
         batches = MAX_BATCHES if workload.batch == "max" else (int(workload.batch),)
         total = meta + workload.context
         read = meta + workload.prompt_tokens
         for batch in batches:
-            items.update(Item("decode", name, hidden, vocab, batch, 0) for name in ("embedding", "head"))
+            items.update(RowRequest("decode", name, hidden, vocab, batch, 0) for name in ("embedding", "head"))
             if read:
-                items.add(Item("prefill", "embedding", hidden, vocab, batch, read))
+                items.add(RowRequest("prefill", "embedding", hidden, vocab, batch, read))
             for spec in space.kinds():
                 text = str(spec.resolved(hidden))
                 if workload.generated_tokens:
                     lengths = contexts(spec, read + 1, total)
-                    items.update(Item("decode", text, hidden, 0, batch, length) for length in lengths)
+                    items.update(RowRequest("decode", text, hidden, 0, batch, length) for length in lengths)
                 if read:
-                    items.add(Item("prefill", text, hidden, 0, batch, read))
+                    items.add(RowRequest("prefill", text, hidden, 0, batch, read))
     return sorted(items)
 
 
@@ -68,9 +79,14 @@ def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
     return sorted({first, last, *inner, *edge})
 
 
-def missing(items: Sequence[Item], folder: Path, *, stack: str, mode: str, dtype: str) -> list[Item]:
-    """The items that the table in `folder` lacks in this mode and dtype, or has from another stack; all when there is
-    no table."""
+def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str, dtype: str) -> list[RowRequest]:
+    """The requests that a table does not answer.
+
+    Args:
+        items: what the space needs.
+        folder: of the table; it need not exist.
+        stack, mode, dtype: of the rows that count. A row of another stack is stale.
+    """
     if not (folder / "meta.yaml").exists():
         return list(items)
     table = LatencyTable.load(folder)
@@ -87,21 +103,22 @@ def missing(items: Sequence[Item], folder: Path, *, stack: str, mode: str, dtype
 
 @dataclass(frozen=True, order=True)
 class Group:
-    """Items that are timed together, inside one model: one phase, width and batch."""
+    """Requests that are timed together, inside one model: one phase, width and batch."""
 
     phase: str
     hidden: int
     batch: int
-    items: tuple[Item, ...]
+    items: tuple[RowRequest, ...]
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """At which the model is run; decode items of length 0 are timed at each of them."""
+        """Lengths at which the model is run; decode requests of length 0 are timed at each of them."""
         return tuple(sorted({item.length for item in self.items if item.length})) or (1,)
 
 
-def groups(items: Iterable[Item]) -> list[Group]:
-    found: dict[tuple[str, int, int], list[Item]] = {}
+def groups(items: Iterable[RowRequest]) -> list[Group]:
+    """The requests by phase, width and batch, in a fixed order."""
+    found: dict[tuple[str, int, int], list[RowRequest]] = {}
     for item in items:
         found.setdefault((item.phase, item.hidden, item.batch), []).append(item)
     return [Group(*key, tuple(members)) for key, members in sorted(found.items())]

@@ -1,4 +1,4 @@
-"""Job: how this machine runs what is timed, and whether it can answer for a table."""
+"""Setup: how this machine runs what is timed, and whether it can answer for a table."""
 
 from __future__ import annotations
 
@@ -13,24 +13,33 @@ import torch
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import one_of
-from flashnas.base.process import keep_memory
+from flashnas.base.settings import MOST_THREADS
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import installed
-from flashnas.profiling.device_timing import Effort, cpu_name
+from flashnas.profiling.device_timing import Effort
+from flashnas.profiling.platforms import PLATFORMS, Platform, device_label
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """Device, dtype, mode and threads of what is timed. threads: of torch, on a CPU; a model decodes best on few.
+class Setup:
+    """How this machine runs what is timed.
 
-    mode: eager; compiled (each block by torch.compile; on a CPU this needs a C++ compiler and takes seconds to minutes
-    for each operator and width); cuda_graph. auto: eager on a CPU, cuda_graph on CUDA. backend: the libraries that
-    compute the operators, one of operators.layers.backends.BACKENDS.
+    Attributes:
+        device: a platform of `flashnas.profiling.platforms`.
+        dtype: float32 or bfloat16; auto: that of the platform.
+        mode: eager; compiled (each block by torch.compile; on a CPU this needs a C++ compiler and takes seconds to
+            minutes for each operator and width); cuda_graph; auto: that of the platform.
+        backend: the libraries that compute the operators, one of `flashnas.operators.backends.BACKENDS`.
+        threads: of torch, on a CPU. A small model decodes fastest on few threads.
+        effort: how long each timing is repeated.
+
+    Raises:
+        ConfigError: for an option that this machine cannot fulfil, in one line.
     """
 
     device: str = "cpu"
@@ -41,36 +50,45 @@ class Job:
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
-        if self.device not in ("cpu", "cuda"):
-            raise ConfigError(one_of("--device", self.device, ("cpu", "cuda")))
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"--device cuda: torch {torch.__version__} sees no CUDA device")
+        if self.device not in PLATFORMS:
+            raise ConfigError(one_of("--device", self.device, PLATFORMS))
+        if not self.platform.available():
+            raise ConfigError(f"--device {self.device}: torch {torch.__version__} sees no {self.device.upper()} device")
         if self.dtype not in ("auto", *DTYPES):
             raise ConfigError(one_of("--dtype", self.dtype, ("auto", *DTYPES)))
         if self.mode not in ("auto", *MODES):
             raise ConfigError(one_of("--mode", self.mode, ("auto", *MODES)))
-        if self.mode == "cuda_graph" and self.device == "cpu":
-            raise ConfigError("--mode cuda_graph needs --device cuda; got --device cpu")
+        if self.mode_name not in self.platform.modes:
+            able = next(name for name, platform in PLATFORMS.items() if self.mode in platform.modes)
+            raise ConfigError(f"--mode {self.mode} needs --device {able}; got --device {self.device}")
         if self.backend not in BACKENDS:
             raise ConfigError(one_of("--backend", self.backend, BACKENDS))
-        if self.threads < 1:
-            raise ConfigError(f"--threads must be at least 1; got {self.threads}")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ConfigError(f"--threads must be from 1 to {MOST_THREADS}; got {self.threads}")
+
+    @property
+    def platform(self) -> Platform:
+        """The platform of the device."""
+        return PLATFORMS[self.device]
 
     @property
     def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch's object."""
         return DTYPES[self.dtype_name]
 
     @property
     def dtype_name(self) -> str:
-        return self.dtype if self.dtype != "auto" else {"cpu": "float32", "cuda": "bfloat16"}[self.device]
+        """The dtype, with `auto` resolved."""
+        return self.platform.dtype if self.dtype == "auto" else self.dtype
 
     @property
     def mode_name(self) -> str:
-        return self.mode if self.mode != "auto" else {"cpu": "eager", "cuda": "cuda_graph"}[self.device]
+        """The mode, with `auto` resolved."""
+        return self.platform.mode if self.mode == "auto" else self.mode
 
     @property
     def stack(self) -> str:
-        """Name of what runs: rows of another version, library, driver or number of threads are stale."""
+        """Name of the software that runs. Rows of another version, library, driver or number of threads are stale."""
         libraries = "".join(f"-{name}-{version}" for name, version in self.libraries.items())
         chosen = "" if self._ordinary else f"-by-{self.backend}"
         return f"torch-{torch.__version__}" + (f"-{self.threads}t" if self.device == "cpu" else _driver()) + (
@@ -83,7 +101,7 @@ class Job:
 
     @property
     def _ordinary(self) -> bool:
-        """Nothing but what `auto` would take."""
+        """True if the backend is what `auto` would choose."""
         return self.backend == "auto" or (self.device == "cpu" and self.backend == "torch")
 
     def describe_stack(self) -> dict[str, Any]:
@@ -94,14 +112,14 @@ class Job:
         return known if self._ordinary else {**known, "backend": self.backend}
 
     def table_name(self) -> str:
+        """Name of the folder that a table of this device gets by default, such as `cpu_epyc_7b13`."""
         words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", device_label(self.device))
         return re.sub(r"[^a-z0-9]+", "_", f"{self.device} {words}".lower()).strip("_")
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Inference mode with the job's threads, set back afterwards; freed memory stays with the process."""
-        if self.device == "cpu":
-            keep_memory()
+        """Inference mode with the setup's threads; both are restored at the end."""
+        self.platform.prepare()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -111,11 +129,6 @@ class Job:
             torch.set_num_threads(before)
 
 
-def device_label(device: str) -> str:
-    """What device.yaml calls this machine's CPU or first CUDA device."""
-    return cpu_name() if device == "cpu" else torch.cuda.get_device_name(0)
-
-
 def _driver() -> str:
     if not NVIDIA_DRIVER.exists():
         return ""
@@ -123,30 +136,39 @@ def _driver() -> str:
     return f"-driver-{found[1]}" if found else ""
 
 
-def job_like(table: LatencyTable, *, dtype: str, mode: str | None = None, backend: str | None = None,
-             effort: Effort | None = None, any_stack: bool = False, hint: str = "") -> Job:
-    """The job that runs whole models here as the table's operators were run.
+def setup_like(table: LatencyTable, *, dtype: str, mode: str | None = None, backend: str | None = None,
+               effort: Effort | None = None, any_stack: bool = False, hint: str = "") -> Setup:
+    """The setup that runs whole models here as the operators of a table were run.
 
-    Raises TableError in one line, which ends in `hint`, where this machine is another device or runs another stack;
-    any_stack: then the nearest that this machine can do.
+    Args:
+        table: rows of whole operators, as `flashnas profile` writes them.
+        dtype: of the rows; one that torch cannot run here is replaced by the platform's own.
+        mode: of the rows (None: the table's default).
+        backend: libraries that compute the operators (None: those of the rows).
+        effort: how long each timing is repeated (None: the default).
+        any_stack: on another device or stack, return the nearest setup that this machine can run.
+        hint: end of the error messages.
+
+    Raises:
+        TableError: in one line, where this machine is another device or runs another stack.
     """
     device = table.device.platform
-    here = device == "cpu" or torch.cuda.is_available()
+    here = PLATFORMS[device].available()
     rows = table.only(mode)
     stacks = sorted({str(name) for kind, frame in rows.frames.items() if kind.startswith("operator_")
                      for name in frame["stack"].unique()})
     threads = max([int(table.meta["stacks"].get(name, {}).get("threads", 1)) for name in stacks], default=1)
     backends = [str(table.meta["stacks"].get(name, {}).get("backend", "auto")) for name in stacks]
-    job = Job(device=device if here else "cpu", dtype=dtype if dtype in DTYPES else "auto", threads=threads,
-              mode=rows.default_mode if here else "auto", effort=effort or Effort(),
-              backend=backend or (backends[0] if backends and here else "auto"))
+    setup = Setup(device=device if here else "cpu", dtype=dtype if dtype in DTYPES else "auto", threads=threads,
+                  mode=rows.default_mode if here else "auto", effort=effort or Effort(),
+                  backend=backend or (backends[0] if backends and here else "auto"))
     if any_stack:
-        return job
+        return setup
     where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
     if not here or table.device.label != device_label(device):
-        found = device_label(device) if here else f"a machine without CUDA ({cpu_name()})"
+        found = device_label(device) if here else f"a machine without {device.upper()} ({device_label('cpu')})"
         raise TableError(f"{where} is of {table.device.label or table.name}, but this is {found}{end}")
-    if stacks != [job.stack]:
-        raise TableError(f"{where} has rows of {', '.join(stacks) or table.stack}, but here runs {job.stack}; measure"
-                         f" them anew with flashnas profile{end}")
-    return job
+    if stacks != [setup.stack]:
+        raise TableError(f"{where} has rows of {', '.join(stacks) or table.stack}, but this machine runs {setup.stack};"
+                         f" measure them anew with flashnas profile{end}")
+    return setup

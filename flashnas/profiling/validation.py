@@ -1,21 +1,22 @@
 """Predicted against measured: sampled architectures of a space, timed end to end, and what that says about a table.
 
-Sees no torch and no clock: `measure` times one architecture (whole_model.py). The residuals are kept in meta.yaml,
-where `search --confidence` finds them (certificate.py); `calibrate` also fits the correction of whole models
-(correction.py) to one half of the architectures and reports, and keeps, the residuals of the other half.
+This file has no torch and no clock: `measure` times one architecture (whole_model.py). The residuals are kept in
+meta.yaml, where `search --confidence` finds them (certificate.py). `calibrate` also fits the correction of whole models
+(latency/model_correction.py) to one half of the architectures, and reports and keeps the residuals of the other half.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import SpaceError, TableError
+from flashnas.base.errors import ConfigError, SpaceError, TableError
 from flashnas.latency import model_correction
 from flashnas.latency.model_correction import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
@@ -27,15 +28,21 @@ from flashnas.profiling.certificate import TIMES, VALIDATIONS, basis, key
 from flashnas.space.operator_space import OperatorSpace
 
 POOL = 40           # architectures predicted for each one that is measured
-ROUNDS = 3          # each architecture is timed so often, far apart; the median counts
+ROUNDS = 3          # timings per architecture, spread over the run; the median is used
 PHASES: dict[Phase, str] = {"prefill": "ttft_ms", "decode": "tpot_ms"}
 Measure = Callable[[Architecture], Mapping[str, float]]   # -> figures of TIMES
-Progress = Callable[[Sequence[Architecture]], Iterable[Architecture]]
+Progress = Callable[[int, int], None]                     # (timings that are done, all timings)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """One architecture; figure -> value, for the figures of TIMES. fitted: the calibration has seen it."""
+class Comparison:
+    """One architecture, predicted and measured.
+
+    Attributes:
+        architecture: what was built and timed.
+        predicted, measured: figure -> ms, for the figures of TIMES.
+        fitted: the calibration was fitted to it.
+    """
 
     architecture: Architecture
     predicted: Mapping[str, float]
@@ -49,7 +56,15 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Relative errors of one figure over some architectures; spearman: rank correlation (NaN below 3)."""
+    """Relative errors of one figure over some architectures.
+
+    Attributes:
+        figure: one of TIMES.
+        count: number of architectures.
+        mean_error, max_error: of |predicted / measured - 1|.
+        bias: median of predicted / measured - 1.
+        spearman: rank correlation of predicted and measured; NaN for fewer than 3 architectures.
+    """
 
     figure: str
     count: int
@@ -59,11 +74,17 @@ class Summary:
     spearman: float
 
     @classmethod
-    def of(cls, checks: Sequence[Check], figure: str) -> Summary:
-        errors = np.array([check.error(figure) for check in checks])
-        pairs = [(check.predicted[figure], check.measured[figure]) for check in checks]
-        return cls(figure=figure, count=len(checks), mean_error=float(np.abs(errors).mean()),
-                   max_error=float(np.abs(errors).max()), bias=float(np.median(errors)), spearman=spearman(pairs))
+    def of(cls, comparisons: Sequence[Comparison], figure: str) -> Summary:
+        """The errors of a figure over these comparisons, at least one."""
+        errors = np.array([one.error(figure) for one in comparisons])
+        correlation = math.nan
+        if len(comparisons) >= 3:
+            from scipy.stats import spearmanr
+
+            correlation = float(spearmanr([one.predicted[figure] for one in comparisons],
+                                          [one.measured[figure] for one in comparisons]).statistic)
+        return cls(figure=figure, count=len(comparisons), mean_error=float(np.abs(errors).mean()),
+                   max_error=float(np.abs(errors).max()), bias=float(np.median(errors)), spearman=correlation)
 
     def to_dict(self) -> dict[str, Any]:
         return {name: round(value, 4) if isinstance(value, float) else value for name, value in vars(self).items()}
@@ -71,30 +92,41 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """before: held-out summaries without the new calibration (None if there is none). carriers: phase -> operator ->
-    own_error, share, carries (correction.kinds_of_error), over the held-out architectures."""
+    """The result of `validate`.
+
+    Attributes:
+        table: with the new calibration, if there is one.
+        mode: of the rows.
+        comparisons: one per architecture, in ascending order of predicted latency.
+        figures: errors over the architectures that were held out.
+        before: the same without the new calibration; None if there is none.
+        corrections: phase -> correction of whole models.
+        carriers: phase -> operator -> own_error, share, carries (`model_correction.kinds_of_error`), over the
+            architectures that were held out.
+    """
 
     table: LatencyTable
     mode: str
-    checks: tuple[Check, ...]
+    comparisons: tuple[Comparison, ...]
     figures: tuple[Summary, ...]
     before: tuple[Summary, ...] | None
     corrections: Mapping[Phase, ModelCorrection]
     carriers: Mapping[Phase, dict[str, dict[str, float]]]
 
     @property
-    def held_out(self) -> tuple[Check, ...]:
-        return tuple(check for check in self.checks if not check.fitted)
+    def held_out(self) -> tuple[Comparison, ...]:
+        """The comparisons that no calibration was fitted to."""
+        return tuple(one for one in self.comparisons if not one.fitted)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "table": str(self.table.path), "mode": self.mode,
-            "architectures": [{"notation": check.architecture.notation, "hash": check.architecture.hash,
-                               "fitted": check.fitted, "predicted": dict(check.predicted),
-                               "measured": dict(check.measured),
-                               "error": {name: check.error(name) for name in check.predicted}}
-                              for check in self.checks],
+            "architectures": [{"notation": one.architecture.notation, "hash": one.architecture.hash,
+                               "fitted": one.fitted, "predicted": dict(one.predicted),
+                               "measured": dict(one.measured),
+                               "error": {name: one.error(name) for name in one.predicted}}
+                              for one in self.comparisons],
             "figures": [summary.to_dict() for summary in self.figures],
             "before": None if self.before is None else [summary.to_dict() for summary in self.before],
             "corrections": {phase: value.to_dict() for phase, value in self.corrections.items()},
@@ -102,9 +134,30 @@ class Validation:
 
 
 def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *, count: int = 20,
-             seed: int = 0, calibrate: bool = False, mode: str | None = None, progress: Progress = iter) -> Validation:
-    """Measure `count` architectures and compare. Raises SpaceError when the space has too few, TableError when there
-    is nothing to calibrate."""
+             seed: int = 0, calibrate: bool = False, mode: str | None = None, progress: Progress | None = None,
+             ) -> Validation:
+    """Measure architectures of a space and compare.
+
+    Args:
+        table: rows of whole operators.
+        space: whose architectures are sampled, at all its widths.
+        workload: what is timed.
+        measure: architecture -> the figures of TIMES, in ms.
+        count: number of architectures.
+        seed: fixes the architectures and the order of the timings.
+        calibrate: fit a correction to one half of the architectures.
+        mode: of the rows (None: the table's default).
+        progress: called with the timings that are done and the number of all timings.
+
+    Raises:
+        ConfigError: for a count or a seed outside its range.
+        SpaceError: when the space has too few architectures.
+        TableError: when there is nothing to calibrate.
+    """
+    if count < 1:
+        raise ConfigError(f"-n must be at least 1; got {count}")
+    if seed < 0:
+        raise ConfigError(f"--seed must be at least 0; got {seed}")
     rng = np.random.default_rng(seed)
     model = LatencyModel(table, workload, mode=mode)
     if calibrate and not any(kind.startswith("operator_") for kind in model.table.kinds):
@@ -114,34 +167,37 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     measured = measure_in_rounds(architectures, measure, rng, progress)
     names = [figure for figure in TIMES if measured[architectures[0]][figure] > 0]
 
-    def checks_by(model: LatencyModel, fitted: frozenset[int]) -> list[Check]:
+    def compared_by(model: LatencyModel, fitted: frozenset[int]) -> list[Comparison]:
         estimates = [model.estimate(a) for a in architectures]
-        return [Check(architecture=a, predicted={name: estimate.metric(name) for name in names},
+        return [Comparison(architecture=a, predicted={name: estimate.metric(name) for name in names},
                       measured={name: measured[a][name] for name in names}, fitted=i in fitted)
                 for i, (a, estimate) in enumerate(zip(architectures, estimates, strict=True))]
 
     before = None
     if calibrate:
         fitted = half(len(architectures), rng)
-        held = [check for check in checks_by(model, fitted) if not check.fitted]
+        held = [one for one in compared_by(model, fitted) if not one.fitted]
         before = tuple(Summary.of(held, name) for name in names)
         table, model = calibrated(table, model, [(a, measured[a]) for i, a in enumerate(architectures) if i in fitted])
-        checks = checks_by(model, fitted)
+        compared = compared_by(model, fitted)
     else:
-        checks = checks_by(model, frozenset())
-    held = [check for check in checks if not check.fitted]
+        compared = compared_by(model, frozenset())
+    held = [one for one in compared if not one.fitted]
     bare = LatencyModel(table, workload, calibrated=False, mode=mode)
-    carriers = {phase: model_correction.kinds_of_error([terms(bare, check.architecture, phase, check.measured)
-                                                  for check in held], model.model_corrections[phase])
+    carriers = {phase: model_correction.kinds_of_error([terms(bare, one.architecture, phase, one.measured)
+                                                  for one in held], model.model_corrections[phase])
                 for phase, figure in PHASES.items() if figure in names}
-    return Validation(table=table, mode=model.table.default_mode, checks=tuple(checks),
+    return Validation(table=table, mode=model.table.default_mode, comparisons=tuple(compared),
                       figures=tuple(Summary.of(held, name) for name in names), before=before,
                       corrections=dict(model.model_corrections), carriers=dict(carriers))
 
 
 def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.random.Generator) -> list[Architecture]:
-    """`count` different architectures, one at random from each of so many equal parts of a large random sample that is
-    sorted by predicted latency; ascending. Those that a calibration was fitted to are left out."""
+    """`count` different architectures in ascending order of predicted latency.
+
+    A large random sample is sorted by predicted latency and cut into `count` equal parts; one architecture is drawn
+    from each. Architectures that a calibration was fitted to are left out.
+    """
     used = set((model.table.calibration.get("whole") or {}).get("fitted_on", ()))
     pool: dict[str, Architecture] = {}
     for _ in range(POOL * count):
@@ -157,18 +213,29 @@ def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.r
 
 
 def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, rng: np.random.Generator,
-                      progress: Progress) -> dict[Architecture, dict[str, float]]:
-    """Medians over ROUNDS, each in another order, so that a slow minute of the machine does not meet one of them."""
+                      progress: Progress | None = None) -> dict[Architecture, dict[str, float]]:
+    """Medians over ROUNDS rounds, each in another order, so that a slow minute does not affect one architecture alone.
+
+    Args:
+        architectures: what is timed.
+        measure: architecture -> figures of TIMES, in ms.
+        rng: draws the orders.
+        progress: called with the timings that are done and the number of all timings.
+    """
     order = [architectures[int(i)] for _ in range(ROUNDS) for i in rng.permutation(len(architectures))]
     found: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
-    for architecture in progress(order):
+    for number, architecture in enumerate(order):
+        if progress is not None:
+            progress(number, len(order))
         found[architecture].append(measure(architecture))
+    if progress is not None:
+        progress(len(order), len(order))
     return {a: {name: float(np.median([values[name] for values in rounds])) for name in TIMES}
             for a, rounds in found.items()}
 
 
 def half(count: int, rng: np.random.Generator) -> frozenset[int]:
-    """One of each pair of neighbours, by coin."""
+    """One of each pair of neighbours, drawn at random."""
     return frozenset(int(first + rng.integers(2)) for first in range(0, count - 1, 2))
 
 
@@ -200,15 +267,6 @@ def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, figures:
                       measured_us=1000 * figures[PHASES[phase]], by_kind_us=by_kind)
 
 
-def spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    if len(pairs) < 3:
-        return float("nan")
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.array(pairs), axis=0)
-    return float(np.corrcoef(ranks.T)[0, 1])
-
-
 def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int, calibrate: bool) -> None:
     """Write the correction, if there is a new one, and the residuals of the held-out architectures into meta.yaml;
     an earlier validation of the same workload, space and mode is replaced."""
@@ -221,7 +279,7 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
              "mode": mode, "seed": seed, "basis": basis(rows), "architectures": len(result.held_out),
              "figures": {summary.figure: {
                  **{name: value for name, value in summary.to_dict().items() if name not in ("figure", "count")},
-                 "log_ratios": [round(-float(np.log1p(check.error(summary.figure))), 5) for check in result.held_out]}
+                 "log_ratios": [round(-float(np.log1p(one.error(summary.figure))), 5) for one in result.held_out]}
                  for summary in result.figures}}
     others = [old for old in table.meta.get(VALIDATIONS, ())
               if (old["workload"], old["space_hash"], old["mode"]) != (asked, space_hash, mode)]

@@ -18,8 +18,9 @@ from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends.core import choose_backend, running
-from flashnas.profiling.device_timing import Timer, make_timer
-from flashnas.profiling.setup import Job
+from flashnas.profiling.device_timing import Timer
+from flashnas.profiling.platforms import make_timer
+from flashnas.profiling.setup import Setup
 
 CONTEXTS = 3              # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 COMPILED_VARIANTS = 512
@@ -27,7 +28,7 @@ COMPILED_VARIANTS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Figures of one request as timed (figures.py)."""
+    """Figures of one request as timed (`flashnas.latency.metrics`)."""
 
     ttft_ms: float
     tpot_ms: float
@@ -37,29 +38,34 @@ class Measured:
         return dict(vars(self))
 
 
-def time_model(architecture: Architecture, workload: Workload, batch: int, job: Job,
+def time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
                timer: Timer | None = None) -> Measured:
-    """Build the model with random weights and time the reading of its prompt and its mean step.
+    """Build the model with random weights, and time the reading of its prompt and its mean step.
 
-    effort.seconds limits each of the (up to four) timings. Weights need the memory that Estimate.memory_gb tells.
+    Args:
+        architecture: what is built; its weights need about `Estimate.memory_gb`.
+        workload: prompt and generated tokens.
+        batch: sequences that are read and continued together.
+        setup: how this machine runs the model; `effort.seconds` limits each of the (up to four) timings.
+        timer: the clock (None: that of the setup).
     """
-    with job.running():
-        timer = timer or make_timer(job.device, job.mode_name)
-        model = build_model(architecture, job)
+    with setup.running():
+        timer = timer or make_timer(setup.device, setup.mode_name)
+        model = build_model(architecture, setup)
         ttft_ms = 0.0
         if workload.prompt_tokens + architecture.meta_tokens:
-            ttft_ms = timer.measure([_prefill(model, workload, batch)], job.effort).latency_us / 1000
+            ttft_ms = timer.measure([_prefill(model, workload, batch)], setup.effort).latency_us / 1000
         tpot_ms = 0.0
         for context, share in decode_contexts(workload, architecture.meta_tokens):
-            token = torch.zeros(batch, dtype=torch.long, device=job.device)
+            token = torch.zeros(batch, dtype=torch.long, device=setup.device)
             step = functools.partial(_step, model, token, filled_cache(model, batch, context))
-            tpot_ms += share * timer.measure([step], job.effort).latency_us / 1000
+            tpot_ms += share * timer.measure([step], setup.effort).latency_us / 1000
     return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms,
                     latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, workload.generated_tokens))
 
 
 def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, float]]:
-    """(context, weight) whose weighted mean stands for all steps of the workload; weights sum to 1."""
+    """(context, weight) whose weighted mean is that of all steps of the workload; the weights sum to 1."""
     if not workload.generated_tokens:
         return []
     first = meta_tokens + workload.prompt_tokens + 1
@@ -68,28 +74,28 @@ def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, flo
     return [(int(context), float(weights[contexts == context].sum() / 2)) for context in np.unique(contexts)]
 
 
-def build_model(architecture: Architecture, job: Job) -> HybridLM:
-    """In the job's dtype, on its device, its blocks compiled if it says so."""
-    model = HybridLM(architecture, job.backend).to(job.device, job.torch_dtype).eval()
-    if job.mode_name == "compiled":
-        torch.compiler.reset()  # variants of earlier models would be looked through at every call
+def build_model(architecture: Architecture, setup: Setup) -> HybridLM:
+    """A model in the setup's dtype and on its device, its blocks compiled in the mode `compiled`."""
+    model = HybridLM(architecture, setup.backend).to(setup.device, setup.torch_dtype).eval()
+    if setup.mode_name == "compiled":
+        torch.compiler.reset()  # else every call would search the variants of earlier models
         for block in model.layers:
             compile_block(block)
     return model
 
 
-def build_block(spec: OperatorSpec, hidden: int, job: Job) -> Block:
-    """One operator with its norm and residual, by the job's backend; float32, on torch's default device."""
+def build_block(spec: OperatorSpec, hidden: int, setup: Setup) -> Block:
+    """One operator with its norm and residual, by the setup's backend; float32, on torch's default device."""
     block = Block(spec, hidden)
-    choose_backend(block, job.backend)
+    choose_backend(block, setup.backend)
     return block
 
 
-def backends_of(specs: Iterable[OperatorSpec], hidden: int, job: Job) -> dict[str, str]:
-    """What computes each kind of operator in the job, as `HybridLM.backends`; nothing is allocated."""
+def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
+    """What computes each kind of operator in the setup, as `HybridLM.backends`; nothing is allocated."""
     with torch.device("meta"):
-        blocks = [(spec.kind, build_block(spec, hidden, job)) for spec in specs]
-    return running(blocks, job.device, job.torch_dtype)
+        blocks = [(spec.kind, build_block(spec, hidden, setup)) for spec in specs]
+    return running(blocks, setup.device, setup.torch_dtype)
 
 
 def compile_block(block: torch.nn.Module) -> None:
@@ -102,7 +108,13 @@ def compile_block(block: torch.nn.Module) -> None:
 def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype, device: str | torch.device) -> Any:
     """The state before the token that makes the context `context` tokens long; values are random.
 
-    The state can be used again and again: a step writes the new token into the last slot of the key/value cache.
+    The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache.
+
+    Args:
+        block: the operator.
+        batch: sequences.
+        context: tokens that the next step sees, itself included.
+        dtype, device: of the state.
     """
     def filled(state: Any) -> Any:
         if isinstance(state, KeyValueCache):

@@ -21,11 +21,12 @@ TEMPLATES: Registry[type[SearchSpace[Any]]] = Registry("search space template", 
 }, SpaceError, "template")
 
 
-def load_space(source: str | Path) -> SearchSpace[Any]:
+def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
     """Load a search space.
 
     Args:
-        source (str | Path): a shipped name such as `nemotron_flash`, or the path of a YAML file.
+        source (str | Path | SearchSpace): a shipped name such as `nemotron_flash`, or the path of a YAML file. A space is
+            returned as it is.
 
     Returns:
         The SearchSpace.
@@ -38,6 +39,8 @@ def load_space(source: str | Path) -> SearchSpace[Any]:
         >>> fn.load_space("nemotron_flash").name
         'nemotron_flash'
     """
+    if isinstance(source, SearchSpace):
+        return source
     path = _resolve(str(source))
     data = read_yaml(path)
     if "template" not in data:
@@ -54,7 +57,7 @@ def load_space(source: str | Path) -> SearchSpace[Any]:
     return space
 
 
-def load_operator_space(source: str | Path, use: str) -> OperatorSpace[Any]:
+def load_operator_space(source: str | Path | SearchSpace[Any], use: str) -> OperatorSpace[Any]:
     """`load_space` for what needs a space of flashnas' operators, such as a latency table (`use`).
 
     Raises:

@@ -25,8 +25,8 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.profiling.certificate import TIMES, Certificate
-from flashnas.profiling.finalists import job_here
-from flashnas.profiling.setup import Job as TimingJob
+from flashnas.profiling.finalists import setup_here
+from flashnas.profiling.setup import Setup
 from flashnas.search import SearchAlgorithm, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals
 from flashnas.search.objectives import TRAINED, minimised, task_scores
@@ -65,7 +65,7 @@ class Question:
     dataset: Dataset | None
     evaluator: UserEvaluator | None
     certificate: Certificate | None
-    timing: TimingJob | None
+    timing: Setup | None
     sampler: str | type[SearchAlgorithm]
 
     @property
@@ -153,7 +153,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
     try:
         fitter.check_possible(config.seed)
     except BudgetError as error:
-        raise BudgetError(f"{error}{certificate.words() if certificate else ''}") from None
+        raise BudgetError(f"{error}{certificate.text() if certificate else ''}") from None
     dataset = None
     if evaluator is None:
         recipe = _recipe(config, space, recipe)
@@ -296,12 +296,12 @@ def _certify(config: SearchConfig, space: SearchSpace[Any], model: LatencyModel,
                           confidence=config.confidence)
 
 
-def _timing(config: SearchConfig, model: LatencyModel) -> TimingJob | None:
+def _timing(config: SearchConfig, model: LatencyModel) -> Setup | None:
     """How the finalists are timed; None where the table's device is not at hand. Raises TableError with `strict`."""
     if not config.measure:
         return None
     try:
-        return job_here(model)
+        return setup_here(model)
     except TableError as error:
         if config.strict:
             raise TableError(f"--strict measures the finalists: {error}") from None

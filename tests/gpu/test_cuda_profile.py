@@ -7,7 +7,8 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
 from flashnas.profiling.device_timing import CudaGraphTimer, Effort
-from flashnas.profiling.profile import Job, profile
+from flashnas.profiling.profile import profile
+from flashnas.profiling.setup import Setup
 from flashnas.space import load_space
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -22,11 +23,11 @@ def test_graph_replays_scale_with_the_work():
 
 def test_a_space_is_profiled_and_answered(tmp_path):
     space, chat = load_space("tiny"), WORKLOADS["chat"]
-    profile(space, [chat], tmp_path / "table", Job(device="cuda", effort=Effort(least=5, seconds=0.1)))
+    profile(space, [chat], tmp_path / "table", Setup(device="cuda", effort=Effort(least=5, seconds=0.1)))
     table = LatencyTable.load(tmp_path / "table")
     assert set(table.rows("operator_decode")["mode"].astype(str)) == {"cuda_graph"}
     (job,) = table.meta["jobs"]
     assert set(job["backends"]) >= {spec.kind for spec in space.kinds()}
-    assert job["stack"] == Job(device="cuda").stack
+    assert job["stack"] == Setup(device="cuda").stack
     for _, operators in space.pure_models():
         assert LatencyModel(table, chat).estimate(space.build(operators, 96)).latency_ms > 0

@@ -12,8 +12,9 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
 from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import Measurement
-from flashnas.profiling.profile import Job, profile
-from flashnas.profiling.setup import device_label
+from flashnas.profiling.platforms import device_label
+from flashnas.profiling.profile import profile
+from flashnas.profiling.setup import Setup
 from flashnas.space import load_space
 
 CHAT = WORKLOADS["chat"]
@@ -31,9 +32,9 @@ def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> Latency
         name=name, platform=device, label=device_label(device), peak_flops=1e11, bandwidth_bytes_s=1e10,
         memory_bytes=2**33))
     for number, mode in enumerate(modes):
-        monkeypatch.setattr(profiling, "measure_in_place", lambda group, space, job, n=number: {
+        monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, n=number: {
             item: Measurement(us := row_us(item) * (1 + n), us, us, 15) for item in group.items})
-        profile(load_space("tiny"), [CHAT], folder, Job(mode=mode))
+        profile(load_space("tiny"), [CHAT], folder, Setup(mode=mode))
     return LatencyTable.load(folder)
 
 

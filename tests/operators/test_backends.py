@@ -21,7 +21,7 @@ from flashnas.network.model import HybridLM
 from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends.core import PREFERRED, Core, choose_backend, cores_of, load
 from flashnas.operators.layer import Layer, RecurrentState, build_layer
-from flashnas.profiling.setup import Job
+from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import backends_of
 from flashnas.training.recipe import Recipe
 
@@ -312,10 +312,11 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.Monk
 def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch, "fla", "flash_attn")
     plain = f"torch-{torch.__version__}-1t"
-    assert (Job().stack, Job(backend="torch").stack, Job(backend="sdpa").stack) == (plain, plain, f"{plain}-by-sdpa")
-    assert "backend" not in Job().describe_stack()
+    stacks = [Setup(backend=name).stack for name in ("auto", "torch", "sdpa")]
+    assert stacks == [plain, plain, f"{plain}-by-sdpa"]
+    assert "backend" not in Setup().describe_stack()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    auto, only, none = (Job(device="cuda", backend=name) for name in ("auto", "fla", "torch"))
+    auto, only, none = (Setup(device="cuda", backend=name) for name in ("auto", "fla", "torch"))
     assert auto.stack.endswith("-fla-0.0-fake-flash-attn-0.0-fake")
     assert only.stack.endswith("-fla-0.0-fake-by-fla")
     assert none.stack.endswith("-by-torch")
@@ -326,7 +327,7 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch)
     assert backends_of(specs, HIDDEN, auto) == {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake", "conv": "fla 0.0-fake",
                                                 "f": "torch"}
     with pytest.raises(ConfigError, match=r"^--backend must be one of auto, torch, fla"):
-        Job(backend="triton")
+        Setup(backend="triton")
 
 
 def test_a_recipe_checks_and_keeps_its_backend() -> None:

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from flashnas.base.errors import ConfigError, TableError
+from flashnas.latency import schema
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
@@ -13,8 +14,10 @@ from flashnas.operators.attention.spec import SlidingWindowAttention
 from flashnas.profiling import alone, inside_model
 from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import CpuTimer, Effort, Measurement, median_interval, repeat
-from flashnas.profiling.profile import Item, Job, contexts, groups, missing, plan, profile
-from flashnas.profiling.setup import device_label
+from flashnas.profiling.platforms import PLATFORMS, device_label
+from flashnas.profiling.profile import profile
+from flashnas.profiling.row_requests import RowRequest, contexts, groups, missing, plan
+from flashnas.profiling.setup import DTYPES, Setup
 from flashnas.profiling.whole_model import filled_state
 from flashnas.space import load_space
 
@@ -30,7 +33,7 @@ def counting(monkeypatch):
         seen.append(group)
         return {item: Measurement(7.0, 6.0, 8.0, 15) for item in group.items}
 
-    monkeypatch.setattr(profiling, "measure_in_place", measure)
+    monkeypatch.setattr(profiling, "measure_inside_model", measure)
     monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
     monkeypatch.setattr(profiling, "describe_device", lambda device, name: Device(
         name=name, platform=device, label=device_label(device), peak_flops=1e11, bandwidth_bytes_s=1e10,
@@ -68,23 +71,23 @@ def counts(result):
 
 def test_only_what_is_missing_or_of_another_stack_is_measured(counting, tmp_path):
     space, folder = load_space("tiny"), tmp_path / "table"
-    first = profile(space, [CHAT], folder, Job())
+    first = profile(space, [CHAT], folder, Setup())
     assert counts(first) == {"measured": len(plan(space, [CHAT])), "known": 0}
-    assert counts(profile(space, [CHAT], folder, Job())) == {"measured": 0, "known": first["measured"]}
-    more = profile(space, [CHAT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)], folder, Job())
+    assert counts(profile(space, [CHAT], folder, Setup())) == {"measured": 0, "known": first["measured"]}
+    more = profile(space, [CHAT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)], folder, Setup())
     assert more["known"] == first["measured"]
     assert more["measured"] > 0
-    assert profile(space, [CHAT], folder, Job(threads=2))["known"] == 0
+    assert profile(space, [CHAT], folder, Setup(threads=2))["known"] == 0
     assert set(LatencyTable.load(folder).rows("operator_prefill").query("tokens == 516")["stack"]) == {
-        Job(threads=2).stack}, "rows of the other number of threads are replaced"
+        Setup(threads=2).stack}, "rows of the other number of threads are replaced"
 
 
 def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path):
     space, folder = load_space("tiny"), tmp_path / "table"
-    rows = profile(space, [CHAT], folder, Job())["measured"]
-    assert counts(profile(space, [CHAT], folder, Job(mode="compiled"))) == {"measured": rows, "known": 0}
-    assert counts(profile(space, [CHAT], folder, Job(dtype="bfloat16"))) == {"measured": rows, "known": 0}
-    assert not still_missing(space, folder, Job())
+    rows = profile(space, [CHAT], folder, Setup())["measured"]
+    assert counts(profile(space, [CHAT], folder, Setup(mode="compiled"))) == {"measured": rows, "known": 0}
+    assert counts(profile(space, [CHAT], folder, Setup(dtype="bfloat16"))) == {"measured": rows, "known": 0}
+    assert not still_missing(space, folder, Setup())
     table = LatencyTable.load(folder)
     assert table.modes == ("compiled", "eager")
     assert table.default_mode == "eager"
@@ -97,24 +100,55 @@ def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path):
 def test_an_interrupted_job_keeps_what_it_measured(counting, tmp_path):
     space, folder = load_space("tiny"), tmp_path / "table"
 
-    def stop_after_two(found):
-        for number, group in enumerate(found):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield group
+    def stop_after_two(measured, total):
+        assert total == len(groups(plan(space, [CHAT])))
+        if measured == 2:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        profile(space, [CHAT], folder, Job(), progress=stop_after_two)
+        profile(space, [CHAT], folder, Setup(), progress=stop_after_two)
     done = sum(len(group.items) for group in counting)
-    assert len(still_missing(space, folder, Job())) == len(plan(space, [CHAT])) - done
-    assert profile(space, [CHAT], folder, Job())["known"] == done
+    assert len(still_missing(space, folder, Setup())) == len(plan(space, [CHAT])) - done
+    assert profile(space, [CHAT], folder, Setup())["known"] == done
     assert len(counting) == len(set(counting)), "no group is measured twice"
+
+
+def test_progress_counts_the_groups_that_are_measured_again(counting, tmp_path, monkeypatch):
+    probes = iter([150.0] + [100.0] * 50)
+    monkeypatch.setattr(profiling, "probe_us", lambda device: next(probes))
+    calls = []
+    profile(load_space("tiny"), [CHAT], tmp_path / "table", Setup(), progress=lambda *done: calls.append(done))
+    number = len(groups(plan(load_space("tiny"), [CHAT])))
+    assert calls == [*((done, number) for done in range(number + 1)), (number + 1, number + 1)]
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda path: path.write_text("x"), "the table cannot be written: File exists"),
+    (lambda path: (path.mkdir(), (path / "thesis.tex").touch()), "must be a new folder or a latency table; it has"
+                                                                 " thesis.tex"),
+    (lambda path: path.parent.joinpath("x" * 300), None),
+])
+def test_a_folder_that_is_no_table_is_refused_before_anything_is_measured(counting, tmp_path, make, words):
+    path = tmp_path / "table"
+    made = make(path)
+    folder = path if words else made
+    with pytest.raises(ConfigError, match=words or "the table cannot be written: File name too long"):
+        profile(load_space("tiny"), [CHAT], folder, Setup())
+    assert not counting
+
+
+def test_what_an_interrupted_first_write_left_is_continued(counting, tmp_path):
+    first = tmp_path / "first"
+    profile(load_space("tiny"), [CHAT], first, Setup())
+    (first / "meta.yaml").unlink()
+    (first / ".meta.yaml.abc").touch()
+    assert profile(load_space("tiny"), [CHAT], first, Setup())["known"] == 0
 
 
 def test_what_was_measured_while_the_device_was_slow_is_measured_again(counting, tmp_path, monkeypatch):
     probes = iter([100.0, 100.0, 150.0, 100.0] + [100.0] * 20)    # slow before the second group
     monkeypatch.setattr(profiling, "probe_us", lambda device: next(probes))
-    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Job())
+    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Setup())
     assert [group for group in counting if counting.count(group) == 2] == [counting[1], counting[-1]]
     assert record["measured_twice"] == len(counting[1].items)
     assert record["disturbed"] == 0
@@ -124,10 +158,10 @@ def test_what_was_measured_while_the_device_was_slow_is_measured_again(counting,
 
 def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
-    monkeypatch.setattr(profiling, "measure_in_place", lambda group, space, job: {
+    monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job: {
         item: Measurement(7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01)
         for item in group.items})
-    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Job())
+    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Setup())
     assert record["disturbed"] == record["measured_twice"] == sum(
         item.hidden == 64 for item in plan(load_space("tiny"), [CHAT]))
     assert record["largest_drift"] == 0.4
@@ -155,13 +189,13 @@ def test_weights_rotate_over_copies_that_exceed_the_cache_but_not_the_model(monk
     specs = {"f": operator_class("f")()}
     for hidden, expected in ((16, 9), (256, 2)):    # 9 kB: as many as the model has layers; 2.4 MB: the least
         for phase in ("decode", "prefill"):
-            items = [Item(phase, "f", hidden, 0, 1, 3)]
-            assert set(alone.measure_alone(items, specs, Job(), CountingTimer(), copies_at_most=9)) == set(items)
+            items = [RowRequest(phase, "f", hidden, 0, 1, 3)]
+            assert set(alone.measure_alone(items, specs, Setup(), CountingTimer(), copies_at_most=9)) == set(items)
             assert copies[-1] == expected
 
 
 def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
-    space, job = load_space("tiny"), Job(effort=Effort(least=3, most=6, seconds=0.01))
+    space, job = load_space("tiny"), Setup(effort=Effort(least=3, most=6, seconds=0.01))
     built, build = [], inside_model.build_model
 
     def keep(architecture, job):
@@ -170,7 +204,7 @@ def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
 
     monkeypatch.setattr(inside_model, "build_model", keep)
     for group in groups(item for item in plan(space, [CHAT]) if item.hidden == 64):
-        rows = inside_model.measure_in_place(group, space, job)
+        rows = inside_model.measure_inside_model(group, space, job)
         assert set(rows) == set(group.items)
         assert all(0 < row.p10_us <= row.latency_us <= row.p90_us for row in rows.values())
     kinds = [spec.kind for spec in built[0].operators]
@@ -203,29 +237,52 @@ def test_a_profiled_table_answers_its_space(profiled_tiny_table):
 
 def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypatch):
     space, folder = load_space("tiny"), tmp_path / "table"
-    profile(space, [CHAT], folder, Job())
+    profile(space, [CHAT], folder, Setup())
     monkeypatch.setattr(profiling, "device_label", lambda device: "Other CPU")
     with pytest.raises(TableError, match=r"but this is Other CPU; choose another --out"):
-        profile(space, [CHAT], folder, Job())
+        profile(space, [CHAT], folder, Setup())
 
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"device": "gpu"}, "--device must be one of cpu, cuda; got 'gpu'"),
     ({"dtype": "int8"}, "--dtype must be one of auto, float32, bfloat16; got 'int8'"),
-    ({"threads": 0}, "--threads must be at least 1; got 0"),
+    ({"threads": 0}, "--threads must be from 1 to 1024; got 0"),
+    ({"threads": 1000000}, "--threads must be from 1 to 1024; got 1000000"),
     ({"mode": "jit"}, "--mode must be one of auto, eager, compiled, cuda_graph; got 'jit'"),
     ({"mode": "cuda_graph"}, "--mode cuda_graph needs --device cuda; got --device cpu"),
 ])
 def test_wrong_options_are_one_line(options, words):
     with pytest.raises(ConfigError) as caught:
-        Job(**options)
+        Setup(**options)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    *(({"seconds": value}, f"--seconds must be above 0 and at most 3600; got {value!r}")
+      for value in (0, -1.0, float("nan"), float("inf"), 1e9)),
+    ({"least": 0}, "repeats must have 1 <= least <= most; got 0 and 400"),
+    ({"least": 9, "most": 8}, "repeats must have 1 <= least <= most; got 9 and 8"),
+    ({"width": 0.0}, "the width of an interval must be above 0; got 0.0"),
+])
+def test_wrong_efforts_are_one_line(options, words):
+    with pytest.raises(ConfigError) as caught:
+        Effort(**options)
+    assert str(caught.value) == words
+
+
+def test_every_platform_of_a_table_can_be_timed():
+    assert list(PLATFORMS) == list(schema.PLATFORMS)
+    for name, platform in PLATFORMS.items():
+        assert platform.name == name
+        assert platform.mode in platform.modes
+        assert set(platform.modes) <= set(schema.MODES)
+        assert platform.dtype in DTYPES
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_a_device_is_one_line():
     with pytest.raises(ConfigError, match="sees no CUDA device"):
-        Job(device="cuda")
+        Setup(device="cuda")
 
 
 def test_repeats_stop_when_the_median_is_known_or_the_time_is_over():

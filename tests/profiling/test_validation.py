@@ -10,7 +10,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_calibration, write_entry
 from flashnas.latency.workload import Workload
 from flashnas.profiling.certificate import Certificate, conformal_margin, least_count
-from flashnas.profiling.validation import ROUNDS, half, sample, spearman, store, validate
+from flashnas.profiling.validation import ROUNDS, Comparison, Summary, half, sample, store, validate
 from flashnas.report.terminal_validation import validation_text
 from flashnas.space import load_space
 
@@ -29,7 +29,7 @@ def certificate(table, confidence, workload=CHAT, space=TINY):
 
 def test_an_additive_truth_has_no_error(table):
     result = validate(table, TINY, CHAT, truth(table), count=6)
-    assert len(result.checks) == len({check.architecture.hash for check in result.checks}) == 6
+    assert len(result.comparisons) == len({check.architecture.hash for check in result.comparisons}) == 6
     for summary in result.figures:
         assert summary.max_error == pytest.approx(0, abs=1e-9)
         assert summary.spearman == pytest.approx(1)
@@ -54,7 +54,7 @@ def test_a_correction_reaches_every_estimate_from_the_file(table):
     result = validate(table, TINY, CHAT, truth(table, model_us=300.0), count=24, calibrate=True)
     store(result, TINY, CHAT, seed=0, calibrate=True)
     after = LatencyModel(LatencyTable.load(table.path), CHAT)
-    architecture = result.checks[3].architecture
+    architecture = result.comparisons[3].architecture
     for figure, planted_ms in (("ttft_ms", 0.3), ("tpot_ms", 0.3), ("latency_ms", 0.3 * 257)):
         more = after.estimate(architecture).metric(figure) - before.estimate(architecture).metric(figure)
         assert more == pytest.approx(planted_ms, rel=1e-3)
@@ -96,7 +96,7 @@ def test_each_architecture_is_timed_in_every_round_and_the_median_counts(table):
         return {name: factor * value for name, value in measure(architecture).items()}
 
     result = validate(table, TINY, CHAT, slow_once, count=5)
-    assert all(calls.count(check.architecture) == ROUNDS for check in result.checks)
+    assert all(calls.count(check.architecture) == ROUNDS for check in result.comparisons)
     assert max(summary.max_error for summary in result.figures) < 1e-9
 
 
@@ -119,12 +119,31 @@ def test_the_operator_that_carries_the_error_is_named():
     assert max(abs(found[kind]["own_error"]) for kind in ("a", "f")) < 0.05
 
 
-def test_rank_correlation_is_scipys():
-    from scipy.stats import spearmanr
+def test_rank_correlation_needs_three_and_shares_ranks_of_ties():
+    def summary(predicted, measured):
+        architecture = TINY.architecture(next(TINY.enumerate()), 64)
+        return Summary.of([Comparison(architecture=architecture, predicted={"tpot_ms": p}, measured={"tpot_ms": m})
+                           for p, m in zip(predicted, measured, strict=True)], "tpot_ms")
 
-    pairs = np.random.default_rng(0).integers(0, 9, (30, 2)).astype(float)
-    assert spearman([tuple(pair) for pair in pairs]) == pytest.approx(spearmanr(*pairs.T).statistic)
-    assert np.isnan(spearman([(1.0, 2.0), (2.0, 3.0)]))
+    assert np.isnan(summary([1.0, 2.0], [2.0, 3.0]).spearman)
+    assert summary([1.0, 2.0, 3.0], [2.0, 1.0, 3.0]).spearman == pytest.approx(0.5)
+    assert summary([1.0, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]).spearman == pytest.approx(0.9486832980505138)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"seed": -1}, "--seed must be at least 0; got -1"),
+    ({"count": 0}, "-n must be at least 1; got 0"),
+])
+def test_wrong_options_are_one_line(table, options, words):
+    with pytest.raises(ConfigError) as caught:
+        validate(table, TINY, CHAT, truth(table), **options)
+    assert str(caught.value) == words
+
+
+def test_progress_is_told_of_every_timing(table):
+    calls = []
+    validate(table, TINY, CHAT, truth(table), count=2, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 2 * ROUNDS) for done in range(2 * ROUNDS + 1)]
 
 
 def test_too_little_to_calibrate_or_to_sample_is_one_line(table):
@@ -155,7 +174,7 @@ def test_a_correction_is_of_one_mode(tmp_path, monkeypatch):
     table = write_invented_table(tmp_path / "t", monkeypatch, modes=("eager", "compiled"))
     result = validate(table, TINY, CHAT, truth(table.only("eager"), model_us=300.0), count=24, calibrate=True)
     store(result, TINY, CHAT, seed=0, calibrate=True)
-    architecture = result.checks[0].architecture
+    architecture = result.comparisons[0].architecture
     for mode, more in (("eager", 0.3), ("compiled", 0.0)):
         bare, full = (LatencyModel(LatencyTable.load(table.path), CHAT, mode=mode, calibrated=flag)
                       for flag in (False, True))
@@ -189,8 +208,8 @@ def test_a_certificate_is_the_quantile_of_the_stored_residuals(table):
     result = validate(table, TINY, CHAT, truth(table, noise=lambda: float(rng.lognormal(0.05, 0.03))), count=19)
     store(result, TINY, CHAT, seed=0, calibrate=False)
     known = certificate(table, 0.95)
-    ratios = [check.measured["latency_ms"] / check.predicted["latency_ms"] for check in result.checks]
-    estimate = LatencyModel(table, CHAT).estimate(result.checks[0].architecture)
+    ratios = [check.measured["latency_ms"] / check.predicted["latency_ms"] for check in result.comparisons]
+    estimate = LatencyModel(table, CHAT).estimate(result.comparisons[0].architecture)
     assert known.bound(estimate, "latency_ms") / estimate.latency_ms == pytest.approx(max(ratios), rel=1e-4)
     assert known.bound(estimate, "params") == estimate.params
     assert known.bound(estimate, "throughput_tok_s") < estimate.throughput_tok_s

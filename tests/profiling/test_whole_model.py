@@ -5,7 +5,7 @@ import torch
 from flashnas.architecture import Architecture
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort, Measurement
-from flashnas.profiling.setup import Job
+from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import build_model, decode_contexts, filled_cache, time_model
 
 ARCHITECTURE = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
@@ -29,7 +29,7 @@ class RecordingTimer:
 ])
 def test_a_request_is_its_prompt_and_its_mean_step(workload, names):
     timer = RecordingTimer()
-    measured = time_model(ARCHITECTURE, workload, 2, Job(), timer)
+    measured = time_model(ARCHITECTURE, workload, 2, Setup(), timer)
     assert [name for name, _ in timer.calls] == names
     assert measured.ttft_ms == 1.0
     if workload.generated_tokens:
@@ -48,7 +48,7 @@ def test_few_contexts_stand_for_all_steps():
 
 
 def test_a_filled_cache_can_be_stepped_again_and_again_at_one_context():
-    model = build_model(ARCHITECTURE, Job())
+    model = build_model(ARCHITECTURE, Setup())
     with torch.inference_mode():
         cache = filled_cache(model, 2, 50)
         keys = cache.states[0].keys_BGTK
@@ -62,7 +62,7 @@ def test_a_filled_cache_can_be_stepped_again_and_again_at_one_context():
 
 def test_threads_are_set_back():
     before = torch.get_num_threads()
-    with Job(threads=before + 1).running():
+    with Setup(threads=before + 1).running():
         assert torch.get_num_threads() == before + 1
         assert torch.is_inference_mode_enabled()
     assert torch.get_num_threads() == before
@@ -70,11 +70,11 @@ def test_threads_are_set_back():
 
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_numbers():
-    job = Job(mode="compiled", effort=Effort(least=3, most=5, seconds=0.1))
+    job = Setup(mode="compiled", effort=Effort(least=3, most=5, seconds=0.1))
     torch.manual_seed(0)
     compiled = build_model(ARCHITECTURE, job)
     torch.manual_seed(0)
-    eager = build_model(ARCHITECTURE, Job())
+    eager = build_model(ARCHITECTURE, Setup())
     tokens = torch.randint(64, (2, 11))
     with torch.inference_mode():
         torch.testing.assert_close(compiled.prefill(tokens)[0], eager.prefill(tokens)[0], rtol=1e-4, atol=1e-5)

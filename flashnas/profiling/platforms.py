@@ -1,0 +1,202 @@
+"""The platforms that torch runs on here: clock, default dtype, and the facts of the device at hand.
+
+A new platform is one class here, and one entry in `flashnas.latency.schema.PLATFORMS`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform as host
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flashnas.base.process import keep_memory
+from flashnas.latency.schema import PLATFORMS as USUAL_MODES
+from flashnas.latency.schema import Device
+from flashnas.profiling.device_timing import CpuMarks, CpuTimer, CudaGraphTimer, CudaMarks, CudaTimer, Timer
+
+BEYOND_CACHE_BYTES = 256 * 2**20     # larger than the last-level cache of the machines that we know of
+
+
+class Platform(ABC):
+    """One kind of device.
+
+    Attributes:
+        name: as in `flashnas.latency.schema.PLATFORMS`, and torch's name of the device.
+        dtype: what is timed by default.
+        modes: in which an operator can be timed (`flashnas.latency.schema.MODES`).
+        probe_size, product_size: sides of the square matrices whose product is the probe, and the peak.
+    """
+
+    name: str
+    dtype: str
+    modes: tuple[str, ...]
+    probe_size: int
+    product_size: int
+
+    @property
+    def mode(self) -> str:
+        """The mode that is timed by default."""
+        return USUAL_MODES[self.name]
+
+    @abstractmethod
+    def available(self) -> bool:
+        """True if torch sees such a device on this machine."""
+
+    @abstractmethod
+    def label(self) -> str:
+        """What device.yaml calls the device at hand."""
+
+    @abstractmethod
+    def timer(self, mode: str) -> Timer:
+        """The clock around whole calls in a mode."""
+
+    @abstractmethod
+    def marks(self) -> CpuMarks | CudaMarks:
+        """The clock between the parts of one call."""
+
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """All memory of the device."""
+
+    def nominal_bandwidth(self) -> float:
+        """Bytes per second as the device states it; 0 where it does not."""
+        return 0.0
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Settings of this process that timing needs."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until the device has finished."""
+
+    def seconds(self, call: Callable[[], object], repeats: int = 5) -> float:
+        """Median over some repeats of a call, after one call that does not count."""
+        samples = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            call()
+            self.synchronize()
+            samples.append(time.perf_counter() - start)
+        return float(np.median(samples[1:]))
+
+    def copy_bandwidth(self) -> float:
+        """Bytes per second, read plus written, of a copy that no cache holds."""
+        source = torch.ones(BEYOND_CACHE_BYTES // 4, device=self.name)
+        target = torch.empty_like(source)
+        return 2 * source.numel() * 4 / self.seconds(lambda: target.copy_(source))
+
+    def product_flops(self) -> float:
+        """FLOP/s of a large matrix product in the default dtype."""
+        size = self.product_size
+        a = torch.randn(size, size, device=self.name, dtype=getattr(torch, self.dtype))
+        return 2 * size**3 / self.seconds(lambda: a @ a)
+
+
+class Cpu(Platform):
+    """The processor, with torch's own threads."""
+
+    name = "cpu"
+    dtype = "float32"
+    modes = ("eager", "compiled")
+    probe_size = 256
+    product_size = 1536
+
+    def available(self) -> bool:
+        return True
+
+    def label(self) -> str:
+        info = Path("/proc/cpuinfo")
+        if info.exists():
+            for line in info.read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        return host.processor() or host.machine()
+
+    def timer(self, mode: str) -> Timer:
+        return CpuTimer()
+
+    def marks(self) -> CpuMarks:
+        return CpuMarks()
+
+    def memory_bytes(self) -> int:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    def prepare(self) -> None:
+        """Keep freed memory with the process, as a server does."""
+        keep_memory()
+
+    def synchronize(self) -> None:
+        """Every call has finished when it returns."""
+
+
+class Cuda(Platform):
+    """The first CUDA device."""
+
+    name = "cuda"
+    dtype = "bfloat16"
+    modes = ("eager", "compiled", "cuda_graph")
+    probe_size = 4096
+    product_size = 8192
+
+    def available(self) -> bool:
+        return torch.cuda.is_available()
+
+    def label(self) -> str:
+        return torch.cuda.get_device_name(0)
+
+    def timer(self, mode: str) -> Timer:
+        return CudaGraphTimer() if mode == "cuda_graph" else CudaTimer()
+
+    def marks(self) -> CudaMarks:
+        return CudaMarks()
+
+    def memory_bytes(self) -> int:
+        return int(torch.cuda.get_device_properties(0).total_memory)
+
+    def nominal_bandwidth(self) -> float:
+        properties = torch.cuda.get_device_properties(0)
+        clock_hz = getattr(properties, "memory_clock_rate", 0) * 1000
+        return 2 * clock_hz * getattr(properties, "memory_bus_width", 0) / 8
+
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize()
+
+
+PLATFORMS: dict[str, Platform] = {platform.name: platform for platform in (Cpu(), Cuda())}
+
+
+def make_timer(device: str, mode: str) -> Timer:
+    """The timer of a platform for one of `flashnas.latency.schema.MODES`."""
+    return PLATFORMS[device].timer(mode)
+
+
+def device_label(device: str) -> str:
+    """What device.yaml calls this machine's device of that platform."""
+    return PLATFORMS[device].label()
+
+
+def probe_us(device: str) -> float:
+    """A fixed piece of work, about a millisecond. Two probes show whether the device is as fast as before."""
+    platform = PLATFORMS[device]
+    a = torch.ones(platform.probe_size, platform.probe_size, device=device)
+    return 1e6 * platform.seconds(lambda: a @ a, repeats=9)
+
+
+def describe_device(device: str, name: str) -> Device:
+    """The facts of the device at hand for device.yaml; what it does not state is measured with torch's own threads."""
+    platform = PLATFORMS[device]
+    return Device(name=name, platform=device, label=platform.label(), peak_flops=platform.product_flops(),
+                  bandwidth_bytes_s=platform.nominal_bandwidth() or platform.copy_bandwidth(),
+                  memory_bytes=platform.memory_bytes(),
+                  cite=f"measured by flashnas profile with torch {torch.__version__} on {torch.get_num_threads()}"
+                       " threads")
