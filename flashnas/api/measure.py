@@ -137,7 +137,7 @@ class ValidateOptions(Settings, where="validate"):
 class Validated:
     """Predicted against measured.
 
-    result: the Validation, with `comparisons` (one per architecture) and `figures` (errors, bias and rank correlation).
+    result: the Validation, with `comparisons` (one per architecture) and `metrics` (errors, bias and rank correlation).
     """
 
     result: Validation = field(repr=False)
@@ -161,7 +161,7 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
         progress (Callable): called with the timings that are done and the number of all timings.
 
     Returns:
-        A Validated: `result` with the errors of each architecture and figure. `print` shows them.
+        A Validated: `result` with the errors of each architecture and metric. `print` shows them.
 
     Raises:
         TableError: the table is of another device or stack, or there is nothing to calibrate.

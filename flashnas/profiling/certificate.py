@@ -1,9 +1,9 @@
 """How far a prediction may be exceeded: one-sided conformal bounds from the residuals of `flashnas validate`.
 
-The bound of a figure is its prediction times exp(q): q is the ceil((n + 1) x confidence)-th smallest of the n stored
-log(measured / predicted). If a new architecture is drawn like the validated ones, its measured figure lies within the
-bound with at least that probability (Vovk et al., Algorithmic Learning in a Random World, 2005). A search looks for
-extremes, so its finalists are measured as well, where the device is at hand.
+The bound of a metric is its prediction times exp(q): q is the ceil((n + 1) x confidence)-th smallest of the n stored
+log(measured / predicted). If a new architecture is drawn like the validated ones, its measured metric lies within the
+bound with at least that probability (Vovk et al., Algorithmic Learning in a Random World, 2005). The finalists of a
+search are not drawn like that: they are extremes. They are therefore measured as well, where the device is at hand.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, HasMetrics
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 
-TIMES = ("ttft_ms", "tpot_ms", "latency_ms")   # figures that are validated
+TIMES = ("ttft_ms", "tpot_ms", "latency_ms")   # metrics that are validated
 VALIDATIONS = "validations"                    # the list in meta.yaml
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """margins: figure -> q, at least 0; figures that are counted and not timed (memory_gb, params) have none."""
+    """One-sided bounds of predictions.
+
+    Attributes:
+        confidence: the probability with which a bound holds, between 0 and 1.
+        margins: metric -> q, at least 0. Metrics that are counted and not timed (memory_gb, params) have none.
+    """
 
     confidence: float
     margins: Mapping[str, float]
@@ -34,8 +39,20 @@ class Certificate:
     @classmethod
     def of(cls, table: LatencyTable, workload: Workload, *, space_name: str, space_hash: str, confidence: float,
            ) -> Certificate:
-        """From the table's validation of this workload and space in the mode of its rows. Raises TableError in one
-        line with the command to run if there is none, it is stale, or it has too few architectures."""
+        """From the table's validation of this workload and space, in the mode of its rows.
+
+        Args:
+            table: rows of one mode, with the validations of its meta.yaml.
+            workload: what was validated; its name does not matter.
+            space_name: for messages.
+            space_hash: `SearchSpace.hash` of the space that was validated.
+            confidence: between 0 and 1.
+
+        Raises:
+            ConfigError: for a confidence outside its range.
+            TableError: in one line with the command to run, if there is no validation, it is stale, or it has too few
+                architectures.
+        """
         if not 0 < confidence < 1:
             raise ConfigError(f"--confidence must lie between 0 and 1; got {confidence:g}")
         where = f"{table.path}: table {table.name}"
@@ -45,8 +62,8 @@ class Certificate:
             raise TableError(f"{where} has no validation of space {space_name!r} and workload {workload.name!r}, which"
                              f" --confidence rests on: {command}")
         try:
-            ratios = {figure: [float(value) for value in known["log_ratios"]]
-                      for figure, known in entry["figures"].items()}
+            ratios = {metric: [float(value) for value in known["log_ratios"]]
+                      for metric, known in entry["metrics"].items()}
             stale, date = entry["basis"] != basis(table), entry["date"]
         except (KeyError, TypeError, ValueError, AttributeError):
             raise TableError(f"{where}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again: {command}"
@@ -59,22 +76,22 @@ class Certificate:
         if count < needed:
             raise TableError(f"{where}: a confidence of {confidence:g} needs {needed} architectures that were validated"
                              f" (and not calibrated on); there are {count}: {command} -n {needed}")
-        return cls(confidence, {figure: max(0.0, conformal_margin(values, confidence))
-                                for figure, values in ratios.items()})
+        return cls(confidence, {metric: max(0.0, conformal_margin(values, confidence))
+                                for metric, values in ratios.items()})
 
-    def bound(self, estimate: HasMetrics, figure: str) -> float:
-        """The figure that is not exceeded (throughput: at least reached) with the confidence."""
-        return estimate.metric(figure) * self._factor(figure)
+    def bound(self, estimate: HasMetrics, metric: str) -> float:
+        """The value that the metric does not exceed (throughput: at least reaches) with the confidence."""
+        return estimate.metric(metric) * self._factor(metric)
 
     def text(self) -> str:
         """How the budgets are tightened, to be appended to a message."""
-        parts = ", ".join(f"{figure} x {math.exp(margin):.3f}" for figure, margin in self.margins.items())
+        parts = ", ".join(f"{metric} x {math.exp(margin):.3f}" for metric, margin in self.margins.items())
         return f"; confidence {self.confidence:g} divides the budgets: {parts}"
 
-    def _factor(self, figure: str) -> float:
-        if figure in LARGER_IS_BETTER:
+    def _factor(self, metric: str) -> float:
+        if metric in LARGER_IS_BETTER:
             return math.exp(-self.margins.get("tpot_ms", self.margins.get("ttft_ms", 0.0)))
-        return math.exp(self.margins.get(figure, 0.0))
+        return math.exp(self.margins.get(metric, 0.0))
 
     def tightened(self, budgets: Iterable[Budget]) -> list[Budget]:
         """The budgets on predictions that hold exactly where the bounds are within the given ones."""
@@ -82,7 +99,7 @@ class Certificate:
 
 
 def least_count(confidence: float) -> int:
-    """How many residuals a finite bound needs: 19 for 0.95."""
+    """The number of residuals that a finite bound needs: 19 for 0.95."""
     return math.ceil(confidence / (1 - confidence) - 1e-9)
 
 
@@ -104,13 +121,13 @@ def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, 
 
 
 def key(table: LatencyTable, workload: Workload, space_hash: str) -> tuple[dict[str, Any], str, str]:
-    """What a validation is of; the name of a workload does not count."""
+    """What identifies a validation; the name of a workload does not matter."""
     asked = {name: value for name, value in workload.to_dict().items() if name != "name"}
     return asked, space_hash, table.default_mode
 
 
 def basis(table: LatencyTable) -> str:
-    """Changes with the calibration and with the stack of the rows: then residuals no longer hold."""
+    """A hash of the calibration and of the stacks of the rows; when it changes, the residuals are stale."""
     stacks = sorted({str(name) for frame in table.frames.values() for name in frame["stack"].unique()})
     text = json.dumps([stacks, table.calibration], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

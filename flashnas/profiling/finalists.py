@@ -21,24 +21,24 @@ EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
 
 
 def setup_here(model: LatencyModel) -> Setup:
-    """How this machine times whole models for the table; raises TableError in one line if it is another device."""
+    """How this machine times whole models for the table; raises TableError if it is another device or stack."""
     return setup_like(model.table, dtype=model.dtype, effort=EFFORT)
 
 
 def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Setup,
                       ) -> dict[str, dict[str, float]]:
-    """Hash -> figures as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s."""
+    """Hash -> metrics as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s."""
     if not architectures:
         return {}
     workload = model.workload
     found = measure_in_rounds(architectures, lambda a: time_model(a, workload, model.batch(a), setup).to_dict(),
                               np.random.default_rng(0))
-    return {a.hash: _figures(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
+    return {a.hash: _metrics(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
             for a, times in found.items()}
 
 
-def _figures(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> dict[str, float]:
-    """All figures from the two medians, so that they agree with each other."""
+def _metrics(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> dict[str, float]:
+    """All metrics from the two medians, so that they agree with each other."""
     read, generated = workload.prompt_tokens, workload.generated_tokens
     return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": metrics.latency_ms(ttft_ms, tpot_ms, generated),
             "throughput_tok_s": metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, read, generated)}

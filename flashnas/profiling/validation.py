@@ -30,7 +30,7 @@ from flashnas.space.operator_space import OperatorSpace
 POOL = 40           # architectures predicted for each one that is measured
 ROUNDS = 3          # timings per architecture, spread over the run; the median is used
 PHASES: dict[Phase, str] = {"prefill": "ttft_ms", "decode": "tpot_ms"}
-Measure = Callable[[Architecture], Mapping[str, float]]   # -> figures of TIMES
+Measure = Callable[[Architecture], Mapping[str, float]]   # -> metrics of TIMES
 Progress = Callable[[int, int], None]                     # (timings that are done, all timings)
 
 
@@ -40,7 +40,7 @@ class Comparison:
 
     Attributes:
         architecture: what was built and timed.
-        predicted, measured: figure -> ms, for the figures of TIMES.
+        predicted, measured: metric -> ms, for the metrics of TIMES.
         fitted: the calibration was fitted to it.
     """
 
@@ -49,24 +49,24 @@ class Comparison:
     measured: Mapping[str, float]
     fitted: bool = False
 
-    def error(self, figure: str) -> float:
+    def error(self, metric: str) -> float:
         """predicted / measured - 1."""
-        return self.predicted[figure] / self.measured[figure] - 1
+        return self.predicted[metric] / self.measured[metric] - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Relative errors of one figure over some architectures.
+    """Relative errors of one metric over some architectures.
 
     Attributes:
-        figure: one of TIMES.
+        metric: one of TIMES.
         count: number of architectures.
         mean_error, max_error: of |predicted / measured - 1|.
         bias: median of predicted / measured - 1.
         spearman: rank correlation of predicted and measured; NaN for fewer than 3 architectures.
     """
 
-    figure: str
+    metric: str
     count: int
     mean_error: float
     max_error: float
@@ -74,16 +74,16 @@ class Summary:
     spearman: float
 
     @classmethod
-    def of(cls, comparisons: Sequence[Comparison], figure: str) -> Summary:
-        """The errors of a figure over these comparisons, at least one."""
-        errors = np.array([one.error(figure) for one in comparisons])
+    def of(cls, comparisons: Sequence[Comparison], metric: str) -> Summary:
+        """The errors of a metric over these comparisons, at least one."""
+        errors = np.array([one.error(metric) for one in comparisons])
         correlation = math.nan
         if len(comparisons) >= 3:
             from scipy.stats import spearmanr
 
-            correlation = float(spearmanr([one.predicted[figure] for one in comparisons],
-                                          [one.measured[figure] for one in comparisons]).statistic)
-        return cls(figure=figure, count=len(comparisons), mean_error=float(np.abs(errors).mean()),
+            correlation = float(spearmanr([one.predicted[metric] for one in comparisons],
+                                          [one.measured[metric] for one in comparisons]).statistic)
+        return cls(metric=metric, count=len(comparisons), mean_error=float(np.abs(errors).mean()),
                    max_error=float(np.abs(errors).max()), bias=float(np.median(errors)), spearman=correlation)
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Validation:
         table: with the new calibration, if there is one.
         mode: of the rows.
         comparisons: one per architecture, in ascending order of predicted latency.
-        figures: errors over the architectures that were held out.
+        metrics: errors over the architectures that were held out.
         before: the same without the new calibration; None if there is none.
         corrections: phase -> correction of whole models.
         carriers: phase -> operator -> own_error, share, carries (`model_correction.kinds_of_error`), over the
@@ -108,7 +108,7 @@ class Validation:
     table: LatencyTable
     mode: str
     comparisons: tuple[Comparison, ...]
-    figures: tuple[Summary, ...]
+    metrics: tuple[Summary, ...]
     before: tuple[Summary, ...] | None
     corrections: Mapping[Phase, ModelCorrection]
     carriers: Mapping[Phase, dict[str, dict[str, float]]]
@@ -127,7 +127,7 @@ class Validation:
                                "measured": dict(one.measured),
                                "error": {name: one.error(name) for name in one.predicted}}
                               for one in self.comparisons],
-            "figures": [summary.to_dict() for summary in self.figures],
+            "metrics": [summary.to_dict() for summary in self.metrics],
             "before": None if self.before is None else [summary.to_dict() for summary in self.before],
             "corrections": {phase: value.to_dict() for phase, value in self.corrections.items()},
             "carriers": {phase: dict(value) for phase, value in self.carriers.items()}}
@@ -142,7 +142,7 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
         table: rows of whole operators.
         space: whose architectures are sampled, at all its widths.
         workload: what is timed.
-        measure: architecture -> the figures of TIMES, in ms.
+        measure: architecture -> the metrics of TIMES, in ms.
         count: number of architectures.
         seed: fixes the architectures and the order of the timings.
         calibrate: fit a correction to one half of the architectures.
@@ -165,7 +165,7 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
                          " have; measure them with flashnas profile")
     architectures = sample(space, model, count, rng)
     measured = measure_in_rounds(architectures, measure, rng, progress)
-    names = [figure for figure in TIMES if measured[architectures[0]][figure] > 0]
+    names = [metric for metric in TIMES if measured[architectures[0]][metric] > 0]
 
     def compared_by(model: LatencyModel, fitted: frozenset[int]) -> list[Comparison]:
         estimates = [model.estimate(a) for a in architectures]
@@ -186,9 +186,9 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     bare = LatencyModel(table, workload, calibrated=False, mode=mode)
     carriers = {phase: model_correction.kinds_of_error([terms(bare, one.architecture, phase, one.measured)
                                                   for one in held], model.model_corrections[phase])
-                for phase, figure in PHASES.items() if figure in names}
+                for phase, metric in PHASES.items() if metric in names}
     return Validation(table=table, mode=model.table.default_mode, comparisons=tuple(compared),
-                      figures=tuple(Summary.of(held, name) for name in names), before=before,
+                      metrics=tuple(Summary.of(held, name) for name in names), before=before,
                       corrections=dict(model.model_corrections), carriers=dict(carriers))
 
 
@@ -218,7 +218,7 @@ def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, r
 
     Args:
         architectures: what is timed.
-        measure: architecture -> figures of TIMES, in ms.
+        measure: architecture -> metrics of TIMES, in ms.
         rng: draws the orders.
         progress: called with the timings that are done and the number of all timings.
     """
@@ -244,8 +244,8 @@ def calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tupl
     """The table with a correction fitted to these architectures (in memory), and its model."""
     mode = model.table.default_mode
     bare = LatencyModel(table, model.workload, calibrated=False, mode=mode)
-    fits = {phase: model_correction.fit([terms(bare, a, phase, figures) for a, figures in measured]).to_dict()
-            for phase, figure in PHASES.items() if measured[0][1][figure] > 0}
+    fits = {phase: model_correction.fit([terms(bare, a, phase, metrics) for a, metrics in measured]).to_dict()
+            for phase, metric in PHASES.items() if measured[0][1][metric] > 0}
     known = table.calibration.get("whole") or {}
     whole = {**known, mode: {**known.get(mode, {}), **fits}, "workload": model.workload.name,
              "fitted_on": sorted({*known.get("fitted_on", ()), *(a.hash for a, _ in measured)})}
@@ -253,7 +253,7 @@ def calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tupl
     return table, LatencyModel(table, model.workload, mode=mode)
 
 
-def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, figures: Mapping[str, float]) -> Regressors:
+def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, metrics: Mapping[str, float]) -> Regressors:
     """What the constants of a correction multiply, from a model without one; a decode step is the mean one."""
     steps = bare.workload.generated_tokens if phase == "decode" else 1
     by_kind: dict[str, float] = {}
@@ -264,7 +264,7 @@ def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, figures:
     batch = bare.batch(architecture)
     megabytes = sum(bare.megabytes(spec, architecture.hidden, phase, batch, seen) for spec in architecture.operators)
     return Regressors(rows_us=sum(by_kind.values()), operators=len(architecture.operators), megabytes=megabytes,
-                      measured_us=1000 * figures[PHASES[phase]], by_kind_us=by_kind)
+                      measured_us=1000 * metrics[PHASES[phase]], by_kind_us=by_kind)
 
 
 def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int, calibrate: bool) -> None:
@@ -277,10 +277,10 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
     asked, space_hash, mode = key(rows, workload, space.hash)
     entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, "space_hash": space_hash, "workload": asked,
              "mode": mode, "seed": seed, "basis": basis(rows), "architectures": len(result.held_out),
-             "figures": {summary.figure: {
-                 **{name: value for name, value in summary.to_dict().items() if name not in ("figure", "count")},
-                 "log_ratios": [round(-float(np.log1p(one.error(summary.figure))), 5) for one in result.held_out]}
-                 for summary in result.figures}}
+             "metrics": {summary.metric: {
+                 **{name: value for name, value in summary.to_dict().items() if name not in ("metric", "count")},
+                 "log_ratios": [round(-float(np.log1p(one.error(summary.metric))), 5) for one in result.held_out]}
+                 for summary in result.metrics}}
     others = [old for old in table.meta.get(VALIDATIONS, ())
               if (old["workload"], old["space_hash"], old["mode"]) != (asked, space_hash, mode)]
     write_entry(table.path, VALIDATIONS, [*others, entry])

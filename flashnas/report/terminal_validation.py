@@ -14,7 +14,7 @@ SHOWN_WIDTH = 60
 
 def validation_text(result: Mapping[str, Any]) -> str:
     """From Validation.to_dict()."""
-    names = [summary["figure"] for summary in result["figures"]]
+    names = [summary["metric"] for summary in result["metrics"]]
     header = ["", *(f"{WORDS[name]} ms: predicted  measured   error" for name in names), "architecture"]
     lines = ["  ".join(header)]
     for entry in result["architectures"]:
@@ -27,14 +27,14 @@ def validation_text(result: Mapping[str, Any]) -> str:
         lines.append("  ".join(cells))
     if result["before"]:
         lines += ["* calibrated on; the lines below are of the others", "", *_summaries("before", result["before"]),
-                  *_summaries("calibrated", result["figures"]), "", *_corrections(result["corrections"])]
+                  *_summaries("calibrated", result["metrics"]), "", *_corrections(result["corrections"])]
     else:
-        lines += ["", *_summaries("", result["figures"])]
+        lines += ["", *_summaries("", result["metrics"])]
     return "\n".join([*lines, "", *_carriers(result["carriers"])]).rstrip()
 
 
 def _summaries(label: str, summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"{label:<12}{WORDS[s['figure']]:<12} mean error {s['mean_error']:.1%}, worst {s['max_error']:.1%},"
+    return [f"{label:<12}{WORDS[s['metric']]:<12} mean error {s['mean_error']:.1%}, worst {s['max_error']:.1%},"
             f" bias {s['bias']:+.1%}, rank correlation"
             f" {format(s['spearman'], '.3f') if known(s['spearman']) else MISSING}"
             f" over {s['count']} architectures" for s in summaries]

@@ -20,10 +20,21 @@ def names(kinds: Sequence[OperatorSpec]) -> tuple[str, ...]:
 
 
 def describe(operators: Sequence[OperatorSpec], kinds: Sequence[OperatorSpec]) -> np.ndarray:
-    """Counts per operator, its share in each third of the depth, FFN share, depth, switches between token mixers.
+    """An operator list as numbers.
 
-    The thirds are equal parts of the depth: an operator on a border counts in both by the part that lies in each.
-    Returns float64 [len(names(kinds))]. Raises KeyError for an operator that is not among `kinds`.
+    The entries are: the count of each operator, its share in each third of the depth, the share of FFNs, the depth,
+    and the switches between token mixers. The thirds are equal parts of the depth. An operator on a border counts in
+    both thirds, by the part of it that lies in each.
+
+    Args:
+        operators: the list, not empty.
+        kinds: all operators of the space.
+
+    Returns:
+        float64 [len(names(kinds))].
+
+    Raises:
+        KeyError: for an operator that is not among `kinds`.
     """
     index = {spec: i for i, spec in enumerate(kinds)}
     ids = np.array([index[spec] for spec in operators])

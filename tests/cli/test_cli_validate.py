@@ -38,7 +38,7 @@ def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(copied_tiny_
         assert entry["error"]["tpot_ms"] == pytest.approx(
             entry["predicted"]["tpot_ms"] / entry["measured"]["tpot_ms"] - 1)
     kept, = LatencyTable.load(copied_tiny_table).meta["validations"]
-    assert {len(figure["log_ratios"]) for figure in kept["figures"].values()} == {3}
+    assert {len(metric["log_ratios"]) for metric in kept["metrics"].values()} == {3}
     assert main(command(copied_tiny_table, "-n", "3")) == 0
     out, err = capsys.readouterr()
     assert "rank correlation" in out

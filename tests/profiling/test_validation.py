@@ -30,7 +30,7 @@ def certificate(table, confidence, workload=CHAT, space=TINY):
 def test_an_additive_truth_has_no_error(table):
     result = validate(table, TINY, CHAT, truth(table), count=6)
     assert len(result.comparisons) == len({check.architecture.hash for check in result.comparisons}) == 6
-    for summary in result.figures:
+    for summary in result.metrics:
         assert summary.max_error == pytest.approx(0, abs=1e-9)
         assert summary.spearman == pytest.approx(1)
     for kinds in result.carriers.values():
@@ -44,7 +44,7 @@ def test_planted_constants_are_recovered_and_held_out_models_predicted(table, pl
     for phase in ("prefill", "decode"):
         for name, value in {"scale": 1.0, "model_us": 0.0, "operator_us": 0.0, "mb_us": 0.0, **planted}.items():
             assert getattr(result.corrections[phase], name) == pytest.approx(value, rel=1e-3, abs=1e-3), (phase, name)
-    assert max(summary.max_error for summary in result.figures) < 1e-4
+    assert max(summary.max_error for summary in result.metrics) < 1e-4
     assert max(summary.mean_error for summary in result.before) > 0.05
     assert len(result.held_out) == 12
 
@@ -55,8 +55,8 @@ def test_a_correction_reaches_every_estimate_from_the_file(table):
     store(result, TINY, CHAT, seed=0, calibrate=True)
     after = LatencyModel(LatencyTable.load(table.path), CHAT)
     architecture = result.comparisons[3].architecture
-    for figure, planted_ms in (("ttft_ms", 0.3), ("tpot_ms", 0.3), ("latency_ms", 0.3 * 257)):
-        more = after.estimate(architecture).metric(figure) - before.estimate(architecture).metric(figure)
+    for metric, planted_ms in (("ttft_ms", 0.3), ("tpot_ms", 0.3), ("latency_ms", 0.3 * 257)):
+        more = after.estimate(architecture).metric(metric) - before.estimate(architecture).metric(metric)
         assert more == pytest.approx(planted_ms, rel=1e-3)
     estimate = after.estimate(architecture)
     assert after.latencies([architecture])[0] == pytest.approx(estimate.latency_ms)
@@ -68,7 +68,7 @@ def test_noise_alone_is_not_taken_for_a_constant(table):
     rng = np.random.default_rng(3)
     result = validate(table, TINY, CHAT, truth(table, noise=lambda: float(rng.lognormal(0, 0.02))), count=30,
                       calibrate=True)
-    for before, after in zip(result.before, result.figures, strict=True):
+    for before, after in zip(result.before, result.metrics, strict=True):
         assert after.mean_error < before.mean_error + 0.005
 
 
@@ -97,7 +97,7 @@ def test_each_architecture_is_timed_in_every_round_and_the_median_counts(table):
 
     result = validate(table, TINY, CHAT, slow_once, count=5)
     assert all(calls.count(check.architecture) == ROUNDS for check in result.comparisons)
-    assert max(summary.max_error for summary in result.figures) < 1e-9
+    assert max(summary.max_error for summary in result.metrics) < 1e-9
 
 
 def test_halves_hold_one_of_each_pair_of_neighbours():
