@@ -12,6 +12,7 @@ from typing import Any
 from flashnas.architecture.notation import MAX_OPERATORS, parse_operators, split_notation
 from flashnas.base.errors import ArchitectureError
 from flashnas.base.hints import did_you_mean
+from flashnas.base.settings import shown
 from flashnas.operators import OperatorSpec
 from flashnas.operators.spec import mean_context
 
@@ -148,7 +149,8 @@ class Architecture:
             if key not in data:
                 raise ArchitectureError(f"architecture needs the key {key!r}")
         if not isinstance(data["operators"], list | tuple) or not all(isinstance(o, str) for o in data["operators"]):
-            raise ArchitectureError(f"architecture.operators must be a list of operators; got {data['operators']!r}")
+            raise ArchitectureError("architecture.operators must be a list of operators; got"
+                                    f" {shown(data['operators'])}")
         if not isinstance(data.get("tied", True), bool):
             raise ArchitectureError(f"architecture.tied must be true or false; got {data['tied']!r}")
         operators = parse_operators(" ".join(data["operators"]))

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from flashnas.base.errors import ArchitectureError
+from flashnas.base.settings import shown
 from flashnas.operators import OperatorSpec, operator_class
 
 MAX_OPERATORS = 4096  # guards repeats such as 99999x(...)
@@ -32,7 +33,7 @@ def split_notation(text: str) -> tuple[int, dict[str, Any], str]:
     match = re.fullmatch(r"\s*(\d{1,18})\s*(?:\(([^()]*)\))?\s*:(.*)", text, re.DOTALL)
     if not match:
         raise ArchitectureError("architecture must read 'WIDTH: OPERATORS', such as '2048: 3x(d f m2 f)';"
-                                f" got {text.strip()!r}")
+                                f" got {shown(text.strip())}")
     return int(match[1]), _parse_options(match[2] or "", "header"), match[3]
 
 
@@ -54,7 +55,7 @@ def parse_operators(text: str) -> tuple[OperatorSpec, ...]:
             stack.append((int(match["repeat"]), []))
         elif match["close"]:
             if len(stack) == 1:
-                raise ArchitectureError(f"operators: ')' without its '(' in {text.strip()!r}")
+                raise ArchitectureError(f"operators: ')' without its '(' in {shown(text.strip())}")
             times, inner = stack.pop()
             if times * len(inner) > MAX_OPERATORS:
                 raise ArchitectureError(f"operators: at most {MAX_OPERATORS}; got {times} x {len(inner)}")
@@ -63,7 +64,7 @@ def parse_operators(text: str) -> tuple[OperatorSpec, ...]:
             options = _parse_options(match["options"] or "", f"operator {match['kind']!r}")
             stack[-1][1].append(operator_class(match["kind"]).from_options(options))
     if len(stack) > 1:
-        raise ArchitectureError(f"operators: '(' without its ')' in {text.strip()!r}")
+        raise ArchitectureError(f"operators: '(' without its ')' in {shown(text.strip())}")
     return tuple(stack[0][1])
 
 
@@ -72,7 +73,7 @@ def _parse_options(text: str, where: str) -> dict[str, Any]:
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not key or not value:
-            raise ArchitectureError(f"{where}: options must read key=value; got {part!r}")
+            raise ArchitectureError(f"{where}: options must read key=value; got {shown(part)}")
         if key in options:
             raise ArchitectureError(f"{where}: duplicate option {key!r}")
         options[key] = _parse_value(value, f"{where}: {key}")
@@ -87,4 +88,4 @@ def _parse_value(text: str, place: str) -> int | float | bool:
             return number(text)
         except ValueError:
             continue
-    raise ArchitectureError(f"{place} must be a number, true or false; got {text!r}")
+    raise ArchitectureError(f"{place} must be a number, true or false; got {shown(text)}")

@@ -9,6 +9,7 @@ from flashnas.architecture.huggingface import architecture_from_hf
 from flashnas.architecture.huggingface.config_json import read_json
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.hints import did_you_mean
+from flashnas.base.settings import shown, shown_path
 from flashnas.base.shipped import PACKAGE
 from flashnas.base.yaml import read_yaml
 
@@ -48,7 +49,7 @@ def load_architecture(source: str) -> Architecture:
         return architecture_from_hf(path)
     if path.suffix in (".yaml", ".yml") or os.path.exists(source):  # os.path accepts any text, pathlib does not
         if not os.path.isfile(source):
-            raise ArchitectureError(f"{source}: no such file")
+            raise ArchitectureError(f"{shown_path(source)}: no such file")
         data = read_yaml(path)
         entry = data.get("architecture")
         try:
@@ -60,7 +61,7 @@ def load_architecture(source: str) -> Architecture:
             raise ArchitectureError(f"{data.place('architecture')}: {error}") from None
         raise ArchitectureError(f"{data.place()}: an architecture file needs the key 'architecture'"
                                 " (a notation or a mapping)")
-    raise ArchitectureError(f"{source!r} is not a preset{did_you_mean(source, presets())}, not a YAML or JSON file"
+    raise ArchitectureError(f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML or JSON file"
                             f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(presets())}")
 
 

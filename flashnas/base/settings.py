@@ -389,6 +389,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}.."
 
 
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path in a message: as it is, or as `shown` where that is not one short line."""
+    text = os.fspath(path)
+    return text if text.isprintable() and len(text) <= SHOWN_CHARACTERS else shown(text)
+
+
 def _kind_of(hint: Any) -> tuple[type | None, Any, bool]:
     """-> (container, kind, whether None is allowed)."""
     optional = False

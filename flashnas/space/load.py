@@ -8,6 +8,7 @@ from typing import Any
 
 from flashnas.base.errors import SpaceError
 from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.settings import shown, shown_path
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
 from flashnas.registry import Registry
@@ -73,7 +74,7 @@ def _resolve(source: str) -> str:
         return str(shipped[source]) if relative.startswith("..") else relative
     if Path(source).suffix in (".yaml", ".yml") or os.path.exists(source):
         if not os.path.isfile(source):
-            raise SpaceError(f"{source}: no such file")
+            raise SpaceError(f"{shown_path(source)}: no such file")
         return source
-    raise SpaceError(f"{source!r} is not a shipped search space{did_you_mean(source, shipped)} and not a YAML file;"
-                     f" shipped: {', '.join(shipped)}")
+    raise SpaceError(f"{shown(source)} is not a shipped search space{did_you_mean(source, shipped)} and not a YAML"
+                     f" file; shipped: {', '.join(shipped)}")

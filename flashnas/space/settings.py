@@ -7,6 +7,7 @@ from typing import Any
 
 from flashnas.architecture import DEFAULT_VOCAB, MAX_HIDDEN, MAX_META_TOKENS, MAX_VOCAB, parse_operators
 from flashnas.base.errors import ArchitectureError, OperatorError, SpaceError
+from flashnas.base.settings import shown
 from flashnas.base.yaml import LocatedDict, LocatedList, check_keys
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -37,7 +38,7 @@ def check_unique(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
 def whole(place: str, name: str, value: object, least: int, most: int) -> int:
     """A whole number from `least` to `most`, or a SpaceError that names place, setting and value."""
     if type(value) is not int or not least <= value <= most:
-        raise SpaceError(f"{place}: {name} must be a whole number from {least} to {most}; got {value!r}")
+        raise SpaceError(f"{place}: {name} must be a whole number from {least} to {most}; got {shown(value)}")
     return value
 
 
@@ -48,7 +49,7 @@ def read_range(data: LocatedDict, key: str, where: str) -> tuple[int, int]:
     if type(value) is int:
         value = [value, value]
     if not isinstance(value, list) or len(value) != 2 or any(type(v) is not int for v in value):
-        raise SpaceError(f"{place}: {name} must be a whole number or [low, high]; got {value!r}")
+        raise SpaceError(f"{place}: {name} must be a whole number or [low, high]; got {shown(value)}")
     low, high = value
     if not 1 <= low <= high <= MAX_DEPTH:
         raise SpaceError(f"{place}: {name} must have 1 <= low <= high <= {MAX_DEPTH}; got [{low}, {high}]")
@@ -80,13 +81,13 @@ def read_widths(data: LocatedDict) -> tuple[int, ...]:
 def read_operators(place: str, name: str, text: object, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:
     """Operators in notation; raises SpaceError unless they fit every width."""
     if not isinstance(text, str) or not text.strip():
-        raise SpaceError(f"{place}: {name} must be an operator such as d or a(kv_heads=4); got {text!r}")
+        raise SpaceError(f"{place}: {name} must be an operator such as d or a(kv_heads=4); got {shown(text)}")
     try:
         operators = parse_operators(text)
     except (ArchitectureError, OperatorError) as error:
         raise SpaceError(f"{place}: {name}: {error}") from None
     if not operators:
-        raise SpaceError(f"{place}: {name} must not be empty; got {text!r}")
+        raise SpaceError(f"{place}: {name} must not be empty; got {shown(text)}")
     for hidden in widths:
         for spec in operators:
             try:
@@ -121,7 +122,7 @@ def read_mixers(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]
     for place, name, value in items:
         operators = read_operators(place, name, value, widths)
         if len(operators) != 1 or not operators[0].mixes_tokens:
-            raise SpaceError(f"{place}: {name} must be one token mixer; got {value!r}")
+            raise SpaceError(f"{place}: {name} must be one token mixer; got {shown(value)}")
         mixers.append(operators[0])
     check_unique(items, mixers)
     check_distinct(data.place(key), f"{where}.{key}", mixers, widths)
@@ -133,5 +134,5 @@ def read_ffn(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -
     operators = read_operators(data.place(key), f"{where}.{key}", data.get(key, "f"), widths)
     if len(operators) != 1 or not isinstance(operators[0], FeedForward):
         raise SpaceError(f"{data.place(key)}: {where}.{key} must be a feed-forward network such as"
-                         f" f(intermediate=4096); got {data[key]!r}")
+                         f" f(intermediate=4096); got {shown(data[key])}")
     return operators[0]

@@ -52,6 +52,9 @@ def test_bad_file_gets_one_line(tmp_path, text, message):
     ("tests", "tests/config.json: cannot be read: No such file or directory"),
     ("", "'' is not a preset"),
     ("a\0b", "is not a preset"),
+    ("no\nfile.yaml", "'no\\nfile.yaml': no such file"),
+    ("x" * 100_000, f"'{'x' * 119}.. is not a preset"),
+    ("128: d)" + " " * 9 + "d " * 5000, "operators: ')' without its '(' in 'd)"),
 ])
 def test_unknown_source_is_named(source, message):
     with pytest.raises(FlashnasError, match=re.escape(message)):

@@ -9,6 +9,7 @@ from typing import Any
 from flashnas.architecture.huggingface.defaults import DEFAULTS
 from flashnas.architecture.notation import MAX_OPERATORS
 from flashnas.base.errors import ArchitectureError
+from flashnas.base.settings import shown
 from flashnas.operators.spec import MAX_VALUE
 
 
@@ -72,7 +73,7 @@ class HfConfig:
         """A whole number of at least `least`."""
         value = self.get(key)
         if type(value) is not int or not least <= value <= MAX_VALUE:
-            raise self.error(key, f"must be a whole number of at least {least}; got {value!r}")
+            raise self.error(key, f"must be a whole number of at least {least}; got {shown(value)}")
         return value
 
     def whole_or_none(self, key: str) -> int | None:
@@ -82,19 +83,19 @@ class HfConfig:
     def number(self, key: str) -> float:
         value = self.get(key)
         if type(value) not in (int, float) or not 0 <= value <= MAX_VALUE:
-            raise self.error(key, f"must be a number of at least 0; got {value!r}")
+            raise self.error(key, f"must be a number of at least 0; got {shown(value)}")
         return float(value)
 
     def flag(self, key: str) -> bool:
         value = self.get(key)
         if not isinstance(value, bool):
-            raise self.error(key, f"must be true or false; got {value!r}")
+            raise self.error(key, f"must be true or false; got {shown(value)}")
         return value
 
     def require(self, key: str, value: Any, part: str) -> None:
         """Raise ArchitectureError that names the part that flashnas lacks, unless the key has that value."""
         if self.get(key) != value:
-            raise self.lacking(key, f"{part} {self.get(key)!r}; it has {value!r}")
+            raise self.lacking(key, f"{part} {self.get(key)!r}; it has {shown(value)}")
 
     def layers(self) -> int:
         """`num_hidden_layers`, within what an Architecture holds."""
@@ -109,7 +110,7 @@ class HfConfig:
         if value is None:
             return None
         if not isinstance(value, list) or not all(type(entry) is kind for entry in value):
-            raise self.error(key, f"must be a list of {'text' if kind is str else 'whole numbers'}; got {value!r}")
+            raise self.error(key, f"must be a list of {'text' if kind is str else 'whole numbers'}; got {shown(value)}")
         if length is not None and len(value) != length:
             raise self.error(key, f"must have one entry for each of the {length} layers; got {len(value)}")
         return value
