@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import BudgetError, ConfigError, TableError
-from flashnas.base.settings import shown
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, HasMetrics
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
@@ -115,18 +114,10 @@ def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
 
 def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any] | None:
     """The validation of the table's mode for this workload and space, or None."""
-    for entry in validations(table):
+    for entry in table.meta.get(VALIDATIONS, ()):
         if (entry.get("workload"), entry.get("space_hash"), entry.get("mode")) == key(table, workload, space_hash):
             return dict(entry)
     return None
-
-
-def validations(table: LatencyTable) -> list[dict[str, Any]]:
-    """All validations of a table's meta.yaml; raises TableError unless they are a list of mappings."""
-    entries = table.meta.get(VALIDATIONS, [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise TableError(f"{table.path}/meta.yaml: {VALIDATIONS} must be a list of mappings; got {shown(entries)}")
-    return entries
 
 
 def key(table: LatencyTable, workload: Workload, space_hash: str) -> tuple[dict[str, Any], str, str]:

@@ -24,7 +24,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_calibration, write_entry
 from flashnas.latency.workload import Workload
 from flashnas.operators import Phase
-from flashnas.profiling.certificate import TIMES, VALIDATIONS, basis, key, validations
+from flashnas.profiling.certificate import TIMES, VALIDATIONS, basis, key
 from flashnas.space.operator_space import OperatorSpace
 
 POOL = 40           # architectures predicted for each one that is measured
@@ -152,13 +152,12 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     Raises:
         ConfigError: for a count or a seed outside its range.
         SpaceError: when the space has too few architectures.
-        TableError: when there is nothing to calibrate, or the table's earlier validations are damaged.
+        TableError: when there is nothing to calibrate.
     """
     if count < 1:
         raise ConfigError(f"-n must be at least 1; got {count}")
     if seed < 0:
         raise ConfigError(f"--seed must be at least 0; got {seed}")
-    validations(table)  # a damaged list is found before anything is measured
     rng = np.random.default_rng(seed)
     model = LatencyModel(table, workload, mode=mode)
     if calibrate and not any(kind.startswith("operator_") for kind in model.table.kinds):
@@ -282,6 +281,6 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
                  **{name: value for name, value in summary.to_dict().items() if name not in ("metric", "count")},
                  "log_ratios": [round(-float(np.log1p(one.error(summary.metric))), 5) for one in result.held_out]}
                  for summary in result.metrics}}
-    others = [old for old in validations(table)
+    others = [old for old in table.meta.get(VALIDATIONS, ())
               if (old.get("workload"), old.get("space_hash"), old.get("mode")) != (asked, space_hash, mode)]
     write_entry(table.path, VALIDATIONS, [*others, entry])

@@ -140,13 +140,6 @@ def test_wrong_options_are_one_line(table, options, words):
     assert str(caught.value) == words
 
 
-@pytest.mark.parametrize("damaged", ["hello", [1], {"a": 1}])
-def test_damaged_validations_are_found_before_anything_is_measured(table, damaged):
-    write_entry(table.path, "validations", damaged)
-    with pytest.raises(TableError, match=r"meta\.yaml: validations must be a list of mappings; got"):
-        validate(LatencyTable.load(table.path), TINY, CHAT, lambda architecture: pytest.fail("measured"), count=1)
-
-
 def test_progress_is_told_of_every_timing(table):
     calls = []
     validate(table, TINY, CHAT, truth(table), count=2, progress=lambda done, total: calls.append((done, total)))
