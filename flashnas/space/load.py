@@ -26,8 +26,8 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
     """Load a search space.
 
     Args:
-        source (str | Path | SearchSpace): a shipped name such as `nemotron_flash`, or the path of a YAML file. A space is
-            returned as it is.
+        source (str | Path | SearchSpace): a shipped name such as `nemotron_flash`, or the path of a YAML file. A space
+            is returned as it is.
 
     Returns:
         The SearchSpace.
