@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,7 @@ class Question:
         evaluator: the user's function, or None.
         certificate: what the table's validation says of its predictions, if a confidence is asked for.
         timing: how the finalists are timed; None where the table's device is not at hand.
+        started: when its preparation began, in seconds since the epoch.
     """
 
     config: SearchConfig
@@ -67,6 +69,7 @@ class Question:
     certificate: Certificate | None
     timing: Setup | None
     sampler: str | type[SearchAlgorithm]
+    started: float
 
     @property
     def model(self) -> LatencyModel | None:
@@ -128,6 +131,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
     Raises:
         FlashnasError: in one line, for whatever cannot work.
     """
+    started = time.time()
     space = load_space(config.space) if space is None else space
     if not isinstance(space, SearchSpace):
         raise ConfigError(f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}")
@@ -162,7 +166,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
         recipe = None
     question = Question(config=config, space=space, costs=costs, fitter=fitter, budgets=budgets, workload=workload,
                         recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
-                        sampler=config.sampler if sampler is None else sampler)
+                        sampler=config.sampler if sampler is None else sampler, started=started)
     question.algorithm()  # its options are checked before text is read
     if recipe is not None:
         dataset = prepare_dataset(config.data, recipe, config.tokenizer)

@@ -22,7 +22,7 @@ from flashnas.search.pareto import non_dominated
 from flashnas.study.costs import TableCosts
 from flashnas.study.folder import RunFolder
 from flashnas.study.front import FrontEntry, recorded
-from flashnas.study.job import run_job
+from flashnas.study.job import evaluator_name, run_job
 from flashnas.study.pool import InProcess, WorkerPool, Workers
 from flashnas.study.prepare import Question, any_network, table_hash
 from flashnas.study.snapshot import Progress
@@ -46,14 +46,13 @@ class Session:
     """
 
     def __init__(self, question: Question, out: Path, *, resume: bool, progress: Progress, command: str) -> None:
-        self.started = time.time()
         self.question, self.progress = question, progress
         self.algorithm: SearchAlgorithm = question.algorithm()
-        self.folder = RunFolder(out, identity=question.identity(), facts=run_facts(question, out, command),
-                                resume=resume, storage=question.config.storage)
         self.baselines = question.baselines()
-        config = question.config
         self.pool = _pool(question)
+        config = question.config
+        self.folder = RunFolder(out, identity=question.identity(), facts=run_facts(question, out, command),
+                                resume=resume, storage=config.storage)
         different = {network.hash for _, network in self.baselines if network is not None}
         self.trajectory = Trajectory(
             total=config.trials + len(different), workers=config.workers if isinstance(self.pool, WorkerPool) else 1,
@@ -113,7 +112,7 @@ class Session:
         front = self.folder.write_front(self._measured(self._front()))
         totals = {state: self.trajectory.count(state) for state in ("complete", "failed", "reused", "infeasible")}
         tokens = sum(trial.tokens or 0 for trial in self.trajectory.trials if trial.state == "complete")
-        seconds = time.time() - self.started
+        seconds = time.time() - self.question.started
         self.folder.write_finished(seconds, {**totals, "tokens": tokens})
         return {"run": str(self.folder.path),
                 "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash, **entry.figures,
@@ -179,10 +178,12 @@ def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
     config, space, model = question.config, question.space, question.model
     recipe, dataset, workload = question.recipe, question.dataset, question.workload
     packages = {name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")}
-    scored = ({"evaluator": question.identity().evaluator} if recipe is None or dataset is None else
+    scored: dict[str, Any] = ({"evaluator": evaluator_name(question.evaluator)} if question.evaluator is not None else
+              {} if recipe is None or dataset is None else
               {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
                "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab})
-    table = None if model is None else {
+    identity = question.identity()
+    table = None if identity.table is None else {"name": identity.table} if model is None else {
         "name": model.table.name, "device": model.table.device.label or model.table.name, "stack": model.table.stack,
         "mode": model.table.default_mode, "hash": table_hash(model.table)}
     return {
@@ -191,7 +192,7 @@ def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
         "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
         "table": table, "workload": None if workload is None else workload.to_dict(),
         "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
-        "sampler": question.identity().sampler, "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
+        "sampler": identity.sampler, "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
         "host": {"cpu": platform.processor() or platform.machine(), "workers": config.workers,
                  "python": platform.python_version(), **packages},
     }

@@ -93,7 +93,9 @@ def test_a_budget_on_own_latency_is_kept_before_anything_is_evaluated(tmp_path):
     trials = Run.load(tmp_path / "run").trials
     assert (trials["latency_ms"].dropna() <= 5.0).all()
     assert (trials["state"] == "complete").sum() == 8
-    assert Run.load(tmp_path / "run").config["question"]["table"] == "foreign_space:latency_ms"
+    run = Run.load(tmp_path / "run")
+    assert run.config["question"]["table"] == run.entry("table", "name") == "foreign_space:latency_ms"
+    assert run.entry("proxy") == {"evaluator": "foreign_space:loss"}
 
 
 @pytest.mark.parametrize("sampler", list(ALGORITHMS))
@@ -262,3 +264,10 @@ def test_the_display_counts_baselines_once_and_a_finished_run_as_finished(tmp_pa
     notes = Notes()
     search(tmp_path / "run", notes=notes, resume=True, **{**asked, "trials": 8})
     assert (notes.snapshots[-1].done + notes.snapshots[-1].failed, notes.snapshots[-1].total) == (10, 10)
+
+
+def test_a_job_is_plain_data_for_any_pool():
+    job = Job(architecture=load_space("tiny").architectures(load_space("tiny").sample(np.random.default_rng(0)))[0],
+              dataset="folder", recipe={"tokens": 512}, seed=3, tasks=("recall",))
+    assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+    assert job.portable()
