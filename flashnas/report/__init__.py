@@ -1,4 +1,4 @@
-"""A run folder read back as tables, pictures and one HTML page. Plotting libraries load when something is drawn."""
+"""A run folder as tables, pictures and one HTML page. Plotting libraries load when something is drawn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flashnas.base.errors import RunError
 from flashnas.base.files import atomic_file, disk_errors, write_atomic
-from flashnas.report.table import front_table
+from flashnas.report.terminal_front import front_table
 from flashnas.study.front import FrontEntry
 from flashnas.study.run import Run
 
@@ -14,14 +14,25 @@ __all__ = ["FrontEntry", "Run", "front_table", "write_report"]
 
 
 def write_report(folder: str | Path) -> tuple[Path, Path]:
-    """Write report.html and pareto.png into a run folder and return their paths; raises RunError in one line."""
+    """Write report.html and its still pictures, pareto.png first, into a run folder.
+
+    Returns:
+        The paths of report.html and pareto.png.
+
+    Raises:
+        RunError: the folder is not a run, is damaged, or cannot be written.
+        PluginError: a section of another package cannot be loaded or fails.
+    """
     from flashnas.report.html import render_html
-    from flashnas.report.png import draw_png
+    from flashnas.report.sections import FINALISTS, SECTIONS
 
     run = Run.load(folder)
-    html_path, png_path = run.path / "report.html", run.path / "pareto.png"
+    page = run.path / "report.html"
     with disk_errors(f"{run.path}: the report cannot be written", RunError):
-        write_atomic(html_path, render_html(run))
-        with atomic_file(png_path) as part:
-            draw_png(run).savefig(part, format="png")
-    return html_path, png_path
+        write_atomic(page, render_html(run))
+        for section in SECTIONS.values():
+            picture = section.png(run) if section.picture else None
+            if picture is not None:
+                with atomic_file(run.path / section.picture) as part:
+                    picture.savefig(part, format="png")
+    return page, run.path / FINALISTS.picture

@@ -1,4 +1,4 @@
-"""The numbers behind the figures: pure functions of a Run, drawn by `figures` (Plotly) and `png` (matplotlib)."""
+"""The numbers behind the figures: pure functions of a Run, drawn by `plots` (Plotly) and `png` (matplotlib)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pandas as pd
 
 from flashnas.latency.schema import KINDS
 from flashnas.operators.kernel_kinds import kind_of_rows
-from flashnas.report.notation import kinds, mixers_by_use
+from flashnas.report.folding import kinds, mixers_by_use
 from flashnas.report.palette import KERNEL_COLOURS, operator_order
+from flashnas.report.text import known
 from flashnas.search.objectives import larger_is_better
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.study.front import FrontEntry
@@ -145,14 +146,13 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
 def breakdown(run: Run) -> pd.DataFrame:
     """Milliseconds of each finalist by operator, kernel and source, in a fixed order of operators.
 
-    Columns: finalist, operator, kernel, label, family, source, ms, share. ms is `ms`, or `share` of latency_ms, or
-    `ms_per_token` times the tokens generated. Finalists without a breakdown are missing.
+    Columns: finalist, operator, kernel, label, family, source, ms, share. Finalists without a breakdown are missing.
     """
     rows = []
     for finalist in run.front:
         for entry in finalist.breakdown:
-            ms = _entry_ms(run, finalist.figures.get("latency_ms"), entry)
-            if ms is None or ms <= 0:
+            ms = entry.get("ms")
+            if not known(ms) or ms <= 0:
                 continue
             kernel = str(entry.get("kernel") or "other")
             rows.append({"finalist": finalist.name, "operator": str(entry.get("operator") or "other"),
@@ -177,20 +177,6 @@ def kernel_family(kernel: str) -> str:
         return found[0].family.name
     *_, calibration, operators, other = KERNEL_COLOURS
     return calibration if kernel == "calibration" else operators if kernel in KINDS else other
-
-
-def _entry_ms(run: Run, latency_ms: float | None, entry: dict[str, Any]) -> float | None:
-    def number(key: str) -> float | None:
-        value = entry.get(key)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-    if number("ms") is not None:
-        return number("ms")
-    share, per_token = number("share"), number("ms_per_token")
-    if share is not None and latency_ms is not None:
-        return share * latency_ms
-    tokens = run.entry("workload", "generated_tokens")
-    return None if per_token is None else per_token * (tokens if isinstance(tokens, int) and tokens > 0 else 1)
 
 
 # -- layout ------------------------------------------------------------------------------------------------------

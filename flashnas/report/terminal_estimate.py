@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from flashnas.report.notation import compressed
+from flashnas.report.folding import compressed
 
 
 def estimate_text(architecture: Any, estimate: Any, table: Any, workload: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flashnas.report.notation import compressed
+from flashnas.report.folding import compressed
 from flashnas.report.text import MISSING, known
 
 WORDS = {"ttft_ms": "prefill", "tpot_ms": "decode step", "latency_ms": "request"}

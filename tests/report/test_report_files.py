@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
 import yaml
+from fake_plugins import write_plugin
 from matplotlib.image import imread
-from run_builder import THIN_RUNS
+from run_builder import THIN_RUNS, make_trials
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import RunError
+from flashnas.base.errors import PluginError, RunError
+from flashnas.registry import forget_plugins
 from flashnas.report import Run, front_table, write_report
 from flashnas.report.html import render_html
+from flashnas.report.sections import SECTIONS
 from flashnas.report.text import duration, number, parameters
 
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -87,6 +91,72 @@ def test_a_thin_run_gets_its_report(build_run, case):
     own = without_plotly(html_path.read_text())
     assert "None" not in re.sub(r'<script type="application/json">.*?</script>', "", own, flags=re.DOTALL)
     assert png_path.stat().st_size > 10_000
+
+
+def test_the_report_names_mode_and_failures(build_run):
+    folder = build_run(config={"table": {"device": "H100", "stack": "vLLM", "mode": "graphs"}})
+    own = without_plotly(render_html(Run.load(folder)))
+    assert "vLLM · mode graphs" in own
+    assert "2 of 37 trainings failed, most often: loss is not finite at step 31." in own
+    assert "<li>2 × loss is not finite at step 31</li>" in own  # noqa: RUF001 - a multiplication sign
+
+
+def test_a_report_of_failures_alone_says_so(build_run):
+    trials = [dataclasses.replace(trial, state="failed", loss=None, reason="width & factor", curve=[])
+              for trial in make_trials(3)]
+    own = without_plotly(render_html(Run.load(build_run(trials=trials))))
+    assert "No network was trained to the end" in own
+    assert "3 of 3 trainings failed, most often: width &amp; factor." in own
+
+
+@pytest.mark.parametrize("config", [
+    {"budgets": 3}, {"budgets": {"latency_ms": "x"}}, {"proxy": [1]}, {"table": "h100"}, {"workload": [1]},
+    {"space": 5}, {"seconds": "long"}, {"host": [1]}, {"command": ["a"]}, {"objectives": 7}, {"confidence": "x"},
+    {"proxy": {"tokens": "x", "width_factor": [], "corpus": {"name": "a"}}}, {"finished": 3, "seed": {}}])
+def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(run, config):
+    strange = dataclasses.replace(run, config={**run.config, **config})
+    assert "<footer>" in render_html(strange)
+    assert front_table(strange)
+
+
+PLUGIN = """
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from flashnas.report.section import Section
+
+class Energy(Section):
+    title = "Energy & more"
+    picture = "energy.png"
+
+    def html(self, run):
+        if run.name == "broken":
+            raise ValueError("no power meter")
+        return "<b>plain text</b>" if run.name == "plain" else Markup("<p>%s joules</p>") % "<5>"
+
+    def png(self, run):
+        return Figure(figsize=(1, 1))
+
+SECTION = Energy()
+"""
+
+
+def test_another_package_adds_a_section_and_its_picture(build_run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(write_plugin(tmp_path / "plugin", "flashnas-energy",
+                                             {SECTIONS.group: {"energy": "energies:SECTION"}},
+                                             {"energies.py": PLUGIN}))
+    forget_plugins()
+    try:
+        folder = build_run(4)
+        own = without_plotly(write_report(folder)[0].read_text())
+        assert "<h2>Energy &amp; more</h2>\n<p>&lt;5&gt; joules</p>" in own
+        assert (folder / "energy.png").stat().st_size > 100
+        plain = render_html(dataclasses.replace(Run.load(folder), config={"name": "plain"}))
+        assert "&lt;b&gt;plain text&lt;/b&gt;" in plain
+        with pytest.raises(PluginError, match=r"section 'energy' of the package flashnas-energy: ValueError: no power"):
+            render_html(dataclasses.replace(Run.load(folder), config={"name": "broken"}))
+    finally:
+        monkeypatch.undo()
+        forget_plugins()
 
 
 def test_a_folder_that_cannot_be_written_gives_one_line(build_run, monkeypatch):

@@ -7,11 +7,11 @@ import pytest
 from flashnas.base.errors import RunError
 from flashnas.report import Run
 from flashnas.report.html import render_html
-from flashnas.report.trust_section import trust_section
+from flashnas.report.trust_section import TRUST
 
 
 def test_before_a_study_the_report_names_the_command(build_run):
-    assert "<code>flashnas proxy-trust demo</code>" in trust_section(Run.load(build_run()))
+    assert "<code>flashnas proxy-trust demo</code>" in TRUST.html(Run.load(build_run()))
 
 
 def test_the_verdict_and_its_picture_stand_in_the_report(build_run):
@@ -28,6 +28,6 @@ def test_a_damaged_verdict_is_one_line(build_run, content):
     folder = build_run()
     (folder / "proxy_trust.json").write_text(content)
     with pytest.raises(RunError) as error:
-        trust_section(Run.load(folder))
+        TRUST.html(Run.load(folder))
     assert "proxy_trust.json: damaged" in str(error.value)
     assert "\n" not in str(error.value)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
-from flashnas.report.notation import compressed, fold, kinds, mixers_by_use
+from flashnas.report.folding import compressed, fold, kinds, mixers_by_use
 
 
 @pytest.mark.parametrize(("words", "expected"), [

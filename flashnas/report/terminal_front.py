@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flashnas.report.notation import compressed
+from flashnas.report.folding import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import MISSING, known, number, parameters
 from flashnas.study.front import FrontEntry
