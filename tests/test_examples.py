@@ -96,7 +96,7 @@ def test_the_example_operator_is_estimated_trained_and_searched(plugged):
         recipe = Recipe(width_factor=1, weight_norm=True, lr_multipliers={{"gsc": 0.5, "gsc.conv": 0.25}})
         network = HybridLM(architecture)
         initialise(network, recipe)
-        groups = [group for optimizer in Optimizers(network, architecture, recipe).optimizers
+        groups = [group for optimizer in Optimizers(network, recipe).optimizers
                   for group in optimizer.param_groups]
         print(sorted({{group["family"] for group in groups}}))
         tokens = torch.randint(100, (2, 9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import torch
 
@@ -18,17 +19,18 @@ from flashnas.testing.states import state_bytes
 
 WIDE = 2048      # hidden size of full-size architectures, at which defaults must fit
 FACTORS = (1, 2, 8, 16)
+Check = Callable[[OperatorSpec, int], None]
 
 
 def check_statements(spec: OperatorSpec, hidden: int) -> None:
     """Name, notation, hash, scaling, FLOPs and kernels are stated and agree with each other."""
-    check_names(spec)
+    check_names(spec, hidden)
     check_resolution(spec, hidden)
     check_scaling(type(spec)())
     check_kernels(spec, hidden)
 
 
-def check_names(spec: OperatorSpec) -> None:
+def check_names(spec: OperatorSpec, hidden: int) -> None:
     """The short name is registered for this class, and the notation reads back."""
     place = f"operator {spec.kind!r}"
     for name, pattern, rule in (("kind", r"[a-z][a-z0-9]*", "a lower-case word such as gd"),
