@@ -9,13 +9,14 @@ import torch
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
+from flashnas.network.cache import state_bytes
 from flashnas.operators import OPERATORS, KernelCall, KernelKind, OperatorSpec
 from flashnas.operators.kernel import PHASES, Load
 from flashnas.operators.kernel_kinds import EXPERTS, GEMM, KERNEL_KINDS
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.operators.roles import OWN_RATES, Role
 from flashnas.testing.require import require
-from flashnas.testing.states import state_bytes
+from flashnas.testing.states import state_tensors
 
 WIDE = 2048      # hidden size of full-size architectures, at which defaults must fit
 FACTORS = (1, 2, 8, 16)
@@ -162,6 +163,7 @@ def check_cache_bytes(spec: OperatorSpec, hidden: int) -> None:
         for context in (0, 5, 70):
             if context:
                 _, state = layer(torch.zeros(1, context, hidden, dtype=dtype))
+            state_tensors(state)  # raises for a state that is not made of tensors
             stated, kept = spec.cache_bytes(hidden, context, dtype_bytes), state_bytes(state)
             require(stated == kept, f"operator {spec}: cache_bytes after {context} tokens in {dtype} must be {kept}, as"
                                     f" its state has; got {stated}")

@@ -59,12 +59,3 @@ def _children(state: Any) -> tuple[Any, ...]:
     require(state is None or isinstance(state, tuple), "a state must be None, a tensor, a KeyValueCache or a (named)"
                                                        f" tuple of such; got {type(state).__name__}")
     return state or ()
-
-
-def state_bytes(state: Any) -> int:
-    """Bytes of the tensors of a state; of a KeyValueCache those of its tokens, without the room for more."""
-    if isinstance(state, KeyValueCache):
-        return state.kept_bytes
-    if isinstance(state, Tensor):
-        return state.nbytes
-    return sum(map(state_bytes, _children(state)))
