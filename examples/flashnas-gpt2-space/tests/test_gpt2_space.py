@@ -59,4 +59,4 @@ def test_a_search_finds_a_front_within_the_budget_and_continues(tmp_path):
     complete = whole.trials[whole.trials["state"] == "complete"]
     assert len(complete) == 4
     assert (complete["latency_ms"] <= 4.5).all()
-    assert min(entry.loss for entry in whole.front) == complete["loss"].min()
+    assert min(entry.figures["loss"] for entry in whole.front) == complete["loss"].min()
