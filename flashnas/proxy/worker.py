@@ -9,13 +9,19 @@ from flashnas.base.process import keep_memory, limit_threads
 
 
 def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
-    """Train one candidate on one thread; returns `ProxyScore.to_dict()`, with `scores` where the job names `tasks`.
+    """Train one candidate on one thread.
 
-    job: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a prepared folder), `recipe`
-    (`Recipe.to_dict()`), `seed`, and optionally `deadline_s` of each training and `tasks`, the scores of synthetic
-    tasks that are asked for besides the loss; `seconds` then counts these too. All of it is plain data, so any pool
-    can carry it. Raises CandidateError with a one-line reason when the candidate fails, other FlashnasErrors for a
-    wrong job.
+    Args:
+        job: plain data that any pool can carry: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a
+            prepared folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of each
+            training, and `tasks`, the names of the scores of synthetic tasks that are computed besides the loss.
+
+    Returns:
+        `ProxyScore.to_dict()`; with `tasks` also `scores`, and `seconds` then includes their trainings.
+
+    Raises:
+        CandidateError: with the reason in one line, if the candidate fails.
+        FlashnasError: of another class, for a wrong job.
     """
     single_thread()
     keep_memory()
@@ -39,7 +45,7 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def single_thread() -> None:
-    """One thread for every numerical library: candidates run side by side, and one thread reproduces to the bit."""
+    """One thread for every numerical library: candidates run in parallel, and one thread gives reproducible bits."""
     limit_threads(1)
     import torch
 

@@ -1,4 +1,4 @@
-"""Compression: a random sequence must be contained in the output of its last token."""
+"""Compression: the output of the last token must hold a whole random sequence."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flashnas.proxy.tasks.base import IGNORED, Batch, Task
 
 @dataclass(frozen=True, kw_only=True)
 class Compression(Task):
-    """Random tokens and, last, the compression sign (vocab - 1). A small decoder reads them back one by one from what
-    the network puts out at the sign and from the number of the place asked for."""
+    """Random tokens and, last, the compression sign (vocab - 1). From the output at the sign and the number of
+    a position, a small decoder reads back the token of that position."""
 
     name: ClassVar[str] = "compression"
     from_last: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Answers read from the output of a sequence's last position, as MAD's autoencoder does (arXiv 2403.17844)."""
+"""All answers are read from the output of the last position, as in MAD's autoencoder (arXiv 2403.17844)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ _LR = 0.003              # of the decoder: it is the same small one for every ca
 
 
 class FromLast(nn.Module):
-    """The last output plus the code of a place goes through two linear layers to the token that stood there.
-
-    The network's head reads the tokens out, so nothing but these two layers is added to it.
-    """
+    """The last output plus the code of a position goes through two linear layers, and the network's head reads out the
+    token of that position. Only these two layers are added to the network."""
 
     codes_TD: Tensor
 
@@ -49,7 +47,7 @@ class FromLast(nn.Module):
 
 
 def place_codes(length: int, hidden: int) -> Tensor:
-    """Sines and cosines of the place at falling frequencies, [length, hidden]."""
+    """Sines and cosines of the position at falling frequencies, [length, hidden]."""
     frequencies = torch.exp(-math.log(10_000) * torch.arange(0, hidden, 2) / hidden)
     angles = torch.arange(length).unsqueeze(1) * frequencies
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :hidden]

@@ -12,11 +12,12 @@ from flashnas.proxy.tasks.base import IGNORED, Batch, Task, seen_before
 
 @dataclass(frozen=True, kw_only=True)
 class FuzzyRecall(Task):
-    """Keys are motifs of distinct tokens 0 .. k - 1, values of distinct tokens k .. vocab - 2; the last one pads left.
+    """Keys are motifs of distinct tokens 0 .. k - 1, values of distinct tokens k .. vocab - 2; the last token pads
+    on the left.
 
-    `entries` motif pairs are drawn for a sequence, which repeats them in random order; MAD draws each from all 259
-    keys of its vocabulary, so that few come again. Where a key comes again, all tokens of its value are asked for: each
-    at the position before it. Examined with keys of the full size, as in MAD.
+    A sequence repeats its `entries` motif pairs in random order. (In MAD each pair is drawn from all 259 keys of the
+    vocabulary, and few keys come again.) Where a key comes again, the answers are the tokens of its value, each one at
+    the position before it. Keys of the test set have the full size, as in MAD.
     """
 
     name: ClassVar[str] = "fuzzy-recall"

@@ -1,4 +1,4 @@
-"""In-context recall: key, value, key, value, ..; where a key comes again, its value must be known."""
+"""In-context recall: key, value, key, value, ..; where a key comes again, the answer is its value."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flashnas.proxy.tasks.base import IGNORED, Batch, Task, seen_before
 
 @dataclass(frozen=True, kw_only=True)
 class InContextRecall(Task):
-    """Keys are tokens 0 .. k - 1, values the next k; every sequence pairs them anew, values may repeat.
+    """Keys are tokens 0 .. k - 1, values the next k. Each sequence pairs them anew, and values may repeat.
 
-    The answer stands at the key's position; only keys that came before are asked for, and the last one always is.
-    MAD trains on all next tokens and on 12,800 fixed sequences; here only answers count and sequences never end, which
+    The answer is at the position of the key. Only keys that came before have an answer; the last key always has one.
+    MAD trains on all next tokens of 12,800 fixed sequences. Here only answers count and sequences are always new, which
     teaches the same in far fewer steps.
     """
 
@@ -39,7 +39,7 @@ class InContextRecall(Task):
         value_BK = rng.integers(self.keys, 2 * self.keys, (count, self.keys))
         key_BN = rng.integers(self.keys, size=(count, pairs))
         noise_BN = rng.random((count, pairs)) < self.noise
-        noise_BN[rows, rng.integers(pairs - 1, size=count)] = False   # one pair at least to ask for
+        noise_BN[rows, rng.integers(pairs - 1, size=count)] = False   # at least one pair with an answer
         noise_BN[:, -1] = False
         asked_N = np.where(noise_BN, -1, rng.random((count, pairs)))[:, :-1].argmax(1)
         key_BN[:, -1] = key_BN[rows, asked_N]

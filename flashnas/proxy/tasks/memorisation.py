@@ -1,4 +1,4 @@
-"""Memorisation: a fixed map from keys to values, the same in every sequence, must be kept in the weights."""
+"""Memorisation: the weights must keep a map from keys to values, which is the same in every sequence."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from flashnas.proxy.tasks.base import IGNORED, Batch, Task
 
-_MAP_SEED = 12345        # the facts are part of the task: every network learns the same ones
+_MAP_SEED = 12345        # the map is part of the task: every network learns the same one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation(Task):
-    """Key, sign (vocab - 1), key, sign, ..; at each sign the key's value is asked for. Values are never shown."""
+    """Key, sign (vocab - 1), key, sign, ..; the answer at a sign is the value of the key. Inputs never hold values."""
 
     name: ClassVar[str] = "memorisation"
     vocab: int = 256

@@ -1,4 +1,4 @@
-"""Noisy in-context recall: pairs of meaningless tokens, from a vocabulary of their own, stand between the pairs."""
+"""Noisy in-context recall: pairs of meaningless tokens, from a vocabulary of their own, are between the pairs."""
 
 from __future__ import annotations
 

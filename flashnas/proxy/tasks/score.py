@@ -1,4 +1,4 @@
-"""The scores that a search asks for: each group of tasks is trained by one network, a score is a mean of accuracies."""
+"""The scores of a search: one network is trained for each group of tasks, and a score is a mean of accuracies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,20 @@ from flashnas.training.recipe import Recipe
 
 def task_scores(architecture: Architecture, names: Sequence[str], recipe: Recipe, seed: int,
                 deadline_s: float | None = None) -> dict[str, float]:
-    """The named scores of an architecture at full width, and the accuracies of all tasks that were trained for them.
+    """The scores of an architecture.
 
-    All in 0..1, higher is better. `deadline_s` and the errors as for `score_tasks`, once for each group.
+    Args:
+        architecture: at full width.
+        names: names in SCORES.
+        recipe: its `task_training` holds what the tasks change.
+        seed: of the weights and the sequences.
+        deadline_s: limit of the training of each group in seconds; None for no limit.
+
+    Returns:
+        The scores, and the accuracy of each task that was trained for them, in 0..1; higher is better.
+
+    Raises:
+        CandidateError, ConfigError: as `score_tasks`.
     """
     accuracies: dict[str, float] = {}
     for group in groups_for(names):

@@ -1,4 +1,4 @@
-"""Selective copying: tokens scattered among blanks are to be repeated in their order."""
+"""Selective copying: tokens that are scattered among blanks must be repeated in their order."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flashnas.proxy.tasks.base import IGNORED, Batch, Task
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCopying(Task):
-    """`copied` tokens at random places among blanks (token vocab - 2), the copy sign (vocab - 1), then `copied` blanks,
-    at which the tokens are asked for."""
+    """`copied` tokens at random positions among blanks (token vocab - 2), the copy sign (vocab - 1), then `copied`
+    blanks, at which the answers are the tokens."""
 
     name: ClassVar[str] = "selective-copying"
     vocab: int = 16

@@ -1,4 +1,4 @@
-"""A short training on synthetic tasks, and the share of answers that are right afterwards."""
+"""A short training on synthetic tasks, and the share of right answers after it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,24 @@ from flashnas.training.trainer import autocast
 
 def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recipe, seed: int,
                 deadline_s: float | None = None) -> dict[str, float]:
-    """Accuracies in 0..1, by the tasks' names, of one network that was trained on all of these tasks at once.
+    """Train one network on all of these tasks at once; each batch has the same number of sequences of each task.
 
-    architecture: at full width; the network is `recipe.proxy_of` it, with the vocabularies of the tasks side by side.
-    A batch holds equally many sequences of each task; tasks trained together have one length. The same arguments on one
-    CPU thread give the same accuracies. Raises CandidateError when the training breaks off (NaN) or `deadline_s`
-    seconds are over.
+    The same arguments on one CPU thread give the same accuracies.
+
+    Args:
+        architecture: at full width; the network is `recipe.proxy_of` it, with the vocabularies of the tasks side by
+            side.
+        tasks: of one group, so that they have one length and one `from_last`.
+        recipe: its `task_training` holds what the tasks change.
+        seed: of the weights, the training sequences and the test sets.
+        deadline_s: limit of the training in seconds; None for no limit.
+
+    Returns:
+        The accuracy on the test set by the name of the task, in 0..1.
+
+    Raises:
+        CandidateError: if the loss or a gradient becomes NaN or infinite, or the time is over.
+        ConfigError: if the tasks differ in `length` or `from_last`.
     """
     started, settings = time.perf_counter(), recipe.task_training
     names, length = ", ".join(task.name for task in tasks), tasks[0].length
@@ -59,19 +71,19 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
         learner.step(step)
         if deadline_s is not None and time.perf_counter() - started > deadline_s:
             raise CandidateError(f"time limit: {deadline_s:g} s were over in step {step + 1} of {names}")
-    exam = side_by_side(tasks, tests)
+    test = side_by_side(tasks, tests)
     with torch.no_grad(), autocast(recipe, device):
         right_BT = np.concatenate([
             learner.guess(torch.from_numpy(part).to(device)).cpu().numpy()
-            for part in np.array_split(exam.inputs_BT, -(-len(exam.inputs_BT) // recipe.batch_sequences))
-        ]) == exam.targets_BT
-    counts_BT = exam.targets_BT >= 0
+            for part in np.array_split(test.inputs_BT, -(-len(test.inputs_BT) // recipe.batch_sequences))
+        ]) == test.targets_BT
+    counts_BT = test.targets_BT >= 0
     return {task.name: float(right_BT[rows][counts_BT[rows]].mean()) for task, rows in zip(
         tasks, np.array_split(np.arange(len(right_BT)), len(tasks)), strict=True)}
 
 
 def side_by_side(tasks: Sequence[Task], batches: Sequence[Batch]) -> Batch:
-    """The batches below each other, each in a vocabulary of its own: the tokens of a task follow those before it."""
+    """One batch of all sequences, each task in a vocabulary of its own: its tokens follow those of the tasks before."""
     first = np.cumsum([0, *(task.vocab for task in tasks)])
     inputs = [batch.inputs_BT + start for batch, start in zip(batches, first, strict=False)]
     targets = [np.where(batch.targets_BT < 0, batch.targets_BT, batch.targets_BT + start)
@@ -80,11 +92,11 @@ def side_by_side(tasks: Sequence[Task], batches: Sequence[Batch]) -> Batch:
 
 
 class _WithPrevious(nn.Embedding):
-    """Each token also carries the one before it, in features rotated by half.
+    """The vector of a token includes the vector of the token before, with its features rotated by half.
 
     The short convolutions of the recurrent operators join a value to its key from the first step on; two layers of
-    attention learn to do it after hundreds (experiments/mad). So all candidates are given it, and the tasks ask what
-    MAD wants to know: what is kept and found again.
+    attention learn this after hundreds of steps (experiments/mad). All candidates get it, so that the tasks measure
+    what MAD is about: what a network keeps and finds again.
     """
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
@@ -93,7 +105,7 @@ class _WithPrevious(nn.Embedding):
 
 
 class _EachPosition(nn.Module):
-    """The answer is read where it is asked for."""
+    """Each answer is read from the output at its own position."""
 
     def __init__(self, network: HybridLM) -> None:
         super().__init__()
@@ -107,7 +119,7 @@ class _EachPosition(nn.Module):
         return guess_BT
 
     def step(self, step: int) -> None:
-        """It has no parameters besides the network's."""
+        """Nothing to update: it has no parameters besides those of the network."""
 
 
 def _tensors(batch: Batch, device: torch.device) -> Iterator[Tensor]:
