@@ -154,3 +154,17 @@ def test_a_plugin_operator_with_another_kind_is_refused_when_it_is_used(tmp_path
             print(error)
         """) == ("64\noperator 'wider' of the package flashnas-wide: kind of wide_operator:Wide must be 'wider', the"
                  " name of its entry point; got 'wide'")
+
+
+def test_a_broken_plugin_is_one_line_of_the_command_line_and_is_still_listed(tmp_path):
+    folder = write_plugin(tmp_path, "flashnas-bad", {"flashnas.operators": {"zz": "bad_operator:Z"}},
+                          {"bad_operator.py": "import nothing_there\n"})
+    assert run_with(folder, """if True:
+        import contextlib, sys
+        from flashnas.cli.main import main
+        with contextlib.redirect_stderr(sys.stdout):
+            print(main(["list", "operators"]))
+            print(main(["list", "plugins"]))
+        """).splitlines() == [
+            "flashnas list: operator 'zz' of the package flashnas-bad cannot be loaded from bad_operator:Z:"
+            " ModuleNotFoundError: No module named 'nothing_there'", "2", "flashnas-bad  operators: zz", "0"]
