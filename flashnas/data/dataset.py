@@ -1,4 +1,4 @@
-"""Dataset: one corpus as two memory-mapped token arrays, prepared once by the parent and opened by every worker."""
+"""Dataset: one corpus as two memory-mapped token arrays, prepared once and opened by every worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENCODE_TOGETHER = 256
 
 
 class BatchShape(Protocol):
-    """What a dataset needs to know of a training recipe."""
+    """The fields of a training recipe that a dataset reads."""
 
     @property
     def vocab(self) -> int: ...
@@ -40,8 +40,11 @@ class BatchShape(Protocol):
 class Dataset:
     """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if it has one.
 
-    validation_bytes: UTF-8 bytes of the validation text, separators not counted.
-    notes: what a reader of the results must know (text that differs from the pinned one, duplicates left out).
+    folder: of the prepared files; its name is the digest. source: the corpus, as the user names it.
+    vocab: rows that an embedding needs.
+    train, validation: token ids [tokens].
+    validation_bytes: UTF-8 bytes of the validation text without separators.
+    notes: what a reader of the results must know, such as text that differs from the pinned one.
     """
 
     folder: Path
@@ -69,7 +72,7 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """Names source, tokenizer and text: equal digests give the same batches."""
+        """A hash of source, tokenizer and text: equal digests give the same batches."""
         return self.folder.name
 
     @property
@@ -94,10 +97,17 @@ class Dataset:
                                   f" one batch needs {least}")
 
     def batches(self, recipe: BatchShape, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
-        """Endless int64 batches [batch_sequences, sequence_tokens + 1]; the order depends on the seed alone.
+        """Training batches without end. Their order depends on the seed only.
 
-        One epoch visits disjoint windows from a random offset, in random order; the next draws both anew. The first
-        `skip` batches are left out at the cost of drawing their order (under 1 us a sequence).
+        One epoch visits disjoint windows from a random offset, in random order; the next epoch draws both again.
+
+        Args:
+            recipe: number and length of the sequences of a batch.
+            seed: of the order.
+            skip: leave out this many batches; drawing their order takes under 1 us a sequence.
+
+        Yields:
+            int64 token ids [batch_sequences, sequence_tokens + 1]; neighbouring columns are inputs and targets.
         """
         length, rng = recipe.sequence_tokens, np.random.default_rng([seed, 0xDA7A])
         order, position = np.empty(0, dtype=np.int64), skip * recipe.batch_sequences
@@ -111,7 +121,11 @@ class Dataset:
             position += recipe.batch_sequences
 
     def validation_slice(self, recipe: BatchShape, tokens: int) -> np.ndarray:
-        """Int64 [sequences, sequence_tokens + 1], evenly spread over the validation part; the same for every seed."""
+        """About `tokens` validation tokens, spread evenly over the part and the same for every seed.
+
+        Returns:
+            int64 token ids [sequences, sequence_tokens + 1].
+        """
         length = recipe.sequence_tokens
         available = (len(self.validation) - 1) // length
         count = min(available, max(1, tokens // length))
@@ -124,10 +138,16 @@ def _windows(tokens: np.ndarray, starts: Sequence[int] | np.ndarray, length: int
 
 def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | None = None,
                     cache: Path | None = None) -> Dataset:
-    """Read, split, tokenize and cache a corpus, or open what an earlier call left in the cache.
+    """Read, split, tokenize and cache a corpus, or open it where an earlier call has cached it.
 
-    `tokenizer`: a tokenizer.json to use instead of training one of `recipe.vocab` tokens. `cache`: cache_folder()
-    when not given. Raises CorpusError for text that cannot be read or is too short, and for a full disk.
+    Args:
+        source: a corpus, as `read_corpus` takes it.
+        recipe: its vocabulary, and the lengths for which the text must suffice.
+        tokenizer: a tokenizer.json; None: one of `recipe.vocab` tokens is trained on the training part.
+        cache: the folder of cached data; None: `cache_folder()`.
+
+    Raises:
+        CorpusError: for text that cannot be read or is too short, and for a full disk.
     """
     cache = cache or cache_folder()
     corpus = read_corpus(source)
@@ -147,7 +167,7 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
         try:
             dataset = Dataset.open(folder)
         except CorpusError:
-            shutil.rmtree(folder, ignore_errors=True)  # damaged: made again
+            shutil.rmtree(folder, ignore_errors=True)  # damaged: prepared again
         else:
             dataset.check_length(recipe)
             return dataset
@@ -178,7 +198,7 @@ def _encode(tokenizer: Tokenizer, documents: Sequence[str]) -> np.ndarray:
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    # not np.save: on a full disk it raises an OSError without an errno
+    # np.save raises an OSError without an errno on a full disk
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.tobytes())

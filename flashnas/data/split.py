@@ -1,16 +1,16 @@
-"""Training and validation text that never overlap. Pure functions over lists of documents."""
+"""Training and validation text without overlap. Pure functions over lists of documents."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-HELD_OUT_EVERY = 10  # every tenth document, or the last tenth of the text where there are fewer than ten
+HELD_OUT_EVERY = 10  # every tenth document, or the last tenth of a text of fewer than ten
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """`duplicates`: exact copies (outer white space aside) that were left out before splitting."""
+    """Both parts; `duplicates`: copies, equal but for outer white space, that were left out before splitting."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -20,7 +20,7 @@ class Split:
 def split_documents(documents: Sequence[str]) -> Split:
     """Hold out every tenth distinct document; with fewer than ten, the contiguous last tenth of the text.
 
-    A part may come out empty if there is next to no text; nothing is in both parts.
+    No document is in both parts. A part is empty if the text is very short.
     """
     by_text: dict[str, str] = {}
     for document in documents:
@@ -38,7 +38,7 @@ def split_documents(documents: Sequence[str]) -> Split:
 
 
 def _cut_tail(documents: list[str]) -> tuple[list[str], list[str]]:
-    """The last tenth of all characters, cut at white space where there is some in the 200 characters before."""
+    """The last tenth of all characters, cut at white space if the 200 characters before the cut have some."""
     wanted = sum(map(len, documents)) // HELD_OUT_EVERY
     train, validation = list(documents), list[str]()
     while train and wanted > 0:

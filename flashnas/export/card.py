@@ -1,4 +1,4 @@
-"""The README of an exported folder: what the network is, where its weights are from, how to load it."""
+"""The README of an exported folder: the network, where its weights are from, and how to load it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import flashnas
 
 
 def model_card(report: Mapping[str, Any], loading: str) -> str:
-    """Markdown with the header that model hubs read."""
+    """Markdown with the header that model hubs read, from the report of `export_network` and a text on loading."""
     found = "".join(f"- {name.replace('_', ' ')}: {value:.1e}\n" for name, value in report["parity"].items())
     notes = "".join(f"- {note}\n" for note in report["notes"])
     return f"""\

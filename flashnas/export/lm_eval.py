@@ -1,6 +1,6 @@
 """lm-evaluation-harness with exported networks registered: `python -m flashnas.export.lm_eval ARGUMENTS OF LM-EVAL`.
 
-The harness loads a model in its own process and has no way to import a package first, so this does both.
+The harness loads a model in its own process and cannot import a package first; this module does both.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> int:
-    """The harness's own command line; exit code 2 and one line where it is not installed."""
+    """The harness's command line; exit code 2 and one line if it is not installed."""
     try:
         from lm_eval.__main__ import cli_evaluate
 

@@ -1,4 +1,4 @@
-"""Notation for readers: repeats folded (`3x(d f m2 f)`), and which operators an architecture consists of."""
+"""Notation for readers, with repeats folded (`3x(d f m2 f)`), and the operators in it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fold(words: tuple[str, ...]) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def parsed(notation: str) -> Architecture | None:
-    """The architecture, or None for text that is none (an operator of a plugin that is not installed, say)."""
+    """The architecture; None for other text, such as one with an operator of a package that is not installed."""
     try:
         return Architecture.parse(notation)
     except FlashnasError:
@@ -50,13 +50,13 @@ def parsed(notation: str) -> Architecture | None:
 
 
 def kinds(notation: str) -> tuple[str, ...]:
-    """The operators' short names in order; empty for unreadable text."""
+    """The short names of the operators in order; empty for unreadable text."""
     architecture = parsed(notation)
     return tuple(spec.kind for spec in architecture.operators) if architecture else ()
 
 
 def mixers_by_use(notation: str) -> list[str]:
-    """Kinds of token mixers, the most frequent first; of equally frequent ones the earlier in the network."""
+    """Kinds of token mixers, the most frequent first; among equally frequent ones, the earlier in the network."""
     counts = Counter(kind for kind in kinds(notation) if _mixes_tokens(kind))
     return [kind for kind, _ in counts.most_common()]
 

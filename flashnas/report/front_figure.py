@@ -1,4 +1,4 @@
-"""Loss against latency of everything that was trained, with the front, the baselines and the budget."""
+"""Loss against latency of all trained networks, with the front, the baselines and the budget."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def label_positions(run: Run, box: tuple[float, float], letter: float = 6.6,
 
     best = front(run)
     labelled = [row for row in rows(run.trained) if finalist_of(run, row) or row.origin == "baseline"]
-    texts = [name_of(run, row).replace("pure ", "") for row in labelled]  # the diamonds say so
+    texts = [name_of(run, row).replace("pure ", "") for row in labelled]  # diamonds mark them
     obstacles = [pixel(row.latency_ms, row.loss) for row in rows(run.trained)]
     xs, ys = staircase(best, x1)
     obstacles += [pixel(xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)  # a label is wider than the gaps

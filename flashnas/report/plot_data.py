@@ -84,9 +84,9 @@ def mixer_colours(notation: str) -> tuple[str, str]:
 class HypervolumeSeries:
     """Hypervolume (ms · nats) of the first `networks[i]` trained networks, and of the baselines alone (None: none).
 
-    reference: (latency_ms, loss); the latency budget, or 1.01 times the slowest where there is none; 1.01 times the
-    highest loss of the run. Networks beyond it count nothing. With other objectives: the same of each, its worst value
-    moved by 1 % of itself; the volume is then in the product of their units.
+    reference: (latency_ms, loss), the corner up to which the volume is measured. latency_ms is the budget, or 1.01
+    times the slowest network's; loss is 1.01 times the highest of the run. Networks beyond it add nothing. With other
+    objectives, each has its worst value moved by 1 % of itself, and the volume is in the product of their units.
     """
 
     networks: list[int]
@@ -97,6 +97,7 @@ class HypervolumeSeries:
 
 
 def hypervolume_series(run: Run) -> HypervolumeSeries:
+    """The hypervolume after each trained network, in the order of the search."""
     trained, points = objective_points(run)
     if not len(points):
         return HypervolumeSeries([], [], [], None, (float("nan"), float("nan")))
@@ -121,8 +122,8 @@ def hypervolume_series(run: Run) -> HypervolumeSeries:
 def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFrame:
     """Mean share of each operator kind (columns) in equal slices of the relative depth (rows); each row sums to 1.
 
-    An operator of a network of L operators covers 1/L of the depth. Every network counts the same; unreadable
-    notations are left out. Empty when nothing is left.
+    An operator in a network of L operators covers 1/L of the depth. All networks have the same weight; unreadable
+    notations are left out. The frame is empty if no notation is readable.
     """
     readable = [found for found in map(kinds, notations) if found]
     if not readable:
@@ -183,10 +184,16 @@ def kernel_family(kernel: str) -> str:
 
 def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, float]],
                  obstacles: list[tuple[float, float]], box: tuple[float, float]) -> list[tuple[float, float]]:
-    """Offsets in pixels (right, up) of label centres that keep clear of points, of each other and of the box's edge.
+    """Place labels clear of points, of each other and of the edges; greedily, each at the best of 24 places.
 
-    Greedy: each label takes the best of 24 places around its anchor. Anchors and obstacles in pixels from the lower
-    left corner of the box (width, height).
+    Args:
+        anchors: the labelled points, in pixels from the lower left corner of the box.
+        sizes: width and height of each label in pixels.
+        obstacles: points to keep clear of, in the same coordinates.
+        box: width and height of the plotting area in pixels.
+
+    Returns:
+        Offsets (right, up) in pixels from each anchor to the centre of its label.
     """
     points = np.array(obstacles, dtype=float).reshape(-1, 2)
     angles = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225])

@@ -1,4 +1,4 @@
-"""The report's figures as pure functions of a Run, each a Plotly figure; the numbers come from `series`."""
+"""The Plotly figures of the report, as pure functions of a Run; their numbers come from `plot_data`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _many_objectives(run: Run, title: str, series: HypervolumeSeries) -> go.Figu
 
 
 def operator_share(run: Run) -> go.Figure:
-    """Figure 3. Which operators stand where: share of each kind along the relative depth, front against all."""
+    """Figure 3. Share of each kind of operator along the relative depth, in the front and in all networks."""
     title = "Operators along the depth"
     best, trained = front(run), run.trained
     searched = trained[trained["origin"] == "search"]
@@ -107,7 +107,7 @@ def operator_share(run: Run) -> go.Figure:
 
 
 def latency_by_operator(run: Run) -> go.Figure:
-    """Figure 4. Where a finalist's latency goes: operator by colour, kernel by segment, source by hatching."""
+    """Figure 4. Latency of each finalist: operators by colour, kernels by segment, sources by hatching."""
     title = "Latency of each finalist by operator"
     parts = breakdown(run)
     if parts.empty:

@@ -1,4 +1,4 @@
-"""pareto.png: the front as one still picture, drawn by matplotlib without a display."""
+"""pareto.png: loss against latency as one still picture, drawn by matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AXES_BOX = (0.085, 0.115, 0.665, 0.745)  # left, bottom, width, height as shares
 
 
 def draw_png(run: Run) -> Figure:
-    """The picture of a run: all trained networks, front, baselines with their names, budget."""
+    """The picture of a run: all trained networks, the front, the baselines with their names, and the budget."""
     panels = run.further_objectives
     height = SIZE_INCHES[1] + PANEL_INCHES * len(panels)
     figure = Figure(figsize=(SIZE_INCHES[0], height), dpi=DPI, facecolor="white")

@@ -1,4 +1,4 @@
-"""The front as a plain table for the terminal."""
+"""The front as a table for the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `flashnas proxy-trust` says, for the terminal: the verdict in plain words, then the figures behind it."""
+"""The result of `flashnas proxy-trust` for the terminal: the verdict in plain words, then its figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Result = Mapping[str, Any]  # Trust.to_dict()
 
 
 def trust_text(result: Result) -> str:
-    """Verdict and figures, from Trust.to_dict()."""
+    """Verdict and figures of a Trust.to_dict()."""
     lines = [*verdict(result), "", f"{'rank correlation (95 % interval)':<36}{'n':>4}  {'Spearman':<22}Kendall"]
     lines += [f"{a['first'] + ' : ' + a['second']:<36}{a['count']:>4}  {_interval(a['spearman']):<22}"
               f"{_interval(a['kendall'])}" for a in result["agreements"]]

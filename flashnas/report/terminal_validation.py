@@ -1,4 +1,4 @@
-"""A validation for the terminal: predicted, measured and error of each architecture, then what it says."""
+"""A validation for the terminal: predicted, measured and error of each architecture, then a summary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN_WIDTH = 60
 
 
 def validation_text(result: Mapping[str, Any]) -> str:
-    """From Validation.to_dict()."""
+    """The text of a Validation.to_dict()."""
     names = [summary["metric"] for summary in result["metrics"]]
     header = ["", *(f"{WORDS[name]} ms: predicted  measured   error" for name in names), "architecture"]
     lines = ["  ".join(header)]

@@ -1,4 +1,4 @@
-"""Figures as text: finite or a dash, with thousands separators and units. No plotting library."""
+"""Numbers as text, with thousands separators and units; a dash for missing ones. No plotting library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from flashnas.base import hints
 
-MISSING = "–"  # noqa: RUF001 - an en dash stands for a figure that is not known
+MISSING = "–"  # noqa: RUF001 - an en dash for a number that is not known
 
 
 def known(value: Any) -> TypeGuard[float]:
@@ -16,7 +16,7 @@ def known(value: Any) -> TypeGuard[float]:
 
 
 def number(value: Any, digits: int = 4, unit: str = "") -> str:
-    """`12,345 ms`; an en dash for what is not known."""
+    """`12,345 ms`; an en dash for a number that is not known."""
     if not known(value):
         return MISSING
     text = f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
@@ -31,5 +31,5 @@ def parameters(value: Any) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """`1 h 02 min`, `11 min 40 s`, `8.2 s`; an en dash for what is not known."""
+    """`1 h 02 min`, `11 min 40 s`, `8.2 s`; an en dash for a number that is not known."""
     return hints.duration(seconds, decimals=1) if known(seconds) else MISSING

@@ -1,4 +1,4 @@
-"""The common look of the Plotly figures, and text for hovers: escaped, wrapped, with units."""
+"""The common look of the Plotly figures, and texts for hovers: escaped, wrapped, with units."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ TEMPLATE = go.layout.Template(layout={
 
 
 def new_figure(title: str, subtitle: str, *, height: int, **layout: Any) -> go.Figure:
-    """An empty figure with the house look; texts are escaped here."""
+    """An empty figure with the common look; title and subtitle are escaped."""
     figure = go.Figure()
     apply_theme(figure, title, subtitle, height=height, **layout)
     return figure
 
 
 def apply_theme(figure: go.Figure, title: str, subtitle: str, *, height: int, **layout: Any) -> None:
+    """Set the common look, the titles (escaped here), the height in pixels and further entries of the layout."""
     figure.update_layout(
         template=TEMPLATE, height=height, autosize=True,
         title={"text": f"<b>{html.escape(title)}</b>",
@@ -45,7 +46,7 @@ def apply_theme(figure: go.Figure, title: str, subtitle: str, *, height: int, **
 
 
 def nothing_to_show(title: str, why: str) -> go.Figure:
-    """A figure that says why it is empty."""
+    """An empty figure with the reason why it is empty."""
     figure = new_figure(title, "", height=220)
     figure.add_annotation(text=html.escape(why), x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False,
                           font={"size": 14, "color": MUTED})

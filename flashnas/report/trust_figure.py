@@ -1,4 +1,4 @@
-"""proxy_trust.png: short against long losses of the same architectures, one point each, bars for the seeds."""
+"""proxy_trust.png: losses after short and long training of the same architectures, one point each, bars for seeds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 from flashnas.report.palette import INK, MUTED, RULE
 
 SIZE_INCHES, DPI = (7.0, 6.0), 150
-COLOURS = ("#D55E00", "#2B2D5B", "#009E73", "#CC79A7", "#56B4E9")  # by set, the front first where there is one
+COLOURS = ("#D55E00", "#2B2D5B", "#009E73", "#CC79A7", "#56B4E9")  # by set, the front first
 
 
 def trust_points(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per architecture: set, mean and half range of the losses of both variants (columns short, long,
-    short_half, long_half). Those that lack one of them are left out."""
+    """One row for each architecture that was trained both short and long.
+
+    Columns: set; short and long, the mean losses in nats per token; short_half and long_half, half the range of the
+    losses over seeds.
+    """
     trained = table[table["loss"].notna()]
     grouped = trained[trained["variant"].isin(("short", "long"))].groupby(["hash", "variant"])["loss"]
     wide = grouped.agg(mean="mean", half=lambda losses: (losses.max() - losses.min()) / 2).unstack()
@@ -30,7 +33,7 @@ def trust_points(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_trust(table: pd.DataFrame, words: str) -> Figure:
-    """The picture; `words` stand above it, such as the rank correlation with its interval."""
+    """The picture of a table of trainings; `words` is the line above it, such as the rank correlation."""
     points = trust_points(table)
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)

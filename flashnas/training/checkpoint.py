@@ -4,7 +4,8 @@
     optimizer.safetensors                                   `<parameter>/<key>`, and torch's random numbers
     checkpoint.json                                         scalars, and the sha256 of the other files and of itself
 
-A folder gets its name when all of it is on the disk, so that one with that name is complete unless the disk damaged it.
+A folder gets its name when all its files are on the disk. A folder with that name is complete unless the disk damaged
+it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,17 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: int) -> Path:
-    """Write a checkpoint of a training between two steps, then remove all but the newest `keep`."""
+    """Write a checkpoint of a training between two steps, then remove all but the newest ones.
+
+    Args:
+        folder: of all checkpoints.
+        trainer: the training.
+        tokenizer_json: the tokenizer that encoded the text.
+        keep: how many checkpoints remain.
+
+    Returns:
+        The folder of the new checkpoint.
+    """
     path = folder / f"step-{trainer.done:08d}"
     tensors, scalars = _optimizer_state(trainer)
     tensors[_CPU_RANDOM] = torch.get_rng_state()
@@ -63,7 +74,7 @@ def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: i
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed process left half written."""
+    """Remove checkpoints that a killed process left unfinished."""
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -79,9 +90,9 @@ def check_checkpoint(path: Path) -> None:
 
 
 def load_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Bring a fresh trainer to where the checkpoint was taken; raises WeightsError if it is of another training.
+    """Set a fresh trainer to the state of a checkpoint; raises WeightsError if it is of another training.
 
-    Digests are not compared: `check_checkpoint` does that.
+    Digests are compared by `check_checkpoint`, not here.
     """
     content = _content(path)
     architecture, _ = read_architecture(path)
@@ -98,7 +109,7 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     trainer.restore(content["trainer"])
 
 
-# -- what optimizers keep ----------------------------------------------------------------------------------------
+# -- the state of optimizers -------------------------------------------------------------------------------------
 
 
 def _optimizer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,5 +1,10 @@
-"""The folder of one `flashnas train`: train.yaml (what was asked, all versions), log.csv (every step), checkpoints/,
-final/ (weights, architecture, tokenizer, recipe). One process writes it."""
+"""The folder of one `flashnas train`. One process writes it.
+
+    train.yaml      the settings, versions and, at the end, the score
+    log.csv         one row per step
+    checkpoints/    see checkpoint.py
+    final/          weights, architecture, tokenizer and recipe of the finished training
+"""
 
 from __future__ import annotations
 
@@ -24,10 +29,20 @@ COLUMNS = ("step", "tokens", "loss", "validation_loss", "gradient_norm", "lr_fac
 
 
 class TrainFolder:
-    """Open for writing by one process at a time."""
+    """The folder, open for writing by one process at a time."""
 
     def __init__(self, path: Path, *, question: dict[str, Any], facts: dict[str, Any], resume: bool) -> None:
-        """Create the folder, or continue it; raises RunError when it exists, is busy or answers another question."""
+        """Create the folder, or continue it.
+
+        Args:
+            path: the folder.
+            question: what determines the result; a continued training must have the same.
+            facts: further entries of train.yaml; `started` stays that of the first call.
+            resume: continue the training that is there.
+
+        Raises:
+            RunError: the folder exists, another process writes it, or its question is another one.
+        """
         self.path, self.checkpoints = path, path / CHECKPOINTS
         config = path / CONFIG
         if config.exists():
@@ -36,7 +51,8 @@ class TrainFolder:
             if not resume:
                 raise RunError(f"{path}: holds a training already; continue it with --resume or choose another --out")
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path}: exists and is no training's folder (it has no {CONFIG}); choose another --out")
+            raise RunError(f"{path}: exists and is not the folder of a training (it has no {CONFIG});"
+                           " choose another --out")
         else:
             self.config = {}
         path.mkdir(parents=True, exist_ok=True)
@@ -52,9 +68,9 @@ class TrainFolder:
         write_atomic(self.path / CONFIG, text)
 
     def newest_checkpoint(self) -> tuple[Path | None, list[str]]:
-        """(the newest undamaged checkpoint, notes on newer damaged ones); raises WeightsError if all are damaged.
+        """The newest undamaged checkpoint, and notes on newer damaged ones; raises WeightsError if all are damaged.
 
-        An older one serves as well: the steps between are trained again, with the same result.
+        From an older checkpoint, the steps between are trained again, with the same result.
         """
         notes: list[str] = []
         first: WeightsError | None = None
@@ -66,7 +82,7 @@ class TrainFolder:
                 first = first or error
                 notes.append(f"{error}; continuing from an earlier checkpoint")
         if first is not None:
-            raise WeightsError(f"{first}; no earlier checkpoint is whole; delete {self.checkpoints}/ to train again"
+            raise WeightsError(f"{first}; no earlier checkpoint is undamaged; delete {self.checkpoints}/ to train again"
                                " from the start")
         return None, notes
 
@@ -86,17 +102,19 @@ class StepLog:
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     def add(self, step: Step, batch_tokens: int) -> None:
+        """Write the row of a step of `batch_tokens` tokens."""
         validation = "" if step.validation is None else repr(step.validation)
         self._writer.writerow([step.number, step.tokens, repr(step.loss), validation, repr(step.gradient_norm),
                                f"{step.lr_factor:.6g}", f"{batch_tokens / step.seconds:.1f}"])
         self._file.flush()
 
     def sync(self) -> None:
-        """Put the rows on the disk, as before a checkpoint that counts on them."""
+        """Wait until the rows are on the disk, before a checkpoint that follows them."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

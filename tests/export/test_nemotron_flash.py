@@ -119,8 +119,8 @@ def test_the_gate_sees_a_tensor_under_a_wrong_name(tmp_path, monkeypatch):
     right = names.pieces
 
     def wrong(architecture: Architecture) -> list[names.Piece]:
-        return [replace(piece, theirs=(piece.theirs[1], piece.theirs[0], *piece.theirs[2:]))
-                if "gla.q_proj.weight" in piece.theirs[0][0] else piece for piece in right(architecture)]
+        return [replace(piece, family=(piece.family[1], piece.family[0], *piece.family[2:]))
+                if "gla.q_proj.weight" in piece.family[0][0] else piece for piece in right(architecture)]
 
     monkeypatch.setattr(names, "pieces", wrong)
     with pytest.raises(ExportError, match="does not compute what the original does: logits differ by"):

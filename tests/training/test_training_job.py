@@ -197,7 +197,7 @@ def test_without_a_whole_checkpoint_the_optimizer_state_that_is_damaged_is_named
         flip(folder / "optimizer.safetensors")
     line = refused([*asked, "--out", copied, "--resume"], capsys)
     assert "step-00000021/optimizer.safetensors: is damaged: its sha256 is not the recorded" in line
-    assert "no earlier checkpoint is whole" in line
+    assert "no earlier checkpoint is undamaged" in line
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -289,7 +289,7 @@ def test_folders_that_exist_are_not_overwritten(copied, asked, tmp_path, capsys)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     line = refused([*asked, "--out", tmp_path / "other", "--resume"], capsys)
-    assert "other: exists and is no training's folder (it has no train.yaml)" in line
+    assert "other: exists and is not the folder of a training (it has no train.yaml)" in line
     assert "--resume needs --out" in refused([*asked, "--resume"], capsys)
 
 

@@ -1,4 +1,4 @@
-"""An Architecture as the family's config.json; what the family cannot say is an error that names it."""
+"""An Architecture as the config.json of the family. An error names the part that the family lacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
 
 LAYER_TYPES: dict[str, str] = {"d": "deltanet", "m2": "m2", "a": "a", "f": "f"}
-# what the family's code fixes; everything else is a key of its configuration
+# values that the code of the family fixes; the others are keys of its configuration
 FIXED: dict[str, dict[str, Any]] = {
     "d": {"conv_size": 4},
     "m2": {"groups": 1, "bias": False, "conv_bias": True, "dt_min": 0.0},
@@ -22,12 +22,12 @@ FIXED: dict[str, dict[str, Any]] = {
     "f": {"bias": False, "relu2": False},
 }
 FFN_MULTIPLE = 128  # the family cuts its feed-forward width down to a multiple of this
-RELEASED = "nvidia/Nemotron-Flash-1B"  # carries the family's code
+RELEASED = "nvidia/Nemotron-Flash-1B"  # has the code of the family
 Spec = TypeVar("Spec", bound=OperatorSpec)
 
 
 def family_config(architecture: Architecture, ids: dict[str, int | None], dtype: str) -> dict[str, Any]:
-    """The keys of config.json; raises ExportError in one line for what the family lacks."""
+    """The keys of config.json; raises ExportError in one line for a part that the family lacks."""
     operators = architecture.canonical().operators
     for place, spec in enumerate(operators):
         _check(place, spec)

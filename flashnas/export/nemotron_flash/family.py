@@ -1,7 +1,7 @@
-"""What the family computes from a config.json and its weights: a plain reading, token by token, as the export's gate.
+"""The network of the family, computed from a config.json and its weights, token by token: the check of each export.
 
-It shares nothing with HybridLM, so that a tensor under a wrong name or cut in the wrong place shows. Shapes: B batch,
-T time, D hidden, H heads, K key dim, C channels.
+It shares no code with HybridLM. A tensor under a wrong name, or split at a wrong row, therefore changes the logits.
+Shapes: B batch, T time, D hidden, H heads, K key dim, C channels.
 """
 
 from __future__ import annotations
@@ -18,9 +18,20 @@ INNER_EPS = 1e-5  # of the norms after DeltaNet and Mamba2, fixed in the family'
 
 def family_logits(config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokens_BT: Tensor, *,
                   divided: bool = False) -> Tensor:
-    """Logits [B, T, V] in float32; `divided`: by the norms of the head's rows, as the released model code does.
+    """The logits of the family's network.
 
-    Raises KeyError for a missing tensor, ValueError for one that the family does not read.
+    Args:
+        config: the content of config.json.
+        tensors: the weights by the names of the family.
+        tokens_BT: token ids.
+        divided: divide logits by the norms of the head's rows, as the released model code does.
+
+    Returns:
+        Logits [B, T, V] in float32.
+
+    Raises:
+        KeyError: a tensor is missing.
+        ValueError: the family does not read one of the tensors.
     """
     model = _Family(config, tensors)
     logits = model.logits(tokens_BT, divided)

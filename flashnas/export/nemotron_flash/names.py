@@ -1,7 +1,8 @@
-"""Weights of HybridLM under the family's names, and back.
+"""Weights of HybridLM under the names of the family, and back.
 
-The family keeps apart what a layer here projects at once: rows of `in_proj` go to q, k, v, b (`gla`), to q, k, v
-(`self_attn`) or to gate and up (`ffn`); Mamba2's z | x, B, C | dt is one matrix in both. Filters are [C, 1, K] there.
+The family has separate matrices where a layer of HybridLM has one projection: rows of `in_proj` go to q, k, v, b
+(`gla`), to q, k, v (`self_attn`) or to gate and up (`ffn`). Mamba2's z | x, B, C | dt is one matrix in both. Filters of
+the family have the shape [C, 1, K].
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from flashnas.operators.mamba2.spec import Mamba2
 
 @dataclass(frozen=True)
 class Piece:
-    """One tensor here and the tensors there that its rows make up; `filters`: they have a dimension of 1 inside."""
+    """A tensor of HybridLM and the tensors of the family that its rows make up."""
 
-    ours: str
-    theirs: tuple[tuple[str, int], ...]  # name, rows
-    filters: bool = False
+    hybrid: str
+    family: tuple[tuple[str, int], ...]  # name, rows
+    filters: bool = False  # those of the family have a dimension of 1 inside
 
 
 def pieces(architecture: Architecture) -> list[Piece]:
-    """Every tensor of the architecture that the family config describes."""
+    """Every tensor of an architecture that the family can hold."""
     hidden, vocab = architecture.hidden, architecture.vocab
     found = [Piece("embedding.weight", (("model.embed_tokens.weight", vocab),)),
              Piece("final_norm.weight", (("model.final_layernorm.weight", hidden),))]
@@ -40,8 +41,8 @@ def pieces(architecture: Architecture) -> list[Piece]:
         found.append(Piece("head.weight", (("lm_head.weight", vocab),)))
     for n, spec in enumerate(architecture.canonical().operators):
         for piece in _of_operator(spec, hidden):
-            theirs = tuple((f"model.layers.{n}.{name}", rows) for name, rows in piece.theirs)
-            found.append(Piece(f"layers.{n}.{piece.ours}", theirs, piece.filters))
+            family = tuple((f"model.layers.{n}.{name}", rows) for name, rows in piece.family)
+            found.append(Piece(f"layers.{n}.{piece.hybrid}", family, piece.filters))
     return found
 
 
@@ -84,19 +85,19 @@ def _mamba2(spec: Mamba2, hidden: int) -> list[Piece]:
 
 
 def to_family(tensors: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
-    """`HybridLM.state_dict()` under the family's names."""
+    """`HybridLM.state_dict()` under the names of the family."""
     named = {}
     for piece in pieces(architecture):
-        rows = tensors[piece.ours].split([count for _, count in piece.theirs])
-        for (name, _), part in zip(piece.theirs, rows, strict=True):
+        rows = tensors[piece.hybrid].split([count for _, count in piece.family])
+        for (name, _), part in zip(piece.family, rows, strict=True):
             named[name] = (part.unsqueeze(1) if piece.filters else part).clone()  # files hold no shared storage
     return named
 
 
 def from_family(tensors: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
-    """The way back; raises KeyError for a tensor that is missing."""
+    """The inverse of `to_family`; raises KeyError for a missing tensor."""
     named = {}
     for piece in pieces(architecture):
-        whole = torch.cat([tensors[name] for name, _ in piece.theirs])
-        named[piece.ours] = whole.squeeze(1) if piece.filters else whole
+        whole = torch.cat([tensors[name] for name, _ in piece.family])
+        named[piece.hybrid] = whole.squeeze(1) if piece.filters else whole
     return named

@@ -1,4 +1,4 @@
-"""Exported networks in transformers: importing this package registers them, no remote code needed.
+"""Exported networks in transformers. Importing this package registers them; they need no remote code.
 
     import flashnas.export.transformers
     from transformers import AutoModelForCausalLM

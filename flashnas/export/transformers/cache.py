@@ -1,7 +1,7 @@
 """The cache of `generate`: the states of HybridLM, with rows of equal length together.
 
-A recurrent state and the meta tokens in front of a sequence leave no place for padding, so rows of a padded batch are
-read and continued in groups of equal length: each row gives exactly what it gives alone.
+A recurrent state, and meta tokens in front of a sequence, allow no padding. Rows of a padded batch are therefore read
+and continued in groups of equal length; each row gives exactly the result that it gives alone.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Group:
 
 
 class FlashnasCache(Cache):
-    """Filled by the first forward pass and changed by each further one; a copy does not share its states."""
+    """Filled by the first forward pass and changed by each further one. A copy does not share its states."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
         self.groups: list[Group] = []
         self.columns = 0  # tokens read per row, padding included, meta tokens not
 
-    # -- what generate() asks ----------------------------------------------------------------------------------------
+    # -- what generate() reads ---------------------------------------------------------------------------------------
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.columns
@@ -70,7 +70,7 @@ class FlashnasCache(Cache):
     # -- rows --------------------------------------------------------------------------------------------------------
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Row n becomes what row indices[n] was."""
+        """Row n becomes the former row indices[n]."""
         picked = indices.tolist()
         groups = []
         for group in self.groups:
@@ -93,7 +93,7 @@ class FlashnasCache(Cache):
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove:
-            raise ValueError("a flashnas cache cannot forget tokens: recurrent states keep no past")
+            raise ValueError("a flashnas cache cannot drop tokens: a recurrent state does not keep earlier ones")
 
 
 def select_rows(state: Any, rows: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""The configuration of an exported network: what an Architecture says, under the keys that transformers expects."""
+"""The configuration of an exported network: an Architecture under the keys that transformers expects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flashnas.architecture import DEFAULT_VOCAB, Architecture
 class FlashnasConfig(PreTrainedConfig):
     """`operators` is the list of operators as in the notation, such as `a(heads=16,kv_heads=4)`.
 
-    Raises ArchitectureError or OperatorError in one line for a network that does not exist.
+    Raises ArchitectureError or OperatorError in one line for a network that cannot be built.
     """
 
     model_type = "flashnas"

@@ -23,9 +23,12 @@ from flashnas.network.model import HybridLM
 
 
 class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
-    """Padding may stand on the left where a cache is wanted and on either side elsewhere; rows of a padded batch give
-    what they give alone, and the logits of padding are zero on the left and without meaning on the right. Positions
-    follow from the attention mask."""
+    """A causal language model that computes HybridLM.
+
+    With a cache, padding must be on the left; without one, it may be on either side. A row of a padded batch gives the
+    result that it gives alone. Logits of padding are zero on the left and undefined on the right. Positions follow from
+    the attention mask.
+    """
 
     config_class = FlashnasConfig
     base_model_prefix = "model"
@@ -41,11 +44,11 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def init_weights(self) -> None:
-        """HybridLM has drawn its weights."""
+        """Does nothing: HybridLM has drawn its weights."""
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
-        """Draw what a checkpoint lacks as HybridLM does; transformers calls this after loading."""
+        """Draw the weights that a checkpoint lacks, as HybridLM does; transformers calls this after loading."""
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         lacking = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)]
         if not lacking:
@@ -70,8 +73,20 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None,
                 cache: FlashnasCache | None = None, labels: Tensor | None = None, use_cache: bool | None = None,
                 logits_to_keep: int | Tensor = 0, **kwargs: Any) -> CausalLMOutputWithPast:
-        """Logits [B, T, V] or of the last `logits_to_keep` tokens, the loss if `labels` (as long as the input, -100
-        where none counts) are given, and a cache where one is passed or `use_cache` is true."""
+        """Compute logits, and a loss and a cache if they are asked for.
+
+        Args:
+            input_ids: token ids [B, T].
+            attention_mask: 1 for tokens, 0 for padding [B, T]; None: no padding.
+            position_ids: checked against the attention mask; they follow from it.
+            cache: continue after the tokens that it has read.
+            labels: token ids [B, T]; -100 for positions without a loss.
+            use_cache: return a cache.
+            logits_to_keep: the number of last tokens with logits, 0 for all, or their indices.
+
+        Returns:
+            logits [B, T, V] or of the kept tokens; loss, if labels are given; cache, if one is passed or wanted.
+        """
         if use_cache and cache is None:
             cache = FlashnasCache()
         starts = first_tokens(input_ids, attention_mask, position_ids, cache)
@@ -87,7 +102,7 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
 
     def _read(self, tokens_BT: Tensor, starts: list[int], cache: FlashnasCache | None) -> Tensor:
-        """Normalised outputs [B, T, D] of sequences from their first token on; their states go into the empty cache."""
+        """Normalised outputs [B, T, D] of sequences from their first token on; fills the empty cache with states."""
         outputs = []
         groups = rows_by_start(starts)
         for start, rows in groups:

@@ -1,4 +1,4 @@
-"""Where the tokens of a padded batch begin. An error is one line: place, rule, value."""
+"""Where the tokens of a padded batch begin. Each error is one line: place, rule, value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flashnas.export.transformers.cache import FlashnasCache
 
 def first_tokens(tokens_BT: Tensor, mask: Tensor | None, positions: Tensor | None,
                  cache: FlashnasCache | None) -> list[int] | None:
-    """The column of each row's first token; None where no row begins with padding.
+    """The column of the first token of each row; None if no row begins with padding.
 
     Raises ValueError for a mask or positions that a sequence from its first token on cannot have.
     """

@@ -1,4 +1,4 @@
-"""The gate of the export: the folder, read by transformers, must compute what the network computes."""
+"""The check of an export: the folder, read by transformers, must compute what the network computes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,23 @@ BATCH, PROMPT, STEPS = 2, 19, 5
 
 @torch.no_grad()
 def check_parity(folder: Path, network: HybridLM) -> dict[str, float]:
-    """Compare logits, cached decode and a padded batch with `network` (its weights as written) in float32.
+    """Compare logits, cached decoding and a padded batch in float32.
 
-    Returns the largest differences relative to the largest logit; raises ExportError if one exceeds TOLERANCE.
+    Args:
+        folder: the export.
+        network: the original, with its weights rounded as they were written.
+
+    Returns:
+        Largest differences over the largest logit, by what was compared.
+
+    Raises:
+        ExportError: a difference exceeds TOLERANCE.
     """
     network = network.float().eval()
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(network.architecture.vocab, (BATCH, PROMPT + STEPS), generator=generator)
-    ours = network(tokens)
-    differences = {"logits": _difference(loaded(tokens).logits, ours)}
+    differences = {"logits": _difference(loaded(tokens).logits, network(tokens))}
 
     expected, cache = network.prefill(tokens[:, :PROMPT])
     output = loaded(tokens[:, :PROMPT], use_cache=True)
