@@ -23,7 +23,7 @@ def random_state(layer: Layer, batch: int = 2, dtype: torch.dtype = torch.float6
 
     def filled(state: Any) -> Any:
         if isinstance(state, KeyValueCache):
-            seen = 7  # more than the smallest window, no multiple of it
+            seen = 7  # more than the smallest window, and not a multiple of it
             kept = min(seen, state.window) if state.window else seen
             room = state.keys_BGTK.new_zeros(batch, state.keys_BGTK.shape[1], kept, state.keys_BGTK.shape[3])
             return replace(state, keys_BGTK=leaf(room), values_BGTK=leaf(room), seen=seen)

@@ -62,7 +62,6 @@ class Average(OperatorSpec):
     colour = "#123456"
     family = "averages"
     layer = "test_operator_contract:AverageLayer"
-    minimums: ClassVar[dict[str, int]] = {}
 
     def params(self, hidden):
         return hidden + 2 * hidden * hidden

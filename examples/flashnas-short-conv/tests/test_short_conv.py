@@ -6,12 +6,18 @@ from flashnas_short_conv.layer import GatedShortConvolutionLayer
 from flashnas_short_conv.spec import GatedShortConvolution
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import OperatorError
 from flashnas.testing import check_operator
 
 
 @pytest.mark.parametrize("operator", ["gsc", "gsc(conv_size=2)", "gsc(conv_size=5)"])
 def test_contract(operator):
     check_operator(operator)
+
+
+def test_a_convolution_needs_two_taps():
+    with pytest.raises(OperatorError, match="operator 'gsc': conv_size must be at least 2; got 1"):
+        Architecture.parse("64: gsc(conv_size=1)")
 
 
 def test_it_computes_what_lfm2_computes():
