@@ -1,4 +1,4 @@
-"""`flashnas search`, and with --dry-run what it would do."""
+"""`flashnas search`, and with --dry-run its plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashnas.api.search import SearchOptions, search
+from flashnas.api.search import SearchOptions, plan, search
+from flashnas.base.settings import option
+from flashnas.cli.command import show
 from flashnas.cli.progress import SearchProgress
 
 MISSED = 3  # exit code of --strict
@@ -18,8 +20,14 @@ MISSED = 3  # exit code of --strict
 class SearchCommandOptions(SearchOptions, where="search"):
     """The options of the search, and those that only the command line has."""
 
+    dry_run: bool = option(False, "print what would be trained, how many tokens and about how long; train nothing",
+                           yaml=False)
+
 
 def run(options: SearchCommandOptions, as_json: bool) -> int:
+    if options.dry_run:
+        show(plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
+        return 0
     with SearchProgress(sys.stderr) as progress:
         found = search(options, progress=progress, command=shlex.join(["flashnas", *sys.argv[1:]]))
     if as_json:
