@@ -59,6 +59,16 @@ class FrontEntry:
         """`P3`: its name in every figure and table of the report."""
         return f"P{self.number}"
 
+    @property
+    def loss(self) -> float | None:
+        """In nats per token, or what the user's evaluator returned; lower is better."""
+        return self.figures.get("loss")
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Of the whole request; None where no table, function or evaluator gave it."""
+        return self.figures.get("latency_ms")
+
     def to_dict(self) -> dict[str, Any]:
         """The content of its file, YAML- and JSON-ready."""
         made_by = {"made_by": self.architecture.made_by} if isinstance(self.architecture, ForeignNetwork) else {}

@@ -243,6 +243,7 @@ def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
             f"{number:02d}.yaml" for number in range(1, len(notations) + 1)]
         assert Run.load(folder.path).front == tuple(written)
         assert [e.notation for e in written] == notations
+    assert (written[0].loss, written[0].latency_ms) == (1.0, None)
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith((".part", ".pareto"))]
 
 
