@@ -191,7 +191,7 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path)
     child = subprocess.run([sys.executable, str(file), *words], capture_output=True, text=True)
     assert child.returncode == 2
     assert child.stderr.strip().splitlines()[-1] == (
-        f"flashnas search: No space left on device while writing {tmp_path / 'run' / 'trials.parquet'};"
+        f"flashnas search: No space left on device: {tmp_path / 'run' / 'trials.parquet'};"
         " free room and continue with --resume, finished work is kept")
     finished = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
     assert finished == 2
