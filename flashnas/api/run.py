@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import RunError
+from flashnas.base.files import disk_errors, write_atomic
 from flashnas.study import run as study_run
 
 if TYPE_CHECKING:
@@ -85,14 +85,8 @@ class Run(study_run.Run):
         from flashnas.report.html import render_html
 
         target = Path(path)
-        part = target.with_name(f".{target.name}.part")
-        try:
-            part.write_text(render_html(self), encoding="utf-8")
-            os.replace(part, target)
-        except OSError as error:
-            raise RunError(f"{target}: the report cannot be written: {error.strerror or error}") from None
-        finally:
-            part.unlink(missing_ok=True)
+        with disk_errors(f"{target}: the report cannot be written", RunError):
+            write_atomic(target, render_html(self))
         return target
 
     def table(self) -> str:
