@@ -57,12 +57,15 @@ class SearchProgress(LiveLine):
     """Best so far, done / failed / reused, time left."""
 
     _best = float("inf")
+    _done = False
 
     def update(self, snapshot: Snapshot) -> None:
         improved = snapshot.best_loss is not None and snapshot.best_loss < self._best
         if improved and snapshot.best_loss is not None:
             self._best = snapshot.best_loss
-        if self.due(improved):
+        done = snapshot.done + snapshot.failed == snapshot.total
+        ended, self._done = done and not self._done, done
+        if self.due(improved or ended):
             self.draw(self.line(snapshot, time.monotonic() - self._started))
 
     @staticmethod

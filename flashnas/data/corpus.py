@@ -126,8 +126,10 @@ def _jsonl(path: Path, column: str) -> Iterator[str]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CorpusError(f"{path}:{number}: not valid JSON: {error.msg}") from None
+        except RecursionError:
+            raise CorpusError(f"{path}:{number}: not valid JSON: nested too deeply") from None
+        except ValueError as error:  # also a number with thousands of digits
+            raise CorpusError(f"{path}:{number}: not valid JSON: {getattr(error, 'msg', error)}") from None
         if not isinstance(row, dict) or column not in row:
             keys = list(row) if isinstance(row, dict) else []
             raise CorpusError(f"{path}:{number}: no key {column!r}{did_you_mean(column, keys)};"

@@ -71,9 +71,12 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     if not Path(path).is_file():
         raise CorpusError(f"tokenizer {path}: no such file")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
         raise CorpusError(f"tokenizer {path}: not a tokenizer.json: {str(error).splitlines()[0]}") from None
+    if not tokenizer.get_vocab(with_added_tokens=True):
+        raise CorpusError(f"tokenizer {path}: has no tokens")
+    return tokenizer
 
 
 def end_of_document_id(tokenizer: Tokenizer) -> int | None:

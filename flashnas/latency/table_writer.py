@@ -82,6 +82,8 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
     """Both tables in the new folder `out`; where both have a row, that of the first is kept. Raises TableError if the
     devices or the calibrations differ, or if `out` exists."""
     a, b, out = LatencyTable.load(first), LatencyTable.load(second), Path(out)
+    if a.path.resolve() == b.path.resolve():
+        raise TableError(f"cannot merge a table with itself: {a.path}")
     if a.device.name != b.device.name:
         raise TableError(f"cannot merge tables of two devices: {a.device.name} ({a.path}) and {b.device.name}"
                          f" ({b.path})")

@@ -13,6 +13,8 @@ from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 DTYPES = ("auto", *DTYPE_BYTES)
+MAX_TOKENS = 10**8        # of a sequence; far above any context, and small enough for arithmetic and memory
+MAX_BATCH = 10**6
 WORKLOAD_HELP = "named workload, YAML file or batch=..,prompt=..,generated=.."
 
 
@@ -44,10 +46,14 @@ class Workload:
     def __post_init__(self) -> None:
         if self.batch != "max" and (type(self.batch) is not int or self.batch < 1):
             raise WorkloadError(f"workload.batch must be a whole number of at least 1, or max; got {self.batch!r}")
+        if self.batch != "max" and self.batch > MAX_BATCH:
+            raise WorkloadError(f"workload.batch must be at most {MAX_BATCH:,}; got {self.batch!r}")
         for field in ("prompt_tokens", "generated_tokens"):
             value = getattr(self, field)
             if type(value) is not int or value < 0:
                 raise WorkloadError(f"workload.{field} must be a whole number of at least 0; got {value!r}")
+            if value > MAX_TOKENS:
+                raise WorkloadError(f"workload.{field} must be at most {MAX_TOKENS:,}; got {value!r}")
         if self.dtype not in DTYPES:
             raise WorkloadError(one_of("workload.dtype", self.dtype, DTYPES))
         if not self.prompt_tokens and not self.generated_tokens:

@@ -22,7 +22,7 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samp
     "bayes": "flashnas.search.bayes:Bayes",
 }, ConfigError, "name")
 
-_SHARED = ("space", "seed", "latency_of", "cycle_size", "goals")
+SHARED_OPTIONS = ("space", "seed", "latency_of", "cycle_size", "goals")
 
 
 def algorithm_class(sampler: str | type[SearchAlgorithm]) -> type[SearchAlgorithm]:
@@ -38,7 +38,7 @@ def sampler_name(sampler: str | type[SearchAlgorithm]) -> str:
 def algorithm_options(sampler: str | type[SearchAlgorithm]) -> dict[str, Any]:
     """The algorithm's own options and their defaults."""
     parameters = inspect.signature(algorithm_class(sampler)).parameters
-    return {key: parameter.default for key, parameter in parameters.items() if key not in _SHARED}
+    return {key: parameter.default for key, parameter in parameters.items() if key not in SHARED_OPTIONS}
 
 
 def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf,

@@ -195,8 +195,10 @@ class SearchAlgorithm(ABC):
         return genotype in self.pending, self._excess(genotype)
 
 
-def check_whole(place: str, value: Any, least: int) -> int:
-    """A whole number of at least `least`, or a ConfigError that names the place."""
+def check_whole(place: str, value: Any, least: int, most: int = 10**6) -> int:
+    """A whole number from `least` to `most`, or a ConfigError that names the place."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ConfigError(f"{place} must be a whole number of at least {least}; got {value!r}")
+    if value > most:
+        raise ConfigError(f"{place} must be at most {most:,}; got {value!r}")
     return int(value)

@@ -11,7 +11,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
-from flashnas.search import ALGORITHMS
+from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, check_objectives
 
 
@@ -69,6 +69,9 @@ class SearchConfig(Settings, where="search"):
             object.__setattr__(self, "objectives", check_objectives(self.objectives))
         except ConfigError as error:
             self.wrong("objectives", str(error).removeprefix("search.objectives "))
+        for name in SHARED_OPTIONS:
+            if name in self.sampler_options:
+                self.wrong("sampler_options", f"must not hold {name!r}, which the search itself sets")
         if self.strict and not self.measure:
             self.wrong("strict", "needs measured finalists, but search.measure is false (--no-measure)")
 

@@ -61,6 +61,8 @@ def read_trials(path: Path) -> pd.DataFrame:
     try:
         for name in ("number", *NUMBERS):
             frame[name] = pd.to_numeric(frame[name]).astype("int64" if name == "number" else "float64")
+            if frame[name].isin([float("inf"), float("-inf")]).any():
+                raise ValueError("must hold finite numbers")
         for name in TEXTS:
             frame[name] = frame[name].fillna("").astype(str)
         for name, empty in JSON_COLUMNS.items():

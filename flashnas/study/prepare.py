@@ -160,7 +160,10 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
         raise BudgetError(f"{error}{certificate.text() if certificate else ''}") from None
     dataset = None
     if evaluator is None:
+        from flashnas.training.trainer import check_device  # loads torch, which a user's evaluator may not need
+
         recipe = _recipe(config, space, recipe)
+        check_device(recipe)
         check_scalable(space, recipe, own=config.recipe is None)
     else:
         recipe = None

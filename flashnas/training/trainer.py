@@ -81,6 +81,11 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> N
             raise ConfigError(f"recipe.sequence_tokens {recipe.sequence_tokens}{meta} are beyond the rotary range of"
                               f" operator {str(spec)!r}: rope_original x rope_factor ="
                               f" {original * getattr(spec, 'rope_factor', 1.0):,.0f} positions")
+    check_device(recipe)
+
+
+def check_device(recipe: Recipe) -> None:
+    """Raises ConfigError for a recipe whose device this machine does not have."""
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"recipe {recipe.name!r} trains on cuda, and torch finds no CUDA device;"
                           " take the recipe 'cpu'")

@@ -134,6 +134,8 @@ def _asked(run: Run) -> tuple[Recipe, Dataset]:
     question = run.entry("question")
     if not isinstance(question, dict) or not isinstance(question.get("recipe"), dict) or "data" not in question:
         raise RunError(f"{run.path}/run.yaml: question.recipe and question.data must say how the run trained")
+    if not isinstance(question["data"], str):
+        raise RunError(f"{run.path}/run.yaml: question.data must be text; got {question['data']!r}")
     recipe = Recipe.from_dict(question["recipe"])
     dataset = prepare_dataset(question["data"], recipe, question.get("tokenizer"))
     if dataset.folder.name != question.get("corpus"):

@@ -345,7 +345,8 @@ for name, content, *expect in (
         ("hidden-fraction", "architecture: {hidden: 64.5, operators: [f]}", "hidden", "64.5"),
         ("tied-number", "architecture: {hidden: 64, tied: 3, operators: [f]}", "tied", "3"),
         ("tag", "architecture: !!python/object/apply:os.system ['true']", "arch.yaml:1", "python/object"),
-        ("bomb", bomb("architecture: *a8"), "arch.yaml", "architecture"), ("tab", "architecture:\t{", "arch.yaml:1"),
+        ("bomb", bomb("architecture: *a8"), "arch.yaml", "aliases"),
+        ("tab", "architecture:\t{", "arch.yaml:1|arch.yaml:2"),
         ("itself", "architecture: &a [*a]", "arch.yaml"), ("nested", "architecture: " + "[" * 5000, "arch.yaml"),
         ("date", "architecture: 2026-13-45", "arch.yaml"), ("merge", "<<: 5\narchitecture: x", "arch.yaml:1")):
     case(f"arch-file-{name}", estimate("arch.yaml"), *expect, files=[write("arch.yaml", content)])
@@ -376,7 +377,7 @@ for name, content, *expect in (
         ("truncated", json.dumps(LLAMA)[:60], "config.json:1"), ("empty", "", "config.json"),
         ("list", "[1]", "config.json", "list"),
         ("garbage", GARBAGE, "config.json", "UTF-8"), ("no-type", "{}", "model_type"),
-        ("twice", '{"model_type": "llama", "model_type": "llama"}', "model_type", "twice"),
+        ("twice", '{"model_type": "llama", "model_type": "llama"}', "model_type", "duplicate key"),
         ("nested", '{"a":' * 50_000, "config.json"), ("digits", '{"hidden_size": ' + "9" * 5000 + "}", "config.json")):
     case(f"hf-{name}", estimate("{tmp}/config.json"), *expect, files=[write("config.json", content)])
 for name, config, *expect in (
@@ -947,7 +948,6 @@ for flag, value in (("--to", "onnx"), ("--dtype", "int8"), ("--dtype", "float16"
     case(f"export{flag}={value}", export(flag, value), flag, value)
 for value in ("-1", LONG, "x", "1.5"):
     case(f"export--init-seed={value}", export("--init-seed", value, source="32: a(head_dim=16)"), "seed", value)
-case("export-run", export(source="{training}"), "{training}/final")
 case("export-search", export(source="{run}"), "{run}")
 case("export-missing", export(source="nowhere"), "nowhere")
 case("export-foreign", export(source="{tmp}/full"), "full", files=[folder("full", PRECIOUS)])
