@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from flashnas.base.errors import CorpusError
 from flashnas.data.cache import file_in_cache
 
 END_OF_DOCUMENT = "<|endoftext|>"
+LARGEST_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
 _VERSION = "bpe-2"  # part of the cache key: raise it when training changes
 _LONGEST_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{_LONGEST_WORD}}}|(?<!\s)\s{{{_LONGEST_WORD}}}")
@@ -70,6 +72,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer.json; raises CorpusError if it is missing or is not one."""
     if not Path(path).is_file():
         raise CorpusError(f"tokenizer {path}: no such file")
+    if (largest := _largest_id(Path(path))) > LARGEST_ID:
+        raise CorpusError(f"tokenizer {path}: ids must be at most {LARGEST_ID:,}; got {largest}")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
@@ -77,6 +81,17 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     if not tokenizer.get_vocab(with_added_tokens=True):
         raise CorpusError(f"tokenizer {path}: has no tokens")
     return tokenizer
+
+
+def _largest_id(path: Path) -> int:
+    """The largest id in a tokenizer.json, 0 for another file. The library aborts the process where one is huge."""
+    try:
+        data = json.loads(path.read_bytes())
+        vocab, added = data["model"]["vocab"], data.get("added_tokens") or []
+        ids = [*(vocab.values() if isinstance(vocab, dict) else [len(vocab)]), *(token["id"] for token in added)]
+        return max((value for value in ids if isinstance(value, int)), default=0)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return 0
 
 
 def end_of_document_id(tokenizer: Tokenizer) -> int | None:

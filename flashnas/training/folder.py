@@ -21,6 +21,7 @@ import yaml
 from flashnas.base.errors import RunError, WeightsError
 from flashnas.base.files import drop_torn_line, hold_lock, write_atomic
 from flashnas.base.yaml import read_yaml
+from flashnas.network.weights import ARCHITECTURE
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
 from flashnas.training.trainer import Step
 
@@ -47,7 +48,10 @@ class TrainFolder:
         config = path / CONFIG
         if config.exists():
             self.config: dict[str, Any] = json.loads(json.dumps(read_yaml(config)))
-            _check_same(config, self.config.get("question") or {}, question)
+            recorded = self.config.get("question") or {}
+            if not isinstance(recorded, dict):
+                raise RunError(f"{config}: question must be a mapping; got {recorded!r:.80}")
+            _check_same(config, recorded, question)
             if not resume:
                 raise RunError(f"{path}: holds a training already; continue it with --resume or choose another --out")
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -57,9 +61,21 @@ class TrainFolder:
             self.config = {}
         path.mkdir(parents=True, exist_ok=True)
         self._lock = hold_lock(path / ".lock", RunError(f"{path}: another process is writing this training"))
+        self._check_parts()
         remove_unfinished(self.checkpoints)
         started = self.config.get("started") or facts["started"]
         self.write_config(**{**facts, "started": started, "question": question})
+
+    def _check_parts(self) -> None:
+        """Find what cannot be continued or replaced before anything is trained."""
+        for folder in (self.checkpoints, self.path / FINAL):
+            if folder.exists() and not folder.is_dir():
+                raise RunError(f"{folder}: is a file, and must be a folder; move the file away")
+        final = self.path / FINAL
+        if final.exists() and any(final.iterdir()) and not (final / ARCHITECTURE).is_file():
+            raise RunError(f"{final}: exists and does not hold weights (it has no {ARCHITECTURE}); move it away")
+        for _ in _rows(self.path / LOG):
+            pass
 
     def write_config(self, **updates: Any) -> None:
         """Replace train.yaml with these entries updated."""
@@ -120,6 +136,10 @@ class StepLog:
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a log; none if there is no file. Raises RunError for what a killed process cannot have left."""
+    if path.is_dir():
+        raise _damaged(path, "it is a folder")
+    if path.is_file() and path.stat().st_size and b"\n" not in path.read_bytes():
+        raise _damaged(path, "it has no whole line")
     drop_torn_line(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
