@@ -62,7 +62,8 @@ class Nets(SearchSpace[Net]):
         return [genotype]
 
 
-@pytest.mark.parametrize("space", [*shipped_names("search_spaces", ".yaml"), Nets()], ids=lambda space: space if isinstance(space, str) else "foreign")
+@pytest.mark.parametrize("space", [*shipped_names("search_spaces", ".yaml"), Nets()],
+                         ids=lambda space: space if isinstance(space, str) else "foreign")
 def test_spaces_keep_the_contract(space):
     check_space(space)
 
