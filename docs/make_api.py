@@ -27,7 +27,7 @@ def text() -> str:
             for method, value in sorted(vars(found).items()):
                 function = getattr(value, "__func__", getattr(value, "fget", value))
                 if not method.startswith("_") and inspect.isfunction(function) and inspect.getdoc(function):
-                    call = "" if isinstance(value, property) else str(inspect.signature(function))
+                    call = "" if isinstance(value, property) else str(inspect.signature(function)).replace("'", "")
                     parts.append(f"**`{name}.{method}{call}`** {inspect.getdoc(function)}\n")
     return "\n".join(parts)
 
