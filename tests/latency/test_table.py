@@ -238,8 +238,9 @@ def test_merge_of_two_devices_is_refused(tmp_path):
 def test_merge_never_overwrites(tmp_path, tiny_folder):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "something").write_text("here")
+    other = shutil.copytree(tiny_folder, tmp_path / "other")
     with pytest.raises(TableError, match="exists already"):
-        merge(tiny_folder, tiny_folder, tmp_path / "out")
+        merge(tiny_folder, other, tmp_path / "out")
 
 
 def test_merge_of_two_calibrations_is_refused(tmp_path):
