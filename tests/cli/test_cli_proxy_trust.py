@@ -35,6 +35,7 @@ def run_folder(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, capsys):
     assert main(["proxy-trust", str(run_folder), *SMALL, "--wider", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

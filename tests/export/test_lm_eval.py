@@ -53,6 +53,7 @@ def log_likelihood(network, ids: list[int], first: int) -> float:
     return sum(float(log_p[n - 1, ids[n]]) for n in range(first, len(ids)))
 
 
+@pytest.mark.slow
 def test_the_harness_finds_our_numbers(tmp_path):
     tokenizer = load_tokenizer(write_tokenizer_json(tmp_path / "tokenizer.json"))
     network = make_network(MIXED)

@@ -146,6 +146,7 @@ def test_progress_is_told_of_every_timing(table):
     assert calls == [(done, 2 * ROUNDS) for done in range(2 * ROUNDS + 1)]
 
 
+@pytest.mark.slow
 def test_too_little_to_calibrate_or_to_sample_is_one_line(table):
     with pytest.raises(TableError, match="at least 4 whole models; got 2"):
         fit([Regressors(rows_us=1.0, operators=1, megabytes=1.0, measured_us=1.0)] * 2)

@@ -86,11 +86,14 @@ def test_a_budget_that_nothing_meets_still_gives_valid_candidates(plain, latency
     contract.check_impossible_budget(plain, latency_known)
 
 
-@pytest.mark.parametrize(("learner", "seeds"), LEARNS.items())
+@pytest.mark.parametrize(("learner", "seeds"), [
+    pytest.param(learner, seeds, marks=[pytest.mark.slow] if learner == "bayes" else [])
+    for learner, seeds in LEARNS.items()])
 def test_learning_beats_random(learner, seeds):
     contract.check_beats_random(learner, SETTINGS[learner], seeds)
 
 
+@pytest.mark.slow
 def test_goals_lead_elsewhere_than_the_loss_alone():
     """With recall among the goals the search finds networks of more recall than without, in the median of seeds."""
     def mean_recall(seed, goals):

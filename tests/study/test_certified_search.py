@@ -97,6 +97,7 @@ def test_a_miss_is_shown_as_one_and_strict_exits_3(command, timed, tmp_path, cap
     assert "Over the budget as measured: P1 (latency_ms)" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_continued_run_does_not_time_its_finalists_again(command, timed, capsys):
     assert main(command()) == 0
     first, timed["factor"] = capsys.readouterr().out, 7.0

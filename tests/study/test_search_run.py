@@ -168,7 +168,8 @@ def test_a_run_folder_of_another_space_is_refused(command, tmp_path, capsys):
     assert "the run folder belongs to another space" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "bayes"])
+@pytest.mark.parametrize("sampler", [pytest.param("nsga2", marks=pytest.mark.slow), "tpe",
+                                     pytest.param("random", marks=pytest.mark.slow), "bayes"])
 def test_every_algorithm_runs_the_whole_flow(command, tmp_path, sampler):
     words = [word for word in command(tmp_path / "run") if word not in ("--sampler-option", "population=3")]
     assert main([*words, "--sampler", sampler, "--no-baselines", "--trials", "4"]) == 0
@@ -199,6 +200,7 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path)
     assert (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"') == finished
 
 
+@pytest.mark.slow
 def test_three_objectives_killed_and_resumed_give_the_same_front(command, tmp_path, quick_recipe):
     recipe = tmp_path / "tasks.yaml"
     recipe.write_text(quick_recipe.read_text() + "tasks: {steps: 2, batch_tokens: 192, test_sequences: 4}\n")

@@ -116,6 +116,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_all_and_the_last_checkpoint_serves(asked, by_one, tmp_path):
     script, out = tmp_path / "dying.py", tmp_path / "run"
     script.write_text(DYING)
