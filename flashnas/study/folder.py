@@ -168,7 +168,7 @@ class RunFolder:
         write_atomic(self.path / CONFIG, _yaml(self.config))
 
     def write_finished(self, seconds: float, totals: dict[str, int]) -> None:
-        """Write into run.yaml that the search ended, after `seconds` of this session."""
+        """Write into run.yaml that the search ended, after `seconds` of this process."""
         self.write_config(finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), totals=totals,
                           seconds=round(self.seconds_before + seconds, 1))
 
