@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -108,8 +107,3 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{self.metric}={self.limit:g}"
-
-
-def fits(estimate: HasMetrics, budgets: Iterable[Budget]) -> bool:
-    """True if the estimate is within every budget."""
-    return all(budget.holds(estimate.metric(budget.metric)) for budget in budgets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from flashnas.base.errors import OperatorError
 
@@ -144,14 +144,6 @@ class Asked:
     def about(self, call: KernelCall) -> Asked:
         """The same question about another call."""
         return replace(self, call=call)
-
-
-class Time(Protocol):
-    """A time with bounds (latency/bounded_time.py)."""
-
-    def derived(self, spread: float, *, upper: float | None = None) -> Self: ...
-
-    def times(self, factor: float) -> Self: ...
 
 
 class Times(Protocol):
