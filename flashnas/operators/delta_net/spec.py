@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import CONV, DELTA_RULE, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import OperatorSpec, scaled_dim
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_head_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,9 @@ class DeltaNet(OperatorSpec):
         self.heads(hidden)
         return self
 
-    def scaled(self, hidden: int, factor: int) -> Self:
-        return dataclasses.replace(self, head_dim=scaled_dim(self.head_dim, factor))
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
+        head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
+        return dataclasses.replace(self, head_dim=head_dim)
 
     def params(self, hidden: int) -> int:
         return (hidden + 4 * hidden * hidden + 3 * hidden * self.conv_size

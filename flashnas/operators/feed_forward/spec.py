@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise
-from flashnas.operators.spec import OperatorSpec
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class FeedForward(OperatorSpec):
     def resolved(self, hidden: int) -> Self:
         return dataclasses.replace(self, intermediate=self.intermediate or 3 * hidden)
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         return dataclasses.replace(self, intermediate=max(1, round(self.intermediate / factor))
                                    if self.intermediate else 0)
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import CONV, GATED_DELTA_RULE, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import OperatorSpec, scaled_dim
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,10 @@ class GatedDeltaNet(OperatorSpec):
     def resolved(self, hidden: int) -> Self:
         return dataclasses.replace(self, k_heads=self.k_heads or self._divided(hidden, self.head_dim, "head_dim"))
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         if factor == 1:
             return self
-        head_dim = scaled_dim(self.head_dim, factor)
+        head_dim = scaled_dim(self.head_dim, factor, least_dim)
         k_heads = max(1, round(self.resolved(hidden).k_heads * self.head_dim / factor / head_dim))
         return dataclasses.replace(self, k_heads=k_heads, head_dim=head_dim)
 

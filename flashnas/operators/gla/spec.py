@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import GLA, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, largest_divisor, scaled_head_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class GatedLinearAttention(OperatorSpec):
         self._divided(self.head_dim, 2, "2 (key heads are half of head_dim)")
         return self
 
-    def scaled(self, hidden: int, factor: int) -> Self:
-        head_dim = scaled_dim(self.head_dim, factor)
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
+        head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         if head_dim % 2 and hidden // factor % 2 == 0:  # an even one that divides the smaller hidden size
             head_dim = 2 * largest_divisor(hidden // factor // 2, head_dim // 2)
         return dataclasses.replace(self, head_dim=head_dim)

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import CONV, KDA, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import OperatorSpec, scaled_dim
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,10 @@ class KimiDeltaAttention(OperatorSpec):
         return dataclasses.replace(self, heads=self.heads or self._divided(hidden, self.head_dim, "head_dim"),
                                    gate_rank=self.gate_rank or self.head_dim)
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         if factor == 1:
             return self
-        head_dim = scaled_dim(self.head_dim, factor)
+        head_dim = scaled_dim(self.head_dim, factor, least_dim)
         heads = max(1, round(self.resolved(hidden).heads * self.head_dim / factor / head_dim))
         return dataclasses.replace(self, heads=heads, head_dim=head_dim, gate_rank=scaled_dim(self.gate_rank, factor))
 

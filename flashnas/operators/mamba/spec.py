@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import CONV, SELECTIVE_SCAN, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import OperatorSpec, scaled_dim
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +41,12 @@ class Mamba(OperatorSpec):
     def resolved(self, hidden: int) -> Self:
         return dataclasses.replace(self, dt_rank=self.dt_rank or _dt_rank(hidden))
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         if factor == 1:
             return self
         follows = self.dt_rank in (0, _dt_rank(hidden))  # from the hidden size, also in the smaller network
         rank = 0 if follows else max(1, round(self.dt_rank / factor))
-        return dataclasses.replace(self, state=scaled_dim(self.state, factor), dt_rank=rank)
+        return dataclasses.replace(self, state=scaled_dim(self.state, factor, least_dim), dt_rank=rank)
 
     def params(self, hidden: int) -> int:
         inner, rank = self.inner(hidden), self.resolved(hidden).dt_rank

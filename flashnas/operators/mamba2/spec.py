@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import CONV, SSD, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, largest_divisor, scaled_dim, scaled_head_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +60,19 @@ class Mamba2(OperatorSpec):
         return dataclasses.replace(self, expand=self.inner(hidden) // hidden if whole else 1,
                                    heads=0 if whole else self.heads)
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         if factor == 1:
             return self
         full = self.resolved(hidden)
-        head_dim, heads = scaled_dim(full.head_dim, factor), full.heads
+        heads = full.heads
         if heads:
+            head_dim = scaled_dim(full.head_dim, factor, least_dim)
             heads = max(1, round(full.inner(hidden) / factor / head_dim))
+        else:
+            head_dim = scaled_head_dim(full.head_dim, factor, least_dim, full.inner(hidden) // factor)
         count = heads or full.inner(hidden) // factor // head_dim
         return dataclasses.replace(full, head_dim=head_dim, heads=heads, groups=largest_divisor(count, self.groups),
-                                   state=scaled_dim(self.state, factor))
+                                   state=scaled_dim(self.state, factor, least_dim))
 
     def params(self, hidden: int) -> int:
         inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import EXPERTS, gemm, pointwise
-from flashnas.operators.spec import OperatorSpec
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class MixtureOfExperts(OperatorSpec):
     def _default_intermediate(self, hidden: int) -> int:
         return -(-3 * hidden // self.active)
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         if factor == 1:
             return self
         inner = 0 if self.intermediate == self._default_intermediate(hidden) else self.intermediate

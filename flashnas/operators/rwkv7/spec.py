@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import RWKV7, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import OperatorSpec, scaled_dim
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_dim, scaled_head_dim
 
 MIXES = 6  # of a token with the one before it: one each for r, k, v, decay, rate and gate
 
@@ -42,12 +42,13 @@ class Rwkv7(OperatorSpec):
         ranks = {name: getattr(self, name) or rank for name, rank in self._default_ranks(hidden).items()}
         return dataclasses.replace(self, **ranks)
 
-    def scaled(self, hidden: int, factor: int) -> Self:
+    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         if factor == 1:
             return self
         ranks = {name: 0 if getattr(self, name) == rank else scaled_dim(getattr(self, name), factor)
                  for name, rank in self._default_ranks(hidden).items()}  # 0 follows from the smaller hidden size
-        return dataclasses.replace(self, head_dim=scaled_dim(self.head_dim, factor), **ranks)
+        head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
+        return dataclasses.replace(self, head_dim=head_dim, **ranks)
 
     def _default_ranks(self, hidden: int) -> dict[str, int]:
         """By name of the field."""

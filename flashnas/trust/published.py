@@ -1,0 +1,165 @@
+"""Other people's full trainings: rows in groups that compare among themselves. No torch.
+
+The shipped rows are `published_training.csv`; its column `source` has the arXiv number of the publication.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flashnas.architecture.notation import parse_operators
+from flashnas.base.errors import ConfigError, FlashnasError
+from flashnas.base.hints import did_you_mean
+from flashnas.operators import OperatorSpec
+
+SHIPPED = Path(__file__).with_name("published_training.csv")
+NEEDED = ("group", "operators", "params", "metric", "value")
+COLUMNS = (*NEEDED, "source", "table", "tokens", "context_tokens", "decode_8k_a100_s", "note")
+CLEAR_NATS = 0.02   # a pair with a larger published gap is clear
+CLOSE_NATS = 0.01   # one with a gap between this and CLEAR_NATS is counted apart
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """One published training.
+
+    group: rows of one group were trained alike, and compare. operators: in the notation, without a width. specs: the
+    same, parsed. params: parameters of the network. nats: the published loss in nats per token, up to a constant of
+    the group; of a perplexity its logarithm. source, table, note: where it stands and what a reader must know.
+    """
+
+    group: str
+    operators: str
+    specs: tuple[OperatorSpec, ...]
+    params: float
+    nats: float
+    source: str = ""
+    table: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of a group, by their places in the list of rows; the first has the lower published loss.
+
+    gap: how far the published losses lie apart, in nats.
+    """
+
+    better: int
+    worse: int
+    gap: float
+
+
+def read_published(path: str | Path | None = None) -> list[PublishedRow]:
+    """The rows of a CSV, in its order; None: the shipped ones.
+
+    Columns: group, operators (notation without a width; options are allowed), params (such as 438M or 2.7B), metric
+    (`*_ppl` is a perplexity, `*_loss` is in nats per token) and value. Optional: source, table, tokens,
+    context_tokens, decode_8k_a100_s, note.
+
+    Raises:
+        ConfigError: with file, line, rule and value.
+    """
+    path = Path(path) if path is not None else SHIPPED
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            columns = reader.fieldnames or []
+            lines = [(reader.line_num, line) for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    for column in NEEDED:
+        if column not in columns:
+            raise ConfigError(f"{path}: column {column!r} is missing{did_you_mean(column, columns)};"
+                              f" needed: {', '.join(NEEDED)}")
+    rows = [_row(f"{path}:{number}", line) for number, line in lines]
+    counts = Counter(row.group for row in rows)
+    if not counts:
+        raise ConfigError(f"{path}: holds no row")
+    for (number, _), row in zip(lines, rows, strict=True):
+        if counts[row.group] == 1:
+            raise ConfigError(f"{path}:{number}: group {row.group!r} must have at least 2 rows, because rows compare"
+                              " only within their group; got 1")
+    return rows
+
+
+def _row(place: str, line: dict[str, str]) -> PublishedRow:
+    text = {column: (line.get(column) or "").strip() for column in COLUMNS}
+    if not text["group"]:
+        raise ConfigError(f"{place}: group must not be empty")
+    try:
+        specs = parse_operators(text["operators"])
+        if not specs:
+            raise ConfigError("operators must not be empty")
+    except FlashnasError as error:
+        raise ConfigError(f"{place}: the notation does not express {text['operators']!r}: {error}") from None
+    value = _number(place, "value", text["value"])
+    if text["metric"].endswith("_ppl"):
+        nats = math.log(value)
+    elif text["metric"].endswith("_loss"):
+        nats = value
+    else:
+        raise ConfigError(f"{place}: metric must end in _ppl (a perplexity) or _loss (nats per token);"
+                          f" got {text['metric']!r}")
+    return PublishedRow(group=text["group"], operators=text["operators"], specs=specs, nats=nats,
+                        params=_number(place, "params", text["params"]),
+                        **{name: text[name] for name in ("source", "table", "note")})
+
+
+def _number(place: str, name: str, text: str) -> float:
+    digits, unit = (text[:-1], text[-1].upper()) if text and text[-1].upper() in _UNITS else (text, "")
+    try:
+        number = float(digits) * _UNITS[unit]
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{place}: {name} must be a number above 0, such as 350M; got {text!r}")
+    return number
+
+
+def groups_of(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
+    """The places of the rows of each group, groups in the order of their first row."""
+    found: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        found.setdefault(row.group, []).append(place)
+    return found
+
+
+def pairs_of(rows: Sequence[PublishedRow], places: Iterable[int], least_nats: float = CLEAR_NATS,
+             most_nats: float = math.inf) -> list[Pair]:
+    """The pairs of rows whose published losses differ by more than `least_nats` and at most `most_nats`."""
+    found = []
+    for one, other in itertools.combinations(places, 2):
+        gap = rows[one].nats - rows[other].nats
+        if least_nats < abs(gap) <= most_nats:
+            found.append(Pair(*(one, other) if gap < 0 else (other, one), abs(gap)))
+    return found
+
+
+def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:
+    """What a stack is made of, rounded: the share of each token mixer in quarters, and whether it has FFNs.
+
+    Two publications share a pair where both have a row of the one and of the other composition.
+    """
+    mixers = Counter(spec.kind for spec in specs if spec.mixes_tokens)
+    total = mixers.total()
+    shares = {kind: round(4 * count / total) / 4 for kind, count in mixers.items()} if total else {}
+    rare = {kind: share or 0.0 for kind, share in shares.items()}
+    without = [] if any(not spec.mixes_tokens for spec in specs) else [("no ffn", 1.0)]
+    return (*sorted(rare.items()), *without)
+
+
+def agreement(losses: np.ndarray, pairs: Sequence[Pair]) -> np.ndarray:
+    """1.0 for each pair whose order `losses` (of all rows) has, 0.5 for a tie, 0.0 for a wrong order."""
+    better = losses[[pair.better for pair in pairs]] if pairs else np.empty(0)
+    worse = losses[[pair.worse for pair in pairs]] if pairs else np.empty(0)
+    return np.where(better < worse, 1.0, np.where(better == worse, 0.5, 0.0))
