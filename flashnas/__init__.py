@@ -22,7 +22,7 @@ _PUBLIC = {
     "estimate": "flashnas.api.estimate",
     "profile": "flashnas.api.measure",
     "validate": "flashnas.api.measure",
-    "proxy_trust": "flashnas.api.reports",
+    "proxy_trust": "flashnas.api.trust",
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
     "report": "flashnas.api.reports",

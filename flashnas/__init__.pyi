@@ -4,7 +4,7 @@ from flashnas.api.estimate import estimate as estimate
 from flashnas.api.listing import list_names as list_names
 from flashnas.api.measure import profile as profile
 from flashnas.api.measure import validate as validate
-from flashnas.api.reports import proxy_trust as proxy_trust
+from flashnas.api.trust import proxy_trust as proxy_trust
 from flashnas.api.reports import report as report
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run

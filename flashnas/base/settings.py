@@ -45,7 +45,8 @@ Choices = Iterable[str] | Callable[[], Iterable[str]]
 def option(default: Any, doc: str, *, flag: str | None = None, short: str | None = None, metavar: str | None = None,
            positional: bool = False, choices: Choices = (), keys: Choices = (), least: float | None = None,
            most: float | None = None, above: float | None = None, below: float | None = None, shown: str | None = None,
-           off: str | None = None, separator: str | None = None, objects: Sequence[str] = (), yaml: bool = True) -> Any:
+           off: str | None = None, separator: str | None = None, objects: Sequence[str] = (), yaml: bool = True,
+           bare: str | None = None) -> Any:
     """A dataclass field that a user may set.
 
     Args:
@@ -64,10 +65,12 @@ def option(default: Any, doc: str, *, flag: str | None = None, short: str | None
         separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
         objects: classes, as "module:Class", whose instances Python may give in place of a name; subclasses, too.
         yaml: False for what a YAML file cannot set.
+        bare: the value that its flag has where none follows it.
     """
     facts = {"doc": doc, "flag": flag, "short": short, "metavar": metavar, "positional": positional,
              "choices": choices, "keys": keys, "least": least, "most": most, "above": above, "below": below,
-             "shown": shown, "off": off, "separator": separator, "objects": tuple(objects), "yaml": yaml}
+             "shown": shown, "off": off, "separator": separator, "objects": tuple(objects), "yaml": yaml,
+             "bare": bare}
     if callable(default) and default is not REQUIRED:
         return dataclasses.field(default_factory=default, metadata=facts)
     return dataclasses.field(default=default, metadata=facts)
@@ -141,6 +144,7 @@ class Setting:
     separator: str | None
     objects: tuple[str, ...]
     yaml: bool
+    bare: str | None
 
     @property
     def is_switch(self) -> bool:

@@ -23,8 +23,8 @@ VALIDATE = Command("compare a table's predictions with timed models",
                    calling("flashnas.api.measure:validate", lambda stream: CountProgress(stream, "models timed")))
 
 PROXY_TRUST = Command("say how far the order of a finished run holds",
-                      "flashnas.api.reports:ProxyTrustOptions",
-                      calling("flashnas.api.reports:proxy_trust", TrustProgress))
+                      "flashnas.api.trust:ProxyTrustOptions",
+                      calling("flashnas.api.trust:proxy_trust", TrustProgress))
 
 TRAIN = Command("train one architecture for longer, with checkpoints",
                 "flashnas.api.train:TrainOptions", "flashnas.cli.train:run", resumable=True)

@@ -53,6 +53,8 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
             words |= {"action": "store_const", "const": setting.default is not True}
         else:
             words["metavar"] = setting.placeholder
+            if setting.bare is not None:
+                words |= {"nargs": "?", "const": setting.bare}
             if setting.container is not None and setting.separator is None:
                 words["action"] = "append"
         if setting.positional:

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.hints import did_you_mean
@@ -156,10 +154,3 @@ def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:
     rare = {kind: share or 0.0 for kind, share in shares.items()}
     without = [] if any(not spec.mixes_tokens for spec in specs) else [("no ffn", 1.0)]
     return (*sorted(rare.items()), *without)
-
-
-def agreement(losses: np.ndarray, pairs: Sequence[Pair]) -> np.ndarray:
-    """1.0 for each pair whose order `losses` (of all rows) has, 0.5 for a tie, 0.0 for a wrong order."""
-    better = losses[[pair.better for pair in pairs]] if pairs else np.empty(0)
-    worse = losses[[pair.worse for pair in pairs]] if pairs else np.empty(0)
-    return np.where(better < worse, 1.0, np.where(better == worse, 0.5, 0.0))

