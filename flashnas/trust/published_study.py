@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from flashnas.architecture import Architecture
@@ -30,9 +29,9 @@ from flashnas.trust.published_proxies import proxies
 
 FILE = "published.csv"
 FULL_WIDTH = 2048   # of the paper's networks; the middle proxy of a group is as wide as theirs would be
-COLUMNS = ("proxy", "recipe", "data", "seed", "loss", "bits_per_byte", "tokens", "tokens_per_s", "seconds",
-           "proxy_params", "reason")
 KEY = ["proxy", "recipe", "data", "seed"]
+FIGURES = ("loss", "bits_per_byte", "tokens", "tokens_per_s", "proxy_params")  # of a ProxyScore
+COLUMNS = (*KEY, *FIGURES, "seconds", "reason")
 TIMEOUT_S = 4 * SearchConfig.candidate_timeout_s  # published networks are up to 64 operators deep
 Progress = Callable[[int, int, float], None]  # trainings done, all, seconds left
 
@@ -109,7 +108,7 @@ def read_trainings(path: Path) -> pd.DataFrame:
     for column in COLUMNS:
         if column not in table.columns:
             raise RunError(f"{path}: column {column!r} is missing")
-    for column in ("seed", "loss", "bits_per_byte", "tokens", "tokens_per_s", "seconds", "proxy_params"):
+    for column in ("seed", "seconds", *FIGURES):
         numbers = pd.to_numeric(table[column].replace("", None), errors="coerce")
         wrong = numbers.isna() & ((table[column] != "") | (column in ("seed", "seconds")))
         if wrong.any():
@@ -139,20 +138,18 @@ def _train(missing: Sequence[tuple[str, str, str, int]], total: int, path: Path,
     jobs = {str(number): Job(architecture=networks[key[0]], dataset=str(dataset.folder), recipe=recipe.to_dict(),
                              seed=key[3]) for number, key in enumerate(missing)}
     cost = {number: len(networks[key[0]].operators) for number, key in enumerate(missing)}  # a guess: operators
-    left, spent, paid = sum(cost.values()), 0.0, 0
-    finished = total - len(missing)
+    left, took = dict(enumerate(missing)), [(1.0, 1)]  # (seconds, operators) of the finished ones, and a first guess
 
-    def remaining_s() -> float:
-        return left * (spent / paid if paid else 1.0) / max(1, workers)
+    def waiting() -> None:
+        pace = sum(seconds for seconds, _ in took) / sum(operators for _, operators in took)
+        progress(total - len(left), total, pace * sum(cost[number] for number in left) / max(1, workers))
 
     with WorkerPool(run_job, workers=workers, timeout_s=TIMEOUT_S) as pool:
-        for number, score, reason in pool.run(jobs, on_wait=lambda: progress(finished, total, remaining_s())):
+        for number, score, reason in pool.run(jobs, on_wait=waiting):
+            key = left.pop(int(number))
             seconds = score["seconds"] if score else 0.0
-            names = ("loss", "bits_per_byte", "tokens", "tokens_per_s", "proxy_params")
-            _append(path, {**dict(zip(KEY, missing[int(number)], strict=True)), "seconds": seconds, "reason": reason,
-                           **({name: score[name] for name in names} if score else {})})
-            left -= cost[int(number)]
-            finished += 1
+            figures = {name: score[name] for name in FIGURES} if score else {}
+            _append(path, {**dict(zip(KEY, key, strict=True)), "seconds": seconds, "reason": reason, **figures})
             if score:
-                spent, paid = spent + seconds, paid + cost[int(number)]
+                took.append((seconds, cost[int(number)]))
     progress(total, total, 0.0)
