@@ -157,7 +157,8 @@ def shared_pairs(rows: Sequence[PublishedRow]) -> dict[tuple[Composition, Compos
 
 
 def publications_agree(rows: Sequence[PublishedRow]) -> tuple[int, int]:
-    """How many clear pairs of compositions two groups share, counted for each two groups, and on how many they agree."""
+    """How many clear pairs of compositions two groups share, summed over all twos of groups, and on how many they
+    agree."""
     signs = [[gap > 0 for gap in gaps.values()] for gaps in shared_pairs(rows).values()]
     both = [one == other for group in signs for one, other in itertools.combinations(group, 2)]
     return len(both), sum(both)
@@ -187,9 +188,8 @@ def baselines(rows: Sequence[PublishedRow]) -> dict[str, np.ndarray]:
 
     def flops(row: PublishedRow, width: float) -> float:
         near = [max(256, int(width // 256 + step) * 256) for step in (0, 1)]
-        ends = [Architecture(hidden=h, operators=row.specs, vocab=TOKENIZER_WORDS).prefill_flops_per_token(CONTEXT_TOKENS)
-                for h in near]
-        return float(np.interp(width, near, ends))
+        full = [Architecture(hidden=hidden, operators=row.specs, vocab=TOKENIZER_WORDS) for hidden in near]
+        return float(np.interp(width, near, [network.prefill_flops_per_token(CONTEXT_TOKENS) for network in full]))
 
     guesses: dict[str, Callable[[], list[float]]] = {
         "parameters": lambda: [row.params for row in rows],
