@@ -4,13 +4,13 @@ from flashnas.api.estimate import estimate as estimate
 from flashnas.api.listing import list_names as list_names
 from flashnas.api.measure import profile as profile
 from flashnas.api.measure import validate as validate
-from flashnas.api.trust import proxy_trust as proxy_trust
 from flashnas.api.reports import report as report
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
 from flashnas.api.search import search as search
 from flashnas.api.train import export as export
 from flashnas.api.train import train as train
+from flashnas.api.trust import proxy_trust as proxy_trust
 from flashnas.architecture.architecture import Architecture as Architecture
 from flashnas.architecture.source import load_architecture as load_architecture
 from flashnas.base.errors import FlashnasError as FlashnasError
