@@ -23,6 +23,7 @@ _PUBLIC = {
     "profile": "flashnas.api.measure",
     "validate": "flashnas.api.measure",
     "proxy_trust": "flashnas.api.trust",
+    "scaling_law": "flashnas.api.scaling",
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
     "report": "flashnas.api.reports",
@@ -44,7 +45,7 @@ _PUBLIC = {
 __all__ = [
     "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace", "Workload",
     "__version__", "estimate", "export", "list_names", "load_architecture", "load_run", "load_space", "profile",
-    "proxy_trust", "report", "search", "train", "validate",
+    "proxy_trust", "report", "scaling_law", "search", "train", "validate",
 ]
 
 

@@ -7,6 +7,7 @@ from flashnas.api.measure import validate as validate
 from flashnas.api.reports import report as report
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
+from flashnas.api.scaling import scaling_law as scaling_law
 from flashnas.api.search import search as search
 from flashnas.api.train import export as export
 from flashnas.api.train import train as train

@@ -83,6 +83,7 @@ COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "profile": "flashnas.cli.commands:PROFILE",
     "validate": "flashnas.cli.commands:VALIDATE",
     "proxy-trust": "flashnas.cli.commands:PROXY_TRUST",
+    "scaling-law": "flashnas.cli.commands:SCALING_LAW",
     "train": "flashnas.cli.commands:TRAIN",
     "export": "flashnas.cli.commands:EXPORT",
     "report": "flashnas.cli.commands:REPORT",

@@ -26,6 +26,10 @@ PROXY_TRUST = Command("say how far the order of a finished run holds",
                       "flashnas.api.trust:ProxyTrustOptions",
                       calling("flashnas.api.trust:proxy_trust", TrustProgress))
 
+SCALING_LAW = Command("choose depth and width by a law of the loss",
+                      "flashnas.api.scaling:ScalingLawOptions",
+                      calling("flashnas.api.scaling:scaling_law", TrustProgress))
+
 TRAIN = Command("train one architecture for longer, with checkpoints",
                 "flashnas.api.train:TrainOptions", "flashnas.cli.train:run", resumable=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
     A last line without its end, which a killed process can leave, is ignored.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
-    try:
-        table = pd.read_csv(io.StringIO(complete_lines(text)), dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise RunError(f"{path}: not a table of trainings: {str(error).strip().splitlines()[0]}") from None
+    table = read_texts(path)
     for column in COLUMNS:
         if column not in table.columns:
             raise RunError(f"{path}: column {column!r} is missing{did_you_mean(column, table.columns)}")
@@ -52,6 +45,18 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
+def read_texts(path: Path) -> pd.DataFrame:
+    """The complete lines of a CSV, every cell as text. Raises RunError for what is not one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+    try:
+        return pd.read_csv(io.StringIO(complete_lines(text)), dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+        raise RunError(f"{path}: not a table of trainings: {str(error).strip().splitlines()[0]}") from None
+
+
 def _refuse(path: Path, table: pd.DataFrame, column: str, wrong: pd.Series, rule: str) -> None:
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
@@ -59,20 +64,26 @@ def _refuse(path: Path, table: pd.DataFrame, column: str, wrong: pd.Series, rule
 
 
 class TrustTable:
-    """The table of a study as it grows: each finished training is on disk before the next is waited for."""
+    """The table of a study as it grows: each finished training is on disk before the next is waited for.
 
-    def __init__(self, path: Path) -> None:
-        """Open or start the file; cuts off a last line that a killed process left unfinished."""
-        self.path = path
+    Args:
+        path: the file. A last line that a killed process left unfinished is cut off.
+        columns: its columns, in order.
+        read: reads the file and raises RunError if it is damaged.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS,
+                 read: Callable[[Path], pd.DataFrame] = read_table) -> None:
+        self.path, self.columns = path, columns
         if not path.exists() or not path.stat().st_size:
-            self._write("".join((",".join(COLUMNS), "\n")), "w")
+            self._write("".join((",".join(columns), "\n")), "w")
         drop_torn_line(path)
-        read_table(path)
+        read(path)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append one training; keys are COLUMNS."""
+        """Append one training; keys are the columns."""
         text = io.StringIO()
-        csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(row)
+        csv.DictWriter(text, self.columns, lineterminator="\n").writerow(row)
         self._write(text.getvalue(), "a")
 
     def _write(self, text: str, mode: str) -> None:

