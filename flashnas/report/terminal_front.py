@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flashnas.report.folding import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import MISSING, known, number, parameters
@@ -50,10 +52,16 @@ def _row(finalist: FrontEntry, factor: float, objectives: tuple[str, ...], shown
     losses = [f"{value:.3f}" if known(value) else MISSING
               for value in (figures.get("loss"), figures.get("bits_per_byte"))]
     more = (scaled(name) + ("!" if name == "measured_ms" and finalist.missed else "") for name in shown)
-    asked = (number(figures.get(name), 3) for name in objectives)
+    asked = (_objective(figures, name) for name in objectives)
     return (finalist.name, *asked, *losses, scaled("latency_ms"), f"{scaled('lower_ms')}..{scaled('upper_ms')}", *more,
             parameters(figures.get("params")),
             number(figures.get("memory_gb"), 3, "GB"), origin_words(finalist), compressed(finalist.notation))
+
+
+def _objective(figures: Mapping[str, float | None], name: str) -> str:
+    """`0.61`; an extrapolated loss with its standard deviation, `4.821 ± 0.160`."""
+    value, sd = figures.get(name), figures.get(f"{name}_sd")
+    return f"{value:.3f} ± {sd:.3f}" if known(value) and known(sd) else number(value, 3)
 
 
 def origin_words(finalist: FrontEntry) -> str:

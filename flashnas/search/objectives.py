@@ -14,7 +14,8 @@ from flashnas.latency.metrics import LARGER_IS_BETTER, METRICS
 from flashnas.proxy.tasks import SCORES
 
 DEFAULT = ("loss", "latency_ms")
-TRAINED = ("loss", *SCORES)           # known after training only; the others come exactly from the table
+EXTRAPOLATED = "extrapolated_loss"    # takes the place of `loss` in a search that ranks at a longer training
+TRAINED = ("loss", EXTRAPOLATED, *SCORES)  # known after training only; the others come exactly from the table
 OBJECTIVES = (*TRAINED, *METRICS)
 MOST = 4                              # with more, nearly every network is on the front
 _MAXIMISED = (*SCORES, *LARGER_IS_BETTER)
@@ -45,7 +46,7 @@ def title_of(name: str) -> str:
     if name in METRICS:
         words = name.removesuffix("_ms").removesuffix("_gb").removesuffix("_tok_s").replace("_", " ")
         return words if name == "params" else f"{words} ({METRICS[name]})"
-    return name
+    return name.replace("_", " ")
 
 
 def larger_is_better(name: str) -> bool:

@@ -12,7 +12,7 @@ from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Se
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
-from flashnas.search.objectives import DEFAULT, check_objectives
+from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, check_objectives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,9 @@ class SearchConfig(Settings, where="search"):
     tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
     tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's", least=1,
                                 most=LARGEST_COUNT)
+    rank_at_tokens: int | None = option(
+        None, "rank by the loss extrapolated to a training of N tokens, which takes the place of loss among the"
+        " objectives", metavar="N", shown="by the loss itself", least=1, most=LARGEST_COUNT)
     candidate_timeout_s: float = option(1800.0, "time limit of one training, in seconds", metavar="S", least=1,
                                         most=1e7)
     # how, not what: these may differ when a run is continued
@@ -69,11 +72,24 @@ class SearchConfig(Settings, where="search"):
             object.__setattr__(self, "objectives", check_objectives(self.objectives))
         except ConfigError as error:
             self.wrong("objectives", str(error).removeprefix("search.objectives "))
+        self._rank()
         for name in SHARED_OPTIONS:
             if name in self.sampler_options:
                 self.wrong("sampler_options", f"must not hold {name!r}, which the search itself sets")
         if self.strict and not self.measure:
             self.wrong("strict", "needs measured finalists, but search.measure is false (--no-measure)")
+
+    def _rank(self) -> None:
+        """Put the extrapolated loss in the place of the loss if the search ranks by it."""
+        names = self.objectives
+        if self.rank_at_tokens is None:
+            if EXTRAPOLATED in names:
+                self.wrong("objectives", f"has {EXTRAPOLATED}, which needs --rank-at-tokens N")
+            return
+        if EXTRAPOLATED not in names:
+            if "loss" not in names:
+                self.wrong("rank_at_tokens", f"needs loss among the objectives; got {','.join(names)}")
+            object.__setattr__(self, "objectives", tuple(EXTRAPOLATED if name == "loss" else name for name in names))
 
     @classmethod
     def folded(cls, values: dict[str, Any]) -> dict[str, Any]:

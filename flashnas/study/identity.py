@@ -47,10 +47,13 @@ class Identity:
     tokenizer: str | None
     corpus: str | None
     evaluator: str | None
+    rank_at_tokens: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
         found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        if self.rank_at_tokens is None:  # as it was before there was this option, so that such runs continue
+            del found["rank_at_tokens"]
         return found
 
     @functools.cached_property

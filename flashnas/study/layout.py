@@ -24,8 +24,8 @@ LOCK = ".lock"                # held by the process that writes
 
 JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value
 WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed")
-NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "proxy_params", "tokens", "tokens_per_s", "train_seconds",
-           "seed")
+NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "extrapolated_loss", "extrapolated_loss_sd", "proxy_params",
+           "tokens", "tokens_per_s", "train_seconds", "seed")
 TEXTS = ("label", "reason", "notation", "hash")
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # without these there is nothing to show
 

@@ -28,6 +28,7 @@ from flashnas.latency.workload import Workload, load_workload
 from flashnas.profiling.certificate import TIMES, Certificate
 from flashnas.profiling.finalists import setup_here
 from flashnas.profiling.setup import Setup
+from flashnas.proxy.extrapolation import usable_points
 from flashnas.search import SearchAlgorithm, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals
 from flashnas.search.objectives import TRAINED, minimised, task_scores
@@ -40,6 +41,7 @@ from flashnas.study.job import Job, UserEvaluator, evaluator_name
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
+LEAST_POINTS = 2          # of a curve that is extrapolated
 LARGEST_FACTOR = 1024     # of the width factors that a message offers
 
 Note = Callable[[str], None]
@@ -163,10 +165,13 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
         from flashnas.training.trainer import check_device  # loads torch, which a user's evaluator may not need
 
         recipe = _recipe(config, space, recipe)
+        _check_rank(config, recipe)
         check_device(recipe)
         check_scalable(space, recipe, own=config.recipe is None)
     else:
         recipe = None
+        if config.rank_at_tokens is not None:
+            config.wrong("rank_at_tokens", "extrapolates a training's curve, which an evaluator of one's own has not")
     question = Question(config=config, space=space, costs=costs, fitter=fitter, budgets=budgets, workload=workload,
                         recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
                         sampler=config.sampler if sampler is None else sampler, started=started)
@@ -225,6 +230,20 @@ def _recipe(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None)
     if given is None and config.recipe is None and factor is not None:
         recipe = dataclasses.replace(recipe, width_factor=factor)
     return recipe if config.tokens is None else dataclasses.replace(recipe, tokens=config.tokens)
+
+
+def _check_rank(config: SearchConfig, recipe: Recipe) -> None:
+    """Raise SettingError if the recipe's curve cannot be extrapolated to the tokens that are asked for."""
+    if config.rank_at_tokens is None:
+        return
+    trained = recipe.steps * recipe.batch_tokens
+    if config.rank_at_tokens <= trained:
+        config.wrong("rank_at_tokens", f"must be above the tokens of a training ({trained:,});"
+                     f" got {config.rank_at_tokens:,}")
+    curve = [(trained * (point + 1) / recipe.curve_points, 0.0) for point in range(recipe.curve_points)]
+    if len(usable_points(curve)) < LEAST_POINTS or recipe.steps < recipe.curve_points:
+        config.wrong("rank_at_tokens", f"needs {LEAST_POINTS} points after the first third of a training; recipe"
+                     f" {recipe.name!r} has curve_points {recipe.curve_points} in {recipe.steps} steps")
 
 
 def _goals(objectives: Sequence[str], costs: Costs) -> Goals | None:

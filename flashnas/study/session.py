@@ -57,7 +57,8 @@ class Session:
         self.trajectory = Trajectory(
             total=config.trials + len(different), workers=config.workers if isinstance(self.pool, WorkerPool) else 1,
             distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
-            make_job=question.job, folder=self.folder, pool=self.pool, progress=progress)
+            make_job=question.job, folder=self.folder, pool=self.pool, progress=progress,
+            rank_at_tokens=config.rank_at_tokens)
         self.cycle, self.idle = 0, 0
 
     def __enter__(self) -> Self:
@@ -135,6 +136,8 @@ class Session:
         network = self.trajectory.networks[trial.hash]
         costs, certificate = self.question.costs, self.question.certificate
         figures = {**{name: getattr(trial, name) for name in IN_ENTRY}, **trial.scores}
+        if trial.extrapolated_loss is not None:
+            figures.update(extrapolated_loss=trial.extrapolated_loss, extrapolated_loss_sd=trial.extrapolated_loss_sd)
         if certificate and isinstance(costs, TableCosts):
             figures["bound_ms"] = certificate.bound(costs.estimate(network), "latency_ms")
         return FrontEntry(notation=trial.notation, hash=trial.hash, architecture=recorded(network), figures=figures,

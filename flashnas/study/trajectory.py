@@ -41,11 +41,13 @@ class Trajectory:
         folder: where trials and outcomes are recorded.
         pool: runs the jobs.
         progress: shows them.
+        rank_at_tokens: tokens to which losses are extrapolated; None: they are not.
     """
 
     def __init__(self, *, total: int, workers: int, distributions: Mapping[str, Any], objectives: Sequence[str],
                  costs: Costs, make_job: Callable[[Any], Job], folder: RunFolder, pool: Workers,
-                 progress: Progress) -> None:
+                 progress: Progress, rank_at_tokens: int | None = None) -> None:
+        self.rank_at_tokens = rank_at_tokens
         self.total, self.workers, self.distributions = total, workers, distributions
         self.objectives, self.costs, self.make_job = tuple(objectives), costs, make_job
         self.folder, self.pool, self.progress = folder, pool, progress
@@ -82,7 +84,7 @@ class Trajectory:
         if self.costs.known and score and (twice := sorted(set(score.get("metrics", {})) & set(known))):
             raise ConfigError(f"the evaluator returned {twice[0]!r}, which the latency table or cost function gives;"
                               " leave it out, or search with table=None")
-        fields = outcome.fields()
+        fields = outcome.fields(self.rank_at_tokens)
         values = point(self.objectives, {**known, **fields}, fields.get("scores", {})) if score else None
         with_params = candidate.origin == "search" and bool(self.distributions)
         self.folder.database.remember(outcome, params=candidate.genotype if with_params else {},
@@ -99,7 +101,7 @@ class Trajectory:
             state: State = ("reused" if network.hash in self._placed else
                             "complete" if outcome.score else "failed")
             self._placed.add(network.hash)
-            figures = {**self.costs.metrics(network), **outcome.fields()}
+            figures = {**self.costs.metrics(network), **outcome.fields(self.rank_at_tokens)}
             if figures.get("params") is not None:
                 figures["params"] = int(figures["params"])
             trial = Trial(**known, state=state, reason=outcome.reason, notation=network.notation, hash=network.hash,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from flashnas.proxy.extrapolation import extrapolate
+
 State = Literal["complete", "failed", "infeasible", "reused"]
 Origin = Literal["baseline", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
@@ -47,12 +49,15 @@ class Outcome:
         return cls(hash=data["hash"], notation=data["notation"], reason=data["reason"],
                    score=None if score is None else dict(score))
 
-    def fields(self) -> dict[str, Any]:
-        """The fields of a Trial that the evaluation fills."""
+    def fields(self, rank_at_tokens: int | None = None) -> dict[str, Any]:
+        """The fields of a Trial that the evaluation fills; with tokens, also the loss extrapolated to them."""
         if self.score is None:
             return {}
-        score = self.score
-        return {**score.get("metrics", {}), **{name: score[name] for name in SCORED if name in score},
+        score, longer = self.score, {}
+        if rank_at_tokens is not None:
+            found = extrapolate(score["curve"], rank_at_tokens)
+            longer = {"extrapolated_loss": found.loss, "extrapolated_loss_sd": found.sd}
+        return {**score.get("metrics", {}), **{name: score[name] for name in SCORED if name in score}, **longer,
                 "train_seconds": score["seconds"]}
 
 
@@ -63,8 +68,9 @@ class Trial:
     complete: evaluated in this run. reused: the same network was already evaluated; its figures are repeated.
     infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended with `reason`.
     Figures that do not exist are None. `loss` is the validation loss in nats per token; `curve` holds
-    [tokens seen, validation loss] pairs; `scores` are accuracies of synthetic tasks in 0..1, by score or task, or what
-    the user's evaluator returned; units of times are in their names.
+    [tokens seen, validation loss] pairs; `extrapolated_loss` is the loss at the tokens of --rank-at-tokens, from the
+    curve, and `extrapolated_loss_sd` its standard deviation; `scores` are accuracies of synthetic tasks in 0..1, by
+    score or task, or what the user's evaluator returned; units of times are in their names.
     """
 
     number: int
@@ -87,6 +93,8 @@ class Trial:
     memory_gb: float | None = None
     loss: float | None = None
     bits_per_byte: float | None = None
+    extrapolated_loss: float | None = None
+    extrapolated_loss_sd: float | None = None
     curve: list[list[float]] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     proxy_params: int | None = None

@@ -1,7 +1,8 @@
 """The trainings behind `flashnas scaling-law`: a grid of depths, widths and token counts for one pattern.
 
-Each token count is a training of its own, whose rate falls to its end. Losses along one training are not used: there
-the rate has not fallen yet, so that a point in the middle is worse than a training that ends there.
+Each token count is a training of its own, whose rate falls to its end. Losses along one training are kept in the column
+`curve` and are not fitted: there the rate has not fallen yet, so that a point in the middle is worse than a training
+that ends there.
 
 A depth is the number of blocks, each the operators of the pattern once. A width is the hidden size before the recipe's
 width factor, as in a search. Every finished training is in OUT/trainings.csv at once; what is there is not trained
@@ -11,6 +12,7 @@ again.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +38,9 @@ from flashnas.trust.table import TrustTable, read_texts
 FILE = "trainings.csv"
 NEEDED = ("depth", "width", "tokens", "loss")
 COLUMNS = ("pattern", "depth", "width", "tokens", "seed", "loss", "bits_per_byte", "tokens_per_s", "seconds",
-           "proxy_params", "width_factor", "recipe", "reason")
+           "proxy_params", "width_factor", "recipe", "curve", "reason")
 KEY = ["pattern", "depth", "width", "tokens", "seed", "recipe"]
-TEXTS = ("pattern", "recipe", "reason")
+TEXTS = ("pattern", "recipe", "curve", "reason")
 WHOLE = ("depth", "tokens", "seed")
 ABOVE_0 = ("depth", "width", "tokens")
 Progress = Callable[[int, int, float], None]  # trainings done, all, seconds left
@@ -168,7 +170,8 @@ class _Training:
     def row(self, score: dict[str, Any] | None, reason: str) -> dict[str, Any]:
         figures = {name: score[name] for name in ("loss", "bits_per_byte", "tokens_per_s", "seconds", "proxy_params")
                    } if score else {}
-        return {**dict(zip(KEY, self.key, strict=True)), **figures, "width_factor": self.recipe.width_factor,
+        curve = json.dumps(score["curve"]) if score else ""
+        return {**dict(zip(KEY, self.key, strict=True)), **figures, "curve": curve, "width_factor": self.recipe.width_factor,
                 "reason": reason}
 
 
@@ -214,7 +217,7 @@ def _wanted(grid: Grid, digest: str) -> list[_Training]:
             except (ArchitectureError, OperatorError) as error:
                 raise ConfigError(f"scaling_law.widths: {width} with recipe {grid.recipe.name!r}: {error}") from None
             for tokens in grid.tokens:
-                recipe = dataclasses.replace(grid.recipe, tokens=tokens, curve_points=1)
+                recipe = dataclasses.replace(grid.recipe, tokens=tokens)
                 as_trained = {**recipe.to_dict(), "tokens": None, "corpus": digest}
                 name = f"{recipe.name}-{fingerprint(as_trained)[:8]}"
                 work = float(tokens) * (proxy.params - proxy.vocab * proxy.hidden / 2)
