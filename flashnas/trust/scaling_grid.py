@@ -171,8 +171,8 @@ class _Training:
         figures = {name: score[name] for name in ("loss", "bits_per_byte", "tokens_per_s", "seconds", "proxy_params")
                    } if score else {}
         curve = json.dumps(score["curve"]) if score else ""
-        return {**dict(zip(KEY, self.key, strict=True)), **figures, "curve": curve, "width_factor": self.recipe.width_factor,
-                "reason": reason}
+        return {**dict(zip(KEY, self.key, strict=True)), **figures, "curve": curve,
+                "width_factor": self.recipe.width_factor, "reason": reason}
 
 
 def train_grid(grid: Grid, out: Path, *, workers: int, progress: Progress) -> pd.DataFrame:

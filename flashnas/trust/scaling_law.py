@@ -200,8 +200,10 @@ def _starts(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> l
     return [theta for _, theta in sorted(found, key=lambda pair: pair[0])[:STARTS]]
 
 
-def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: float) -> tuple[float, np.ndarray]:
-    """-> (cost, theta) of one descent. The prior counts as one measurement with the noise of a training."""
+def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: float, steps: int = 500,
+               ) -> tuple[float, np.ndarray]:
+    """-> (cost, theta) of one descent of at most so many steps. The prior counts as one measurement with the noise of a
+    training."""
     terms = len(logs)
     prior = np.zeros((terms, 1 + 2 * terms))
     prior[np.arange(terms), 2 + 2 * np.arange(terms)] = noise / SPREAD
@@ -213,7 +215,7 @@ def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: f
     low = np.log([TERM_NATS[0], *[TERM_NATS[0], EXPONENTS[0]] * terms])
     high = np.log([TERM_NATS[1], *[TERM_NATS[1], EXPONENTS[1]] * terms])
     found = least_squares(residuals, np.clip(start, low + 1e-9, high - 1e-9), bounds=(low, high), loss="soft_l1",
-                          f_scale=2 * noise, x_scale="jac", max_nfev=500,
+                          f_scale=2 * noise, x_scale="jac", max_nfev=steps,
                           jac=lambda theta: np.concatenate([_jacobian(theta, logs), prior]))
     return float(found.cost), found.x
 
@@ -240,4 +242,4 @@ def _resampled(logs: np.ndarray, loss_P: np.ndarray, group_P: np.ndarray, theta:
             taken = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
             if (np.ptp(logs[:, taken], axis=1) > 0).all():
                 break
-        yield _descended(theta, logs[:, taken], loss_P[taken], noise)[1]
+        yield _descended(theta, logs[:, taken], loss_P[taken], noise, steps=50)[1]

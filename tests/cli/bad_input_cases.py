@@ -252,6 +252,11 @@ def trust(*words: str) -> list[str]:
             *words]
 
 
+def law(*words: str, pattern: str = "d(head_dim=16) f") -> list[str]:
+    return ["scaling-law", pattern, "--depths", "1,2,3", "--widths", "16,32", "--tokens", "128,256", "--recipe",
+            "{quick}", "--data", "{corpus}", "--workload", "chat", "--workers", "1", "--out", "{tmp}/out", *words]
+
+
 def estimate(arch: str, *words: str) -> list[str]:
     return ["estimate", arch, *words]
 
@@ -288,7 +293,8 @@ case("main-capital-command", ["Search"], "Search", "search")
 case("main-unknown-flag", ["--verison"], "COMMAND|--verison")
 case("main-command-with-line-end", ["search\nestimate"], "search\\nestimate")
 for command, right in (("search", search()), ("estimate", estimate("1024: d")), ("profile", profile()),
-                       ("validate", validate()), ("proxy-trust", trust()), ("train", train()), ("export", export()),
+                       ("validate", validate()), ("proxy-trust", trust()), ("scaling-law", law()),
+                       ("train", train()), ("export", export()),
                        ("report", ["report", "{run}"]), ("table", ["table", "info", "h100_sxm"])):
     case(f"{command}-unknown-flag", [*right, "--colour"], "--colour")
     case(f"{command}-surplus-word", [*right, "surplus"], "surplus")
@@ -296,6 +302,7 @@ for command in ("estimate", "train", "export", "report", "table"):
     case(f"{command}-without-words", [command], "required", command)
 case("validate-without-words", ["validate"], "--table", "--space")
 case("proxy-trust-without-words", ["proxy-trust"], "--results")
+case("scaling-law-without-words", ["scaling-law"], "PATTERN", "--results")
 
 # -- architectures: notation -------------------------------------------------------------------------------------
 
@@ -891,6 +898,45 @@ for name, builder, *expect in (
         ("corpus", edited("run/run.yaml", ["question", "corpus"], "other"), "{corpus}|text"),
         ("notation", column(TRIALS, "notation", "???"), "???")):
     case(f"proxy-trust-run-{name}", trust(), *expect, files=[copied("run"), builder])
+
+# -- scaling-law -------------------------------------------------------------------------------------------------
+
+for flag, value, *more in (
+        ("--depths", "0"), ("--depths", "2"), ("--depths", "1,1,2"), ("--depths", "1,x"), ("--depths", ""),
+        ("--depths", f"1,{HUGE}", "apart"), ("--widths", "0"), ("--widths", f"16,{HUGE}", "apart"), ("--tokens", "0"),
+        ("--tokens", f"1,{HUGE}", "apart"), ("--seeds", "0"), ("--at-tokens", "0"), ("--budget-ms", "0"),
+        ("--budget-ms", "nan"), ("--workers", "0"), ("--recipe", "nowhere"), ("--table", "nowhere"),
+        ("--workload", "nowhere"), ("--out", "{quick}")):
+    case(f"scaling-law{flag}={value}", law(flag, value), flag.strip("-"), value.split(",")[-1], apart="apart" in more)
+case("scaling-law-width-of-no-head", law("--widths", "17,32"), "width 17", "head_dim 16")
+case("scaling-law-tokens-of-the-same-steps", law("--tokens", "129,256"), "tokens", "129")
+case("scaling-law-data", law("--data", "nowhere"), "nowhere")
+for name, pattern, *expect in (
+        ("unknown", "m2 q", "'q'"), ("open", "m2 (f", "m2 (f"), ("closed", "m2 f)", "')'"), ("empty", "", "pattern"),
+        ("architecture", "32: d f", "32: d f")):
+    case(f"scaling-law-pattern-{name}", law(pattern=pattern), *expect)
+LAW = "depth,width,tokens,loss\n"
+SIZES = [(depth, width) for depth in (2, 4, 8) for width in (512, 1024, 2048)]
+for name, builders, *expect in (
+        ("missing", [], "t.csv"), ("folder", [folder("t.csv")], "t.csv"),
+        ("garbage", [garbage("t.csv")], "t.csv", "UTF-8"), ("empty", [write("t.csv", "")], "t.csv"),
+        ("no-rows", [write("t.csv", LAW)], "t.csv", "constants", "0"),
+        ("few-rows", [write("t.csv", LAW + "2,512,9,4\n4,512,9,3\n4,1024,9,2\n")], "5 constants", "3"),
+        ("one-depth", [write("t.csv", LAW + "".join(f"8,{width},9,4\n" for width in range(512, 3072, 256)))], "depth",
+         "8 only"),
+        ("column", [write("t.csv", LAW.replace("loss", "los") + "2,512,9,4\n")], "t.csv", "'los'", "'loss'"),
+        ("column-missing", [write("t.csv", "depth,width,tokens\n2,512,9\n")], "t.csv", "'loss'"),
+        ("depth-0", [write("t.csv", LAW + "0,512,9,4\n")], "t.csv:2", "depth", "0"),
+        ("loss-text", [write("t.csv", LAW + "2,512,9,low\n")], "t.csv:2", "loss", "low"),
+        ("loss-inf", [write("t.csv", LAW + "2,512,9,inf\n")], "t.csv:2", "loss", "inf"),
+        ("twice", [write("t.csv", LAW + "2,512,9,4\n2,512,9,4\n")], "t.csv:3", "seed"),
+        ("without-pattern", [write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d, w in SIZES))],
+         "PATTERN", "t.csv"),
+        ("parquet", [garbage("t.parquet")], "t.parquet")):
+    file = "t.parquet" if name == "parquet" else "t.csv"
+    case(f"scaling-law-results-{name}", ["scaling-law", "--results", file], *expect, files=builders)
+case("scaling-law-results-budget", ["scaling-law", "m2 f", "--results", "t.csv", "--budget-ms", "3"], "3 ms", "fastest",
+     files=[write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d, w in SIZES))])
 
 # -- train -------------------------------------------------------------------------------------------------------
 

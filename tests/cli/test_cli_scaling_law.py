@@ -1,0 +1,93 @@
+"""`flashnas scaling-law`: what it trains, keeps, continues and says; its error lines."""
+
+import json
+
+import pytest
+
+from flashnas.cli.main import main
+from flashnas.trust.scaling_grid import KEY, read_trainings
+
+GRID = ["--depths", "1,2,3", "--widths", "16,32", "--tokens", "128,256", "--workload", "chat", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def command(small_corpus, quick_recipe):
+    def build(out, *more):
+        return ["scaling-law", "d(head_dim=16) f", *GRID, "--recipe", str(quick_recipe), "--data", str(small_corpus),
+                "--out", str(out), *more]
+    return build
+
+
+@pytest.fixture(scope="module")
+def trained(command, tmp_path_factory):
+    out = tmp_path_factory.mktemp("law") / "grid"
+    assert main(command(out)) == 0
+    return out
+
+
+def test_a_grid_is_trained_fitted_and_answered(trained, command, capsys):
+    capsys.readouterr()
+    assert main(command(trained, "--budget-ms", "200", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    table = read_trainings(trained / "trainings.csv")
+    assert sorted(set(zip(table["depth"], table["width"], table["tokens"], strict=True))) == [
+        (d, w, n) for d in (1, 2, 3) for w in (16, 32) for n in (128, 256)]
+    assert table["loss"].notna().all()
+    assert (table["tokens"] == [json.loads(curve)[-1][0] for curve in table["curve"]]).all()
+    assert found["trainings"] == 12
+    assert set(found["law"]) == {"L0", "a", "alpha", "b", "beta", "c", "gamma", "intervals", "noise_nats"}
+    assert {(held["depth"], held["width"]) for held in found["held_out"]} == {(3, 32)}
+    assert found["extrapolation_error"] == max(abs(held["error"]) for held in found["held_out"])
+    assert found["answer"]["latency_ms"] <= 200
+    assert json.loads((trained / "scaling_law.json").read_text()) == found
+    assert (trained / "scaling_law.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_broken_off_grid_trains_only_what_is_missing(trained, command, tmp_path, capsys):
+    before = read_trainings(trained / "trainings.csv").set_index(KEY).sort_index()
+    out = tmp_path / "grid"
+    out.mkdir()
+    lines = (trained / "trainings.csv").read_text().splitlines(keepends=True)
+    (out / "trainings.csv").write_text("".join(lines[:9]) + lines[9][:20])
+    assert main(command(out)) == 0
+    shown, progress = capsys.readouterr()
+    assert "12 trainings of blocks `d(head_dim=16) f`" in shown
+    assert "(the paper: within 5.3%)" in shown
+    assert "[12/12] trainings" in progress
+    after = read_trainings(out / "trainings.csv").set_index(KEY).sort_index()
+    assert after["loss"].tolist() == before["loss"].tolist()
+    kept = [tuple(row) for row in read_trainings(trained / "trainings.csv")[KEY].to_numpy()[:8]]
+    assert after.loc[kept, "seconds"].tolist() == before.loc[kept, "seconds"].tolist()
+
+
+@pytest.mark.slow
+def test_a_larger_grid_keeps_what_is_there(trained, command, tmp_path, capsys):
+    out = tmp_path / "grid"
+    out.mkdir()
+    (out / "trainings.csv").write_text((trained / "trainings.csv").read_text())
+    assert main([*command(out), "--depths", "1,2,3,4"]) == 0
+    assert len(read_trainings(out / "trainings.csv")) == 16
+    assert main(["scaling-law", "--results", str(out / "trainings.csv"), "--workload", "chat"]) == 0
+    assert capsys.readouterr().out.count("16 trainings of blocks") == 2
+
+
+@pytest.mark.parametrize(("words", "rule"), [
+    ([], "PATTERN is required to train; or give --results FILE"),
+    (["m2 q"], "scaling_law.pattern 'm2 q' at depth 1 and width 512: operator must be one of"),
+    (["m2 (f"], "scaling_law.pattern 'm2 (f' at depth 1"),
+    (["m2 f", "--depths", "4"], "--depths must be at least 2, or the law has no term for them; got 4"),
+    (["m2 f", "--depths", "4,4"], "--depths must be different numbers; got 4,4"),
+    (["m2 f", "--depths", "1,2", "--widths", "512,1024", "--tokens", "99"], "4 sizes, but the law has 5 constants"),
+    (["m2 f", "--widths", "520,1024"], "at depth 3 and width 520|at depth 1 and width 520"),
+    (["m2 f", "--budget-ms", "0"], "--budget-ms must be above 0; got 0"),
+    (["--results", "nowhere.csv"], "nowhere.csv: cannot be read: No such file or directory"),
+    (["m2 f", "--table", "nowhere"], "nowhere"),
+])
+def test_what_the_user_got_wrong_is_one_line(words, rule, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["scaling-law", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert any(part in err for part in rule.split("|")), err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
