@@ -176,11 +176,18 @@ class Sizes:
         found: what the trainings say.
         model: of a latency table and workload.
         tokens: for which the loss is given; None: the largest trained count.
+
+    Raises:
+        ConfigError: no width can be built, or tokens are given that the law has no term for.
     """
 
     def __init__(self, pattern: str, found: Findings, model: LatencyModel, tokens: int | None = None) -> None:
         self.pattern, self.law, self.model = pattern, found.law, model
-        self.tokens = int(found.points.tokens.max() if tokens is None else tokens)
+        trained = int(found.points.tokens.max())
+        self.tokens = trained if tokens is None else tokens
+        if "tokens" not in self.law.axes and self.tokens != trained:
+            raise ConfigError(f"scaling_law.at_tokens must be {trained:,}, the only token count of the trainings; got"
+                              f" {self.tokens:,}")
         self.trained = {axis: sorted({int(value) for value in getattr(found.points, axis)}) for axis in AXES[:2]}
         largest = self.trained["depth"][-1]
         self.depths = list(range(self.trained["depth"][0], BEYOND * largest + 1))

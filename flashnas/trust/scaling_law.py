@@ -224,11 +224,12 @@ def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> t
     """-> (theta, noise). Fits again as the noise, which sets the robust loss and the prior's weight, becomes known."""
     starts, noise = _starts(logs, loss_P, rng), 0.05
     for _ in range(4):
-        _, theta = min((_descended(start, logs, loss_P, noise) for start in starts), key=lambda found: found[0])
+        ends = sorted((_descended(start, logs, loss_P, noise) for start in starts), key=lambda found: found[0])
+        theta = ends[0][1]
         free = len(loss_P) / max(1, len(loss_P) - len(theta))
         spread = 1.4826 * float(np.median(np.abs(_predicted(theta, logs) - loss_P))) * np.sqrt(free)
         noise = float(np.clip(spread, LEAST_NOISE_NATS, noise))
-        starts = [theta, *starts[:STARTS - 1]]
+        starts = [end for _, end in ends[:2]]
     return theta, noise
 
 

@@ -126,8 +126,13 @@ def test_depth_that_pays_off_later_shows_in_depth_and_tokens_together():
 
 
 @pytest.fixture(scope="module")
-def sizes():
-    return Sizes("m2 f", findings(points(), resamples=20), LatencyModel("h100_sxm", "decode-8k"))
+def exact():
+    return findings(points(), resamples=5)
+
+
+@pytest.fixture(scope="module")
+def sizes(exact):
+    return Sizes("m2 f", exact, LatencyModel("h100_sxm", "decode-8k"))
 
 
 def test_the_answer_is_the_best_size_of_all_within_the_budget(sizes):
@@ -164,9 +169,22 @@ def test_without_a_term_for_depth_the_answer_takes_the_fastest():
     assert found["depth"] == 3
 
 
-def test_a_pattern_that_suits_no_width_is_refused():
+def test_one_token_count_gives_the_loss_at_no_other():
+    found = findings(points(tokens=(81_920,)), resamples=0)
+    with pytest.raises(ConfigError, match="at_tokens must be 81,920, the only token count of the trainings; got 9,000"):
+        Sizes("m2 f", found, LatencyModel("h100_sxm", "decode-8k"), 9000)
+
+
+def test_more_tokens_change_the_loss_and_not_the_answer(sizes, exact):
+    later = Sizes("m2 f", exact, sizes.model, 10**6)
+    now, then = sizes.best(8000), later.best(8000)
+    assert (now.depth, now.width) == (then.depth, then.width)
+    assert now.loss - then.loss == pytest.approx(true_loss(9, 9, max(TOKENS)) - true_loss(9, 9, 10**6), rel=1e-3)
+
+
+def test_a_pattern_that_suits_no_width_is_refused(exact):
     with pytest.raises(ConfigError, match=r"scaling_law.pattern 'm2\(head_dim=62\)' at depth 1"):
-        Sizes("m2(head_dim=62)", findings(points(), resamples=0), LatencyModel("h100_sxm", "decode-8k"))
+        Sizes("m2(head_dim=62)", exact, LatencyModel("h100_sxm", "decode-8k"))
 
 
 # -- the table ---------------------------------------------------------------------------------------------------
