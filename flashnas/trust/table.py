@@ -46,13 +46,18 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_texts(path: Path) -> pd.DataFrame:
-    """The complete lines of a CSV, every cell as text. Raises RunError for what is not one."""
+    """The complete lines of a CSV, every cell as text. Raises RunError for what is not one.
+
+    A last line without its end counts if it has all cells, as in a file that was written by hand.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
     try:
-        return pd.read_csv(io.StringIO(complete_lines(text)), dtype=str, keep_default_na=False)
+        torn = complete_lines(text)
+        cells = [len(row) for row in csv.reader([text.partition("\n")[0], text[len(torn):]])]
+        return pd.read_csv(io.StringIO(text if len(set(cells)) == 1 else torn), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         raise RunError(f"{path}: not a table of trainings: {str(error).strip().splitlines()[0]}") from None
 

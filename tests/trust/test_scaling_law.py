@@ -208,6 +208,16 @@ def test_a_table_is_read_from_csv_and_parquet(name, tmp_path):
     assert set(read["seed"]) == {0}
 
 
+def test_a_last_line_without_its_end_counts_if_it_is_whole(tmp_path):
+    path = tmp_path / "t.csv"
+    frame().to_csv(path, index=False)
+    text = path.read_text()
+    path.write_text(text[:-1])
+    assert len(read_trainings(path)) == len(points())
+    path.write_text(text[:text.rindex(",")])  # a process was killed while it wrote
+    assert len(read_trainings(path)) == len(points()) - 1
+
+
 @pytest.mark.parametrize(("change", "rule"), [
     (lambda t: t.rename(columns={"width": "widht"}), r"column 'widht' is unknown \(did you mean 'width'\?\)"),
     (lambda t: t.drop(columns="tokens"), "column 'tokens' is missing"),
