@@ -21,7 +21,7 @@ def command(small_corpus, quick_recipe, tmp_path_factory):
 
     def build(out, *more):
         return ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
-                "--data", str(small_corpus), "--trials", "5", "--no-baselines", "--workers", "1", "--no-measure",
+                "--data", str(small_corpus), "--trials", "4", "--no-baselines", "--workers", "1", "--no-measure",
                 "--out", str(out), *more]
     return build
 
@@ -50,6 +50,7 @@ def test_the_front_is_that_of_the_extrapolated_loss(ranked):
     assert "extrapolated to 4,096 tokens" in (ranked / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_trainings_are_those_of_a_search_that_ranks_by_the_loss(command, ranked, tmp_path):
     """The first cycle is drawn before anything is known."""
     assert main(command(tmp_path / "run")) == 0
