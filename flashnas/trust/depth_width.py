@@ -26,7 +26,7 @@ from flashnas.trust.scaling_law import AXES, RESAMPLES, Law, Points, constants_o
 PAPER_ERROR = 0.053       # arXiv 2511.18890, section 2.1: perplexity at larger depths and widths
 ENOUGH = 4                # values of an axis from which on its largest is held out
 BEYOND = 2                # times the largest trained size that an answer may have
-MOST_WIDTHS = 64          # of an answer
+MOST_VALUES = 64          # of depths and of widths among which an answer is sought
 SAME_NATS = 5e-4          # losses this close are the same
 LADDER = 6                # budgets for which the best size is shown
 
@@ -189,9 +189,9 @@ class Sizes:
             raise ConfigError(f"scaling_law.at_tokens must be {trained:,}, the only token count of the trainings; got"
                               f" {self.tokens:,}")
         self.trained = {axis: sorted({int(value) for value in getattr(found.points, axis)}) for axis in AXES[:2]}
-        largest = self.trained["depth"][-1]
-        self.depths = list(range(self.trained["depth"][0], BEYOND * largest + 1))
-        self.widths = self._buildable(_widths(self.trained["width"]))
+        block(pattern, self.trained["depth"][-1], self.trained["width"][-1])
+        self.depths = _spread(self.trained["depth"], 1)
+        self.widths = self._buildable(_spread(self.trained["width"], math.gcd(*self.trained["width"])))
 
     def _buildable(self, widths: Sequence[int]) -> list[int]:
         """Those at which the pattern can be built; raises ConfigError if there are none."""
@@ -265,10 +265,9 @@ def _fastest_of_best(sizes: pd.DataFrame) -> Any:
     return sizes.iloc[int(np.where(same, sizes["latency_ms"], np.inf).argmin())]
 
 
-def _widths(trained: Sequence[int]) -> list[int]:
-    """Multiples of the widths' common divisor, from the smallest to BEYOND times the largest; thinned if they are
-    many, the trained ones always among them."""
-    step = math.gcd(*trained)
+def _spread(trained: Sequence[int], step: int) -> list[int]:
+    """Multiples of the step from the smallest trained value to BEYOND times the largest; thinned if they are many, the
+    trained ones always among them."""
     most = BEYOND * trained[-1]
-    step *= -(-(most - trained[0]) // (step * MOST_WIDTHS))
+    step *= max(1, -(-(most - trained[0]) // (step * MOST_VALUES)))
     return sorted({*trained, *range(trained[0], most + 1, step)})

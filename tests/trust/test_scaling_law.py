@@ -182,6 +182,12 @@ def test_more_tokens_change_the_loss_and_not_the_answer(sizes, exact):
     assert now.loss - then.loss == pytest.approx(true_loss(9, 9, max(TOKENS)) - true_loss(9, 9, 10**6), rel=1e-3)
 
 
+def test_sizes_that_no_network_has_are_refused():
+    deep = points(depths=(4, 8, 10**9))
+    with pytest.raises(ConfigError, match=r"depth 1000000000 and width 1536: operators: at most 4096"):
+        Sizes("m2 f", findings(deep, resamples=0), LatencyModel("h100_sxm", "decode-8k"))
+
+
 def test_a_pattern_that_suits_no_width_is_refused(exact):
     with pytest.raises(ConfigError, match=r"scaling_law.pattern 'm2\(head_dim=62\)' at depth 1"):
         Sizes("m2(head_dim=62)", exact, LatencyModel("h100_sxm", "decode-8k"))
