@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.architecture import Architecture
 from flashnas.trust.published import CLEAR_NATS, CLOSE_NATS, Pair, PublishedRow, composition, groups_of, pairs_of
-from flashnas.trust.published_proxies import TOKENIZER_WORDS, full_width
+from flashnas.trust.published_proxies import full_network, full_width
 from flashnas.trust.rank_correlation import CONFIDENCE, RESAMPLES, spearman
 
 CONTEXT_TOKENS = 2048  # at which the baseline FLOPs are counted
@@ -188,7 +187,7 @@ def baselines(rows: Sequence[PublishedRow]) -> dict[str, np.ndarray]:
 
     def flops(row: PublishedRow, width: float) -> float:
         near = [max(256, int(width // 256 + step) * 256) for step in (0, 1)]
-        full = [Architecture(hidden=hidden, operators=row.specs, vocab=TOKENIZER_WORDS) for hidden in near]
+        full = [full_network(row, hidden) for hidden in near]
         return float(np.interp(width, near, [network.prefill_flops_per_token(CONTEXT_TOKENS) for network in full]))
 
     guesses: dict[str, Callable[[], list[float]]] = {

@@ -1,13 +1,14 @@
 """The network that stands for a published row in a short training. No torch.
 
 Publications hold parameters, latency or the layout equal, and print operators without sizes. The matching rule fills
-the sizes in: `params` gives each full-size network the width at which it has the published number of parameters, all
-other options at their defaults; `layout` gives every network of a group the same width. Both then shrink all widths
-of a group by one factor, so that the middle one becomes the proxy's.
+the sizes in: `params` gives each full-size network the width at which it has the published number of parameters; `layout`
+gives every network of a group the same width. All other options are at their defaults, but attention has as many key
+heads as query heads. Then all widths of a group shrink by one factor, so that the middle one becomes the proxy's.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, FlashnasError
+from flashnas.operators.attention.spec import Attention
 from flashnas.trust.published import PublishedRow, groups_of
 
 RULES = ("params", "layout")
@@ -23,12 +25,20 @@ _WIDTHS = tuple(range(256, 8193, 256))
 _STEP = 4                 # proxies have widths that are multiples of it
 
 
+def full_network(row: PublishedRow, hidden: int) -> Architecture:
+    """The row's network at a width. Attention without options has as many key heads as query heads: most publications
+    train it so, and a proxy has a single head of each."""
+    specs = [dataclasses.replace(spec, heads=hidden // spec.head_dim, kv_heads=hidden // spec.head_dim)
+             if isinstance(spec, Attention) and not spec.heads and not spec.kv_heads else spec for spec in row.specs]
+    return Architecture(hidden=hidden, operators=tuple(specs), vocab=TOKENIZER_WORDS)
+
+
 def full_width(row: PublishedRow) -> float:
     """The hidden size at which the row's operators have its number of parameters, a real number.
 
     Raises ConfigError for a number that no width from 256 to 8192 reaches.
     """
-    params = [Architecture(hidden=width, operators=row.specs, vocab=TOKENIZER_WORDS).params for width in _WIDTHS]
+    params = [full_network(row, width).params for width in _WIDTHS]
     if not params[0] <= row.params <= params[-1]:
         raise ConfigError(f"group {row.group!r}: {row.operators!r} with {row.params:,.0f} parameters would need a width"
                           f" outside {_WIDTHS[0]} to {_WIDTHS[-1]}")
@@ -57,8 +67,7 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
         for place in places:
             small = max(_STEP, round(width * widths[place] / middle / _STEP) * _STEP)
             try:
-                full = Architecture(hidden=small * width_factor, operators=rows[place].specs)
-                scaled = full.scaled(width_factor, least_head_dim)
+                scaled = full_network(rows[place], small * width_factor).scaled(width_factor, least_head_dim)
                 found[place] = Architecture(hidden=small, operators=scaled.operators, vocab=vocab)
             except FlashnasError as error:
                 raise ConfigError(f"group {rows[place].group!r}: {rows[place].operators!r} cannot be built at width"

@@ -82,7 +82,7 @@ def test_initial_values_are_those_of_flas_first_layer(monkeypatch: pytest.Monkey
 
 def test_ranks_follow_flas_formula() -> None:
     assert OPERATORS["r7"]().ranks(2048) == (128, 128, 224)
-    assert OPERATORS["r7"](gate_rank=8).scaled(2048, 16).ranks(128) == (32, 32, 8)
+    assert OPERATORS["r7"](gate_rank=8).scaled(2048, 16).ranks(128) == (8, 8, 8)
 
 
 def test_a_model_keeps_the_decays_that_the_layer_starts_with() -> None:

@@ -11,7 +11,7 @@ from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, largest_divisor, scaled_dim
+from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, largest_divisor, scaled_dim, scaled_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +86,10 @@ class HybridHead(OperatorSpec):
         attention = self.attention(hidden).scaled(hidden, factor, least_dim)
         inner = attention.heads * attention.head_dim
         ssm_head_dim = largest_divisor(inner, scaled_dim(self.ssm_head_dim, factor, least_dim))
-        heads = inner // ssm_head_dim
+        heads, state = inner // ssm_head_dim, scaled_state(self.state, factor, least_dim)
         return dataclasses.replace(
             self, heads=attention.heads, kv_heads=attention.kv_heads, head_dim=attention.head_dim,
-            window=attention.window_tokens, ssm_head_dim=ssm_head_dim, state=scaled_dim(self.state, factor, least_dim),
+            window=attention.window_tokens, ssm_head_dim=ssm_head_dim, state=state,
             groups=largest_divisor(heads, self.groups))
 
     def params(self, hidden: int) -> int:

@@ -36,9 +36,9 @@ class KimiDeltaAttention(OperatorSpec):
     def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         if factor == 1:
             return self
-        head_dim = scaled_dim(self.head_dim, factor, least_dim)
-        heads = max(1, round(self.resolved(hidden).heads * self.head_dim / factor / head_dim))
-        return dataclasses.replace(self, heads=heads, head_dim=head_dim, gate_rank=scaled_dim(self.gate_rank, factor))
+        full, head_dim = self.resolved(hidden), scaled_dim(self.head_dim, factor, least_dim)
+        heads = max(1, round(full.heads * self.head_dim / factor / head_dim))
+        return dataclasses.replace(self, heads=heads, head_dim=head_dim, gate_rank=scaled_dim(full.gate_rank, factor))
 
     def inner(self, hidden: int) -> int:
         """Channels of the queries, of the keys and of the values."""

@@ -9,7 +9,14 @@ from typing import ClassVar, Self
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import CONV, SSD, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, largest_divisor, scaled_dim, scaled_head_dim
+from flashnas.operators.spec import (
+    PROXY_HEAD_DIM,
+    OperatorSpec,
+    largest_divisor,
+    scaled_dim,
+    scaled_head_dim,
+    scaled_state,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,7 @@ class Mamba2(OperatorSpec):
             head_dim = scaled_head_dim(full.head_dim, factor, least_dim, full.inner(hidden) // factor)
         count = heads or full.inner(hidden) // factor // head_dim
         return dataclasses.replace(full, head_dim=head_dim, heads=heads, groups=largest_divisor(count, self.groups),
-                                   state=scaled_dim(self.state, factor, least_dim))
+                                   state=scaled_state(self.state, factor, least_dim))
 
     def params(self, hidden: int) -> int:
         inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)

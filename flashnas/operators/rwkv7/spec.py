@@ -10,6 +10,7 @@ from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import RWKV7, STATE_BYTES, gemm, pointwise
 from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_dim, scaled_head_dim
 
+LEAST_RANK = 8  # of a scaled-down low-rank map
 MIXES = 6  # of a token with the one before it: one each for r, k, v, decay, rate and gate
 
 
@@ -45,8 +46,8 @@ class Rwkv7(OperatorSpec):
     def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
         if factor == 1:
             return self
-        ranks = {name: 0 if getattr(self, name) == rank else scaled_dim(getattr(self, name), factor)
-                 for name, rank in self._default_ranks(hidden).items()}  # 0 follows from the smaller hidden size
+        full = self.resolved(hidden)  # ranks that followed from the smaller width would be half of a small layer
+        ranks = {name: scaled_dim(getattr(full, name), factor, LEAST_RANK) for name in self._default_ranks(hidden)}
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         return dataclasses.replace(self, head_dim=head_dim, **ranks)
 
