@@ -1,9 +1,10 @@
 """The network that stands for a published row in a short training. No torch.
 
 Publications hold parameters, latency or the layout equal, and print operators without sizes. The matching rule fills
-the sizes in: `params` gives each full-size network the width at which it has the published number of parameters; `layout`
-gives every network of a group the same width. All other options are at their defaults, but attention has as many key
-heads as query heads. Then all widths of a group shrink by one factor, so that the middle one becomes the proxy's.
+the sizes in: `params` gives each full-size network the width at which it has the published number of parameters;
+`layout` gives every network of a group the same width. All other options are at their defaults, but attention has as
+many key heads as query heads. Then all widths of a group shrink by one factor, so that the middle one becomes the
+proxy's.
 """
 
 from __future__ import annotations
