@@ -1,18 +1,19 @@
-"""Numba: recurrences and their surroundings compiled for CPUs, in operators/compiled. Float32 inside, one thread.
+"""Numba, 0.60 or later: recurrences compiled for CPUs by operators/compiled; float32 inside, on one thread.
 
-A recurrence computed token by token keeps its state in the first-level cache, so that on a CPU it needs no chunks.
+Token by token, with the state in the first-level cache, takes less time there than products of small chunks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
-from flashnas.operators.backends.library import Library, Pair, Sizes
+from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name_of
 from flashnas.registry import load_object
 
-LANES = 16  # of a vector register with 512 bits
-MOST_DIM = 256
-# core: the module's (of a whole sequence, of one token), in the signatures of our torch functions
+LANES, MOST_DIM = 16, 256  # of keys and values: one register of 512 bits, and what the first-level cache holds
+# for each core, in operators/compiled: of a whole sequence, of one token; in the signatures of our torch functions
 ENTRIES = {
     "delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
     "gated_delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
@@ -21,23 +22,22 @@ ENTRIES = {
 }
 
 
-def _pair(core: str) -> Pair:
-    forward, step = (load_object(f"flashnas.operators.compiled.{entry}") for entry in ENTRIES[core])
-    return forward, step
+def _entry(core: str) -> Callable[[torch.dtype], Pair]:
+    def pair(dtype: torch.dtype) -> Pair:
+        forward, step = (load_object(f"flashnas.operators.compiled.{place}") for place in ENTRIES[core])
+        return forward, step
+    return pair
 
 
 def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"it takes float32 and half precision only; got {str(dtype).removeprefix('torch.')}"
+    if dtype != torch.float32 and dtype not in HALF:
+        return f"it computes in float32; got {name_of(dtype)}"
     for name in ("key_dim", "value_dim"):
-        if sizes.get(name, LANES) % LANES or sizes.get(name, LANES) > MOST_DIM:
-            return f"it takes a {name} in multiples of {LANES} up to {MOST_DIM}; got {sizes[name]}"
+        size = sizes.get(name, LANES)
+        if size % LANES or size > MOST_DIM:
+            return f"it takes a {name} in multiples of {LANES} up to {MOST_DIM}; got {size}"
     return ""
 
 
-def _entry(core: str):
-    return lambda dtype: _pair(core)
-
-
 LIBRARY = Library(name="numba", package="numba", distribution="numba", refusal=refusal,
-                  kernels={core: _entry(core) for core in ENTRIES}, devices=("cpu",))
+                  kernels={core: _entry(core) for core in ENTRIES}, devices=("cpu",), by_address=True)

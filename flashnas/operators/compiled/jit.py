@@ -1,40 +1,43 @@
-"""`compiled`: Numba's compiler with our options. What it compiles is kept on disk.
+"""`compiled`: Numba's compiler with our options, and how kernels get tensors. What it compiles is kept on disk.
 
 Numba writes next to the source (`__pycache__`), into the user's cache folder where that is read-only, or into
-NUMBA_CACHE_DIR. It writes whole files under one name per function, so that several processes may compile at once as
-long as each function has one signature: a kernel takes arrays of one dtype, and variants get names of their own.
+NUMBA_CACHE_DIR. It writes whole files under names that it makes of the function's. Each kernel here has one signature and
+a name with the hash of its source, so that several processes and versions may compile at once and never take what
+another one is about to replace.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+import torch
 from torch import Tensor
 
-# Numba compares the file of a kernel with the cache, not what it imports: that goes into the kernel's name.
-_SHARED = hashlib.sha256(b"".join(path.read_bytes() for path in (Path(__file__),))).hexdigest()[:8]
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+SHARED = tuple(Path(__file__).with_name(name) for name in ("jit.py", "simd.py"))
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles at the first call. `contract` and `reassoc` allow fused and reordered sums; nan and inf keep their
-    meaning."""
+    """Compiles at the first call. Sums may be fused and reordered; nan and inf keep their meaning."""
     return variant("")(function)
 
 
 def variant(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`compiled` for a function that is made several times, each time with another `name`."""
     def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.__qualname__ = f"{function.__qualname__.replace('.<locals>', '')}_{name}_{_SHARED}"
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+        sources = (*SHARED, Path(inspect.getfile(function)))
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+        function.__qualname__ = f"{function.__name__}_{name}_{digest}"
         try:
-            kernel: Callable[..., Any] = numba.njit(cache=True, **options)(function)
+            kernel: Callable[..., Any] = numba.njit(cache=True, **OPTIONS)(function)
         except RuntimeError:  # no folder can be written to
-            kernel = numba.njit(**options)(function)
+            kernel = numba.njit(**OPTIONS)(function)
         return kernel
     return compile_
 
@@ -42,3 +45,34 @@ def variant(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def array(x: Tensor) -> np.ndarray[Any, Any]:
     """The values of a CPU tensor as a float32 array that shares its memory where the tensor is float32."""
     return x.detach().float().numpy()
+
+
+View = tuple[int, int, int, int]  # address, and by how many entries batch, token and head move it
+
+
+def ready(x: Tensor) -> Tensor:
+    """As float32 with neighbouring entries in the last dimension; a copy where it is not."""
+    x = x.float()
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def view(x_BTH: Tensor) -> View:
+    """A float32 tensor [B, T, H, ..], for `at`."""
+    batch, token, head = x_BTH.stride()[:3]
+    return x_BTH.data_ptr(), batch, token, head
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def at(view, b, t, h):  # type: ignore[no-untyped-def]
+    """The address of that batch, token and head of a `View`."""
+    return view[0] + 4 * (b * view[1] + t * view[2] + h * view[3])
+
+
+def lanes_of(value_dim: int) -> int:
+    """How many value channels a kernel takes at once: 16, 32 or 64, four registers of 512 bits."""
+    return next(lanes for lanes in (64, 32, 16) if value_dim % lanes == 0)
+
+
+def scratch(entries: int) -> Tensor:
+    """Room for float32, of which vectors may be read a little beyond what was written."""
+    return torch.empty(entries, dtype=torch.float32)
