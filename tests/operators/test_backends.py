@@ -257,8 +257,8 @@ def test_several_answers_for_one_kind_are_all_told(monkeypatch: pytest.MonkeyPat
     ("mamba-ssm", "m2", ("fla",), "operator mamba2: backend mamba-ssm cannot run it: the package fake-mamba-ssm is not"
                                   " installed; allowed here: auto, torch"),
     ("flash-attn", "d f", ("fla",), "backend flash-attn: the package fake-flash-attn is not installed"),
-    ("flash", "a", (), "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa, numba; got 'flash' (did you mean"
-                       " 'fla'?)")])
+    ("flash", "a", (), "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa, numba; got 'flash' (did"
+                       " you mean 'fla'?)")])
 def test_what_is_not_there_is_one_line(backend: str, text: str, packages: tuple[str, ...], line: str,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch, *packages)

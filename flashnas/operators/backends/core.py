@@ -4,17 +4,17 @@ A core is the one kernel of a layer that libraries compete for: attention, a rec
 holds a `Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch functions; everything
 around it (projections, norms, gates) is torch. The choice is made at the first call on each device and in each dtype.
 
-Choices: `auto` takes the first library of PREFERRED for the device that is installed and takes dtype and sizes, torch's
-own code if none does or if it would round float32. A name takes that library wherever it covers the core, and torch elsewhere
-(attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an error. `core.of(x).name` is
-what runs.
+Choices: `auto` takes the first library of PREFERRED (on a CPU, PREFERRED_ON_CPU) that is installed and takes dtype and
+sizes, torch's own code if none does or if it would round float32. A name takes that library wherever it covers the core,
+and torch elsewhere (attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an error.
+`core.of(x).name` is what runs.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class Core:
         return ours
 
     def _wanted(self, device: str) -> tuple[str, ...]:
-        """The libraries to try, best first: of a chosen one all that cover the core, also on other devices, to say so."""
+        """The libraries to try, best first. A chosen one is tried on every device, so that its refusal is told."""
         preferred = PREFERRED[self.kind] if device == "cuda" else PREFERRED_ON_CPU.get(self.kind, ())
         if self.backend == "auto":
             return preferred

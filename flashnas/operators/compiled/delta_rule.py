@@ -56,7 +56,7 @@ def _forward(lanes: int, channel: bool) -> Callable[..., None]:
     replaced.
     """
     @variant(f"{lanes}_{'channel' if channel else 'head'}")
-    def delta_rule_forward(q, k, v, beta, g, o, error, state, starts, room, sizes):  # type: ignore[no-untyped-def]
+    def delta_rule_forward(q, k, v, beta, g, o, error, state, starts, room, sizes):
         batch, tokens, heads, key_dim, value_dim = sizes
         matrix, decays = room, room + 4 * key_dim * lanes
         chunks = (tokens + 15) // 16
@@ -111,7 +111,7 @@ def _backward(lanes: int, channel: bool) -> Callable[..., None]:
 
     @variant(f"{lanes}_{'channel' if channel else 'head'}")
     def delta_rule_backward(q, k, beta, g, error, grad_o, starts, final, grad_state, grad_q, grad_k, grad_v, grad_beta,
-                            grad_g, room, sizes):  # type: ignore[no-untyped-def]
+                            grad_g, room, sizes):
         batch, tokens, heads, key_dim, value_dim = sizes
         chunks, keys_size, values_size = (tokens + 15) // 16, 64 * key_dim, 64 * value_dim  # in bytes
         flow = room  # F, [V / lanes, K, lanes]
@@ -254,7 +254,7 @@ def _backward(lanes: int, channel: bool) -> Callable[..., None]:
 
 @numba.njit
 def _sum_by_head(key_CK, query_CK, decay_C, on_q, on_x, on_x_key, on_y, ones, q_KC, x_KC, y_KC, length,
-                 key_dim):  # type: ignore[no-untyped-def]
+                 key_dim):
     """Adds what the tokens of the chunk give each other, where S0 and F gave theirs. Lanes are tokens t."""
     decay = fill(0.0, 16)
     for s in range(length):  # by A_s / A_t for t <= s
@@ -285,7 +285,7 @@ def _sum_by_head(key_CK, query_CK, decay_C, on_q, on_x, on_x_key, on_y, ones, q_
 
 @numba.njit
 def _sum_by_channel(key_CK, query_CK, decay_CK, on_q, on_x, on_x_key, on_y, ones, q_KC, x_KC, y_KC, length,
-                    key_dim):  # type: ignore[no-untyped-def]
+                    key_dim):
     """`_sum_by_head` with a decay of each key channel."""
     for i in range(0, key_dim, 4):
         of_q, x, y, decay = fill(0.0, 64), fill(0.0, 64), fill(0.0, 64), fill(0.0, 64)

@@ -47,7 +47,7 @@ CHUNK = 16  # tokens; the kernels are written for lanes of as many
 def _forward(lanes: int) -> Callable[..., None]:
     """The kernel for blocks of `lanes` value channels; starts and state as in delta_rule.py, read: p."""
     @variant(f"{lanes}")
-    def dplr_forward(q, k, v, a, b, g, o, read, state, starts, room, sizes):  # type: ignore[no-untyped-def]
+    def dplr_forward(q, k, v, a, b, g, o, read, state, starts, room, sizes):
         batch, tokens, heads, key_dim, value_dim = sizes
         matrix, decays = room, room + 4 * key_dim * lanes
         chunks = (tokens + 15) // 16
@@ -94,7 +94,7 @@ def _backward(lanes: int) -> Callable[..., None]:
 
     @variant(f"{lanes}")
     def dplr_backward(q, k, v, a, b, g, read, grad_o, starts, final, grad_state, grad_q, grad_k, grad_v, grad_a,
-                      grad_b, grad_g, room, sizes):  # type: ignore[no-untyped-def]
+                      grad_b, grad_g, room, sizes):
         batch, tokens, heads, key_dim, value_dim = sizes
         chunks, keys_size, values_size = (tokens + 15) // 16, 64 * key_dim, 64 * value_dim  # in bytes
         flow = room  # F, [V / lanes, K, lanes]
@@ -229,7 +229,7 @@ def _backward(lanes: int) -> Callable[..., None]:
 
 @numba.njit
 def _sum(query_CK, reader_CK, other_CK, key_CK, decay_CK, tables, ones, q_KC, a_KC, b_KC, k_KC, length,
-         key_dim):  # type: ignore[no-untyped-def]
+         key_dim):
     """Adds what the tokens of the chunk give each other, where S0 and F gave theirs. Lanes are tokens t."""
     for i in range(0, key_dim, 4):
         of_b, of_k, decay = fill(0.0, 64), fill(0.0, 64), fill(0.0, 64)

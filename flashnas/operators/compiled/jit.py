@@ -62,8 +62,8 @@ def view(x_BTH: Tensor) -> View:
     return x_BTH.data_ptr(), batch, token, head
 
 
-@numba.njit  # type: ignore[untyped-decorator]
-def at(view, b, t, h):  # type: ignore[no-untyped-def]
+@numba.njit
+def at(view, b, t, h):
     """The address of that batch, token and head of a `View`."""
     return view[0] + 4 * (b * view[1] + t * view[2] + h * view[3])
 

@@ -22,10 +22,11 @@ from numba.extending import intrinsic, lower_builtin, register_model, type_calla
 ROWS = 8  # of a product at once
 ENTRIES = 16 * ROWS
 FLAGS = ("contract", "reassoc", "nsz")
+primitive: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """The type of a vector with that many lanes."""
 
     def __init__(self, lanes: int) -> None:
@@ -34,7 +35,7 @@ class Vector(types.Type):  # type: ignore[misc]
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, ir.VectorType(_FLOAT, vector.lanes))
 
@@ -55,71 +56,71 @@ def _address(context: Any, builder: ir.IRBuilder, array: types.Type, value: ir.V
     return builder.gep(context.make_array(array)(context, builder, value).data, [offset])
 
 
-@intrinsic(prefer_literal=True)
-def load(typing_context, array, offset, lanes):  # type: ignore[no-untyped-def]
+@primitive
+def load(typing_context, array, offset, lanes):
     """The vector at that offset."""
     result = Vector(lanes.literal_value)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         address = _address(context, builder, array, arguments[0], arguments[1])
         return builder.load(builder.bitcast(address, _vector(result.lanes).as_pointer()), align=4)
     return result(array, types.intp, lanes), generate
 
 
-@intrinsic(prefer_literal=True)
-def store(typing_context, array, offset, vector):  # type: ignore[no-untyped-def]
+@primitive
+def store(typing_context, array, offset, vector):
     """Writes the vector at that offset."""
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         address = _address(context, builder, array, arguments[0], arguments[1])
         builder.store(arguments[2], builder.bitcast(address, arguments[2].type.as_pointer()), align=4)
         return context.get_dummy_value()
     return types.void(array, types.intp, vector), generate
 
 
-@intrinsic(prefer_literal=True)
-def scalar(typing_context, array, offset):  # type: ignore[no-untyped-def]
+@primitive
+def scalar(typing_context, array, offset):
     """The float32 at that offset."""
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.load(_address(context, builder, array, arguments[0], arguments[1]), align=4)
     return types.float32(array, types.intp), generate
 
 
-@intrinsic(prefer_literal=True)
-def fill(typing_context, value, lanes):  # type: ignore[no-untyped-def]
+@primitive
+def fill(typing_context, value, lanes):
     """The same float32 in all lanes."""
     result = Vector(lanes.literal_value)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return _splat(builder, arguments[0], result.lanes)
     return result(types.float32, lanes), generate
 
 
-@intrinsic(prefer_literal=True)
-def repeat(typing_context, array, offset, lanes):  # type: ignore[no-untyped-def]
+@primitive
+def repeat(typing_context, array, offset, lanes):
     """The float32 at that offset, in all lanes."""
     result = Vector(lanes.literal_value)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         value = builder.load(_address(context, builder, array, arguments[0], arguments[1]), align=4)
         return _splat(builder, value, result.lanes)
     return result(array, types.intp, lanes), generate
 
 
-@intrinsic(prefer_literal=True)
-def put(typing_context, array, offset, value):  # type: ignore[no-untyped-def]
+@primitive
+def put(typing_context, array, offset, value):
     """Writes one float32 at that offset."""
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         builder.store(arguments[2], _address(context, builder, array, arguments[0], arguments[1]), align=4)
         return context.get_dummy_value()
     return types.void(array, types.intp, types.float32), generate
 
 
-@intrinsic(prefer_literal=True)
-def spread(typing_context, array, offset, stride, count, lanes):  # type: ignore[no-untyped-def]
+@primitive
+def spread(typing_context, array, offset, stride, count, lanes):
     """`count` float32, `stride` apart, each in `lanes` lanes one after the other: a column of a tile [count, lanes]."""
     size, result = count.literal_value, Vector(count.literal_value * lanes.literal_value)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         base, rows = _address(context, builder, array, arguments[0], arguments[1]), []
         for n in range(size):
             address = builder.gep(base, [builder.mul(arguments[2], ir.Constant(arguments[2].type, n))])
@@ -128,12 +129,12 @@ def spread(typing_context, array, offset, stride, count, lanes):  # type: ignore
     return result(array, types.intp, types.intp, count, lanes), generate
 
 
-@intrinsic(prefer_literal=True)
-def tile(typing_context, vector, count):  # type: ignore[no-untyped-def]
+@primitive
+def tile(typing_context, vector, count):
     """The vector `count` times: a row of a tile [count, lanes]."""
     result = Vector(count.literal_value * vector.lanes)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return _joined(builder, [arguments[0]] * count.literal_value)
     return result(vector, count), generate
 
@@ -146,10 +147,10 @@ def _joined(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
     return parts[0]
 
 
-@intrinsic(prefer_literal=True)
-def multiply_add(typing_context, x, y, z):  # type: ignore[no-untyped-def]
+@primitive
+def multiply_add(typing_context, x, y, z):
     """x y + z, rounded once where the machine can."""
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         kind = arguments[0].type
         name = f"llvm.fmuladd.v{x.lanes}f32"
         function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
@@ -157,20 +158,20 @@ def multiply_add(typing_context, x, y, z):  # type: ignore[no-untyped-def]
     return x(x, x, x), generate
 
 
-@intrinsic(prefer_literal=True)
-def total(typing_context, x):  # type: ignore[no-untyped-def]
+@primitive
+def total(typing_context, x):
     """The sum of all lanes."""
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         kind = ir.FunctionType(_FLOAT, [_FLOAT, arguments[0].type])
         function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{x.lanes}f32")
         return builder.call(function, [ir.Constant(_FLOAT, 0.0), arguments[0]], fastmath=FLAGS)
     return types.float32(x), generate
 
 
-@intrinsic(prefer_literal=True)
-def transpose(typing_context, array, stride, result, result_stride):  # type: ignore[no-untyped-def]
+@primitive
+def transpose(typing_context, array, stride, result, result_stride):
     """Writes the 16 x 16 entries at address `array`, whose rows are `stride` apart, transposed to `result`."""
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         rows, pointer = [], _vector(16).as_pointer()
         source, step, target, target_step = arguments
         for n in range(16):
@@ -210,9 +211,9 @@ for _python, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (o
 
 
 def _unary(name: str) -> Callable[..., Any]:
-    @intrinsic(prefer_literal=True)
-    def call(typing_context, x):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    @primitive
+    def call(typing_context, x):
+        def generate(context, builder, signature, arguments):
             kind = arguments[0].type
             function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]),
                                                       f"llvm.{name}.v{x.lanes}f32")
@@ -222,9 +223,9 @@ def _unary(name: str) -> Callable[..., Any]:
 
 
 def _binary(name: str) -> Callable[..., Any]:
-    @intrinsic(prefer_literal=True)
-    def call(typing_context, x, y):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    @primitive
+    def call(typing_context, x, y):
+        def generate(context, builder, signature, arguments):
             kind = arguments[0].type
             function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 2),
                                                       f"llvm.{name}.v{x.lanes}f32")
@@ -237,27 +238,27 @@ square_root, round_down = _unary("sqrt"), _unary("floor")
 smaller, larger = _binary("minnum"), _binary("maxnum")
 
 
-@intrinsic(prefer_literal=True)
-def _power_of_two(typing_context, whole):  # type: ignore[no-untyped-def]
+@primitive
+def _power_of_two(typing_context, whole):
     """2^n for lanes that hold whole numbers from -126 to 127."""
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         kind = ir.VectorType(_INT, whole.lanes)
         exponent = builder.add(builder.fptosi(arguments[0], kind), ir.Constant(kind, [127] * whole.lanes))
         return builder.bitcast(builder.shl(exponent, ir.Constant(kind, [23] * whole.lanes)), arguments[0].type)
     return whole(whole), generate
 
 
-@intrinsic(prefer_literal=True)
-def like(typing_context, x, value):  # type: ignore[no-untyped-def]
+@primitive
+def like(typing_context, x, value):
     """The number in all lanes of a vector like x."""
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return _splat(builder, arguments[1], x.lanes)
     return x(x, types.float32), generate
 
 
-@numba.njit  # type: ignore[untyped-decorator]
-def exponential(x):  # type: ignore[no-untyped-def]
-    """exp of each lane to two units in the last place, for x from -87 to 88; beyond, that of the nearest bound."""
+@numba.njit
+def exponential(x):
+    """exp of each lane to one unit in the last place, for x from -87 to 88; beyond, that of the nearest bound."""
     x = smaller(larger(x, like(x, -87.0)), like(x, 88.0))
     whole = round_down(multiply_add(x, like(x, 1.4426950408889634), like(x, 0.5)))
     rest = multiply_add(whole, like(x, -0.693359375), x)
@@ -268,11 +269,11 @@ def exponential(x):  # type: ignore[no-untyped-def]
     y = multiply_add(y, rest, like(x, 4.1665795894e-2))
     y = multiply_add(y, rest, like(x, 1.6666665459e-1))
     y = multiply_add(y, rest, like(x, 5.0000001201e-1))
-    return multiply_add(y, rest * rest, rest + like(x, 1.0)) * _power_of_two(whole)
+    return (multiply_add(y, rest * rest, rest) + like(x, 1.0)) * _power_of_two(whole)
 
 
-@numba.njit  # type: ignore[untyped-decorator]
-def dot(x, y, size):  # type: ignore[no-untyped-def]
+@numba.njit
+def dot(x, y, size):
     """The inner product of `size` float32 at two addresses; size is a multiple of 16."""
     part = load(x, 0, 16) * load(y, 0, 16)
     for i in range(16, size, 16):
@@ -284,18 +285,18 @@ def dot(x, y, size):  # type: ignore[no-untyped-def]
 def add_product(width: int) -> Callable[..., None]:
     """The function (left, right, out, rows): out += left right, for left [rows, width], right [width, 16] and out
     [rows, 16] at addresses; `rows` and `width` are multiples of 16."""
-    @numba.njit  # type: ignore[untyped-decorator]
-    def add(left, right, out, rows):  # type: ignore[no-untyped-def]
+    @numba.njit
+    def add(left, right, out, rows):
         for i in range(0, rows, ROWS):
             y = load(out, 16 * i, ENTRIES)
             for j in range(width):
                 y = multiply_add(spread(left, i * width + j, width, ROWS, 16), tile(load(right, 16 * j, 16), ROWS), y)
             store(out, 16 * i, y)
-    return add  # type: ignore[no-any-return]
+    return add
 
 
-@numba.njit  # type: ignore[untyped-decorator]
-def clear(out, count):  # type: ignore[no-untyped-def]
+@numba.njit
+def clear(out, count):
     """Writes 0 to `count` float32, a multiple of 16."""
     for i in range(0, count, 16):
         store(out, i, fill(0.0, 16))
