@@ -4,10 +4,10 @@ A core is the one kernel of a layer that libraries compete for: attention, a rec
 holds a `Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch functions; everything
 around it (projections, norms, gates) is torch. The choice is made at the first call on each device and in each dtype.
 
-Choices: `auto` takes the first library of PREFERRED (on a CPU, PREFERRED_ON_CPU) that is installed and takes dtype and
-sizes, torch's own code if none does or if it would round float32. A name takes that library wherever it covers the core,
-and torch elsewhere (attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an error.
-`core.of(x).name` is what runs.
+Choices: `auto` takes the first library of PREFERRED (on a CPU of PREFERRED_ON_CPU) that is installed and takes dtype
+and sizes, torch's own code if none does or if it would round float32. A name takes that library wherever it covers the
+core, and torch elsewhere (attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an
+error. `core.of(x).name` is what runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv
 PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
              "selective_scan": ("mamba-ssm",),
              "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
-PREFERRED_ON_CPU = dict.fromkeys(("delta_rule", "gated_delta_rule", "kda", "dplr"), ("numba",))
+PREFERRED_ON_CPU = ("numba",)  # for the cores that it has
 TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that covers two packages
 OPTIONAL = ("convolution",)  # cores that fall back to torch where the chosen library does not take them
 
@@ -95,9 +95,8 @@ class Core:
 
     def _wanted(self, device: str) -> tuple[str, ...]:
         """The libraries to try, best first. A chosen one is tried on every device, so that its refusal is told."""
-        preferred = PREFERRED[self.kind] if device == "cuda" else PREFERRED_ON_CPU.get(self.kind, ())
         if self.backend == "auto":
-            return preferred
+            return PREFERRED[self.kind] if device == "cuda" else _on_cpu(self.kind)
         return tuple(name for name in covering(self.kind) if name in TOGETHER.get(self.backend, (self.backend,)))
 
     def _from(self, library: Library, dtype: torch.dtype, ours: Kernels) -> Kernels:
@@ -125,7 +124,11 @@ class Core:
 
 def covering(kind: str) -> tuple[str, ...]:
     """The libraries that have a core of that kind, on any device."""
-    return (*PREFERRED[kind], *PREFERRED_ON_CPU.get(kind, ()))
+    return (*PREFERRED[kind], *_on_cpu(kind))
+
+
+def _on_cpu(kind: str) -> tuple[str, ...]:
+    return tuple(name for name in PREFERRED_ON_CPU if kind in load(name).kernels)
 
 
 def load(name: str) -> Library:

@@ -1,4 +1,4 @@
-"""The delta rule, plain, gated by head and by key channel, token by token; recurrences/delta_rule.py has the plain form.
+"""The delta rule, plain, gated by head or by key channel, token by token; recurrences/delta_rule.py has plain forms.
 
     S' = exp(g) S;  e = v - S'^T k;  S = S' + k (beta e)^T;  o = S^T q
 
@@ -81,10 +81,7 @@ def _forward(lanes: int, channel: bool) -> Callable[..., None]:
                             row = multiply_add(repeat(key, i, lanes), write, load(matrix, i * lanes, lanes))
                             if keep:
                                 store(start, i * lanes, row)
-                            if channel:
-                                row = row * repeat(decays, i, lanes)
-                            else:
-                                row = row * decay
+                            row = row * repeat(decays, i, lanes) if channel else row * decay
                             store(matrix, i * lanes, row)
                             seen_by_key = multiply_add(repeat(next_key, i, lanes), row, seen_by_key)
                             seen_by_query = multiply_add(repeat(query, i, lanes), row, seen_by_query)
@@ -121,8 +118,8 @@ def _backward(lanes: int, channel: bool) -> Callable[..., None]:
                                           of_o_CV + 5 * values_size)
         q_KC = of_o_CV + 6 * values_size
         x_KC, y_KC, q_CK = q_KC + keys_size, q_KC + 2 * keys_size, q_KC + 3 * keys_size
-        x_CK, y_CK, key_CK, query_CK = q_CK + keys_size, q_CK + 2 * keys_size, q_CK + 3 * keys_size, q_CK + 4 * keys_size
-        decay_CK = query_CK + keys_size
+        x_CK, y_CK, key_CK = q_CK + keys_size, q_CK + 2 * keys_size, q_CK + 3 * keys_size
+        query_CK, decay_CK = key_CK + keys_size, key_CK + 2 * keys_size
         on_q = decay_CK + keys_size
         on_x, on_x_key, on_y, ones = on_q + 1024, on_q + 2048, on_q + 3072, on_q + 4096
         seen, along, of_beta = on_q + 5120, on_q + 5120 + 4 * value_dim, on_q + 5120 + 4 * (value_dim + key_dim)
@@ -326,7 +323,7 @@ class _DeltaRule(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_o_BTHV: Tensor, grad_final_BHKV: Tensor) -> tuple[Tensor, ...]:
         q_BTHK, k_BTHK, beta_BTH, g, error_BTHV, starts, final_BHKV = ctx.saved_tensors
-        batch, tokens, heads, key_dim, value_dim = ctx.sizes
+        key_dim, value_dim = ctx.sizes[3:]
         grad_o_BTHV, channel = ready(grad_o_BTHV), g.ndim == 4
         grads = [torch.empty(x.shape) for x in (q_BTHK, k_BTHK, error_BTHV, beta_BTH, g)]
         grad_state_BHKV = grad_final_BHKV.contiguous().clone()

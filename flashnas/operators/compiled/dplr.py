@@ -76,7 +76,8 @@ def _forward(lanes: int) -> Callable[..., None]:
                             seen_by_query = multiply_add(repeat(query, i, lanes), row, seen_by_query)
                         if keep:
                             start += 4 * key_dim * value_dim
-                        key, other, value, seen = at(k, n, t, h), at(b, n, t, h), load(at(v, n, t, h), column, lanes), seen_next
+                        key, other, seen = at(k, n, t, h), at(b, n, t, h), seen_next
+                        value = load(at(v, n, t, h), column, lanes)
                         store(at(read, n, t, h), column, seen)
                         out = multiply_add(fill(dot(query, other, key_dim), lanes), seen, seen_by_query)
                         store(at(o, n, t, h), column, multiply_add(fill(dot(query, key, key_dim), lanes), value, out))
@@ -107,11 +108,9 @@ def _backward(lanes: int) -> Callable[..., None]:
         a_CK, b_CK, k_CK, query_CK = q_CK + keys_size, q_CK + 2 * keys_size, q_CK + 3 * keys_size, q_CK + 4 * keys_size
         reader_CK, other_CK, key_CK = query_CK + keys_size, query_CK + 2 * keys_size, query_CK + 3 * keys_size
         decay_CK = query_CK + 4 * keys_size
-        on_tables = decay_CK + keys_size
-        o_value, o_read, read_value, read_read = on_tables, on_tables + 1024, on_tables + 2048, on_tables + 3072
-        value_o, read_o, value_read, read_read_t = (on_tables + 4096, on_tables + 5120, on_tables + 6144,
-                                                    on_tables + 7168)
-        ones = on_tables + 8192
+        tables = decay_CK + keys_size  # [8, s, t]: grad_o . v, grad_o . p, grad_p . v, grad_p . p; transposed ones
+        o_value, o_read, read_value, read_read = tables, tables + 1024, tables + 2048, tables + 3072
+        ones = tables + 8192
         seen_key, seen_other = ones + 1024, ones + 1024 + 4 * value_dim
         along = ones + 1024 + 8 * value_dim
         clear(ones, 256)
@@ -191,9 +190,9 @@ def _backward(lanes: int) -> Callable[..., None]:
                         add_block(of_o_CV + at_CV, read_VC + at_VC, o_read, 16)
                         add_block(of_read_CV + at_CV, value_VC + at_VC, read_value, 16)
                         add_block(of_read_CV + at_CV, read_VC + at_VC, read_read, 16)
-                    for place in range(0, 4096, 1024):
-                        transpose(o_value + place, 16, value_o + place, 16)
-                    _sum(query_CK, reader_CK, other_CK, key_CK, decay_CK, on_tables, ones, q_KC, a_KC, b_KC, k_KC,
+                    for place in range(tables, tables + 4096, 1024):
+                        transpose(place, 16, place + 4096, 16)
+                    _sum(query_CK, reader_CK, other_CK, key_CK, decay_CK, tables, ones, q_KC, a_KC, b_KC, k_KC,
                          length, key_dim)
                     for i in range(0, key_dim, 16):
                         transpose(q_KC + 64 * i, 16, q_CK + 4 * i, key_dim)

@@ -1,15 +1,14 @@
 """`compiled`: Numba's compiler with our options, and how kernels get tensors. What it compiles is kept on disk.
 
 Numba writes next to the source (`__pycache__`), into the user's cache folder where that is read-only, or into
-NUMBA_CACHE_DIR. It writes whole files under names that it makes of the function's. Each kernel here has one signature and
-a name with the hash of its source, so that several processes and versions may compile at once and never take what
-another one is about to replace.
+NUMBA_CACHE_DIR. It writes whole files under names that it makes of the function's. Each kernel here has one signature
+and a name with the hash of this folder's sources. Several processes and versions may therefore compile at once, and
+none loads what an older version left.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import torch
 from torch import Tensor
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-SHARED = tuple(Path(__file__).with_name(name) for name in ("jit.py", "simd.py"))
+# Numba itself compares only the file of the kernel with the cache, not what that file imports
+_SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,9 +31,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def variant(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`compiled` for a function that is made several times, each time with another `name`."""
     def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
-        sources = (*SHARED, Path(inspect.getfile(function)))
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-        function.__qualname__ = f"{function.__name__}_{name}_{digest}"
+        function.__qualname__ = f"{function.__name__}_{name}_{_SOURCES.hexdigest()[:12]}"
         try:
             kernel: Callable[..., Any] = numba.njit(cache=True, **OPTIONS)(function)
         except RuntimeError:  # no folder can be written to
