@@ -33,6 +33,7 @@ from flashnas.operators.compiled.simd import (
     dot,
     exponential,
     fill,
+    fold,
     load,
     multiply_add,
     put,
@@ -55,6 +56,8 @@ def _forward(lanes: int, channel: bool) -> Callable[..., None]:
     starts: where the states before each chunk go, [B, H, chunks, V / lanes, K, lanes], or 0. state: [B, H, K, V],
     replaced.
     """
+    rows = 64 // lanes  # of the state at once
+
     @variant(f"{lanes}_{'channel' if channel else 'head'}")
     def delta_rule_forward(q, k, v, beta, g, o, error, state, starts, room, sizes):
         batch, tokens, heads, key_dim, value_dim = sizes
@@ -70,28 +73,30 @@ def _forward(lanes: int, channel: bool) -> Callable[..., None]:
                     key, write = at(k, b, 0, h), fill(0.0, lanes)
                     for t in range(tokens):
                         next_key, query = at(k, b, t, h), at(q, b, t, h)
-                        seen_by_key, seen_by_query = fill(0.0, lanes), fill(0.0, lanes)
+                        seen_by_key, seen_by_query = fill(0.0, 64), fill(0.0, 64)
                         keep = starts != 0 and t % 16 == 0
                         if channel:
                             for i in range(0, key_dim, 16):
                                 store(decays, i, exponential(load(at(g, b, t, h), i, 16)))
                         else:
-                            decay = fill(np.exp(scalar(at(g, b, t, h), 0)), lanes)
-                        for i in range(key_dim):
-                            row = multiply_add(repeat(key, i, lanes), write, load(matrix, i * lanes, lanes))
+                            decay = fill(np.exp(scalar(at(g, b, t, h), 0)), 64)
+                        write_rows = tile(write, rows)
+                        for i in range(0, key_dim, rows):
+                            row = load(matrix, i * lanes, 64)
+                            row = multiply_add(spread(key, i, 1, rows, lanes), write_rows, row)
                             if keep:
                                 store(start, i * lanes, row)
-                            row = row * repeat(decays, i, lanes) if channel else row * decay
+                            row = row * spread(decays, i, 1, rows, lanes) if channel else row * decay
                             store(matrix, i * lanes, row)
-                            seen_by_key = multiply_add(repeat(next_key, i, lanes), row, seen_by_key)
-                            seen_by_query = multiply_add(repeat(query, i, lanes), row, seen_by_query)
+                            seen_by_key = multiply_add(spread(next_key, i, 1, rows, lanes), row, seen_by_key)
+                            seen_by_query = multiply_add(spread(query, i, 1, rows, lanes), row, seen_by_query)
                         if keep:
                             start += 4 * key_dim * value_dim
-                        wrong = load(at(v, b, t, h), column, lanes) - seen_by_key
+                        wrong = load(at(v, b, t, h), column, lanes) - fold(seen_by_key, rows)
                         key, write = next_key, repeat(at(beta, b, t, h), 0, lanes) * wrong
                         store(at(error, b, t, h), column, wrong)
                         alike = fill(dot(query, key, key_dim), lanes)
-                        store(at(o, b, t, h), column, multiply_add(alike, write, seen_by_query))
+                        store(at(o, b, t, h), column, multiply_add(alike, write, fold(seen_by_query, rows)))
                     for i in range(key_dim):
                         row = multiply_add(repeat(key, i, lanes), write, load(matrix, i * lanes, lanes))
                         store(whole, i * value_dim, row)
@@ -104,7 +109,7 @@ def _backward(lanes: int, channel: bool) -> Callable[..., None]:
 
     In the names of local arrays C is a chunk, the two last letters are the dimensions; on_* are [s, t].
     """
-    add_block = add_product(lanes)
+    add_block, rows = add_product(lanes), 64 // lanes
 
     @variant(f"{lanes}_{'channel' if channel else 'head'}")
     def delta_rule_backward(q, k, beta, g, error, grad_o, starts, final, grad_state, grad_q, grad_k, grad_v, grad_beta,
@@ -179,23 +184,22 @@ def _backward(lanes: int, channel: bool) -> Callable[..., None]:
                             of_error = repeat(at(beta, b, t, h), 0, lanes) * of_write
                             store(at(grad_v, b, t, h), column, of_error)
                             store(of_error_CV + block_CV, c * lanes, of_error)
-                            next_key, seen_by_key = at(k, b, max(t - 1, 0), h), fill(0.0, lanes)
-                            if channel:
-                                for i in range(key_dim):
-                                    row = multiply_add(repeat(query, i, lanes), of_o, load(block, i * lanes, lanes))
-                                    row = row - repeat(key, i, lanes) * of_error
-                                    row = row * repeat(decay_CK, c * key_dim + i, lanes)
-                                    store(block, i * lanes, row)
-                                    seen_by_key = multiply_add(repeat(next_key, i, lanes), row, seen_by_key)
-                            else:
-                                decay = repeat(decay_CK, c, lanes)
-                                of_o, of_error = decay * of_o, decay * of_error
-                                for i in range(key_dim):
-                                    row = decay * load(block, i * lanes, lanes)
-                                    row = multiply_add(repeat(query, i, lanes), of_o, row)
-                                    row = row - repeat(key, i, lanes) * of_error
-                                    store(block, i * lanes, row)
-                                    seen_by_key = multiply_add(repeat(next_key, i, lanes), row, seen_by_key)
+                            next_key, seen_rows = at(k, b, max(t - 1, 0), h), fill(0.0, 64)
+                            decay = repeat(decay_CK, c, 64)
+                            of_o_rows, of_error_rows = tile(of_o, rows), tile(of_error, rows)
+                            if not channel:
+                                of_o_rows, of_error_rows = decay * of_o_rows, decay * of_error_rows
+                            for i in range(0, key_dim, rows):
+                                row = load(block, i * lanes, 64)
+                                if not channel:
+                                    row = decay * row
+                                row = multiply_add(spread(query, i, 1, rows, lanes), of_o_rows, row)
+                                row = row - spread(key, i, 1, rows, lanes) * of_error_rows
+                                if channel:
+                                    row = row * spread(decay_CK, c * key_dim + i, 1, rows, lanes)
+                                store(block, i * lanes, row)
+                                seen_rows = multiply_add(spread(next_key, i, 1, rows, lanes), row, seen_rows)
+                            seen_by_key = fold(seen_rows, rows)
                         store(seen, column, seen_by_key)
                         for j in range(0, lanes, 16):
                             transpose(of_error_CV + block_CV + 4 * j, lanes, of_error_VC + block_VC + 64 * j, 16)

@@ -27,6 +27,7 @@ from flashnas.operators.compiled.simd import (
     dot,
     exponential,
     fill,
+    fold,
     load,
     multiply_add,
     put,
@@ -46,6 +47,8 @@ CHUNK = 16  # tokens; the kernels are written for lanes of as many
 @functools.cache
 def _forward(lanes: int) -> Callable[..., None]:
     """The kernel for blocks of `lanes` value channels; starts and state as in delta_rule.py, read: p."""
+    rows = 64 // lanes  # of the state at once
+
     @variant(f"{lanes}")
     def dplr_forward(q, k, v, a, b, g, o, read, state, starts, room, sizes):
         batch, tokens, heads, key_dim, value_dim = sizes
@@ -61,25 +64,27 @@ def _forward(lanes: int) -> Callable[..., None]:
                     key, other, value, seen = at(k, n, 0, h), at(b, n, 0, h), fill(0.0, lanes), fill(0.0, lanes)
                     for t in range(tokens):
                         query, reader = at(q, n, t, h), at(a, n, t, h)
-                        seen_by_query, seen_next = fill(0.0, lanes), fill(0.0, lanes)
+                        seen_by_query, seen_next = fill(0.0, 64), fill(0.0, 64)
+                        value_rows, seen_rows = tile(value, rows), tile(seen, rows)
                         keep = starts != 0 and t % 16 == 0
                         for i in range(0, key_dim, 16):
                             store(decays, i, exponential(load(at(g, n, t, h), i, 16)))
-                        for i in range(key_dim):
-                            row = multiply_add(repeat(key, i, lanes), value, load(matrix, i * lanes, lanes))
-                            row = multiply_add(repeat(other, i, lanes), seen, row)
+                        for i in range(0, key_dim, rows):
+                            row = load(matrix, i * lanes, 64)
+                            row = multiply_add(spread(key, i, 1, rows, lanes), value_rows, row)
+                            row = multiply_add(spread(other, i, 1, rows, lanes), seen_rows, row)
                             if keep:
                                 store(start, i * lanes, row)
-                            row = row * repeat(decays, i, lanes)
+                            row = row * spread(decays, i, 1, rows, lanes)
                             store(matrix, i * lanes, row)
-                            seen_next = multiply_add(repeat(reader, i, lanes), row, seen_next)
-                            seen_by_query = multiply_add(repeat(query, i, lanes), row, seen_by_query)
+                            seen_next = multiply_add(spread(reader, i, 1, rows, lanes), row, seen_next)
+                            seen_by_query = multiply_add(spread(query, i, 1, rows, lanes), row, seen_by_query)
                         if keep:
                             start += 4 * key_dim * value_dim
-                        key, other, seen = at(k, n, t, h), at(b, n, t, h), seen_next
+                        key, other, seen = at(k, n, t, h), at(b, n, t, h), fold(seen_next, rows)
                         value = load(at(v, n, t, h), column, lanes)
                         store(at(read, n, t, h), column, seen)
-                        out = multiply_add(fill(dot(query, other, key_dim), lanes), seen, seen_by_query)
+                        out = multiply_add(fill(dot(query, other, key_dim), lanes), seen, fold(seen_by_query, rows))
                         store(at(o, n, t, h), column, multiply_add(fill(dot(query, key, key_dim), lanes), value, out))
                     for i in range(key_dim):
                         row = multiply_add(repeat(key, i, lanes), value, load(matrix, i * lanes, lanes))
@@ -91,7 +96,7 @@ def _forward(lanes: int) -> Callable[..., None]:
 @functools.cache
 def _backward(lanes: int) -> Callable[..., None]:
     """The kernel of the gradients; names and arguments as in delta_rule.py."""
-    add_block = add_product(lanes)
+    add_block, rows = add_product(lanes), 64 // lanes
 
     @variant(f"{lanes}")
     def dplr_backward(q, k, v, a, b, g, read, grad_o, starts, final, grad_state, grad_q, grad_k, grad_v, grad_a,
@@ -172,14 +177,17 @@ def _backward(lanes: int) -> Callable[..., None]:
                             of_read = multiply_add(alike_other, of_o, seen_by_other)
                             store(of_read_CV + at_CV, c * lanes, of_read)
                             next_key, next_other = at(k, n, max(t - 1, 0), h), at(b, n, max(t - 1, 0), h)
-                            seen_by_key, seen_by_other = fill(0.0, lanes), fill(0.0, lanes)
-                            for i in range(key_dim):
-                                row = multiply_add(repeat(query, i, lanes), of_o, load(block, i * lanes, lanes))
-                                row = multiply_add(repeat(reader, i, lanes), of_read, row)
-                                row = row * repeat(decay_CK, c * key_dim + i, lanes)
+                            key_rows, other_rows = fill(0.0, 64), fill(0.0, 64)
+                            of_o_rows, of_read_rows = tile(of_o, rows), tile(of_read, rows)
+                            for i in range(0, key_dim, rows):
+                                row = load(block, i * lanes, 64)
+                                row = multiply_add(spread(query, i, 1, rows, lanes), of_o_rows, row)
+                                row = multiply_add(spread(reader, i, 1, rows, lanes), of_read_rows, row)
+                                row = row * spread(decay_CK, c * key_dim + i, 1, rows, lanes)
                                 store(block, i * lanes, row)
-                                seen_by_key = multiply_add(repeat(next_key, i, lanes), row, seen_by_key)
-                                seen_by_other = multiply_add(repeat(next_other, i, lanes), row, seen_by_other)
+                                key_rows = multiply_add(spread(next_key, i, 1, rows, lanes), row, key_rows)
+                                other_rows = multiply_add(spread(next_other, i, 1, rows, lanes), row, other_rows)
+                            seen_by_key, seen_by_other = fold(key_rows, rows), fold(other_rows, rows)
                         store(seen_key, column, seen_by_key)
                         store(seen_other, column, seen_by_other)
                         for j in range(0, lanes, 16):

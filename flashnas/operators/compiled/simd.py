@@ -139,6 +139,24 @@ def tile(typing_context, vector, count):
     return result(vector, count), generate
 
 
+@primitive
+def fold(typing_context, vector, count):
+    """The sum of `count` vectors that lie one after the other: a tile [count, lanes] summed over its rows."""
+    size = count.literal_value
+    result = Vector(vector.lanes // size)
+
+    def generate(context, builder, signature, arguments):
+        rows, undefined = [], ir.Constant(arguments[0].type, ir.Undefined)
+        for n in range(size):
+            lanes = range(n * result.lanes, (n + 1) * result.lanes)
+            mask = ir.Constant(ir.VectorType(_INT, result.lanes), list(lanes))
+            rows.append(builder.shuffle_vector(arguments[0], undefined, mask))
+        while len(rows) > 1:
+            rows = [builder.fadd(*pair, flags=FLAGS) for pair in zip(rows[::2], rows[1::2], strict=True)]
+        return rows[0]
+    return result(vector, count), generate
+
+
 def _joined(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
     while len(parts) > 1:
         lanes = 2 * parts[0].type.count
