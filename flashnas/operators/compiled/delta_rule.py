@@ -109,7 +109,7 @@ def _backward(lanes: int, channel: bool) -> Callable[..., None]:
 
     In the names of local arrays C is a chunk, the two last letters are the dimensions; on_* are [s, t].
     """
-    add_block, rows = add_product(lanes), 64 // lanes
+    rows = 64 // lanes
 
     @variant(f"{lanes}_{'channel' if channel else 'head'}")
     def delta_rule_backward(q, k, beta, g, error, grad_o, starts, final, grad_state, grad_q, grad_k, grad_v, grad_beta,
@@ -172,7 +172,7 @@ def _backward(lanes: int, channel: bool) -> Callable[..., None]:
                         for j in range(0, lanes, 16):
                             transpose(of_o_CV + block_CV + 4 * j, lanes, of_o_VC + block_VC + 64 * j, 16)
                             transpose(write_CV + block_CV + 4 * j, lanes, write_VC + block_VC + 64 * j, 16)
-                        add_block(block, write_VC + block_VC, x_KC, key_dim)
+                        add_product(lanes, block, write_VC + block_VC, x_KC, key_dim)
                         seen_by_key = load(seen, column, lanes)
                         for c in range(length - 1, -1, -1):
                             t = first + c
@@ -203,10 +203,10 @@ def _backward(lanes: int, channel: bool) -> Callable[..., None]:
                         store(seen, column, seen_by_key)
                         for j in range(0, lanes, 16):
                             transpose(of_error_CV + block_CV + 4 * j, lanes, of_error_VC + block_VC + 64 * j, 16)
-                        add_block(start + 4 * column * key_dim, of_o_VC + block_VC, q_KC, key_dim)
-                        add_block(start + 4 * column * key_dim, of_error_VC + block_VC, y_KC, key_dim)
-                        add_block(of_o_CV + block_CV, write_VC + block_VC, on_x, 16)
-                        add_block(of_error_CV + block_CV, write_VC + block_VC, on_x_key, 16)
+                        add_product(lanes, start + 4 * column * key_dim, of_o_VC + block_VC, q_KC, key_dim)
+                        add_product(lanes, start + 4 * column * key_dim, of_error_VC + block_VC, y_KC, key_dim)
+                        add_product(lanes, of_o_CV + block_CV, write_VC + block_VC, on_x, 16)
+                        add_product(lanes, of_error_CV + block_CV, write_VC + block_VC, on_x_key, 16)
                     transpose(on_x, 16, on_q, 16)
                     transpose(on_x_key, 16, on_y, 16)
                     if channel:

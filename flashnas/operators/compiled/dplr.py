@@ -96,7 +96,7 @@ def _forward(lanes: int) -> Callable[..., None]:
 @functools.cache
 def _backward(lanes: int) -> Callable[..., None]:
     """The kernel of the gradients; names and arguments as in delta_rule.py."""
-    add_block, rows = add_product(lanes), 64 // lanes
+    rows = 64 // lanes
 
     @variant(f"{lanes}")
     def dplr_backward(q, k, v, a, b, g, read, grad_o, starts, final, grad_state, grad_q, grad_k, grad_v, grad_a,
@@ -164,8 +164,8 @@ def _backward(lanes: int) -> Callable[..., None]:
                             transpose(of_o_CV + at_CV + 4 * j, lanes, of_o_VC + at_VC + 64 * j, 16)
                             transpose(value_CV + at_CV + 4 * j, lanes, value_VC + at_VC + 64 * j, 16)
                             transpose(read_CV + at_CV + 4 * j, lanes, read_VC + at_VC + 64 * j, 16)
-                        add_block(block, read_VC + at_VC, b_KC, key_dim)
-                        add_block(block, value_VC + at_VC, k_KC, key_dim)
+                        add_product(lanes, block, read_VC + at_VC, b_KC, key_dim)
+                        add_product(lanes, block, value_VC + at_VC, k_KC, key_dim)
                         seen_by_key, seen_by_other = load(seen_key, column, lanes), load(seen_other, column, lanes)
                         for c in range(length - 1, -1, -1):
                             t = first + c
@@ -192,12 +192,12 @@ def _backward(lanes: int) -> Callable[..., None]:
                         store(seen_other, column, seen_by_other)
                         for j in range(0, lanes, 16):
                             transpose(of_read_CV + at_CV + 4 * j, lanes, of_read_VC + at_VC + 64 * j, 16)
-                        add_block(start + 4 * column * key_dim, of_o_VC + at_VC, q_KC, key_dim)
-                        add_block(start + 4 * column * key_dim, of_read_VC + at_VC, a_KC, key_dim)
-                        add_block(of_o_CV + at_CV, value_VC + at_VC, o_value, 16)
-                        add_block(of_o_CV + at_CV, read_VC + at_VC, o_read, 16)
-                        add_block(of_read_CV + at_CV, value_VC + at_VC, read_value, 16)
-                        add_block(of_read_CV + at_CV, read_VC + at_VC, read_read, 16)
+                        add_product(lanes, start + 4 * column * key_dim, of_o_VC + at_VC, q_KC, key_dim)
+                        add_product(lanes, start + 4 * column * key_dim, of_read_VC + at_VC, a_KC, key_dim)
+                        add_product(lanes, of_o_CV + at_CV, value_VC + at_VC, o_value, 16)
+                        add_product(lanes, of_o_CV + at_CV, read_VC + at_VC, o_read, 16)
+                        add_product(lanes, of_read_CV + at_CV, value_VC + at_VC, read_value, 16)
+                        add_product(lanes, of_read_CV + at_CV, read_VC + at_VC, read_read, 16)
                     for place in range(tables, tables + 4096, 1024):
                         transpose(place, 16, place + 4096, 16)
                     _sum(query_CK, reader_CK, other_CK, key_CK, decay_CK, tables, ones, q_KC, a_KC, b_KC, k_KC,

@@ -8,7 +8,6 @@ Offsets count float32 from the start of an array's data, whatever its shape, or 
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +16,7 @@ import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
-from numba.extending import intrinsic, lower_builtin, register_model, type_callable
+from numba.extending import intrinsic, lower_builtin, overload, register_model, type_callable
 
 ROWS = 8  # of a product at once
 ENTRIES = 16 * ROWS
@@ -299,16 +298,21 @@ def dot(x, y, size):
     return total(part)
 
 
-@functools.cache
-def add_product(width: int) -> Callable[..., None]:
-    """The function (left, right, out, rows): out += left right, for left [rows, width], right [width, 16] and out
-    [rows, 16] at addresses; `rows` and `width` are multiples of 16."""
-    @numba.njit
-    def add(left, right, out, rows):
+def add_product(width: int, left: int, right: int, out: int, rows: int) -> None:
+    """out += left right, in compiled code, for left [rows, width], right [width, 16] and out [rows, 16] at addresses;
+    `rows` and the constant `width` are multiples of 16."""
+    raise NotImplementedError("of compiled code only")
+
+
+@overload(add_product, prefer_literal=True)
+def _add_product(width, left, right, out, rows):
+    size = width.literal_value  # so that LLVM knows how far apart the rows are
+
+    def add(width, left, right, out, rows):
         for i in range(0, rows, ROWS):
             y = load(out, 16 * i, ENTRIES)
-            for j in range(width):
-                y = multiply_add(spread(left, i * width + j, width, ROWS, 16), tile(load(right, 16 * j, 16), ROWS), y)
+            for j in range(size):
+                y = multiply_add(spread(left, i * size + j, size, ROWS, 16), tile(load(right, 16 * j, 16), ROWS), y)
             store(out, 16 * i, y)
     return add
 
