@@ -24,9 +24,8 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from flashnas.operators.compiled.jit import at, lanes_of, ready, scratch, variant, view
+from flashnas.operators.compiled.jit import at, differentiable, lanes_of, over_batches, ready, variant, view
 from flashnas.operators.compiled.simd import (
     add_product,
     clear,
@@ -45,6 +44,8 @@ from flashnas.operators.compiled.simd import (
     total,
     transpose,
 )
+from flashnas.operators.recurrences.delta_rule import delta_rule_reference
+from flashnas.operators.recurrences.dplr import dplr_reference
 
 CHUNK = 16  # tokens; the kernels are written for lanes of as many
 
@@ -319,22 +320,31 @@ class _DeltaRule(torch.autograd.Function):
         o_BTHV, error_BTHV = torch.empty(2, batch, tokens, heads, value_dim).unbind()
         starts = torch.empty(batch, heads, -(-tokens // CHUNK), key_dim, value_dim)
         final_BHKV = _run(q_BTHK, k_BTHK, v_BTHV, beta_BTH, g, state_BHKV, o_BTHV, error_BTHV, starts)
-        ctx.save_for_backward(q_BTHK, k_BTHK, beta_BTH, g, error_BTHV, starts, final_BHKV)
+        inputs = q_BTHK, k_BTHK, v_BTHV, beta_BTH, g, state_BHKV
+        ctx.save_for_backward(*inputs, error_BTHV, starts, final_BHKV)
         ctx.sizes = sizes
         return o_BTHV, final_BHKV
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_o_BTHV: Tensor, grad_final_BHKV: Tensor) -> tuple[Tensor, ...]:
-        q_BTHK, k_BTHK, beta_BTH, g, error_BTHV, starts, final_BHKV = ctx.saved_tensors
+    def backward(ctx: Any, grad_o_BTHV: Tensor, grad_final_BHKV: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, error_BTHV, starts, final_BHKV = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *differentiable(_reference, inputs, (grad_o_BTHV, grad_final_BHKV)),
+        q_BTHK, k_BTHK, _, beta_BTH, g, _ = inputs
         key_dim, value_dim = ctx.sizes[3:]
         grad_o_BTHV, channel = ready(grad_o_BTHV), g.ndim == 4
         grads = [torch.empty(x.shape) for x in (q_BTHK, k_BTHK, error_BTHV, beta_BTH, g)]
         grad_state_BHKV = grad_final_BHKV.contiguous().clone()
-        room = scratch(key_dim * value_dim + 97 * value_dim + 145 * key_dim + 6 * 256)
-        _backward(lanes_of(value_dim), channel)(
-            *map(view, (q_BTHK, k_BTHK, beta_BTH, g, error_BTHV, grad_o_BTHV)), starts.data_ptr(),
-            final_BHKV.data_ptr(), grad_state_BHKV.data_ptr(), *map(view, grads), room.data_ptr(), ctx.sizes)
+        kernel = _backward(lanes_of(value_dim), channel)
+        tensors = q_BTHK, k_BTHK, beta_BTH, g, error_BTHV, grad_o_BTHV
+
+        def run(part: slice) -> None:
+            room = torch.empty(key_dim * value_dim + 97 * value_dim + 145 * key_dim + 6 * 256)
+            kernel(*(view(x[part]) for x in tensors), starts[part].data_ptr(), final_BHKV[part].data_ptr(),
+                   grad_state_BHKV[part].data_ptr(), *(view(x[part]) for x in grads), room.data_ptr(),
+                   (part.stop - part.start, *ctx.sizes[1:]))
+
+        over_batches(ctx.sizes[0], run)
         return *grads, grad_state_BHKV
 
 
@@ -343,12 +353,24 @@ def _run(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g: Te
     """Fills o, error and starts; returns the final state."""
     key_dim, value_dim = state_BHKV.shape[2:]
     final_BHKV = state_BHKV.contiguous() if inplace else state_BHKV.clone(memory_format=torch.contiguous_format)
-    lanes = lanes_of(value_dim)
-    room = scratch(key_dim * (lanes + 1))
-    _forward(lanes, g.ndim == 4)(
-        *map(view, (q_BTHK, k_BTHK, v_BTHV, beta_BTH, g, o, error)), final_BHKV.data_ptr(),
-        0 if starts is None else starts.data_ptr(), room.data_ptr(), (*q_BTHK.shape, value_dim))
+    lanes, (batch, *sizes) = lanes_of(value_dim), q_BTHK.shape
+    kernel, tensors = _forward(lanes, g.ndim == 4), (q_BTHK, k_BTHK, v_BTHV, beta_BTH, g, o, error)
+
+    def run(part: slice) -> None:
+        room = torch.empty(key_dim * (lanes + 1))
+        kernel(*(view(x[part]) for x in tensors), final_BHKV[part].data_ptr(),
+               0 if starts is None else starts[part].data_ptr(), room.data_ptr(),
+               (part.stop - part.start, *sizes, value_dim))
+
+    over_batches(batch, run)
     return final_BHKV
+
+
+def _reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g: Tensor,
+               state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    if g.ndim == 3:
+        return delta_rule_reference(q_BTHK, k_BTHK, v_BTHV, beta_BTH, g, state_BHKV)
+    return dplr_reference(q_BTHK, k_BTHK * beta_BTH.unsqueeze(-1), v_BTHV, -k_BTHK, None, g, state_BHKV)
 
 
 def delta_rule(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTH: Tensor | None,
@@ -363,6 +385,9 @@ def kda(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g: Ten
         state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`kda_chunked`: (o_BTHV, final state)."""
     inputs = (ready(q_BTHK), ready(k_BTHK), ready(v_BTHV), beta_BTH.float(), ready(g) if g.ndim == 4 else g.float())
+    state_BHKV = state_BHKV.float()
+    if not q_BTHK.shape[1]:
+        return inputs[2], state_BHKV
     if torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, state_BHKV)):
         o_BTHV, final_BHKV = _DeltaRule.apply(*inputs, state_BHKV)
         return o_BTHV, final_BHKV
@@ -384,5 +409,5 @@ def kda_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g: Te
     q, k, v = (ready(x).unsqueeze(1) for x in (q_BHK, k_BHK, v_BHV))
     beta, g = beta_BH.float().unsqueeze(1), (ready(g) if g.ndim == 3 else g.float()).unsqueeze(1)
     o_BTHV = torch.empty(v.shape)
-    final_BHKV = _run(q, k, v, beta, g, state_BHKV, o_BTHV, o_BTHV, None, inplace=True)
+    final_BHKV = _run(q, k, v, beta, g, state_BHKV.float(), o_BTHV, o_BTHV, None, inplace=True)
     return o_BTHV.squeeze(1), final_BHKV

@@ -18,9 +18,8 @@ from typing import Any
 import numba
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from flashnas.operators.compiled.jit import at, lanes_of, ready, scratch, variant, view
+from flashnas.operators.compiled.jit import at, differentiable, lanes_of, over_batches, ready, variant, view
 from flashnas.operators.compiled.simd import (
     add_product,
     clear,
@@ -39,7 +38,7 @@ from flashnas.operators.compiled.simd import (
     total,
     transpose,
 )
-from flashnas.operators.recurrences.dplr import dplr_chunked
+from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference
 
 CHUNK = 16  # tokens; the kernels are written for lanes of as many
 
@@ -277,20 +276,26 @@ class _Dplr(torch.autograd.Function):
         o_BTHV, read_BTHV = torch.empty(2, batch, tokens, heads, value_dim).unbind()
         starts = torch.empty(batch, heads, -(-tokens // CHUNK), key_dim, value_dim)
         final_BHKV = _run(inputs, state_BHKV, o_BTHV, read_BTHV, starts)
-        ctx.save_for_backward(*inputs, read_BTHV, starts, final_BHKV)
+        ctx.save_for_backward(*inputs, state_BHKV, read_BTHV, starts, final_BHKV)
         return o_BTHV, final_BHKV
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_o_BTHV: Tensor, grad_final_BHKV: Tensor) -> tuple[Tensor, ...]:
-        *inputs, read_BTHV, starts, final_BHKV = ctx.saved_tensors
+    def backward(ctx: Any, grad_o_BTHV: Tensor, grad_final_BHKV: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, state_BHKV, read_BTHV, starts, final_BHKV = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *differentiable(dplr_reference, (*inputs, state_BHKV), (grad_o_BTHV, grad_final_BHKV)),
         key_dim, value_dim = ctx.sizes[3:]
         grad_o_BTHV, grads = ready(grad_o_BTHV), [torch.empty(x.shape) for x in inputs]
         grad_state_BHKV = grad_final_BHKV.contiguous().clone()
-        room = scratch(key_dim * value_dim + 130 * value_dim + 209 * key_dim + 9 * 256)
-        _backward(lanes_of(value_dim))(
-            *map(view, (*inputs, read_BTHV, grad_o_BTHV)), starts.data_ptr(), final_BHKV.data_ptr(),
-            grad_state_BHKV.data_ptr(), *map(view, grads), room.data_ptr(), ctx.sizes)
+        kernel, tensors = _backward(lanes_of(value_dim)), (*inputs, read_BTHV, grad_o_BTHV)
+
+        def run(part: slice) -> None:
+            room = torch.empty(key_dim * value_dim + 130 * value_dim + 209 * key_dim + 9 * 256)
+            kernel(*(view(x[part]) for x in tensors), starts[part].data_ptr(), final_BHKV[part].data_ptr(),
+                   grad_state_BHKV[part].data_ptr(), *(view(x[part]) for x in grads), room.data_ptr(),
+                   (part.stop - part.start, *ctx.sizes[1:]))
+
+        over_batches(ctx.sizes[0], run)
         return *grads, grad_state_BHKV
 
 
@@ -299,10 +304,16 @@ def _run(inputs: tuple[Tensor, ...], state_BHKV: Tensor, o: Tensor, read: Tensor
     """Fills o, read and starts; returns the final state."""
     key_dim, value_dim = state_BHKV.shape[2:]
     final_BHKV = state_BHKV.contiguous() if inplace else state_BHKV.clone(memory_format=torch.contiguous_format)
-    lanes = lanes_of(value_dim)
-    room = scratch(key_dim * (lanes + 1))
-    _forward(lanes)(*map(view, (*inputs, o, read)), final_BHKV.data_ptr(), 0 if starts is None else starts.data_ptr(),
-                    room.data_ptr(), (*inputs[0].shape, value_dim))
+    lanes, (batch, *sizes) = lanes_of(value_dim), inputs[0].shape
+    kernel, tensors = _forward(lanes), (*inputs, o, read)
+
+    def run(part: slice) -> None:
+        room = torch.empty(key_dim * (lanes + 1))
+        kernel(*(view(x[part]) for x in tensors), final_BHKV[part].data_ptr(),
+               0 if starts is None else starts[part].data_ptr(), room.data_ptr(),
+               (part.stop - part.start, *sizes, value_dim))
+
+    over_batches(batch, run)
     return final_BHKV
 
 
@@ -312,6 +323,9 @@ def dplr(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK:
     if b_BTHK is None:
         return dplr_chunked(q_BTHK, k_BTHK, v_BTHV, a_BTHK, None, g_BTHK, state_BHKV)
     inputs = tuple(ready(x) for x in (q_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, g_BTHK))
+    state_BHKV = state_BHKV.float()
+    if not q_BTHK.shape[1]:
+        return inputs[2], state_BHKV
     if torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, state_BHKV)):
         o_BTHV, final_BHKV = _Dplr.apply(*inputs, state_BHKV)
         return o_BTHV, final_BHKV
@@ -324,5 +338,5 @@ def dplr_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, a_BHK: Tensor, b_BHK:
     """`dplr_step` with b and without gradients; the state is written in place."""
     inputs = tuple(ready(x).unsqueeze(1) for x in (q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK))
     o_BTHV, read = torch.empty(2, *inputs[2].shape).unbind()
-    final_BHKV = _run(inputs, state_BHKV, o_BTHV, read, None, inplace=True)
+    final_BHKV = _run(inputs, state_BHKV.float(), o_BTHV, read, None, inplace=True)
     return o_BTHV.squeeze(1), final_BHKV

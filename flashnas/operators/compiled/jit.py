@@ -8,8 +8,11 @@ none loads what an older version left.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,25 @@ def lanes_of(value_dim: int) -> int:
     return next(lanes for lanes in (64, 32, 16) if value_dim % lanes == 0)
 
 
-def scratch(entries: int) -> Tensor:
-    """Room for float32, of which vectors may be read a little beyond what was written."""
-    return torch.empty(entries, dtype=torch.float32)
+def over_batches(batch: int, run: Callable[[slice], None]) -> None:
+    """Calls run for slices of the batch, one for each of torch's threads; kernels release Python's lock."""
+    threads = min(torch.get_num_threads(), batch)
+    if threads <= 1:
+        run(slice(0, batch))
+        return
+    ends = [batch * n // threads for n in range(threads + 1)]
+    for _ in _pool(os.getpid(), threads).map(run, map(slice, ends[:-1], ends[1:])):
+        pass
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def differentiable(rule: Callable[..., Any], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradients of `rule`, a plain form of a compiled one, of which gradients can be taken again."""
+    wanted = [x for x in inputs if x.requires_grad]
+    with torch.enable_grad():
+        found = iter(torch.autograd.grad(rule(*inputs), wanted, grads, create_graph=True, allow_unused=True))
+    return [next(found) if x.requires_grad else None for x in inputs]
