@@ -143,6 +143,17 @@ def test_what_has_no_gradient_is_left_out(kind: str) -> None:
     assert_close(got, expected, FLOAT32, "gradient of k")
 
 
+def test_a_decay_that_is_not_a_number_shows() -> None:
+    q, k, v, beta, g, state = arguments("kda", 4, 16, 16, "weak")
+    g[0, 1, 0, 3] = torch.nan
+    o, final = kernels("kda").of(q).forward(q, k, v, beta, g, state)
+    assert o[0, 1:, 0].isnan().all()
+    assert final[0, 0].isnan().any()
+    assert final[1].isfinite().all()
+    g[0, 1, 0, 3] = -torch.inf
+    assert kernels("kda").of(q).forward(q, k, v, beta, g, state)[0].isfinite().all()
+
+
 def test_a_rate_of_zero_has_a_gradient() -> None:
     q, k, v, beta, g, state = arguments("gated_delta_rule", 20, 16, 16, "weak")
     beta[:, ::2] = 0

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numba
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,11 +40,6 @@ def variant(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             kernel = numba.njit(**OPTIONS)(function)
         return kernel
     return compile_
-
-
-def array(x: Tensor) -> np.ndarray[Any, Any]:
-    """The values of a CPU tensor as a float32 array that shares its memory where the tensor is float32."""
-    return x.detach().float().numpy()
 
 
 View = tuple[int, int, int, int]  # address, and by how many entries batch, token and head move it

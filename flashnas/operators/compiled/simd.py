@@ -222,8 +222,7 @@ def _operator(python: Callable[..., Any], instruction: str) -> None:
         return getattr(builder, instruction)(*arguments, flags=FLAGS)
 
 
-for _python, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"),
-                              (operator.truediv, "fdiv")):
+for _python, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
     _operator(_python, _instruction)
 
 
@@ -251,8 +250,8 @@ def _binary(name: str) -> Callable[..., Any]:
     return call
 
 
-square_root, round_down = _unary("sqrt"), _unary("floor")
-smaller, larger = _binary("minnum"), _binary("maxnum")
+round_down = _unary("floor")
+smaller, larger = _binary("minimum"), _binary("maximum")  # nan if one is
 
 
 @primitive
