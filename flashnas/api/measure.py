@@ -35,8 +35,8 @@ class ProfileOptions(Settings, where="profile"):
                         choices=("auto", "float32", "bfloat16"))
     mode: str = option("auto", "eager, compiled (torch.compile, block by block; slow to start) or cuda_graph; each is a"
                        " row of its own", shown="eager on cpu, cuda_graph on cuda", choices=("auto", *MODES))
-    backend: str = option("auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn or"
-                          " sdpa; part of each row's stack", shown="auto, the best")
+    backend: str = option("auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn,"
+                          " sdpa or numba; part of each row's stack", shown="auto, the best")
     threads: int = option(1, "torch threads on a CPU", metavar="N", least=1, most=MOST_THREADS)
     seconds: float = option(2.0, "longest time for what is measured together: one width at one length", metavar="S",
                             above=0, most=3600)

@@ -97,18 +97,21 @@ class Setup:
     @property
     def libraries(self) -> dict[str, str]:
         """Versions of the libraries that operators may be computed by."""
-        return {} if self.device == "cpu" else installed(self.backend)
+        return installed(self.backend, self.device)
 
     @property
     def _ordinary(self) -> bool:
         """True if the backend is what `auto` would choose."""
-        return self.backend == "auto" or (self.device == "cpu" and self.backend == "torch")
+        return self.backend == "auto" or (self.device == "cpu" and self.backend == "torch"
+                                          and not installed("auto", "cpu"))
 
     def describe_stack(self) -> dict[str, Any]:
         """The entry of `stack` in meta.yaml."""
         known: dict[str, Any] = {"framework": "torch", "version": str(torch.__version__)}
         known |= {"threads": self.threads} if self.device == "cpu" else {
-            "cuda": torch.version.cuda, "driver": _driver().removeprefix("-driver-"), "libraries": self.libraries}
+            "cuda": torch.version.cuda, "driver": _driver().removeprefix("-driver-")}
+        if self.libraries or self.device != "cpu":
+            known["libraries"] = self.libraries
         return known if self._ordinary else {**known, "backend": self.backend}
 
     def table_name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -26,12 +27,15 @@ from flashnas.profiling.whole_model import backends_of
 from flashnas.training.recipe import Recipe
 
 HIDDEN = 64
+NUMBA = f"numba {importlib.metadata.version('numba')}"
 CASES = [
     ("fla", "d(head_dim=16)"), ("fla", "gd(head_dim=16,k_heads=2,expand_v=2)"), ("fla", "gla(head_dim=32)"),
     ("fla", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("fla", "m2(head_dim=16,state=16)"),
     ("mamba-ssm", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("mamba-ssm", "m2(head_dim=16,state=16)"),
     ("fla", "kda(head_dim=16)"), ("fla", "r7(head_dim=16)"), ("mamba-ssm", "m(state=8)"),
     ("mamba-ssm", "d(head_dim=16)"),  # the convolution only
+    ("numba", "d(head_dim=16)"), ("numba", "gd(head_dim=16,k_heads=2,expand_v=2)"), ("numba", "kda(head_dim=32)"),
+    ("numba", "r7(head_dim=16)"),
     ("sdpa", "a(heads=4,kv_heads=2,head_dim=16)"), ("sdpa", "swa(heads=4,kv_heads=2,head_dim=16,window=5)"),
     ("sdpa", "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)"),
 ]
@@ -117,7 +121,7 @@ def test_flash_attention_equals_the_reference(text: str, monkeypatch: pytest.Mon
     check_in_bfloat16(layer)
 
 
-@pytest.mark.parametrize("backend", ["fla", "mamba-ssm"])
+@pytest.mark.parametrize("backend", ["fla", "mamba-ssm", "numba"])
 def test_half_precision_keeps_states_and_decays_in_float32(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-ins refuse mixed dtypes and states in half precision."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
@@ -130,8 +134,6 @@ def test_half_precision_keeps_states_and_decays_in_float32(backend: str, monkeyp
 def check_in_bfloat16(layer: Layer) -> None:
     """As a model in bfloat16 and under autocast: near the reference, states in the dtypes of the torch code."""
     x = inputs(19).requires_grad_()
-    for core in cores_of(layer):
-        core._cpu = core.kernels("cpu", torch.bfloat16)
     for model, autocast in ((copy.deepcopy(layer), True), (layer.bfloat16(), False)):
         x_now = x if autocast else x.detach().bfloat16().requires_grad_()
         expected, _ = model.reference(x_now)
@@ -229,7 +231,7 @@ def test_auto_takes_the_best_that_is_at_hand(packages: tuple[str, ...], dtype: s
     fake_libraries.install(monkeypatch, *packages)
     model = HybridLM(Architecture.parse(f"256(vocab=300): {ALL}"))
     assert on_cuda(model, getattr(torch, dtype)) == {**expected, "f": "torch"}
-    assert set(model.backends().values()) == {"torch"}, "on a CPU nothing changes"
+    assert set(model.backends().values()) == {"torch", NUMBA}, "on a CPU nothing changes"
 
 
 @pytest.mark.parametrize(("backend", "expected"), [
@@ -255,8 +257,8 @@ def test_several_answers_for_one_kind_are_all_told(monkeypatch: pytest.MonkeyPat
     ("mamba-ssm", "m2", ("fla",), "operator mamba2: backend mamba-ssm cannot run it: the package fake-mamba-ssm is not"
                                   " installed; allowed here: auto, torch"),
     ("flash-attn", "d f", ("fla",), "backend flash-attn: the package fake-flash-attn is not installed"),
-    ("flash", "a", (), "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa; got 'flash' (did you mean"
-                       " 'fla'?)")])
+    ("flash", "a", (), "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa, numba; got 'flash' (did"
+                       " you mean 'fla'?)")])
 def test_what_is_not_there_is_one_line(backend: str, text: str, packages: tuple[str, ...], line: str,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch, *packages)
@@ -311,9 +313,12 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.Monk
 
 def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch, "fla", "flash_attn")
-    plain = f"torch-{torch.__version__}-1t"
-    stacks = [Setup(backend=name).stack for name in ("auto", "torch", "sdpa")]
-    assert stacks == [plain, plain, f"{plain}-by-sdpa"]
+    plain, version = f"torch-{torch.__version__}-1t", NUMBA.replace(" ", "-")
+    stacks = [Setup(backend=name).stack for name in ("auto", "torch", "sdpa", "numba")]
+    assert stacks == [f"{plain}-{version}", f"{plain}-by-torch", f"{plain}-by-sdpa", f"{plain}-{version}-by-numba"]
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "numba", None)
+        assert [Setup(backend=name).stack for name in ("auto", "torch")] == [plain, plain]
     assert "backend" not in Setup().describe_stack()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     auto, only, none = (Setup(device="cuda", backend=name) for name in ("auto", "fla", "torch"))
@@ -358,5 +363,5 @@ def test_every_library_is_reachable() -> None:
     for name in backends.MODULES:
         library = load(name)
         assert library.name == name
-        assert set(library.kernels) == {kind for kind, names in backends.PREFERRED.items() if name in names}
+        assert set(library.kernels) == {kind for kind in backends.PREFERRED if name in backends.covering(kind)}
         assert library.rounds <= set(library.kernels)

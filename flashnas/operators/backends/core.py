@@ -2,20 +2,19 @@
 
 A core is the one kernel of a layer that libraries compete for: attention, a recurrence, a short convolution. A layer
 holds a `Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch functions; everything
-around it (projections, norms, gates) is torch. On a CPU that is our torch code, chosen when the layer is built. On CUDA
-the choice is made at the first call in each dtype.
+around it (projections, norms, gates) is torch. The choice is made at the first call on each device and in each dtype.
 
-Choices: `auto` takes the first library of PREFERRED that is installed and takes dtype and sizes, torch's own code if
-none does or if it would round float32. A name takes that library wherever it covers the core, and torch elsewhere
-(attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an error. `core.of(x).name` is
-what runs.
+Choices: `auto` takes the first library of PREFERRED (on a CPU of PREFERRED_ON_CPU) that is installed and takes dtype
+and sizes, torch's own code if none does or if it would round float32. A name takes that library wherever it covers the
+core, and torch elsewhere (attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an
+error. `core.of(x).name` is what runs.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +22,15 @@ from torch import Tensor, nn
 from flashnas.base.errors import OperatorError
 from flashnas.base.hints import one_of
 from flashnas.operators.backends import BACKENDS
-from flashnas.operators.backends.library import Function, Library, Pair, without_gradients
+from flashnas.operators.backends.library import Function, Library, Pair, without_gradients, without_graphs
 
 MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d", "flash-attn": "flash_attn",
-           "sdpa": "sdpa"}
-# Best first. The order is that of the libraries' own benchmarks; none of it was measured here.
+           "sdpa": "sdpa", "numba": "numba"}
+# Best first, on CUDA. The order is that of the libraries' own benchmarks; none of it was measured here.
 PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
              "selective_scan": ("mamba-ssm",),
              "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
+PREFERRED_ON_CPU = ("numba",)  # for the cores that it has
 TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that covers two packages
 OPTIONAL = ("convolution",)  # cores that fall back to torch where the chosen library does not take them
 
@@ -60,30 +60,27 @@ class Core:
         if backend not in BACKENDS:
             raise OperatorError(one_of("backend", backend, BACKENDS))
         self.backend = backend
+        self._cpu: dict[torch.dtype, Kernels] = {}
         self._cuda: dict[torch.dtype, Kernels] = {}
-        missing = load(backend).missing() if backend in self._wanted() and self.kind not in OPTIONAL else ""
+        wanted = [*self._wanted("cpu"), *self._wanted("cuda")]
+        missing = load(backend).missing() if backend in wanted and self.kind not in OPTIONAL else ""
         if missing:
             raise self._refused(missing, "cpu", torch.float32)
-        try:
-            self._cpu = self.kernels("cpu", torch.float32)
-        except OperatorError as error:  # the layer may yet move to another device
-            self._cpu = Kernels(*2 * (_raiser(error),), backend)
 
     def of(self, x: Tensor) -> Kernels:
         """What runs for activations like x; raises OperatorError if the chosen library cannot."""
-        if not x.is_cuda:
-            return self._cpu
-        return self._cuda.get(x.dtype) or self._first_on_cuda(x.dtype)
+        return (self._cuda if x.is_cuda else self._cpu).get(x.dtype) or self._first(x.is_cuda, x.dtype)
 
     @torch.compiler.disable
-    def _first_on_cuda(self, dtype: torch.dtype) -> Kernels:
-        self._cuda[dtype] = self.kernels("cuda", dtype)
-        return self._cuda[dtype]
+    def _first(self, on_cuda: bool, dtype: torch.dtype) -> Kernels:
+        kernels = self.kernels("cuda" if on_cuda else "cpu", dtype)
+        (self._cuda if on_cuda else self._cpu)[dtype] = kernels
+        return kernels
 
     def kernels(self, device: str, dtype: torch.dtype) -> Kernels:
         """What runs on that device for activations of that dtype."""
         ours = self._torch.get(device, self._torch["cpu"])
-        wanted = self._wanted() if self.backend != "auto" or device == "cuda" else ()
+        wanted = self._wanted(device)
         reason = ""
         for name in wanted:
             library = load(name)
@@ -96,17 +93,19 @@ class Core:
             return self._from(load("sdpa"), dtype, ours)
         return ours
 
-    def _wanted(self) -> tuple[str, ...]:
+    def _wanted(self, device: str) -> tuple[str, ...]:
+        """The libraries to try, best first. A chosen one is tried on every device, so that its refusal is told."""
         if self.backend == "auto":
-            return PREFERRED[self.kind]
-        members = TOGETHER.get(self.backend, (self.backend,))
-        return tuple(name for name in PREFERRED[self.kind] if name in members)
+            return PREFERRED[self.kind] if device == "cuda" else _on_cpu(self.kind)
+        return tuple(name for name in covering(self.kind) if name in TOGETHER.get(self.backend, (self.backend,)))
 
     def _from(self, library: Library, dtype: torch.dtype, ours: Kernels) -> Kernels:
         forward, step = library.kernels[self.kind](dtype)
         label = f"{library.name} {library.version()}"
         if library.name == "sdpa":
             return Kernels(forward, step, label)
+        if library.by_address:
+            forward, step = without_graphs(forward, ours.forward), without_graphs(step, ours.step)
         step = without_gradients(step, ours.step)
         if self.backend == "auto" and dtype == torch.float32 and self.kind in library.rounds:
             return Kernels(ours.forward, step, f"torch, steps {label}")
@@ -118,16 +117,18 @@ class Core:
                              f" allowed here: {', '.join(allowed)}")
 
     def _can(self, backend: str, device: str, dtype: torch.dtype) -> bool:
-        members = TOGETHER.get(backend, (backend,))
-        names = [name for name in PREFERRED[self.kind] if name in members]
+        names = [name for name in covering(self.kind) if name in TOGETHER.get(backend, (backend,))]
         return backend in ("auto", "torch") or any(
             not load(name).reason(self.kind, device, dtype, self.sizes) for name in names)
 
 
-def _raiser(error: OperatorError) -> Function:
-    def refuse(*arguments: Any) -> Any:
-        raise OperatorError(str(error))
-    return refuse
+def covering(kind: str) -> tuple[str, ...]:
+    """The libraries that have a core of that kind, on any device."""
+    return (*PREFERRED[kind], *_on_cpu(kind))
+
+
+def _on_cpu(kind: str) -> tuple[str, ...]:
+    return tuple(name for name in PREFERRED_ON_CPU if kind in load(name).kernels)
 
 
 def load(name: str) -> Library:
@@ -166,8 +167,8 @@ def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.d
     return {kind: " + ".join(names or ["torch"]) for kind, names in found.items()}
 
 
-def installed(backend: str) -> dict[str, str]:
-    """Version of each library that the choice may take on CUDA and that is installed here, by name."""
-    names = [name for name in MODULES if name != "sdpa" and backend != "torch"
+def installed(backend: str, device: str) -> dict[str, str]:
+    """Version of each library that the choice may take on that device and that is installed here, by name."""
+    names = [name for name in MODULES if name != "sdpa" and backend != "torch" and device in load(name).devices
              and (backend == "auto" or name in TOGETHER.get(backend, (backend,)))]
     return {name: load(name).version() for name in names if not load(name).missing()}

@@ -23,7 +23,7 @@ class Library:
     kernels: for each core that it covers a function that imports what it needs and returns the pair for activations of
     a dtype, in the signatures of our torch functions. refusal: why it does not take a core in a dtype and sizes, in a
     few words, or an empty string. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10 bits),
-    which nothing but an explicit choice should do.
+    which nothing but an explicit choice should do. by_address: it reads memory itself, so that torch cannot trace it.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Library:
     refusal: Callable[[str, torch.dtype, Sizes], str]
     rounds: frozenset[str] = frozenset()
     devices: tuple[str, ...] = ("cuda",)
+    by_address: bool = False
 
     def missing(self) -> str:
         """Why it cannot be imported here, or an empty string."""
@@ -66,4 +67,14 @@ def without_gradients(step: Function, plain: Function) -> Function:
     """`step`, which has no backward pass and may write into the state, where no gradient is needed; else `plain`."""
     def run(*arguments: Any) -> Any:
         return plain(*arguments) if torch.is_grad_enabled() else step(*arguments)
+    return run
+
+
+def without_graphs(compiled: Function, plain: Function) -> Function:
+    """`compiled`, which reads memory by address, where there is memory: not while torch traces a graph, not on meta
+    tensors; then `plain`."""
+    def run(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling() or not arguments[0].is_cpu:
+            return plain(*arguments)
+        return compiled(*arguments)
     return run

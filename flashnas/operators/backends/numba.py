@@ -1,0 +1,43 @@
+"""Numba, 0.60 or later: recurrences compiled for CPUs by operators/compiled; float32 inside, on one thread.
+
+Token by token, with the state in the first-level cache, takes less time there than products of small chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name_of
+from flashnas.registry import load_object
+
+LANES, MOST_DIM = 16, 256  # of keys and values: one register of 512 bits, and what the first-level cache holds
+# for each core, in operators/compiled: of a whole sequence, of one token; in the signatures of our torch functions
+ENTRIES = {
+    "delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
+    "gated_delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
+    "kda": ("delta_rule:kda", "delta_rule:kda_step"),
+    "dplr": ("dplr:dplr", "dplr:dplr_step"),
+}
+
+
+def _entry(core: str) -> Callable[[torch.dtype], Pair]:
+    def pair(dtype: torch.dtype) -> Pair:
+        forward, step = (load_object(f"flashnas.operators.compiled.{place}") for place in ENTRIES[core])
+        return forward, step
+    return pair
+
+
+def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
+    if dtype != torch.float32 and dtype not in HALF:
+        return f"it computes in float32; got {name_of(dtype)}"
+    for name in ("key_dim", "value_dim"):
+        size = sizes.get(name, LANES)
+        if size % LANES or size > MOST_DIM:
+            return f"it takes a {name} in multiples of {LANES} up to {MOST_DIM}; got {size}"
+    return ""
+
+
+LIBRARY = Library(name="numba", package="numba", distribution="numba", refusal=refusal,
+                  kernels={core: _entry(core) for core in ENTRIES}, devices=("cpu",), by_address=True)

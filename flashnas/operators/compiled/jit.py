@@ -1,0 +1,92 @@
+"""`compiled`: Numba's compiler with our options, and how kernels get tensors. What it compiles is kept on disk.
+
+Numba writes next to the source (`__pycache__`), into the user's cache folder where that is read-only, or into
+NUMBA_CACHE_DIR. It writes whole files under names that it makes of the function's. Each kernel here has one signature
+and a name with the hash of this folder's sources. Several processes and versions may therefore compile at once, and
+none loads what an older version left.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numba
+import torch
+from torch import Tensor
+
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+# Numba itself compares only the file of the kernel with the cache, not what that file imports
+_SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles at the first call. Sums may be fused and reordered; nan and inf keep their meaning."""
+    return variant("")(function)
+
+
+def variant(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`compiled` for a function that is made several times, each time with another `name`."""
+    def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ = f"{function.__name__}_{name}_{_SOURCES.hexdigest()[:12]}"
+        try:
+            kernel: Callable[..., Any] = numba.njit(cache=True, **OPTIONS)(function)
+        except RuntimeError:  # no folder can be written to
+            kernel = numba.njit(**OPTIONS)(function)
+        return kernel
+    return compile_
+
+
+View = tuple[int, int, int, int]  # address, and by how many entries batch, token and head move it
+
+
+def ready(x: Tensor) -> Tensor:
+    """As float32 with neighbouring entries in the last dimension; a copy where it is not."""
+    x = x.float()
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def view(x_BTH: Tensor) -> View:
+    """A float32 tensor [B, T, H, ..], for `at`."""
+    batch, token, head = x_BTH.stride()[:3]
+    return x_BTH.data_ptr(), batch, token, head
+
+
+@numba.njit
+def at(view, b, t, h):
+    """The address of that batch, token and head of a `View`."""
+    return view[0] + 4 * (b * view[1] + t * view[2] + h * view[3])
+
+
+def lanes_of(value_dim: int) -> int:
+    """How many value channels a kernel takes at once: 16, 32 or 64, four registers of 512 bits."""
+    return next(lanes for lanes in (64, 32, 16) if value_dim % lanes == 0)
+
+
+def over_batches(batch: int, run: Callable[[slice], None]) -> None:
+    """Calls run for slices of the batch, one for each of torch's threads; kernels release Python's lock."""
+    threads = min(torch.get_num_threads(), batch)
+    if threads <= 1:
+        run(slice(0, batch))
+        return
+    ends = [batch * n // threads for n in range(threads + 1)]
+    for _ in _pool(os.getpid(), threads).map(run, map(slice, ends[:-1], ends[1:])):
+        pass
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def differentiable(rule: Callable[..., Any], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradients of `rule`, a plain form of a compiled one, of which gradients can be taken again."""
+    wanted = [x for x in inputs if x.requires_grad]
+    with torch.enable_grad():
+        found = iter(torch.autograd.grad(rule(*inputs), wanted, grads, create_graph=True, allow_unused=True))
+    return [next(found) if x.requires_grad else None for x in inputs]
