@@ -1,0 +1,123 @@
+"""The short causal convolution with silu, compiled; in the signature of parts/convolution.py.
+
+16 channels at a time: taps, inputs and gradients of the last tokens stay in registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from flashnas.operators.compiled.arrays import bits, flat, rows
+from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.vectors import (LANES, LOG2_E, exp2, fma, load, load_bits, splat, store, store_bits)
+from flashnas.operators.parts.convolution import short_convolution_step  # noqa: F401  # the step of this backend
+
+TAPS = 4  # fewer are taps of 0
+ZERO, ONE = np.float32(0.0), np.float32(1.0)
+
+
+@compiled
+def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, y: Any, batch: int, length: int,
+             channels: int) -> None:
+    """weight [4, channels]; before [batch, 3, channels], the inputs before x."""
+    for b in range(batch):
+        for j in range(0, channels, LANES):
+            w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
+                              load(weight, 3 * channels + j))
+            constant, at, out = load(bias, j), b * length * x_stride + j, b * length * channels + j
+            x0, x1, x2 = (load_bits(before, 3 * b * channels + j, half),
+                          load_bits(before, (3 * b + 1) * channels + j, half),
+                          load_bits(before, (3 * b + 2) * channels + j, half))
+            for _ in range(length):
+                x3 = load_bits(x, at, half)
+                z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
+                store_bits(y, out, z / (splat(ONE) + exp2(z * splat(-LOG2_E))), half)
+                x0, x1, x2 = x1, x2, x3
+                at += x_stride
+                out += channels
+
+
+@compiled
+def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, grad_y: Any, grad_x: Any,
+              grad_before: Any, grad_weight: Any, grad_bias: Any, batch: int, length: int, channels: int) -> None:
+    """grad_weight and grad_bias are added to. From the last token to the first; z is what silu takes."""
+    for b in range(batch):
+        for j in range(0, channels, LANES):
+            w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
+                              load(weight, 3 * channels + j))
+            constant, nothing, first = load(bias, j), splat(ZERO), 3 * b * channels + j
+            sum_0, sum_1, sum_2, sum_3, sum_of_grads = nothing, nothing, nothing, nothing, nothing
+            later_1, later_2, later_3 = nothing, nothing, nothing  # gradients of z of the three tokens after t
+            x1, x2, x3 = nothing, nothing, nothing  # inputs t - 2, t - 1 and t
+            for t in range(length + 2, -1, -1):  # x0 is input t - 3; the first three rounds only load
+                if t >= 3:
+                    x0 = load_bits(x, (b * length + t - 3) * x_stride + j, half)
+                else:
+                    x0 = load_bits(before, first + t * channels, half)
+                if t < length:
+                    z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
+                    gate = splat(ONE) / (splat(ONE) + exp2(z * splat(-LOG2_E)))
+                    place = (b * length + t) * channels + j
+                    grad = load_bits(grad_y, place, half) * gate * fma(z, splat(ONE) - gate, splat(ONE))
+                    sum_0, sum_1, sum_2, sum_3 = (fma(grad, x0, sum_0), fma(grad, x1, sum_1), fma(grad, x2, sum_2),
+                                                  fma(grad, x3, sum_3))
+                    sum_of_grads = sum_of_grads + grad
+                    store_bits(grad_x, place, fma(w3, grad, fma(w2, later_1, fma(w1, later_2, w0 * later_3))), half)
+                    later_1, later_2, later_3 = grad, later_1, later_2
+                x1, x2, x3 = x0, x1, x2
+            store_bits(grad_before, first + 2 * channels, fma(w2, later_1, fma(w1, later_2, w0 * later_3)), half)
+            store_bits(grad_before, first + channels, fma(w1, later_1, w0 * later_2), half)
+            store_bits(grad_before, first, w0 * later_1, half)
+            store(grad_weight, j, load(grad_weight, j) + sum_0)
+            store(grad_weight, channels + j, load(grad_weight, channels + j) + sum_1)
+            store(grad_weight, 2 * channels + j, load(grad_weight, 2 * channels + j) + sum_2)
+            store(grad_weight, 3 * channels + j, load(grad_weight, 3 * channels + j) + sum_3)
+            store(grad_bias, j, load(grad_bias, j) + sum_of_grads)
+
+
+class _ConvolutionSilu(torch.autograd.Function):
+    """TAPS taps. The number of channels is a multiple of 16; x and the state have one dtype, weight [K, C] and bias are
+    float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTC: Tensor, before_BTC: Tensor, weight_KC: Tensor, bias_C: Tensor) -> Tensor:
+        ctx.sizes = x_BTC.shape
+        y_BTC = torch.empty(x_BTC.shape, dtype=x_BTC.dtype)
+        before_BTC, weight_KC = before_BTC.contiguous(), weight_KC.contiguous()
+        _forward(*rows(x_BTC), bits(before_BTC), x_BTC.dtype == torch.bfloat16, flat(weight_KC), flat(bias_C),
+                 bits(y_BTC), *ctx.sizes)
+        ctx.save_for_backward(x_BTC, before_BTC, weight_KC, bias_C)
+        return y_BTC
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_y_BTC: Tensor) -> tuple[Tensor, ...]:
+        x_BTC, before_BTC, weight_KC, bias_C = ctx.saved_tensors
+        grads = torch.empty(x_BTC.shape, dtype=x_BTC.dtype), torch.empty_like(before_BTC)
+        wide = torch.zeros(weight_KC.shape), torch.zeros(bias_C.shape)
+        _backward(*rows(x_BTC), bits(before_BTC), x_BTC.dtype == torch.bfloat16, flat(weight_KC), flat(bias_C),
+                  bits(grad_y_BTC.contiguous()), *map(bits, grads), *map(flat, wide), *ctx.sizes)
+        return *grads, *wide
+
+
+def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`parts.convolution.short_convolution` of x in float32 or bfloat16, up to TAPS taps."""
+    if x_BTC.dtype != torch.bfloat16:
+        x_BTC = x_BTC.float()
+    length, channels, kept = x_BTC.shape[1], x_BTC.shape[2], state_BTC.shape[1]
+    before_BTC = state_BTC.to(x_BTC.dtype)
+    after_BTC = x_BTC[:, length - kept:] if length >= kept else torch.cat([before_BTC[:, length:], x_BTC], 1)
+    weight_KC, bias = weight.float().T, weight.new_zeros(channels).float() if bias is None else bias.float()
+    more, fewer = -channels % LANES, TAPS - 1 - kept
+    if more:
+        x_BTC, bias = F.pad(x_BTC, (0, more)), F.pad(bias, (0, more))
+    if more or fewer:
+        before_BTC, weight_KC = F.pad(before_BTC, (0, more, fewer, 0)), F.pad(weight_KC, (0, more, fewer, 0))
+    y_BTC = _ConvolutionSilu.apply(x_BTC, before_BTC, weight_KC, bias)
+    return y_BTC[..., :channels], after_BTC
