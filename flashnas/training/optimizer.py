@@ -10,6 +10,7 @@ from torch import nn
 
 from flashnas.network.model import HybridLM
 from flashnas.operators.roles import Role
+from flashnas.training.muon import BatchedMuon
 from flashnas.training.recipe import Recipe
 from flashnas.training.weight_norm import WeightNorm
 
@@ -61,10 +62,9 @@ class Optimizers:
         if self.weight_norm:
             self.weight_norm.project()
         if muon_groups := list(self._groups(groups, "muon", recipe.muon_lr)):
-            # torch's own loop over matrices: 11-14 % of a step at width 128, therefore batching them would gain little
             # match_rms_adamw: one rate moves the entries of matrices of all shapes equally
-            self.optimizers.append(torch.optim.Muon(muon_groups, momentum=recipe.muon_momentum,
-                                                    ns_steps=recipe.muon_steps, adjust_lr_fn="match_rms_adamw"))
+            self.optimizers.append(BatchedMuon(muon_groups, momentum=recipe.muon_momentum, ns_steps=recipe.muon_steps,
+                                               adjust_lr_fn="match_rms_adamw"))
         self.optimizers.append(torch.optim.AdamW(self._groups(groups, "adamw", recipe.adamw_lr), fused=True,
                                                  betas=(recipe.adamw_beta1, recipe.adamw_beta2)))
 
