@@ -29,10 +29,11 @@ MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv
 # Best first, on CUDA. The order is that of the libraries' own benchmarks; none of it was measured here.
 PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
              "selective_scan": ("mamba-ssm",),
+             "norm": (), "swiglu": (),
              "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
 PREFERRED_ON_CPU = ("numba",)  # for the cores that it has
 TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that covers two packages
-OPTIONAL = ("convolution",)  # cores that fall back to torch where the chosen library does not take them
+OPTIONAL = ("convolution", "norm", "swiglu")  # cores that fall back to torch where the chosen library does not take them
 
 
 class Kernels(NamedTuple):
@@ -162,6 +163,8 @@ def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.d
     for kind, layer in layers:
         names = found.setdefault(kind, {})
         for core in cores_of(layer):
+            if core.kind in ("norm", "swiglu"):
+                continue
             place = found.setdefault("conv", {}) if core.kind == "convolution" else names
             place[core.kernels(device, dtype).name] = None
     return {kind: " + ".join(names or ["torch"]) for kind, names in found.items()}

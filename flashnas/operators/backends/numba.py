@@ -21,6 +21,9 @@ ENTRIES = {
     "dplr": ("dplr:dplr", "dplr:dplr_step"),
     "ssd": ("ssd:ssd_scan", "ssd:ssd_scan_step"),
     "gla": ("gla:gla", "gla:gla_step"),
+    "norm": ("norms:normalise", "norms:normalise"),
+    "swiglu": ("norms:swiglu", "norms:swiglu"),
+    "convolution": ("convolution:short_convolution", "convolution:short_convolution_step"),
     "selective_scan": ("selective_scan:scan_of_inputs", "selective_scan:scan_of_inputs_step"),
 }
 

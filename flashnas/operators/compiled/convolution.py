@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows
 from flashnas.operators.compiled.jit import compiled
-from flashnas.operators.compiled.vectors import (LANES, LOG2_E, exp2, fma, load, load_bits, splat, store, store_bits)
+from flashnas.operators.compiled.vectors import LANES, fma, load, load_bits, sigmoid, splat, store, store_bits
 from flashnas.operators.parts.convolution import short_convolution_step  # noqa: F401  # the step of this backend
 
 TAPS = 4  # fewer are taps of 0
@@ -37,7 +37,7 @@ def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: 
             for _ in range(length):
                 x3 = load_bits(x, at, half)
                 z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
-                store_bits(y, out, z / (splat(ONE) + exp2(z * splat(-LOG2_E))), half)
+                store_bits(y, out, z * sigmoid(z), half)
                 x0, x1, x2 = x1, x2, x3
                 at += x_stride
                 out += channels
@@ -62,7 +62,7 @@ def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias:
                     x0 = load_bits(before, first + t * channels, half)
                 if t < length:
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
-                    gate = splat(ONE) / (splat(ONE) + exp2(z * splat(-LOG2_E)))
+                    gate = sigmoid(z)
                     place = (b * length + t) * channels + j
                     grad = load_bits(grad_y, place, half) * gate * fma(z, splat(ONE) - gate, splat(ONE))
                     sum_0, sum_1, sum_2, sum_3 = (fma(grad, x0, sum_0), fma(grad, x1, sum_1), fma(grad, x2, sum_2),

@@ -224,16 +224,30 @@ _POWERS = (1.53458098e-4, 1.33999312e-3, 9.61848896e-3, 5.55032878e-2, 2.4022646
 def exp2(typing_context: Any, a: Any) -> Any:
     """2 ** a to float32's precision; 0 below 2 ** -126, and the largest power above 2 ** 127."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def call(name: str, *values: Any) -> Any:
-            kind = ir.FunctionType(_FLOAT, [_FLOAT] * len(values))
-            return builder.call(get_or_insert_function(builder.module, kind, f"llvm.{name}.v16f32"), values)
-
-        x = call("minnum", call("maxnum", arguments[0], _constant(_FLOAT, -127.0)), _constant(_FLOAT, 127.0))
-        whole = call("rint", x)
-        part = builder.fsub(x, whole)
-        y = _constant(_FLOAT, _POWERS[0])
-        for power in _POWERS[1:]:
-            y = call("fma", y, part, _constant(_FLOAT, power))
-        bits = builder.shl(builder.add(builder.fptosi(whole, _INT), _constant(_INT, 127)), _constant(_INT, 23))
-        return builder.fmul(y, builder.bitcast(bits, _FLOAT))
+        return _exp2(builder, arguments[0])
     return VECTOR(VECTOR), generate
+
+
+@intrinsic
+def sigmoid(typing_context: Any, a: Any) -> Any:
+    """1 / (1 + exp(-a)) to float32's precision."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        power = _exp2(builder, builder.fmul(arguments[0], _constant(_FLOAT, -float(LOG2_E))))
+        return builder.fdiv(_constant(_FLOAT, 1.0), builder.fadd(power, _constant(_FLOAT, 1.0)))
+    return VECTOR(VECTOR), generate
+
+
+def _call(builder: Any, name: str, *values: Any) -> Any:
+    kind = ir.FunctionType(_FLOAT, [_FLOAT] * len(values))
+    return builder.call(get_or_insert_function(builder.module, kind, f"llvm.{name}.v16f32"), values)
+
+
+def _exp2(builder: Any, a: Any) -> Any:
+    x = _call(builder, "minnum", _call(builder, "maxnum", a, _constant(_FLOAT, -127.0)), _constant(_FLOAT, 127.0))
+    whole = _call(builder, "rint", x)
+    part = builder.fsub(x, whole)
+    y = _constant(_FLOAT, _POWERS[0])
+    for power in _POWERS[1:]:
+        y = _call(builder, "fma", y, part, _constant(_FLOAT, power))
+    bits = builder.shl(builder.add(builder.fptosi(whole, _INT), _constant(_INT, 127)), _constant(_INT, 23))
+    return builder.fmul(y, builder.bitcast(bits, _FLOAT))

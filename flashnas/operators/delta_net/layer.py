@@ -48,7 +48,7 @@ class DeltaNetLayer(RecurrentLayer):
         qkv, beta = parts
         with torch.autocast(qkv.device.type, enabled=False):
             qk, v = qkv.unflatten(-1, (-1, self.head_dim)).split([2 * self.heads, self.heads], -2)
-            q, k = normalised_queries_and_keys(qk, self.scale)
+            q, k = normalised_queries_and_keys(qk, self.scale, self.norm.core.of(qk).forward)
             o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(matrix_BHKV.dtype)), None, matrix_BHKV)
             return self.norm(o).flatten(-2), matrix_BHKV
 

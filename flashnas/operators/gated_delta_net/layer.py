@@ -13,7 +13,6 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.fused import gated_rms_norm
 from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
 from flashnas.operators.parts.projection import Projection
@@ -50,13 +49,13 @@ class GatedDeltaNetLayer(RecurrentLayer):
         with torch.autocast(qkv.device.type, enabled=False):
             dtype = matrix_BHKV.dtype
             qk, v = qkv.unflatten(-1, (-1, self.head_dim)).split([2 * self.k_heads, self.v_heads], -2)
-            q, k = normalised_queries_and_keys(qk, self.scale)
+            q, k = normalised_queries_and_keys(qk, self.scale, self.norm.core.of(qk).forward)
             if self.v_heads != self.k_heads:
                 q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
             g = -self.A_log.to(dtype).exp() * F.softplus(a.to(dtype) + self.dt_bias.to(dtype))
             o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV)
             gate = z.unflatten(-1, (self.v_heads, -1))
-            return gated_rms_norm(o, gate, self.norm.weight, self.norm.eps).flatten(-2), matrix_BHKV
+            return self.norm.gated(o, gate).flatten(-2), matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         qkv, z, beta, a = parts

@@ -48,7 +48,7 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         with torch.autocast(gate.device.type, enabled=False):
             q, k, v, g = (part.to(dtype).unflatten(-1, (self.heads, -1)) for part in (*qkv, decay))
             o, matrix_BHKV = rule(q * self.scale, k, v, F.logsigmoid(g) / GATE_NORMALISER, matrix_BHKV)
-            return self.norm(o).flatten(-2) * F.silu(gate).to(dtype), matrix_BHKV
+            return self.norm.gated(o, gate.unflatten(-1, (self.heads, -1))).flatten(-2), matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         *qkv, gate, decay = parts

@@ -54,7 +54,7 @@ class KimiDeltaAttentionLayer(RecurrentLayer):
         with torch.autocast(qkv.device.type, enabled=False):
             dtype = matrix_BHKV.dtype
             qk, v = qkv.to(dtype).unflatten(-1, (-1, self.head_dim)).split([2 * self.heads, self.heads], -2)
-            q, k = normalised_queries_and_keys(qk, self.scale)
+            q, k = normalised_queries_and_keys(qk, self.scale, self.norm.core.of(qk).forward)
             g = F.softplus(decay.to(dtype) + self.dt_bias.to(dtype)).unflatten(-1, (self.heads, -1))
             g = -self.A_log.to(dtype).exp().unsqueeze(-1) * g
             o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV)

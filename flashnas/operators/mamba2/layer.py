@@ -16,7 +16,6 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.fused import rms_norm_of_gated
 from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
 from flashnas.operators.parts.projection import Projection
@@ -56,13 +55,12 @@ class Mamba2Layer(RecurrentLayer):
         with torch.autocast(xbc.device.type, enabled=False):
             dtype = matrix_BHKV.dtype
             x, b, c = self._split(xbc)
-            x, dt = x.to(dtype), F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
+            dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
             if self.dt_min:
                 dt = dt.clamp(min=self.dt_min)
             y, matrix_BHKV = rule(c, b, x, dt, self.A_log.to(dtype).exp(), matrix_BHKV)
             y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2)
-            y, z, weight = (part.unflatten(-1, (self.groups, -1)) for part in (y, z, self.norm.weight))
-            return rms_norm_of_gated(y, z, weight, self.norm.eps).flatten(-2), matrix_BHKV
+            return self.norm.of_gated(y, z, self.groups), matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts

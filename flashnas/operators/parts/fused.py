@@ -120,6 +120,13 @@ class _RMSNormOfGated(torch.autograd.Function):
         return grad_gated.mul_(activated), grad_gate, grad_weight, None
 
 
+def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False) -> Tensor:
+    """The norm of an operator: `rms_norm`, or with a gate `gated_rms_norm` or (gate_first) `rms_norm_of_gated`."""
+    if gate is None:
+        return rms_norm(x, weight, eps)
+    return rms_norm_of_gated(x, gate, weight, eps) if gate_first else gated_rms_norm(x, gate, weight, eps)
+
+
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up for the two halves of the last dimension."""
     if not torch.is_grad_enabled():

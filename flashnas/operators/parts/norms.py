@@ -7,7 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from flashnas.operators.parts.fused import rms_norm
+from flashnas.operators.backends.core import Core
+from flashnas.operators.backends.library import Function
+from flashnas.operators.parts.fused import normalise, rms_norm
 from flashnas.operators.parts.numerics import cached_table, state_dtype
 from flashnas.operators.roles import Declared, Role
 
@@ -30,9 +32,22 @@ class RMSNorm(Declared):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
+        self.core = Core("norm", "norm", (normalise, normalise))
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+        y: Tensor = self.core.of(x).forward(x, self.weight, self.eps)
+        return y
+
+    def gated(self, x: Tensor, gate: Tensor) -> Tensor:
+        """The norm times silu(gate), in gate's dtype."""
+        y: Tensor = self.core.of(x).forward(x, self.weight, self.eps, gate)
+        return y
+
+    def of_gated(self, x: Tensor, gate: Tensor, groups: int) -> Tensor:
+        """The norm of x silu(gate), in gate's dtype; each of the groups of the last dimension is normalised alone."""
+        x, gate, weight = (part.unflatten(-1, (groups, -1)) for part in (x, gate, self.weight))
+        y: Tensor = self.core.of(x).forward(x, weight, self.eps, gate, True)
+        return y.flatten(-2)
 
 
 def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
@@ -40,11 +55,12 @@ def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
-def normalised_queries_and_keys(qk_THK: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """`l2_normalise` of queries (times `scale`) and keys; the head dimension has the queries first."""
+def normalised_queries_and_keys(qk_THK: Tensor, scale: float, norm: Function = rms_norm) -> tuple[Tensor, Tensor]:
+    """`l2_normalise` of queries (times `scale`) and keys; the head dimension has the queries first. norm: what computes
+    `rms_norm`."""
     heads, dim = qk_THK.shape[-2] // 2, qk_THK.shape[-1]
     weight = _norm_weight(heads, dim, scale, state_dtype(qk_THK.dtype), qk_THK.device)
-    q, k = rms_norm(qk_THK, weight, 1e-6 / dim).chunk(2, -2)
+    q, k = norm(qk_THK, weight, 1e-6 / dim).chunk(2, -2)
     return q, k
 
 
