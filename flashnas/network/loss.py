@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.operators.parts.numerics import LOG2_E
+from flashnas.operators.backends.library import Function
+from flashnas.operators.parts.fused import softmax_
 
 LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
 
 
-def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, softmax: Function = softmax_) -> Tensor:
     """Mean cross-entropy of x @ weight^T.
 
     Gradients are taken slice by slice in the forward pass. The logits of a large vocabulary therefore never exist at
@@ -23,11 +24,12 @@ def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> 
         x_ND: hidden states after the final norm.
         weight_VD: the head.
         targets_N: token numbers; negative ones mark rows that do not count.
+        softmax: what computes `softmax_`.
 
     Returns:
         A scalar in nats, in float32 at least; NaN if no row counts.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(x_ND, weight_VD, targets_N)
+    loss: Tensor = _LinearCrossEntropy.apply(x_ND, weight_VD, targets_N, softmax)
     return loss
 
 
@@ -35,11 +37,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Rows with a negative target are divided by infinity, which needs no extra pass."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor,
+                softmax: Function) -> Tensor:
         kind = x_ND.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_ND.dtype
         wide = torch.promote_types(dtype, torch.float32)
-        need_x, need_weight, _ = ctx.needs_input_grad
+        need_x, need_weight, *_ = ctx.needs_input_grad
         ctx.dtypes = x_ND.dtype, weight_VD.dtype
         with torch.autocast(kind, enabled=False):
             x, weight = x_ND.to(dtype), weight_VD.to(dtype)
@@ -53,18 +56,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             targets_N = targets_N.clamp(min=0)
             for part in range(0, len(x), rows):
                 now = slice(part, part + rows)
-                logits = (x[now] @ weight.T).to(wide)
-                target = targets_N[now].unsqueeze(1)
-                highest, wanted = logits.amax(-1, keepdim=True), logits.gather(1, target)
-                # exp by powers of two: torch's exp2 takes a third of the time of its exp on a CPU
-                powers = torch.add(highest * -LOG2_E, logits, alpha=LOG2_E, out=logits).exp2_()
-                sums = powers.sum(-1, keepdim=True)
-                loss = highest + sums.log() - wanted
+                loss, grad = softmax(x[now] @ weight.T, targets_N[now].unsqueeze(1), divisor_N1[now].reciprocal(),
+                                     need_x or need_weight)
                 total += loss.masked_fill_(~counts_N[now].unsqueeze(1), 0).sum()
-                if grad_x is None and grad_weight is None:
-                    continue
-                share = divisor_N1[now].reciprocal()
-                grad = powers.mul_(share / sums).scatter_add_(1, target, -share).to(dtype)
                 if grad_x is not None:
                     torch.mm(grad, weight, out=grad_x[now])
                 if grad_weight is not None:
@@ -73,8 +67,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total / count
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_weight = ctx.saved_tensors
         x_dtype, weight_dtype = ctx.dtypes
         return (None if grad_x is None else (grad_x * grad).to(x_dtype),
-                None if grad_weight is None else (grad_weight * grad).to(weight_dtype), None)
+                None if grad_weight is None else (grad_weight * grad).to(weight_dtype), None, None)

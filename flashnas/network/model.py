@@ -18,8 +18,9 @@ from flashnas.architecture import Architecture
 from flashnas.network.cache import HybridCache
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
-from flashnas.operators.backends.core import choose_backend, running
+from flashnas.operators.backends.core import Core, choose_backend, running
 from flashnas.operators.layer import Layer, build_layer
+from flashnas.operators.parts.fused import softmax_
 from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.projection import Transposed, forget_copies, linear_of_one
 from flashnas.operators.roles import OWN_RATES, Role
@@ -83,6 +84,7 @@ class HybridLM(nn.Module):
         self.layers = nn.ModuleList(Block(spec, hidden) for spec in architecture.operators)
         self.final_norm = RMSNorm(hidden)
         self.head = nn.Linear(hidden, vocab, bias=False) if not architecture.tied else None
+        self.core = Core("softmax", "loss", (softmax_, softmax_))
         choose_backend(self, backend)
         self._transposed_head = Transposed()
         self.reset_weights()
@@ -157,7 +159,7 @@ class HybridLM(nn.Module):
         Negative targets, as -100, mark places without a prediction. Logits exist only a slice at a time.
         """
         x = self.hidden_states(tokens_BT).flatten(0, 1)
-        return linear_cross_entropy(x, self.head_weight, targets_BT.flatten())
+        return linear_cross_entropy(x, self.head_weight, targets_BT.flatten(), self.core.of(x).forward)
 
     def hidden_states(self, tokens_BT: Tensor) -> Tensor:
         """[B, T, D] after the final norm, before the head."""

@@ -29,11 +29,11 @@ MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv
 # Best first, on CUDA. The order is that of the libraries' own benchmarks; none of it was measured here.
 PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
              "selective_scan": ("mamba-ssm",),
-             "norm": (), "swiglu": (),
+             "norm": (), "swiglu": (), "softmax": (),
              "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
 PREFERRED_ON_CPU = ("numba",)  # for the cores that it has
 TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that covers two packages
-OPTIONAL = ("convolution", "norm", "swiglu")  # cores that fall back to torch where the chosen library does not take them
+OPTIONAL = ("convolution", "norm", "swiglu", "softmax")  # cores that fall back to torch where the chosen library does not take them
 
 
 class Kernels(NamedTuple):

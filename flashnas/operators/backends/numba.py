@@ -23,6 +23,7 @@ ENTRIES = {
     "gla": ("gla:gla", "gla:gla_step"),
     "norm": ("norms:normalise", "norms:normalise"),
     "swiglu": ("norms:swiglu", "norms:swiglu"),
+    "softmax": ("cross_entropy:softmax_", "cross_entropy:softmax_"),
     "convolution": ("convolution:short_convolution", "convolution:short_convolution_step"),
     "selective_scan": ("selective_scan:scan_of_inputs", "selective_scan:scan_of_inputs_step"),
 }

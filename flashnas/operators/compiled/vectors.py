@@ -161,6 +161,24 @@ def total(typing_context: Any, a: Any) -> Any:
 
 
 @intrinsic
+def greatest(typing_context: Any, a: Any) -> Any:
+    """The largest of the 16 numbers."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.FloatType(), [_FLOAT])
+        function = get_or_insert_function(builder.module, kind, "llvm.vector.reduce.fmax.v16f32")
+        return builder.call(function, arguments, fastmath=_FAST)
+    return types.float32(VECTOR), generate
+
+
+@intrinsic
+def larger(typing_context: Any, a: Any, b: Any) -> Any:
+    """The larger of each two numbers."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, "maxnum", *arguments)
+    return VECTOR(VECTOR, VECTOR), generate
+
+
+@intrinsic
 def least(typing_context: Any, a: Any) -> Any:
     """The smallest of the 16 numbers."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
