@@ -10,8 +10,8 @@ from torch import Tensor
 
 from flashnas.operators.compiled.arrays import bits, flat
 from flashnas.operators.compiled.jit import compiled
-from flashnas.operators.compiled.vectors import (LANES, LOG2_E, exp2, greatest, larger, load, load_bits, splat,
-                                                 store, store_bits, total)
+from flashnas.operators.compiled.vectors import (LANES, LOG2_E, exp2, greatest, load, load_bits, splat, store,
+                                                 store_bits, total, where_larger)
 from flashnas.operators.parts import fused
 
 LOWEST, ZERO, ONE = np.float32(-3e38), np.float32(0.0), np.float32(1.0)
@@ -26,7 +26,7 @@ def _softmax(logits: Any, half: bool, gradient: bool, shares: Any, wanted: Any, 
         at, highest, sums = t * size, splat(LOWEST), splat(ZERO)
         for i in range(0, size, LANES):
             logit = load_bits(logits, at + i, half)
-            highest = larger(highest, logit)
+            highest = where_larger(highest, logit, highest, logit)
             store(room, i, logit)
         most = greatest(highest)
         below, scaled = splat(-most * LOG2_E), splat(LOG2_E)

@@ -5,7 +5,8 @@ first token, keys divided by it, channel by channel. A segment ends after CHUNK 
 2^LARGEST.
 
 The gradient of a log decay is the sum of q dq - k dk of its channel over its own and all later tokens. The sum starts
-anew at every chunk with the exact value, from the state that the forward pass kept there.
+anew at every chunk with the exact value, from the state that the forward pass kept there, and at zero before a token
+whose decay is below 2^-FORGETS: what is left of the state is then less than the rounding of the sum.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from torch.autograd.function import once_differentiable
 from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
 from flashnas.operators.compiled.jit import compiled
 from flashnas.operators.compiled.tiles import clear, copy, inner_product, load_rows, pack, run_tiles, transpose
-from flashnas.operators.compiled.vectors import (LANES, LOG2_E, exp2, least, load, load_bits, splat, store, store_bits)
+from flashnas.operators.compiled.vectors import (LANES, LOG2_E, exp2, least, load, load_bits, splat, store, store_bits,
+                                                 where_larger)
 from flashnas.operators.recurrences.gla import gla_step
 
 CHUNK = 64
 LARGEST = np.float32(60.0)
+FORGETS = np.float32(26.0)
 ZERO = np.float32(0.0)
 
 
@@ -186,7 +189,8 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: in
                         here, growth = t * key_dim + i, load(grow, t * key_dim + i)
                         grad_query, grad_key = load(grad_queries, here), load(grad_keys, here)
                         share = load(queries, here) * grad_query - load(keys, here) * grad_key
-                        store(later, i, load(later, i) + share)
+                        here_g = load(g, row * key_dim + i) * splat(LOG2_E)
+                        store(later, i, where_larger(here_g, splat(-FORGETS), load(later, i) + share, splat(ZERO)))
                         store(grad_g, row * key_dim + i, load(later, i))
                         store_bits(grad_q, row * key_dim + i, grad_query * growth, half)
                         store_bits(grad_k, row * key_dim + i, grad_key / growth, half)

@@ -5,7 +5,8 @@ token, outputs multiplied by it. A segment ends after CHUNK tokens, or before th
 keys, which all heads of a group share, are packed once for all of them.
 
 The gradient of a log decay is the sum of do o - v dv over its own and all later tokens. The sum starts anew at every
-chunk with the exact value, from the state that the forward pass kept there.
+chunk with the exact value, from the state that the forward pass kept there, and at zero before a token whose decay is
+below 2^-FORGETS: what is left of the state is then less than the rounding of the sum.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from flashnas.operators.recurrences.ssd import ssd_scan_step
 
 CHUNK = 64
 LARGEST = np.float32(60.0)
+FORGETS = np.float32(26.0)
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
 
@@ -174,6 +176,8 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: in
                             store_bits(grad_x, row * value_dim + j, grad * splat(time_step), half)
                         grad_step = total(inner)
                         grad_g += total(share) - time_step * grad_step
+                        if time_step * rate[h] * LOG2_E > FORGETS:
+                            grad_g = ZERO
                         grad_dt[row] = grad_step - rate[h] * grad_g
                         grad_rate[h] -= time_step * grad_g
                 for t in range(tokens):

@@ -17,6 +17,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.cgutils import get_or_insert_function
+from numba.core.errors import TypingError
 from numba.core.extending import intrinsic, models, overload, register_model
 
 LANES = 16
@@ -39,6 +40,11 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, _FLOAT)
 
 
+def _expect(array: Any, number: Any) -> None:
+    if array != types.Array(number, 1, "C"):
+        raise TypingError(f"a flat array of {number} is needed; got {array}")
+
+
 def _constant(kind: ir.VectorType, value: float) -> ir.Constant:
     return ir.Constant(kind, [value] * LANES)
 
@@ -51,6 +57,8 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, vect
 @intrinsic
 def load(typing_context: Any, array: Any, place: Any) -> Any:
     """The 16 numbers of a flat float32 array from `place` on."""
+    _expect(array, types.float32)
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_address(context, builder, array, *arguments, _FLOAT), align=4)
     return VECTOR(array, types.intp), generate
@@ -59,6 +67,8 @@ def load(typing_context: Any, array: Any, place: Any) -> Any:
 @intrinsic
 def store(typing_context: Any, array: Any, place: Any, value: Any) -> Any:
     """Write 16 numbers into a flat float32 array from `place` on."""
+    _expect(array, types.float32)
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.store(arguments[2], _address(context, builder, array, *arguments[:2], _FLOAT), align=4)
         return context.get_dummy_value()
@@ -68,6 +78,8 @@ def store(typing_context: Any, array: Any, place: Any, value: Any) -> Any:
 @intrinsic
 def load_bits(typing_context: Any, bits: Any, place: Any, half: Any) -> Any:
     """16 numbers from the number at `place` on, of an array of uint16: bfloat16 if `half`, else float32."""
+    _expect(bits, types.uint16)
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data, at, half = arguments
         with builder.if_else(half) as (narrow, wide):
@@ -87,6 +99,8 @@ def load_bits(typing_context: Any, bits: Any, place: Any, half: Any) -> Any:
 @intrinsic
 def store_bits(typing_context: Any, bits: Any, place: Any, value: Any, half: Any) -> Any:
     """What `load_bits` reads."""
+    _expect(bits, types.uint16)
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data, at, vector, half = arguments
         with builder.if_else(half) as (narrow, wide):
@@ -135,6 +149,8 @@ def _spread(builder: Any, number: Any) -> Any:
 @intrinsic
 def spread(typing_context: Any, array: Any, place: Any) -> Any:
     """16 times the number at `place` of a flat float32 array."""
+    _expect(array, types.float32)
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
         one = builder.load(builder.gep(data, [arguments[1]]), align=4)
@@ -171,11 +187,12 @@ def greatest(typing_context: Any, a: Any) -> Any:
 
 
 @intrinsic
-def larger(typing_context: Any, a: Any, b: Any) -> Any:
-    """The larger of each two numbers."""
+def where_larger(typing_context: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
+    """`yes` where a > b, `no` elsewhere."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _call(builder, "maxnum", *arguments)
-    return VECTOR(VECTOR, VECTOR), generate
+        a, b, yes, no = arguments
+        return builder.select(builder.fcmp_ordered(">", a, b), yes, no)
+    return VECTOR(VECTOR, VECTOR, VECTOR, VECTOR), generate
 
 
 @intrinsic
@@ -194,6 +211,8 @@ def transpose_16(typing_context: Any, source: Any, at: Any, stride: Any, target:
 
     source, at, stride: where the block's first number is, and what lies between its rows. target, to, step: likewise.
     """
+    _expect(source, types.float32)
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data, at, stride, out, to, step = arguments
         rows = []
@@ -261,7 +280,9 @@ def _call(builder: Any, name: str, *values: Any) -> Any:
 
 
 def _exp2(builder: Any, a: Any) -> Any:
-    x = _call(builder, "minnum", _call(builder, "maxnum", a, _constant(_FLOAT, -127.0)), _constant(_FLOAT, 127.0))
+    lowest, highest = _constant(_FLOAT, -127.0), _constant(_FLOAT, 127.0)
+    x = builder.select(builder.fcmp_ordered("<", a, lowest), lowest, a)  # a NaN stays one
+    x = builder.select(builder.fcmp_ordered(">", x, highest), highest, x)
     whole = _call(builder, "rint", x)
     part = builder.fsub(x, whole)
     y = _constant(_FLOAT, _POWERS[0])

@@ -1,0 +1,35 @@
+"""Muon of many matrices at once against torch's loop over matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flashnas.training import muon
+from flashnas.training.muon import BatchedMuon
+
+SHAPES = [(48, 16), (16, 48), (48, 16), (16, 16), (48, 16), (16, 48), (20, 17)]
+
+
+@pytest.mark.parametrize("most_entries", [muon.MOST_ENTRIES, 2 * 48 * 16, 1])
+def test_updates_equal_those_of_torch(most_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups with rates of their own, a matrix without a gradient, and parts of a shape at a time."""
+    monkeypatch.setattr(muon, "MOST_ENTRIES", most_entries)
+    torch.manual_seed(0)
+    weights = [torch.randn(shape) for shape in SHAPES]
+    sides = []
+    for kind in (torch.optim.Muon, BatchedMuon):
+        parameters = [torch.nn.Parameter(weight.clone()) for weight in weights]
+        groups = [{"params": parameters[:3], "lr": 0.02, "weight_decay": 0.0},
+                  {"params": parameters[3:], "lr": 0.01, "weight_decay": 0.3}]
+        sides.append((parameters, kind(groups, momentum=0.9, ns_steps=3, adjust_lr_fn="match_rms_adamw")))
+    for step in range(4):
+        for parameters, optimizer in sides:
+            torch.manual_seed(step)
+            for n, parameter in enumerate(parameters):
+                parameter.grad = None if n == step else torch.randn(parameter.shape)
+            optimizer.step()
+    for n, (expected, got) in enumerate(zip(sides[0][0], sides[1][0], strict=True)):
+        assert not torch.equal(got, weights[n])
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(sides[1][1].state[got], sides[0][1].state[expected], rtol=0, atol=1e-6)
