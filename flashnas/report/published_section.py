@@ -60,23 +60,28 @@ class Line:
     run_gap: float | None
 
     @property
-    def verdict(self) -> str:
-        """Whether the groups agree with each other, in a word or two."""
+    def better(self) -> Stack | None:
+        """The stack that all groups find better; None if they do not agree."""
         directions = {each.direction for each in self.said}
-        if directions - {0} == {1, -1}:
-            return "contradict"
-        if 0 in directions:
-            return "mixed"
-        return "agree" if len(self.said) > 1 else "one group"
+        return self.second if directions == {1} else self.first if directions == {-1} else None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the groups agree with each other, in a few words."""
+        if {1, -1} <= {each.direction for each in self.said}:
+            return "contradict each other"
+        if self.better is None:
+            return "depends on the mix"
+        return "agree" if len(self.said) > 1 else "one group only"
 
     @property
     def run_verdict(self) -> str:
-        """Whether the run has the order that the groups have."""
-        if self.run_gap is None or self.verdict in ("contradict", "mixed"):
+        """Whether the run has the order that the groups have; empty if they or the run have none."""
+        if self.run_gap is None or self.better is None:
             return ""
         if abs(self.run_gap) <= CLEAR_NATS:
-            return "close"
-        return "as published" if (self.run_gap > 0) == (self.said[0].direction > 0) else "against them"
+            return "too close to tell"
+        return "as published" if (self.run_gap > 0) == (self.better == self.second) else "not as published"
 
 
 class PublishedSection(Section):
@@ -90,9 +95,9 @@ class PublishedSection(Section):
         known = read_published()
         front = [composition(finalist.architecture.operators) for finalist in run.front]
         lines, silent = compared(front, known, _best_losses(run))
-        sources = sorted({source for line in lines for said in line.said for source in said.sources})
-        return render("published.html", lines=lines, silent=silent, clear=CLEAR_NATS,
-                      links={source: f"https://arxiv.org/abs/{source}" for source in sources if ARXIV.fullmatch(source)})
+        sources = {source for line in lines for said in line.said for source in said.sources}
+        links = {source: f"https://arxiv.org/abs/{source}" for source in sources if ARXIV.fullmatch(source)}
+        return render("published.html", lines=lines, silent=silent, clear=CLEAR_NATS, links=links)
 
 
 def compared(front: Sequence[Composition], known: Sequence[PublishedRow],

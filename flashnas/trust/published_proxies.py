@@ -1,16 +1,16 @@
 """The network that stands for a published row in a short training. No torch.
 
 Publications hold parameters, latency or the layout equal, and print operators without sizes. The matching rule fills
-the sizes in: `params` gives each full-size network the width at which it has the published number of parameters; `layout`
-gives every network of a group the same width. All other options are at their defaults, but attention has as many key
-heads as query heads. Then all widths of a group shrink by one factor, so that the middle one becomes the proxy's.
+the sizes in: `params` gives each full-size network the width at which it has the published number of parameters;
+`layout` gives every network of a group the same width. All other options are at their defaults, but attention has as
+many key heads as query heads. Then all widths of a group shrink by one factor, so that the middle one becomes the
+proxy's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
->>>>>>> aed6ed5 (Build proxies of published networks at every width factor: take the nearest width that the head sizes fit)
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -103,10 +103,12 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
     return [found[place] for place in range(len(rows))]
 
 
-def _nearest(places: Sequence[int], wanted: float, built: Callable[[int, int], Architecture]) -> dict[int, Architecture]:
-    """The networks of these rows at the one width nearest to `wanted` at which all can be built, up to twice as wide."""
+def _nearest(places: Sequence[int], wanted: float, built: Callable[[int, int], Architecture],
+             ) -> dict[int, Architecture]:
+    """The networks of these rows at the width nearest to `wanted` at which all can be built, at most twice `wanted`."""
     first: ConfigError | None = None
-    for small in sorted(range(_STEP, max(_STEP, 2 * round(wanted)) + 1, _STEP), key=lambda small: abs(small - wanted)):
+    widths = range(_STEP, max(_STEP, 2 * round(wanted)) + 1, _STEP)
+    for small in sorted(widths, key=lambda small: abs(small - wanted)):
         try:
             return {place: built(place, small) for place in places}
         except ConfigError as error:
