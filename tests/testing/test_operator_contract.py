@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, KernelKind
 from flashnas.operators.kernel_kinds import CONV, GEMM, SMALL, gemm, pointwise
 from flashnas.operators.kernel_rules import Roofline
