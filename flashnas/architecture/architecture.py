@@ -108,8 +108,10 @@ class Architecture:
     def scaled(self, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Architecture:
         """The proxy of this architecture: hidden / factor, heads, states, windows and meta tokens shrunk with it.
 
-        Heads, states and windows shrink no further than to `least_dim`.
+        Heads, states and windows shrink no further than to `least_dim`, which is 2 or more.
         """
+        if least_dim < 2:
+            raise ArchitectureError(f"heads, states and windows must keep a size of at least 2; got {least_dim}")
         if factor == 1:
             return self
         if factor < 1 or self.hidden % factor:

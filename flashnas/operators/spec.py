@@ -91,7 +91,7 @@ class OperatorSpec:
         Args:
             hidden: width of the full network.
             factor: by which it shrinks.
-            least_dim: a head or state shrinks no further than to this size; fewer heads remain in its place.
+            least_dim: a head or state shrinks no further than to this size, 2 or more; fewer heads remain in its place.
 
         Specs that are equal when resolved at `hidden` give operators that are equal when resolved at hidden / factor.
         """

@@ -30,6 +30,7 @@ SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sectio
     "finalists": "flashnas.report.sections:FINALISTS",
     "figures": "flashnas.report.sections:FIGURES_SECTION",
     "trust": "flashnas.report.trust_section:TRUST",
+    "published": "flashnas.report.published_section:PUBLISHED",
     "sources": "flashnas.report.sections:SOURCES",
     "failures": "flashnas.report.sections:FAILURES",
     "reproduce": "flashnas.report.sections:REPRODUCE"}, error=RunError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ from flashnas.testing.states import state_tensors
 
 WIDE = 2048      # hidden size of full-size architectures, at which defaults must fit
 FACTORS = (1, 2, 8, 16)
+LEAST_DIMS = (2, 64)  # sizes that heads and states keep, apart from the default
 Check = Callable[[OperatorSpec, int], None]
 
 
@@ -77,10 +79,24 @@ def check_scaling(spec: OperatorSpec) -> None:
         except OperatorError as error:
             raise AssertionError(f"operator {spec}: scaled({WIDE}, {factor}) must fit the width {WIDE // factor}:"
                                  f" {error}") from error
+        for least_dim in LEAST_DIMS:
+            check_least_dim(spec, factor, least_dim)
         size = small.params(WIDE // factor)
         require(last is None or size < last, f"operator {spec}: a narrower network must have fewer parameters; got"
                                              f" {size} at the factor {factor}")
         last = size
+
+
+def check_least_dim(spec: OperatorSpec, factor: int, least_dim: int) -> None:
+    """`scaled` takes the size that heads and states keep, and its result fits the narrower network."""
+    place = f"operator {spec}: scaled({WIDE}, {factor}, {least_dim})"
+    names = list(inspect.signature(type(spec).scaled).parameters)
+    require(names[1:] == ["hidden", "factor", "least_dim"], f"operator {spec}: scaled must take hidden, factor and"
+                                                            f" least_dim; it takes {', '.join(names[1:])}")
+    try:
+        spec.scaled(WIDE, factor, least_dim).resolved(WIDE // factor)
+    except OperatorError as error:
+        raise AssertionError(f"{place} must fit the width {WIDE // factor}: {error}") from error
 
 
 def check_kernels(spec: OperatorSpec, hidden: int) -> None:

@@ -28,7 +28,7 @@ OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 # of whole numbers; an upper one is far above what anyone trains with, and below what hangs or ends the process
-BOUNDS = {"width_factor": (1, 2**16), "least_head_dim": (1, 2**16), "vocab": (257, 2**22),
+BOUNDS = {"width_factor": (1, 2**16), "least_head_dim": (2, 2**16), "vocab": (257, 2**22),
           "sequence_tokens": (2, 2**24), "batch_sequences": (1, 2**24), "micro_batch_sequences": (0, 2**24),
           "tokens": (1, 2**53), "validation_tokens": (1, 2**53), "curve_points": (1, 10_000),
           "curve_tokens": (1, 2**53), "muon_steps": (1, 100)}

@@ -69,7 +69,7 @@ def read_published(path: str | Path | None = None) -> list[PublishedRow]:
     """
     path = Path(path) if path is not None else SHIPPED
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="")
             columns = reader.fieldnames or []
             lines = [(reader.line_num, line) for line in reader]
@@ -100,7 +100,7 @@ def _row(place: str, line: dict[str, str]) -> PublishedRow:
             raise ConfigError("operators must not be empty")
     except FlashnasError as error:
         raise ConfigError(f"{place}: the notation does not express {text['operators']!r}: {error}") from None
-    value = _number(place, "value", text["value"])
+    value = _number(place, "value", text["value"], units={"": 1})
     if text["metric"].endswith("_ppl"):
         nats = math.log(value)
     elif text["metric"].endswith("_loss"):
@@ -113,14 +113,15 @@ def _row(place: str, line: dict[str, str]) -> PublishedRow:
                         **{name: text[name] for name in ("source", "table", "note")})
 
 
-def _number(place: str, name: str, text: str) -> float:
-    digits, unit = (text[:-1], text[-1].upper()) if text and text[-1].upper() in _UNITS else (text, "")
+def _number(place: str, name: str, text: str, units: dict[str, int] = _UNITS) -> float:
+    digits, unit = (text[:-1], text[-1].upper()) if text and text[-1].upper() in units else (text, "")
     try:
-        number = float(digits) * _UNITS[unit]
+        number = float(digits) * units[unit]
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise ConfigError(f"{place}: {name} must be a number above 0, such as 350M; got {text!r}")
+        raise ConfigError(f"{place}: {name} must be a number above 0, such as {'350M' if 'M' in units else 8.6};"
+                          f" got {text!r}")
     return number
 
 
@@ -146,11 +147,11 @@ def pairs_of(rows: Sequence[PublishedRow], places: Iterable[int], least_nats: fl
 def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:
     """What a stack is made of, rounded: the share of each token mixer in quarters, and whether it has FFNs.
 
+    A mixer of at most an eighth has the share 0.
     Two publications share a pair where both have a row of the one and of the other composition.
     """
     mixers = Counter(spec.kind for spec in specs if spec.mixes_tokens)
     total = mixers.total()
     shares = {kind: round(4 * count / total) / 4 for kind, count in mixers.items()} if total else {}
-    rare = {kind: share or 0.0 for kind, share in shares.items()}
     without = [] if any(not spec.mixes_tokens for spec in specs) else [("no ffn", 1.0)]
-    return (*sorted(rare.items()), *without)
+    return (*sorted(shares.items()), *without)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.trust.published import CLEAR_NATS, CLOSE_NATS, Pair, PublishedRow, composition, groups_of, pairs_of
-from flashnas.trust.published_proxies import full_network, full_width
+from flashnas.trust.published_proxies import full_networks, full_width
 from flashnas.trust.rank_correlation import CONFIDENCE, RESAMPLES, spearman
 
 CONTEXT_TOKENS = 2048  # at which the baseline FLOPs are counted
@@ -186,9 +186,9 @@ def baselines(rows: Sequence[PublishedRow]) -> dict[str, np.ndarray]:
     widths = np.array([full_width(row) for row in rows])
 
     def flops(row: PublishedRow, width: float) -> float:
-        near = [max(256, int(width // 256 + step) * 256) for step in (0, 1)]
-        full = [full_network(row, hidden) for hidden in near]
-        return float(np.interp(width, near, [network.prefill_flops_per_token(CONTEXT_TOKENS) for network in full]))
+        full = full_networks(row)
+        return float(np.interp(width, [network.hidden for network in full],
+                               [network.prefill_flops_per_token(CONTEXT_TOKENS) for network in full]))
 
     guesses: dict[str, Callable[[], list[float]]] = {
         "parameters": lambda: [row.params for row in rows],

@@ -10,8 +10,9 @@ proxy's.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -30,7 +31,8 @@ def full_network(row: PublishedRow, hidden: int) -> Architecture:
     """The row's network at a width. Attention without options has as many key heads as query heads: most publications
     train it so, and a proxy has a single head of each."""
     specs = [dataclasses.replace(spec, heads=hidden // spec.head_dim, kv_heads=hidden // spec.head_dim)
-             if isinstance(spec, Attention) and not spec.heads and not spec.kv_heads else spec for spec in row.specs]
+             if isinstance(spec, Attention) and not spec.heads and not spec.kv_heads and not hidden % spec.head_dim
+             else spec for spec in row.specs]
     return Architecture(hidden=hidden, operators=tuple(specs), vocab=TOKENIZER_WORDS)
 
 
@@ -39,11 +41,31 @@ def full_width(row: PublishedRow) -> float:
 
     Raises ConfigError for a number that no width from 256 to 8192 reaches.
     """
-    params = [full_network(row, width).params for width in _WIDTHS]
+    networks = full_networks(row)
+    params = [network.params for network in networks]
     if not params[0] <= row.params <= params[-1]:
         raise ConfigError(f"group {row.group!r}: {row.operators!r} with {row.params:,.0f} parameters would need a width"
                           f" outside {_WIDTHS[0]} to {_WIDTHS[-1]}")
-    return float(np.exp(np.interp(np.log(row.params), np.log(params), np.log(_WIDTHS))))
+    widths = [network.hidden for network in networks]
+    return float(np.exp(np.interp(np.log(row.params), np.log(params), np.log(widths))))
+
+
+@functools.lru_cache(maxsize=1024)
+def full_networks(row: PublishedRow) -> tuple[Architecture, ...]:
+    """The full-size networks of the row's operators, by width: those of _WIDTHS that its head sizes divide.
+
+    Raises ConfigError if there is none.
+    """
+    found, reason = [], ""
+    for width in _WIDTHS:
+        try:
+            found.append(full_network(row, width))
+        except FlashnasError as error:
+            reason = reason or str(error)
+    if not found:
+        raise ConfigError(f"group {row.group!r}: {row.operators!r} fits no width from {_WIDTHS[0]} to {_WIDTHS[-1]}:"
+                          f" {reason}")
+    return tuple(found)
 
 
 def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, least_head_dim: int, vocab: int,
@@ -52,25 +74,44 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
 
     Args:
         rows: all rows of the groups that are compared.
-        width: of the proxy of a network with the median width of its group.
+        width: of the proxy of a network with the median width of its group; the nearest width at which the
+            operators can be built, full-size and small.
         width_factor: by which heads, states and windows shrink.
         least_head_dim: they shrink no further than to this.
         vocab: of the proxies.
         rule: one of RULES.
 
     Raises:
-        ConfigError: for a row that cannot be built at its width.
+        ConfigError: for a row that cannot be built near its width, or whose number of parameters no width has.
     """
-    found: list[Architecture | None] = [None] * len(rows)
+    def built(place: int, small: int) -> Architecture:
+        try:
+            scaled = full_network(rows[place], small * width_factor).scaled(width_factor, least_head_dim)
+            return Architecture(hidden=small, operators=scaled.operators, vocab=vocab)
+        except FlashnasError as error:
+            raise ConfigError(f"group {rows[place].group!r}: {rows[place].operators!r} cannot be built at width"
+                              f" {small}: {error}") from None
+
+    found: dict[int, Architecture] = {}
     for places in groups_of(rows).values():
-        widths = {place: full_width(rows[place]) if rule == "params" else 1.0 for place in places}
+        widths = {place: full_width(rows[place]) for place in places}  # baselines need them under every rule
         middle = statistics.median(widths.values())
-        for place in places:
-            small = max(_STEP, round(width * widths[place] / middle / _STEP) * _STEP)
-            try:
-                scaled = full_network(rows[place], small * width_factor).scaled(width_factor, least_head_dim)
-                found[place] = Architecture(hidden=small, operators=scaled.operators, vocab=vocab)
-            except FlashnasError as error:
-                raise ConfigError(f"group {rows[place].group!r}: {rows[place].operators!r} cannot be built at width"
-                                  f" {small}: {error}") from None
-    return [architecture for architecture in found if architecture is not None]
+        alike = [[place] for place in places] if rule == "params" else [places]
+        for together in alike:
+            wanted = width * widths[together[0]] / middle if rule == "params" else width
+            found |= _nearest(together, wanted, built)
+    return [found[place] for place in range(len(rows))]
+
+
+def _nearest(places: Sequence[int], wanted: float, built: Callable[[int, int], Architecture],
+             ) -> dict[int, Architecture]:
+    """The networks of these rows at the width nearest to `wanted` at which all can be built, at most twice `wanted`."""
+    first: ConfigError | None = None
+    widths = range(_STEP, max(_STEP, 2 * round(wanted)) + 1, _STEP)
+    for small in sorted(widths, key=lambda small: abs(small - wanted)):
+        try:
+            return {place: built(place, small) for place in places}
+        except ConfigError as error:
+            first = first or error
+    assert first is not None
+    raise first

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, KernelKind
 from flashnas.operators.kernel_kinds import CONV, GEMM, SMALL, gemm, pointwise
 from flashnas.operators.kernel_rules import Roofline
@@ -154,13 +155,35 @@ class GrowsWhenResolved(Sized):
 class GrowsWhenScaled(Sized):
     """Never as it was."""
 
-    def scaled(self, hidden, factor):
+    def scaled(self, hidden, factor, least_dim=16):
         return replace(self, size=self.size + 1)
+
+
+class ScalesByTwoArguments(Sized):
+    """Does not know the least head size of a recipe."""
+
+    def scaled(self, hidden, factor):
+        return self
+
+
+class FitsNoLargeHead(Sized):
+    """Its scaled form is refused where heads keep 64 channels."""
+
+    def scaled(self, hidden, factor, least_dim=16):
+        return replace(self, size=least_dim) if factor > 1 and least_dim > 16 else self
+
+    def resolved(self, hidden):
+        if self.size > 16:
+            raise OperatorError("size must be at most 16")
+        return self
 
 
 @pytest.mark.parametrize(("spec", "words"), [
     (GrowsWhenResolved, "operator avg: resolved(32) must be its own resolved form"),
     (GrowsWhenScaled, "operator avg: scaled by 1 it must stay as it is; got avg(size=2)"),
+    (ScalesByTwoArguments,
+     "operator avg: scaled must take hidden, factor and least_dim; it takes hidden, factor"),
+    (FitsNoLargeHead, "operator avg: scaled(2048, 2, 64) must fit the width 1024: size must be at most 16"),
 ])
 def test_resolution_and_scaling_are_held(spec, words):
     with pytest.raises(AssertionError) as caught:

@@ -35,6 +35,8 @@ class DeltaNet(OperatorSpec):
         return self
 
     def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
+        if factor == 1:
+            return self
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         return dataclasses.replace(self, head_dim=head_dim)
 

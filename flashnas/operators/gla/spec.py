@@ -35,6 +35,8 @@ class GatedLinearAttention(OperatorSpec):
         return self
 
     def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
+        if factor == 1:
+            return self
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         if head_dim % 2 and hidden // factor % 2 == 0:  # an even one that divides the smaller hidden size
             head_dim = 2 * largest_divisor(hidden // factor // 2, head_dim // 2)

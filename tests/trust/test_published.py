@@ -1,0 +1,284 @@
+"""Published trainings: what a CSV may hold, pairs and compositions, shares by hand and by their laws, the proxies."""
+
+import itertools
+import math
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashnas.api.trust import RULES as API_RULES
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.base.errors import ConfigError
+from flashnas.training.recipe import Recipe
+from flashnas.trust.published import (
+    PublishedRow,
+    composition,
+    groups_of,
+    pairs_of,
+    read_published,
+)
+from flashnas.trust.published_agreement import (
+    agreement,
+    consensus_pairs,
+    measure,
+    publications_agree,
+    shared_pairs,
+)
+from flashnas.trust.published_proxies import RULES, TOKENIZER_WORDS, full_width, proxies
+
+HEAD = "group,operators,params,metric,value\n"
+GOOD = HEAD + "g,12x(a f),350M,pile_val_ppl,8.6\ng,24x(m2),0.35B,pile_val_ppl,8.5\n"
+
+
+def row(operators, nats, group="g", params=350e6):
+    return PublishedRow(group=group, operators=operators, specs=parse_operators(operators), params=params, nats=nats)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return read_published()
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
+
+def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(GOOD + "h,a f,1B,val_loss,2.5,x\nh,d f,1.5e9,val_loss,2.4,y\n", encoding="utf-8-sig")
+    rows = read_published(path)
+    assert [found.nats for found in rows] == [math.log(8.6), math.log(8.5), 2.5, 2.4]
+    assert [found.params for found in rows] == [350e6, 350e6, 1e9, 1.5e9]
+    assert groups_of(rows) == {"g": [0, 1], "h": [2, 3]}
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (GOOD + "g,a q,1M,x_ppl,9\n", "own.csv:4: the notation does not express 'a q': "),
+    (GOOD + "g,2048: a f,1M,x_ppl,9\n", "own.csv:4: the notation does not express '2048: a f': "),
+    (GOOD + "g,,1M,x_ppl,9\n", "own.csv:4: the notation does not express ''"),
+    (GOOD + "h,a f,1M,x_ppl,9\n",
+     "own.csv:4: group 'h' must have at least 2 rows, because rows compare only within their group; got 1"),
+    (GOOD + "g,a f,1M,accuracy,0.9\n",
+     "own.csv:4: metric must end in _ppl (a perplexity) or _loss (nats per token); got 'accuracy'"),
+    (GOOD + "g,a f,350M\n", "own.csv:4: value must be a number above 0, such as 8.6; got ''"),
+    (GOOD + "g,a f,350M,x_ppl,-1\n", "own.csv:4: value must be a number above 0, such as 8.6; got '-1'"),
+    (GOOD + "g,a f,350M,x_ppl,nan\n", "value must be a number above 0, such as 8.6; got 'nan'"),
+    (GOOD + "g,a f,350M,x_ppl,8M\n", "value must be a number above 0, such as 8.6; got '8M'"),
+    (GOOD + "g,a f,large,x_ppl,9\n", "own.csv:4: params must be a number above 0, such as 350M; got 'large'"),
+    (GOOD + ",a f,350M,x_ppl,9\n", "own.csv:4: group must not be empty"),
+    (HEAD.replace("operators", "operator"), "own.csv: column 'operators' is missing (did you mean 'operator'?)"),
+    ("", "own.csv: column 'group' is missing"),
+    (HEAD, "own.csv: holds no row"),
+    (b"\xff\xfe\x00", "own.csv: cannot be read: "),
+], ids=lambda value: str(value)[-30:])
+def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, text, words):
+    path = tmp_path / "own.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as caught:
+        read_published(path)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_csv_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"none.csv: cannot be read: No such file or directory"):
+        read_published(tmp_path / "none.csv")
+
+
+def test_the_shipped_rows_have_sources_and_clear_pairs(shipped):
+    assert len(shipped) >= 55
+    assert all(found.source and found.table for found in shipped)
+    for places in groups_of(shipped).values():
+        assert len(pairs_of(shipped, places)) >= 4
+
+
+# -- pairs and compositions --------------------------------------------------------------------------------------
+
+def test_pairs_have_the_lower_loss_first_and_keep_their_bounds():
+    rows = [row("a f", 1.0), row("d f", 0.95), row("m2 f", 0.985), row("gd f", 0.995)]
+    clear = pairs_of(rows, range(4))
+    assert [(pair.better, pair.worse) for pair in clear] == [(1, 0), (1, 2), (1, 3)]
+    assert clear[0].gap == pytest.approx(0.05)
+    assert [(pair.better, pair.worse) for pair in pairs_of(rows, range(4), 0.0099, 0.02)] == [(2, 0), (2, 3)]
+
+
+@pytest.mark.parametrize(("operators", "expected"), [
+    ("12x(a f)", (("a", 1.0),)),
+    ("24x(m2)", (("m2", 1.0), ("no ffn", 1.0))),
+    ("8x(gd m2 f)", (("gd", 0.5), ("m2", 0.5))),
+    ("31x(m2) a", (("a", 0.0), ("m2", 1.0), ("no ffn", 1.0))),
+    ("a f 3x(m f)", (("a", 0.25), ("m", 0.75))),
+    ("a moe", (("a", 1.0),)),
+    ("f f", ()),
+])
+def test_a_composition_is_the_mixers_in_quarters(operators, expected):
+    assert composition(parse_operators(operators)) == expected
+
+
+def test_what_groups_say_of_the_pairs_that_they_share():
+    rows = [row("a f", 1.0, "g"), row("2x(d f)", 0.9, "g"), row("24x(m2)", 0.5, "g"),
+            row("3x(a f)", 2.0, "h"), row("d f", 2.1, "h"), row("m2", 1.9, "h"),  # agrees on m2, not on a and d
+            row("a f", 3.0, "i"), row("d f", 3.01, "i")]                       # not clear: says nothing
+    a, d, m2 = (("a", 1.0),), (("d", 1.0),), (("m2", 1.0), ("no ffn", 1.0))
+    found = shared_pairs(rows)
+    assert found[a, d] == {"g": pytest.approx(0.1), "h": pytest.approx(-0.1)}
+    assert found[a, m2] == {"g": pytest.approx(0.5), "h": pytest.approx(0.1)}
+    assert publications_agree(rows) == (3, 2)
+    assert consensus_pairs(rows, range(len(rows))) == {(2, 0), (2, 1), (5, 3), (5, 4)}
+    assert consensus_pairs(rows, [0, 2, 3]) == {(2, 0)}
+
+
+def test_a_pair_of_one_group_is_no_consensus():
+    rows = [row("a f", 1.0), row("d f", 0.9)]
+    assert consensus_pairs(rows, range(2)) == set()
+    assert publications_agree(rows) == (0, 0)
+
+
+# -- shares ------------------------------------------------------------------------------------------------------
+
+def test_a_share_by_hand():
+    rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8), row("gd f", 0.985)]
+    found = measure(rows, np.array([3.0, 2.0, 2.5, 3.0]))
+    # clear: d<a right, m2<a right, m2<d wrong, d<gd right, m2<gd right; a and gd are 0.015 apart, and a tie
+    assert (found.overall.pairs, found.overall.right) == (5, 4.0)
+    assert found.overall.share == pytest.approx(0.8)
+    assert found.overall.wrong == ("m2 f | d f",)
+    assert (found.overall.close_pairs, found.overall.close_right) == (1, 0.5)
+    assert found.groups["g"].spearman == pytest.approx(found.overall.spearman)
+    assert found.consensus.share is None
+    assert found.consensus.interval is None
+    assert agreement(np.array([1.0, 2.0, 2.0]), pairs_of(rows, range(3))).tolist() == [0.0, 0.0, 0.5]
+
+
+def test_a_row_without_a_loss_counts_nowhere():
+    rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8), row("a f", 1.0, "h"), row("d f", 0.9, "h")]
+    found = measure(rows, np.array([3.0, math.nan, 2.0, math.nan, math.nan]))
+    assert (found.overall.pairs, found.overall.share) == (1, 1.0)
+    assert found.groups["h"].to_dict() == {"pairs": 0, "right": 0, "share": None, "interval": None, "spearman": None,
+                                           "close": {"pairs": 0, "right": 0}}
+    assert measure(rows, np.full(5, math.nan)).overall.share is None
+
+
+def test_perfect_losses_have_the_share_one_and_negated_ones_zero(shipped):
+    nats = np.array([found.nats for found in shipped])
+    right, wrong = measure(shipped, nats), measure(shipped, -nats)
+    for agreed, opposed in zip((right.overall, right.consensus, *right.groups.values()),
+                               (wrong.overall, wrong.consensus, *wrong.groups.values()), strict=True):
+        assert (agreed.share, agreed.interval, agreed.wrong) == (1.0, (1.0, 1.0), ())
+        assert (opposed.share, opposed.interval, len(opposed.wrong)) == (0.0, (0.0, 0.0), opposed.pairs)
+    assert (right.overall.spearman, wrong.overall.spearman) == (pytest.approx(1), pytest.approx(-1))
+    assert right.overall.pairs == sum(found.pairs for found in right.groups.values())
+    assert 0 < right.consensus.pairs < right.overall.pairs
+    assert right.to_dict()["baselines"]["a coin"]["share"] == 0.5
+
+
+def test_the_share_of_random_losses_is_a_half_in_expectation(shipped):
+    pairs = [pair for places in groups_of(shipped).values() for pair in pairs_of(shipped, places)]
+    rng = np.random.default_rng(0)
+    shares = [agreement(rng.normal(size=len(shipped)), pairs).mean() for _ in range(400)]
+    assert abs(np.mean(shares) - 0.5) < 4 * np.std(shares) / math.sqrt(400)
+
+
+@st.composite
+def _studies(draw):
+    kinds = ("a f", "d f", "m2 f", "gd f", "8x(d m2 f)", "m2")
+    count = draw(st.integers(3, 9))
+    rows = [row(draw(st.sampled_from(kinds)), draw(st.integers(0, 20)) / 50, draw(st.sampled_from("gh")))
+            for _ in range(count)]
+    return rows, np.array(draw(st.lists(st.integers(0, 6), min_size=count, max_size=count)), dtype=float)
+
+
+@settings(max_examples=25, deadline=None)
+@given(_studies(), st.randoms(use_true_random=False))
+def test_intervals_hold_their_share_and_the_order_of_rows_says_nothing(study, rng):
+    rows, losses = study
+    found = measure(rows, losses)
+    for part in (found.overall, found.consensus, *found.groups.values()):
+        assert (part.share is None) == (part.pairs == 0)
+        if part.share is not None and part.interval is not None:
+            assert part.interval[0] - 1e-9 <= part.share <= part.interval[1] + 1e-9
+    order = list(range(len(rows)))
+    rng.shuffle(order)
+    again = measure([rows[place] for place in order], losses[order])
+    for one, other in ((found.overall, again.overall), (found.consensus, again.consensus),
+                       *((found.groups[name], again.groups[name]) for name in found.groups)):
+        assert (one.pairs, one.right, one.close_pairs, one.close_right) == (
+            other.pairs, other.right, other.close_pairs, other.close_right)
+        assert sorted(one.wrong) == sorted(other.wrong)
+        assert one.spearman == pytest.approx(other.spearman)
+    assert found.publications == again.publications
+
+
+# -- proxies -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("operators", "params", "hidden"), [
+    ("64x(m2)", 2.7e9, 2560),    # Mamba2-2.7b
+    ("48x(m2)", 370e6, 1024),    # Mamba2-370m
+    ("24x(a f)", 350e6, 1024),   # GPT-3 medium
+])
+def test_full_widths_are_those_of_known_networks(operators, params, hidden):
+    assert full_width(row(operators, 1.0, params=params)) == pytest.approx(hidden, rel=0.05)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("width_factor", [1, 16, 64])
+def test_every_shipped_row_has_a_proxy(shipped, width_factor, rule):
+    width = 2048 // width_factor
+    found = proxies(shipped, width=width, width_factor=width_factor, least_head_dim=16, vocab=300, rule=rule)
+    full = [full_width(each) for each in shipped]
+    for places in groups_of(shipped).values():
+        middle = statistics.median(full[place] for place in places)
+        for place in places:
+            wanted = width * full[place] / middle if rule == "params" else width
+            assert abs(found[place].hidden - wanted) <= max(2, 64 / width_factor), found[place].notation
+    assert all(network.vocab == 300 and network.params > 0 for network in found)
+    for each, network in zip(shipped, found, strict=True):
+        assert [spec.kind for spec in network.operators] == [spec.kind for spec in each.specs]
+    if rule == "layout":
+        assert {network.hidden for network in found} == {width}
+
+
+def test_the_shipped_recipes_have_a_proxy_of_every_shipped_row(shipped):
+    for name in ("cpu", "gpu"):
+        recipe = Recipe.load(name)
+        found = proxies(shipped, width=2048 // recipe.width_factor, width_factor=recipe.width_factor,
+                        least_head_dim=recipe.least_head_dim, vocab=recipe.vocab)
+        assert len(found) == len(shipped)
+
+
+def test_odd_head_sizes_take_the_nearest_width_that_they_divide():
+    rows = [row("12x(gd(head_dim=96) f)", 1.0), row("12x(d f)", 0.9)]
+    assert full_width(rows[0]) > 0
+    one, other = proxies(rows, width=128, width_factor=16, least_head_dim=16, vocab=300)
+    assert one.hidden * 16 % 96 == 0
+    assert abs(one.hidden - 128) <= 8
+    alike = proxies(rows, width=128, width_factor=16, least_head_dim=16, vocab=300, rule="layout")
+    assert len({network.hidden for network in alike}) == 1
+    assert alike[0].hidden * 16 % math.lcm(96, 128) == 0
+    assert other.operators == alike[1].operators or other.hidden != alike[1].hidden
+
+
+@pytest.mark.parametrize(("operators", "params", "words"), [
+    ("12x(a f)", 1e6, "12x(a f)' with 1,000,000 parameters would need a width outside 256 to 8192"),
+    ("12x(gd(head_dim=16384) f)", 1e9, "fits no width from 256 to 8192"),
+])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_row_without_a_width_is_refused_before_any_training(operators, params, words, rule):
+    rows = [row(operators, 1.0, params=params), row("12x(d f)", 0.9)]
+    with pytest.raises(ConfigError) as caught:
+        proxies(rows, width=32, width_factor=64, least_head_dim=16, vocab=300, rule=rule)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_full_networks_have_the_published_number_of_parameters(shipped):
+    for each in itertools.islice(shipped, 0, None, 5):
+        width = full_width(each)
+        near = [Architecture(hidden=round(width / 256 + step) * 256, operators=each.specs, vocab=TOKENIZER_WORDS).params
+                for step in (-1, 1)]
+        assert near[0] < each.params < near[1]
+
+
+def test_the_command_has_the_rules_that_there_are():
+    assert API_RULES == RULES
