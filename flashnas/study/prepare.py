@@ -41,6 +41,7 @@ from flashnas.study.job import Job, UserEvaluator, evaluator_name
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
+LEAST_PROXY_WIDTH = 16    # a narrower network would say nothing
 LEAST_POINTS = 2          # of a curve that is extrapolated
 LARGEST_FACTOR = 1024     # of the width factors that a message offers
 
@@ -199,12 +200,12 @@ def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> Non
     """
     if not isinstance(space, OperatorSpace):
         return
-    if (found := _unscalable(space, recipe.width_factor)) is None:
+    if (found := _unscalable(space, recipe.width_factor, recipe.least_head_dim)) is None:
         return
     spec, hidden, reason = found
     common = math.gcd(*space.hidden_sizes)
     working = [factor for factor in range(1, min(common, LARGEST_FACTOR) + 1)
-               if common % factor == 0 and _unscalable(space, factor) is None]
+               if common % factor == 0 and _unscalable(space, factor, recipe.least_head_dim) is None]
     factor = space.width_factor
     offer = f"; leave out --recipe to train at the space's own factor {factor}" if factor in working and not own else (
         f"; give a recipe with width_factor {' or '.join(map(str, working))}" if working else "")
@@ -212,12 +213,14 @@ def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> Non
                       f" {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
 
 
-def _unscalable(space: OperatorSpace[Any], factor: int) -> tuple[Any, int, str] | None:
+def _unscalable(space: OperatorSpace[Any], factor: int, least_dim: int) -> tuple[Any, int, str] | None:
     """The first operator and width that the factor does not suit, with the reason."""
     for hidden in space.hidden_sizes:
         for spec in space.kinds():
+            if factor > 1 and hidden < LEAST_PROXY_WIDTH * factor:
+                return spec, hidden, f"a trained network must be at least {LEAST_PROXY_WIDTH} wide"
             try:
-                space.build((spec,), hidden).scaled(factor)
+                space.build((spec,), hidden).scaled(factor, least_dim)
             except (ArchitectureError, OperatorError) as error:
                 return spec, hidden, str(error)
     return None

@@ -74,7 +74,7 @@ class Recipe:
         >>> import flashnas as fn
         >>> recipe = fn.Recipe.load("cpu")
         >>> recipe.proxy_of(fn.Architecture.parse("2048: d f")).hidden
-        128
+        64
     """
 
     name: str = "custom"

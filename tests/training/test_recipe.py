@@ -14,10 +14,10 @@ def test_shipped_recipes_load_by_name(name):
     assert Recipe.load(name).name == name
 
 
-def test_cpu_recipe_shrinks_by_16_and_gpu_keeps_the_width():
+def test_cpu_recipe_shrinks_by_32_and_gpu_keeps_the_width():
     architecture = Architecture.parse("2048(meta=256): d f m2 f a f")
     proxy = Recipe.load("cpu").proxy_of(architecture)
-    assert (proxy.hidden, proxy.vocab, proxy.meta_tokens) == (128, 4096, 16)
+    assert (proxy.hidden, proxy.vocab, proxy.meta_tokens) == (64, 2048, 8)
     assert [spec.kind for spec in proxy.operators] == ["d", "f", "m2", "f", "a", "f"]
     assert Recipe.load("gpu").proxy_of(architecture) == architecture
 
