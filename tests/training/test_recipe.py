@@ -26,6 +26,20 @@ def test_proxy_takes_the_tokenizers_vocabulary():
     assert Recipe().proxy_of(Architecture.parse("1024: d f"), vocab=777).vocab == 777
 
 
+def test_proxies_keep_the_least_head_size_of_the_recipe():
+    architecture = Architecture.parse("2048: a gd m2 swa")
+    for least in (16, 64):
+        attention, delta, mamba, window = Recipe(width_factor=16, least_head_dim=least).proxy_of(architecture).operators
+        assert (attention.head_dim, delta.head_dim, mamba.head_dim) == (least, least, least)
+        assert window.window >= least
+        assert attention.heads * attention.head_dim == 128
+
+
+def test_a_least_head_size_of_one_is_refused():
+    with pytest.raises(ConfigError, match=r"least_head_dim must be .*at least 2; got 1"):
+        Recipe(least_head_dim=1)
+
+
 def test_proxy_of_a_width_that_the_factor_does_not_divide():
     with pytest.raises(ArchitectureError, match="width factor must divide the hidden size"):
         Recipe(width_factor=24).proxy_of(Architecture.parse("1024: a"))

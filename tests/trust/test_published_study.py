@@ -1,0 +1,211 @@
+"""`flashnas proxy-trust --published` with real trainings of tiny proxies: what it trains, keeps, continues and says."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flashnas.base.errors import RunError
+from flashnas.cli.main import main
+from flashnas.training.recipe import Recipe
+from flashnas.trust.published import read_published
+from flashnas.trust.published_study import COLUMNS, KEY, PublishedPlan, read_trainings, recipe_digest, study_published
+
+ROWS = """\
+group,source,operators,params,metric,value
+g,2405.21060,2x(a f),350M,pile_val_ppl,8.6
+g,2405.21060,4x(m2),350M,pile_val_ppl,8.5
+g,2405.21060,2x(d f),350M,pile_val_ppl,8.2
+h,2511.18890,2x(a f),350M,val_loss,2.5
+h,2511.18890,2x(d f),350M,val_loss,2.6
+"""
+RECIPE = """\
+width_factor: 64
+vocab: 300
+sequence_tokens: 64
+batch_sequences: 2
+tokens: 128
+validation_tokens: 128
+curve_points: 1
+curve_tokens: 64
+dtype: float32
+"""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory, small_corpus):
+    """Words of the command, without a folder of results."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "rows.csv").write_text(ROWS)
+    (folder / "tiny.yaml").write_text(RECIPE)
+    return ["proxy-trust", "--published", str(folder / "rows.csv"), "--recipe", str(folder / "tiny.yaml"),
+            "--data", str(small_corpus), "--match", "layout", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def finished(given, tmp_path_factory):
+    """A folder with the study done once."""
+    out = tmp_path_factory.mktemp("study")
+    assert main([*given, "--out", str(out), "--json"]) == 0
+    return out
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "study")
+
+
+def run_json(words, capsys):
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_result_as_json_and_in_words(given, folder, capsys):
+    found = run_json([*given, "--out", str(folder)], capsys)
+    assert set(found) >= {"overall", "groups", "consensus", "baselines", "publications", "recipe", "core_seconds"}
+    assert set(found["overall"]) >= {"pairs", "right", "share", "interval", "spearman"}
+    for group in found["groups"]:
+        assert set(group) >= {"group", "pairs", "right", "share", "interval", "spearman", "wrong"}
+        assert len(group["wrong"]) >= group["pairs"] - group["right"]
+    assert [(group["group"], group["pairs"]) for group in found["groups"]] == [("g", 2), ("h", 1)]
+    assert found["overall"]["right"] == sum(group["right"] for group in found["groups"])
+    assert list(found["baselines"]) == ["parameters", "FLOPs", "width", "depth", "a coin"]
+    assert found["baselines"]["a coin"]["share"] == 0.5
+    assert found["recipe"]["tokens"] == 128
+    assert found["core_seconds"] > 0
+    assert found["failed"] == 0
+    assert main([*given, "--out", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert f"orders {found['overall']['right']} of 3 clear pairs as published" in out
+    assert "one publication by another" in out
+    assert str(folder / "published.csv") in out
+
+
+def test_a_proxy_that_two_rows_share_is_trained_once(given, folder, capsys):
+    table = read_trainings(folder / "published.csv")
+    assert len(table) == 3  # of five rows: groups g and h share a and d under the layout rule
+    before = (folder / "published.csv").read_bytes()
+    found = run_json([*given, "--out", str(folder)], capsys)
+    assert found["trainings"] == 3
+    assert (folder / "published.csv").read_bytes() == before  # nothing was trained again
+
+
+@pytest.mark.slow
+def test_more_seeds_and_another_recipe_in_the_same_folder_do_not_mix(given, folder, capsys, tmp_path):
+    first = run_json([*given, "--out", str(folder)], capsys)
+    other = tmp_path / "other.yaml"
+    other.write_text(RECIPE.replace("\ntokens: 128", "\ntokens: 256"))
+    words = [str(other) if word.endswith("tiny.yaml") else word for word in given]
+    second = run_json([*words, "--out", str(folder)], capsys)
+    table = read_trainings(folder / "published.csv")
+    assert table.groupby("recipe").size().to_dict() == {
+        recipe_digest(Recipe.load(str(other))): 3, recipe_digest(Recipe.load(given[4])): 3}
+    assert second["trainings"] == first["trainings"] == 3
+    again = run_json([*given, "--out", str(folder)], capsys)
+    assert again == first
+    seeds = run_json([*given, "--out", str(folder), "--seeds", "2"], capsys)
+    assert seeds["trainings"] == 6
+    assert len(read_trainings(folder / "published.csv")) == 9
+    assert (folder / "published.csv").read_bytes().startswith(",".join(COLUMNS).encode())
+
+
+def test_a_name_makes_no_other_recipe_and_every_setting_does():
+    recipe = Recipe()
+    assert recipe_digest(recipe) == recipe_digest(Recipe(name="mine"))
+    assert len({recipe_digest(each) for each in (recipe, Recipe(least_head_dim=32), Recipe(tokens=1000))}) == 3
+
+
+def test_a_torn_line_is_trained_again_and_only_that(given, folder, capsys):
+    path = folder / "published.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]) + lines[-1][:40])
+    assert len(read_trainings(path)) == 2
+    run_json([*given, "--out", str(folder)], capsys)
+    again = path.read_text().splitlines(keepends=True)
+    assert again[:-1] == lines[:-1]
+    assert read_trainings(path)["loss"].tolist()[-1] == float(dict(zip(COLUMNS, lines[-1].split(","), strict=False)
+                                                                   )["loss"])
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda text: text.replace("loss", "nats", 1), "published.csv: column 'loss' is missing"),
+    (lambda text: text.replace("\n", ",\n", 1).replace(",seconds,", ",time,"), "column 'seconds' is missing"),
+    (lambda text: text + "p,r,d,zero,1,1,1,1,1,1,\n", "published.csv:5: seed must be a number; got 'zero'"),
+])
+def test_a_damaged_table_is_one_line(given, folder, change, words, capsys):
+    path = folder / "published.csv"
+    path.write_text(change(path.read_text()))
+    assert main([*given, "--out", str(folder)]) != 0
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.strip().count("\n") == 0
+
+
+def test_a_folder_that_cannot_be_written_to(given, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*given, "--out", str(tmp_path / "file")]) != 0
+    assert "file: cannot be written to: " in capsys.readouterr().err
+
+
+def test_a_second_study_in_the_folder_is_refused(given, folder):
+    from flashnas.base.files import hold_lock
+
+    plan = PublishedPlan(rows=read_published(given[2]), recipe=Recipe.load(given[4]), data=given[6], rule="layout")
+    with hold_lock(folder / ".published.csv.lock", RunError("held")), pytest.raises(RunError, match="another"):
+        study_published(plan, folder, workers=1, progress=lambda *_: None)
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["--match", "width"], "--match must be one of params, layout; got 'width'"),
+    (["--recipe", "none"], "none"),
+    (["--seeds", "0"], "--seeds must be at least 1; got 0"),
+    (["--results", "x.csv"], "--published must be given, and only one of them"),
+    (["some_run"], "--published must be given, and only one of them"),
+])
+def test_what_the_user_got_wrong_is_one_line(words, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["proxy-trust", *words, "--published"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_the_flag_alone_stands_for_the_shipped_rows(monkeypatch):
+    from flashnas.trust import published_study
+
+    asked = []
+
+    def seen(plan, *rest, **options):
+        asked.append(plan)
+        raise RunError("enough")
+    monkeypatch.setattr(published_study, "study_published", seen)
+    assert main(["proxy-trust", "--published"]) != 0
+    assert main(["proxy-trust", "--published", "--seeds", "3"]) != 0
+    assert [list(plan.rows) == read_published() for plan in asked] == [True, True]
+    assert [plan.seeds for plan in asked] == [1, 3]
+
+
+@pytest.mark.slow
+def test_a_killed_study_loses_nothing_that_was_finished(given, finished, tmp_path, capsys):
+    out = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-m", "flashnas", *given, "--seeds", "4", "--out", str(out)],
+                               start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    path, until = out / "published.csv", time.monotonic() + 120
+    while time.monotonic() < until and not (path.exists() and path.read_text().count("\n") > 3):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = read_trainings(path)
+    assert 3 <= len(kept) < 12
+    found = run_json([*given, "--seeds", "4", "--out", str(out)], capsys)
+    table = read_trainings(path)
+    assert found["trainings"] == len(table) == 12
+    assert table.head(len(kept)).equals(kept)  # with their seconds: none was trained again
+    whole = read_trainings(finished / "published.csv").set_index(KEY)["loss"]
+    assert table.set_index(KEY)["loss"].reindex(whole.index).tolist() == whole.tolist()
