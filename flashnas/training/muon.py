@@ -31,7 +31,7 @@ class BatchedMuon(torch.optim.Muon):
     def _update(self, parameters: list[Tensor], groups: list[dict[str, Any]]) -> None:
         """Matrices of one shape whose groups differ in rate and weight decay alone."""
         momentum, eps, count = groups[0]["momentum"], groups[0]["eps"], groups[0]["ns_steps"]
-        grads = [parameter.grad for parameter in parameters]
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         torch._foreach_lerp_(momenta, grads, 1 - momentum)
         updates = torch._foreach_lerp(grads, momenta, momentum)

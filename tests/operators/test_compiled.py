@@ -1,4 +1,4 @@
-"""Compiled kernels alone: recurrences against the references in float64, what surrounds them against torch's formulas."""
+"""Compiled kernels alone: recurrences against the float64 references, what surrounds them against torch's formulas."""
 
 from __future__ import annotations
 
@@ -177,7 +177,8 @@ def test_norms(shape: tuple[int, ...], dtype: torch.dtype, gate: torch.dtype | N
 def test_a_norm_of_a_part_of_a_projection_with_one_weight_a_head() -> None:
     x, weight = torch.randn(2, 5, 200), torch.rand(4, 1)
     part = x[..., 40:168].unflatten(-1, (4, 32))
-    assert_close(norms.normalise(part, weight, 1e-3), fused.rms_norm(part.double(), weight.double(), 1e-3), 1e-6, "norm")
+    expected = fused.rms_norm(part.double(), weight.double(), 1e-3)
+    assert_close(norms.normalise(part, weight, 1e-3), expected, 1e-6, "norm")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -210,7 +211,8 @@ def test_other_dtypes_and_sizes_are_left_to_torch(dtype: torch.dtype) -> None:
     assert torch.equal(norms.normalise(x, weight, 1e-3), fused.normalise(x, weight, 1e-3))
     assert torch.equal(norms.swiglu(x), fused.swiglu(x))
     assert torch.equal(norms.swiglu(torch.ones(3, 14)), fused.swiglu(torch.ones(3, 14)))
-    targets, shares = torch.zeros(3, 1, dtype=torch.int64), torch.ones(3, 1).to(torch.promote_types(dtype, torch.float32))
+    targets = torch.zeros(3, 1, dtype=torch.int64)
+    shares = torch.ones(3, 1).to(torch.promote_types(dtype, torch.float32))
     for got, expected in zip(cross_entropy.softmax_(x.clone(), targets, shares, True),
                              fused.softmax_(x.clone(), targets, shares, True), strict=True):
         assert torch.equal(got, expected)

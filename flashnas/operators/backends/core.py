@@ -28,12 +28,12 @@ MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv
            "sdpa": "sdpa", "numba": "numba"}
 # Best first, on CUDA. The order is that of the libraries' own benchmarks; none of it was measured here.
 PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
-             "selective_scan": ("mamba-ssm",),
-             "norm": (), "swiglu": (), "softmax": (),
+             "selective_scan": ("mamba-ssm",), "norm": (), "swiglu": (), "softmax": (),
              "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
 PREFERRED_ON_CPU = ("numba",)  # for the cores that it has
 TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that covers two packages
-OPTIONAL = ("convolution", "norm", "swiglu", "softmax")  # cores that fall back to torch where the chosen library does not take them
+SURROUNDING = ("norm", "swiglu", "softmax")  # not told: they go with the recurrences
+OPTIONAL = ("convolution", *SURROUNDING)  # cores that fall back to torch where the chosen library does not take them
 
 
 class Kernels(NamedTuple):
@@ -163,7 +163,7 @@ def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.d
     for kind, layer in layers:
         names = found.setdefault(kind, {})
         for core in cores_of(layer):
-            if core.kind in ("norm", "swiglu"):
+            if core.kind in SURROUNDING:
                 continue
             place = found.setdefault("conv", {}) if core.kind == "convolution" else names
             place[core.kernels(device, dtype).name] = None

@@ -13,6 +13,8 @@ from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name
 from flashnas.registry import load_object
 
 LANES, MOST_DIM = 16, 256  # of keys and values: one register of 512 bits, and what the first-level cache holds
+MOST_TAPS = 4  # of a convolution
+PADDED = ("ssd", "gla", "selective_scan")  # take other sizes too, filled up with zeros
 # for each core, in operators/compiled: of a whole sequence, of one token; in the signatures of our torch functions
 ENTRIES = {
     "delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
@@ -21,11 +23,11 @@ ENTRIES = {
     "dplr": ("dplr:dplr", "dplr:dplr_step"),
     "ssd": ("ssd:ssd_scan", "ssd:ssd_scan_step"),
     "gla": ("gla:gla", "gla:gla_step"),
+    "selective_scan": ("selective_scan:scan_of_inputs", "selective_scan:scan_of_inputs_step"),
+    "convolution": ("convolution:short_convolution", "convolution:short_convolution_step"),
     "norm": ("norms:normalise", "norms:normalise"),
     "swiglu": ("norms:swiglu", "norms:swiglu"),
     "softmax": ("cross_entropy:softmax_", "cross_entropy:softmax_"),
-    "convolution": ("convolution:short_convolution", "convolution:short_convolution_step"),
-    "selective_scan": ("selective_scan:scan_of_inputs", "selective_scan:scan_of_inputs_step"),
 }
 
 
@@ -39,9 +41,11 @@ def _entry(core: str) -> Callable[[torch.dtype], Pair]:
 def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if dtype != torch.float32 and dtype not in HALF:
         return f"it computes in float32; got {name_of(dtype)}"
+    if sizes.get("taps", 0) > MOST_TAPS:
+        return f"it takes up to {MOST_TAPS} taps; got {sizes['taps']}"
     for name in ("key_dim", "value_dim"):
         size = sizes.get(name, LANES)
-        if size % LANES or size > MOST_DIM:
+        if (size % LANES and core not in PADDED) or size > MOST_DIM:
             return f"it takes a {name} in multiples of {LANES} up to {MOST_DIM}; got {size}"
     return ""
 

@@ -16,7 +16,10 @@ from torch.autograd.function import once_differentiable
 from flashnas.operators.compiled.arrays import bits, flat, rows
 from flashnas.operators.compiled.jit import compiled
 from flashnas.operators.compiled.vectors import LANES, fma, load, load_bits, sigmoid, splat, store, store_bits
-from flashnas.operators.parts.convolution import short_convolution_step  # noqa: F401  # the step of this backend
+from flashnas.operators.parts.convolution import short_convolution as by_torch
+from flashnas.operators.parts.convolution import short_convolution_step
+
+__all__ = ["short_convolution", "short_convolution_step"]
 
 TAPS = 4  # fewer are taps of 0
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
@@ -96,7 +99,7 @@ class _ConvolutionSilu(torch.autograd.Function):
         return y_BTC
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_y_BTC: Tensor) -> tuple[Tensor, ...]:
         x_BTC, before_BTC, weight_KC, bias_C = ctx.saved_tensors
         grads = torch.empty(x_BTC.shape, dtype=x_BTC.dtype), torch.empty_like(before_BTC)
@@ -107,9 +110,9 @@ class _ConvolutionSilu(torch.autograd.Function):
 
 
 def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`parts.convolution.short_convolution` of x in float32 or bfloat16, up to TAPS taps."""
-    if x_BTC.dtype != torch.bfloat16:
-        x_BTC = x_BTC.float()
+    """`parts.convolution.short_convolution` of up to TAPS taps; of x in float32 or bfloat16, by torch otherwise."""
+    if x_BTC.dtype not in (torch.float32, torch.bfloat16):
+        return by_torch(x_BTC, state_BTC, weight, bias)
     length, channels, kept = x_BTC.shape[1], x_BTC.shape[2], state_BTC.shape[1]
     before_BTC = state_BTC.to(x_BTC.dtype)
     after_BTC = x_BTC[:, length - kept:] if length >= kept else torch.cat([before_BTC[:, length:], x_BTC], 1)

@@ -1,4 +1,4 @@
-"""The softmax of a language model's loss, compiled: losses and gradients of a row of logits while it is in the cache."""
+"""The softmax of a language model's loss, compiled: loss and gradient of a row of logits while it is in the cache."""
 
 from __future__ import annotations
 
@@ -10,8 +10,19 @@ from torch import Tensor
 
 from flashnas.operators.compiled.arrays import bits, flat
 from flashnas.operators.compiled.jit import compiled
-from flashnas.operators.compiled.vectors import (LANES, LOG2_E, exp2, greatest, load, load_bits, splat, store,
-                                                 store_bits, total, where_larger)
+from flashnas.operators.compiled.vectors import (
+    LANES,
+    LOG2_E,
+    exp2,
+    greatest,
+    load,
+    load_bits,
+    splat,
+    store,
+    store_bits,
+    total,
+    where_larger,
+)
 from flashnas.operators.parts import fused
 
 LOWEST, ZERO, ONE = np.float32(-3e38), np.float32(0.0), np.float32(1.0)

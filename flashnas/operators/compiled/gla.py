@@ -22,9 +22,20 @@ from torch.autograd.function import once_differentiable
 from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
 from flashnas.operators.compiled.jit import compiled
 from flashnas.operators.compiled.tiles import clear, copy, inner_product, load_rows, pack, run_tiles, transpose
-from flashnas.operators.compiled.vectors import (LANES, LOG2_E, exp2, least, load, load_bits, splat, store, store_bits,
-                                                 where_larger)
+from flashnas.operators.compiled.vectors import (
+    LANES,
+    LOG2_E,
+    exp2,
+    least,
+    load,
+    splat,
+    store,
+    store_bits,
+    where_larger,
+)
 from flashnas.operators.recurrences.gla import gla_step
+
+__all__ = ["gla", "gla_step"]
 
 CHUNK = 64
 LARGEST = np.float32(60.0)
@@ -33,7 +44,8 @@ ZERO = np.float32(0.0)
 
 
 @compiled
-def _segments(g: Any, at: int, stride: int, tokens: int, size: int, starts: Any, begin: Any, since: Any, grow: Any) -> int:
+def _segments(g: Any, at: int, stride: int, tokens: int, size: int, starts: Any, begin: Any, since: Any,
+              grow: Any) -> int:
     """Segments of a chunk; returns how many.
 
     Args:
@@ -90,8 +102,8 @@ def _scale_columns(state: Any, factors: Any, at: int, rows: int, width: int) -> 
 
 
 @compiled
-def _forward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: int, half: bool, g: Any, state: Any, o: Any,
-             kept: Any, room: Any, starts: Any, batch: int, length: int, heads: int, key_dim: int,
+def _forward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: int, half: bool, g: Any, state: Any,
+             o: Any, kept: Any, room: Any, starts: Any, batch: int, length: int, heads: int, key_dim: int,
              value_dim: int) -> None:
     """kept [batch, heads, chunks, key, value]: receives the state before each chunk. `state` moves on."""
     size, chunks = key_dim * value_dim, (length + CHUNK - 1) // CHUNK
@@ -118,7 +130,8 @@ def _forward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: int
                     t, many = starts[s], starts[s + 1] - starts[s]
                     _scale_rows(matrix, begin, s * key_dim, key_dim, value_dim)
                     pack(queries, keys, t * key_dim, many, key_dim, packed)
-                    run_tiles(packed, values, t * value_dim, out, t * value_dim, matrix, many, key_dim, value_dim, False)
+                    run_tiles(packed, values, t * value_dim, out, t * value_dim, matrix, many, key_dim, value_dim,
+                              False)
                     _scale_rows(matrix, grow, (t + many - 1) * key_dim, key_dim, value_dim)
                 for t in range(tokens):
                     copy(out, t * value_dim, o, ((first + t) * heads + h) * value_dim, value_dim)
@@ -219,7 +232,7 @@ class _Gla(torch.autograd.Function):
         return o_BTHV, final_BHKV
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, ...]:
         q_BTHK, k_BTHK, v_BTHV, g_BTHK, kept, final_BHKV = ctx.saved_tensors
         key_dim, value_dim = ctx.sizes[-2:]

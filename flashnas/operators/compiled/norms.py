@@ -15,12 +15,12 @@ from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows
 from flashnas.operators.compiled.jit import compiled
-from flashnas.operators.compiled.vectors import (LANES, fma, load, load_bits, sigmoid, splat, store, store_bits,
-                                                 total)
+from flashnas.operators.compiled.vectors import LANES, fma, load, load_bits, sigmoid, splat, store, store_bits, total
 from flashnas.operators.parts import fused
 
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 PLAIN, NORM_FIRST, GATE_FIRST = 0, 1, 2
+FEW = 1 << 12
 
 
 @compiled
@@ -53,9 +53,9 @@ def _forward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, g
 
 
 @compiled
-def _backward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, gate_half: bool, weight: Any, scale: Any,
-              grad_y: Any, grad_x: Any, grad_gate: Any, grad_weight: Any, room: Any, mode: int, tokens: int, heads: int,
-              size: int, weights: int) -> None:
+def _backward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, gate_half: bool, weight: Any,
+              scale: Any, grad_y: Any, grad_x: Any, grad_gate: Any, grad_weight: Any, room: Any, mode: int,
+              tokens: int, heads: int, size: int, weights: int) -> None:
     """grad_weight: added to. room [4, size]: what is normalised, its gradient times weight, silu of the gate, and the
     gate's slope."""
     y_half = x_half if mode == PLAIN else gate_half
@@ -113,7 +113,7 @@ class _Norm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, gate, weight, scale = ctx.saved_tensors
         x_BTHD = _tokens(x)
@@ -129,11 +129,13 @@ class _Norm(torch.autograd.Function):
 
 
 def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False) -> Tensor:
-    """`parts.fused.normalise` of x and gate in float32 or bfloat16; by torch where sizes are not multiples of 16."""
+    """`parts.fused.normalise` of x and gate in float32 or bfloat16; by torch where a size is not a multiple of 16."""
     if weight.shape[-1] == 1:
         weight = weight.expand(*weight.shape[:-1], x.shape[-1])
     fits = x.shape[-1] % LANES == 0 and weight.shape[-1] == x.shape[-1] and weight.dtype == torch.float32
-    if not fits or not all(part is None or part.dtype in (torch.float32, torch.bfloat16) for part in (x, gate)):
+    single = not torch.is_grad_enabled() and x.numel() <= FEW  # of a token or two torch's own kernel is faster
+    fits = fits and all(part is None or part.dtype in (torch.float32, torch.bfloat16) for part in (x, gate))
+    if single or not fits:
         return fused.normalise(x, weight, eps, gate, gate_first)
     mode = PLAIN if gate is None else GATE_FIRST if gate_first else NORM_FIRST
     y: Tensor = _Norm.apply(x, gate, weight.contiguous(), eps, mode)
@@ -172,7 +174,7 @@ class _SwiGLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         gate_up, = ctx.saved_tensors
         grad, size = torch.empty_like(gate_up), grad_y.shape[-1]
@@ -183,7 +185,8 @@ class _SwiGLU(torch.autograd.Function):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """`parts.fused.swiglu` in float32 or bfloat16; by torch where sizes are not multiples of 16."""
-    if gate_up.shape[-1] % (2 * LANES) or gate_up.dtype not in (torch.float32, torch.bfloat16):
+    single = not torch.is_grad_enabled() and gate_up.numel() <= FEW
+    if single or gate_up.shape[-1] % (2 * LANES) or gate_up.dtype not in (torch.float32, torch.bfloat16):
         return fused.swiglu(gate_up)
     y: Tensor = _SwiGLU.apply(gate_up)
     return y

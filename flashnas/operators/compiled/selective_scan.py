@@ -17,9 +17,22 @@ from torch.autograd.function import once_differentiable
 from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
 from flashnas.operators.compiled.jit import compiled
 from flashnas.operators.compiled.tiles import clear, copy
-from flashnas.operators.compiled.vectors import (LANES, LOG2_E, exp2, fma, load, load_bits, splat, spread, store,
-                                                 store_bits, total)
+from flashnas.operators.compiled.vectors import (
+    LANES,
+    LOG2_E,
+    exp2,
+    fma,
+    load,
+    load_bits,
+    splat,
+    spread,
+    store,
+    store_bits,
+    total,
+)
 from flashnas.operators.recurrences.selective_scan import scan_of_inputs_step
+
+__all__ = ["scan_of_inputs", "scan_of_inputs_step"]
 
 CHUNK = 32
 ZERO = np.float32(0.0)
@@ -110,7 +123,7 @@ class _SelectiveScan(torch.autograd.Function):
         batch, length, channels = x_BTC.shape
         entries = len(a_NC)
         ctx.sizes = batch, length, channels, entries
-        dt_BTC, a_log2_NC, final_BNC = dt_BTC.contiguous(), (a_NC * LOG2_E).contiguous(), wide_copy(state_BNC)
+        dt_BTC, a_log2_NC, final_BNC = dt_BTC.contiguous(), (a_NC * float(LOG2_E)).contiguous(), wide_copy(state_BNC)
         y_BTC = torch.empty(batch, length, channels)
         kept = torch.empty(batch, -(-length // CHUNK) if any(ctx.needs_input_grad) else 0, entries, channels)
         _forward(*rows(x_BTC), x_BTC.dtype == torch.bfloat16, *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, final_BNC,
@@ -119,13 +132,13 @@ class _SelectiveScan(torch.autograd.Function):
         return y_BTC, final_BNC
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, ...]:
         x_BTC, dt_BTC, a_log2_NC, b_BTN, c_BTN, kept = ctx.saved_tensors
         entries = ctx.sizes[-1]
         grad_y_BTC, grad_state_BNC = output_grads[0].contiguous(), wide_copy(output_grads[1])
-        grad_x, grad_dt, grad_a = torch.empty(x_BTC.shape, dtype=x_BTC.dtype), torch.empty(dt_BTC.shape), torch.zeros(a_log2_NC.shape)
-        grad_b, grad_c = torch.empty(b_BTN.shape), torch.empty(c_BTN.shape)
+        grad_x, grad_a = torch.empty(x_BTC.shape, dtype=x_BTC.dtype), torch.zeros(a_log2_NC.shape)
+        grad_dt, grad_b, grad_c = (torch.empty(part.shape) for part in (dt_BTC, b_BTN, c_BTN))
         room = torch.empty((4 * CHUNK + 1) * entries * LANES)
         _backward(*rows(x_BTC), x_BTC.dtype == torch.bfloat16, *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, kept,
                                                                            grad_y_BTC, grad_state_BNC)),

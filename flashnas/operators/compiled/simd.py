@@ -222,7 +222,8 @@ def _operator(python: Callable[..., Any], instruction: str) -> None:
         return getattr(builder, instruction)(*arguments, flags=FLAGS)
 
 
-for _python, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+for _python, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"),
+                              (operator.truediv, "fdiv")):
     _operator(_python, _instruction)
 
 

@@ -21,10 +21,11 @@ from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
 from flashnas.operators.compiled.jit import compiled
-from flashnas.operators.compiled.tiles import (clear, copy, inner_product, load_rows, pack, run_tiles, scale,
-                                               transpose)
+from flashnas.operators.compiled.tiles import clear, copy, inner_product, load_rows, pack, run_tiles, scale, transpose
 from flashnas.operators.compiled.vectors import LANES, LOG2_E, fma, load, load_bits, splat, store, store_bits, total
 from flashnas.operators.recurrences.ssd import ssd_scan_step
+
+__all__ = ["ssd_scan", "ssd_scan_step"]
 
 CHUNK = 64
 LARGEST = np.float32(60.0)
@@ -111,7 +112,8 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: in
     a, c = CHUNK * key_dim, CHUNK * value_dim
     queries, keys, grad_queries, grad_keys = room[:a], room[a:2 * a], room[2 * a:3 * a], room[3 * a:4 * a]
     packed_keys, room = room[4 * a:6 * a], room[6 * a:]
-    v, grad_out, grad_v, packed_values, room = room[:c], room[c:2 * c], room[2 * c:3 * c], room[3 * c:5 * c], room[5 * c:]
+    v, grad_out, grad_v, packed_values = room[:c], room[c:2 * c], room[2 * c:3 * c], room[3 * c:5 * c]
+    room = room[5 * c:]
     state_VK, grad_VK, grow, begin = room[:size], room[size:2 * size], room[2 * size:], room[2 * size + CHUNK:]
     for b in range(batch):
         for group in range(groups):
@@ -209,7 +211,7 @@ class _Ssd(torch.autograd.Function):
         return o_BTHV, final_BHKV
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, ...]:
         q_BTGK, k_BTGK, x_BTHV, dt_BTH, rate_H, kept, final_BHKV, o_BTHV = ctx.saved_tensors
         key_dim, value_dim = ctx.sizes[-2:]
