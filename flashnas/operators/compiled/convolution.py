@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows
 from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.tiles import clear
 from flashnas.operators.compiled.vectors import LANES, fma, load, load_bits, sigmoid, splat, store, store_bits
 from flashnas.operators.parts.convolution import short_convolution as by_torch
 from flashnas.operators.parts.convolution import short_convolution_step
@@ -22,7 +23,16 @@ from flashnas.operators.parts.convolution import short_convolution_step
 __all__ = ["short_convolution", "short_convolution_step"]
 
 TAPS = 4  # fewer are taps of 0
+BLOCK = 64  # tokens for which all channels are taken, so that their rows stay in the cache
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
+
+
+@compiled
+def _input(x: Any, x_stride: int, before: Any, half: bool, channels: int, length: int, b: int, t: int, j: int) -> Any:
+    """16 channels of input t of sequence b; those from -3 to -1 are in `before`."""
+    if t < 0:
+        return load_bits(before, (3 * b + 3 + t) * channels + j, half)
+    return load_bits(x, (b * length + t) * x_stride + j, half)
 
 
 @compiled
@@ -30,58 +40,68 @@ def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: 
              channels: int) -> None:
     """weight [4, channels]; before [batch, 3, channels], the inputs before x."""
     for b in range(batch):
-        for j in range(0, channels, LANES):
-            w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
-                              load(weight, 3 * channels + j))
-            constant, at, out = load(bias, j), b * length * x_stride + j, b * length * channels + j
-            x0, x1, x2 = (load_bits(before, 3 * b * channels + j, half),
-                          load_bits(before, (3 * b + 1) * channels + j, half),
-                          load_bits(before, (3 * b + 2) * channels + j, half))
-            for _ in range(length):
-                x3 = load_bits(x, at, half)
-                z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
-                store_bits(y, out, z * sigmoid(z), half)
-                x0, x1, x2 = x1, x2, x3
-                at += x_stride
-                out += channels
+        for start in range(0, length, BLOCK):
+            for j in range(0, channels, LANES):
+                w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
+                                  load(weight, 3 * channels + j))
+                constant = load(bias, j)
+                x0, x1, x2 = (_input(x, x_stride, before, half, channels, length, b, start - 3, j),
+                              _input(x, x_stride, before, half, channels, length, b, start - 2, j),
+                              _input(x, x_stride, before, half, channels, length, b, start - 1, j))
+                for t in range(start, min(length, start + BLOCK)):
+                    x3 = load_bits(x, (b * length + t) * x_stride + j, half)
+                    z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
+                    store_bits(y, (b * length + t) * channels + j, z * sigmoid(z), half)
+                    x0, x1, x2 = x1, x2, x3
 
 
 @compiled
 def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, grad_y: Any, grad_x: Any,
-              grad_before: Any, grad_weight: Any, grad_bias: Any, batch: int, length: int, channels: int) -> None:
-    """grad_weight and grad_bias are added to. From the last token to the first; z is what silu takes."""
+              grad_before: Any, grad_weight: Any, grad_bias: Any, later: Any, batch: int, length: int,
+              channels: int) -> None:
+    """grad_weight and grad_bias are added to. later [3, channels]: scratch, gradients of z of the three tokens after a
+    block, where z is what silu takes. From the last token to the first."""
     for b in range(batch):
-        for j in range(0, channels, LANES):
-            w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
-                              load(weight, 3 * channels + j))
-            constant, nothing, first = load(bias, j), splat(ZERO), 3 * b * channels + j
-            sum_0, sum_1, sum_2, sum_3, sum_of_grads = nothing, nothing, nothing, nothing, nothing
-            later_1, later_2, later_3 = nothing, nothing, nothing  # gradients of z of the three tokens after t
-            x1, x2, x3 = nothing, nothing, nothing  # inputs t - 2, t - 1 and t
-            for t in range(length + 2, -1, -1):  # x0 is input t - 3; the first three rounds only load
-                if t >= 3:
-                    x0 = load_bits(x, (b * length + t - 3) * x_stride + j, half)
-                else:
-                    x0 = load_bits(before, first + t * channels, half)
-                if t < length:
+        clear(later, 3 * channels)
+        for start in range((length - 1) // BLOCK * BLOCK, -1, -BLOCK):
+            end = min(length, start + BLOCK)
+            for j in range(0, channels, LANES):
+                w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
+                                  load(weight, 3 * channels + j))
+                constant, nothing = load(bias, j), splat(ZERO)
+                sum_0, sum_1, sum_2, sum_3, sum_of_grads = nothing, nothing, nothing, nothing, nothing
+                later_1, later_2, later_3 = load(later, j), load(later, channels + j), load(later, 2 * channels + j)
+                x1, x2, x3 = (_input(x, x_stride, before, half, channels, length, b, end - 3, j),
+                              _input(x, x_stride, before, half, channels, length, b, end - 2, j),
+                              _input(x, x_stride, before, half, channels, length, b, end - 1, j))
+                for t in range(end - 1, start - 1, -1):
+                    if t < 3:
+                        x0 = load_bits(before, (3 * b + t) * channels + j, half)
+                    else:
+                        x0 = load_bits(x, (b * length + t - 3) * x_stride + j, half)
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
-                    gate = sigmoid(z)
-                    place = (b * length + t) * channels + j
+                    gate, place = sigmoid(z), (b * length + t) * channels + j
                     grad = load_bits(grad_y, place, half) * gate * fma(z, splat(ONE) - gate, splat(ONE))
                     sum_0, sum_1, sum_2, sum_3 = (fma(grad, x0, sum_0), fma(grad, x1, sum_1), fma(grad, x2, sum_2),
                                                   fma(grad, x3, sum_3))
                     sum_of_grads = sum_of_grads + grad
                     store_bits(grad_x, place, fma(w3, grad, fma(w2, later_1, fma(w1, later_2, w0 * later_3))), half)
                     later_1, later_2, later_3 = grad, later_1, later_2
-                x1, x2, x3 = x0, x1, x2
-            store_bits(grad_before, first + 2 * channels, fma(w2, later_1, fma(w1, later_2, w0 * later_3)), half)
-            store_bits(grad_before, first + channels, fma(w1, later_1, w0 * later_2), half)
-            store_bits(grad_before, first, w0 * later_1, half)
-            store(grad_weight, j, load(grad_weight, j) + sum_0)
-            store(grad_weight, channels + j, load(grad_weight, channels + j) + sum_1)
-            store(grad_weight, 2 * channels + j, load(grad_weight, 2 * channels + j) + sum_2)
-            store(grad_weight, 3 * channels + j, load(grad_weight, 3 * channels + j) + sum_3)
-            store(grad_bias, j, load(grad_bias, j) + sum_of_grads)
+                    x1, x2, x3 = x0, x1, x2
+                store(later, j, later_1)
+                store(later, channels + j, later_2)
+                store(later, 2 * channels + j, later_3)
+                store(grad_weight, j, load(grad_weight, j) + sum_0)
+                store(grad_weight, channels + j, load(grad_weight, channels + j) + sum_1)
+                store(grad_weight, 2 * channels + j, load(grad_weight, 2 * channels + j) + sum_2)
+                store(grad_weight, 3 * channels + j, load(grad_weight, 3 * channels + j) + sum_3)
+                store(grad_bias, j, load(grad_bias, j) + sum_of_grads)
+                if start == 0:
+                    first = 3 * b * channels + j
+                    store_bits(grad_before, first + 2 * channels, fma(w2, later_1, fma(w1, later_2, w0 * later_3)),
+                               half)
+                    store_bits(grad_before, first + channels, fma(w1, later_1, w0 * later_2), half)
+                    store_bits(grad_before, first, w0 * later_1, half)
 
 
 class _ConvolutionSilu(torch.autograd.Function):
@@ -105,7 +125,8 @@ class _ConvolutionSilu(torch.autograd.Function):
         grads = torch.empty(x_BTC.shape, dtype=x_BTC.dtype), torch.empty_like(before_BTC)
         wide = torch.zeros(weight_KC.shape), torch.zeros(bias_C.shape)
         _backward(*rows(x_BTC), bits(before_BTC), x_BTC.dtype == torch.bfloat16, flat(weight_KC), flat(bias_C),
-                  bits(grad_y_BTC.contiguous()), *map(bits, grads), *map(flat, wide), *ctx.sizes)
+                  bits(grad_y_BTC.contiguous()), *map(bits, grads), *map(flat, wide),
+                  flat(torch.empty(3, x_BTC.shape[2])), *ctx.sizes)
         return *grads, *wide
 
 

@@ -77,7 +77,7 @@ class MambaLayer(RecurrentLayer):
         dt = self.dt_proj(low)
         with torch.autocast(x.device.type, enabled=False):
             dtype = state_dtype(x.dtype) if state_BNC is None else state_BNC.dtype
-            x, b, c = x.to(dtype), b.to(dtype), c.to(dtype)
+            b, c = b.to(dtype), c.to(dtype)
             dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
             y, state_BNC = rule(x, dt, -self.A_log.to(dtype).exp().T, b, c, state_BNC)
             return torch.addcmul(y, x, self.D.to(dtype)) * F.silu(z).to(dtype), state_BNC.unsqueeze(1)

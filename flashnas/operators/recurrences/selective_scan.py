@@ -52,7 +52,7 @@ def scan_of_inputs(x_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c
                    state_BNC: Tensor | None) -> tuple[Tensor, Tensor]:
     """`selective_scan` of u = dt x; from zero where no state is given."""
     if state_BNC is None:
-        state_BNC = x_BTC.new_zeros(len(x_BTC), *a_NC.shape)
+        state_BNC = dt_BTC.new_zeros(len(x_BTC), *a_NC.shape)
     return selective_scan(dt_BTC * x_BTC, dt_BTC, a_NC, b_BTN, c_BTN, state_BNC)
 
 
