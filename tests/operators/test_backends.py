@@ -255,7 +255,7 @@ def test_several_answers_for_one_kind_are_all_told(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("backend", "text", "packages", "line"), [
     ("mamba-ssm", "m2", ("fla",), "operator mamba2: backend mamba-ssm cannot run it: the package fake-mamba-ssm is not"
-                                  " installed; allowed here: auto, torch"),
+                                  " installed; allowed here: auto, torch, numba"),
     ("flash-attn", "d f", ("fla",), "backend flash-attn: the package fake-flash-attn is not installed"),
     ("flash", "a", (), "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa, numba; got 'flash' (did"
                        " you mean 'fla'?)")])

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -302,7 +303,9 @@ def test_divergence_and_nan_are_reasons_of_their_candidates_and_the_others_go_on
     far = {**good, "architecture": Architecture.parse("512: a(rope_factor=2.0,rope_original=8)").to_dict()}
     with WorkerPool(run_candidate, workers=1, timeout_s=120) as pool:
         outcomes = {key: (score, why) for key, score, why in pool.run({"wild": wild, "far": far, "good": good})}
-    assert outcomes["wild"] == (None, "validation loss became nan after 512 tokens")
+    score, why = outcomes["wild"]  # where the first NaN arises depends on the backend
+    assert score is None
+    assert re.fullmatch("(validation loss|gradient norm) became nan after (256|512) tokens", why)
     assert outcomes["far"][1].startswith("ConfigError: recipe.sequence_tokens 32 are beyond the rotary range")
     assert math.isfinite(outcomes["good"][0]["loss"])
 
