@@ -35,7 +35,8 @@ CASES = [
     ("fla", "kda(head_dim=16)"), ("fla", "r7(head_dim=16)"), ("mamba-ssm", "m(state=8)"),
     ("mamba-ssm", "d(head_dim=16)"),  # the convolution only
     ("numba", "d(head_dim=16)"), ("numba", "gd(head_dim=16,k_heads=2,expand_v=2)"), ("numba", "kda(head_dim=32)"),
-    ("numba", "r7(head_dim=16)"),
+    ("numba", "r7(head_dim=16)"), ("numba", "m2(head_dim=16,state=24,groups=2,conv_size=3)"),
+    ("numba", "m2(head_dim=8,state=8)"), ("numba", "gla(head_dim=32)"), ("numba", "m(state=5)"),
     ("sdpa", "a(heads=4,kv_heads=2,head_dim=16)"), ("sdpa", "swa(heads=4,kv_heads=2,head_dim=16,window=5)"),
     ("sdpa", "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)"),
 ]
