@@ -54,6 +54,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
+    if name == "bench":  # a room that readers use by its name: fn.bench.load()
+        return importlib.import_module("flashnas.bench")
     raise AttributeError(f"module 'flashnas' has no attribute {name!r}")
 
 

@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parent.parent / "flashnas"
 # in the order in which the data flows: a room may import itself and the rooms before it
 ROOMS = ("base", "registry", "operators", "architecture", "network", "data", "training", "space", "latency",
-         "profiling", "proxy", "search", "study", "testing", "trust", "report", "export", "api", "cli")
-WITHOUT_TORCH = ("base", "registry", "architecture", "data", "space", "latency", "study", "trust", "report", "api",
-                 "cli")
+         "profiling", "proxy", "search", "bench", "study", "testing", "trust", "report", "export", "api", "cli")
+WITHOUT_TORCH = ("base", "registry", "architecture", "data", "space", "latency", "bench", "study", "trust", "report",
+                 "api", "cli")
 
 
 def modules():

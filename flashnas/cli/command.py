@@ -88,5 +88,6 @@ COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "export": "flashnas.cli.commands:EXPORT",
     "report": "flashnas.cli.commands:REPORT",
     "table": "flashnas.cli.commands:TABLE",
+    "bench": "flashnas.cli.commands:BENCH",
     "list": "flashnas.cli.commands:LIST",
 }, ConfigError)

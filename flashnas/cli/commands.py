@@ -48,5 +48,18 @@ TABLE = Command("show, import and merge latency tables", actions={
                      "flashnas.api.tables:MergeTablesOptions", calling("flashnas.api.tables:merge_tables")),
 })
 
+BENCH = Command("grow, make and show a table of trained networks", actions={
+    "grow": Command("train the networks of a bench, for hours, at low priority",
+                    "flashnas.api.bench:GrowBenchOptions", calling("flashnas.api.bench:grow_bench", TrustProgress)),
+    "measure": Command("time the networks of a bench at full width on this CPU",
+                       "flashnas.api.bench:MeasureBenchOptions",
+                       calling("flashnas.api.bench:measure_bench",
+                               lambda stream: CountProgress(stream, "networks timed"))),
+    "build": Command("make the file and the card of a bench of its journals",
+                     "flashnas.api.bench:BuildBenchOptions", calling("flashnas.api.bench:build_bench")),
+    "info": Command("what a bench holds and how it was trained",
+                    "flashnas.api.bench:BenchInfoOptions", calling("flashnas.api.bench:bench_info")),
+})
+
 LIST = Command("names that options take: tables, spaces, samplers, ..",
                "flashnas.api.listing:ListOptions", calling("flashnas.api.listing:names"))

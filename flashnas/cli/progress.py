@@ -73,7 +73,8 @@ class SearchProgress(LiveLine):
         best = "best -" if snapshot.best_loss is None else (
             f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f} ms")
         left = "time left unknown" if snapshot.remaining_s is None else f"{duration(snapshot.remaining_s)} left"
-        return (f"[{snapshot.done + snapshot.failed}/{snapshot.total}] {best} | done {snapshot.done}"
+        bench = f" from bench {snapshot.from_bench}" if snapshot.from_bench else ""
+        return (f"[{snapshot.done + snapshot.failed}/{snapshot.total}] {best} | done {snapshot.done}{bench}"
                 f" failed {snapshot.failed} reused {snapshot.reused} | {duration(elapsed_s)} gone, {left}")
 
 
@@ -95,9 +96,10 @@ class CountProgress(LiveLine):
 class TrustProgress(LiveLine):
     """Trainings done and time left."""
 
-    def update(self, done: int, total: int, remaining_s: float) -> None:
+    def update(self, done: int, total: int, remaining_s: float | None) -> None:
         if self.due(done == total):
-            self.draw(f"[{done}/{total}] trainings, {duration(remaining_s)} left")
+            left = "time left unknown" if remaining_s is None else f"{duration(remaining_s)} left"
+            self.draw(f"[{done}/{total}] trainings, {left}")
 
 
 class TrainingProgress(LiveLine):

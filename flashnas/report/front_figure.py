@@ -18,9 +18,13 @@ PLOT_BOX = (800.0, 430.0)  # about the plotting area in pixels, for the placemen
 
 
 def counts_line(run: Run) -> str:
-    """`24 searched + 6 baselines trained · 2 failed · 3 outside the budget · 4 repeats`."""
-    counts, trained, baselines = run.counts(), len(run.trained), len(run.baselines)
-    parts = [f"{trained - baselines} searched + {baselines} baselines trained"]
+    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`; networks
+    from a bench are neither searched nor baselines."""
+    counts, from_bench = run.counts(), run.trained["source"] == "bench"
+    baselines = int((~from_bench & (run.trained["origin"] == "baseline")).sum())
+    parts = [f"{len(run.trained) - int(from_bench.sum()) - baselines} searched + {baselines} baselines trained"]
+    if from_bench.any():
+        parts.append(f"{int(from_bench.sum())} from a bench")
     for state, text in (("failed", "failed"), ("infeasible", "outside the budget"), ("reused", "repeats")):
         if counts[state]:
             parts.append(f"{counts[state]} {text}")
@@ -75,7 +79,7 @@ def pareto_front(run: Run) -> go.Figure:
     mixers = trained["notation"].map(mixer_colours)
     main = mixers.str[0]
     for kind in sorted(set(main), key=operator_order):
-        for origin, symbol, size in (("search", "circle", 11), ("baseline", "diamond", 14)):
+        for origin, symbol, size in (("bench", "circle", 8), ("search", "circle", 11), ("baseline", "diamond", 14)):
             points = trained[(trained["origin"] == origin) & (main == kind)]
             if points.empty:
                 continue

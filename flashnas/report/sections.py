@@ -119,6 +119,10 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
     width, tokens = entry("proxy", "width_factor"), entry("proxy", "tokens")
     yield "Short training", entry("proxy", "corpus"), " · ".join(filter(None, (
         f"width 1/{width}" if known(width) else "", f"{tokens:,} tokens each" if known(tokens) else "")))
+    if entry("bench", "name"):
+        yield "Bench", entry("bench", "name"), (
+            f"{(run.trained['source'] == 'bench').sum()} networks of this run have their loss from it"
+            f" (digest {entry('bench', 'digest')})")
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
 

@@ -56,6 +56,10 @@ class AgingEvolution(SearchAlgorithm):
             return [self.point(member)[0] for member in self.population]
         return standings([self.point(member) for member in self.population]).tolist()
 
+    def _take_in(self, evaluation: Evaluation) -> None:
+        self._asked += 1  # it takes the place of a random member of the first population
+        self._learn(evaluation)
+
     def _learn(self, evaluation: Evaluation) -> None:
         if evaluation.complete:
             self.population.append(evaluation)

@@ -116,6 +116,14 @@ class SearchAlgorithm(ABC):
             self.history.append(evaluation)
             self._learn(evaluation)
 
+    def start_from(self, evaluations: Iterable[Evaluation]) -> None:
+        """Learn from candidates of the space that were evaluated elsewhere, before the first `ask`. They are not
+        proposed again."""
+        for evaluation in evaluations:
+            self._proposed.add(evaluation.genotype)
+            self.history.append(evaluation)
+            self._take_in(evaluation)
+
     @abstractmethod
     def _propose(self, count: int) -> Iterable[Genotype]:
         """Yield `count` candidates; each one is on `pending` before the next is drawn."""
@@ -123,6 +131,10 @@ class SearchAlgorithm(ABC):
     @abstractmethod
     def _learn(self, evaluation: Evaluation) -> None:
         """Take in one result; `history` holds it already."""
+
+    def _take_in(self, evaluation: Evaluation) -> None:
+        """Take in a result of `start_from`, which was never asked for; `history` holds it already."""
+        self._learn(evaluation)
 
     # -- what algorithms build on --------------------------------------------------------------------------------
 

@@ -75,6 +75,9 @@ class Bayes(SearchAlgorithm):
         self._scaling: tuple[np.ndarray, np.ndarray] | None = None
         self._sampled: list[Genotype] | None = None
 
+    def _take_in(self, evaluation: Evaluation) -> None:
+        self._asked += 1  # it takes the place of a random candidate at the start
+
     def _learn(self, evaluation: Evaluation) -> None:
         """Nothing to do: the surrogate is fitted to `history` when a cycle is asked for."""
 

@@ -52,6 +52,11 @@ class OptunaAlgorithm(SearchAlgorithm):
         self.study.enqueue_trial(dict(self.space.encode(genotype)))
         return genotype, self.study.ask(self._distributions)
 
+    def _take_in(self, evaluation: Evaluation) -> None:
+        self.study.enqueue_trial(dict(self.space.encode(evaluation.genotype)))
+        self._trials.append(self.study.ask(self._distributions))
+        self._learn(evaluation)
+
     def _learn(self, evaluation: Evaluation) -> None:
         trial = self._trials.popleft()
         if not evaluation.feasible:

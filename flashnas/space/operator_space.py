@@ -112,14 +112,19 @@ class OperatorSpace(SearchSpace[G]):
 
     def contains(self, architecture: Architecture) -> bool:
         """True if some genotype at some width of the space builds this network."""
-        hidden = architecture.hidden
         shared = ModelOptions(vocab=architecture.vocab, tied=architecture.tied, meta_tokens=architecture.meta_tokens)
-        if hidden not in self.hidden_sizes or shared != self.model:
-            return False
+        return shared == self.model and self.locate(architecture) is not None
+
+    def locate(self, architecture: Architecture) -> G | None:
+        """The genotype whose operators, at one of the space's widths, are those of a network; None if there is none.
+        Vocabulary, head and meta tokens may be others than the space's."""
+        hidden = architecture.hidden
+        if hidden not in self.hidden_sizes:
+            return None
         own = {spec.resolved(hidden): spec for spec in self.kinds()}
         operators = [own.get(spec.resolved(hidden)) for spec in architecture.operators]
         known = [spec for spec in operators if spec is not None]
-        return len(known) == len(operators) and self.find(known) is not None
+        return self.find(known) if len(known) == len(operators) else None
 
     def baselines(self) -> list[tuple[str, list[Architecture]]]:
         return [(label, self.widths_of(operators)) for label, operators in self.pure_models()]

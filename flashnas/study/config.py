@@ -19,8 +19,9 @@ from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, check_objectives
 class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
 
-    The trajectory depends on `cycle_size` and never on `workers`. Candidates that are infeasible or that were seen
-    before cost nothing and do not count against `trials`. The loss is trained and shown whatever the objectives are.
+    The trajectory depends on `cycle_size` and never on `workers`. Candidates that are infeasible, that were seen before
+    or whose score a bench holds cost nothing and do not count against `trials`. The loss is trained and shown whatever
+    the objectives are.
     """
 
     space: str = option("nemotron_flash", "shipped search space or YAML file")
@@ -54,6 +55,11 @@ class SearchConfig(Settings, where="search"):
     rank_at_tokens: int | None = option(
         None, "rank by the loss extrapolated to a training of N tokens, which takes the place of loss among the"
         " objectives", metavar="N", shown="by the loss itself", least=1, most=LARGEST_COUNT)
+    bench: bool = option(True, "take the score of a network that a bench was grown with by the same recipe, text and"
+                         " seed, and start from those of the space",
+                         off="train every network, also those that a bench has a score for")
+    bench_table: str | None = option(None, "bench to take scores from: a shipped name or a folder", metavar="BENCH",
+                                     shown="the shipped ones")
     candidate_timeout_s: float = option(1800.0, "time limit of one training, in seconds", metavar="S", least=1,
                                         most=1e7)
     # how, not what: these may differ when a run is continued
@@ -76,6 +82,8 @@ class SearchConfig(Settings, where="search"):
         for name in SHARED_OPTIONS:
             if name in self.sampler_options:
                 self.wrong("sampler_options", f"must not hold {name!r}, which the search itself sets")
+        if self.bench_table is not None and not self.bench:
+            self.wrong("bench_table", "and --no-bench exclude each other")
         if self.strict and not self.measure:
             self.wrong("strict", "needs measured finalists, but search.measure is false (--no-measure)")
 
@@ -101,7 +109,7 @@ class SearchConfig(Settings, where="search"):
 
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
-        `tokens` among them, enter the identity of a run by their values."""
+        `tokens` among them, and the scores of a bench enter the identity of a run by their values."""
         how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict", "budget_ms", "recipe",
-               "tokens"}
+               "tokens", "bench", "bench_table"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}

@@ -49,6 +49,10 @@ class Fitter(Generic[G]):
         return next((network for network, latency_ms in zip(sizes, latencies, strict=True)
                      if self.fits({} if latency_ms is None else {"latency_ms": latency_ms})), None)
 
+    def fits_network(self, network: Any) -> bool:
+        """True if the network meets every budget."""
+        return self.largest([network]) is not None
+
     def fits(self, metrics: Mapping[str, float]) -> bool:
         return all(budget.holds(metric_of(budget.metric, metrics)) for budget in self.budgets)
 

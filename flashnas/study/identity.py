@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import RunError
-
-
-def fingerprint(data: Any) -> str:
-    """16 hex digits of the SHA-256 of JSON-ready data."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
+from flashnas.base.fingerprint import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +17,7 @@ class Identity:
     """The question that a run answers. How it is answered (workers, storage, time limits, number of trials) is not
     part of it.
 
+    bench is the digest of the scores that a bench answers with; None, and left out of the record, if none does.
     table_hash changes with any row or calibration of the table; `margins` are those of the certificate of `confidence`;
     `corpus` is the digest of the prepared text. `evaluator` is the name of the user's function: recipe, data, tokenizer
     and corpus are then None.
@@ -48,12 +44,15 @@ class Identity:
     corpus: str | None
     evaluator: str | None
     rank_at_tokens: int | None = None
+    bench: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
         found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         if self.rank_at_tokens is None:  # as it was before there was this option, so that such runs continue
             del found["rank_at_tokens"]
+        if self.bench is None:  # as in runs of versions without benches, which are continued
+            del found["bench"]
         return found
 
     @functools.cached_property
@@ -73,6 +72,7 @@ class Identity:
         known, asked = json.loads(json.dumps(recorded, default=str)), self.to_dict()
         for key in (*asked, *sorted(set(known) - set(asked))):
             if asked.get(key) != known.get(key):
-                hint = "; the run folder belongs to another space" if key.startswith("space") else ""
+                hint = "; the run folder belongs to another space" if key.startswith("space") else (
+                    "; the scores of the bench are others than then" if key == "bench" else "")
                 raise RunError(f"{place}: question.{key} is {known.get(key)!r}, but this search asks"
                                f" {asked.get(key)!r}{hint}; choose another --out or the same question")

@@ -87,7 +87,8 @@ def _score(found: Any, needed: tuple[str, ...]) -> dict[str, Any]:
         if name not in numbers:
             raise CandidateError(f"the evaluator must return {name!r}; got {', '.join(numbers) or 'nothing'}")
     loss = numbers.pop("loss")
-    return {"loss": loss, "metrics": {name: value for name, value in numbers.items() if name in METRICS},
+    return {"loss": loss, "source": "evaluator",
+            "metrics": {name: value for name, value in numbers.items() if name in METRICS},
             "scores": {name: value for name, value in numbers.items() if name not in METRICS}}
 
 

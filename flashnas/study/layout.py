@@ -26,7 +26,7 @@ JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}
 WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed")
 NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "extrapolated_loss", "extrapolated_loss_sd", "proxy_params",
            "tokens", "tokens_per_s", "train_seconds", "seed")
-TEXTS = ("label", "reason", "notation", "hash")
+TEXTS = ("label", "reason", "notation", "hash", "source")
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # without these there is nothing to show
 
 

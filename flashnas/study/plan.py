@@ -34,9 +34,11 @@ class SearchPlan:
         fastest_metrics: its metrics.
         baselines: (label, notation or None where no width meets the budgets).
         candidates: networks that the search evaluates besides the baselines.
-        evaluations: both together; equal networks count once.
+        evaluations: both together; equal networks count once, and baselines that a bench knows do not count.
         width_factor, proxy_widths: how the trained networks are shrunk; None and empty with the user's evaluator.
-        tokens_each, tokens: training tokens of one network and of all; 0 with the user's evaluator.
+        known: networks whose scores a bench has: baselines, and those that the search starts from.
+        bench: which bench answers, or why none does, in words; empty without one.
+        tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's evaluator.
         tokens_per_s: of one worker, from a few timed steps; None where nothing was timed.
         seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks and the timing
             of finalists are not in it.
@@ -54,6 +56,8 @@ class SearchPlan:
     evaluations: int
     width_factor: int | None
     proxy_widths: tuple[int, ...]
+    known: int
+    bench: str
     tokens_each: int
     tokens: int
     tokens_per_s: float | None
@@ -74,7 +78,10 @@ class SearchPlan:
             lines.append(f"fastest    {metric} {self.fastest_metrics[metric]:,.4g}: {self.fastest}")
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
         lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and {len(fitting)} of"
-                     f" {len(self.baselines)} baselines, which meet the budgets")
+                     f" {len(self.baselines)} baselines, which meet the budgets"
+                     f"{', but for those that the bench knows' if self.known else ''}")
+        if self.bench:
+            lines.append(f"bench      {self.bench}")
         if self.tokens:
             shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
             lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {self.tokens:,} in all")
@@ -102,7 +109,10 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
                        recipe=recipe, sampler=sampler)
     config = question.config
     baselines = question.baselines()
-    different = {network.hash: network for _, network in baselines if network is not None}
+    different = {network.hash: network for _, network in baselines
+                 if network is not None and question.known_score(network) is None}
+    known = {network.hash for _, network in baselines if network is not None and network.hash not in different}
+    known |= {one.network.hash for one in question.known_networks()}
     evaluations = len(different) + int(min(config.trials, question.space.size()))
     fastest = question.fitter.fastest(config.seed)
     widths = question.space.hidden_sizes if isinstance(question.space, OperatorSpace) else ()
@@ -122,7 +132,16 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         candidates=evaluations - len(different), evaluations=evaluations,
         width_factor=None if trained is None else trained.width_factor,
         proxy_widths=() if trained is None else tuple(width // trained.width_factor for width in widths),
+        known=len(known), bench=_bench_words(question, len(known)),
         tokens_each=each, tokens=each * evaluations, tokens_per_s=rate, seconds=seconds, workers=config.workers)
+
+
+def _bench_words(question: Question, known: int) -> str:
+    """Which bench answers, or why none does."""
+    if question.bench is not None:
+        return (f"{question.bench.bench}: the search starts from {known} networks that it has scores for;"
+                f" it has {len(question.bench)}")
+    return f"not used; {question.no_bench}" if question.no_bench else ""
 
 
 def _tokens_per_s(question: Question, networks: list[Any]) -> float:

@@ -14,12 +14,15 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import (
     ArchitectureError,
+    BenchError,
     BudgetError,
     ConfigError,
     MissingRowsError,
     OperatorError,
     TableError,
 )
+from flashnas.base.fingerprint import fingerprint
+from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
 from flashnas.latency.prediction import LatencyModel
@@ -36,7 +39,7 @@ from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts, metric_of
 from flashnas.study.fitting import Fitter
-from flashnas.study.identity import Identity, fingerprint
+from flashnas.study.identity import Identity
 from flashnas.study.job import Job, UserEvaluator, evaluator_name
 from flashnas.training.recipe import Recipe
 
@@ -48,6 +51,15 @@ LARGEST_FACTOR = 1024     # of the width factors that a message offers
 Note = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class KnownNetwork:
+    """A network of the space that a bench has a score for. label: where the bench has it from."""
+
+    genotype: Any
+    network: Architecture
+    label: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """All parts of one search.
@@ -56,6 +68,8 @@ class Question:
         recipe, dataset: of the trainings; None where an evaluator scores the networks.
         evaluator: the user's function, or None.
         certificate: what the table's validation says of its predictions, if a confidence is asked for.
+        bench: the scores that a bench answers with, or None.
+        no_bench: why a shipped bench answers nothing, in words; empty if one answers or none is asked.
         timing: how the finalists are timed; None where the table's device is not at hand.
         started: when its preparation began, in seconds since the epoch.
     """
@@ -73,6 +87,8 @@ class Question:
     timing: Setup | None
     sampler: str | type[SearchAlgorithm]
     started: float
+    bench: Answers | None = None
+    no_bench: str = ""
 
     @property
     def model(self) -> LatencyModel | None:
@@ -101,6 +117,25 @@ class Question:
         return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),
                    seed=self.config.seed, tasks=task_scores(self.config.objectives))
 
+    def known_score(self, network: Any) -> dict[str, Any] | None:
+        """The score that a bench has for a network, or None."""
+        return None if self.bench is None else self.bench.score(network)
+
+    def known_networks(self) -> list[KnownNetwork]:
+        """The networks of the space within the budgets that a bench has scores for, each once, in the bench's order."""
+        space = self.space
+        found: dict[str, KnownNetwork] = {}
+        if self.bench is None or not isinstance(space, OperatorSpace):
+            return []
+        for one in self.bench.known:
+            genotype = space.locate(one.architecture)
+            if genotype is None:
+                continue
+            network = space.architecture(genotype, one.architecture.hidden)
+            if network.hash not in found and self.known_score(network) and self.fitter.fits_network(network):
+                found[network.hash] = KnownNetwork(genotype, network, f"bench {one.origin}")
+        return list(found.values())
+
     def _needed(self) -> tuple[str, ...]:
         """Objectives that the user's evaluator must return besides the loss."""
         return tuple(name for name in self.config.objectives
@@ -120,7 +155,8 @@ class Question:
             "margins": dict(self.certificate.margins) if self.certificate else None,
             "recipe": None if recipe is None else recipe.to_dict(),
             "corpus": None if dataset is None else dataset.folder.name,
-            "evaluator": None if self.evaluator is None else evaluator_name(self.evaluator)})
+            "evaluator": None if self.evaluator is None else evaluator_name(self.evaluator),
+            "bench": None if self.bench is None else self.bench.digest})
 
 
 def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None = None,
@@ -181,7 +217,9 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
         dataset = prepare_dataset(config.data, recipe, config.tokenizer)
         for line in dataset.notes:
             note(line)
-        question = dataclasses.replace(question, dataset=dataset)
+        found = _bench(config, recipe, dataset)
+        question = dataclasses.replace(question, dataset=dataset, bench=found if isinstance(found, Answers) else None,
+                                       no_bench=found if isinstance(found, str) else "")
     return question
 
 
@@ -247,6 +285,23 @@ def _check_rank(config: SearchConfig, recipe: Recipe) -> None:
     if len(usable_points(curve)) < LEAST_POINTS or recipe.steps < recipe.curve_points:
         config.wrong("rank_at_tokens", f"needs {LEAST_POINTS} points after the first third of a training; recipe"
                      f" {recipe.name!r} has curve_points {recipe.curve_points} in {recipe.steps} steps")
+
+
+def _bench(config: SearchConfig, recipe: Recipe, dataset: Dataset) -> Answers | str:
+    """What a bench answers in this search, or why nothing; an empty text where there is none to ask.
+
+    Raises:
+        BenchError: the bench that the user names cannot be read, or answers nothing.
+    """
+    if not config.bench:
+        return ""
+    if needed := task_scores(config.objectives):
+        found: Answers | str | None = f"a bench has no {', '.join(needed)}, which the objectives name"
+    else:
+        found = find_answers(config.bench_table, recipe, dataset=dataset.digest, vocab=dataset.vocab, seed=config.seed)
+    if isinstance(found, str) and config.bench_table is not None:
+        raise BenchError(f"bench {config.bench_table}: answers nothing in this search: {found}")
+    return found or ""
 
 
 def _goals(objectives: Sequence[str], costs: Costs) -> Goals | None:

@@ -53,12 +53,13 @@ class Session:
         config = question.config
         self.folder = RunFolder(out, identity=question.identity(), facts=run_facts(question, out, command),
                                 resume=resume, storage=config.storage)
-        different = {network.hash for _, network in self.baselines if network is not None}
+        different = {network.hash for _, network in self.baselines
+                     if network is not None and question.known_score(network) is None}
         self.trajectory = Trajectory(
             total=config.trials + len(different), workers=config.workers if isinstance(self.pool, WorkerPool) else 1,
             distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
-            make_job=question.job, folder=self.folder, pool=self.pool, progress=progress,
-            rank_at_tokens=config.rank_at_tokens)
+            make_job=question.job, known_score=question.known_score, folder=self.folder, pool=self.pool,
+            progress=progress, rank_at_tokens=config.rank_at_tokens)
         self.cycle, self.idle = 0, 0
 
     def __enter__(self) -> Self:
@@ -77,11 +78,31 @@ class Session:
             self.trajectory.evaluate(0, [Candidate("baseline", label, {}, network) for label, network in
                                          self.baselines])
 
+    def start_from_bench(self) -> None:
+        """The networks of the space that a bench has scores for and that meet the budgets; cycle 0.
+
+        All become trials. The algorithm learns those that it would propose, which have the largest width within the
+        budgets, from the highest loss to the lowest.
+        """
+        space, fitter, objectives = self.question.space, self.question.fitter, self.question.config.objectives
+        genotypes, candidates = [], []
+        for one in self.question.known_networks():
+            if one.network.hash not in self.trajectory.networks:  # else it is a baseline
+                genotypes.append(one.genotype)
+                candidates.append(Candidate("bench", one.label, space.encode(one.genotype), one.network))
+        if not candidates:
+            return
+        trials = self.trajectory.evaluate(0, candidates)
+        learnt = [_evaluation(genotype, candidate, trial, objectives)
+                  for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)
+                  if fitter.latency_of(genotype)[0] == candidate.architecture]
+        self.algorithm.start_from(sorted(learnt, key=lambda evaluation: -(evaluation.loss or 0.0)))
+
     @property
     def wanted(self) -> int:
         """How many candidates the next cycle draws; 0 when enough are evaluated or the space is exhausted."""
         config = self.question.config
-        left = config.trials - self.trajectory.searched
+        left = config.trials - self.trajectory.evaluated
         return 0 if self.idle >= IDLE_CYCLES else min(config.cycle_size, left)
 
     def evaluate(self, genotypes: Sequence[Any]) -> list[Evaluation]:
@@ -112,13 +133,16 @@ class Session:
             self.progress.note(f"{count} candidate{'s' if count > 1 else ''} failed: {reason}")
         front = self.folder.write_front(self._measured(self._front()))
         totals = {state: self.trajectory.count(state) for state in ("complete", "failed", "reused", "infeasible")}
-        tokens = sum(trial.tokens or 0 for trial in self.trajectory.trials if trial.state == "complete")
+        from_bench = sum(trial.state == "complete" and trial.from_bench for trial in self.trajectory.trials)
+        tokens = sum(trial.tokens or 0 for trial in self.trajectory.trials
+                     if trial.state == "complete" and not trial.from_bench)
         seconds = time.time() - self.question.started
-        self.folder.write_finished(seconds, {**totals, "tokens": tokens})
+        self.folder.write_finished(seconds, {**totals, "from_bench": from_bench, "tokens": tokens})
         return {"run": str(self.folder.path),
                 "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash, **entry.figures,
                            **({} if entry.missed is None else {"missed": list(entry.missed)})} for entry in front],
-                "trials": totals, "failures": failures, "seconds": round(seconds, 1), "tokens": tokens}
+                "trials": totals, "from_bench": from_bench, "failures": failures,
+                "seconds": round(seconds, 1), "tokens": tokens}
 
     def _front(self) -> list[FrontEntry]:
         """The non-dominated networks, fastest first."""
@@ -196,6 +220,7 @@ def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
         "table": table, "workload": None if workload is None else workload.to_dict(),
         "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
         "sampler": identity.sampler, "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
+        "bench": None if question.bench is None else question.bench.to_dict(),
         "host": {"cpu": platform.processor() or platform.machine(), "workers": config.workers,
                  "python": platform.python_version(), **packages},
     }

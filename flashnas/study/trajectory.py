@@ -32,12 +32,14 @@ class Trajectory:
     """Evaluates the networks of a cycle that are new, records each as it finishes, and turns all into trials.
 
     Args:
-        total: networks that the run will evaluate, baselines included; for the display.
+        total: networks that the run will evaluate, baselines included, without those that a bench answers; for the
+            display.
         workers: jobs that run side by side; for the remaining time.
         distributions: Optuna's for the encoding; empty where the space has none.
         objectives: names, trained ones first.
         costs: the figures of a network.
         make_job: network -> its evaluation.
+        known_score: network -> its score by a bench, or None.
         folder: where trials and outcomes are recorded.
         pool: runs the jobs.
         progress: shows them.
@@ -45,12 +47,13 @@ class Trajectory:
     """
 
     def __init__(self, *, total: int, workers: int, distributions: Mapping[str, Any], objectives: Sequence[str],
-                 costs: Costs, make_job: Callable[[Any], Job], folder: RunFolder, pool: Workers,
+                 costs: Costs, make_job: Callable[[Any], Job],
+                 known_score: Callable[[Any], dict[str, Any] | None], folder: RunFolder, pool: Workers,
                  progress: Progress, rank_at_tokens: int | None = None) -> None:
         self.rank_at_tokens = rank_at_tokens
         self.total, self.workers, self.distributions = total, workers, distributions
         self.objectives, self.costs, self.make_job = tuple(objectives), costs, make_job
-        self.folder, self.pool, self.progress = folder, pool, progress
+        self.known_score, self.folder, self.pool, self.progress = known_score, folder, pool, progress
         self.trials: list[Trial] = []
         self.networks: dict[str, Any] = {}     # hash -> network, all that were proposed
         self._placed: set[str] = set()         # hashes of networks that a trial holds
@@ -67,7 +70,13 @@ class Trajectory:
                 self.networks.setdefault(candidate.architecture.hash, candidate.architecture)
                 if candidate.architecture.hash not in self.outcomes:
                     new.setdefault(candidate.architecture.hash, candidate)
-        jobs = {key: self.make_job(candidate.architecture) for key, candidate in new.items()}
+        jobs: dict[str, Job] = {}
+        for key, candidate in new.items():
+            known = self.known_score(candidate.architecture)
+            if known is None:
+                jobs[key] = self.make_job(candidate.architecture)
+            else:
+                self._remember(candidate, known, "")
         for key, score, reason in self.pool.run(jobs, on_wait=self.report):
             self._remember(new[key], score, reason)
             self.report()
@@ -86,7 +95,7 @@ class Trajectory:
                               " leave it out, or search with table=None")
         fields = outcome.fields(self.rank_at_tokens)
         values = point(self.objectives, {**known, **fields}, fields.get("scores", {})) if score else None
-        with_params = candidate.origin == "search" and bool(self.distributions)
+        with_params = candidate.origin == "search" and bool(self.distributions) and not outcome.from_bench
         self.folder.database.remember(outcome, params=candidate.genotype if with_params else {},
                                       distributions=self.distributions if with_params else {}, values=values)
 
@@ -114,8 +123,13 @@ class Trajectory:
 
     @property
     def searched(self) -> int:
-        """Networks of the search that were evaluated: those that count against the number asked for."""
+        """Different networks that the search proposed, without those outside the budgets."""
         return self.count("complete", "search") + self.count("failed", "search")
+
+    @property
+    def evaluated(self) -> int:
+        """Of `searched`, those that were evaluated: they count against the number asked for."""
+        return self.searched - sum(trial.origin == "search" and trial.from_bench for trial in self.trials)
 
     def failures(self) -> dict[str, int]:
         """Reason -> number of networks that failed with it, the most frequent first."""
@@ -126,13 +140,15 @@ class Trajectory:
         ended = {key: self.outcomes[key] for key in self.networks if key in self.outcomes}
         done = {key: outcome.score for key, outcome in ended.items() if outcome.score is not None}
         best = min(done, key=lambda key: done[key]["loss"], default=None)
-        took = [outcome.score["seconds"] for outcome in self.outcomes.values() if outcome.score is not None]
-        left = max(self.total - len(ended), 0)
+        took = [outcome.score["seconds"] for outcome in self.outcomes.values()
+                if outcome.score is not None and not outcome.from_bench]
+        from_bench = sum(outcome.from_bench for outcome in ended.values())
+        left = max(self.total + from_bench - len(ended), 0)
         side_by_side = max(1, min(self.workers, left))
         latency_ms = None if best is None else {
             **self.costs.metrics(self.networks[best]), **done[best].get("metrics", {})}.get("latency_ms")
         self.progress.update(Snapshot(
             done=len(done), failed=len(ended) - len(done), reused=self.count("reused"),
-            infeasible=self.count("infeasible"), total=max(self.total, len(ended)),
+            infeasible=self.count("infeasible"), total=max(self.total + from_bench, len(ended)), from_bench=from_bench,
             best_loss=None if best is None else done[best]["loss"], best_latency_ms=latency_ms,
             remaining_s=left * sum(took) / len(took) / side_by_side if took else None))

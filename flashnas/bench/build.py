@@ -1,0 +1,173 @@
+"""Journals to the parquet file and card of a bench. Everything but the trainings is computed here, in seconds."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import MissingRowsError
+from flashnas.base.files import atomic_file, write_atomic
+from flashnas.bench.journal import Header, Training
+from flashnas.bench.measure import read_latencies
+from flashnas.bench.table import CARD, COLUMNS, FILE, FURTHER, LATENCY, MEASURED, META, MORE, Bench
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable, shipped_tables
+from flashnas.latency.workload import WORKLOADS
+from flashnas.operators import OPERATORS
+
+LIST = pa.list_(pa.list_(pa.float64()))
+WHOLE = ("hidden", "depth", "params", "width_factor", "vocab", "proxy_params", "seed", "tokens")
+
+
+def build(header: Header, trainings: Sequence[Training], out: Path, measured: Sequence[Path] = (),
+          tables: Sequence[str] | None = None) -> Bench:
+    """Write bench.parquet and its card into a folder, and read them back.
+
+    Args:
+        header: how the networks were trained.
+        trainings: the rows, in their order; failed ones included.
+        out: the folder; it is created.
+        measured: journals of latencies on a CPU (flashnas.bench.measure).
+        tables: latency tables that predict the latencies; None: all that are shipped.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame([_row(header, training) for training in trainings])
+    networks = [training.network for training in trainings]
+    for name, values in predicted(networks, list(shipped_tables()) if tables is None else tables).items():
+        frame[name] = values
+    how = []
+    for path in measured:
+        measurement, times = read_latencies(path)
+        how.append(measurement.to_dict())
+        for name in ("ttft_ms", "tpot_ms"):
+            frame[f"{MEASURED}{name}/{measurement.workload.name}"] = [
+                times.get(training.network.hash, {}).get(name) for training in trainings]
+    frame = frame.astype({name: "float64" for name in frame.columns if name.startswith(MORE)})
+    frame = frame.astype({name: "Int64" for name in WHOLE})
+    table = pa.Table.from_pandas(frame.drop(columns="curve"), preserve_index=False)
+    table = table.append_column("curve", pa.array(frame["curve"].tolist(), type=LIST))
+    meta = {META: json.dumps({**header.to_dict(), "measured": how}).encode()}
+    with atomic_file(out / FILE) as part:
+        pq.write_table(table.replace_schema_metadata(meta), part, compression="zstd")
+    bench = Bench.read(out)
+    write_atomic(out / CARD, card(bench))
+    return bench
+
+
+def predicted(networks: Sequence[Architecture], tables: Sequence[str]) -> dict[str, list[float | None]]:
+    """Column -> latency_ms of each network, by each table for every named workload of a fixed batch."""
+    found: dict[str, list[float | None]] = {}
+    for table_name in tables:
+        table = LatencyTable.load(table_name)
+        for name, workload in WORKLOADS.items():
+            if workload.batch != "max":
+                model = LatencyModel(table, workload)
+                found[f"{LATENCY}{table_name}/{name}"] = [_latency_ms(model, network) for network in networks]
+    return found
+
+
+def _latency_ms(model: LatencyModel, network: Architecture) -> float | None:
+    try:
+        return float(model.latencies([network])[0])
+    except MissingRowsError:
+        return None
+
+
+def _row(header: Header, training: Training) -> dict[str, Any]:
+    network = training.network
+    kinds = Counter(spec.kind for spec in network.operators)
+    mixers = sorted({spec.kind for spec in network.operators if spec.mixes_tokens})
+    row = {
+        "architecture": training.architecture, "hidden": network.hidden, "depth": len(network.operators),
+        "mixers": " ".join(mixers), **{f"n_{kind}": kinds.get(kind, 0) for kind in OPERATORS.shipped},
+        "params": network.params, "origin": training.origin, "recipe": header.recipe.name,
+        "recipe_digest": header.digest, "width_factor": training.width_factor, "dataset": header.source,
+        "dataset_digest": header.dataset, "vocab": header.vocab, "proxy": training.proxy,
+        "proxy_hash": training.key[0], "proxy_params": training.proxy_params, "seed": training.seed,
+        "loss": training.loss, "bits_per_byte": training.bits_per_byte,
+        "curve": [list(map(float, point)) for point in training.curve], "tokens": training.tokens,
+        "tokens_per_s": training.tokens_per_s, "seconds": training.seconds,
+        "backends": json.dumps(dict(training.backends)), "reason": training.reason}
+    return {name: row[name] for name in COLUMNS}
+
+
+def card(bench: Bench) -> str:
+    """The card: what the bench is, how it was made, its columns, licence and limits."""
+    found, recipe = bench.to_dict(), bench.header.recipe
+    columns = "\n".join(f"| `{name}` | {words} |" for name, words in {**COLUMNS, **FURTHER}.items())
+    origins = "\n".join(f"| {name} | {count} |" for name, count in found["origins"].items())
+    mixers = ", ".join(f"`{kind}` {count}" for kind, count in found["mixers"].items())
+    seeds = ", ".join(f"{count} under seed {seed}" for seed, count in found["seeds"].items())
+    made_by = ", ".join(f"{name} {value}" for name, value in bench.header.made_by.items()) or "not recorded"
+    trained = bench.frame[bench.frame["loss"].notna()]
+    span = "" if trained.empty else (
+        f" Depths go from {trained['depth'].min()} to {trained['depth'].max()} operators, widths of the trained"
+        f" networks from {min(map(_width, trained['proxy']))} to {max(map(_width, trained['proxy']))}.")
+    lead = (f"{found['trainings']} trainings of {found['networks']} hybrid language models, really trained by one"
+            f" recipe on one text. {found['failed']} of them failed and say why. Each row has the validation curve,"
+            " and the latencies of the network at full width on the shipped device tables."
+            f"{span} `flashnas bench build` writes this page.")
+    return f"""# flashnas-bench: {bench.name}
+
+{_wrapped(lead)}
+
+```python
+import flashnas.bench
+frame = flashnas.bench.load({'' if bench.name == 'cpu' else repr(bench.name)})   # a pandas DataFrame
+```
+
+A search whose recipe, text, vocabulary and seed are those of a row takes its score at once (`source` is `bench` in
+`trials.parquet`). `--no-bench` turns that off.
+
+## What it holds
+
+| origin | networks |
+|---|---|
+{origins}
+
+{_wrapped(f"Networks with each token mixer: {mixers}. Trainings: {seeds}.")}
+
+## How it was made
+
+- Recipe `{recipe.name}` (digest `{bench.header.digest}`): {recipe.tokens:,} tokens in sequences of
+  {recipe.sequence_tokens}; widths divided by {recipe.width_factor}, or by the factor that a space or network has of its
+  own. All fields of the recipe are in the metadata of the file.
+- Text `{bench.header.source}` (digest `{bench.header.dataset}`), vocabulary {bench.header.vocab}.
+- Started with {made_by}. {found['core_hours']:g} core-hours in all.
+- `flashnas bench grow` trained the rows; `flashnas bench build` added counts and latencies.
+
+## Limits
+
+- The losses are of small networks after few tokens. They rank architectures as far as `flashnas proxy-trust` says, and
+  not further. Differences below the noise between seeds, which the repeated rows show, mean nothing.
+- The same training on another processor gives losses that differ by about 0.01 nats.
+- Latencies are predictions of the shipped tables for the network at full width and not measurements.
+- `tokens_per_s` and `seconds` are of the machines that trained the rows, at low priority beside other work.
+
+## Licence
+
+Apache-2.0, as flashnas. The latencies come from tables that are made from NVIDIA's AIConfigurator data (Apache-2.0).
+
+## Columns
+
+| column | meaning |
+|---|---|
+{columns}
+"""
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _width(notation: str) -> int:
+    return Architecture.parse(notation).hidden

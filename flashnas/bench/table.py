@@ -1,0 +1,248 @@
+"""A bench as a parquet file: its columns, and the loader."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flashnas.base.errors import BenchError
+from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.shipped import shipped_names
+from flashnas.bench.journal import Header, journals_in
+from flashnas.operators import OPERATORS
+from flashnas.training.recipe import Recipe
+
+FILE = "bench.parquet"
+CARD = "README.md"        # beside it: what it is, how it was made, licence, limits
+META = b"flashnas_bench"  # key of the header among the metadata of the parquet file
+LATENCY, MEASURED = "latency_ms/", "measured_"  # starts of further columns
+MORE = (LATENCY, MEASURED)
+COUNTS = {f"n_{kind}": f"operators {kind!r} in the network" for kind in OPERATORS.shipped}
+COLUMNS = {
+    "architecture": "notation of the network at full width",
+    "hidden": "its width",
+    "depth": "its operators, feed-forward ones included",
+    "mixers": "kinds of its token mixers, sorted, joined by a space",
+    **COUNTS,
+    "params": "its parameters, with its own vocabulary",
+    "origin": "name of the search space that it was drawn from, or published:<group>",
+    "recipe": "name of the recipe",
+    "recipe_digest": "of all settings of the recipe on which the loss of a given network depends",
+    "width_factor": "by which its widths were divided for the training",
+    "dataset": "text, as --data names it",
+    "dataset_digest": "of text and tokenizer",
+    "vocab": "tokens of the tokenizer, which the trained network has in place of its own",
+    "proxy": "notation of the network that was trained",
+    "proxy_hash": "its hash",
+    "proxy_params": "its parameters",
+    "seed": "of start and order of the text",
+    "loss": "validation loss in nats per token after the last step; missing where the training failed",
+    "bits_per_byte": "the same loss per byte of text",
+    "curve": "[training tokens, validation loss] pairs; all but the last use a part of the validation text",
+    "tokens": "training tokens",
+    "tokens_per_s": "training tokens per second of one thread on the machine that trained it",
+    "seconds": "of the whole training, with validation",
+    "backends": "JSON: what computed each kind of operator",
+    "reason": "why the training failed; empty for the others",
+}
+FURTHER = {  # columns whose names have variable parts
+    f"{LATENCY}<table>/<workload>": "time of one request at full width in ms, predicted by a shipped latency table;"
+                                    " missing where the table cannot answer",
+    f"{MEASURED}ttft_ms/<workload>": "time until the prompt was read at full width on a CPU, in ms; missing where"
+                                     " nobody measured it",
+    f"{MEASURED}tpot_ms/<workload>": "time of one generation step there, in ms",
+}
+DEFAULT = "cpu"           # the shipped bench that is meant where none is named
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A bench that was read.
+
+    path: the folder. header: how its networks are trained. digest: 16 hex digits of the file. frame: one row for each
+    training, with the columns COLUMNS and those of predicted latencies.
+    """
+
+    path: Path
+    header: Header
+    digest: str
+    frame: pd.DataFrame = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @classmethod
+    def read(cls, source: str | Path | None = None) -> Bench:
+        """A shipped bench by name, or a folder that holds bench.parquet; None: the shipped one.
+
+        Raises:
+            BenchError: in one line, for a bench that is missing, damaged or of an unknown format.
+        """
+        path = _find(source)
+        file = path / FILE
+        try:
+            data = file.read_bytes()
+            header, frame = _parse(file)
+        except OSError as error:
+            raise BenchError(f"{file}: cannot be read: {error.strerror or error}") from None
+        return cls(path, header, hashlib.sha256(data).hexdigest()[:16], frame)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the bench holds, JSON-ready."""
+        frame, trained = self.frame, self.frame[self.frame["loss"].notna()]
+        networks = trained.drop_duplicates("proxy_hash")
+        return {
+            "bench": str(self.path), "digest": self.digest, "recipe": self.header.recipe.name,
+            "recipe_digest": self.header.digest, "data": self.header.source, "dataset": self.header.dataset,
+            "vocab": self.header.vocab, "trainings": len(frame), "failed": len(frame) - len(trained),
+            "networks": len(networks), "seeds": {str(seed): int(count) for seed, count in
+                                                 trained["seed"].value_counts().sort_index().items()},
+            "origins": {str(name): int(count) for name, count in networks["origin"].value_counts().items()},
+            "mixers": {kind: int((networks[f"n_{kind}"] > 0).sum()) for kind in OPERATORS.shipped
+                       if OPERATORS[kind].mixes_tokens},
+            "best_loss": None if trained.empty else float(trained["loss"].min()),
+            "worst_loss": None if trained.empty else float(trained["loss"].max()),
+            "core_hours": round(float(frame["seconds"].sum()) / 3600, 2)}
+
+    def __str__(self) -> str:
+        found = self.to_dict()
+        losses = "" if found["best_loss"] is None else (
+            f", losses {found['best_loss']:.3f} to {found['worst_loss']:.3f} nats per token")
+        return "\n".join((
+            f"{self.path}: {found['trainings']} trainings of {found['networks']} networks, {found['failed']} failed"
+            f"{losses}",
+            f"recipe    {found['recipe']} ({found['recipe_digest']}): {self.header.recipe.tokens:,} tokens each;"
+            f" text {found['data']}, vocabulary {found['vocab']}",
+            f"origins   {_listed(found['origins'])}", f"mixers    {_listed(found['mixers'])}",
+            f"seeds     {_listed(found['seeds'])}", f"cost      {found['core_hours']:g} core-hours"))
+
+
+def load(source: str | Path | None = None, *, recipe: str | None = None, origin: str | None = None,
+         mixers: Sequence[str] | None = None, hidden: int | None = None, depth: tuple[int, int] | None = None,
+         seed: int | None = None, failed: bool = False) -> pd.DataFrame:
+    """The trainings of a bench, one a row; `COLUMNS` says what each column means.
+
+    Args:
+        source: a shipped bench by name, or a folder that holds bench.parquet; None: the shipped one.
+        recipe: name or YAML file of the recipe that the bench must be of; None: any.
+        origin: only networks of this space, or of this published group; `published` for all of these.
+        mixers: only networks with exactly these kinds of token mixers, such as ["d", "m2"].
+        hidden: only networks of this full width.
+        depth: only networks with at least and at most so many operators.
+        seed: only trainings under this seed.
+        failed: also those that failed, whose loss is missing.
+
+    Returns:
+        A DataFrame; `frame.attrs` holds `bench` (the folder), `digest`, `recipe` (all its fields), `dataset` and
+        `vocab`.
+
+    Raises:
+        BenchError: in one line, for a bench that is missing, damaged, of an unknown format or of another recipe, and
+            for a filter that names what the bench does not have.
+
+    Example:
+        >>> import flashnas.bench
+        >>> flashnas.bench.COLUMNS["seed"]
+        'of start and order of the text'
+    """
+    bench = Bench.read(source)
+    header = bench.header
+    if recipe is not None:
+        asked = Recipe.load(recipe)
+        if reason := header.difference(asked, header.dataset, header.vocab, other=f"in recipe {asked.name!r}"):
+            raise BenchError(f"bench {bench.path}: is of another recipe: {reason}")
+    frame = bench.frame
+    kept = pd.Series(True, index=frame.index)
+    if not failed:
+        kept &= frame["loss"].notna()
+    if origin is not None:
+        known = sorted(set(frame["origin"]))
+        chosen = frame["origin"].str.startswith("published:") if origin == "published" else frame["origin"] == origin
+        if not chosen.any():
+            raise BenchError(f"bench {bench.path}: {one_of('origin', origin, ['published', *known])}")
+        kept &= chosen
+    if mixers is not None:
+        for kind in mixers:
+            if kind not in OPERATORS:
+                raise BenchError(f"bench {bench.path}: {one_of('mixers', kind, OPERATORS)}")
+        kept &= frame["mixers"] == " ".join(sorted(set(mixers)))
+    if depth is not None:
+        kept &= frame["depth"].between(*depth)
+    for column, value in (("hidden", hidden), ("seed", seed)):
+        if value is not None:
+            kept &= frame[column] == value
+    found = frame[kept].reset_index(drop=True)
+    found.attrs.update(bench=str(bench.path), digest=bench.digest, recipe=header.recipe.to_dict(),
+                       dataset=header.dataset, vocab=header.vocab)
+    return found
+
+
+def shipped_benches() -> dict[str, Path]:
+    """Name -> folder of the benches that come with this version."""
+    return shipped_names("bench_tables", FILE)
+
+
+def _find(source: str | Path | None) -> Path:
+    shipped = shipped_benches()
+    if source is None:
+        if not shipped:
+            raise BenchError("no bench comes with this version of flashnas; name a folder, or grow one with"
+                             " flashnas bench grow")
+        return shipped.get(DEFAULT, next(iter(shipped.values())))
+    if str(source) in shipped:
+        return shipped[str(source)]
+    path = Path(source)
+    if path.name == FILE and path.is_file():
+        return path.parent
+    if not path.is_dir():
+        raise BenchError(f"bench {str(source)!r}: no shipped bench{did_you_mean(source, shipped)} and no folder;"
+                         f" shipped: {', '.join(shipped) or 'none'}")
+    if not (path / FILE).is_file():
+        hint = "; make it of its journals with flashnas bench build" if journals_in(path) else ""
+        raise BenchError(f"{path}: not a bench, it has no {FILE}{hint}")
+    return path
+
+
+def _parse(file: Path) -> tuple[Header, pd.DataFrame]:
+    """Header and rows; raises BenchError for anything but a whole bench."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, ValueError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BenchError(f"{file}: damaged, not readable as parquet: {line}") from None
+    text = (table.schema.metadata or {}).get(META)
+    if text is None:
+        raise BenchError(f"{file}: not a bench of flashnas (its metadata has no {META.decode()!r})")
+    try:
+        data = json.loads(text)
+    except ValueError:
+        raise BenchError(f"{file}: damaged: the metadata {META.decode()!r} is not JSON") from None
+    header = Header.from_dict(data, str(file))
+    for column in COLUMNS:
+        if column not in table.column_names and column not in COUNTS:
+            raise BenchError(f"{file}: damaged: column {column!r} is missing")
+    frame = table.to_pandas()
+    try:
+        for column in set(COUNTS) - set(frame.columns):  # an operator that is newer than the bench
+            frame[column] = 0
+        frame["curve"] = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
+        frame["backends"] = [json.loads(text) for text in frame["backends"]]
+        for column in ("loss", "bits_per_byte", "seconds", "tokens_per_s"):
+            frame[column] = pd.to_numeric(frame[column]).astype("float64")
+    except (ValueError, TypeError) as error:
+        raise BenchError(f"{file}: damaged: {str(error).splitlines()[0]}") from None
+    return header, frame[[*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]]
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"

@@ -1,0 +1,180 @@
+"""Growing with real trainings of a few steps, interrupted, in parts, and with what a broken machine does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flashnas.base.errors import BenchError
+from flashnas.bench.grow import grow, header_of, train_gently
+from flashnas.bench.journal import journals_in, merged, read_journal
+from flashnas.bench.plan import plan
+from flashnas.cli.main import main
+from flashnas.data.dataset import prepare_dataset
+from flashnas.space import load_space
+from flashnas.training.recipe import Recipe
+
+TIMES = ("tokens_per_s", "seconds")
+
+
+@pytest.fixture
+def command(small_corpus, quick_recipe):
+    def build(out, *more):
+        return ["bench", "grow", "--recipe", str(quick_recipe), "--data", str(small_corpus), "--space", "tiny",
+                "--trainings", "7", "--repeat-every", "3", "--workers", "1", "--out", str(out), *more]
+    return build
+
+
+def rows(folder):
+    """The trainings of a folder without their times, in the order of their keys."""
+    _, trainings = merged(journals_in(folder))
+    kept = [{name: value for name, value in vars(one).items() if name not in (*TIMES, "key", "network")}
+            for one in trainings]
+    return sorted(kept, key=lambda row: (row["proxy"], row["seed"]))
+
+
+def test_a_killed_growth_goes_on_and_loses_nothing_that_was_finished(command, tmp_path, capsys):
+    cut = command(tmp_path / "cut")
+    process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    journal, deadline = tmp_path / "cut" / "trainings.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= 3:  # the header and two trainings
+            break
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = journal.read_bytes()
+    kept = finished[:finished.rfind(b"\n") + 1]
+    assert 2 <= len(read_journal(journal)[1]) < 7
+    assert main([*cut, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["asked"], found["known"] + found["trained"], found["failed"]) == (7, 7, 0)
+    assert found["known"] == kept.count(b"\n") - 1
+    assert journal.read_bytes().startswith(kept)
+
+    for part in ("1/2", "2/2"):  # as two machines would train it, merged
+        assert main(command(tmp_path / "parts", "--part", part)) == 0
+    assert [path.stem for path in journals_in(tmp_path / "parts")] == ["trainings-1-of-2", "trainings-2-of-2"]
+    assert rows(tmp_path / "parts") == rows(tmp_path / "cut")
+    capsys.readouterr()
+    assert main([*command(tmp_path / "parts"), "--json"]) == 0  # another cut of the list: all is there
+    assert json.loads(capsys.readouterr().out)["known"] == 7
+
+    assert main(["bench", "build", "--journals", str(tmp_path / "parts"), "--journals", str(journal), "--out",
+                 str(tmp_path / "bench"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["trainings"], found["seeds"]) == (7, {"0": 4, "1": 2, "2": 1})
+    assert main(["bench", "info", str(tmp_path / "bench")]) == 0
+    assert "7 trainings of 4 networks, 0 failed" in capsys.readouterr().out
+    assert main(["bench", "measure", "--journals", str(tmp_path / "cut"), "--workload", "batch=1,prompt=4,generated=4",
+                 "--seconds", "0.01", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measured"] == 4
+    assert main(["bench", "measure", "--journals", str(tmp_path / "cut"), "--workload", "batch=1,prompt=4,generated=4",
+                 "--seconds", "0.01", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["known"] == 4
+
+
+class Pool:
+    """Answers each job in turn with (score, reason)."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = answers, []
+
+    def run(self, jobs, on_wait=None):
+        for key, answer in zip(jobs, self.answers, strict=False):
+            self.asked.append(jobs[key])
+            yield (key, *answer)
+            on_wait()
+
+
+SCORE = {"loss": 3.0, "bits_per_byte": 2.0, "curve": [[512, 3.0]], "tokens": 512, "tokens_per_s": 9.0, "seconds": 10.0,
+         "seed": 0, "proxy_params": 1000, "backends": {}}
+
+
+@pytest.fixture
+def growing(quick_recipe, small_corpus, tmp_path):
+    """Grows a bench of four networks of `tiny` with a given pool."""
+    recipe = Recipe.load(quick_recipe)
+    dataset = prepare_dataset(str(small_corpus), recipe)
+    planned = plan([], [load_space("tiny")], recipe, vocab=dataset.vocab, trainings=4, seeds=1)
+    header = header_of(recipe, str(small_corpus), dataset.digest, dataset.vocab)
+    shown = []
+
+    def run(pool, workers=1):
+        return grow(planned, tmp_path / "journals", "trainings.jsonl", header, dataset.folder, pool,
+                    lambda *line: shown.append(line), workers)
+    run.shown, run.journal, run.planned = shown, tmp_path / "journals" / "trainings.jsonl", planned
+    return run
+
+
+def test_failures_are_rows_and_lost_workers_are_tried_again(growing):
+    counts = growing(Pool((SCORE, ""), (None, "diverged"), (None, "worker died (SIGKILL)"), (SCORE, "")))
+    assert counts == {"asked": 4, "known": 0, "trained": 2, "failed": 1, "lost": 1}
+    assert [one.reason for one in read_journal(growing.journal)[1]] == ["", "diverged", ""]
+    again = Pool((SCORE, ""))
+    assert growing(again) == {"asked": 4, "known": 3, "trained": 1, "failed": 0, "lost": 0}
+    assert again.asked[0]["architecture"] == growing.planned[2].network.architecture.to_dict()
+
+
+def test_an_error_of_the_program_ends_the_growth_and_is_not_a_row(growing):
+    with pytest.raises(BenchError, match="ended with: ModuleNotFoundError: No module named 'torch'"):
+        growing(Pool((SCORE, ""), (None, "ModuleNotFoundError: No module named 'torch'")))
+    assert len(read_journal(growing.journal)[1]) == 1
+
+
+def test_the_time_left_follows_the_operators_that_are_left(growing):
+    growing(Pool((SCORE, "")))
+    operators = [len(item.network.architecture.operators) for item in growing.planned]
+    assert growing.shown[0] == (0, 4, None)
+    per_operator = 10.0 / operators[0]
+    assert growing.shown[1] == (1, 4, pytest.approx(per_operator * sum(operators[1:])))
+    growing(Pool((SCORE, "")), workers=2)  # continued: known at once
+    assert growing.shown[-3] == (1, 4, pytest.approx(per_operator * sum(operators[1:]) / 2))
+
+
+def test_a_journal_is_grown_by_one_process_at_a_time(growing):
+    class Nested:
+        def run(self, jobs, on_wait=None):
+            with pytest.raises(BenchError, match="another process is growing this journal"):
+                growing(Pool())
+            return iter(())
+    growing(Nested())
+
+
+def test_a_job_runs_at_low_priority_and_gives_a_whole_score(growing, small_corpus, quick_recipe):
+    pool = Pool()
+    growing(pool)
+    recipe = Recipe.load(quick_recipe)
+    job = {"architecture": growing.planned[0].network.architecture.to_dict(), "seed": 0, "recipe": recipe.to_dict(),
+           "dataset": str(prepare_dataset(str(small_corpus), recipe).folder)}
+    script = ("import json, os, sys; from flashnas.bench.grow import train_gently\n"
+              "print(json.dumps([train_gently(json.loads(sys.argv[1])), os.nice(0)]))")
+    child = subprocess.run([sys.executable, "-c", script, json.dumps(job)], capture_output=True, text=True, check=True)
+    score, niceness = json.loads(child.stdout)
+    assert niceness >= 10
+    assert set(score) >= set(SCORE)
+    assert train_gently.__module__ == "flashnas.bench.grow"
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--part", "3/2"], "--part must read K/N with K from 1 to N, such as 2/3; got '3/2'"),
+    (["--trainings", "0"], "--trainings must be at least 1; got 0"),
+    (["--networks", "none.csv"], "none.csv: cannot be read: No such file or directory"),
+    (["--space", "nowhere"], "is not a shipped search space")])
+def test_bad_input_is_one_line(command, words, message, tmp_path, capsys):
+    assert main(command(tmp_path / "out", *words)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_dry_run_trains_nothing(command, tmp_path, capsys):
+    assert main([*command(tmp_path / "out"), "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["asked"], found["known"], found["balance"]["seed"]) == (7, 0, {"0": 4, "1": 2, "2": 1})
+    assert not (tmp_path / "out").exists()
