@@ -35,8 +35,8 @@ class GrowBenchOptions(Settings, where="grow_bench"):
     tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
     tokens: int | None = option(None, "training tokens of each network", metavar="N", shown="the recipe's", least=1,
                                 most=LARGEST_COUNT)
-    networks: Path | None = option(None, "CSV of networks to train first, with the columns origin, architecture and"
-                                   " width_factor", metavar="FILE")
+    networks: tuple[Path, ...] = option((), "CSV of networks to train first, with the columns origin, architecture"
+                                        " and, if any, width_factor; may be repeated", metavar="FILE")
     spaces: tuple[str, ...] = option(("nemotron_flash", "layerwise", "nemotron_flash", "layerwise", "small", "tiny"),
                                      "shipped search space or YAML file that networks are drawn from; may be repeated,"
                                      " also with the same one, for a larger share", flag="space", objects=(SPACE,))
@@ -62,7 +62,7 @@ class GrowBenchOptions(Settings, where="grow_bench"):
     def __post_init__(self) -> None:
         super().__post_init__()
         assert self.place
-        if not self.spaces and self.networks is None:
+        if not self.spaces and not self.networks:
             self.wrong("spaces", "must name a space, or networks a file")
 
 
@@ -116,6 +116,7 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     """
     from dataclasses import replace
 
+    from flashnas.base.process import terminate_as_interrupt
     from flashnas.bench.grow import grow, header_of, train_gently
     from flashnas.bench.journal import journals_in, merged
     from flashnas.bench.plan import balance, part_of, plan, read_networks
@@ -129,9 +130,13 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     if options.tokens is not None:
         recipe = replace(recipe, tokens=options.tokens)
     check_device(recipe)
-    folder = check_out(replace(options, out=options.out or Path("experiments/bench") / recipe.name))
+    options = replace(options, out=options.out or Path("experiments/bench") / recipe.name)
+    folder = check_out(options)
+    paths = journals_in(folder) if folder.is_dir() else []
+    if folder.is_dir() and not paths and any(not path.name.startswith(".") for path in folder.iterdir()):
+        options.wrong("out", f"{folder}: exists and holds no journal of a bench; choose another folder")
     spaces = [load_operator_space(space, "flashnas bench grow") for space in options.spaces]
-    first = [*given, *(read_networks(options.networks) if options.networks else ())]
+    first = [*given, *(network for file in options.networks for network in read_networks(file))]
     dataset = prepare_dataset(options.data, recipe, options.tokenizer)
     planned = plan(first, spaces, recipe, vocab=dataset.vocab, trainings=options.trainings, seeds=options.seeds,
                    repeat_every=options.repeat_every)
@@ -140,11 +145,11 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     name = "trainings.jsonl" if parts == 1 else f"trainings-{part}-of-{parts}.jsonl"
     header = header_of(recipe, options.data, dataset.digest, dataset.vocab)
     if options.dry_run:
-        paths = journals_in(folder) if folder.is_dir() else []
         known = {training.key for training in merged(paths)[1]} if paths else set()
         return Grown(folder / name, {"asked": len(asked), "known": sum(one.key in known for one in asked)},
                      balance(asked))
-    with WorkerPool(train_gently, workers=options.workers, timeout_s=options.timeout_s) as pool:
+    with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers, timeout_s=options.timeout_s
+                                              ) as pool:
         counts = grow(asked, folder, name, header, dataset.folder, pool, progress or (lambda *_: None),
                       options.workers)
     return Grown(folder / name, counts, balance(asked))
@@ -241,7 +246,7 @@ def build_bench(options: BuildBenchOptions) -> BenchInfo:
     Raises:
         BenchError: a journal is missing, damaged, or of another recipe or text than the first.
     """
-    out = check_out(options)
+    out = check_out(options, holds="bench.parquet")
 
     from flashnas.bench.build import build
     from flashnas.bench.journal import journals_in, merged

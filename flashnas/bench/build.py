@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import MissingRowsError
+from flashnas.base.errors import BenchError, MissingRowsError
 from flashnas.base.files import atomic_file, write_atomic
 from flashnas.bench.journal import Header, Training
 from flashnas.bench.measure import read_latencies
@@ -38,7 +38,12 @@ def build(header: Header, trainings: Sequence[Training], out: Path, measured: Se
         out: the folder; it is created.
         measured: journals of latencies on a CPU (flashnas.bench.measure).
         tables: latency tables that predict the latencies; None: all that are shipped.
+
+    Raises:
+        BenchError: there are no trainings, or a journal of latencies is damaged.
     """
+    if not trainings:
+        raise BenchError("the journals hold no training yet; flashnas bench grow adds some")
     out.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([_row(header, training) for training in trainings])
     networks = [training.network for training in trainings]

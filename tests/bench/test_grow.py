@@ -37,6 +37,7 @@ def rows(folder):
     return sorted(kept, key=lambda row: (row["proxy"], row["seed"]))
 
 
+@pytest.mark.slow
 def test_a_killed_growth_goes_on_and_loses_nothing_that_was_finished(command, tmp_path, capsys):
     cut = command(tmp_path / "cut")
     process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut], stdout=subprocess.DEVNULL,

@@ -1,0 +1,228 @@
+"""A search that answers from a bench: what is known is not trained, and everything else stays as it was."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from bench_builder import header, score, write_bench
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import BenchError, ConfigError, RunError
+from flashnas.bench import Bench
+from flashnas.bench.build import build
+from flashnas.bench.grow import trained
+from flashnas.bench.plan import Given, Planned
+from flashnas.cli.main import main
+from flashnas.data.dataset import prepare_dataset
+from flashnas.latency.prediction import LatencyModel
+from flashnas.report import write_report
+from flashnas.report.front_figure import counts_line
+from flashnas.search.algorithm import Evaluation
+from flashnas.search.pareto import non_dominated
+from flashnas.study.config import SearchConfig
+from flashnas.study.job import run_job
+from flashnas.study.plan import plan
+from flashnas.study.prepare import prepare
+from flashnas.study.run import Run
+from flashnas.study.search import run_search
+from flashnas.training.recipe import Recipe
+
+BUDGET_MS = 85.0  # all depths of `tiny` meet it at some width, the deepest ones not at the largest
+
+
+class Silent:
+    def note(self, text):
+        """Nobody reads it."""
+
+    def update(self, snapshot):
+        self.last = snapshot
+
+
+@pytest.fixture(scope="module")
+def recipe(quick_recipe):
+    return Recipe.load(quick_recipe)
+
+
+@pytest.fixture(scope="module")
+def dataset(small_corpus, recipe):
+    return prepare_dataset(str(small_corpus), recipe)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, recipe, dataset):
+    """40 networks of `tiny` with made-up losses that no training of a few steps reaches."""
+    return write_bench(tmp_path_factory.mktemp("bench") / "synthetic", recipe, dataset=dataset.digest,
+                       vocab=dataset.vocab, count=40)
+
+
+@pytest.fixture
+def config(small_corpus, quick_recipe, bench):
+    return SearchConfig(space="tiny", table="h100_sxm", workload="chat", budgets={"latency_ms": BUDGET_MS}, trials=4,
+                        cycle_size=2, workers=1, recipe=str(quick_recipe), data=str(small_corpus), baselines=False,
+                        measure=False, bench_table=str(bench.path))
+
+
+def searched(config, out, resume=False):
+    progress = Silent()
+    summary = run_search(config, out, resume=resume, progress=progress)
+    return Run.load(out), summary, progress.last
+
+
+def test_a_grown_bench_has_the_scores_that_a_search_would_compute(small_corpus, quick_recipe, config, tmp_path):
+    assert main(["bench", "grow", "--recipe", str(quick_recipe), "--data", str(small_corpus), "--space", "tiny",
+                 "--trainings", "4", "--seeds", "1", "--workers", "1", "--out", str(tmp_path / "journals")]) == 0
+    assert main(["bench", "build", "--journals", str(tmp_path / "journals"), "--out", str(tmp_path / "grown")]) == 0
+    question = prepare(dataclasses.replace(config, bench_table=str(tmp_path / "grown"), budgets={}), note=print)
+    known = question.known_networks()
+    assert len(known) == 4
+    for one in known[:2]:
+        answered, computed = question.known_score(one.network), run_job(question.job(one.network))
+        for name in ("loss", "bits_per_byte", "curve", "tokens", "seed", "proxy_params", "backends"):
+            assert answered[name] == computed[name], name
+    assert Bench.read(tmp_path / "grown").frame["loss"].tolist() == [question.known_score(one.network)["loss"]
+                                                                    for one in known]
+
+
+@pytest.fixture(scope="module")
+def finished(small_corpus, quick_recipe, bench, tmp_path_factory):
+    """A finished search with two workers and baselines: its run, summary and last snapshot."""
+    config = SearchConfig(space="tiny", table="h100_sxm", workload="chat", budgets={"latency_ms": BUDGET_MS}, trials=4,
+                          cycle_size=2, workers=2, recipe=str(quick_recipe), data=str(small_corpus),
+                          measure=False, baselines=False, bench_table=str(bench.path))
+    return searched(config, tmp_path_factory.mktemp("runs") / "whole")
+
+
+def test_a_search_starts_from_the_networks_of_its_space_within_the_budget(finished, bench):
+    run, summary, snapshot = finished
+    known = run.trials[run.trials["source"] == "bench"]
+    frame = bench.frame.set_index("architecture")
+    model = LatencyModel("h100_sxm", "chat")
+    within = frame[model.latencies([Architecture.parse(notation) for notation in frame.index]) <= BUDGET_MS]
+    assert 10 < len(within) < len(frame)
+    start = known[known["origin"] == "bench"]
+    assert list(start["notation"]) == list(within.index)
+    assert start["loss"].tolist() == within["loss"].tolist()
+    assert list(start["number"]) == list(range(len(start)))
+    assert set(start["label"]) == {"bench tiny"}
+    assert (run.trials["latency_ms"] <= BUDGET_MS).all()
+    trained = run.trials[run.trials["source"] == "training"]
+    assert len(trained) == 4  # what is known does not count against the trials
+    assert set(trained["origin"]) == {"search"}
+    assert not set(trained["hash"]) & set(known["hash"])
+    assert summary["tokens"] == trained["tokens"].sum() == 4 * 512
+    assert summary["from_bench"] == len(known) == run.entry("totals", "from_bench") == snapshot.from_bench
+    assert (snapshot.done, snapshot.total, snapshot.remaining_s) == (len(known) + 4, len(known) + 4, 0.0)
+    assert run.entry("bench") == {"name": "synthetic", "networks": 40, "digest": run.entry("question", "bench")}
+
+
+def test_networks_of_the_bench_are_in_the_front_and_in_the_report(finished):
+    run, _, _ = finished
+    frame = run.trained
+    mask = non_dominated(frame[["loss", "latency_ms"]].to_numpy(float))
+    assert {entry.hash for entry in run.front} == set(frame[mask]["hash"])
+    assert any(entry.origin["label"] == "bench tiny" for entry in run.front)
+    html, _ = write_report(run.path)
+    assert "have their loss from it" in html.read_text()
+    known = int((frame["source"] == "bench").sum())
+    assert counts_line(run).startswith(f"4 searched + 0 baselines trained · {known} from a bench")
+
+
+def test_the_trajectory_is_the_same_with_one_worker_and_when_it_is_continued(finished, config, tmp_path, monkeypatch):
+    part, _, _ = searched(dataclasses.replace(config, trials=2), tmp_path / "run")
+    assert len(part.trials) < len(finished[0].trials)
+    journal = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
+    run, _, _ = searched(config, tmp_path / "run", resume=True)
+    changing = ["tokens_per_s", "train_seconds"]
+    pd.testing.assert_frame_equal(run.trials.drop(columns=changing), finished[0].trials.drop(columns=changing))
+    assert (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"') == journal + 2
+
+
+def test_another_bench_or_none_does_not_continue_the_run(finished, config, dataset, recipe, tmp_path):
+    fewer = write_bench(tmp_path / "fewer", recipe, dataset=dataset.digest, vocab=dataset.vocab, count=39)
+    for changes, words in (({"bench_table": str(fewer.path)}, "the scores of the bench are others than then"),
+                           ({"bench_table": None, "bench": False}, "but this search asks None")):
+        with pytest.raises(RunError, match=r"question\.bench is") as error:
+            searched(dataclasses.replace(config, **changes), finished[0].path, resume=True)
+        assert words in str(error.value)
+
+
+def test_a_search_without_a_bench_has_the_identity_of_versions_without_benches(config):
+    question = prepare(dataclasses.replace(config, bench=False, bench_table=None), note=print)
+    assert (question.bench, question.no_bench, question.known_networks()) == (None, "", [])
+    assert "bench" not in question.identity().to_dict()
+    with_bench = prepare(config, note=print).identity()
+    assert with_bench.to_dict()["bench"] == prepare(config, note=print).bench.digest
+    assert with_bench.hash != question.identity().hash
+
+
+@pytest.mark.parametrize("sampler", ["aging-evolution", "bayes", "nsga2", "tpe", "random"])
+def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench):
+    """The algorithm learns the networks with the largest width within the budget, and proposes none of them again."""
+    question = prepare(dataclasses.replace(config, sampler=sampler), note=print)
+    known = [one for one in question.known_networks()
+             if question.fitter.latency_of(one.genotype)[0] == one.network]
+    assert 3 < len(known) < len(question.known_networks())
+    algorithm = question.algorithm()
+    algorithm.start_from([Evaluation(one.genotype, one.network, loss=question.known_score(one.network)["loss"],
+                                     latency_ms=question.fitter.latency_of(one.genotype)[1]) for one in known])
+    assert len(algorithm.complete()) == len(known)
+    assert not set(algorithm.ask(20)) & {one.genotype for one in known}
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"tokens": 1024}, "recipe.tokens is 512 in the bench and 1024 in this search"),
+    ({"seed": 3}, "it has no training under seed 3"),
+    ({"objectives": ("loss", "latency_ms", "recall")}, "a bench has no recall, which the objectives name")])
+def test_a_named_bench_that_answers_nothing_is_one_line(changes, words, config, bench):
+    with pytest.raises(BenchError) as error:
+        prepare(dataclasses.replace(config, **changes), note=print)
+    assert str(error.value) == f"bench {bench.path}: answers nothing in this search: {words}"
+
+
+def test_another_text_is_one_line(config, tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number}.txt").write_text(" ".join(map(str, np.random.default_rng(number).integers(0, 99, 2000))))
+    with pytest.raises(BenchError, match="text and tokenizer have the digest"):
+        prepare(dataclasses.replace(config, data=str(tmp_path)), note=print)
+
+
+def test_a_shipped_bench_that_does_not_match_is_a_line_of_the_plan_and_nothing_else(config, bench, monkeypatch):
+    monkeypatch.setattr("flashnas.bench.answers.shipped_benches", lambda: {str(bench.path): bench.path})
+    shipped = dataclasses.replace(config, bench_table=None)
+    found = plan(shipped, timed=False)
+    assert found.known == len(prepare(shipped, note=print).known_networks()) > 10
+    assert f"bench      synthetic: the search starts from {found.known} networks" in str(found)
+    other = plan(dataclasses.replace(shipped, tokens=1024), timed=False)
+    assert (other.known, other.tokens) == (0, 4 * 1024)
+    assert ("bench      not used; synthetic: recipe.tokens is 512 in the bench and 1024 in this search") in str(other)
+    assert "bench" not in str(plan(dataclasses.replace(shipped, bench=False), timed=False))
+
+
+def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, dataset, tmp_path):
+    """Pure models are baselines of the space; the bench of this test has one of them."""
+    question = prepare(dataclasses.replace(config, baselines=True, bench=False, bench_table=None), note=print)
+    label, network = next(one for one in question.baselines() if one[1] is not None)
+    item = Planned(Given("mine", network), recipe, dataset.vocab, 0)
+    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [trained(item, score(recipe, 1.5, 9), "")],
+          tmp_path / "one", tables=())
+    found = plan(dataclasses.replace(config, baselines=True, bench_table=str(tmp_path / "one")), timed=False)
+    without = plan(dataclasses.replace(config, baselines=True, bench_table=None, bench=False), timed=False)
+    assert (found.known, found.evaluations, found.candidates) == (1, without.evaluations - 1, 4)
+    assert label in [name for name, _ in found.baselines]
+
+
+def test_no_bench_and_a_bench_exclude_each_other(config, capsys):
+    with pytest.raises(ConfigError, match=r"search\.bench_table and --no-bench exclude each other"):
+        dataclasses.replace(config, bench=False)
+    assert main(["search", "--bench-table", "nowhere", "--dry-run", "--space", "tiny", "--workload", "chat",
+                 "--recipe", config.recipe, "--data", config.data]) == 2
+    assert "bench 'nowhere': no shipped bench and no folder" in capsys.readouterr().err
+
+
+def test_the_summary_and_the_run_file_are_plain_data(finished):
+    run, summary, _ = finished
+    assert json.loads(json.dumps(summary))["from_bench"] > 0
+    assert yaml.safe_load((run.path / "run.yaml").read_text())["bench"]["name"] == "synthetic"
