@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ArchitectureError, OperatorError
+from flashnas.base.errors import ArchitectureError, BenchError, OperatorError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.bench.table import Bench, shipped_benches
 from flashnas.training.recipe import Recipe
@@ -67,6 +67,9 @@ def answers(bench: Bench, recipe: Recipe, *, dataset: str, vocab: int, seed: int
 
     Args:
         recipe, dataset (digest), vocab, seed: of the search.
+
+    Raises:
+        BenchError: a row is not a network.
     """
     if reason := bench.header.difference(recipe, dataset, vocab, other="in this search"):
         return reason
@@ -78,9 +81,13 @@ def answers(bench: Bench, recipe: Recipe, *, dataset: str, vocab: int, seed: int
     for row in frame.to_dict("records"):
         if row["proxy_hash"] not in scores:
             scores[row["proxy_hash"]] = {
-                **{name: float(row[name]) for name in FIGURES}, **{name: int(row[name]) for name in COUNTS},
-                "curve": row["curve"], "backends": row["backends"], "source": SOURCE}
-            known.append(Known(row["origin"], Architecture.parse(row["architecture"])))
+                **row["more"], **{name: float(row[name]) for name in FIGURES},
+                **{name: int(row[name]) for name in COUNTS}, "curve": row["curve"],
+                "backends": row["backends"], "source": SOURCE}
+            try:
+                known.append(Known(row["origin"], Architecture.parse(row["architecture"])))
+            except (ArchitectureError, OperatorError) as error:
+                raise BenchError(f"bench {bench.path}: damaged: {error}") from None
     digest = fingerprint([[key, score["loss"], score["bits_per_byte"]] for key, score in scores.items()])
     return Answers(bench.name, recipe, vocab, digest, tuple(known), scores)
 

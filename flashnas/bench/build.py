@@ -101,7 +101,8 @@ def _row(header: Header, training: Training) -> dict[str, Any]:
         "loss": training.loss, "bits_per_byte": training.bits_per_byte,
         "curve": [list(map(float, point)) for point in training.curve], "tokens": training.tokens,
         "tokens_per_s": training.tokens_per_s, "seconds": training.seconds,
-        "backends": json.dumps(dict(training.backends)), "reason": training.reason}
+        "backends": json.dumps(dict(training.backends)), "more": json.dumps(dict(training.more)),
+        "reason": training.reason}
     return {name: row[name] for name in COLUMNS}
 
 

@@ -102,7 +102,10 @@ def grow(planned: Sequence[Planned], folder: Path, name: str, header: Header, da
 
 def trained(item: Planned, score: Mapping[str, Any] | None, reason: str) -> Training:
     """The line of the journal for what a training ended with: a `ProxyScore.to_dict()`, or None and the reason."""
-    figures = {name: score[name] for name in SCORED if name in score} if score else {"reason": reason}
+    figures: dict[str, Any] = {"reason": reason}
+    if score:
+        more = {name: value for name, value in score.items() if name not in (*SCORED, "seed")}
+        figures = {"more": more, **{name: score[name] for name in SCORED if name in score}}
     return Training(origin=item.network.origin, architecture=item.network.architecture.notation,
                     width_factor=item.recipe.width_factor, proxy=item.proxy.canonical().notation, seed=item.seed,
                     **figures)

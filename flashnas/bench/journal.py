@@ -102,7 +102,8 @@ class Training:
 
     origin: name of the space, or `published:<group>`. architecture: notation at full width. width_factor: by which it
     was shrunk. proxy: notation of the network that was trained, every option explicit. curve: [tokens, validation loss
-    in nats per token] pairs. reason: why it failed; the figures are then None.
+    in nats per token] pairs. more: fields of the score that have no field here. reason: why it failed; the
+    figures are then None.
     """
 
     origin: str
@@ -118,6 +119,7 @@ class Training:
     seconds: float | None = None
     proxy_params: int | None = None
     backends: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
 
     @cached_property
@@ -146,6 +148,8 @@ class Training:
         failed = bool(data.get("reason"))
         for name, item in known.items():
             value = data.get(name)
+            if str(item.type).startswith("Mapping") and not isinstance(data.get(name, {}), Mapping):
+                raise BenchError(f"{place}: {name} must be a mapping; got {shown(value)}")
             if item.type == "str" and not isinstance(value, str):
                 raise BenchError(f"{place}: {name} must be text; got {shown(value)}")
             if item.type == "int" and type(value) is not int:

@@ -22,6 +22,9 @@ FILE = "bench.parquet"
 CARD = "README.md"        # beside it: what it is, how it was made, licence, limits
 META = b"flashnas_bench"  # key of the header among the metadata of the parquet file
 LATENCY, MEASURED = "latency_ms/", "measured_"  # starts of further columns
+JSON = ("backends", "more")
+FIGURES = ("architecture", "proxy_hash", "origin", "seed", "bits_per_byte", "seconds", "tokens_per_s", "tokens",
+           "proxy_params")  # of every training that did not fail
 MORE = (LATENCY, MEASURED)
 COUNTS = {f"n_{kind}": f"operators {kind!r} in the network" for kind in OPERATORS.shipped}
 COLUMNS = {
@@ -49,6 +52,7 @@ COLUMNS = {
     "tokens_per_s": "training tokens per second of one thread on the machine that trained it",
     "seconds": "of the whole training, with validation",
     "backends": "JSON: what computed each kind of operator",
+    "more": "JSON: further figures of the score, if the recipe gives some",
     "reason": "why the training failed; empty for the others",
 }
 FURTHER = {  # columns whose names have variable parts
@@ -236,9 +240,13 @@ def _parse(file: Path) -> tuple[Header, pd.DataFrame]:
         for column in set(COUNTS) - set(frame.columns):  # an operator that is newer than the bench
             frame[column] = 0
         frame["curve"] = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
-        frame["backends"] = [json.loads(text) for text in frame["backends"]]
+        for column in JSON:
+            frame[column] = [json.loads(text) for text in frame[column]]
         for column in ("loss", "bits_per_byte", "seconds", "tokens_per_s"):
             frame[column] = pd.to_numeric(frame[column]).astype("float64")
+        for column in FIGURES:
+            if frame.loc[frame["loss"].notna(), column].isna().any():
+                raise ValueError(f"column {column!r} has no value in a row with a loss")
     except (ValueError, TypeError) as error:
         raise BenchError(f"{file}: damaged: {str(error).splitlines()[0]}") from None
     return header, frame[[*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]]

@@ -85,6 +85,7 @@ BROKEN = {
     "no seed": (2, lambda line: edit(line, seed=None), "seed must be a whole number; got None"),
     "a loss in words": (3, lambda line: edit(line, loss="low"), "loss must be a number; got 'low'"),
     "no loss": (3, lambda line: edit(line, loss=None), "loss must be a number; got None"),
+    "no mapping": (3, lambda line: edit(line, more=[1]), "more must be a mapping; got [1]"),
     "a wrong notation": (4, lambda line: edit(line, proxy="64: q"), "operator must be one of"),
     "another format": (1, lambda line: edit(line, flashnas_bench=2), "a bench of format 2; this version of flashnas"),
     "not a header": (1, lambda line: "{}", "not the header of a bench"),

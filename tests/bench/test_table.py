@@ -3,6 +3,7 @@ import json
 import shutil
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bench_builder import header, made_up_trainings
@@ -43,6 +44,7 @@ def test_rows_hold_what_was_trained(folder):
         assert (row.hidden, row.depth, row.params) == (network.hidden, len(network.operators), network.params)
         assert row.n_d == sum(spec.kind == "d" for spec in network.operators)
         assert row.backends == {"a": "torch"}
+        assert row.more == {"late_loss": training.loss - 0.1}
         proxy = fn.Architecture.parse(row.proxy)
         assert (proxy.hash, proxy.params, proxy.vocab) == (row.proxy_hash, row.proxy_params, 300)
         assert proxy.hash == RECIPE.proxy_of(network, 300).hash
@@ -139,6 +141,8 @@ DAMAGE = {
     "no loss": (lambda folder: rewritten(folder, lambda table: table.drop_columns("loss")), "column 'loss' is missing"),
     "losses in words": (lambda folder: rewritten(folder, lambda table: table.set_column(
         table.column_names.index("loss"), "loss", [["low"] * len(table)])), "damaged"),
+    "a loss without its tokens": (lambda folder: rewritten(folder, lambda table: table.set_column(
+        table.column_names.index("tokens"), "tokens", [pa.nulls(len(table), pa.int64())])), "column 'tokens' has no value"),
     "no file": (lambda folder: (folder / FILE).unlink(), "not a bench, it has no bench.parquet"),
 }
 

@@ -34,7 +34,7 @@ def score(recipe: Recipe, loss: float, proxy_params: int) -> dict[str, Any]:
     tokens = recipe.steps * recipe.batch_tokens
     return {"loss": loss, "bits_per_byte": loss / 2.5, "curve": [[tokens // 2, loss + 0.5], [tokens, loss]],
             "tokens": tokens, "tokens_per_s": 1000.0, "seconds": 77.0, "proxy_params": proxy_params,
-            "backends": {"a": "torch"}}
+            "backends": {"a": "torch"}, "late_loss": loss - 0.1}
 
 
 def header(recipe: Recipe, *, dataset: str = "0" * 24, vocab: int = 300, source: str = "sotu") -> Header:
