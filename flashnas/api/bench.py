@@ -18,6 +18,7 @@ from flashnas.latency.workload import WORKLOAD_HELP
 if TYPE_CHECKING:
     from flashnas.bench import Bench
     from flashnas.bench.plan import Given
+    from flashnas.training.recipe import Recipe
 
 RECIPE = "flashnas.training.recipe:Recipe"
 SPACE = "flashnas.space.base:SearchSpace"
@@ -36,7 +37,11 @@ class GrowBenchOptions(Settings, where="grow_bench"):
     tokens: int | None = option(None, "training tokens of each network", metavar="N", shown="the recipe's", least=1,
                                 most=LARGEST_COUNT)
     networks: tuple[Path, ...] = option((), "CSV of networks to train first, with the columns origin, architecture"
-                                        " and, if any, width_factor; may be repeated", metavar="FILE")
+                                        " and, if any, width_factor and proxy; may be repeated", metavar="FILE")
+    published: str | None = option(None, "train the networks of publications first, in the sizes that this rule of"
+                                   " flashnas proxy-trust gives them", choices=("params", "layout"))
+    published_width: int = option(64, "width of the trained network for the median width of a publication's networks",
+                                  metavar="N", least=4, most=2**16)
     spaces: tuple[str, ...] = option(("nemotron_flash", "layerwise", "nemotron_flash", "layerwise", "small", "tiny"),
                                      "shipped search space or YAML file that networks are drawn from; may be repeated,"
                                      " also with the same one, for a larger share", flag="space", objects=(SPACE,))
@@ -62,7 +67,7 @@ class GrowBenchOptions(Settings, where="grow_bench"):
     def __post_init__(self) -> None:
         super().__post_init__()
         assert self.place
-        if not self.spaces and not self.networks:
+        if not (self.spaces or self.networks or self.published):
             self.wrong("spaces", "must name a space, or networks a file")
 
 
@@ -138,6 +143,8 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     spaces = [load_operator_space(space, "flashnas bench grow") for space in options.spaces]
     first = [*given, *(network for file in options.networks for network in read_networks(file))]
     dataset = prepare_dataset(options.data, recipe, options.tokenizer)
+    if options.published is not None:
+        first = [*_published(recipe, dataset.vocab, options), *first]
     planned = plan(first, spaces, recipe, vocab=dataset.vocab, trainings=options.trainings, seeds=options.seeds,
                    repeat_every=options.repeat_every)
     part, parts = options.place
@@ -153,6 +160,23 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
         counts = grow(asked, folder, name, header, dataset.folder, pool, progress or (lambda *_: None),
                       options.workers)
     return Grown(folder / name, counts, balance(asked))
+
+
+def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Given]:
+    """The shipped rows of publications. At full width each has the multiple of 256 that gives it about its published
+    parameters; what is trained in its place follows from the matching rule."""
+    from flashnas.architecture import Architecture
+    from flashnas.bench.plan import Given
+    from flashnas.trust.published import read_published
+    from flashnas.trust.published_proxies import TOKENIZER_WORDS, full_width, proxies
+
+    rows = read_published()
+    full = [Architecture(hidden=max(1, round(full_width(row) / 256)) * 256, operators=row.specs, vocab=TOKENIZER_WORDS)
+            for row in rows]
+    trained = proxies(rows, width=options.published_width, width_factor=recipe.width_factor,
+                      least_head_dim=recipe.least_head_dim, vocab=vocab, rule=options.published or "")
+    return [Given(f"published:{row.group}", network, proxy=proxy)
+            for row, network, proxy in zip(rows, full, trained, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

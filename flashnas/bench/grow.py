@@ -8,6 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,13 +108,14 @@ def trained(item: Planned, score: Mapping[str, Any] | None, reason: str) -> Trai
         more = {name: value for name, value in score.items() if name not in (*SCORED, "seed")}
         figures = {"more": more, **{name: score[name] for name in SCORED if name in score}}
     return Training(origin=item.network.origin, architecture=item.network.architecture.notation,
-                    width_factor=item.recipe.width_factor, proxy=item.proxy.canonical().notation, seed=item.seed,
+                    width_factor=None if item.network.proxy else item.recipe.width_factor, proxy=item.proxy.canonical().notation, seed=item.seed,
                     **figures)
 
 
 def _job(item: Planned, dataset: Path) -> dict[str, Any]:
-    return {"architecture": item.network.architecture.to_dict(), "dataset": str(dataset),
-            "recipe": item.recipe.to_dict(), "seed": item.seed}
+    """The trained network itself, which is not shrunk further."""
+    return {"architecture": item.proxy.to_dict(), "dataset": str(dataset),
+            "recipe": replace(item.recipe, width_factor=1).to_dict(), "seed": item.seed}
 
 
 def _check_environment(item: Planned, reason: str) -> None:

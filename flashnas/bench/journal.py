@@ -27,7 +27,8 @@ from flashnas.training.recipe import Recipe
 FORMAT = 1
 NAMES = "trainings*.jsonl"
 # of a recipe: its name, what the trained network itself shows, and what only synthetic tasks read
-NOT_OF_THE_TRAINING = ("name", "width_factor", "tasks")
+NOT_OF_THE_TRAINING = ("name", "width_factor", "least_head_dim", "tasks")
+FIGURES = ("loss", "bits_per_byte", "tokens", "tokens_per_s", "seconds", "proxy_params")  # None where it failed
 
 
 def training_settings(recipe: Recipe) -> dict[str, Any]:
@@ -101,14 +102,14 @@ class Training:
     """One finished training.
 
     origin: name of the space, or `published:<group>`. architecture: notation at full width. width_factor: by which it
-    was shrunk. proxy: notation of the network that was trained, every option explicit. curve: [tokens, validation loss
+    was shrunk; None where the trained network follows from another rule. proxy: notation of the network that was trained, every option explicit. curve: [tokens, validation loss
     in nats per token] pairs. more: fields of the score that have no field here. reason: why it failed; the
     figures are then None.
     """
 
     origin: str
     architecture: str
-    width_factor: int
+    width_factor: int | None
     proxy: str
     seed: int
     loss: float | None = None
@@ -152,9 +153,9 @@ class Training:
                 raise BenchError(f"{place}: {name} must be a mapping; got {shown(value)}")
             if item.type == "str" and not isinstance(value, str):
                 raise BenchError(f"{place}: {name} must be text; got {shown(value)}")
-            if item.type == "int" and type(value) is not int:
+            if (item.type == "int" or (name == "width_factor" and value is not None)) and type(value) is not int:
                 raise BenchError(f"{place}: {name} must be a whole number; got {shown(value)}")
-            if item.type in ("float | None", "int | None") and not (failed and value is None) and not is_number(value):
+            if name in FIGURES and not (failed and value is None) and not is_number(value):
                 raise BenchError(f"{place}: {name} must be a number; got {shown(value)}")
         try:
             made = cls(**data)

@@ -35,12 +35,13 @@ class Given:
     """A network that a bench trains whatever the spaces hold.
 
     origin: where it is from, such as `published:samba_438m_20b`. architecture: at full width. width_factor: by which it
-    is shrunk; None: by that of the recipe.
+    is shrunk; None: by that of the recipe. proxy: the network to train in its place, where shrinking does not give it.
     """
 
     origin: str
     architecture: Architecture
     width_factor: int | None = None
+    proxy: Architecture | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Planned:
     @cached_property
     def proxy(self) -> Architecture:
         """The network that is trained."""
+        if self.network.proxy is not None:
+            return replace(self.network.proxy, vocab=self.vocab)
         return self.recipe.proxy_of(self.network.architecture, self.vocab)
 
     @cached_property
@@ -179,7 +182,8 @@ COLUMNS = ("origin", "architecture")
 
 
 def read_networks(path: Path) -> list[Given]:
-    """Given networks from a CSV file with the columns `origin`, `architecture` (notation) and, if any, `width_factor`.
+    """Given networks from a CSV file with the columns `origin`, `architecture` (notation) and, if any, `width_factor` and
+    `proxy` (notation of the network to train, where shrinking does not give it).
 
     Raises:
         BenchError: with file, line and rule.
@@ -201,10 +205,12 @@ def read_networks(path: Path) -> list[Given]:
         if not row["origin"]:
             raise BenchError(f"{place}: origin must say where the network is from; it is empty")
         try:
-            architecture = Architecture.parse(row["architecture"] or "")
+            architecture, proxy = (Architecture.parse(text) if text or name == "architecture" else None
+                                   for name in ("architecture", "proxy") for text in [(row.get(name) or "").strip()])
         except FlashnasError as error:
             raise BenchError(f"{place}: {error}") from None
-        found.append(Given(row["origin"], architecture, int(factor) if factor else None))
+        assert architecture is not None
+        found.append(Given(row["origin"], architecture, int(factor) if factor else None, proxy))
     if not found:
         raise BenchError(f"{path}: holds no network")
     return found

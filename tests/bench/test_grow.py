@@ -119,7 +119,7 @@ def test_failures_are_rows_and_lost_workers_are_tried_again(growing):
     assert [one.reason for one in read_journal(growing.journal)[1]] == ["", "diverged", ""]
     again = Pool((SCORE, ""))
     assert growing(again) == {"asked": 4, "known": 3, "trained": 1, "failed": 0, "lost": 0}
-    assert again.asked[0]["architecture"] == growing.planned[2].network.architecture.to_dict()
+    assert again.asked[0]["architecture"] == growing.planned[2].proxy.to_dict()
 
 
 def test_an_error_of_the_program_ends_the_growth_and_is_not_a_row(growing):
@@ -172,6 +172,15 @@ def test_bad_input_is_one_line(command, words, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_published_networks_come_first_as_they_are_trained_elsewhere(command, tmp_path, capsys):
+    assert main([*command(tmp_path / "out"), "--published", "layout", "--published-width", "32", "--trainings", "40",
+                 "--seeds", "1", "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["balance"]
+    assert sum(found["origin"].values()) == 40
+    assert all(origin.startswith("published:") for origin in found["origin"])
+    assert set(found["width"]) == {"32"}
 
 
 def test_a_dry_run_trains_nothing(command, tmp_path, capsys):

@@ -12,7 +12,8 @@ RECIPE = Recipe(width_factor=16)
 GIVEN = [Given("published:x", Architecture.parse("2048: 4x(d f)")),
          Given("published:x", Architecture.parse("1024: 4x(kda f)")),
          Given("published:y", Architecture.parse("2048(vocab=32000): 4x(d f)")),  # the same trained network
-         Given("published:y", Architecture.parse("64: 2x(h(head_dim=16) f)"), 1)]
+         Given("published:y", Architecture.parse("64: 2x(h(head_dim=16) f)"), 1),
+         Given("published:z", Architecture.parse("2048: 6x(a f)"), proxy=Architecture.parse("60: 6x(a(head_dim=20) f)"))]
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +33,9 @@ def test_every_prefix_is_the_list_for_fewer_trainings(planned, spaces):
 
 
 def test_given_networks_come_first_and_each_network_is_trained_once_under_each_seed(planned):
-    first = list(dict.fromkeys(item.proxy.hash for item in planned))[:3]
-    assert first == [Recipe(width_factor=factor).proxy_of(given.architecture, 4096).hash
-                     for given, factor in zip((GIVEN[0], GIVEN[1], GIVEN[3]), (16, 16, 1), strict=True)]
+    first = list(dict.fromkeys(item.proxy.hash for item in planned))[:4]
+    assert first == [Recipe(width_factor=factor).proxy_of(given.proxy or given.architecture, 4096).hash
+                     for given, factor in zip((GIVEN[0], GIVEN[1], *GIVEN[3:]), (16, 16, 1, 1), strict=True)]
     assert len({item.key for item in planned}) == len(planned)
 
 
@@ -47,7 +48,7 @@ def test_every_sixth_network_is_trained_under_three_seeds(planned):
 
 def test_the_width_factor_of_a_space_counts(planned):
     factors = {(item.network.origin, item.recipe.width_factor) for item in planned}
-    assert factors == {("published:x", 16), ("published:y", 1), ("layerwise", 16), ("tiny", 1)}
+    assert factors == {("published:x", 16), ("published:y", 1), ("published:z", 16), ("layerwise", 16), ("tiny", 1)}
 
 
 def test_a_prefix_is_balanced(spaces):
@@ -82,8 +83,10 @@ def test_a_given_network_that_cannot_be_shrunk_is_one_line(spaces):
 
 def test_networks_are_read_from_a_table(tmp_path):
     path = tmp_path / "networks.csv"
-    path.write_text('origin,architecture,width_factor\npublished:x,2048: d f,\nmine,"128(vocab=300,meta=2): a f",1\n')
-    assert read_networks(path) == [Given("published:x", Architecture.parse("2048: d f")),
+    path.write_text('origin,architecture,width_factor,proxy\npublished:x,2048: d f,,60: d(head_dim=20) f\n'
+                    'mine,"128(vocab=300,meta=2): a f",1,\n')
+    assert read_networks(path) == [Given("published:x", Architecture.parse("2048: d f"),
+                                         proxy=Architecture.parse("60: d(head_dim=20) f")),
                                    Given("mine", Architecture.parse("128(vocab=300,meta=2): a f"), 1)]
 
 

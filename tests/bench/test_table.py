@@ -142,7 +142,7 @@ DAMAGE = {
     "losses in words": (lambda folder: rewritten(folder, lambda table: table.set_column(
         table.column_names.index("loss"), "loss", [["low"] * len(table)])), "damaged"),
     "a loss without its tokens": (lambda folder: rewritten(folder, lambda table: table.set_column(
-        table.column_names.index("tokens"), "tokens", [pa.nulls(len(table), pa.int64())])), "column 'tokens' has no value"),
+        table.column_names.index("tokens"), "tokens", [pa.nulls(len(table), pa.int64())])), "'tokens' has no value"),
     "no file": (lambda folder: (folder / FILE).unlink(), "not a bench, it has no bench.parquet"),
 }
 
