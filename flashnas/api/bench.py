@@ -40,8 +40,6 @@ class GrowBenchOptions(Settings, where="grow_bench"):
                                         " and, if any, width_factor and proxy; may be repeated", metavar="FILE")
     published: str | None = option(None, "train the networks of publications first, in the sizes that this rule of"
                                    " flashnas proxy-trust gives them", choices=("params", "layout"))
-    published_width: int = option(64, "width of the trained network for the median width of a publication's networks",
-                                  metavar="N", least=4, most=2**16)
     spaces: tuple[str, ...] = option(("nemotron_flash", "layerwise", "nemotron_flash", "layerwise", "small", "tiny"),
                                      "shipped search space or YAML file that networks are drawn from; may be repeated,"
                                      " also with the same one, for a larger share", flag="space", objects=(SPACE,))
@@ -168,13 +166,14 @@ def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Gi
     from flashnas.architecture import Architecture
     from flashnas.bench.plan import Given
     from flashnas.trust.published import read_published
-    from flashnas.trust.published_proxies import TOKENIZER_WORDS, full_width, proxies
+    from flashnas.trust.published_proxies import TOKENIZER_WORDS, full_width
+    from flashnas.trust.published_study import PublishedPlan
 
     rows = read_published()
     full = [Architecture(hidden=max(1, round(full_width(row) / 256)) * 256, operators=row.specs, vocab=TOKENIZER_WORDS)
             for row in rows]
-    trained = proxies(rows, width=options.published_width, width_factor=recipe.width_factor,
-                      least_head_dim=recipe.least_head_dim, vocab=vocab, rule=options.published or "")
+    assert options.published is not None
+    trained = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.published).networks(vocab)
     return [Given(f"published:{row.group}", network, proxy=proxy)
             for row, network, proxy in zip(rows, full, trained, strict=True)]
 

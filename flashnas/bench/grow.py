@@ -108,8 +108,8 @@ def trained(item: Planned, score: Mapping[str, Any] | None, reason: str) -> Trai
         more = {name: value for name, value in score.items() if name not in (*SCORED, "seed")}
         figures = {"more": more, **{name: score[name] for name in SCORED if name in score}}
     return Training(origin=item.network.origin, architecture=item.network.architecture.notation,
-                    width_factor=None if item.network.proxy else item.recipe.width_factor, proxy=item.proxy.canonical().notation, seed=item.seed,
-                    **figures)
+                    width_factor=None if item.network.proxy else item.recipe.width_factor,
+                    proxy=item.proxy.canonical().notation, seed=item.seed, **figures)
 
 
 def _job(item: Planned, dataset: Path) -> dict[str, Any]:

@@ -102,9 +102,9 @@ class Training:
     """One finished training.
 
     origin: name of the space, or `published:<group>`. architecture: notation at full width. width_factor: by which it
-    was shrunk; None where the trained network follows from another rule. proxy: notation of the network that was trained, every option explicit. curve: [tokens, validation loss
-    in nats per token] pairs. more: fields of the score that have no field here. reason: why it failed; the
-    figures are then None.
+    was shrunk; None where the trained network follows from another rule. proxy: notation of the network that was
+    trained, every option explicit. curve: [tokens, validation loss in nats per token] pairs. more: fields of the score
+    that have no field here. reason: why it failed; the figures are then None.
     """
 
     origin: str

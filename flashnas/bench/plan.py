@@ -182,8 +182,8 @@ COLUMNS = ("origin", "architecture")
 
 
 def read_networks(path: Path) -> list[Given]:
-    """Given networks from a CSV file with the columns `origin`, `architecture` (notation) and, if any, `width_factor` and
-    `proxy` (notation of the network to train, where shrinking does not give it).
+    """Given networks from a CSV file with the columns `origin`, `architecture` (notation) and, if any, `width_factor`
+    and `proxy` (notation of the network to train, where shrinking does not give it).
 
     Raises:
         BenchError: with file, line and rule.

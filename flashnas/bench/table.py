@@ -37,7 +37,7 @@ COLUMNS = {
     "origin": "name of the search space that it was drawn from, or published:<group>",
     "recipe": "name of the recipe",
     "recipe_digest": "of all settings of the recipe on which the loss of a given network depends",
-    "width_factor": "by which its widths were divided for the training; missing where `proxy` follows from another rule",
+    "width_factor": "by which its widths were divided; missing where the trained network follows from another rule",
     "dataset": "text, as --data names it",
     "dataset_digest": "of text and tokenizer",
     "vocab": "tokens of the tokenizer, which the trained network has in place of its own",

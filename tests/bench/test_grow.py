@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
+from flashnas.api.bench import grow_bench
 from flashnas.base.errors import BenchError
 from flashnas.bench.grow import grow, header_of, train_gently
 from flashnas.bench.journal import journals_in, merged, read_journal
@@ -17,6 +19,8 @@ from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
 from flashnas.space import load_space
 from flashnas.training.recipe import Recipe
+from flashnas.trust.published import read_published
+from flashnas.trust.published_study import PublishedPlan
 
 TIMES = ("tokens_per_s", "seconds")
 
@@ -174,13 +178,17 @@ def test_bad_input_is_one_line(command, words, message, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_published_networks_come_first_as_they_are_trained_elsewhere(command, tmp_path, capsys):
-    assert main([*command(tmp_path / "out"), "--published", "layout", "--published-width", "32", "--trainings", "40",
-                 "--seeds", "1", "--dry-run", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["balance"]
-    assert sum(found["origin"].values()) == 40
-    assert all(origin.startswith("published:") for origin in found["origin"])
-    assert set(found["width"]) == {"32"}
+def test_published_networks_come_first_as_they_are_trained_elsewhere(small_corpus, quick_recipe, tmp_path, monkeypatch):
+    recipe = replace(Recipe.load(quick_recipe), width_factor=32)
+    seen = []
+    monkeypatch.setattr("flashnas.bench.plan.plan", lambda first, *_, **__: seen.extend(first) or [])
+    grow_bench(recipe=recipe, data=str(small_corpus), published="params", out=tmp_path / "out", dry_run=True)
+    rows = read_published()
+    study = PublishedPlan(rows=rows, recipe=recipe, data=str(small_corpus))
+    assert [given.proxy for given in seen] == study.networks(300)
+    for given, row in zip(seen, rows, strict=True):
+        assert given.origin == f"published:{row.group}"
+        assert given.architecture.params == pytest.approx(row.params, rel=0.25)
 
 
 def test_a_dry_run_trains_nothing(command, tmp_path, capsys):

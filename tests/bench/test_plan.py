@@ -13,7 +13,7 @@ GIVEN = [Given("published:x", Architecture.parse("2048: 4x(d f)")),
          Given("published:x", Architecture.parse("1024: 4x(kda f)")),
          Given("published:y", Architecture.parse("2048(vocab=32000): 4x(d f)")),  # the same trained network
          Given("published:y", Architecture.parse("64: 2x(h(head_dim=16) f)"), 1),
-         Given("published:z", Architecture.parse("2048: 6x(a f)"), proxy=Architecture.parse("60: 6x(a(head_dim=20) f)"))]
+         Given("published:z", Architecture.parse("2048: 6x(a f)"), proxy=Architecture.parse("60: 6x(a(head_dim=20))"))]
 
 
 @pytest.fixture(scope="module")
