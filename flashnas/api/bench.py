@@ -161,17 +161,15 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
 
 
 def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Given]:
-    """The shipped rows of publications. At full width each has the multiple of 256 that gives it about its published
-    parameters; what is trained in its place follows from the matching rule."""
-    from flashnas.architecture import Architecture
+    """The shipped rows of publications. At full width each is the one nearest to its published parameters among widths
+    that are multiples of 256; what is trained in its place follows from the matching rule."""
     from flashnas.bench.plan import Given
     from flashnas.trust.published import read_published
-    from flashnas.trust.published_proxies import TOKENIZER_WORDS, full_width
+    from flashnas.trust.published_proxies import full_networks
     from flashnas.trust.published_study import PublishedPlan
 
     rows = read_published()
-    full = [Architecture(hidden=max(1, round(full_width(row) / 256)) * 256, operators=row.specs, vocab=TOKENIZER_WORDS)
-            for row in rows]
+    full = [min(full_networks(row), key=lambda network: abs(network.params - row.params)) for row in rows]
     assert options.published is not None
     trained = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.published).networks(vocab)
     return [Given(f"published:{row.group}", network, proxy=proxy)

@@ -86,7 +86,7 @@ def test_another_device_or_stack_is_refused_unless_allowed(copied_tiny_table, fi
     monkeypatch.setattr(jobs.torch, "__version__", "1.0")
     capsys.readouterr()
     assert main(command(copied_tiny_table, "-n", "2")) == 2
-    assert "but this machine runs torch-1.0-1t; measure them anew with flashnas profile" in capsys.readouterr().err
+    assert "but this machine runs torch-1.0-1t-numba-" in capsys.readouterr().err
 
 
 def test_a_table_of_an_absent_device_names_both(capsys):
