@@ -71,6 +71,7 @@ def searched(config, out, resume=False):
     return Run.load(out), summary, progress.last
 
 
+@pytest.mark.slow
 def test_a_grown_bench_has_the_scores_that_a_search_would_compute(small_corpus, quick_recipe, config, tmp_path):
     assert main(["bench", "grow", "--recipe", str(quick_recipe), "--data", str(small_corpus), "--space", "tiny",
                  "--trainings", "4", "--seeds", "1", "--workers", "1", "--out", str(tmp_path / "journals")]) == 0
