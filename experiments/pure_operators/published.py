@@ -2,8 +2,8 @@
 
     python experiments/pure_operators/published.py     # reads results.csv; under a second
 
-Compared: wikitext perplexity of 500M-parameter models after 100B tokens, and the loss under the rates of the former recipe `cpu`,
-seed 0. A pair is clear if the perplexities differ by more than 0.02 nats (the logarithm of their ratio).
+Compared: wikitext perplexity of 500M-parameter models after 100B tokens, and the loss under the rates of the former
+recipe `cpu`, seed 0. A pair is clear if the perplexities differ by more than 0.02 nats (the logarithm of their ratio).
 """
 
 import csv
