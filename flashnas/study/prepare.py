@@ -246,7 +246,7 @@ def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> Non
                if common % factor == 0 and _unscalable(space, factor, recipe.least_head_dim) is None]
     factor = space.width_factor
     offer = f"; leave out --recipe to train at the space's own factor {factor}" if factor in working and not own else (
-        f"; give a recipe with width_factor {' or '.join(map(str, working))}" if working else "")
+        f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}" if working else "")
     raise ConfigError(f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width factor"
                       f" {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
 

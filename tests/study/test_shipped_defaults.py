@@ -64,7 +64,7 @@ def test_a_space_without_a_factor_of_its_own_offers_those_that_work(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("template: layerwise\nmodel: {vocab: 512}\nwidths: [64, 96]\n"
                     "layers: {depth: [1, 2], choices: [d(head_dim=16), f]}\n")
-    with pytest.raises(ConfigError, match=r"give a recipe with width_factor 1 or 2 or 4$"):
+    with pytest.raises(ConfigError, match=r"give a recipe, or the space, the width_factor 1 or 2 or 4$"):
         check_scalable(load_space(path), Recipe.load("cpu"), own=True)
 
 
