@@ -3,20 +3,16 @@ against the published ones. Every finished training is in a CSV at once; an inte
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
-from flashnas.base.files import complete_lines, drop_torn_line, hold_lock
+from flashnas.base.files import hold_lock
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.study.config import SearchConfig
 from flashnas.study.identity import fingerprint
@@ -26,6 +22,7 @@ from flashnas.training.recipe import Recipe
 from flashnas.trust.published import PublishedRow
 from flashnas.trust.published_agreement import PublishedTrust, measure
 from flashnas.trust.published_proxies import proxies
+from flashnas.trust.table import TrustTable, read_texts
 
 FILE = "published.csv"
 FULL_WIDTH = 2048   # of the paper's networks; the middle proxy of a group is as wide as theirs would be
@@ -74,10 +71,11 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
     except OSError as error:
         raise RunError(f"{folder}: cannot be written to: {error.strerror}") from None
     with hold_lock(folder / f".{FILE}.lock", RunError(f"{folder}: another proxy-trust is training there")):
-        _start(path)
+        trainings = TrustTable(path, COLUMNS, read_trainings)
         done = set(map(tuple, read_trainings(path)[KEY].to_numpy().tolist()))
         missing = [key for key in keys if key not in done]
-        _train(missing, len(keys), path, dataset, recipe, dict(zip(names, networks, strict=True)), workers, progress)
+        by_name = dict(zip(names, networks, strict=True))
+        _train(missing, len(keys), trainings, dataset, recipe, by_name, workers, progress)
     table = read_trainings(path).set_index(KEY).loc[keys].reset_index()
     means = table.groupby("proxy")["loss"].apply(lambda losses: losses.mean(skipna=False))
     found = measure(plan.rows, means.loc[names].to_numpy(float))
@@ -99,12 +97,7 @@ def read_trainings(path: Path) -> pd.DataFrame:
     Raises:
         RunError: naming file, line and rule.
     """
-    try:
-        text = complete_lines(path.read_text(encoding="utf-8"))
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = str(getattr(error, "strerror", None) or error).strip().splitlines()[0]
-        raise RunError(f"{path}: cannot be read as a table of trainings: {reason}") from None
+    table = read_texts(path)
     for column in COLUMNS:
         if column not in table.columns:
             raise RunError(f"{path}: column {column!r} is missing")
@@ -118,23 +111,8 @@ def read_trainings(path: Path) -> pd.DataFrame:
     return table.drop_duplicates(KEY, keep="last").reset_index(drop=True)
 
 
-def _start(path: Path) -> None:
-    if not path.exists() or not path.stat().st_size:
-        _append(path, dict(zip(COLUMNS, COLUMNS, strict=True)))
-    drop_torn_line(path)
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(row)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.write(text.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _train(missing: Sequence[tuple[str, str, str, int]], total: int, path: Path, dataset: Dataset, recipe: Recipe,
-           networks: dict[str, Architecture], workers: int, progress: Progress) -> None:
+def _train(missing: Sequence[tuple[str, str, str, int]], total: int, trainings: TrustTable, dataset: Dataset,
+           recipe: Recipe, networks: dict[str, Architecture], workers: int, progress: Progress) -> None:
     jobs = {str(number): Job(architecture=networks[key[0]], dataset=str(dataset.folder), recipe=recipe.to_dict(),
                              seed=key[3]) for number, key in enumerate(missing)}
     cost = {number: len(networks[key[0]].operators) for number, key in enumerate(missing)}  # a guess: operators
@@ -149,7 +127,7 @@ def _train(missing: Sequence[tuple[str, str, str, int]], total: int, path: Path,
             key = left.pop(int(number))
             seconds = score["seconds"] if score else 0.0
             figures = {name: score[name] for name in FIGURES} if score else {}
-            _append(path, {**dict(zip(KEY, key, strict=True)), "seconds": seconds, "reason": reason, **figures})
+            trainings.add({**dict(zip(KEY, key, strict=True)), "seconds": seconds, "reason": reason, **figures})
             if score:
                 took.append((seconds, cost[int(number)]))
     progress(total, total, 0.0)
