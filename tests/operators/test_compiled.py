@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from layer_cases import assert_close
 from torch import Tensor
 
-pytest.importorskip("numba")
-
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators.compiled import convolution, cross_entropy, gla, norms, selective_scan, ssd
 from flashnas.operators.parts import fused

@@ -15,12 +15,9 @@ from layer_cases import assert_close
 from torch import Tensor
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.backends.core import Core, load
+from flashnas.operators.backends.core import Core
 from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step, kda_chunked, kda_step
-
-if load("numba").missing():
-    pytest.skip("numba is not installed", allow_module_level=True)
 
 Rule = Callable[..., tuple[Tensor, Tensor]]
 FLOAT32 = 1e-4

@@ -301,7 +301,7 @@ def dot(x, y, size):
 def add_product(width: int, left: int, right: int, out: int, rows: int) -> None:
     """out += left right, in compiled code, for left [rows, width], right [width, 16] and out [rows, 16] at addresses;
     `rows` and the constant `width` are multiples of 16."""
-    raise NotImplementedError("of compiled code only")
+    raise NotImplementedError("add_product can be called from compiled code only")
 
 
 @overload(add_product, prefer_literal=True)
