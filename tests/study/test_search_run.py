@@ -117,7 +117,7 @@ def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     assert error.strip().splitlines()[-1] == (
         "flashnas search: interrupted; continue with --resume, finished work is kept")
     reasons = [json.loads(line)["user_attrs"] for line in journal.read_text().splitlines() if '"outcome"' in line]
