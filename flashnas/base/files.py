@@ -34,6 +34,14 @@ def write_synced(path: Path, data: bytes | str) -> None:
         os.fsync(file.fileno())
 
 
+def append_synced(path: Path, line: str) -> None:
+    """Append a line, of which `line` lacks the end, and wait until it is on the disk."""
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace a file as a whole: readers, and the disk after a crash, have the old content or the new one."""
     with atomic_file(path) as part:

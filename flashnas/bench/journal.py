@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +18,7 @@ from typing import Any, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError, FlashnasError
-from flashnas.base.files import complete_lines, drop_torn_line
+from flashnas.base.files import append_synced, complete_lines, drop_torn_line
 from flashnas.base.fingerprint import fingerprint
 from flashnas.base.settings import shown
 from flashnas.training.recipe import Recipe
@@ -193,14 +192,6 @@ def read_lines(path: Path) -> list[Any]:
     return entries
 
 
-def append_line(path: Path, line: str) -> None:
-    """Append a line and wait until it is on the disk."""
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 class Journal:
     """A journal that one process appends to.
 
@@ -216,14 +207,14 @@ class Journal:
         self.path = path
         drop_torn_line(path)
         if not path.exists() or not path.stat().st_size:
-            append_line(path, json.dumps(header.to_dict()))
+            append_synced(path, json.dumps(header.to_dict()))
         found, self.trainings = read_journal(path)
         if reason := found.difference(header.recipe, header.dataset, header.vocab):
             raise BenchError(f"{path}: holds a bench of another recipe or text: {reason}; choose another --out")
 
     def add(self, training: Training) -> None:
         """Append one training and wait until it is on the disk."""
-        append_line(self.path, training.line())
+        append_synced(self.path, training.line())
         self.trainings.append(training)
 
 

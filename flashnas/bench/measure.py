@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError, WorkloadError
-from flashnas.base.files import drop_torn_line, hold_lock
+from flashnas.base.files import append_synced, drop_torn_line, hold_lock
 from flashnas.base.settings import shown
-from flashnas.bench.journal import append_line, is_number, read_lines
+from flashnas.bench.journal import is_number, read_lines
 from flashnas.latency.workload import Workload
 from flashnas.profiling.platforms import device_label
 from flashnas.profiling.setup import Setup
@@ -88,7 +88,7 @@ def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, worklo
     with hold_lock(folder / f".{path.name}.lock", BenchError(f"{path}: another process is measuring for it")):
         drop_torn_line(path)
         if not path.exists() or not path.stat().st_size:
-            append_line(path, json.dumps(header.to_dict()))
+            append_synced(path, json.dumps(header.to_dict()))
         found, known = read_latencies(path)
         for name in ("device", "stack", "dtype", "workload"):
             if getattr(found, name) != getattr(header, name):
@@ -100,7 +100,7 @@ def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, worklo
                 counts["too_large"] += 1
             elif key not in known:
                 times = time_model(network, workload, 1, setup)
-                append_line(path, json.dumps({"architecture": network.notation, "hash": key, "ttft_ms": times.ttft_ms,
+                append_synced(path, json.dumps({"architecture": network.notation, "hash": key, "ttft_ms": times.ttft_ms,
                                               "tpot_ms": times.tpot_ms}))
                 counts["measured"] += 1
             progress(number, len(wanted))

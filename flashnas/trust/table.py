@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from flashnas.base.errors import RunError
-from flashnas.base.files import complete_lines, drop_torn_line
+from flashnas.base.files import append_synced, complete_lines, drop_torn_line
 from flashnas.base.hints import did_you_mean
 
 VARIANTS = ("short", "long", "wide")  # what a search does; more tokens; a smaller width factor
@@ -81,18 +80,13 @@ class TrustTable:
                  read: Callable[[Path], pd.DataFrame] = read_table) -> None:
         self.path, self.columns = path, columns
         if not path.exists() or not path.stat().st_size:
-            self._write("".join((",".join(columns), "\n")), "w")
+            path.unlink(missing_ok=True)
+            append_synced(path, ",".join(columns))
         drop_torn_line(path)
         read(path)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append one training; keys are the columns."""
         text = io.StringIO()
-        csv.DictWriter(text, self.columns, lineterminator="\n").writerow(row)
-        self._write(text.getvalue(), "a")
-
-    def _write(self, text: str, mode: str) -> None:
-        with self.path.open(mode, encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        csv.DictWriter(text, self.columns, lineterminator="").writerow(row)
+        append_synced(self.path, text.getvalue())

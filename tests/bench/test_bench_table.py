@@ -10,10 +10,10 @@ from bench_builder import header, made_up_trainings
 
 import flashnas as fn
 from flashnas.base.errors import BenchError
+from flashnas.base.files import append_synced
 from flashnas.bench import COLUMNS, Bench, load
 from flashnas.bench.build import build
 from flashnas.bench.journal import Training
-from flashnas.bench.measure import append_line
 from flashnas.bench.table import FILE, META
 from flashnas.latency.table import shipped_tables
 from flashnas.training.recipe import Recipe
@@ -109,13 +109,13 @@ def test_the_card_says_what_and_how_and_documents_every_column(folder):
 def test_measured_latencies_become_columns(folder, tmp_path):
     trainings = made_up_trainings(RECIPE, vocab=300, count=2)
     path = tmp_path / "latencies-chat.jsonl"
-    append_line(path, json.dumps({"flashnas_bench_latencies": 1, "device": "a CPU", "stack": "torch-2", "dtype":
+    append_synced(path, json.dumps({"flashnas_bench_latencies": 1, "device": "a CPU", "stack": "torch-2", "dtype":
                                   "float32", "workload": fn.Workload(name="chat", prompt_tokens=4).to_dict()}))
-    append_line(path, json.dumps({"hash": trainings[1].network.hash, "ttft_ms": 12.5, "tpot_ms": 2.5}))
+    append_synced(path, json.dumps({"hash": trainings[1].network.hash, "ttft_ms": 12.5, "tpot_ms": 2.5}))
     frame = build(header(RECIPE), trainings, tmp_path / "bench", [path], tables=()).frame
     assert frame["measured_ttft_ms/chat"].tolist()[1] == 12.5
     assert frame["measured_tpot_ms/chat"].isna().tolist() == [True, False]
-    append_line(path, "{}")
+    append_synced(path, "{}")
     with pytest.raises(BenchError, match=r"latencies-chat.jsonl:3: a measured latency needs hash, ttft_ms and tpot_ms"):
         build(header(RECIPE), trainings, tmp_path / "bench", [path], tables=())
 
