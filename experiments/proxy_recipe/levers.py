@@ -18,7 +18,7 @@ import numpy as np
 from flashnas.trust.published import groups_of, pairs_of, read_published
 from flashnas.trust.published_agreement import agreement
 
-READINGS = ("loss", "late", "recall", "no_recall", "frequent", "rare")
+READINGS = ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied")
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
         for reading in (*points, *READINGS):
             sums: dict[int, list[float]] = defaultdict(list)
             for line in lines:
-                if line["loss"]:
+                if line["loss"] and (reading in points or line[reading]):
                     curve = json.loads(line["curve"])
                     value = curve[points.index(reading)][1] if reading in points else float(line[reading])
                     sums[places[line["group"], line["operators"]]].append(value)
@@ -49,7 +49,7 @@ def main() -> None:
                 losses[place] = np.mean(values)
             shares, right, pairs = [], 0.0, 0
             for group, inside in groups_of(rows).items():
-                found = pairs_of(rows, [place for place in inside if place in known])
+                found = pairs_of(rows, [place for place in inside if place in sums])
                 if found:
                     good = agreement(losses, found).sum()
                     shares.append(f"{group.split('_')[0]}_{group.split('_')[1]} {good:g}/{len(found)}")

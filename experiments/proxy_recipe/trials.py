@@ -1,6 +1,7 @@
 """Train the proxies of published rows under one set of levers, and keep every reading: one CSV line a training.
 
-    nice python experiments/proxy_recipe/trials.py NAME [lever=value ..] [--groups G ..] [--seeds 0 ..] [--width 64]
+    nice python experiments/proxy_recipe/trials.py NAME [lever=value ..] [--recipe cpu] [--copies 0.3] [--groups G ..]
+        [--seeds 0 ..] [--width 64]
 
 A lever is a field of a recipe, over LEVERS. `trials.csv` grows by one line for each finished training; a training
 that stands there already is not repeated. One thread.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -28,7 +30,7 @@ LEVERS = {"width_factor": 32, "least_head_dim": 64, "vocab": 4096, "sequence_tok
           "tokens": 262_144, "validation_tokens": 81_920, "curve_points": 4, "curve_tokens": 20_480, "muon_lr": 0.004,
           "adamw_lr": 0.01, "lr_multipliers": {"m.conv": 0.1, "moe.router": 0.01}, "warmup_fraction": 0.05,
           "final_lr_fraction": 0.02, "embedding_std": 0.1}
-READINGS = ("loss", "early", "late", "recall", "no_recall", "frequent", "rare")
+READINGS = ("loss", "early", "late", "recall", "no_recall", "frequent", "rare", "copied")
 COLUMNS = ("trial", "levers", "corpus", "rule", "width", "group", "operators", "proxy", "seed", "tokens", *READINGS,
            "curve", "params", "seconds", "tokens_per_s", "reason")
 
@@ -37,24 +39,27 @@ def readings(network, dataset: Dataset, recipe: Recipe) -> dict[str, float]:  # 
     """Means of the loss in nats over kinds of validation tokens.
 
     recall: the pair of tokens before it and the token itself stood together earlier in the sequence. no_recall: the
-    others. frequent, rare: among the 256 most frequent tokens of the training text, or not.
+    others. frequent, rare: among the 256 most frequent tokens of the training text, or not. copied: the second half
+    of sequences whose halves are equal.
     """
     import torch
     import torch.nn.functional as F
 
     from flashnas.training.trainer import autocast
 
-    rows = dataset.validation_slice(recipe, recipe.validation_tokens)
-    losses = []
-    network.eval()
-    with torch.no_grad():
+    def losses(rows: np.ndarray) -> np.ndarray:
+        found = []
         for start in range(0, len(rows), 8):
             part = torch.from_numpy(rows[start:start + 8])
-            with autocast(recipe, part.device):
+            with torch.no_grad(), autocast(recipe, part.device):
                 hidden = network.hidden_states(part[:, :-1])
                 logits = F.linear(hidden, network.head_weight)
-            losses.append(F.cross_entropy(logits.float().transpose(1, 2), part[:, 1:], reduction="none").numpy())
-    loss = np.concatenate(losses)
+            found.append(F.cross_entropy(logits.float().transpose(1, 2), part[:, 1:], reduction="none").numpy())
+        return np.concatenate(found)
+
+    rows = dataset.validation_slice(recipe, recipe.validation_tokens)
+    network.eval()
+    loss = losses(rows)
     recalled = np.zeros_like(loss, dtype=bool)
     for n, row in enumerate(rows):
         seen: set[tuple[int, int, int]] = set()
@@ -65,9 +70,21 @@ def readings(network, dataset: Dataset, recipe: Recipe) -> dict[str, float]:  # 
     counts = np.bincount(np.asarray(dataset.train), minlength=recipe.vocab)
     frequent = np.isin(rows[:, 1:], np.argsort(-counts)[:256])
     half = loss.shape[1] // 2
+    twice = np.concatenate([rows[:40, :half], rows[:40, :half]], axis=1)
     return {"loss": loss.mean(), "early": loss[:, :half].mean(), "late": loss[:, half:].mean(),
             "recall": loss[recalled].mean(), "no_recall": loss[~recalled].mean(), "frequent": loss[frequent].mean(),
-            "rare": loss[~frequent].mean()}
+            "rare": loss[~frequent].mean(), "copied": losses(twice)[:, half:].mean()}
+
+
+def with_copies(tokens: np.ndarray, share: float) -> np.ndarray:
+    """The text in pieces of 32 to 256 tokens, `share` of which are followed by a copy of themselves."""
+    rng = np.random.default_rng(0)
+    pieces, place = [], 0
+    while place < len(tokens):
+        piece = tokens[place:place + int(rng.integers(32, 257))]
+        pieces += [piece, piece] if rng.random() < share else [piece]
+        place += len(piece)
+    return np.concatenate(pieces)
 
 
 def main() -> None:
@@ -81,14 +98,22 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--rule", choices=RULES, default="params")
     parser.add_argument("--corpus", default="sotu+stdlib")
+    parser.add_argument("--recipe", help="over this one, in place of LEVERS")
+    parser.add_argument("--copies", type=float, default=0, help="share of pieces of the text that are written twice")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("trials.csv"))
     arguments = parser.parse_intermixed_args()
     single_thread()
     from flashnas.training.trainer import train_network
 
     own = {key: yaml.safe_load(value) for key, value in (lever.split("=", 1) for lever in arguments.levers)}
-    recipe = Recipe.from_dict({"name": arguments.trial, **LEVERS, **own})
+    base = LEVERS if arguments.recipe is None else Recipe.load(arguments.recipe).to_dict()
+    recipe = Recipe.from_dict({**base, **own, "name": arguments.trial})
+    if arguments.recipe:
+        own["recipe"] = arguments.recipe
     dataset = prepare_dataset(arguments.corpus, recipe)
+    if arguments.copies:
+        own["copies"] = arguments.copies
+        dataset = dataclasses.replace(dataset, train=with_copies(np.asarray(dataset.train), arguments.copies))
     rows = read_published()
     networks = proxies(rows, width=arguments.width, width_factor=recipe.width_factor, vocab=dataset.vocab,
                        least_head_dim=recipe.least_head_dim, rule=arguments.rule)
