@@ -29,11 +29,11 @@ class ScalingLawOptions(Settings, where="scaling_law"):
 
     pattern: str | None = option(None, "operators of one block, such as 'm2 f'", positional=True)
     results: str | None = option(None, "fit a table of trainings (CSV or parquet) and train nothing", metavar="FILE")
-    depths: tuple[int, ...] = option((3, 6, 9, 12, 18), "numbers of blocks", metavar="A,B,..", separator=",", least=1,
+    depths: tuple[int, ...] = option((3, 6, 12, 24), "numbers of blocks", metavar="A,B,..", separator=",", least=1,
                                      most=2048)
-    widths: tuple[int, ...] = option((512, 768, 1024, 1280, 1536), "hidden sizes, which the recipe's width factor"
+    widths: tuple[int, ...] = option((512, 1024, 1536, 2048), "hidden sizes, which the recipe's width factor"
                                      " divides", metavar="A,B,..", separator=",", least=1, most=2**20)
-    tokens: tuple[int, ...] = option((20_480, 40_960, 81_920), "training tokens, each a training of its own",
+    tokens: tuple[int, ...] = option((32_768, 65_536, 131_072), "training tokens, each a training of its own",
                                      metavar="A,B,..", separator=",", least=1, most=LARGEST_COUNT)
     seeds: int = option(1, "trainings of each size", metavar="N", least=1, most=10_000)
     recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
