@@ -14,7 +14,7 @@ from flashnas.registry import load_object
 
 LANES, MOST_DIM = 16, 256  # of keys and values: one register of 512 bits, and what the first-level cache holds
 MOST_TAPS = 4  # of a convolution
-PADDED = ("ssd", "gla", "selective_scan")  # take other sizes too, filled up with zeros
+PADDED = ("ssd", "gla", "selective_scan")  # take other sizes too: filled up with zeros, steps by torch
 # for each core, in operators/compiled: of a whole sequence, of one token; in the signatures of our torch functions
 ENTRIES = {
     "delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),

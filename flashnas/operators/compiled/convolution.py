@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows
-from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.jit import compiled, ready, writable
+from flashnas.operators.compiled.simd import load as wide
+from flashnas.operators.compiled.simd import spread
 from flashnas.operators.compiled.tiles import clear
 from flashnas.operators.compiled.vectors import LANES, fma, load, load_bits, sigmoid, splat, store, store_bits
 from flashnas.operators.parts.convolution import short_convolution as by_torch
-from flashnas.operators.parts.convolution import short_convolution_step
-
-__all__ = ["short_convolution", "short_convolution_step"]
+from flashnas.operators.parts.convolution import short_convolution_step as step_by_torch
 
 TAPS = 4  # fewer are taps of 0
 BLOCK = 64  # tokens for which all channels are taken, so that their rows stay in the cache
@@ -145,3 +145,40 @@ def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Te
         before_BTC, weight_KC = F.pad(before_BTC, (0, more, fewer, 0)), F.pad(weight_KC, (0, more, fewer, 0))
     y_BTC = _ConvolutionSilu.apply(x_BTC, before_BTC, weight_KC, bias)
     return y_BTC[..., :channels], after_BTC
+
+
+@compiled
+def _step(x: int, x_stride: int, state: int, half: bool, weight: int, bias: int, y: int, batch: int, channels: int,
+          taps: int) -> None:
+    """One token; all tensors by address. weight: [channels, taps]; bias may be 0. `state` moves on."""
+    last = taps - 1
+    for b in range(batch):
+        for j in range(0, channels, LANES):
+            now, place = load_bits(x, b * x_stride + j, half), b * last * channels + j
+            z = now * spread(weight, j * taps + last, taps, 16, 1)
+            if bias:
+                z = z + wide(bias, j, 16)
+            for n in range(last):
+                before = load_bits(state, place, half)
+                z = fma(spread(weight, j * taps + n, taps, 16, 1), before, z)
+                if n:
+                    store_bits(state, place - channels, before, half)
+                place += channels
+            if last:
+                store_bits(state, place - channels, now, half)
+            store_bits(y, b * channels + j, z * sigmoid(z), half)
+
+
+def short_convolution_step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor,
+                           bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`parts.convolution.short_convolution_step` without gradients; the state is written in place. By torch in other
+    dtypes than float32 and bfloat16, and of channels that are not a multiple of 16."""
+    (batch, channels), taps = x_BC.shape, weight.shape[1]
+    if x_BC.dtype not in (torch.float32, torch.bfloat16) or channels % LANES:
+        return step_by_torch(x_BC, state_BTC, weight, bias)
+    state_BTC, y_BC = writable(state_BTC.to(x_BC.dtype)), torch.empty(x_BC.shape, dtype=x_BC.dtype)
+    x_BC = x_BC if x_BC.stride(1) == 1 else x_BC.contiguous()
+    weight, bias = weight.float().contiguous(), None if bias is None else ready(bias)
+    _step(x_BC.data_ptr(), x_BC.stride(0), state_BTC.data_ptr(), x_BC.dtype == torch.bfloat16, weight.data_ptr(),
+          0 if bias is None else bias.data_ptr(), y_BC.data_ptr(), batch, channels, taps)
+    return y_BC, state_BTC

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
 from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.steps import linear_step
 from flashnas.operators.compiled.tiles import clear, copy, inner_product, load_rows, pack, run_tiles, transpose
 from flashnas.operators.compiled.vectors import (
     LANES,
@@ -33,9 +34,7 @@ from flashnas.operators.compiled.vectors import (
     store_bits,
     where_larger,
 )
-from flashnas.operators.recurrences.gla import gla_step
-
-__all__ = ["gla", "gla_step"]
+from flashnas.operators.recurrences.gla import gla_step as by_torch
 
 CHUNK = 64
 LARGEST = np.float32(60.0)
@@ -258,3 +257,10 @@ def gla(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BH
         v_BTHV, state_BHKV = F.pad(v_BTHV, (0, more_V)), F.pad(state_BHKV, (0, more_V, 0, more_K))
     o, state = _Gla.apply(q_BTHK, k_BTHK, v_BTHV, g_BTHK, state_BHKV)
     return o[..., :value_dim], state[..., :key_dim, :value_dim]
+
+
+def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`recurrences.gla.gla_step` without gradients; the state is written in place. By torch if sizes are odd."""
+    if state_BHKV.shape[2] % LANES or state_BHKV.shape[3] % LANES:
+        return by_torch(q_BHK.float(), k_BHK.float(), v_BHV.float(), g_BHK, state_BHKV)
+    return linear_step(q_BHK, k_BHK, v_BHV, g_BHK, None, state_BHKV)

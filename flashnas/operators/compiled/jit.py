@@ -68,9 +68,15 @@ def lanes_of(value_dim: int) -> int:
     return next(lanes for lanes in (64, 32, 16) if value_dim % lanes == 0)
 
 
-def over_batches(batch: int, run: Callable[[slice], None]) -> None:
-    """Calls run for slices of the batch, one for each of torch's threads; kernels release Python's lock."""
-    threads = min(torch.get_num_threads(), batch)
+def writable(state: Tensor) -> Tensor:
+    """The state of a step, contiguous, to be written in place; a copy if a gradient may still need what it holds."""
+    return state.clone(memory_format=torch.contiguous_format) if state.requires_grad else state.contiguous()
+
+
+def over_batches(batch: int, run: Callable[[slice], None], least: int = 1) -> None:
+    """Calls run for slices of the batch, one for each of torch's threads, which release Python's lock; each slice has
+    at least `least` sequences."""
+    threads = min(torch.get_num_threads(), batch // least)
     if threads <= 1:
         run(slice(0, batch))
         return

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
 from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.steps import scan_step
 from flashnas.operators.compiled.tiles import clear, copy
 from flashnas.operators.compiled.vectors import (
     LANES,
@@ -30,9 +31,7 @@ from flashnas.operators.compiled.vectors import (
     store_bits,
     total,
 )
-from flashnas.operators.recurrences.selective_scan import scan_of_inputs_step
-
-__all__ = ["scan_of_inputs", "scan_of_inputs_step"]
+from flashnas.operators.recurrences.selective_scan import scan_of_inputs_step as by_torch
 
 CHUNK = 32
 ZERO = np.float32(0.0)
@@ -159,3 +158,11 @@ def scan_of_inputs(x_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c
     b_BTN, c_BTN = b_BTN.float().contiguous(), c_BTN.float().contiguous()
     y, state = _SelectiveScan.apply(x_BTC, dt_BTC, a_NC, b_BTN, c_BTN, state_BNC)
     return y[..., :channels], state[..., :channels]
+
+
+def scan_of_inputs_step(x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor,
+                        state_BNC: Tensor) -> tuple[Tensor, Tensor]:
+    """`recurrences.selective_scan.scan_of_inputs_step` without gradients; the state is written in place. By torch if
+    the number of channels is not a multiple of 16."""
+    step = by_torch if x_BC.shape[1] % LANES else scan_step
+    return step(x_BC, dt_BC, a_NC, b_BN, c_BN, state_BNC)

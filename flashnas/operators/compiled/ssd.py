@@ -21,11 +21,10 @@ from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
 from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.steps import linear_step
 from flashnas.operators.compiled.tiles import clear, copy, inner_product, load_rows, pack, run_tiles, scale, transpose
 from flashnas.operators.compiled.vectors import LANES, LOG2_E, fma, load, load_bits, splat, store, store_bits, total
-from flashnas.operators.recurrences.ssd import ssd_scan_step
-
-__all__ = ["ssd_scan", "ssd_scan_step"]
+from flashnas.operators.recurrences.ssd import ssd_scan_step as by_torch
 
 CHUNK = 64
 LARGEST = np.float32(60.0)
@@ -239,3 +238,11 @@ def ssd_scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rat
         state_BHKV = F.pad(state_BHKV, (0, more_V, 0, more_K))
     o, state = _Ssd.apply(q_BTGK, k_BTGK, x_BTHV, dt_BTH, rate_H, state_BHKV)
     return o[..., :value_dim], state[..., :key_dim, :value_dim]
+
+
+def ssd_scan_step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
+                  state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`recurrences.ssd.ssd_scan_step` without gradients; the state is written in place. By torch if sizes are odd."""
+    if state_BHKV.shape[2] % LANES or state_BHKV.shape[3] % LANES:
+        return by_torch(q_BGK, k_BGK, x_BHV, dt_BH, rate_H, state_BHKV)
+    return linear_step(q_BGK, k_BGK, x_BHV, dt_BH, rate_H, state_BHKV)

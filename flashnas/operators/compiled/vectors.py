@@ -1,7 +1,7 @@
 """Vectors of 16 float32 out of flat arrays, in float32 or bfloat16; on top of simd.py, whose vectors have any length.
 
-Tensors that may be in either dtype come as the uint16 numbers in their memory, with a flag, so that each function is
-compiled once for both; `load_bits` widens, `store_bits` rounds to the nearest (even) one.
+Tensors that may be in either dtype come as the uint16 numbers in their memory, or as its address, with a flag, so that
+each function is compiled once for both; `load_bits` widens, `store_bits` rounds to the nearest (even) one.
 """
 
 from __future__ import annotations
@@ -36,8 +36,16 @@ def _constant(kind: ir.VectorType, value: float) -> ir.Constant:
     return ir.Constant(kind, [value] * LANES)
 
 
+def _expect_bits(bits: Any) -> None:
+    if not isinstance(bits, types.Integer):
+        _expect(bits, types.uint16)
+
+
 def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, vector: ir.VectorType) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
+    if isinstance(kind, types.Integer):
+        data = builder.inttoptr(array, ir.IntType(16).as_pointer())
+    else:
+        data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
 
 
@@ -83,8 +91,9 @@ def spread(typing_context, array, place):
 
 @primitive
 def load_bits(typing_context, bits, place, half):
-    """16 numbers from the number at `place` on, of an array of uint16: bfloat16 if `half`, else float32."""
-    _expect(bits, types.uint16)
+    """16 numbers from the number at `place` on, of uint16 in an array or at an address: bfloat16 if `half`,
+    else float32."""
+    _expect_bits(bits)
 
     def generate(context, builder, signature, arguments):
         data, at, half = arguments
@@ -105,7 +114,7 @@ def load_bits(typing_context, bits, place, half):
 @primitive
 def store_bits(typing_context, bits, place, value, half):
     """Write what `load_bits` reads."""
-    _expect(bits, types.uint16)
+    _expect_bits(bits)
 
     def generate(context, builder, signature, arguments):
         data, at, vector, half = arguments
