@@ -31,7 +31,7 @@ DEVICES = ("cpu", "cuda")
 BOUNDS = {"width_factor": (1, 2**16), "least_head_dim": (2, 2**16), "vocab": (257, 2**22),
           "sequence_tokens": (2, 2**24), "batch_sequences": (1, 2**24), "micro_batch_sequences": (0, 2**24),
           "tokens": (1, 2**53), "validation_tokens": (1, 2**53), "curve_points": (1, 10_000),
-          "curve_tokens": (1, 2**53), "muon_steps": (1, 100)}
+          "curve_tokens": (1, 2**53), "muon_steps": (1, 100), "lr_depth": (0, 2**20)}
 
 
 class _FieldError(ConfigError):
@@ -59,6 +59,8 @@ class Recipe:
     muon_lr, adamw_lr: peaks, reached after `warmup_fraction` of the steps. A cosine then falls to `final_lr_fraction`.
     lr_multipliers: factors on the rate of one family of parameters each: an operator's short name, that name with
         `.conv` for its short convolution, `moe.router`, `embedding` or `norm`. Other families have the factor 1.
+    lr_depth: operators of the networks that `muon_lr` suits. Muon's rate for a network of N operators is multiplied by
+        sqrt(lr_depth / N), since deeper networks want lower ones; 0: one rate for all depths.
     clip: largest gradient norm; 0: gradients are not clipped.
     embedding_std: standard deviation of embedding, meta tokens and head at the start.
     output_scale: factor on the drawn output projections of the operators; 0: every operator starts as the identity.
@@ -67,7 +69,7 @@ class Recipe:
     weight_norm: set every matrix to unit norm at the start and after each step (training/weight_norm.py); it needs
         rates of its own (experiments/weight_norm).
     dtype: `bfloat16` keeps weights and optimizer in float32 and computes matrix products in bfloat16.
-    backend: the library that computes the operators; `auto`: the best installed one on CUDA, torch on a CPU.
+    backend: the library that computes the operators; `auto`: the best installed one that serves the device.
     tasks: settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}.
 
     Example:
@@ -92,6 +94,7 @@ class Recipe:
     muon_lr: float = 0.00125
     adamw_lr: float = 0.06
     lr_multipliers: Mapping[str, float] = field(default_factory=dict, hash=False)
+    lr_depth: int = 0
     muon_momentum: float = 0.95
     muon_steps: int = 3
     adamw_beta1: float = 0.9
@@ -184,13 +187,17 @@ class Recipe:
         """
         settings = self.task_training
         batch = tasks * max(1, settings.batch_tokens // (tasks * length))
-        return replace(self, muon_lr=settings.muon_lr, adamw_lr=settings.adamw_lr, sequence_tokens=length,
+        return replace(self, muon_lr=settings.muon_lr, adamw_lr=settings.adamw_lr, lr_depth=0, sequence_tokens=length,
                        batch_sequences=batch, micro_batch_sequences=0, tokens=settings.steps * batch * length,
                        validation_tokens=length, curve_tokens=length)
 
     def multiplier(self, family: str) -> float:
         """The factor on the rate of a family; a convolution or router without one has the factor of its operator."""
         return float(self.lr_multipliers.get(family, self.lr_multipliers.get(family.partition(".")[0], 1.0)))
+
+    def depth_factor(self, operators: int) -> float:
+        """The factor on Muon's rate for a network of so many operators."""
+        return math.sqrt(self.lr_depth / operators) if self.lr_depth else 1.0
 
     def lr_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step, from 0: linear warm-up, then a cosine to final_lr_fraction."""

@@ -211,6 +211,18 @@ def test_every_parameter_is_in_exactly_one_group(optimizer):
     assert {group["family"] for group in groups} == set(FAMILIES)
 
 
+def test_muons_rate_falls_with_the_root_of_the_depth():
+    rates = {}
+    for operators in (1, 4, 16):
+        network = HybridLM(Architecture.parse(f"32(vocab=300): {operators}x(f)"))
+        muon, adamw = Optimizers(network, dataclasses.replace(RECIPE, lr_depth=4)).optimizers
+        rates[operators] = {group["peak_lr"] for group in muon.param_groups}
+        assert {group["peak_lr"] for group in adamw.param_groups} == {RECIPE.adamw_lr}
+    assert rates == {1: {2 * RECIPE.muon_lr}, 4: {RECIPE.muon_lr}, 16: {RECIPE.muon_lr / 2}}
+    muon, _ = Optimizers(network, RECIPE).optimizers
+    assert {group["peak_lr"] for group in muon.param_groups} == {RECIPE.muon_lr}
+
+
 def test_muon_takes_the_projections_and_nothing_else():
     architecture = RECIPE.proxy_of(ALL)
     network = HybridLM(architecture)
