@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from flashnas.base.errors import RunError
 from flashnas.base.files import drop_torn_line
+from flashnas.base.process import uninterrupted
 from flashnas.study.trial import Outcome
 
 
@@ -45,8 +46,9 @@ class Database:
         else:
             storage = url
         try:
-            self._study = optuna.create_study(storage=storage, study_name=f"flashnas-{identity}",
-                                              directions=["minimize"] * objectives, load_if_exists=True)
+            with uninterrupted():
+                self._study = optuna.create_study(storage=storage, study_name=f"flashnas-{identity}",
+                                                  directions=["minimize"] * objectives, load_if_exists=True)
             trials = self._study.get_trials(deepcopy=False)
         except Exception as error:  # Optuna raises KeyError and others by kind of damage, SQLAlchemy its own
             if isinstance(error, OSError):
@@ -75,10 +77,12 @@ class Database:
             distributions: Optuna's, of the same names.
             values: the objectives, all minimised; None if it failed.
         """
-        self._study.add_trial(optuna.trial.create_trial(
+        trial = optuna.trial.create_trial(
             state=TrialState.COMPLETE if values is not None else TrialState.FAIL,
             values=values, params=dict(params), distributions=dict(distributions),
-            user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()}))
+            user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
+        with uninterrupted():  # Optuna's lock of the journal turns an interrupt while it is released into another error
+            self._study.add_trial(trial)
         self.outcomes[outcome.hash] = outcome
 
 

@@ -1,10 +1,11 @@
-"""Threads of the numerical libraries."""
+"""Threads of the numerical libraries, and signals."""
 
 import os
+import signal
 
 import pytest
 
-from flashnas.base.process import THREAD_VARIABLES, limit_threads
+from flashnas.base.process import THREAD_VARIABLES, limit_threads, terminate_as_interrupt, uninterrupted
 
 
 @pytest.mark.parametrize(("keep", "expected"), [(False, ["3", "3", "3", "3"]), (True, ["8", "3", "3", "3"])])
@@ -14,3 +15,19 @@ def test_a_limit_reaches_every_library_and_may_keep_what_the_user_set(monkeypatc
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     limit_threads(3, keep=keep)
     assert [os.environ[name] for name in THREAD_VARIABLES] == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_waits_for_the_end_of_a_write(number):
+    done = []
+
+    def write():
+        with terminate_as_interrupt():
+            with uninterrupted():
+                os.kill(os.getpid(), number)
+                done.append("written")
+            done.append("never reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert done == ["written"]

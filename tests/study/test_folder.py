@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
+from flashnas.base.process import terminate_as_interrupt
 from flashnas.study.config import SearchConfig
 from flashnas.study.folder import RunFolder, check_out
 from flashnas.study.front import FrontEntry
@@ -63,6 +65,22 @@ def run(tmp_path):
 
 def test_outcomes_survive_and_are_remembered_by_hash(run):
     assert opened(run, resume=True).database.outcomes == {"x": outcome("x", 1.5), "y": outcome("y", None)}
+
+
+def test_an_interrupt_while_the_journal_is_unlocked_stays_an_interrupt(run, monkeypatch):
+    folder, unlink = opened(run, resume=True), os.unlink
+
+    def unlink_then_stop(path, *more, **options):
+        unlink(path, *more, **options)
+        monkeypatch.setattr(os, "unlink", unlink)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(os, "unlink", unlink_then_stop)
+    with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
+        remember(folder, "z")
+    assert os.unlink is unlink
+    folder.close()
+    assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
 
 
 def test_a_renamed_or_copied_folder_continues(run, tmp_path):
