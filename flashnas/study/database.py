@@ -46,7 +46,7 @@ class Database:
         else:
             storage = url
         try:
-            with uninterrupted():
+            with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
                 self._study = optuna.create_study(storage=storage, study_name=f"flashnas-{identity}",
                                                   directions=["minimize"] * objectives, load_if_exists=True)
             trials = self._study.get_trials(deepcopy=False)
@@ -81,7 +81,7 @@ class Database:
             state=TrialState.COMPLETE if values is not None else TrialState.FAIL,
             values=values, params=dict(params), distributions=dict(distributions),
             user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
-        with uninterrupted():  # Optuna's lock of the journal turns an interrupt while it is released into another error
+        with uninterrupted():
             self._study.add_trial(trial)
         self.outcomes[outcome.hash] = outcome
 
