@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from flashnas.base.yaml import read_yaml
 from flashnas.study.database import Database
 from flashnas.study.front import FrontEntry
 from flashnas.study.identity import Identity
-from flashnas.study.layout import CONFIG, FRONT, JOURNAL, LOCK, MEASURED, TRIALS, trials_frame
+from flashnas.study.layout import CHECKPOINTS, CONFIG, FRONT, JOURNAL, LOCK, MEASURED, TRIALS, trials_frame
 from flashnas.study.trial import Trial
 
 
@@ -140,8 +141,8 @@ class RunFolder:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RunError(f"{self.path / TRIALS}: damaged, not readable as parquet: {line}; remove it to have it"
                            " written again") from None
-        evaluated = set(known.loc[known["state"].isin(["complete", "failed"]), "hash"])
-        if lost := evaluated - set(self.database.outcomes):
+        evaluated = set(known.loc[known["state"].isin(["complete", "stopped", "failed"]), "hash"])
+        if lost := evaluated - {outcome.hash for outcome in self.database.outcomes.values()}:
             raise RunError(f"{self.database.place}: lacks {len(lost)} of the {len(evaluated)} evaluations that {TRIALS}"
                            f" lists, so that they would be made again; restore it, or choose another --out")
 
@@ -161,6 +162,14 @@ class RunFolder:
     def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
         """Add timed finalists; a continued run does not time them again."""
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
+
+    def checkpoints_of(self, network_hash: str) -> Path:
+        """Folder for the checkpoint of a network's training while it is paused."""
+        return self.path.absolute() / CHECKPOINTS / network_hash
+
+    def remove_checkpoints(self, network_hash: str | None = None) -> None:
+        """Remove those of a network, or all. One that cannot be removed stays."""
+        shutil.rmtree(self.path / CHECKPOINTS / (network_hash or ""), ignore_errors=True)
 
     def write_config(self, **updates: Any) -> None:
         """Write run.yaml with the given entries replaced."""

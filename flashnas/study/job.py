@@ -27,6 +27,8 @@ class Job:
         recipe: `Recipe.to_dict()`.
         seed: of the training.
         tasks: scores of synthetic tasks that are asked for besides the loss.
+        checkpoints: folder for the checkpoint of a training that pauses; empty: it does not pause.
+        pause_tokens: where it pauses; 0: it goes on to its end.
         evaluator: scores the network in place of a training; dataset, recipe, seed and tasks are then not used.
         needed: what the evaluator must return besides `loss`.
     """
@@ -36,13 +38,16 @@ class Job:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     tasks: tuple[str, ...] = ()
+    checkpoints: str = ""
+    pause_tokens: int = 0
     evaluator: UserEvaluator | None = None
     needed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `flashnas.proxy.worker.run_candidate` takes it; for trainings only."""
         return {"architecture": self.architecture.to_dict(), "dataset": self.dataset, "recipe": dict(self.recipe),
-                "seed": self.seed, "tasks": list(self.tasks)}
+                "seed": self.seed, "tasks": list(self.tasks), "checkpoints": self.checkpoints,
+                "pause_tokens": self.pause_tokens}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Job:

@@ -12,6 +12,7 @@ class Snapshot:
 
     Attributes:
         done, failed: evaluated networks of this run, baselines included, and of them those that failed.
+        stopped: networks whose training ended at a rung.
         reused, infeasible: trials so far that cost no evaluation.
         from_bench: of `done`, networks whose score a bench had.
         total: networks that the run will evaluate, baselines and those of the bench included.
@@ -28,6 +29,7 @@ class Snapshot:
     best_latency_ms: float | None
     remaining_s: float | None
     from_bench: int = 0
+    stopped: int = 0
 
 
 class Progress(Protocol):
