@@ -198,8 +198,9 @@ def _shown(finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> 
     latency = {"value": scaled("latency_ms"), "lines": below,
                "warning": f"misses {', '.join(finalist.missed)}" if finalist.missed else ""}
     plain = [{"value": text, "lines": [], "warning": ""} for text in (
-        *(fixed(name, 3) for name in objectives), loss_words(figures), fixed("bits_per_byte", 3), "", fixed("tpot_ms", 3),
-        number(figures.get("throughput_tok_s"), 4), parameters(figures.get("params")), fixed("memory_gb", 2))]
+        *(fixed(name, 3) for name in objectives), loss_words(figures), fixed("bits_per_byte", 3), "",
+        fixed("tpot_ms", 3), number(figures.get("throughput_tok_s"), 4), parameters(figures.get("params")),
+        fixed("memory_gb", 2))]
     plain[len(objectives) + 2] = latency
     return {"name": finalist.name, "cells": plain, "origin": origin_words(finalist), "file": finalist.path.name,
             "operators": [(spec.kind, str(spec)) for spec in finalist.architecture.operators],

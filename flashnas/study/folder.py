@@ -141,8 +141,12 @@ class RunFolder:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RunError(f"{self.path / TRIALS}: damaged, not readable as parquet: {line}; remove it to have it"
                            " written again") from None
-        evaluated = set(known.loc[known["state"].isin(["complete", "stopped", "failed"]), "hash"])
-        if lost := evaluated - {outcome.hash for outcome in self.database.outcomes.values()}:
+        evaluated = set(known.loc[known["state"].isin(["complete", "failed"]), "hash"])
+        stopped = set(known.loc[known["state"] == "stopped", "hash"])
+        reached = {outcome.hash for outcome in self.database.outcomes.values()}
+        lost = (evaluated - set(self.database.outcomes)) | (stopped - reached)
+        evaluated |= stopped
+        if lost:
             raise RunError(f"{self.database.place}: lacks {len(lost)} of the {len(evaluated)} evaluations that {TRIALS}"
                            f" lists, so that they would be made again; restore it, or choose another --out")
 

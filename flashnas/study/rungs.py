@@ -15,6 +15,7 @@ from flashnas.training.recipe import Recipe
 
 LEAST_RANK = 0.9       # Spearman's correlation with the final losses from which on the order at a rung is trusted
 LEAST_NETWORKS = 20    # of a bench that says where this holds
+MOST_LISTED = 12       # points of a curve in a message
 TRUSTED_SHARE = 0.75   # of a training, where no bench says it: that of the recipe `cpu`
 
 
@@ -105,4 +106,5 @@ def _trusted_from(whole: int, bench: str, curves: Sequence[Curve]) -> tuple[int,
 
 
 def _listed(tokens: Sequence[int]) -> str:
-    return ", ".join(f"{value:,}" for value in tokens) or "none"
+    shown = [f"{value:,}" for value in tokens]
+    return ", ".join(shown if len(shown) <= MOST_LISTED else [*shown[:MOST_LISTED - 1], "..", shown[-1]]) or "none"
