@@ -2,8 +2,9 @@
 
     python experiments/rungs/replay.py [BENCH]
 
-Nothing is trained: the curves of the bench are cut at the rungs. Each replay takes 45 of its networks at random, and the
-latencies of one of its tables and workloads. The first 8 play the part of baselines, the others come in cycles of 10.
+Nothing is trained: the curves of the bench are cut at the rungs. Each replay takes 45 of its networks at random, and
+the latencies of one of its tables and workloads. The first 8 play the part of baselines, the others come in cycles of
+10.
 """
 
 from __future__ import annotations

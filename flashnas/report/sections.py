@@ -130,7 +130,7 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
     if (entry("seeds") or 1) > 1:
         yield "Seeds", f"{entry('seeds')} for each finalist", "losses of the front are means, ± their standard error"
     if tokens_words(run):
-        yield "Tokens", tokens_words(run).partition(";")[0].removeprefix("trained "), (
+        yield "Effort", tokens_words(run).partition(";")[0], (
             tokens_words(run).partition("; ")[2])
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"

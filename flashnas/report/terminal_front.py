@@ -43,7 +43,8 @@ def tokens_words(run: Run) -> str:
         "tokens", "tokens_saved", "tokens_seeds", "stopped"))
     if not tokens:
         return ""
-    parts = [f"trained {tokens:,} tokens"]
+    own = run.entry("proxy", "evaluator") is not None
+    parts = [f"evaluated {tokens:,} of the evaluator's units" if own else f"trained {tokens:,} tokens"]
     if stopped:
         parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''} stopped")
     if seeds:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +171,12 @@ class RunFolder:
         """Folder for the checkpoint of a network's training while it is paused."""
         return self.path.absolute() / CHECKPOINTS / network_hash
 
-    def remove_checkpoints(self, network_hash: str | None = None) -> None:
-        """Remove those of a network, or all. One that cannot be removed stays."""
-        shutil.rmtree(self.path / CHECKPOINTS / (network_hash or ""), ignore_errors=True)
+    def remove_checkpoints(self, hashes: Collection[str] | None = None) -> None:
+        """Remove those of some networks, or all. One that cannot be removed stays."""
+        folder = self.path / CHECKPOINTS
+        for path in folder.glob("*") if hashes is not None else (folder,):
+            if hashes is None or path.name in hashes:
+                shutil.rmtree(path, ignore_errors=True)
 
     def write_config(self, **updates: Any) -> None:
         """Write run.yaml with the given entries replaced."""

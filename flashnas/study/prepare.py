@@ -41,8 +41,8 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts, metric_of
 from flashnas.study.fitting import Fitter
 from flashnas.study.identity import Identity
-from flashnas.study.job import Job, UserEvaluator, evaluator_name
-from flashnas.study.rungs import Rungs, find_rungs
+from flashnas.study.job import Job, UserEvaluator, evaluator_name, fidelities_of
+from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
@@ -217,13 +217,13 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
         recipe = None
         if config.rank_at_tokens is not None:
             config.wrong("rank_at_tokens", "extrapolates a training's curve, which an evaluator of one's own has not")
-        if config.rungs:
-            config.wrong("rungs", "pause trainings, which an evaluator of one's own does not do")
         if config.seeds > 1:
             config.wrong("seeds", "are those of trainings, which an evaluator of one's own does not do")
     question = Question(config=config, space=space, costs=costs, fitter=fitter, budgets=budgets, workload=workload,
                         recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
                         sampler=config.sampler if sampler is None else sampler, started=started)
+    if evaluator is not None:
+        question = dataclasses.replace(question, rungs=_own_rungs(config, evaluator, costs, note))
     question.algorithm()  # its options are checked before text is read
     if recipe is not None:
         dataset = prepare_dataset(config.data, recipe, config.tokenizer)
@@ -319,6 +319,20 @@ def _bench(config: SearchConfig, recipe: Recipe, dataset: Dataset, further: int 
     if isinstance(found, str) and further is None and config.bench_table is not None:
         raise BenchError(f"bench {config.bench_table}: answers nothing in this search: {found}")
     return found or ""
+
+
+def _own_rungs(config: SearchConfig, evaluator: UserEvaluator, costs: Costs, note: Note) -> Rungs:
+    """The rungs of a search with the user's evaluator, whose fidelities they are."""
+    steps = fidelities_of(evaluator)
+    if not config.rungs:
+        return Rungs()
+    if not steps:
+        config.wrong("rungs", "needs an evaluator with the attribute 'fidelities', increasing whole numbers; it is then"
+                     " called with a network and one of them")
+    if not costs.known:
+        config.wrong("rungs", "needs metrics before the evaluation: give table=FUNCTION, network -> latency_ms or a"
+                     " mapping of metrics; got table=None")
+    return rungs_of(config, steps, "the evaluator's fidelities", note)
 
 
 def _answers(found: Answers | str) -> Answers | None:

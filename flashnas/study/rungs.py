@@ -49,7 +49,7 @@ class Rungs:
 
 
 def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Rungs:
-    """The rungs that a search asks for. The curves of a bench, under any seed, teach the forecast of final losses, and
+    """The rungs of a search that trains. The curves of a bench, under any seed, teach the forecast of final losses, and
     say where the order of losses can be trusted.
 
     Args: as `rungs_of`.
@@ -61,35 +61,37 @@ def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Cal
         return Rungs()
     bench, curves = find_curves(config.bench_table, recipe, dataset=dataset.digest, vocab=dataset.vocab
                                 ) if config.bench else ("", [])
-    return rungs_of(config, recipe, bench, curves, note)
+    return rungs_of(config, recipe.curve_at, f"the curve of recipe {recipe.name!r} (curve_points"
+                    f" {recipe.curve_points})", note, bench=bench, curves=curves)
 
 
-def rungs_of(config: SearchConfig, recipe: Recipe, bench: str, curves: Sequence[Curve], note: Callable[[str], None],
-             ) -> Rungs:
+def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Callable[[str], None], *, bench: str = "",
+             curves: Sequence[Curve] = ()) -> Rungs:
     """The rungs that a search asks for.
 
     Args:
-        bench, curves: name of a bench of this recipe, and the curves of its networks; "" and none without one.
+        points: training tokens, or fidelities of an evaluator, at which there are losses; the last one is the end.
+        owner: whose points these are, in words.
         note: receives a line where the rungs were chosen, and where one is too early.
+        bench, curves: name of a bench of the same trainings, and the curves of its networks; "" and none without one.
 
     Raises:
-        SettingError: for tokens at which the recipe has no point of its curve, and where none is late enough.
+        SettingError: for a rung that is not one of the points, and where none is late enough.
     """
-    points, whole = recipe.curve_at[:-1], recipe.curve_at[-1]
+    whole = points[-1]
     trusted, why = _trusted_from(whole, bench, curves)
     if config.rungs == (AUTO,):
-        tokens = tuple(point for point in points if point >= trusted)
+        tokens = tuple(point for point in points[:-1] if point >= trusted)
         if not tokens:
-            config.wrong("rungs", f"{AUTO} needs a point of the curve before the end at {trusted:,} tokens or later;"
-                         f" recipe {recipe.name!r} has {_listed(points)} (curve_points {recipe.curve_points})")
+            config.wrong("rungs", f"{AUTO} needs a point of {owner} before its end, at {trusted:,} tokens or later;"
+                         f" got {_listed(points)}")
         note(f"rungs at {_listed(tokens)} of {whole:,} tokens: {why}")
     else:
         tokens = config.rungs
         for value in tokens:
-            if value not in points:
-                config.wrong("rungs", f"must be points of the curve of recipe {recipe.name!r} before its end at"
-                             f" {whole:,} tokens ({_listed(points)}; curve_points {recipe.curve_points}); got"
-                             f" {value:,}")
+            if value not in points[:-1]:
+                config.wrong("rungs", f"must be points of {owner} before its end at {whole:,} tokens"
+                             f" ({_listed(points[:-1])}); got {value:,}")
         if tokens[0] < trusted:
             note(f"the rung at {tokens[0]:,} tokens is early; losses are in order from {trusted:,} on: {why}")
     return Rungs(tokens, whole, config.rung_chance, curves)
@@ -102,7 +104,7 @@ def _trusted_from(whole: int, bench: str, curves: Sequence[Curve]) -> tuple[int,
         return whole if measured is None else measured, (
             f"over the {len(curves)} networks of bench {bench} the rank correlation with the final losses is"
             f" {LEAST_RANK:g} or more from there on")
-    return round(TRUSTED_SHARE * whole), f"no bench of this recipe says where, and {TRUSTED_SHARE:.0%} is the default"
+    return round(TRUSTED_SHARE * whole), f"no bench says where, and {TRUSTED_SHARE:.0%} is the default"
 
 
 def _listed(tokens: Sequence[int]) -> str:

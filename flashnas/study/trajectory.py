@@ -92,8 +92,7 @@ class Trajectory:
         trials = [self._trial(cycle, candidate) for candidate in candidates]
         self.folder.write_trials(self.trials)
         if self.rungs.tokens:
-            for key in new:
-                self.folder.remove_checkpoints(key)
+            self.folder.remove_checkpoints(set(new))
         self.report()
         return trials
 
@@ -137,10 +136,12 @@ class Trajectory:
         for key, candidate in candidates.items():
             if key in self.outcomes or outcome_key(key, rung=rung) in self.outcomes:
                 continue
-            jobs[key] = self.make_job(candidate.architecture)
+            job = self.make_job(candidate.architecture)
             if self.rungs.tokens and candidate.origin == "search":
-                jobs[key] = dataclasses.replace(jobs[key], pause_tokens=rung or 0,
-                                                checkpoints=str(self.folder.checkpoints_of(key)))
+                if job.evaluator is None:
+                    job = dataclasses.replace(job, checkpoints=str(self.folder.checkpoints_of(key)))
+                job = dataclasses.replace(job, pause_tokens=rung or 0, curve=self._curve(key))
+            jobs[key] = job
         problems = set()
         for key, score, reason in self.pool.run(jobs, on_wait=self.report):
             self._remember(candidates[key], score, reason, rung if score is not None else None)
@@ -148,6 +149,12 @@ class Trajectory:
             self.report()
         for problem in sorted(problems - {""}):
             self.progress.note(f"a checkpoint could not be written, and its training starts again: {problem}")
+
+    def _curve(self, key: str) -> tuple[tuple[int, float], ...]:
+        """The curve of a network to its last rung."""
+        paused = [self.outcomes.get(outcome_key(key, rung=rung)) for rung in self.rungs.tokens]
+        found = [outcome.score["curve"] for outcome in paused if outcome is not None and outcome.score is not None]
+        return tuple((int(tokens), float(loss)) for tokens, loss in found[-1]) if found else ()
 
     def _remember(self, candidate: Candidate, score: dict[str, Any] | None, reason: str, rung: int | None = None,
                   ) -> None:

@@ -488,7 +488,7 @@ for flag, value, *more in (
 case("search-budget-twice", search("--budget", "params=1e9", "--budget", "params=2e9"), "params", "twice")
 case("search-budget-out-of-reach", search("--budget-ms", "1e-9"), "budget", "1e-09")
 case("search-strict-without-measuring", search("--strict"), "strict", "measure")
-case("search-rungs-between-points", search("--rungs", "100"), "rungs", "points of the curve", "128", "100")
+case("search-rungs-between-points", search("--rungs", "100"), "rungs", "points of the curve of recipe", "128", "100")
 case("search-rungs-at-the-end", search("--rungs", "128,256"), "rungs", "before its end at 256 tokens", "got 256")
 case("search-rungs-not-increasing", search("--rungs", "192,128"), "rungs must increase; got 192,128")
 case("search-rungs-auto-without-a-late-point", search("--rungs", "auto"), "rungs auto", "192", "curve_points 2")

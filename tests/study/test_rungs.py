@@ -209,24 +209,27 @@ def curves(count, agreeing):
 @pytest.mark.parametrize(("count", "agreeing", "expected"), [(30, 1, (512, 768)), (30, 2, (768,)), (5, 1, (768,))])
 def test_auto_takes_the_points_at_which_the_order_is_that_of_the_end(recipe, count, agreeing, expected):
     notes = []
-    found = rungs_of(SearchConfig(rungs=("auto",)), Recipe.load(recipe), "mine", curves(count, agreeing), notes.append)
+    found = rungs_of(SearchConfig(rungs=("auto",)), Recipe.load(recipe).curve_at, "the curve", notes.append,
+                     bench="mine", curves=curves(count, agreeing))
     assert found.tokens == expected
     assert notes == [f"rungs at {', '.join(map(str, expected))} of 1,024 tokens: " + (
-        "no bench of this recipe says where, and 75% is the default" if count == 5 else
+        "no bench says where, and 75% is the default" if count == 5 else
         "over the 30 networks of bench mine the rank correlation with the final losses is 0.9 or more from there on")]
 
 
 def test_an_early_rung_is_allowed_with_one_line(recipe):
     notes = []
-    found = rungs_of(SearchConfig(rungs=(256, 768)), Recipe.load(recipe), "mine", curves(30, 2), notes.append)
+    found = rungs_of(SearchConfig(rungs=(256, 768)), Recipe.load(recipe).curve_at, "the curve", notes.append,
+                     bench="mine", curves=curves(30, 2))
     assert found.tokens == (256, 768)
     assert len(notes) == 1
     assert notes[0].startswith("the rung at 256 tokens is early; losses are in order from 768 on: over the 30 networks")
 
 
 def test_auto_without_a_late_point_is_one_line(recipe):
-    with pytest.raises(ConfigError, match=r"search\.rungs auto needs a point of the curve before the end at 1,024"):
-        rungs_of(SearchConfig(rungs="auto"), Recipe.load(recipe), "mine", curves(30, 3), print)
+    with pytest.raises(ConfigError, match=r"search\.rungs auto needs a point of the curve before its end, at 1,024"):
+        rungs_of(SearchConfig(rungs="auto"), Recipe.load(recipe).curve_at, "the curve", print, bench="mine",
+                 curves=curves(30, 3))
 
 
 @pytest.mark.skipif(os.environ.get("FLASHNAS_OFFLINE") == "1", reason="reads the shipped corpus")
