@@ -74,7 +74,8 @@ class SearchProgress(LiveLine):
             f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f} ms")
         left = "time left unknown" if snapshot.remaining_s is None else f"{duration(snapshot.remaining_s)} left"
         bench = f" from bench {snapshot.from_bench}" if snapshot.from_bench else ""
-        stopped = f" stopped {snapshot.stopped}" if snapshot.stopped else ""
+        stopped = "".join(f" {name} {count}" for name, count in (
+            ("paused", snapshot.paused), ("stopped", snapshot.stopped)) if count)
         over = snapshot.done + snapshot.failed + snapshot.stopped
         return (f"[{over}/{snapshot.total}] {best} | done {snapshot.done}{bench}{stopped}"
                 f" failed {snapshot.failed} reused {snapshot.reused} | {duration(elapsed_s)} gone, {left}")

@@ -248,6 +248,7 @@ class Trajectory:
         best = min(done, key=lambda key: done[key]["loss"], default=None)
         from_bench = sum(outcome.from_bench for outcome in ended.values())
         over = len(ended) + len(self.stopped)
+        paused = {outcome.hash for outcome in self.outcomes.values() if outcome.rung is not None} & set(self.networks)
         took = [*(outcome.score["seconds"] for outcome in self.outcomes.values()
                   if outcome.score is not None and not outcome.from_bench
                   and outcome.rung is None and outcome.seed is None),
@@ -258,7 +259,8 @@ class Trajectory:
         latency_ms = None if best is None else {
             **self.costs.metrics(self.networks[best]), **done[best].get("metrics", {})}.get("latency_ms")
         self.progress.update(Snapshot(
-            done=len(done), failed=len(ended) - len(done), stopped=len(self.stopped), reused=self.count("reused"),
+            done=len(done), failed=len(ended) - len(done), stopped=len(self.stopped),
+            paused=len(paused - set(ended) - set(self.stopped)), reused=self.count("reused"),
             infeasible=self.count("infeasible"), total=max(self.total + from_bench, over), from_bench=from_bench,
             best_loss=None if best is None else done[best]["loss"], best_latency_ms=latency_ms,
             remaining_s=left * sum(took) / len(took) / side_by_side if took else None))

@@ -19,13 +19,14 @@ TRIALS = 20
 
 class Silent:
     def __init__(self):
-        self.lines = []
+        self.all = []
 
     def note(self, text):
-        self.lines.append(text)
+        """Nobody reads it."""
 
     def update(self, snapshot):
         self.last = snapshot
+        self.all.append(snapshot)
 
 
 def evaluator(calls, *, stop_after=None, failing=False):
@@ -71,6 +72,8 @@ def test_stopped_candidates_are_cheap_and_the_front_is_that_of_full_evaluations(
     assert frame.loc[done, "loss"].tolist() == full.loc[done, "loss"].tolist()
     assert summary["trials"]["stopped"] == progress.last.stopped == (frame["state"] == "stopped").sum() >= 3
     assert progress.last.done + progress.last.stopped == progress.last.total == TRIALS
+    assert progress.last.paused == 0
+    assert max(snapshot.paused for snapshot in progress.all) == 5
     points, every = (part[["loss", "latency_ms"]].to_numpy() for part in (frame[done], full))
     corner = every.max(axis=0) * 1.01
     assert hypervolume(points, corner) >= 0.99 * hypervolume(every, corner)
