@@ -168,8 +168,10 @@ class RunFolder:
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
 
     def checkpoints_of(self, network_hash: str) -> Path:
-        """Folder for the checkpoint of a network's training while it is paused."""
-        return self.path.absolute() / CHECKPOINTS / network_hash
+        """Folder for the checkpoint of a network's training while it is paused; the folder above it exists."""
+        folder = self.path.absolute() / CHECKPOINTS
+        folder.mkdir(exist_ok=True)
+        return folder / network_hash
 
     def remove_checkpoints(self, hashes: Collection[str] | None = None) -> None:
         """Remove those of some networks, or all. One that cannot be removed stays."""

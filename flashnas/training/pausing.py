@@ -24,7 +24,8 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
     Args:
         tokens: where to pause, a point of the recipe's curve; the end of the training, or more: it is finished.
         architecture, dataset, recipe, seed, deadline_s: as in `train`.
-        folder: of the training's checkpoint; it is created.
+        folder: of the training's checkpoint. It is created, but its parent is not: on a machine that does not share the
+            disk, no checkpoint is written.
 
     Returns:
         The score at the pause, whose loss is that of the curve's last point and whose seconds are those of the whole
@@ -42,6 +43,7 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
         problem = ""
         if trainer.done < recipe.steps:
             try:
+                folder.parent.stat()
                 save_checkpoint(folder, trainer, dataset.tokenizer_json, keep=1)
             except Exception as error:  # what follows then trains from the start; nothing that was found is lost
                 if (system := system_error(error)) is None:

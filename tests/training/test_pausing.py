@@ -88,6 +88,12 @@ def test_without_a_usable_checkpoint_the_training_begins_again(dataset, recipe, 
     assert trained(recipe.tokens, dataset, recipe, tmp_path) == whole
 
 
+def test_where_the_run_folder_is_not_there_nothing_is_written(dataset, recipe, whole, tmp_path):
+    score, problem = train_to(768, NETWORK, dataset, recipe, 3, folder=tmp_path / "elsewhere" / "network")
+    assert (timeless(score)["curve"], problem) == (whole["curve"][:2], "No such file or directory")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_that_cannot_be_written_is_a_note_and_no_failure(dataset, recipe, whole, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
