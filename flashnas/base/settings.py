@@ -220,6 +220,8 @@ class Setting:
         if self.container is tuple:
             if self.separator is None and (isinstance(value, str) or self.is_object(value)):
                 value = (value,)  # one of a flag that may be repeated
+            if self.kind is Any and (isinstance(value, str) or not isinstance(value, Sequence)):
+                value = (value,)  # a word, or one value, in place of a list of values
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise _RuleError(f"must be a list; got {shown(value)}")
             return tuple(self._one(item, number) for number, item in enumerate(value))

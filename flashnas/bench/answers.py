@@ -106,3 +106,20 @@ def find_answers(source: str | Path | None, recipe: Recipe, *, dataset: str, voc
             return found
         reasons.append(f"{bench.name}: {found}")
     return "; ".join(reasons) or None
+
+
+def find_curves(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int) -> tuple[str, list[Any]]:
+    """The curves of the networks of a bench, trained as in a search under any seed; each network once.
+
+    Args: as `find_answers`.
+
+    Returns:
+        The name of the bench and the curves, [training tokens, validation loss] pairs to the end; "" and none where no
+        bench is of this recipe, text and vocabulary.
+    """
+    for name in shipped_benches() if source is None else (source,):
+        bench = Bench.read(name)
+        if not bench.header.difference(recipe, dataset, vocab, other="in this search"):
+            trained = bench.frame[bench.frame["loss"].notna()].sort_values("seed", kind="stable")
+            return bench.name, list(trained.drop_duplicates("proxy_hash")["curve"])
+    return "", []

@@ -63,7 +63,7 @@ class SearchProgress(LiveLine):
         improved = snapshot.best_loss is not None and snapshot.best_loss < self._best
         if improved and snapshot.best_loss is not None:
             self._best = snapshot.best_loss
-        done = snapshot.done + snapshot.failed == snapshot.total
+        done = snapshot.done + snapshot.failed + snapshot.stopped == snapshot.total
         ended, self._done = done and not self._done, done
         if self.due(improved or ended):
             self.draw(self.line(snapshot, time.monotonic() - self._started))
@@ -74,7 +74,10 @@ class SearchProgress(LiveLine):
             f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f} ms")
         left = "time left unknown" if snapshot.remaining_s is None else f"{duration(snapshot.remaining_s)} left"
         bench = f" from bench {snapshot.from_bench}" if snapshot.from_bench else ""
-        return (f"[{snapshot.done + snapshot.failed}/{snapshot.total}] {best} | done {snapshot.done}{bench}"
+        stopped = "".join(f" {name} {count}" for name, count in (
+            ("paused", snapshot.paused), ("stopped", snapshot.stopped)) if count)
+        over = snapshot.done + snapshot.failed + snapshot.stopped
+        return (f"[{over}/{snapshot.total}] {best} | done {snapshot.done}{bench}{stopped}"
                 f" failed {snapshot.failed} reused {snapshot.reused} | {duration(elapsed_s)} gone, {left}")
 
 

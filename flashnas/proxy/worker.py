@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flashnas.base.process import keep_memory, limit_threads
+
+if TYPE_CHECKING:
+    from flashnas.architecture import Architecture
+    from flashnas.data.dataset import Dataset
+    from flashnas.training.recipe import Recipe
 
 
 def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
@@ -14,10 +20,13 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     Args:
         job: plain data that any pool can carry: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a
             prepared folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of each
-            training, and `tasks`, the names of the scores of synthetic tasks that are computed besides the loss.
+            training; `tasks`, the names of the scores of synthetic tasks that are computed besides the loss; and
+            `checkpoints`, a folder for the checkpoint of a training that pauses after `pause_tokens` (0: it is
+            finished) and goes on from there.
 
     Returns:
-        `ProxyScore.to_dict()`; with `tasks` also `scores`, and `seconds` then includes their trainings.
+        `ProxyScore.to_dict()`; with `tasks` also `scores`, and `seconds` then includes their trainings; with
+        `checkpoints` also `checkpoint_problem`, why none could be written, or an empty text.
 
     Raises:
         CandidateError: with the reason in one line, if the candidate fails.
@@ -28,12 +37,11 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     from flashnas.architecture import Architecture
     from flashnas.data.dataset import Dataset
     from flashnas.training.recipe import Recipe
-    from flashnas.training.trainer import train
 
     recipe = Recipe.from_dict(job["recipe"])
     dataset = Dataset.open(job["dataset"])
     proxy = recipe.proxy_of(Architecture.from_dict(job["architecture"]), dataset.vocab)
-    score = train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s")).to_dict()
+    score = _trained(proxy, dataset, recipe, job)
     if not job.get("tasks"):
         return score
     from flashnas.proxy.tasks.score import task_scores
@@ -42,6 +50,20 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     scores = task_scores(Architecture.from_dict(job["architecture"]), job["tasks"], recipe, job["seed"],
                          deadline_s=job.get("deadline_s"))
     return {**score, "scores": scores, "seconds": score["seconds"] + time.perf_counter() - started}
+
+
+def _trained(proxy: Architecture, dataset: Dataset, recipe: Recipe, job: dict[str, Any]) -> dict[str, Any]:
+    """The score of the training that the job asks for, or of its part to the pause."""
+    if not job.get("checkpoints"):
+        from flashnas.training.trainer import train
+
+        return train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s")).to_dict()
+    from flashnas.training.pausing import train_to
+
+    whole = recipe.steps * recipe.batch_tokens
+    score, problem = train_to(job.get("pause_tokens") or whole, proxy, dataset, recipe, job["seed"],
+                              folder=Path(job["checkpoints"]), deadline_s=job.get("deadline_s"))
+    return {**score.to_dict(), "checkpoint_problem": problem}
 
 
 def single_thread() -> None:

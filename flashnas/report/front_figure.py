@@ -25,7 +25,8 @@ def counts_line(run: Run) -> str:
     parts = [f"{len(run.trained) - int(from_bench.sum()) - baselines} searched + {baselines} baselines trained"]
     if from_bench.any():
         parts.append(f"{int(from_bench.sum())} from a bench")
-    for state, text in (("failed", "failed"), ("infeasible", "outside the budget"), ("reused", "repeats")):
+    for state, text in (("stopped", "stopped at a rung"), ("failed", "failed"), ("infeasible", "outside the budget"),
+                        ("reused", "repeats")):
         if counts[state]:
             parts.append(f"{counts[state]} {text}")
     return " · ".join(parts)

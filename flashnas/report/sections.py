@@ -16,7 +16,7 @@ from flashnas.report.palette import INK, SOURCE_MEANING, operator_colour, operat
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.plots import FIGURES
 from flashnas.report.section import Section, render
-from flashnas.report.terminal_front import misses, origin_words
+from flashnas.report.terminal_front import loss_words, misses, origin_words, tokens_words
 from flashnas.report.text import MISSING, duration, known, number, parameters
 from flashnas.search.objectives import EXTRAPOLATED, task_scores, title_of
 from flashnas.study.front import FrontEntry
@@ -123,6 +123,15 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
         yield "Bench", entry("bench", "name"), (
             f"{(run.trained['source'] == 'bench').sum()} networks of this run have their loss from it"
             f" (digest {entry('bench', 'digest')})")
+    if entry("rungs"):
+        yield "Rungs", f"{', '.join(f'{tokens:,}' for tokens in entry('rungs'))} tokens", (
+            f"{run.counts()['stopped']} trainings stopped there, which were expected not to enter the front with"
+            f" {1 - (entry('question', 'rung_chance') or 0):.0%}")
+    if (entry("seeds") or 1) > 1:
+        yield "Seeds", f"{entry('seeds')} for each finalist", "losses of the front are means, ± their standard error"
+    if tokens_words(run):
+        yield "Effort", tokens_words(run).partition(";")[0], (
+            tokens_words(run).partition("; ")[2])
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
 
@@ -189,8 +198,9 @@ def _shown(finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> 
     latency = {"value": scaled("latency_ms"), "lines": below,
                "warning": f"misses {', '.join(finalist.missed)}" if finalist.missed else ""}
     plain = [{"value": text, "lines": [], "warning": ""} for text in (
-        *(fixed(name, 3) for name in objectives), fixed("loss", 3), fixed("bits_per_byte", 3), "", fixed("tpot_ms", 3),
-        number(figures.get("throughput_tok_s"), 4), parameters(figures.get("params")), fixed("memory_gb", 2))]
+        *(fixed(name, 3) for name in objectives), loss_words(figures), fixed("bits_per_byte", 3), "",
+        fixed("tpot_ms", 3), number(figures.get("throughput_tok_s"), 4), parameters(figures.get("params")),
+        fixed("memory_gb", 2))]
     plain[len(objectives) + 2] = latency
     return {"name": finalist.name, "cells": plain, "origin": origin_words(finalist), "file": finalist.path.name,
             "operators": [(spec.kind, str(spec)) for spec in finalist.architecture.operators],

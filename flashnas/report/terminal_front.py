@@ -36,6 +36,22 @@ def front_table(run: Run) -> str:
     return "\n".join([joined(header), *map(joined, lines), *_best_baseline(run, factor, unit), *misses(run)])
 
 
+def tokens_words(run: Run) -> str:
+    """`trained 1,572,864 tokens; 327,680 saved by rungs, at which 5 trainings stopped; 524,288 for further seeds of the
+    front`; empty where nothing was trained."""
+    tokens, saved, seeds, stopped = (int(run.entry("totals", name) or 0) for name in (
+        "tokens", "tokens_saved", "tokens_seeds", "stopped"))
+    if not tokens:
+        return ""
+    own = run.entry("proxy", "evaluator") is not None
+    parts = [f"evaluated {tokens:,} of the evaluator's units" if own else f"trained {tokens:,} tokens"]
+    if stopped:
+        parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''} stopped")
+    if seeds:
+        parts.append(f"{seeds:,} of them for further seeds of the front")
+    return "; ".join(parts)
+
+
 def misses(run: Run) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
     over = [f"{finalist.name} ({', '.join(finalist.missed)})" for finalist in run.front if finalist.missed]
@@ -49,13 +65,21 @@ def _row(finalist: FrontEntry, factor: float, objectives: tuple[str, ...], shown
         value = figures.get(name)
         return f"{value * factor:.2f}" if known(value) else MISSING
 
-    losses = [f"{value:.3f}" if known(value) else MISSING
-              for value in (figures.get("loss"), figures.get("bits_per_byte"))]
+    bits = figures.get("bits_per_byte")
+    losses = loss_words(figures), f"{bits:.3f}" if known(bits) else MISSING
     more = (scaled(name) + ("!" if name == "measured_ms" and finalist.missed else "") for name in shown)
     asked = (_objective(figures, name) for name in objectives)
     return (finalist.name, *asked, *losses, scaled("latency_ms"), f"{scaled('lower_ms')}..{scaled('upper_ms')}", *more,
             parameters(figures.get("params")),
             number(figures.get("memory_gb"), 3, "GB"), origin_words(finalist), compressed(finalist.notation))
+
+
+def loss_words(figures: Mapping[str, float | None]) -> str:
+    """`4.389`; the mean of several seeds with its standard error, `4.389 ± 0.004`."""
+    loss, error = figures.get("loss"), figures.get("loss_se")
+    if not known(loss):
+        return MISSING
+    return f"{loss:.3f} ± {error:.3f}" if known(error) else f"{loss:.3f}"
 
 
 def _objective(figures: Mapping[str, float | None], name: str) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
+from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option, shown
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
-from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, check_objectives
+from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, TRAINED, check_objectives
+
+AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,14 @@ class SearchConfig(Settings, where="search"):
     rank_at_tokens: int | None = option(
         None, "rank by the loss extrapolated to a training of N tokens, which takes the place of loss among the"
         " objectives", metavar="N", shown="by the loss itself", least=1, most=LARGEST_COUNT)
+    rungs: tuple[Any, ...] = option(
+        (), "training tokens after which the candidates of a cycle pause, and only those train on that can still enter"
+        " the front: points of the recipe's curve, or auto", metavar="N,N,..", separator=",",
+        shown="every candidate is trained to the end")
+    rung_chance: float = option(0.05, "probability of entering the front with which a paused candidate trains on",
+                                metavar="P", above=0, below=1)
+    seeds: int = option(1, "seeds under which the networks of the front are trained in the end; their loss is then the"
+                        " mean", metavar="N", least=1, most=1000)
     bench: bool = option(True, "take the score of a network that a bench was grown with by the same recipe, text and"
                          " seed, and start from those of the space",
                          off="train every network, also those that a bench has a score for")
@@ -79,6 +90,9 @@ class SearchConfig(Settings, where="search"):
         except ConfigError as error:
             self.wrong("objectives", str(error).removeprefix("search.objectives "))
         self._rank()
+        self._rungs()
+        if self.seed + self.seeds - 1 > LARGEST_SEED:
+            self.wrong("seeds", f"must leave seed + seeds - 1 at most {LARGEST_SEED:,}; got {self.seeds}")
         for name in SHARED_OPTIONS:
             if name in self.sampler_options:
                 self.wrong("sampler_options", f"must not hold {name!r}, which the search itself sets")
@@ -99,6 +113,24 @@ class SearchConfig(Settings, where="search"):
                 self.wrong("rank_at_tokens", f"needs loss among the objectives; got {','.join(names)}")
             object.__setattr__(self, "objectives", tuple(EXTRAPOLATED if name == "loss" else name for name in names))
 
+    def _rungs(self) -> None:
+        """Raise SettingError for rungs that no recipe could have, or that exclude what else is asked."""
+        if not self.rungs:
+            return
+        if self.rungs != (AUTO,):
+            for value in self.rungs:
+                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                    self.wrong("rungs", f"must be whole numbers of tokens, such as 131072,196608, or {AUTO} alone; got"
+                               f" {shown(value)}")
+            if any(later <= earlier for earlier, later in itertools.pairwise(self.rungs)):
+                self.wrong("rungs", f"must increase; got {','.join(map(str, self.rungs))}")
+        if self.rank_at_tokens is not None:
+            self.wrong("rungs", "and --rank-at-tokens exclude each other: the curve of a paused training cannot be"
+                       " extrapolated beyond the training")
+        if (trained := [name for name in self.objectives if name in TRAINED]) != ["loss"]:
+            self.wrong("rungs", f"needs loss as the only trained objective, since nothing foretells the others; got"
+                       f" {','.join(trained)}")
+
     @classmethod
     def folded(cls, values: dict[str, Any]) -> dict[str, Any]:
         """`budget_ms` as the budget on latency_ms, so that a flag overrides either form in the file."""
@@ -109,7 +141,7 @@ class SearchConfig(Settings, where="search"):
 
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
-        `tokens` among them, and the scores of a bench enter the identity of a run by their values."""
+        `tokens` among them, the rungs and the scores of a bench enter the identity of a run by their values."""
         how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict", "budget_ms", "recipe",
-               "tokens", "bench", "bench_table"}
+               "tokens", "bench", "bench_table", "seeds"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}

@@ -24,7 +24,7 @@ from flashnas.study.trial import Outcome
 
 
 class Database:
-    """Outcomes by the hash of the network.
+    """Outcomes by their keys: the hash of the network for a training that ended under the seed of the search.
 
     Args:
         journal: the journal file, used where `url` is None.
@@ -65,7 +65,7 @@ class Database:
             outcome = Outcome.from_dict(attributes.get("outcome"))
         except ValueError as error:
             raise RunError(f"{self.place}: evaluation {number} is damaged: {error}") from None
-        self.outcomes.setdefault(outcome.hash, outcome)
+        self.outcomes.setdefault(outcome.key, outcome)
 
     def remember(self, outcome: Outcome, *, params: Mapping[str, Any], distributions: Mapping[str, Any],
                  values: Sequence[float] | None) -> None:
@@ -75,15 +75,16 @@ class Database:
             outcome: what it ended with.
             params: the genotype as Optuna parameters; empty where the space has no `distributions`.
             distributions: Optuna's, of the same names.
-            values: the objectives, all minimised; None if it failed.
+            values: the objectives, all minimised; None if it failed or paused.
         """
+        paused = outcome.rung is not None and outcome.score is not None
         trial = optuna.trial.create_trial(
-            state=TrialState.COMPLETE if values is not None else TrialState.FAIL,
+            state=TrialState.COMPLETE if values is not None else TrialState.PRUNED if paused else TrialState.FAIL,
             values=values, params=dict(params), distributions=dict(distributions),
             user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
         with uninterrupted():
             self._study.add_trial(trial)
-        self.outcomes[outcome.hash] = outcome
+        self.outcomes[outcome.key] = outcome
 
 
 def _check_journal(journal: Path) -> None:

@@ -10,8 +10,9 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from flashnas.base.yaml import read_yaml
 from flashnas.study.database import Database
 from flashnas.study.front import FrontEntry
 from flashnas.study.identity import Identity
-from flashnas.study.layout import CONFIG, FRONT, JOURNAL, LOCK, MEASURED, TRIALS, trials_frame
+from flashnas.study.layout import CHECKPOINTS, CONFIG, FRONT, JOURNAL, LOCK, MEASURED, TRIALS, trials_frame
 from flashnas.study.trial import Trial
 
 
@@ -141,7 +142,11 @@ class RunFolder:
             raise RunError(f"{self.path / TRIALS}: damaged, not readable as parquet: {line}; remove it to have it"
                            " written again") from None
         evaluated = set(known.loc[known["state"].isin(["complete", "failed"]), "hash"])
-        if lost := evaluated - set(self.database.outcomes):
+        stopped = set(known.loc[known["state"] == "stopped", "hash"])
+        reached = {outcome.hash for outcome in self.database.outcomes.values()}
+        lost = (evaluated - set(self.database.outcomes)) | (stopped - reached)
+        evaluated |= stopped
+        if lost:
             raise RunError(f"{self.database.place}: lacks {len(lost)} of the {len(evaluated)} evaluations that {TRIALS}"
                            f" lists, so that they would be made again; restore it, or choose another --out")
 
@@ -161,6 +166,19 @@ class RunFolder:
     def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
         """Add timed finalists; a continued run does not time them again."""
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
+
+    def checkpoints_of(self, network_hash: str) -> Path:
+        """Folder for the checkpoint of a network's training while it is paused; the folder above it exists."""
+        folder = self.path.absolute() / CHECKPOINTS
+        folder.mkdir(exist_ok=True)
+        return folder / network_hash
+
+    def remove_checkpoints(self, hashes: Collection[str] | None = None) -> None:
+        """Remove those of some networks, or all. One that cannot be removed stays."""
+        folder = self.path / CHECKPOINTS
+        for path in folder.glob("*") if hashes is not None else (folder,):
+            if hashes is None or path.name in hashes:
+                shutil.rmtree(path, ignore_errors=True)
 
     def write_config(self, **updates: Any) -> None:
         """Write run.yaml with the given entries replaced."""

@@ -20,7 +20,8 @@ class Identity:
     bench is the digest of the scores that a bench answers with; None, and left out of the record, if none does.
     table_hash changes with any row or calibration of the table; `margins` are those of the certificate of `confidence`;
     `corpus` is the digest of the prepared text. `evaluator` is the name of the user's function: recipe, data, tokenizer
-    and corpus are then None.
+    and corpus are then None. `rungs` are tokens; `rung_curves` is the digest of a bench's curves from which the
+    forecast of final losses learns. They, and `rung_chance`, are left out of the record where there are no rungs.
     """
 
     space: str
@@ -45,6 +46,9 @@ class Identity:
     evaluator: str | None
     rank_at_tokens: int | None = None
     bench: str | None = None
+    rungs: tuple[int, ...] = ()
+    rung_chance: float | None = None
+    rung_curves: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
@@ -53,6 +57,9 @@ class Identity:
             del found["rank_at_tokens"]
         if self.bench is None:  # as in runs of versions without benches, which are continued
             del found["bench"]
+        if not self.rungs:
+            for name in ("rungs", "rung_chance", "rung_curves"):
+                del found[name]
         return found
 
     @functools.cached_property

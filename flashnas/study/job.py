@@ -3,6 +3,7 @@ scores it. Importing this module does not import torch."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 import time
@@ -10,11 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashnas.base.errors import CandidateError
+from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.latency.metrics import METRICS
 from flashnas.proxy.worker import run_candidate
 
-UserEvaluator = Callable[[Any], "float | Mapping[str, float]"]
+UserEvaluator = Callable[..., "float | Mapping[str, float]"]
+"""network -> loss, or a mapping with `loss` and further scores or metrics. With the attribute `fidelities`, increasing
+whole numbers of which the last one is a full evaluation, it is called with the network and one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,9 @@ class Job:
         recipe: `Recipe.to_dict()`.
         seed: of the training.
         tasks: scores of synthetic tasks that are asked for besides the loss.
+        checkpoints: folder for the checkpoint of a training that pauses; empty: it does not pause.
+        pause_tokens: where it pauses; 0: it goes on to its end. Of an evaluator, one of its fidelities.
+        curve: of the evaluator's results so far, (fidelity, loss) pairs.
         evaluator: scores the network in place of a training; dataset, recipe, seed and tasks are then not used.
         needed: what the evaluator must return besides `loss`.
     """
@@ -36,13 +42,17 @@ class Job:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     tasks: tuple[str, ...] = ()
+    checkpoints: str = ""
+    pause_tokens: int = 0
+    curve: tuple[tuple[int, float], ...] = ()
     evaluator: UserEvaluator | None = None
     needed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `flashnas.proxy.worker.run_candidate` takes it; for trainings only."""
         return {"architecture": self.architecture.to_dict(), "dataset": self.dataset, "recipe": dict(self.recipe),
-                "seed": self.seed, "tasks": list(self.tasks)}
+                "seed": self.seed, "tasks": list(self.tasks), "checkpoints": self.checkpoints,
+                "pause_tokens": self.pause_tokens}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Job:
@@ -75,8 +85,23 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.evaluator is None:
         return run_candidate(job.to_dict())
     started = time.perf_counter()
-    found = job.evaluator(job.architecture)
-    return {**_score(found, job.needed), "seconds": time.perf_counter() - started}
+    steps = fidelities_of(job.evaluator)
+    if not steps:
+        return {**_score(job.evaluator(job.architecture), job.needed), "seconds": time.perf_counter() - started}
+    fidelity = job.pause_tokens or steps[-1]
+    score = _score(job.evaluator(job.architecture, fidelity), job.needed)
+    return {**score, "curve": [*map(list, job.curve), [fidelity, score["loss"]]], "tokens": fidelity,
+            "seconds": time.perf_counter() - started}
+
+
+def fidelities_of(evaluator: UserEvaluator) -> tuple[int, ...]:
+    """The fidelities of an evaluator; none if it has only full evaluations. Raises ConfigError for a wrong value."""
+    found = getattr(evaluator, "fidelities", ())
+    whole = isinstance(found, list | tuple) and all(isinstance(value, int) and not isinstance(value, bool) and value > 0
+                                                    for value in found)
+    if not whole or any(later <= earlier for earlier, later in itertools.pairwise(found)):
+        raise ConfigError(f"the evaluator's fidelities must be increasing whole numbers above 0; got {found!r:.80}")
+    return tuple(found)
 
 
 def _score(found: Any, needed: tuple[str, ...]) -> dict[str, Any]:

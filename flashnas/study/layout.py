@@ -21,11 +21,13 @@ TRIALS = "trials.parquet"     # the trajectory, in order
 FRONT = "pareto"              # folder: NN.yaml, one file for each architecture of the front, fastest first
 MEASURED = "measured.json"    # finalists that were timed on the device
 LOCK = ".lock"                # held by the process that writes
+CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at the end of their cycle
 
 JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value
-WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed")
-NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "extrapolated_loss", "extrapolated_loss_sd", "proxy_params",
-           "tokens", "tokens_per_s", "train_seconds", "seed")
+WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed", "seeds")
+NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "extrapolated_loss", "extrapolated_loss_sd",
+           "expected_loss", "expected_loss_sd", "seeds", "loss_se", "proxy_params", "tokens", "tokens_per_s",
+           "train_seconds", "seed")
 TEXTS = ("label", "reason", "notation", "hash", "source")
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # without these there is nothing to show
 

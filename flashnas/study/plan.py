@@ -39,9 +39,11 @@ class SearchPlan:
         known: networks whose scores a bench has: baselines, and those that the search starts from.
         bench: which bench answers, or why none does, in words; empty without one.
         tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's evaluator.
+            With rungs or several seeds `tokens` are the most that it can be.
+        least_tokens: the fewest, if as many trainings stop at the first rung as can, and one network is the front.
         tokens_per_s: of one worker, from a few timed steps; None where nothing was timed.
-        seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks and the timing
-            of finalists are not in it.
+        seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks
+            and the timing of finalists are not in it.
         workers: processes that train side by side.
     """
 
@@ -60,8 +62,10 @@ class SearchPlan:
     bench: str
     tokens_each: int
     tokens: int
+    least_tokens: int
     tokens_per_s: float | None
     seconds: float | None
+    least_seconds: float | None
     workers: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,9 +88,11 @@ class SearchPlan:
             lines.append(f"bench      {self.bench}")
         if self.tokens:
             shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
-            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {self.tokens:,} in all")
-        if self.seconds is not None and self.tokens_per_s is not None:
-            lines.append(f"time       about {self.seconds / 60:,.1f} min with {self.workers} workers, at"
+            fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
+            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in all")
+        if self.seconds is not None and self.least_seconds is not None and self.tokens_per_s is not None:
+            fewest = f"{self.least_seconds / 60:,.1f} to " if self.least_seconds < self.seconds else ""
+            lines.append(f"time       about {fewest}{self.seconds / 60:,.1f} min with {self.workers} workers, at"
                          f" {self.tokens_per_s:,.0f} tokens/s each")
         return "\n".join(lines)
 
@@ -124,6 +130,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
         rounds = -(-evaluations // config.workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
+    least, most = _tokens(question, each, evaluations, len(different), len(known))
     return SearchPlan(
         space=question.space.name, space_size=float(question.space.size()), widths=tuple(widths),
         budgets=dict(config.budgets), fastest=None if fastest is None else fastest[0].notation,
@@ -133,7 +140,20 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         width_factor=None if trained is None else trained.width_factor,
         proxy_widths=() if trained is None else tuple(width // trained.width_factor for width in widths),
         known=len(known), bench=_bench_words(question, len(known)),
-        tokens_each=each, tokens=each * evaluations, tokens_per_s=rate, seconds=seconds, workers=config.workers)
+        tokens_each=each, tokens=most, least_tokens=least, tokens_per_s=rate,
+        seconds=None if seconds is None else seconds * most / (each * evaluations),
+        least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=config.workers)
+
+
+def _tokens(question: Question, each: int, evaluations: int, baselines: int, known: int) -> tuple[int, int]:
+    """The fewest and the most training tokens: a cycle finishes at least one candidate; the front has one network, or
+    all."""
+    config, rungs = question.config, question.rungs.tokens
+    candidates = evaluations - baselines
+    finished = -(-candidates // config.cycle_size) if rungs else candidates
+    stopped = (candidates - finished) * rungs[0] if rungs else 0
+    further = each * (config.seeds - 1)
+    return each * (baselines + finished) + stopped + further, each * evaluations + further * (evaluations + known)
 
 
 def _bench_words(question: Question, known: int) -> str:

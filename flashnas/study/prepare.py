@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts, metric_of
 from flashnas.study.fitting import Fitter
 from flashnas.study.identity import Identity
-from flashnas.study.job import Job, UserEvaluator, evaluator_name
+from flashnas.study.job import Job, UserEvaluator, evaluator_name, fidelities_of
+from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
@@ -69,6 +71,8 @@ class Question:
         evaluator: the user's function, or None.
         certificate: what the table's validation says of its predictions, if a confidence is asked for.
         bench: the scores that a bench answers with, or None.
+        seed_bench: further seed of the finalists -> the scores that a bench answers with, or None.
+        rungs: where trainings pause.
         no_bench: why a shipped bench answers nothing, in words; empty if one answers or none is asked.
         timing: how the finalists are timed; None where the table's device is not at hand.
         started: when its preparation began, in seconds since the epoch.
@@ -89,6 +93,8 @@ class Question:
     started: float
     bench: Answers | None = None
     no_bench: str = ""
+    seed_bench: Callable[[int], Answers | None] = lambda _: None
+    rungs: Rungs = field(default_factory=Rungs)
 
     @property
     def model(self) -> LatencyModel | None:
@@ -108,18 +114,19 @@ class Question:
             return []
         return [(label, self.fitter.largest(sizes)) for label, sizes in self.space.baselines()]
 
-    def job(self, network: Any) -> Job:
-        """The evaluation of a network."""
+    def job(self, network: Any, seed: int | None = None) -> Job:
+        """The evaluation of a network; seed: of its training, if it is not that of the search."""
         if self.evaluator is not None:
             return Job(architecture=network, evaluator=self.evaluator, needed=self._needed())
         assert self.recipe is not None
         assert self.dataset is not None
         return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),
-                   seed=self.config.seed, tasks=task_scores(self.config.objectives))
+                   seed=self.config.seed if seed is None else seed, tasks=task_scores(self.config.objectives))
 
-    def known_score(self, network: Any) -> dict[str, Any] | None:
-        """The score that a bench has for a network, or None."""
-        return None if self.bench is None else self.bench.score(network)
+    def known_score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
+        """The score that a bench has for a network, or None; seed: of its training, if it is not that of the search."""
+        bench = self.bench if seed is None else self.seed_bench(seed)
+        return None if bench is None else bench.score(network)
 
     def known_networks(self) -> list[KnownNetwork]:
         """The networks of the space within the budgets that a bench has scores for, each once, in the bench's order."""
@@ -156,7 +163,8 @@ class Question:
             "recipe": None if recipe is None else recipe.to_dict(),
             "corpus": None if dataset is None else dataset.folder.name,
             "evaluator": None if self.evaluator is None else evaluator_name(self.evaluator),
-            "bench": None if self.bench is None else self.bench.digest})
+            "bench": None if self.bench is None else self.bench.digest,
+            "rungs": self.rungs.tokens, "rung_chance": self.rungs.chance, "rung_curves": self.rungs.digest})
 
 
 def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None = None,
@@ -209,17 +217,24 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
         recipe = None
         if config.rank_at_tokens is not None:
             config.wrong("rank_at_tokens", "extrapolates a training's curve, which an evaluator of one's own has not")
+        if config.seeds > 1:
+            config.wrong("seeds", "are those of trainings, which an evaluator of one's own does not do")
     question = Question(config=config, space=space, costs=costs, fitter=fitter, budgets=budgets, workload=workload,
                         recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
                         sampler=config.sampler if sampler is None else sampler, started=started)
+    if evaluator is not None:
+        question = dataclasses.replace(question, rungs=_own_rungs(config, evaluator, costs, note))
     question.algorithm()  # its options are checked before text is read
     if recipe is not None:
         dataset = prepare_dataset(config.data, recipe, config.tokenizer)
         for line in dataset.notes:
             note(line)
         found = _bench(config, recipe, dataset)
-        question = dataclasses.replace(question, dataset=dataset, bench=found if isinstance(found, Answers) else None,
-                                       no_bench=found if isinstance(found, str) else "")
+        further = functools.partial(_bench, config, recipe, dataset)
+        question = dataclasses.replace(question, dataset=dataset, bench=_answers(found),
+                                       no_bench=found if isinstance(found, str) else "",
+                                       seed_bench=functools.cache(lambda seed: _answers(further(seed))),
+                                       rungs=find_rungs(config, recipe, dataset, note))
     return question
 
 
@@ -287,8 +302,9 @@ def _check_rank(config: SearchConfig, recipe: Recipe) -> None:
                      f" {recipe.name!r} has curve_points {recipe.curve_points} in {recipe.steps} steps")
 
 
-def _bench(config: SearchConfig, recipe: Recipe, dataset: Dataset) -> Answers | str:
-    """What a bench answers in this search, or why nothing; an empty text where there is none to ask.
+def _bench(config: SearchConfig, recipe: Recipe, dataset: Dataset, further: int | None = None) -> Answers | str:
+    """What a bench answers in this search, or why nothing; an empty text where there is none to ask. further: a seed of
+    finalists, which the bench need not have.
 
     Raises:
         BenchError: the bench that the user names cannot be read, or answers nothing.
@@ -298,10 +314,29 @@ def _bench(config: SearchConfig, recipe: Recipe, dataset: Dataset) -> Answers | 
     if needed := task_scores(config.objectives):
         found: Answers | str | None = f"a bench has no {', '.join(needed)}, which the objectives name"
     else:
-        found = find_answers(config.bench_table, recipe, dataset=dataset.digest, vocab=dataset.vocab, seed=config.seed)
-    if isinstance(found, str) and config.bench_table is not None:
+        found = find_answers(config.bench_table, recipe, dataset=dataset.digest, vocab=dataset.vocab,
+                             seed=config.seed if further is None else further)
+    if isinstance(found, str) and further is None and config.bench_table is not None:
         raise BenchError(f"bench {config.bench_table}: answers nothing in this search: {found}")
     return found or ""
+
+
+def _own_rungs(config: SearchConfig, evaluator: UserEvaluator, costs: Costs, note: Note) -> Rungs:
+    """The rungs of a search with the user's evaluator, whose fidelities they are."""
+    steps = fidelities_of(evaluator)
+    if not config.rungs:
+        return Rungs()
+    if not steps:
+        config.wrong("rungs", "needs an evaluator with the attribute 'fidelities', increasing whole numbers; it is then"
+                     " called with a network and one of them")
+    if not costs.known:
+        config.wrong("rungs", "needs metrics before the evaluation: give table=FUNCTION, network -> latency_ms or a"
+                     " mapping of metrics; got table=None")
+    return rungs_of(config, steps, "the evaluator's fidelities", note)
+
+
+def _answers(found: Answers | str) -> Answers | None:
+    return found if isinstance(found, Answers) else None
 
 
 def _goals(objectives: Sequence[str], costs: Costs) -> Goals | None:

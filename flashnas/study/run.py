@@ -116,7 +116,7 @@ class Run:
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""
         states = self.trials["state"].value_counts()
-        return {state: int(states.get(state, 0)) for state in ("complete", "reused", "failed", "infeasible")}
+        return {state: int(states.get(state, 0)) for state in ("complete", "reused", "stopped", "failed", "infeasible")}
 
 
 def rows(frame: pd.DataFrame) -> Iterator[Any]:

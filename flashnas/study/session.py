@@ -25,10 +25,12 @@ from flashnas.study.front import FrontEntry, recorded
 from flashnas.study.job import evaluator_name, run_job
 from flashnas.study.pool import InProcess, WorkerPool, Workers
 from flashnas.study.prepare import Question, any_network, table_hash
+from flashnas.study.seeds import train_under_seeds
 from flashnas.study.snapshot import Progress
 from flashnas.study.trajectory import Candidate, Trajectory
 from flashnas.study.trial import Trial
 
+STATES = ("complete", "stopped", "failed", "reused", "infeasible")
 IDLE_CYCLES = 20          # cycles in a row without anything new: the space is exhausted
 IN_ENTRY = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
             "memory_gb", "params")
@@ -59,7 +61,7 @@ class Session:
             total=config.trials + len(different), workers=config.workers if isinstance(self.pool, WorkerPool) else 1,
             distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
             make_job=question.job, known_score=question.known_score, folder=self.folder, pool=self.pool,
-            progress=progress, rank_at_tokens=config.rank_at_tokens)
+            progress=progress, rank_at_tokens=config.rank_at_tokens, rungs=question.rungs)
         self.cycle, self.idle = 0, 0
 
     def __enter__(self) -> Self:
@@ -131,21 +133,29 @@ class Session:
         failures = self.trajectory.failures()
         for reason, count in failures.items():
             self.progress.note(f"{count} candidate{'s' if count > 1 else ''} failed: {reason}")
-        front = self.folder.write_front(self._measured(self._front()))
-        totals = {state: self.trajectory.count(state) for state in ("complete", "failed", "reused", "infeasible")}
+        self.folder.remove_checkpoints()
+        self._train_under_seeds()
+        front = self.folder.write_front(self._measured([self._entry(trial) for trial in self._front()]))
+        totals = {state: self.trajectory.count(state) for state in STATES}
         from_bench = sum(trial.state == "complete" and trial.from_bench for trial in self.trajectory.trials)
-        tokens = sum(trial.tokens or 0 for trial in self.trajectory.trials
-                     if trial.state == "complete" and not trial.from_bench)
+        tokens = self.trajectory.tokens()
         seconds = time.time() - self.question.started
-        self.folder.write_finished(seconds, {**totals, "from_bench": from_bench, "tokens": tokens})
+        self.folder.write_finished(seconds, {**totals, "from_bench": from_bench, **tokens})
         return {"run": str(self.folder.path),
                 "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash, **entry.figures,
                            **({} if entry.missed is None else {"missed": list(entry.missed)})} for entry in front],
                 "trials": totals, "from_bench": from_bench, "failures": failures,
-                "seconds": round(seconds, 1), "tokens": tokens}
+                "seconds": round(seconds, 1), **tokens}
 
-    def _front(self) -> list[FrontEntry]:
-        """The non-dominated networks, fastest first."""
+    def _train_under_seeds(self) -> None:
+        """Give the networks of the front the means of several seeds, if these are asked for."""
+        question, first = self.question, self.question.config.seed
+        if further := range(first + 1, first + question.config.seeds):
+            train_under_seeds(self.trajectory, self._front, further, make_job=question.job,
+                              known_score=question.known_score)
+
+    def _front(self) -> list[Trial]:
+        """The trials of the non-dominated networks, fastest first."""
         objectives = self.question.config.objectives
         scored = [(trial, values) for trial in self.trajectory.trials if trial.state == "complete"
                   if (values := point(objectives, trial.to_dict(), trial.scores)) is not None]
@@ -154,7 +164,7 @@ class Session:
             raise RunError(f"{self.folder.path}: no candidate could be trained; reasons: {reasons}")
         mask = non_dominated(np.array([values for _, values in scored]))
         best = [trial for (trial, _), keep in zip(scored, mask, strict=True) if keep]
-        return [self._entry(trial) for trial in sorted(best, key=lambda trial: trial.latency_ms or 0)]
+        return sorted(best, key=lambda trial: trial.latency_ms or 0)
 
     def _entry(self, trial: Trial) -> FrontEntry:
         network = self.trajectory.networks[trial.hash]
@@ -162,6 +172,8 @@ class Session:
         figures = {**{name: getattr(trial, name) for name in IN_ENTRY}, **trial.scores}
         if trial.extrapolated_loss is not None:
             figures.update(extrapolated_loss=trial.extrapolated_loss, extrapolated_loss_sd=trial.extrapolated_loss_sd)
+        if trial.seeds is not None:
+            figures.update(seeds=trial.seeds, loss_se=trial.loss_se)
         if certificate and isinstance(costs, TableCosts):
             figures["bound_ms"] = certificate.bound(costs.estimate(network), "latency_ms")
         return FrontEntry(notation=trial.notation, hash=trial.hash, architecture=recorded(network), figures=figures,
@@ -193,8 +205,10 @@ def _pool(question: Question) -> Workers:
 
 
 def _evaluation(genotype: Any, candidate: Candidate, trial: Trial, objectives: Sequence[str]) -> Evaluation:
-    """A trial as the algorithms see it: with the genotype itself, and everything minimised."""
-    values = point(objectives, trial.to_dict(), trial.scores)
+    """A trial as the algorithms see it: with the genotype itself, and everything minimised. Of a stopped training they
+    learn the final loss that was expected."""
+    loss = trial.loss if trial.expected_loss is None else trial.expected_loss
+    values = point(objectives, {**trial.to_dict(), "loss": loss}, trial.scores)
     return Evaluation(genotype=genotype, architecture=candidate.architecture,
                       feasible=candidate.architecture is not None, loss=None if values is None else values[0],
                       latency_ms=trial.latency_ms, failed=values is None, values=values)
@@ -221,6 +235,7 @@ def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
         "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
         "sampler": identity.sampler, "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
         "bench": None if question.bench is None else question.bench.to_dict(),
+        "rungs": list(question.rungs.tokens), "seeds": config.seeds,
         "host": {"cpu": platform.processor() or platform.machine(), "workers": config.workers,
                  "python": platform.python_version(), **packages},
     }

@@ -12,6 +12,8 @@ class Snapshot:
 
     Attributes:
         done, failed: evaluated networks of this run, baselines included, and of them those that failed.
+        stopped: networks whose training ended at a rung.
+        paused: networks whose training is at a rung, and may go on.
         reused, infeasible: trials so far that cost no evaluation.
         from_bench: of `done`, networks whose score a bench had.
         total: networks that the run will evaluate, baselines and those of the bench included.
@@ -28,6 +30,8 @@ class Snapshot:
     best_latency_ms: float | None
     remaining_s: float | None
     from_bench: int = 0
+    stopped: int = 0
+    paused: int = 0
 
 
 class Progress(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from flashnas.study.costs import Costs
 from flashnas.study.folder import RunFolder
 from flashnas.study.job import Job
 from flashnas.study.pool import Workers
+from flashnas.study.rungs import Rungs
 from flashnas.study.snapshot import Progress, Snapshot
-from flashnas.study.trial import Origin, Outcome, State, Trial
+from flashnas.study.trial import Origin, Outcome, State, Trial, outcome_key
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,15 @@ class Candidate:
     label: str
     genotype: dict[str, Any]
     architecture: Any | None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A training that was not continued: the tokens after which it paused, and the forecast of its final loss there."""
+
+    rung: int
+    expected_loss: float
+    expected_loss_sd: float
 
 
 class Trajectory:
@@ -44,18 +55,20 @@ class Trajectory:
         pool: runs the jobs.
         progress: shows them.
         rank_at_tokens: tokens to which losses are extrapolated; None: they are not.
+        rungs: where trainings pause; None: nowhere.
     """
 
     def __init__(self, *, total: int, workers: int, distributions: Mapping[str, Any], objectives: Sequence[str],
                  costs: Costs, make_job: Callable[[Any], Job],
                  known_score: Callable[[Any], dict[str, Any] | None], folder: RunFolder, pool: Workers,
-                 progress: Progress, rank_at_tokens: int | None = None) -> None:
-        self.rank_at_tokens = rank_at_tokens
+                 progress: Progress, rank_at_tokens: int | None = None, rungs: Rungs | None = None) -> None:
+        self.rank_at_tokens, self.rungs = rank_at_tokens, rungs or Rungs()
         self.total, self.workers, self.distributions = total, workers, distributions
         self.objectives, self.costs, self.make_job = tuple(objectives), costs, make_job
         self.known_score, self.folder, self.pool, self.progress = known_score, folder, pool, progress
         self.trials: list[Trial] = []
         self.networks: dict[str, Any] = {}     # hash -> network, all that were proposed
+        self.stopped: dict[str, Stopped] = {}  # hash -> what is expected of a training that was not continued
         self._placed: set[str] = set()         # hashes of networks that a trial holds
 
     @property
@@ -63,41 +76,107 @@ class Trajectory:
         return self.folder.database.outcomes
 
     def evaluate(self, cycle: int, candidates: Sequence[Candidate]) -> list[Trial]:
-        """Trials of the candidates, in their order."""
+        """Trials of the candidates, in their order. Those of a search pause at the rungs; cycle 0 does not."""
         new: dict[str, Candidate] = {}
         for candidate in candidates:
             if candidate.architecture is not None:
                 self.networks.setdefault(candidate.architecture.hash, candidate.architecture)
-                if candidate.architecture.hash not in self.outcomes:
+                if candidate.architecture.hash not in self._placed:
                     new.setdefault(candidate.architecture.hash, candidate)
-        jobs: dict[str, Job] = {}
         for key, candidate in new.items():
-            known = self.known_score(candidate.architecture)
-            if known is None:
-                jobs[key] = self.make_job(candidate.architecture)
-            else:
+            known = None if key in self.outcomes else self.known_score(candidate.architecture)
+            if known is not None:
                 self._remember(candidate, known, "")
-        for key, score, reason in self.pool.run(jobs, on_wait=self.report):
-            self._remember(new[key], score, reason)
-            self.report()
+        on = self._promoted(new) if cycle and self.rungs.tokens else new
+        self._train(on, None)
         trials = [self._trial(cycle, candidate) for candidate in candidates]
         self.folder.write_trials(self.trials)
+        if self.rungs.tokens:
+            self.folder.remove_checkpoints(set(new))
         self.report()
         return trials
 
-    def _remember(self, candidate: Candidate, score: dict[str, Any] | None, reason: str) -> None:
+    # -- trainings -----------------------------------------------------------------------------------------------
+
+    def _promoted(self, new: Mapping[str, Candidate]) -> dict[str, Candidate]:
+        """Train the candidates from rung to rung; returns those that train on to the end.
+
+        A decision sees the networks of earlier cycles, those of this cycle that a bench knows, and the curves of this
+        cycle to the rung: it does not depend on the order of completion, nor on what a continued run has finished.
+        """
+        from_bench = [key for key in new if key in self.outcomes and self.outcomes[key].from_bench]
+        finished = [*(trial.hash for trial in self.trials if trial.state == "complete"), *from_bench]
+        scores = {key: score for key in finished if (score := self.outcomes[key].score) is not None}
+        points = [self._point(key, score["loss"]) for key, score in scores.items()]
+        curves = [score["curve"] for key, score in scores.items() if not self.outcomes[key].from_bench]
+        on = {key: candidate for key, candidate in new.items() if key not in from_bench}
+        for rung in self.rungs.tokens:
+            self._train(on, rung)
+            paused = {key: found.score for key in on if (found := self.outcomes.get(outcome_key(key, rung=rung)))
+                      if found.score is not None}  # the others failed
+            if not paused:
+                return {}
+            decision = self.rungs.decide([score["curve"] for score in paused.values()],
+                                         [self._point(key, 0.0)[1:] for key in paused], finished=points, curves=curves)
+            for place, key in enumerate(paused):
+                if not decision.promoted[place]:
+                    self.stopped[key] = Stopped(rung, float(decision.losses[place]), float(decision.sds[place]))
+            on = {key: on[key] for key, stays in zip(paused, decision.promoted, strict=True) if stays}
+        return on
+
+    def _point(self, key: str, loss: float) -> tuple[float, ...]:
+        """The objectives of a network with this loss, which comes first."""
+        found = point(self.objectives, {**self.costs.metrics(self.networks[key]), "loss": loss}, {})
+        assert found is not None, "with rungs, all objectives but the loss are known"
+        return found
+
+    def _train(self, candidates: Mapping[str, Candidate], rung: int | None) -> None:
+        """Train, or train on, what is not recorded yet: to a rung, or to the end."""
+        jobs: dict[str, Job] = {}
+        for key, candidate in candidates.items():
+            if key in self.outcomes or outcome_key(key, rung=rung) in self.outcomes:
+                continue
+            job = self.make_job(candidate.architecture)
+            if self.rungs.tokens and candidate.origin == "search":
+                if job.evaluator is None:
+                    job = dataclasses.replace(job, checkpoints=str(self.folder.checkpoints_of(key)))
+                job = dataclasses.replace(job, pause_tokens=rung or 0, curve=self._curve(key))
+            jobs[key] = job
+        problems = set()
+        for key, score, reason in self.pool.run(jobs, on_wait=self.report):
+            self._remember(candidates[key], score, reason, rung if score is not None else None)
+            problems.add("" if score is None else score.get("checkpoint_problem", ""))
+            self.report()
+        for problem in sorted(problems - {""}):
+            self.progress.note(f"a checkpoint could not be written, and its training starts again: {problem}")
+
+    def _curve(self, key: str) -> tuple[tuple[int, float], ...]:
+        """The curve of a network to its last rung."""
+        paused = [self.outcomes.get(outcome_key(key, rung=rung)) for rung in self.rungs.tokens]
+        found = [outcome.score["curve"] for outcome in paused if outcome is not None and outcome.score is not None]
+        return tuple((int(tokens), float(loss)) for tokens, loss in found[-1]) if found else ()
+
+    def _remember(self, candidate: Candidate, score: dict[str, Any] | None, reason: str, rung: int | None = None,
+                  ) -> None:
         network = candidate.architecture
         assert network is not None
-        outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason)
+        outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason, rung=rung)
         known = self.costs.metrics(network)
         if self.costs.known and score and (twice := sorted(set(score.get("metrics", {})) & set(known))):
             raise ConfigError(f"the evaluator returned {twice[0]!r}, which the latency table or cost function gives;"
                               " leave it out, or search with table=None")
-        fields = outcome.fields(self.rank_at_tokens)
-        values = point(self.objectives, {**known, **fields}, fields.get("scores", {})) if score else None
-        with_params = candidate.origin == "search" and bool(self.distributions) and not outcome.from_bench
+        values = self.values_of(network, outcome)
+        with_params = (candidate.origin == "search" and bool(self.distributions) and not outcome.from_bench
+                       and rung is None)
         self.folder.database.remember(outcome, params=candidate.genotype if with_params else {},
                                       distributions=self.distributions if with_params else {}, values=values)
+
+    def values_of(self, network: Any, outcome: Outcome) -> tuple[float, ...] | None:
+        """The objectives of an outcome, minimised; None if it failed or paused."""
+        if outcome.score is None or outcome.rung is not None:
+            return None
+        fields = outcome.fields(self.rank_at_tokens)
+        return point(self.objectives, {**self.costs.metrics(network), **fields}, fields.get("scores", {}))
 
     def _trial(self, cycle: int, candidate: Candidate) -> Trial:
         known: dict[str, Any] = {"number": len(self.trials), "cycle": cycle, "origin": candidate.origin,
@@ -106,11 +185,15 @@ class Trajectory:
         if network is None:
             trial = Trial(**known, state="infeasible", reason="no width of the space meets the budgets")
         else:
-            outcome = self.outcomes[network.hash]
-            state: State = ("reused" if network.hash in self._placed else
+            stopped = self.stopped.get(network.hash)
+            outcome = self.outcomes[network.hash if stopped is None else outcome_key(network.hash, rung=stopped.rung)]
+            state: State = ("reused" if network.hash in self._placed else "stopped" if stopped is not None else
                             "complete" if outcome.score else "failed")
             self._placed.add(network.hash)
             figures = {**self.costs.metrics(network), **outcome.fields(self.rank_at_tokens)}
+            if stopped is not None:
+                figures.update(loss=None, bits_per_byte=None, expected_loss=stopped.expected_loss,
+                               expected_loss_sd=stopped.expected_loss_sd)
             if figures.get("params") is not None:
                 figures["params"] = int(figures["params"])
             trial = Trial(**known, state=state, reason=outcome.reason, notation=network.notation, hash=network.hash,
@@ -118,37 +201,66 @@ class Trajectory:
         self.trials.append(trial)
         return trial
 
+    # -- what came of it -----------------------------------------------------------------------------------------
+
     def count(self, state: str, origin: str | None = None) -> int:
         return sum(t.state == state and origin in (None, t.origin) for t in self.trials)
 
     @property
     def searched(self) -> int:
         """Different networks that the search proposed, without those outside the budgets."""
-        return self.count("complete", "search") + self.count("failed", "search")
+        return sum(self.count(state, "search") for state in ("complete", "stopped", "failed"))
 
     @property
     def evaluated(self) -> int:
-        """Of `searched`, those that were evaluated: they count against the number asked for."""
+        """Of `searched`, those whose evaluation was started: they count against the number asked for."""
         return self.searched - sum(trial.origin == "search" and trial.from_bench for trial in self.trials)
 
     def failures(self) -> dict[str, int]:
         """Reason -> number of networks that failed with it, the most frequent first."""
         return dict(Counter(trial.reason for trial in self.trials if trial.state == "failed").most_common())
 
+    def tokens(self) -> dict[str, int]:
+        """Training tokens of this run, each counted once: `tokens`, all of them; `tokens_saved`, those that the stopped
+        trainings would have needed to their end; `tokens_seeds`, the part of `tokens` for further seeds of finalists.
+
+        A failed training counts up to its last rung, since nobody knows where it ended. What a killed process had
+        trained since the last rung is not counted, and neither are scores from a bench.
+        """
+        placed = {trial.hash for trial in self.trials if trial.state in ("complete", "stopped", "failed")}
+        reached: dict[str, int] = {}
+        seeds = 0
+        for outcome in self.outcomes.values():
+            if outcome.hash not in placed or outcome.score is None or outcome.from_bench:
+                continue
+            found = int(outcome.score.get("tokens") or 0)
+            if outcome.seed is not None:
+                seeds += found
+            else:
+                reached[outcome.hash] = max(reached.get(outcome.hash, 0), found)
+        saved = sum(self.rungs.whole - stopped.rung for stopped in self.stopped.values())
+        return {"tokens": sum(reached.values()) + seeds, "tokens_saved": saved, "tokens_seeds": seeds}
+
     def report(self) -> None:
         """Show where the run is."""
         ended = {key: self.outcomes[key] for key in self.networks if key in self.outcomes}
         done = {key: outcome.score for key, outcome in ended.items() if outcome.score is not None}
         best = min(done, key=lambda key: done[key]["loss"], default=None)
-        took = [outcome.score["seconds"] for outcome in self.outcomes.values()
-                if outcome.score is not None and not outcome.from_bench]
         from_bench = sum(outcome.from_bench for outcome in ended.values())
-        left = max(self.total + from_bench - len(ended), 0)
+        over = len(ended) + len(self.stopped)
+        paused = {outcome.hash for outcome in self.outcomes.values() if outcome.rung is not None} & set(self.networks)
+        took = [*(outcome.score["seconds"] for outcome in self.outcomes.values()
+                  if outcome.score is not None and not outcome.from_bench
+                  and outcome.rung is None and outcome.seed is None),
+                *(score["seconds"] for key, stopped in self.stopped.items()
+                  if (score := self.outcomes[outcome_key(key, rung=stopped.rung)].score) is not None)]
+        left = max(self.total + from_bench - over, 0)
         side_by_side = max(1, min(self.workers, left))
         latency_ms = None if best is None else {
             **self.costs.metrics(self.networks[best]), **done[best].get("metrics", {})}.get("latency_ms")
         self.progress.update(Snapshot(
-            done=len(done), failed=len(ended) - len(done), reused=self.count("reused"),
-            infeasible=self.count("infeasible"), total=max(self.total + from_bench, len(ended)), from_bench=from_bench,
+            done=len(done), failed=len(ended) - len(done), stopped=len(self.stopped),
+            paused=len(paused - set(ended) - set(self.stopped)), reused=self.count("reused"),
+            infeasible=self.count("infeasible"), total=max(self.total + from_bench, over), from_bench=from_bench,
             best_loss=None if best is None else done[best]["loss"], best_latency_ms=latency_ms,
             remaining_s=left * sum(took) / len(took) / side_by_side if took else None))

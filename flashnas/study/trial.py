@@ -11,7 +11,7 @@ from typing import Any, Literal
 from flashnas.bench.answers import SOURCE
 from flashnas.proxy.extrapolation import extrapolate
 
-State = Literal["complete", "failed", "infeasible", "reused"]
+State = Literal["complete", "stopped", "failed", "infeasible", "reused"]
 Origin = Literal["baseline", "bench", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
 SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "backends",
@@ -20,18 +20,28 @@ SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one evaluation ended with, before it has its place in the trajectory; the database keeps it by hash.
+    """What one evaluation ended with, before it has its place in the trajectory; the database keeps it by `key`.
 
-    score: the dictionary of `flashnas.study.job.run_job`, or None with the `reason` of the failure.
+    score: the dictionary of `flashnas.study.job.run_job`, or None with the `reason` of the failure. rung: the tokens
+    after which the training paused; None: it ended. seed: of a finalist's further training; None: that of the search.
     """
 
     hash: str
     notation: str
     score: dict[str, Any] | None
     reason: str = ""
+    rung: int | None = None
+    seed: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Different for each training of a network, and for each pause of one."""
+        return outcome_key(self.hash, rung=self.rung, seed=self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """JSON-ready; without the fields that are None."""
+        return {name: value for name, value in dataclasses.asdict(self).items()
+                if value is not None or name == "score"}
 
     @classmethod
     def from_dict(cls, data: Any) -> Outcome:
@@ -48,8 +58,12 @@ class Outcome:
             value = score.get(name) if score is not None else None
             if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
                 raise ValueError(f"outcome.score.{name} must be a number; got {value!r:.60}")
+        for name in ("rung", "seed"):
+            value = data.get(name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ValueError(f"outcome.{name} must be a whole number or null; got {value!r:.60}")
         return cls(hash=data["hash"], notation=data["notation"], reason=data["reason"],
-                   score=None if score is None else dict(score))
+                   score=None if score is None else dict(score), rung=data.get("rung"), seed=data.get("seed"))
 
     def fields(self, rank_at_tokens: int | None = None) -> dict[str, Any]:
         """The fields of a Trial that the evaluation fills; with tokens, also the loss extrapolated to them."""
@@ -68,17 +82,25 @@ class Outcome:
         return self.score is not None and self.score.get("source") == SOURCE
 
 
+def outcome_key(network_hash: str, *, rung: int | None = None, seed: int | None = None) -> str:
+    """The key of an outcome: the hash of the network, with the tokens of a pause or a further seed."""
+    return f"{network_hash}{'' if rung is None else f'@{rung}'}{'' if seed is None else f'#{seed}'}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A candidate of a run, in the order of the trajectory (`number`), not of completion.
 
-    complete: evaluated in this run, or known from a bench (`source`). reused: the same network was already evaluated;
-    its figures are repeated. infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended
-    with `reason`.
-    Figures that do not exist are None. `loss` is the validation loss in nats per token; `curve` holds
-    [tokens seen, validation loss] pairs; `extrapolated_loss` is the loss at the tokens of --rank-at-tokens, from the
-    curve, and `extrapolated_loss_sd` its standard deviation; `scores` are accuracies of synthetic tasks in 0..1, by
-    score or task, or what the user's evaluator returned; units of times are in their names.
+    complete: evaluated in this run, or known from a bench (`source`). stopped: trained to a rung and not on, since it
+    was not expected to enter the front; it has `tokens`, the `curve` so far and `expected_loss`, but not a loss.
+    reused: the same network was already evaluated; its figures are repeated. infeasible: outside a budget at every
+    width, never evaluated. failed: the evaluation ended with `reason`.
+    Figures that do not exist are None. `loss` is the validation loss in nats per token; of a network that was trained
+    under several `seeds` it is their mean, with its standard error `loss_se`, and so are bits per byte and scores;
+    `expected_loss` is the forecast of a stopped training's final loss, `expected_loss_sd` its standard deviation;
+    `curve` holds [tokens seen, validation loss] pairs; `extrapolated_loss` is the loss at the tokens of
+    --rank-at-tokens, from the curve, and `extrapolated_loss_sd` its standard deviation; `scores` are accuracies of
+    synthetic tasks in 0..1, by score or task, or what the user's evaluator returned; units of times are in their names.
     """
 
     number: int
@@ -103,6 +125,10 @@ class Trial:
     bits_per_byte: float | None = None
     extrapolated_loss: float | None = None
     extrapolated_loss_sd: float | None = None
+    expected_loss: float | None = None
+    expected_loss_sd: float | None = None
+    seeds: int | None = None
+    loss_se: float | None = None
     curve: list[list[float]] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     proxy_params: int | None = None

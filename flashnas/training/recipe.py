@@ -174,6 +174,12 @@ class Recipe:
         return max(1, -(-self.tokens // self.batch_tokens))
 
     @property
+    def curve_at(self) -> tuple[int, ...]:
+        """Training tokens after which the network is validated: the points of its curve, the last one at the end."""
+        steps = {round(self.steps * (point + 1) / self.curve_points) for point in range(self.curve_points)}
+        return tuple(step * self.batch_tokens for step in sorted(steps) if step)
+
+    @property
     def task_training(self) -> TaskTraining:
         """The settings of the synthetic tasks."""
         return TaskTraining.from_dict(self.tasks)

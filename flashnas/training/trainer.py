@@ -158,7 +158,7 @@ class Trainer:
         """Train to the end, one optimizer step at a time. Raises CandidateError for NaN, divergence and an exceeded
         time limit of `deadline_s` seconds."""
         recipe = self.recipe
-        points = {round(recipe.steps * (i + 1) / recipe.curve_points) for i in range(recipe.curve_points)}
+        points = {tokens // recipe.batch_tokens for tokens in recipe.curve_at}
         batches = self.dataset.batches(recipe, self.seed, skip=self.done)
         while self.done < recipe.steps:
             step_started = time.perf_counter()

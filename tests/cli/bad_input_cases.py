@@ -470,6 +470,9 @@ for flag, value, *more in (
         ("--sampler-option", "tournament=1.5"), ("--sampler-option", "seed=3"), ("--sampler-option", "space=3"),
         ("--objectives", ""), ("--objectives", "loss"), ("--objectives", "loss,loss"), ("--objectives", "loss,speed"),
         ("--objectives", "latency_ms,params"), ("--objectives", "loss,latency_ms,recall,mad,params"),
+        ("--rungs", "0"), ("--rungs", "-1"), ("--rungs", "1.5"), ("--rungs", "many"), ("--rungs", HUGE),
+        ("--rungs", "100"), ("--rungs", "256"), ("--rungs", ""), ("--rungs", "auto,128"), ("--rungs", "128,64"),
+        ("--rungs", "128,128"), ("--rungs", "auto"), ("--seeds", "0"), ("--seeds", "1.5"), ("--seeds", HUGE),
         ("--table", "h100_sx"), ("--space", "nemotron"), ("--recipe", "cpuu"), ("--storage", "foo://bar"),
         ("--storage", "sqlite:////nowhere/study.db"), ("--storage", "")):
     place = flag.strip("-").partition("-")[0]
@@ -479,12 +482,21 @@ for flag, value, *more in (
             "population=many": "many",
             "tournament=1.5": "1.5", "popluation=3": "popluation", "memory_gb=nan": "nan", "memory_gb=-inf": "-inf",
             "memory_gb=0": "0", "latency=3": "latency", "loss,loss": "'loss'", "loss,speed": "speed",
-            f"population={HUGE}": HUGE}.get(value, value)
+            f"population={HUGE}": HUGE, "auto,128": "auto", HUGE: f"{HUGE}|{10**20:,}"}.get(value, value)
     case(f"search{flag}={value[:40]}", search(flag, value), said, *([] if flag == "--sampler-option" else [place]),
          apart="apart" in more)
 case("search-budget-twice", search("--budget", "params=1e9", "--budget", "params=2e9"), "params", "twice")
 case("search-budget-out-of-reach", search("--budget-ms", "1e-9"), "budget", "1e-09")
 case("search-strict-without-measuring", search("--strict"), "strict", "measure")
+case("search-rungs-between-points", search("--rungs", "100"), "rungs", "points of the curve of recipe", "128", "100")
+case("search-rungs-at-the-end", search("--rungs", "128,256"), "rungs", "before its end at 256 tokens", "got 256")
+case("search-rungs-not-increasing", search("--rungs", "192,128"), "rungs must increase; got 192,128")
+case("search-rungs-auto-without-a-late-point", search("--rungs", "auto"), "rungs auto", "192", "curve_points 2")
+case("search-rungs-and-rank", search("--rungs", "128", "--rank-at-tokens", "4096"), "rungs", "rank-at-tokens")
+case("search-rungs-and-recall", search("--rungs", "128", "--objectives", "loss,latency_ms,recall"), "rungs", "recall")
+case("search-rung-chance-0", search("--rungs", "128", "--rung-chance", "0"), "rung-chance", "above 0", "0")
+case("search-rung-chance-1", search("--rungs", "128", "--rung-chance", "1"), "rung-chance", "below 1", "1")
+case("search-seeds-beyond-the-largest", search("--seed", str(2**32 - 1), "--seeds", "2"), "seeds", "4,294,967,295")
 case("search-strict-without-the-device", ["search", "--strict", "--data", "{corpus}", "--trials", "1", "--out",
                                           "{tmp}/out"],
      "strict", "h100_sxm")
@@ -917,7 +929,7 @@ case("report-of-a-training", ["report", "{training}"], "{training}")
 for flag, value, *more in (
         ("--architectures", "2"), ("--architectures", "x"), ("--seeds", "0"), ("--seeds", "-1"), ("--longer", "1"),
         ("--longer", "1.5"), ("--wider", "-1"), ("--wider", "twice"), ("--wider", "3"), ("--workers", "0"),
-        ("--seeds", HUGE, "apart"), ("--longer", HUGE, "apart"), ("--workers", "1000000", "apart")):
+        ("--seeds", HUGE), ("--longer", HUGE, "apart"), ("--workers", "1000000", "apart")):
     case(f"proxy-trust{flag}={value}", trust(flag, value), flag.strip("-"), value, files=[copied("run")],
          apart="apart" in more)
 TABLE = ("set,notation,hash,params,latency_ms,variant,width_factor,tokens,seed,loss,bits_per_byte,tokens_per_s,seconds,"

@@ -37,6 +37,18 @@ def test_a_plan_counts_networks_tokens_and_time_and_writes_no_run(config, tmp_pa
         assert words in str(found)
 
 
+def test_rungs_and_seeds_give_a_range(config):
+    found = plan(dataclasses.replace(config, table="h100_sxm", trials=25, cycle_size=10, rungs=(256,), seeds=3),
+                 timed=False)
+    baselines = found.evaluations - 25
+    # at least one of each of three cycles is finished, and at least one network is on the front
+    assert found.least_tokens == 512 * (baselines + 3) + 256 * 22 + 2 * 512
+    assert found.tokens == 512 * found.evaluations * 3
+    assert f"{found.least_tokens:,} to {found.tokens:,} in all" in str(found)
+    plain = plan(dataclasses.replace(config, table="h100_sxm"), timed=False)
+    assert plain.least_tokens == plain.tokens
+
+
 def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_table(config):
     found = plan(dataclasses.replace(config, table="h100_sxm"), timed=False)
     assert found.fastest.startswith("64(")

@@ -1,0 +1,112 @@
+"""Where the trainings of a search pause, and with what it is decided who trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flashnas.base.fingerprint import fingerprint
+from flashnas.bench.answers import find_curves
+from flashnas.data.dataset import Dataset
+from flashnas.proxy.final_loss import Curve, meaningful_from
+from flashnas.search.rungs import Pause, decide
+from flashnas.study.config import AUTO, SearchConfig
+from flashnas.training.recipe import Recipe
+
+LEAST_RANK = 0.9       # Spearman's correlation with the final losses from which on the order at a rung is trusted
+LEAST_NETWORKS = 20    # of a bench that says where this holds
+MOST_LISTED = 12       # points of a curve in a message
+TRUSTED_SHARE = 0.75   # of a training, where no bench says it: that of the recipe `cpu`
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """The rungs of one search; without tokens no training pauses.
+
+    Attributes:
+        tokens: after which trainings pause, increasing.
+        whole: tokens of a finished training.
+        chance: of entering the front, with which a paused candidate trains on.
+        curves: of finished trainings of the recipe that a bench holds.
+    """
+
+    tokens: tuple[int, ...] = ()
+    whole: int = 0
+    chance: float = 0.0
+    curves: Sequence[Curve] = field(default=(), repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Changes with any curve of the bench."""
+        return fingerprint([[list(point) for point in curve] for curve in self.curves])
+
+    def decide(self, paused: Sequence[Curve], costs: Sequence[Sequence[float]], *,
+               finished: Sequence[Sequence[float]], curves: Sequence[Curve]) -> Pause:
+        """Who of a cycle's paused candidates trains on, as `flashnas.search.rungs.decide`; `curves` are those of this
+        search."""
+        return decide(paused, costs, finished=finished, curves=[*self.curves, *curves], tokens=self.whole,
+                      chance=self.chance)
+
+
+def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Rungs:
+    """The rungs of a search that trains. The curves of a bench, under any seed, teach the forecast of final losses, and
+    say where the order of losses can be trusted.
+
+    Args: as `rungs_of`.
+
+    Raises:
+        SettingError: as `rungs_of`.
+    """
+    if not config.rungs:
+        return Rungs()
+    bench, curves = find_curves(config.bench_table, recipe, dataset=dataset.digest, vocab=dataset.vocab
+                                ) if config.bench else ("", [])
+    return rungs_of(config, recipe.curve_at, f"the curve of recipe {recipe.name!r} (curve_points"
+                    f" {recipe.curve_points})", note, bench=bench, curves=curves)
+
+
+def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Callable[[str], None], *, bench: str = "",
+             curves: Sequence[Curve] = ()) -> Rungs:
+    """The rungs that a search asks for.
+
+    Args:
+        points: training tokens, or fidelities of an evaluator, at which there are losses; the last one is the end.
+        owner: whose points these are, in words.
+        note: receives a line where the rungs were chosen, and where one is too early.
+        bench, curves: name of a bench of the same trainings, and the curves of its networks; "" and none without one.
+
+    Raises:
+        SettingError: for a rung that is not one of the points, and where none is late enough.
+    """
+    whole = points[-1]
+    trusted, why = _trusted_from(whole, bench, curves)
+    if config.rungs == (AUTO,):
+        tokens = tuple(point for point in points[:-1] if point >= trusted)
+        if not tokens:
+            config.wrong("rungs", f"{AUTO} needs a point of {owner} before its end, at {trusted:,} tokens or later;"
+                         f" got {_listed(points)}")
+        note(f"rungs at {_listed(tokens)} of {whole:,} tokens: {why}")
+    else:
+        tokens = config.rungs
+        for value in tokens:
+            if value not in points[:-1]:
+                config.wrong("rungs", f"must be points of {owner} before its end at {whole:,} tokens"
+                             f" ({_listed(points[:-1])}); got {value:,}")
+        if tokens[0] < trusted:
+            note(f"the rung at {tokens[0]:,} tokens is early; losses are in order from {trusted:,} on: {why}")
+    return Rungs(tokens, whole, config.rung_chance, curves)
+
+
+def _trusted_from(whole: int, bench: str, curves: Sequence[Curve]) -> tuple[int, str]:
+    """The tokens from which on the order of losses is trusted, and why, in words."""
+    if len(curves) >= LEAST_NETWORKS:
+        measured = meaningful_from(curves, least=LEAST_RANK)
+        return whole if measured is None else measured, (
+            f"over the {len(curves)} networks of bench {bench} the rank correlation with the final losses is"
+            f" {LEAST_RANK:g} or more from there on")
+    return round(TRUSTED_SHARE * whole), f"no bench says where, and {TRUSTED_SHARE:.0%} is the default"
+
+
+def _listed(tokens: Sequence[int]) -> str:
+    shown = [f"{value:,}" for value in tokens]
+    return ", ".join(shown if len(shown) <= MOST_LISTED else [*shown[:MOST_LISTED - 1], "..", shown[-1]]) or "none"

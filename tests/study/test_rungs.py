@@ -1,0 +1,235 @@
+"""Searches whose trainings pause: the same scores, the same trajectory however it is run, and tokens that add up."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from flashnas.base.errors import ConfigError
+from flashnas.cli.main import main
+from flashnas.report.front_figure import counts_line
+from flashnas.search.pareto import non_dominated
+from flashnas.study.config import SearchConfig
+from flashnas.study.folder import RunFolder
+from flashnas.study.prepare import prepare
+from flashnas.study.run import Run
+from flashnas.study.rungs import rungs_of
+from flashnas.training.recipe import Recipe
+
+TIMES = ["tokens_per_s", "train_seconds"]
+WHOLE, RUNGS = 1024, (512, 768)
+
+
+@pytest.fixture(scope="module")
+def recipe(quick_recipe, tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "curve.yaml"
+    path.write_text(quick_recipe.read_text().replace("curve_points: 2", "curve_points: 4")
+                    .replace("tokens: 512\nvalidation", "tokens: 1024\nvalidation"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def command(small_corpus, recipe):
+    def build(out, *more, rungs=RUNGS):
+        asked = ["--rungs", ",".join(map(str, rungs)), "--rung-chance", "0.5"] if rungs else []
+        return ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
+                "--data", str(small_corpus), "--trials", "8", "--cycle-size", "4", "--no-baselines", "--no-measure",
+                "--sampler", "random", "--workers", "1", *asked, "--out", str(out), *more]
+    return build
+
+
+@pytest.fixture(scope="module")
+def paused(command, tmp_path_factory):
+    out = tmp_path_factory.mktemp("paused") / "run"
+    assert main(command(out)) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def plain(command, tmp_path_factory):
+    out = tmp_path_factory.mktemp("plain") / "run"
+    assert main(command(out, rungs=())) == 0
+    return out
+
+
+def trials(out):
+    return pd.read_parquet(out / "trials.parquet").drop(columns=TIMES)
+
+
+def outcomes(out):
+    return [json.loads(line)["user_attrs"]["outcome"] for line in (out / "study.journal").read_text().splitlines()
+            if '"outcome"' in line]
+
+
+def test_who_passes_all_rungs_has_the_score_of_a_search_without(paused, plain):
+    """The random sampler proposes the same networks."""
+    with_rungs, without = trials(paused), trials(plain)
+    assert with_rungs["hash"].tolist() == without["hash"].tolist()
+    assert set(without["state"]) == {"complete"}
+    passed, stopped = with_rungs["state"] == "complete", with_rungs["state"] == "stopped"
+    assert 2 <= passed.sum() <= 6
+    assert (passed | stopped).all()
+    forecast = ["expected_loss", "expected_loss_sd"]
+    pd.testing.assert_frame_equal(with_rungs[passed].drop(columns=forecast), without[passed].drop(columns=forecast))
+    for row, whole in zip(with_rungs[stopped].itertuples(), without[stopped].itertuples(), strict=True):
+        curve = json.loads(row.curve)
+        assert curve == json.loads(whole.curve)[:len(curve)]
+        assert row.tokens == curve[-1][0]
+        assert row.tokens in RUNGS
+        assert np.isnan(row.loss)
+        assert row.expected_loss < curve[-1][1] + 0.5
+        assert row.expected_loss_sd > 0
+
+
+def test_the_front_is_that_of_the_finished(paused):
+    run = Run.load(paused)
+    done = run.trials[run.trials["state"] == "complete"]
+    best = done[non_dominated(done[["loss", "latency_ms"]].to_numpy(float))]
+    assert {entry.hash for entry in run.front} == set(best["hash"])
+    assert f"{(run.trials['state'] == 'stopped').sum()} stopped at a rung" in counts_line(run)
+
+
+def test_each_token_is_counted_once(paused, plain):
+    frame, totals = trials(paused), yaml.safe_load((paused / "run.yaml").read_text())["totals"]
+    assert totals["tokens"] == frame["tokens"].sum()
+    assert totals["tokens"] + totals["tokens_saved"] == WHOLE * len(frame)
+    assert totals["tokens_saved"] > 0
+    assert totals["stopped"] == (frame["state"] == "stopped").sum()
+    whole = yaml.safe_load((plain / "run.yaml").read_text())["totals"]
+    assert (whole["tokens"], whole["tokens_saved"], whole["tokens_seeds"]) == (WHOLE * len(frame), 0, 0)
+
+
+def test_no_checkpoint_stays(paused):
+    assert not (paused / "checkpoints").exists()
+
+
+def test_a_finished_run_is_reprinted_without_training(command, paused, capsys):
+    before = outcomes(paused)
+    summaries = []
+    for _ in range(2):
+        assert main(command(paused, "--resume", "--json")) == 0
+        summaries.append({key: value for key, value in json.loads(capsys.readouterr().out).items() if key != "seconds"})
+    assert summaries[0] == summaries[1]
+    assert summaries[0]["tokens"] == trials(paused)["tokens"].sum()
+    assert outcomes(paused) == before
+
+
+@pytest.mark.parametrize("moment", ["at a rung", pytest.param("after a cycle", marks=pytest.mark.slow)])
+def test_killed_and_resumed_equals_uninterrupted(command, paused, tmp_path, moment):
+    cut = command(tmp_path / "run", "--workers", "2" if moment == "at a rung" else "1")
+    process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    journal, wanted = tmp_path / "run" / "study.journal", 2 if moment == "at a rung" else 9
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b'"outcome"') >= wanted:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = outcomes(tmp_path / "run")
+    assert wanted <= len(before) < len(outcomes(paused))
+    assert main([*cut, "--resume"]) == 0
+    pd.testing.assert_frame_equal(trials(tmp_path / "run"), trials(paused))
+    after = outcomes(tmp_path / "run")
+    assert after[:len(before)] == before
+    assert len(after) == len({(o["hash"], o.get("rung")) for o in after}) == len(outcomes(paused))
+    fronts = [[yaml.safe_load(p.read_text())["hash"] for p in sorted((run / "pareto").glob("*.yaml"))]
+              for run in (paused, tmp_path / "run")]
+    assert fronts[0] == fronts[1]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_gone_costs_time_and_nothing_else(command, paused, tmp_path, monkeypatch):
+    numbers = itertools.count()
+    monkeypatch.setattr(RunFolder, "checkpoints_of", lambda self, key: tmp_path / f"{key}-{next(numbers)}")
+    assert main(command(tmp_path / "run")) == 0
+    assert len(list(tmp_path.glob("*/step-*"))) > len(trials(paused))
+    pd.testing.assert_frame_equal(trials(tmp_path / "run"), trials(paused))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["bayes", "aging-evolution", "nsga2", "tpe"])
+def test_every_sampler_learns_what_is_expected_of_stopped_networks(command, tmp_path, sampler, monkeypatch):
+    from flashnas.study.session import Session
+
+    told = []
+    kept = Session.evaluate
+
+    def listened(self, genotypes):
+        told.extend(found := kept(self, genotypes))
+        return found
+
+    monkeypatch.setattr(Session, "evaluate", listened)
+    assert main(command(tmp_path / "run", "--sampler", sampler)) == 0
+    frame = trials(tmp_path / "run")
+    assert (frame["state"] == "stopped").any()
+    assert len(told) == len(frame)
+    for evaluation, row in zip(told, frame.itertuples(), strict=True):
+        assert evaluation.complete
+        assert evaluation.loss == (row.expected_loss if np.isnan(row.loss) else row.loss)
+
+
+def test_a_run_continues_under_the_same_rungs_only(command, paused, capsys):
+    assert main(command(paused, "--resume", rungs=(512,))) == 2
+    assert "question.rungs is [512, 768], but this search asks [512]" in capsys.readouterr().err
+    assert main(command(paused, "--resume", "--rung-chance", "0.1")) == 2
+    assert "question.rung_chance is 0.5, but this search asks 0.1" in capsys.readouterr().err
+
+
+def test_a_question_without_rungs_is_the_one_of_older_versions(plain):
+    question = yaml.safe_load((plain / "run.yaml").read_text())["question"]
+    assert not {"rungs", "rung_chance", "rung_curves", "seeds"} & set(question)
+
+
+# -- where trainings pause ---------------------------------------------------------------------------------------
+
+
+def curves(count, agreeing):
+    """Over `count` networks, in order from the point `agreeing` of 4 on, and shuffled before."""
+    rng = np.random.default_rng(0)
+    return [[[256 * (place + 1), float(number if place >= agreeing else rng.normal())] for place in range(4)]
+            for number in range(count)]
+
+
+@pytest.mark.parametrize(("count", "agreeing", "expected"), [(30, 1, (512, 768)), (30, 2, (768,)), (5, 1, (768,))])
+def test_auto_takes_the_points_at_which_the_order_is_that_of_the_end(recipe, count, agreeing, expected):
+    notes = []
+    found = rungs_of(SearchConfig(rungs=("auto",)), Recipe.load(recipe).curve_at, "the curve", notes.append,
+                     bench="mine", curves=curves(count, agreeing))
+    assert found.tokens == expected
+    assert notes == [f"rungs at {', '.join(map(str, expected))} of 1,024 tokens: " + (
+        "no bench says where, and 75% is the default" if count == 5 else
+        "over the 30 networks of bench mine the rank correlation with the final losses is 0.9 or more from there on")]
+
+
+def test_an_early_rung_is_allowed_with_one_line(recipe):
+    notes = []
+    found = rungs_of(SearchConfig(rungs=(256, 768)), Recipe.load(recipe).curve_at, "the curve", notes.append,
+                     bench="mine", curves=curves(30, 2))
+    assert found.tokens == (256, 768)
+    assert len(notes) == 1
+    assert notes[0].startswith("the rung at 256 tokens is early; losses are in order from 768 on: over the 30 networks")
+
+
+def test_auto_without_a_late_point_is_one_line(recipe):
+    with pytest.raises(ConfigError, match=r"search\.rungs auto needs a point of the curve before its end, at 1,024"):
+        rungs_of(SearchConfig(rungs="auto"), Recipe.load(recipe).curve_at, "the curve", print, bench="mine",
+                 curves=curves(30, 3))
+
+
+@pytest.mark.skipif(os.environ.get("FLASHNAS_OFFLINE") == "1", reason="reads the shipped corpus")
+def test_the_shipped_recipe_pauses_where_the_shipped_bench_says():
+    notes = []
+    question = prepare(SearchConfig(rungs=("auto",), measure=False), note=notes.append)
+    assert question.rungs.tokens == (196_608,)
+    assert len(question.rungs.curves) >= 66
+    assert any("bench cpu" in note for note in notes)
