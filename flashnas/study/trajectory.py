@@ -28,6 +28,40 @@ class Candidate:
     architecture: Any | None
 
 
+class Tally:
+    """What a run shows of itself, counted as it grows, so that a run of any length is shown in the same time."""
+
+    def __init__(self) -> None:
+        self.done = self.failed = self.from_bench = self.searched_from_bench = 0
+        self.trials: Counter[tuple[str, str]] = Counter()   # (state, origin) -> trials
+        self.best: tuple[float, str] | None = None          # lowest loss, hash
+        self.trainings, self.seconds = 0, 0.0               # of this run, and those of an earlier part of it
+        self._ended: set[str] = set()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Count the outcome of a network of the trajectory, once."""
+        if outcome.hash in self._ended:
+            return
+        self._ended.add(outcome.hash)
+        self.from_bench += outcome.from_bench
+        if outcome.score is None:
+            self.failed += 1
+            return
+        self.done += 1
+        if self.best is None or outcome.score["loss"] < self.best[0]:
+            self.best = outcome.score["loss"], outcome.hash
+
+    def took(self, outcome: Outcome) -> None:
+        """Count the time of an evaluation that was made for the run."""
+        if outcome.score is not None and not outcome.from_bench:
+            self.trainings, self.seconds = self.trainings + 1, self.seconds + outcome.score["seconds"]
+
+    def placed(self, trial: Trial) -> None:
+        """Count a trial."""
+        self.trials[trial.state, trial.origin] += 1
+        self.searched_from_bench += trial.origin == "search" and trial.from_bench
+
+
 class Trajectory:
     """Evaluates the networks of a cycle that are new, records each as it finishes, and turns all into trials.
 
@@ -57,6 +91,9 @@ class Trajectory:
         self.trials: list[Trial] = []
         self.networks: dict[str, Any] = {}     # hash -> network, all that were proposed
         self._placed: set[str] = set()         # hashes of networks that a trial holds
+        self.tally = Tally()
+        for outcome in self.outcomes.values():
+            self.tally.took(outcome)
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -70,6 +107,8 @@ class Trajectory:
                 self.networks.setdefault(candidate.architecture.hash, candidate.architecture)
                 if candidate.architecture.hash not in self.outcomes:
                     new.setdefault(candidate.architecture.hash, candidate)
+                else:
+                    self.tally.ended(self.outcomes[candidate.architecture.hash])
         jobs: dict[str, Job] = {}
         for key, candidate in new.items():
             known = self.known_score(candidate.architecture)
@@ -98,6 +137,8 @@ class Trajectory:
         with_params = candidate.origin == "search" and bool(self.distributions) and not outcome.from_bench
         self.folder.database.remember(outcome, params=candidate.genotype if with_params else {},
                                       distributions=self.distributions if with_params else {}, values=values)
+        self.tally.took(outcome)
+        self.tally.ended(outcome)
 
     def _trial(self, cycle: int, candidate: Candidate) -> Trial:
         known: dict[str, Any] = {"number": len(self.trials), "cycle": cycle, "origin": candidate.origin,
@@ -116,10 +157,11 @@ class Trajectory:
             trial = Trial(**known, state=state, reason=outcome.reason, notation=network.notation, hash=network.hash,
                           hidden=getattr(network, "hidden", None), **figures)
         self.trials.append(trial)
+        self.tally.placed(trial)
         return trial
 
     def count(self, state: str, origin: str | None = None) -> int:
-        return sum(t.state == state and origin in (None, t.origin) for t in self.trials)
+        return sum(count for (own, by), count in self.tally.trials.items() if own == state and origin in (None, by))
 
     @property
     def searched(self) -> int:
@@ -129,7 +171,7 @@ class Trajectory:
     @property
     def evaluated(self) -> int:
         """Of `searched`, those that were evaluated: they count against the number asked for."""
-        return self.searched - sum(trial.origin == "search" and trial.from_bench for trial in self.trials)
+        return self.searched - self.tally.searched_from_bench
 
     def failures(self) -> dict[str, int]:
         """Reason -> number of networks that failed with it, the most frequent first."""
@@ -137,18 +179,15 @@ class Trajectory:
 
     def report(self) -> None:
         """Show where the run is."""
-        ended = {key: self.outcomes[key] for key in self.networks if key in self.outcomes}
-        done = {key: outcome.score for key, outcome in ended.items() if outcome.score is not None}
-        best = min(done, key=lambda key: done[key]["loss"], default=None)
-        took = [outcome.score["seconds"] for outcome in self.outcomes.values()
-                if outcome.score is not None and not outcome.from_bench]
-        from_bench = sum(outcome.from_bench for outcome in ended.values())
-        left = max(self.total + from_bench - len(ended), 0)
+        tally = self.tally
+        ended = tally.done + tally.failed
+        left = max(self.total + tally.from_bench - ended, 0)
         side_by_side = max(1, min(self.workers, left))
-        latency_ms = None if best is None else {
-            **self.costs.metrics(self.networks[best]), **done[best].get("metrics", {})}.get("latency_ms")
+        loss, key = tally.best or (None, "")
+        latency_ms = None if loss is None else {**self.costs.metrics(self.networks[key]), **(
+            self.outcomes[key].score or {}).get("metrics", {})}.get("latency_ms")
         self.progress.update(Snapshot(
-            done=len(done), failed=len(ended) - len(done), reused=self.count("reused"),
-            infeasible=self.count("infeasible"), total=max(self.total + from_bench, len(ended)), from_bench=from_bench,
-            best_loss=None if best is None else done[best]["loss"], best_latency_ms=latency_ms,
-            remaining_s=left * sum(took) / len(took) / side_by_side if took else None))
+            done=tally.done, failed=tally.failed, reused=self.count("reused"), infeasible=self.count("infeasible"),
+            total=max(self.total + tally.from_bench, ended), from_bench=tally.from_bench, best_loss=loss,
+            best_latency_ms=latency_ms,
+            remaining_s=left * tally.seconds / tally.trainings / side_by_side if tally.trainings else None))
