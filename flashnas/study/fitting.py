@@ -81,10 +81,10 @@ class Fitter(Generic[G]):
             metrics = self.costs.metrics(network)
             if enough and self.fits(metrics):
                 return network, metrics
-            excess = max([_excess(metric_of(budget.metric, metrics), budget) for budget in self.budgets]
+            worst = max([excess(metric_of(budget.metric, metrics), budget) for budget in self.budgets]
                          or [metrics.get("latency_ms", 0.0)])
-            if best is None or excess < best[0]:
-                best = (excess, genotype, network, metrics)
+            if best is None or worst < best[0]:
+                best = (worst, genotype, network, metrics)
         assert best is not None
         return best[2], best[3]
 
@@ -102,6 +102,6 @@ class Fitter(Generic[G]):
                           f" {listed}: {network.notation}")
 
 
-def _excess(value: float, budget: Budget) -> float:
+def excess(value: float, budget: Budget) -> float:
     """How many times over the budget; below 1 within it."""
     return budget.limit / value if budget.metric in LARGER_IS_BETTER else value / budget.limit

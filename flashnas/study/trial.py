@@ -11,8 +11,11 @@ from typing import Any, Literal
 from flashnas.bench.answers import SOURCE
 from flashnas.proxy.extrapolation import extrapolate
 
+RUN = "run"               # source of a score that another run computed
+KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
+
 State = Literal["complete", "failed", "infeasible", "reused"]
-Origin = Literal["baseline", "bench", "search"]
+Origin = Literal["baseline", "bench", "search"]  # bench: of a bench or an earlier run, which the search starts from
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
 SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "backends",
           "source")
@@ -65,15 +68,15 @@ class Outcome:
     @property
     def from_bench(self) -> bool:
         """True if the score was not computed for this run."""
-        return self.score is not None and self.score.get("source") == SOURCE
+        return self.score is not None and self.score.get("source") in KNOWN
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A candidate of a run, in the order of the trajectory (`number`), not of completion.
 
-    complete: evaluated in this run, or known from a bench (`source`). reused: the same network was already evaluated;
-    its figures are repeated. infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended
+    complete: evaluated in this run, or known from a bench or an earlier run (`source`). reused: the same network was
+    already evaluated; its figures are repeated. infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended
     with `reason`.
     Figures that do not exist are None. `loss` is the validation loss in nats per token; `curve` holds
     [tokens seen, validation loss] pairs; `extrapolated_loss` is the loss at the tokens of --rank-at-tokens, from the
@@ -111,12 +114,12 @@ class Trial:
     train_seconds: float | None = None
     seed: int | None = None
     backends: dict[str, str] = field(default_factory=dict)  # what computed each kind of operator in training
-    source: str = ""                # of the loss: `training`, `bench` or `evaluator`; empty without one
+    source: str = ""                # of the loss: `training`, `bench`, `run` or `evaluator`; empty without one
 
     @property
     def from_bench(self) -> bool:
         """True if its first evaluation was not made in this run."""
-        return self.source == SOURCE
+        return self.source in KNOWN
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
