@@ -123,6 +123,10 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
         yield "Bench", entry("bench", "name"), (
             f"{(run.trained['source'] == 'bench').sum()} networks of this run have their loss from it"
             f" (digest {entry('bench', 'digest')})")
+    if entry("start_from", "runs"):
+        yield "Started from", ", ".join(map(str, entry("start_from", "runs"))), (
+            f"{(run.trained['source'] == 'run').sum()} networks of this run have their loss from there"
+            f" (digest {entry('start_from', 'digest')})")
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
 

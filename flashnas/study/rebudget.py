@@ -31,7 +31,7 @@ from flashnas.study.fitting import Fitter, excess
 from flashnas.study.front import ForeignNetwork, FrontEntry, recorded
 from flashnas.study.known import KnownRuns, Trained, genotype_of, known_runs
 from flashnas.study.prepare import table_hash
-from flashnas.study.refit import Refit, refits, vars_of
+from flashnas.study.refit import MOST_REFITS, Refit, refits, vars_of
 from flashnas.study.run import Run, rows
 from flashnas.study.session import IN_ENTRY
 from flashnas.training.recipe import Recipe
@@ -364,7 +364,7 @@ def _command(known: KnownRuns, run: Run, model: LatencyModel | None, limits: Map
     words += ["--seed", str(question["seed"])] if question["seed"] else []
     for one in known.runs:
         words += ["--start-from", str(one.path)]
-    return shlex.join([*words, "--trials", str(2 * min(count, 24))])
+    return shlex.join([*words, "--trials", str(2 * min(count, MOST_REFITS))])
 
 
 def _short_space(run: Run, path: str) -> str:

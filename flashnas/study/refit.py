@@ -19,6 +19,7 @@ from flashnas.study.known import Trained
 LEAST_TRAINED = 5         # networks to which a model of the loss is fitted
 MOST_TRAINED = 300        # of more, a part is chosen
 MOST_ON_GRID = 24         # points of a front in three or four objectives
+MOST_REFITS = 24          # that a search trains before its algorithm goes on
 TOGETHER = 512            # candidates predicted together: their covariance is a square
 
 

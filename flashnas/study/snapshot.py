@@ -13,7 +13,7 @@ class Snapshot:
     Attributes:
         done, failed: evaluated networks of this run, baselines included, and of them those that failed.
         reused, infeasible: trials so far that cost no evaluation.
-        from_bench: of `done`, networks whose score a bench had.
+        from_bench: of `done`, networks whose score a bench or an earlier run had.
         total: networks that the run will evaluate, baselines and those of the bench included.
         best_loss, best_latency_ms: of the network with the lowest loss so far.
         remaining_s: from the mean time of an evaluation in this run; None before the first one has ended.
