@@ -111,7 +111,9 @@ def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Seque
     rows = np.stack([_features(space, own[complete[i]].genotype, own[complete[i]].network) for i in part])
     low, span = rows.min(axis=0), np.ptp(rows, axis=0)
     span = np.where(span > 1e-12, span, 1.0)
-    models = [Surrogate((rows - low) / span, losses[part, k], seed=0) for k in range(len(trained))]
+    trends = [_trend(rows, losses[part, k]) for k in range(len(trained))]
+    models = [Surrogate((rows - low) / span, losses[part, k] - _sizes(rows) @ trends[k], seed=0)
+              for k in range(len(trained))]
     known = np.array([[minimised(name, metric_of(name, one.metrics)) for name in exact] for one in candidates]
                      ).reshape(len(candidates), -1)
     if front.shape[1] > 2 and len(front):  # the improvement is computed on a grid through the points of the front
@@ -124,7 +126,8 @@ def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Seque
         some = candidates[start:start + TOGETHER]
         features = np.stack([_features(space, one.genotype, one.network) for one in some])
         beliefs = [model.predict((features - low) / span) for model in models]
-        means = np.column_stack([mean for mean, _ in beliefs])
+        means = np.column_stack([mean + _sizes(features) @ trend
+                                 for (mean, _), trend in zip(beliefs, trends, strict=True)])
         sds = np.column_stack([np.sqrt(np.maximum(np.diag(covariance), 0.0)) for _, covariance in beliefs])
         gains = expected_grid_improvement(
             np.column_stack([means, known[start:start + TOGETHER]]),
@@ -149,6 +152,23 @@ def _features(space: SearchSpace[Any], genotype: Any, network: Any) -> np.ndarra
     """The space's features, log width and log parameters: what the model of `bayes` sees."""
     sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
     return np.array([*space.features(genotype), *(np.log(size) if size else 0.0 for size in sizes)], dtype=np.float64)
+
+
+def _sizes(rows: np.ndarray) -> np.ndarray:
+    """[N, 3]: one, log width and log parameters."""
+    return np.column_stack([np.ones(len(rows)), rows[:, -2:]])
+
+
+def _trend(rows: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """The linear trend of the loss in log width and log parameters. Another budget asks for sizes beyond those that
+    were trained, where a Gaussian process alone returns to its mean."""
+    sizes = _sizes(rows)
+    centre, spread = sizes[:, 1:].mean(axis=0), np.maximum(sizes[:, 1:].std(axis=0), 1e-9)
+    scaled = np.column_stack([sizes[:, 0], (sizes[:, 1:] - centre) / spread])
+    ridge = np.diag([0.0, 1.0, 1.0])  # as much as one network that says that size does not matter
+    intercept, *slopes = np.linalg.solve(scaled.T @ scaled + ridge, scaled.T @ losses)
+    slopes = np.where(spread > 1e-9, slopes / spread, 0.0)
+    return np.array([intercept - slopes @ centre, *slopes])
 
 
 def vars_of(row: Any) -> dict[str, Any]:
