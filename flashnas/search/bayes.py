@@ -8,14 +8,16 @@ exact, and vectorised over the whole pool. BoTorch fits the Gaussian processes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from flashnas.search.algorithm import DRAWS, Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import DRAWS, REMEMBERED, Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
 from flashnas.search.grid_improvement import expected_grid_improvement
+from flashnas.search.history import kept
 from flashnas.search.hypervolume_improvement import expected_hypervolume_improvement
 from flashnas.search.pareto import non_dominated
 from flashnas.search.surrogate import Surrogate
@@ -24,6 +26,9 @@ from flashnas.space import SearchSpace
 SAMPLE = 256             # random genotypes that fix the scale of the features and the reference latency
 RECENT_GOOD = 10         # best trained candidates whose mutants join the pool, beside the front's
 CLIMBS = 2               # rounds of mutating the pool's best by acquisition
+MODELLED = 400           # candidates that the model is fitted to; of more, a part is chosen (history.py)
+ALWAYS_FITTED = 100      # up to so many candidates hyper-parameters are fitted in every cycle, ..
+GROWTH = 1.1             # .. later each time the history has grown by this factor
 
 
 @dataclass
@@ -71,7 +76,9 @@ class Bayes(SearchAlgorithm):
         self.initial = check_whole("bayes: initial", initial, 2)
         self.pool_size = check_whole("bayes: pool", pool, 8)
         self._asked = 0
-        self._features: dict[Genotype, np.ndarray] = {}
+        self._row = functools.lru_cache(maxsize=REMEMBERED)(self._row_of)
+        self._models: list[Surrogate] = []               # the last ones whose hyper-parameters were fitted
+        self._modelled = 0                               # candidates known when that was
         self._scaling: tuple[np.ndarray, np.ndarray] | None = None
         self._sampled: list[Genotype] | None = None
 
@@ -95,8 +102,7 @@ class Bayes(SearchAlgorithm):
         trained = [e for e in self.history if e.feasible]
         losses = [_modelled([self._qualities(e)[k] if e.complete else None for e in trained])
                   for k in range(self._trained_count)]
-        rows = self._scaled([e.genotype for e in trained])
-        surrogates = [Surrogate(rows, column, seed=self.seed) for column in losses]
+        surrogates = self._surrogates(trained, losses)
         points = np.array([[*self._qualities(e), *self._known(e.genotype)] for e in self.complete()])
         reference = self._reference(losses, points[:, self._trained_count:])
         pending = [g for g in self.pending if self.feasible(g)]
@@ -115,6 +121,17 @@ class Bayes(SearchAlgorithm):
             open_[index] = False
             points = beliefs.believe(index, points)
             yield pool[index - len(pending)]
+
+    def _surrogates(self, trained: Sequence[Evaluation], losses: Sequence[np.ndarray]) -> list[Surrogate]:
+        """A model of each quality, fitted to a part of a long history."""
+        part = kept(np.column_stack([*losses, [self._known(e.genotype) for e in trained]]), MODELLED)
+        rows = self._scaled([trained[i].genotype for i in part])
+        same = bool(self._models) and ALWAYS_FITTED < len(trained) < GROWTH * self._modelled
+        found = [Surrogate(rows, column[part], seed=self.seed, like=self._models[k] if same else None)
+                 for k, column in enumerate(losses)]
+        if not same:
+            self._models, self._modelled = found, len(trained)
+        return found
 
     def _reference(self, losses: Sequence[np.ndarray], known: np.ndarray) -> np.ndarray:
         """A tenth of the range beyond the worst modelled losses and the space's highest latency (or other figure)."""
@@ -188,14 +205,12 @@ class Bayes(SearchAlgorithm):
 
     # -- features ------------------------------------------------------------------------------------------------
 
-    def _row(self, genotype: Genotype) -> np.ndarray:
+    def _row_of(self, genotype: Genotype) -> np.ndarray:
         """The space's features, log hidden size and log parameters; for a feasible genotype."""
-        if genotype not in self._features:
-            network = self.fitted(genotype)[0]
-            sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
-            logs = [np.log(size) if size else 0.0 for size in sizes]
-            self._features[genotype] = np.array([*self.space.features(genotype), *logs], dtype=np.float64)
-        return self._features[genotype]
+        network = self.fitted(genotype)[0]
+        sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
+        logs = [np.log(size) if size else 0.0 for size in sizes]
+        return np.array([*self.space.features(genotype), *logs], dtype=np.float64)
 
     def _sample(self) -> list[Genotype]:
         """Random feasible genotypes, drawn once per search: a sample of the space."""
