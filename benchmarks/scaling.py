@@ -4,6 +4,7 @@ Commands (from the repository root):
 
     python benchmarks/scaling.py driver                    # 10 to 60 minutes: every sampler, 10,000 trials
     python benchmarks/scaling.py driver --samplers tpe --trials 2000 --workers 256 --cycle 256
+    python benchmarks/scaling.py filled                    # 2 minutes: every sampler after 5,000 trials
     python benchmarks/scaling.py report --trials 5000      # a minute: the report of a run of that size
     python benchmarks/scaling.py efficiency                # 5 minutes: 1 and 2 workers, real trainings of seconds
 
@@ -150,6 +151,47 @@ def drive(sampler: str, trials: int, workers: int, cycle: int, out: Path) -> dic
             "busy_free_driver": round(simulated.busy_s / (workers * simulated.clock_s), 3)}
 
 
+def filled(arguments: argparse.Namespace) -> None:
+    """Every sampler at the end of one long run: the run is filled with random candidates, and each sampler starts from
+    these and goes on for a few cycles."""
+    from flashnas.bench import load
+    from flashnas.search import make_algorithm
+    from flashnas.search.algorithm import Evaluation
+
+    config = SearchConfig(space=SPACE, table=TABLE, workload=WORKLOAD, budgets={"latency_ms": BUDGET_MS},
+                          trials=10**6, cycle_size=arguments.cycle, sampler="random", measure=False, seed=1)
+    question = prepare(config, note=lambda _: None, evaluator=never)
+    simulated = SimulatedWorkers(arguments.workers, load()["seconds"].to_numpy())
+    rng = np.random.default_rng(0)
+    print("| sampler | trials | ms per candidate | of it the sampler | MB |\n|---|--:|--:|--:|--:|", flush=True)
+    with (tempfile.TemporaryDirectory() as folder,
+          Session(question, Path(folder) / "run", resume=False, progress=Silent(), command="scaling") as study):
+        study.pool = study.trajectory.pool = simulated  # type: ignore[assignment]
+        known: list[Evaluation] = []
+        while len(known) < arguments.filled:
+            genotypes = {g for g in (question.space.sample(rng) for _ in range(512))
+                         if question.fitter.latency_of(g)[0] is not None} - {one.genotype for one in known}
+            known += study.evaluate(sorted(genotypes, key=str))
+        for sampler in arguments.samplers:
+            algorithm = make_algorithm(sampler, space=question.space, seed=1, latency_of=question.fitter.latency_of,
+                                       cycle_size=arguments.cycle)
+            algorithm.start_from(known)
+            own, spent, count = 0.0, 0.0, 0
+            for _ in range(arguments.cycles):
+                simulated.own_cpu_s, started = 0.0, time.process_time()
+                genotypes = algorithm.ask()
+                asked = time.process_time()
+                evaluations = study.evaluate(genotypes)
+                before = time.process_time()
+                algorithm.tell(evaluations)
+                ended = time.process_time()
+                own += asked - started + ended - before
+                spent += ended - started - simulated.own_cpu_s
+                count += len(genotypes)
+            print(f"| {sampler} | {len(known):,} | {1e3 * spent / count:.1f} | {1e3 * own / count:.1f} |"
+                  f" {memory_mb():.0f} |", flush=True)
+
+
 def memory_mb() -> float:
     """Resident memory of this process now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -241,6 +283,11 @@ def main() -> None:
     part.add_argument("--samplers", nargs="+", default=list(ALGORITHMS))
     part.add_argument("--profile", metavar="START", help="write START-<sampler>.pstats for pstats or snakeviz")
     part.set_defaults(run=driver, trials=10_000)
+    long = commands.add_parser("filled")
+    long.add_argument("--samplers", nargs="+", default=list(ALGORITHMS))
+    long.add_argument("--filled", type=int, default=5000, metavar="TRIALS")
+    long.add_argument("--cycles", type=int, default=10, help="that are measured")
+    long.set_defaults(run=filled)
     single = commands.add_parser("one")
     single.add_argument("sampler")
     single.set_defaults(run=one)
@@ -248,9 +295,9 @@ def main() -> None:
     page.set_defaults(run=report)
     for command, trials in ((part, 10_000), (single, 10_000), (page, 5000)):
         command.add_argument("--trials", type=int, default=trials)
-    for command in (part, single):
-        command.add_argument("--workers", type=int, default=256)
-        command.add_argument("--cycle", type=int, default=256)
+    for command, count in ((part, 256), (single, 256), (long, 10)):
+        command.add_argument("--workers", type=int, default=count)
+        command.add_argument("--cycle", type=int, default=count)
     for command in (single, page):
         command.add_argument("--keep", type=Path, metavar="DIR", help="run folder that stays")
     workers = commands.add_parser("efficiency")
