@@ -15,6 +15,7 @@ from flashnas.study.run import Run, rows
 from flashnas.study.trial import KNOWN
 
 TITLE = "Loss against latency: every trained network"
+MOST_FOLDED = 600  # networks up to which all hover texts have short notations
 PLOT_BOX = (800.0, 430.0)  # about the plotting area in pixels, for the placement of labels
 
 
@@ -94,7 +95,8 @@ def pareto_front(run: Run) -> go.Figure:
                         "line": {"color": [INK] * len(points) if origin == "baseline" else edges,
                                  "width": 1.2 if origin == "baseline" else 2.6}},
                 customdata=points["number"], hovertemplate="%{text}<extra></extra>",
-                text=[hover(name_of(run, row), row) for row in rows(points)])
+                text=[hover(name_of(run, row), row, folded=len(trained) <= MOST_FOLDED
+                            or finalist_of(run, row) is not None) for row in rows(points)])
     rings = set(mixers[trained["origin"] != "baseline"].str[1])
     for kind in sorted({*main, *rings}, key=operator_order):
         _legend_entry(figure, html.escape(operator_label(kind)), "circle", operator_colour(kind), "white", group=kind)

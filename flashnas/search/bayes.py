@@ -15,7 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.search.algorithm import DRAWS, REMEMBERED, Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import (
+    DRAWS,
+    REMEMBERED,
+    Evaluation,
+    Genotype,
+    Goals,
+    LatencyOf,
+    SearchAlgorithm,
+    check_whole,
+)
 from flashnas.search.grid_improvement import expected_grid_improvement
 from flashnas.search.history import kept
 from flashnas.search.hypervolume_improvement import expected_hypervolume_improvement

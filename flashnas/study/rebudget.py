@@ -229,8 +229,8 @@ def _check_networks(known: KnownRuns, what: str) -> None:
     """Raise RunError where a network cannot be built again."""
     for one in known.networks:
         if one.network is None:
-            raise RunError(f"{one.run.path}: trial {one.row.number}: its network cannot be built again without the space"
-                           f" {one.run.entry('space', 'name')!r} as it was, and {what} needs it; give space=..")
+            raise RunError(f"{one.run.path}: trial {one.row.number}: its network cannot be built again without the"
+                           f" space {one.run.entry('space', 'name')!r} as it was, and {what} needs it; give space=..")
 
 
 def _network(one: Trained) -> Any:

@@ -76,8 +76,8 @@ class Trial:
     """A candidate of a run, in the order of the trajectory (`number`), not of completion.
 
     complete: evaluated in this run, or known from a bench or an earlier run (`source`). reused: the same network was
-    already evaluated; its figures are repeated. infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended
-    with `reason`.
+    already evaluated; its figures are repeated. infeasible: outside a budget at every width, never evaluated. failed:
+    the evaluation ended with `reason`.
     Figures that do not exist are None. `loss` is the validation loss in nats per token; `curve` holds
     [tokens seen, validation loss] pairs; `extrapolated_loss` is the loss at the tokens of --rank-at-tokens, from the
     curve, and `extrapolated_loss_sd` its standard deviation; `scores` are accuracies of synthetic tasks in 0..1, by

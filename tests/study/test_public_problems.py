@@ -59,19 +59,20 @@ def test_zdt5_is_the_same_with_two_workers_and_when_it_is_continued(tmp_path):
     pd.testing.assert_frame_equal(one.trials[columns], two.trials[columns])
 
 
-def test_aging_evolution_comes_near_the_known_front_of_zdt5(tmp_path):
+@pytest.mark.slow
+def test_nsga2_comes_nearer_to_the_known_front_of_zdt5(tmp_path):
     from pymoo.problems import get_problem
 
     run = fn.search(space=ZDT5, table=public_problems.zdt5_latency_ms, evaluator=here(public_problems.zdt5_loss),
-                    sampler="aging-evolution", sampler_options={"population": 40}, trials=600, cycle_size=20, workers=1,
-                    measure=False, out=tmp_path / "run")
+                    sampler="nsga2", sampler_options={"population": 20}, trials=300, cycle_size=20, workers=1,
+                    out=tmp_path / "run")
     truth = get_problem("zdt5", normalize=False).pareto_front()[:, ::-1]
     corner = [61.0, 32.0]
     points = run.trained[["loss", "latency_ms"]].to_numpy(float)
-    random = run.trained.head(40)[["loss", "latency_ms"]].to_numpy(float)
+    start = run.trained.head(20)[["loss", "latency_ms"]].to_numpy(float)
     assert hypervolume(points, corner) <= hypervolume(truth, corner)
     gap = hypervolume(truth, corner) - hypervolume(points, corner)
-    assert gap < 0.5 * (hypervolume(truth, corner) - hypervolume(random, corner))
+    assert gap < 0.6 * (hypervolume(truth, corner) - hypervolume(start, corner))
 
 
 @pytest.mark.parametrize("sampler", list(ALGORITHMS))
