@@ -68,8 +68,8 @@ def main() -> None:
                 points = run.trained[["loss", "latency_ms"]].to_numpy(float)
             shares.append([covered(points[:n], truth, arguments.budget_ms) for n in arguments.at])
         low, middle, high = np.percentile(shares, [25, 50, 75], axis=0)
-        print(f"| {sampler} | {' | '.join(f'{m:.1%} ({a:.1%} to {b:.1%})' for a, m, b in zip(low, middle, high, strict=True))}"
-              " |", flush=True)
+        cells_of = [f"{m:.1%} ({a:.1%} to {b:.1%})" for a, m, b in zip(low, middle, high, strict=True)]
+        print(f"| {sampler} | {' | '.join(cells_of)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,9 @@ class Pareto:
         from flashnas.report.terminal_pareto import pareto_text
 
         text = pareto_text(self.found)
-        return text if self.path is None else f"{text}\nfront   {self.path / 'pareto'}/\nreport  {self.path}/report.html"
+        if self.path is None:
+            return text
+        return f"{text}\nfront   {self.path / 'pareto'}/\nreport  {self.path / 'report.html'}"
 
     def __repr__(self) -> str:
         return f"Pareto({len(self.front)} on the front, {len(self.to_train)} to train)"

@@ -41,11 +41,12 @@ def _front(found: Rebudgeted) -> list[str]:
 
 def _to_train(found: Rebudgeted) -> list[str]:
     if not found.refits:
-        return ["nothing to train: every genotype of the runs has its best known width within the budget"] if all(
+        return ["nothing to train: every genotype of the runs has its largest width within the budget"] if all(
             "not known" not in note and "no other width" not in note for note in found.notes) else []
     count, tokens = len(found.refits), found.tokens_each
-    lines = [f"{count} genotype{'s' if count > 1 else ''} of the runs fit{'s' if count == 1 else ''} best at a width that"
-             f" was not trained{_cost_words(found, count, tokens)}"]
+    words = "genotypes of the runs have" if count > 1 else "genotype of the runs has"
+    lines = [f"{count} {words} another width within the budget, which was not trained"
+             f"{_cost_words(found, count, tokens)}"]
     factor, unit = latency_unit([one.metrics.get("latency_ms", 0.0) for one in found.refits])
     trained = [name for name in found.run.objectives if name in TRAINED]
     header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss", f"latency ({unit})", "width",
@@ -56,9 +57,10 @@ def _to_train(found: Rebudgeted) -> list[str]:
               for row in table]
     if count > SHOWN:
         lines.append(f"and {count - SHOWN} more")
-    lines += ["train them, and search on from all that the runs know:", *(f"    {line}" for line in found.commands)
-              ] if found.commands else ["fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs scores them"]
-    return lines
+    if not found.commands:
+        return [*lines, "fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs scores them"]
+    return [*lines, "train the first ones, and search on from all that the runs know:",
+            *(f"    {line}" for line in found.commands)]
 
 
 def _cost_words(found: Rebudgeted, count: int, tokens: int) -> str:
