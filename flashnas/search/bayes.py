@@ -35,7 +35,7 @@ from flashnas.space import SearchSpace
 SAMPLE = 256             # random genotypes that fix the scale of the features and the reference latency
 RECENT_GOOD = 10         # best trained candidates whose mutants join the pool, beside the front's
 CLIMBS = 2               # rounds of mutating the pool's best by acquisition
-MODELLED = 400           # candidates that the model is fitted to; of more, a part is chosen (history.py)
+MODELLED = 300           # candidates that the model is fitted to; of more, a part is chosen (history.py)
 ALWAYS_FITTED = 100      # up to so many candidates hyper-parameters are fitted in every cycle, ..
 GROWTH = 1.1             # .. later each time the history has grown by this factor
 
@@ -88,17 +88,25 @@ class Bayes(SearchAlgorithm):
         self._row = functools.lru_cache(maxsize=REMEMBERED)(self._row_of)
         self._models: list[Surrogate] = []               # the last ones whose hyper-parameters were fitted
         self._modelled = 0                               # candidates known when that was
+        self._trained: list[Evaluation] = []             # those within the budgets, ..
+        self._values: list[tuple[float, ...] | None] = []  # .. their qualities, None for a failed one, ..
+        self._exact: list[tuple[float, ...]] = []        # .. and their known objectives
         self._scaling: tuple[np.ndarray, np.ndarray] | None = None
         self._sampled: list[Genotype] | None = None
 
     def _take_in(self, evaluation: Evaluation) -> None:
         self._asked += 1  # it takes the place of a random candidate at the start
+        self._learn(evaluation)
 
     def _learn(self, evaluation: Evaluation) -> None:
-        """Nothing to do: the surrogate is fitted to `history` when a cycle is asked for."""
+        """Keep its values; the surrogate is fitted when a cycle is asked for."""
+        if evaluation.feasible:
+            self._trained.append(evaluation)
+            self._values.append(self._qualities(evaluation) if evaluation.complete else None)
+            self._exact.append(self._known(evaluation.genotype))
 
     def _propose(self, count: int) -> Iterator[Genotype]:
-        random = count if len(self.complete()) < 2 else min(max(self.initial - self._asked, 0), count)
+        random = count if sum(values is not None for values in self._values) < 2 else min(max(self.initial - self._asked, 0), count)
         self._asked += count
         for _ in range(random):
             yield self.draw_fresh(lambda: self.space.sample(self.rng))
@@ -108,11 +116,11 @@ class Bayes(SearchAlgorithm):
     # -- choosing a batch ----------------------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
-        trained = [e for e in self.history if e.feasible]
-        losses = [_modelled([self._qualities(e)[k] if e.complete else None for e in trained])
+        losses = [_modelled([None if values is None else values[k] for values in self._values])
                   for k in range(self._trained_count)]
-        surrogates = self._surrogates(trained, losses)
-        points = np.array([[*self._qualities(e), *self._known(e.genotype)] for e in self.complete()])
+        surrogates = self._surrogates(self._trained, losses)
+        points = np.array([[*values, *exact] for values, exact in zip(self._values, self._exact, strict=True)
+                           if values is not None])
         reference = self._reference(losses, points[:, self._trained_count:])
         pending = [g for g in self.pending if self.feasible(g)]
         pool = self._pool(surrogates, points, reference)
@@ -133,7 +141,7 @@ class Bayes(SearchAlgorithm):
 
     def _surrogates(self, trained: Sequence[Evaluation], losses: Sequence[np.ndarray]) -> list[Surrogate]:
         """A model of each quality, fitted to a part of a long history."""
-        part = kept(np.column_stack([*losses, [self._known(e.genotype) for e in trained]]), MODELLED)
+        part = kept(np.column_stack([*losses, self._exact]), MODELLED)
         rows = self._scaled([trained[i].genotype for i in part])
         same = bool(self._models) and ALWAYS_FITTED < len(trained) < GROWTH * self._modelled
         found = [Surrogate(rows, column[part], seed=self.seed, like=self._models[k] if same else None)
@@ -162,10 +170,10 @@ class Bayes(SearchAlgorithm):
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
         self._fill(pool, self.pool_size // 2, None)
-        complete = self.complete()
+        complete = [e for e, values in zip(self._trained, self._values, strict=True) if values is not None]
         front = [complete[int(i)].genotype for i in np.flatnonzero(non_dominated(points))]
-        best = [e.genotype for k in range(self._trained_count)
-                for e in sorted(complete, key=lambda e: self._qualities(e)[k])[:RECENT_GOOD]]
+        best = [complete[int(i)].genotype for k in range(self._trained_count)
+                for i in np.argsort(points[:, k], kind="stable")[:RECENT_GOOD]]
         self._fill(pool, self.pool_size // 4, list(dict.fromkeys([*front, *best])))
         for _ in range(CLIMBS):
             candidates = list(pool)
