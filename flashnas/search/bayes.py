@@ -106,7 +106,8 @@ class Bayes(SearchAlgorithm):
             self._exact.append(self._known(evaluation.genotype))
 
     def _propose(self, count: int) -> Iterator[Genotype]:
-        random = count if sum(values is not None for values in self._values) < 2 else min(max(self.initial - self._asked, 0), count)
+        complete = sum(values is not None for values in self._values)
+        random = count if complete < 2 else min(max(self.initial - self._asked, 0), count)
         self._asked += count
         for _ in range(random):
             yield self.draw_fresh(lambda: self.space.sample(self.rng))

@@ -902,7 +902,8 @@ case("pareto-budget-twice", ["pareto", "{run}", "--budget-ms", "3", "--budget", 
 case("pareto-objectives", ["pareto", "{run}", "--objectives", "loss,speed"], "speed")
 case("pareto-objective-not-trained", ["pareto", "{run}", "--objectives", "recall,latency_ms"], "recall", "{run}")
 case("pareto-confidence", ["pareto", "{run}", "--confidence", "0.9"], "validat")
-case("pareto-out", ["pareto", "{run}", "--out", "{tmp}/out"], "{tmp}/out", "not empty", files=[folder("out", PRECIOUS)])
+case("pareto-out", ["pareto", "{run}", "--out", "{tmp}/out"], "{tmp}/out", "not empty",
+     files=[folder("out", PRECIOUS)])
 case("search-start-from-missing", search("--start-from", "nowhere"), "nowhere")
 case("search-start-from-other-tokens", search("--start-from", "{run}", "--tokens", "2048"), "{run}",
      "cannot start from its networks", "recipe.tokens")
