@@ -206,7 +206,8 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
     for (x, y), (width, height) in zip(anchors, sizes, strict=True):
         best: tuple[float, float, float] | None = None
         others = points - (x, y)
-        others = others[np.hypot(*others.T) > 7]
+        in_reach = (np.abs(others) < (width + 56, height + 56)).all(axis=1)
+        others = others[in_reach & (np.hypot(*others.T) > 7)]
         for distance in (12.0, 24.0, 42.0):
             for angle in angles:
                 dx = float(np.cos(angle)) * (width / 2 + distance)

@@ -71,6 +71,7 @@ def test_tpe_cuts_its_study_and_bayes_its_model(monkeypatch):
     monkeypatch.setattr(Tpe, "most_trials", 12)
     monkeypatch.setattr(bayes, "MODELLED", 12)
     monkeypatch.setattr(bayes, "ALWAYS_FITTED", 8)
+    monkeypatch.setattr(bayes, "GROWTH", 2.0)
     monkeypatch.setattr(bayes, "Surrogate", Watched)
     world = World("tpe", {"startup": 4})
     algorithm = world.make()
