@@ -28,6 +28,7 @@ class Surrogate:
 
     def __init__(self, features: np.ndarray, losses: np.ndarray, *, seed: int, like: Surrogate | None = None) -> None:
         """features [N, D], about within 0..1; losses [N], N >= 2. like: take its hyper-parameters and fit none."""
+        self.fitted: bool = like is None or like.fitted
         self.center = float(losses.mean())
         self.scale = float(losses.std()) or 1.0
         x_ND = torch.as_tensor(features, dtype=torch.float64)
@@ -37,11 +38,9 @@ class Surrogate:
             try:
                 if like is not None:
                     self._model.load_state_dict(like._model.state_dict())
-                    self.fitted = like.fitted
                 else:
                     fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model),
                                      optimizer_kwargs={"options": {"maxiter": FIT_STEPS}})
-                    self.fitted = True
             except Exception as error:  # BoTorch raises its own errors, torch's LinAlgError, RuntimeError
                 _log.info("the surrogate keeps its prior: %s", error)
                 self._model = _build(x_ND, y_N1)

@@ -168,7 +168,8 @@ def _networks(run: Run, space: SearchSpace[Any] | None) -> Iterator[Trained]:
     baselines = {} if space is None or isinstance(space, OperatorSpace) else {
         network.hash: network for _, sizes in space.baselines() for network in sizes}
     for row in rows(run.trained):
-        genotype, network = genotype_of(space, row), _parsed(row)
+        genotype: Any = genotype_of(space, row)
+        network: Any = _parsed(row)
         if network is None and space is not None:
             sizes = () if genotype is None else space.architectures(genotype)
             network = next((one for one in sizes if one.hash == row.hash), baselines.get(row.hash))

@@ -150,7 +150,9 @@ class Question:
 
     def _of_bench(self) -> Iterator[tuple[Any, Any, str]]:
         space = self.space
-        for one in () if self.bench is None or not isinstance(space, OperatorSpace) else self.bench.known:
+        if self.bench is None or not isinstance(space, OperatorSpace):
+            return
+        for one in self.bench.known:
             genotype = space.locate(one.architecture)
             if genotype is not None:
                 yield genotype, space.architecture(genotype, one.architecture.hidden), f"bench {one.origin}"

@@ -167,8 +167,8 @@ def _trend(rows: np.ndarray, losses: np.ndarray) -> np.ndarray:
     scaled = np.column_stack([sizes[:, 0], (sizes[:, 1:] - centre) / spread])
     ridge = np.diag([0.0, 1.0, 1.0])  # as much as one network that says that size does not matter
     intercept, *slopes = np.linalg.solve(scaled.T @ scaled + ridge, scaled.T @ losses)
-    slopes = np.where(spread > 1e-9, slopes / spread, 0.0)
-    return np.array([intercept - slopes @ centre, *slopes])
+    per_unit = np.where(spread > 1e-9, np.array(slopes) / spread, 0.0)
+    return np.array([intercept - per_unit @ centre, *per_unit])
 
 
 def vars_of(row: Any) -> dict[str, Any]:
