@@ -27,6 +27,7 @@ _PUBLIC = {
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
     "report": "flashnas.api.reports",
+    "pareto": "flashnas.api.pareto",
     "load_run": "flashnas.api.run",
     "load_architecture": "flashnas.architecture.source",
     "load_space": "flashnas.space.load",
@@ -46,7 +47,7 @@ _PUBLIC = {
 __all__ = [
     "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace", "Workload",
     "__version__", "doctor", "estimate", "export", "list_names", "load_architecture", "load_run", "load_space",
-    "profile", "proxy_trust", "report", "scaling_law", "search", "train", "validate",
+    "pareto", "profile", "proxy_trust", "report", "scaling_law", "search", "train", "validate",
 ]
 
 

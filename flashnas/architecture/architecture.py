@@ -62,7 +62,7 @@ class Architecture:
             raise ArchitectureError("architecture: operators must not be empty")
         if len(self.operators) > MAX_OPERATORS:
             raise ArchitectureError(f"architecture: at most {MAX_OPERATORS} operators; got {len(self.operators)}")
-        for spec in self.operators:
+        for spec in {id(spec): spec for spec in self.operators}.values():  # blocks repeat the same few objects
             spec.resolved(self.hidden)
 
     # -- identity ------------------------------------------------------------------------------------------------

@@ -218,7 +218,7 @@ class Setting:
         if value is None and self.optional:
             return None
         if self.container is tuple:
-            if self.separator is None and (isinstance(value, str) or self.is_object(value)):
+            if self.separator is None and (isinstance(value, str | os.PathLike) or self.is_object(value)):
                 value = (value,)  # one of a flag that may be repeated
             if self.kind is Any and (isinstance(value, str) or not isinstance(value, Sequence)):
                 value = (value,)  # a word, or one value, in place of a list of values

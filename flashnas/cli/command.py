@@ -87,6 +87,7 @@ COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "train": "flashnas.cli.commands:TRAIN",
     "export": "flashnas.cli.commands:EXPORT",
     "report": "flashnas.cli.commands:REPORT",
+    "pareto": "flashnas.cli.commands:PARETO",
     "table": "flashnas.cli.commands:TABLE",
     "bench": "flashnas.cli.commands:BENCH",
     "list": "flashnas.cli.commands:LIST",

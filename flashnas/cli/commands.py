@@ -39,6 +39,9 @@ EXPORT = Command("write a network for transformers or Nemotron-Flash runtimes",
 REPORT = Command("write report.html and pareto.png of a run",
                  "flashnas.api.reports:ReportOptions", calling("flashnas.api.reports:report"))
 
+PARETO = Command("the front of finished runs for another budget or device",
+                 "flashnas.api.pareto:ParetoOptions", calling("flashnas.api.pareto:pareto"))
+
 TABLE = Command("show, import and merge latency tables", actions={
     "info": Command("what a table can answer and where its rows are from",
                     "flashnas.api.tables:TableInfoOptions", calling("flashnas.api.tables:table_info")),

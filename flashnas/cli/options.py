@@ -55,10 +55,10 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
             words["metavar"] = setting.placeholder
             if setting.bare is not None:
                 words |= {"nargs": "?", "const": setting.bare}
-            if setting.container is not None and setting.separator is None:
+            if setting.container is not None and setting.separator is None and not setting.positional:
                 words["action"] = "append"
         if setting.positional:
-            parser.add_argument(setting.name, nargs="?", **words)
+            parser.add_argument(setting.name, nargs="?" if setting.container is None else "*", **words)
         else:
             parser.add_argument(*setting.flags, dest=setting.name, **words)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)

@@ -73,7 +73,7 @@ class SearchProgress(LiveLine):
         best = "best -" if snapshot.best_loss is None else (
             f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f} ms")
         left = "time left unknown" if snapshot.remaining_s is None else f"{duration(snapshot.remaining_s)} left"
-        bench = f" from bench {snapshot.from_bench}" if snapshot.from_bench else ""
+        bench = f" known {snapshot.from_bench}" if snapshot.from_bench else ""
         stopped = "".join(f" {name} {count}" for name, count in (
             ("paused", snapshot.paused), ("stopped", snapshot.stopped)) if count)
         over = snapshot.done + snapshot.failed + snapshot.stopped

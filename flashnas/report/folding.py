@@ -40,7 +40,7 @@ def fold(words: tuple[str, ...]) -> str:
     return best[0, count] if count else ""
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=16_384)
 def parsed(notation: str) -> Architecture | None:
     """The architecture; None for other text, such as one with an operator of a package that is not installed."""
     try:

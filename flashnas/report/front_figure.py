@@ -12,19 +12,23 @@ from flashnas.report.plot_data import finalist_of, front, latency_unit, mixer_co
 from flashnas.report.text import number
 from flashnas.report.theme import hover, new_figure, nothing_to_show
 from flashnas.study.run import Run, rows
+from flashnas.study.trial import KNOWN
 
 TITLE = "Loss against latency: every trained network"
+MOST_FOLDED = 600  # networks up to which all hover texts have short notations
 PLOT_BOX = (800.0, 430.0)  # about the plotting area in pixels, for the placement of labels
 
 
 def counts_line(run: Run) -> str:
     """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`; networks
     from a bench are neither searched nor baselines."""
-    counts, from_bench = run.counts(), run.trained["source"] == "bench"
+    counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
     baselines = int((~from_bench & (run.trained["origin"] == "baseline")).sum())
     parts = [f"{len(run.trained) - int(from_bench.sum()) - baselines} searched + {baselines} baselines trained"]
     if from_bench.any():
-        parts.append(f"{int(from_bench.sum())} from a bench")
+        sources = {"bench": "from a bench", "run": "from earlier runs"}
+        parts += [f"{count} {words}" for name, words in sources.items()
+                  if (count := int((run.trained["source"] == name).sum()))]
     for state, text in (("stopped", "stopped at a rung"), ("failed", "failed"), ("infeasible", "outside the budget"),
                         ("reused", "repeats")):
         if counts[state]:
@@ -92,7 +96,8 @@ def pareto_front(run: Run) -> go.Figure:
                         "line": {"color": [INK] * len(points) if origin == "baseline" else edges,
                                  "width": 1.2 if origin == "baseline" else 2.6}},
                 customdata=points["number"], hovertemplate="%{text}<extra></extra>",
-                text=[hover(name_of(run, row), row) for row in rows(points)])
+                text=[hover(name_of(run, row), row, folded=len(trained) <= MOST_FOLDED
+                            or finalist_of(run, row) is not None) for row in rows(points)])
     rings = set(mixers[trained["origin"] != "baseline"].str[1])
     for kind in sorted({*main, *rings}, key=operator_order):
         _legend_entry(figure, html.escape(operator_label(kind)), "circle", operator_colour(kind), "white", group=kind)

@@ -61,8 +61,10 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
 
 def finalist_of(run: Run, row: Any) -> FrontEntry | None:
     """The finalist that is this trial's network, if any."""
-    return next((finalist for finalist in run.front if finalist.origin.get("number") == row.number
-                 or (row.hash and finalist.architecture.hash == row.hash)), None)
+    by_number, by_hash = run.finalists
+    found = [place for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
+             if place is not None]
+    return run.front[min(found)] if found else None
 
 
 def name_of(run: Run, row: Any) -> str:
@@ -108,8 +110,10 @@ def hypervolume_series(run: Run) -> HypervolumeSeries:
     kept: np.ndarray = np.empty((0, points.shape[1]))
     values: list[float] = []
     for point in points:  # only the front so far matters: each step stays small
-        kept = np.vstack([kept, point])
-        kept = kept[non_dominated(kept)]
+        if (kept <= point).all(axis=1).any():  # nothing new enters the front
+            values.append(values[-1])
+            continue
+        kept = np.vstack([kept[~(point <= kept).all(axis=1)], point])
         values.append(float(hypervolume(kept, reference)))
     pure = points[(trained["origin"] == "baseline").to_numpy()]
     alone = float(hypervolume(pure[non_dominated(pure)], reference)) if len(pure) else None
@@ -202,7 +206,8 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
     for (x, y), (width, height) in zip(anchors, sizes, strict=True):
         best: tuple[float, float, float] | None = None
         others = points - (x, y)
-        others = others[np.hypot(*others.T) > 7]
+        in_reach = (np.abs(others) < (width + 56, height + 56)).all(axis=1)
+        others = others[in_reach & (np.hypot(*others.T) > 7)]
         for distance in (12.0, 24.0, 42.0):
             for angle in angles:
                 dx = float(np.cos(angle)) * (width / 2 + distance)

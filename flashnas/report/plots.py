@@ -36,6 +36,7 @@ from flashnas.report.theme import apply_theme, new_figure, nothing_to_show
 from flashnas.study.run import Run, rows
 
 CURVE_HEIGHT = 368.0  # pixels of the plotting area of the curves
+MOST_CURVES = 500  # grey ones
 CURVE_WARMUP = 0.3  # of the tokens: the vertical axis of the curves is fitted to what comes after
 
 
@@ -151,12 +152,15 @@ def training_curves(run: Run) -> go.Figure:
     trials = [row for row in rows(run.trained) if len(row.curve) > 0]
     if not trials:
         return nothing_to_show(title, "No training curve was recorded.")
-    figure = new_figure(title, "solid: finalists; dashed: pure-operator baselines; grey: every other network",
-                        height=520, showlegend=False, margin_r=170, hovermode="closest")
     final = {row.number for row in trials if finalist_of(run, row)}
     marked = [row for row in trials if row.number in final or row.origin == "baseline"]
     names = {row.number for row in marked}
-    others = [row for row in trials if row.number not in names]
+    others = sorted((row for row in trials if row.number not in names), key=lambda row: row.loss)
+    step = -(-len(others) // MOST_CURVES) or 1
+    others = others[::step]
+    grey = "every other network" if step == 1 else f"every {step}th other network by its loss"
+    figure = new_figure(title, f"solid: finalists; dashed: pure-operator baselines; grey: {grey}",
+                        height=520, showlegend=False, margin_r=170, hovermode="closest")
     xs = [x for row in others for x in (*(point[0] for point in row.curve), None)]
     ys = [y for row in others for y in (*(point[1] for point in row.curve), None)]
     figure.add_scatter(x=xs, y=ys, mode="lines", line={"color": "#D0D5DD", "width": 1}, hoverinfo="skip")

@@ -123,6 +123,10 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
         yield "Bench", entry("bench", "name"), (
             f"{(run.trained['source'] == 'bench').sum()} networks of this run have their loss from it"
             f" (digest {entry('bench', 'digest')})")
+    if entry("start_from", "runs"):
+        yield "Started from", ", ".join(map(str, entry("start_from", "runs"))), (
+            f"{(run.trained['source'] == 'run').sum()} networks of this run have their loss from there"
+            f" (digest {entry('start_from', 'digest')})")
     if entry("rungs"):
         yield "Rungs", f"{', '.join(f'{tokens:,}' for tokens in entry('rungs'))} tokens", (
             f"{run.counts()['stopped']} trainings stopped there, which were expected not to enter the front with"

@@ -89,11 +89,11 @@ def _objective(figures: Mapping[str, float | None], name: str) -> str:
 
 
 def origin_words(finalist: FrontEntry) -> str:
-    """`pure d` for a baseline, `trial 17` for what the search found."""
-    label, place = finalist.origin.get("label"), finalist.origin.get("number")
-    if label and label != "search":
-        return str(label)
-    return f"trial {place}" if place is not None else "search"
+    """`pure d` for a baseline, `trial 17` for what the search found; ` of first` where there are several runs."""
+    origin = finalist.origin
+    label, place = origin.get("label"), origin.get("trial", origin.get("number"))
+    words = str(label) if label and label != "search" else f"trial {place}" if place is not None else "search"
+    return f"{words} of {origin['run']}" if "run" in origin else words
 
 
 def _best_baseline(run: Run, factor: float, unit: str) -> list[str]:

@@ -60,13 +60,13 @@ def wrapped(text: str, width: int = 64) -> str:
     return "<br>".join(html.escape(line) for line in textwrap.wrap(text, width) or [""])
 
 
-def hover(name: str, row: Any) -> str:
-    """The hover text of a trial."""
+def hover(name: str, row: Any, *, folded: bool = True) -> str:
+    """The hover text of a trial; `folded` shortens the notation by its repeats, which takes milliseconds."""
     bounds = (f" (bounds {number(row.lower_ms)} to {number(row.upper_ms)})"
               if known(row.lower_ms) and known(row.upper_ms) else "")
     lines = [f"<b>{html.escape(name)}</b>",
              f"loss {number(row.loss)} nats/token · {number(row.bits_per_byte)} bits/byte",
              f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",
              f"{parameters(row.params)} parameters · {number(row.memory_gb, 3, 'GB')}",
-             wrapped(compressed(row.notation))]
+             wrapped(compressed(row.notation) if folded else row.notation)]
     return "<br>".join(lines)

@@ -7,6 +7,7 @@ search is continued by building the algorithm again and replaying what was recor
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections import deque
@@ -26,6 +27,7 @@ is not a network, and the latency may be that of the smallest width, as a measur
 
 DRAWS = 64               # tries for one fresh candidate; then a repeated or infeasible one is accepted
 ENUMERABLE = 2048        # spaces of up to so many genotypes are searched to the last one
+REMEMBERED = 16_384      # genotypes whose fitted networks are kept
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,7 @@ class SearchAlgorithm(ABC):
         self.rng = np.random.default_rng(self.seed)
         self.history: list[Evaluation] = []
         self.pending: deque[Genotype] = deque()          # asked, not yet told
-        self._latency_of = latency_of
-        self._fitted: dict[Genotype, tuple[Any | None, float | None]] = {}
+        self._fitted = functools.lru_cache(maxsize=REMEMBERED)(latency_of)
         self._proposed: set[Genotype] = set()            # all that was ever asked
         self._remaining: list[Genotype] | None = None    # of an enumerable space, once it is needed
 
@@ -155,9 +156,7 @@ class SearchAlgorithm(ABC):
 
     def fitted(self, genotype: Genotype) -> tuple[Any | None, float | None]:
         """`latency_of`, remembered."""
-        if genotype not in self._fitted:
-            self._fitted[genotype] = self._latency_of(genotype)
-        return self._fitted[genotype]
+        return self._fitted(genotype)
 
     def feasible(self, genotype: Genotype) -> bool:
         return self.fitted(genotype)[0] is not None

@@ -8,14 +8,25 @@ exact, and vectorised over the whole pool. BoTorch fits the Gaussian processes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from flashnas.search.algorithm import DRAWS, Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import (
+    DRAWS,
+    REMEMBERED,
+    Evaluation,
+    Genotype,
+    Goals,
+    LatencyOf,
+    SearchAlgorithm,
+    check_whole,
+)
 from flashnas.search.grid_improvement import expected_grid_improvement
+from flashnas.search.history import kept
 from flashnas.search.hypervolume_improvement import expected_hypervolume_improvement
 from flashnas.search.pareto import non_dominated
 from flashnas.search.surrogate import Surrogate
@@ -24,6 +35,9 @@ from flashnas.space import SearchSpace
 SAMPLE = 256             # random genotypes that fix the scale of the features and the reference latency
 RECENT_GOOD = 10         # best trained candidates whose mutants join the pool, beside the front's
 CLIMBS = 2               # rounds of mutating the pool's best by acquisition
+MODELLED = 300           # candidates that the model is fitted to; of more, a part is chosen (history.py)
+ALWAYS_FITTED = 100      # up to so many candidates hyper-parameters are fitted in every cycle, ..
+GROWTH = 1.1             # .. later each time the history has grown by this factor
 
 
 @dataclass
@@ -71,18 +85,29 @@ class Bayes(SearchAlgorithm):
         self.initial = check_whole("bayes: initial", initial, 2)
         self.pool_size = check_whole("bayes: pool", pool, 8)
         self._asked = 0
-        self._features: dict[Genotype, np.ndarray] = {}
+        self._row = functools.lru_cache(maxsize=REMEMBERED)(self._row_of)
+        self._models: list[Surrogate] = []               # the last ones whose hyper-parameters were fitted
+        self._modelled = 0                               # candidates known when that was
+        self._trained: list[Evaluation] = []             # those within the budgets, ..
+        self._values: list[tuple[float, ...] | None] = []  # .. their qualities, None for a failed one, ..
+        self._exact: list[tuple[float, ...]] = []        # .. and their known objectives
         self._scaling: tuple[np.ndarray, np.ndarray] | None = None
         self._sampled: list[Genotype] | None = None
 
     def _take_in(self, evaluation: Evaluation) -> None:
         self._asked += 1  # it takes the place of a random candidate at the start
+        self._learn(evaluation)
 
     def _learn(self, evaluation: Evaluation) -> None:
-        """Nothing to do: the surrogate is fitted to `history` when a cycle is asked for."""
+        """Keep its values; the surrogate is fitted when a cycle is asked for."""
+        if evaluation.feasible:
+            self._trained.append(evaluation)
+            self._values.append(self._qualities(evaluation) if evaluation.complete else None)
+            self._exact.append(self._known(evaluation.genotype))
 
     def _propose(self, count: int) -> Iterator[Genotype]:
-        random = count if len(self.complete()) < 2 else min(max(self.initial - self._asked, 0), count)
+        complete = sum(values is not None for values in self._values)
+        random = count if complete < 2 else min(max(self.initial - self._asked, 0), count)
         self._asked += count
         for _ in range(random):
             yield self.draw_fresh(lambda: self.space.sample(self.rng))
@@ -92,12 +117,11 @@ class Bayes(SearchAlgorithm):
     # -- choosing a batch ----------------------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
-        trained = [e for e in self.history if e.feasible]
-        losses = [_modelled([self._qualities(e)[k] if e.complete else None for e in trained])
+        losses = [_modelled([None if values is None else values[k] for values in self._values])
                   for k in range(self._trained_count)]
-        rows = self._scaled([e.genotype for e in trained])
-        surrogates = [Surrogate(rows, column, seed=self.seed) for column in losses]
-        points = np.array([[*self._qualities(e), *self._known(e.genotype)] for e in self.complete()])
+        surrogates = self._surrogates(self._trained, losses)
+        points = np.array([[*values, *exact] for values, exact in zip(self._values, self._exact, strict=True)
+                           if values is not None])
         reference = self._reference(losses, points[:, self._trained_count:])
         pending = [g for g in self.pending if self.feasible(g)]
         pool = self._pool(surrogates, points, reference)
@@ -115,6 +139,17 @@ class Bayes(SearchAlgorithm):
             open_[index] = False
             points = beliefs.believe(index, points)
             yield pool[index - len(pending)]
+
+    def _surrogates(self, trained: Sequence[Evaluation], losses: Sequence[np.ndarray]) -> list[Surrogate]:
+        """A model of each quality, fitted to a part of a long history."""
+        part = kept(np.column_stack([*losses, self._exact]), MODELLED)
+        rows = self._scaled([trained[i].genotype for i in part])
+        same = bool(self._models) and ALWAYS_FITTED < len(trained) < GROWTH * self._modelled
+        found = [Surrogate(rows, column[part], seed=self.seed, like=self._models[k] if same else None)
+                 for k, column in enumerate(losses)]
+        if not same:
+            self._models, self._modelled = found, len(trained)
+        return found
 
     def _reference(self, losses: Sequence[np.ndarray], known: np.ndarray) -> np.ndarray:
         """A tenth of the range beyond the worst modelled losses and the space's highest latency (or other figure)."""
@@ -136,10 +171,10 @@ class Bayes(SearchAlgorithm):
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
         self._fill(pool, self.pool_size // 2, None)
-        complete = self.complete()
+        complete = [e for e, values in zip(self._trained, self._values, strict=True) if values is not None]
         front = [complete[int(i)].genotype for i in np.flatnonzero(non_dominated(points))]
-        best = [e.genotype for k in range(self._trained_count)
-                for e in sorted(complete, key=lambda e: self._qualities(e)[k])[:RECENT_GOOD]]
+        best = [complete[int(i)].genotype for k in range(self._trained_count)
+                for i in np.argsort(points[:, k], kind="stable")[:RECENT_GOOD]]
         self._fill(pool, self.pool_size // 4, list(dict.fromkeys([*front, *best])))
         for _ in range(CLIMBS):
             candidates = list(pool)
@@ -188,14 +223,12 @@ class Bayes(SearchAlgorithm):
 
     # -- features ------------------------------------------------------------------------------------------------
 
-    def _row(self, genotype: Genotype) -> np.ndarray:
+    def _row_of(self, genotype: Genotype) -> np.ndarray:
         """The space's features, log hidden size and log parameters; for a feasible genotype."""
-        if genotype not in self._features:
-            network = self.fitted(genotype)[0]
-            sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
-            logs = [np.log(size) if size else 0.0 for size in sizes]
-            self._features[genotype] = np.array([*self.space.features(genotype), *logs], dtype=np.float64)
-        return self._features[genotype]
+        network = self.fitted(genotype)[0]
+        sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
+        logs = [np.log(size) if size else 0.0 for size in sizes]
+        return np.array([*self.space.features(genotype), *logs], dtype=np.float64)
 
     def _sample(self) -> list[Genotype]:
         """Random feasible genotypes, drawn once per search: a sample of the space."""

@@ -18,24 +18,36 @@ import optuna
 from optuna.trial import TrialState
 
 from flashnas.search.algorithm import Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.history import kept
 from flashnas.space import SearchSpace
 
 REDRAWS = 16             # draws of the sampler for one candidate, before mutation helps out
 
 
 class OptunaAlgorithm(SearchAlgorithm):
-    """A study in memory behind ask/tell; subclasses choose the sampler."""
+    """A study in memory behind ask/tell; subclasses choose the sampler.
+
+    most_trials: of a sampler whose cost grows with the study, to how many finished trials it is cut down, once it has
+    half as many more.
+    """
+
+    most_trials: int | None = None
 
     def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None, sampler: optuna.samplers.BaseSampler) -> None:
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.dimensions = 2 if goals is None else len(goals.known)
-        self.study = optuna.create_study(directions=["minimize"] * self.dimensions, sampler=sampler)
+        self.sampler = sampler
+        self.study = self._new_study()
         self._distributions = space.distributions()
         self._trials: deque[optuna.Trial] = deque()      # of the pending candidates, in the order asked
 
+    def _new_study(self) -> optuna.Study:
+        return optuna.create_study(directions=["minimize"] * self.dimensions, sampler=self.sampler)
+
     def _propose(self, count: int) -> Iterator[Genotype]:
+        self._cut()
         for _ in range(count):
             genotype, trial = self._draw()
             self._trials.append(trial)
@@ -51,6 +63,22 @@ class OptunaAlgorithm(SearchAlgorithm):
         genotype = self.draw_fresh(lambda: self.space.mutate(genotype, self.rng))
         self.study.enqueue_trial(dict(self.space.encode(genotype)))
         return genotype, self.study.ask(self._distributions)
+
+    def _cut(self) -> None:
+        """Begin a new study with the front, the recent and a spread part of the trials, and with the pending ones."""
+        if self.most_trials is None or len(self.history) < 1.5 * self.most_trials:
+            return
+        told = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        if len(told) < 1.5 * self.most_trials:
+            return
+        finite = [trial for trial in told if np.isfinite(trial.values).all()]
+        self.study = self._new_study()
+        self.study.add_trials([finite[i] for i in kept([trial.values for trial in finite], self.most_trials)])
+        pending = [trial.params for trial in self._trials]
+        self._trials.clear()
+        for params in pending:
+            self.study.enqueue_trial(params)
+            self._trials.append(self.study.ask(self._distributions))
 
     def _take_in(self, evaluation: Evaluation) -> None:
         self.study.enqueue_trial(dict(self.space.encode(evaluation.genotype)))
@@ -86,6 +114,7 @@ class Tpe(OptunaAlgorithm):
     """Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle is spread out."""
 
     name = "tpe"
+    most_trials = 200
 
     def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None, startup: int = 10) -> None:

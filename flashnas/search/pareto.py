@@ -19,6 +19,10 @@ def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
     """
     values = _checked(points)
     unique, inverse = np.unique(values, axis=0, return_inverse=True)
+    if unique.shape[1] == 2:  # in lexicographic order a point is on the front if it has the lowest second value so far
+        mask = np.ones(len(unique), dtype=bool)
+        mask[1:] = unique[1:, 1] < np.minimum.accumulate(unique[:, 1])[:-1]
+        return mask[inverse.reshape(-1)]
     front = np.empty_like(unique)
     found = 0
     mask = np.zeros(len(unique), dtype=bool)

@@ -26,8 +26,9 @@ class Surrogate:
     `fitted` is False when fitting failed and the hyper-parameters are those of the prior.
     """
 
-    def __init__(self, features: np.ndarray, losses: np.ndarray, *, seed: int) -> None:
-        """features [N, D], about within 0..1; losses [N], N >= 2."""
+    def __init__(self, features: np.ndarray, losses: np.ndarray, *, seed: int, like: Surrogate | None = None) -> None:
+        """features [N, D], about within 0..1; losses [N], N >= 2. like: take its hyper-parameters and fit none."""
+        self.fitted: bool = like is None or like.fitted
         self.center = float(losses.mean())
         self.scale = float(losses.std()) or 1.0
         x_ND = torch.as_tensor(features, dtype=torch.float64)
@@ -35,9 +36,11 @@ class Surrogate:
         with _alone(seed):
             self._model = _build(x_ND, y_N1)
             try:
-                fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model),
-                                 optimizer_kwargs={"options": {"maxiter": FIT_STEPS}})
-                self.fitted = True
+                if like is not None:
+                    self._model.load_state_dict(like._model.state_dict())
+                else:
+                    fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model),
+                                     optimizer_kwargs={"options": {"maxiter": FIT_STEPS}})
             except Exception as error:  # BoTorch raises its own errors, torch's LinAlgError, RuntimeError
                 _log.info("the surrogate keeps its prior: %s", error)
                 self._model = _build(x_ND, y_N1)

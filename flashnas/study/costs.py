@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from flashnas.base.hints import one_of
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.metrics import PREDICTED
 from flashnas.latency.prediction import LatencyModel
+
+REMEMBERED = 16_384       # networks whose metrics are kept
 
 CostFunction = Callable[[Any], "float | Mapping[str, float]"]
 
@@ -32,20 +35,21 @@ class Costs(Protocol):
 
 
 class TableCosts:
-    """Metrics by a latency table; the estimates are kept."""
+    """Metrics by a latency table; those of the last networks are kept, without their breakdowns."""
 
     known = True
 
     def __init__(self, model: LatencyModel) -> None:
         self.model = model
-        self._estimates: dict[Architecture, Estimate] = {}
+        self._metrics = functools.lru_cache(maxsize=REMEMBERED)(self._estimated)
 
     def estimate(self, architecture: Architecture) -> Estimate:
-        if architecture not in self._estimates:
-            self._estimates[architecture] = self.model.estimate(architecture)
-        return self._estimates[architecture]
+        return self.model.estimate(architecture)
 
     def metrics(self, network: Architecture) -> dict[str, float]:
+        return self._metrics(network)
+
+    def _estimated(self, network: Architecture) -> dict[str, float]:
         estimate = self.estimate(network)
         return {name: getattr(estimate, name) for name in PREDICTED}
 

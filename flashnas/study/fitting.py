@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic
 
@@ -10,7 +11,7 @@ import numpy as np
 from flashnas.base.errors import BudgetError
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
 from flashnas.space.base import G, SearchSpace
-from flashnas.study.costs import Costs, metric_of
+from flashnas.study.costs import REMEMBERED, Costs, metric_of
 
 PROBES = 256              # genotypes looked at before a budget is called impossible
 
@@ -26,17 +27,18 @@ class Fitter(Generic[G]):
 
     def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget]) -> None:
         self.space, self.costs, self.budgets = space, costs, list(budgets)
-        self._answers: dict[G, tuple[Any | None, float | None]] = {}
+        self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
     def latency_of(self, genotype: G) -> tuple[Any | None, float | None]:
         """The largest network of the genotype within the budgets, and its latency_ms; when none is, None and the
         latency of the smallest."""
-        if genotype not in self._answers:
-            sizes = self.space.architectures(genotype)
-            network = self.largest(sizes)
-            timed = sizes[-1] if network is None else network
-            self._answers[genotype] = network, self.costs.latencies([timed])[0]
-        return self._answers[genotype]
+        return self._answers(genotype)
+
+    def _answer(self, genotype: G) -> tuple[Any | None, float | None]:
+        sizes = self.space.architectures(genotype)
+        network = self.largest(sizes)
+        timed = sizes[-1] if network is None else network
+        return network, self.costs.latencies([timed])[0]
 
     def largest(self, sizes: Sequence[Any]) -> Any | None:
         """The first of the networks, given from the largest to the smallest, that meets every budget; or None."""
@@ -79,10 +81,10 @@ class Fitter(Generic[G]):
             metrics = self.costs.metrics(network)
             if enough and self.fits(metrics):
                 return network, metrics
-            excess = max([_excess(metric_of(budget.metric, metrics), budget) for budget in self.budgets]
+            worst = max([excess(metric_of(budget.metric, metrics), budget) for budget in self.budgets]
                          or [metrics.get("latency_ms", 0.0)])
-            if best is None or excess < best[0]:
-                best = (excess, genotype, network, metrics)
+            if best is None or worst < best[0]:
+                best = (worst, genotype, network, metrics)
         assert best is not None
         return best[2], best[3]
 
@@ -100,6 +102,6 @@ class Fitter(Generic[G]):
                           f" {listed}: {network.notation}")
 
 
-def _excess(value: float, budget: Budget) -> float:
+def excess(value: float, budget: Budget) -> float:
     """How many times over the budget; below 1 within it."""
     return budget.limit / value if budget.metric in LARGER_IS_BETTER else value / budget.limit

@@ -17,7 +17,8 @@ class Identity:
     """The question that a run answers. How it is answered (workers, storage, time limits, number of trials) is not
     part of it.
 
-    bench is the digest of the scores that a bench answers with; None, and left out of the record, if none does.
+    bench is the digest of the scores that a bench answers with, start_from of those of earlier runs; None, and left out
+    of the record, if there are none.
     table_hash changes with any row or calibration of the table; `margins` are those of the certificate of `confidence`;
     `corpus` is the digest of the prepared text. `evaluator` is the name of the user's function: recipe, data, tokenizer
     and corpus are then None. `rungs` are tokens; `rung_curves` is the digest of a bench's curves from which the
@@ -49,14 +50,16 @@ class Identity:
     rungs: tuple[int, ...] = ()
     rung_chance: float | None = None
     rung_curves: str | None = None
+    start_from: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
         found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         if self.rank_at_tokens is None:  # as it was before there was this option, so that such runs continue
             del found["rank_at_tokens"]
-        if self.bench is None:  # as in runs of versions without benches, which are continued
-            del found["bench"]
+        for name in ("bench", "start_from"):  # as in runs of versions without these, which are continued
+            if getattr(self, name) is None:
+                del found[name]
         if not self.rungs:
             for name in ("rungs", "rung_chance", "rung_curves"):
                 del found[name]
@@ -80,6 +83,7 @@ class Identity:
         for key in (*asked, *sorted(set(known) - set(asked))):
             if asked.get(key) != known.get(key):
                 hint = "; the run folder belongs to another space" if key.startswith("space") else (
-                    "; the scores of the bench are others than then" if key == "bench" else "")
+                    "; the scores of the bench are others than then" if key == "bench" else
+                    "; the runs hold other networks than then" if key == "start_from" else "")
                 raise RunError(f"{place}: question.{key} is {known.get(key)!r}, but this search asks"
                                f" {asked.get(key)!r}{hint}; choose another --out or the same question")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from flashnas.base.errors import RunError
 from flashnas.latency.metrics import PREDICTED
@@ -33,10 +34,33 @@ NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # with
 
 
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON."""
-    rows = [{**trial.to_dict(), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS}}
-            for trial in trials]
-    return pd.DataFrame(rows).astype({name: "Int64" for name in WHOLE})
+    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. The types of the
+    columns do not depend on the trials."""
+    rows = [{**vars(trial), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS}} for trial in trials]
+    frame = pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(Trial)])
+    return frame.astype({**dict.fromkeys((*TEXTS, *JSON_COLUMNS, "origin", "state"), "str"),
+                         **dict.fromkeys(NUMBERS, "float64"), **dict.fromkeys(WHOLE, "Int64")})
+
+
+class TrialsTable:
+    """trials.parquet while it grows: a trial that was written before is not converted again."""
+
+    def __init__(self) -> None:
+        self._trials: list[Trial] = []
+        self._table: pa.Table | None = None
+
+    def write(self, trials: Sequence[Trial], path: Path) -> None:
+        """Write all trials to `path`, which is not replaced at once: see `atomic_file`."""
+        import pyarrow.parquet as pq
+
+        same = 0
+        while same < min(len(self._trials), len(trials)) and self._trials[same] is trials[same]:
+            same += 1
+        new = pa.Table.from_pandas(trials_frame(trials[same:]), preserve_index=False)
+        if self._table is not None:
+            new = pa.concat_tables([self._table.slice(0, same), new], promote_options="default").combine_chunks()
+        self._trials, self._table = list(trials), new
+        pq.write_table(new, path)
 
 
 def read_trials(path: Path) -> pd.DataFrame:

@@ -36,8 +36,9 @@ class SearchPlan:
         candidates: networks that the search evaluates besides the baselines.
         evaluations: both together; equal networks count once, and baselines that a bench knows do not count.
         width_factor, proxy_widths: how the trained networks are shrunk; None and empty with the user's evaluator.
-        known: networks whose scores a bench has: baselines, and those that the search starts from.
+        known: networks whose scores a bench or an earlier run has: baselines, and those that the search starts from.
         bench: which bench answers, or why none does, in words; empty without one.
+        start_from: the earlier runs that are known, in words; empty without one.
         tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's evaluator.
             With rungs or several seeds `tokens` are the most that it can be.
         least_tokens: the fewest, if as many trainings stop at the first rung as can, and one network is the front.
@@ -60,6 +61,7 @@ class SearchPlan:
     proxy_widths: tuple[int, ...]
     known: int
     bench: str
+    start_from: str
     tokens_each: int
     tokens: int
     least_tokens: int
@@ -83,9 +85,11 @@ class SearchPlan:
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
         lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and {len(fitting)} of"
                      f" {len(self.baselines)} baselines, which meet the budgets"
-                     f"{', but for those that the bench knows' if self.known else ''}")
+                     f"{', but for those that are known' if self.known else ''}")
         if self.bench:
             lines.append(f"bench      {self.bench}")
+        if self.start_from:
+            lines.append(f"start from {self.start_from}")
         if self.tokens:
             shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
@@ -140,6 +144,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         width_factor=None if trained is None else trained.width_factor,
         proxy_widths=() if trained is None else tuple(width // trained.width_factor for width in widths),
         known=len(known), bench=_bench_words(question, len(known)),
+        start_from="" if question.known is None else
+        f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
         tokens_each=each, tokens=most, least_tokens=least, tokens_per_s=rate,
         seconds=None if seconds is None else seconds * most / (each * evaluations),
         least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=config.workers)

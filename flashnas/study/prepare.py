@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from flashnas.base.errors import (
     ConfigError,
     MissingRowsError,
     OperatorError,
+    RunError,
     TableError,
 )
 from flashnas.base.fingerprint import fingerprint
@@ -42,6 +43,9 @@ from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCo
 from flashnas.study.fitting import Fitter
 from flashnas.study.identity import Identity
 from flashnas.study.job import Job, UserEvaluator, evaluator_name, fidelities_of
+from flashnas.study.known import KnownRuns, difference, genotype_of, known_runs, training, training_of
+from flashnas.study.refit import MOST_REFITS, refits
+from flashnas.study.run import rows
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.training.recipe import Recipe
 
@@ -55,10 +59,10 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class KnownNetwork:
-    """A network of the space that a bench has a score for. label: where the bench has it from."""
+    """A network of the space that a bench or an earlier run has a score for. label: where it is from."""
 
     genotype: Any
-    network: Architecture
+    network: Any
     label: str
 
 
@@ -73,6 +77,7 @@ class Question:
         bench: the scores that a bench answers with, or None.
         seed_bench: further seed of the finalists -> the scores that a bench answers with, or None.
         rungs: where trainings pause.
+        known: the networks of earlier runs that the search starts from, or None.
         no_bench: why a shipped bench answers nothing, in words; empty if one answers or none is asked.
         timing: how the finalists are timed; None where the table's device is not at hand.
         started: when its preparation began, in seconds since the epoch.
@@ -92,6 +97,7 @@ class Question:
     sampler: str | type[SearchAlgorithm]
     started: float
     bench: Answers | None = None
+    known: KnownRuns | None = None
     no_bench: str = ""
     seed_bench: Callable[[int], Answers | None] = lambda _: None
     rungs: Rungs = field(default_factory=Rungs)
@@ -124,24 +130,53 @@ class Question:
                    seed=self.config.seed if seed is None else seed, tasks=task_scores(self.config.objectives))
 
     def known_score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
-        """The score that a bench has for a network, or None; seed: of its training, if it is not that of the search."""
-        bench = self.bench if seed is None else self.seed_bench(seed)
-        return None if bench is None else bench.score(network)
+        """The score that an earlier run or a bench has for a network, or None; seed: of its training, if it is not that
+        of the search, which a bench alone may know."""
+        if seed is not None:
+            bench = self.seed_bench(seed)
+            return None if bench is None else bench.score(network)
+        found = None if self.known is None else self.known.score(network, metrics=not self.costs.known)
+        if found is not None and set(task_scores(self.config.objectives)) <= set(found["scores"]):
+            return found
+        return None if self.bench is None else self.bench.score(network)
 
     def known_networks(self) -> list[KnownNetwork]:
-        """The networks of the space within the budgets that a bench has scores for, each once, in the bench's order."""
-        space = self.space
+        """The networks of the space within the budgets that a bench or an earlier run has scores for, each once: the
+        runs' in their order, then the bench's."""
         found: dict[str, KnownNetwork] = {}
+        for genotype, network, label in (*self._of_runs(), *self._of_bench()):
+            if network.hash not in found and self.known_score(network) and self.fitter.fits_network(network):
+                found[network.hash] = KnownNetwork(genotype, network, label)
+        return list(found.values())
+
+    def _of_runs(self) -> Iterator[tuple[Any, Any, str]]:
+        for one in () if self.known is None else self.known.networks:
+            genotype, network = one.genotype, one.network
+            if one.run.entry("space", "hash") != self.space.hash:
+                genotype = (self.space.locate(network) if isinstance(self.space, OperatorSpace)
+                            and isinstance(network, Architecture) and self.space.contains(network) else None)
+            if genotype is not None and network is not None:
+                yield genotype, network, f"run {one.run.name}"
+
+    def _of_bench(self) -> Iterator[tuple[Any, Any, str]]:
+        space = self.space
         if self.bench is None or not isinstance(space, OperatorSpace):
-            return []
+            return
         for one in self.bench.known:
             genotype = space.locate(one.architecture)
-            if genotype is None:
-                continue
-            network = space.architecture(genotype, one.architecture.hidden)
-            if network.hash not in found and self.known_score(network) and self.fitter.fits_network(network):
-                found[network.hash] = KnownNetwork(genotype, network, f"bench {one.origin}")
-        return list(found.values())
+            if genotype is not None:
+                yield genotype, space.architecture(genotype, one.architecture.hidden), f"bench {one.origin}"
+
+    def refits(self, front: np.ndarray) -> list[Any]:
+        """The genotypes of the earlier runs whose network in this search nobody trained, the most promising first, at
+        most MOST_REFITS. front: points [N, M] of what is known, all minimised."""
+        if self.known is None or not self.costs.known:
+            return []
+        genotypes = [genotype_of(self.space, row) for run in self.known.runs for row in rows(run.trials)
+                     if run.entry("space", "hash") == self.space.hash and row.genotype]
+        found = refits(self.space, self.fitter, self.costs, self.known.networks, genotypes,
+                       objectives=self.config.objectives, front=front)
+        return [one.genotype for one in found[:MOST_REFITS]]
 
     def _needed(self) -> tuple[str, ...]:
         """Objectives that the user's evaluator must return besides the loss."""
@@ -164,7 +199,8 @@ class Question:
             "corpus": None if dataset is None else dataset.folder.name,
             "evaluator": None if self.evaluator is None else evaluator_name(self.evaluator),
             "bench": None if self.bench is None else self.bench.digest,
-            "rungs": self.rungs.tokens, "rung_chance": self.rungs.chance, "rung_curves": self.rungs.digest})
+            "rungs": self.rungs.tokens, "rung_chance": self.rungs.chance, "rung_curves": self.rungs.digest,
+            "start_from": None if self.known is None else self.known.digest})
 
 
 def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None = None,
@@ -206,10 +242,11 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
     except BudgetError as error:
         raise BudgetError(f"{error}{certificate.text() if certificate else ''}") from None
     dataset = None
+    known = known_runs(config.start_from, space) if config.start_from else None
     if evaluator is None:
         from flashnas.training.trainer import check_device  # loads torch, which a user's evaluator may not need
 
-        recipe = _recipe(config, space, recipe)
+        recipe = _recipe(config, space, recipe, known)
         _check_rank(config, recipe)
         check_device(recipe)
         check_scalable(space, recipe, own=config.recipe is None)
@@ -221,7 +258,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
             config.wrong("seeds", "are those of trainings, which an evaluator of one's own does not do")
     question = Question(config=config, space=space, costs=costs, fitter=fitter, budgets=budgets, workload=workload,
                         recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
-                        sampler=config.sampler if sampler is None else sampler, started=started)
+                        sampler=config.sampler if sampler is None else sampler, started=started, known=known)
     if evaluator is not None:
         question = dataclasses.replace(question, rungs=_own_rungs(config, evaluator, costs, note))
     question.algorithm()  # its options are checked before text is read
@@ -235,6 +272,11 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
                                        no_bench=found if isinstance(found, str) else "",
                                        seed_bench=functools.cache(lambda seed: _answers(further(seed))),
                                        rungs=find_rungs(config, recipe, dataset, note))
+    if known is not None:
+        asked = training(recipe, None if dataset is None else dataset.digest, config.seed,
+                         None if evaluator is None else evaluator_name(evaluator))
+        if reason := difference(training_of(known.runs[0]), asked, "in the run", "in this search"):
+            raise RunError(f"{known.runs[0].path}: a search cannot start from its networks: {reason}")
     return question
 
 
@@ -279,8 +321,13 @@ def _unscalable(space: OperatorSpace[Any], factor: int, least_dim: int) -> tuple
     return None
 
 
-def _recipe(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None) -> Recipe:
-    """The recipe of the trainings: the one given or named, else the default at the space's own width factor."""
+def _recipe(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, known: KnownRuns | None) -> Recipe:
+    """The recipe of the trainings: the one given or named, else that of the earlier runs, else the default at the
+    space's own width factor."""
+    if given is None and config.recipe is None and known is not None and (
+            of_runs := known.runs[0].entry("question", "recipe")) is not None:
+        recipe = Recipe.from_dict(of_runs)
+        return recipe if config.tokens is None else dataclasses.replace(recipe, tokens=config.tokens)
     recipe = Recipe.load(config.recipe or DEFAULT_RECIPE) if given is None else given
     factor = space.width_factor if isinstance(space, OperatorSpace) else None
     if given is None and config.recipe is None and factor is not None:

@@ -93,6 +93,16 @@ class Run:
         identity = known["hash"].where(known["hash"] != "", known["notation"])
         return known[~identity.duplicated()]
 
+    @functools.cached_property
+    def finalists(self) -> tuple[dict[Any, int], dict[str, int]]:
+        """Places in the front by the number of the trial, and by the hash of the network."""
+        by_number: dict[Any, int] = {}
+        by_hash: dict[str, int] = {}
+        for place, entry in enumerate(self.front):
+            by_number.setdefault(entry.origin.get("number"), place)
+            by_hash.setdefault(entry.architecture.hash, place)
+        return by_number, by_hash
+
     @property
     def baselines(self) -> pd.DataFrame:
         """The trained pure-operator models."""

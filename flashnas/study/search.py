@@ -2,7 +2,8 @@
 
 A cycle of candidates is drawn together, fitted in width to the budgets, evaluated where it is new, and told in the
 order drawn: the trajectory does not depend on workers or interruptions. A continued run replays its trajectory; what
-its database holds is not evaluated again. What a bench was grown with by the same recipe, text and seed is not trained.
+its database holds is not evaluated again. What a bench was grown with, or an earlier run
+trained, by the same recipe, text and seed is not trained.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
 
     Returns:
         The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the complete ones,
-        those whose score a bench had), failures (reason -> count),
+        those whose score a bench or an earlier run had), failures (reason -> count),
         seconds, tokens, tokens_saved, tokens_seeds (`flashnas.study.trajectory.Trajectory.tokens`).
 
     Raises:
@@ -65,6 +66,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     with terminate_as_interrupt(), Session(question, out, resume=resume, progress=progress, command=command) as study:
         study.evaluate_baselines()
         study.start_from_bench()
+        study.train_refits()
         while study.wanted:
             genotypes = study.algorithm.ask(study.wanted)
             study.algorithm.tell(study.evaluate(genotypes))

@@ -81,7 +81,7 @@ class Session:
                                          self.baselines])
 
     def start_from_bench(self) -> None:
-        """The networks of the space that a bench has scores for and that meet the budgets; cycle 0.
+        """The networks of the space that a bench or an earlier run has scores for and that meet the budgets; cycle 0.
 
         All become trials. The algorithm learns those that it would propose, which have the largest width within the
         budgets, from the highest loss to the lowest.
@@ -99,6 +99,17 @@ class Session:
                   for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)
                   if fitter.latency_of(genotype)[0] == candidate.architecture]
         self.algorithm.start_from(sorted(learnt, key=lambda evaluation: -(evaluation.loss or 0.0)))
+
+    def train_refits(self) -> None:
+        """The genotypes of earlier runs at the width that they have here, in cycles; the algorithm learns them."""
+        objectives = self.question.config.objectives
+        points = [values for trial in self.trajectory.trials if trial.state == "complete"
+                  and (values := point(objectives, trial.to_dict(), trial.scores)) is not None]
+        known = np.array(points).reshape(-1, len(objectives))
+        todo = self.question.refits(known[non_dominated(known)] if len(known) else known)
+        while todo and self.wanted:
+            cycle, todo = todo[:self.wanted], todo[self.wanted:]
+            self.algorithm.start_from(self.evaluate(cycle))
 
     @property
     def wanted(self) -> int:
@@ -236,6 +247,7 @@ def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
         "sampler": identity.sampler, "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
         "bench": None if question.bench is None else question.bench.to_dict(),
         "rungs": list(question.rungs.tokens), "seeds": config.seeds,
+        "start_from": None if question.known is None else question.known.to_dict(),
         "host": {"cpu": platform.processor() or platform.machine(), "workers": config.workers,
                  "python": platform.python_version(), **packages},
     }

@@ -15,7 +15,7 @@ class Snapshot:
         stopped: networks whose training ended at a rung.
         paused: networks whose training is at a rung, and may go on.
         reused, infeasible: trials so far that cost no evaluation.
-        from_bench: of `done`, networks whose score a bench had.
+        from_bench: of `done`, networks whose score a bench or an earlier run had.
         total: networks that the run will evaluate, baselines and those of the bench included.
         best_loss, best_latency_ms: of the network with the lowest loss so far.
         remaining_s: from the mean time of an evaluation in this run; None before the first one has ended.

@@ -39,6 +39,53 @@ class Stopped:
     expected_loss_sd: float
 
 
+class Tally:
+    """What a run shows of itself, counted as it grows, so that a run of any length is shown in the same time."""
+
+    def __init__(self) -> None:
+        self.done = self.failed = self.stopped = self.from_bench = self.searched_from_bench = 0
+        self.paused: set[str] = set()                       # hashes of trainings that wait at a rung
+        self.trials: Counter[tuple[str, str]] = Counter()   # (state, origin) -> trials
+        self.best: tuple[float, str] | None = None          # lowest loss, hash
+        self.trainings, self.seconds = 0, 0.0               # of this run, and those of an earlier part of it
+        self._ended: set[str] = set()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Count the outcome of a network of the trajectory, once; one that paused waits, and seeds are not networks."""
+        if outcome.hash in self._ended or outcome.seed is not None:
+            return
+        if outcome.rung is not None:
+            self.paused.add(outcome.hash)
+            return
+        self.paused.discard(outcome.hash)
+        self._ended.add(outcome.hash)
+        self.from_bench += outcome.from_bench
+        if outcome.score is None:
+            self.failed += 1
+            return
+        self.done += 1
+        if self.best is None or outcome.score["loss"] < self.best[0]:
+            self.best = outcome.score["loss"], outcome.hash
+
+    def stops(self, outcome: Outcome) -> None:
+        """Count a paused training that is not continued, and its time."""
+        self.paused.discard(outcome.hash)
+        self.stopped += 1
+        if outcome.score is not None:
+            self.trainings, self.seconds = self.trainings + 1, self.seconds + outcome.score["seconds"]
+
+    def took(self, outcome: Outcome) -> None:
+        """Count the time of a finished evaluation that was made for the run."""
+        part = outcome.rung is not None or outcome.seed is not None
+        if outcome.score is not None and not outcome.from_bench and not part:
+            self.trainings, self.seconds = self.trainings + 1, self.seconds + outcome.score["seconds"]
+
+    def placed(self, trial: Trial) -> None:
+        """Count a trial."""
+        self.trials[trial.state, trial.origin] += 1
+        self.searched_from_bench += trial.origin == "search" and trial.from_bench
+
+
 class Trajectory:
     """Evaluates the networks of a cycle that are new, records each as it finishes, and turns all into trials.
 
@@ -70,6 +117,9 @@ class Trajectory:
         self.networks: dict[str, Any] = {}     # hash -> network, all that were proposed
         self.stopped: dict[str, Stopped] = {}  # hash -> what is expected of a training that was not continued
         self._placed: set[str] = set()         # hashes of networks that a trial holds
+        self.tally = Tally()
+        for outcome in self.outcomes.values():
+            self.tally.took(outcome)
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -83,6 +133,8 @@ class Trajectory:
                 self.networks.setdefault(candidate.architecture.hash, candidate.architecture)
                 if candidate.architecture.hash not in self._placed:
                     new.setdefault(candidate.architecture.hash, candidate)
+                if candidate.architecture.hash in self.outcomes:
+                    self.tally.ended(self.outcomes[candidate.architecture.hash])
         for key, candidate in new.items():
             known = None if key in self.outcomes else self.known_score(candidate.architecture)
             if known is not None:
@@ -121,6 +173,7 @@ class Trajectory:
             for place, key in enumerate(paused):
                 if not decision.promoted[place]:
                     self.stopped[key] = Stopped(rung, float(decision.losses[place]), float(decision.sds[place]))
+                    self.tally.stops(self.outcomes[outcome_key(key, rung=rung)])
             on = {key: on[key] for key, stays in zip(paused, decision.promoted, strict=True) if stays}
         return on
 
@@ -134,7 +187,9 @@ class Trajectory:
         """Train, or train on, what is not recorded yet: to a rung, or to the end."""
         jobs: dict[str, Job] = {}
         for key, candidate in candidates.items():
-            if key in self.outcomes or outcome_key(key, rung=rung) in self.outcomes:
+            known = self.outcomes.get(key) or self.outcomes.get(outcome_key(key, rung=rung))
+            if known is not None:
+                self.tally.ended(known)
                 continue
             job = self.make_job(candidate.architecture)
             if self.rungs.tokens and candidate.origin == "search":
@@ -170,6 +225,8 @@ class Trajectory:
                        and rung is None)
         self.folder.database.remember(outcome, params=candidate.genotype if with_params else {},
                                       distributions=self.distributions if with_params else {}, values=values)
+        self.tally.took(outcome)
+        self.tally.ended(outcome)
 
     def values_of(self, network: Any, outcome: Outcome) -> tuple[float, ...] | None:
         """The objectives of an outcome, minimised; None if it failed or paused."""
@@ -199,12 +256,13 @@ class Trajectory:
             trial = Trial(**known, state=state, reason=outcome.reason, notation=network.notation, hash=network.hash,
                           hidden=getattr(network, "hidden", None), **figures)
         self.trials.append(trial)
+        self.tally.placed(trial)
         return trial
 
     # -- what came of it -----------------------------------------------------------------------------------------
 
     def count(self, state: str, origin: str | None = None) -> int:
-        return sum(t.state == state and origin in (None, t.origin) for t in self.trials)
+        return sum(count for (own, by), count in self.tally.trials.items() if own == state and origin in (None, by))
 
     @property
     def searched(self) -> int:
@@ -214,7 +272,7 @@ class Trajectory:
     @property
     def evaluated(self) -> int:
         """Of `searched`, those whose evaluation was started: they count against the number asked for."""
-        return self.searched - sum(trial.origin == "search" and trial.from_bench for trial in self.trials)
+        return self.searched - self.tally.searched_from_bench
 
     def failures(self) -> dict[str, int]:
         """Reason -> number of networks that failed with it, the most frequent first."""
@@ -243,24 +301,16 @@ class Trajectory:
 
     def report(self) -> None:
         """Show where the run is."""
-        ended = {key: self.outcomes[key] for key in self.networks if key in self.outcomes}
-        done = {key: outcome.score for key, outcome in ended.items() if outcome.score is not None}
-        best = min(done, key=lambda key: done[key]["loss"], default=None)
-        from_bench = sum(outcome.from_bench for outcome in ended.values())
-        over = len(ended) + len(self.stopped)
-        paused = {outcome.hash for outcome in self.outcomes.values() if outcome.rung is not None} & set(self.networks)
-        took = [*(outcome.score["seconds"] for outcome in self.outcomes.values()
-                  if outcome.score is not None and not outcome.from_bench
-                  and outcome.rung is None and outcome.seed is None),
-                *(score["seconds"] for key, stopped in self.stopped.items()
-                  if (score := self.outcomes[outcome_key(key, rung=stopped.rung)].score) is not None)]
-        left = max(self.total + from_bench - over, 0)
+        tally = self.tally
+        over = tally.done + tally.failed + tally.stopped
+        left = max(self.total + tally.from_bench - over, 0)
         side_by_side = max(1, min(self.workers, left))
-        latency_ms = None if best is None else {
-            **self.costs.metrics(self.networks[best]), **done[best].get("metrics", {})}.get("latency_ms")
+        loss, key = tally.best or (None, "")
+        latency_ms = None if loss is None else {**self.costs.metrics(self.networks[key]), **(
+            self.outcomes[key].score or {}).get("metrics", {})}.get("latency_ms")
         self.progress.update(Snapshot(
-            done=len(done), failed=len(ended) - len(done), stopped=len(self.stopped),
-            paused=len(paused - set(ended) - set(self.stopped)), reused=self.count("reused"),
-            infeasible=self.count("infeasible"), total=max(self.total + from_bench, over), from_bench=from_bench,
-            best_loss=None if best is None else done[best]["loss"], best_latency_ms=latency_ms,
-            remaining_s=left * sum(took) / len(took) / side_by_side if took else None))
+            done=tally.done, failed=tally.failed, stopped=tally.stopped, paused=len(tally.paused),
+            reused=self.count("reused"), infeasible=self.count("infeasible"),
+            total=max(self.total + tally.from_bench, over), from_bench=tally.from_bench, best_loss=loss,
+            best_latency_ms=latency_ms,
+            remaining_s=left * tally.seconds / tally.trainings / side_by_side if tally.trainings else None))

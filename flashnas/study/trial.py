@@ -11,8 +11,11 @@ from typing import Any, Literal
 from flashnas.bench.answers import SOURCE
 from flashnas.proxy.extrapolation import extrapolate
 
+RUN = "run"               # source of a score that another run computed
+KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
+
 State = Literal["complete", "stopped", "failed", "infeasible", "reused"]
-Origin = Literal["baseline", "bench", "search"]
+Origin = Literal["baseline", "bench", "search"]  # bench: of a bench or an earlier run, which the search starts from
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
 SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "backends",
           "source")
@@ -79,7 +82,7 @@ class Outcome:
     @property
     def from_bench(self) -> bool:
         """True if the score was not computed for this run."""
-        return self.score is not None and self.score.get("source") == SOURCE
+        return self.score is not None and self.score.get("source") in KNOWN
 
 
 def outcome_key(network_hash: str, *, rung: int | None = None, seed: int | None = None) -> str:
@@ -91,10 +94,10 @@ def outcome_key(network_hash: str, *, rung: int | None = None, seed: int | None 
 class Trial:
     """A candidate of a run, in the order of the trajectory (`number`), not of completion.
 
-    complete: evaluated in this run, or known from a bench (`source`). stopped: trained to a rung and not on, since it
-    was not expected to enter the front; it has `tokens`, the `curve` so far and `expected_loss`, but not a loss.
-    reused: the same network was already evaluated; its figures are repeated. infeasible: outside a budget at every
-    width, never evaluated. failed: the evaluation ended with `reason`.
+    complete: evaluated in this run, or known from a bench or an earlier run (`source`). stopped: trained to a rung and
+    not on, since it was not expected to enter the front; it has `tokens`, the `curve` so far and `expected_loss`, but
+    not a loss. reused: the same network was already evaluated; its figures are repeated. infeasible: outside a budget
+    at every width, never evaluated. failed: the evaluation ended with `reason`.
     Figures that do not exist are None. `loss` is the validation loss in nats per token; of a network that was trained
     under several `seeds` it is their mean, with its standard error `loss_se`, and so are bits per byte and scores;
     `expected_loss` is the forecast of a stopped training's final loss, `expected_loss_sd` its standard deviation;
@@ -137,12 +140,12 @@ class Trial:
     train_seconds: float | None = None
     seed: int | None = None
     backends: dict[str, str] = field(default_factory=dict)  # what computed each kind of operator in training
-    source: str = ""                # of the loss: `training`, `bench` or `evaluator`; empty without one
+    source: str = ""                # of the loss: `training`, `bench`, `run` or `evaluator`; empty without one
 
     @property
     def from_bench(self) -> bool:
         """True if its first evaluation was not made in this run."""
-        return self.source == SOURCE
+        return self.source in KNOWN
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -890,6 +890,37 @@ for name, builders, *expect in (
 case("search-resume-other-seed", again("--seed", "3"), "question.seed", "3", files=[copied("run")])
 case("search-resume-other-recipe", again("--tokens", "512"), "512", files=[copied("run")])
 
+# -- pareto ------------------------------------------------------------------------------------------------------
+
+case("pareto-without-a-run", ["pareto"], "RUN is required")
+case("pareto-missing", ["pareto", "nowhere"], "nowhere")
+case("pareto-second-missing", ["pareto", "{run}", "nowhere"], "nowhere")
+case("pareto-file", ["pareto", "{quick}"], "{quick}")
+case("pareto-twice", ["pareto", "{run}", "{run}"], "{run}", "named twice")
+case("pareto-without-a-question", ["pareto", "{tmp}/run"], "{tmp}/run", "question",
+     files=[copied("run"), without("run/run.yaml", "question")])
+case("pareto-other-seed", ["pareto", "{run}", "{tmp}/run"], "{tmp}/run", "do not compare", "seed",
+     files=[copied("run"), edited("run/run.yaml", ["question", "seed"], 77)])
+case("pareto-other-recipe", ["pareto", "{run}", "{tmp}/run"], "recipe.tokens", "do not compare",
+     files=[copied("run"), edited("run/run.yaml", ["question", "recipe", "tokens"], 77)])
+case("pareto-damaged-recipe", ["pareto", "{tmp}/run"], "{tmp}/run", "recipe",
+     files=[copied("run"), edited("run/run.yaml", ["question", "recipe"], {"mine": 1})])
+case("pareto-table", ["pareto", "{run}", "--table", "h100"], "h100", "h100_sxm")
+case("pareto-table-without-rows", ["pareto", "{run}", "--table", "{table}", "--workload", "decode-8k"],
+     "and so for all")
+case("pareto-workload", ["pareto", "{run}", "--workload", "chatt"], "chatt", "chat")
+case("pareto-budget", ["pareto", "{run}", "--budget", "speed=3"], "speed")
+case("pareto-budget-negative", ["pareto", "{run}", "--budget-ms", "-3"], "--budget-ms", "above 0")
+case("pareto-budget-twice", ["pareto", "{run}", "--budget-ms", "3", "--budget", "latency_ms=3"], "--budget-ms", "same")
+case("pareto-objectives", ["pareto", "{run}", "--objectives", "loss,speed"], "speed")
+case("pareto-objective-not-trained", ["pareto", "{run}", "--objectives", "recall,latency_ms"], "recall", "{run}")
+case("pareto-confidence", ["pareto", "{run}", "--confidence", "0.9"], "validat")
+case("pareto-out", ["pareto", "{run}", "--out", "{tmp}/out"], "{tmp}/out", "not empty",
+     files=[folder("out", PRECIOUS)])
+case("search-start-from-missing", search("--start-from", "nowhere"), "nowhere")
+case("search-start-from-other-tokens", search("--start-from", "{run}", "--tokens", "2048"), "{run}",
+     "cannot start from its networks", "recipe.tokens")
+
 # -- report and proxy-trust --------------------------------------------------------------------------------------
 
 TRIALS = "run/trials.parquet"

@@ -301,7 +301,7 @@ def test_a_full_disk_leaves_the_old_trials(run, monkeypatch):
     def full(*_args, **_more):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    monkeypatch.setattr("pyarrow.parquet.write_table", full)
     with pytest.raises(OSError, match="No space"):
         folder.write_trials([trial("z")])
     assert (run / "trials.parquet").read_bytes() == before

@@ -1,0 +1,146 @@
+"""The front of finished runs for another question, from what they trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashnas.api.calling import takes
+from flashnas.api.output import check_out
+from flashnas.api.run import Run
+from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.latency.metrics import METRICS
+from flashnas.latency.workload import WORKLOAD_HELP
+
+if TYPE_CHECKING:
+    from flashnas.space import SearchSpace
+    from flashnas.study.front import FrontEntry
+    from flashnas.study.rebudget import Rebudgeted
+    from flashnas.study.refit import Refit
+
+OBJECTS = {"table": "LatencyTable | Callable", "workload": "Workload"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParetoOptions(Settings, where="pareto"):
+    """What `flashnas pareto` takes."""
+
+    runs: tuple[str, ...] = option(REQUIRED, "run folders, finished or not; several are merged", metavar="RUN",
+                                   positional=True, objects=("flashnas.api.run:Run", "flashnas.study.run:Run"))
+    table: str | None = option(None, "shipped latency table or folder of another device",
+                               shown="that of the first run")
+    workload: str | None = option(None, WORKLOAD_HELP, shown="that of the first run")
+    budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
+    budgets: dict[str, float] | None = option(
+        None, "bound another metric, such as memory_gb=8; may be repeated", flag="budget", metavar="METRIC=LIMIT",
+        keys=tuple(METRICS), above=0, shown="those of the first run; none for another table or workload")
+    objectives: tuple[str, ...] | None = option(None, "what the front is drawn for, 2 to 4 names", metavar="A,B,..",
+                                                separator=",", shown="those of the first run")
+    confidence: float | None = option(None, "keep the budgets with this probability, by the table's validation",
+                                      metavar="P", above=0, below=1)
+    mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+    out: Path | None = option(None, "folder for the front, its picture and a report", metavar="DIR",
+                              shown="nothing is written")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.runs:
+            self.wrong("runs", "must name a run folder; got none")
+        if self.budget_ms is not None:
+            if "latency_ms" in (self.budgets or {}):
+                self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")
+            object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **(self.budgets or {})})
+            object.__setattr__(self, "budget_ms", None)
+
+
+@dataclass(frozen=True, repr=False)
+class Pareto:
+    """The front of runs for another question, and what would have to be trained to answer it better.
+
+    run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`. front: fastest first,
+    each with `architecture`, `notation` and `figures`. to_train: genotypes of the runs whose largest width within the
+    new budgets was not trained, the most promising first. path: the folder that was written, or None. found: all parts.
+    """
+
+    run: Run
+    found: Rebudgeted = field(repr=False)
+    path: Path | None = None
+
+    @property
+    def front(self) -> tuple[FrontEntry, ...]:
+        """The networks within the budgets that no other one beats in all objectives."""
+        return self.run.front
+
+    @property
+    def to_train(self) -> tuple[Refit, ...]:
+        """Networks that nobody trained, with `network`, `expected` and `gain`."""
+        return self.found.refits
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader has to know, one line each."""
+        return self.found.notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**self.found.to_dict(), "out": None if self.path is None else str(self.path)}
+
+    def __str__(self) -> str:
+        from flashnas.report.terminal_pareto import pareto_text
+
+        text = pareto_text(self.found)
+        if self.path is None:
+            return text
+        return f"{text}\nfront   {self.path / 'pareto'}/\nreport  {self.path / 'report.html'}"
+
+    def __repr__(self) -> str:
+        return f"Pareto({len(self.front)} on the front, {len(self.to_train)} to train)"
+
+
+@takes(ParetoOptions, objects=OBJECTS)
+def pareto(options: ParetoOptions, *, objects: Mapping[str, Any], space: SearchSpace[Any] | None = None) -> Pareto:
+    """The front of one or several runs for another budget, device, workload or objectives. Nothing is trained.
+
+    The networks keep their losses, and their metrics are estimated anew. Runs are merged if their losses compare: same
+    recipe, text, vocabulary and seed. A run may still be searching.
+
+    Further:
+        space (SearchSpace): of the runs, where it is not a shipped one or a file.
+
+    Returns:
+        A Pareto: `front`, `to_train` and `run`. `print` shows it.
+
+    Raises:
+        RunError: a folder is not a run, or the losses of the runs do not compare.
+        ConfigError: for an option that does not suit the runs.
+        TableError: the table cannot be read, or answers for none of the networks (MissingRowsError).
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.pareto("my_run", budgets={"latency_ms": 12_000})
+        >>> all(entry.latency_ms <= 12_000 for entry in found.front)
+        True
+    """
+    if options.out is not None:
+        check_out(options, empty=True)
+
+    from flashnas.study.rebudget import rebudget
+
+    table: str | Callable[[Any], Any] | Any = objects.get("table", options.table)
+    found = rebudget(options.runs, table=table, workload=objects.get("workload", options.workload), mode=options.mode,
+                     budgets=options.budgets, objectives=options.objectives, confidence=options.confidence, space=space)
+    run = Run(found.run.path, found.run.config, found.run.trials, found.run.front)
+    if options.out is None:
+        return Pareto(run, found)
+
+    from flashnas.base.errors import RunError
+    from flashnas.base.files import disk_errors
+    from flashnas.report import write_report
+    from flashnas.study.folder import write_answer
+
+    with disk_errors(f"{options.out}: cannot be written", RunError):
+        write_answer(found.run, options.out)
+    write_report(options.out)
+    return Pareto(Run.load(options.out), found, options.out)

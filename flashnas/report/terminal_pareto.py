@@ -1,0 +1,82 @@
+"""The answer of `flashnas pareto` for the terminal."""
+
+from __future__ import annotations
+
+from flashnas.report.folding import compressed
+from flashnas.report.plot_data import latency_unit
+from flashnas.report.terminal_front import front_table
+from flashnas.report.text import MISSING, duration, number
+from flashnas.search.objectives import TRAINED, title_of
+from flashnas.study.rebudget import Rebudgeted
+from flashnas.study.refit import Refit
+
+SHOWN = 10  # networks to train that are listed
+
+
+def pareto_text(found: Rebudgeted) -> str:
+    """The question, the front, and what would have to be trained to answer better."""
+    return "\n".join([*_question(found), "", *_front(found), "", *_to_train(found)])
+
+
+def _question(found: Rebudgeted) -> list[str]:
+    config = found.run.config
+    limits = ", ".join(f"{name} {limit:,.6g}" for name, limit in config["budgets"].items()) or "none"
+    table = (config["table"] or {}).get("device") or (config["table"] or {}).get("name") or "as recorded"
+    workload = config["workload"]
+    within = found.trained - found.outside - sum(found.unanswered.values())
+    lines = [f"device    {table}", f"workload  {workload.get('name') if isinstance(workload, dict) else MISSING}",
+             f"budget    {limits}{f' with {found.run.confidence:.0%} confidence' if found.run.confidence else ''}",
+             f"networks  {found.trained} trained in {len(config['runs'])} run{'s' if len(config['runs']) > 1 else ''};"
+             f" {within} within the budget, {found.outside} outside"]
+    lines += [f"left out  {count}: {reason}" for reason, count in found.unanswered.items()]
+    return lines
+
+
+def _front(found: Rebudgeted) -> list[str]:
+    if found.front:
+        return [front_table(found.run)]
+    nearest = ", ".join(f"{name} {value:,.6g}" for name, value in (found.nearest or {}).items())
+    return [f"no trained network meets the budget; the nearest has {nearest or MISSING}"]
+
+
+def _to_train(found: Rebudgeted) -> list[str]:
+    if not found.refits:
+        return ["nothing to train: every genotype of the runs has its largest width within the budget"] if all(
+            "not known" not in note and "no other width" not in note for note in found.notes) else []
+    count, tokens = len(found.refits), found.tokens_each
+    words = "genotypes of the runs have" if count > 1 else "genotype of the runs has"
+    lines = [f"{count} {words} another width within the budget, which was not trained"
+             f"{_cost_words(found, count, tokens)}"]
+    factor, unit = latency_unit([one.metrics.get("latency_ms", 0.0) for one in found.refits])
+    trained = [name for name in found.run.objectives if name in TRAINED]
+    header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss", f"latency ({unit})", "width",
+              "architecture")
+    table = [header, *(_row(one, trained, factor) for one in found.refits[:SHOWN])]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header) - 1)]
+    lines += ["  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+              for row in table]
+    if count > SHOWN:
+        lines.append(f"and {count - SHOWN} more")
+    if not found.commands:
+        return [*lines, "fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs scores them"]
+    return [*lines, "train the first ones, and search on from all that the runs know:",
+            *(f"    {line}" for line in found.commands)]
+
+
+def _cost_words(found: Rebudgeted, count: int, tokens: int) -> str:
+    parts = [f"{count * tokens:,} tokens"] if tokens else []
+    if found.seconds_each is not None:
+        parts.append(f"about {duration(count * found.seconds_each)} of one worker, at the mean of the runs")
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def _row(one: Refit, trained: list[str], factor: float) -> tuple[str, ...]:
+    expected = [one.expected[name] if one.expected else None for name in trained]
+    old = None if one.trained is None else one.trained.row
+    latency_ms, width = one.metrics.get("latency_ms"), getattr(one.network, "hidden", None)
+    before = None if old is None or old.hidden != old.hidden else int(old.hidden)
+    return (MISSING if one.gain is None else f"{one.gain:+.2%}",
+            *(MISSING if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in expected),
+            MISSING if old is None else number(old.loss, 4), MISSING if latency_ms is None else
+            f"{latency_ms * factor:.2f}", MISSING if width is None else f"{before or MISSING} -> {width}",
+            compressed(one.network.notation))

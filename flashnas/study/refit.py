@@ -1,0 +1,176 @@
+"""Genotypes of earlier runs at the width that another question gives them, ranked by what their training may bring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flashnas.search.history import kept
+from flashnas.search.objectives import TRAINED, figure_of, larger_is_better, minimised
+from flashnas.search.pareto import hypervolume
+from flashnas.space import SearchSpace
+from flashnas.study.costs import Costs, metric_of
+from flashnas.study.fitting import Fitter
+from flashnas.study.known import Trained
+
+LEAST_TRAINED = 5         # networks to which a model of the loss is fitted
+MOST_TRAINED = 300        # of more, a part is chosen
+MOST_ON_GRID = 24         # points of a front in three or four objectives
+MOST_REFITS = 24          # that a search trains before its algorithm goes on
+TOGETHER = 512            # candidates predicted together: their covariance is a square
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refit:
+    """A genotype whose network under the new question was not trained.
+
+    Attributes:
+        genotype, network: what would be trained.
+        trained: the same genotype as a run trained it, with the lowest loss; None if no run did, because no width met
+            the budgets then.
+        metrics: of the network under the new question.
+        expected: trained objective -> expected value and its standard deviation, in its own direction; None where too
+            few networks are known for a model.
+        gain: expected increase of the front's hypervolume, as a share of it; of the reference box where the front is
+            empty. None without a model.
+    """
+
+    genotype: Any
+    network: Any
+    trained: Trained | None
+    metrics: dict[str, float]
+    expected: dict[str, tuple[float, float]] | None = None
+    gain: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"notation": self.network.notation, "hash": self.network.hash, **self.metrics,
+                "trained_as": None if self.trained is None else self.trained.row.notation,
+                "trained_loss": None if self.trained is None else float(self.trained.row.loss),
+                "expected": None if self.expected is None else {
+                    name: {"mean": mean, "sd": sd} for name, (mean, sd) in self.expected.items()},
+                "gain": self.gain}
+
+
+def refits(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs, known: Sequence[Trained],
+           genotypes: Iterable[Any], *, objectives: Sequence[str], front: np.ndarray) -> list[Refit]:
+    """The genotypes whose network within the budgets was not trained, the most promising first.
+
+    A Gaussian process of each trained objective over the features of the space, the width and the parameters, fitted to
+    all networks of the space that were trained (those outside the budgets, too), gives the expected value. The gain is
+    the expected hypervolume improvement beyond the front. With fewer than LEAST_TRAINED networks the order is that of
+    the losses at the old width.
+
+    Args:
+        space: of the genotypes.
+        fitter: gives a genotype its largest network within the new budgets.
+        costs: the metrics under the new question.
+        known: networks that were trained, those of other spaces included.
+        genotypes: of the runs.
+        objectives: trained ones first.
+        front: points [N, M] of the trained networks within the budgets, all minimised.
+    """
+    hashes = {one.row.hash for one in known}
+    own = [one for one in known if one.genotype is not None and one.network is not None and one.run.entry(
+        "space", "hash") == space.hash]
+    best: dict[Any, Trained] = {}
+    for one in own:
+        if one.genotype not in best or one.row.loss < best[one.genotype].row.loss:
+            best[one.genotype] = one
+    found: dict[str, Refit] = {}
+    for genotype in dict.fromkeys([*best, *genotypes]):
+        network = fitter.latency_of(genotype)[0]
+        if network is not None and network.hash not in hashes:
+            found.setdefault(network.hash, Refit(genotype=genotype, network=network, trained=best.get(genotype),
+                                                 metrics=costs.metrics(network)))
+    candidates = list(found.values())
+    if len(own) >= LEAST_TRAINED and candidates:
+        candidates = _expected(space, own, candidates, objectives, front)
+        return sorted(candidates, key=lambda one: -(one.gain or 0.0))
+    return sorted(candidates, key=lambda one: float("inf") if one.trained is None else one.trained.row.loss)
+
+
+def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Sequence[Refit],
+              objectives: Sequence[str], front: np.ndarray) -> list[Refit]:
+    """The candidates with expected values and gains."""
+    from flashnas.search.grid_improvement import expected_grid_improvement
+    from flashnas.search.surrogate import Surrogate  # loads torch
+
+    trained = [name for name in objectives if name in TRAINED]
+    exact = [name for name in objectives if name not in TRAINED]
+    values = [[figure_of(name, vars_of(one.row), one.row.scores) for name in trained] for one in own]
+    complete = [i for i, row in enumerate(values) if None not in row]
+    if len(complete) < LEAST_TRAINED:
+        return list(candidates)
+    losses = np.array([[minimised(name, value or 0.0) for name, value in zip(trained, values[i], strict=True)]
+                       for i in complete])
+    part = kept(losses, MOST_TRAINED)
+    rows = np.stack([_features(space, own[complete[i]].genotype, own[complete[i]].network) for i in part])
+    low, span = rows.min(axis=0), np.ptp(rows, axis=0)
+    span = np.where(span > 1e-12, span, 1.0)
+    trends = [_trend(rows, losses[part, k]) for k in range(len(trained))]
+    models = [Surrogate((rows - low) / span, losses[part, k] - _sizes(rows) @ trends[k], seed=0)
+              for k in range(len(trained))]
+    known = np.array([[minimised(name, metric_of(name, one.metrics)) for name in exact] for one in candidates]
+                     ).reshape(len(candidates), -1)
+    if front.shape[1] > 2 and len(front):  # the improvement is computed on a grid through the points of the front
+        front = front[kept(front, MOST_ON_GRID)]
+    corner = _corner(losses, known, front, len(trained))
+    whole = hypervolume(front, corner) if len(front) else 0.0
+    whole = whole or float(np.prod(corner - np.concatenate([losses.min(axis=0), known.min(axis=0)])))
+    result: list[Refit] = []
+    for start in range(0, len(candidates), TOGETHER):
+        some = candidates[start:start + TOGETHER]
+        features = np.stack([_features(space, one.genotype, one.network) for one in some])
+        beliefs = [model.predict((features - low) / span) for model in models]
+        means = np.column_stack([mean + _sizes(features) @ trend
+                                 for (mean, _), trend in zip(beliefs, trends, strict=True)])
+        sds = np.column_stack([np.sqrt(np.maximum(np.diag(covariance), 0.0)) for _, covariance in beliefs])
+        gains = expected_grid_improvement(
+            np.column_stack([means, known[start:start + TOGETHER]]),
+            np.column_stack([sds, np.zeros((len(some), len(exact)))]),
+            front if len(front) else corner[None] + 1.0, corner)
+        result += [Refit(genotype=one.genotype, network=one.network, trained=one.trained, metrics=one.metrics,
+                         gain=float(gains[i] / whole),
+                         expected={name: (float(-means[i, k] if larger_is_better(name) else means[i, k]),
+                                          float(sds[i, k])) for k, name in enumerate(trained)})
+                   for i, one in enumerate(some)]
+    return result
+
+
+def _corner(losses: np.ndarray, known: np.ndarray, front: np.ndarray, trained: int) -> np.ndarray:
+    """The reference of the hypervolume: a tenth of the range beyond the worst values."""
+    exact = np.vstack([known, front[:, trained:]]) if len(front) else known
+    corner = np.concatenate([column.max(axis=0) + 0.1 * np.ptp(column, axis=0) for column in (losses, exact)])
+    return corner + 1e-9 * np.abs(corner) + 1e-12
+
+
+def _features(space: SearchSpace[Any], genotype: Any, network: Any) -> np.ndarray:
+    """The space's features, log width and log parameters: what the model of `bayes` sees."""
+    sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
+    return np.array([*space.features(genotype), *(np.log(size) if size else 0.0 for size in sizes)], dtype=np.float64)
+
+
+def _sizes(rows: np.ndarray) -> np.ndarray:
+    """[N, 3]: one, log width and log parameters."""
+    return np.column_stack([np.ones(len(rows)), rows[:, -2:]])
+
+
+def _trend(rows: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """The linear trend of the loss in log width and log parameters. Another budget asks for sizes beyond those that
+    were trained, where a Gaussian process alone returns to its mean."""
+    sizes = _sizes(rows)
+    centre, spread = sizes[:, 1:].mean(axis=0), np.maximum(sizes[:, 1:].std(axis=0), 1e-9)
+    scaled = np.column_stack([sizes[:, 0], (sizes[:, 1:] - centre) / spread])
+    ridge = np.diag([0.0, 1.0, 1.0])  # as much as one network that says that size does not matter
+    intercept, *slopes = np.linalg.solve(scaled.T @ scaled + ridge, scaled.T @ losses)
+    per_unit = np.where(spread > 1e-9, np.array(slopes) / spread, 0.0)
+    return np.array([intercept - per_unit @ centre, *per_unit])
+
+
+def vars_of(row: Any) -> dict[str, Any]:
+    """The figures of a trial by name."""
+    return {name: getattr(row, name) for name in (*row._fields,) if name != "Index"}

@@ -1,0 +1,86 @@
+"""A part of a long history: what must be in it, for any points; and the samplers that model a part."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from flashnas.search import bayes
+from flashnas.search.history import kept
+from flashnas.search.optuna_samplers import Tpe
+from flashnas.search.pareto import non_dominated
+from flashnas.testing import sampler as contract
+from flashnas.testing.sampler import World, three_goals
+
+
+@st.composite
+def histories(draw):
+    count, objectives = draw(st.integers(0, 60)), draw(st.integers(2, 3))
+    return draw(hnp.arrays(np.float64, (count, objectives), elements=st.integers(-4, 5).map(float)))
+
+
+@given(histories(), st.integers(6, 70))
+def test_a_part_has_the_recent_the_ends_and_a_front_that_has_room(points, limit):
+    part = kept(points, limit)
+    assert part.tolist() == sorted(set(part.tolist()))
+    assert len(part) <= limit
+    if len(points) <= limit:
+        assert len(part) == len(points)
+        return
+    assert len(part) == limit
+    third = limit // 3
+    assert set(range(len(points) - third, len(points))) <= set(part)
+    front = np.flatnonzero(non_dominated(points))
+    if len(front) <= third:
+        assert set(front) <= set(part)
+    assert points[part, 0].min() == points[:, 0].min()
+    assert points[part, 0].max() == points[:, 0].max() or limit - third - min(len(front), third) < 2
+
+
+def test_it_is_the_same_every_time_and_spread():
+    points = np.random.default_rng(0).normal(size=(500, 2))
+    part = kept(points, 60)
+    assert part.tolist() == kept(points, 60).tolist()
+    ranks = np.argsort(np.argsort(points[:, 0]))[part] / 500
+    assert all(((ranks >= low) & (ranks <= low + 0.1)).any() for low in np.arange(0, 1, 0.1))
+
+
+# -- samplers with a part of their history -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", [contract.check_seed_fixes_the_trajectory, contract.check_replay,
+                                   contract.check_partial_tells], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("goals", [None, three_goals()], ids=["two objectives", "three objectives"])
+@pytest.mark.parametrize("name", ["tpe", "bayes"])
+def test_the_contract_holds_when_the_history_is_cut(name, goals, check, monkeypatch):
+    monkeypatch.setattr(Tpe, "most_trials", 9)
+    monkeypatch.setattr(bayes, "MODELLED", 9)
+    monkeypatch.setattr(bayes, "ALWAYS_FITTED", 8)
+    check(World(name, {"startup": 4} if name == "tpe" else {"initial": 4, "pool": 24}, goals))
+
+
+def test_tpe_cuts_its_study_and_bayes_its_model(monkeypatch):
+    seen = []
+
+    class Watched(bayes.Surrogate):
+        def __init__(self, features, losses, *, seed, like=None):
+            seen.append((len(features), like is not None))
+            super().__init__(features, losses, seed=seed, like=like)
+
+    monkeypatch.setattr(Tpe, "most_trials", 12)
+    monkeypatch.setattr(bayes, "MODELLED", 12)
+    monkeypatch.setattr(bayes, "ALWAYS_FITTED", 8)
+    monkeypatch.setattr(bayes, "GROWTH", 2.0)
+    monkeypatch.setattr(bayes, "Surrogate", Watched)
+    world = World("tpe", {"startup": 4})
+    algorithm = world.make()
+    told = world.run(algorithm, 8)
+    complete = [trial for trial in algorithm.study.get_trials() if trial.state.name == "COMPLETE"]
+    assert len(algorithm.history) == len(told) > 3 * len(complete) / 2
+    best = min(evaluation.loss for evaluation in told)
+    assert min(trial.values[0] for trial in complete) == best
+    world = World("bayes", {"initial": 4, "pool": 24})
+    told = world.run(world.make(), 8)
+    assert max(count for count, _ in seen) == 12 < len(told)
+    assert any(again for _, again in seen)
