@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from flashnas.base.errors import MissingRowsError
 from flashnas.search.history import kept
 from flashnas.search.objectives import TRAINED, figure_of, larger_is_better, minimised
 from flashnas.search.pareto import hypervolume
@@ -82,7 +83,10 @@ def refits(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs, known: Se
             best[one.genotype] = one
     found: dict[str, Refit] = {}
     for genotype in dict.fromkeys([*best, *genotypes]):
-        network = fitter.latency_of(genotype)[0]
+        try:
+            network = fitter.latency_of(genotype)[0]
+        except MissingRowsError:  # the table does not answer for it at every width
+            continue
         if network is not None and network.hash not in hashes:
             found.setdefault(network.hash, Refit(genotype=genotype, network=network, trained=best.get(genotype),
                                                  metrics=costs.metrics(network)))

@@ -906,8 +906,6 @@ case("pareto-other-recipe", ["pareto", "{run}", "{tmp}/run"], "recipe.tokens", "
 case("pareto-damaged-recipe", ["pareto", "{tmp}/run"], "{tmp}/run", "recipe",
      files=[copied("run"), edited("run/run.yaml", ["question", "recipe"], {"mine": 1})])
 case("pareto-table", ["pareto", "{run}", "--table", "h100"], "h100", "h100_sxm")
-case("pareto-table-without-rows", ["pareto", "{run}", "--table", "{table}", "--workload", "decode-8k"],
-     "and so for all")
 case("pareto-workload", ["pareto", "{run}", "--workload", "chatt"], "chatt", "chat")
 case("pareto-budget", ["pareto", "{run}", "--budget", "speed=3"], "speed")
 case("pareto-budget-negative", ["pareto", "{run}", "--budget-ms", "-3"], "--budget-ms", "above 0")

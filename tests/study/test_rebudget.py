@@ -163,7 +163,7 @@ def test_no_network_within_the_budget_is_an_answer(run):
 
 def test_the_answer_is_written_as_a_run(run, tmp_path, capsys):
     assert main(["pareto", str(run.path), "--table", "a100_sxm", "--out", str(tmp_path / "out")]) == 0
-    assert "A100" in capsys.readouterr().out
+    assert "a100_sxm" in capsys.readouterr().out
     written = fn.load_run(tmp_path / "out")
     found = fn.pareto(run, table="a100_sxm")
     assert [entry.hash for entry in written.front] == [entry.hash for entry in found.front]
@@ -261,8 +261,11 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
 
 
 def test_the_printed_command_trains_what_it_says_and_nothing_that_is_known(trained, tmp_path, capsys):
+    """The budget lies between the two largest widths of the slowest network, which differ by half a percent."""
+    widest = trained.trained[trained.trained["hidden"] == 128]
+    budget = round(widest["latency_ms"].max() * 0.997, 4)
     capsys.readouterr()
-    assert main(["pareto", str(trained.path), "--budget-ms", "70", "--json"]) == 0
+    assert main(["pareto", str(trained.path), "--budget-ms", str(budget), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["to_train"]["count"] == len(found["to_train"]["networks"]) > 0
     assert found["to_train"]["tokens_each"] == 512
@@ -277,7 +280,7 @@ def test_the_printed_command_trains_what_it_says_and_nothing_that_is_known(train
     wanted = [one["hash"] for one in found["to_train"]["networks"]]
     assert new["hash"].tolist()[:min(3, len(wanted))] == wanted[:3]
     assert not set(new["hash"]) & set(trained.trained["hash"])
-    assert (after.trials["latency_ms"].dropna() <= 70).all()
+    assert (after.trials["latency_ms"].dropna() <= budget).all()
     start = after.trials[after.trials["source"] == "run"]
     assert set(start["hash"]) <= set(trained.trained["hash"])
     assert start["loss"].tolist() == [float(trained.trained.set_index("hash")["loss"][key]) for key in start["hash"]]
