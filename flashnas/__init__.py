@@ -31,6 +31,7 @@ _PUBLIC = {
     "load_architecture": "flashnas.architecture.source",
     "load_space": "flashnas.space.load",
     "list_names": "flashnas.api.listing",
+    "doctor": "flashnas.api.doctor",
     "Architecture": "flashnas.architecture.architecture",
     "Budget": "flashnas.latency.metrics",
     "FlashnasError": "flashnas.base.errors",
@@ -44,8 +45,8 @@ _PUBLIC = {
 
 __all__ = [
     "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace", "Workload",
-    "__version__", "estimate", "export", "list_names", "load_architecture", "load_run", "load_space", "profile",
-    "proxy_trust", "report", "scaling_law", "search", "train", "validate",
+    "__version__", "doctor", "estimate", "export", "list_names", "load_architecture", "load_run", "load_space",
+    "profile", "proxy_trust", "report", "scaling_law", "search", "train", "validate",
 ]
 
 

@@ -90,4 +90,5 @@ COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "table": "flashnas.cli.commands:TABLE",
     "bench": "flashnas.cli.commands:BENCH",
     "list": "flashnas.cli.commands:LIST",
+    "doctor": "flashnas.cli.commands:DOCTOR",
 }, ConfigError)

@@ -63,3 +63,6 @@ BENCH = Command("grow, make and show a table of trained networks", actions={
 
 LIST = Command("names that options take: tables, spaces, samplers, ..",
                "flashnas.api.listing:ListOptions", calling("flashnas.api.listing:names"))
+
+DOCTOR = Command("say what runs here, and test every operator",
+                 "flashnas.api.doctor:DoctorOptions", "flashnas.cli.doctor:run")

@@ -11,7 +11,8 @@ from torch import Tensor
 from flashnas.operators.backends.library import Function
 from flashnas.operators.parts.fused import softmax_
 
-LOGITS_PER_CHUNK = 1 << 21  # 8 MB of float32
+# logits at once: 8 MB of float32, which the caches of a CPU hold; on a GPU 1 GB, since each chunk reads the whole head
+LOGITS_PER_CHUNK, LOGITS_ON_GPU = 1 << 21, 1 << 28
 
 
 def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, softmax: Function = softmax_) -> Tensor:
@@ -49,7 +50,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total = torch.zeros((), dtype=wide, device=x.device)
             grad_x = torch.empty_like(x) if need_x else None
             grad_weight = torch.zeros(weight.shape, dtype=wide, device=x.device) if need_weight else None
-            rows = max(1, LOGITS_PER_CHUNK // len(weight))
+            rows = max(1, (LOGITS_PER_CHUNK if x.is_cpu else LOGITS_ON_GPU) // len(weight))
             counts_N = targets_N >= 0
             count = counts_N.sum()
             divisor_N1 = torch.where(counts_N, count, math.inf).to(wide).unsqueeze(1)

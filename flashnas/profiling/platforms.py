@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,10 @@ class Platform(ABC):
     @abstractmethod
     def label(self) -> str:
         """What device.yaml calls the device at hand."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """The device at hand for a bug report: label, memory_bytes and what decides which kernels it can run."""
 
     @abstractmethod
     def timer(self, mode: str) -> Timer:
@@ -119,6 +124,11 @@ class Cpu(Platform):
                     return line.partition(":")[2].strip()
         return host.processor() or host.machine()
 
+    def facts(self) -> dict[str, Any]:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cores": cores,
+                "instructions": torch.backends.cpu.get_cpu_capability()}
+
     def timer(self, mode: str) -> Timer:
         return CpuTimer()
 
@@ -150,6 +160,11 @@ class Cuda(Platform):
 
     def label(self) -> str:
         return torch.cuda.get_device_name(0)
+
+    def facts(self) -> dict[str, Any]:
+        major, minor = torch.cuda.get_device_capability(0)
+        return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cuda": torch.version.cuda,
+                "capability": f"{major}.{minor}", "devices": torch.cuda.device_count()}
 
     def timer(self, mode: str) -> Timer:
         return CudaGraphTimer() if mode == "cuda_graph" else CudaTimer()

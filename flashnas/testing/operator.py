@@ -71,15 +71,16 @@ def spec_of(operator: type[OperatorSpec] | OperatorSpec | str, hidden: int = HID
 # -- the layer and its inputs ----------------------------------------------------------------------------------------
 
 
-def make_layer(spec: OperatorSpec, hidden: int = HIDDEN, dtype: torch.dtype = torch.float64) -> Layer:
-    """A layer with weights that reach every branch: norms away from 1, biases away from 0, strong gates."""
+def make_layer(spec: OperatorSpec, hidden: int = HIDDEN, dtype: torch.dtype = torch.float64,
+               noise: float = 0.3) -> Layer:
+    """A layer with weights that reach every branch: norms away from 1, biases away from 0, strong gates by `noise`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = build_layer(spec, hidden)
         with torch.no_grad():
             for parameter in layer.parameters():
                 if parameter.ndim == 1 or not parameter.any():  # low-rank maps may start at zero
-                    parameter.add_(0.3 * torch.randn_like(parameter))
+                    parameter.add_(noise * torch.randn_like(parameter))
     return layer.to(dtype)
 
 

@@ -11,17 +11,15 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
-from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import choose_backend, running
-from flashnas.operators.layer import RecurrentState, build_layer
+from flashnas.operators.layer import build_layer
+from flashnas.testing.self_test import DTYPES, check_layer, layer_cases
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 HIDDEN = 256
-# parallel forms of chosen libraries multiply float32 in TensorFloat-32
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
-EXPLICIT_FLOAT32 = 5e-3
 DENSE = [kind for kind in OPERATORS if kind != "moe"]  # in bfloat16 a token may choose other experts
 
 
@@ -54,39 +52,19 @@ def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
     return ((got.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-6)).item()
 
 
-def tensors(state):
-    if isinstance(state, KeyValueCache):
-        return list(state.in_order())
-    return [part for part in state if part.numel()] if isinstance(state, RecurrentState) else []
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", OPERATORS)
 @pytest.mark.parametrize("tokens", [1, 65, 300])
 def test_outputs_states_gradients_and_steps_equal_the_reference(kind, backend, dtype, tokens):
-    layer, x = layer_of(kind, backend, dtype), inputs(tokens, dtype)
-    tolerance = max(TOLERANCE[dtype], EXPLICIT_FLOAT32 if backend not in ("auto", "torch") else 0)
-    results = []
-    for form in (layer.reference, layer.forward):
-        leaf = x.clone().requires_grad_()
-        y, state = form(leaf)
-        leaves = [leaf, *layer.parameters()]
-        weight = torch.linspace(-1, 1, y.numel(), device="cuda", dtype=torch.float64).view_as(y)
-        results.append((y, state, torch.autograd.grad((y.double() * weight).sum(), leaves, allow_unused=True)))
-    (expected, expected_state, exact), (y, state, gradients) = results
-    assert difference(y, expected) < tolerance
-    for got, wanted in zip(tensors(state), tensors(expected_state), strict=True):
-        assert difference(got, wanted) < tolerance
-    for (name, _), got, wanted in zip([("x", x), *layer.named_parameters()], gradients, exact, strict=True):
-        if wanted is not None and wanted.norm() > 1e-4:
-            assert difference(got, wanted) < 2 * tolerance, name
-    if not OPERATORS[kind].mixes_tokens:
-        return
-    with torch.no_grad():
-        _, state = layer(x[:, :-1]) if tokens > 1 else (None, layer.init_state(2, x.dtype, x.device))
-        last, _ = layer.step(x[:, -1], state)
-    assert difference(last, expected[:, -1]) < tolerance
+    """As `flashnas doctor` tests them, at more lengths; a step is also replayed from a graph."""
+    if (backend, dtype) not in layer_cases(kind, "cuda"):
+        pytest.skip(f"{backend} does not cover {kind} in {dtype}, or another one is the same")
+    result = check_layer(kind, backend, dtype, "cuda", tokens)
+    if result.status == "refused":
+        pytest.skip(result.reason)
+    assert (result.status, result.reason) == ("passed", "")
+    assert "graph" in result.errors
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

@@ -198,9 +198,13 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
 
 def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False,
                            state_batch_indices=None):
-    """Writes into `state`, of any strides."""
+    """Writes into `state`, of any strides. D and dt_bias may be None by the signature only: the library reads the
+    strides of dt_bias, and unpacks 0 in place of those of D."""
     assert not torch.is_grad_enabled(), "no backward pass"
     has_heads = state.dim() > 3
+    if D is None or dt_bias is None:
+        raise TypeError("Value after * must be an iterable, not int")
+    assert D.shape == dt_bias.shape == A.shape[:-1]
     full = state if has_heads else state.unsqueeze(1)
     if not has_heads:
         x, dt, A, B, C = x.unsqueeze(1), dt.unsqueeze(1), A.unsqueeze(0), B.unsqueeze(1), C.unsqueeze(1)
@@ -209,9 +213,11 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     assert A.shape == (heads, dim, state_size)
     assert B.shape == C.shape == (batch, B.shape[1], state_size)
     B, C = (part.repeat_interleave(heads // part.shape[1], 1).float() for part in (B, C))
-    decay = (dt.float().unsqueeze(-1) * A).exp()
+    dt = dt.float() + dt_bias.float().view(heads, dim)
+    dt = F.softplus(dt) if dt_softplus else dt
+    decay = (dt.unsqueeze(-1) * A).exp()
     full.copy_(full * decay + (dt * x).float().unsqueeze(-1) * B.unsqueeze(2))
-    out = torch.einsum("bhpn,bhn->bhp", full.float(), C).to(x.dtype)
+    out = (torch.einsum("bhpn,bhn->bhp", full.float(), C) + D.float().view(heads, dim) * x).to(x.dtype)
     return out if has_heads else out.squeeze(1)
 
 

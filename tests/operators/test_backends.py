@@ -20,6 +20,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators.attention.layer import KeyValueCache
+from flashnas.operators.backends import fla, library
 from flashnas.operators.backends.core import PREFERRED, Core, choose_backend, cores_of, load
 from flashnas.operators.layer import Layer, RecurrentState, build_layer
 from flashnas.profiling.setup import Setup
@@ -266,6 +267,53 @@ def test_what_is_not_there_is_one_line(backend: str, text: str, packages: tuple[
     with pytest.raises(OperatorError) as error:
         HybridLM(Architecture.parse(f"256(vocab=300): {text}"), backend)
     assert str(error.value) == line
+
+
+def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library built for another torch raises when it is imported; `auto` takes the next one."""
+    for package, code in (("mamba_ssm", "raise ImportError('selective_scan_cuda.so: undefined symbol')"),
+                          ("causal_conv1d", ""), ("fla", "")):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(code + "\n")
+    for name, release in (("mamba_ssm", "2.3.1"), ("causal_conv1d", "1.3.9"), ("flash_linear_attention", "0.5.2")):
+        info = tmp_path / f"{name}-{release}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {release}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("mamba_ssm", "causal_conv1d", "fla")]:
+        monkeypatch.delitem(sys.modules, name)
+    library._broken.cache_clear()
+    try:
+        assert [load(name).missing() for name in ("mamba-ssm", "causal-conv1d", "fla", "flash-attn")] == [
+            "the package mamba-ssm 2.3.1 cannot be imported: ImportError: selective_scan_cuda.so: undefined symbol",
+            "causal-conv1d 1.3.9 is too old; 1.4 or later is needed",
+            "flash-linear-attention 0.5.2 is too old; 0.6 or later is needed",
+            "the package flash-attn is not installed"]
+        assert make("m2").core.kernels("cuda", torch.bfloat16).name == "torch"
+        assert set(make("m2").core.passed_over("cuda", torch.bfloat16)) == {"mamba-ssm", "fla"}
+    finally:
+        library._broken.cache_clear()
+        for name in ("mamba_ssm", "causal_conv1d", "fla"):
+            sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(("triton", "refused"), [("3.3.1", False), ("3.4.0", True), ("3.6.0", True), ("3.7.1", False)])
+def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_triton(
+        triton: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: triton if name == "triton" else real(name))
+    fla._hopper.cache_clear()
+    try:
+        core = make("gd(head_dim=16)").core
+        assert core.kernels("cuda", torch.bfloat16).name.startswith("torch" if refused else "fla")
+        assert ("Triton 3.7.1 or later is needed" in str(core.passed_over("cuda", torch.bfloat16))) is refused
+        assert make("gla(head_dim=32)").core.kernels("cuda", torch.bfloat16).name.startswith("fla"), "it has no guard"
+    finally:
+        fla._hopper.cache_clear()
 
 
 def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def convolution(dtype: torch.dtype) -> Pair:
 
     def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         if x_BTC.stride(2) != 1 or x_BTC.stride(1) % ALIGNED or x_BTC.stride(0) % ALIGNED:
-            x_BTC = x_BTC.contiguous()
+            x_BTC = x_BTC.clone(memory_format=torch.contiguous_format)  # one token of one sequence counts as contiguous
         before = state_BTC.to(x_BTC.dtype).contiguous()
         y, after = causal_conv1d_fn(x_BTC.mT, weight, bias, initial_states=before.mT, return_final_states=True,
                                     activation="silu")
@@ -45,4 +45,4 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="causal-conv1d", package="causal_conv1d", distribution="causal-conv1d", refusal=refusal,
-                  kernels={"convolution": convolution})
+                  kernels={"convolution": convolution}, least="1.4")

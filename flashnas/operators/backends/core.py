@@ -94,6 +94,18 @@ class Core:
             return self._from(load("sdpa"), dtype, ours)
         return ours
 
+    def passed_over(self, device: str, dtype: torch.dtype) -> dict[str, str]:
+        """The libraries that `auto` would rather take there than what runs, with the reason why it does not."""
+        reasons: dict[str, str] = {}
+        for name in PREFERRED[self.kind] if device == "cuda" else _on_cpu(self.kind):
+            library = load(name)
+            reasons[name] = library.reason(self.kind, device, dtype, self.sizes)
+            if not reasons[name]:
+                rounds = dtype == torch.float32 and self.kind in library.rounds
+                reasons[name] = "it would round float32 to TensorFloat-32" if rounds else ""
+                break
+        return {name: reason for name, reason in reasons.items() if reason}
+
     def _wanted(self, device: str) -> tuple[str, ...]:
         """The libraries to try, best first. A chosen one is tried on every device, so that its refusal is told."""
         if self.backend == "auto":

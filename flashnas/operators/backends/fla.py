@@ -1,4 +1,4 @@
-"""flash-linear-attention, 0.4 or later: Triton kernels for the recurrences and short convolutions.
+"""flash-linear-attention, 0.6 or later: Triton kernels for the recurrences and short convolutions.
 
 All take [B, T, H, K] and float32 states [B, H, K, V], as we do. Queries come scaled and normalised, so `scale` is 1.
 Parallel forms run in the dtype of the activations, with log decays and states in float32; steps in float32.
@@ -6,14 +6,18 @@ Parallel forms run in the dtype of the activations, with log decays and states i
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.backends.library import HALF, Library, Pair, Sizes
+from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, older_than
 
+HOPPER, BAD_TRITON = 9, ("3.4", "3.7.1")  # major compute capability; releases from, and below
+DECAYS = ("gated_delta_rule", "ssd")
 LEAST_DIM, MOST_DIM = 16, 256  # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
 
 
@@ -155,14 +159,32 @@ def convolution(dtype: torch.dtype) -> Pair:
 def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if dtype == torch.float64:
         return "it has no float64"
+    if (core in DECAYS or (core == "delta_rule" and dtype not in HALF)) and (reason := _hopper()):
+        return reason
     for name in ("key_dim", "value_dim"):
         if not LEAST_DIM <= sizes.get(name, LEAST_DIM) <= MOST_DIM:
             return f"it takes a {name} of {LEAST_DIM} to {MOST_DIM}; got {sizes[name]}"
     return ""
 
 
+@functools.cache
+def _hopper() -> str:
+    """Why gated rules cannot be trained here, or an empty string: fla raises RuntimeError for them on Hopper with
+    these releases of Triton, whose gradients are wrong (fla/ops/common/chunk_o.py)."""
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != HOPPER:
+        return ""
+    try:
+        triton = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    if older_than(triton, BAD_TRITON[0]) or not older_than(triton, BAD_TRITON[1]):
+        return ""
+    return (f"it does not train gated rules on a Hopper device with Triton {triton}; Triton {BAD_TRITON[1]} or later is"
+            " needed, which comes with torch 2.12.1")
+
+
 LIBRARY = Library(
     name="fla", package="fla", distribution="flash-linear-attention", refusal=refusal,
     kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd, "kda": kda,
              "dplr": dplr, "convolution": convolution},
-    rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}))
+    rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}), least="0.6")

@@ -45,4 +45,4 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="flash-attn", package="flash_attn", distribution="flash-attn", refusal=refusal,
-                  kernels={"attention": attention})
+                  kernels={"attention": attention}, least="2.7")

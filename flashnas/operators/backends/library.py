@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from packaging.version import InvalidVersion, Version
 
 Function = Callable[..., Any]
 Sizes = Mapping[str, int]
@@ -24,6 +28,7 @@ class Library:
     a dtype, in the signatures of our torch functions. refusal: why it does not take a core in a dtype and sizes, in a
     few words, or an empty string. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10 bits),
     which nothing but an explicit choice should do. by_address: it reads memory itself, so that torch cannot trace it.
+    least: the oldest release whose functions we call as they are and whose results are right.
     """
 
     name: str
@@ -34,16 +39,23 @@ class Library:
     rounds: frozenset[str] = frozenset()
     devices: tuple[str, ...] = ("cuda",)
     by_address: bool = False
+    least: str = "0"
 
     def missing(self) -> str:
         """Why it cannot be imported here, or an empty string."""
-        return "" if importable(self.package) else f"the package {self.distribution} is not installed"
+        if not importable(self.package):
+            return f"the package {self.distribution} is not installed"
+        if reason := _broken(self.package, sys.modules.get(self.package)):
+            return f"the package {self.distribution} {self.version()} cannot be imported: {reason}"
+        if older_than(self.version(), self.least):
+            return f"{self.distribution} {self.version()} is too old; {self.least} or later is needed"
+        return ""
 
     def version(self) -> str:
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
-            return str(getattr(importlib.import_module(self.package), "__version__", "of unknown version"))
+            return str(getattr(sys.modules.get(self.package), "__version__", "of unknown version"))
 
     def reason(self, core: str, device: str, dtype: torch.dtype, sizes: Sizes) -> str:
         """Why it cannot run the core here, or an empty string."""
@@ -56,6 +68,26 @@ def importable(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # a package hidden by None in sys.modules, or one without a spec
+        return False
+
+
+@functools.cache
+def _broken(package: str, loaded: Any) -> str:
+    """What importing an installed package raises, in a line; it is tried once. loaded: the module, where it is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(package)
+    except Exception as error:  # a library built for another torch raises ImportError, OSError, RuntimeError, ..
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return ""
+
+
+def older_than(version: str, least: str) -> bool:
+    """True for a release before that one; False for a version that is not one."""
+    try:
+        return Version(version) < Version(least)
+    except InvalidVersion:
         return False
 
 

@@ -1,4 +1,4 @@
-"""mamba-ssm, 2.2 or later: the kernels of Mamba and Mamba2.
+"""mamba-ssm, 2.3 or later: the kernels of Mamba and Mamba2.
 
 Their states are [B, H, V, K], transposed to ours; C, B, x, dt of the papers are our q, k, x, dt. Source: the docstrings
 of mamba_ssm/ops/triton/{ssd_combined,selective_state_update}.py, github.com/state-spaces/mamba.
@@ -34,7 +34,8 @@ def ssd(dtype: torch.dtype) -> Pair:
         dt = dt_BH.unsqueeze(-1).expand(-1, -1, value_dim)
         rate = (-rate_H).view(heads, 1, 1).expand(heads, value_dim, key_dim)
         q, k, x = (part.to(state.dtype) for part in (q_BGK, k_BGK, x_BHV))
-        return selective_state_update(state.mT, x, dt, rate, k, q), state
+        none_HV = rate.new_zeros(1, 1).expand(heads, value_dim)  # the kernel reads D and dt_bias whatever they are
+        return selective_state_update(state.mT, x, dt, rate, k, q, D=none_HV, dt_bias=none_HV), state
 
     return forward, step
 
@@ -58,7 +59,8 @@ def selective_scan(dtype: torch.dtype) -> Pair:
     def step(x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor,
              state_BNC: Tensor) -> tuple[Tensor, Tensor]:
         x, dt, b, c = (part.to(state_BNC.dtype) for part in (x_BC, dt_BC, b_BN, c_BN))
-        return selective_state_update(state_BNC.mT, x, dt, a_NC.mT, b, c), state_BNC
+        none_C = a_NC.new_zeros(1).expand(a_NC.shape[1])
+        return selective_state_update(state_BNC.mT, x, dt, a_NC.mT, b, c, D=none_C, dt_bias=none_C), state_BNC
 
     return forward, step
 
@@ -74,4 +76,4 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="mamba-ssm", package="mamba_ssm", distribution="mamba-ssm", refusal=refusal,
-                  kernels={"ssd": ssd, "selective_scan": selective_scan}, rounds=frozenset({"ssd"}))
+                  kernels={"ssd": ssd, "selective_scan": selective_scan}, rounds=frozenset({"ssd"}), least="2.3")

@@ -1,0 +1,285 @@
+"""Every operator by every backend on one device against the float64 reference, for `flashnas doctor` and tests/gpu.
+
+A trained layer computes in float32, or in bfloat16 by autocast with float32 weights. A deployed layer reads its prompt
+and decodes with weights of that dtype. Each case does both: forward and backward pass as in training, then prompt and
+step as in decoding, and on CUDA the step once more from a captured graph, as latency tables time it.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashnas.base.errors import FlashnasError
+from flashnas.base.process import limit_threads
+from flashnas.operators import OPERATORS
+from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of
+from flashnas.operators.layer import Layer, build_layer
+from flashnas.testing.operator import make_layer
+from flashnas.testing.states import state_tensors
+
+HIDDEN = 256
+TOKENS = 270            # more than the largest chunk of a library, and not a multiple of the smallest
+BATCH = 2
+NOISE = 0.1             # on norms and biases; with more, gradients in bfloat16 are ill-conditioned
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+EXACT = 2e-4            # relative error allowed in float32
+TENSOR_FLOAT32 = 5e-3   # where a chosen library multiplies float32 in TensorFloat-32
+ROUNDED = 3e-2          # in bfloat16
+REPLAYED = 1e-2         # of a captured step, against the same step
+GRADIENTS = 3           # times the tolerance of outputs are allowed in gradients
+TWICE, HIGHEST = 2, 0.3 # in bfloat16 also twice what torch's own code shows, where a gradient is a small difference
+LONGEST_S = 300         # for one case; the first one of a library compiles its kernels
+LEAST_NORM = 1e-4       # of a gradient that is compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTest:
+    """One operator by one backend in one dtype.
+
+    Attributes:
+        operator: the notation of the operator.
+        backend: that was asked for.
+        runs: what computed it, such as "numba 0.62.1"; empty if nothing did.
+        dtype: float32 or bfloat16.
+        errors: form -> relative error against the float64 reference, the largest of all tensors: forward, state,
+            backward, step, and graph where steps are captured.
+        tolerance: of forward, state and step; `GRADIENTS` times as much is allowed in gradients.
+        reason: why it was refused or what went wrong; empty where all is well.
+        status: passed; wrong, an error above its tolerance; failed, an exception; refused, the backend says that it
+            cannot run it.
+    """
+
+    operator: str
+    backend: str
+    runs: str = ""
+    dtype: str
+    errors: dict[str, float] = field(default_factory=dict)
+    tolerance: float = 0.0
+    reason: str = ""
+    status: str = "passed"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
+    """(backend, dtype) for what may compute that operator on that device; the ones that do the same are named once.
+
+    A backend that refuses a case is a case too, unless it has nothing for this operator.
+    """
+    cases: dict[tuple[str, str], tuple[str, str]] = {}
+    for dtype in DTYPES:
+        for backend in BACKENDS:
+            layer = build_layer(OPERATORS[kind](), HIDDEN)
+            try:
+                choose_backend(layer, backend)
+                names = [core.kernels(device, DTYPES[dtype]).name for core in cores_of(layer)]
+            except FlashnasError:
+                continue
+            own = backend in ("auto", "torch") or any(not name.startswith("torch") for name in names)
+            if own:
+                cases.setdefault((dtype, repr(names)), (backend, dtype))
+    return list(cases.values())
+
+
+def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
+    """What the backend `auto` takes there for that operator: a mapping with `operator`, `dtype`, `takes` and
+    `passes_over` (library -> reason) for each dtype."""
+    cores = list(cores_of(build_layer(OPERATORS[kind](), HIDDEN)))
+    found = []
+    for name, dtype in DTYPES.items():
+        taken = dict.fromkeys(core.kernels(device, dtype).name for core in cores)
+        passed = {library: reason for core in cores for library, reason in core.passed_over(device, dtype).items()}
+        found.append({"operator": kind, "dtype": name, "takes": " + ".join(taken) or "torch", "passes_over": passed})
+    return found
+
+
+def check_layer(kind: str, backend: str, dtype: str, device: str = "cpu", tokens: int = TOKENS) -> LayerTest:
+    """Run one case. What goes wrong is in the result: nothing is raised but for errors that end a process.
+
+    Args:
+        kind: short name of the operator, which is built with its defaults at a hidden size of 256.
+        backend: as in a recipe.
+        dtype: "float32" or "bfloat16".
+        device: "cpu" or "cuda".
+        tokens: of the sequence; the last one is decoded, too.
+    """
+    spec = OPERATORS[kind]()
+    known: dict[str, Any] = {"operator": kind, "backend": backend, "dtype": dtype}
+    try:
+        layer = make_layer(spec, HIDDEN, torch.float32, NOISE)
+        choose_backend(layer, backend)
+        names = [core.kernels(device, DTYPES[dtype]).name for core in cores_of(layer)]
+    except FlashnasError as error:
+        return LayerTest(**known, reason=str(error), status="refused")
+    runs = " + ".join(dict.fromkeys(names)) or "torch"
+    rounds = backend not in ("auto", "torch") and not runs.startswith(("torch", "numba"))
+    tolerance = ROUNDED if dtype == "bfloat16" else TENSOR_FLOAT32 if rounds else EXACT
+    known.update(runs=runs, tolerance=tolerance)
+    try:
+        errors, wrong = _errors(layer.to(device), DTYPES[dtype], tokens, tolerance)
+    except Exception as error:  # a library's own error is what this looks for
+        lines = str(error).strip().splitlines() or [""]
+        return LayerTest(**known, reason=f"{type(error).__name__}: {lines[0]}", status="failed")
+    return LayerTest(**known, errors=errors, reason=wrong, status="wrong" if wrong else "passed")
+
+
+def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest], None] | None = None,
+              ) -> list[LayerTest]:
+    """Run all cases of the operators in a process of their own.
+
+    A case that ends its process, or that leaves the device in an unusable state, is a failed one; the next case has a
+    fresh process.
+
+    Args:
+        kinds: short names of operators.
+        device: "cpu" or "cuda".
+        on_result: called with each result.
+    """
+    results = []
+    pool = _Process()
+    try:
+        for kind in kinds:
+            for backend, dtype in pool.call(layer_cases, kind, device):
+                try:
+                    result = pool.call(check_layer, kind, backend, dtype, device)
+                except (BrokenProcessPool, TimeoutError) as error:
+                    reason = (f"no answer in {LONGEST_S} s" if isinstance(error, TimeoutError) else
+                              "the process that ran it died")
+                    result = LayerTest(operator=kind, backend=backend, dtype=dtype, reason=reason, status="failed")
+                if result.status == "failed":
+                    pool.restart()
+                results.append(result)
+                if on_result:
+                    on_result(result)
+    finally:
+        pool.restart()
+    return results
+
+
+class _Process:
+    """One worker process of one thread, started when it is needed."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), limit_threads, (1,))
+        return self._pool.submit(function, *arguments).result(LONGEST_S)
+
+    def restart(self) -> None:
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = None
+
+
+def _errors(layer: Layer, dtype: torch.dtype, tokens: int, tolerance: float) -> tuple[dict[str, float], str]:
+    """The error of each form, and the first one that is above its tolerance."""
+    device = next(layer.parameters()).device
+    x_BTD = inputs(tokens).to(device)
+    if dtype == torch.bfloat16:  # so that both sides start from the same numbers
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.copy_(parameter.bfloat16())
+        x_BTD = x_BTD.bfloat16().float()
+    exact = copy.deepcopy(layer).double()
+    counted_BT1 = _same_choice(layer, x_BTD) if dtype == torch.bfloat16 else x_BTD.new_ones(BATCH, tokens, 1)
+    expected_x = x_BTD.double().requires_grad_()
+    expected, expected_state = exact.reference(expected_x)
+    weight_BTD = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    weight_BTD = weight_BTD.to(device) * counted_BT1
+    leaves = [expected_x, *exact.parameters()]
+    right = torch.autograd.grad((expected * weight_BTD).sum(), leaves, allow_unused=True)
+    names = ["the input", *(name for name, _ in layer.named_parameters())]
+    found: list[tuple[str, str, float, float]] = []  # form, what, error, allowed
+
+    def gradient_errors(module: Layer) -> tuple[Tensor, Any, dict[str, float]]:
+        leaf = x_BTD.clone().requires_grad_()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):  # as in training
+            y, state = module(leaf)
+        got = torch.autograd.grad((y.double() * weight_BTD).sum(), [leaf, *module.parameters()], allow_unused=True)
+        return y.detach(), state, {
+            name: difference(torch.zeros_like(wanted) if gradient is None else gradient, wanted)
+            for name, gradient, wanted in zip(names, got, right, strict=True)
+            if wanted is not None and wanted.norm() > LEAST_NORM}
+
+    y, state, gradients = gradient_errors(layer)
+    found.append(("forward", "the output", difference(y * counted_BT1, expected * counted_BT1), tolerance))
+    for number, (got, wanted) in enumerate(zip(state_tensors(state), state_tensors(expected_state), strict=True)):
+        found.append(("state", f"final state {number}", difference(got, wanted), tolerance))
+    usual: dict[str, float] = {}
+    if any(not error <= GRADIENTS * tolerance for error in gradients.values()) and dtype == torch.bfloat16:
+        plain = copy.deepcopy(layer)
+        choose_backend(plain, "torch")
+        usual = gradient_errors(plain)[2]
+    for name, error in gradients.items():
+        allowed = max(GRADIENTS * tolerance, min(TWICE * usual.get(name, 0.0), HIGHEST))
+        found.append(("backward", f"the gradient of {name}", error, allowed))
+
+    deployed, prompt_BTD = copy.deepcopy(layer).to(dtype), x_BTD.to(dtype)
+    with torch.inference_mode():
+        states = [deployed(prompt_BTD[:, :-1])[1] if tokens > 1 else deployed.init_state(BATCH, dtype, device)
+                  for _ in range(3 if device.type == "cuda" else 1)]
+        last, _ = deployed.step(prompt_BTD[:, -1], states[0])
+        counted_B1 = counted_BT1[:, -1]
+        found.append(("step", "the output", difference(last * counted_B1, expected[:, -1] * counted_B1), tolerance))
+        if device.type == "cuda":
+            captured = _replayed(deployed, prompt_BTD[:, -1], states[1:])
+            found.append(("graph", "the output", difference(captured, last), REPLAYED))
+    errors: dict[str, float] = {}
+    for form, _, error, _ in found:
+        errors[form] = max(errors.get(form, 0.0), error)
+    wrong = next((f"{form}: {what} is off by {error:.1e}; {allowed:.0e} is allowed"
+                  for form, what, error, allowed in found if not error <= allowed), "")  # NaN is wrong
+    return errors, wrong
+
+
+def _replayed(layer: Layer, x_BD: Tensor, states: list[Any]) -> Tensor:
+    """A step from a CUDA graph; one call before it tunes and compiles the kernels."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        layer.step(x_BD, states[0])
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured, _ = layer.step(x_BD, states[1])
+    graph.replay()
+    torch.cuda.synchronize()
+    return captured.clone()
+
+
+def _same_choice(layer: Layer, x_BTD: Tensor) -> Tensor:
+    """[B, T, 1]: 1 for tokens that a layer with experts sends to the same ones in bfloat16, and for all of others."""
+    router = getattr(layer, "router", None)
+    if router is None:
+        return x_BTD.new_ones(*x_BTD.shape[:2], 1)
+    with torch.no_grad():
+        logits = (copy.deepcopy(router).bfloat16()(x_BTD.bfloat16()), copy.deepcopy(router).double()(x_BTD.double()))
+        first, second = (x.topk(layer.active, -1).indices.sort(-1).values for x in logits)
+    return (first == second).all(-1, keepdim=True).to(x_BTD.dtype)
+
+
+def inputs(tokens: int) -> Tensor:
+    """[2, tokens, 256] in float32; neighbours differ little, so that keys are nearly parallel."""
+    generator = torch.Generator().manual_seed(tokens)
+    first_B1D = torch.randn(BATCH, 1, HIDDEN, generator=generator)
+    return first_B1D + 0.3 * torch.randn(BATCH, tokens, HIDDEN, generator=generator)
+
+
+def difference(got: Tensor, expected: Tensor) -> float:
+    """The norm of the difference as a share of the expected norm."""
+    wanted = expected.double()
+    return ((got.double() - wanted).norm() / wanted.norm().clamp(min=1e-6)).item()

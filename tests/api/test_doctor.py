@@ -1,0 +1,46 @@
+"""`flashnas doctor`: what it finds, its text, its file and its exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import flashnas as fn
+from flashnas.api.doctor import Examined
+from flashnas.cli.main import main
+from flashnas.testing.self_test import LayerTest
+
+
+def test_it_tells_machine_packages_choices_and_tests(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    found = fn.doctor(device="cpu", operators=["f"], out=tmp_path / "doctor.json",
+                      progress=lambda done, total: seen.append((done, total)))
+    assert found.healthy
+    assert {(test.operator, test.dtype, test.status) for test in found.tests} == {
+        ("f", "float32", "passed"), ("f", "bfloat16", "passed")}
+    assert seen[-1] == (1, 1)
+    assert json.loads((tmp_path / "doctor.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+    text = str(found)
+    for word in ("cpu: ", "numba", "mamba-ssm               not installed", "feed-forward", "self-test: 4 of 4 passed"):
+        assert word in text
+
+
+def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    wrong = LayerTest(operator="d", backend="fla", runs="fla 0.6.0", dtype="bfloat16", errors={"forward": 0.5},
+                      tolerance=0.03, reason="forward: the output is off by 5.0e-01; 3e-02 is allowed", status="wrong")
+    refused = LayerTest(operator="a", backend="flash-attn", dtype="float32", reason="no float32", status="refused")
+    monkeypatch.setattr("flashnas.testing.self_test.self_test", lambda kinds, device, tell: [wrong, refused])
+    assert main(["doctor", "--device", "cpu", "--operators", "d,a"]) == 1
+    out = capsys.readouterr().out
+    assert "self-test: 0 of 1 passed" in out
+    assert "d by fla 0.6.0 in bfloat16, wrong: forward: the output is off by 5.0e-01; 3e-02 is allowed" in out
+    assert Examined({}, [], [], [refused]).healthy
+
+
+def test_json_without_the_test(capsys: pytest.CaptureFixture) -> None:
+    assert main(["doctor", "--no-test", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["tests"] == []
+    assert {choice["operator"] for choice in found["choices"]} == set(fn.list_names("operators"))

@@ -1,0 +1,97 @@
+"""The self-test of operators: it passes what is right, and names what is wrong, raises or dies."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+import torch
+
+from flashnas.operators import OPERATORS
+from flashnas.operators.compiled import delta_rule
+from flashnas.testing import self_test
+from flashnas.testing.self_test import check_layer, choices_of, layer_cases
+
+TOKENS = 70
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_every_operator_passes_by_all_that_computes_it_here(kind: str) -> None:
+    cases = layer_cases(kind, "cpu")
+    assert {dtype for _, dtype in cases} == {"float32", "bfloat16"}
+    for backend, dtype in cases:
+        result = check_layer(kind, backend, dtype, tokens=TOKENS)
+        assert (result.status, result.reason) == ("passed", "")
+        assert set(result.errors) >= {"forward", "backward", "step"}
+        assert 0 < max(result.errors.values()) < 0.3
+
+
+def test_what_computes_the_same_is_one_case() -> None:
+    assert layer_cases("d", "cpu") == [("auto", "float32"), ("torch", "float32"), ("auto", "bfloat16"),
+                                       ("torch", "bfloat16")]
+
+
+@pytest.mark.parametrize(("share", "status", "word"), [
+    (1.0, "passed", ""), (1.001, "wrong", "forward: the output is off"), (float("nan"), "wrong", "off by nan")])
+def test_a_kernel_that_is_off_is_wrong(share: float, status: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = delta_rule.delta_rule
+
+    def off(*arguments):
+        o, state = right(*arguments)
+        return o * share, state
+
+    monkeypatch.setattr(delta_rule, "delta_rule", off)
+    result = check_layer("d", "numba", "float32", tokens=TOKENS)
+    assert result.status == status
+    assert word in result.reason
+
+
+def test_wrong_gradients_alone_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = delta_rule.delta_rule
+
+    def detached(q, k, v, beta, g, state):
+        return right(q, k, v, beta.detach() + 0 * beta, g, state)
+
+    monkeypatch.setattr(delta_rule, "delta_rule", detached)
+    for dtype in ("float32", "bfloat16"):
+        result = check_layer("d", "numba", dtype, tokens=TOKENS)
+        assert result.status == "wrong"
+        assert result.reason.startswith("backward: the gradient of ")
+        assert result.errors["forward"] < 0.01
+
+
+def test_a_kernel_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments):
+        raise RuntimeError("no kernel image is available\nfor this device")
+
+    monkeypatch.setattr(delta_rule, "delta_rule", broken)
+    result = check_layer("d", "numba", "float32", tokens=TOKENS)
+    assert (result.status, result.reason) == ("failed", "RuntimeError: no kernel image is available")
+
+
+def test_a_backend_that_refuses_is_told() -> None:
+    result = check_layer("d", "fla", "float32", tokens=TOKENS)
+    assert result.status == "refused"
+    assert "backend fla cannot run it" in result.reason
+
+
+def test_a_process_that_dies_is_replaced() -> None:
+    process = self_test._Process()
+    with pytest.raises(BrokenProcessPool):
+        process.call(os._exit, 3)
+    process.restart()
+    assert process.call(os.getpid) != os.getpid()
+    process.restart()
+
+
+def test_the_choice_and_what_it_passes_over() -> None:
+    numba, = {choice["takes"].split()[0] for choice in choices_of("d", "cpu")}
+    assert numba == "numba"
+    on_cuda = choices_of("m2", "cuda")
+    assert {choice["dtype"] for choice in on_cuda} == {"float32", "bfloat16"}
+    assert all("mamba-ssm is not installed" in choice["passes_over"]["mamba-ssm"] for choice in on_cuda)
+
+
+def test_the_inputs_are_the_same_each_time() -> None:
+    assert torch.equal(self_test.inputs(5), self_test.inputs(5))
