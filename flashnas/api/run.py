@@ -95,6 +95,12 @@ class Run(study_run.Run):
 
         return front_table(self)
 
+    def effort(self) -> str:
+        """What the search cost, in words: training tokens, those that rungs saved and those of further seeds."""
+        from flashnas.report.terminal_front import tokens_words
+
+        return tokens_words(self)
+
     def __str__(self) -> str:
         return self.table()
 

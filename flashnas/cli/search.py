@@ -33,9 +33,7 @@ def run(options: SearchCommandOptions, as_json: bool) -> int:
     if as_json:
         print(json.dumps(found.summary))
     else:
-        from flashnas.report.terminal_front import tokens_words
-
-        print(*filter(None, (str(found), tokens_words(found))), sep="\n")
+        print(*filter(None, (str(found), found.effort())), sep="\n")
         print(f"report  {found.path / 'report.html'}\npicture {found.path / 'pareto.png'}\n"
               f"front   {found.path / 'pareto'}/")
     over = [Path(entry["config"]).name for entry in found.summary["front"] if entry.get("missed")]

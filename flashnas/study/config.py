@@ -145,7 +145,8 @@ class SearchConfig(Settings, where="search"):
 
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
-        `tokens` among them, the rungs, and the scores of a bench or of earlier runs enter the identity by their values."""
+        `tokens` among them, the rungs, and the scores of a bench or of earlier runs enter the identity by their
+        values."""
         how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict", "budget_ms", "recipe",
                "tokens", "bench", "bench_table", "start_from", "seeds"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
