@@ -13,9 +13,10 @@ from flashnas.search import SearchAlgorithm
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction
+from flashnas.study.executors.local import WorkerPool
 from flashnas.study.job import UserEvaluator, run_job
-from flashnas.study.pool import WorkerPool
 from flashnas.study.prepare import Note, Question, prepare
+from flashnas.study.session import executor_of
 from flashnas.training.recipe import Recipe
 
 TIMED_STEPS = 3            # optimizer steps of the training that is timed
@@ -119,10 +120,10 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
     trained = question.recipe
     rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
     each = 0 if trained is None else trained.steps * trained.batch_tokens
-    seconds = None
+    seconds, workers = None, executor_of(question, note).workers
     if rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
-        rounds = -(-evaluations // config.workers)
+        rounds = -(-evaluations // workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
     return SearchPlan(
         space=question.space.name, space_size=float(question.space.size()), widths=tuple(widths),
@@ -133,7 +134,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         width_factor=None if trained is None else trained.width_factor,
         proxy_widths=() if trained is None else tuple(width // trained.width_factor for width in widths),
         known=len(known), bench=_bench_words(question, len(known)),
-        tokens_each=each, tokens=each * evaluations, tokens_per_s=rate, seconds=seconds, workers=config.workers)
+        tokens_each=each, tokens=each * evaluations, tokens_per_s=rate, seconds=seconds, workers=workers)
 
 
 def _bench_words(question: Question, known: int) -> str:
