@@ -25,7 +25,8 @@ def list_names(kind: str) -> dict[str, str]:
     """The names that an option may take, with one line about each.
 
     Args:
-        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives, tasks or plugins.
+        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives, tasks or
+            plugins.
 
     Returns:
         Name -> description. For plugins: package -> the names that it adds.
@@ -141,8 +142,9 @@ def _plugins() -> dict[str, str]:
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    "tables": _tables, "spaces": _spaces, "workloads": _workloads, "samplers": _samplers, "executors": _executors, "recipes": _recipes,
-    "presets": _presets, "operators": _operators, "objectives": _objectives, "tasks": _tasks, "plugins": _plugins}
+    "tables": _tables, "spaces": _spaces, "workloads": _workloads, "samplers": _samplers, "executors": _executors,
+    "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives, "tasks": _tasks,
+    "plugins": _plugins}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,7 +110,8 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace) -> int:
         more = f"; free room and {again}" if again and error.errno in NO_ROOM else ""
         return _fail(prog, f"{error.strerror}{where}{more}")
     except KeyboardInterrupt:
-        print(f"\n{prog}: interrupted{f'; {again}' if again else ''}", file=sys.stderr)
+        after = again or command.after
+        print(f"\n{prog}: interrupted{f'; {after}' if after else ''}", file=sys.stderr)
         return 130
 
 

@@ -100,6 +100,10 @@ class SearchConfig(Settings, where="search"):
         except SettingError as error:
             raise SettingError(self.where, self.setting("executor_options"), error.rule, error.setting.name) from None
 
+        if self.executor == "storage" and self.storage is None:
+            self.wrong("executor", "storage needs --storage URL, such as postgresql://host/name or"
+                       " sqlite:////shared/a.db")
+
     def _rank(self) -> None:
         """Put the extrapolated loss in the place of the loss if the search ranks by it."""
         names = self.objectives

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +93,14 @@ class RunFolder:
         facts: the head of run.yaml.
         resume: True if a run in it may be continued.
         storage: an Optuna storage URL; None: a journal in the folder.
+        note: receives lines for the user while it is open.
 
     Raises:
         RunError: if the folder cannot be used, is busy, answers another question, or has lost finished work.
     """
 
     def __init__(self, path: Path, *, identity: Identity, facts: dict[str, Any], resume: bool,
-                 storage: str | None = None) -> None:
+                 storage: str | None = None, note: Callable[[str], None] = lambda _: None) -> None:
         check_out(path, resume=resume)
         self.path = path
         recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
@@ -120,7 +121,7 @@ class RunFolder:
             if recorded is None:
                 self.write_config()
             self.database = Database(path / JOURNAL, url=storage, identity=identity.hash,
-                                     objectives=len(identity.objectives))
+                                     objectives=len(identity.objectives), note=note)
             self._check_complete()
         except BaseException:
             self.close()

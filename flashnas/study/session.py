@@ -53,7 +53,7 @@ class Session:
         self.pool = executor_of(question, progress.note)
         config = question.config
         self.folder = RunFolder(out, identity=question.identity(), facts=run_facts(question, out, command),
-                                resume=resume, storage=config.storage)
+                                resume=resume, storage=config.storage, note=progress.note)
         different = {network.hash for _, network in self.baselines
                      if network is not None and question.known_score(network) is None}
         self.trajectory = Trajectory(

@@ -15,6 +15,7 @@ __all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "Workers", "ex
 
 EXECUTORS: Registry[type[Executor]] = Registry("executor", "flashnas.executors", {
     "local": "flashnas.study.executors.local:LocalExecutor",
+    "storage": "flashnas.study.executors.storage:StorageExecutor",
 }, ConfigError, "name")
 
 

@@ -119,6 +119,9 @@ class Executor(ABC):
     def drop(self) -> None:
         """Forget all jobs that have not ended."""
 
+    def forget(self, key: str) -> None:  # noqa: B027  (most have nothing to do)
+        """The outcome of a job that ended is recorded, or the job is about to be submitted again."""
+
     def close(self) -> None:
         """End all that was started."""
         self.drop()
@@ -155,11 +158,13 @@ class Executor(ABC):
                 ended = self.finished(POLL_S)
                 for key, end in sorted(ended, key=lambda pair: pair[1].kind == "broken"):
                     if end.kind == "broken":
+                        self.forget(key)
                         raise WorkerError(f"the search stops, because a worker cannot train: {end.reason}; repair that"
                                           " and continue with --resume, finished work is kept")
                     running.remove(key)
                     if end.kind in ("memory", "died") and key not in tried:
                         tried.add(key)
+                        self.forget(key)
                         if end.kind == "memory":
                             alone.append(key)
                         else:
@@ -167,6 +172,7 @@ class Executor(ABC):
                             self.submit(key, jobs[key])
                     else:
                         yield key, end.result, end.reason
+                        self.forget(key)
                 if on_wait:
                     on_wait()
         finally:
