@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,10 +108,8 @@ def working(url, count=1, **more):
     def serve():
         worker = Stopped(url, Work(function=run_job, timeout_s=0, workers=1), LocalOptions(), evaluators=[EVALUATOR],
                          **more)
-        try:
+        with suppress(KeyboardInterrupt):
             worker.serve()
-        except KeyboardInterrupt:
-            pass
 
     threads = [threading.Thread(target=serve) for _ in range(count)]
     for thread in threads:

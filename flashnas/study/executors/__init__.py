@@ -15,6 +15,7 @@ __all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "Workers", "ex
 
 EXECUTORS: Registry[type[Executor]] = Registry("executor", "flashnas.executors", {
     "local": "flashnas.study.executors.local:LocalExecutor",
+    "ray": "flashnas.study.executors.ray:RayExecutor",
     "storage": "flashnas.study.executors.storage:StorageExecutor",
 }, ConfigError, "name")
 

@@ -22,6 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from flashnas.base.errors import ConfigError
 from flashnas.base.process import limit_memory, limit_threads
 from flashnas.base.settings import MOST_THREADS, Settings, option
 from flashnas.study.executors.attempt import attempt, judged, reason_of
@@ -53,6 +54,9 @@ class LocalExecutor(Executor):
 
     def __init__(self, work: Work, options: LocalOptions | None = None) -> None:
         super().__init__(work, options or LocalOptions())
+        if work.devices and self.options.worker_memory_gb is not None:
+            raise ConfigError("worker_memory_gb limits what a process reserves, which CUDA does far beyond its use;"
+                              " leave it out where candidates train on GPUs")
         limit_threads(1, keep=True)
         places = work.devices or (None,)
         count = work.workers or (len(work.devices) or os.cpu_count() or 1)
@@ -78,7 +82,11 @@ class LocalExecutor(Executor):
         except Exception as error:  # pickle raises PicklingError, AttributeError or TypeError by kind of object
             self._ended.append((key, Ended(kind="failed", reason=reason_of(error))))
             return
-        self._queue.append(_Order(key, data, timeout_s or self.work.timeout_s))
+        self.submit_pickled(key, data, timeout_s or self.work.timeout_s)
+
+    def submit_pickled(self, key: str, data: bytes, timeout_s: float) -> None:
+        """Accept a job as the pickle of (function, job)."""
+        self._queue.append(_Order(key, data, timeout_s))
 
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
         """As of every executor.
