@@ -49,7 +49,8 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 
     Further:
         evaluator (Callable): scores a network in place of a training: `evaluator(architecture)` returns a loss (lower
-            is better) or a mapping with `loss` and further scores. What it raises is the reason of a failed trial.
+            is better) or a mapping with `loss` and further scores. What it raises is the reason of a failed trial,
+            except ImportError and OSError, which stop the search.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
         command (str): what the folder records as the command that made it.
 
@@ -61,6 +62,7 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
         BudgetError: no architecture of the space meets the budgets.
         MissingRowsError: the table lacks what the space needs.
         RunError: the folder holds another run, or no candidate could be trained.
+        WorkerError: a worker's installation, driver or disk is broken, or the database is away.
 
     Example:
         >>> import flashnas as fn

@@ -52,8 +52,9 @@ class Session:
         self.baselines = question.baselines()
         self.pool = executor_of(question, progress.note)
         config = question.config
-        self.folder = RunFolder(out, identity=question.identity(), facts=run_facts(question, out, command),
-                                resume=resume, storage=config.storage, note=progress.note)
+        self.folder = RunFolder(out, identity=question.identity(),
+                                facts=run_facts(question, out, command, self.pool.workers), resume=resume,
+                                storage=config.storage, note=progress.note)
         different = {network.hash for _, network in self.baselines
                      if network is not None and question.known_score(network) is None}
         self.trajectory = Trajectory(
@@ -212,7 +213,7 @@ def _evaluation(genotype: Any, candidate: Candidate, trial: Trial, objectives: S
                       latency_ms=trial.latency_ms, failed=values is None, values=values)
 
 
-def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
+def run_facts(question: Question, out: Path, command: str, workers: int) -> dict[str, Any]:
     """All that was asked, all versions: the head of run.yaml."""
     config, space, model = question.config, question.space, question.model
     recipe, dataset, workload = question.recipe, question.dataset, question.workload
@@ -234,5 +235,5 @@ def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
         "sampler": identity.sampler, "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
         "bench": None if question.bench is None else question.bench.to_dict(),
         "host": {"cpu": platform.processor() or platform.machine(), "executor": config.executor,
-                 "workers": config.workers, "python": platform.python_version(), **packages},
+                 "workers": workers, "python": platform.python_version(), **packages},
     }

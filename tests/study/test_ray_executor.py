@@ -50,7 +50,9 @@ def outcomes(executor, jobs, on_wait=None):
 def test_failures_are_outcomes_and_the_others_go_on(executor):
     jobs = {name: {"do": name} for name in ("fail", "bug", "die", "hang", "exit")}
     jobs |= {str(value): {"do": "return", "value": value} for value in range(4)}
+    before = signal.getsignal(signal.SIGTERM)
     found = outcomes(executor, jobs)
+    assert signal.getsignal(signal.SIGTERM) is before
     assert {key: found.pop(key)["value"] for key in "0123"} == {str(v): v for v in range(4)}
     assert found == {"fail": "loss became NaN at step 3", "bug": "ValueError: boom",
                      "exit": "worker died (exit code 0)", "die": "worker died (SIGKILL, out of memory?)",

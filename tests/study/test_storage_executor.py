@@ -100,8 +100,8 @@ def working(url, count=1, **more):
     stop = threading.Event()
 
     class Stopped(Worker):
-        def _beat(self):
-            super()._beat()
+        def _take(self):
+            super()._take()
             if stop.is_set():
                 raise KeyboardInterrupt
 

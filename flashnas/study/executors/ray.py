@@ -11,7 +11,9 @@ import atexit
 import dataclasses
 import os
 import pickle
+import signal
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,11 +81,16 @@ class RayExecutor(Executor):
         more = {"address": address} if address else {
             "num_cpus": max(1, int((self.work.workers or os.cpu_count() or 1) * self.options.cpus)),
             "include_dashboard": False}
+        main = threading.current_thread() is threading.main_thread()
+        terminated = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(logging_level="ERROR", log_to_driver=False, namespace="flashnas", **more)
         except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own by kind
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise WorkerError(f"executor ray: {address or 'a Ray of this machine'} cannot be reached: {line}") from None
+            raise WorkerError(f"executor ray: {address or 'a Ray of this machine'} cannot be reached: {_line(error)}"
+                              ) from None
+        finally:
+            if main:
+                signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal, and would end without a word
         self._task = ray.remote(_supervise).options(
             num_cpus=self.options.cpus, num_gpus=self.gpus, max_retries=0, scheduling_strategy="SPREAD")
         if self.work.dataset:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ ASK_S = 0.2             # between two looks at the database while a result or a 
 LONELY_S = 15.0         # without a worker, until the user is told
 LEAVE_S = 5.0           # an ending process waits no longer for a database that is away
 BEATS = 4               # signs of life within `stale_s`
+IDLE_BEAT_S = 2.0       # between those of a worker without a job
+LONGEST_ASK_S = 2.0     # between two looks of a worker that has found nothing for a while
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +189,7 @@ class Worker:
         self.pool = LocalExecutor(work, options)
         self.held: dict[str, Claimed] = {}
         self.done = 0
-        self._beat_at = 0.0
+        self._ends = threading.Event()
 
     def serve(self) -> int:
         """Work until it is interrupted or idle for too long; returns the number of jobs that ended here.
@@ -196,22 +199,26 @@ class Worker:
         Raises:
             WorkerError: this machine cannot run a job; the line says why.
         """
-        idle_since = time.monotonic()
+        idle_since, pause_s = time.monotonic(), ASK_S
+        alive = threading.Thread(target=self._beat, daemon=True)  # also while a text is prepared, which takes minutes
+        alive.start()
         try:
             while True:
                 self._take()
-                self._beat()
                 if self.held:
                     for key, ended in self.pool.finished(ASK_S):
                         self._end(key, ended)
-                    idle_since = time.monotonic()
+                    idle_since, pause_s = time.monotonic(), ASK_S
                     continue
                 if self.idle_timeout_s is not None and time.monotonic() - idle_since > self.idle_timeout_s:
                     return self.done
                 if why := self.queue.unfit(gpu=bool(self.work.devices), evaluators=self.evaluators):
                     raise WorkerError(f"a job of {self.queue.place} needs {why}")
-                time.sleep(ASK_S)
+                time.sleep(pause_s)
+                pause_s = min(1.5 * pause_s, LONGEST_ASK_S)
         finally:
+            self._ends.set()
+            alive.join(LEAVE_S)
             with contextlib.suppress(WorkerError):
                 self.queue.give_back(self.name, LEAVE_S)
                 self.queue.leave(self.name, LEAVE_S)
@@ -227,13 +234,14 @@ class Worker:
                 return
             self.held[claimed.claim] = claimed
             self.pool.submit(claimed.claim, job_of(claimed.payload, self.evaluators), claimed.timeout_s)
-            self._beat_at = 0.0
 
     def _beat(self) -> None:
-        now = time.monotonic()
-        if now >= self._beat_at:
-            self.queue.beat(self.name, self.pool.workers, self.held.values())
-            self._beat_at = now + min([job.stale_s for job in self.held.values()] or [1.0 * BEATS]) / BEATS
+        """Give signs of life until the end."""
+        while not self._ends.is_set():
+            held = list(self.held.values())
+            with contextlib.suppress(WorkerError):  # the database was away for long: the main thread ends, too
+                self.queue.beat(self.name, self.pool.workers, held)
+            self._ends.wait(min([IDLE_BEAT_S, *(job.stale_s / BEATS for job in held)]))
 
     def _end(self, key: str, ended: Ended) -> None:
         job = self.held[key]
