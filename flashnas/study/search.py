@@ -13,6 +13,7 @@ from typing import Any
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
+from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
@@ -66,6 +67,9 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         study.evaluate_baselines()
         study.start_from_bench()
         while study.wanted:
-            genotypes = study.algorithm.ask(study.wanted)
-            study.algorithm.tell(study.evaluate(genotypes))
+            with foreign_errors("sampler", study.algorithm):
+                genotypes = study.algorithm.ask(study.wanted)
+            evaluations = study.evaluate(genotypes)
+            with foreign_errors("sampler", study.algorithm):
+                study.algorithm.tell(evaluations)
         return study.finish()

@@ -86,7 +86,7 @@ def test_a_broken_environment_stops_the_search_and_is_no_outcome(pool, do, words
         found.update((key, result) for key, result, _ in pool.run(jobs))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "continue with --resume" in str(caught.value)
+    assert "nothing is recorded for that candidate" in str(caught.value)
     assert outcomes(pool, {"next": {"do": "return", "value": 2}})["next"]["value"] == 2
 
 

@@ -159,8 +159,9 @@ class Executor(ABC):
                 for key, end in sorted(ended, key=lambda pair: pair[1].kind == "broken"):
                     if end.kind == "broken":
                         self.forget(key)
-                        raise WorkerError(f"the search stops, because a worker cannot train: {end.reason}; repair that"
-                                          " and continue with --resume, finished work is kept")
+                        raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that"
+                                          " candidate; repair that and continue, a search with --resume, finished work"
+                                          " is kept")
                     running.remove(key)
                     if end.kind in ("memory", "died") and key not in tried:
                         tried.add(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ def payload_of(job: Job, corpus: Mapping[str, Any]) -> dict[str, Any]:
     if not hasattr(type(network), "from_dict"):
         raise ConfigError(f"executor storage: workers build a network by from_dict(to_dict()), and {kind} has no"
                           " from_dict")
-    return {"evaluator": name, "network": kind, "architecture": network.to_dict(), "needed": list(job.needed)}
+    plain = {field.name: getattr(job, field.name) for field in dataclasses.fields(job)
+             if field.name not in ("architecture", "evaluator")}
+    return {"evaluator": name, "network": kind, "architecture": network.to_dict(), "plain": plain}
 
 
 def job_of(payload: Mapping[str, Any], evaluators: Sequence[str]) -> Job:
@@ -53,7 +56,8 @@ def job_of(payload: Mapping[str, Any], evaluators: Sequence[str]) -> Job:
         raise WorkerError(f"a job wants {name} for {kind}, which --evaluator does not allow here")
     try:
         network = load_object(kind).from_dict(payload["architecture"])
-        return Job(architecture=network, evaluator=load_object(name), needed=tuple(payload["needed"]))
+        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in payload["plain"].items()}
+        return Job(architecture=network, evaluator=load_object(name), **plain)
     except Exception as error:  # of the user's code
         line = (str(error).strip().splitlines() or [""])[0]
         raise WorkerError(f"evaluator {name} cannot be used here: {type(error).__name__}: {line}") from None
