@@ -194,9 +194,12 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
                 devices=_devices() if gpu else (), run=question.identity().hash, storage=config.storage,
                 dataset=None if dataset is None else str(dataset.folder),
                 corpus={"data": config.data, "tokenizer": config.tokenizer}, note=note)
-    if config.executor == "local" and not question.job(any_network(question.space)).portable():
+    job = question.job(any_network(question.space))
+    if config.executor == "local" and not job.portable():
         return InProcess(work)
-    return make_executor(config.executor, work, config.executor_options)
+    executor = make_executor(config.executor, work, config.executor_options)
+    executor.check(job)
+    return executor
 
 
 def _devices() -> tuple[str, ...]:

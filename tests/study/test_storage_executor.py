@@ -336,6 +336,14 @@ def test_what_cannot_be_named_is_refused_in_one_line(job, words):
     assert "\n" not in str(caught.value)
 
 
+def test_an_evaluator_that_cannot_be_named_is_refused_before_anything_is_written(tmp_path):
+    asked = SearchConfig(table=None, executor="storage", storage=f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(ConfigError, match="must be a function of a module"):
+        run_search(asked, tmp_path / "run", resume=False, progress=Notes(), evaluator=lambda _: 1.0,
+                   space=NamedSpace())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_evaluator_runs_only_where_it_is_allowed():
     job = Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=slow_space.loss_and_latency, needed=("latency_ms",))
     payload = json.loads(json.dumps(payload_of(job, {})))

@@ -119,6 +119,9 @@ class Executor(ABC):
     def drop(self) -> None:
         """Forget all jobs that have not ended."""
 
+    def check(self, job: Any) -> None:  # noqa: B027
+        """Raise ConfigError for a job of a kind that cannot run here; called before anything is written."""
+
     def forget(self, key: str) -> None:  # noqa: B027  (most have nothing to do)
         """The outcome of a job that ended is recorded, or the job is about to be submitted again."""
 

@@ -76,6 +76,11 @@ class StorageExecutor(Executor):
     def workers(self) -> int:
         return self.work.workers or self._slots or 1
 
+    def check(self, job: Any) -> None:
+        from flashnas.study.executors.payload import payload_of
+
+        payload_of(job, self.work.corpus)
+
     def submit(self, key: str, job: Any) -> None:
         from flashnas.study.executors.payload import payload_of
 
