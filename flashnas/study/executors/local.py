@@ -272,7 +272,7 @@ def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float |
     while True:
         try:
             data = pipe.recv_bytes()
-        except EOFError:
+        except (EOFError, OSError):  # the search closed the pipe, or was killed
             return
         try:
             function, job = pickle.loads(data)
