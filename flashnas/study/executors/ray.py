@@ -27,6 +27,7 @@ from flashnas.study.executors.attempt import judged
 from flashnas.study.executors.base import Ended, Executor, Work
 from flashnas.study.executors.local import LocalExecutor, LocalOptions
 
+LOCAL_STARTS = 3    # of a Ray here, which gives up after 30 s, and a busy machine needs longer
 CROWDED_S = 30.0    # without a place for a candidate, until the user is told
 
 
@@ -83,14 +84,18 @@ class RayExecutor(Executor):
             "include_dashboard": False}
         main = threading.current_thread() is threading.main_thread()
         terminated = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(logging_level="ERROR", log_to_driver=False, namespace="flashnas", **more)
-        except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own by kind
-            raise WorkerError(f"executor ray: {address or 'a Ray of this machine'} cannot be reached: {_line(error)}"
-                              ) from None
-        finally:
-            if main:
-                signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal, and would end without a word
+        for left in reversed(range(1 if address else LOCAL_STARTS)):
+            try:
+                ray.init(logging_level="ERROR", log_to_driver=False, namespace="flashnas", **more)
+                break
+            except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own by kind
+                ray.shutdown()
+                if not left:
+                    raise WorkerError(f"executor ray: {address or 'a Ray of this machine'} cannot be reached:"
+                                      f" {_line(error)}") from None
+            finally:
+                if main:
+                    signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal, and would end without a word
         self._task = ray.remote(_supervise).options(
             num_cpus=self.options.cpus, num_gpus=self.gpus, max_retries=0, scheduling_strategy="SPREAD")
         if self.work.dataset:
