@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,6 +234,23 @@ def test_workers_on_a_database_give_the_same_trajectory(tmp_path, alone, url, wo
     with queue._engine.begin() as connection:
         assert connection.execute(sql.select(JOBS.c.id)).all() == []
     queue.close()
+
+
+def params_ms(network):
+    return network.params / 1e6
+
+
+@pytest.mark.slow
+@on_sqlite
+def test_trainings_through_a_database_score_as_here(tmp_path, url, small_corpus, quick_recipe):
+    asked = {"space": "tiny", "recipe": str(quick_recipe), "data": str(small_corpus), "trials": 2, "cycle_size": 2,
+             "baselines": False, "bench": False, "workers": 2, "seed": 1}
+    for name, more in (("here", {}), ("there", {"executor": "storage", "storage": url})):
+        with working(url, 2) if more else nullcontext():
+            run_search(SearchConfig(**asked, **more), tmp_path / name, resume=False, progress=Notes(), table=params_ms)
+    here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
+    assert (here["state"] == "complete").sum() == 2
+    pd.testing.assert_frame_equal(here, there)
 
 
 @on_sqlite
