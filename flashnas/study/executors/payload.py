@@ -56,7 +56,8 @@ def job_of(payload: Mapping[str, Any], evaluators: Sequence[str]) -> Job:
         raise WorkerError(f"a job wants {name} for {kind}, which --evaluator does not allow here")
     try:
         network = load_object(kind).from_dict(payload["architecture"])
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in payload["plain"].items()}
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
+                                 for key, value in payload["plain"].items()}
         return Job(architecture=network, evaluator=load_object(name), **plain)
     except Exception as error:  # of the user's code
         line = (str(error).strip().splitlines() or [""])[0]
