@@ -105,7 +105,16 @@ def working(url, count=1, **more):
             if stop.is_set():
                 raise KeyboardInterrupt
 
+    failed = []
+
     def serve():
+        try:
+            serve_or_raise()
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    def serve_or_raise():
         worker = Stopped(url, Work(function=run_job, timeout_s=0, workers=1), LocalOptions(), evaluators=[EVALUATOR],
                          **more)
         with suppress(KeyboardInterrupt):
@@ -120,6 +129,7 @@ def working(url, count=1, **more):
         stop.set()
         for thread in threads:
             thread.join()
+    assert not failed, failed
 
 
 def order(number, **more):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from flashnas.base.errors import WorkerError
 from flashnas.base.process import uninterrupted
 from flashnas.study.outage import Patience, engine_url, shown_url
 
+CREATE_TRIES = 5    # where several processes make the tables at once
 _TABLES = sql.MetaData()
 JOBS = sql.Table(
     "flashnas_jobs_1", _TABLES,
@@ -98,13 +100,14 @@ class JobQueue:
             raise WorkerError(f"{self.place} cannot be opened: {line}") from None
 
     def _create(self) -> None:
-        for left in (1, 0):
+        for left in reversed(range(CREATE_TRIES)):
             try:
                 _TABLES.create_all(self._engine)
                 return
-            except DBAPIError:  # another process has created them meanwhile
-                if not left:
+            except DBAPIError as error:  # another process creates them at the same time
+                if not left or ("exist" not in str(error) and "locked" not in str(error)):
                     raise
+                time.sleep(0.2)
 
     def close(self) -> None:
         self._engine.dispose()
