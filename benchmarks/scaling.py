@@ -41,8 +41,8 @@ import numpy as np
 from flashnas.base.process import limit_threads
 from flashnas.search import ALGORITHMS
 from flashnas.study.config import SearchConfig
+from flashnas.study.executors.local import WorkerPool
 from flashnas.study.job import run_job
-from flashnas.study.pool import WorkerPool
 from flashnas.study.prepare import prepare
 from flashnas.study.session import Session
 

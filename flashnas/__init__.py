@@ -47,11 +47,7 @@ _PUBLIC = {
 __all__ = [
     "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace", "Workload",
     "__version__", "doctor", "estimate", "export", "list_names", "load_architecture", "load_run", "load_space",
-<<<<<<< HEAD
     "pareto", "profile", "proxy_trust", "report", "scaling_law", "search", "train", "validate",
-=======
-    "profile", "proxy_trust", "report", "scaling_law", "search", "train", "validate",
->>>>>>> f55654a894a1764d8160c55fec1257d82a902dee
 ]
 
 

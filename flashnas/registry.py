@@ -12,6 +12,7 @@ Worker processes find the same names, because they read the same installed packa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Iterator, Mapping
@@ -111,6 +112,27 @@ def _entry_points(group: str) -> tuple[EntryPoint, ...]:
 def forget_plugins() -> None:
     """Read the installed packages again, after one was installed while this process runs (tests, notebooks)."""
     _entry_points.cache_clear()
+
+
+@contextlib.contextmanager
+def foreign_errors(noun: str, thing: object) -> Iterator[None]:
+    """Within the block, what the code of another package raises is a PluginError, in one line; flashnas' own errors and
+    those of its own code stay.
+
+    Args:
+        noun: what `thing` is, such as "sampler".
+        thing: the object whose methods are called.
+    """
+    try:
+        yield
+    except FlashnasError:
+        raise
+    except Exception as error:
+        place = f"{type(thing).__module__}:{type(thing).__qualname__}"
+        if place.startswith("flashnas."):
+            raise
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise PluginError(f"{noun} {place} raised {type(error).__name__}: {line}") from error
 
 
 def _package(entry: EntryPoint) -> str:

@@ -25,7 +25,8 @@ def list_names(kind: str) -> dict[str, str]:
     """The names that an option may take, with one line about each.
 
     Args:
-        kind (str): tables, spaces, workloads, samplers, recipes, presets, operators, objectives, tasks or plugins.
+        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives, tasks or
+            plugins.
 
     Returns:
         Name -> description. For plugins: package -> the names that it adds.
@@ -87,6 +88,12 @@ def _samplers() -> dict[str, str]:
     return _described(ALGORITHMS)
 
 
+def _executors() -> dict[str, str]:
+    from flashnas.study.executors import EXECUTORS
+
+    return _described(EXECUTORS)
+
+
 def _recipes() -> dict[str, str]:
     folder = _folder("flashnas.training") / "recipes"
     return {path.stem: _first_comment(path) for path in sorted(folder.glob("*.yaml"))}
@@ -135,8 +142,9 @@ def _plugins() -> dict[str, str]:
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    "tables": _tables, "spaces": _spaces, "workloads": _workloads, "samplers": _samplers, "recipes": _recipes,
-    "presets": _presets, "operators": _operators, "objectives": _objectives, "tasks": _tasks, "plugins": _plugins}
+    "tables": _tables, "spaces": _spaces, "workloads": _workloads, "samplers": _samplers, "executors": _executors,
+    "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives, "tasks": _tasks,
+    "plugins": _plugins}
 
 
 @dataclass(frozen=True, kw_only=True)

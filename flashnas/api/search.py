@@ -49,9 +49,10 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 
     Further:
         evaluator (Callable): scores a network in place of a training: `evaluator(architecture)` returns a loss (lower
-            is better) or a mapping with `loss` and further scores. What it raises is the reason of a failed trial.
-            With the attribute `fidelities`, increasing whole numbers of which the last one is a full evaluation, it is
-            called as `evaluator(architecture, fidelity)`, and `rungs` are fidelities.
+            is better) or a mapping with `loss` and further scores. What it raises is the reason of a failed trial,
+            except ImportError and OSError, which stop the search. With the attribute `fidelities`, increasing whole
+            numbers of which the last one is a full evaluation, it is called as `evaluator(architecture, fidelity)`,
+            and `rungs` are fidelities.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
         command (str): what the folder records as the command that made it.
 
@@ -63,6 +64,7 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
         BudgetError: no architecture of the space meets the budgets.
         MissingRowsError: the table lacks what the space needs.
         RunError: the folder holds another run, or no candidate could be trained.
+        WorkerError: a worker's installation, driver or disk is broken, or the database is away.
 
     Example:
         >>> import flashnas as fn

@@ -66,6 +66,18 @@ class CandidateError(FlashnasError):
     """A candidate that failed while training; recorded in the run, never ends it."""
 
 
+class CandidateMemoryError(CandidateError):
+    """A candidate for which memory did not suffice; it is tried once more, alone, before that is a result."""
+
+
+class DeviceError(ConfigError):
+    """A device that a recipe needs and that this machine does not have."""
+
+
+class WorkerError(FlashnasError):
+    """A worker, or the database of the workers, that cannot work for any candidate; it ends the search."""
+
+
 class WeightsError(FlashnasError):
     """Weights or a checkpoint that are missing, damaged or of another architecture."""
 

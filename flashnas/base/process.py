@@ -84,3 +84,25 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         for late in waiting:
             signal.raise_signal(late)
+
+
+def limit_memory(memory_gb: float) -> None:
+    """Let this process have at most so much memory; what asks for more gets MemoryError, or torch's error of its kind.
+
+    The limit holds for memory of its own (RLIMIT_DATA), not for files that are mapped. Where the system has no such
+    limit, nothing changes.
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory_gb * 1e9), resource.RLIM_INFINITY))
+
+
+def memory_limit_gb() -> float | None:
+    """The limit that `limit_memory` has set in this process, or None."""
+    with contextlib.suppress(ImportError, OSError):
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        return None if soft == resource.RLIM_INFINITY else soft / 1e9
+    return None

@@ -34,6 +34,7 @@ class Command:
     run: called with the options and whether --json was given; returns the exit code, None for 0. Or "module:function".
     actions: name -> command, for a command that has its own, such as `flashnas table info`.
     resumable: --resume continues what was interrupted.
+    after: what an interrupt leaves, in words.
     """
 
     summary: str
@@ -41,6 +42,7 @@ class Command:
     run: Run | str | None = None
     actions: Mapping[str, Command] = field(default_factory=dict)
     resumable: bool = False
+    after: str = ""
 
     @property
     def description(self) -> str:
@@ -77,8 +79,16 @@ def calling(function: str, progress: Callable[[Any], Any] | None = None) -> Run:
     return run
 
 
+def noting(function: str) -> Run:
+    """Run a function of the API that takes the options and `note`, whose lines go to stderr."""
+    def run(options: Any, as_json: bool) -> None:
+        show(load_object(function)(options, note=lambda text: print(text, file=sys.stderr, flush=True)), as_json)
+    return run
+
+
 COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "search": "flashnas.cli.commands:SEARCH",
+    "worker": "flashnas.cli.commands:WORKER",
     "estimate": "flashnas.cli.commands:ESTIMATE",
     "profile": "flashnas.cli.commands:PROFILE",
     "validate": "flashnas.cli.commands:VALIDATE",

@@ -5,11 +5,15 @@ Nothing here imports the API; that happens when a command is used.
 
 from __future__ import annotations
 
-from flashnas.cli.command import Command, calling
+from flashnas.cli.command import Command, calling, noting
 from flashnas.cli.progress import CountProgress, TrustProgress
 
 SEARCH = Command("find Pareto-optimal architectures within latency budgets",
                  "flashnas.cli.search:SearchCommandOptions", "flashnas.cli.search:run", resumable=True)
+
+WORKER = Command("train candidates of searches with --executor storage",
+                 "flashnas.api.worker:WorkerOptions", noting("flashnas.api.worker:worker"),
+                 after="its jobs are given back")
 
 ESTIMATE = Command("latency, memory and size of one architecture",
                    "flashnas.api.estimate:EstimateOptions", calling("flashnas.api.estimate:estimate"))

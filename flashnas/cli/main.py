@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
 import flashnas
 from flashnas.base.errors import FlashnasError
 from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.settings import Settings
 from flashnas.cli.command import COMMANDS, Command, loaded
 from flashnas.cli.options import OneLineParser, add_options, check_known, first_process, message_of, options_of
 
@@ -90,13 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FlashnasError as error:
         return _fail("flashnas", str(error))
     assert command is not None
-    return _run(f"flashnas {name}", command, namespace)
+    return _run(f"flashnas {name}", command, namespace, arguments)
 
 
-def _run(prog: str, command: Command, namespace: argparse.Namespace) -> int:
-    again = "continue with --resume, finished work is kept" if command.resumable else ""
+def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequence[str]) -> int:
+    again, options = "", None
     try:
         options = options_of(loaded(command.options), namespace)  # type: ignore[arg-type]
+        again = continuing(words, options) if command.resumable else ""
         return int(loaded(command.run)(options, namespace.json) or 0)  # type: ignore[misc]
     except FlashnasError as error:
         return _fail(prog, message_of(error))
@@ -107,11 +110,20 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace) -> int:
         if error.filename is None and error.errno not in NO_ROOM:
             raise
         where = f": {error.filename}" if error.filename else ""
-        more = f"; free room and {again}" if again and error.errno in NO_ROOM else ""
+        more = f"; free room; {again}" if again and error.errno in NO_ROOM else ""
         return _fail(prog, f"{error.strerror}{where}{more}")
     except KeyboardInterrupt:
-        print(f"\n{prog}: interrupted{f'; {again}' if again else ''}", file=sys.stderr)
+        after = again or command.after
+        print(f"\n{prog}: interrupted{f'; {after}' if after else ''}", file=sys.stderr)
         return 130
+
+
+def continuing(words: Sequence[str], options: Settings) -> str:
+    """The command that continues what `words` began, in words."""
+    out = getattr(options, "out", None)
+    more = [*(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
+            *(["--resume"] if "--resume" not in words else [])]
+    return f"finished work is kept; continue with: {shlex.join(['flashnas', *words, *more])}"
 
 
 def _fail(prog: str, message: str) -> int:

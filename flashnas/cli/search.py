@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashnas.api.search import SearchOptions, plan, search
+from flashnas.api.search import SearchOptions, default_out, plan, search
 from flashnas.base.settings import option
 from flashnas.cli.command import show
 from flashnas.cli.progress import SearchProgress
@@ -22,6 +22,11 @@ class SearchCommandOptions(SearchOptions, where="search"):
 
     dry_run: bool = option(False, "print what would be trained, how many tokens and about how long; train nothing",
                            yaml=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out is None:  # known before the search begins, because the command that continues it names the folder
+            object.__setattr__(self, "out", default_out(self, {}))
 
 
 def run(options: SearchCommandOptions, as_json: bool) -> int:

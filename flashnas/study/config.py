@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option, shown
+from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, SettingError, Settings, option, shown
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, TRAINED, check_objectives
+from flashnas.study.executors import EXECUTORS, executor_options
 
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
 
@@ -78,9 +78,14 @@ class SearchConfig(Settings, where="search"):
     candidate_timeout_s: float = option(1800.0, "time limit of one training, in seconds", metavar="S", least=1,
                                         most=1e7)
     # how, not what: these may differ when a run is continued
-    workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N",
-                          shown="all cores", least=1, most=MOST_THREADS)
-    storage: str | None = option(None, "Optuna storage", metavar="URL", shown="a journal in the run folder")
+    executor: str = option("local", "where candidates run; flashnas list executors",
+                           choices=EXECUTORS)
+    executor_options: dict[str, Any] = option(dict, "an option of the executor, such as worker_memory_gb=4; may be"
+                                              " repeated", flag="executor-option")
+    workers: int | None = option(None, "candidates that are trained side by side, each in a process with one thread or"
+                                 " one GPU", metavar="N", shown="all cores, or all GPUs", least=1, most=MOST_THREADS)
+    storage: str | None = option(None, "database for the run, and for its workers with --executor storage",
+                                 metavar="URL", shown="a journal in the run folder")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,8 +107,20 @@ class SearchConfig(Settings, where="search"):
                 self.wrong("sampler_options", f"must not hold {name!r}, which the search itself sets")
         if self.bench_table is not None and not self.bench:
             self.wrong("bench_table", "and --no-bench exclude each other")
+        self._check_executor()
         if self.strict and not self.measure:
             self.wrong("strict", "needs measured finalists, but search.measure is false (--no-measure)")
+
+    def _check_executor(self) -> None:
+        """Raise SettingError for an option that the executor does not have or cannot take."""
+        try:
+            executor_options(self.executor, self.executor_options)
+        except SettingError as error:
+            raise SettingError(self.where, self.setting("executor_options"), error.rule, error.setting.name) from None
+
+        if self.executor == "storage" and self.storage is None:
+            self.wrong("executor", "storage needs --storage URL, such as postgresql://host/name or"
+                       " sqlite:////shared/a.db")
 
     def _rank(self) -> None:
         """Put the extrapolated loss in the place of the loss if the search ranks by it."""
@@ -147,6 +164,6 @@ class SearchConfig(Settings, where="search"):
         """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
         `tokens` among them, the rungs, and the scores of a bench or of earlier runs enter the identity by their
         values."""
-        how = {"workers", "storage", "trials", "candidate_timeout_s", "measure", "strict", "budget_ms", "recipe",
-               "tokens", "bench", "bench_table", "start_from", "seeds"}
+        how = {"executor", "executor_options", "workers", "storage", "trials", "candidate_timeout_s", "measure",
+               "strict", "budget_ms", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}

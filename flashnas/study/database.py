@@ -8,7 +8,7 @@ continues.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from flashnas.base.errors import RunError
 from flashnas.base.files import drop_torn_line
 from flashnas.base.process import uninterrupted
+from flashnas.study.outage import Patience, engine_url, shown_url
 from flashnas.study.trial import Outcome
 
 
@@ -31,20 +32,23 @@ class Database:
         url: an Optuna storage, or None.
         identity: hash of the run's identity.
         objectives: number of objectives.
+        note: receives a line when the storage goes away, and when it is back.
 
     Raises:
         RunError: in one line, if the journal is damaged or the storage cannot be opened.
     """
 
-    def __init__(self, journal: Path, *, url: str | None, identity: str, objectives: int) -> None:
+    def __init__(self, journal: Path, *, url: str | None, identity: str, objectives: int,
+                 note: Callable[[str], None] = lambda _: None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.place = str(journal) if url is None else f"storage {url}"
+        self.place = str(journal) if url is None else f"storage {shown_url(url)}"
+        self._patience = Patience(self.place, note)
         storage: BaseStorage | str
         if url is None:
             _check_journal(journal)
             storage = JournalStorage(JournalFileBackend(str(journal)))
         else:
-            storage = url
+            storage = engine_url(url)
         try:
             with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
                 self._study = optuna.create_study(storage=storage, study_name=f"flashnas-{identity}",
@@ -82,8 +86,12 @@ class Database:
             state=TrialState.COMPLETE if values is not None else TrialState.PRUNED if paused else TrialState.FAIL,
             values=values, params=dict(params), distributions=dict(distributions),
             user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
-        with uninterrupted():
-            self._study.add_trial(trial)
+
+        def add() -> None:
+            with uninterrupted():
+                self._study.add_trial(trial)
+
+        self._patience(add)
         self.outcomes[outcome.key] = outcome
 
 

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,14 @@ class RunFolder:
         facts: the head of run.yaml.
         resume: True if a run in it may be continued.
         storage: an Optuna storage URL; None: a journal in the folder.
+        note: receives lines for the user while it is open.
 
     Raises:
         RunError: if the folder cannot be used, is busy, answers another question, or has lost finished work.
     """
 
     def __init__(self, path: Path, *, identity: Identity, facts: dict[str, Any], resume: bool,
-                 storage: str | None = None) -> None:
+                 storage: str | None = None, note: Callable[[str], None] = lambda _: None) -> None:
         check_out(path, resume=resume)
         self.path = path
         self._table = TrialsTable()
@@ -126,7 +127,7 @@ class RunFolder:
             if recorded is None:
                 self.write_config()
             self.database = Database(path / JOURNAL, url=storage, identity=identity.hash,
-                                     objectives=len(identity.objectives))
+                                     objectives=len(identity.objectives), note=note)
             self._check_complete()
         except BaseException:
             self.close()

@@ -13,9 +13,10 @@ from flashnas.search import SearchAlgorithm
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction
+from flashnas.study.executors.local import WorkerPool
 from flashnas.study.job import UserEvaluator, run_job
-from flashnas.study.pool import WorkerPool
 from flashnas.study.prepare import Note, Question, prepare
+from flashnas.study.session import executor_of
 from flashnas.training.recipe import Recipe
 
 TIMED_STEPS = 3            # optimizer steps of the training that is timed
@@ -129,10 +130,10 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
     trained = question.recipe
     rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
     each = 0 if trained is None else trained.steps * trained.batch_tokens
-    seconds = None
+    seconds, workers = None, executor_of(question, note).workers
     if rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
-        rounds = -(-evaluations // config.workers)
+        rounds = -(-evaluations // workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
     least, most = _tokens(question, each, evaluations, len(different), len(known))
     return SearchPlan(
@@ -148,7 +149,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
         tokens_each=each, tokens=most, least_tokens=least, tokens_per_s=rate,
         seconds=None if seconds is None else seconds * most / (each * evaluations),
-        least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=config.workers)
+        least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=workers)
 
 
 def _tokens(question: Question, each: int, evaluations: int, baselines: int, known: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import Any
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
+from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
@@ -44,8 +45,9 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         command: the command line, for run.yaml.
         evaluator: network -> loss (lower is better), or a mapping with `loss` and further scores or metrics
             (`latency_ms`, `memory_gb`, ..). It scores networks in place of a training, in worker processes if it and
-            the networks can be imported there, else in this process. What it raises is the reason of a failed trial.
-            With `fidelities`, rungs are possible (`flashnas.study.job.UserEvaluator`).
+            the networks can be imported there, else in this process. What it raises is the reason of a failed trial,
+            except ImportError and OSError, which stop the search. With `fidelities`, rungs are possible
+            (`flashnas.study.job.UserEvaluator`).
         space: in place of `config.space`.
         table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of metrics.
         workload: in place of `config.workload`.
@@ -68,6 +70,9 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         study.start_from_bench()
         study.train_refits()
         while study.wanted:
-            genotypes = study.algorithm.ask(study.wanted)
-            study.algorithm.tell(study.evaluate(genotypes))
+            with foreign_errors("sampler", study.algorithm):
+                genotypes = study.algorithm.ask(study.wanted)
+            evaluations = study.evaluate(genotypes)
+            with foreign_errors("sampler", study.algorithm):
+                study.algorithm.tell(evaluations)
         return study.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -20,10 +20,11 @@ from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
 from flashnas.study.costs import TableCosts
+from flashnas.study.executors import Executor, Work, make_executor
+from flashnas.study.executors.local import InProcess
 from flashnas.study.folder import RunFolder
 from flashnas.study.front import FrontEntry, recorded
 from flashnas.study.job import evaluator_name, run_job
-from flashnas.study.pool import InProcess, WorkerPool, Workers
 from flashnas.study.prepare import Question, any_network, table_hash
 from flashnas.study.seeds import train_under_seeds
 from flashnas.study.snapshot import Progress
@@ -51,14 +52,15 @@ class Session:
         self.question, self.progress = question, progress
         self.algorithm: SearchAlgorithm = question.algorithm()
         self.baselines = question.baselines()
-        self.pool = _pool(question)
+        self.pool = executor_of(question, progress.note)
         config = question.config
-        self.folder = RunFolder(out, identity=question.identity(), facts=run_facts(question, out, command),
-                                resume=resume, storage=config.storage)
+        self.folder = RunFolder(out, identity=question.identity(),
+                                facts=run_facts(question, out, command, self.pool.workers), resume=resume,
+                                storage=config.storage, note=progress.note)
         different = {network.hash for _, network in self.baselines
                      if network is not None and question.known_score(network) is None}
         self.trajectory = Trajectory(
-            total=config.trials + len(different), workers=config.workers if isinstance(self.pool, WorkerPool) else 1,
+            total=config.trials + len(different), workers=self.pool.workers,
             distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
             make_job=question.job, known_score=question.known_score, folder=self.folder, pool=self.pool,
             progress=progress, rank_at_tokens=config.rank_at_tokens, rungs=question.rungs)
@@ -207,12 +209,26 @@ class Session:
                      "measured_tpot_ms": known[entry.hash]["tpot_ms"]}) for entry in entries]
 
 
-def _pool(question: Question) -> Workers:
-    """Worker processes, or this process for an evaluator that a fresh one cannot import."""
-    config = question.config
-    if not question.job(any_network(question.space)).portable():
-        return InProcess(run_job)
-    return WorkerPool(run_job, workers=config.workers, timeout_s=config.candidate_timeout_s)
+def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
+    """The executor that the search asks for; this process for an evaluator that no other one can import."""
+    config, recipe, dataset = question.config, question.recipe, question.dataset
+    gpu = recipe is not None and recipe.device == "cuda"
+    work = Work(function=run_job, workers=config.workers, timeout_s=config.candidate_timeout_s, gpu=gpu,
+                devices=_devices() if gpu else (), run=question.identity().hash, storage=config.storage,
+                dataset=None if dataset is None else str(dataset.folder),
+                corpus={"data": config.data, "tokenizer": config.tokenizer}, note=note)
+    job = question.job(any_network(question.space))
+    if config.executor == "local" and not job.portable():
+        return InProcess(work)
+    executor = make_executor(config.executor, work, config.executor_options)
+    executor.check(job)
+    return executor
+
+
+def _devices() -> tuple[str, ...]:
+    from flashnas.training.trainer import visible_devices  # loads torch
+
+    return visible_devices()
 
 
 def _evaluation(genotype: Any, candidate: Candidate, trial: Trial, objectives: Sequence[str]) -> Evaluation:
@@ -225,7 +241,7 @@ def _evaluation(genotype: Any, candidate: Candidate, trial: Trial, objectives: S
                       latency_ms=trial.latency_ms, failed=values is None, values=values)
 
 
-def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
+def run_facts(question: Question, out: Path, command: str, workers: int) -> dict[str, Any]:
     """All that was asked, all versions: the head of run.yaml."""
     config, space, model = question.config, question.space, question.model
     recipe, dataset, workload = question.recipe, question.dataset, question.workload
@@ -248,6 +264,6 @@ def run_facts(question: Question, out: Path, command: str) -> dict[str, Any]:
         "bench": None if question.bench is None else question.bench.to_dict(),
         "rungs": list(question.rungs.tokens), "seeds": config.seeds,
         "start_from": None if question.known is None else question.known.to_dict(),
-        "host": {"cpu": platform.processor() or platform.machine(), "workers": config.workers,
-                 "python": platform.python_version(), **packages},
+        "host": {"cpu": platform.processor() or platform.machine(), "executor": config.executor,
+                 "workers": workers, "python": platform.python_version(), **packages},
     }

@@ -11,9 +11,9 @@ from typing import Any
 from flashnas.base.errors import ConfigError
 from flashnas.search.objectives import point
 from flashnas.study.costs import Costs
+from flashnas.study.executors import Workers
 from flashnas.study.folder import RunFolder
 from flashnas.study.job import Job
-from flashnas.study.pool import Workers
 from flashnas.study.rungs import Rungs
 from flashnas.study.snapshot import Progress, Snapshot
 from flashnas.study.trial import Origin, Outcome, State, Trial, outcome_key

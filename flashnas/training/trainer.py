@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import CandidateError, ConfigError
+from flashnas.base.errors import CandidateError, CandidateMemoryError, ConfigError, DeviceError
 from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
 from flashnas.training.distributed import Ranks, accumulating
@@ -85,20 +86,28 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> N
 
 
 def check_device(recipe: Recipe) -> None:
-    """Raises ConfigError for a recipe whose device this machine does not have."""
+    """Raises DeviceError for a recipe whose device this machine does not have."""
     if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"recipe {recipe.name!r} trains on cuda, and torch finds no CUDA device;"
+        raise DeviceError(f"recipe {recipe.name!r} trains on cuda, and torch finds no CUDA device;"
                           " take the recipe 'cpu'")
+
+
+def visible_devices() -> tuple[str, ...]:
+    """The GPUs of this process, each as CUDA_VISIBLE_DEVICES names it for another process."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return tuple(str(number) for number in range(torch.cuda.device_count()))
+    return tuple(name.strip() for name in named.split(",") if name.strip())[:torch.cuda.device_count()]
 
 
 @contextlib.contextmanager
 def out_of_memory_is_a_reason() -> Iterator[None]:
-    """A context that raises CandidateError for torch's errors of lacking memory."""
+    """A context that raises CandidateMemoryError for torch's errors of lacking memory."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-            raise CandidateError("out of memory while training") from None
+            raise CandidateMemoryError("out of memory while training") from None
         raise
 
 

@@ -15,9 +15,9 @@ from flashnas.base.errors import RunError
 from flashnas.base.files import hold_lock
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.study.config import SearchConfig
+from flashnas.study.executors.local import WorkerPool
 from flashnas.study.identity import fingerprint
 from flashnas.study.job import Job, run_job
-from flashnas.study.pool import WorkerPool
 from flashnas.training.recipe import Recipe
 from flashnas.trust.published import PublishedRow
 from flashnas.trust.published_agreement import PublishedTrust, measure

@@ -28,9 +28,9 @@ from flashnas.base.hints import did_you_mean
 from flashnas.base.settings import shown
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.study.config import SearchConfig
+from flashnas.study.executors.local import WorkerPool
 from flashnas.study.identity import fingerprint
 from flashnas.study.job import Job, run_job
-from flashnas.study.pool import WorkerPool
 from flashnas.training.recipe import Recipe
 from flashnas.trust.scaling_law import Points
 from flashnas.trust.table import TrustTable, read_texts

@@ -23,8 +23,8 @@ from flashnas.base.files import hold_lock
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
+from flashnas.study.executors.local import WorkerPool
 from flashnas.study.job import Job, run_job
-from flashnas.study.pool import WorkerPool
 from flashnas.study.run import Run, rows
 from flashnas.training.recipe import Recipe
 from flashnas.trust.analysis import Trust, analyse

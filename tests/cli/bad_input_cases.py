@@ -485,6 +485,26 @@ for flag, value, *more in (
             f"population={HUGE}": HUGE, "auto,128": "auto", HUGE: f"{HUGE}|{10**20:,}"}.get(value, value)
     case(f"search{flag}={value[:40]}", search(flag, value), said, *([] if flag == "--sampler-option" else [place]),
          apart="apart" in more)
+case("search-executor", search("--executor", "storge"), "--executor", "storge", "storage")
+case("search-executor-option", search("--executor-option", "worker_memory=4"), "worker_memory", "worker_memory_gb")
+case("search-executor-option-no-number", search("--executor-option", "worker_memory_gb=much"), "worker_memory_gb",
+     "a number", "much")
+case("search-executor-option-negative", search("--executor-option", "worker_memory_gb=-1"), "--executor-option",
+     "worker_memory_gb", "above 0", "-1")
+case("search-executor-storage-without-a-database", search("--executor", "storage"), "--executor", "--storage URL")
+case("search-executor-storage-no-url", search("--executor", "storage", "--storage", "here"), "here", "postgresql://")
+case("search-executor-ray-address", search("--executor", "ray", "--executor-option", "adress=here"), "adress",
+     "address")
+case("search-storage-of-another-kind", search("--storage", "redis://host/0"), "redis", "postgresql://")
+case("search-storage-without-a-server", search("--storage", "postgresql://me:secret@127.0.0.1:1/x"), "127.0.0.1",
+     absent=("secret",))
+case("worker-without-words", ["worker"], "--storage")
+case("worker-storage", ["worker", "--storage", "nowhere"], "nowhere", "postgresql://")
+case("worker-storage-folder-missing", ["worker", "--storage", "sqlite:///{tmp}/no/a.db"], "{tmp}/no/a.db", "open")
+case("worker-storage-is-no-database", ["worker", "--storage", "sqlite:///{quick}"], "{quick}", "not a database")
+case("worker-storage-without-a-server", ["worker", "--storage", "postgresql://me:secret@127.0.0.1:1/x"], "127.0.0.1",
+     absent=("secret",))
+case("worker-number", ["worker", "--storage", "sqlite:///{tmp}/a.db", "--workers", "0"], "--workers", "0")
 case("search-budget-twice", search("--budget", "params=1e9", "--budget", "params=2e9"), "params", "twice")
 case("search-budget-out-of-reach", search("--budget-ms", "1e-9"), "budget", "1e-09")
 case("search-strict-without-measuring", search("--strict"), "strict", "measure")

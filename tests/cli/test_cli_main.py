@@ -65,7 +65,8 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_what_is_said_of_a_disk_fits_the_error(capsys, monkeypatch):
-    for number, words in ((errno.ENOSPC, "free room and continue with --resume"), (errno.EROFS, "Read-only")):
+    again = "free room; finished work is kept; continue with: flashnas search --out "
+    for number, words in ((errno.ENOSPC, again), (errno.EROFS, "Read-only")):
         def failing(*_, number=number, **__):
             raise OSError(number, os.strerror(number), "run/trials.parquet")
         monkeypatch.setattr("flashnas.cli.search.run", failing)

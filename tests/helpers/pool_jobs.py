@@ -1,13 +1,34 @@
-"""Jobs for the worker pool, importable from a fresh process."""
+"""Jobs for executors, importable from a fresh process."""
 
+import contextlib
+import errno
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
-from flashnas.base.errors import CandidateError
+from flashnas.base.errors import CandidateError, CorpusError
+
+
+@dataclass(frozen=True)
+class OwnJob:
+    """As a Job with a user's evaluator."""
+
+    do: str
+    evaluator: str = "mine"
+
+
+class UnpicklableError(Exception):
+    def __init__(self, one, two):
+        super().__init__("two arguments")
 
 
 def act(job):
+    job = {"do": job.do} if isinstance(job, OwnJob) else job
     match job["do"]:
         case "return":
             return {"value": job["value"], "pid": os.getpid()}
@@ -25,3 +46,106 @@ def act(job):
             with open(job["path"], "a") as file:
                 file.write(f"{os.getpid()}\n")
             time.sleep(60)
+        case "touch slowly":  # the number of its call
+            with open(job["path"], "a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(3)
+            return {"value": len(Path(job["path"]).read_text().split())}
+        case "exit":
+            os._exit(0)
+        case "abort":
+            os.abort()
+        case "leave":
+            sys.exit(3)
+        case "close":
+            os.closerange(3, 256)
+            time.sleep(60)
+        case "unpicklable result":
+            return {"value": lambda: 0}
+        case "own error":
+            raise UnpicklableError(1, 2)
+        case "missing module":
+            import nowhere
+            return nowhere
+        case "full disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
+        case "driver":
+            raise RuntimeError("CUDA error: device-side assert triggered\nCompile with ..")
+        case "no corpus":
+            raise CorpusError("/cache/1: not a prepared dataset: no such file")
+        case "typo":
+            return undefined_name  # noqa: F821
+        case "kill once" | "memory once" | "fail once":
+            return _once(job)
+        case "log":
+            with _logged(job):
+                time.sleep(0.1)
+            return {"value": job.get("name")}
+        case "state":
+            return _state()
+        case "poison":
+            _poison()
+            return {"value": 0}
+        case "thread":
+            threading.Thread(target=time.sleep, args=(60,)).start()
+            return {"value": os.getpid()}
+        case "eat":
+            held = []
+            while True:
+                held.append(bytearray(100_000_000))
+        case "eat by torch":
+            import torch
+
+            return {"value": float(torch.zeros(1_000_000_000).sum())}
+        case "device":
+            time.sleep(0.05)
+            return {"device": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid(),
+                    "torch": "torch" in sys.modules}
+        case "start and hang":
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+            Path(job["path"]).write_text(str(child.pid))
+            time.sleep(60)
+
+
+@contextlib.contextmanager
+def _logged(job):
+    """`name+` and `name-` in the file `log`, if the job names one."""
+    for sign in "+-":
+        if "log" in job:
+            with open(job["log"], "a") as file:
+                file.write(f"{job.get('name')}{sign}\n")
+        if sign == "+":
+            yield
+
+
+def _once(job):
+    with open(job["path"], "a") as file:
+        file.write("try\n")
+    with _logged(job):
+        if len(Path(job["path"]).read_text().split()) == 1:
+            act({"do": {"kill once": "abort", "memory once": "memory", "fail once": "fail"}[job["do"]]})
+    return {"value": "second"}
+
+
+def _state():
+    import torch
+
+    return {"pid": os.getpid(), "cwd": os.getcwd(), "dtype": str(torch.get_default_dtype()),
+            "threads": torch.get_num_threads(), "gradients": torch.is_grad_enabled(), "value": os.environ.get("POISON"),
+            "home": os.environ.get("HOME"), "device": str(torch.get_default_device()),
+            "precision": torch.get_float32_matmul_precision(),
+            "deterministic": torch.are_deterministic_algorithms_enabled()}
+
+
+def _poison():
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(7)
+    torch.set_grad_enabled(False)
+    torch.set_default_device("meta")
+    torch.set_float32_matmul_precision("medium")
+    torch.use_deterministic_algorithms(True)
+    os.environ["POISON"] = "1"
+    os.environ.pop("HOME", None)
+    os.chdir("/")

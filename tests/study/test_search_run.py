@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -119,7 +120,8 @@ def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert error.strip().splitlines()[-1] == (
-        "flashnas search: interrupted; continue with --resume, finished work is kept")
+        "flashnas search: interrupted; finished work is kept; continue with:"
+        f" {shlex.join(['flashnas', *words])} --resume")
     reasons = [json.loads(line)["user_attrs"] for line in journal.read_text().splitlines() if '"outcome"' in line]
     assert all(attributes["outcome"]["reason"] == "" for attributes in reasons)
 
@@ -193,7 +195,7 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path)
     assert child.returncode == 2
     assert child.stderr.strip().splitlines()[-1] == (
         f"flashnas search: No space left on device: {tmp_path / 'run' / 'trials.parquet'};"
-        " free room and continue with --resume, finished work is kept")
+        f" free room; finished work is kept; continue with: {shlex.join(['flashnas', *words])} --resume")
     finished = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
     assert finished == 2
     assert main([*words, "--resume"]) == 0

@@ -15,7 +15,7 @@ from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.proxy.worker import run_candidate
-from flashnas.study.pool import WorkerPool
+from flashnas.study.executors.local import WorkerPool
 from flashnas.training.optimizer import Optimizers, initialise, taken_by_muon
 from flashnas.training.recipe import FAMILIES, Recipe
 from flashnas.training.score import ProxyScore

@@ -141,7 +141,9 @@ def test_an_interrupted_training_saves_its_step_first(asked, whole, tmp_path, mo
     monkeypatch.setattr(TrainingProgress, "update", lambda self, step, of: (
         update(self, step, of), step.number == 5 and os.kill(os.getpid(), signal.SIGTERM)))
     assert main(["train", *asked, "--out", str(out)]) == 130
-    assert "interrupted; continue with --resume" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "interrupted; finished work is kept; continue with: flashnas train " in said
+    assert said.rstrip().endswith("--resume")
     assert checkpoints(out / "checkpoints")[0].name == "step-00000005"
     monkeypatch.undo()
     assert main(["train", *asked, "--out", str(out), "--resume"]) == 0

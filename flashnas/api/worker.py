@@ -1,0 +1,64 @@
+"""A worker of searches with `--executor storage`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flashnas.base.settings import MOST_THREADS, REQUIRED, Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions(Settings, where="worker"):
+    """What `flashnas worker` takes."""
+
+    storage: str = option(REQUIRED, "database of the searches, as their --storage names it", metavar="URL")
+    workers: int | None = option(None, "jobs side by side, each in a process with one thread or one GPU", metavar="N",
+                                 shown="all cores, or all GPUs", least=1, most=MOST_THREADS)
+    worker_memory_gb: float | None = option(None, "memory of one process; a candidate that needs more fails",
+                                            metavar="GB", above=0, most=1e6)
+    idle_timeout: float | None = option(None, "end after S seconds without a job", metavar="S", shown="never", least=0,
+                                        most=1e9)
+    evaluators: tuple[str, ...] = option((), "module:function of an evaluator that may run here; may be repeated",
+                                         flag="evaluator", metavar="NAME")
+
+
+@dataclass(frozen=True)
+class Worked:
+    """What a worker did: the jobs that ended in it."""
+
+    jobs: int
+
+    def to_dict(self) -> dict[str, int]:
+        return {"jobs": self.jobs}
+
+    def __str__(self) -> str:
+        return f"no job left; {self.jobs} ended here"
+
+
+def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: None) -> Worked:
+    """Train what searches with `--executor storage` enqueue, until it is interrupted.
+
+    Args:
+        options: of the worker.
+        note: receives lines for the user.
+
+    Raises:
+        ConfigError: the storage is not the URL of a database.
+        WorkerError: the database cannot be opened, or this machine cannot run its jobs.
+        KeyboardInterrupt: for Ctrl-C and SIGTERM, after its jobs have been given back.
+    """
+    from flashnas.base.process import terminate_as_interrupt
+    from flashnas.study.executors import Work
+    from flashnas.study.executors.local import LocalOptions
+    from flashnas.study.executors.storage import Worker
+    from flashnas.study.job import run_job
+    from flashnas.training.trainer import visible_devices
+
+    work = Work(function=run_job, timeout_s=0.0, workers=options.workers, devices=visible_devices(), note=note)
+    with terminate_as_interrupt():
+        found = Worker(options.storage, work, LocalOptions(worker_memory_gb=options.worker_memory_gb),
+                       evaluators=options.evaluators, idle_timeout_s=options.idle_timeout)
+        places = f"{found.pool.workers} GPUs" if work.devices else f"{found.pool.workers} processes"
+        note(f"worker {found.name} waits for jobs of {found.queue.place} with {places}")
+        return Worked(found.serve())

@@ -1,0 +1,184 @@
+"""What every executor is: it takes jobs, gives back how each ended, and one policy says what is tried again.
+
+A candidate's own failure is a result. A candidate whose process died, or for which memory did not suffice, is tried
+once more before that is a result. A broken environment is not a result: it ends the search.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+from flashnas.base.errors import WorkerError
+from flashnas.base.settings import Settings
+
+Result = dict[str, Any]
+Finished = tuple[str, Result | None, str]  # key, result or None, reason
+Kind = Literal["done", "failed", "memory", "died", "broken"]
+POLL_S = 1.0
+
+
+class Workers(Protocol):
+    """Runs jobs; `run` yields each one's key with its result, or None and the reason, as it finishes."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None) -> Iterator[Finished]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How one attempt at a job ended.
+
+    kind: `done`: with a result. `failed`: by the job's own fault. `memory`: there was not enough memory. `died`: its
+    process or its machine vanished. `broken`: no job can run where this one ran.
+    result: of a `done` one. reason: of any other, in one line.
+    reusable: False if the process that ran it must not run another job.
+    """
+
+    kind: Kind
+    result: Result | None = None
+    reason: str = ""
+    reusable: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a search tells its executor.
+
+    Attributes:
+        function: runs one job, `function(job) -> dict`; importable from a fresh process.
+        timeout_s: time limit of one job.
+        workers: jobs that run side by side; None: as many as the place has room for.
+        devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this machine; empty where jobs run on CPUs.
+        gpu: True if a job needs a GPU.
+        run: names the run, so that several can share one database.
+        storage: URL of the shared database, or None.
+        dataset: the prepared folder that the jobs read, or None.
+        corpus: what it was prepared of: `data` and `tokenizer`, as the user named them.
+        note: receives lines for the user.
+    """
+
+    function: Callable[[Any], Result]
+    timeout_s: float
+    workers: int | None = None
+    devices: tuple[str, ...] = ()
+    gpu: bool = False
+    run: str = ""
+    storage: str | None = None
+    dataset: str | None = None
+    corpus: Mapping[str, Any] = field(default_factory=dict)
+    note: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions(Settings, where="executor"):
+    """Of an executor without options of its own."""
+
+
+class Executor(ABC):
+    """A place where jobs run. A subclass starts on its first job, so that continuing a finished run costs nothing.
+
+    Args:
+        work: what the search asks.
+        options: an instance of `Options`.
+
+    Raises:
+        ConfigError: for an option that does not suit this executor or this machine.
+    """
+
+    name: ClassVar[str] = ""
+    Options: ClassVar[type[Any]] = NoOptions
+
+    def __init__(self, work: Work, options: Any) -> None:
+        self.work, self.options = work, options
+
+    # -- what a subclass defines ---------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def workers(self) -> int:
+        """Jobs that run side by side, as far as that is known; for the remaining time."""
+
+    @abstractmethod
+    def submit(self, key: str, job: Any) -> None:
+        """Accept a job. Keys are unique among those that have not ended."""
+
+    @abstractmethod
+    def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
+        """The jobs that have ended since the last call; waits up to `wait_s` seconds for the first."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Forget all jobs that have not ended."""
+
+    def check(self, job: Any) -> None:  # noqa: B027
+        """Raise ConfigError for a job of a kind that cannot run here; called before anything is written."""
+
+    def forget(self, key: str) -> None:  # noqa: B027  (most have nothing to do)
+        """The outcome of a job that ended is recorded, or the job is about to be submitted again."""
+
+    def close(self) -> None:
+        """End all that was started."""
+        self.drop()
+
+    # -- what all share ------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None) -> Iterator[Finished]:
+        """Yield each job's outcome as it finishes; `on_wait` is called about once a second meanwhile.
+
+        A job that died is submitted again at once, and one that lacked memory runs again alone, after all others; the
+        second failure is the outcome.
+
+        Raises:
+            WorkerError: the environment of a worker is broken; its job has no outcome.
+            KeyboardInterrupt: a worker was ended by SIGTERM, which comes to all processes of a session that ends.
+        """
+        running: set[str] = set()
+        tried: set[str] = set()
+        alone: deque[str] = deque()
+        try:
+            for key, job in jobs.items():
+                self.submit(key, job)
+                running.add(key)
+            while running or alone:
+                if not running:
+                    running.add(alone[0])
+                    self.submit(alone[0], jobs[alone.popleft()])
+                ended = self.finished(POLL_S)
+                for key, end in sorted(ended, key=lambda pair: pair[1].kind == "broken"):
+                    if end.kind == "broken":
+                        self.forget(key)
+                        raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that"
+                                          " candidate; repair that and continue, a search with --resume, finished work"
+                                          " is kept")
+                    running.remove(key)
+                    if end.kind in ("memory", "died") and key not in tried:
+                        tried.add(key)
+                        self.forget(key)
+                        if end.kind == "memory":
+                            alone.append(key)
+                        else:
+                            running.add(key)
+                            self.submit(key, jobs[key])
+                    else:
+                        yield key, end.result, end.reason
+                        self.forget(key)
+                if on_wait:
+                    on_wait()
+        finally:
+            if running:
+                self.drop()

@@ -1,0 +1,116 @@
+"""A database that goes away for a while: its address, and how to wait until it is back."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flashnas.base.errors import ConfigError, WorkerError
+from flashnas.base.hints import duration
+
+T = TypeVar("T")
+LONGEST_S = 600.0       # that a database may be away
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+EXTRA = "pip install 'flashnas[postgres]'"
+
+
+def engine_url(url: str) -> str:
+    """The URL as SQLAlchemy takes it: `postgresql://` names the driver that the extra `postgres` installs.
+
+    Raises:
+        ConfigError: it is not a URL of a database, or the driver is missing.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        parsed.get_dialect().import_dbapi()
+    except ImportError as error:
+        hint = f"; {EXTRA}" if url.startswith("postgres") else ""
+        raise ConfigError(f"storage {shown_url(url)}: needs the package {error.name}{hint}") from None
+    except (SQLAlchemyError, ValueError) as error:
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise ConfigError(f"storage {shown_url(url)}: must be the URL of a database, such as postgresql://host/name or"
+                          f" sqlite:////shared/a.db: {line}") from None
+    return parsed.render_as_string(hide_password=False)
+
+
+def shown_url(url: str) -> str:
+    """The URL for a message: without its password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (SQLAlchemyError, ValueError):
+        return repr(url)[:120]
+
+
+def is_outage(error: Exception) -> bool:
+    """True for an error of the database or of the way to it, which the next attempt may not meet."""
+    if importlib.util.find_spec("sqlalchemy") is None:
+        return False
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+    cause = error.__cause__ if type(error).__name__ == "StorageInternalError" else error  # Optuna's, of a commit
+    return isinstance(cause, OperationalError | InterfaceError) or (
+        isinstance(cause, DBAPIError) and bool(cause.connection_invalidated))
+
+
+class Patience:
+    """Repeats what a database refuses, with growing pauses and a line for the user.
+
+    Args:
+        place: names the database, without its password.
+        note: receives the lines.
+        longest_s: after so long without an answer it is an error.
+
+    Attributes:
+        outages: how many there were.
+    """
+
+    def __init__(self, place: str, note: Callable[[str], None], longest_s: float = LONGEST_S) -> None:
+        self.place, self.note, self.longest_s = place, note, longest_s
+        self.outages = 0
+
+    def __call__(self, action: Callable[[], T], longest_s: float | None = None) -> T:
+        """What `action()` returns, once the database answers.
+
+        Raises:
+            WorkerError: it was away for too long.
+        """
+        limit_s = self.longest_s if longest_s is None else longest_s
+        began: float | None = None
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                found = action()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                line = _line_of(error)
+                now = time.monotonic()
+                if began is None:
+                    began, self.outages = now, self.outages + 1
+                    self.note(f"{self.place} does not answer ({line}); trying for {duration(limit_s)}")
+                if now - began > limit_s:
+                    raise WorkerError(f"{self.place} did not answer for {duration(limit_s)}: {line}; finished work is"
+                                      " kept, continue with --resume when it is back") from None
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            else:
+                if began is not None:
+                    self.note(f"{self.place} answers again, after {duration(time.monotonic() - began)}")
+                return found
+
+
+def _line_of(error: Any) -> str:
+    """The first line of the database's own words."""
+    cause = error.__cause__ if type(error).__name__ == "StorageInternalError" and error.__cause__ else error
+    own = getattr(cause, "orig", None) or cause
+    return (str(own).strip().splitlines() or [type(own).__name__])[0]

@@ -1,0 +1,265 @@
+"""kill -9 at random moments, a database that goes away, two drivers, a full disk: nothing finished is lost, no process
+is left, and the trajectory is the one of a run that nothing happened to.
+
+Kills here: 8 of a search, 8 of its worker processes, 9 around a database (3 searches, 4 workers, 2 servers). Others are
+in test_ray_executor.py (3 of Ray's processes), test_executors.py and test_search_run.py (3 of a search).
+"""
+
+import errno
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import slow_space
+from fault_driver import Lines, question, run, start_driver, start_worker
+from postgres import Postgres, binaries
+from slow_space import NamedSpace
+
+from flashnas.base.errors import PluginError, RunError
+from flashnas.search.aging_evolution import AgingEvolution
+from flashnas.study.search import run_search
+
+HELPERS = Path(slow_space.__file__).parent
+LIMIT_S = 240
+
+
+@pytest.fixture(autouse=True)
+def importable_in_workers(monkeypatch, tmp_path):
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(HELPERS), root, os.environ.get("PYTHONPATH")))))
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+
+
+@pytest.fixture
+def whole(tmp_path, monkeypatch):
+    """The trajectory that nothing happened to."""
+    monkeypatch.delenv("CALLS")
+    run(tmp_path / "whole", 1)
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    return trajectory(tmp_path / "whole")
+
+
+def trajectory(out):
+    return pd.read_parquet(out / "trials.parquet").drop(columns=["train_seconds"])
+
+
+def recorded(out):
+    """Networks whose outcome the journal holds."""
+    journal = out / "study.journal"
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    return {json.loads(line)["user_attrs"]["hash"] for line in lines if '"outcome"' in line and line.endswith("}")}
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def none_left(path):
+    """No process that evaluated a network is there."""
+    deadline = time.monotonic() + 10
+    while (left := {pid for _, pid in slow_space.calls(path) if alive(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not left
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_driver_killed_at_random_moments_loses_nothing(tmp_path, whole, monkeypatch):
+    monkeypatch.setenv("SLOW_S", "0.2")
+    rng, out, calls = random.Random(7), tmp_path / "run", tmp_path / "calls"
+    kept, kills = set(), 0
+    while kills < 8 and len(kept) < 14:
+        before = len(slow_space.calls(calls))
+        process = start_driver(tmp_path / "log", out, 2)
+        wait_for(lambda: not process.is_alive() or len(slow_space.calls(calls)) > before)  # noqa: B023
+        time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        process.join()
+        kills += 1
+        assert none_left(calls)
+        assert kept <= recorded(out)
+        again = {notation for notation, _ in slow_space.calls(calls)[before:]}
+        assert not again & {_notation(key) for key in kept}
+        kept = recorded(out)
+    assert kills >= 6
+    monkeypatch.setenv("SLOW_S", "0")
+    run(out, 2)
+    pd.testing.assert_frame_equal(trajectory(out), whole)
+
+
+def _notation(key):
+    return slow_space.NamedGpt2(*map(int, key.split("-"))).notation
+
+
+@pytest.mark.slow
+def test_workers_killed_at_random_moments_change_nothing(tmp_path, whole, monkeypatch):
+    """Each candidate at most once: a second death is its outcome."""
+    monkeypatch.setenv("SLOW_S", "0.3")
+    rng, out, path = random.Random(8), tmp_path / "run", tmp_path / "calls"
+    process, hit = start_driver(tmp_path / "log", out, 2), {}
+    while process.is_alive():
+        for notation, pid in slow_space.calls(path):
+            if len(hit) < 8 and notation not in hit and alive(pid):
+                hit[notation] = pid
+                time.sleep(rng.uniform(0, 0.1))
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log").read_text()
+    assert len(hit) == 8
+    assert none_left(path)
+    pd.testing.assert_frame_equal(trajectory(out), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server")
+def test_driver_workers_and_database_killed_change_nothing(tmp_path, whole, monkeypatch):
+    monkeypatch.setenv("SLOW_S", "0.3")
+    rng, out, path, log = random.Random(9), tmp_path / "run", tmp_path / "calls", tmp_path / "log"
+    server = Postgres()
+    workers, driver = [start_worker(log, server.url) for _ in range(2)], start_driver(log, out, 1, server.url)
+    plan, kills = ["driver"] * 3 + ["worker"] * 4 + ["database"] * 2, []
+    rng.shuffle(plan)
+    try:
+        while driver.is_alive():
+            before = len(slow_space.calls(path))
+            wait_for(lambda: not driver.is_alive() or len(slow_space.calls(path)) > before)  # noqa: B023
+            if len(kills) == len(plan) or not driver.is_alive():
+                driver.join()
+                break
+            time.sleep(rng.uniform(0, 0.2))
+            what = plan[len(kills)]
+            kills.append(what)
+            if what == "driver":
+                driver.kill()
+                driver.join()
+                driver = start_driver(log, out, 1, server.url)
+            elif what == "worker":
+                old = workers.pop(0)
+                old.kill()
+                old.join()
+                workers.append(start_worker(log, server.url))
+            else:
+                server.kill()
+                time.sleep(1.0)
+                server.start()
+        assert driver.exitcode == 0, log.read_text()
+        assert len(kills) >= 7, kills
+        for process in workers:
+            process.terminate()
+            process.join(60)
+            assert process.exitcode == 130, log.read_text()
+        assert none_left(path)
+        pd.testing.assert_frame_equal(trajectory(out), whole)
+        said = log.read_text()
+        assert "Traceback" not in said
+        assert ("does not answer" in said and "answers again" in said) or "database" not in kills
+        assert "secret" not in said
+    finally:
+        for process in [driver, *workers]:
+            process.kill()
+        server.stop()
+
+
+def test_a_sampler_that_raises_is_one_line_and_the_run_goes_on_when_it_is_repaired(tmp_path, monkeypatch):
+    monkeypatch.delenv("CALLS")
+
+    class Breaks(AgingEvolution):
+        name = "breaks"
+        calls, last = 0, 99
+
+        def _learn(self, *words):
+            Breaks.calls += 1
+            if Breaks.calls > Breaks.last:
+                raise KeyError("a bug of mine")
+            return super()._learn(*words)
+
+    def go(out, resume=False):
+        run_search(question(1, trials=8), tmp_path / out, resume=resume, progress=Lines(), space=NamedSpace(),
+                   evaluator=slow_space.loss_and_latency, sampler=Breaks)
+
+    go("whole")
+    Breaks.calls, Breaks.last = 0, 5
+    with pytest.raises(PluginError, match=r"^sampler test_faults:.*Breaks raised KeyError: 'a bug of mine'$"):
+        go("run")
+    kept = recorded(tmp_path / "run")
+    assert len(kept) == 8
+    Breaks.calls, Breaks.last = 0, 99
+    go("run", resume=True)
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), trajectory(tmp_path / "whole"))
+
+
+def test_two_drivers_on_one_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLOW_S", "0.3")
+    first = start_driver(tmp_path / "log", tmp_path / "run", 1)
+    wait_for(lambda: (tmp_path / "run" / "run.yaml").exists())
+    with pytest.raises(RunError, match="another process is writing this run"):
+        run(tmp_path / "run", 1)
+    first.kill()
+    first.join()
+
+
+@pytest.mark.parametrize("where", ["journal", "trials"])
+def test_a_full_disk_ends_the_search_and_the_same_question_goes_on(tmp_path, monkeypatch, where):
+    from flashnas.study.database import Database
+    from flashnas.study.folder import RunFolder
+
+    monkeypatch.delenv("CALLS")
+    run(tmp_path / "whole", 1, trials=6)
+    kind, name = (Database, "remember") if where == "journal" else (RunFolder, "write_trials")
+    really, left = getattr(kind, name), [3 if where == "journal" else 1]
+
+    def full(self, *words, **more):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run" / where))
+        return really(self, *words, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, name, full)
+        with pytest.raises(OSError, match="No space left on device"):
+            run(tmp_path / "run", 2, trials=6)
+    kept = recorded(tmp_path / "run")
+    assert len(kept) >= 3
+    run(tmp_path / "run", 2, trials=6)
+    assert kept <= recorded(tmp_path / "run")
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), trajectory(tmp_path / "whole"))
+
+
+def test_a_storage_that_is_away_for_a_moment_costs_no_candidate(tmp_path, monkeypatch):
+    """The journal of Optuna in a SQLite file that refuses to be written for a while."""
+    import optuna
+    import sqlalchemy
+
+    monkeypatch.delenv("CALLS")
+    monkeypatch.setattr("flashnas.study.outage.FIRST_PAUSE_S", 0.01)
+    really, away = optuna.Study.add_trial, [4]
+
+    def refuses(self, trial):
+        away[0] -= 1
+        if 0 <= away[0] < 3:
+            raise sqlalchemy.exc.OperationalError("INSERT", {}, Exception("server closed the connection"))
+        return really(self, trial)
+
+    monkeypatch.setattr(optuna.Study, "add_trial", refuses)
+    notes = []
+    monkeypatch.setattr(Lines, "note", lambda self, text: notes.append(text))
+    run_search(question(1, trials=6, storage=f"sqlite:///{tmp_path}/a.db"), tmp_path / "run", resume=False,
+               progress=Lines(), evaluator=slow_space.loss_and_latency, space=NamedSpace())
+    assert any("does not answer (server closed the connection)" in line for line in notes)
+    assert any("answers again" in line for line in notes)
+    assert (trajectory(tmp_path / "run")["state"] == "complete").sum() == 6

@@ -1,0 +1,442 @@
+"""Workers on a shared database: SQLite, and a real PostgreSQL where its server is installed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import slow_space
+import sqlalchemy as sql
+from foreign_space import Gpt2, loss
+from postgres import Postgres, binaries
+from slow_space import NamedGpt2, NamedSpace
+
+from flashnas.base.errors import ConfigError, WorkerError
+from flashnas.cli.main import main
+from flashnas.data.dataset import prepare_dataset
+from flashnas.space import load_space
+from flashnas.study.config import SearchConfig
+from flashnas.study.executors import Work
+from flashnas.study.executors.local import LocalOptions
+from flashnas.study.executors.payload import job_of, payload_of
+from flashnas.study.executors.queue import JOBS, JobQueue, Order
+from flashnas.study.executors.storage import StorageExecutor, StorageOptions, Worker
+from flashnas.study.job import Job, run_job
+from flashnas.study.outage import Patience, engine_url, shown_url
+from flashnas.study.search import run_search
+from flashnas.training.recipe import Recipe
+
+HELPERS = str(Path(slow_space.__file__).parent)
+EVALUATOR = "slow_space:loss_and_latency"
+POSTGRES = pytest.param("postgres", marks=pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server"))
+
+
+@pytest.fixture(autouse=True)
+def importable_in_workers(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (HELPERS, os.environ.get("PYTHONPATH", "")))))
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    server = Postgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def url(request, tmp_path):
+    """A database without tables of ours."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/a.db"
+    server = request.getfixturevalue("postgres")
+    engine = sql.create_engine(engine_url(server.url))
+    with engine.begin() as connection:
+        connection.execute(sql.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sql.text("CREATE SCHEMA public"))
+    engine.dispose()
+    return server.url
+
+
+both = pytest.mark.parametrize("url", ["sqlite", POSTGRES], indirect=True)
+on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+
+
+class Notes:
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+    def update(self, snapshot):
+        pass
+
+
+def search(out, url=None, *, resume=False, notes=None, **config):
+    asked = {"table": None, "trials": 12, "cycle_size": 4, "workers": 1, "seed": 3, **config}
+    if url:
+        asked |= {"executor": "storage", "storage": url}
+    return run_search(SearchConfig(**asked), out, resume=resume, progress=notes or Notes(),
+                      evaluator=slow_space.loss_and_latency, space=NamedSpace())
+
+
+def trajectory(out):
+    return pd.read_parquet(out / "trials.parquet").drop(columns=["train_seconds"])
+
+
+@contextmanager
+def working(url, count=1, **more):
+    """Workers in threads of this process, until the block ends."""
+    stop = threading.Event()
+
+    class Stopped(Worker):
+        def _take(self):
+            super()._take()
+            if stop.is_set():
+                raise KeyboardInterrupt
+
+    failed = []
+
+    def serve():
+        try:
+            serve_or_raise()
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    def serve_or_raise():
+        worker = Stopped(url, Work(function=run_job, timeout_s=0, workers=1), LocalOptions(), evaluators=[EVALUATOR],
+                         **more)
+        with suppress(KeyboardInterrupt):
+            worker.serve()
+
+    threads = [threading.Thread(target=serve) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failed, failed
+
+
+def order(number, **more):
+    return Order(**{"run": "r", "digest": str(number), "payload": {"number": number}, "evaluator": "", "gpu": False,
+                    "timeout_s": 9.0, "stale_s": 9.0, **more})
+
+
+# -- the queue ---------------------------------------------------------------------------------------------------
+
+
+@both
+def test_each_job_is_claimed_once_by_many_workers_at_once(url):
+    queue = JobQueue(url, print)
+    for number in range(40):
+        queue.put(order(number))
+        queue.put(order(number))  # a continued driver enqueues it again
+
+    def work(name):
+        mine = JobQueue(url, print)
+        taken = []
+        while job := mine.claim(name, gpu=False, evaluators=[]):
+            taken.append(job.payload["number"])
+            mine.end(job, {"kind": "done", "result": {"by": name}, "reason": "", "reusable": True})
+        mine.close()
+        return taken
+
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(work, [f"w{n}" for n in range(6)]))
+    assert sorted(number for taken in found for number in taken) == list(range(40))
+    rows = queue.read("r", map(str, range(40)))
+    assert {row.state for row in rows} == {"done"}
+    assert all(int(row.digest) in found[int(json.loads(row.ended)["result"]["by"][1])] for row in rows)
+    queue.close()
+
+
+@both
+def test_a_claim_that_was_given_to_another_worker_writes_nothing(url):
+    queue = JobQueue(url, print)
+    queue.put(order(1))
+    first = queue.claim("a", gpu=False, evaluators=[])
+    assert queue.claim("b", gpu=False, evaluators=[]) is None
+    queue.give_back("b")
+    assert queue.claim("b", gpu=False, evaluators=[]) is None
+    queue.give_back("a")
+    second = queue.claim("b", gpu=False, evaluators=[])
+    queue.end(first, {"by": "a"})
+    assert [row.state for row in queue.read("r", ["1"])] == ["running"]
+    queue.end(second, {"by": "b"})
+    assert json.loads(queue.read("r", ["1"])[0].ended) == {"by": "b"}
+    queue.close()
+
+
+@on_sqlite
+def test_a_worker_takes_only_what_it_can_run(url):
+    queue = JobQueue(url, print)
+    queue.put(order(1, gpu=True))
+    assert queue.claim("a", gpu=False, evaluators=[]) is None
+    assert queue.unfit(gpu=False, evaluators=[]) == "a GPU; this machine has none"
+    assert queue.claim("a", gpu=True, evaluators=[]).payload == {"number": 1}
+    queue.put(order(2, evaluator="m:f"))
+    assert queue.claim("a", gpu=True, evaluators=[]) is None
+    assert queue.unfit(gpu=True, evaluators=[]) == "the evaluator m:f; allow it with --evaluator m:f"
+    assert queue.claim("a", gpu=True, evaluators=["m:f"]).payload == {"number": 2}
+    assert queue.unfit(gpu=True, evaluators=[]) == ""
+    queue.close()
+
+
+@on_sqlite
+def test_a_worker_of_another_version_says_so(url, capsys):
+    queue = JobQueue(url, print)
+    queue.put(order(1))
+    with queue._engine.begin() as connection:
+        connection.execute(sql.update(JOBS).values(version="9.9"))
+    queue.close()
+    assert main(["worker", "--storage", url, "--workers", "1"]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1].startswith("flashnas worker: a job of database sqlite:///")
+    assert error[-1].endswith("needs flashnas 9.9; this worker has 0.1.0")
+    assert len(error) == 2
+
+
+# -- a search ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The trajectory with one local worker."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HELPERS, before)))
+    try:
+        search(out)
+    finally:
+        os.environ["PYTHONPATH"] = before
+    return trajectory(out)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_local_workers_give_the_same_trajectory(tmp_path, alone, workers):
+    search(tmp_path / "run", workers=workers)
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), alone)
+
+
+@both
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_on_a_database_give_the_same_trajectory(tmp_path, alone, url, workers):
+    with working(url, workers):
+        search(tmp_path / "run", url)
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), alone)
+    queue = JobQueue(url, print)
+    assert queue.workers() == []
+    with queue._engine.begin() as connection:
+        assert connection.execute(sql.select(JOBS.c.id)).all() == []
+    queue.close()
+
+
+def params_ms(network):
+    return network.params / 1e6
+
+
+@pytest.mark.slow
+@on_sqlite
+def test_trainings_through_a_database_score_as_here(tmp_path, url, small_corpus, quick_recipe):
+    asked = {"space": "tiny", "recipe": str(quick_recipe), "data": str(small_corpus), "trials": 2, "cycle_size": 2,
+             "baselines": False, "bench": False, "workers": 2, "seed": 1}
+    for name, more in (("here", {}), ("there", {"executor": "storage", "storage": url})):
+        with working(url, 2) if more else nullcontext():
+            run_search(SearchConfig(**asked, **more), tmp_path / name, resume=False, progress=Notes(), table=params_ms)
+    here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
+    assert (here["state"] == "complete").sum() == 2
+    pd.testing.assert_frame_equal(here, there)
+
+
+@on_sqlite
+def test_what_ended_while_the_search_was_away_is_not_evaluated_again(tmp_path, url, monkeypatch):
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    work = Work(function=run_job, timeout_s=60, run="r", storage=url)
+    jobs = {str(n): Job(architecture=NamedGpt2(64, 2, 2, n), evaluator=slow_space.loss_and_latency) for n in range(3)}
+    gone = StorageExecutor(work)
+    for key, job in jobs.items():
+        gone.submit(key, job)  # and then it is killed
+    with working(url):
+        deadline = time.monotonic() + 60
+        while len(slow_space.calls(tmp_path / "calls")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+    with StorageExecutor(work) as executor:
+        found = {key: result["loss"] for key, result, _ in executor.run(jobs)}
+    assert found == {key: pytest.approx(loss(job.architecture)) for key, job in jobs.items()}
+    assert len(slow_space.calls(tmp_path / "calls")) == 3
+
+
+@on_sqlite
+def test_an_interrupted_search_withdraws_what_no_worker_has_taken(url):
+    work = Work(function=run_job, timeout_s=60, run="r", storage=url)
+    jobs = {str(n): Job(architecture=NamedGpt2(64, 2, 2, n), evaluator=slow_space.loss_and_latency) for n in range(3)}
+    queue = JobQueue(url, print)
+    calls = []
+
+    def interrupt():
+        calls.append(queue.claim("w", gpu=False, evaluators=[EVALUATOR]))
+        raise KeyboardInterrupt
+
+    with StorageExecutor(work) as executor, pytest.raises(KeyboardInterrupt):
+        list(executor.run(jobs, interrupt))
+    with queue._engine.begin() as connection:
+        assert [row.state for row in connection.execute(sql.select(JOBS.c.state)).all()] == ["running"]
+    queue.close()
+
+
+@on_sqlite
+def test_a_silent_worker_is_given_up_twice_before_that_is_an_outcome(url):
+    notes = Notes()
+    work = Work(function=run_job, timeout_s=60, run="r", storage=url, note=notes.note)
+    queue = JobQueue(url, print)
+    silent = []
+
+    def claim():
+        if job := queue.claim(f"silent{len(silent)}", gpu=False, evaluators=[EVALUATOR]):
+            silent.append(job)
+
+    with StorageExecutor(work, StorageOptions(stale_s=1.0)) as executor:
+        job = Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=slow_space.loss_and_latency)
+        assert list(executor.run({"a": job}, claim)) == [("a", None, "worker silent1 gave no sign for 1 s")]
+    assert len(silent) == 2
+    queue.close()
+
+
+def start_worker(url, *more, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "flashnas", "worker", "--storage", url, "--workers", "1", "--evaluator", EVALUATOR,
+         *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+
+
+@pytest.mark.slow
+@on_sqlite
+def test_a_terminated_worker_gives_its_job_back_and_an_idle_one_ends(tmp_path, url):
+    queue = JobQueue(url, print)
+    job = Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=slow_space.loss_and_latency)
+    payload = payload_of(job, {})
+    queue.put(order(1, payload=payload, evaluator=EVALUATOR))
+    first = start_worker(url, SLOW_S="60", CALLS=str(tmp_path / "calls"))
+    deadline = time.monotonic() + 60
+    while not slow_space.calls(tmp_path / "calls") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert queue.read("r", ["1"])[0].state == "running"
+    first.send_signal(signal.SIGTERM)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert said.splitlines()[-1] == "flashnas worker: interrupted; its jobs are given back"
+    assert queue.read("r", ["1"])[0].state == "waiting"
+    assert queue.workers() == []
+    second = start_worker(url, "--idle-timeout", "0.5", "--json")
+    out, said = second.communicate(timeout=60)
+    assert (second.returncode, json.loads(out)) == (0, {"jobs": 1}), said
+    assert json.loads(queue.read("r", ["1"])[0].ended)["result"]["loss"] == pytest.approx(loss(job.architecture))
+    queue.close()
+
+
+# -- jobs as data ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("job", "words"), [
+    (Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=lambda _: 1.0), "must be a function of a module"),
+    (Job(architecture=Gpt2(64, 2, 2, 2), evaluator=loss), "foreign_space:Gpt2 has no from_dict"),
+])
+def test_what_cannot_be_named_is_refused_in_one_line(job, words):
+    with pytest.raises(ConfigError) as caught:
+        payload_of(job, {})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_evaluator_that_cannot_be_named_is_refused_before_anything_is_written(tmp_path):
+    asked = SearchConfig(table=None, executor="storage", storage=f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(ConfigError, match="must be a function of a module"):
+        run_search(asked, tmp_path / "run", resume=False, progress=Notes(), evaluator=lambda _: 1.0,
+                   space=NamedSpace())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluator_runs_only_where_it_is_allowed():
+    job = Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=slow_space.loss_and_latency, needed=("latency_ms",))
+    payload = json.loads(json.dumps(payload_of(job, {})))
+    assert job_of(payload, [EVALUATOR]) == job
+    for evaluators in ([], ["os:system"]):
+        with pytest.raises(WorkerError, match="which --evaluator does not allow here"):
+            job_of(payload, evaluators)
+    with pytest.raises(WorkerError, match="which --evaluator does not allow here"):
+        job_of({**payload, "network": "subprocess:Popen"}, [EVALUATOR])
+
+
+def test_a_training_finds_its_text_on_the_machine_of_the_worker(tmp_path, small_corpus, quick_recipe, monkeypatch):
+    recipe = Recipe.load(quick_recipe)
+    dataset = prepare_dataset(str(small_corpus), recipe, cache=tmp_path / "driver")
+    space = load_space("tiny")
+    network = space.architectures(space.sample(np.random.default_rng(0)))[0]
+    corpus = {"data": str(small_corpus), "tokenizer": None}
+    job = Job(architecture=network, dataset=str(dataset.folder), recipe=recipe.to_dict(), seed=1)
+    payload = json.loads(json.dumps(payload_of(job, corpus)))
+    assert job_of(payload, []) == job
+    monkeypatch.setenv("FLASHNAS_CACHE", str(tmp_path / "worker"))
+    dataset.folder.rename(tmp_path / "gone")
+    found = job_of(payload, [])
+    assert found.dataset == str(tmp_path / "worker" / "datasets" / dataset.digest)
+    assert replace(found, dataset=job.dataset) == job
+    (tmp_path / "worker").rename(tmp_path / "cache that was cleared")
+    with pytest.raises(WorkerError) as caught:
+        job_of({**payload, "corpus": {"data": str(tmp_path / "nowhere"), "tokenizer": None}}, [])
+    assert "of a job cannot be read here" in str(caught.value)
+    assert f"to {tmp_path / 'worker' / 'datasets' / dataset.digest}" in str(caught.value)
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in sorted(small_corpus.iterdir())[:30]:
+        (other / file.name).write_text(file.read_text())
+    with pytest.raises(WorkerError, match="is another text here"):
+        job_of({**payload, "corpus": {"data": str(other), "tokenizer": None}}, [])
+
+
+# -- the database goes away ------------------------------------------------------------------------------------------
+
+
+def test_what_a_database_refuses_is_tried_again_and_told_once(monkeypatch):
+    monkeypatch.setattr("flashnas.study.outage.FIRST_PAUSE_S", 0.001)
+    notes, left = [], [3]
+
+    def action():
+        left[0] -= 1
+        if left[0] >= 0:
+            raise sql.exc.OperationalError("SELECT", {}, Exception("connection refused\nIs it running?"))
+        return 5
+
+    assert Patience("database x", notes.append)(action) == 5
+    assert notes[0] == "database x does not answer (connection refused); trying for 10 min 00 s"
+    assert notes[1].startswith("database x answers again, after")
+    assert len(notes) == 2
+    left[0] = 10**9
+    with pytest.raises(WorkerError, match="database x did not answer for 0 s: connection refused; finished work is"):
+        Patience("database x", notes.append, longest_s=0.01)(action)
+    with pytest.raises(ZeroDivisionError):
+        Patience("database x", notes.append)(lambda: 1 / 0)
+
+
+def test_a_password_is_not_shown():
+    url = "postgresql://flash:secret@host/name"
+    assert "secret" not in shown_url(url)
+    assert engine_url(url) == "postgresql+psycopg://flash:secret@host/name"
+    with pytest.raises(ConfigError) as caught:
+        engine_url("postgresql://flash:secret@host:port/name")
+    assert "must be the URL of a database" in str(caught.value)
