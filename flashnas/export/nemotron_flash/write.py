@@ -45,7 +45,7 @@ class NemotronFlashExporter(Exporter):
                                               " divide by it"})
 
     @torch.no_grad()
-    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool) -> Written:
+    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
         """See Exporter."""
         ids = special_ids(source.tokenizer)
         network = source.network
@@ -54,7 +54,7 @@ class NemotronFlashExporter(Exporter):
             head = network.head_weight
             head.div_(head.norm(dim=1, keepdim=True))
         network.to(dtype)
-        notes = _head_notes(network, source.drawn, options.get("raw_logits", False))
+        notes = _head_notes(network, source.drawn, bool(options.get("raw_logits")))
         save_torch_state_dict(to_family(network.state_dict(), network.architecture), folder)
         for name, content in (("config", config), ("generation_config", {"_from_model_config": True, **ids})):
             write_synced(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
