@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ExportError
+from flashnas.base.errors import ExportError, OperatorError
 from flashnas.operators import OperatorSpec, operator_class
 
 
@@ -104,28 +104,31 @@ class Format:
 
     def _with_fixed(self, place: int, spec: OperatorSpec, hidden: int, problems: list[str]) -> OperatorSpec:
         full, demands = spec.resolved(hidden), self.demands.get(spec.kind, Demands())
+        changes: dict[str, Any] = {}
         for name, value in demands.fixed.items():
             if getattr(full, name) != value:
                 problems.append(f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it has"
                                 f" {_shown(value)}")
-                spec = dataclasses.replace(spec, **{name: value})
+                changes[name] = value
         for name, value in demands.nonzero.items():
             if not getattr(full, name):
                 problems.append(f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it needs"
                                 " another value")
-                spec = dataclasses.replace(spec, **{name: value})
-        return spec
+                changes[name] = value
+        return _changed(spec, changes, hidden, self._usual(spec.kind, (), hidden)) if changes else spec
 
     def _alike(self, operators: list[OperatorSpec], hidden: int, problems: list[str]) -> list[OperatorSpec]:
         first: dict[str, OperatorSpec] = {}
         for place, spec in enumerate(operators):
             model, full = first.setdefault(spec.kind, spec), spec.resolved(hidden)
-            for name in self.demands.get(spec.kind, Demands()).shared:
+            shared = self.demands.get(spec.kind, Demands()).shared
+            for name in shared:
                 ours, needed = getattr(full, name), getattr(model.resolved(hidden), name)
                 if ours != needed:
                     problems.append(f"operator {place}, {spec.kind!r}, has {name}={_shown(ours)} and an earlier one"
                                     f" {_shown(needed)}; one value holds for all {spec.kind!r}")
-                    operators[place] = model
+                    operators[place] = _changed(
+                        spec, {name: getattr(model, name) for name in shared}, hidden, model)
                     break
         return operators
 
@@ -174,6 +177,16 @@ def choose(architecture: Architecture, formats: Iterable[Format], target: str) -
     more = f" (and {len(fit.problems) - 1} more)" if len(fit.problems) > 1 else ""
     raise ExportError(f"{target} cannot hold this network as {nearest.name}: {fit.problems[0]}{more}; the nearest"
                       f" architecture that fits: {fit.architecture}")
+
+
+def _changed(spec: OperatorSpec, changes: Mapping[str, Any], hidden: int, otherwise: OperatorSpec) -> OperatorSpec:
+    """The operator with other options; `otherwise` where its remaining ones do not go with them."""
+    changed = dataclasses.replace(spec, **changes)
+    try:
+        changed.params(hidden)
+    except OperatorError:
+        return otherwise
+    return changed
 
 
 def _shown(value: Any) -> str:

@@ -23,15 +23,18 @@ class RuntimeFailure(Exception):
     """The child did not answer; the message is one line."""
 
 
-def ask(file: Path, *, prompts: list[list[int]], generate: int, texts: list[str], vocab: int) -> dict[str, Any]:
+def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int], texts: list[str], vocab: int,
+        plain: int) -> dict[str, Any]:
     """What llama.cpp computes from a file, with caches in float32 and without flash attention.
 
     Args:
         file: the GGUF file.
         prompts: token ids; nothing is put in front of them.
         generate: tokens to generate greedily after the first prompt.
+        never: tokens not to generate.
         texts: to be tokenized.
         vocab: tokens of the file.
+        plain: a token of whole characters.
 
     Returns:
         "prefill": log-probabilities of all tokens after each prompt. "tokens": the generated ones. "decode": for each of
@@ -40,7 +43,7 @@ def ask(file: Path, *, prompts: list[list[int]], generate: int, texts: list[str]
     Raises:
         RuntimeFailure: the child ended without an answer.
     """
-    request = {"prompts": prompts, "generate": generate, "texts": texts, "vocab": vocab}
+    request = {"prompts": prompts, "generate": generate, "never": never, "texts": texts, "vocab": vocab, "plain": plain}
     try:
         child = subprocess.run([sys.executable, __file__, str(file)], input=json.dumps(request), capture_output=True,
                                text=True, errors="replace", timeout=TIMEOUT_S, check=False)
@@ -79,8 +82,8 @@ def _main(path: str) -> None:
     params.cache_type_k = params.cache_type_v = 0  # float32
     params.flash_attn_type = 0  # off
     params.verbosity = 1  # errors only
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    # one thread: two that wait for each other in a loop take up to 100 times as long on a busy machine
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     server = Server(params)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -90,22 +93,26 @@ def _main(path: str) -> None:
                                                 {"Content-Type": "application/json"})) as reply:
             return json.load(reply)
 
-    def complete(prompt: list[int], count: int, shown: int) -> list[dict[str, Any]]:
-        found = post("completion", prompt=prompt, n_predict=count, n_probs=shown, temperature=0.0, cache_prompt=False,
-                     ignore_eos=count > 1)
-        return list(found["completion_probabilities"])
+    def after(prompt: list[int], shown: int) -> list[dict[str, Any]]:
+        """The most likely tokens after a prompt, of which the server keeps the state. It reports no probabilities beside
+        a token that ends within a character; a bias, which they do not include, makes it take another one."""
+        found = post("completion", prompt=prompt, n_predict=1, n_probs=shown, temperature=0.0, cache_prompt=True,
+                     logit_bias=[[request["plain"], 1e6]])
+        top: list[dict[str, Any]] = found["completion_probabilities"][0]["top_logprobs"]
+        return top
 
     answer: dict[str, Any] = {"prefill": [], "tokens": [], "decode": [], "texts": []}
-    for prompt in request["prompts"]:
+    for prompt in reversed(request["prompts"]):  # the first one last: generation goes on from it
         row: list[float | None] = [None] * request["vocab"]
-        for entry in complete(prompt, 1, request["vocab"])[0]["top_logprobs"]:
+        for entry in after(prompt, request["vocab"]):
             row[entry["id"]] = entry["logprob"]
-        answer["prefill"].append(row)
-    if request["generate"]:
-        for step in complete(request["prompts"][0], request["generate"], TOP):
-            answer["tokens"].append(step["id"])
-            answer["decode"].append([[entry["id"] for entry in step["top_logprobs"]],
-                                     [entry["logprob"] for entry in step["top_logprobs"]]])
+        answer["prefill"].insert(0, row)
+    prompt = request["prompts"][0]
+    for _ in range(request["generate"]):
+        top = after(prompt, TOP + len(request["never"]))
+        answer["tokens"].append(next(entry["id"] for entry in top if entry["id"] not in request["never"]))
+        answer["decode"].append([[entry["id"] for entry in top], [entry["logprob"] for entry in top]])
+        prompt = [*prompt, answer["tokens"][-1]]
     for text in request["texts"]:
         answer["texts"].append(post("tokenize", content=text, add_special=False, parse_special=True)["tokens"])
     json.dump(answer, out)

@@ -32,6 +32,17 @@ class Vocabulary:
     first: int | None
     end: int
 
+    @property
+    def never(self) -> tuple[int, ...]:
+        """Tokens that do not continue a text: the one that ends it and the added ones."""
+        return tuple({self.end, *range(len(self.tokens) - self.added, len(self.tokens))})
+
+    @property
+    def plain(self) -> int:
+        """A token of whole characters."""
+        return next(token for token, text in enumerate(self.tokens)
+                    if text.isascii() and self.types[token] == NORMAL and token != self.end)
+
     def write_keys(self, writer: GGUFWriter) -> None:
         writer.add_vocab_size(len(self.tokens))
         writer.add_tokenizer_model("gpt2")
