@@ -73,12 +73,14 @@ class Exporter(ABC):
 EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
     "hf": "flashnas.export.transformers.write:EXPORTER",
     "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER",
+    "nemotron-h": "flashnas.export.nemotron_h:EXPORTER",
     "gguf": "flashnas.export.gguf.write:EXPORTER"}, error=ExportError)
 
 # of shipped formats: the extra of flashnas and what it installs, looked up before a module imports it
 _TRANSFORMERS = ("export", ("transformers",))
 EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
-    "hf": _TRANSFORMERS, "nemotron-flash": _TRANSFORMERS, "gguf": ("llama-cpp", ("gguf", "xllamacpp"))})
+    "hf": _TRANSFORMERS, "nemotron-flash": _TRANSFORMERS, "nemotron-h": _TRANSFORMERS,
+    "gguf": ("llama-cpp", ("gguf", "xllamacpp"))})
 
 
 def export_network(source: Source, target: str, out: str | Path, *, dtype: str = "float32",
