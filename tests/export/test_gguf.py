@@ -6,6 +6,7 @@ import importlib.util
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,12 +20,15 @@ from flashnas.api.train import ExportOptions
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
 from flashnas.cli.main import main
+from flashnas.export import nemotron_h
 from flashnas.export.exporter import export_network
+from flashnas.export.fitting import choose
 from flashnas.export.gguf import families, parity, pieces, write
 from flashnas.export.gguf.families import FAMILIES, family_of
 from flashnas.export.gguf.runtime import RuntimeFailure, ask
 from flashnas.export.gguf.vocabulary import META_TOKEN, vocabulary
 from flashnas.export.source import Source
+from flashnas.space import load_space
 
 M2, GD, GATED = "m2(head_dim=16,state=16)", "gd(head_dim=16)", "a(head_dim=16,qk_norm=true,out_gate=true)"
 SMALL = f"64(vocab=300): {M2} f a(head_dim=16) f"
@@ -75,6 +79,25 @@ def test_types_of_weights(type_, tmp_path):
     assert types["blk.0.ffn_down.weight"] == ("f16" if narrow else type_)
     assert ("2 matrices are in f16, because their rows are not multiples of 32" in report["notes"]) == narrow
     assert report["dtype"] == type_
+
+
+@pytest.mark.parametrize(("space", "family"), [("llama_cpp", "granitehybrid"), ("nemotron_h", "nemotron_h")])
+def test_every_network_of_a_space_exports(space, family, tmp_path):
+    """Random members at a sixteenth of their widths, with few of their layers, against llama.cpp."""
+    loaded, rng = load_space(space), np.random.default_rng(7)
+    loaded.depth = (3, 6)
+    for n in range(2):
+        hidden = int(rng.choice(loaded.hidden_sizes))
+        member = loaded.architecture(loaded.sample(rng), hidden)
+        small = replace(member.scaled(hidden // 64), vocab=300)
+        assert family_of(member).format.name == family_of(small).format.name == family
+        report, _ = exported(str(small), tmp_path / f"{n}")
+        assert max(report["parity"].values()) < 2e-5
+    for genotype in (loaded.sample(rng) for _ in range(200)):
+        for hidden in loaded.hidden_sizes:
+            family_of(loaded.architecture(genotype, hidden))
+            if space == "nemotron_h":
+                choose(loaded.architecture(genotype, hidden), [nemotron_h.FORMAT], "transformers")
 
 
 def test_texts_become_the_same_tokens_and_the_meta_token_stands_in_front(tmp_path):
