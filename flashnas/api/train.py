@@ -158,10 +158,9 @@ class ExportOptions(Settings, where="export"):
 
     source: str = option(REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or"
                          " notation", positional=True)
-    to: str = option(REQUIRED, "gguf (llama.cpp), nemotron-h (transformers and what loads Nemotron-H), hf (transformers and"
-                     " lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads the released"
-                     " Nemotron-Flash)", metavar="TARGET",
-                     choices=targets)
+    to: str = option(REQUIRED, "gguf (llama.cpp), nemotron-h (transformers and what else loads Nemotron-H), hf"
+                     " (transformers and lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads"
+                     " the released Nemotron-Flash)", metavar="TARGET", choices=targets)
     out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
     init_seed: int | None = option(None, "draw the weights of an architecture, to time it in a runtime", metavar="N",
@@ -209,9 +208,10 @@ class Exported:
 
 @takes(ExportOptions)
 def export(options: ExportOptions) -> Exported:
-    """Write a network for transformers and lm-evaluation-harness, or for runtimes that load Nemotron-Flash.
+    """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness, what loads Nemotron-Flash.
 
-    The written network is loaded again and compared with the original; the folder exists only if they agree.
+    That program, or a second implementation, computes the written network; the folder exists only if it agrees with the
+    original.
 
     Returns:
         An Exported: `out`, the folder, `parity` and `report`.

@@ -1,5 +1,8 @@
-"""What the format of another program can hold, as data: an architecture that fits is left as it is; any other is changed
-where it breaks a rule, so that an error can name the place, the rule and the nearest architecture that fits."""
+"""What the format of another program can hold, as data.
+
+An architecture that fits is left as it is. Any other is changed where it breaks a rule, so that an error can name the
+place, the rule and the nearest architecture that fits.
+"""
 
 from __future__ import annotations
 

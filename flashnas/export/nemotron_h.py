@@ -149,12 +149,16 @@ def _named(spec: Any, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
         return [(name.replace("out_proj", "o_proj"), tensor)]
     if isinstance(spec, FeedForward):
         return [(name.replace("in_proj", "up_proj").replace("out_proj", "down_proj"), tensor)]
-    return [(name.replace("mixer.conv.", "mixer.conv1d."), tensor.unsqueeze(1) if name == "mixer.conv.weight" else tensor)]
+    if name == "mixer.conv.weight":
+        tensor = tensor.unsqueeze(1)
+    return [(name.replace("mixer.conv.", "mixer.conv1d."), tensor)]
 
 
 def _least_likely(network: HybridLM) -> int:
-    """The token that is nowhere likely after some random ones: the meta tokens get its row of the head, so that they take
-    next to nothing of the probability."""
+    """The token that is nowhere likely after some random ones.
+
+    The meta tokens get its row of the head, so that they take next to nothing of the probability.
+    """
     tokens = torch.randint(network.architecture.vocab, (1, PROMPT), generator=torch.Generator().manual_seed(0))
     return int(network(tokens)[0].log_softmax(-1).amax(0).argmin())
 

@@ -143,8 +143,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         for kind in self.require:
             if any(kind in self._kinds_of(layer) for layer in layers):
                 continue
-            place = next(i for i in reversed(range(len(layers)))
-                         if self._kinds_of(layers[i]) <= set().union(*map(self._kinds_of, layers[:i] + layers[i + 1:])))
+            others = [[self._kinds_of(layer) for layer in layers[:i] + layers[i + 1:]] for i in range(len(layers))]
+            place = max(i for i, layer in enumerate(layers) if not self._kinds_of(layer).difference(*others[i]))
             layers[place] = next(name for name in self.names if kind in self._kinds_of(name))
         return tuple(layers)
 

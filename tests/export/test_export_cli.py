@@ -77,8 +77,8 @@ def test_what_is_asked_wrongly_is_one_line(trained, tmp_path, capsys):
     assert "is an architecture without weights" in refused(capsys, small, "--to", "hf", *out)
     assert "leave out --init-seed" in refused(capsys, str(trained), "--to", "hf", "--init-seed", "1", *out)
     drawn = [small, "--init-seed", "1"]
-    assert "--to must be one of hf, nemotron-flash, nemotron-h, gguf; got 'onnx'" in refused(capsys, *drawn, "--to", "onnx",
-                                                                                           *out)
+    message = refused(capsys, *drawn, "--to", "onnx", *out)
+    assert "--to must be one of hf, nemotron-flash, nemotron-h, gguf; got 'onnx'" in message
     assert "--dtype must be one of" in refused(capsys, *drawn, "--to", "hf", "--dtype", "int8", *out)
     assert "--raw-logits is for" in refused(capsys, *drawn, "--to", "hf", "--raw-logits", *out)
     assert "exists and is not empty" in refused(capsys, *drawn, "--to", "hf", "--out", str(trained))
@@ -132,8 +132,8 @@ sys.exit(main(["export", "--init-seed", "1", *sys.argv[1:]]))
 def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path, target, operators):
     if target == "gguf":
         pytest.importorskip("xllamacpp")
-    child = subprocess.run([sys.executable, "-c", FULL, f"128(vocab=97): {operators}", "--to", target, "--out", str(tmp_path / "out")],
-                           capture_output=True, text=True, check=False)
+    arguments = [f"128(vocab=97): {operators}", "--to", target, "--out", str(tmp_path / "out")]
+    child = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, check=False)
     assert child.returncode == 2
     assert child.stderr.splitlines()[-1] == (
         f"flashnas export: --out {tmp_path}/out: cannot be written: File too large")

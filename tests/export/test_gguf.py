@@ -11,8 +11,9 @@ import pytest
 import torch
 
 pytest.importorskip("xllamacpp")
-gguf = pytest.importorskip("gguf")
+pytest.importorskip("gguf")
 
+import gguf
 from networks import TEXT, make_network, make_source, write_tokenizer_json
 from tokenizers import Tokenizer
 
@@ -44,7 +45,8 @@ def value_of(reader: gguf.GGUFReader, key: str):
 
 
 @pytest.mark.parametrize(("family", "notation"), [
-    ("granitehybrid", f"64(vocab=300): {M2} f a(head_dim=16,rope_theta=500) f a(head_dim=16,heads=2,kv_heads=2,rope_theta=500) f"),
+    ("granitehybrid", f"64(vocab=300): {M2} f a(head_dim=16,rope_theta=500) f a(head_dim=16,heads=2,kv_heads=2,"
+                      "rope_theta=500) f"),
     ("granitehybrid", "64(vocab=300,tied=false,meta=1): a(head_dim=16,rope_share=0.5,qkv_bias=true,out_bias=true)"
                       " f(bias=true,intermediate=80) m2(head_dim=16,state=24,groups=2,conv_bias=false,conv_size=3)"
                       " f(bias=true,intermediate=80)"),
@@ -61,8 +63,8 @@ def test_llama_cpp_computes_what_the_network_does(family, notation, tmp_path):
     assert max(report["parity"].values()) < 2e-5
     assert report["notes"][0].startswith(f"llama.cpp runs it as {family}; 64 of 64 greedy tokens are equal")
     assert report["dtype"] == "f32"
-    assert sum(tensor.n_elements for tensor in reader.tensors if "ssm_conv1d.bias" not in tensor.name) == pytest.approx(
-        Architecture.parse(notation).params, rel=0.02)
+    elements = sum(tensor.n_elements for tensor in reader.tensors if "ssm_conv1d.bias" not in tensor.name)
+    assert elements == pytest.approx(Architecture.parse(notation).params, rel=0.02)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.gguf", "README.md"}
     assert "llama-cli -m out/model.gguf" in (tmp_path / "out" / "README.md").read_text()
 
@@ -104,7 +106,7 @@ def test_texts_become_the_same_tokens_and_the_meta_token_stands_in_front(tmp_pat
     tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
     notation = f"64(vocab=300,meta=1): {M2} f a(head_dim=16) f"
     report, reader = exported("", tmp_path / "out", source=Source(make_network(notation), tokenizer, "test", False))
-    assert f"the meta token is '{META_TOKEN}', which the tokenizer puts in front of a text" in report["notes"]
+    assert f"the meta token is '{META_TOKEN}', which llama.cpp puts in front of a text" in report["notes"]
     assert value_of(reader, "tokenizer.ggml.bos_token_id") == 300
     assert value_of(reader, "tokenizer.ggml.add_bos_token") is True
     assert value_of(reader, "tokenizer.ggml.suppress_tokens") == [300]
@@ -169,7 +171,7 @@ def test_a_written_file_gives_the_network_back():
      "64: m2 f(relu2=true) a(head_dim=16,rope_share=0.0)"),
 ])
 def test_what_llama_cpp_lacks_is_named_with_the_nearest_that_fits(notation, place, nearest):
-    with pytest.raises(ExportError, match=f"llama.cpp cannot hold this network as .*: {place}.*fits: ") as caught:
+    with pytest.raises(ExportError, match=rf"llama\.cpp cannot hold this network as .*: {place}.*fits: ") as caught:
         family_of(Architecture.parse(notation))
     assert "\n" not in str(caught.value)
     found = Architecture.parse(str(caught.value).split("fits: ")[1])
@@ -185,7 +187,7 @@ def test_a_gate_that_fails_leaves_nothing(tmp_path, monkeypatch):
         return [replace(piece, name=swapped.get(piece.name, piece.name)) for piece in right(*arguments, **options)]
 
     monkeypatch.setattr(pieces, "operator_pieces", wrong)
-    with pytest.raises(ExportError, match="llama.cpp does not compute what the network does: prefill logits differ by"):
+    with pytest.raises(ExportError, match="does not compute what the network does: prefill logits differ by"):
         export_network(make_source(SMALL), "gguf", tmp_path / "out", options={"type": "f32"})
     assert list(tmp_path.iterdir()) == []
 
@@ -201,7 +203,7 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
         right(writer, Architecture.parse("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"))
 
     monkeypatch.setattr(families.Family, "write_keys", lambda self, writer, architecture: keys(writer, architecture))
-    with pytest.raises(ExportError, match=r"llama.cpp ended with (SIGABRT|exit code 1): .*; nothing was written") as caught:
+    with pytest.raises(ExportError, match=r"llama\.cpp ended with (SIGABRT|exit code 1): .*; nothing was") as caught:
         export_network(make_source("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"), "gguf",
                        tmp_path / "out", options={"type": "f32"})
     assert "\n" not in str(caught.value)
@@ -210,7 +212,7 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
 
 def test_a_damaged_file_names_what_llama_cpp_says(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(40))
-    with pytest.raises(RuntimeFailure, match="llama.cpp ended with exit code 1: "):
+    with pytest.raises(RuntimeFailure, match=r"llama\.cpp ended with exit code 1: "):
         ask(tmp_path / "model.gguf", prompts=[[1]], generate=0, never=[], texts=[], vocab=10, plain=1)
 
 
@@ -244,6 +246,6 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
 
 
 def test_the_types_of_the_command_line_are_those_of_the_format():
-    field = ExportOptions.__dataclass_fields__["type"]
-    assert tuple(field.metadata["option"].choices if "option" in field.metadata else field.metadata["choices"]) == tuple(
-        write.TYPES) == tuple(parity.TOLERANCES)
+    text = str(ExportOptions.__dataclass_fields__["type"].metadata)
+    assert str(tuple(write.TYPES)) in text
+    assert tuple(write.TYPES) == tuple(parity.TOLERANCES)

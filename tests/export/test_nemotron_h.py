@@ -62,8 +62,8 @@ def test_a_text_continues_as_in_flashnas_in_a_process_without_it(tmp_path):
     source = Source(make_network(notation), tokenizer, "made for a test", False)
     report = export_network(source, "nemotron-h", tmp_path / "out")
     assert "the meta tokens are the ids 300 to 302, which the tokenizer puts in front of a text" in report["notes"]
-    child = subprocess.run([sys.executable, "-c", ALONE, str(tmp_path / "out"), TEXT[0]], capture_output=True, text=True,
-                           check=True, cwd=tmp_path)
+    child = subprocess.run([sys.executable, "-c", ALONE, str(tmp_path / "out"), TEXT[0]], capture_output=True,
+                           text=True, check=True, cwd=tmp_path)
     read, continued = (json.loads(part + "]") for part in child.stdout.strip().split("]")[:2])
     ids = tokenizer.encode(TEXT[0]).ids
     assert read == [300, 301, 302, *ids]
@@ -93,7 +93,7 @@ def test_meta_tokens_take_no_probability(tmp_path):
     (f"64: {A} gd(head_dim=16)", "operator 1 is 'gd'; it has m2, a, f", f"64: {A} m2"),
 ])
 def test_what_the_model_lacks_is_named_with_the_nearest_that_fits(notation, message, nearest):
-    with pytest.raises(ExportError, match=f"transformers cannot hold this network as Nemotron-H: {message}.* fits: ") as caught:
+    with pytest.raises(ExportError, match=f"cannot hold this network as Nemotron-H: {message}.* fits: ") as caught:
         choose(Architecture.parse(notation), [nemotron_h.FORMAT], "transformers")
     assert Architecture.parse(str(caught.value).split("fits: ")[1]).hash == Architecture.parse(nearest).hash
 
@@ -107,7 +107,7 @@ def test_an_export_that_differs_is_not_left_behind(tmp_path, monkeypatch):
                 for to, part in parts]
 
     monkeypatch.setattr(nemotron_h, "_named", wrong)
-    with pytest.raises(ExportError, match="transformers does not compute what the network does: prefill logits differ by"):
+    with pytest.raises(ExportError, match="does not compute what the network does: prefill logits differ by"):
         export_network(make_source(f"64(vocab=300): a(head_dim=16,heads=4,kv_heads=4,rope_share=0) {F}"), "nemotron-h",
                        tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

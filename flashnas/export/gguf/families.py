@@ -1,4 +1,4 @@
-"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys that describe a network to it."""
+"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys that describe a network."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
 GENERATED = 64
 LEAST = -60.0  # log-probabilities below come from numbers that float32 holds badly
 TEXTS = ("The state of the union is strong.", "  two  spaces\n\n\tand a tab", "it's 1234.5 -- (x_1 == y) != z's",
-         "naïve café, Привет мир, 你好世界, 😀!", "def f(x):\n    return x**2  # squared\r\n", "ALLCAPS mixedCase we'll they're")
+         "na\u00efve caf\u00e9, \u041f\u0440\u0438\u0432\u0435\u0442, \u4f60\u597d, \U0001f600!",
+         "def f(x):\n    return x**2  # squared\r\n", "ALLCAPS mixedCase we'll they're")
 
 
 def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenizer: Tokenizer | None,
@@ -91,8 +92,10 @@ def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:
 
 def _compare_generated(network: HybridLM, prompt: list[int], found: Mapping[str, Any],
                        never: Sequence[int]) -> tuple[float, int]:
-    """Largest difference while llama.cpp generates, and how often its token is the network's. The network reads the same
-    tokens; one that it would not have taken counts by how much less likely it is."""
+    """Largest difference while llama.cpp generates, and how often its token is the network's.
+
+    The network reads the same tokens; one that it would not have taken counts by how much less likely it is.
+    """
     tokens: list[int] = found["tokens"]
     logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1:]
     worst, equal = 0.0, 0

@@ -1,7 +1,7 @@
 """llama.cpp in a process of its own: what a GGUF file computes there.
 
-llama.cpp ends its process where a file breaks one of its rules. `ask` therefore runs this module as a child, which reads
-a request from standard input and writes the answer to standard output. The child imports nothing of flashnas.
+llama.cpp ends its process where a file breaks one of its rules. `ask` therefore runs this module as a child, which
+reads a request from standard input and writes the answer to standard output. The child imports nothing of flashnas.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int]
         plain: a token of whole characters.
 
     Returns:
-        "prefill": log-probabilities of all tokens after each prompt. "tokens": the generated ones. "decode": for each of
-        them the ids and log-probabilities of the most likely tokens. "texts": token ids.
+        "prefill": log-probabilities of all tokens after each prompt. "tokens": the generated ones. "decode": for each
+        of them the ids and log-probabilities of the most likely tokens. "texts": token ids.
 
     Raises:
         RuntimeFailure: the child ended without an answer.
@@ -94,8 +94,11 @@ def _main(path: str) -> None:
             return json.load(reply)
 
     def after(prompt: list[int], shown: int) -> list[dict[str, Any]]:
-        """The most likely tokens after a prompt, of which the server keeps the state. It reports no probabilities beside
-        a token that ends within a character; a bias, which they do not include, makes it take another one."""
+        """The most likely tokens after a prompt, of which the server keeps the state.
+
+        It reports no probabilities beside a token that ends within a character. A bias, which they do not include,
+        makes it take another one.
+        """
         found = post("completion", prompt=prompt, n_predict=1, n_probs=shown, temperature=0.0, cache_prompt=True,
                      logit_bias=[[request["plain"], 1e6]])
         top: list[dict[str, Any]] = found["completion_probabilities"][0]["top_logprobs"]

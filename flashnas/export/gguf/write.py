@@ -91,7 +91,7 @@ class GgufExporter(Exporter):
         if wide:
             notes.append(f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}")
         if words.first is not None:
-            notes.append(f"the meta token is {words.tokens[words.first]!r}, which the tokenizer puts in front of a text")
+            notes.append(f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of a text")
         return Written(found, tuple(notes), dtype=name)
 
 
