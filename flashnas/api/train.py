@@ -158,9 +158,9 @@ class ExportOptions(Settings, where="export"):
 
     source: str = option(REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or"
                          " notation", positional=True)
-    to: str = option(REQUIRED, "gguf (llama.cpp), nemotron-h (transformers and what else loads Nemotron-H), hf"
-                     " (transformers and lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads"
-                     " the released Nemotron-Flash)", metavar="TARGET", choices=targets)
+    to: str = option(REQUIRED, "gguf (llama.cpp), nemotron-h (transformers without flashnas), hf (transformers and"
+                     " lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads the released"
+                     " Nemotron-Flash)", metavar="TARGET", choices=targets)
     out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
     init_seed: int | None = option(None, "draw the weights of an architecture, to time it in a runtime", metavar="N",

@@ -51,14 +51,15 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
-flashnas is not needed. What else loads Nemotron-H, such as vLLM and the converter of llama.cpp, reads the same folder.
+flashnas is not needed. Names and keys are those of released Nemotron-H checkpoints; readers other than transformers
+have not been tried.
 """
 
 
 class NemotronHExporter(Exporter):
     """Configuration, weights and tokenizer of a Nemotron-H."""
 
-    title = "transformers and what else loads Nemotron-H, without flashnas"
+    title = "transformers, as Nemotron-H, without flashnas"
     loading = LOADING
     own_tokenizer = True
 

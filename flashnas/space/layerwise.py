@@ -139,7 +139,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return {spec.kind for spec in self.choices[layer]} & set(self.require)
 
     def _complete(self, layers: list[str]) -> tuple[str, ...]:
-        """The layers with every required kind: each missing one takes the place of the last layer that can be missed."""
+        """The layers with every required kind: a missing one takes the place of the last layer that can be missed."""
         for kind in self.require:
             if any(kind in self._kinds_of(layer) for layer in layers):
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,15 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
     return differences, equal
 
 
-def as_written(network: HybridLM, pieces: Iterable[Piece], written: Mapping[str, Tensor]) -> HybridLM:
-    """Put tensors of a file into the network that they were made of; those of the embedding may have further rows."""
+def take_over(network: HybridLM, piece: Piece, written: Tensor) -> None:
+    """Put a tensor of a file into the network that it was made of; that of the embedding may have further rows."""
     tensors = network.state_dict()
-    for piece in pieces:
-        tensor = written[piece.name]
-        if piece.source in ("embedding.weight", "head.weight"):
-            rows = len(tensors[piece.source])
-            if piece.source == "embedding.weight" and network.meta_tokens is not None:
-                end = rows + len(network.meta_tokens)
-                tensors["meta_tokens"].copy_(tensor[rows:end] / piece.scale)
-            tensor = tensor[:rows]
-        piece.back(tensor, tensors)
-    return network
+    if piece.source in ("embedding.weight", "head.weight"):
+        rows = len(tensors[piece.source])
+        if piece.source == "embedding.weight" and network.meta_tokens is not None:
+            tensors["meta_tokens"].copy_(written[rows:rows + len(network.meta_tokens)] / piece.scale)
+        written = written[:rows]
+    piece.back(written, tensors)
 
 
 def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:

@@ -17,7 +17,7 @@ from flashnas.base.errors import ExportError
 from flashnas.base.hints import one_of
 from flashnas.export.exporter import Exporter, Written
 from flashnas.export.gguf.families import family_of
-from flashnas.export.gguf.parity import GENERATED, as_written, check_parity
+from flashnas.export.gguf.parity import GENERATED, check_parity, take_over
 from flashnas.export.gguf.pieces import Piece
 from flashnas.export.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.export.source import Source
@@ -62,7 +62,6 @@ class GgufExporter(Exporter):
         architecture = network.architecture
         family = family_of(architecture)
         words = vocabulary(source.tokenizer, architecture.vocab, architecture.meta_tokens)
-        pieces = family.pieces(architecture)
         file = folder / "model.gguf"
         writer = gguf.GGUFWriter(file, family.format.name)
         writer.add_name(architecture.hash)
@@ -72,20 +71,21 @@ class GgufExporter(Exporter):
         family.write_keys(writer, architecture)
         words.write_keys(writer)
         tensors = _with_added_rows(network.state_dict(), words)
-        written, wide = {}, 0
-        for piece in pieces:
+        wide = 0
+        for piece in family.pieces(architecture):
             type_ = _type_of(piece, tensors, name)
             wide += type_ is Type.F16 and name.startswith("q")
             data = gguf.quants.quantize(np.ascontiguousarray(piece.of(tensors).numpy()), type_)
             writer.add_tensor(piece.name, data, raw_dtype=type_)
-            written[piece.name] = torch.from_numpy(gguf.quants.dequantize(data, type_).astype(np.float32))
+            rounded = gguf.quants.dequantize(data, type_).astype(np.float32)
+            take_over(network, piece, torch.from_numpy(rounded))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
-        found, equal = check_parity(file, as_written(network, pieces, written), words, source.tokenizer, name)
+        found, equal = check_parity(file, network, words, source.tokenizer, name)
         notes = [f"llama.cpp runs it as {family.format.name}; {equal} of {GENERATED} greedy tokens are equal"
                  f" (xllamacpp {version('xllamacpp')})"]
         if wide:
