@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -79,12 +80,7 @@ class GgufExporter(Exporter):
             writer.add_tensor(piece.name, data, raw_dtype=type_)
             rounded = gguf.quants.dequantize(data, type_).astype(np.float32)
             take_over(network, piece, torch.from_numpy(rounded))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
+        _write(writer, file)
         found, equal = check_parity(file, network, words, source.tokenizer, name)
         notes = [f"llama.cpp runs it as {family.format.name}; {equal} of {GENERATED} greedy tokens are equal"
                  f" (xllamacpp {version('xllamacpp')})"]
@@ -96,6 +92,23 @@ class GgufExporter(Exporter):
 
 
 EXPORTER = GgufExporter()
+
+
+def _write(writer: gguf.GGUFWriter, file: Path) -> None:
+    """Write the file to the disk. Raises OSError with the system's reason."""
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        with open(file, "ab") as stream:  # numpy says only how much it wrote; a further write gives the reason
+            stream.write(bytes(1 << 20))
+        raise OSError(errno.EIO, f"the file is incomplete: {error}", str(file)) from None
+    with open(file, "rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def _with_added_rows(tensors: dict[str, Tensor], words: Vocabulary) -> dict[str, Tensor]:
