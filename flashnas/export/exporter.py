@@ -39,7 +39,7 @@ class Exporter(ABC):
     """One export format. Another package adds one by an entry point that names an instance:
 
         [project.entry-points."flashnas.exports"]
-        gguf = "flashnas_gguf:EXPORTER"
+        onnx = "flashnas_onnx:EXPORTER"
 
     title: what reads the format, in one line.
     loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the folder's name.
