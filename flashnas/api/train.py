@@ -158,14 +158,17 @@ class ExportOptions(Settings, where="export"):
 
     source: str = option(REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or"
                          " notation", positional=True)
-    to: str = option(REQUIRED, "hf (transformers, lm-evaluation-harness) or nemotron-flash (runtimes that load the"
-                     " released Nemotron-Flash)", metavar="TARGET", choices=targets)
+    to: str = option(REQUIRED, "gguf (llama.cpp), nemotron-h (transformers without flashnas), hf (transformers and"
+                     " lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads the released"
+                     " Nemotron-Flash)", metavar="TARGET", choices=targets)
     out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
     init_seed: int | None = option(None, "draw the weights of an architecture, to time it in a runtime", metavar="N",
                                    least=0, most=LARGEST_SEED)
     tokenizer: str | None = option(None, "tokenizer.json to include", metavar="FILE",
                                    shown="that of the trained weights")
+    type: str | None = option(None, "gguf: type of the weights: f32, f16, bf16, q8_0 or q4_0", metavar="TYPE",
+                              shown="f16", choices=("f32", "f16", "bf16", "q8_0", "q4_0"))
     raw_logits: bool = option(False, "nemotron-flash: allow a head whose rows are not of norm 1, for runtimes that do"
                               " not divide by it")
 
@@ -205,9 +208,10 @@ class Exported:
 
 @takes(ExportOptions)
 def export(options: ExportOptions) -> Exported:
-    """Write a network for transformers and lm-evaluation-harness, or for runtimes that load Nemotron-Flash.
+    """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness, what loads Nemotron-Flash.
 
-    The written network is loaded again and compared with the original; the folder exists only if they agree.
+    That program, or a second implementation, computes the written network; the folder exists only if it agrees with the
+    original.
 
     Returns:
         An Exported: `out`, the folder, `parity` and `report`.
@@ -229,4 +233,4 @@ def export(options: ExportOptions) -> Exported:
 
     source = load_source(options.source, init_seed=options.init_seed, tokenizer=options.tokenizer)
     return Exported(export_network(source, options.to, out, dtype=options.dtype,
-                                   options={"raw_logits": options.raw_logits}))
+                                   options={"raw_logits": options.raw_logits, "type": options.type}))

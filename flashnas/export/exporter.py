@@ -27,37 +27,43 @@ class Written:
     """What an exporter found out.
 
     parity: largest difference from the original in float32 over its largest logit, by what was compared.
-    notes: what the user should know, one line each.
+    notes: what the user should know, one line each. dtype: type of the weights; "": the one that was asked for.
     """
 
     parity: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    dtype: str = ""
 
 
 class Exporter(ABC):
     """One export format. Another package adds one by an entry point that names an instance:
 
         [project.entry-points."flashnas.exports"]
-        gguf = "flashnas_gguf:EXPORTER"
+        onnx = "flashnas_onnx:EXPORTER"
 
     title: what reads the format, in one line.
     loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the folder's name.
-    options: switches of the format, name -> one line; all are off unless given.
+    options: switches and values of the format, name -> one line; none is set unless given.
+    dtypes: of the weights, as `--dtype` takes them. library: what model hubs call the program that reads the format.
+    own_tokenizer: the format keeps the tokenizer in files of its own; else tokenizer.json is written.
     """
 
     title: ClassVar[str]
     loading: ClassVar[str]
     options: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    dtypes: ClassVar[tuple[str, ...]] = tuple(DTYPES)
+    library: ClassVar[str] = "transformers"
+    own_tokenizer: ClassVar[bool] = False
 
     @abstractmethod
-    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool) -> Written:
+    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
         """Write configuration and weights, read them back and compare with the original.
 
         Args:
             folder: an empty folder, which becomes the user's only if nothing is raised.
             source: the network; it may be changed and is not used afterwards.
             dtype: of the written weights.
-            options: those of `options` that are on.
+            options: those of `options` that are set.
 
         Raises:
             ExportError: the format cannot hold the network, or the files compute something else.
@@ -66,11 +72,19 @@ class Exporter(ABC):
 
 EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
     "hf": "flashnas.export.transformers.write:EXPORTER",
-    "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER"}, error=ExportError)
+    "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER",
+    "nemotron-h": "flashnas.export.nemotron_h:EXPORTER",
+    "gguf": "flashnas.export.gguf.write:EXPORTER"}, error=ExportError)
+
+# of shipped formats: the extra of flashnas and what it installs, looked up before a module imports it
+_TRANSFORMERS = ("export", ("transformers",))
+EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
+    "hf": _TRANSFORMERS, "nemotron-flash": _TRANSFORMERS, "nemotron-h": _TRANSFORMERS,
+    "gguf": ("llama-cpp", ("gguf", "xllamacpp"))})
 
 
 def export_network(source: Source, target: str, out: str | Path, *, dtype: str = "float32",
-                   options: Mapping[str, bool] = MappingProxyType({})) -> dict[str, Any]:
+                   options: Mapping[str, bool | str | None] = MappingProxyType({})) -> dict[str, Any]:
     """Write the folder `out` with weights, configuration, tokenizer and a README.
 
     Args:
@@ -78,7 +92,7 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
         target: a name in EXPORTS.
         out: the folder; it must not exist, or be empty.
         dtype: of the written weights, float32 or bfloat16.
-        options: switches of the format, name -> whether it is on.
+        options: switches and values of the format; False and None: not set.
 
     Returns:
         The report that `flashnas export --json` prints.
@@ -94,25 +108,36 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
         raise ExportError(one_of("--dtype", dtype, DTYPES))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"--out {out}: exists and is not empty; choose another folder")
-    if importlib.util.find_spec("transformers") is None:
-        raise ExportError("export needs transformers: pip install 'flashnas[export]'")
+    _check_installed(target, *EXTRAS.get(target, ("", ())))
     exporter = EXPORTS[target]
-    chosen = {name: True for name, on in options.items() if on}
+    if not exporter.own_tokenizer:
+        _check_installed(target, *_TRANSFORMERS)
+    chosen = {name: value for name, value in options.items() if value not in (False, None)}
     for name in chosen:
         if name not in exporter.options:
             having = [other for other in EXPORTS if name in EXPORTS[other].options]
             raise ExportError(f"--{name.replace('_', '-')} is for --to {' or '.join(having)}" if having else
                               one_of(f"an option of --to {target}", name, exporter.options))
+    if dtype not in exporter.dtypes:
+        raise ExportError(f"--dtype {dtype} is not for --to {target}"
+                          + ("; --type sets the type of its weights" if "type" in exporter.options else ""))
     architecture = source.architecture
     with disk_errors(f"--out {out}: cannot be written", ExportError), atomic_folder(out) as fresh:
         written = exporter.write(fresh, source, getattr(torch, dtype), **chosen)
         notes = list(written.notes)
         if source.tokenizer is None:
             notes.append("no tokenizer written: the source has none; --tokenizer FILE adds one")
-        else:
+        elif not exporter.own_tokenizer:
             write_tokenizer(fresh, source.tokenizer)
         report = {"out": str(out), "to": target, "notation": architecture.notation, "hash": architecture.hash,
-                  "params": architecture.params, "dtype": dtype, "source": source.origin,
+                  "params": architecture.params, "dtype": written.dtype or dtype, "source": source.origin,
                   "parity": dict(written.parity), "notes": notes}
-        write_synced(fresh / "README.md", model_card(report, exporter.loading.replace("{name}", out.name)))
+        write_synced(fresh / "README.md", model_card(report, exporter.loading.replace("{name}", out.name),
+                                                      exporter.library))
     return report
+
+
+def _check_installed(target: str, extra: str, modules: tuple[str, ...]) -> None:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ExportError(f"--to {target} needs {' and '.join(missing)}: pip install 'flashnas[{extra}]'")

@@ -1,11 +1,13 @@
 """The free layer-wise template: each of L layers picks from a list; L may be a range.
 
-A choice is a few operators in notation (`d f`, `m2`, `a(kv_heads=4) f`). A layer can be a mixer with its FFN.
+A choice is a few operators in notation (`d f`, `m2`, `a(kv_heads=4) f`). A layer can be a mixer with its FFN. `require`
+lists kinds of operators that each network has, for a format or a program that does not take a network without them.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -41,14 +43,16 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     Attributes:
         choices: the operators of a layer by their notation.
         depth: (fewest, most) layers.
+        require: kinds of operators of which each network has at least one.
     """
 
     template = "layerwise"
 
     def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions,
-                 choices: dict[str, tuple[OperatorSpec, ...]], depth: tuple[int, int]) -> None:
+                 choices: dict[str, tuple[OperatorSpec, ...]], depth: tuple[int, int],
+                 require: tuple[str, ...] = ()) -> None:
         super().__init__(name=name, path=path, hidden_sizes=hidden_sizes, model=model)
-        self.choices, self.depth = choices, depth
+        self.choices, self.depth, self.require = choices, depth, require
         self.names = tuple(choices)
         self.max_operators = depth[1] * max(map(len, choices.values()))
         self._specs = tuple(dict.fromkeys(spec for choice in choices.values() for spec in choice))
@@ -59,7 +63,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         check_keys(data, where="search space", error=SpaceError,
                    required={"template": str, "widths": list, "layers": dict}, optional={"model": dict})
         layers = data["layers"]
-        check_keys(layers, where="layers", error=SpaceError, required={"depth": (int, list), "choices": list})
+        check_keys(layers, where="layers", error=SpaceError, required={"depth": (int, list), "choices": list},
+                   optional={"require": list})
         model, widths = settings.read_model(data), settings.read_widths(data)
         depth = settings.read_range(layers, "depth", "layers")
         items = settings.entries(layers, "choices", "layers")
@@ -70,6 +75,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         if not any(spec.mixes_tokens for spec in specs):
             raise SpaceError(f"{layers.place('choices')}: layers.choices needs a token mixer")
         return cls(name=name, path=data.path, hidden_sizes=widths, model=model, depth=depth,
+                   require=_read_require(layers, [spec.kind for spec in specs], depth[0]),
                    choices={" ".join(map(str, choice)): choice for choice in choices})
 
     @property
@@ -84,7 +90,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return self._specs
 
     def own_settings(self) -> dict[str, Any]:
-        return {"layers": {"depth": list(self.depth), "choices": list(self.names)}}
+        required = {"require": list(self.require)} if self.require else {}
+        return {"layers": {"depth": list(self.depth), "choices": list(self.names), **required}}
 
     # -- genotype <-> operators ----------------------------------------------------------------------------------
 
@@ -94,6 +101,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def find(self, operators: Sequence[OperatorSpec]) -> LayerwiseGenotype | None:
         """Of all genotypes that build the list, the one with the fewest layers, then with the first choices."""
         operators = tuple(operators)
+        if set(self.require) - {spec.kind for spec in operators}:
+            return None
 
         @functools.cache
         def layers_from(start: int, layers: int) -> tuple[str, ...] | None:
@@ -113,15 +122,31 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return None
 
     def repair(self, genotype: LayerwiseGenotype) -> LayerwiseGenotype:
-        """Drop surplus layers; repeat the last one if there are too few. Raises SpaceError for an unknown choice."""
+        """Drop surplus layers; repeat the last one if there are too few; put required operators in the place of the
+        last layers. Raises SpaceError for an unknown choice."""
         for i, layer in enumerate(genotype.layers):
             if layer not in self.choices:
                 raise SpaceError(one_of(f"{self.path}: layer {i}", layer, self.names))
         layers = genotype.layers[:self.depth[1]] or self.names[:1]
         layers += layers[-1:] * (self.depth[0] - len(layers))
+        layers = self._complete(list(layers))
         found = self.find(self.operators(LayerwiseGenotype(layers)))
         assert found is not None, genotype
         return found
+
+    def _kinds_of(self, layer: str) -> set[str]:
+        """The required kinds that a layer has."""
+        return {spec.kind for spec in self.choices[layer]} & set(self.require)
+
+    def _complete(self, layers: list[str]) -> tuple[str, ...]:
+        """The layers with every required kind: a missing one takes the place of the last layer that can be missed."""
+        for kind in self.require:
+            if any(kind in self._kinds_of(layer) for layer in layers):
+                continue
+            others = [[self._kinds_of(layer) for layer in layers[:i] + layers[i + 1:]] for i in range(len(layers))]
+            place = max(i for i, layer in enumerate(layers) if not self._kinds_of(layer).difference(*others[i]))
+            layers[place] = next(name for name in self.names if kind in self._kinds_of(name))
+        return tuple(layers)
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
@@ -187,7 +212,12 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def size(self) -> int:
         """A formula if a list can be read in one way only (not so with `d`, `f` and `d f`); else an enumeration."""
         if self._uniquely_read:
-            return sum(len(self.names) ** layers for layers in range(self.depth[0], self.depth[1] + 1))
+            total = 0
+            for count in range(len(self.require) + 1):  # lists without some required kinds, counted in and out in turn
+                for lacking in itertools.combinations(self.require, count):
+                    names = sum(not self._kinds_of(name) & set(lacking) for name in self.names)
+                    total += (-1) ** count * sum(names ** n for n in range(self.depth[0], self.depth[1] + 1))
+            return total
         return sum(1 for _ in self.enumerate())
 
     @functools.cached_property
@@ -207,5 +237,23 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         for depth in range(self.depth[0], self.depth[1] + 1):
             for layers in lists((), depth):
                 genotype = LayerwiseGenotype(layers)
+                if self.require and self._complete(list(layers)) != layers:
+                    continue
                 if self._uniquely_read or self.find(self.operators(genotype)) == genotype:
                     yield genotype
+
+
+def _read_require(layers: LocatedDict, kinds: Sequence[str], fewest: int) -> tuple[str, ...]:
+    """The optional list `require`; raises SpaceError with file, line, rule and value."""
+    if "require" not in layers:
+        return ()
+    items = settings.entries(layers, "require", "layers")
+    for place, name, value in items:
+        if value not in kinds:
+            raise SpaceError(one_of(f"{place}: {name}", value, dict.fromkeys(kinds)))
+    required = [value for _, _, value in items]
+    settings.check_unique(items, required)
+    if len(required) > fewest:
+        raise SpaceError(f"{layers.place('require')}: layers.require must have at most as many entries as the fewest"
+                         f" layers, {fewest}; got {len(required)}")
+    return tuple(required)

@@ -1099,7 +1099,7 @@ case("train-resume-other-seed", train_on("--seed", "3"), "question.seed", "3", f
 
 # -- export ------------------------------------------------------------------------------------------------------
 
-for flag, value in (("--to", "onnx"), ("--dtype", "int8"), ("--dtype", "float16")):
+for flag, value in (("--to", "onnx"), ("--dtype", "int8"), ("--dtype", "float16"), ("--type", "q4_k")):
     case(f"export{flag}={value}", export(flag, value), flag, value)
 for value in ("-1", LONG, "x", "1.5"):
     case(f"export--init-seed={value}", export("--init-seed", value, source="32: a(head_dim=16)"), "seed", value)
@@ -1109,6 +1109,20 @@ case("export-foreign", export(source="{tmp}/full"), "full", files=[folder("full"
 case("export-without-weights", export(source="32: a(head_dim=16)"), "--init-seed")
 case("export-weights-and-seed", export("--init-seed", "1"), "--init-seed")
 case("export-raw-logits", export("--raw-logits"), "--raw-logits")
+case("export-type-of-hf", export("--type", "q8_0"), "--type is for --to gguf")
+for name, arch, expect in (
+        ("no-attention", "32(vocab=300): m2(head_dim=16) f", "no operator 'a'"),
+        ("no-recurrent", "32(vocab=300): a(head_dim=16) f", "no operator 'm2'"),
+        ("operator", "32(vocab=300): d(head_dim=16) f a(head_dim=16) f", "operator 0 is 'd'"),
+        ("meta", "32(vocab=300,meta=9): m2(head_dim=16) f a(head_dim=16) f", "9 meta tokens"),
+        ("order", "32(vocab=300): m2(head_dim=16) a(head_dim=16) f", "operator 1, 'a'")):
+    drawn = ["export", arch, "--init-seed", "0", "--out", "{tmp}/out"]
+    # where the runtime is not installed, the line names what installs it
+    case(f"export-gguf-{name}", [*drawn, "--to", "gguf"], f"{expect}|flashnas[llama-cpp]", "nearest|pip install")
+    case(f"export-nemotron-h-{name}", [*drawn, "--to", "nemotron-h"], "Nemotron-H", "architecture that fits: 32(")
+case("export-gguf-dtype", ["export", "32(vocab=300): m2(head_dim=16) f a(head_dim=16) f", "--init-seed", "0", "--out",
+                           "{tmp}/out", "--to", "gguf", "--dtype", "bfloat16"],
+     "--type sets the type of its weights|flashnas[llama-cpp]")
 case("export-without-to", ["export", "{training}/final", "--out", "{tmp}/out"], "--to")
 case("export-without-out", ["export", "{training}/final", "--to", "hf"], "--out")
 for name, builder, *expect in (

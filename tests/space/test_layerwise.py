@@ -12,23 +12,28 @@ from flashnas.base.yaml import parse_yaml
 from flashnas.space import load_space
 from flashnas.space.layerwise import LayerwiseGenotype, LayerwiseSpace
 
-# depth, choices in short names; the second one can be read in several ways
+# depth, choices in short names, required operators; the second one can be read in several ways
 SMALL = {
-    "mixers with FFN": ((2, 4), ("d f", "a f", "m2")),
-    "ambiguous": ((2, 3), ("d", "f", "d f", "f d")),
-    "fixed depth": ((3, 3), ("a", "d", "f")),
+    "mixers with FFN": ((2, 4), ("d f", "a f", "m2"), ()),
+    "ambiguous": ((2, 3), ("d", "f", "d f", "f d"), ()),
+    "fixed depth": ((3, 3), ("a", "d", "f"), ()),
+    "one required": ((1, 4), ("d f", "a f", "m2"), ("a",)),
+    "all required": ((3, 4), ("d f", "a f", "m2"), ("m2", "d", "a")),
+    "ambiguous and required": ((2, 3), ("d", "f", "d f", "a f"), ("a", "d")),
 }
 OPTIONS = {"d": "d(head_dim=16)", "a": "a(head_dim=16)", "m2": "m2(head_dim=16)", "f": "f"}
 
 
 @pytest.fixture(params=list(SMALL))
 def case(request):
-    depth, choices = SMALL[request.param]
+    depth, choices, required = SMALL[request.param]
     written = [" ".join(OPTIONS[op] for op in choice.split()) for choice in choices]
-    data = parse_yaml(f"template: layerwise\nwidths: [64]\nlayers:\n  depth: {list(depth)}\n  choices: {written}\n")
+    data = parse_yaml(f"template: layerwise\nwidths: [64]\nlayers:\n  depth: {list(depth)}\n  choices: {written}\n"
+                      + (f"  require: {list(required)}\n" if required else ""))
     space = LayerwiseSpace.from_config(data, name="small")
     expected = {tuple(" ".join(layers).split()) for number in range(depth[0], depth[1] + 1)
-                for layers in itertools.product(choices, repeat=number)}
+                for layers in itertools.product(choices, repeat=number)
+                if set(required) <= set(" ".join(layers).split())}
     return space, expected
 
 
@@ -75,6 +80,15 @@ def test_repair_brings_foreign_depths_inside(case):
     for layers in (0, 1, 7):
         repaired = space.repair(LayerwiseGenotype(space.names[:1] * layers))
         assert kinds(space.operators(repaired)) in expected
+
+
+def test_a_required_operator_takes_the_place_of_the_last_layers():
+    space = load_space("llama_cpp")
+    mamba, attention = space.names
+    assert space.repair(LayerwiseGenotype((mamba,) * 5)).layers == (mamba,) * 4 + (attention,)
+    assert space.repair(LayerwiseGenotype((attention,))).layers == (attention,) * 3 + (mamba,)
+    assert space.to_dict()["layers"]["require"] == ["m2", "a"]
+    assert "require" not in load_space("layerwise").to_dict()["layers"]
 
 
 def test_find_refuses_lists_outside():

@@ -15,7 +15,7 @@ from flashnas.base.errors import ConfigError, FlashnasError, SpaceError
 from flashnas.base.shipped import shipped_names
 from flashnas.space import features, load_space
 
-SHIPPED = ("nemotron_flash", "layerwise", "small", "tiny")
+SHIPPED = ("nemotron_flash", "layerwise", "llama_cpp", "nemotron_h", "small", "tiny")
 
 
 @pytest.fixture(params=SHIPPED)
@@ -247,6 +247,12 @@ def test_bad_three_stage_file_gets_one_line(tmp_path, old, new, message):
     ("[d f, a f]", "['']", ":5: layers.choices[0] must be an operator such as d or a(kv_heads=4); got ''"),
     ("[d f, a f]", "[d f, 'd(head_dim=100)']", ":5: layers.choices[1] 'd(head_dim=100)' does not fit width 1024"),
     ("layers:", "layer:", ":3: search space has no key 'layer' (did you mean 'layers'?)"),
+    ("[d f, a f]", "[d f, a f]\n  require: [a, m2]", ":6: layers.require[1] must be one of d, f, a; got 'm2'"),
+    ("[d f, a f]", "[d f, a f]\n  require: a", ":6: layers.require must be list; got 'a'"),
+    ("[d f, a f]", "[d f, a f]\n  require: []", ":6: layers.require must not be empty"),
+    ("[d f, a f]", "[d f, a f]\n  require: [a, a]", ":6: layers.require[1] is a duplicate; got 'a'"),
+    ("[d f, a f]", "[d f, a f]\n  require: [a, d, f]",
+     ":6: layers.require must have at most as many entries as the fewest layers, 2; got 3"),
 ])
 def test_bad_layerwise_file_gets_one_line(tmp_path, old, new, message):
     assert old in LAYERWISE
@@ -259,7 +265,7 @@ def test_bad_layerwise_file_gets_one_line(tmp_path, old, new, message):
 @pytest.mark.parametrize(("source", "message"), [
     ("nemotron-flash", "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?) and not a YAML"
      " file;"
-     " shipped: layerwise, nemotron_flash, small, tiny"),
+     " shipped: layerwise, llama_cpp, nemotron_flash, nemotron_h, small, tiny"),
     ("missing/x.yaml", "missing/x.yaml: no such file"),
     ("x" * 5000, "is not a shipped search space"),
 ])

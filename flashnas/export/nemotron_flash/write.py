@@ -36,7 +36,8 @@ class NemotronFlashExporter(Exporter):
 
     The released model code divides each logit by the norm of its row of the head. Training with weight normalization
     keeps this norm at 1. Drawn weights are given such rows; trained weights without them raise ExportError unless
-    `raw_logits` states that the runtime does not divide.
+    `raw_logits` states that the runtime does not divide. The loader joins vocabulary and meta tokens; a head of its own
+    has rows for both, too.
     """
 
     title = "runtimes that load the released Nemotron-Flash"
@@ -45,7 +46,7 @@ class NemotronFlashExporter(Exporter):
                                               " divide by it"})
 
     @torch.no_grad()
-    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool) -> Written:
+    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
         """See Exporter."""
         ids = special_ids(source.tokenizer)
         network = source.network
@@ -54,8 +55,14 @@ class NemotronFlashExporter(Exporter):
             head = network.head_weight
             head.div_(head.norm(dim=1, keepdim=True))
         network.to(dtype)
-        notes = _head_notes(network, source.drawn, options.get("raw_logits", False))
-        save_torch_state_dict(to_family(network.state_dict(), network.architecture), folder)
+        notes = _head_notes(network, source.drawn, bool(options.get("raw_logits")))
+        tensors = to_family(network.state_dict(), network.architecture)
+        if network.head is not None and network.meta_tokens is not None:
+            # rows that are read and not used; 1 is their norm, by which the released model code divides
+            rows = len(network.meta_tokens)
+            unused = torch.full((rows, network.architecture.hidden), network.architecture.hidden ** -0.5, dtype=dtype)
+            tensors["lm_head.weight"] = torch.cat([tensors["lm_head.weight"], unused])
+        save_torch_state_dict(tensors, folder)
         for name, content in (("config", config), ("generation_config", {"_from_model_config": True, **ids})):
             write_synced(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
         return Written(_check(folder, network.float()), tuple(notes))

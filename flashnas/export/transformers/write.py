@@ -33,7 +33,7 @@ class TransformersExporter(Exporter):
     title = "transformers and lm-evaluation-harness, with flashnas installed"
     loading = LOADING
 
-    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool) -> Written:
+    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
         """See Exporter. The source's network is cast to `dtype` and then to float32."""
         ids = special_ids(source.tokenizer)
         network = source.network.to(dtype)

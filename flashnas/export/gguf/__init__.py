@@ -1,0 +1,1 @@
+"""Networks as GGUF files, the format of llama.cpp and of the programs built on it."""

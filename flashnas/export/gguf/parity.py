@@ -1,0 +1,124 @@
+"""The check of a GGUF file: llama.cpp must compute what the network computes, with its weights as they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from flashnas.base.errors import ExportError
+from flashnas.export.gguf.pieces import Piece
+from flashnas.export.gguf.runtime import RuntimeFailure, ask
+from flashnas.export.gguf.vocabulary import Vocabulary
+from flashnas.network.model import HybridLM
+
+# Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11 bits beside
+# f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized types.
+TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.15, "q4_0": 0.15}
+PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
+GENERATED = 64
+LEAST = -60.0  # log-probabilities below come from numbers that float32 holds badly
+TEXTS = ("The state of the union is strong.", "  two  spaces\n\n\tand a tab", "it's 1234.5 -- (x_1 == y) != z's",
+         "na\u00efve caf\u00e9, \u041f\u0440\u0438\u0432\u0435\u0442, \u4f60\u597d, \U0001f600!",
+         "def f(x):\n    return x**2  # squared\r\n", "ALLCAPS mixedCase we'll they're")
+
+
+def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenizer: Tokenizer | None,
+                 type_name: str) -> tuple[dict[str, float], int]:
+    """Compare llama.cpp's logits and greedy tokens with the network's.
+
+    Args:
+        file: what was written.
+        network: with its weights as they were written, in float32.
+        vocabulary: of the file.
+        tokenizer: whose ids llama.cpp must find; None: texts are not compared.
+        type_name: of the weights.
+
+    Returns:
+        Largest differences over the largest logit, by what was compared, and how many of GENERATED greedy tokens are
+        those of the network; another one must be as likely within the tolerance.
+
+    Raises:
+        ExportError: a difference exceeds the tolerance, or llama.cpp does not run the file.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vocab = network.architecture.vocab
+    prompts = [torch.randint(vocab, (count,), generator=generator).tolist() for count in PROMPTS]
+    front = [] if vocabulary.first is None else [vocabulary.first]
+    try:
+        found = ask(file, prompts=[front + prompt for prompt in prompts], generate=GENERATED,
+                    never=list(vocabulary.never), texts=list(TEXTS) if tokenizer is not None else [],
+                    vocab=len(vocabulary.tokens), plain=vocabulary.plain)
+    except RuntimeFailure as error:
+        raise ExportError(f"{error}; nothing was written") from None
+    if tokenizer is not None:
+        _check_texts(tokenizer, found["texts"])
+    prefill = max(_difference(_logits(network, prompt)[-1], torch.arange(vocab), row[:vocab])
+                  for prompt, row in zip(prompts, found["prefill"], strict=True))
+    decode, equal = _compare_generated(network, prompts[0], found, vocabulary.never)
+    tolerance = TOLERANCES[type_name]
+    differences = {"prefill_logits": prefill, "greedy_logits": decode}
+    for name, difference in differences.items():
+        if not difference <= tolerance:  # NaN fails too
+            raise ExportError(f"llama.cpp does not compute what the network does: {name.replace('_', ' ')} differ by"
+                              f" {difference:.1e} of the largest logit; at most {tolerance:.0e} is allowed for"
+                              f" {type_name}")
+    return differences, equal
+
+
+def take_over(network: HybridLM, piece: Piece, written: Tensor) -> None:
+    """Put a tensor of a file into the network that it was made of; that of the embedding may have further rows."""
+    tensors = network.state_dict()
+    if piece.source in ("embedding.weight", "head.weight"):
+        rows = len(tensors[piece.source])
+        if piece.source == "embedding.weight" and network.meta_tokens is not None:
+            tensors["meta_tokens"].copy_(written[rows:rows + len(network.meta_tokens)] / piece.scale)
+        written = written[:rows]
+    piece.back(written, tensors)
+
+
+def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:
+    logits: Tensor = network(torch.tensor([tokens]))[0]
+    return logits
+
+
+def _compare_generated(network: HybridLM, prompt: list[int], found: Mapping[str, Any],
+                       never: Sequence[int]) -> tuple[float, int]:
+    """Largest difference while llama.cpp generates, and how often its token is the network's.
+
+    The network reads the same tokens; one that it would not have taken counts by how much less likely it is.
+    """
+    tokens: list[int] = found["tokens"]
+    logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1:]
+    worst, equal = 0.0, 0
+    for logits_V, token, (ids, values) in zip(logits_TV, tokens, found["decode"], strict=True):
+        known = [(one, value) for one, value in zip(ids, values, strict=True) if one < len(logits_V)]
+        found_ids = torch.tensor([one for one, _ in known])
+        difference = _difference(logits_V, found_ids, [value for _, value in known])
+        allowed = logits_V.clone()
+        allowed[[one for one in never if one < len(allowed)]] = -torch.inf
+        behind = float(allowed.max() - allowed[token]) / float(logits_V.abs().max())
+        worst, equal = max(worst, difference, behind), equal + (token == int(allowed.argmax()))
+    return worst, equal
+
+
+def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -> float:
+    """Between log-probabilities of some tokens and logits, each up to a constant; NaN where one is missing."""
+    theirs = torch.tensor([float("nan") if value is None else value for value in values])
+    ours = logits_V[ids]
+    keep = ~(theirs < LEAST)
+    difference = (theirs - ours)[keep]
+    centred = difference - (difference.max() + difference.min()) / 2
+    return float(centred.abs().max() / logits_V.abs().max())
+
+
+def _check_texts(tokenizer: Tokenizer, found: Sequence[Sequence[int]]) -> None:
+    for text, ids in zip(TEXTS, found, strict=True):
+        ours = tokenizer.encode(text, add_special_tokens=False).ids
+        if list(ids) != ours:
+            raise ExportError(f"llama.cpp cuts a text into other tokens than the tokenizer: {text!r} gives"
+                              f" {list(ids)[:8]} and not {ours[:8]}")

@@ -1,0 +1,106 @@
+"""A tokenizer.json as the keys of a GGUF file, so that llama.cpp turns a text into the same ids."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from flashnas.base.errors import ExportError
+from flashnas.data.tokenizer import end_of_document_id
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
+META_TOKEN, END_TOKEN = "<|meta|>", "<|end|>"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens of a file by id: those of the network, then `added` ones, which are never generated.
+
+    first: the id that the program puts in front of a text; None: nothing. end: the id that ends a text.
+    """
+
+    tokens: tuple[str, ...]
+    types: tuple[int, ...]
+    merges: tuple[str, ...]
+    added: int
+    first: int | None
+    end: int
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """Tokens that do not continue a text: the one that ends it and the added ones."""
+        return tuple({self.end, *range(len(self.tokens) - self.added, len(self.tokens))})
+
+    @property
+    def plain(self) -> int:
+        """A token of whole characters."""
+        return next(token for token, text in enumerate(self.tokens)
+                    if text.isascii() and self.types[token] == NORMAL and token != self.end)
+
+    def write_keys(self, writer: GGUFWriter) -> None:
+        writer.add_vocab_size(len(self.tokens))
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("gpt-2")
+        writer.add_token_list(list(self.tokens))
+        writer.add_token_types(list(self.types))
+        writer.add_token_merges(list(self.merges))
+        writer.add_bos_token_id(self.end if self.first is None else self.first)
+        writer.add_add_bos_token(self.first is not None)
+        writer.add_eos_token_id(self.end)
+        writer.add_pad_token_id(self.end)
+        if self.added:
+            known = len(self.tokens) - self.added
+            writer.add_array("tokenizer.ggml.suppress_tokens", list(range(known, len(self.tokens))))
+
+
+def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Vocabulary:
+    """The tokens of a network with `vocab` rows in its embedding.
+
+    A meta token becomes a token behind the vocabulary that stands in front of every text. A tokenizer without a token
+    that ends a document gets one. Without a tokenizer the tokens have names that no text contains.
+
+    Raises:
+        ExportError: llama.cpp would cut a text into other tokens.
+    """
+    tokens, types = [f"[unused {n}]" for n in range(vocab)], [UNUSED] * vocab
+    merges: list[str] = []
+    end: int | None = 0
+    if tokenizer is None:
+        types = [NORMAL] * vocab
+    else:
+        described = json.loads(tokenizer.to_str())
+        merges = _checked_merges(described)
+        special = {token["id"]: token["special"] for token in described["added_tokens"]}
+        for text, token in tokenizer.get_vocab(with_added_tokens=True).items():
+            tokens[token] = text
+            types[token] = NORMAL if token not in special else CONTROL if special[token] else USER_DEFINED
+        end = end_of_document_id(tokenizer)
+    first = None
+    if meta_tokens:
+        first = len(tokens)
+        tokens.append(META_TOKEN)
+    if end is None:
+        end = len(tokens)
+        tokens.append(END_TOKEN)
+    types += [CONTROL] * (len(tokens) - vocab)
+    # llama.cpp does not load a list without merges; one whose result is not a token changes nothing
+    return Vocabulary(tuple(tokens), tuple(types), tuple(merges or ["! !"]), len(tokens) - vocab, first, end)
+
+
+def _checked_merges(described: dict[str, Any]) -> list[str]:
+    """The merges, each as two tokens with a space between; raises ExportError for another kind of tokenizer."""
+    model, splits = described["model"], described["pre_tokenizer"] or {}
+    byte_level = (splits.get("type") == "ByteLevel" and not splits.get("add_prefix_space")
+                  and splits.get("use_regex", True))
+    if model["type"] != "BPE" or not byte_level or described["normalizer"] or model.get("ignore_merges"):
+        kind = f"{model['type']} with {splits.get('type') or 'no'} pre-tokenizer"
+        kind += f" and {described['normalizer']['type']} normalizer" if described["normalizer"] else ""
+        raise ExportError("--to gguf writes tokenizers of the kind that flashnas trains, byte-level BPE with the splits"
+                          f" of GPT-2; got {kind}")
+    return [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]

@@ -1,0 +1,252 @@
+"""GGUF files: what llama.cpp computes from them, in a process of its own, and what is refused with one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("xllamacpp")
+pytest.importorskip("gguf")
+
+import gguf
+from networks import TEXT, make_network, make_source, write_tokenizer_json
+from tokenizers import Tokenizer
+
+from flashnas.api.train import ExportOptions
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ExportError
+from flashnas.cli.main import main
+from flashnas.export import nemotron_h
+from flashnas.export.exporter import export_network
+from flashnas.export.fitting import choose
+from flashnas.export.gguf import families, parity, pieces, write
+from flashnas.export.gguf.families import FAMILIES, family_of
+from flashnas.export.gguf.runtime import RuntimeFailure, ask
+from flashnas.export.gguf.vocabulary import META_TOKEN, vocabulary
+from flashnas.export.source import Source
+from flashnas.space import load_space
+
+M2, GD, GATED = "m2(head_dim=16,state=16)", "gd(head_dim=16)", "a(head_dim=16,qk_norm=true,out_gate=true)"
+SMALL = f"64(vocab=300): {M2} f a(head_dim=16) f"
+
+
+def exported(notation: str, folder, type_: str = "f32", source: Source | None = None) -> tuple[dict, gguf.GGUFReader]:
+    report = export_network(source or make_source(notation), "gguf", folder, options={"type": type_})
+    return report, gguf.GGUFReader(folder / "model.gguf")
+
+
+def value_of(reader: gguf.GGUFReader, key: str):
+    return reader.get_field(key).contents()
+
+
+@pytest.mark.parametrize(("family", "notation"), [
+    ("granitehybrid", f"64(vocab=300): {M2} f a(head_dim=16,rope_theta=500) f a(head_dim=16,heads=2,kv_heads=2,"
+                      "rope_theta=500) f"),
+    ("granitehybrid", "64(vocab=300,tied=false,meta=1): a(head_dim=16,rope_share=0.5,qkv_bias=true,out_bias=true)"
+                      " f(bias=true,intermediate=80) m2(head_dim=16,state=24,groups=2,conv_bias=false,conv_size=3)"
+                      " f(bias=true,intermediate=80)"),
+    ("nemotron_h", "64(vocab=300,tied=false): f(relu2=true,intermediate=80,bias=true)"
+                   " m2(heads=5,head_dim=16,state=16,groups=5) a(head_dim=16,rope_share=0)"
+                   " a(head_dim=16,rope_share=0,heads=2,kv_heads=2,qkv_bias=true) f(relu2=true)"),
+    ("qwen35", f"64(vocab=300): {GD} f {GATED} f"),
+    ("qwen35", "64(vocab=300,tied=false,meta=1): a(head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25,heads=6,"
+               "kv_heads=3) f gd(head_dim=16,expand_v=3,k_heads=2) f"),
+])
+def test_llama_cpp_computes_what_the_network_does(family, notation, tmp_path):
+    report, reader = exported(notation, tmp_path / "out")
+    assert value_of(reader, "general.architecture") == family
+    assert max(report["parity"].values()) < 2e-5
+    assert report["notes"][0].startswith(f"llama.cpp runs it as {family}; 64 of 64 greedy tokens are equal")
+    assert report["dtype"] == "f32"
+    elements = sum(tensor.n_elements for tensor in reader.tensors if "ssm_conv1d.bias" not in tensor.name)
+    assert elements == pytest.approx(Architecture.parse(notation).params, rel=0.02)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.gguf", "README.md"}
+    assert "llama-cli -m out/model.gguf" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("type_", ["f16", "bf16", "q8_0", "q4_0"])
+def test_types_of_weights(type_, tmp_path):
+    notation = SMALL.replace(" f", " f(intermediate=72)")
+    report, reader = exported(notation, tmp_path / "out", type_)
+    types = {tensor.name: tensor.tensor_type.name.lower() for tensor in reader.tensors}
+    assert types["blk.0.ssm_in.weight"] == types["blk.1.attn_q.weight"] == type_
+    assert types["token_embd.weight"] == ("q8_0" if type_ == "q4_0" else type_)
+    assert types["blk.0.ssm_a"] == types["output_norm.weight"] == types["blk.0.ssm_conv1d.weight"] == "f32"
+    narrow = type_.startswith("q")  # rows of 72 weights are not whole blocks
+    assert types["blk.0.ffn_down.weight"] == ("f16" if narrow else type_)
+    assert ("2 matrices are in f16, because their rows are not multiples of 32" in report["notes"]) == narrow
+    assert report["dtype"] == type_
+
+
+@pytest.mark.parametrize(("space", "family"), [("llama_cpp", "granitehybrid"), ("nemotron_h", "nemotron_h")])
+def test_every_network_of_a_space_exports(space, family, tmp_path):
+    """Random members at a sixteenth of their widths, with few of their layers, against llama.cpp."""
+    loaded, rng = load_space(space), np.random.default_rng(7)
+    loaded.depth = (3, 6)
+    for n in range(2):
+        hidden = int(rng.choice(loaded.hidden_sizes))
+        member = loaded.architecture(loaded.sample(rng), hidden)
+        small = replace(member.scaled(hidden // 64), vocab=300)
+        assert family_of(member).format.name == family_of(small).format.name == family
+        report, _ = exported(str(small), tmp_path / f"{n}")
+        assert max(report["parity"].values()) < 2e-5
+    for genotype in (loaded.sample(rng) for _ in range(200)):
+        for hidden in loaded.hidden_sizes:
+            family_of(loaded.architecture(genotype, hidden))
+            if space == "nemotron_h":
+                choose(loaded.architecture(genotype, hidden), [nemotron_h.FORMAT], "transformers")
+
+
+def test_texts_become_the_same_tokens_and_the_meta_token_stands_in_front(tmp_path):
+    tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
+    notation = f"64(vocab=300,meta=1): {M2} f a(head_dim=16) f"
+    report, reader = exported("", tmp_path / "out", source=Source(make_network(notation), tokenizer, "test", False))
+    assert f"the meta token is '{META_TOKEN}', which llama.cpp puts in front of a text" in report["notes"]
+    assert value_of(reader, "tokenizer.ggml.bos_token_id") == 300
+    assert value_of(reader, "tokenizer.ggml.add_bos_token") is True
+    assert value_of(reader, "tokenizer.ggml.suppress_tokens") == [300]
+    assert value_of(reader, "tokenizer.ggml.eos_token_id") == 0
+    texts = [*TEXT, "A <|endoftext|> in a text", "\u00e9\u4f60 \t\n x"]
+    found = ask(tmp_path / "out" / "model.gguf", prompts=[[300, 5, 6]], generate=0, never=[], texts=texts,
+                vocab=301, plain=1)
+    assert found["texts"] == [tokenizer.encode(text).ids for text in texts]
+
+
+def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
+    tokenizer = Tokenizer.from_str(json.dumps({
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "post_processor": None, "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+                                            "use_regex": True},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                  "vocab": {"!": 0, "a": 1, "b": 2}, "merges": []}}))
+    words = vocabulary(tokenizer, 5, 0)
+    assert words.tokens == ("!", "a", "b", "[unused 3]", "[unused 4]", "<|end|>")
+    assert (words.merges, words.added, words.first, words.end) == (("! !",), 1, None, 5)
+
+
+def test_a_written_file_gives_the_network_back():
+    """Every tensor of a network is in the file, and no weight twice: zeros come back as what was written."""
+    for notation in (SMALL, f"64(vocab=300): {GD} f {GATED} f", "64(vocab=300,tied=false): gd(head_dim=16,k_heads=2,"
+                     f"expand_v=2) f {GATED} f"):
+        network = make_network(notation)
+        found = family_of(network.architecture).pieces(network.architecture)
+        kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        written = {piece.name: piece.of(kept) for piece in found}
+        with torch.no_grad():
+            for tensor in network.state_dict().values():
+                tensor.fill_(torch.nan)
+            for piece in found:
+                parity.take_over(network, piece, written[piece.name])
+        for name, tensor in network.state_dict().items():
+            torch.testing.assert_close(tensor, kept[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("notation", "place", "nearest"), [
+    ("64: m2 f", "no operator 'a'; it needs at least one", "64: m2 f a(head_dim=64) f"),
+    ("64: a(head_dim=16) f", "no operator 'm2'", "64: a(head_dim=16) f m2 f"),
+    ("64: d(head_dim=16) f m2 f a(head_dim=16) f", "operator 0 is 'd'; it has m2, a, f",
+     "64: m2 f m2 f a(head_dim=16) f"),
+    ("64: m2 f swa(head_dim=16) moe", r"operator 2 is 'swa'; it has m2, a, f \(and 1 more\)",
+     "64: m2 f a(head_dim=64) f"),
+    ("64: m2 a(head_dim=16) f", "operator 1, 'a', follows a token mixer; each needs an 'f' behind it",
+     "64: m2 f a(head_dim=16) f"),
+    ("64: m2 f f a(head_dim=16) f", "operator 2, 'f', does not follow a token mixer", "64: m2 f a(head_dim=16) f"),
+    ("64: m2 f a(head_dim=16)", "operator 2, 'a', is the last one", "64: m2 f a(head_dim=16) f"),
+    ("64: m2(expand=3) f a(head_dim=16) f", "operator 0, 'm2', has expand=3; it has 2", "64: m2 f a(head_dim=16) f"),
+    ("64: m2 f m2(state=64) f a(head_dim=16) f",
+     "operator 2, 'm2', has state=64 and an earlier one 128; one value holds for all 'm2'",
+     "64: m2 f m2 f a(head_dim=16) f"),
+    ("64: m2 f(intermediate=64) a(head_dim=16) f", "operator 3, 'f', has intermediate=192 and an earlier one 64",
+     "64: m2 f(intermediate=64) a(head_dim=16) f(intermediate=64)"),
+    ("64(meta=4): m2 f a(head_dim=16) f", "4 meta tokens; it has at most 1", "64(meta=1): m2 f a(head_dim=16) f"),
+    (f"64: {GD} f a(head_dim=16,qk_norm=true) f", "operator 2, 'a', has out_gate=false; it has true",
+     f"64: {GD} f {GATED} f"),
+    ("64: m2 f(relu2=true) a(head_dim=16)", "operator 2, 'a', has rope_share=1.0; it has 0.0",
+     "64: m2 f(relu2=true) a(head_dim=16,rope_share=0.0)"),
+])
+def test_what_llama_cpp_lacks_is_named_with_the_nearest_that_fits(notation, place, nearest):
+    with pytest.raises(ExportError, match=rf"llama\.cpp cannot hold this network as .*: {place}.*fits: ") as caught:
+        family_of(Architecture.parse(notation))
+    assert "\n" not in str(caught.value)
+    found = Architecture.parse(str(caught.value).split("fits: ")[1])
+    assert found == Architecture.parse(nearest)
+    family_of(found)
+
+
+def test_a_gate_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    right = pieces.operator_pieces
+
+    def wrong(*arguments, **options):
+        swapped = {"ffn_gate.weight": "ffn_up.weight", "ffn_up.weight": "ffn_gate.weight"}
+        return [replace(piece, name=swapped.get(piece.name, piece.name)) for piece in right(*arguments, **options)]
+
+    monkeypatch.setattr(pieces, "operator_pieces", wrong)
+    with pytest.raises(ExportError, match="does not compute what the network does: prefill logits differ by"):
+        export_network(make_source(SMALL), "gguf", tmp_path / "out", options={"type": "f32"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
+    """Without attention llama.cpp aborts its process at the first token; the rule that refuses it is taken away."""
+    family = FAMILIES["nemotron_h"]
+    loose = replace(family, format=replace(family.format, needs=()))
+    right = family.write_keys
+    monkeypatch.setattr(write, "family_of", lambda architecture: loose)
+
+    def keys(writer, architecture):
+        right(writer, Architecture.parse("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"))
+
+    monkeypatch.setattr(families.Family, "write_keys", lambda self, writer, architecture: keys(writer, architecture))
+    with pytest.raises(ExportError, match=r"llama\.cpp ended with (SIGABRT|exit code 1): .*; nothing was") as caught:
+        export_network(make_source("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"), "gguf",
+                       tmp_path / "out", options={"type": "f32"})
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_names_what_llama_cpp_says(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(40))
+    with pytest.raises(RuntimeFailure, match=r"llama\.cpp ended with exit code 1: "):
+        ask(tmp_path / "model.gguf", prompts=[[1]], generate=0, never=[], texts=[], vocab=10, plain=1)
+
+
+@pytest.mark.parametrize("kind", ["Whitespace", None])
+def test_other_tokenizers_are_refused(tmp_path, kind):
+    described = json.loads(write_tokenizer_json(tmp_path / "tokenizer.json").read_text())
+    described["pre_tokenizer"] = kind and {"type": kind}
+    source = Source(make_network(SMALL), Tokenizer.from_str(json.dumps(described)), "test", False)
+    with pytest.raises(ExportError, match=f"--to gguf writes tokenizers .*; got BPE with {kind or 'no'} pre-tokenizer"):
+        export_network(source, "gguf", tmp_path / "out")
+
+
+def test_the_command_line(tmp_path, capsys, monkeypatch):
+    out = ["--to", "gguf", "--out", str(tmp_path / "out")]
+    arguments = ["export", SMALL, "--init-seed", "1", *out]
+    assert main([*arguments, "--type", "q8_0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dtype"] == "q8_0"
+    other = [*arguments[:-1], str(tmp_path / "other")]
+    for more, message in ((["--type", "q4_k"], "--type must be one of f32, f16, bf16, q8_0, q4_0; got 'q4_k'"),
+                          (["--dtype", "bfloat16"], "--dtype bfloat16 is not for --to gguf; --type sets the type"),
+                          (["--raw-logits"], "--raw-logits is for --to nemotron-flash")):
+        assert main([*other, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*other, "--type", "f16", "--to", "hf"]) == 2
+    assert "--type is for --to gguf" in capsys.readouterr().err
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else found(name))
+    assert main(other) == 2
+    assert "--to gguf needs xllamacpp: pip install 'flashnas[llama-cpp]'" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_types_of_the_command_line_are_those_of_the_format():
+    text = str(ExportOptions.__dataclass_fields__["type"].metadata)
+    assert str(tuple(write.TYPES)) in text
+    assert tuple(write.TYPES) == tuple(parity.TOLERANCES)
