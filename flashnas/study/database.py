@@ -51,7 +51,8 @@ class Database:
             try:
                 storage = engine_url(url)
             except ConfigError as error:
-                raise RunError(f"{self.place}: cannot be opened: {str(error).removeprefix(f'{self.place}: ')}") from None
+                reason = str(error).removeprefix(f"{self.place}: ")
+                raise RunError(f"{self.place}: cannot be opened: {reason}") from None
         try:
             with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
                 self._study = optuna.create_study(storage=storage, study_name=f"flashnas-{identity}",
