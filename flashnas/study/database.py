@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from flashnas.base.errors import RunError
+from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.files import drop_torn_line
 from flashnas.base.process import uninterrupted
 from flashnas.study.outage import Patience, engine_url, shown_url
@@ -48,7 +48,11 @@ class Database:
             _check_journal(journal)
             storage = JournalStorage(JournalFileBackend(str(journal)))
         else:
-            storage = engine_url(url)
+            try:
+                storage = engine_url(url)
+            except ConfigError as error:
+                reason = str(error).removeprefix(f"{self.place}: ")
+                raise RunError(f"{self.place}: cannot be opened: {reason}") from None
         try:
             with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
                 self._study = optuna.create_study(storage=storage, study_name=f"flashnas-{identity}",

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sql
+import sqlalchemy.orm  # at once: two threads that import it on first use can meet it half imported
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 import flashnas
