@@ -19,6 +19,7 @@ made from all of them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -29,8 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from search_methods import METHODS, Meter, Spent
 from search_problems import PROBLEMS, make_problem
@@ -94,10 +94,8 @@ def run_searches(arguments: argparse.Namespace, path: Path, methods: list[str]) 
             for name in open_:
                 meter = Meter(make_problem(problem_name, seed, arguments.bench), seed, TRAININGS[problem_name])
                 started = time.process_time()
-                try:
+                with contextlib.suppress(Spent):
                     METHODS[name].run(meter)
-                except Spent:
-                    pass
                 append(path, {"problem": problem_name, "bench": bench, "method": name, "seed": seed,
                               "volumes": [round(volume, 6) for volume in meter.volumes()],
                               "cpu_seconds": round(time.process_time() - started, 1)})

@@ -20,6 +20,8 @@ from flashnas.search import Evaluation, make_algorithm
 from flashnas.space import SearchSpace
 
 BATCH = 5        # candidates that every method proposes before it learns; those of Hyperband kind are asynchronous
+PAUSE = 3        # parts of a training after which our rungs pause: from there on the bench's losses are in order
+RUNG_CHANCE = 0.05  # the default of flashnas search
 STUCK = 40       # proposals in a row that are known or outside the budget; then a random new one takes their place
 POPULATION = 10  # of the evolutions, random candidates before TPE models: as the defaults of flashnas
 INITIAL = 5      # random candidates before a Gaussian process: as in `bayes`
@@ -117,6 +119,47 @@ def ours(sampler: str, **options: Any) -> Callable[[Meter], None]:
             idle = idle + 1 if meter.tokens == before else 0
 
     return run
+
+
+def ours_with_rungs(sampler: str, **options: Any) -> Callable[[Meter], None]:
+    """As `flashnas search --rungs auto`: a cycle pauses at the rung where the bench's losses are in order, and only
+    those that can still enter the front train on. Of the others the sampler learns the expected loss."""
+    def run(meter: Meter) -> None:
+        from flashnas.search.rungs import decide
+
+        problem = meter.problem
+        algorithm = make_algorithm(sampler, space=problem.space, seed=meter.seed, cycle_size=BATCH,
+                                   latency_of=problem.latency_of, **options)
+        finished: dict[Any, list[list[float]]] = {}  # genotype -> whole curve
+        expected: dict[Any, float] = {}              # of paused ones
+        idle = 0
+        while idle < 20:
+            before, asked = meter.tokens, algorithm.ask(BATCH)
+            new = [g for g in dict.fromkeys(asked) if meter.fresh(g)]
+            for genotype in new:
+                meter.train(genotype, PAUSE)
+            if new:
+                curves = dict(zip(new, _curves(problem, new), strict=True))
+                pause = decide([curve[:PAUSE] for curve in curves.values()], [[meter.latency_ms(g)] for g in new],
+                               finished=np.array([[curve[-1][1], meter.latency_ms(g)]
+                                                  for g, curve in finished.items()]).reshape(-1, 2),
+                               curves=list(finished.values()), tokens=RUNGS, chance=RUNG_CHANCE)
+                for genotype, promoted, loss in zip(new, pause.promoted, pause.losses, strict=True):
+                    if promoted:
+                        meter.train(genotype)
+                        finished[genotype] = curves[genotype]
+                    else:
+                        expected[genotype] = float(loss)
+            algorithm.tell(Evaluation(g, problem.latency_of(g)[0], meter.inside(g),
+                                      expected.get(g, finished[g][-1][1] if g in finished else None),
+                                      meter.latency_ms(g)) for g in asked)
+            idle = idle + 1 if meter.tokens == before else 0
+
+    return run
+
+
+def _curves(problem: Problem, genotypes: list[Any]) -> list[list[list[float]]]:
+    return [[[part + 1.0, float(loss)] for part, loss in enumerate(row)] for row in problem.curves(genotypes)]
 
 
 # -- peers -------------------------------------------------------------------------------------------------------------
@@ -240,7 +283,7 @@ def syne_moasha(meter: Meter) -> None:
     from syne_tune.backend.trial_status import Trial
     from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
 
-    np.random.seed(meter.seed)
+    np.random.seed(meter.seed)  # noqa: NPY002 (its domains draw from the global generator)
     scheduler = MOASHA(syne_space(meter.problem.space), metrics=["loss", "latency_ms"], time_attr="part",
                        max_t=RUNGS, grace_period=1, reduction_factor=2, random_seed=meter.seed)
     proposals, fixed, number = Proposals(meter), constants(meter.problem.space), 0
@@ -280,7 +323,7 @@ def neps_primo(meter: Meter) -> None:
 
     logging.getLogger("neps").setLevel(logging.ERROR)
     random.seed(meter.seed)
-    np.random.seed(meter.seed)
+    np.random.seed(meter.seed)  # noqa: NPY002
     torch.manual_seed(meter.seed)
     fields: dict[str, Any] = {}
     fixed = constants(meter.problem.space)
@@ -382,6 +425,8 @@ METHODS = {method.name: method for method in (
     Method("nsga2", ours("nsga2")),
     Method("tpe", ours("tpe")),
     Method("bayes", ours("bayes")),
+    Method("aging-evolution + rungs", ours_with_rungs("aging-evolution"), "flashnas.search.rungs"),
+    Method("bayes + rungs", ours_with_rungs("bayes"), "flashnas.search.rungs"),
     Method("optuna-nsga2", optuna_sampler(lambda s, seed: s.NSGAIISampler(population_size=POPULATION, seed=seed)),
            "optuna", "optuna"),
     Method("optuna-tpe", optuna_sampler(lambda s, seed: s.TPESampler(

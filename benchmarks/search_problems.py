@@ -435,8 +435,9 @@ class Modelled(WholeSpace):
         return np.array([self._known[genotype] for genotype in genotypes])
 
 
+@functools.lru_cache(maxsize=2)
 def make_problem(name: str, seed: int, source: str | None = None) -> Problem:
-    """`surface`, `rows` or `model`."""
+    """`surface`, `rows` or `model`; shared by the methods, since it only remembers what it computed."""
     return {"surface": lambda: Surface(seed), "rows": lambda: Rows(source), "model": lambda: Modelled(source, seed),
             }[name]()
 
