@@ -48,7 +48,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bench", help="folder of a bench; the shipped one")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--python", nargs="+", default=[], help="further interpreters, for libraries missing here")
-    parser.add_argument("--no-report", action="store_true")
+    parser.add_argument("--no-report", action="store_true", help="searches alone")
+    parser.add_argument("--report-only", action="store_true", help="of the searches that are recorded")
     return parser.parse_args()
 
 
@@ -116,22 +117,28 @@ def add_fronts(arguments: argparse.Namespace, path: Path) -> None:
 def main() -> None:
     arguments = parse_arguments()
     path = arguments.results / "search.jsonl"
+    if arguments.report_only:
+        report(arguments, path)
+        return
     here = [name for name in arguments.methods if not METHODS[name].missing]
     elsewhere = [name for name in arguments.methods if METHODS[name].missing]
     for other in arguments.python:
         if elsewhere:
             subprocess.run([other, __file__, *sys.argv[1:], "--no-report", "--methods", *elsewhere], check=True)
     run_searches(arguments, path, here)
-    if arguments.no_report:
-        return
+    if not arguments.no_report:
+        report(arguments, path)
+
+
+def report(arguments: argparse.Namespace, path: Path) -> None:
+    """The table and picture of all lines, and the versions of what is installed here."""
     add_fronts(arguments, path)
-    versions = {METHODS[name].distribution or "flashnas": None for name in here}
-    for package in versions:
-        versions[package] = importlib.metadata.version(package)
     lines = [line for line in read_lines(path) if line["problem"] in arguments.problems
-             and line["bench"] == digest_of(line["problem"], arguments.bench)]
-    print(write_report(lines, arguments.results, TRAININGS, arguments.bench))
-    print(f"python {platform.python_version()}, {', '.join(f'{k} {v}' for k, v in versions.items())}")
+             and line["seed"] < arguments.seeds and line["bench"] == digest_of(line["problem"], arguments.bench)]
+    print(write_report(lines, arguments.results, TRAININGS, arguments.seeds, arguments.bench))
+    packages = dict.fromkeys(method.distribution or "flashnas" for method in METHODS.values() if not method.missing)
+    print(f"python {platform.python_version()}, "
+          + ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The searches that benchmarks/search.py compares: ours, and those of other libraries behind their public interfaces.
 
-A peer gets the encoding of the space as categorical and whole-number parameters, asks for `BATCH` candidates, and is
-told their losses and exact latencies. A proposal outside the budget, or of a network that is known already, costs
-nothing: the peer is told so (a violated constraint where it has constraints, else the worst values) and draws again.
+A peer gets the encoding of the space as categorical and whole-number parameters, is asked for `BATCH` candidates, and
+is told their losses and exact latencies. A proposal outside the budget, or of a network that is known already, costs
+nothing. A peer with constraints is told how far it is outside; another one is asked again.
 """
 
 from __future__ import annotations
@@ -225,9 +225,12 @@ def pymoo_nsga2(meter: Meter) -> None:
     from pymoo.core.variable import Choice, Integer, Real
     from pymoo.problems.static import StaticProblem
 
+    distributions = meter.problem.space.distributions()
+    logs = [name for name, d in distributions.items() if getattr(d, "log", False)]  # it has no logarithmic integers
     variables = {name: Choice(options=list(d.choices)) if hasattr(d, "choices") else
+                 Real(bounds=(np.log(d.low), np.log(d.high))) if name in logs else
                  Integer(bounds=(d.low, d.high)) if isinstance(d.low, int) else Real(bounds=(d.low, d.high))
-                 for name, d in meter.problem.space.distributions().items()}
+                 for name, d in distributions.items()}
     problem = PymooProblem(vars=variables, n_obj=2, n_ieq_constr=1)
     duplicates = MixedVariableDuplicateElimination()
     algorithm = NSGA2(pop_size=POPULATION, n_offsprings=BATCH, sampling=MixedVariableSampling(),
@@ -236,7 +239,8 @@ def pymoo_nsga2(meter: Meter) -> None:
     proposals = Proposals(meter)
     while True:
         population = algorithm.ask()
-        rows = np.array([proposals.values(proposals.genotype(x)) for x in population.get("X")])
+        asked = [x | {name: round(np.exp(x[name])) for name in logs} for x in population.get("X")]
+        rows = np.array([proposals.values(proposals.genotype(x)) for x in asked])
         algorithm.evaluator.eval(StaticProblem(problem, F=rows[:, :2], G=rows[:, 2:]), population)
         algorithm.tell(infills=population)
 
@@ -268,11 +272,14 @@ def syne_evolution(meter: Meter) -> None:
                                                   sample_size=5, random_seed=meter.seed)
     proposals, fixed, number = Proposals(meter), constants(meter.problem.space), 0
     while True:
-        configs = [searcher.suggest() for _ in range(BATCH)]
-        for config in configs:
-            loss, latency_ms, excess = proposals.values(proposals.genotype(config | fixed))
-            latency_ms += 10 * max(excess, 0)  # it has no constraints: the fronts of the population leave it behind
-            searcher.on_trial_complete(number, config, [loss, latency_ms])
+        batch: dict[Any, dict[str, Any]] = {}
+        while len(batch) < BATCH:  # it has no constraints: what is outside the budget or known never joins
+            config = searcher.suggest()
+            genotype = proposals.genotype(config | fixed)
+            if meter.fresh(genotype):
+                batch.setdefault(genotype, config)
+        for genotype, config in batch.items():
+            searcher.on_trial_complete(number, config, [meter.train(genotype), meter.latency_ms(genotype)])
             number += 1
 
 

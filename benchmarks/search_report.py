@@ -15,8 +15,8 @@ SHARES = {"1/5": 0.2, "1/2": 0.5, "all": 1.0}
 PAPER = "aging-evolution"
 
 
-def regrets(lines: Sequence[Mapping[str, Any]], problem: str) -> dict[str, np.ndarray]:
-    """Of each method, [seeds, trainings], ordered by the median at the end."""
+def regrets(lines: Sequence[Mapping[str, Any]], problem: str, seeds: int = 1) -> dict[str, np.ndarray]:
+    """Of each method with so many seeds, [seeds, trainings], ordered by the median over all budgets."""
     volumes: dict[str, dict[int, list[float]]] = defaultdict(dict)
     for line in lines:
         if line["problem"] == problem:
@@ -29,8 +29,9 @@ def regrets(lines: Sequence[Mapping[str, Any]], problem: str) -> dict[str, np.nd
             best = fronts[seed if seed in fronts else 0][0]
             best = max(best, *(other[seed][-1] for other in volumes.values() if seed in other))
             rows.append(1 - np.array(reached) / best)
-        found[name] = np.array(rows)
-    return dict(sorted(found.items(), key=lambda item: float(np.median(item[1][:, -1]))))
+        if len(rows) >= seeds:
+            found[name] = np.array(rows)
+    return dict(sorted(found.items(), key=lambda item: float(np.median(item[1], axis=0).mean())))
 
 
 def tokens_to(regret: np.ndarray, target: float) -> float | None:
@@ -43,7 +44,7 @@ def table(found: Mapping[str, np.ndarray], ours: Sequence[str]) -> str:
     """Median and quartiles of the regret in percent, tokens to equal hypervolume, and how often random is better."""
     medians = {name: float(np.median(rows[:, -1])) for name, rows in found.items()}
     peers = [name for name in found if name not in ours]
-    best_peer = min(peers, key=medians.__getitem__) if peers else None
+    best_peer = min(peers, key=medians.__getitem__) if peers else None  # of equals, the first of the table
     random = np.median(found["random"], axis=0) if "random" in found else None
     head = ["method", "seeds", *(f"at {share}" for share in SHARES), f"tokens to {PAPER}",
             f"tokens to {best_peer or 'best peer'}", "worse than random"]
@@ -88,15 +89,16 @@ def picture(all_found: Mapping[str, Mapping[str, np.ndarray]], ours: Sequence[st
     plt.close(figure)
 
 
-def write_report(lines: Sequence[Mapping[str, Any]], folder: Path, trainings: Mapping[str, int],
+def write_report(lines: Sequence[Mapping[str, Any]], folder: Path, trainings: Mapping[str, int], seeds: int,
                  source: str | None) -> str:
-    """Write search.md and search.png; returns the text."""
+    """Write search.md and search.png of the methods that have all seeds; returns the text."""
     ours = [name for name, method in METHODS.items() if method.ours]
     all_found, parts = {}, []
     for problem in PROBLEMS:
-        if not any(line["problem"] == problem and line["method"] != "front" for line in lines):
+        found = regrets(lines, problem, seeds)
+        if not found:
             continue
-        found = all_found[problem] = regrets(lines, problem)
+        all_found[problem] = found
         text = f"### {problem}: {PROBLEMS[problem]}; {trainings[problem]} whole trainings\n\n"
         if problem == "model":
             check = held_out(source)
@@ -105,12 +107,12 @@ def write_report(lines: Sequence[Mapping[str, Any]], folder: Path, trainings: Ma
                      f" Noise between seeds {curve_model(source)[1]:.4f} nats.\n\n")
         seconds = defaultdict(list)
         for line in lines:
-            if line["problem"] == problem and "cpu_seconds" in line:
+            if line["problem"] == problem and line["method"] in found:
                 seconds[line["method"]].append(line["cpu_seconds"])
         text += table(found, ours) + "\n\nCPU seconds of one search: "
         text += ", ".join(f"{name} {np.median(values):.1f}" for name, values in seconds.items()) + "."
         missing = [name for name in METHODS if name not in found]
-        parts.append(text + (f" Not run: {', '.join(missing)}." if missing else ""))
+        parts.append(text + (f" Not run for all seeds: {', '.join(missing)}." if missing else ""))
     picture(all_found, ours, folder / "search.png")
     report = "\n\n".join(parts) + "\n"
     (folder / "search.md").write_text(report, encoding="utf-8")
