@@ -21,7 +21,7 @@ def regrets(lines: Sequence[Mapping[str, Any]], problem: str, seeds: int = 1) ->
     for line in lines:
         if line["problem"] == problem:
             volumes[line["method"]][line["seed"]] = line["volumes"]
-    fronts = volumes.pop("front")
+    fronts = volumes.pop("front", {})
     found = {}
     for name, of_seed in volumes.items():
         rows = []
