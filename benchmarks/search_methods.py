@@ -22,7 +22,8 @@ from flashnas.space import SearchSpace
 BATCH = 5        # candidates that every method proposes before it learns; those of Hyperband kind are asynchronous
 PAUSE = 3        # parts of a training after which our rungs pause: from there on the bench's losses are in order
 RUNG_CHANCE = 0.05  # the default of flashnas search
-STUCK = 40       # proposals in a row that are known or outside the budget; then a random new one takes their place
+STUCK = 40       # proposals in a row that are known or outside the budget; then a random new one takes their place ..
+STUCK_SLOW = 5   # .. and of methods that take about a second for each proposal
 POPULATION = 10  # of the evolutions, random candidates before TPE models: as the defaults of flashnas
 INITIAL = 5      # random candidates before a Gaussian process: as in `bayes`
 POOL = 256       # random candidates from which BoTorch's acquisition functions choose
@@ -167,8 +168,8 @@ def _curves(problem: Problem, genotypes: list[Any]) -> list[list[list[float]]]:
 class Proposals:
     """Turns a peer's parameters into results, and ends a row of useless proposals."""
 
-    def __init__(self, meter: Meter) -> None:
-        self.meter, self.space = meter, meter.problem.space
+    def __init__(self, meter: Meter, stuck: int = STUCK) -> None:
+        self.meter, self.space, self.stuck = meter, meter.problem.space, stuck
         self.rng = np.random.default_rng([meter.seed, 9])
         self.useless = 0
         losses = meter.problem.curves([g for g in (self.space.sample(self.rng) for _ in range(64)) if meter.inside(g)])
@@ -178,7 +179,7 @@ class Proposals:
         """Of parameters; in place of the last of too many useless ones, a random fresh one."""
         genotype = self.space.decode({name: _plain(value) for name, value in params.items()})
         self.useless = 0 if self.meter.fresh(genotype) else self.useless + 1
-        if self.useless >= STUCK:
+        if self.useless >= self.stuck:
             self.useless = 0
             for _ in range(2000):
                 other = self.space.sample(self.rng)
@@ -198,14 +199,14 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def optuna_sampler(make: Callable[[Any, int], Any]) -> Callable[[Meter], None]:
+def optuna_sampler(make: Callable[[Any, int], Any], stuck: int = STUCK) -> Callable[[Meter], None]:
     """Two objectives and the constraint of the budget, asked and told."""
     def run(meter: Meter) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(directions=["minimize"] * 2, sampler=make(optuna.samplers, meter.seed))
-        distributions, proposals = meter.problem.space.distributions(), Proposals(meter)
+        distributions, proposals = meter.problem.space.distributions(), Proposals(meter, stuck)
         while True:
             trials = [study.ask(distributions) for _ in range(BATCH)]
             for trial in trials:
@@ -342,7 +343,7 @@ def neps_primo(meter: Meter) -> None:
     fields["part"] = neps.HPOInteger(1, RUNGS, is_fidelity=True)
     space = neps.space.SearchSpace(fields)
     optimizer = neps.AskAndTell(neps.algorithms.primo(space, eta=2, prior_centers={}, initial_design_size=INITIAL))
-    proposals = Proposals(meter)
+    proposals = Proposals(meter, STUCK_SLOW)
     while True:
         trial = optimizer.ask()
         config = dict(trial.config)
@@ -438,7 +439,7 @@ METHODS = {method.name: method for method in (
            "optuna", "optuna"),
     Method("optuna-tpe", optuna_sampler(lambda s, seed: s.TPESampler(
         n_startup_trials=POPULATION, multivariate=True, constant_liar=True, seed=seed)), "optuna", "optuna"),
-    Method("optuna-gp", optuna_sampler(lambda s, seed: s.GPSampler(n_startup_trials=INITIAL, seed=seed)),
+    Method("optuna-gp", optuna_sampler(lambda s, seed: s.GPSampler(n_startup_trials=INITIAL, seed=seed), STUCK_SLOW),
            "optuna", "optuna"),
     Method("pymoo-nsga2", pymoo_nsga2, "pymoo", "pymoo"),
     Method("syne-tune-mo-evolution", syne_evolution, "syne_tune", "syne-tune"),
