@@ -38,6 +38,8 @@ CLIMBS = 2               # rounds of mutating the pool's best by acquisition
 MODELLED = 300           # candidates that the model is fitted to; of more, a part is chosen (history.py)
 ALWAYS_FITTED = 100      # up to so many candidates hyper-parameters are fitted in every cycle, ..
 GROWTH = 1.1             # .. later each time the history has grown by this factor
+DESIGN = 8               # draws for each candidate before there is a model
+REFERENCE = 50           # percentile of the losses predicted for random candidates beyond which nothing is gained
 
 
 @dataclass
@@ -71,20 +73,22 @@ class Beliefs:
 class Bayes(SearchAlgorithm):
     """A Gaussian process for each trained quality, expected hypervolume improvement, a pool of fresh candidates.
 
-    The first `initial` candidates are random. Then a cycle's candidates are chosen one after another as a kriging
-    believer: each pick counts as observed at its mean, which leaves the mean as it is, shrinks the variance around
-    it and moves the front. The pool (about `pool` genotypes): half random, half mutants of the front and of the best,
-    then mutants of the pool's best. Failed candidates get the worst loss modelled, so that similar ones are avoided.
+    The first `initial` candidates spread over the latencies. Then a cycle's candidates are chosen one after another as
+    a kriging believer: each pick counts as observed at its mean, which leaves the mean as it is, shrinks the variance
+    around it and moves the front. The pool (about `pool` genotypes): half random, half mutants of the front and of the
+    best, then mutants of the pool's best. Failed candidates get the worst loss modelled, so that similar ones are
+    avoided.
     """
 
     name = "bayes"
 
     def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None, initial: int = 10, pool: int = 400) -> None:
+                 goals: Goals | None = None, initial: int = 5, pool: int = 400) -> None:
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         self.initial = check_whole("bayes: initial", initial, 2)
         self.pool_size = check_whole("bayes: pool", pool, 8)
         self._asked = 0
+        self._design: list[Genotype] = []                # the next candidates before there is a model
         self._row = functools.lru_cache(maxsize=REMEMBERED)(self._row_of)
         self._models: list[Surrogate] = []               # the last ones whose hyper-parameters were fitted
         self._modelled = 0                               # candidates known when that was
@@ -110,9 +114,30 @@ class Bayes(SearchAlgorithm):
         random = count if complete < 2 else min(max(self.initial - self._asked, 0), count)
         self._asked += count
         for _ in range(random):
-            yield self.draw_fresh(lambda: self.space.sample(self.rng))
+            yield self._start()
         if random < count:
             yield from self._choose(count - random)
+
+    def _start(self) -> Genotype:
+        """The next candidate before there is a model. Of DESIGN times `initial` random ones, cut into `initial` ranges
+        of latency, each range gives the network with the most parameters: they spread over the front, and size is what
+        most often lowers a loss."""
+        while True:
+            if not self._design:
+                drawn: dict[Genotype, None] = {}
+                self._fill(drawn, DESIGN * self.initial, None)
+                ordered = sorted(drawn, key=lambda genotype: self.fitted(genotype)[1] or 0.0)
+                parts = np.array_split(np.arange(len(ordered)), min(self.initial, len(ordered)) or 1)
+                self._design = [max((ordered[i] for i in part), key=self._params) for part in parts if len(part)]
+            if not self._design:  # nothing fresh was drawn
+                return self.draw_fresh(lambda: self.space.sample(self.rng))
+            genotype = self._design.pop(0)
+            if self.fresh(genotype):
+                return genotype
+
+    def _params(self, genotype: Genotype) -> float:
+        """Of its network; 0 where a foreign network does not say."""
+        return float(getattr(self.fitted(genotype)[0], "params", None) or 0)
 
     # -- choosing a batch ----------------------------------------------------------------------------------------
 
@@ -122,7 +147,7 @@ class Bayes(SearchAlgorithm):
         surrogates = self._surrogates(self._trained, losses)
         points = np.array([[*values, *exact] for values, exact in zip(self._values, self._exact, strict=True)
                            if values is not None])
-        reference = self._reference(losses, points[:, self._trained_count:])
+        reference = self._reference(losses, surrogates, points[:, self._trained_count:])
         pending = [g for g in self.pending if self.feasible(g)]
         pool = self._pool(surrogates, points, reference)
         for _ in range(count - len(pool)):
@@ -151,11 +176,20 @@ class Bayes(SearchAlgorithm):
             self._models, self._modelled = found, len(trained)
         return found
 
-    def _reference(self, losses: Sequence[np.ndarray], known: np.ndarray) -> np.ndarray:
-        """A tenth of the range beyond the worst modelled losses and the space's highest latency (or other figure)."""
-        sampled = [self._known(g) for g in self._sample()]
-        seen = np.concatenate([known, np.array(sampled).reshape(len(sampled), known.shape[1])])
-        corner = [column.max() + 0.1 * np.ptp(column) for column in (*losses, *seen.T)]
+    def _reference(self, losses: Sequence[np.ndarray], surrogates: Sequence[Surrogate], known: np.ndarray,
+                   ) -> np.ndarray:
+        """Where gains end. Of a known objective: a tenth of the range beyond the highest value in the space. Of a
+        modelled loss: what half of random candidates are expected to reach, and at least a tenth of the range beyond
+        the best. With the worst loss in its place, nearly all gain would lie at the fast end of the front."""
+        sample = self._sample()
+        sampled = np.array([self._known(g) for g in sample]).reshape(len(sample), known.shape[1])
+        corner = []
+        for column, surrogate in zip(losses, surrogates, strict=True):
+            level = float(column.min() + 0.1 * np.ptp(column))
+            if sample:
+                level = max(level, float(np.percentile(surrogate.predict_mean(self._scaled(sample)), REFERENCE)))
+            corner.append(level)
+        corner += [column.max() + 0.1 * np.ptp(column) for column in np.concatenate([known, sampled]).T]
         return np.array(corner) + 1e-9 * np.abs(corner)
 
     def _beliefs(self, surrogates: Sequence[Surrogate], genotypes: Sequence[Genotype]) -> Beliefs:

@@ -2,8 +2,7 @@
 
 Objectives are (loss, latency_ms) or those of the goals; a candidate that no width fits violates the constraint `budget`
 (Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside the budget, or one that was seen before,
-costs nothing: it is dropped (FAIL) and drawn again. Recorded as violations, such draws fill NSGA-II's generations and
-TPE's start; both were then worse than random search in `benchmarks/search_algorithms.py`.
+costs nothing: it is dropped (FAIL) and drawn again, since such draws would fill NSGA-II's generations and TPE's start.
 """
 
 from __future__ import annotations

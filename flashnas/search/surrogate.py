@@ -55,6 +55,12 @@ class Surrogate:
             mean, covariance = normal.mean.numpy(), normal.covariance_matrix.numpy()
         return mean * self.scale + self.center, covariance * self.scale**2
 
+    def predict_mean(self, features: np.ndarray) -> np.ndarray:
+        """Mean [N] alone, without the covariance."""
+        with _alone(0), torch.no_grad():
+            mean: np.ndarray = self._model(torch.as_tensor(features, dtype=torch.float64)).mean.numpy()
+        return mean * self.scale + self.center
+
 
 def _build(x_ND: torch.Tensor, y_N1: torch.Tensor) -> SingleTaskGP:
     kernel = get_covar_module_with_dim_scaled_prior(ard_num_dims=x_ND.shape[-1], use_rbf_kernel=False)

@@ -1,5 +1,7 @@
 """The surrogate, the kriging believer and the pool of the Bayesian search."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -88,14 +90,41 @@ def test_it_learns_to_avoid_what_fails():
     assert failures <= 1
 
 
-def test_the_reference_latency_is_the_spaces_not_the_first_candidates():
-    """Else nothing slower than the first candidates could ever gain, however low its loss."""
+def test_the_reference_latency_is_the_spaces_and_the_reference_loss_that_of_a_random_candidate():
+    """With the first candidates' latency nothing slower could ever gain, however low its loss; with their worst loss
+    the fast end would take nearly all."""
     space = BitSpace(14)
     rng = np.random.default_rng(3)
-    reference = make(space)._reference([np.array([4.0, 5.0])], np.array([[14.1], [14.2]]))
-    slow = sorted(space.latency_of(space.sample(rng))[1] for _ in range(100))
-    assert reference[0] == pytest.approx(5.1)
-    assert reference[1] > slow[-2] > 14.2
+    algorithm = make(space)
+    seen = [space.sample(rng) for _ in range(20)]
+    losses = np.array([5.0 - 0.1 * sum(g.bits) for g in seen])
+    model = Surrogate(algorithm._scaled(seen), losses, seed=0)
+    for outlier in (0.0, 50.0):
+        reference = algorithm._reference([np.append(losses, losses.max() + outlier)], [model],
+                                         np.array([[14.1], [14.2]]))
+        slow = sorted(space.latency_of(space.sample(rng))[1] for _ in range(100))
+        assert reference[1] > slow[-2] > 14.2
+        if not outlier:
+            assert np.median(losses) < reference[0] < losses.max()
+
+
+def test_the_first_candidates_spread_over_latency_and_are_large():
+    space = BitSpace(14)
+    large = {}
+
+    def latency_of(genotype):  # the size is not the latency: bits at odd places add parameters alone
+        network = SimpleNamespace(params=1 + sum(genotype.bits[1::2]), notation=str(genotype), hash=str(genotype))
+        large[genotype] = network.params
+        return network, 1.0 + sum(genotype.bits[::2])
+
+    asked = make(space, latency_of=latency_of, initial=6).ask(6)
+    latencies = [latency_of(genotype)[1] for genotype in asked]
+    assert latencies == sorted(latencies)
+    assert latencies[0] <= 3
+    assert latencies[-1] >= 6
+    rng = np.random.default_rng(0)
+    random = [latency_of(space.sample(rng))[0].params for _ in range(200)]
+    assert np.mean([large[genotype] for genotype in asked]) > np.mean(random) + 1
 
 
 def test_the_pool_is_fresh_distinct_and_within_the_budget():
