@@ -43,7 +43,7 @@ class SearchConfig(Settings, where="search"):
     measure: bool = option(True, "time the finalists where the table's device is at hand",
                            off="do not time the finalists, which is done where the table's device is at hand")
     mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
-    sampler: str = option("aging-evolution", "the search algorithm; flashnas list samplers", choices=ALGORITHMS)
+    sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS)
     sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated", flag="sampler-option")
     trials: int = option(24, "candidates to train besides the baselines", metavar="N", least=1, most=1_000_000)
     cycle_size: int = option(10, "candidates drawn together", metavar="N", least=1, most=10_000)
