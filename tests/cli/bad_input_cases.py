@@ -483,7 +483,8 @@ for flag, value, *more in (
             "tournament=1.5": "1.5", "popluation=3": "popluation", "memory_gb=nan": "nan", "memory_gb=-inf": "-inf",
             "memory_gb=0": "0", "latency=3": "latency", "loss,loss": "'loss'", "loss,speed": "speed",
             f"population={HUGE}": HUGE, "auto,128": "auto", HUGE: f"{HUGE}|{10**20:,}"}.get(value, value)
-    case(f"search{flag}={value[:40]}", search(flag, value), said, *([] if flag == "--sampler-option" else [place]),
+    sampler = ("--sampler", "aging-evolution") if flag == "--sampler-option" else ()
+    case(f"search{flag}={value[:40]}", search(*sampler, flag, value), said, *([] if flag == "--sampler-option" else [place]),
          apart="apart" in more)
 case("search-executor", search("--executor", "storge"), "--executor", "storge", "storage")
 case("search-executor-option", search("--executor-option", "worker_memory=4"), "worker_memory", "worker_memory_gb")

@@ -179,7 +179,10 @@ def test_what_a_candidate_starts_ends_with_it(tmp_path):
     with WorkerPool(pool_jobs.act, workers=1, timeout_s=3) as pool:
         found = outcomes(pool, {"a": {"do": "start and hang", "path": str(tmp_path / "pid")}})
     assert found["a"] == "time limit of 3 s exceeded"
-    assert not alive(int((tmp_path / "pid").read_text()))
+    child, until = int((tmp_path / "pid").read_text()), time.monotonic() + 10
+    while alive(child) and time.monotonic() < until:  # the signal is on its way
+        time.sleep(0.05)
+    assert not alive(child)
 
 
 def alive(pid):

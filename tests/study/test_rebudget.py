@@ -39,7 +39,7 @@ def loss(architecture):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return fn.search(**ASKED, budgets={"latency_ms": 14_000}, trials=24, evaluator=loss, seed=1,
-                     out=tmp_path_factory.mktemp("runs") / "first")
+                     sampler="aging-evolution", out=tmp_path_factory.mktemp("runs") / "first")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,8 @@ def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
     def build(out, *more):
         return ["search", "--space", "tiny", "--table", str(profiled_tiny_table), "--workload", "chat",
                 "--budget-ms", str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus),
-                "--trials", "6", "--cycle-size", "3", "--sampler-option", "population=3", "--workers", "2",
+                "--trials", "6", "--cycle-size", "3", "--sampler", "aging-evolution",
+                "--sampler-option", "population=3", "--workers", "2",
                 "--no-measure", "--out", str(out), *more]
     return build
 
@@ -173,7 +174,8 @@ def test_a_run_folder_of_another_space_is_refused(command, tmp_path, capsys):
 @pytest.mark.parametrize("sampler", [pytest.param("nsga2", marks=pytest.mark.slow), "tpe",
                                      pytest.param("random", marks=pytest.mark.slow), "bayes"])
 def test_every_algorithm_runs_the_whole_flow(command, tmp_path, sampler):
-    words = [word for word in command(tmp_path / "run") if word not in ("--sampler-option", "population=3")]
+    words = [word for word in command(tmp_path / "run")
+             if word not in ("--sampler", "aging-evolution", "--sampler-option", "population=3")]
     assert main([*words, "--sampler", sampler, "--no-baselines", "--trials", "4"]) == 0
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert (trials["state"] == "complete").sum() == 4

@@ -381,6 +381,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(copied, asked, ca
         patch.setattr(weights, "save_file", full)
         line = refused([*asked, "--out", copied, "--resume"], capsys)
     assert "No space left on device: " in line
-    assert "free room and continue with --resume" in line
+    assert "; free room; " in line
+    assert line.endswith("--resume")
     assert checkpoints(copied / "checkpoints")[0].name == "step-00000021"
     assert not list((copied / "checkpoints").glob(".*"))
