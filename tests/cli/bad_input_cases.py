@@ -484,7 +484,7 @@ for flag, value, *more in (
             "memory_gb=0": "0", "latency=3": "latency", "loss,loss": "'loss'", "loss,speed": "speed",
             f"population={HUGE}": HUGE, "auto,128": "auto", HUGE: f"{HUGE}|{10**20:,}"}.get(value, value)
     sampler = ("--sampler", "aging-evolution") if flag == "--sampler-option" else ()
-    case(f"search{flag}={value[:40]}", search(*sampler, flag, value), said, *([] if flag == "--sampler-option" else [place]),
+    case(f"search{flag}={value[:40]}", search(*sampler, flag, value), said, *([] if sampler else [place]),
          apart="apart" in more)
 case("search-executor", search("--executor", "storge"), "--executor", "storge", "storage")
 case("search-executor-option", search("--executor-option", "worker_memory=4"), "worker_memory", "worker_memory_gb")
