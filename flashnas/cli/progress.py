@@ -75,7 +75,7 @@ class SearchProgress(LiveLine):
         left = "time left unknown" if snapshot.remaining_s is None else f"{duration(snapshot.remaining_s)} left"
         bench = f" known {snapshot.from_bench}" if snapshot.from_bench else ""
         stopped = "".join(f" {name} {count}" for name, count in (
-            ("paused", snapshot.paused), ("stopped", snapshot.stopped)) if count)
+            ("paused", snapshot.paused), ("stopped", snapshot.stopped), ("seeds left", snapshot.seeds_left)) if count)
         over = snapshot.done + snapshot.failed + snapshot.stopped
         return (f"[{over}/{snapshot.total}] {best} | done {snapshot.done}{bench}{stopped}"
                 f" failed {snapshot.failed} reused {snapshot.reused} | {duration(elapsed_s)} gone, {left}")

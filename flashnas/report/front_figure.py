@@ -24,7 +24,8 @@ def counts_line(run: Run) -> str:
     from a bench are neither searched nor baselines."""
     counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
     baselines = int((~from_bench & (run.trained["origin"] == "baseline")).sum())
-    parts = [f"{len(run.trained) - int(from_bench.sum()) - baselines} searched + {baselines} baselines trained"]
+    pure = f" + {baselines} baselines" if baselines else ""
+    parts = [f"{len(run.trained) - int(from_bench.sum()) - baselines} searched{pure} trained"]
     if from_bench.any():
         sources = {"bench": "from a bench", "run": "from earlier runs"}
         parts += [f"{count} {words}" for name, words in sources.items()

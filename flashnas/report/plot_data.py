@@ -188,7 +188,7 @@ def kernel_family(kernel: str) -> str:
 
 def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, float]],
                  obstacles: list[tuple[float, float]], box: tuple[float, float]) -> list[tuple[float, float]]:
-    """Place labels clear of points, of each other and of the edges; greedily, each at the best of 24 places.
+    """Place labels clear of points, of each other and of the edges; greedily, each at the best of 32 places.
 
     Args:
         anchors: the labelled points, in pixels from the lower left corner of the box.
@@ -206,9 +206,9 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
     for (x, y), (width, height) in zip(anchors, sizes, strict=True):
         best: tuple[float, float, float] | None = None
         others = points - (x, y)
-        in_reach = (np.abs(others) < (width + 56, height + 56)).all(axis=1)
+        in_reach = (np.abs(others) < (width + 78, height + 78)).all(axis=1)
         others = others[in_reach & (np.hypot(*others.T) > 7)]
-        for distance in (12.0, 24.0, 42.0):
+        for distance in (12.0, 24.0, 42.0, 64.0):
             for angle in angles:
                 dx = float(np.cos(angle)) * (width / 2 + distance)
                 dy = float(np.sin(angle)) * (height / 2 + distance)
@@ -216,7 +216,7 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
                                           x + dx + width / 2, y + dy + height / 2)
                 covered = (np.abs(others - (dx, dy)) < (width / 2 + 7, height / 2 + 7)).all(axis=1).sum()
                 cost = distance / 8 + 20.0 * (covered + _crossed(others, dx, dy))
-                cost += 60 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1, y1 in taken)
+                cost += 150 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1, y1 in taken)
                 cost += 200 * (left < 0 or low < 0 or right > box[0] or high > box[1])
                 if best is None or cost < best[0]:
                     best = (cost, dx, dy)

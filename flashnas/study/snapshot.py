@@ -14,6 +14,7 @@ class Snapshot:
         done, failed: evaluated networks of this run, baselines included, and of them those that failed.
         stopped: networks whose training ended at a rung.
         paused: networks whose training is at a rung, and may go on.
+        seeds_left: trainings of the front under further seeds that are known to be needed.
         reused, infeasible: trials so far that cost no evaluation.
         from_bench: of `done`, networks whose score a bench or an earlier run had.
         total: networks that the run will evaluate, baselines and those of the bench included.
@@ -32,6 +33,7 @@ class Snapshot:
     from_bench: int = 0
     stopped: int = 0
     paused: int = 0
+    seeds_left: int = 0
 
 
 class Progress(Protocol):

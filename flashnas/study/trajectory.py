@@ -116,6 +116,7 @@ class Trajectory:
         self.trials: list[Trial] = []
         self.networks: dict[str, Any] = {}     # hash -> network, all that were proposed
         self.stopped: dict[str, Stopped] = {}  # hash -> what is expected of a training that was not continued
+        self.seeds_left = 0                    # trainings under further seeds that are known to be needed
         self._placed: set[str] = set()         # hashes of networks that a trial holds
         self.tally = Tally()
         for outcome in self.outcomes.values():
@@ -303,13 +304,14 @@ class Trajectory:
         """Show where the run is."""
         tally = self.tally
         over = tally.done + tally.failed + tally.stopped
-        left = max(self.total + tally.from_bench - over, 0)
+        left = max(self.total + tally.from_bench - over, 0) + self.seeds_left
         side_by_side = max(1, min(self.workers, left))
         loss, key = tally.best or (None, "")
         latency_ms = None if loss is None else {**self.costs.metrics(self.networks[key]), **(
             self.outcomes[key].score or {}).get("metrics", {})}.get("latency_ms")
         self.progress.update(Snapshot(
             done=tally.done, failed=tally.failed, stopped=tally.stopped, paused=len(tally.paused),
+            seeds_left=self.seeds_left,
             reused=self.count("reused"), infeasible=self.count("infeasible"),
             total=max(self.total + tally.from_bench, over), from_bench=tally.from_bench, best_loss=loss,
             best_latency_ms=latency_ms,
