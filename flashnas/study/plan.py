@@ -41,8 +41,9 @@ class SearchPlan:
         bench: which bench answers, or why none does, in words; empty without one.
         start_from: the earlier runs that are known, in words; empty without one.
         tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's evaluator.
-            With rungs or several seeds `tokens` are the most that it can be.
-        least_tokens: the fewest, if as many trainings stop at the first rung as can, and one network is the front.
+            With rungs `tokens` are the most that it can be, without further seeds.
+        least_tokens: the fewest, if as many trainings stop at the first rung as can.
+        seed_tokens: of further seeds, for each network of the front, which nobody knows before.
         tokens_per_s: of one worker, from a few timed steps; None where nothing was timed.
         seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks
             and the timing of finalists are not in it.
@@ -66,6 +67,7 @@ class SearchPlan:
     tokens_each: int
     tokens: int
     least_tokens: int
+    seed_tokens: int
     tokens_per_s: float | None
     seconds: float | None
     least_seconds: float | None
@@ -94,11 +96,13 @@ class SearchPlan:
         if self.tokens:
             shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
-            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in all")
+            seeds = f", and {self.seed_tokens:,} for each network of the front" if self.seed_tokens else ""
+            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in all{seeds}")
         if self.seconds is not None and self.least_seconds is not None and self.tokens_per_s is not None:
             fewest = f"{self.least_seconds / 60:,.1f} to " if self.least_seconds < self.seconds else ""
+            seeds = ", before the front has its further seeds" if self.seed_tokens else ""
             lines.append(f"time       about {fewest}{self.seconds / 60:,.1f} min with {self.workers} workers, at"
-                         f" {self.tokens_per_s:,.0f} tokens/s each")
+                         f" {self.tokens_per_s:,.0f} tokens/s each{seeds}")
         return "\n".join(lines)
 
 
@@ -135,7 +139,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
         rounds = -(-evaluations // workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
-    least, most = _tokens(question, each, evaluations, len(different), len(known))
+    least, most = _tokens(question, each, evaluations, len(different))
     return SearchPlan(
         space=question.space.name, space_size=float(question.space.size()), widths=tuple(widths),
         budgets=dict(config.budgets), fastest=None if fastest is None else fastest[0].notation,
@@ -147,20 +151,18 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         known=len(known), bench=_bench_words(question, len(known)),
         start_from="" if question.known is None else
         f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
-        tokens_each=each, tokens=most, least_tokens=least, tokens_per_s=rate,
+        tokens_each=each, tokens=most, least_tokens=least, seed_tokens=each * (config.seeds - 1), tokens_per_s=rate,
         seconds=None if seconds is None else seconds * most / (each * evaluations),
         least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=workers)
 
 
-def _tokens(question: Question, each: int, evaluations: int, baselines: int, known: int) -> tuple[int, int]:
-    """The fewest and the most training tokens: a cycle finishes at least one candidate; the front has one network, or
-    all."""
-    config, rungs = question.config, question.rungs.tokens
+def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> tuple[int, int]:
+    """The fewest and the most training tokens under the first seed: a cycle finishes at least one candidate, or all."""
+    rungs = question.rungs.tokens
     candidates = evaluations - baselines
-    finished = -(-candidates // config.cycle_size) if rungs else candidates
+    finished = -(-candidates // question.config.cycle_size) if rungs else candidates
     stopped = (candidates - finished) * rungs[0] if rungs else 0
-    further = each * (config.seeds - 1)
-    return each * (baselines + finished) + stopped + further, each * evaluations + further * (evaluations + known)
+    return each * (baselines + finished) + stopped, each * evaluations
 
 
 def _bench_words(question: Question, known: int) -> str:
@@ -186,7 +188,9 @@ def _tokens_per_s(question: Question, networks: list[Any]) -> float:
                                 validation_tokens=recipe.sequence_tokens, curve_tokens=recipe.sequence_tokens)
     job = dataclasses.replace(question.job(network), recipe=short.to_dict(), tasks=())
     with WorkerPool(run_job, workers=1, timeout_s=question.config.candidate_timeout_s) as pool:
-        _, score, reason = next(iter(pool.run({"timed": job})))
+        # the first one loads libraries and compiled kernels, which a worker does once
+        ended = {key: (score, reason) for key, score, reason in pool.run({"first": job, "timed": job})}
+    score, reason = ended["timed"]
     if score is None:
         raise RunError(f"the timed training of {network.notation} failed: {reason}")
     return float(score["tokens_per_s"])

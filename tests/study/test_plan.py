@@ -41,10 +41,11 @@ def test_rungs_and_seeds_give_a_range(config):
     found = plan(dataclasses.replace(config, table="h100_sxm", trials=25, cycle_size=10, rungs=(256,), seeds=3),
                  timed=False)
     baselines = found.evaluations - 25
-    # at least one of each of three cycles is finished, and at least one network is on the front
-    assert found.least_tokens == 512 * (baselines + 3) + 256 * 22 + 2 * 512
-    assert found.tokens == 512 * found.evaluations * 3
-    assert f"{found.least_tokens:,} to {found.tokens:,} in all" in str(found)
+    # at least one of each of three cycles is finished
+    assert found.least_tokens == 512 * (baselines + 3) + 256 * 22
+    assert found.tokens == 512 * found.evaluations
+    assert found.seed_tokens == 2 * 512
+    assert f"{found.least_tokens:,} to {found.tokens:,} in all, and 1,024 for each network of the front" in str(found)
     plain = plan(dataclasses.replace(config, table="h100_sxm"), timed=False)
     assert plain.least_tokens == plain.tokens
 
