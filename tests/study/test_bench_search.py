@@ -128,7 +128,7 @@ def test_networks_of_the_bench_are_in_the_front_and_in_the_report(finished):
     html, _ = write_report(run.path)
     assert "have their loss from it" in html.read_text()
     known = int((frame["source"] == "bench").sum())
-    assert counts_line(run).startswith(f"4 searched + 0 baselines trained · {known} from a bench")
+    assert counts_line(run).startswith(f"4 searched trained · {known} from a bench")
 
 
 def test_the_trajectory_is_the_same_with_one_worker_and_when_it_is_continued(finished, config, tmp_path, monkeypatch):
