@@ -23,11 +23,17 @@ FORKS.set_forkserver_preload(["fault_driver"])
 
 
 class Lines:
+    """Writes notes, and once that the search has opened its folder and its database."""
+
+    said = False
+
     def note(self, text):
         print(text, flush=True)
 
     def update(self, snapshot):
-        pass
+        if not self.said:
+            print(f"driver {os.getpid()} runs", flush=True)
+        self.said = True
 
 
 def question(workers, url=None, **more):
