@@ -87,6 +87,7 @@ def test_stopped_candidates_are_cheap_and_the_front_is_that_of_full_evaluations(
         f" at which {summary['trials']['stopped']} trainings stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", list(ALGORITHMS))
 def test_every_sampler_finds_its_way_back_wherever_it_is_interrupted(sampler, tmp_path):
     calls = []

@@ -214,6 +214,7 @@ def test_a_foreign_run_answers_from_its_record_and_with_its_space_in_full(foreig
     assert "fn.search(.., start_from=" in str(whole)
 
 
+@pytest.mark.slow
 def test_a_foreign_search_starts_from_a_run(foreign, tmp_path):
     asked = dict(space=WidthFittedGpt2Space(), table=foreign_space.latency_ms, evaluator=foreign_space.loss,
                  budgets={"latency_ms": 4.0}, trials=6, workers=2, cycle_size=3)
@@ -260,6 +261,7 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
     return fn.load_run(out)
 
 
+@pytest.mark.slow
 def test_the_printed_command_trains_what_it_says_and_nothing_that_is_known(trained, tmp_path, capsys):
     """The budget lies between the two largest widths of the slowest network, which differ by half a percent."""
     widest = trained.trained[trained.trained["hidden"] == 128]

@@ -122,6 +122,7 @@ def test_a_finished_run_is_reprinted_without_training(command, paused, capsys):
     assert outcomes(paused) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["at a rung", pytest.param("after a cycle", marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_uninterrupted(command, paused, tmp_path, moment):
     cut = command(tmp_path / "run", "--workers", "2" if moment == "at a rung" else "1")
