@@ -153,8 +153,9 @@ def test_driver_workers_and_database_killed_change_nothing(tmp_path, whole, monk
                 old.kill()
                 old.join()
                 workers.append(start_worker(log, server.url))
-            else:  # a search that starts while the database is away ends at once, in one line
-                wait_for(lambda: not driver.is_alive() or f"driver {driver.pid} runs" in log.read_text())  # noqa: B023
+            else:  # who starts while the database is away ends at once, in one line: all have to be connected
+                names = [f"driver {driver.pid} runs", *(f":{one.pid}:" for one in workers)]
+                wait_for(lambda: not driver.is_alive() or all(name in log.read_text() for name in names))  # noqa: B023
                 server.kill()
                 time.sleep(1.0)
                 server.start()
