@@ -83,7 +83,7 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 
 def run_searches(arguments: argparse.Namespace, path: Path, methods: list[str]) -> None:
-    """Every search that has no line yet; seed after seed, so that an interrupted run has whole seeds."""
+    """Every search that is not recorded yet, seed after seed, so that an interrupted run holds whole seeds."""
     done = {(line["problem"], line["bench"], line["method"], line["seed"]) for line in read_lines(path)}
     for problem_name in arguments.problems:
         bench = digest_of(problem_name, arguments.bench)

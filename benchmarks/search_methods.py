@@ -227,7 +227,7 @@ def pymoo_nsga2(meter: Meter) -> None:
     from pymoo.problems.static import StaticProblem
 
     distributions = meter.problem.space.distributions()
-    logs = [name for name, d in distributions.items() if getattr(d, "log", False)]  # it has no logarithmic integers
+    logs = [name for name, d in distributions.items() if getattr(d, "log", False)]  # logarithmic integers are missing
     variables = {name: Choice(options=list(d.choices)) if hasattr(d, "choices") else
                  Real(bounds=(np.log(d.low), np.log(d.high))) if name in logs else
                  Integer(bounds=(d.low, d.high)) if isinstance(d.low, int) else Real(bounds=(d.low, d.high))
@@ -274,7 +274,7 @@ def syne_evolution(meter: Meter) -> None:
     proposals, fixed, number = Proposals(meter), constants(meter.problem.space), 0
     while True:
         batch: dict[Any, dict[str, Any]] = {}
-        while len(batch) < BATCH:  # it has no constraints: what is outside the budget or known never joins
+        while len(batch) < BATCH:  # the library lacks constraints: what is outside the budget, or known, is left out
             config = searcher.suggest()
             genotype = proposals.genotype(config | fixed)
             if meter.fresh(genotype):

@@ -1,7 +1,7 @@
 """`--to nemotron-h`: a folder that transformers loads as Nemotron-H, without flashnas.
 
 transformers has one epsilon in all norms of this model and flashnas has another one inside Mamba2; STREAM_SCALE of the
-GGUF format makes up for it here, too. The model has no tied head.
+GGUF format makes up for it here, too. The head of the model is never tied.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def rank_correlations(finished: Sequence[Curve]) -> list[tuple[int, float]]:
 
 
 def _cut(curve: Curve, pause: float) -> tuple[Curve, float] | None:
-    """The part of a finished curve to the pause, and the final loss; None if it has no point there."""
+    """The part of a finished curve to the pause, and the final loss; None if the curve lacks a point there."""
     for place, (tokens, _) in enumerate(curve):
         if tokens == pause:
             return (curve[:place + 1], float(curve[-1][1])) if place + 1 < len(curve) else None

@@ -9,7 +9,7 @@ from flashnas.search.pareto import non_dominated
 
 
 def kept(points: npt.ArrayLike, limit: int) -> npt.NDArray[np.int_]:
-    """Indices of at most `limit` of the points [N, M], oldest first, in their order; all if there are no more.
+    """Indices of at most `limit` of the points [N, M], oldest first, in their order; all if N is at most `limit`.
 
     A third is the front (where it is larger: spread along its first objective), a third the most recent ones, and the
     rest is spread evenly over the order of the first objective, best and worst included, so that a model keeps the
@@ -30,7 +30,7 @@ def kept(points: npt.ArrayLike, limit: int) -> npt.NDArray[np.int_]:
 
 
 def _spread(ordered: npt.NDArray[np.int_], count: int) -> npt.NDArray[np.int_]:
-    """`count` entries at equal distances, the first and the last included; all if there are no more."""
+    """`count` entries at equal distances, the first and the last included; all of them if they are at most `count`."""
     if len(ordered) <= count:
         return ordered
     return ordered[np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))] if count else ordered[:0]

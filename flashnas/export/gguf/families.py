@@ -76,7 +76,7 @@ class Family:
         if mamba := _first(operators, Mamba2):
             writer.add_layer_norm_rms_eps(OUTPUT_NORM_EPS)
             writer.add_layer_norm_eps(OUTPUT_NORM_EPS)  # nemotron_h does not use it, but must have it
-            # a layer is recurrent where it has no key heads; the number of query heads must not be 0 anywhere
+            # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not be 0 in any layer
             writer.add_head_count([spec.heads if isinstance(spec, Attention) else attention.heads for spec in first])
             writer.add_head_count_kv([spec.kv_heads if isinstance(spec, Attention) else 0 for spec in first])
             writer.add_rope_scaling_finetuned(bool(attention.rotary_dim))

@@ -62,7 +62,7 @@ class Vocabulary:
 def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Vocabulary:
     """The tokens of a network with `vocab` rows in its embedding.
 
-    A meta token becomes a token behind the vocabulary that stands in front of every text. A tokenizer without a token
+    A meta token becomes a token after the vocabulary, which is put before every text. A tokenizer without a token
     that ends a document gets one. Without a tokenizer the tokens have names that no text contains.
 
     Raises:
