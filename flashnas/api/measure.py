@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
 from flashnas.api.output import check_out
 from flashnas.base.settings import LARGEST_SEED, MOST_THREADS, REQUIRED, Settings, option
-from flashnas.latency.schema import MODES, PLATFORMS
+from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SPACE = "flashnas.space.base:SearchSpace"
 LEAST_TO_CALIBRATE = 8
+FOR_TORCH = ("device", "dtype", "mode", "backend", "seconds")
+FOR_LLAMA_CPP = ("weights", "flash_attention", "cache_type")
 Counted = Callable[[int, int], None]  # groups or models done, all of them
 
 
@@ -26,6 +29,8 @@ Counted = Callable[[int, int], None]  # groups or models done, all of them
 class ProfileOptions(Settings, where="profile"):
     """What `flashnas profile` takes."""
 
+    runtime: str = option("torch", "the program that is timed: torch, or llama.cpp in a process of its own, from files"
+                          " with random weights", choices=("torch", *RUNTIMES))
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
     space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
     workload: tuple[str, ...] = option(("decode-8k",), f"{WORKLOAD_HELP}; may be repeated", objects=(WORKLOAD,))
@@ -37,9 +42,22 @@ class ProfileOptions(Settings, where="profile"):
                        " row of its own", shown="eager on cpu, cuda_graph on cuda", choices=("auto", *MODES))
     backend: str = option("auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn,"
                           " sdpa or numba; part of each row's stack", shown="auto, the best")
-    threads: int = option(1, "torch threads on a CPU", metavar="N", least=1, most=MOST_THREADS)
+    threads: int = option(1, "threads on a CPU", metavar="N", least=1, most=MOST_THREADS)
     seconds: float = option(2.0, "longest time for what is measured together: one width at one length", metavar="S",
                             above=0, most=3600)
+    weights: str = option("q8_0", "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0")
+    flash_attention: bool = option(False, "let llama.cpp compute attention in one pass, as it does by itself; on a CPU"
+                                   " this is often slower")
+    cache_type: str = option("f16", "type of keys and values in llama.cpp: f32, f16 or q8_0")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        others = FOR_TORCH if self.runtime != "torch" else FOR_LLAMA_CPP
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in others:
+            if getattr(self, name) != fields[name]:
+                self.wrong(name, f"is for --runtime {'torch' if others is FOR_TORCH else 'llama.cpp'};"
+                           f" got --runtime {self.runtime}")
 
 
 @dataclass(frozen=True)
@@ -58,10 +76,11 @@ class Profiled:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes the rows doubtful, one line each."""
-        disturbed = self.counts.get("disturbed", 0)
-        return () if not disturbed else (
-            f"the device was slower than usual while {disturbed} rows were measured, twice in a row; delete the folder"
-            " and profile again when nothing else runs",)
+        rows, networks = (self.counts.get(name, 0) for name in ("disturbed", "disturbed_networks"))
+        found = (f"the device was slower than usual while {rows} rows were measured, twice in a row",
+                 f"the three timings of {networks} networks differ by more than 15 %")
+        return tuple(f"{text}; delete the folder and profile again when nothing else runs"
+                     for count, text in zip((rows, networks), found, strict=True) if count)
 
     def __str__(self) -> str:
         return (f"{self.table}: {self.counts['measured']} rows measured, {self.counts['known']} were there;"
@@ -99,10 +118,18 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
     from flashnas.profiling.setup import Setup
     from flashnas.space.load import load_operator_space
 
-    setup = Setup(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,
-                  threads=options.threads, effort=Effort(seconds=options.seconds))
     space = load_operator_space(options.space, "flashnas profile")
     workloads = [load_workload(one) for one in options.workload]
+    if options.runtime != "torch":
+        from flashnas.profiling.llama_cpp import LlamaCpp
+        from flashnas.profiling.profile_runtime import profile_runtime
+
+        program = LlamaCpp(weights=options.weights, threads=options.threads, cache_type=options.cache_type,
+                           flash_attention=options.flash_attention)
+        folder = out or Path("latency_tables") / program.table_name()
+        return Profiled(folder, profile_runtime(space, workloads, folder, program, progress))
+    setup = Setup(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,
+                  threads=options.threads, effort=Effort(seconds=options.seconds))
     folder = out or Path("latency_tables") / setup.table_name()
     return Profiled(folder, measure(space, workloads, folder, setup, progress))
 
@@ -177,21 +204,20 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.finalists import EFFORT
-    from flashnas.profiling.setup import setup_like
+    from flashnas.profiling.programs import setup_of, time_request
     from flashnas.profiling.validation import store
     from flashnas.profiling.validation import validate as compare
-    from flashnas.profiling.whole_model import time_model
     from flashnas.space.load import load_operator_space
 
     table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
     space = load_operator_space(options.space, "flashnas validate")
     workload = load_workload(options.workload)
     model = LatencyModel(table, workload, mode=options.mode)
-    setup = setup_like(table, dtype=model.dtype, mode=options.mode, backend=options.backend, effort=EFFORT,
+    setup = setup_of(table, dtype=model.dtype, mode=options.mode, backend=options.backend, effort=EFFORT,
                        any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
     for hidden in space.hidden_sizes:
         model.check([space.build(space.kinds(), hidden)])
-    result = compare(table, space, workload, lambda a: time_model(a, workload, model.batch(a), setup).to_dict(),
+    result = compare(table, space, workload, lambda a: time_request(a, workload, model.batch(a), setup).to_dict(),
                      count=options.count, seed=options.seed, calibrate=options.calibrate, mode=options.mode,
                      progress=progress)
     if not options.allow_other_stack:

@@ -20,8 +20,8 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
 from flashnas.base.files import write_synced
 from flashnas.export.exporter import Exporter, Written
-from flashnas.export.fitting import Demands, Format, choose
-from flashnas.export.gguf.pieces import STREAM_SCALE
+from flashnas.runtimes.fitting import Demands, Format, choose
+from flashnas.runtimes.llama_cpp.pieces import STREAM_SCALE
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import special_ids, write_tokenizer
 from flashnas.network.model import HybridLM

@@ -24,7 +24,7 @@ from flashnas.base.yaml import LocatedDict
 from flashnas.latency.correction import check_constant
 from flashnas.latency.kernel_correction import STACKS, KernelCorrection
 from flashnas.latency.model_correction import ModelCorrection
-from flashnas.latency.schema import MODES
+from flashnas.latency.schema import MODES, RUNTIMES
 from flashnas.operators.kernel import PHASES
 
 ERRORS = ("left_out_mean_error", "left_out_max_error")
@@ -62,14 +62,14 @@ def check_calibration(meta: Mapping[str, Any], file: Path) -> None:
 
 
 def _check_whole(calibration: Mapping[str, Any], file: Path) -> None:
-    whole = _mapping(calibration, "whole", "calibration.", file, (*MODES, "workload", "fitted_on"))
+    whole = _mapping(calibration, "whole", "calibration.", file, (*MODES, *RUNTIMES, "workload", "fitted_on"))
     for key, value in whole.items():
         place = f"{_place(whole, key, file)}: calibration.whole.{key}"
         if key == "workload" and not isinstance(value, str):
             raise TableError(f"{place} must be text; got {value!r}")
         if key == "fitted_on" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
             raise TableError(f"{place} must be a list of hashes; got {value!r}")
-        if key not in MODES:
+        if key not in (*MODES, *RUNTIMES):
             continue
         mode = _mapping(whole, key, "calibration.whole.", file, PHASES)
         for phase in mode:

@@ -7,12 +7,13 @@ within a factor of 2 of what the torch models here allocate; see tests/latency/t
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.schema import Device
-from flashnas.latency.workload import DTYPE_BYTES, Workload
+from flashnas.latency.workload import DTYPE_BYTES, WEIGHT_BYTES, Workload
 from flashnas.operators import OperatorSpec
 
 # Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens (8192 is the
@@ -54,32 +55,33 @@ def _operator_sizes(spec: OperatorSpec, hidden: int, context: int, dtype_bytes: 
     return spec.params(hidden), spec.cache_bytes(hidden, context, dtype_bytes), alive
 
 
-def _sizes(a: Architecture, workload: Workload, dtype_bytes: int) -> _Sizes:
+def _sizes(a: Architecture, workload: Workload, dtype: str) -> _Sizes:
+    dtype_bytes = DTYPE_BYTES[dtype]
     context = workload.context + a.meta_tokens
     known = {spec: _operator_sizes(spec, a.hidden, context, dtype_bytes) for spec in set(a.operators)}
     params = a.vocab * a.hidden * (1 if a.tied else 2) + a.meta_tokens * a.hidden + a.hidden
     params += sum(known[spec][0] for spec in a.operators)
     cache = sum(known[spec][1] for spec in a.operators)
     alive = max(sizes[2] for sizes in known.values())
-    return _Sizes(params * dtype_bytes, cache + 4 * a.vocab, a.hidden * dtype_bytes + alive,
+    return _Sizes(math.ceil(params * WEIGHT_BYTES[dtype]), cache + 4 * a.vocab, a.hidden * dtype_bytes + alive,
                   max(workload.prompt_tokens + a.meta_tokens, 1))
 
 
-def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dtype_bytes: int) -> int:
+def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dtype: str) -> int:
     """Weights + caches after all tokens + activations.
 
     Activations: for each token that is processed at once (a piece of the prompts, or one token of each sequence) the
     residual stream and all that the kernels of one operator write, the operator for which that is most, with the
     workspace of its chunked kernel; and float32 logits of one token per sequence.
     """
-    return _sizes(architecture, workload, dtype_bytes).total(batch)
+    return _sizes(architecture, workload, dtype).total(batch)
 
 
 def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> None:
     """Raise BudgetError, naming the largest batch, if the workload's own batch needs more than the device has."""
     if workload.batch == "max":
         return
-    needed = memory_bytes(architecture, workload, workload.batch, DTYPE_BYTES[dtype])
+    needed = memory_bytes(architecture, workload, workload.batch, dtype)
     if needed > device.memory_bytes:
         largest = largest_batch(architecture, workload, device, dtype)
         raise BudgetError(f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is more than the"
@@ -90,7 +92,7 @@ def largest_batch(architecture: Architecture, workload: Workload, device: Device
     """The largest batch that fills at most USABLE_SHARE of the memory, rounded down to two digits (487 -> 480), as
     batches are configured in practice; raises BudgetError if not even 1 fits."""
     usable = device.memory_bytes * USABLE_SHARE
-    sizes = _sizes(architecture, workload, DTYPE_BYTES[dtype])
+    sizes = _sizes(architecture, workload, dtype)
     low = sizes.most(usable)
     if not low:
         raise BudgetError(f"{architecture.notation[:60]} does not fit {USABLE_SHARE:.0%} of the memory of {device.name}"

@@ -24,7 +24,7 @@ from flashnas.latency.memory import largest_batch, memory_bytes
 from flashnas.latency.model_correction import ModelCorrection
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.whole_operators import OperatorTimes
-from flashnas.latency.workload import DTYPE_BYTES, Workload, load_workload
+from flashnas.latency.workload import DTYPE_BYTES, WEIGHT_BYTES, Workload, load_workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.kernel import PHASES
 from flashnas.operators.kernel_kinds import gemm, pointwise
@@ -122,7 +122,7 @@ class LatencyModel:
             latency_ms=latency_ms, lower_ms=min(bounds["latency_ms"][0], latency_ms),
             upper_ms=max(bounds["latency_ms"][1], latency_ms), batch=batch, bounds=bounds,
             throughput_tok_s=metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens),
-            memory_gb=memory_bytes(a, w, batch, self.dtype_bytes) / 1e9, workload=w.name, table=self.table.name,
+            memory_gb=memory_bytes(a, w, batch, self.dtype) / 1e9, workload=w.name, table=self.table.name,
             breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
             notes=tuple(filter(None, [self.kernel_correction.note(batch) if w.generated_tokens else None])))
 
@@ -238,7 +238,7 @@ class LatencyModel:
     def megabytes(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray) -> float:
         """What an operator reads, in 10^6 bytes: its weights, and in a decode step its state at the mean context."""
         state = batch * spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
-        return (spec.params(hidden) * self.dtype_bytes + state) / 1e6
+        return (spec.params(hidden) * WEIGHT_BYTES[self.dtype] + state) / 1e6
 
     def _composed(self, operator: str, hidden: int, calls: Sequence[KernelCall], phase: Phase, batch: int,
                   seen: np.ndarray, times: int) -> list[Part]:

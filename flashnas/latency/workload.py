@@ -11,7 +11,10 @@ from flashnas.base.errors import WorkloadError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+# of an activation and of what caches hold; the quantized types, as llama.cpp names them, hold weights only
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "q8_0": 2, "q4_0": 2}
+# of a weight: a block of 32 has a scale in 16 bits
+WEIGHT_BYTES: dict[str, float] = {**DTYPE_BYTES, "q8_0": 34 / 32, "q4_0": 18 / 32}
 DTYPES = ("auto", *DTYPE_BYTES)
 MAX_TOKENS = 10**8        # of a sequence; far above any context, and small enough for arithmetic and memory
 MAX_BATCH = 10**6
@@ -26,7 +29,7 @@ class Workload:
         name: for people.
         batch: sequences; "max": the largest batch that fits the device's memory.
         prompt_tokens, generated_tokens: of each sequence.
-        dtype: of weights and activations; "auto": the dtype of the table.
+        dtype: of weights and activations (of weights alone: q8_0, q4_0); "auto": the dtype of the table.
 
     Raises:
         WorkloadError: names the field, the rule and the value.

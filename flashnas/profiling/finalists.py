@@ -12,26 +12,27 @@ from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.setup import Setup, setup_like
+from flashnas.profiling.programs import AnySetup, runs, setup_of, time_request
 from flashnas.profiling.validation import measure_in_rounds
-from flashnas.profiling.whole_model import time_model
 
 # of each timing in each round; the same for `flashnas validate`, so that its bounds hold for finalists
 EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
 
 
-def setup_here(model: LatencyModel) -> Setup:
+def setup_here(model: LatencyModel) -> AnySetup:
     """How this machine times whole models for the table; raises TableError if it is another device or stack."""
-    return setup_like(model.table, dtype=model.dtype, effort=EFFORT)
+    return setup_of(model.table, dtype=model.dtype, effort=EFFORT)
 
 
-def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Setup,
+def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: AnySetup,
                       ) -> dict[str, dict[str, float]]:
-    """Hash -> metrics as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s."""
+    """Hash -> metrics as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s. A network that the setup's program
+    cannot hold is left out."""
     if not architectures:
         return {}
     workload = model.workload
-    found = measure_in_rounds(architectures, lambda a: time_model(a, workload, model.batch(a), setup).to_dict(),
+    able = [a for a in architectures if runs(a, setup)]
+    found = measure_in_rounds(able, lambda a: time_request(a, workload, model.batch(a), setup).to_dict(),
                               np.random.default_rng(0))
     return {a.hash: _metrics(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
             for a, times in found.items()}

@@ -60,10 +60,10 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     """
     items = plan(space, workloads)
     backends = backends_of(space.kinds(), max(space.hidden_sizes), setup)  # an error here costs nothing yet
-    _prepare(folder)
+    prepare_folder(folder)
     todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
     with setup.running():
-        device = _device(folder, setup)
+        device = device_of(folder, setup.device)
     done: Rows = {}
     probes: dict[Group, float] = {}
     pending: Rows = {}
@@ -105,11 +105,13 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     return {"measured": len(todo), "known": len(items) - len(todo), **record}
 
 
-def _prepare(folder: Path) -> None:
-    """Create the folder, so that nothing is measured that could not be written; raises ConfigError."""
+def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
+    """Create a table's folder, so that nothing is measured that could not be written; raises ConfigError. Beside a
+    table's own files it may have `further` ones."""
     with disk_errors(f"--out {folder}: the table cannot be written", ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
-        others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".").startswith(OWN_FILES)]
+        others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".")
+                  .startswith((*OWN_FILES, *further))]
         if others and not (folder / "meta.yaml").exists():
             raise ConfigError(f"--out {folder}: must be a new folder or a latency table; it has {min(others)}")
         probe = folder / ".writable"
@@ -148,12 +150,13 @@ def _record(setup: Setup, rows: Rows, probes: dict[Group, float], again: Sequenc
                      "max": round(max(probes.values()), 1)}}
 
 
-def _device(folder: Path, setup: Setup) -> Device:
+def device_of(folder: Path, platform: str) -> Device:
+    """The device of a table's folder, or of a new one; raises TableError if this machine has another."""
     if not (folder / "device.yaml").exists():
-        return describe_device(setup.device, folder.name)
+        return describe_device(platform, folder.name)
     device = Device.load(folder / "device.yaml")
-    here = device_label(setup.device)
-    if (device.platform, device.label) != (setup.device, here):
+    here = device_label(platform)
+    if (device.platform, device.label) != (platform, here):
         raise TableError(f"{folder}: the table is of {device.label or device.name}, but this is {here};"
                          " choose another --out")
     return device

@@ -27,6 +27,7 @@ from flashnas.operators import Phase
 from flashnas.profiling.certificate import TIMES, VALIDATIONS, basis, key
 from flashnas.space.operator_space import OperatorSpace
 
+TIMED = "timed_networks"  # the list in meta.yaml of the networks that rows were fitted to
 POOL = 40           # architectures predicted for each one that is measured
 ROUNDS = 3          # timings per architecture, spread over the run; the median is used
 PHASES: dict[Phase, str] = {"prefill": "ttft_ms", "decode": "tpot_ms"}
@@ -196,9 +197,9 @@ def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.r
     """`count` different architectures in ascending order of predicted latency.
 
     A large random sample is sorted by predicted latency and cut into `count` equal parts; one architecture is drawn
-    from each. Architectures that a calibration was fitted to are left out.
+    from each. Architectures that rows or a calibration were fitted to are left out.
     """
-    used = set((model.table.calibration.get("whole") or {}).get("fitted_on", ()))
+    used = {*(model.table.calibration.get("whole") or {}).get("fitted_on", ()), *model.table.meta.get(TIMED, ())}
     pool: dict[str, Architecture] = {}
     for _ in range(POOL * count):
         architecture = space.architecture(space.sample(rng), int(rng.choice(space.hidden_sizes)))

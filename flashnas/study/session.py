@@ -206,7 +206,8 @@ class Session:
             entry, missed=tuple(missed(known[entry.hash], self.question.budgets)),
             figures={**entry.figures, "measured_ms": known[entry.hash]["latency_ms"],
                      "measured_ttft_ms": known[entry.hash]["ttft_ms"],
-                     "measured_tpot_ms": known[entry.hash]["tpot_ms"]}) for entry in entries]
+                     "measured_tpot_ms": known[entry.hash]["tpot_ms"]}) if entry.hash in known else entry
+            for entry in entries]
 
 
 def executor_of(question: Question, note: Callable[[str], None]) -> Executor:

@@ -23,11 +23,12 @@ from flashnas.base.errors import ExportError
 from flashnas.cli.main import main
 from flashnas.export import nemotron_h
 from flashnas.export.exporter import export_network
-from flashnas.export.fitting import choose
-from flashnas.export.gguf import families, parity, pieces, write
-from flashnas.export.gguf.families import FAMILIES, family_of
-from flashnas.export.gguf.runtime import RuntimeFailure, ask
-from flashnas.export.gguf.vocabulary import META_TOKEN, vocabulary
+from flashnas.runtimes.fitting import choose
+from flashnas.export.gguf import parity, write
+from flashnas.runtimes.llama_cpp import families, file, pieces
+from flashnas.runtimes.llama_cpp.families import FAMILIES, family_of
+from flashnas.runtimes.llama_cpp.child import RuntimeFailure, ask
+from flashnas.runtimes.llama_cpp.vocabulary import META_TOKEN, vocabulary
 from flashnas.export.source import Source
 from flashnas.space import load_space
 
@@ -198,7 +199,8 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
     family = FAMILIES["nemotron_h"]
     loose = replace(family, format=replace(family.format, needs=()))
     right = family.write_keys
-    monkeypatch.setattr(write, "family_of", lambda architecture: loose)
+    for module in (write, file):
+        monkeypatch.setattr(module, "family_of", lambda architecture: loose)
 
     def keys(writer, architecture):
         right(writer, Architecture.parse("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"))

@@ -55,7 +55,7 @@ def test_prefill_within_a_factor_and_never_below_weights_and_caches(notation, ba
     model.prefill(prompts)  # masks and tables are made once
     (_, cache), most = peak_bytes(lambda: model.prefill(prompts))
     weights = sum(parameter.untyped_storage().nbytes() for parameter in model.parameters())
-    told = memory_bytes(a, Workload(batch=batch, prompt_tokens=tokens), batch, 4)
+    told = memory_bytes(a, Workload(batch=batch, prompt_tokens=tokens), batch, "float32")
     assert weights == 4 * a.params
     assert cache.kept_bytes == batch * a.cache_bytes(tokens, 4)
     assert told >= weights + cache.kept_bytes
@@ -71,7 +71,7 @@ def test_decode_keeps_what_is_told(notation):
     for _ in range(3):
         _, cache = model.decode_step(token, cache)
     (_, cache), most = peak_bytes(lambda: model.decode_step(token, cache))
-    told = memory_bytes(a, Workload(batch=4, generated_tokens=4), 4, 4)
+    told = memory_bytes(a, Workload(batch=4, generated_tokens=4), 4, "float32")
     weights = 4 * a.params
     assert cache.kept_bytes == 4 * a.cache_bytes(4, 4)
     assert weights + cache.kept_bytes <= told
@@ -80,7 +80,7 @@ def test_decode_keeps_what_is_told(notation):
 
 def test_a_window_caps_the_cache_and_meta_tokens_stay_in_it():
     def bytes_after(notation, tokens):
-        return memory_bytes(Architecture.parse(notation), Workload(batch=8, generated_tokens=tokens), 8, 2)
+        return memory_bytes(Architecture.parse(notation), Workload(batch=8, generated_tokens=tokens), 8, "bfloat16")
 
     full, window = "64(vocab=64): a(head_dim=16)", "64(vocab=64): swa(head_dim=16,window=32)"
     assert bytes_after(window, 32) == bytes_after(full, 32)

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from flashnas.base.errors import ExportError
-from flashnas.export.gguf.pieces import Piece
-from flashnas.export.gguf.runtime import RuntimeFailure, ask
-from flashnas.export.gguf.vocabulary import Vocabulary
+from flashnas.runtimes.llama_cpp.pieces import Piece
+from flashnas.runtimes.llama_cpp.child import RuntimeFailure, ask
+from flashnas.runtimes.llama_cpp.vocabulary import Vocabulary
 from flashnas.network.model import HybridLM
 
 # Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11 bits beside

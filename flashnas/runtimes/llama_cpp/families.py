@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from flashnas.architecture import Architecture
-from flashnas.export.fitting import Demands, Format, choose
-from flashnas.export.gguf.pieces import Piece, model_pieces
+from flashnas.runtimes.fitting import Demands, Format, choose
+from flashnas.runtimes.llama_cpp.pieces import Piece, model_pieces
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward

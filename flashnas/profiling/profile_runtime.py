@@ -1,0 +1,235 @@
+"""Profiling of a program that runs whole networks only: rows of operators by regression (regression.py).
+
+Each timing of a network is appended to `networks.jsonl` in the table's folder, so that an interrupted measurement
+continues with those that are missing; the rows are fitted and written at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import TableError
+from flashnas.base.files import append_synced, complete_lines, disk_errors, drop_torn_line
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.table_writer import RowContext, append_entry, write_entry, write_rows
+from flashnas.latency.workload import Workload
+from flashnas.profiling.llama_cpp import CONTEXT_PIECE, STEPS, LlamaCpp, check_holds, check_workload
+from flashnas.profiling.profile import device_of, prepare_folder
+from flashnas.profiling.regression import REST, Fitted, Row, choose_networks, counts, fit
+from flashnas.profiling.row_requests import RowRequest, missing, plan
+from flashnas.profiling.setup import Setup
+from flashnas.profiling.validation import TIMED
+from flashnas.space.operator_space import OperatorSpace
+
+JOURNAL = "networks.jsonl"
+ROUNDS = 3                 # timings of a network, spread over the measurement; their median counts
+DISTURBED = 0.15           # a range of a network's timings, relative to their median, that is worth a warning
+LEAST_US = 0.1             # of a row. The rest (regression.py) is the head's row in a decode step
+MARGIN = 8                 # tokens between the last step that is timed at a piece and the piece's end
+
+
+def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: LlamaCpp,
+                    progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Time networks of a space, and write the rows of its operators if a table lacks some.
+
+    Args:
+        space: whose operators are measured, at all its widths.
+        workloads: their prompts and contexts; one sequence each.
+        folder: of the table; a new or empty folder, or a table of this device that is continued.
+        setup: how the program runs the networks.
+        progress: called with the timings that are done and the number of timings.
+
+    Returns:
+        As `flashnas.profiling.profile.profile`; `regression` in the record has the relative errors of the networks'
+        fitted times.
+
+    Raises:
+        ConfigError: the folder is in use for something else, or a workload has several sequences.
+        ExportError: the program cannot hold the networks of the space.
+        SpaceError: the times of the space's operators cannot be told apart.
+        TableError: the folder holds another device's table.
+    """
+    for workload in workloads:
+        check_workload(workload)
+    items = plan(space, workloads)
+    networks = {hidden: choose_networks(space, hidden, np.random.default_rng(hidden), check_holds)
+                for hidden in space.hidden_sizes}
+    prepare_folder(folder, (JOURNAL,))
+    todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
+    if not todo:
+        return {"measured": 0, "known": len(items)}
+    described = setup.describe_stack()
+    meta = space.model.meta_tokens
+    prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
+    pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta)})
+    widths = sorted({item.hidden for item in todo})
+    journal = Journal(folder / JOURNAL, setup)
+    order = [(network, turn) for turn in range(ROUNDS) for hidden in widths for network in networks[hidden]]
+    for number, (network, turn) in enumerate(order):
+        if progress is not None:
+            progress(number, len(order))
+        if not journal.has(network, turn, prompts, pieces):
+            found = setup.times(network, prompts, [piece - MARGIN for piece in pieces], STEPS)
+            journal.add(network, turn, dict(zip(prompts, found["prompts"], strict=True)),
+                        dict(zip(pieces, found["contexts"], strict=True)))
+    if progress is not None:
+        progress(len(order), len(order))
+    with Setup().running():
+        device = device_of(folder, setup.device)
+    errors: dict[str, list[float]] = {"decode": [], "prefill": []}
+    rows: list[dict[str, Any]] = []
+    for hidden in widths:
+        asked = [item for item in items if item.hidden == hidden]
+        rows += _rows(space, asked, networks[hidden], journal, prompts, pieces, errors)
+    for phase in ("decode", "prefill"):
+        part = pd.DataFrame([{name: value for name, value in row.items() if name != "phase"} for row in rows
+                             if row["phase"] == phase])
+        if len(part):
+            write_rows(folder, f"operator_{phase}", part.assign(
+                repeats=ROUNDS * max(map(len, networks.values())), dtype=setup.dtype_name, stack=setup.stack,
+                mode=setup.mode_name, source="measured"), RowContext(
+                device=device, stacks={setup.stack: described},
+                origin={"measured_by": f"flashnas profile --runtime llama.cpp, {setup.stack}"}), append=True)
+    timed = {*LatencyTable.load(folder).meta.get(TIMED, ()), *(network.hash for network, _ in order)}
+    write_entry(folder, TIMED, sorted(timed))
+    record = {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": setup.stack, "mode": setup.mode_name,
+        "dtype": setup.dtype_name, "rows": len(rows), "networks": len(order) // ROUNDS,
+        "regression": {phase: {"mean_error": round(float(np.mean(np.abs(values))), 4),
+                               "max_error": round(float(np.max(np.abs(values))), 4)}
+                       for phase, values in errors.items() if values},
+        "disturbed_networks": sum(journal.spread(network) > DISTURBED for network, turn in order if not turn)}
+    append_entry(folder, "jobs", record)
+    return {"measured": len(todo), "known": len(items) - len(todo), **record}
+
+
+def context_pieces(workload: Workload, meta_tokens: int) -> list[int]:
+    """Contexts at which decode steps are timed: from the first one of the workload to its last, each about twice the
+    one before, rounded up to what llama.cpp computes with."""
+    if not workload.generated_tokens:
+        return []
+    first = meta_tokens + workload.prompt_tokens + 1
+    piece, last = (-(-count // CONTEXT_PIECE) * CONTEXT_PIECE for count in (first, first + workload.generated_tokens - 1))
+    found = []
+    while piece < last:
+        found.append(piece)
+        piece *= 2
+    return [*found, last]
+
+
+def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequence[Architecture], journal: Journal,
+          prompts: Sequence[int], pieces: Sequence[int], errors: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """The rows of one width, and more of those whose time depends on the context, one at the middle of each piece."""
+    kinds, rng = space.kinds(), np.random.default_rng(0)
+    once = [counts(network, kinds) for network in networks]
+    depends = {item.operator for item in items if item.phase == "decode" and item.length}
+    rest_us = 0.0
+    rows: list[dict[str, Any]] = []
+
+    def add(phase: str, item: RowRequest, length: int, value: tuple[float, float, float]) -> None:
+        latency_us, p10_us, p90_us = (max(one, LEAST_US) for one in value)
+        column = "context" if phase == "decode" else "tokens"
+        rows.append({"phase": phase, "operator": item.operator, "hidden": item.hidden, "vocab": item.vocab,
+                     "batch": item.batch, column: length, "latency_us": latency_us, "p10_us": p10_us,
+                     "p90_us": p90_us})
+
+    if pieces:
+        fitted = fit([_at(row, piece, depends) for row in once for piece in pieces],
+                     [journal.median_us(network, "contexts", piece) for network in networks for piece in pieces], rng)
+        errors["decode"] += fitted.errors
+        rest_us = fitted.values[REST][0]
+        middles = [piece - CONTEXT_PIECE // 2 for piece in pieces]
+        for item in (item for item in items if item.phase == "decode"):
+            if item.operator in depends:
+                values = np.array([fitted.values[item.operator, piece] for piece in pieces])
+                for length in {item.length, *(one for one in middles if one > 0)}:
+                    add("decode", item, length, tuple(np.interp(length, middles, column) for column in values.T))
+            else:
+                name = REST if item.operator == "head" else item.operator
+                add("decode", item, 0, fitted.values.get(name, (LEAST_US,) * 3))
+    elif head := next((item for item in items if item.operator == "head"), None):
+        add("decode", head, 0, (LEAST_US,) * 3)  # prompts alone: their fixed costs are the embedding's
+        add("decode", next(item for item in items if item.operator == "embedding"), 0, (LEAST_US,) * 3)
+    for prompt in prompts:
+        fixed_us = rest_us if prompt > space.model.meta_tokens else 0.0  # the head's row is counted for a prompt, too
+        fitted = fit(once, [journal.median_us(network, "prompts", prompt) - fixed_us for network in networks], rng)
+        errors["prefill"] += fitted.errors
+        for item in items:
+            if item.phase == "prefill" and item.length == prompt:
+                add("prefill", item, prompt, fitted.values[REST if item.operator == "embedding" else item.operator])
+    unique = {(row["phase"], row["operator"], row.get("context", 0), row.get("tokens", 0)): row for row in rows}
+    return list(unique.values())
+
+
+def _at(row: Row, piece: int, depends: Iterable[str]) -> Row:
+    """The regressors of a decode step at a context."""
+    return {(name, piece) if name in depends else name: value for name, value in row.items()}
+
+
+@dataclass
+class Journal:
+    """The timings of one stack in a file of JSON lines, one timing of a network a line.
+
+    Raises:
+        TableError: a line is damaged, or the disk is full.
+    """
+
+    path: Path
+    setup: LlamaCpp
+    known: dict[tuple[str, int], dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.path.exists():
+            return
+        for number, line in enumerate(complete_lines(self.path.read_text()).splitlines(), 1):
+            try:
+                entry = json.loads(line)
+                if entry["stack"] == self.setup.stack:
+                    self._take(entry)
+            except (ValueError, KeyError, TypeError):
+                raise TableError(f"{self.path}:{number}: not a timing of a network; delete the line to time it again"
+                                 ) from None
+        drop_torn_line(self.path)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        place = self.known.setdefault((entry["hash"], entry["round"]), {"prompts": {}, "contexts": {}})
+        for what, values in place.items():
+            values.update(entry[what])
+
+    def has(self, network: Architecture, turn: int, prompts: Iterable[int], pieces: Iterable[int]) -> bool:
+        """True if the round of a network has all these times."""
+        found = self.known.get((network.hash, turn), {"prompts": {}, "contexts": {}})
+        return {*map(str, prompts)} <= {*found["prompts"]} and {*map(str, pieces)} <= {*found["contexts"]}
+
+    def add(self, network: Architecture, turn: int, prompts: dict[int, dict[str, float]],
+            contexts: dict[int, dict[str, float]]) -> None:
+        """Keep a timing: length -> wall_ms and cpu_ms of a whole prompt, or of a step at a context."""
+        entry = {"hash": network.hash, "notation": str(network), "stack": self.setup.stack, "round": turn,
+                 **{what: {str(length): {name: round(value, 4) for name, value in times.items()}
+                           for length, times in found.items()}
+                    for what, found in (("prompts", prompts), ("contexts", contexts))}}
+        with disk_errors(f"{self.path}: cannot be written", TableError):
+            append_synced(self.path, json.dumps(entry))
+        self._take(entry)
+
+    def _values_us(self, network: Architecture, what: str, length: int | str) -> list[float]:
+        return [1000 * self.known[network.hash, turn][what][str(length)][self.setup.clock] for turn in range(ROUNDS)]
+
+    def median_us(self, network: Architecture, what: str, length: int) -> float:
+        """The median of the rounds; what: prompts or contexts."""
+        return float(np.median(self._values_us(network, what, length)))
+
+    def spread(self, network: Architecture) -> float:
+        """The largest range of the rounds relative to their median."""
+        values = [self._values_us(network, what, length) for what, found in self.known[network.hash, 0].items()
+                  for length in found]
+        return max(float(np.ptp(each) / np.median(each)) for each in values)

@@ -1,0 +1,153 @@
+"""What each operator costs, from the times of whole networks: for programs that cannot time a part of a network.
+
+A network's time is taken as the sum of its operators' times and of a rest that all networks of a width share: embedding,
+head, and what the program does for each token. Weighted least squares with coefficients of at least 0 finds them. The
+differences between whole networks contain what caches of the processor do in a real network, which an operator that
+runs alone does not show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ExportError, SpaceError
+from flashnas.operators import OperatorSpec
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.space.operator_space import OperatorSpace
+
+POOL = 40              # architectures that are drawn for each one that is chosen
+NARROWED = 3           # networks with narrower FFNs, where an FFN follows each mixer
+BOOTSTRAPS = 400
+REST = "rest"          # the regressor of what all networks share
+Row = dict[Any, float]  # regressor -> how often
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Regressor -> microseconds (value, 10th and 90th percentile), and the relative errors of the networks."""
+
+    values: dict[Any, tuple[float, float, float]]
+    errors: tuple[float, ...]
+
+
+def counts(architecture: Architecture, full: Sequence[OperatorSpec]) -> Row:
+    """How often a network has each operator, by its notation with every option, and the rest once.
+
+    An FFN that is narrower than the one in `full` counts by the share of its width.
+    """
+    hidden = architecture.hidden
+    widths = {spec.resolved(hidden).intermediate: str(spec.resolved(hidden))
+              for spec in full if isinstance(spec, FeedForward)}
+    found: Counter[str] = Counter()
+    row: Row = {REST: 1.0}
+    for spec in architecture.canonical().operators:
+        if isinstance(spec, FeedForward) and spec.intermediate not in widths:
+            whole = min(width for width in widths if width >= spec.intermediate)
+            row[widths[whole]] = row.get(widths[whole], 0.0) + spec.intermediate / whole
+        else:
+            found[str(spec.resolved(hidden))] += 1
+    for name, number in found.items():
+        row[name] = row.get(name, 0.0) + number
+    return row
+
+
+def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Generator,
+                    check: Callable[[Architecture], None]) -> list[Architecture]:
+    """Networks of a space whose times determine those of its operators, two for each unknown and two more.
+
+    Greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be told apart;
+    NARROWED networks with FFNs of half the width are then added.
+
+    Args:
+        space: whose operators are wanted.
+        hidden: width of the networks.
+        rng: draws the sample.
+        check: raises ExportError where the program cannot run a network; others are chosen then.
+
+    Raises:
+        ExportError: the program can run no network of the space.
+        SpaceError: the space has too few networks of the width.
+    """
+    kinds = space.kinds()
+    wanted = 2 * (len(kinds) + 1) + 2
+    pool: dict[str, Architecture] = {}
+    for _ in range(POOL * wanted):
+        architecture = space.architecture(space.sample(rng), hidden)
+        pool.setdefault(architecture.hash, architecture)
+    found = _held(pool.values(), check)
+    if len(found) < wanted:
+        raise SpaceError(f"space {space.name!r} gave only {len(found)} networks of width {hidden}; {wanted} are needed"
+                         f" to tell {len(kinds)} operators apart")
+    names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
+    x = matrix([counts(each, kinds) for each in found], names)
+    x /= x[:, 1:].sum(1, keepdims=True)  # relative errors count
+    chosen: list[int] = []
+    information = 1e-6 * np.eye(len(names))
+    while len(chosen) < wanted:
+        gain = np.einsum("ij,jk,ik->i", x, np.linalg.inv(information), x)
+        gain[chosen] = -np.inf
+        best = int(gain.argmax())
+        chosen.append(best)
+        information += np.outer(x[best], x[best])
+    networks = [found[i] for i in chosen]
+    if np.linalg.matrix_rank(x[chosen]) < len(names):
+        networks += [narrowed(each) for each in networks[:NARROWED]]
+    if np.linalg.matrix_rank(matrix([counts(each, kinds) for each in networks], names)) < len(names):
+        raise SpaceError(f"space {space.name!r}: the times of its operators at width {hidden} cannot be told apart,"
+                         " because they always occur together")
+    return networks
+
+
+def _held(networks: Iterable[Architecture], check: Callable[[Architecture], None]) -> list[Architecture]:
+    """Those that the program can run; raises what `check` raises if it can run none."""
+    found, reason = [], None
+    for network in networks:
+        try:
+            check(network)
+            found.append(network)
+        except ExportError as error:
+            reason = reason or error
+    if reason is not None and not found:
+        raise reason
+    return found
+
+
+def narrowed(architecture: Architecture) -> Architecture:
+    """The network with FFNs of about half their width, in steps of 32."""
+    return dataclasses.replace(architecture, operators=tuple(
+        dataclasses.replace(spec, intermediate=max(32, spec.intermediate // 64 * 32))
+        if isinstance(spec, FeedForward) else spec for spec in architecture.canonical().operators))
+
+
+def matrix(rows: Sequence[Row], names: Sequence[Any]) -> np.ndarray:
+    """The regressors of each row in the order of `names`, shape [rows, names]."""
+    return np.array([[row.get(name, 0.0) for name in names] for row in rows])
+
+
+def fit(rows: Sequence[Row], measured_us: Sequence[float], rng: np.random.Generator) -> Fitted:
+    """Coefficients of at least 0 with the least squared relative errors.
+
+    Args:
+        rows: the regressors of each measured network.
+        measured_us: its time.
+        rng: draws the residuals of the bootstrap, from which the percentiles are.
+    """
+    from scipy.optimize import nnls  # slow to import; estimates do not need it
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    y = np.asarray(measured_us, float)
+    x = matrix(rows, names) / y[:, None]
+    values = nnls(x, np.ones(len(y)))[0]
+    predicted = x @ values  # relative to the measured times
+    spread = np.sqrt(len(y) / max(len(y) - len(names), 1))
+    draws = [nnls(x, predicted + spread * rng.choice(1 - predicted, len(y)))[0] for _ in range(BOOTSTRAPS)]
+    low, high = np.quantile(draws, (0.1, 0.9), axis=0)
+    return Fitted({name: (float(values[i]), float(min(low[i], values[i])), float(max(high[i], values[i])))
+                   for i, name in enumerate(names)}, tuple(map(float, predicted - 1)))
