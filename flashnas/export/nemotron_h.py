@@ -20,8 +20,6 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
 from flashnas.base.files import write_synced
 from flashnas.export.exporter import Exporter, Written
-from flashnas.runtimes.fitting import Demands, Format, choose
-from flashnas.runtimes.llama_cpp.pieces import STREAM_SCALE
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import special_ids, write_tokenizer
 from flashnas.network.model import HybridLM
@@ -29,6 +27,8 @@ from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
+from flashnas.runtimes.fitting import Demands, Format, choose
+from flashnas.runtimes.llama_cpp.pieces import STREAM_SCALE
 
 TOLERANCE = 1e-3  # of the largest logit
 PROMPT, GENERATED = 70, 64  # tokens

@@ -24,7 +24,7 @@ from flashnas.latency.memory import check_fits
 from flashnas.latency.schema import RUNTIMES, Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.profiling.platforms import device_label
+from flashnas.profiling.platforms import PLATFORMS, device_label
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import Measured, decode_contexts
 from flashnas.runtimes.llama_cpp.child import CACHE_TYPES, RuntimeFailure, describe, time_requests
@@ -64,6 +64,8 @@ class LlamaCpp:
             raise ConfigError(one_of("--weights", self.weights, WEIGHTS))
         if self.cache_type not in CACHE_TYPES:
             raise ConfigError(one_of("--cache-type", self.cache_type, CACHE_TYPES))
+        if self.cache_type == "q8_0" and not self.flash_attention:
+            raise ConfigError("--cache-type q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it only")
         if not 1 <= self.threads <= MOST_THREADS:
             raise ConfigError(f"--threads must be from 1 to {MOST_THREADS}; got {self.threads}")
         lacking = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
@@ -140,6 +142,11 @@ def check_workload(workload: Workload) -> None:
                           f" {workload.batch}")
 
 
+def _this_machine() -> Device:
+    return Device(name="this machine", platform="cpu", peak_flops=1.0, bandwidth_bytes_s=1.0,
+                  memory_bytes=PLATFORMS["cpu"].memory_bytes())
+
+
 def check_holds(architecture: Architecture) -> None:
     """Raises ExportError, with the rule that is broken, unless llama.cpp can run the network."""
     from flashnas.runtimes.llama_cpp.families import family_of
@@ -166,8 +173,7 @@ def time_in_llama_cpp(architecture: Architecture, workload: Workload, setup: Lla
         ExportError, DeviceError: as `LlamaCpp.times`.
     """
     check_workload(workload)
-    if device is not None:
-        check_fits(architecture, workload, device, setup.dtype_name)
+    check_fits(architecture, workload, device or _this_machine(), setup.dtype_name)
     read, generated = architecture.meta_tokens + workload.prompt_tokens, workload.generated_tokens
     steps, parts = STEPS, [(context, share) for context, share in decode_contexts(workload, architecture.meta_tokens)]
     if generated <= WHOLE_REQUEST_STEPS:

@@ -24,7 +24,7 @@ from flashnas.latency.table_writer import RowContext, append_entry, write_entry,
 from flashnas.latency.workload import Workload
 from flashnas.profiling.llama_cpp import CONTEXT_PIECE, STEPS, LlamaCpp, check_holds, check_workload
 from flashnas.profiling.profile import device_of, prepare_folder
-from flashnas.profiling.regression import REST, Fitted, Row, choose_networks, counts, fit
+from flashnas.profiling.regression import REST, Row, choose_networks, counts, fit
 from flashnas.profiling.row_requests import RowRequest, missing, plan
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.validation import TIMED
@@ -118,7 +118,8 @@ def context_pieces(workload: Workload, meta_tokens: int) -> list[int]:
     if not workload.generated_tokens:
         return []
     first = meta_tokens + workload.prompt_tokens + 1
-    piece, last = (-(-count // CONTEXT_PIECE) * CONTEXT_PIECE for count in (first, first + workload.generated_tokens - 1))
+    last = first + workload.generated_tokens - 1
+    piece, last = (-(-count // CONTEXT_PIECE) * CONTEXT_PIECE for count in (first, last))
     found = []
     while piece < last:
         found.append(piece)

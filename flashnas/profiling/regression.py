@@ -1,9 +1,9 @@
 """What each operator costs, from the times of whole networks: for programs that cannot time a part of a network.
 
-A network's time is taken as the sum of its operators' times and of a rest that all networks of a width share: embedding,
-head, and what the program does for each token. Weighted least squares with coefficients of at least 0 finds them. The
-differences between whole networks contain what caches of the processor do in a real network, which an operator that
-runs alone does not show.
+A network's time is taken as the sum of its operators' times and of a rest that all networks of a width share:
+embedding, head, and what the program does for each token. Weighted least squares with coefficients of at least 0 finds
+them. The differences between whole networks contain what caches of the processor do in a real network, which an
+operator that runs alone does not show.
 """
 
 from __future__ import annotations

@@ -718,6 +718,18 @@ case("train-resume-without-out", [*train()[:-2], "--resume"], "--out")
 case("train-out-of-a-run", train("--resume", out="{run}"), "{run}")
 case("search-out-of-a-training", search("--resume", out="{training}"), "{training}")
 case("export-full-disk", export(), "out|space|large", files=[], apart=True, file_limit=40_000)
+case("profile-runtime", profile("--runtime", "llama"), "--runtime", "did you mean 'llama.cpp'")
+case("profile-weights-of-torch", profile("--weights", "f16"), "--weights is for --runtime llama.cpp")
+in_llama_cpp = ["profile", "--runtime", "llama.cpp", "--out", "{tmp}/out"]
+for flag, value in (("--mode", "eager"), ("--dtype", "float32"), ("--backend", "torch"), ("--seconds", "1")):
+    case(f"profile-llama-cpp{flag}", [*in_llama_cpp, flag, value], f"{flag} is for --runtime torch")
+# where the runtime is not installed, the line names what installs it
+for name, words, expect in (
+        ("weights", ("--weights", "q4_k"), "--weights|did you mean"), ("cache", ("--cache-type", "q2"), "--cache-type"),
+        ("cache-q8", ("--cache-type", "q8_0"), "needs --flash-attention"),
+        ("batch", ("--space", "llama_cpp", "--workload", "batch=2,generated=4"), "one sequence at a time"),
+        ("space", ("--space", "nemotron_flash"), "llama.cpp cannot hold this network")):
+    case(f"profile-llama-cpp-{name}", [*in_llama_cpp, *words], f"{expect}|flashnas[llama-cpp]")
 case("profile-out-other-device", profile("--out", "{tmp}/table"), "table", "Other CPU",
      files=[copied("table"), edited("table/device.yaml", ["label"], "Other CPU")])
 case("profile-out-damaged-meta", profile("--out", "{tmp}/table"), "meta.yaml",

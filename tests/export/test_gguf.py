@@ -23,13 +23,13 @@ from flashnas.base.errors import ExportError
 from flashnas.cli.main import main
 from flashnas.export import nemotron_h
 from flashnas.export.exporter import export_network
-from flashnas.runtimes.fitting import choose
 from flashnas.export.gguf import parity, write
-from flashnas.runtimes.llama_cpp import families, file, pieces
-from flashnas.runtimes.llama_cpp.families import FAMILIES, family_of
-from flashnas.runtimes.llama_cpp.child import RuntimeFailure, ask
-from flashnas.runtimes.llama_cpp.vocabulary import META_TOKEN, vocabulary
 from flashnas.export.source import Source
+from flashnas.runtimes.fitting import choose
+from flashnas.runtimes.llama_cpp import families, file, pieces
+from flashnas.runtimes.llama_cpp.child import RuntimeFailure, ask
+from flashnas.runtimes.llama_cpp.families import FAMILIES, family_of
+from flashnas.runtimes.llama_cpp.vocabulary import META_TOKEN, vocabulary
 from flashnas.space import load_space
 
 M2, GD, GATED = "m2(head_dim=16,state=16)", "gd(head_dim=16)", "a(head_dim=16,qk_norm=true,out_gate=true)"

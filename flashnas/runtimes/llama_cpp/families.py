@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from flashnas.architecture import Architecture
-from flashnas.runtimes.fitting import Demands, Format, choose
-from flashnas.runtimes.llama_cpp.pieces import Piece, model_pieces
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
+from flashnas.runtimes.fitting import Demands, Format, choose
+from flashnas.runtimes.llama_cpp.pieces import Piece, model_pieces
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -1,0 +1,254 @@
+"""Rows of operators from whole networks: the regression by itself, with a stand-in for the clock, and in llama.cpp."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("xllamacpp")
+pytest.importorskip("gguf")
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import BudgetError, ConfigError, DeviceError, ExportError, SpaceError, TableError
+from flashnas.cli.main import main
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.schema import Device
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload
+from flashnas.profiling import llama_cpp, profile_runtime
+from flashnas.profiling.llama_cpp import LlamaCpp, llama_cpp_like, time_in_llama_cpp
+from flashnas.profiling.platforms import device_label
+from flashnas.profiling.programs import runs, setup_of
+from flashnas.profiling.regression import REST, choose_networks, counts, fit, narrowed
+from flashnas.profiling.validation import sample
+from flashnas.runtimes.llama_cpp import child
+from flashnas.space import load_space
+
+SPACE = """\
+template: layerwise
+model: {vocab: 320, tied: true, meta_tokens: META}
+widths: [64, 96]
+layers:
+  depth: [2, 8]
+  require: [m2, a]
+  choices: ["m2(head_dim=32,state=16) f", "a(head_dim=32) f"]
+"""
+CHAT = Workload(name="short", prompt_tokens=300, generated_tokens=400)
+SMALL = "64(vocab=320): m2(head_dim=32,state=16) f a(head_dim=32) f"
+
+
+@pytest.fixture
+def space(tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE.replace("META", "1"))
+    return load_space(str(tmp_path / "space.yaml"))
+
+
+def piece_of(context):
+    return -(-context // 256) * 256
+
+
+def step_ms(network, context):
+    """What the stand-in takes for a decode step; attention is paid for whole pieces of 256 tokens."""
+    each = {"m2": 0.02, "f": 0.03 * network.hidden / 64, "a": 0.01 + piece_of(context) * 2e-5}
+    ffn = [spec for spec in network.canonical().operators if spec.kind == "f"]
+    share = ffn[0].intermediate / network.hidden / (ffn[0].resolved(network.hidden).intermediate / network.hidden)
+    return 0.05 + sum(each[spec.kind] * (share if spec.kind == "f" else 1) for spec in network.operators)
+
+
+def prompt_ms(network, tokens):
+    return 0.06 + tokens * sum({"m2": 0.004, "f": 0.002, "a": 0.003}[spec.kind] for spec in network.operators)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A stand-in for llama.cpp: known times, and the networks that were timed; wall times are useless, as on a busy
+    machine."""
+    seen = []
+
+    def times(self, architecture, prompts, contexts, steps):
+        seen.append(architecture)
+        full = dataclasses.replace(architecture, operators=tuple(
+            dataclasses.replace(spec, intermediate=0) if spec.kind == "f" else spec for spec in architecture.operators))
+        narrow = architecture.params < full.params
+        step = {c: step_ms(full, c) for c in contexts}
+        prompt = {p: prompt_ms(full, p) for p in prompts}
+        if narrow:
+            kept = next(s for s in architecture.operators if s.kind == "f").intermediate / next(
+                s for s in full.canonical().operators if s.kind == "f").intermediate
+            number = sum(s.kind == "f" for s in full.operators)
+            step = {c: value - (1 - kept) * number * 0.03 * full.hidden / 64 for c, value in step.items()}
+            prompt = {p: value - (1 - kept) * number * 0.002 * p for p, value in prompt.items()}
+        return {"prompts": [{"cpu_ms": prompt[p], "wall_ms": 7.0 * len(seen)} for p in prompts],
+                "contexts": [{"cpu_ms": step[c], "wall_ms": 7.0 * len(seen)} for c in contexts]}
+
+    monkeypatch.setattr(LlamaCpp, "times", times)
+    monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
+    monkeypatch.setattr(profile_runtime, "device_of", lambda folder, platform: Device(
+        name=folder.name, platform="cpu", label=device_label("cpu"), peak_flops=1e11, bandwidth_bytes_s=1e10,
+        memory_bytes=2**33))
+    return seen
+
+
+# -- regression ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.5, 50), min_size=3, max_size=3), st.integers(0, 1000))
+def test_the_fit_finds_what_the_times_were_made_of(values, seed):
+    rng = np.random.default_rng(seed)
+    rows = [{REST: 1.0, "m": float(rng.integers(1, 9)), "a": float(rng.integers(1, 9))} for _ in range(10)]
+    if np.linalg.matrix_rank([list(row.values()) for row in rows]) < 3:
+        return
+    names = REST, "m", "a"
+    times = [sum(row[name] * value for name, value in zip(names, values, strict=True)) for row in rows]
+    found = fit(rows, times, rng)
+    assert [found.values[name][0] for name in names] == pytest.approx(values, rel=1e-6)
+    assert max(map(abs, found.errors)) < 1e-9
+    noisy = fit(rows, [time * (1 + 0.02 * rng.standard_normal()) for time in times], rng)
+    for middle, low, high in noisy.values.values():
+        assert 0 <= low <= middle <= high
+
+
+def test_networks_tell_paired_operators_apart(space):
+    networks = choose_networks(space, 64, np.random.default_rng(0), llama_cpp.check_holds)
+    assert len({network.hash for network in networks}) == len(networks) == 13  # 2 x 4 unknowns + 2, and 3 narrow ones
+    rows = [counts(network, space.kinds()) for network in networks]
+    names = list(rows[0])
+    assert np.linalg.matrix_rank([[row.get(name, 0) for name in names] for row in rows]) == 4
+    wide, narrow = networks[0], narrowed(networks[0])
+    ffn = next(name for name in names if name.startswith("f("))
+    assert counts(narrow, space.kinds())[ffn] == pytest.approx(0.5 * counts(wide, space.kinds())[ffn], rel=0.2)
+
+
+def test_operators_that_llama_cpp_does_not_have_are_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"llama\.cpp cannot hold this network"):
+        choose_networks(load_space("tiny"), 64, np.random.default_rng(0), llama_cpp.check_holds)
+
+
+# -- the measurement -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
+    setup, folder = LlamaCpp(), tmp_path / "table"
+    record = profile_runtime.profile_runtime(space, [CHAT], folder, setup)
+    assert len(clock) == 3 * 2 * 13  # rounds, widths, networks
+    assert record["regression"]["decode"]["max_error"] < 1e-3
+    assert record["disturbed_networks"] == 0
+    table = LatencyTable.load(folder)
+    assert table.modes == ("llama.cpp",)
+    assert table.dtypes == ("q8_0",)
+    model, timed = LatencyModel(table, CHAT), {network.hash for network in clock}
+    for network in sample(space, model, 10, np.random.default_rng(1)):
+        assert network.hash not in timed
+        estimate = model.estimate(network)
+        steps = [step_ms(network, 301 + n) for n in range(1, 401)]
+        assert estimate.tpot_ms == pytest.approx(np.mean(steps), rel=5e-3)
+        assert estimate.ttft_ms == pytest.approx(prompt_ms(network, 301), rel=1e-3)
+        assert estimate.sources == {"measured": pytest.approx(1)}
+    before = len(clock)
+    again = profile_runtime.profile_runtime(space, [CHAT], folder, setup)
+    assert (again, len(clock)) == ({"measured": 0, "known": record["measured"]}, before)
+
+
+def test_an_interrupted_measurement_continues(space, clock, tmp_path):
+    def stop(number, everything):
+        if number == 30:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "table"
+    with pytest.raises(KeyboardInterrupt):
+        profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp(), stop)
+    with open(folder / profile_runtime.JOURNAL, "a") as file:
+        file.write('{"hash": "torn')
+    profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
+    assert len(clock) == 3 * 2 * 13
+    lines = (folder / profile_runtime.JOURNAL).read_text().splitlines()
+    assert len({(json.loads(line)["hash"], json.loads(line)["round"]) for line in lines}) == len(clock)
+
+
+def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
+    folder = tmp_path / "table"
+    folder.mkdir()
+    (folder / profile_runtime.JOURNAL).write_text('{"hash": 1}\n')
+    with pytest.raises(TableError, match=r"networks\.jsonl:1: not a timing of a network"):
+        profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
+
+
+def test_several_sequences_are_refused(space, tmp_path):
+    with pytest.raises(ConfigError, match="one sequence at a time; workload many has batch 8"):
+        profile_runtime.profile_runtime(space, [Workload(name="many", batch=8, generated_tokens=4)], tmp_path / "t",
+                                        LlamaCpp())
+
+
+def test_a_table_of_another_llama_cpp_is_refused(space, clock, tmp_path, monkeypatch):
+    profile_runtime.profile_runtime(space, [CHAT], tmp_path / "table", LlamaCpp(flash_attention=True, threads=2))
+    table = LatencyTable.load(tmp_path / "table")
+    assert setup_of(table, dtype="q8_0") == LlamaCpp(flash_attention=True, threads=2)
+    monkeypatch.setattr(llama_cpp, "version", lambda name: "1.0")
+    with pytest.raises(TableError, match=r"has rows of llama\.cpp-.*, but this machine runs llama\.cpp-xllamacpp-1\.0-"
+                                         r"2t-q8_0-flash-attention-f16-cache; measure them anew"):
+        llama_cpp_like(table, dtype="q8_0")
+
+
+def test_networks_that_llama_cpp_cannot_hold_are_told_apart():
+    assert runs(Architecture.parse(SMALL), LlamaCpp())
+    assert not runs(Architecture.parse("64(vocab=320): m2(head_dim=32,state=16) f"), LlamaCpp())
+
+
+# -- llama.cpp itself ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("generated", [3, 600])
+def test_a_request_is_timed(generated):
+    found = time_in_llama_cpp(Architecture.parse(SMALL), Workload(prompt_tokens=20, generated_tokens=generated),
+                              LlamaCpp(weights="f16"))
+    assert 0 < found.tpot_ms < 100
+    assert found.ttft_ms > 0
+    assert found.latency_ms == pytest.approx(found.ttft_ms + generated * found.tpot_ms)
+
+
+def test_more_work_takes_longer(tmp_path):
+    """Ten times the layers take several times as long; processor time, with a wide margin."""
+    small, large = (Architecture.parse(f"256(vocab=320): {n}x(m2(head_dim=32,state=16) f) a(head_dim=32) f")
+                    for n in (1, 20))
+    work = Workload(prompt_tokens=128, generated_tokens=32)
+    first, second = (time_in_llama_cpp(each, work, LlamaCpp()) for each in (small, large))
+    assert second.ttft_ms > 3 * first.ttft_ms
+    assert second.tpot_ms > 2 * first.tpot_ms
+
+
+def test_llama_cpp_that_ends_is_one_line(monkeypatch):
+    monkeypatch.setattr(child, "__file__", "/nowhere/child.py")
+    with pytest.raises(DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 2: .*/nowhere") as caught:
+        time_in_llama_cpp(Architecture.parse(SMALL), CHAT, LlamaCpp())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_larger_than_the_memory_is_refused():
+    device = Device(name="small", platform="cpu", peak_flops=1e9, bandwidth_bytes_s=1e9, memory_bytes=100_000)
+    with pytest.raises(BudgetError, match="does not fit 90% of the memory of small"):
+        time_in_llama_cpp(Architecture.parse(SMALL), Workload(generated_tokens=8), LlamaCpp(), device)
+
+
+def test_a_space_of_one_network_is_refused(tmp_path):
+    (tmp_path / "one.yaml").write_text(SPACE.replace("META", "0").replace("[2, 8]", "[2, 2]"))
+    with pytest.raises(SpaceError, match=r"gave only [24] networks of width 64; 10 are needed"):
+        choose_networks(load_space(str(tmp_path / "one.yaml")), 64, np.random.default_rng(0), llama_cpp.check_holds)
+
+
+@pytest.mark.slow
+def test_the_commands_measure_and_validate(tmp_path, capsys):
+    (tmp_path / "space.yaml").write_text(SPACE.replace("META", "0").replace("[64, 96]", "[64]"))
+    workload, table = "batch=1,prompt=8,generated=8", str(tmp_path / "table")
+    assert main(["profile", "--runtime", "llama.cpp", "--space", str(tmp_path / "space.yaml"), "--workload", workload,
+                 "--weights", "f16", "--out", table]) == 0
+    assert main(["validate", "--table", table, "--space", str(tmp_path / "space.yaml"), "--workload", workload,
+                 "-n", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(found["architectures"]) == 3
+    assert found["mode"] == "llama.cpp"
