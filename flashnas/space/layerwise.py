@@ -98,6 +98,12 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def operators(self, genotype: LayerwiseGenotype) -> tuple[OperatorSpec, ...]:
         return tuple(spec for layer in genotype.layers for spec in self.choices[layer])
 
+    def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
+        """As `OperatorSpace.pure_models`, without those that lack a required operator: the program for which the space
+        has `require` cannot run them."""
+        return [(label, operators) for label, operators in super().pure_models()
+                if not set(self.require) - {spec.kind for spec in operators}]
+
     def find(self, operators: Sequence[OperatorSpec]) -> LayerwiseGenotype | None:
         """Of all genotypes that build the list, the one with the fewest layers, then with the first choices."""
         operators = tuple(operators)

@@ -113,3 +113,8 @@ def test_foreign_choice_is_refused():
         space.repair(LayerwiseGenotype(("kda f",)))
     with pytest.raises(SpaceError, match="needs the parameter 'depth'"):
         space.decode({})
+
+
+def test_a_space_with_required_operators_has_no_baselines_without_them():
+    assert load_space("llama_cpp").baselines() == []
+    assert all(spec.kind in ("m2", "f") for _, operators in load_space("nemotron_h").pure_models() for spec in operators)

@@ -84,6 +84,31 @@ def time_requests(file: Path, *, prompts: Sequence[int], contexts: Sequence[int]
                   "contexts": list(contexts), "steps": steps, "vocab": vocab})
 
 
+def read_texts(file: Path, *, windows: list[list[int]], texts: list[str], generate: int, vocab: int, plain: int,
+               threads: int, flash_attention: bool, cache_type: str) -> dict[str, Any]:
+    """What llama.cpp makes of texts.
+
+    Args:
+        file: the GGUF file.
+        windows: token ids, each window by itself.
+        texts: to be continued with the most likely tokens.
+        generate: tokens that continue a text.
+        vocab, plain: as for `ask`.
+        threads, flash_attention, cache_type: as for `time_requests`.
+
+    Returns:
+        "logprobs": for each window the natural logarithm of the probability of each token but the first. "texts": the
+        continuations.
+
+    Raises:
+        RuntimeFailure: the child ended without an answer.
+    """
+    longest = max([*map(len, windows), *(len(text.encode()) + generate for text in texts)])
+    return _call({"work": "read", "file": str(file), "context": longest, "threads": threads,
+                  "flash_attention": flash_attention, "cache_type": cache_type, "windows": windows, "texts": texts,
+                  "generate": generate, "vocab": vocab, "plain": plain})
+
+
 def describe() -> dict[str, str]:
     """Of the installed llama.cpp: the version of `xllamacpp` and what it was built with and runs on."""
     return _call({"work": "describe"})
@@ -142,19 +167,23 @@ class _Server:
             return json.load(reply)
 
 
-def _compute(request: dict[str, Any]) -> dict[str, Any]:
-    server = _Server(request)
-
-    def after(prompt: list[int], shown: int) -> list[dict[str, Any]]:
+    def after(self, prompt: list[int], shown: int, plain: int) -> list[dict[str, Any]]:
         """The most likely tokens after a prompt, of which the server keeps the state.
 
         It reports no probabilities beside a token that ends within a character. A bias, which they do not include,
         makes it take another one.
         """
-        found = server.post("completion", prompt=prompt, n_predict=1, n_probs=shown, temperature=0.0,
-                            cache_prompt=True, logit_bias=[[request["plain"], 1e6]])
+        found = self.post("completion", prompt=prompt, n_predict=1, n_probs=shown, temperature=0.0, cache_prompt=True,
+                          logit_bias=[[plain, 1e6]])
         top: list[dict[str, Any]] = found["completion_probabilities"][0]["top_logprobs"]
         return top
+
+
+def _compute(request: dict[str, Any]) -> dict[str, Any]:
+    server = _Server(request)
+
+    def after(prompt: list[int], shown: int) -> list[dict[str, Any]]:
+        return server.after(prompt, shown, request["plain"])
 
     answer: dict[str, Any] = {"prefill": [], "tokens": [], "decode": [], "texts": []}
     for prompt in reversed(request["prompts"]):  # the first one last: generation goes on from it
@@ -207,6 +236,21 @@ def _time(request: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def _read(request: dict[str, Any]) -> dict[str, Any]:
+    server = _Server(request)
+    answer: dict[str, Any] = {"logprobs": [], "texts": []}
+    for window in request["windows"]:
+        found = []
+        for end in range(1, len(window)):
+            known = server.after(window[:end], request["vocab"], request["plain"])
+            found.append(next(entry["logprob"] for entry in known if entry["id"] == window[end]))
+        answer["logprobs"].append(found)
+    for text in request["texts"]:
+        answer["texts"].append(server.post("completion", prompt=text, n_predict=request["generate"], temperature=0.0,
+                                           cache_prompt=False)["content"])
+    return answer
+
+
 def _describe(request: dict[str, Any]) -> dict[str, str]:
     import xllamacpp
 
@@ -214,11 +258,14 @@ def _describe(request: dict[str, Any]) -> dict[str, str]:
             "system": str(xllamacpp.get_system_info())}
 
 
+WORKS = {"compute": _compute, "time": _time, "read": _read, "describe": _describe}
+
+
 def _main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the library prints is not part of the answer
     request = json.load(sys.stdin)
-    json.dump({"compute": _compute, "time": _time, "describe": _describe}[request["work"]](request), out)
+    json.dump(WORKS[request["work"]](request), out)
     out.flush()
     os._exit(0)  # without the library's own ending, which can wait for connections
 

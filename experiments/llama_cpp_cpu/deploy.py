@@ -1,0 +1,189 @@
+"""From an empty folder to a language model in llama.cpp, with its speed foretold: the whole loop on a CPU.
+
+    python experiments/llama_cpp_cpu/deploy.py            # the experiment of README.md: about two hours of one core
+    python experiments/llama_cpp_cpu/deploy.py --size small  # what `make deploy` does, in minutes
+
+Profile operators in llama.cpp, validate, search within a budget of milliseconds for a token, train the best network that
+keeps it, export it to GGUF, run it in llama.cpp. Each step is kept in --out; running the command again continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import flashnas as fn
+
+HERE = Path(__file__).parent
+SPACE = """\
+template: layerwise
+model: {{vocab: 8192, tied: true, meta_tokens: 0}}
+widths: {widths}
+width_factor: 4
+layers:
+  depth: {depth}
+  require: [m2, a]
+  choices: ["m2(head_dim=64,state=64) f", "a(head_dim=64) f"]
+"""
+WEIGHTS = "q8_0"
+CONFIDENCE = 0.9
+PROMPTS = ("My fellow citizens, the state of our union is", "def read_lines(path):\n    ")
+GENERATED = 48  # tokens after each prompt
+WINDOW = 256    # tokens; each is predicted from those before it
+
+
+def main() -> None:
+    """Run all steps and print what was foretold and what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=("full", "small", "tiny"), default="full")
+    parser.add_argument("--out", type=Path, help="folder of all steps (default: experiments/runs/llama_cpp_SIZE)")
+    given = parser.parse_args()
+    plan: dict[str, Any] = yaml.safe_load((HERE / f"{given.size}.yaml").read_text())
+    out = given.out or Path("experiments/runs") / f"llama_cpp_{given.size}"
+    out.mkdir(parents=True, exist_ok=True)
+    space, table = out / "space.yaml", out / "table"
+    space.write_text(SPACE.format(**plan))
+
+    step("1 profile", "whole networks with random weights in llama.cpp, one width after the other")
+    print(fn.profile(runtime="llama.cpp", weights=WEIGHTS, space=str(space), workload=[plan["workload"]],
+                     out=str(table), progress=count), flush=True)
+    if not fn.LatencyTable.load(table).meta.get("validations"):
+        step("2 validate", f"{plan['validated']} networks that the table was not fitted to")
+        print(fn.validate(table=str(table), space=str(space), workload=plan["workload"], count=plan["validated"],
+                          progress=count), flush=True)
+    step("3 search", f"at most {plan['tpot_ms']} ms for a token, kept with a confidence of {CONFIDENCE:g}")
+    run = fn.search(space=str(space), table=str(table), workload=plan["workload"],
+                    budgets={"tpot_ms": plan["tpot_ms"]}, confidence=CONFIDENCE, workers=1, out=str(out / "run"),
+                    resume=True, objectives=("loss", "tpot_ms"), **plan["search"])
+    print(run, flush=True)
+    within = [entry for entry in run.front if entry.figures["measured_tpot_ms"] <= plan["tpot_ms"]]
+    if not within:
+        raise SystemExit(f"no network of the front generates a token in {plan['tpot_ms']} ms as measured in llama.cpp")
+    best = min(within, key=lambda entry: entry.figures["loss"])
+
+    step("4 train", best.notation)
+    trained = fn.train(str(best.architecture), recipe=str(HERE / "recipe.yaml"), out=str(out / "training"), resume=True,
+                       threads=1, **plan["training"])
+    print(trained, flush=True)
+
+    step("5 export", f"GGUF, {WEIGHTS}")
+    file = out / "export" / "model.gguf"
+    if not file.exists():
+        print(fn.export(str(trained.final), to="gguf", type=WEIGHTS, out=str(out / "export")), flush=True)
+
+    step("6 run in llama.cpp", str(file))
+    found = {**foretold(best, table, plan), **in_llama_cpp(file, trained.final, plan)}
+    found |= {"notation": best.notation, "params": trained.summary["params"], "loss": trained.loss,
+              "bits_per_byte": trained.summary["bits_per_byte"], "tokens": trained.summary["tokens"]}
+    (out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
+    picture(run, found, plan, out / "front.png")
+    report(found, plan)
+    print(f"\n{out / 'result.json'}, {out / 'front.png'}; chat with it: llama-cli -m {file}")
+
+
+def step(name: str, text: str) -> None:
+    """Print a heading."""
+    print(f"\n== {name}: {text}", flush=True)
+
+
+def count(done: int, of: int) -> None:
+    """Show how far a measurement is, ten times."""
+    if of and done * 10 // of != (done - 1) * 10 // of:
+        print(f"   {done} of {of}", flush=True)
+
+
+def foretold(best: Any, table: Path, plan: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds for a token of the chosen network: predicted, the bound, and with random weights in llama.cpp."""
+    from flashnas.latency.prediction import LatencyModel
+    from flashnas.profiling.certificate import Certificate
+    from flashnas.space import load_space
+
+    model, space = LatencyModel(str(table), plan["workload"]), load_space(str(table.parent / "space.yaml"))
+    certificate = Certificate.of(model.table, model.workload, space_name=space.name, space_hash=space.hash,
+                                 confidence=CONFIDENCE)
+    estimate = model.estimate(best.architecture)
+    return {"predicted_ms": estimate.tpot_ms, "bound_ms": certificate.bound(estimate, "tpot_ms"),
+            "measured_ms": best.figures["measured_tpot_ms"]}
+
+
+def in_llama_cpp(file: Path, weights: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    """The trained file in llama.cpp: its speed, its perplexity beside that of the trained network, and what it says."""
+    import torch
+
+    from flashnas.data.dataset import prepare_dataset
+    from flashnas.export.source import load_source
+    from flashnas.latency.workload import load_workload
+    from flashnas.runtimes.llama_cpp.child import read_texts, time_requests
+    from flashnas.runtimes.llama_cpp.vocabulary import vocabulary
+
+    how = {"threads": 1, "flash_attention": False, "cache_type": "f16"}
+    workload = load_workload(plan["workload"])
+    source = load_source(str(weights))
+    vocab = source.architecture.vocab
+    times = time_requests(file, prompts=[workload.prompt_tokens], contexts=[workload.context],
+                          steps=workload.generated_tokens, vocab=vocab, **how)
+    recipe = fn.Recipe.load(str(HERE / "recipe.yaml"))
+    dataset = prepare_dataset(plan["training"]["data"], recipe)
+    windows = dataset.validation_slice(recipe, plan["windows"] * recipe.sequence_tokens)[:, :WINDOW]
+    words = vocabulary(source.tokenizer, vocab, source.architecture.meta_tokens)
+    theirs = read_texts(file, windows=windows.tolist(), texts=list(PROMPTS), generate=GENERATED,
+                        vocab=len(words.tokens), plain=words.plain, **how)
+    with torch.no_grad():
+        tokens_BT = torch.as_tensor(windows)
+        logits_BTV = source.network.float()(tokens_BT)
+        loss = torch.nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten())
+    values = [value for window in theirs["logprobs"] for value in window]
+    return {"trained_ms": times["contexts"][0]["cpu_ms"], "prompt_ms": times["prompts"][0]["cpu_ms"],
+            "perplexity": math.exp(float(loss)), "llama_cpp_perplexity": math.exp(-sum(values) / len(values)),
+            "perplexity_tokens": len(values), "texts": dict(zip(PROMPTS, theirs["texts"], strict=True))}
+
+
+def report(found: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Print the result."""
+    print(f"\n{found['notation']}: {found['params'] / 1e6:.1f} M parameters, {found['tokens']:,} training tokens,"
+          f" {found['bits_per_byte']:.3f} bits/byte\n")
+    for name, text in (("predicted_ms", "predicted from the table"),
+                       ("bound_ms", f"bound with a confidence of {CONFIDENCE:g}"),
+                       ("measured_ms", "measured in llama.cpp, random weights"),
+                       ("trained_ms", "measured in llama.cpp, the trained file")):
+        print(f"  {found[name]:8.3f} ms a token  {text}")
+    print(f"  {plan['tpot_ms']:8.3f} ms a token  budget\n\nperplexity of {found['perplexity_tokens']:,} held-out tokens:"
+          f" {found['perplexity']:.3f} in flashnas, {found['llama_cpp_perplexity']:.3f} in llama.cpp ({WEIGHTS})")
+    for prompt, text in found["texts"].items():
+        print(f"\n> {prompt}{text}")
+
+
+def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -> None:
+    """Loss over milliseconds for a token: the trained candidates, and the front as predicted and as measured."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    trials = run.trials[run.trials["loss"].notna()]
+    axes.plot(trials["tpot_ms"], trials["loss"], "o", color="0.75", label="trained candidates, predicted")
+    front = sorted(run.front, key=lambda entry: entry.figures["tpot_ms"])
+    losses = [entry.figures["loss"] for entry in front]
+    axes.plot([entry.figures["tpot_ms"] for entry in front], losses, "-o", color="C0", label="front, predicted")
+    axes.plot([entry.figures["measured_tpot_ms"] for entry in front], losses, "x", color="C3", ms=9, mew=2,
+              label="front, measured in llama.cpp")
+    chosen = next(entry for entry in front if entry.notation == found["notation"])
+    axes.plot([chosen.figures["tpot_ms"], found["bound_ms"]], 2 * [chosen.figures["loss"]], "|-", color="C0", lw=1)
+    axes.annotate("chosen", (chosen.figures["tpot_ms"], chosen.figures["loss"]), xytext=(0, -16),
+                  textcoords="offset points", ha="center", color="C0")
+    axes.axvline(plan["tpot_ms"], color="0.4", ls="--", lw=1)
+    axes.annotate("budget", (plan["tpot_ms"], axes.get_ylim()[1]), xytext=(-4, -12), textcoords="offset points",
+                  ha="right", color="0.4")
+    axes.set(xlabel=f"ms a token in llama.cpp, {WEIGHTS}, one core", ylabel="loss of the short training, nats a token")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
