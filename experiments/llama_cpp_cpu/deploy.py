@@ -3,8 +3,8 @@
     python experiments/llama_cpp_cpu/deploy.py            # the experiment of README.md: about two hours of one core
     python experiments/llama_cpp_cpu/deploy.py --size small  # what `make deploy` does, in minutes
 
-Profile operators in llama.cpp, validate, search within a budget of milliseconds for a token, train the best network that
-keeps it, export it to GGUF, run it in llama.cpp. Each step is kept in --out; running the command again continues.
+Profile operators in llama.cpp, validate, search within a budget of milliseconds for a token, train the best network
+that keeps it, export it to GGUF, run it in llama.cpp. Each step is kept in --out; running the command again continues.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def report(found: dict[str, Any], plan: dict[str, Any]) -> None:
                        ("measured_ms", "measured in llama.cpp, random weights"),
                        ("trained_ms", "measured in llama.cpp, the trained file")):
         print(f"  {found[name]:8.3f} ms a token  {text}")
-    print(f"  {plan['tpot_ms']:8.3f} ms a token  budget\n\nperplexity of {found['perplexity_tokens']:,} held-out tokens:"
+    print(f"  {plan['tpot_ms']:8.3f} ms a token  budget\n\nperplexity of {found['perplexity_tokens']:,} unseen tokens:"
           f" {found['perplexity']:.3f} in flashnas, {found['llama_cpp_perplexity']:.3f} in llama.cpp ({WEIGHTS})")
     for prompt, text in found["texts"].items():
         print(f"\n> {prompt}{text}")

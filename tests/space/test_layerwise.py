@@ -115,6 +115,8 @@ def test_foreign_choice_is_refused():
         space.decode({})
 
 
-def test_a_space_with_required_operators_has_no_baselines_without_them():
-    assert load_space("llama_cpp").baselines() == []
-    assert all(spec.kind in ("m2", "f") for _, operators in load_space("nemotron_h").pure_models() for spec in operators)
+def test_baselines_have_what_every_network_of_the_space_needs(case):
+    space, _ = case
+    for _, operators in space.pure_models():
+        assert set(space.require) <= {spec.kind for spec in operators}
+    assert bool(space.pure_models()) == (len(space.require) < 2)
