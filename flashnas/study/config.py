@@ -16,15 +16,16 @@ from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, TRAINED, check_obj
 from flashnas.study.executors import EXECUTORS, executor_options
 
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
+NONE = "none"    # of the rungs: without any, whatever the configuration file says
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
 
-    The trajectory depends on `cycle_size` and never on `workers`. Candidates that are infeasible, that were seen before
-    or whose score a bench holds cost nothing and do not count against `trials`. The loss is trained and shown whatever
-    the objectives are.
+    The trajectory depends on `cycle_size` and never on `workers`, unless the search is `asynchronous`. Candidates that
+    are infeasible, that were seen before or whose score a bench holds cost nothing and do not count against `trials`.
+    The loss is trained and shown whatever the objectives are.
     """
 
     space: str = option("nemotron_flash", "shipped search space or YAML file")
@@ -47,6 +48,8 @@ class SearchConfig(Settings, where="search"):
     sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated", flag="sampler-option")
     trials: int = option(24, "candidates to train besides the baselines", metavar="N", least=1, most=1_000_000)
     cycle_size: int = option(10, "candidates drawn together", metavar="N", least=1, most=10_000)
+    asynchronous: bool = option(False, "draw the next candidate as soon as a worker is free, in place of cycles; the"
+                                " trajectory then depends on when workers finish")
     seed: int = option(0, "fixes the whole trajectory", metavar="N", least=0, most=LARGEST_SEED)
     baselines: bool = option(True, "train the pure-operator models too", off="leave out the pure-operator models")
     recipe: str | None = option(None, "shipped training recipe or YAML file",
@@ -61,8 +64,8 @@ class SearchConfig(Settings, where="search"):
         " objectives", metavar="N", shown="by the loss itself", least=1, most=LARGEST_COUNT)
     rungs: tuple[Any, ...] = option(
         (), "training tokens after which the candidates of a cycle pause, and only those train on that can still enter"
-        " the front: points of the recipe's curve, or auto", metavar="N,N,..", separator=",",
-        shown="every candidate is trained to the end")
+        " the front: points of the recipe's curve; or shares of the training such as 50%,75%; or auto, or none",
+        metavar="N,N,..", separator=",", shown="none: every candidate is trained to the end")
     rung_chance: float = option(0.05, "probability of entering the front with which a paused candidate trains on",
                                 metavar="P", above=0, below=1)
     seeds: int = option(1, "seeds under which the networks of the front are trained in the end; their loss is then the"
@@ -136,15 +139,23 @@ class SearchConfig(Settings, where="search"):
 
     def _rungs(self) -> None:
         """Raise SettingError for rungs that no recipe could have, or that exclude what else is asked."""
+        if self.rungs == (NONE,):
+            object.__setattr__(self, "rungs", ())
         if not self.rungs:
             return
         if self.rungs != (AUTO,):
-            for value in self.rungs:
-                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                    self.wrong("rungs", f"must be whole numbers of tokens, such as 131072,196608, or {AUTO} alone; got"
-                               f" {shown(value)}")
-            if any(later <= earlier for earlier, later in itertools.pairwise(self.rungs)):
-                self.wrong("rungs", f"must increase; got {','.join(map(str, self.rungs))}")
+            shares = [share_of(value) for value in self.rungs]
+            whole = [isinstance(value, int) and not isinstance(value, bool) and value >= 1 for value in self.rungs]
+            for value, share, tokens in zip(self.rungs, shares, whole, strict=True):
+                if share is None and not tokens:
+                    self.wrong("rungs", "must be whole numbers of tokens, such as 131072,196608, or shares of the"
+                               f" training, such as 50%,75%, or {AUTO} or {NONE} alone; got {shown(value)}")
+            listed = ",".join(map(str, self.rungs))
+            if any(whole) and not all(whole):
+                self.wrong("rungs", f"must be all tokens or all shares; got {listed}")
+            values = self.rungs if all(whole) else shares
+            if any(later <= earlier for earlier, later in itertools.pairwise(values)):
+                self.wrong("rungs", f"must increase; got {listed}")
         if self.rank_at_tokens is not None:
             self.wrong("rungs", "and --rank-at-tokens exclude each other: the curve of a paused training cannot be"
                        " extrapolated beyond the training")
@@ -167,3 +178,14 @@ class SearchConfig(Settings, where="search"):
         how = {"executor", "executor_options", "workers", "storage", "trials", "candidate_timeout_s", "measure",
                "strict", "budget_ms", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
+
+
+def share_of(value: Any) -> float | None:
+    """A rung such as `50%` as a share of the training; None for what is not a share between 0 and 1."""
+    if not isinstance(value, str) or not value.endswith("%"):
+        return None
+    try:
+        share = float(value[:-1]) / 100
+    except ValueError:
+        return None
+    return share if 0 < share < 1 else None
