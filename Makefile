@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= experiments/runs/first_search
 
-.PHONY: search test lint clean
+.PHONY: search deploy test lint clean
 
 search: $(VENV)/.core  ## the main job on shipped defaults; running it again continues or reprints the run
 	$(BIN)/flashnas search --config experiments/first_search/config.yaml --out $(RUN) --resume
+
+deploy: $(VENV)/.llama-cpp  ## profile, search, train, export and run a small network in llama.cpp
+	$(BIN)/python experiments/llama_cpp_cpu/deploy.py --size small
 
 test: $(VENV)/.dev  ## the fast tests, on all cores
 	$(BIN)/python -m pytest -n auto -m "not gpu and not slow"
@@ -25,6 +28,10 @@ $(VENV)/.core: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.llama-cpp: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[llama-cpp]'
 	@touch $@
 
 clean:

@@ -91,8 +91,25 @@ def fit(models: list[Regressors]) -> ModelCorrection:
     """
     if len(models) < 4:
         raise TableError(f"calibration needs at least 4 whole models; got {len(models)}")
-    y = np.array([model.measured_us for model in models])
-    x = np.array([model.vector() for model in models]) / y[:, None]
+    x = _relative(models)
+    chosen = _choose(x)
+    return ModelCorrection(**dict(zip(CONSTANTS, map(float, _solve(x, chosen)), strict=True)))
+
+
+def fit_leaving_out(models: list[Regressors]) -> tuple[ModelCorrection, list[float]]:
+    """`fit`, and for each model the time in microseconds that a fit of the same constants to the others predicts."""
+    found, x = fit(models), _relative(models)
+    chosen, everyone = _choose(x), np.arange(len(x))
+    return found, [float(x[i] @ _solve(x[everyone != i], chosen)) * models[i].measured_us for i in everyone]
+
+
+def _relative(models: list[Regressors]) -> np.ndarray:
+    """What the constants multiply, as shares of the measured times, shape [models, 4]."""
+    return np.array([model.vector() / model.measured_us for model in models])
+
+
+def _choose(x: np.ndarray) -> tuple[int, ...]:
+    """The constants that the models left out justify."""
     best: tuple[int, ...] = ()
     best_error = _left_out_error(x, best)
     for count in range(1, len(CONSTANTS) + 1):
@@ -100,7 +117,7 @@ def fit(models: list[Regressors]) -> ModelCorrection:
         chosen = min(tried, key=lambda key: tried[key])
         if tried[chosen] < PARSIMONY * best_error:
             best, best_error = chosen, tried[chosen]
-    return ModelCorrection(**dict(zip(CONSTANTS, map(float, _solve(x, best)), strict=True)))
+    return best
 
 
 def _solve(x: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:

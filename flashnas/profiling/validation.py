@@ -243,15 +243,23 @@ def half(count: int, rng: np.random.Generator) -> frozenset[int]:
 def calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tuple[Architecture, Mapping[str, float]]],
                ) -> tuple[LatencyTable, LatencyModel]:
     """The table with a correction fitted to these architectures (in memory), and its model."""
-    mode = model.table.default_mode
-    bare = LatencyModel(table, model.workload, calibrated=False, mode=mode)
-    fits = {phase: model_correction.fit([terms(bare, a, phase, metrics) for a, metrics in measured]).to_dict()
+    bare = LatencyModel(table, model.workload, calibrated=False, mode=model.table.default_mode)
+    fits = {phase: model_correction.fit([terms(bare, a, phase, metrics) for a, metrics in measured])
             for phase, metric in PHASES.items() if measured[0][1][metric] > 0}
-    known = table.calibration.get("whole") or {}
-    whole = {**known, mode: {**known.get(mode, {}), **fits}, "workload": model.workload.name,
-             "fitted_on": sorted({*known.get("fitted_on", ()), *(a.hash for a, _ in measured)})}
+    return with_corrections(table, model, fits, [a for a, _ in measured])
+
+
+def with_corrections(table: LatencyTable, model: LatencyModel, fits: Mapping[Phase, ModelCorrection],
+                     fitted_on: Sequence[Architecture]) -> tuple[LatencyTable, LatencyModel]:
+    """The table (in memory) and its model with other corrections of whole models in the model's mode."""
+    mode, known = model.table.default_mode, table.calibration.get("whole") or {}
+    constants = {phase: found.to_dict() for phase, found in fits.items()}
+    whole = {**known, mode: {**known.get(mode, {}), **constants}, "workload": model.workload.name,
+             "fitted_on": sorted({*known.get("fitted_on", ()), *(a.hash for a in fitted_on)})}
     table = replace(table, meta={**table.meta, "calibration": {**table.calibration, "whole": whole}})
     return table, LatencyModel(table, model.workload, mode=mode)
+
+
 
 
 def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, metrics: Mapping[str, float]) -> Regressors:

@@ -180,7 +180,20 @@ def _measured_words(run: Run) -> str:
     if not any(known(finalist.figures.get("measured_ms")) for finalist in run.front):
         return ""
     over = "".join(f" {line[0].upper()}{line[1:]}." for line in misses(run)) or " Every one keeps its budgets."
-    return f" Measured: the whole model, timed on the device at the end of the search.{over}"
+    return f" Measured: the whole model, timed on the device.{over}{_corrected_words(run)}"
+
+
+def _corrected_words(run: Run) -> str:
+    """What a search that timed networks on its way did to the predictions."""
+    versions = run.config.get("corrections") or []
+    if not versions:
+        return ""
+    last = versions[-1]
+    errors = f"the table differs from {last['networks']} timed networks by {last['table_error']:.1%} in the mean"
+    if not last["taken"]:
+        return f" The latencies are the table's: {errors}."
+    return (f" The latencies are corrected by what was timed during the search: {errors}, the correction, each network"
+            f" left out in turn, by {last['left_out_error']:.1%}.")
 
 
 def _shown(finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> dict[str, Any]:

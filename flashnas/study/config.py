@@ -43,6 +43,9 @@ class SearchConfig(Settings, where="search"):
     strict: bool = option(False, "exit with code 3 if a finalist, as measured, misses a budget")
     measure: bool = option(True, "time the finalists where the table's device is at hand",
                            off="do not time the finalists, which is done where the table's device is at hand")
+    measure_every: int | None = option(
+        None, "time every N-th network after its cycle, fit the table's correction anew, and rank all again; needs the"
+        " table's device", metavar="N", least=1, most=1_000_000)
     mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
     sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS)
     sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated", flag="sampler-option")
@@ -113,6 +116,12 @@ class SearchConfig(Settings, where="search"):
         self._check_executor()
         if self.strict and not self.measure:
             self.wrong("strict", "needs measured finalists, but search.measure is false (--no-measure)")
+        if self.measure_every is not None:
+            if not self.measure:
+                self.wrong("measure_every", "and --no-measure exclude each other")
+            if self.asynchronous:
+                self.wrong("measure_every", "and --asynchronous exclude each other: nothing is timed while networks are"
+                           " trained")
 
     def _check_executor(self) -> None:
         """Raise SettingError for an option that the executor does not have or cannot take."""

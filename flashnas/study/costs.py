@@ -40,7 +40,12 @@ class TableCosts:
     known = True
 
     def __init__(self, model: LatencyModel) -> None:
-        self.model = model
+        self.use(model)
+
+    def use(self, model: LatencyModel, bounds: tuple[float, float] | None = None) -> None:
+        """Answer by this model from now on; bounds: natural logarithms by which lower_ms and upper_ms differ from
+        latency_ms (None: those of the rows)."""
+        self.model, self.bounds = model, bounds
         self._metrics = functools.lru_cache(maxsize=REMEMBERED)(self._estimated)
 
     def estimate(self, architecture: Architecture) -> Estimate:
@@ -51,7 +56,11 @@ class TableCosts:
 
     def _estimated(self, network: Architecture) -> dict[str, float]:
         estimate = self.estimate(network)
-        return {name: getattr(estimate, name) for name in PREDICTED}
+        found = {name: getattr(estimate, name) for name in PREDICTED}
+        if self.bounds is not None:
+            found |= {name: estimate.latency_ms * math.exp(by)
+                      for name, by in zip(("lower_ms", "upper_ms"), self.bounds, strict=True)}
+        return found
 
     def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
         return list(map(float, self.model.latencies(networks)))

@@ -26,7 +26,12 @@ class Fitter(Generic[G]):
     """
 
     def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget]) -> None:
-        self.space, self.costs, self.budgets = space, costs, list(budgets)
+        self.space, self.costs = space, costs
+        self.use(budgets)
+
+    def use(self, budgets: Sequence[Budget]) -> None:
+        """Fit to these budgets from now on, by what the costs say now."""
+        self.budgets = list(budgets)
         self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
     def latency_of(self, genotype: G) -> tuple[Any | None, float | None]:

@@ -52,13 +52,14 @@ class Identity:
     rung_curves: str | None = None
     start_from: str | None = None
     asynchronous: bool = False
+    measure_every: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
         found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         if self.rank_at_tokens is None:  # as it was before there was this option, so that such runs continue
             del found["rank_at_tokens"]
-        for name in ("bench", "start_from"):  # as in runs of versions without these, which are continued
+        for name in ("bench", "start_from", "measure_every"):  # as in runs of versions without these, which are continued
             if getattr(self, name) is None:
                 del found[name]
         if not self.asynchronous:

@@ -47,6 +47,7 @@ from flashnas.study.known import KnownRuns, difference, genotype_of, known_runs,
 from flashnas.study.refit import MOST_REFITS, refits
 from flashnas.study.run import rows
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
+from flashnas.study.self_correction import SelfCorrection
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
@@ -106,6 +107,13 @@ class Question:
     def model(self) -> LatencyModel | None:
         """The latency model, where a table answers."""
         return self.costs.model if isinstance(self.costs, TableCosts) else None
+
+    def self_correction(self) -> SelfCorrection | None:
+        """What corrects the predictions while the search goes on, if it is asked for."""
+        if self.config.measure_every is None or not isinstance(self.costs, TableCosts):
+            return None
+        return SelfCorrection(self.costs, self.fitter, every=self.config.measure_every, budgets=self.budgets,
+                              certificate=self.certificate)
 
     def algorithm(self, seed: int | None = None) -> SearchAlgorithm:
         """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot serve.
@@ -467,13 +475,18 @@ def _certify(config: SearchConfig, space: SearchSpace[Any], model: LatencyModel,
 
 
 def _timing(config: SearchConfig, model: LatencyModel) -> AnySetup | None:
-    """How the finalists are timed; None where the table's device is not at hand. Raises TableError with `strict`."""
+    """How networks are timed; None where the table's device is not at hand. Raises TableError with `strict` or
+    `measure_every`."""
     if not config.measure:
         return None
+    if config.measure_every is not None and not any(kind.startswith("operator_") for kind in model.table.kinds):
+        raise TableError(f"{model.table.path}: --measure-every corrects rows of whole operators, which table"
+                         f" {model.table.name} does not have; measure them with flashnas profile")
     try:
         return setup_here(model)
     except TableError as error:
-        if config.strict:
-            raise TableError(f"--strict measures the finalists: {error}") from None
+        if config.strict or config.measure_every is not None:
+            why = "--strict measures the finalists" if config.strict else "--measure-every times networks"
+            raise TableError(f"{why}: {error}") from None
         return None
 

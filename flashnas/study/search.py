@@ -79,4 +79,5 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
             evaluations = study.evaluate(genotypes)
             with foreign_errors("sampler", study.algorithm):
                 study.algorithm.tell(evaluations)
+            study.correct()
         return study.finish()

@@ -14,6 +14,7 @@ import numpy as np
 
 import flashnas
 from flashnas.base.errors import RunError
+from flashnas.base.settings import LARGEST_SEED
 from flashnas.profiling.finalists import measure_finalists, missed
 from flashnas.search import SearchAlgorithm
 from flashnas.search.algorithm import Evaluation
@@ -27,11 +28,13 @@ from flashnas.study.front import FrontEntry, recorded
 from flashnas.study.job import evaluator_name, run_job
 from flashnas.study.prepare import Question, any_network, table_hash
 from flashnas.study.seeds import train_under_seeds
+from flashnas.study.self_correction import Version
 from flashnas.study.snapshot import Progress
 from flashnas.study.trajectory import Candidate, Trajectory
 from flashnas.study.trial import Trial
 
 STATES = ("complete", "stopped", "failed", "reused", "infeasible")
+CORRECTED_FRONTS = 3     # times that the front is drawn again because timing it corrected the predictions
 IDLE_CYCLES = 20          # cycles in a row without anything new: the space is exhausted
 IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed
 ANY_ORDER = "depends on when workers finish (asynchronous); the same seed gives other candidates"
@@ -67,6 +70,8 @@ class Session:
             make_job=question.job, known_score=question.known_score, folder=self.folder, pool=self.pool,
             progress=progress, rank_at_tokens=config.rank_at_tokens, rungs=question.rungs)
         self.cycle, self.idle = 0, 0
+        self.correction = question.self_correction()
+        self._learnt: list[tuple[Any, Candidate, int]] = []  # genotype, candidate and trial of what was learnt
 
     def __enter__(self) -> Self:
         self.pool.__enter__()
@@ -99,6 +104,8 @@ class Session:
         if not candidates:
             return
         trials = self.trajectory.evaluate(0, candidates)
+        self._learnt += [(genotype, candidate, trial.number)
+                         for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)]
         learnt = [evaluation_of(genotype, candidate, trial, objectives)
                   for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)
                   if fitter.latency_of(genotype)[0] == candidate.architecture]
@@ -135,8 +142,39 @@ class Session:
         trials = self.trajectory.evaluate(self.cycle, candidates)
         self.idle = self.idle + 1 if self.trajectory.searched == before else 0
         objectives = self.question.config.objectives
+        self._learnt += [(genotype, candidate, trial.number)
+                         for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)]
         return [evaluation_of(genotype, candidate, trial, objectives)
                 for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)]
+
+    def correct(self, further: Sequence[str] = ()) -> bool:
+        """Time what is due, and search on by a correction that is fitted to all timed networks; True if it is another.
+
+        The algorithm then starts afresh from the trials whose networks have the width that the corrected latency
+        allows. A continued run finds the times in its folder and makes the same corrections.
+
+        Args:
+            further: hashes of networks to time besides those that are due.
+        """
+        if self.correction is None:
+            return False
+        wanted = list(dict.fromkeys([*self.correction.due(self.trajectory.trials), *further]))
+        self._time(wanted)
+        known, networks = self.folder.measured, self.trajectory.networks
+        if not self.correction.update([(networks[key], known[key]) for key in wanted if key in known],
+                                      len(self.trajectory.trials)):
+            return False
+        self.trajectory.cost_again()
+        versions = self.correction.versions
+        self.folder.write_config(corrections=[version.to_dict() for version in versions])
+        self.progress.note(correction_text(versions[-1]))
+        config, fitter = self.question.config, self.question.fitter
+        self.algorithm = self.question.algorithm((config.seed + len(versions)) % (LARGEST_SEED + 1))
+        self.algorithm.start_from(
+            evaluation_of(genotype, candidate, self.trajectory.trials[number], config.objectives)
+            for genotype, candidate, number in self._learnt
+            if fitter.latency_of(genotype)[0] == candidate.architecture)
+        return True
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -154,7 +192,12 @@ class Session:
             self.progress.note(f"{count} candidate{'s' if count > 1 else ''} failed: {reason}")
         self.folder.remove_checkpoints()
         self._train_under_seeds()
-        front = self.folder.write_front(self._measured([self._entry(trial) for trial in self._front()]))
+        entries = self._measured([self._entry(trial) for trial in self._front()])
+        for _ in range(CORRECTED_FRONTS):
+            if not self.correct([entry.hash for entry in entries]):
+                break
+            entries = self._measured([self._entry(trial) for trial in self._front()])
+        front = self.folder.write_front(entries)
         totals = {state: self.trajectory.count(state) for state in STATES}
         from_bench = sum(trial.state == "complete" and trial.from_bench for trial in self.trajectory.trials)
         tokens = self.trajectory.tokens()
@@ -176,7 +219,9 @@ class Session:
     def _front(self) -> list[Trial]:
         """The trials of the non-dominated networks, fastest first."""
         objectives = self.question.config.objectives
+        fitter = self.question.fitter
         scored = [(trial, values) for trial in self.trajectory.trials if trial.state == "complete"
+                  if self.correction is None or fitter.fits_network(self.trajectory.networks[trial.hash])
                   if (values := point(objectives, trial.to_dict(), trial.scores)) is not None]
         if not scored:
             reasons = "; ".join(sorted(self.trajectory.failures())) or "none tried"
@@ -187,7 +232,8 @@ class Session:
 
     def _entry(self, trial: Trial) -> FrontEntry:
         network = self.trajectory.networks[trial.hash]
-        costs, certificate = self.question.costs, self.question.certificate
+        costs = self.question.costs
+        certificate = self.question.certificate if self.correction is None else self.correction.certificate
         figures = {**{name: getattr(trial, name) for name in IN_ENTRY}, **trial.scores}
         if trial.extrapolated_loss is not None:
             figures.update(extrapolated_loss=trial.extrapolated_loss, extrapolated_loss_sd=trial.extrapolated_loss_sd)
@@ -200,20 +246,34 @@ class Session:
 
     def _measured(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
         """The entries with times from the device and what they miss; as they are where the device is not at hand."""
-        model, timing, known = self.question.model, self.question.timing, self.folder.measured
-        if model is None or timing is None:
+        if self.question.model is None or self.question.timing is None:
             return list(entries)
-        todo = [self.trajectory.networks[entry.hash] for entry in entries if entry.hash not in known]
-        if todo:
-            self.progress.note(f"timing {len(todo)} finalists end to end on {model.table.device.label}")
-            self.folder.remember_measured(measure_finalists(todo, model, timing))
-            known = self.folder.measured
+        self._time([entry.hash for entry in entries])
+        known = self.folder.measured
         return [dataclasses.replace(
             entry, missed=tuple(missed(known[entry.hash], self.question.budgets)),
             figures={**entry.figures, "measured_ms": known[entry.hash]["latency_ms"],
                      "measured_ttft_ms": known[entry.hash]["ttft_ms"],
                      "measured_tpot_ms": known[entry.hash]["tpot_ms"]}) if entry.hash in known else entry
             for entry in entries]
+
+
+    def _time(self, hashes: Sequence[str]) -> None:
+        """Time the networks that this run has not timed yet."""
+        model, timing, known = self.question.model, self.question.timing, self.folder.measured
+        todo = [self.trajectory.networks[key] for key in hashes if key not in known]
+        if todo and model is not None and timing is not None:
+            self.progress.note(f"timing {len(todo)} network{'s' * (len(todo) > 1)} end to end on"
+                               f" {model.table.device.label}")
+            self.folder.remember_measured(measure_finalists(todo, model, timing))
+
+
+def correction_text(version: Version) -> str:
+    """One line on a correction for the user."""
+    errors = f"{version.left_out_error:.1%} against {version.table_error:.1%} by the table"
+    if not version.taken:
+        return f"{version.networks} networks timed: the table predicts them best (a correction: {errors})"
+    return f"{version.networks} networks timed: latencies corrected; mean error of networks left out {errors}"
 
 
 def executor_of(question: Question, note: Callable[[str], None]) -> Executor:

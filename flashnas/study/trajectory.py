@@ -293,6 +293,14 @@ class Trajectory:
         self.tally.placed(trial)
         return trial
 
+    def cost_again(self) -> None:
+        """Give all trials the metrics that the costs now say."""
+        for place, trial in enumerate(self.trials):
+            if trial.hash in self.networks:
+                found: dict[str, Any] = {**self.costs.metrics(self.networks[trial.hash]), "params": trial.params}
+                self.trials[place] = dataclasses.replace(trial, **found)
+        self.folder.write_trials(self.trials)
+
     # -- what came of it -----------------------------------------------------------------------------------------
 
     def count(self, state: str, origin: str | None = None) -> int:
