@@ -59,7 +59,7 @@ class Identity:
         found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         if self.rank_at_tokens is None:  # as it was before there was this option, so that such runs continue
             del found["rank_at_tokens"]
-        for name in ("bench", "start_from", "measure_every"):  # as in runs of versions without these, which are continued
+        for name in ("bench", "start_from", "measure_every"):  # as in runs of versions without these, which continue
             if getattr(self, name) is None:
                 del found[name]
         if not self.asynchronous:
