@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 SPACE = "flashnas.space.base:SearchSpace"
 LEAST_TO_CALIBRATE = 8
-FOR_TORCH = ("device", "dtype", "mode", "backend", "seconds")
-FOR_LLAMA_CPP = ("weights", "flash_attention", "cache_type")
+# option -> the runtimes that have it
+ONLY_FOR = {**dict.fromkeys(("device", "mode", "backend", "seconds"), ("torch",)), "dtype": ("torch", "vllm"),
+            **dict.fromkeys(("weights", "flash_attention", "cache_type"), ("llama.cpp",)), "vllm_python": ("vllm",)}
 Counted = Callable[[int, int], None]  # groups or models done, all of them
 
 
@@ -29,7 +30,7 @@ Counted = Callable[[int, int], None]  # groups or models done, all of them
 class ProfileOptions(Settings, where="profile"):
     """What `flashnas profile` takes."""
 
-    runtime: str = option("torch", "the program that is timed: torch, or llama.cpp in a process of its own, from files"
+    runtime: str = option("torch", "the program that is timed: torch, or llama.cpp or vllm in a process of its own,"
                           " with random weights", choices=("torch", *RUNTIMES))
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
     space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
@@ -49,15 +50,15 @@ class ProfileOptions(Settings, where="profile"):
     flash_attention: bool = option(False, "let llama.cpp compute attention in one pass, as it does by itself; on a CPU"
                                    " this is often slower")
     cache_type: str = option("f16", "type of keys and values in llama.cpp: f32, f16 or q8_0")
+    vllm_python: str = option("", "interpreter of the Python environment that has vLLM", metavar="FILE",
+                              shown="$FLASHNAS_VLLM_PYTHON")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        others = FOR_TORCH if self.runtime != "torch" else FOR_LLAMA_CPP
-        fields = {field.name: field.default for field in dataclasses.fields(self)}
-        for name in others:
-            if getattr(self, name) != fields[name]:
-                self.wrong(name, f"is for --runtime {'torch' if others is FOR_TORCH else 'llama.cpp'};"
-                           f" got --runtime {self.runtime}")
+        for one in dataclasses.fields(self):
+            needed = ONLY_FOR.get(one.name, (self.runtime,))
+            if self.runtime not in needed and getattr(self, one.name) != one.default:
+                self.wrong(one.name, f"is for --runtime {' or '.join(needed)}; got --runtime {self.runtime}")
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,12 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
     if options.runtime != "torch":
         from flashnas.profiling.llama_cpp import LlamaCpp
         from flashnas.profiling.profile_runtime import profile_runtime
+        from flashnas.profiling.vllm import Vllm
 
         program = LlamaCpp(weights=options.weights, threads=options.threads, cache_type=options.cache_type,
-                           flash_attention=options.flash_attention)
+                           flash_attention=options.flash_attention) if options.runtime == "llama.cpp" else Vllm(
+            python=options.vllm_python, threads=options.threads,
+            dtype="float32" if options.dtype == "auto" else options.dtype)
         folder = out or Path("latency_tables") / program.table_name()
         return Profiled(folder, profile_runtime(space, workloads, folder, program, progress))
     setup = Setup(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,

@@ -26,22 +26,12 @@ from flashnas.network.model import HybridLM
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
-from flashnas.runtimes.fitting import Demands, Format, choose
+from flashnas.runtimes.fitting import choose
 from flashnas.runtimes.llama_cpp.pieces import STREAM_SCALE
+from flashnas.runtimes.nemotron_h import FORMAT, configuration
 
 TOLERANCE = 1e-3  # of the largest logit
 PROMPT, GENERATED = 70, 64  # tokens
-CONTEXT_TOKENS = 32768  # what programs allocate at most by default
-LETTERS = {"m2": "M", "a": "*", "f": "-"}
-
-FORMAT = Format("Nemotron-H", {
-    "m2": Demands(fixed={"dt_min": 0.0}, shared=("heads", "expand", "head_dim", "state", "conv_size", "groups",
-                                                 "conv_bias", "bias")),
-    "a": Demands(fixed={"qk_norm": False, "qkv_bias": False, "out_bias": False, "out_gate": False, "rope_share": 0.0},
-                 shared=("heads", "kv_heads", "head_dim")),
-    "f": Demands(fixed={"relu2": True}, shared=("intermediate", "bias")),
-}, needs=("attention",))
 
 LOADING = """\
 ```python
@@ -71,7 +61,7 @@ class NemotronHExporter(Exporter):
         choose(architecture, [FORMAT], "transformers")
         ids = special_ids(source.tokenizer)
         meta = [architecture.vocab + n for n in range(architecture.meta_tokens)]
-        config = _config(architecture, ids, str(dtype).removeprefix("torch."))
+        config = configuration(architecture, ids, str(dtype).removeprefix("torch."))
         generation: dict[str, Any] = {"_from_model_config": True, **ids}
         if meta:
             generation["suppress_tokens"] = meta
@@ -95,31 +85,6 @@ EXPORTER = NemotronHExporter()
 
 def _scale(architecture: Architecture) -> float:
     return STREAM_SCALE if any(isinstance(spec, Mamba2) for spec in architecture.operators) else 1.0
-
-
-def _config(architecture: Architecture, ids: dict[str, int | None], dtype: str) -> dict[str, Any]:
-    """The keys of config.json. Those of experts are left out: readers take a network that has them for a mixture."""
-    operators, hidden = architecture.canonical().operators, architecture.hidden
-    mamba = next((spec for spec in operators if isinstance(spec, Mamba2)), None)
-    attention = next(spec for spec in operators if isinstance(spec, Attention))
-    feed_forward = next((spec for spec in operators if isinstance(spec, FeedForward)), FeedForward(intermediate=hidden))
-    config: dict[str, Any] = {
-        "architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h", "torch_dtype": dtype,
-        "vocab_size": architecture.vocab + architecture.meta_tokens, "hidden_size": hidden,
-        "tie_word_embeddings": False, "num_hidden_layers": len(operators),
-        "hybrid_override_pattern": "".join(LETTERS[spec.kind] for spec in operators),
-        "layer_norm_epsilon": OUTPUT_NORM_EPS if mamba else NORM_EPS, "max_position_embeddings": CONTEXT_TOKENS,
-        "num_attention_heads": attention.heads, "num_key_value_heads": attention.kv_heads,
-        "head_dim": attention.head_dim, "attention_bias": False, "attention_dropout": 0.0,
-        "intermediate_size": feed_forward.intermediate, "mlp_hidden_act": "relu2", "mlp_bias": feed_forward.bias,
-        "residual_in_fp32": False, "rescale_prenorm_residual": False, "use_cache": True, "num_logits_to_keep": 1, **ids}
-    mamba = mamba or Mamba2(head_dim=1)
-    return {**config, "mamba_num_heads": mamba.head_count(hidden), "mamba_head_dim": mamba.head_dim,
-            "n_groups": mamba.groups, "ssm_state_size": mamba.state, "conv_kernel": mamba.conv_size,
-            "expand": mamba.expand, "use_conv_bias": mamba.conv_bias, "use_bias": mamba.bias,
-            "mamba_proj_bias": mamba.bias, "mamba_hidden_act": "silu",
-            # transformers clamps time steps to it in parallel, not step by step; its start draws from its logarithm
-            "time_step_min": 1e-30}
 
 
 def _tensors(network: HybridLM, scale: float) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ TEXT_KEYS = ("operator",)
 # versions, driver or threads) is not: it is stale, and the newer one replaces it.
 VARIANT = ("mode", "dtype")
 MODES = ("eager", "compiled", "cuda_graph")
-RUNTIMES = ("llama.cpp",)  # programs that run whole networks; each is the mode of its rows
+RUNTIMES = ("llama.cpp", "vllm")  # programs that run whole networks; each is the mode of its rows
 PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}  # platform -> the mode that is measured by default
 # Row columns after the key. p10_us, p90_us and repeats are null where the source does not state them.
 VALUE_COLUMNS = ("latency_us", "p10_us", "p90_us", "repeats", "dtype", "stack", "mode", "source")

@@ -12,19 +12,21 @@ from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.programs import AnySetup, runs, setup_of, time_request
+from flashnas.profiling.program import Program
+from flashnas.profiling.programs import runs, setup_of, time_request
+from flashnas.profiling.setup import Setup
 from flashnas.profiling.validation import measure_in_rounds
 
 # of each timing in each round; the same for `flashnas validate`, so that its bounds hold for finalists
 EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
 
 
-def setup_here(model: LatencyModel) -> AnySetup:
+def setup_here(model: LatencyModel) -> Setup | Program:
     """How this machine times whole models for the table; raises TableError if it is another device or stack."""
     return setup_of(model.table, dtype=model.dtype, effort=EFFORT)
 
 
-def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: AnySetup,
+def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Setup | Program,
                       ) -> dict[str, dict[str, float]]:
     """Hash -> metrics as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s. A network that the setup's program
     cannot hold is left out."""

@@ -22,8 +22,8 @@ from flashnas.base.files import append_synced, complete_lines, disk_errors, drop
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import RowContext, append_entry, write_entry, write_rows
 from flashnas.latency.workload import Workload
-from flashnas.profiling.llama_cpp import CONTEXT_PIECE, STEPS, LlamaCpp, check_holds, check_workload
 from flashnas.profiling.profile import device_of, prepare_folder
+from flashnas.profiling.program import STEPS, Program
 from flashnas.profiling.regression import REST, Row, choose_networks, counts, fit
 from flashnas.profiling.row_requests import RowRequest, missing, plan
 from flashnas.profiling.setup import Setup
@@ -37,7 +37,7 @@ LEAST_US = 0.1             # of a row. The rest (regression.py) is the head's ro
 MARGIN = 8                 # tokens between the last step that is timed at a piece and the piece's end
 
 
-def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: LlamaCpp,
+def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Program,
                     progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Time networks of a space, and write the rows of its operators if a table lacks some.
 
@@ -59,9 +59,9 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
         TableError: the folder holds another device's table.
     """
     for workload in workloads:
-        check_workload(workload)
+        setup.check_workload(workload)
     items = plan(space, workloads)
-    networks = {hidden: choose_networks(space, hidden, np.random.default_rng(hidden), check_holds)
+    networks = {hidden: choose_networks(space, hidden, np.random.default_rng(hidden), setup.check_holds)
                 for hidden in space.hidden_sizes}
     prepare_folder(folder, (JOURNAL,))
     todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
@@ -70,7 +70,7 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     described = setup.describe_stack()
     meta = space.model.meta_tokens
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
-    pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta)})
+    pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta, setup.piece_tokens)})
     widths = sorted({item.hidden for item in todo})
     journal = Journal(folder / JOURNAL, setup)
     order = [(network, turn) for turn in range(ROUNDS) for hidden in widths for network in networks[hidden]]
@@ -78,7 +78,7 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
         if progress is not None:
             progress(number, len(order))
         if not journal.has(network, turn, prompts, pieces):
-            found = setup.times(network, prompts, [piece - MARGIN for piece in pieces], STEPS)
+            found = setup.times(network, prompts, [timed_context(piece) for piece in pieces], STEPS)
             journal.add(network, turn, dict(zip(prompts, found["prompts"], strict=True)),
                         dict(zip(pieces, found["contexts"], strict=True)))
     if progress is not None:
@@ -98,7 +98,7 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
                 repeats=ROUNDS * max(map(len, networks.values())), dtype=setup.dtype_name, stack=setup.stack,
                 mode=setup.mode_name, source="measured"), RowContext(
                 device=device, stacks={setup.stack: described},
-                origin={"measured_by": f"flashnas profile --runtime llama.cpp, {setup.stack}"}), append=True)
+                origin={"measured_by": f"flashnas profile --runtime {setup.name}, {setup.stack}"}), append=True)
     timed = {*LatencyTable.load(folder).meta.get(TIMED, ()), *(network.hash for network, _ in order)}
     write_entry(folder, TIMED, sorted(timed))
     record = {
@@ -112,14 +112,14 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     return {"measured": len(todo), "known": len(items) - len(todo), **record}
 
 
-def context_pieces(workload: Workload, meta_tokens: int) -> list[int]:
+def context_pieces(workload: Workload, meta_tokens: int, piece_tokens: int) -> list[int]:
     """Contexts at which decode steps are timed: from the first one of the workload to its last, each about twice the
-    one before, rounded up to what llama.cpp computes with."""
+    one before, rounded up to multiples of `piece_tokens`, with which the program computes."""
     if not workload.generated_tokens:
         return []
     first = meta_tokens + workload.prompt_tokens + 1
     last = first + workload.generated_tokens - 1
-    piece, last = (-(-count // CONTEXT_PIECE) * CONTEXT_PIECE for count in (first, last))
+    piece, last = (-(-count // piece_tokens) * piece_tokens for count in (first, last))
     found = []
     while piece < last:
         found.append(piece)
@@ -127,10 +127,15 @@ def context_pieces(workload: Workload, meta_tokens: int) -> list[int]:
     return [*found, last]
 
 
+def timed_context(piece: int) -> int:
+    """The context after the last step that is timed at a piece."""
+    return max(piece - MARGIN, STEPS + 1)
+
+
 def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequence[Architecture], journal: Journal,
           prompts: Sequence[int], pieces: Sequence[int], errors: dict[str, list[float]]) -> list[dict[str, Any]]:
     """The rows of one width, and more of those whose time depends on the context, one at the middle of each piece."""
-    kinds, rng = space.kinds(), np.random.default_rng(0)
+    kinds, rng, setup = space.kinds(), np.random.default_rng(0), journal.setup
     once = [counts(network, kinds) for network in networks]
     depends = {item.operator for item in items if item.phase == "decode" and item.length}
     rest_us = 0.0
@@ -148,7 +153,7 @@ def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequ
                      [journal.median_us(network, "contexts", piece) for network in networks for piece in pieces], rng)
         errors["decode"] += fitted.errors
         rest_us = fitted.values[REST][0]
-        middles = [piece - CONTEXT_PIECE // 2 for piece in pieces]
+        middles = [piece - setup.piece_tokens // 2 for piece in pieces]
         for item in (item for item in items if item.phase == "decode"):
             if item.operator in depends:
                 values = np.array([fitted.values[item.operator, piece] for piece in pieces])
@@ -185,7 +190,7 @@ class Journal:
     """
 
     path: Path
-    setup: LlamaCpp
+    setup: Program
     known: dict[tuple[str, int], dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

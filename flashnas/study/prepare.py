@@ -32,7 +32,8 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.profiling.certificate import TIMES, Certificate
 from flashnas.profiling.finalists import setup_here
-from flashnas.profiling.programs import AnySetup
+from flashnas.profiling.program import Program
+from flashnas.profiling.setup import Setup
 from flashnas.proxy.extrapolation import usable_points
 from flashnas.search import SearchAlgorithm, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals
@@ -94,7 +95,7 @@ class Question:
     dataset: Dataset | None
     evaluator: UserEvaluator | None
     certificate: Certificate | None
-    timing: AnySetup | None
+    timing: Setup | Program | None
     sampler: str | type[SearchAlgorithm]
     started: float
     bench: Answers | None = None
@@ -474,7 +475,7 @@ def _certify(config: SearchConfig, space: SearchSpace[Any], model: LatencyModel,
                           confidence=config.confidence)
 
 
-def _timing(config: SearchConfig, model: LatencyModel) -> AnySetup | None:
+def _timing(config: SearchConfig, model: LatencyModel) -> Setup | Program | None:
     """How networks are timed; None where the table's device is not at hand. Raises TableError with `strict` or
     `measure_every`."""
     if not config.measure:

@@ -27,9 +27,10 @@ from flashnas.export.gguf import parity, write
 from flashnas.export.source import Source
 from flashnas.runtimes.fitting import choose
 from flashnas.runtimes.llama_cpp import families, file, pieces
-from flashnas.runtimes.llama_cpp.child import RuntimeFailure, ask
+from flashnas.runtimes.llama_cpp.child import ask
 from flashnas.runtimes.llama_cpp.families import FAMILIES, family_of
 from flashnas.runtimes.llama_cpp.vocabulary import META_TOKEN, vocabulary
+from flashnas.runtimes.process import RuntimeFailure
 from flashnas.space import load_space
 
 M2, GD, GATED = "m2(head_dim=16,state=16)", "gd(head_dim=16)", "a(head_dim=16,qk_norm=true,out_gate=true)"

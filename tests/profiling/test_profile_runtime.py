@@ -21,7 +21,7 @@ from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.profiling import llama_cpp, profile_runtime
-from flashnas.profiling.llama_cpp import LlamaCpp, llama_cpp_like, time_in_llama_cpp
+from flashnas.profiling.llama_cpp import LlamaCpp
 from flashnas.profiling.platforms import device_label
 from flashnas.profiling.programs import runs, setup_of
 from flashnas.profiling.regression import REST, choose_networks, counts, fit, narrowed
@@ -115,7 +115,7 @@ def test_the_fit_finds_what_the_times_were_made_of(values, seed):
 
 
 def test_networks_tell_paired_operators_apart(space):
-    networks = choose_networks(space, 64, np.random.default_rng(0), llama_cpp.check_holds)
+    networks = choose_networks(space, 64, np.random.default_rng(0), LlamaCpp().check_holds)
     assert len({network.hash for network in networks}) == len(networks) == 13  # 2 x 4 unknowns + 2, and 3 narrow ones
     rows = [counts(network, space.kinds()) for network in networks]
     names = list(rows[0])
@@ -127,7 +127,7 @@ def test_networks_tell_paired_operators_apart(space):
 
 def test_operators_that_llama_cpp_does_not_have_are_refused(tmp_path):
     with pytest.raises(ExportError, match=r"llama\.cpp cannot hold this network"):
-        choose_networks(load_space("tiny"), 64, np.random.default_rng(0), llama_cpp.check_holds)
+        choose_networks(load_space("tiny"), 64, np.random.default_rng(0), LlamaCpp().check_holds)
 
 
 # -- the measurement -------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_a_table_of_another_llama_cpp_is_refused(space, clock, tmp_path, monkeyp
     monkeypatch.setattr(llama_cpp, "version", lambda name: "1.0")
     with pytest.raises(TableError, match=r"has rows of llama\.cpp-.*, but this machine runs llama\.cpp-xllamacpp-1\.0-"
                                          r"2t-q8_0-flash-attention-f16-cache; measure them anew"):
-        llama_cpp_like(table, dtype="q8_0")
+        LlamaCpp.like(table, dtype="q8_0")
 
 
 def test_networks_that_llama_cpp_cannot_hold_are_told_apart():
@@ -205,8 +205,8 @@ def test_networks_that_llama_cpp_cannot_hold_are_told_apart():
 
 @pytest.mark.parametrize("generated", [3, 600])
 def test_a_request_is_timed(generated):
-    found = time_in_llama_cpp(Architecture.parse(SMALL), Workload(prompt_tokens=20, generated_tokens=generated),
-                              LlamaCpp(weights="f16"))
+    work = Workload(prompt_tokens=20, generated_tokens=generated)
+    found = LlamaCpp(weights="f16").time_request(Architecture.parse(SMALL), work)
     assert 0 < found.tpot_ms < 100
     assert found.ttft_ms > 0
     assert found.latency_ms == pytest.approx(found.ttft_ms + generated * found.tpot_ms)
@@ -217,7 +217,7 @@ def test_more_work_takes_longer(tmp_path):
     small, large = (Architecture.parse(f"256(vocab=320): {n}x(m2(head_dim=32,state=16) f) a(head_dim=32) f")
                     for n in (1, 20))
     work = Workload(prompt_tokens=128, generated_tokens=32)
-    first, second = (time_in_llama_cpp(each, work, LlamaCpp()) for each in (small, large))
+    first, second = (LlamaCpp().time_request(each, work) for each in (small, large))
     assert second.ttft_ms > 3 * first.ttft_ms
     assert second.tpot_ms > 2 * first.tpot_ms
 
@@ -225,20 +225,20 @@ def test_more_work_takes_longer(tmp_path):
 def test_llama_cpp_that_ends_is_one_line(monkeypatch):
     monkeypatch.setattr(child, "__file__", "/nowhere/child.py")
     with pytest.raises(DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 2: .*/nowhere") as caught:
-        time_in_llama_cpp(Architecture.parse(SMALL), CHAT, LlamaCpp())
+        LlamaCpp().time_request(Architecture.parse(SMALL), CHAT)
     assert "\n" not in str(caught.value)
 
 
 def test_a_network_larger_than_the_memory_is_refused():
     device = Device(name="small", platform="cpu", peak_flops=1e9, bandwidth_bytes_s=1e9, memory_bytes=100_000)
     with pytest.raises(BudgetError, match="does not fit 90% of the memory of small"):
-        time_in_llama_cpp(Architecture.parse(SMALL), Workload(generated_tokens=8), LlamaCpp(), device)
+        LlamaCpp().time_request(Architecture.parse(SMALL), Workload(generated_tokens=8), device)
 
 
 def test_a_space_of_one_network_is_refused(tmp_path):
     (tmp_path / "one.yaml").write_text(SPACE.replace("META", "0").replace("[2, 8]", "[2, 2]"))
     with pytest.raises(SpaceError, match=r"gave only [24] networks of width 64; 10 are needed"):
-        choose_networks(load_space(str(tmp_path / "one.yaml")), 64, np.random.default_rng(0), llama_cpp.check_holds)
+        choose_networks(load_space(str(tmp_path / "one.yaml")), 64, np.random.default_rng(0), LlamaCpp().check_holds)
 
 
 @pytest.mark.slow

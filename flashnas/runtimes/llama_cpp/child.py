@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
 import urllib.request
@@ -20,13 +18,8 @@ from pathlib import Path
 from typing import Any
 
 TOP = 10  # tokens whose probabilities are read after each generated one
-TIMEOUT_S = 3600.0
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
 CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # of keys and values, by their numbers in ggml
-
-
-class RuntimeFailure(Exception):
-    """The child did not answer; the message is one line."""
 
 
 def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int], texts: list[str], vocab: int,
@@ -115,27 +108,9 @@ def describe() -> dict[str, str]:
 
 
 def _call(request: dict[str, Any]) -> Any:
-    try:
-        child = subprocess.run([sys.executable, __file__], input=json.dumps(request), capture_output=True,
-                               text=True, errors="replace", timeout=TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise RuntimeFailure(f"llama.cpp did not answer within {TIMEOUT_S:.0f} s") from None
-    if child.returncode:
-        how = f"exit code {child.returncode}"
-        if child.returncode < 0:
-            how = signal.Signals(-child.returncode).name
-        raise RuntimeFailure(f"llama.cpp ended with {how}: {_reason(child.stderr)}")
-    return json.loads(child.stdout)
+    from flashnas.runtimes.process import answer_of  # not at the head: the child imports nothing of flashnas
 
-
-def _reason(stderr: str) -> str:
-    """The line of an error output that says most."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    for sign in ("GGML_ASSERT", "error loading model:", "rror"):
-        for line in lines:
-            if sign in line:
-                return line
-    return lines[-1] if lines else "without a message"
+    return answer_of("llama.cpp", [sys.executable, __file__], request)
 
 
 # -- the child ---------------------------------------------------------------------------------------------------------
