@@ -11,6 +11,7 @@ needed one, and takes 0.33 s to import.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 # Beyond the largest measured value of an axis the work is cut into equal pieces inside the grid, which run one after
-# another: at most this many pieces, OTHER_PIECES on axes that are not named here.
-PIECES = {"m": 1 << 16, "n": 16, "k": 16, "batch": 64, "tokens": 16, "context": 16}
+# another: at most this many pieces, OTHER_PIECES on axes that are not named here. Rows and sequences do not depend on
+# each other, and an engine cuts a large batch in the same way: their pieces have no limit.
+PIECES = {"m": math.inf, "n": 16, "k": 16, "batch": math.inf, "tokens": 16, "context": 16}
 OTHER_PIECES = 4
-PREFILL_BATCH_PIECES = 1 << 16  # engines never read all prompts of a large batch together
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Axis:
     name: str
     values: np.ndarray
     power: int = 1
-    pieces: int = 1
+    pieces: float = 1
 
     def fit(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The sizes as points of the grid.
@@ -83,9 +84,8 @@ class LogGrid:
             spread: half-width of the bounds, relative, where p10 and p90 are null; the least one where they are not.
             tokens_power: of the axis `tokens`.
         """
-        limits = {**PIECES, "batch": PREFILL_BATCH_PIECES} if "tokens" in names else PIECES
         axes = [Axis(name, np.unique(rows[name].to_numpy(float)), tokens_power if name == "tokens" else 1,
-                     limits.get(name, OTHER_PIECES)) for name in names]
+                     PIECES.get(name, OTHER_PIECES)) for name in names]
         us = np.full([*(len(axis.values) for axis in axes), 3], np.nan)
         cells = tuple(np.searchsorted(axis.values, rows[axis.name].to_numpy(float)) for axis in axes)
         median = rows["latency_us"].to_numpy(float)

@@ -61,6 +61,15 @@ def test_beyond_the_largest_equal_pieces_add_up():
     assert ruled.all()
 
 
+def test_sequences_and_rows_are_cut_into_any_number_of_pieces():
+    """They do not depend on each other; the largest batch of a small network is far beyond every measured one."""
+    for axis in ("batch", "m"):
+        grid = LogGrid.from_rows(rows([{axis: n, "latency_us": 1.0 + n} for n in (1, 8)]), [axis], grow=axis,
+                                 spread=0.1)
+        us, ruled = grid.at(**{axis: 8e9})
+        assert (us[0], bool(ruled)) == (pytest.approx(9e9), True)
+
+
 def test_quadratic_axis():
     data = [{"tokens": t, "batch": 1, "latency_us": t**2} for t in (2, 8)]
     grid = LogGrid.from_rows(rows(data), ["batch", "tokens"], grow="batch", spread=0.1, tokens_power=2)
