@@ -240,16 +240,18 @@ def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
     or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on the H200, which is not the slower one.
     A table answers such a cell from the smaller batch."""
     names = ["heads", "key_dim", "value_dim", "batch", "tokens"]
+    order = rows.assign(work=rows["batch"] * rows["tokens"]).sort_values(["work", "batch"]).index
+    sizes, times = rows[names].to_numpy(int), rows["latency_us"].to_numpy(float)
     shortest: dict[tuple[int, ...], float] = {}
-    kept = []
-    for row in rows.assign(work=rows["batch"] * rows["tokens"]).sort_values(["work", "batch"]).itertuples():
-        *state, batch, tokens = (int(getattr(row, name)) for name in names)
+    kept: list[int] = []
+    for i in map(int, order):
+        *state, batch, tokens = map(int, sizes[i])
         halves = [shortest[half] for half in ((*state, batch // 2, tokens), (*state, batch, tokens // 2))
                   if half in shortest]
         limit = 2 * min(halves, default=math.inf)
-        shortest[(*state, batch, tokens)] = min(float(row.latency_us), limit)
-        if batch == 1 or row.latency_us <= SLACK * limit:
-            kept.append(row.Index)
+        shortest[(*state, batch, tokens)] = min(float(times[i]), limit)
+        if batch == 1 or times[i] <= SLACK * limit:
+            kept.append(i)
     result = rows.loc[sorted(kept)].reset_index(drop=True)
     result.attrs.update(rows.attrs)
     return result
