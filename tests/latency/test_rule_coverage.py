@@ -31,7 +31,8 @@ def test_nine_of_ten_rows_lie_inside_the_bounds_of_each_rule(coverage, name):
     chosen = itertools.chain(
         coverage.other_kind(table), coverage.steps(table), coverage.windows(table, "attention_prefill"),
         coverage.beyond(table, "gated_delta_rule_prefill"), coverage.below(table, "kda_prefill"),
-        coverage.corner(table, "gated_delta_rule_prefill"), coverage.next_larger(table, "attention_prefill", "head_dim"))
+        coverage.corner(table, "gated_delta_rule_prefill"),
+        coverage.next_larger(table, "attention_prefill", "head_dim"))
     lines = pd.concat([coverage.run(test) for test in chosen])
     inside = ((lines["lower"] <= 1) & (lines["upper"] >= 1)).groupby(lines["rule"]).mean()
     assert len(inside) >= 6
