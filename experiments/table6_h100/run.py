@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from flashnas.architecture.source import presets
-from flashnas.latency.kernel_correction import STACKS, WHOLE_MODELS
-from flashnas.latency.kernel_fit import fit
+from flashnas.latency.kernel_correction import STACKS
+from flashnas.latency.kernel_fit import fit, whole_models
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 
@@ -25,15 +25,17 @@ def predictions(table: LatencyTable) -> pd.DataFrame:
     """One row per preset: measured figures where known, and what each stack predicts with the committed constants."""
     rows = pd.DataFrame({"model": list(presets())})
     rows = rows.merge(pd.read_csv(HERE / "measured.csv").drop(columns=["params_b", "blocks"]), how="left")
-    whole = pd.read_csv(table.path / WHOLE_MODELS, comment="#")
+    whole = whole_models(table)
     for stack in STACKS:
         decode, batched = (LatencyModel(table, workload, stack=stack) for workload in ("decode-8k", "throughput-32k"))
         estimates = [decode.estimate(presets()[name]) for name in rows["model"]]
         rows[f"latency_s_{stack}"] = [round(e.latency_ms / 1000, 2) for e in estimates]
         rows[f"lower_s_{stack}"] = [round(e.lower_ms / 1000, 1) for e in estimates]
         rows[f"upper_s_{stack}"] = [round(e.upper_ms / 1000, 1) for e in estimates]
-        left_out = dict(zip(whole["model"], fit(table, whole, stack).left_out, strict=True))
-        rows[f"left_out_error_{stack}"] = [round(left_out.get(name, np.nan), 3) for name in rows["model"]]
+        found = fit(table, whole, stack)
+        for column, chosen in (("left_out_error", ~found.rates), ("left_out_tok_s_error", found.rates)):
+            left_out = dict(zip(whole["model"][chosen], found.left_out[chosen], strict=True))
+            rows[f"{column}_{stack}"] = [round(left_out.get(name, np.nan), 3) for name in rows["model"]]
         estimates = [batched.estimate(presets()[name]) for name in rows["model"]]
         rows["batch_32k"] = [e.batch for e in estimates]
         rows[f"tok_s_32k_{stack}"] = [round(e.throughput_tok_s) for e in estimates]
@@ -45,12 +47,14 @@ def summary(rows: pd.DataFrame) -> str:
     known = rows.dropna(subset="latency_8k_s")
     lines = []
     for stack in STACKS:
-        error = known[f"left_out_error_{stack}"].abs()
-        left_out = known["latency_8k_s"] * (1 + known[f"left_out_error_{stack}"])
-        lines.append(f"decode-8k, {stack}: left-out error mean {error.mean():.1%}, max {error.max():.1%}, Spearman"
-                     f" {left_out.corr(known['latency_8k_s'], 'spearman'):.2f}")
+        for text, error, measured in (("decode-8k", "left_out_error", "latency_8k_s"),
+                                      ("throughput-32k", "left_out_tok_s_error", "throughput_32k_tok_s")):
+            errors = known[f"{error}_{stack}"]
+            ranks = (known[measured] * (1 + errors)).corr(known[measured], "spearman")
+            lines.append(f"{text}, {stack}: left-out error mean {errors.abs().mean():.1%}, max"
+                         f" {errors.abs().max():.1%}, Spearman {ranks:.2f}")
     for stack in STACKS:
-        for column, text in (("", "decode steps"), ("_with_prefill", "256 tokens with their prefill")):
+        for column, text in (("", "all models in the fit"), ("_with_prefill", "256 tokens with their prefill")):
             told, seen = known[f"tok_s_32k{column}_{stack}"], known["throughput_32k_tok_s"]
             ratio = told / seen
             lines.append(f"throughput-32k, {stack}, {text}: predicted / measured {ratio.min():.2f} to {ratio.max():.2f}"
@@ -64,9 +68,10 @@ def picture(rows: pd.DataFrame) -> None:
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for panel, seen, told, title in (
             (panels[0], known["latency_8k_s"], "left_out", "8k tokens at batch 1: seconds, each model left out"),
-            (panels[1], known["throughput_32k_tok_s"], "tok_s_32k", "32k in, largest batch: tokens/s, nothing fitted")):
+            (panels[1], known["throughput_32k_tok_s"], "left_out_tok_s",
+             "32k in, largest batch: tokens/s, each model left out")):
         for stack, color in COLORS.items():
-            y = seen * (1 + known[f"left_out_error_{stack}"]) if told == "left_out" else known[f"tok_s_32k_{stack}"]
+            y = seen * (1 + known[f"{told}_error_{stack}"])
             panel.scatter(seen, y, label=stack, color=color, s=34)
         edges = [seen.min() * 0.85, seen.max() * 1.2]
         panel.plot(edges, edges, color="#333333", linewidth=0.8)

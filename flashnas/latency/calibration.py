@@ -27,7 +27,8 @@ from flashnas.latency.model_correction import ModelCorrection
 from flashnas.latency.schema import MODES, RUNTIMES
 from flashnas.operators.kernel import PHASES
 
-ERRORS = ("left_out_mean_error", "left_out_max_error")
+ERRORS = ("left_out_mean_error", "left_out_max_error", "left_out_throughput_mean_error",
+          "left_out_throughput_max_error")
 TEXTS = ("fitted_on", "reproduce")
 
 

@@ -11,17 +11,19 @@ needed one, and takes 0.33 s to import.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-# Beyond the largest measured value of an axis the work is cut into equal pieces inside the grid, which run one after
-# another: at most this many pieces, OTHER_PIECES on axes that are not named here.
-PIECES = {"m": 1 << 16, "n": 16, "k": 16, "batch": 64, "tokens": 16, "context": 16}
-OTHER_PIECES = 4
-PREFILL_BATCH_PIECES = 1 << 16  # engines never read all prompts of a large batch together
+# Beyond the largest measured value of an axis the time grows along a straight line through the largest one and the
+# largest of at most half its size, at most in proportion: a kernel costs a launch, and then so much for each unit of
+# work. Up to this many times the largest value, OTHER_REACH on axes that are not named here. Rows and sequences do not
+# depend on each other, and an engine cuts a large batch into pieces: they have no limit.
+REACH = {"m": math.inf, "n": 16, "k": 16, "batch": math.inf, "tokens": 16, "context": 16}
+OTHER_REACH = 4
 
 
 @dataclass(frozen=True)
@@ -31,29 +33,47 @@ class Axis:
     Args:
         name: column of the rows.
         values: measured sizes, ascending.
-        power: n pieces take n^power times as long as one: 1, or 2 for causal attention over tokens.
-        pieces: the largest n; beyond it there is no answer. Below the smallest measured size, the smallest answers.
+        power: the work grows with this power of the size: 1, or 2 for causal attention over tokens.
+        reach: the largest multiple of the largest value; beyond it there is no answer.
     """
 
     name: str
     values: np.ndarray
     power: int = 1
-    pieces: int = 1
+    reach: float = 1
 
-    def fit(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def fit(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sizes as points of the grid.
 
         Args:
             asked: sizes, any shape.
 
         Returns:
-            Three arrays of that shape: the size inside the grid (NaN: no answer), the factor on its time, and whether
-            the size was outside.
+            Two arrays of that shape: the nearest size inside the grid (NaN: no answer), and the asked size as a
+            multiple of it.
         """
-        low, high = float(self.values[0]), float(self.values[-1])
-        pieces = np.maximum(np.ceil(asked / high), 1.0)
-        inside = np.maximum(asked / pieces, low)
-        return np.where(pieces <= self.pieces, inside, np.nan), pieces**self.power, (asked < low) | (asked > high)
+        inside = np.clip(asked, self.values[0], self.values[-1])
+        return np.where(asked <= self.reach * self.values[-1], inside, np.nan), asked / inside
+
+    @property
+    def half(self) -> float:
+        """The largest size of at most half the largest: far enough from it that noise does not set the slope."""
+        smaller = self.values[2 * self.values <= self.values[-1]]
+        return float(smaller[-1] if len(smaller) else self.values[0])
+
+    def growth(self, times: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many times as long as the largest size a larger one takes: along the line through `half` and the largest,
+        at most in proportion; and the most that it takes: in proportion, or along a steeper line.
+
+        Args:
+            times: as a multiple of the largest size.
+            share: time of `half` as a share of that of the largest.
+        """
+        work = times**self.power
+        if len(self.values) == 1:
+            return work + 0 * share, work + 0 * share
+        slope = (1 - share) / (1 - (self.half / self.values[-1]) ** self.power)
+        return 1 + np.clip(slope, 0.0, 1.0) * (work - 1), 1 + np.maximum(slope, 1.0) * (work - 1)
 
 
 class LogGrid:
@@ -79,13 +99,13 @@ class LogGrid:
             rows: with these columns and latency_us, p10_us, p90_us.
             names: columns that become axes.
             grow: the axis along which cells that nobody measured (mostly too large for the device) are inferred: twice
-                its value takes twice the time. Where only larger values were measured, the next larger one answers.
+                its value takes twice the time, and at least as long as the line through the two largest says. Where
+                only larger values were measured, the next larger one answers.
             spread: half-width of the bounds, relative, where p10 and p90 are null; the least one where they are not.
             tokens_power: of the axis `tokens`.
         """
-        limits = {**PIECES, "batch": PREFILL_BATCH_PIECES} if "tokens" in names else PIECES
         axes = [Axis(name, np.unique(rows[name].to_numpy(float)), tokens_power if name == "tokens" else 1,
-                     limits.get(name, OTHER_PIECES)) for name in names]
+                     REACH.get(name, OTHER_REACH)) for name in names]
         us = np.full([*(len(axis.values) for axis in axes), 3], np.nan)
         cells = tuple(np.searchsorted(axis.values, rows[axis.name].to_numpy(float)) for axis in axes)
         median = rows["latency_us"].to_numpy(float)
@@ -96,7 +116,11 @@ class LogGrid:
         along = [axis.name for axis in axes].index(grow)
         moved, values = np.moveaxis(us, along, 0), axes[along].values
         for i in range(1, len(values)):
-            moved[i] = np.where(np.isnan(moved[i]), moved[i - 1] * values[i] / values[i - 1], moved[i])
+            line = Axis(grow, values[max(i - 2, 0):i])
+            share = moved[i - 2, ..., 1:2] / moved[i - 1, ..., 1:2] if i > 1 else np.zeros(1)
+            times = np.full_like(share, values[i] / values[i - 1])
+            least, _ = line.growth(times, np.nan_to_num(share))
+            moved[i] = np.where(np.isnan(moved[i]), moved[i - 1] * np.concatenate([times, least, times], -1), moved[i])
         for i in range(len(values) - 2, -1, -1):  # only larger ones measured: no smaller one takes longer
             moved[i] = np.where(np.isnan(moved[i]), moved[i + 1], moved[i])
         return cls(axes, us, inferred)
@@ -109,22 +133,37 @@ class LogGrid:
 
         Returns:
             us [..., 3]: median, p10 and p90 in microseconds, NaN where there is no answer; and ruled [...]: whether a
-            point lay outside the grid or used an inferred cell.
+            point lay outside the grid or used an inferred cell. Beyond the largest size p90 grows in proportion, or
+            along a steeper line. Below the smallest size the smallest answers, and p10 falls in proportion.
         """
         fitted = [axis.fit(np.asarray(asked[axis.name], float)) for axis in self.axes]
-        shape = np.broadcast_shapes(*(inside.shape for inside, _, _ in fitted))
+        inside, times = [point for point, _ in fitted], [times for _, times in fitted]
+        us, ruled = self._inside(inside)
+        within = us[..., 0]
+        for i, axis in enumerate(self.axes):
+            ruled = ruled | (times[i] != 1)
+            more = np.maximum(times[i], 1.0)
+            growth, most = more, more
+            if (more > 1).any():
+                second = np.where(more > 1, axis.half, inside[i])
+                below, used = self._inside([*inside[:i], second, *inside[i + 1:]])
+                (growth, most), ruled = axis.growth(more, below[..., 0] / within), ruled | used
+            us = us * np.stack(np.broadcast_arrays(growth, growth * np.minimum(times[i], 1), most), -1)
+        return us, ruled
+
+    def _inside(self, points: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Times at points inside the grid [..., 3], and whether they used an inferred cell [...]."""
+        shape = np.broadcast_shapes(*(point.shape for point in points))
         ruled = np.zeros(shape, bool)
-        factor = np.ones(shape)
         low, weight = [], []
-        for axis, (inside, grown, outside) in zip(self.axes, fitted, strict=True):
-            factor, ruled = factor * grown, ruled | outside
-            i = np.clip(np.searchsorted(axis.values, np.nan_to_num(inside, nan=axis.values[0]), side="right") - 1, 0,
+        for axis, point in zip(self.axes, points, strict=True):
+            i = np.clip(np.searchsorted(axis.values, np.nan_to_num(point, nan=axis.values[0]), side="right") - 1, 0,
                         max(len(axis.values) - 2, 0))
             j = np.minimum(i + 1, len(axis.values) - 1)
             span = np.log(axis.values[j] / axis.values[i])
             low.append(i)
-            weight.append(np.where(span > 0, np.log(inside / axis.values[i]) / np.where(span > 0, span, 1.0),
-                                   0.0 * inside))
+            weight.append(np.where(span > 0, np.log(point / axis.values[i]) / np.where(span > 0, span, 1.0),
+                                   0.0 * point))
         log_us = np.zeros((*shape, 3))
         for corner in itertools.product((0, 1), repeat=len(self.axes)):
             share = np.ones(shape)
@@ -137,7 +176,7 @@ class LogGrid:
                          for axis, i, up in zip(self.axes, low, corner, strict=True))
             log_us += np.where(used[..., None], share[..., None] * self._log_us[cell], 0.0)
             ruled |= used & self._inferred[cell]
-        return np.exp(log_us) * factor[..., None], ruled
+        return np.exp(log_us), ruled
 
 
 def bracket(values: Sequence[int], asked: float) -> list[tuple[int, float]] | None:

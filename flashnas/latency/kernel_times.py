@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime, from_grid, roofline, source_of
+from flashnas.latency.bounded_time import HEADS_SPREAD, SOURCE_SPREAD, BoundedTime, from_grid, roofline, source_of
 from flashnas.latency.grid import LogGrid, bracket
 from flashnas.latency.table import LatencyTable
 from flashnas.operators import KernelCall, KernelKind, Phase
@@ -109,7 +109,9 @@ class KernelTimes:
             us, rule = grid.at(**sizes)
             log_us, ruled = log_us + weight * np.log(us), ruled | rule
         found = from_grid(np.exp(log_us), ruled, source)
-        return None if np.isnan(found.us) else found
+        if np.isnan(found.us):
+            return None
+        return found if len(mix) == 1 else found.derived(HEADS_SPREAD)
 
     def _sizes(self, asked: Asked) -> dict[str, float | np.ndarray]:
         """Every column that a row may have, for this question."""

@@ -26,7 +26,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.whole_operators import OperatorTimes
 from flashnas.latency.workload import DTYPE_BYTES, WEIGHT_BYTES, Workload, load_workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
-from flashnas.operators.kernel import PHASES
+from flashnas.operators.kernel import PHASES, Load
 from flashnas.operators.kernel_kinds import gemm, pointwise
 
 CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all of them up to this many tokens
@@ -222,10 +222,18 @@ class LatencyModel:
                 raise self._missing(name, hidden, _asked(f"operator_{phase}", batch, seen))
             return self._whole(phase, f"operator_{phase}", spec.name, answer, times, operators=1,
                                megabytes=self.megabytes(spec, hidden, phase, batch, seen))
+        return self._composed(name, hidden, self.launched(spec, hidden, phase), phase, batch, seen, times)
+
+    def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
+        """The kernels that serve an operator in the stack."""
         calls = spec.kernels(hidden, phase)
-        launched = ([call for call in calls if not call.fusable] if self.stack == "fused" else
-                    [part for call in calls for part in call.split()])
-        return self._composed(name, hidden, launched, phase, batch, seen, times)
+        return ([call for call in calls if not call.fusable] if self.stack == "fused" else
+                [part for call in calls for part in call.split()])
+
+    def bytes_us(self, call: KernelCall, batch: int, seen: np.ndarray) -> float:
+        """What the bytes of a kernel take in a decode step at the device's bandwidth."""
+        load = Load("decode", batch, 1, float(seen.mean()))
+        return 1e6 * call.kind.bytes_moved(call, load, self.dtype_bytes) / self.table.device.bandwidth_bytes_s
 
     def _whole(self, phase: Phase, kernel: str, label: str, answer: BoundedTime, times: int, *, operators: int = 0,
                models: int = 0, megabytes: float = 0.0) -> list[Part]:
@@ -249,7 +257,8 @@ class LatencyModel:
             raise self._missing(operator, hidden, str(failure)) from None
         parts = [Part(phase, call.kind.rows_name(phase), call.label, launch.times(times))
                  for call, launch in zip(calls, launches, strict=True)]
-        added = self.kernel_correction.added(calls, launches, batch) if phase == "decode" else None
+        added = self.kernel_correction.added(calls, launches, batch, lambda call: self.bytes_us(call, batch, seen)
+                                             ) if phase == "decode" else None
         return parts + ([Part(phase, "calibration", "calibration", added.times(times))] if added else [])
 
     def _fixed_costs(self, a: Architecture, batch: int) -> tuple[Cost, Cost]:

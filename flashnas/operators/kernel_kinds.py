@@ -132,19 +132,20 @@ def _delta_chunk_bytes(call: KernelCall) -> int:
     return _chunk_bytes(call) + STATE_BYTES * int(call["heads"]) * more
 
 
-def recurrent_kind(name: str, *, delta: bool = False, of: KernelKind | None = None,
-                   chunk_factor: float = 1.0) -> KernelKind:
+def recurrent_kind(name: str, *, delta: bool = False, of: tuple[KernelKind, ...] = (), chunk_factor: float = 1.0,
+                   steps: bool = True) -> KernelKind:
     """A kind whose state is a matrix [key_dim, value_dim] per head; `groups` of heads share keys and queries.
 
     Args:
         name: of the kind.
         delta: a delta rule, whose chunk kernel needs W and U.
-        of: the kind whose rows answer until this kind has rows; None: only its own.
+        of: the kinds whose rows answer until this kind has rows, the first that has some; empty: only its own.
         chunk_factor: how many times as long a prefill takes as one of `of`.
+        steps: False for a kind that has rows of prefills only.
     """
     shape = ("heads", "key_dim", "value_dim")
     return KernelKind(
-        name=name, family=RECURRENCE, shape=(*shape, "groups"), decode=(*shape, "batch"),
+        name=name, family=RECURRENCE, shape=(*shape, "groups"), decode=(*shape, "batch") if steps else (),
         prefill=(*shape, "batch", "tokens"), matched=("key_dim", "value_dim"),
         rules=(SameState(of, chunk_factor=chunk_factor), Steps()),
         written=lambda call: call["heads"] * call["value_dim"],
@@ -152,11 +153,15 @@ def recurrent_kind(name: str, *, delta: bool = False, of: KernelKind | None = No
 
 
 GATED_DELTA_RULE = recurrent_kind("gated_delta_rule", delta=True)
-DELTA_RULE = recurrent_kind("delta_rule", delta=True, of=GATED_DELTA_RULE)
-GLA = recurrent_kind("gla", of=GATED_DELTA_RULE)
-SSD = recurrent_kind("ssd", of=GATED_DELTA_RULE)
-RWKV7 = recurrent_kind("rwkv7", of=GATED_DELTA_RULE, chunk_factor=GENERAL_CHUNK)
-KDA = recurrent_kind("kda", of=GATED_DELTA_RULE)
+# The same rule by the Triton kernel of flash-linear-attention. No operator launches it: an engine takes a faster one
+# where it has one. The other recurrences have Triton kernels alone, so that a table has rows of it for them.
+GATED_DELTA_RULE_TRITON = recurrent_kind("gated_delta_rule_triton", delta=True, steps=False)
+_BASES = (GATED_DELTA_RULE_TRITON, GATED_DELTA_RULE)
+DELTA_RULE = recurrent_kind("delta_rule", delta=True, of=_BASES)
+GLA = recurrent_kind("gla", of=_BASES)
+SSD = recurrent_kind("ssd", of=_BASES)
+RWKV7 = recurrent_kind("rwkv7", of=_BASES, chunk_factor=GENERAL_CHUNK)
+KDA = recurrent_kind("kda", of=_BASES)
 
 
 def _scan_step(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
@@ -187,8 +192,8 @@ SELECTIVE_SCAN = KernelKind(
 
 KERNEL_KINDS: Registry[KernelKind] = Registry("kernel kind", "flashnas.kernel_kinds", {
     name: f"flashnas.operators.kernel_kinds:{name.upper()}" for name in (
-        "gemm", "pointwise", "experts", "attention", "conv", "gated_delta_rule", "delta_rule", "gla", "ssd", "rwkv7",
-        "kda", "selective_scan")}, TableError, attribute="name")
+        "gemm", "pointwise", "experts", "attention", "conv", "gated_delta_rule", "gated_delta_rule_triton",
+        "delta_rule", "gla", "ssd", "rwkv7", "kda", "selective_scan")}, TableError, attribute="name")
 
 
 def families() -> tuple[Family, ...]:

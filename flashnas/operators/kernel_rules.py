@@ -11,13 +11,16 @@ from flashnas.operators.kernel import PHASES, Asked, KernelCall, KernelKind, Loa
 
 @dataclass(frozen=True)
 class NextLarger(Rule):
-    """A matched size that was not measured."""
+    """A matched size that was not measured. It takes at most as long as the next larger one, and at least in proportion
+    to the sizes."""
 
     column: str
-    spread: float = 0.20
+    spread: float = 0.25
+    upper: float = 0.60
 
     def text(self) -> str:
-        return f"a {self.column} that was not measured: the next larger one (+-{self.spread:.0%})"
+        return (f"a {self.column} that was not measured: the next larger one (from {self.spread:.0%} below proportion"
+                f" to +{self.upper:.0%})")
 
     def apply(self, times: Times, asked: Asked) -> Any:
         kind, size = asked.call.kind, asked.call[self.column]
@@ -26,85 +29,104 @@ class NextLarger(Rule):
         larger = min((value for value in known if value > size), default=None)
         if size in known or larger is None:
             return None
-        return times.answer(asked.about(asked.call.resized(**{self.column: larger}))).derived(self.spread)
+        time = times.answer(asked.about(asked.call.resized(**{self.column: larger})))
+        return time.derived(1 - (1 - self.spread) * size / larger, upper=self.upper)
 
 
 @dataclass(frozen=True)
 class FullAttention(Rule):
-    """A window that was not measured. In a prefill the time grows with the scores of a window that slides over all
-    tokens, against those of its first fill."""
+    """A window that was not measured. A decode step: full attention over the tokens of the window; a kernel that does
+    not skip the others takes up to as long as over all. A prefill: full attention over all tokens, times the share of
+    the scores that is left, where each query has `edge` keys more than the window: tiles that the window cuts, and
+    what a query costs without any keys."""
 
-    spread: float = 0.30
+    edge: int = 512
+    spread: float = 0.60
+    upper: float = 0.80
 
     def text(self) -> str:
-        return (f"a window that was not measured: full attention over min(context, window) tokens"
-                f" (+-{self.spread:.0%})")
+        return (f"a window that was not measured: a decode step as full attention over min(context, window) tokens (up"
+                f" to all of them), a prefill as full attention times the share of scores that window + {self.edge}"
+                f" keep (-{self.spread:.0%}, +{self.upper:.0%})")
 
     def apply(self, times: Times, asked: Asked) -> Any:
-        window = asked.call["window"]
+        window, tokens = asked.call["window"], asked.tokens
         if not window:
             return None
-        time = times.by_rows(replace(asked, call=asked.call.resized(window=0), seen=asked.seen.clip(max=window)))
-        if time is None or asked.seen.max() <= window:
+        full = replace(asked, call=asked.call.resized(window=0))
+        if asked.phase == "decode":
+            time, most = times.by_rows(replace(full, seen=asked.seen.clip(max=window))), times.by_rows(full)
+            if time is None or asked.seen.max() <= window:
+                return time
+            time = time.derived(self.spread, upper=self.upper)
+            return replace(time, upper_us=max(time.upper_us, most.upper_us))
+        keys = min(window + self.edge, tokens)
+        time = times.by_rows(full)
+        if time is None or tokens <= window:
             return time
-        if asked.phase == "prefill":
-            first = window * (window + 1) / 2
-            time = time.times((first + (asked.tokens - window) * window) / first)
-        return time.derived(self.spread)
+        return time.times(keys * (2 * tokens - keys) / tokens**2).derived(self.spread, upper=self.upper)
 
 
 @dataclass(frozen=True)
 class SameState(Rule):
-    """A recurrent kernel by rows of another state: the kind's own, else those of the kind `of`. The measured state
-    whose size is nearest answers, with as many heads as give the same bytes. `chunk_factor`: how many times as long a
-    prefill takes as one of `of`."""
+    """A recurrent kernel by rows of another state: the kind's own, else those of the first of the kinds `of` that has
+    some. The measured state whose size is nearest answers, with as many heads as give the same bytes. `chunk_factor`:
+    how many times as long a prefill takes as one of `of`."""
 
-    of: KernelKind | None = None
+    of: tuple[KernelKind, ...] = ()
     step_spread: float = 0.30
-    chunk_spread: float = 0.50
+    chunk_spread: float = 0.65
+    chunk_upper: float = 1.50
     chunk_factor: float = 1.0
 
     def text(self) -> str:
-        if self.of is None:
-            return (f"a state that was not measured: as many heads of the nearest one as give the same bytes (step"
-                    f" +-{self.step_spread:.0%}, prefill +-{self.chunk_spread:.0%})")
-        factor = f" (a prefill {self.chunk_factor:g} times as long)" if self.chunk_factor != 1 else ""
-        return (f"a state that was not measured: the kind's own nearest one, else that of {self.of.name}{factor}, with"
-                f" as many heads as give the same bytes (step +-{self.step_spread:.0%}, prefill"
-                f" +-{self.chunk_spread:.0%})")
+        nearest = "as many heads of the nearest one as give the same bytes"
+        if self.of:
+            factor = f" (a prefill {self.chunk_factor:g} times as long)" if self.chunk_factor != 1 else ""
+            nearest = (f"the kind's own nearest one, else that of {', else '.join(kind.name for kind in self.of)}"
+                       f"{factor}, with as many heads as give the same bytes")
+        return (f"a state that was not measured: {nearest} (step +-{self.step_spread:.0%}, prefill"
+                f" -{self.chunk_spread:.0%}, +{self.chunk_upper:.0%})")
 
     def apply(self, times: Times, asked: Asked) -> Any:
         call = asked.call
         size = call["key_dim"] * call["value_dim"]
-        for kind in (call.kind, self.of):
-            measured = times.measured(kind, asked.phase) if kind else []
-            if kind is None or not measured:
+        for kind in (call.kind, *self.of):
+            measured = times.measured(kind, asked.phase)
+            if not measured:
                 continue
             key_dim, value_dim = min(measured, key=lambda state: _ratio(state[0] * state[1], size))
             heads = call["heads"] * call["key_dim"] * call["value_dim"] / (key_dim * value_dim)
             other = call.resized(heads=heads, key_dim=key_dim, value_dim=value_dim)
             time = times.by_rows(asked.about(replace(other, kind=kind)))
-            if kind is self.of and asked.phase == "prefill" and self.chunk_factor != 1:
+            if kind is not call.kind and asked.phase == "prefill" and self.chunk_factor != 1:
                 time = time.times(self.chunk_factor)
-            return time.derived(self.step_spread if asked.phase == "decode" else self.chunk_spread)
+            if asked.phase == "decode":
+                return time.derived(self.step_spread)
+            return time.derived(self.chunk_spread, upper=self.chunk_upper)
         return None
 
 
 @dataclass(frozen=True)
 class Steps(Rule):
-    """A short prefill without a chunk kernel as decode steps, which take longer than it does."""
+    """A short prefill without rows of a chunk kernel, which moves the state once for each chunk of its tokens."""
 
     longest: int = 512
-    spread: float = 0.90
+    chunk: int = 64
+    steps: float = 2.0
+    spread: float = 0.65
+    upper: float = 4.0
 
     def text(self) -> str:
-        return f"no prefill measured: up to {self.longest} tokens as decode steps (-{self.spread:.0%})"
+        return (f"no prefill measured: up to {self.longest} tokens as {self.steps:g} decode steps for each begun chunk"
+                f" of {self.chunk} tokens, and as many once (-{self.spread:.0%}, +{self.upper:.0%})")
 
     def apply(self, times: Times, asked: Asked) -> Any:
         if asked.phase == "decode" or asked.tokens > self.longest:
             return None
         step = replace(asked, phase="decode", seen=asked.seen.clip(max=1), rows=asked.batch)
-        return times.answer(step).times(asked.tokens).derived(self.spread, upper=0.0)
+        chunks = -(-asked.tokens // self.chunk)
+        return times.answer(step).times(self.steps * (1 + chunks)).derived(self.spread, upper=self.upper)
 
 
 @dataclass(frozen=True)

@@ -451,13 +451,20 @@ def _check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> N
 
 
 def _check_answerable(space: SearchSpace[Any], model: LatencyModel, config: SearchConfig) -> None:
-    """Raise MissingRowsError before anything is trained when the table lacks what the space needs."""
+    """Raise MissingRowsError before anything is trained when the table lacks what the space needs.
+
+    Each operator is looked up at each width in a pure model, and not alone: the largest batch of a single operator
+    would be one that no network of the space has."""
     if not isinstance(space, OperatorSpace):
         return
+    models = [operators for _, operators in space.pure_models()]
     for hidden in space.hidden_sizes:
         for spec in space.kinds():
+            operators = next((operators for operators in models if spec in operators), (spec,))
             try:
-                model.estimate(space.build((spec,), hidden))
+                model.estimate(space.build(operators, hidden))
+            except BudgetError:
+                continue  # not even one sequence fits the memory; the budgets say what does
             except MissingRowsError as error:
                 raise MissingRowsError(f"table {config.table!r} does not cover space {space.name!r}: {error}"
                                        ) from None

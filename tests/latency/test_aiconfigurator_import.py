@@ -60,6 +60,14 @@ def package(tmp_path):
          "latency": 0.002},
         {"phase": "context", "kernel_source": "chunk_gated_delta_rule", "num_k_heads": 2, "num_v_heads": 4,
          "seq_len": 64, "latency": 0.03}], **gdn)
+    kda = {**gdn, "num_k_heads": 12, "num_v_heads": 12}
+    parquet(root, "kda/sglang/0.5/kda_perf.parquet", [
+        {"phase": "context", "kernel_source": "chunk_kda", "latency": 0.9}], **kda)
+    parquet(root, "kda/vllm/0.11/kda_perf.parquet", [
+        {"phase": "context", "kernel_source": "flashkda_fwd", "seq_len": 64, "latency": 0.02},
+        {"phase": "generation", "kernel_source": "fused_recurrent_kda_packed_decode", "latency": 0.004},
+        {"phase": "generation", "kernel_source": "fused_kda_decode", "latency": 0.1},
+        {"phase": "verify", "kernel_source": "fused_recurrent_kda", "latency": 0.1}], **kda)
     return root
 
 
@@ -77,6 +85,10 @@ def check(folder):
     assert step[["heads", "key_dim", "value_dim", "batch"]].to_numpy().tolist() == [[4, 128, 128, 1]]
     assert step["latency_us"].tolist() == pytest.approx([7.0])  # the median over key heads
     assert table.rows("gated_delta_rule_prefill")["tokens"].tolist() == [64]
+    assert "gated_delta_rule_triton_prefill" not in table.kinds  # the rows of the gated delta rule are of that kernel
+    for kind, us in (("kda_prefill", 20), ("kda_decode", 4)):  # without kernels that include the convolution
+        assert table.rows(kind)[["heads", "latency_us"]].to_numpy().tolist() == [[12, pytest.approx(us)]]
+        assert set(table.rows(kind)["stack"]) == {"vllm-0.11"}
     assert table.rows("conv_decode")["channels"].tolist() == [2 * 2 * 128 + 4 * 128]
     assert set(gemm["source"]) == {"imported"}
     origin = table.info()["kinds"]["gemm"]["origin"]
@@ -163,3 +175,22 @@ def test_damaged_measurements(package, tmp_path):
     pd.DataFrame({"m": [1]}).to_parquet(file)
     with pytest.raises(TableError, match="column latency"):
         import_system("fake", package, tmp_path / "out")
+
+
+def test_rows_of_the_triton_kernel_beside_those_of_a_faster_one(package, tmp_path):
+    """Of repeated measurements the shortest; what takes longer than its halves one after the other is left out."""
+    gdn = dict(head_k_dim=128, head_v_dim=128, d_conv=4, num_v_heads=4, phase="context")
+    parquet(package, "linear_attention/vllm/0.10.0/gdn_perf.parquet", [
+        {"kernel_source": "chunk_gated_delta_rule_flashinfer", "num_k_heads": 2, "batch_size": 1, "seq_len": 64,
+         "latency": 0.01}], **gdn)
+    parquet(package, "linear_attention/sglang/0.5/gdn_perf.parquet", [
+        {"num_k_heads": heads, "batch_size": batch, "seq_len": tokens, "latency": latency}
+        for heads, batch, tokens, latency in ((2, 1, 64, 0.03), (4, 1, 64, 0.02), (2, 2, 64, 0.041), (2, 1, 128, 0.2),
+                                              (2, 2, 128, 0.2), (2, 4, 64, 0.081))],
+            kernel_source="chunk_gated_delta_rule", **gdn)
+    table = LatencyTable.load(import_system("fake", package, tmp_path / "out"))
+    assert table.rows("gated_delta_rule_prefill")["latency_us"].tolist() == pytest.approx([10])
+    found = table.rows("gated_delta_rule_triton_prefill").sort_values(["batch", "tokens"])
+    assert found[["batch", "tokens"]].to_numpy().tolist() == [[1, 64], [1, 128], [2, 64], [4, 64]]
+    assert found["latency_us"].tolist() == pytest.approx([20, 200, 41, 81])  # of one sequence all rows are kept
+    assert set(found["stack"]) == {"sglang-0.5"}

@@ -53,12 +53,37 @@ def test_geometric_middle_of_a_power_law():
     assert us[0] == pytest.approx(np.sqrt(2))
 
 
-def test_beyond_the_largest_equal_pieces_add_up():
+def test_beyond_the_largest_a_straight_line_goes_on():
     us, ruled = grid_of([[1, 1], [2, 2], [4, 4]]).at(n=np.array([32.0, 24.0, 16 * 16 + 1]), k=2)
-    assert us[0, 0] == pytest.approx(8)                   # 2 x 16
-    assert us[1, 0] == pytest.approx(2 * np.sqrt(12))     # 2 x 12; time is the square root of n
-    assert np.isnan(us[2, 0])                             # more than 16 pieces: no answer
+    assert us[0].tolist() == pytest.approx([4 + 16 / 6, 0.9 * (4 + 16 / 6), 1.1 * 8])  # at most in proportion
+    assert us[1, 0] == pytest.approx(4 + 8 / 6)
+    assert np.isnan(us[2, 0])                             # more than 16 times the largest: no answer
     assert ruled.all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(monotone(), st.floats(16, 256), st.floats(16, 256), st.floats(2, 8))
+def test_beyond_the_largest_times_grow_and_at_most_in_proportion(times, n1, n2, k):
+    grid = grid_of(times)
+    (low, high, edge), _ = grid.at(n=np.array([min(n1, n2), max(n1, n2), 16.0]), k=k)
+    assert edge[0] * (1 - 1e-9) <= low[0] <= high[0] * (1 + 1e-9)
+    assert high[0] <= edge[0] * max(n1, n2) / 16 * (1 + 1e-9)
+    assert high[1] <= high[0] <= high[2]
+
+
+def test_a_steeper_line_counts_in_the_upper_bound_alone():
+    """A kernel that leaves a cache takes more than in proportion."""
+    us, _ = grid_of([[1, 1], [2, 2], [16, 16]]).at(n=32, k=2)
+    assert us.tolist() == pytest.approx([32, 0.9 * 32, 1.1 * (16 + 16 * 14 / 12)])
+
+
+def test_sequences_and_rows_have_no_limit():
+    """They do not depend on each other; the largest batch of a small network is far beyond every measured one."""
+    for axis in ("batch", "m"):
+        grid = LogGrid.from_rows(rows([{axis: n, "latency_us": 1.0 + n} for n in (1, 8)]), [axis], grow=axis,
+                                 spread=0.1)
+        us, ruled = grid.at(**{axis: 8e9})
+        assert (us[0], bool(ruled)) == (pytest.approx(8e9), True)
 
 
 def test_quadratic_axis():
@@ -69,7 +94,7 @@ def test_quadratic_axis():
 
 def test_below_the_smallest_the_smallest_counts():
     us, ruled = grid_of([[1, 1], [2, 2], [4, 4]]).at(n=4, k=1)
-    assert (us[0], bool(ruled)) == (pytest.approx(2), True)
+    assert (us.tolist(), bool(ruled)) == (pytest.approx([2, 0.9 * 2 / 2, 1.1 * 2]), True)
 
 
 def test_cells_that_were_not_measured_are_inferred_from_the_smaller_one():
@@ -77,6 +102,10 @@ def test_cells_that_were_not_measured_are_inferred_from_the_smaller_one():
     grid = LogGrid.from_rows(rows(data), ["n", "k"], grow="n", spread=0.1)
     us, ruled = grid.at(n=16, k=8)
     assert (us[0], bool(ruled)) == (pytest.approx(128), True)
+    flat = LogGrid.from_rows(rows([{"n": n, "k": k, "latency_us": 10.0} for n, k in [(1, 2), (4, 2), (16, 2), (1, 8),
+                                                                                   (4, 8)]]), ["n", "k"], grow="n",
+                             spread=0.1)
+    assert flat.at(n=16, k=8)[0].tolist() == pytest.approx([40, 9, 44])  # the line through n = 1 and 4 bounds it
     assert not grid.at(n=4, k=8)[1]
 
 

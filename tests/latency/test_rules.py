@@ -7,11 +7,21 @@ import pandas as pd
 import pytest
 from tiny_tables import product_rows, tiny_kinds, write_table
 
-from flashnas.latency.bounded_time import OUTSIDE_SPREAD, rules
+from flashnas.latency.bounded_time import HEADS_SPREAD, OUTSIDE_SPREAD, OUTSIDE_UPPER, rules
 from flashnas.latency.kernel_times import KernelTimes, LookupFailure
 from flashnas.latency.table import LatencyTable, shipped_tables
-from flashnas.operators.kernel import Load
-from flashnas.operators.kernel_kinds import ATTENTION, CONV, DELTA_RULE, EXPERTS, GEMM, KERNEL_KINDS, RWKV7
+from flashnas.operators.kernel import Asked, Load
+from flashnas.operators.kernel_kinds import (
+    ATTENTION,
+    CONV,
+    DELTA_RULE,
+    EXPERTS,
+    GATED_DELTA_RULE,
+    GEMM,
+    KERNEL_KINDS,
+    RWKV7,
+    SSD,
+)
 from flashnas.operators.kernel_rules import AsCall, FullAttention, NextLarger, SameState, Steps
 
 
@@ -24,12 +34,18 @@ def test_the_text_states_the_constants_of_the_rules():
     for kind in KERNEL_KINDS.values():
         for rule in kind.rules:
             assert rule.text() in text
-    assert f"(+-{OUTSIDE_SPREAD:.0%})" in text
+    assert f"(-{OUTSIDE_SPREAD:.0%}; up to {OUTSIDE_UPPER:.0%} above proportion" in text
+    assert f"heads and kv_heads between measured ones: their mean in log space (+-{HEADS_SPREAD:.0%})" in text
     assert "ssd" in text
-    for rule, words in ((NextLarger("head_dim", spread=0.07), "(+-7%)"), (FullAttention(spread=0.09), "(+-9%)"),
-                        (SameState(step_spread=0.11, chunk_spread=0.12), "(step +-11%, prefill +-12%)"),
-                        (SameState(of=GEMM, chunk_factor=3.0), "that of gemm (a prefill 3 times as long), with"),
-                        (Steps(longest=77, spread=0.13), "up to 77 tokens as decode steps (-13%)"),
+    for rule, words in ((NextLarger("head_dim", spread=0.07, upper=0.08), "(from 7% below proportion to +8%)"),
+                        (FullAttention(edge=31, spread=0.09, upper=0.1), "window + 31 keep (-9%, +10%)"),
+                        (SameState(step_spread=0.11, chunk_spread=0.12, chunk_upper=1.3),
+                         "(step +-11%, prefill -12%, +130%)"),
+                        (SameState(of=(GEMM, CONV), chunk_factor=3.0),
+                         "that of gemm, else conv (a prefill 3 times as long), with"),
+                        (Steps(longest=77, chunk=5, steps=3.0, spread=0.13, upper=0.5),
+                         "up to 77 tokens as 3 decode steps for each begun chunk of 5 tokens, and as many once"
+                         " (-13%, +50%)"),
                         (AsCall("as a", lambda call, rows: (call, rows), spread=0.17), "as a (+-17%)"),
                         (AsCall("as a", lambda call, rows: (call, rows), upper=0.17), "as a (-0%, +17%)")):
         assert words in rule.text()
@@ -47,9 +63,32 @@ def test_shipped_tables_state_no_rules_of_their_own(name):
 def test_a_filter_that_was_not_measured_counts_as_the_next_longer(tiny_table):
     shorter, same = (time(tiny_table, CONV.call("conv", channels=64, conv_size=size), batch=2) for size in (3, 4))
     assert (shorter.us, shorter.source, same.source) == (same.us, "derived", "imported")
-    assert shorter.upper_us == pytest.approx(1.2 * same.upper_us)
+    assert shorter.upper_us == pytest.approx(1.6 * same.upper_us)
+    assert shorter.lower_us == pytest.approx(0.75 * 3 / 4 * same.lower_us)  # at least in proportion
     with pytest.raises(LookupFailure, match=r"^conv_decode channels=64, conv_size=5 \(measured: 4\), batch=1$"):
         time(tiny_table, CONV.call("conv", channels=64, conv_size=5))
+
+
+def test_a_window_in_a_long_prefill_keeps_its_share_of_the_scores(tiny_table):
+    """tiny_table: 2 heads take 2 x tokens^2 / 100 us in a prefill, and kv_heads x context us in a step."""
+    times = KernelTimes(tiny_table, "bfloat16", 2)
+    call = ATTENTION.call("a", heads=2, kv_heads=1, head_dim=16, window=4)
+    prefill = Asked(call, "prefill", 1, np.array([8.0]), 8)
+    assert FullAttention(edge=2).apply(times, prefill).us == pytest.approx(2 * 64 / 100 * (6 * 10) / 64)
+    step = FullAttention(spread=0.5, upper=0.1).apply(times, Asked(call, "decode", 1, np.array([16.0]), 1))
+    assert (step.us, step.lower_us) == pytest.approx((4, 0.9 * 0.5 * 4))
+    assert step.upper_us == pytest.approx(1.1 * 16)  # as long as a kernel that reads all of the context
+
+
+def test_other_recurrences_take_the_rows_of_the_triton_kernel_first(tmp_path):
+    """An operator of the gated delta rule itself keeps those of the kernel that its engine takes."""
+    shape = dict(heads=[1, 8], key_dim=[16], value_dim=[16], batch=[1], tokens=[1, 32])
+    table = write_table(tmp_path / "t", {**tiny_kinds(), "gated_delta_rule_triton_prefill": product_rows(
+        lambda heads, tokens, **_: 5 * heads * tokens, **shape)})
+    sizes = dict(heads=4, key_dim=16, value_dim=16, groups=4)
+    assert time(table, GATED_DELTA_RULE.call("gd", **sizes), "prefill", seen=8.0).us == pytest.approx(4 * 8)
+    assert time(table, SSD.call("m2", **sizes), "prefill", seen=8.0).us == pytest.approx(5 * 4 * 8)
+    assert time(table, SSD.call("m2", **sizes)).us == pytest.approx(10 * 4)  # a step: there are no rows of Triton's
 
 
 def test_own_rows_of_another_state_are_not_multiplied(tmp_path):

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from flashnas.architecture.source import presets
+from flashnas.architecture.source import load_architecture, presets
 from flashnas.base.errors import MissingRowsError
 from flashnas.base.shipped import shipped_root
 from flashnas.latency.bounded_time import rules
@@ -39,6 +39,22 @@ def test_every_row_names_its_source(tables, device):
             assert {"framework", "version", "measured_on"} <= set(table.meta["stacks"][stack])
     assert "rules" not in table.meta
     assert table.info()["rules"] == rules()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_kimi_delta_attention_is_answered_by_its_own_rows(tables, device):
+    """Nobody measured it on the A100: there the gated delta rule answers a step, and nothing a long prompt."""
+    table, own = tables[device], device != "a100_sxm"
+    assert {"kda_decode", "kda_prefill"} <= set(table.frames) or not own
+    for phase, workload in (("decode", "decode-1k"), ("prefill", "prefill-2k")):
+        model = LatencyModel(table, workload)
+        if not own and phase == "prefill":
+            with pytest.raises(MissingRowsError, match="no kda_prefill"):
+                model.estimate(load_architecture("2048: kda f"))
+            continue
+        found = {e["source"] for e in model.estimate(load_architecture("2048: kda f")).breakdown
+                 if e["kernel"] == f"kda_{phase}"}
+        assert found == ({"imported"} if own else {"derived"})
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

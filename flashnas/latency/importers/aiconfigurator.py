@@ -1,11 +1,13 @@
 """Public kernel measurements of the package aiconfigurator-core (Apache-2.0, NVIDIA) -> a latency table.
 
-Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule and its short convolution.
+Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule with its short convolution, and
+Kimi delta attention.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import tempfile
 import zipfile
@@ -33,6 +35,14 @@ ATTENTION = ("trtllm", "vllm", "sglang")
 RECURRENT = ("vllm", "sglang", "trtllm")
 CHUNK_KERNELS = ("chunk_gated_delta_rule_flashinfer", "chunk_gated_delta_rule")
 STEP_KERNELS = ("fused_recurrent_gated_delta_rule_packed_decode", "fused_recurrent_gated_delta_rule")
+# The Triton kernel of flash-linear-attention, from which other recurrences are derived that have no rows (the first
+# that has rows); a table whose own chunk rows are of it needs them once.
+TRITON, TRITON_KERNELS = ("sglang", "vllm"), ("chunk_gated_delta_rule", "chunk_gated_delta_rule_triton")
+SLACK = 1.25
+# Without the kernels that include the short convolution (fused_kda_decode), which is a launch of its own here.
+KDA_CHUNK_KERNELS = ("flashkda_fwd", "chunk_kda", "chunk_kda_with_fused_gate")
+KDA_STEP_KERNELS = ("fused_recurrent_kda_packed_decode",)
+HEADS = {"heads": "num_v_heads", "key_dim": "head_k_dim", "value_dim": "head_v_dim", "batch": "batch_size"}
 
 
 def import_system(system: str, source_path: str | Path | None, out_dir: str | Path) -> Path:
@@ -50,7 +60,7 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
             raise TableError(f"{out}: exists already; import into a new folder")
         data = systems / "data" / system
         origin = {"package": "aiconfigurator-core", "version": version, "licence": LICENCE, "copyright": COPYRIGHT}
-        tables = {**_gemm(data), **_attention(data), **_recurrent(data)}
+        tables = {**_gemm(data), **_attention(data), **_recurrent(data), **_triton(data), **_kda(data)}
         if not tables:
             raise TableError(f"{data}: {system} has no bfloat16 measurements")
         for kind, rows in tables.items():
@@ -180,10 +190,9 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
 
 
 def _recurrent(data: Path) -> dict[str, pd.DataFrame]:
-    """The number of key heads changes the kernels' times by less than 2 %: rows of one number of value heads are
-    taken together. The convolution runs over q, k and v at once."""
+    """In these frameworks the number of key heads changes the kernels' times by a few per cent: rows of one number of
+    value heads are taken together. The convolution runs over q, k and v at once."""
     result: dict[str, pd.DataFrame] = {}
-    keys = {"heads": "num_v_heads", "key_dim": "head_k_dim", "value_dim": "head_v_dim", "batch": "batch_size"}
     conv = {"channels": "channels", "conv_size": "d_conv", "batch": "batch_size"}
     for framework in RECURRENT:
         rows = _read(data, "linear_attention", framework, "gdn_perf")
@@ -192,11 +201,77 @@ def _recurrent(data: Path) -> dict[str, pd.DataFrame]:
         channels = 2 * rows["num_k_heads"] * rows["head_k_dim"] + rows["num_v_heads"] * rows["head_v_dim"]
         rows = rows.assign(channels=channels)
         for kind, phase, kernels, columns in (
-                ("gated_delta_rule_decode", "generation", STEP_KERNELS, keys),
-                ("gated_delta_rule_prefill", "context", CHUNK_KERNELS, {**keys, "tokens": "seq_len"}),
+                ("gated_delta_rule_decode", "generation", STEP_KERNELS, HEADS),
+                ("gated_delta_rule_prefill", "context", CHUNK_KERNELS, {**HEADS, "tokens": "seq_len"}),
                 ("conv_decode", "generation", ("causal_conv1d_update",), conv),
                 ("conv_prefill", "context", ("causal_conv1d_fn",), {**conv, "tokens": "seq_len"})):
-            chosen = rows[(rows["phase"] == phase) & rows["kernel_source"].isin(kernels)]
+            chosen = _of(rows, phase, kernels)
             if len(chosen):
                 result.setdefault(kind, _table(chosen, columns))
     return result
+
+
+def _triton(data: Path) -> dict[str, pd.DataFrame]:
+    """Chunk rows of the Triton kernel, where `_recurrent` took those of another one. Repeated measurements of one shape
+    differ by up to 2 times, and numbers of key heads by up to 1.6 times without an order: what disturbs a measurement
+    lengthens it, so that the shortest is taken."""
+    for framework in RECURRENT:
+        rows = _read(data, "linear_attention", framework, "gdn_perf")
+        first = None if rows is None else _of(rows, "context", CHUNK_KERNELS)
+        if first is not None and len(first):
+            if set(first["kernel_source"]) <= set(TRITON_KERNELS):
+                return {}
+            break
+    else:
+        return {}
+    for framework in TRITON:
+        rows = _read(data, "linear_attention", framework, "gdn_perf")
+        if rows is None or not len(chosen := _of(rows, "context", TRITON_KERNELS)):
+            continue
+        columns = {**HEADS, "tokens": "seq_len"}
+        shortest = chosen.groupby([*columns.values(), "stack", "device"], as_index=False, observed=True)
+        result = _table(shortest[["latency_us"]].min(), columns)
+        return {"gated_delta_rule_triton_prefill": _undisturbed(result)}
+    return {}
+
+
+def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the rows of several sequences that take more than SLACK times as long as two of half as many sequences,
+    or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on the H200, which is not the slower one.
+    A table answers such a cell from the smaller batch."""
+    names = ["heads", "key_dim", "value_dim", "batch", "tokens"]
+    order = rows.assign(work=rows["batch"] * rows["tokens"]).sort_values(["work", "batch"]).index
+    sizes, times = rows[names].to_numpy(int), rows["latency_us"].to_numpy(float)
+    shortest: dict[tuple[int, ...], float] = {}
+    kept: list[int] = []
+    for i in map(int, order):
+        *state, batch, tokens = map(int, sizes[i])
+        halves = [shortest[half] for half in ((*state, batch // 2, tokens), (*state, batch, tokens // 2))
+                  if half in shortest]
+        limit = 2 * min(halves, default=math.inf)
+        shortest[(*state, batch, tokens)] = min(float(times[i]), limit)
+        if batch == 1 or times[i] <= SLACK * limit:
+            kept.append(i)
+    result = rows.loc[sorted(kept)].reset_index(drop=True)
+    result.attrs.update(rows.attrs)
+    return result
+
+
+def _kda(data: Path) -> dict[str, pd.DataFrame]:
+    result: dict[str, pd.DataFrame] = {}
+    for framework in RECURRENT:
+        rows = _read(data, "kda", framework, "kda_perf")
+        if rows is None:
+            continue
+        for kind, phase, kernels, columns in (
+                ("kda_decode", "generation", KDA_STEP_KERNELS, HEADS),
+                ("kda_prefill", "context", KDA_CHUNK_KERNELS, {**HEADS, "tokens": "seq_len"})):
+            chosen = _of(rows, phase, kernels)
+            if len(chosen):
+                result.setdefault(kind, _table(chosen, columns))
+    return result
+
+
+def _of(rows: pd.DataFrame, phase: str, kernels: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of some kernels in one phase."""
+    return rows[(rows["phase"] == phase) & rows["kernel_source"].isin(kernels)]
