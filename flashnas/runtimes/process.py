@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 TIMEOUT_S = 3600.0
-SIGNS = ("GGML_ASSERT", "error loading model:", "rror")  # of the line of an error output that says most, the best first
+# of the line of an error output that says most, the best first
+SIGNS = tuple(map(re.compile, ("GGML_ASSERT", "error loading model:", r"^[\w.]+(Error|Exception)\b", "rror")))
 
 
 class RuntimeFailure(Exception):
@@ -51,7 +53,7 @@ def answer_of(program: str, command: Sequence[str], request: Mapping[str, Any],
 def _reason(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     for sign in SIGNS:
-        for line in lines:
-            if sign in line:
+        for line in reversed(lines):
+            if sign.search(line):
                 return line
     return lines[-1] if lines else "without a message"

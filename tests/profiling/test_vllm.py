@@ -1,0 +1,115 @@
+"""vLLM: what the child asks of it, by a stand-in with the real signatures; and vLLM itself where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+
+import pytest
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, DeviceError, ExportError
+from flashnas.cli.main import main
+from flashnas.latency.workload import Workload
+from flashnas.profiling.vllm import PYTHON, Vllm
+
+SMALL = "64(vocab=320): m2(head_dim=32,state=16) f(relu2=true) a(head_dim=32,rope_share=0) f(relu2=true)"
+# arguments as in vllm 0.32: LLM(model, *, ..), generate(prompts, sampling_params=None, *, use_tqdm=True, ..)
+FAKE = '''
+import json, pathlib, time
+__version__ = "0.0-fake"
+
+
+class SamplingParams:
+    def __init__(self, *, temperature=1.0, max_tokens=16, ignore_eos=False, detokenize=True):
+        assert temperature == 0.0 and ignore_eos and not detokenize
+        self.max_tokens = max_tokens
+
+
+class Output:
+    def __init__(self, count):
+        self.token_ids = [0] * count
+        self.outputs = [self]
+
+
+class LLM:
+    def __init__(self, model, *, load_format="auto", dtype="auto", skip_tokenizer_init=False, max_model_len=None,
+                 max_num_seqs=None, enforce_eager=False, enable_prefix_caching=None, seed=0):
+        config = json.loads((pathlib.Path(model) / "config.json").read_text())
+        assert config["architectures"] == ["NemotronHForCausalLM"] and load_format == "dummy" and skip_tokenizer_init
+        assert enable_prefix_caching is False and max_num_seqs == 1 and dtype == config["torch_dtype"]
+        self.layers, self.longest = config["num_hidden_layers"], max_model_len
+        if config["vocab_size"] == 13:
+            raise ValueError("error: the engine does not start")
+
+    def generate(self, prompts, sampling_params=None, *, use_tqdm=True):
+        tokens = prompts[0]["prompt_token_ids"]
+        assert len(tokens) + sampling_params.max_tokens <= self.longest and not use_tqdm
+        end = time.process_time() + 1e-5 * self.layers * len(tokens) + 1e-3 * self.layers * sampling_params.max_tokens
+        while time.process_time() < end:
+            pass
+        return [Output(sampling_params.max_tokens)]
+'''
+
+
+@pytest.fixture
+def python(tmp_path):
+    """An interpreter that has the stand-in."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "vllm.py").write_text(FAKE)
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/site" exec "{sys.executable}" "$@"\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return str(script)
+
+
+def test_steps_and_prompts_are_timed(python):
+    found = Vllm(python=python).time_request(Architecture.parse(SMALL), Workload(prompt_tokens=100, generated_tokens=8))
+    assert found.tpot_ms == pytest.approx(4.0, rel=0.5)  # 1 ms for each of four layers
+    assert found.ttft_ms == pytest.approx(8.0, rel=0.5)
+    assert found.latency_ms == pytest.approx(found.ttft_ms + 8 * found.tpot_ms)
+
+
+def test_the_stack_names_versions_and_threads(python):
+    setup = Vllm(python=python, dtype="bfloat16", threads=2)
+    assert setup.stack.startswith("vllm-0.0-fake-torch-")
+    assert setup.stack.endswith("-2t-eager")
+    assert setup.describe_stack()["time"] == "of the clock"
+
+
+def test_a_table_says_how_vllm_ran_and_the_variable_where_it_is(python, monkeypatch):
+    monkeypatch.setenv(PYTHON, python)
+    setup = Vllm(dtype="bfloat16", threads=2)
+    assert Vllm.from_stack(setup.describe_stack()) == setup
+
+
+def test_what_is_wrong_is_one_line(python, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv(PYTHON, raising=False)
+    with pytest.raises(ConfigError, match="--runtime vllm needs --vllm-python FILE"):
+        Vllm()
+    with pytest.raises(ConfigError, match=r"--vllm-python /nowhere: vLLM could not be started: /nowhere: No such file"):
+        Vllm(python="/nowhere")
+    with pytest.raises(ConfigError, match=r"vLLM ended with exit code 1: ModuleNotFoundError: No module named 'vllm'"):
+        Vllm(python=sys.executable)
+    with pytest.raises(ExportError, match="vLLM cannot hold this network as Nemotron-H"):
+        Vllm(python=python).time_request(Architecture.parse("64: d(head_dim=16) f"), Workload(generated_tokens=4))
+    with pytest.raises(DeviceError, match=r"vLLM ended with exit code 1: ValueError: error: the engine does not start"):
+        Vllm(python=python).time_request(Architecture.parse(SMALL.replace("320", "13")), Workload(generated_tokens=4))
+    assert main(["profile", "--runtime", "vllm", "--weights", "f16"]) == 2
+    assert "--weights is for --runtime llama.cpp; got --runtime vllm" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get(PYTHON), reason=f"{PYTHON} does not name an environment that has vLLM")
+def test_vllm_itself(tmp_path, capsys):
+    """About a minute: vLLM starts anew for each timing."""
+    small, large = (Architecture.parse(
+        f"256(vocab=320): {n}x(m2(head_dim=32,state=16) f(relu2=true) a(head_dim=32,rope_share=0) f(relu2=true))")
+        for n in (1, 6))
+    work = Workload(prompt_tokens=64, generated_tokens=16)
+    first, second = (Vllm().time_request(each, work) for each in (small, large))
+    assert 0 < first.tpot_ms < second.tpot_ms
+    assert 0 < first.ttft_ms < second.ttft_ms
+    assert json.dumps(Vllm().describe_stack())
