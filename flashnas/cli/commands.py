@@ -20,7 +20,7 @@ ESTIMATE = Command("latency, memory and size of one architecture",
 
 PROFILE = Command("measure on this device what a space needs",
                   "flashnas.api.measure:ProfileOptions",
-                  calling("flashnas.api.measure:profile", lambda stream: CountProgress(stream, "groups of rows")))
+                  calling("flashnas.api.measure:profile", lambda stream: CountProgress(stream, "measurements")))
 
 VALIDATE = Command("compare a table's predictions with timed models",
                    "flashnas.api.measure:ValidateOptions",
