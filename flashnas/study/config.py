@@ -16,6 +16,7 @@ from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, TRAINED, check_obj
 from flashnas.study.executors import EXECUTORS, executor_options
 
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
+NONE = "none"    # of the rungs: without any, whatever the configuration file says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,8 @@ class SearchConfig(Settings, where="search"):
         " objectives", metavar="N", shown="by the loss itself", least=1, most=LARGEST_COUNT)
     rungs: tuple[Any, ...] = option(
         (), "training tokens after which the candidates of a cycle pause, and only those train on that can still enter"
-        " the front: points of the recipe's curve, or auto", metavar="N,N,..", separator=",",
-        shown="every candidate is trained to the end")
+        " the front: points of the recipe's curve; or shares of the training such as 50%,75%; or auto, or none",
+        metavar="N,N,..", separator=",", shown="none: every candidate is trained to the end")
     rung_chance: float = option(0.05, "probability of entering the front with which a paused candidate trains on",
                                 metavar="P", above=0, below=1)
     seeds: int = option(1, "seeds under which the networks of the front are trained in the end; their loss is then the"
@@ -136,15 +137,23 @@ class SearchConfig(Settings, where="search"):
 
     def _rungs(self) -> None:
         """Raise SettingError for rungs that no recipe could have, or that exclude what else is asked."""
+        if self.rungs == (NONE,):
+            object.__setattr__(self, "rungs", ())
         if not self.rungs:
             return
         if self.rungs != (AUTO,):
-            for value in self.rungs:
-                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                    self.wrong("rungs", f"must be whole numbers of tokens, such as 131072,196608, or {AUTO} alone; got"
-                               f" {shown(value)}")
-            if any(later <= earlier for earlier, later in itertools.pairwise(self.rungs)):
-                self.wrong("rungs", f"must increase; got {','.join(map(str, self.rungs))}")
+            shares = [share_of(value) for value in self.rungs]
+            whole = [isinstance(value, int) and not isinstance(value, bool) and value >= 1 for value in self.rungs]
+            for value, share, tokens in zip(self.rungs, shares, whole, strict=True):
+                if share is None and not tokens:
+                    self.wrong("rungs", "must be whole numbers of tokens, such as 131072,196608, or shares of the"
+                               f" training, such as 50%,75%, or {AUTO} or {NONE} alone; got {shown(value)}")
+            listed = ",".join(map(str, self.rungs))
+            if any(whole) and not all(whole):
+                self.wrong("rungs", f"must be all tokens or all shares; got {listed}")
+            values = self.rungs if all(whole) else shares
+            if any(later <= earlier for earlier, later in itertools.pairwise(values)):
+                self.wrong("rungs", f"must increase; got {listed}")
         if self.rank_at_tokens is not None:
             self.wrong("rungs", "and --rank-at-tokens exclude each other: the curve of a paused training cannot be"
                        " extrapolated beyond the training")
@@ -167,3 +176,14 @@ class SearchConfig(Settings, where="search"):
         how = {"executor", "executor_options", "workers", "storage", "trials", "candidate_timeout_s", "measure",
                "strict", "budget_ms", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
+
+
+def share_of(value: Any) -> float | None:
+    """A rung such as `50%` as a share of the training; None for what is not a share between 0 and 1."""
+    if not isinstance(value, str) or not value.endswith("%"):
+        return None
+    try:
+        share = float(value[:-1]) / 100
+    except ValueError:
+        return None
+    return share if 0 < share < 1 else None

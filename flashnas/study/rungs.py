@@ -10,7 +10,7 @@ from flashnas.bench.answers import find_curves
 from flashnas.data.dataset import Dataset
 from flashnas.proxy.final_loss import Curve, meaningful_from
 from flashnas.search.rungs import Pause, decide
-from flashnas.study.config import AUTO, SearchConfig
+from flashnas.study.config import AUTO, NONE, SearchConfig, share_of
 from flashnas.training.recipe import Recipe
 
 LEAST_RANK = 0.9       # Spearman's correlation with the final losses from which on the order at a rung is trusted
@@ -87,14 +87,23 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
                          f" got {_listed(points)}")
         note(f"rungs at {_listed(tokens)} of {whole:,} tokens: {why}")
     else:
-        tokens = config.rungs
+        tokens = _shares(config, points) or config.rungs
         for value in tokens:
             if value not in points[:-1]:
+                got = f"{value:,}" if isinstance(value, int) else ",".join(config.rungs)
                 config.wrong("rungs", f"must be points of {owner} before its end at {whole:,} tokens"
-                             f" ({_listed(points[:-1])}); got {value:,}")
+                             f" ({_listed(points[:-1])}); got {got}; shares such as 50%,75% suit any number of tokens,"
+                             f" and {NONE} trains every candidate to the end")
         if tokens[0] < trusted:
             note(f"the rung at {tokens[0]:,} tokens is early; losses are in order from {trusted:,} on: {why}")
     return Rungs(tokens, whole, config.rung_chance, curves)
+
+
+def _shares(config: SearchConfig, points: Sequence[int]) -> tuple[int, ...]:
+    """Rungs that are shares of the training, each as the first point there or later; none where that is the end."""
+    shares = [share for value in config.rungs if (share := share_of(value)) is not None]
+    found = [next(point for point in points if point >= share * points[-1] - 0.5) for share in shares]
+    return tuple(dict.fromkeys(point for point in found if point < points[-1]))
 
 
 def _trusted_from(whole: int, bench: str, curves: Sequence[Curve]) -> tuple[int, str]:

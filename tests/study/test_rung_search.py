@@ -234,3 +234,26 @@ def test_the_shipped_recipe_pauses_where_the_shipped_bench_says():
     assert question.rungs.tokens == (196_608,)
     assert len(question.rungs.curves) >= 66
     assert any("bench cpu" in note for note in notes)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [
+    (("50%", "75%"), (512, 768)), (("10%",), (256,)), (("51%",), (768,)), (("50%", "51%", "99.9%"), (512, 768))])
+def test_shares_are_the_first_points_there_or_later(recipe, asked, expected):
+    found = rungs_of(SearchConfig(rungs=asked), Recipe.load(recipe).curve_at, "the curve", lambda _: None)
+    assert found.tokens == expected
+
+
+def test_the_command_line_turns_the_rungs_and_seeds_of_a_file_off(tmp_path):
+    (tmp_path / "config.yaml").write_text("rungs: [50%, 75%]\nseeds: 3\n")
+    assert SearchConfig.load(tmp_path / "config.yaml", {}).rungs == ("50%", "75%")
+    off = SearchConfig.load(tmp_path / "config.yaml", {"rungs": ("none",), "seeds": 1})
+    assert (off.rungs, off.seeds) == ((), 1)
+    assert off.question() == SearchConfig().question()
+
+
+def test_shares_suit_another_number_of_tokens(command, recipe, small_corpus, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("rungs: [50%, 75%]\n")
+    words = [*command(tmp_path / "run", rungs=()), "--config", str(tmp_path / "config.yaml"), "--dry-run"]
+    for tokens, expected in ((None, "rung at 512 "), (512, "rung at 256 ")):
+        assert main([*words, *(["--tokens", str(tokens)] if tokens else [])]) == 0
+        assert expected in capsys.readouterr().err
