@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -142,4 +143,7 @@ def _package(entry: EntryPoint) -> str:
 def load_object(place: str) -> Any:
     """The object at "module:object"."""
     module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    loaded = sys.modules.get(module)  # import_module takes as long as parsing an operator, which needs the object
+    if loaded is None or getattr(getattr(loaded, "__spec__", None), "_initializing", False):
+        loaded = importlib.import_module(module)
+    return getattr(loaded, attribute)

@@ -61,11 +61,15 @@ def parse_operators(text: str) -> tuple[OperatorSpec, ...]:
                 raise ArchitectureError(f"operators: at most {MAX_OPERATORS}; got {times} x {len(inner)}")
             stack[-1][1].extend(inner * times)
         else:
-            options = _parse_options(match["options"] or "", f"operator {match['kind']!r}")
-            stack[-1][1].append(operator_class(match["kind"]).from_options(options))
+            stack[-1][1].append(_operator(match["kind"], match["options"] or ""))
     if len(stack) > 1:
         raise ArchitectureError(f"operators: '(' without its ')' in {shown(text.strip())}")
     return tuple(stack[0][1])
+
+
+@functools.lru_cache(maxsize=4096)
+def _operator(kind: str, options: str) -> OperatorSpec:
+    return operator_class(kind).from_options(_parse_options(options, f"operator {kind!r}"))
 
 
 def _parse_options(text: str, where: str) -> dict[str, Any]:

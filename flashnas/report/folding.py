@@ -55,10 +55,11 @@ def kinds(notation: str) -> tuple[str, ...]:
     return tuple(spec.kind for spec in architecture.operators) if architecture else ()
 
 
-def mixers_by_use(notation: str) -> list[str]:
+@functools.lru_cache(maxsize=16_384)
+def mixers_by_use(notation: str) -> tuple[str, ...]:
     """Kinds of token mixers, the most frequent first; among equally frequent ones, the earlier in the network."""
-    counts = Counter(kind for kind in kinds(notation) if _mixes_tokens(kind))
-    return [kind for kind, _ in counts.most_common()]
+    counts = Counter(kinds(notation))
+    return tuple(kind for kind, _ in counts.most_common() if _mixes_tokens(kind))
 
 
 def _mixes_tokens(kind: str) -> bool:

@@ -76,7 +76,7 @@ def name_of(run: Run, row: Any) -> str:
 
 def mixer_colours(notation: str) -> tuple[str, str]:
     """(most frequent token mixer, second most frequent one or the same again); `?` for an unreadable notation."""
-    mixers = mixers_by_use(notation) or ["?"]
+    mixers = mixers_by_use(notation) or ("?",)
     return mixers[0], mixers[min(1, len(mixers) - 1)]
 
 

@@ -13,7 +13,7 @@ from flashnas.report.objectives_figure import draw_panel
 from flashnas.report.palette import BUDGET, INK, MUTED, RULE, operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import front, latency_unit, mixer_colours, staircase
 from flashnas.report.text import number
-from flashnas.study.run import Run, rows
+from flashnas.study.run import Run
 
 SIZE_INCHES, DPI = (10.0, 6.0), 150
 PANEL_INCHES = 3.0       # of each objective besides loss and latency, below the first axes
@@ -77,15 +77,14 @@ def _draw(figure: Figure, axes: Axes, run: Run) -> None:
     axes.set_ylim(y0, y1)
     xs, ys = staircase(front(run), min(x1, run.budget_ms or x1))
     axes.plot([x * factor for x in xs], ys, color=INK, linewidth=1.5, zorder=2)
-    kinds: set[str] = set()
-    for row in rows(trained):
-        first, second = mixer_colours(row.notation)
-        pure = row.origin == "baseline"
-        kinds |= {first} if pure else {first, second}
-        ring = INK if pure else operator_colour(second)
-        axes.plot(row.latency_ms * factor, row.loss, marker="D" if pure else "o", markersize=8 if pure else 7.5,
-                  markerfacecolor=operator_colour(first), markeredgecolor=ring, markeredgewidth=0.9 if pure else 1.8,
-                  linestyle="none", zorder=3)
+    mixers = trained["notation"].map(mixer_colours)
+    baseline = trained["origin"] == "baseline"
+    kinds = {kind for pair, pure in zip(mixers, baseline, strict=True) for kind in (pair[:1] if pure else pair)}
+    for pure, marker, size, width in ((False, "o", 7.5, 1.8), (True, "D", 8, 0.9)):
+        drawn = trained[baseline == pure]
+        axes.scatter(drawn["latency_ms"] * factor, drawn["loss"], marker=marker, s=size**2, linewidths=width, zorder=3,
+                     color=[operator_colour(first) for first, _ in mixers[drawn.index]],
+                     edgecolors=[INK if pure else operator_colour(second) for _, second in mixers[drawn.index]])
     failed = run.failed[run.failed["latency_ms"].notna()]
     axes.plot(failed["latency_ms"] * factor, [y1 - 0.025 * (y1 - y0)] * len(failed), marker="x", color=MUTED,
               linestyle="none", markersize=6, zorder=3)

@@ -44,6 +44,6 @@ def test_very_deep_and_unreadable_notations_come_back():
 
 
 def test_mixers_by_use_leaves_out_feed_forward_and_counts():
-    assert mixers_by_use("2048: d f m2 f m2 f f f") == ["m2", "d"]
-    assert mixers_by_use("2048: m2 d f") == ["m2", "d"]  # a tie: the earlier first
-    assert mixers_by_use("2048: f f") == []
+    assert mixers_by_use("2048: d f m2 f m2 f f f") == ("m2", "d")
+    assert mixers_by_use("2048: m2 d f") == ("m2", "d")  # a tie: the earlier first
+    assert mixers_by_use("2048: f f") == ()
