@@ -114,7 +114,8 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
         ranked = entry("question", "rank_at_tokens")
         yield "Objectives", ", ".join(run.objectives), f"extrapolated to {ranked:,} tokens" if known(ranked) else ""
     yield "Space", entry("space", "name") or entry("space"), ""
-    yield "Search", entry("sampler"), f"seed {entry('seed')} · {entry('trials_asked')} networks asked for"
+    order = f" · trajectory {entry('trajectory')}" if entry("question", "asynchronous") else ""
+    yield "Search", entry("sampler"), f"seed {entry('seed')} · {entry('trials_asked')} networks asked for{order}"
     yield "Trials", counts_line(run).split(" · ")[0], " · ".join(counts_line(run).split(" · ")[1:])
     width, tokens = entry("proxy", "width_factor"), entry("proxy", "tokens")
     yield "Short training", entry("proxy", "corpus"), " · ".join(filter(None, (

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.settings import LARGEST_SEED
 from flashnas.space import SearchSpace
 
 Genotype = Hashable
@@ -86,7 +87,7 @@ class SearchAlgorithm(ABC):
                  goals: Goals | None = None) -> None:
         self.space = space
         self.goals = goals
-        self.seed = check_whole("seed", seed, 0)
+        self.seed = check_whole("seed", seed, 0, LARGEST_SEED)
         self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(self.seed)
         self.history: list[Evaluation] = []
@@ -107,23 +108,51 @@ class SearchAlgorithm(ABC):
             self.pending.append(genotype)
         return batch
 
-    def tell(self, evaluations: Iterable[Evaluation]) -> None:
-        """Learn from results, in the order in which they were asked for; a part of a cycle is allowed. Raises
-        ValueError for another order."""
+    def tell(self, evaluations: Iterable[Evaluation], *, in_order: bool = True) -> None:
+        """Learn from results, in the order in which they were asked for; a part of a cycle is allowed.
+
+        Args:
+            evaluations: of pending candidates.
+            in_order: False: in any order, as candidates end that are evaluated side by side.
+
+        Raises:
+            ValueError: for a candidate that is not pending, or that is told out of the order asked.
+        """
         for evaluation in evaluations:
-            if not self.pending or self.pending[0] != evaluation.genotype:
+            if in_order and (not self.pending or self.pending[0] != evaluation.genotype):
                 raise ValueError(f"{self.name}: told {evaluation.genotype} out of the order asked")
+            if evaluation.genotype not in self.pending:
+                raise ValueError(f"{self.name}: told {evaluation.genotype}, which is not pending")
+            if place := self.pending.index(evaluation.genotype):
+                self._bring_forward(place)
             self.pending.popleft()
             self.history.append(evaluation)
             self._learn(evaluation)
 
     def start_from(self, evaluations: Iterable[Evaluation]) -> None:
-        """Learn from candidates of the space that were evaluated elsewhere, before the first `ask`. They are not
-        proposed again."""
+        """Learn from candidates of the space that were evaluated elsewhere; most often before the first `ask`, but at
+        any time. They are not proposed again."""
         for evaluation in evaluations:
             self._proposed.add(evaluation.genotype)
             self.history.append(evaluation)
             self._take_in(evaluation)
+
+    def exclude(self, genotypes: Iterable[Genotype]) -> None:
+        """Do not propose these candidates, which are evaluated elsewhere."""
+        self._proposed.update(genotypes)
+
+    def correct(self, evaluation: Evaluation) -> None:
+        """Put the result of a finished training in the place of the one that was expected of it when it paused.
+
+        Raises:
+            ValueError: for a candidate that was never told.
+        """
+        for place in reversed(range(len(self.history))):
+            if self.history[place].genotype == evaluation.genotype:
+                before, self.history[place] = self.history[place], evaluation
+                self._relearn(place, before, evaluation)
+                return
+        raise ValueError(f"{self.name}: {evaluation.genotype} was never told")
 
     @abstractmethod
     def _propose(self, count: int) -> Iterable[Genotype]:
@@ -136,6 +165,17 @@ class SearchAlgorithm(ABC):
     def _take_in(self, evaluation: Evaluation) -> None:
         """Take in a result of `start_from`, which was never asked for; `history` holds it already."""
         self._learn(evaluation)
+
+    def _bring_forward(self, place: int) -> None:
+        """The pending candidate at this place is about to be told before the others: move it to the front. An algorithm
+        that keeps something for each pending candidate, in order, does the same there."""
+        genotype = self.pending[place]
+        del self.pending[place]
+        self.pending.appendleft(genotype)
+
+    def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:  # noqa: B027
+        """The result at this place of `history` was another one before. Without a definition, what was learnt of it
+        stays."""
 
     # -- what algorithms build on --------------------------------------------------------------------------------
 

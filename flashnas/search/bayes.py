@@ -109,6 +109,12 @@ class Bayes(SearchAlgorithm):
             self._values.append(self._qualities(evaluation) if evaluation.complete else None)
             self._exact.append(self._known(evaluation.genotype))
 
+    def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:
+        if before.feasible:
+            own = sum(one.feasible for one in self.history[:place])
+            self._trained[own] = evaluation
+            self._values[own] = self._qualities(evaluation) if evaluation.complete else None
+
     def _propose(self, count: int) -> Iterator[Genotype]:
         complete = sum(values is not None for values in self._values)
         random = count if complete < 2 else min(max(self.initial - self._asked, 0), count)

@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from flashnas.base.settings import LARGEST_SEED
 from flashnas.search.algorithm import Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
 from flashnas.search.history import kept
 from flashnas.space import SearchSpace
@@ -81,8 +82,19 @@ class OptunaAlgorithm(SearchAlgorithm):
 
     def _take_in(self, evaluation: Evaluation) -> None:
         self.study.enqueue_trial(dict(self.space.encode(evaluation.genotype)))
-        self._trials.append(self.study.ask(self._distributions))
+        self._trials.appendleft(self.study.ask(self._distributions))
         self._learn(evaluation)
+
+    def _bring_forward(self, place: int) -> None:
+        super()._bring_forward(place)
+        trial = self._trials[place]
+        del self._trials[place]
+        self._trials.appendleft(trial)
+
+    def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:
+        """A finished trial cannot be changed: the result is added, and what was expected stays beside it."""
+        if evaluation.complete:
+            self._take_in(evaluation)
 
     def _learn(self, evaluation: Evaluation) -> None:
         trial = self._trials.popleft()
@@ -139,4 +151,4 @@ class Random(OptunaAlgorithm):
 
 def _sampler_seed(seed: int) -> int:
     """32 bits for Optuna's samplers, of another stream than `self.rng`."""
-    return int(np.random.SeedSequence([check_whole("seed", seed, 0), 1]).generate_state(1)[0])
+    return int(np.random.SeedSequence([check_whole("seed", seed, 0, LARGEST_SEED), 1]).generate_state(1)[0])

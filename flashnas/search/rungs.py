@@ -38,7 +38,7 @@ class Pause:
 
 
 def decide(paused: Sequence[Curve], costs: npt.ArrayLike, *, finished: npt.ArrayLike, curves: Sequence[Curve],
-           tokens: int, chance: float) -> Pause:
+           tokens: int, chance: float, at_least_one: bool = True) -> Pause:
     """Decide who of the paused candidates of a cycle trains on.
 
     Args:
@@ -48,13 +48,14 @@ def decide(paused: Sequence[Curve], costs: npt.ArrayLike, *, finished: npt.Array
         curves: of finished trainings of the same recipe, from which the forecast learns.
         tokens: of a whole training.
         chance: least probability of entering the front with which a candidate trains on.
+        at_least_one: the best one trains on even if nobody has that chance.
     """
     expected = forecast(paused, curves, tokens)
     costs_NJ = np.asarray(costs, dtype=np.float64).reshape(len(paused), -1)
     finished_FM = np.asarray(finished, dtype=np.float64).reshape(-1, 1 + costs_NJ.shape[1])
     chances = front_chances(expected, costs_NJ, finished_FM)
     promoted = chances >= chance
-    if not promoted.any():
+    if at_least_one and not promoted.any():
         places = standings(np.column_stack([expected.mean, costs_NJ]))
         promoted[np.lexsort((places, -chances))[0]] = True
     return Pause(promoted, chances, expected.mean, expected.sd)

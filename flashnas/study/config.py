@@ -23,9 +23,9 @@ NONE = "none"    # of the rungs: without any, whatever the configuration file sa
 class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
 
-    The trajectory depends on `cycle_size` and never on `workers`. Candidates that are infeasible, that were seen before
-    or whose score a bench holds cost nothing and do not count against `trials`. The loss is trained and shown whatever
-    the objectives are.
+    The trajectory depends on `cycle_size` and never on `workers`, unless the search is `asynchronous`. Candidates that
+    are infeasible, that were seen before or whose score a bench holds cost nothing and do not count against `trials`.
+    The loss is trained and shown whatever the objectives are.
     """
 
     space: str = option("nemotron_flash", "shipped search space or YAML file")
@@ -48,6 +48,8 @@ class SearchConfig(Settings, where="search"):
     sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated", flag="sampler-option")
     trials: int = option(24, "candidates to train besides the baselines", metavar="N", least=1, most=1_000_000)
     cycle_size: int = option(10, "candidates drawn together", metavar="N", least=1, most=10_000)
+    asynchronous: bool = option(False, "draw the next candidate as soon as a worker is free, in place of cycles; the"
+                                " trajectory then depends on when workers finish")
     seed: int = option(0, "fixes the whole trajectory", metavar="N", least=0, most=LARGEST_SEED)
     baselines: bool = option(True, "train the pure-operator models too", off="leave out the pure-operator models")
     recipe: str | None = option(None, "shipped training recipe or YAML file",

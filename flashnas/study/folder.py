@@ -22,8 +22,10 @@ import yaml
 
 from flashnas.base.errors import RunError
 from flashnas.base.files import (
+    append_synced,
     atomic_file,
     atomic_folder,
+    drop_torn_line,
     hold_lock,
     reason_of,
     recover_folder,
@@ -34,7 +36,7 @@ from flashnas.base.yaml import read_yaml
 from flashnas.study.database import Database
 from flashnas.study.front import FrontEntry
 from flashnas.study.identity import Identity
-from flashnas.study.layout import CHECKPOINTS, CONFIG, FRONT, JOURNAL, LOCK, MEASURED, TRIALS, TrialsTable
+from flashnas.study.layout import ASKED, CHECKPOINTS, CONFIG, FRONT, JOURNAL, LOCK, MEASURED, TRIALS, TrialsTable
 from flashnas.study.run import Run, rows
 from flashnas.study.trial import Trial
 
@@ -172,6 +174,30 @@ class RunFolder:
     def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
         """Add timed finalists; a continued run does not time them again."""
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
+
+    def record_asked(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Add candidates that were proposed, before they are evaluated."""
+        append_synced(self.path / ASKED, "\n".join(json.dumps(entry) for entry in entries))
+
+    def asked(self) -> list[dict[str, Any]]:
+        """The candidates that were proposed so far, with their `number` and `genotype`.
+
+        Raises:
+            RunError: with file and line, for a damaged one; the last line may be unfinished.
+        """
+        path = self.path / ASKED
+        drop_torn_line(path)
+        if not path.exists():
+            return []
+        found = []
+        for line, text in enumerate(path.read_bytes().splitlines(), start=1):
+            try:
+                entry = json.loads(text)
+                found.append({"number": int(entry["number"]), "genotype": dict(entry["genotype"])})
+            except (ValueError, TypeError, KeyError):
+                raise RunError(f"{path}:{line}: damaged, not a proposed candidate: {text[:40]!r}; restore the file, or"
+                               " choose another --out") from None
+        return found
 
     def checkpoints_of(self, network_hash: str) -> Path:
         """Folder for the checkpoint of a network's training while it is paused; the folder above it exists."""

@@ -51,6 +51,7 @@ class Identity:
     rung_chance: float | None = None
     rung_curves: str | None = None
     start_from: str | None = None
+    asynchronous: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
@@ -60,6 +61,8 @@ class Identity:
         for name in ("bench", "start_from"):  # as in runs of versions without these, which are continued
             if getattr(self, name) is None:
                 del found[name]
+        if not self.asynchronous:
+            del found["asynchronous"]
         if not self.rungs:
             for name in ("rungs", "rung_chance", "rung_curves"):
                 del found[name]

@@ -22,6 +22,7 @@ TRIALS = "trials.parquet"     # the trajectory, in order
 FRONT = "pareto"              # folder: NN.yaml, one file for each architecture of the front, fastest first
 MEASURED = "measured.json"    # finalists that were timed on the device
 LOCK = ".lock"                # held by the process that writes
+ASKED = "asked.jsonl"         # of an asynchronous search: the candidates, in the order in which they were proposed
 CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at the end of their cycle
 
 JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value

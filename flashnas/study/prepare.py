@@ -107,10 +107,14 @@ class Question:
         """The latency model, where a table answers."""
         return self.costs.model if isinstance(self.costs, TableCosts) else None
 
-    def algorithm(self) -> SearchAlgorithm:
-        """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot serve."""
+    def algorithm(self, seed: int | None = None) -> SearchAlgorithm:
+        """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot serve.
+
+        seed: of its draws, if it is not that of the search.
+        """
         config = self.config
-        return make_algorithm(self.sampler, space=self.space, seed=config.seed, latency_of=self.fitter.latency_of,
+        return make_algorithm(self.sampler, space=self.space, seed=config.seed if seed is None else seed,
+                              latency_of=self.fitter.latency_of,
                               cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
                               **config.sampler_options)
 

@@ -41,11 +41,12 @@ class Rungs:
         return fingerprint([[list(point) for point in curve] for curve in self.curves])
 
     def decide(self, paused: Sequence[Curve], costs: Sequence[Sequence[float]], *,
-               finished: Sequence[Sequence[float]], curves: Sequence[Curve]) -> Pause:
+               finished: Sequence[Sequence[float]], curves: Sequence[Curve],
+               at_least_one: bool = True) -> Pause:
         """Who of a cycle's paused candidates trains on, as `flashnas.search.rungs.decide`; `curves` are those of this
         search."""
         return decide(paused, costs, finished=finished, curves=[*self.curves, *curves], tokens=self.whole,
-                      chance=self.chance)
+                      chance=self.chance, at_least_one=at_least_one)
 
 
 def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Rungs:

@@ -2,8 +2,8 @@
 
 A cycle of candidates is drawn together, fitted in width to the budgets, evaluated where it is new, and told in the
 order drawn: the trajectory does not depend on workers or interruptions. A continued run replays its trajectory; what
-its database holds is not evaluated again. What a bench was grown with, or an earlier run
-trained, by the same recipe, text and seed is not trained.
+its database holds is not evaluated again. What a bench was grown with, or an earlier run trained, by the same recipe,
+text and seed is not trained. An asynchronous search has no cycles: `flashnas.study.asynchronous`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from flashnas.latency.workload import Workload
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.space import SearchSpace
+from flashnas.study.asynchronous import AsynchronousSearch
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction
 from flashnas.study.folder import check_out
@@ -66,6 +67,9 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     question = prepare(config, note=progress.note, evaluator=evaluator, space=space, table=table, workload=workload,
                        recipe=recipe, sampler=sampler)
     with terminate_as_interrupt(), Session(question, out, resume=resume, progress=progress, command=command) as study:
+        if config.asynchronous:
+            AsynchronousSearch(study).run()
+            return study.finish()
         study.evaluate_baselines()
         study.start_from_bench()
         study.train_refits()

@@ -33,6 +33,8 @@ from flashnas.study.trial import Trial
 
 STATES = ("complete", "stopped", "failed", "reused", "infeasible")
 IDLE_CYCLES = 20          # cycles in a row without anything new: the space is exhausted
+IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed
+ANY_ORDER = "depends on when workers finish (asynchronous); the same seed gives other candidates"
 IN_ENTRY = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
             "memory_gb", "params")
 
@@ -97,21 +99,25 @@ class Session:
         if not candidates:
             return
         trials = self.trajectory.evaluate(0, candidates)
-        learnt = [_evaluation(genotype, candidate, trial, objectives)
+        learnt = [evaluation_of(genotype, candidate, trial, objectives)
                   for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)
                   if fitter.latency_of(genotype)[0] == candidate.architecture]
         self.algorithm.start_from(sorted(learnt, key=lambda evaluation: -(evaluation.loss or 0.0)))
 
     def train_refits(self) -> None:
         """The genotypes of earlier runs at the width that they have here, in cycles; the algorithm learns them."""
+        todo = self.refits()
+        while todo and self.wanted:
+            cycle, todo = todo[:self.wanted], todo[self.wanted:]
+            self.algorithm.start_from(self.evaluate(cycle))
+
+    def refits(self) -> list[Any]:
+        """The genotypes of earlier runs that are worth a training at the width that they have here."""
         objectives = self.question.config.objectives
         points = [values for trial in self.trajectory.trials if trial.state == "complete"
                   and (values := point(objectives, trial.to_dict(), trial.scores)) is not None]
         known = np.array(points).reshape(-1, len(objectives))
-        todo = self.question.refits(known[non_dominated(known)] if len(known) else known)
-        while todo and self.wanted:
-            cycle, todo = todo[:self.wanted], todo[self.wanted:]
-            self.algorithm.start_from(self.evaluate(cycle))
+        return self.question.refits(known[non_dominated(known)] if len(known) else known)
 
     @property
     def wanted(self) -> int:
@@ -129,7 +135,7 @@ class Session:
         trials = self.trajectory.evaluate(self.cycle, candidates)
         self.idle = self.idle + 1 if self.trajectory.searched == before else 0
         objectives = self.question.config.objectives
-        return [_evaluation(genotype, candidate, trial, objectives)
+        return [evaluation_of(genotype, candidate, trial, objectives)
                 for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)]
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -232,7 +238,7 @@ def _devices() -> tuple[str, ...]:
     return visible_devices()
 
 
-def _evaluation(genotype: Any, candidate: Candidate, trial: Trial, objectives: Sequence[str]) -> Evaluation:
+def evaluation_of(genotype: Any, candidate: Candidate, trial: Trial, objectives: Sequence[str]) -> Evaluation:
     """A trial as the algorithms see it: with the genotype itself, and everything minimised. Of a stopped training they
     learn the final loss that was expected."""
     loss = trial.loss if trial.expected_loss is None else trial.expected_loss
@@ -261,7 +267,8 @@ def run_facts(question: Question, out: Path, command: str, workers: int) -> dict
         "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
         "table": table, "workload": None if workload is None else workload.to_dict(),
         "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
-        "sampler": identity.sampler, "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
+        "sampler": identity.sampler, "trajectory": ANY_ORDER if config.asynchronous else IN_CYCLES,
+        "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
         "bench": None if question.bench is None else question.bench.to_dict(),
         "rungs": list(question.rungs.tokens), "seeds": config.seeds,
         "start_from": None if question.known is None else question.known.to_dict(),

@@ -74,6 +74,13 @@ class Tally:
         if outcome.score is not None:
             self.trainings, self.seconds = self.trainings + 1, self.seconds + outcome.score["seconds"]
 
+    def reopens(self, outcome: Outcome) -> None:
+        """Count a stopped training as one that waits again."""
+        self.paused.add(outcome.hash)
+        self.stopped -= 1
+        if outcome.score is not None:
+            self.trainings, self.seconds = self.trainings - 1, self.seconds - outcome.score["seconds"]
+
     def took(self, outcome: Outcome) -> None:
         """Count the time of a finished evaluation that was made for the run."""
         part = outcome.rung is not None or outcome.seed is not None
@@ -84,6 +91,11 @@ class Tally:
         """Count a trial."""
         self.trials[trial.state, trial.origin] += 1
         self.searched_from_bench += trial.origin == "search" and trial.from_bench
+
+    def removed(self, trial: Trial) -> None:
+        """Undo `placed`."""
+        self.trials[trial.state, trial.origin] -= 1
+        self.searched_from_bench -= trial.origin == "search" and trial.from_bench
 
 
 class Trajectory:
@@ -117,7 +129,7 @@ class Trajectory:
         self.networks: dict[str, Any] = {}     # hash -> network, all that were proposed
         self.stopped: dict[str, Stopped] = {}  # hash -> what is expected of a training that was not continued
         self.seeds_left = 0                    # trainings under further seeds that are known to be needed
-        self._placed: set[str] = set()         # hashes of networks that a trial holds
+        self.placed: set[str] = set()         # hashes of networks that a trial holds
         self.tally = Tally()
         for outcome in self.outcomes.values():
             self.tally.took(outcome)
@@ -132,17 +144,17 @@ class Trajectory:
         for candidate in candidates:
             if candidate.architecture is not None:
                 self.networks.setdefault(candidate.architecture.hash, candidate.architecture)
-                if candidate.architecture.hash not in self._placed:
+                if candidate.architecture.hash not in self.placed:
                     new.setdefault(candidate.architecture.hash, candidate)
                 if candidate.architecture.hash in self.outcomes:
                     self.tally.ended(self.outcomes[candidate.architecture.hash])
         for key, candidate in new.items():
             known = None if key in self.outcomes else self.known_score(candidate.architecture)
             if known is not None:
-                self._remember(candidate, known, "")
+                self.remember(candidate, known, "")
         on = self._promoted(new) if cycle and self.rungs.tokens else new
         self._train(on, None)
-        trials = [self._trial(cycle, candidate) for candidate in candidates]
+        trials = [self.place(cycle, candidate) for candidate in candidates]
         self.folder.write_trials(self.trials)
         if self.rungs.tokens:
             self.folder.remove_checkpoints(set(new))
@@ -160,7 +172,7 @@ class Trajectory:
         from_bench = [key for key in new if key in self.outcomes and self.outcomes[key].from_bench]
         finished = [*(trial.hash for trial in self.trials if trial.state == "complete"), *from_bench]
         scores = {key: score for key in finished if (score := self.outcomes[key].score) is not None}
-        points = [self._point(key, score["loss"]) for key, score in scores.items()]
+        points = [self.point_of(key, score["loss"]) for key, score in scores.items()]
         curves = [score["curve"] for key, score in scores.items() if not self.outcomes[key].from_bench]
         on = {key: candidate for key, candidate in new.items() if key not in from_bench}
         for rung in self.rungs.tokens:
@@ -169,16 +181,25 @@ class Trajectory:
                       if found.score is not None}  # the others failed
             if not paused:
                 return {}
-            decision = self.rungs.decide([score["curve"] for score in paused.values()],
-                                         [self._point(key, 0.0)[1:] for key in paused], finished=points, curves=curves)
+            costs = [self.point_of(key, 0.0)[1:] for key in paused]
+            decision = self.rungs.decide([score["curve"] for score in paused.values()], costs, finished=points,
+                                         curves=curves)
             for place, key in enumerate(paused):
                 if not decision.promoted[place]:
-                    self.stopped[key] = Stopped(rung, float(decision.losses[place]), float(decision.sds[place]))
-                    self.tally.stops(self.outcomes[outcome_key(key, rung=rung)])
+                    self.stop(key, Stopped(rung, float(decision.losses[place]), float(decision.sds[place])))
             on = {key: on[key] for key, stays in zip(paused, decision.promoted, strict=True) if stays}
         return on
 
-    def _point(self, key: str, loss: float) -> tuple[float, ...]:
+    def stop(self, key: str, stopped: Stopped) -> None:
+        """A paused training is not continued."""
+        self.stopped[key] = stopped
+        self.tally.stops(self.outcomes[outcome_key(key, rung=stopped.rung)])
+
+    def reopen(self, key: str) -> None:
+        """A stopped training is continued after all."""
+        self.tally.reopens(self.outcomes[outcome_key(key, rung=self.stopped.pop(key).rung)])
+
+    def point_of(self, key: str, loss: float) -> tuple[float, ...]:
         """The objectives of a network with this loss, which comes first."""
         found = point(self.objectives, {**self.costs.metrics(self.networks[key]), "loss": loss}, {})
         assert found is not None, "with rungs, all objectives but the loss are known"
@@ -192,19 +213,24 @@ class Trajectory:
             if known is not None:
                 self.tally.ended(known)
                 continue
-            job = self.make_job(candidate.architecture)
-            if self.rungs.tokens and candidate.origin == "search":
-                if job.evaluator is None:
-                    job = dataclasses.replace(job, checkpoints=str(self.folder.checkpoints_of(key)))
-                job = dataclasses.replace(job, pause_tokens=rung or 0, curve=self._curve(key))
-            jobs[key] = job
+            jobs[key] = self.job_of(candidate, rung)
         problems = set()
         for key, score, reason in self.pool.run(jobs, on_wait=self.report):
-            self._remember(candidates[key], score, reason, rung if score is not None else None)
+            self.remember(candidates[key], score, reason, rung if score is not None else None)
             problems.add("" if score is None else score.get("checkpoint_problem", ""))
             self.report()
         for problem in sorted(problems - {""}):
             self.progress.note(f"a checkpoint could not be written, and its training starts again: {problem}")
+
+    def job_of(self, candidate: Candidate, rung: int | None) -> Job:
+        """The training of a candidate to a rung, or, without one, to its end, from where it paused before."""
+        assert candidate.architecture is not None
+        job, key = self.make_job(candidate.architecture), candidate.architecture.hash
+        if self.rungs.tokens and candidate.origin == "search":
+            if job.evaluator is None:
+                job = dataclasses.replace(job, checkpoints=str(self.folder.checkpoints_of(key)))
+            job = dataclasses.replace(job, pause_tokens=rung or 0, curve=self._curve(key))
+        return job
 
     def _curve(self, key: str) -> tuple[tuple[int, float], ...]:
         """The curve of a network to its last rung."""
@@ -212,8 +238,9 @@ class Trajectory:
         found = [outcome.score["curve"] for outcome in paused if outcome is not None and outcome.score is not None]
         return tuple((int(tokens), float(loss)) for tokens, loss in found[-1]) if found else ()
 
-    def _remember(self, candidate: Candidate, score: dict[str, Any] | None, reason: str, rung: int | None = None,
-                  ) -> None:
+    def remember(self, candidate: Candidate, score: dict[str, Any] | None, reason: str, rung: int | None = None,
+                 ) -> None:
+        """Record how an evaluation ended, or that it paused at a rung."""
         network = candidate.architecture
         assert network is not None
         outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason, rung=rung)
@@ -236,8 +263,10 @@ class Trajectory:
         fields = outcome.fields(self.rank_at_tokens)
         return point(self.objectives, {**self.costs.metrics(network), **fields}, fields.get("scores", {}))
 
-    def _trial(self, cycle: int, candidate: Candidate) -> Trial:
-        known: dict[str, Any] = {"number": len(self.trials), "cycle": cycle, "origin": candidate.origin,
+    def place(self, cycle: int, candidate: Candidate, at: int | None = None) -> Trial:
+        """The candidate, whose outcome is known, as the next trial, or in the place of an earlier trial of itself."""
+        number = len(self.trials) if at is None else at
+        known: dict[str, Any] = {"number": number, "cycle": cycle, "origin": candidate.origin,
                                  "label": candidate.label, "genotype": candidate.genotype}
         network = candidate.architecture
         if network is None:
@@ -245,9 +274,9 @@ class Trajectory:
         else:
             stopped = self.stopped.get(network.hash)
             outcome = self.outcomes[network.hash if stopped is None else outcome_key(network.hash, rung=stopped.rung)]
-            state: State = ("reused" if network.hash in self._placed else "stopped" if stopped is not None else
-                            "complete" if outcome.score else "failed")
-            self._placed.add(network.hash)
+            state: State = ("reused" if network.hash in self.placed and at is None else
+                            "stopped" if stopped is not None else "complete" if outcome.score else "failed")
+            self.placed.add(network.hash)
             figures = {**self.costs.metrics(network), **outcome.fields(self.rank_at_tokens)}
             if stopped is not None:
                 figures.update(loss=None, bits_per_byte=None, expected_loss=stopped.expected_loss,
@@ -256,7 +285,11 @@ class Trajectory:
                 figures["params"] = int(figures["params"])
             trial = Trial(**known, state=state, reason=outcome.reason, notation=network.notation, hash=network.hash,
                           hidden=getattr(network, "hidden", None), **figures)
-        self.trials.append(trial)
+        if at is None:
+            self.trials.append(trial)
+        else:
+            self.tally.removed(self.trials[at])
+            self.trials[at] = trial
         self.tally.placed(trial)
         return trial
 

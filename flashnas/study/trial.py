@@ -92,7 +92,8 @@ def outcome_key(network_hash: str, *, rung: int | None = None, seed: int | None 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A candidate of a run, in the order of the trajectory (`number`), not of completion.
+    """A candidate of a run, in the order of the trajectory (`number`), not of completion. An asynchronous search has
+    the order of completion, and `cycle` is the number of the proposal.
 
     complete: evaluated in this run, or known from a bench or an earlier run (`source`). stopped: trained to a rung and
     not on, since it was not expected to enter the front; it has `tokens`, the `curve` so far and `expected_loss`, but

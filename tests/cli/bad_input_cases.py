@@ -473,7 +473,8 @@ for flag, value, *more in (
         ("--rungs", "0"), ("--rungs", "-1"), ("--rungs", "1.5"), ("--rungs", "many"), ("--rungs", HUGE),
         ("--rungs", "100"), ("--rungs", "256"), ("--rungs", ""), ("--rungs", "auto,128"), ("--rungs", "128,64"),
         ("--rungs", "128,128"), ("--rungs", "auto"), ("--rungs", "none,128"), ("--rungs", "0%"), ("--rungs", "100%"),
-        ("--rungs", "50%,25%"), ("--rungs", "nan%"), ("--rungs", "half%"), ("--seeds", "0"), ("--seeds", "1.5"), ("--seeds", HUGE),
+        ("--rungs", "50%,25%"), ("--rungs", "nan%"), ("--rungs", "half%"),
+        ("--seeds", "0"), ("--seeds", "1.5"), ("--seeds", HUGE),
         ("--table", "h100_sx"), ("--space", "nemotron"), ("--recipe", "cpuu"), ("--storage", "foo://bar"),
         ("--storage", "sqlite:////nowhere/study.db"), ("--storage", "")):
     place = flag.strip("-").partition("-")[0]
@@ -483,7 +484,8 @@ for flag, value, *more in (
             "population=many": "many",
             "tournament=1.5": "1.5", "popluation=3": "popluation", "memory_gb=nan": "nan", "memory_gb=-inf": "-inf",
             "memory_gb=0": "0", "latency=3": "latency", "loss,loss": "'loss'", "loss,speed": "speed",
-            f"population={HUGE}": HUGE, "auto,128": "auto", "none,128": "none", HUGE: f"{HUGE}|{10**20:,}"}.get(value, value)
+            f"population={HUGE}": HUGE, "auto,128": "auto", "none,128": "none",
+            HUGE: f"{HUGE}|{10**20:,}"}.get(value, value)
     sampler = ("--sampler", "aging-evolution") if flag == "--sampler-option" else ()
     case(f"search{flag}={value[:40]}", search(*sampler, flag, value), said, *([] if sampler else [place]),
          apart="apart" in more)
@@ -512,7 +514,8 @@ case("search-budget-out-of-reach", search("--budget-ms", "1e-9"), "budget", "1e-
 case("search-strict-without-measuring", search("--strict"), "strict", "measure")
 case("search-rungs-between-points", search("--rungs", "100"), "rungs", "points of the curve of recipe", "128", "100")
 case("search-rungs-at-the-end", search("--rungs", "128,256"), "rungs", "before its end at 256 tokens", "got 256")
-case("search-rungs-tokens-and-shares", search("--rungs", "64,50%"), "rungs must be all tokens or all shares; got 64,50%")
+case("search-rungs-tokens-and-shares", search("--rungs", "64,50%"), "rungs must be all tokens or all shares",
+     "64,50%")
 case("search-rungs-shares-at-the-end", search("--rungs", "75%"), "rungs", "got 75%", "none trains every candidate")
 case("search-rungs-not-increasing", search("--rungs", "192,128"), "rungs must increase; got 192,128")
 case("search-rungs-auto-without-a-late-point", search("--rungs", "auto"), "rungs auto", "192", "curve_points 2")

@@ -28,6 +28,7 @@ class Workers(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
     def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None) -> Iterator[Finished]: ...
+    def flow(self) -> Flow: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,45 +141,86 @@ class Executor(ABC):
     def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None) -> Iterator[Finished]:
         """Yield each job's outcome as it finishes; `on_wait` is called about once a second meanwhile.
 
-        A job that died is submitted again at once, and one that lacked memory runs again alone, after all others; the
-        second failure is the outcome.
+        What is tried again, and what is raised: as `Flow.ended`.
+        """
+        flow = self.flow()
+        try:
+            for key, job in jobs.items():
+                flow.submit(key, job)
+            while flow.busy:
+                yield from flow.ended()
+                if on_wait:
+                    on_wait()
+        finally:
+            flow.close()
+
+    def flow(self) -> Flow:
+        """Jobs that are submitted while others run."""
+        return Flow(self)
+
+
+class Flow:
+    """Jobs on an executor, given to it at any time, with what is tried again.
+
+    A job that died is submitted again at once, and one that lacked memory runs again alone; the second failure is the
+    outcome.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self._running: dict[str, Any] = {}
+        self._tried: set[str] = set()
+        self._alone: deque[tuple[str, Any]] = deque()  # wait until nothing else runs
+        self._lone = False                             # one of these runs
+
+    @property
+    def busy(self) -> bool:
+        """True if a job has not ended."""
+        return bool(self._running or self._alone)
+
+    @property
+    def room(self) -> int:
+        """Workers that are free for another job; 0 while a job has to run alone."""
+        return 0 if self._alone or self._lone else max(0, self.executor.workers - len(self._running))
+
+    def submit(self, key: str, job: Any) -> None:
+        """Accept a job. Keys are unique among those that have not ended."""
+        self.executor.submit(key, job)
+        self._running[key] = job
+
+    def ended(self, wait_s: float = POLL_S) -> Iterator[Finished]:
+        """Yield the outcomes since the last call; waits up to `wait_s` seconds for the first.
 
         Raises:
             WorkerError: the environment of a worker is broken; its job has no outcome.
             KeyboardInterrupt: a worker was ended by SIGTERM, which comes to all processes of a session that ends.
         """
-        running: set[str] = set()
-        tried: set[str] = set()
-        alone: deque[str] = deque()
-        try:
-            for key, job in jobs.items():
-                self.submit(key, job)
-                running.add(key)
-            while running or alone:
-                if not running:
-                    running.add(alone[0])
-                    self.submit(alone[0], jobs[alone.popleft()])
-                ended = self.finished(POLL_S)
-                for key, end in sorted(ended, key=lambda pair: pair[1].kind == "broken"):
-                    if end.kind == "broken":
-                        self.forget(key)
-                        raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that"
-                                          " candidate; repair that and continue, a search with --resume, finished work"
-                                          " is kept")
-                    running.remove(key)
-                    if end.kind in ("memory", "died") and key not in tried:
-                        tried.add(key)
-                        self.forget(key)
-                        if end.kind == "memory":
-                            alone.append(key)
-                        else:
-                            running.add(key)
-                            self.submit(key, jobs[key])
-                    else:
-                        yield key, end.result, end.reason
-                        self.forget(key)
-                if on_wait:
-                    on_wait()
-        finally:
-            if running:
-                self.drop()
+        executor = self.executor
+        if not self._running:
+            key, job = self._alone.popleft()
+            self._lone = True
+            self.submit(key, job)
+        ended = executor.finished(wait_s)
+        for key, end in sorted(ended, key=lambda pair: pair[1].kind == "broken"):
+            if end.kind == "broken":
+                executor.forget(key)
+                raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that candidate; repair"
+                                  " that and continue, a search with --resume, finished work is kept")
+            job = self._running.pop(key)
+            self._lone = False
+            if end.kind in ("memory", "died") and key not in self._tried:
+                self._tried.add(key)
+                executor.forget(key)
+                if end.kind == "memory":
+                    self._alone.append((key, job))
+                else:
+                    self.submit(key, job)
+            else:
+                self._tried.discard(key)
+                yield key, end.result, end.reason
+                executor.forget(key)
+
+    def close(self) -> None:
+        """Drop what has not ended."""
+        if self._running:
+            self.executor.drop()
