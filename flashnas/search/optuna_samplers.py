@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from flashnas.base.settings import LARGEST_SEED
 from flashnas.search.algorithm import Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
 from flashnas.search.history import kept
+from flashnas.search.pareto import standings
 from flashnas.space import SearchSpace
 
 REDRAWS = 16             # draws of the sampler for one candidate, before mutation helps out
@@ -38,7 +39,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.dimensions = 2 if goals is None else len(goals.known)
-        self.sampler = sampler
+        self.sampler: Any = sampler
         self.study = self._new_study()
         self._distributions = space.distributions()
         self._trials: deque[optuna.Trial] = deque()      # of the pending candidates, in the order asked
@@ -72,8 +73,12 @@ class OptunaAlgorithm(SearchAlgorithm):
         if len(told) < 1.5 * self.most_trials:
             return
         finite = [trial for trial in told if np.isfinite(trial.values).all()]
+        self._begin_again([finite[i] for i in kept([trial.values for trial in finite], self.most_trials)])
+
+    def _begin_again(self, trials: Sequence[FrozenTrial]) -> None:
+        """Go on in a new study with these finished trials, and with the pending ones."""
         self.study = self._new_study()
-        self.study.add_trials([finite[i] for i in kept([trial.values for trial in finite], self.most_trials)])
+        self.study.add_trials(trials)
         pending = [trial.params for trial in self._trials]
         self._trials.clear()
         for params in pending:
@@ -112,13 +117,28 @@ class Nsga2(OptunaAlgorithm):
     """NSGA-II; `population` is small so that tens of candidates make several generations."""
 
     name = "nsga2"
+    most_drawn = 1024    # trials of a study, those that were dropped included: each draw reads all of them
 
     def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None, population: int = 10) -> None:
-        sampler = optuna.samplers.NSGAIISampler(
-            population_size=check_whole("nsga2: population", population, 2), seed=_sampler_seed(seed))
+        self.population = check_whole("nsga2: population", population, 2)
+        sampler = optuna.samplers.NSGAIISampler(population_size=self.population, seed=_sampler_seed(seed))
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
                          sampler=sampler)
+
+
+    def _cut(self) -> None:
+        """Begin a new study, whose first generation are the best candidates so far."""
+        if len(self.study.get_trials(deepcopy=False)) < self.most_drawn:
+            return
+        told = [trial for trial in self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+                if np.isfinite(trial.values).all()]
+        best = np.argsort(standings([trial.values for trial in told]))[:self.population] if told else []
+        first = {self.sampler._get_generation_key(): 0}  # as Optuna marks a generation
+        self._begin_again([optuna.trial.create_trial(
+            params=trial.params, distributions=trial.distributions, values=trial.values, system_attrs={
+                **{name: value for name, value in trial.system_attrs.items() if name not in first}, **first})
+            for trial in (told[int(place)] for place in best)])
 
 
 class Tpe(OptunaAlgorithm):

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from flashnas.search import bayes
 from flashnas.search.history import kept
-from flashnas.search.optuna_samplers import Tpe
-from flashnas.search.pareto import non_dominated
+from flashnas.search.optuna_samplers import Nsga2, Tpe
+from flashnas.search.pareto import non_dominated, standings
 from flashnas.testing import sampler as contract
 from flashnas.testing.sampler import World, three_goals
 
@@ -50,14 +50,33 @@ def test_it_is_the_same_every_time_and_spread():
 
 
 @pytest.mark.parametrize("check", [contract.check_seed_fixes_the_trajectory, contract.check_replay,
-                                   contract.check_partial_tells], ids=lambda check: check.__name__)
+                                   contract.check_partial_tells, contract.check_any_order], ids=lambda check: check.__name__)
 @pytest.mark.parametrize("goals", [None, three_goals()], ids=["two objectives", "three objectives"])
-@pytest.mark.parametrize("name", ["tpe", "bayes"])
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "bayes"])
 def test_the_contract_holds_when_the_history_is_cut(name, goals, check, monkeypatch):
     monkeypatch.setattr(Tpe, "most_trials", 9)
+    monkeypatch.setattr(Nsga2, "most_drawn", 9)
     monkeypatch.setattr(bayes, "MODELLED", 9)
     monkeypatch.setattr(bayes, "ALWAYS_FITTED", 8)
-    check(World(name, {"startup": 4} if name == "tpe" else {"initial": 4, "pool": 24}, goals))
+    options = {"tpe": {"startup": 4}, "nsga2": {"population": 4}, "bayes": {"initial": 4, "pool": 24}}
+    check(World(name, options[name], goals))
+
+
+def test_nsga2_goes_on_from_its_best_when_its_study_is_long(monkeypatch):
+    """The new study breeds at once: its first generation is there, and is the best of the old one."""
+    monkeypatch.setattr(Nsga2, "most_drawn", 30)
+    world = World("nsga2", {"population": 6})
+    algorithm = world.make()
+    while len(algorithm.study.trials) < 30:
+        world.run(algorithm, 1)
+    told = np.array([algorithm.point(one) for one in algorithm.complete()])
+    algorithm.ask()
+    first = [trial for trial in algorithm.study.trials if trial.system_attrs.get("NSGAIISampler:generation") == 0
+             and trial.state.name == "COMPLETE"]
+    best = told[np.argsort(standings(told))[:6]]
+    assert sorted(map(tuple, best)) == sorted(tuple(trial.values) for trial in first)
+    drawn = [trial for trial in algorithm.study.trials if trial.state.name != "COMPLETE"]
+    assert {trial.system_attrs.get("NSGAIISampler:generation") for trial in drawn} == {1}
 
 
 def test_tpe_cuts_its_study_and_bayes_its_model(monkeypatch):
