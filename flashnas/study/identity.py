@@ -52,6 +52,7 @@ class Identity:
     rung_curves: str | None = None
     start_from: str | None = None
     asynchronous: bool = False
+    processes_per_candidate: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
@@ -63,6 +64,8 @@ class Identity:
                 del found[name]
         if not self.asynchronous:
             del found["asynchronous"]
+        if self.processes_per_candidate == 1:
+            del found["processes_per_candidate"]
         if not self.rungs:
             for name in ("rungs", "rung_chance", "rung_curves"):
                 del found[name]

@@ -50,7 +50,8 @@ def test_it_is_the_same_every_time_and_spread():
 
 
 @pytest.mark.parametrize("check", [contract.check_seed_fixes_the_trajectory, contract.check_replay,
-                                   contract.check_partial_tells, contract.check_any_order], ids=lambda check: check.__name__)
+                                   contract.check_partial_tells, contract.check_any_order],
+                         ids=lambda check: check.__name__)
 @pytest.mark.parametrize("goals", [None, three_goals()], ids=["two objectives", "three objectives"])
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "bayes"])
 def test_the_contract_holds_when_the_history_is_cut(name, goals, check, monkeypatch):

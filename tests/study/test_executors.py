@@ -215,6 +215,26 @@ def test_the_executor_is_how_and_not_what():
     assert SearchConfig(workers=3).question() == SearchConfig(executor_options={"worker_memory_gb": 3}).question()
 
 
+def test_processes_that_train_together_share_a_place():
+    """Each candidate has as many GPUs, or cores, as it has processes."""
+    def places(**work):
+        executor = LocalExecutor(Work(function=pool_jobs.act, timeout_s=9, **work))
+        return [slot.device for slot in executor._slots]
+
+    assert places(devices=("0", "1", "2", "3", "4"), processes=2) == ["0,1", "2,3"]
+    assert places(devices=("0", "1"), processes=2, workers=3) == ["0,1"] * 3
+    assert len(places(processes=os.cpu_count())) == len(places(processes=64)) == 1
+    with pytest.raises(ConfigError, match=r"^processes_per_candidate must be at most the 1 GPUs .*; got 2$"):
+        places(devices=("0",), processes=2)
+    with pytest.raises(ConfigError, match=r"^executor storage: a worker trains a candidate in one process"):
+        make_executor("storage", Work(function=pool_jobs.act, timeout_s=9, processes=2, storage="sqlite:///a.db"), {})
+
+
+def test_processes_of_one_candidate_are_what_and_not_how():
+    """Their sum of gradients is rounded in another way, so that the trajectory is another one."""
+    assert "processes_per_candidate" in SearchConfig(processes_per_candidate=2).question()
+
+
 def test_another_package_adds_an_executor(tmp_path, monkeypatch):
     from fake_plugins import write_plugin
 
