@@ -14,6 +14,7 @@ from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.study.config import SearchConfig
 from flashnas.study.executors import EXECUTORS, Work, make_executor
 from flashnas.study.executors.local import LocalExecutor, LocalOptions, WorkerPool
+from flashnas.testing import check_executor
 
 HELPERS = str(Path(pool_jobs.__file__).parent)
 
@@ -35,6 +36,11 @@ def pool():
 
 def outcomes(executor, jobs):
     return {key: result if result is not None else reason for key, result, reason in executor.run(jobs)}
+
+
+@pytest.mark.slow
+def test_the_local_executor_keeps_the_contract():
+    check_executor("local")
 
 
 def test_failures_are_outcomes_and_the_others_go_on(pool):

@@ -22,6 +22,7 @@ from flashnas.study.executors import Work
 from flashnas.study.executors.ray import RayExecutor, RayOptions
 from flashnas.study.job import Job, run_job
 from flashnas.study.search import run_search
+from flashnas.testing import check_executor
 from flashnas.training.recipe import Recipe
 
 pytest.importorskip("ray")
@@ -46,6 +47,10 @@ def executor(importable_in_workers):
 
 def outcomes(executor, jobs, on_wait=None):
     return {key: result if result is not None else reason for key, result, reason in executor.run(jobs, on_wait)}
+
+
+def test_ray_keeps_the_contract(importable_in_workers):
+    check_executor("ray")
 
 
 def test_failures_are_outcomes_and_the_others_go_on(executor):
