@@ -70,6 +70,10 @@ class CandidateMemoryError(CandidateError):
     """A candidate for which memory did not suffice; it is tried once more, alone, before that is a result."""
 
 
+class CandidateDiedError(CandidateError):
+    """A candidate one of whose processes was ended by a signal; it is tried once more before that is a result."""
+
+
 class DeviceError(ConfigError):
     """A device that a recipe needs and that this machine does not have."""
 

@@ -86,6 +86,12 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(late)
 
 
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it ends. Linux only; elsewhere nothing changes."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def limit_memory(memory_gb: float) -> None:
     """Let this process have at most so much memory; what asks for more gets MemoryError, or torch's error of its kind.
 

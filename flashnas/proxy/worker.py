@@ -11,18 +11,19 @@ from flashnas.base.process import keep_memory, limit_threads
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture
     from flashnas.data.dataset import Dataset
+    from flashnas.training.distributed import Ranks
     from flashnas.training.recipe import Recipe
 
 
 def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
-    """Train one candidate on one thread.
+    """Train one candidate on one thread, or by several processes.
 
     Args:
         job: plain data that any pool can carry: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a
             prepared folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of each
             training; `tasks`, the names of the scores of synthetic tasks that are computed besides the loss; and
             `checkpoints`, a folder for the checkpoint of a training that pauses after `pause_tokens` (0: it is
-            finished) and goes on from there.
+            finished) and goes on from there; `processes`, if more than one train it together.
 
     Returns:
         `ProxyScore.to_dict()`; with `tasks` also `scores`, and `seconds` then includes their trainings; with
@@ -32,6 +33,15 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
         CandidateError: with the reason in one line, if the candidate fails.
         FlashnasError: of another class, for a wrong job.
     """
+    if job.get("processes", 1) > 1:
+        from flashnas.proxy.together import train_together
+
+        return train_together(job)
+    return train_candidate(job)
+
+
+def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str, Any]:
+    """`run_candidate` in this process, which may be one of several; the first one has all scores."""
     single_thread()
     keep_memory()
     from flashnas.architecture import Architecture
@@ -41,8 +51,8 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     recipe = Recipe.from_dict(job["recipe"])
     dataset = Dataset.open(job["dataset"])
     proxy = recipe.proxy_of(Architecture.from_dict(job["architecture"]), dataset.vocab)
-    score = _trained(proxy, dataset, recipe, job)
-    if not job.get("tasks"):
+    score = _trained(proxy, dataset, recipe, job, ranks)
+    if not job.get("tasks") or (ranks is not None and not ranks.first):
         return score
     from flashnas.proxy.tasks.score import task_scores
 
@@ -52,17 +62,18 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     return {**score, "scores": scores, "seconds": score["seconds"] + time.perf_counter() - started}
 
 
-def _trained(proxy: Architecture, dataset: Dataset, recipe: Recipe, job: dict[str, Any]) -> dict[str, Any]:
+def _trained(proxy: Architecture, dataset: Dataset, recipe: Recipe, job: dict[str, Any], ranks: Ranks | None,
+             ) -> dict[str, Any]:
     """The score of the training that the job asks for, or of its part to the pause."""
     if not job.get("checkpoints"):
         from flashnas.training.trainer import train
 
-        return train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s")).to_dict()
+        return train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s"), ranks=ranks).to_dict()
     from flashnas.training.pausing import train_to
 
     whole = recipe.steps * recipe.batch_tokens
     score, problem = train_to(job.get("pause_tokens") or whole, proxy, dataset, recipe, job["seed"],
-                              folder=Path(job["checkpoints"]), deadline_s=job.get("deadline_s"))
+                              folder=Path(job["checkpoints"]), deadline_s=job.get("deadline_s"), ranks=ranks)
     return {**score.to_dict(), "checkpoint_problem": problem}
 
 

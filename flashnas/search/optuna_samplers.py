@@ -133,7 +133,8 @@ class Nsga2(OptunaAlgorithm):
             return
         told = [trial for trial in self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
                 if np.isfinite(trial.values).all()]
-        best = np.argsort(standings([trial.values for trial in told]))[:self.population] if told else []
+        places = standings([trial.values for trial in told]) if told else np.zeros(0, dtype=int)
+        best = np.argsort(places)[:self.population]
         first = {self.sampler._get_generation_key(): 0}  # as Optuna marks a generation
         self._begin_again([optuna.trial.create_trial(
             params=trial.params, distributions=trial.distributions, values=trial.values, system_attrs={

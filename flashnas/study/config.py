@@ -90,6 +90,8 @@ class SearchConfig(Settings, where="search"):
                                               " repeated", flag="executor-option")
     workers: int | None = option(None, "candidates that are trained side by side, each in a process with one thread or"
                                  " one GPU", metavar="N", shown="all cores, or all GPUs", least=1, most=MOST_THREADS)
+    processes_per_candidate: int = option(1, "processes that train one candidate together (torchrun), each with one"
+                                          " thread or one GPU", metavar="N", least=1, most=MOST_THREADS)
     storage: str | None = option(None, "database for the run, and for its workers with --executor storage",
                                  metavar="URL", shown="a journal in the run folder")
 

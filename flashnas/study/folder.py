@@ -71,7 +71,7 @@ def check_out(path: Path, *, resume: bool) -> None:
             raise RunError(f"{path}: holds a run already; continue it with --resume or choose another --out")
         if (path / FRONT).exists() and not (path / FRONT).is_dir():
             raise RunError(f"{path / FRONT}: is a file, and the front of a run is a folder; move the file away")
-    elif path.exists() and any(path.iterdir()):
+    elif path.exists() and any(place.name != LOCK for place in path.iterdir()):  # it is all where a disk was full
         raise RunError(f"{path}: exists and is not a run folder (it has no {CONFIG}); choose another --out")
 
 

@@ -53,6 +53,7 @@ class Identity:
     start_from: str | None = None
     asynchronous: bool = False
     measure_every: int | None = None
+    processes_per_candidate: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
@@ -64,6 +65,8 @@ class Identity:
                 del found[name]
         if not self.asynchronous:
             del found["asynchronous"]
+        if self.processes_per_candidate == 1:
+            del found["processes_per_candidate"]
         if not self.rungs:
             for name in ("rungs", "rung_chance", "rung_curves"):
                 del found[name]

@@ -33,6 +33,7 @@ class Job:
         checkpoints: folder for the checkpoint of a training that pauses; empty: it does not pause.
         pause_tokens: where it pauses; 0: it goes on to its end. Of an evaluator, one of its fidelities.
         curve: of the evaluator's results so far, (fidelity, loss) pairs.
+        processes: that train it together.
         evaluator: scores the network in place of a training; dataset, recipe, seed and tasks are then not used.
         needed: what the evaluator must return besides `loss`.
     """
@@ -45,6 +46,7 @@ class Job:
     checkpoints: str = ""
     pause_tokens: int = 0
     curve: tuple[tuple[int, float], ...] = ()
+    processes: int = 1
     evaluator: UserEvaluator | None = None
     needed: tuple[str, ...] = ()
 
@@ -52,7 +54,7 @@ class Job:
         """Plain data, as `flashnas.proxy.worker.run_candidate` takes it; for trainings only."""
         return {"architecture": self.architecture.to_dict(), "dataset": self.dataset, "recipe": dict(self.recipe),
                 "seed": self.seed, "tasks": list(self.tasks), "checkpoints": self.checkpoints,
-                "pause_tokens": self.pause_tokens}
+                "pause_tokens": self.pause_tokens, **({"processes": self.processes} if self.processes > 1 else {})}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Job:

@@ -140,7 +140,8 @@ class Question:
         assert self.recipe is not None
         assert self.dataset is not None
         return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),
-                   seed=self.config.seed if seed is None else seed, tasks=task_scores(self.config.objectives))
+                   seed=self.config.seed if seed is None else seed, tasks=task_scores(self.config.objectives),
+                   processes=self.config.processes_per_candidate)
 
     def known_score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
         """The score that an earlier run or a bench has for a network, or None; seed: of its training, if it is not that
@@ -262,6 +263,10 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
         recipe = _recipe(config, space, recipe, known)
         _check_rank(config, recipe)
         check_device(recipe)
+        if config.processes_per_candidate > 1:
+            from flashnas.training.distributed import Ranks
+
+            Ranks(size=config.processes_per_candidate).check(recipe)
         check_scalable(space, recipe, own=config.recipe is None)
     else:
         recipe = None
@@ -269,6 +274,9 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
             config.wrong("rank_at_tokens", "extrapolates a training's curve, which an evaluator of one's own has not")
         if config.seeds > 1:
             config.wrong("seeds", "are those of trainings, which an evaluator of one's own does not do")
+        if config.processes_per_candidate > 1:
+            config.wrong("processes_per_candidate", "are those of trainings, which an evaluator of one's own does not"
+                         " do")
     question = Question(config=config, space=space, costs=costs, fitter=fitter, budgets=budgets, workload=workload,
                         recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
                         sampler=config.sampler if sampler is None else sampler, started=started, known=known)

@@ -8,6 +8,10 @@ text and seed is not trained. An asynchronous search has no cycles: `flashnas.st
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +70,8 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     check_out(out, resume=resume)
     question = prepare(config, note=progress.note, evaluator=evaluator, space=space, table=table, workload=workload,
                        recipe=recipe, sampler=sampler)
-    with terminate_as_interrupt(), Session(question, out, resume=resume, progress=progress, command=command) as study:
+    with (terminate_as_interrupt(), _place_of_a_full_disk(out),
+          Session(question, out, resume=resume, progress=progress, command=command) as study):
         if config.asynchronous:
             AsynchronousSearch(study).run()
             return study.finish()
@@ -81,3 +86,14 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
                 study.algorithm.tell(evaluations)
             study.correct()
         return study.finish()
+
+
+@contextlib.contextmanager
+def _place_of_a_full_disk(out: Path) -> Iterator[None]:
+    """Within the block, an error of a full disk that names no file, as those of libraries, names the run folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(out)) from error

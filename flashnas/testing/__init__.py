@@ -12,6 +12,7 @@ that is broken; none of them needs pytest:
 | `check_sampler`, `check_beats_random` | a search algorithm |
 | `check_task` | a synthetic task |
 | `check_space` | a search space |
+| `check_executor` | an executor: results, failures, second tries, what `drop` and `close` leave behind |
 
 The tests of flashnas call the same functions for everything that it ships.
 """
@@ -28,8 +29,9 @@ _PLACES = {
     "check_beats_random": "flashnas.testing.sampler:check_beats_random",
     "check_task": "flashnas.testing.task:check_task",
     "check_space": "flashnas.testing.space:check_space",
+    "check_executor": "flashnas.testing.executor:check_executor",
 }
-__all__ = ["check_beats_random", "check_operator", "check_sampler", "check_space", "check_task"]
+__all__ = ["check_beats_random", "check_executor", "check_operator", "check_sampler", "check_space", "check_task"]
 
 
 def __getattr__(name: str) -> Any:

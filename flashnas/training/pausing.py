@@ -9,13 +9,14 @@ from flashnas.base.errors import WeightsError
 from flashnas.base.files import reason_of, system_error
 from flashnas.data.dataset import Dataset
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, load_checkpoint, save_checkpoint
+from flashnas.training.distributed import Ranks
 from flashnas.training.recipe import Recipe
 from flashnas.training.score import ProxyScore
 from flashnas.training.trainer import Trainer, check_job, out_of_memory_is_a_reason
 
 
 def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, *, folder: Path,
-             deadline_s: float | None = None) -> tuple[ProxyScore, str]:
+             deadline_s: float | None = None, ranks: Ranks | None = None) -> tuple[ProxyScore, str]:
     """Train as `flashnas.training.trainer.train`, by the schedule of the whole length, up to a point of the curve.
 
     The training goes on from a checkpoint in the folder. Where there is none, or a damaged one, it begins at the start,
@@ -26,6 +27,7 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
         architecture, dataset, recipe, seed, deadline_s: as in `train`.
         folder: of the training's checkpoint. It is created, but its parent is not: on a machine that does not share the
             disk, no checkpoint is written.
+        ranks: as in `train`; the first process writes the checkpoint.
 
     Returns:
         The score at the pause, whose loss is that of the curve's last point and whose seconds are those of the whole
@@ -35,13 +37,13 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
     """
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
-        trainer = _continued(architecture, dataset, recipe, seed, folder, tokens)
+        trainer = _continued(architecture, dataset, recipe, seed, folder, tokens, ranks)
         if _tokens(trainer) < tokens:
             for step in trainer.steps(deadline_s):
                 if step.tokens >= tokens:
                     break
         problem = ""
-        if trainer.done < recipe.steps:
+        if trainer.done < recipe.steps and trainer.ranks.first:
             try:
                 folder.parent.stat()
                 save_checkpoint(folder, trainer, dataset.tokenizer_json, keep=1)
@@ -53,10 +55,10 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
 
 
 def _continued(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, folder: Path, tokens: int,
-               ) -> Trainer:
+               ranks: Ranks | None) -> Trainer:
     """A trainer at the newest checkpoint that is undamaged and not beyond `tokens`, else at the start."""
     for path in checkpoints(folder):
-        trainer = Trainer(architecture, dataset, recipe, seed)
+        trainer = Trainer(architecture, dataset, recipe, seed, ranks)
         try:
             check_checkpoint(path)
             load_checkpoint(path, trainer)
@@ -64,7 +66,7 @@ def _continued(architecture: Architecture, dataset: Dataset, recipe: Recipe, see
             continue
         if _tokens(trainer) <= tokens:
             return trainer
-    return Trainer(architecture, dataset, recipe, seed)
+    return Trainer(architecture, dataset, recipe, seed, ranks)
 
 
 def _tokens(trainer: Trainer) -> int:

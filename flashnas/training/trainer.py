@@ -33,7 +33,7 @@ _EVALUATE_TOGETHER = 8      # validation sequences per forward pass
 
 
 def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
-          progress: Progress | None = None, deadline_s: float | None = None) -> ProxyScore:
+          progress: Progress | None = None, deadline_s: float | None = None, ranks: Ranks | None = None) -> ProxyScore:
     """Train a network and score it on held-out text. The same arguments on one CPU thread give the same score to the
     bit.
 
@@ -44,6 +44,8 @@ def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: in
         seed: fixes the start and the order of the text.
         progress: called after each step with the training tokens so far and the loss of the step.
         deadline_s: time limit in seconds; None: no limit.
+        ranks: this process among those that train together. They have the same score, which is that of one process up
+            to rounding.
 
     Returns:
         The score on the validation part.
@@ -53,15 +55,16 @@ def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: in
         CorpusError: if the text is too short.
         ConfigError: if vocabulary, length or device do not fit.
     """
-    return train_network(architecture, dataset, recipe, seed, progress, deadline_s)[1]
+    return train_network(architecture, dataset, recipe, seed, progress, deadline_s, ranks)[1]
 
 
 def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
-                  progress: Progress | None = None, deadline_s: float | None = None) -> tuple[HybridLM, ProxyScore]:
+                  progress: Progress | None = None, deadline_s: float | None = None, ranks: Ranks | None = None,
+                  ) -> tuple[HybridLM, ProxyScore]:
     """`train` that also returns the trained network, in float32 on the recipe's device."""
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
-        trainer = Trainer(architecture, dataset, recipe, seed)
+        trainer = Trainer(architecture, dataset, recipe, seed, ranks)
         for step in trainer.steps(deadline_s):
             if progress:
                 progress(step.tokens, step.loss)

@@ -273,3 +273,20 @@ def test_a_database_with_workers_that_come_and_go(tmp_path, monkeypatch):
     assert summary["trials"]["complete"] == 10
     assert len(slow_space.calls(tmp_path / "calls")) == 10
     assert len({pid for _, pid in slow_space.calls(tmp_path / "calls")}) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_train_each_candidate_of_a_local_search(tmp_path, small_corpus, quick_recipe):
+    recipe = tmp_path / "adamw.yaml"
+    recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\n")
+    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
+             "--data", str(small_corpus), "--trials", "2", "--no-baselines", "--no-measure", "--sampler", "random",
+             "--workers", "1", "--seeds", "2"]
+    for processes in (1, 2):
+        assert main([*words, "--processes-per-candidate", str(processes), "--out", str(tmp_path / str(processes))]) == 0
+    one, two = (Run.load(tmp_path / name) for name in "12")
+    assert two.trials["hash"].tolist() == one.trials["hash"].tolist()
+    assert two.trials["loss"].tolist() == pytest.approx(one.trials["loss"].tolist(), rel=2e-5)
+    assert two.trials["seeds"].max() == 2
+    assert two.entry("question", "processes_per_candidate") == 2
+    assert "processes_per_candidate" not in one.entry("question")

@@ -14,6 +14,7 @@ from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.study.config import SearchConfig
 from flashnas.study.executors import EXECUTORS, Work, make_executor
 from flashnas.study.executors.local import LocalExecutor, LocalOptions, WorkerPool
+from flashnas.testing import check_executor
 
 HELPERS = str(Path(pool_jobs.__file__).parent)
 
@@ -35,6 +36,11 @@ def pool():
 
 def outcomes(executor, jobs):
     return {key: result if result is not None else reason for key, result, reason in executor.run(jobs)}
+
+
+@pytest.mark.slow
+def test_the_local_executor_keeps_the_contract():
+    check_executor("local")
 
 
 def test_failures_are_outcomes_and_the_others_go_on(pool):
@@ -213,6 +219,26 @@ def test_a_wrong_executor_or_option_is_refused_when_it_is_asked_for(more, words)
 
 def test_the_executor_is_how_and_not_what():
     assert SearchConfig(workers=3).question() == SearchConfig(executor_options={"worker_memory_gb": 3}).question()
+
+
+def test_processes_that_train_together_share_a_place():
+    """Each candidate has as many GPUs, or cores, as it has processes."""
+    def places(**work):
+        executor = LocalExecutor(Work(function=pool_jobs.act, timeout_s=9, **work))
+        return [slot.device for slot in executor._slots]
+
+    assert places(devices=("0", "1", "2", "3", "4"), processes=2) == ["0,1", "2,3"]
+    assert places(devices=("0", "1"), processes=2, workers=3) == ["0,1"] * 3
+    assert len(places(processes=os.cpu_count())) == len(places(processes=64)) == 1
+    with pytest.raises(ConfigError, match=r"^processes_per_candidate must be at most the 1 GPUs .*; got 2$"):
+        places(devices=("0",), processes=2)
+    with pytest.raises(ConfigError, match=r"^executor storage: a worker trains a candidate in one process"):
+        make_executor("storage", Work(function=pool_jobs.act, timeout_s=9, processes=2, storage="sqlite:///a.db"), {})
+
+
+def test_processes_of_one_candidate_are_what_and_not_how():
+    """Their sum of gradients is rounded in another way, so that the trajectory is another one."""
+    assert "processes_per_candidate" in SearchConfig(processes_per_candidate=2).question()
 
 
 def test_another_package_adds_an_executor(tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ import pytest
 import slow_space
 from foreign_space import Gpt2Space
 
-from flashnas.base.errors import WorkerError
+from flashnas.base.errors import ConfigError, WorkerError
+from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
@@ -21,6 +22,7 @@ from flashnas.study.executors import Work
 from flashnas.study.executors.ray import RayExecutor, RayOptions
 from flashnas.study.job import Job, run_job
 from flashnas.study.search import run_search
+from flashnas.testing import check_executor
 from flashnas.training.recipe import Recipe
 
 pytest.importorskip("ray")
@@ -45,6 +47,10 @@ def executor(importable_in_workers):
 
 def outcomes(executor, jobs, on_wait=None):
     return {key: result if result is not None else reason for key, result, reason in executor.run(jobs, on_wait)}
+
+
+def test_ray_keeps_the_contract(importable_in_workers):
+    check_executor("ray")
 
 
 def test_failures_are_outcomes_and_the_others_go_on(executor):
@@ -146,3 +152,31 @@ def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_
         found.append(pd.read_parquet(tmp_path / name / "trials.parquet")[columns])
     pd.testing.assert_frame_equal(found[0], found[1])
     pd.testing.assert_frame_equal(found[0].iloc[:len(found[2])], found[2])
+
+
+def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
+    def sizes(options=None, **work):
+        executor = RayExecutor(Work(function=pool_jobs.act, timeout_s=9, **work), RayOptions(**(options or {})))
+        return executor.cpus, executor.gpus, executor.workers
+
+    assert sizes({"cpus": 2}, processes=4, gpu=True, workers=3) == (8, 4, 3)
+    assert sizes(processes=2, gpu=True, devices=("0", "1", "2", "3")) == (2, 2, 2)
+    assert sizes({"gpus": 0.5}, gpu=True, workers=3) == (1, 0.5, 3)
+    with pytest.raises(ConfigError, match=r"gpus below 1 and --processes-per-candidate exclude .*got gpus 0\.5"):
+        sizes({"gpus": 0.5}, processes=2, gpu=True)
+
+
+def test_ray_searches_without_cycles_and_trains_by_two_processes(tmp_path, small_corpus, quick_recipe):
+    """Losses are those of one process on this machine, up to rounding."""
+    recipe = tmp_path / "adamw.yaml"
+    recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\n")
+    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
+             "--data", str(small_corpus), "--trials", "2", "--no-baselines", "--no-measure", "--sampler", "random"]
+    assert main([*words, "--workers", "1", "--executor", "ray", "--processes-per-candidate", "2", "--asynchronous",
+                 "--rungs", "50%", "--rung-chance", "0.001", "--out", str(tmp_path / "two")]) == 0
+    assert main([*words, "--workers", "1", "--out", str(tmp_path / "one")]) == 0
+    two, one = (pd.read_parquet(tmp_path / name / "trials.parquet").set_index("hash") for name in ("two", "one"))
+    both = two[two["loss"].notna()].index.intersection(one.index)  # one that stopped at the rung has no loss
+    assert len(both)
+    assert two.loc[both, "loss"].tolist() == pytest.approx(one.loc[both, "loss"].tolist(), rel=2e-5)
+    assert not (tmp_path / "two" / "checkpoints").exists()

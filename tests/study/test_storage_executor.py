@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import fault_driver
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,6 +35,7 @@ from flashnas.study.executors.storage import StorageExecutor, StorageOptions, Wo
 from flashnas.study.job import Job, run_job
 from flashnas.study.outage import Patience, engine_url, shown_url
 from flashnas.study.search import run_search
+from flashnas.testing import check_executor
 from flashnas.training.recipe import Recipe
 
 HELPERS = str(Path(slow_space.__file__).parent)
@@ -138,6 +140,36 @@ def order(number, **more):
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@on_sqlite
+def test_workers_of_a_database_keep_the_contract(tmp_path, url):
+    @contextmanager
+    def workers():
+        words = ["worker", "--storage", url, "--workers", "2", "--evaluator", "flashnas.testing.executor:solve"]
+        process = fault_driver._started(tmp_path / "log", main, words)
+        again = True
+
+        def keep():  # a broken environment ends a worker; another one is started, as Slurm does
+            nonlocal process
+            while again:
+                process.join(0.2)
+                if process.exitcode is not None and again:
+                    process = fault_driver._started(tmp_path / "log", main, words)
+
+        thread = threading.Thread(target=keep)
+        thread.start()
+        try:
+            yield
+        finally:
+            again = False
+            thread.join()
+            process.kill()
+            process.join()
+
+    check_executor("storage", {"stale_s": 5.0}, work={"storage": url}, beside=workers, ends_jobs=False)
+
 
 
 @both

@@ -14,7 +14,14 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flashnas.base.errors import CandidateError, CandidateMemoryError, CorpusError, DeviceError, PluginError
+from flashnas.base.errors import (
+    CandidateDiedError,
+    CandidateError,
+    CandidateMemoryError,
+    CorpusError,
+    DeviceError,
+    PluginError,
+)
 from flashnas.base.process import THREAD_VARIABLES, memory_limit_gb
 from flashnas.study.executors.base import Ended, Result
 
@@ -58,6 +65,8 @@ def judged(error: BaseException, *, own: bool) -> Ended:
             return Ended(kind="failed", reason=f"out of memory: a worker may use {limit_gb:g} GB (worker_memory_gb)",
                          reusable=False)
         return Ended(kind="memory", reason=reason_of(error), reusable=False)
+    if isinstance(error, CandidateDiedError):
+        return Ended(kind="died", reason=reason_of(error))
     if isinstance(error, CandidateError):
         return Ended(kind="failed", reason=reason_of(error))
     if isinstance(error, SystemExit):

@@ -60,6 +60,7 @@ class Work:
         workers: jobs that run side by side; None: as many as the place has room for.
         devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this machine; empty where jobs run on CPUs.
         gpu: True if a job needs a GPU.
+        processes: that train one candidate together, each with a GPU or a thread of its own.
         run: names the run, so that several can share one database.
         storage: URL of the shared database, or None.
         dataset: the prepared folder that the jobs read, or None.
@@ -72,6 +73,7 @@ class Work:
     workers: int | None = None
     devices: tuple[str, ...] = ()
     gpu: bool = False
+    processes: int = 1
     run: str = ""
     storage: str | None = None
     dataset: str | None = None

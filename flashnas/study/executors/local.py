@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import pickle
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.process import limit_memory, limit_threads
+from flashnas.base.process import die_with_parent, limit_memory, limit_threads
 from flashnas.base.settings import MOST_THREADS, Settings, option
 from flashnas.study.executors.attempt import attempt, judged, reason_of
 from flashnas.study.executors.base import Ended, Executor, Result, Work
@@ -42,7 +41,7 @@ class LocalOptions(Settings, where="executor"):
 
 
 class LocalExecutor(Executor):
-    """Worker processes on this machine, one thread each, or one GPU each.
+    """Worker processes on this machine, each with one thread or GPU, or with as many as train a candidate together.
 
     A process is reused from job to job, so that libraries load once. It is replaced when it dies, exceeds the time
     limit, lacked memory, or keeps a thread of its last job.
@@ -58,8 +57,13 @@ class LocalExecutor(Executor):
             raise ConfigError("worker_memory_gb limits what a process reserves, which CUDA does far beyond its use;"
                               " leave it out where candidates train on GPUs")
         limit_threads(1, keep=True)
-        places = work.devices or (None,)
-        count = work.workers or (len(work.devices) or os.cpu_count() or 1)
+        each = work.processes
+        if 0 < len(work.devices) < each:
+            raise ConfigError(f"processes_per_candidate must be at most the {len(work.devices)} GPUs of this machine;"
+                              f" got {each}")
+        groups = [",".join(work.devices[start:start + each]) for start in range(0, len(work.devices) - each + 1, each)]
+        places = groups or (None,)
+        count = work.workers or (len(groups) or max(1, (os.cpu_count() or 1) // each))
         self._slots = [_Slot(places[number % len(places)], self.options.worker_memory_gb)
                        for number in range(min(count, MOST_THREADS))]
         self._queue: deque[_Order] = deque()
@@ -256,8 +260,8 @@ def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float |
     kernel, when the machine is out of memory, ends a worker before it ends the search.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(1)
         with contextlib.suppress(OSError):

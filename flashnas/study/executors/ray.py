@@ -37,9 +37,9 @@ class RayOptions(Settings, where="executor"):
 
     address: str | None = option(None, "of the cluster: HOST:PORT, ray://HOST:PORT or auto",
                                  shown="RAY_ADDRESS, or a Ray of this machine's own")
-    cpus: float = option(1.0, "CPUs of one candidate", above=0, most=1024)
-    gpus: float | None = option(None, "GPUs of one candidate; below 1 several candidates share one", above=0, most=1,
-                                shown="1 for a recipe on cuda")
+    cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, most=1024)
+    gpus: float | None = option(None, "GPUs of one process of a candidate; below 1 several candidates share one",
+                                above=0, most=1, shown="1 for a recipe on cuda")
     worker_memory_gb: float | None = option(None, "memory of one candidate; one that needs more fails", metavar="GB",
                                             above=0, most=1e6)
 
@@ -57,6 +57,9 @@ class RayExecutor(Executor):
             import ray
         except ImportError as error:
             raise ConfigError(f"executor ray needs the package {error.name}: pip install 'flashnas[ray]'") from None
+        if work.processes > 1 and (self.options.gpus or 1.0) < 1:
+            raise ConfigError("executor ray: gpus below 1 and --processes-per-candidate exclude each other, since each"
+                              f" process owns a GPU; got gpus {self.options.gpus:g}")
         self._ray = ray
         self._task: Any = None
         self._refs: dict[Any, str] = {}         # of tasks that have not ended, in the order of submission
@@ -66,21 +69,27 @@ class RayExecutor(Executor):
     @property
     def gpus(self) -> float:
         """Of one candidate."""
-        return self.options.gpus or (1.0 if self.work.gpu else 0.0)
+        return self.work.processes * (self.options.gpus or (1.0 if self.work.gpu else 0.0))
+
+    @property
+    def cpus(self) -> float:
+        """Of one candidate."""
+        return self.work.processes * self.options.cpus
 
     @property
     def workers(self) -> int:
         if not self._ray.is_initialized():
-            return self.work.workers or len(self.work.devices) or os.cpu_count() or 1
+            return self.work.workers or max(1, (len(self.work.devices) or os.cpu_count() or 1) // self.work.processes)
         have = self._ray.cluster_resources()
-        places = have.get("CPU", 0.0) / self.options.cpus
+        places = have.get("CPU", 0.0) / self.cpus
         return max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
 
     def _start(self) -> None:
         """Connect to the cluster, or start one here. Raises WorkerError if there is none."""
         ray, address = self._ray, self.options.address or os.environ.get("RAY_ADDRESS")
         more = {"address": address} if address else {
-            "num_cpus": max(1, int((self.work.workers or os.cpu_count() or 1) * self.options.cpus)),
+            "num_cpus": max(1, int((self.work.workers or 1) * self.cpus) if self.work.workers else max(
+                os.cpu_count() or 1, int(self.cpus))),
             "include_dashboard": False}
         main = threading.current_thread() is threading.main_thread()
         terminated = signal.getsignal(signal.SIGTERM)
@@ -97,7 +106,7 @@ class RayExecutor(Executor):
                 if main:
                     signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal, and would end without a word
         self._task = ray.remote(_supervise).options(
-            num_cpus=self.options.cpus, num_gpus=self.gpus, max_retries=0, scheduling_strategy="SPREAD")
+            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, scheduling_strategy="SPREAD")
         if self.work.dataset:
             self._text = [ray.put({file.name: file.read_bytes() for file in sorted(Path(self.work.dataset).iterdir())})]
         self._moved = time.monotonic()
@@ -138,7 +147,7 @@ class RayExecutor(Executor):
     def _tell_room(self) -> None:
         self._told = True
         free = self._ray.available_resources()
-        if len(self._refs) and free.get("CPU", 0.0) >= self.options.cpus and self.gpus > free.get("GPU", 0.0):
+        if len(self._refs) and free.get("CPU", 0.0) >= self.cpus and self.gpus > free.get("GPU", 0.0):
             have = self._ray.cluster_resources()
             if have.get("GPU", 0.0) < self.gpus:
                 self.work.note(f"the Ray cluster has {have.get('GPU', 0.0):g} GPUs, and a candidate needs"

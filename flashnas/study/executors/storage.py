@@ -53,6 +53,9 @@ class StorageExecutor(Executor):
         super().__init__(work, options or StorageOptions())
         if work.storage is None:
             raise ConfigError("executor storage needs --storage URL")
+        if work.processes > 1:
+            raise ConfigError("executor storage: a worker trains a candidate in one process; --processes-per-candidate"
+                              f" {work.processes} needs --executor local or ray")
         from flashnas.study.outage import engine_url
 
         engine_url(work.storage)  # its errors come before anything is written

@@ -1,0 +1,272 @@
+"""The contract of an executor: every job comes back once, failures are outcomes, and what may be bad luck is repeated.
+
+The jobs are evaluations of a made-up network, as a search with a user's evaluator submits them. They must be able to
+run in a process other than this one, which reads and writes the files of this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashnas.base.errors import CandidateError, WorkerError
+from flashnas.base.fingerprint import fingerprint
+from flashnas.study.executors import EXECUTORS, Executor, Work, executor_options
+from flashnas.study.executors.base import Flow
+from flashnas.study.job import Job, run_job
+from flashnas.testing.require import require
+
+TIMEOUT_S = 10.0      # of each job; the one that hangs takes all of it
+LONGEST_S = 120.0     # until a job that takes no time must have come back
+SLOW_S = 0.3          # of a job during which others are submitted
+MARK = "FLASHNAS_TESTING_MARK"
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """A network that is none: what its evaluation does, and with which file."""
+
+    do: str
+    value: float = 0.0
+    path: str = ""
+
+    @property
+    def notation(self) -> str:
+        return f"{self.do} {self.value:g}"
+
+    @property
+    def hash(self) -> str:
+        return fingerprint(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"do": self.do, "value": self.value, "path": self.path}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Puzzle:
+        return cls(**data)
+
+
+def solve(puzzle: Puzzle) -> dict[str, float]:
+    """The evaluator of puzzles, in a worker."""
+    if puzzle.path:
+        with open(puzzle.path, "a") as file:
+            file.write(f"{os.getpid()}\n")
+    tries = len(Path(puzzle.path).read_text().split()) if puzzle.path else 0
+    found = puzzle.value
+    match puzzle.do:
+        case "slow":
+            time.sleep(SLOW_S)
+        case "fail":
+            raise CandidateError("loss became NaN at step 3")
+        case "bug":
+            raise ValueError("boom\nsecond line")
+        case "hang":
+            time.sleep(60 * TIMEOUT_S)
+        case "die" | "die once" if puzzle.do == "die" or tries == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "lack memory" | "lack memory once" if puzzle.do == "lack memory" or tries == 1:
+            raise MemoryError
+        case "miss a package":
+            raise ImportError("No module named 'nowhere'")
+        case "leave a mark":
+            os.environ[MARK] = "1"
+            os.chdir("/")
+        case "look for a mark":
+            found = float(MARK in os.environ or os.getcwd() == "/")
+    return {"loss": found, "pid": float(os.getpid())}
+
+
+def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | None = None, *,
+                   work: Mapping[str, Any] | None = None,
+                   beside: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+                   ends_jobs: bool = True) -> None:
+    """Check that an executor keeps its contract. It takes about half a minute, most of it for a job that hangs.
+
+    Args:
+        executor: the class, or its name in the registry.
+        options: of the executor.
+        work: further fields of `Work` that it needs, such as `storage`.
+        beside: makes a context within which jobs can run, such as one that starts workers. They must allow the
+            evaluator `flashnas.testing.executor:solve`.
+        ends_jobs: False if `close` leaves alone what workers have begun that the executor has not started.
+
+    Raises:
+        AssertionError: one line that names the executor and the rule.
+    """
+    cls = EXECUTORS[executor] if isinstance(executor, str) else executor
+    chosen = executor_options(executor, options or {}) if isinstance(executor, str) else cls.Options(**(options or {}))
+    with tempfile.TemporaryDirectory(prefix="flashnas-executor-") as folder, beside():
+        place = Place(cls, chosen, Work(function=run_job, timeout_s=TIMEOUT_S, workers=2, run="contract",
+                                        **(work or {})), Path(folder))
+        with place.started() as started:
+            check_nothing(place, started)
+            check_results(place, started)
+            check_failures(place, started)
+            check_second_tries(place, started)
+            check_clean_processes(place, started)
+            check_later_jobs(place, started)
+            check_broken_environment(place, started)
+            check_drop(place, started)
+        check_close(place, ends_jobs=ends_jobs)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is checked, and a folder for the files of jobs."""
+
+    cls: type[Executor]
+    options: Any
+    work: Work
+    folder: Path
+
+    def started(self) -> Executor:
+        return self.cls(self.work, self.options)
+
+    def require(self, condition: object, rule: str) -> None:
+        require(condition, f"executor {self.cls.name or self.cls.__name__!r}: {rule}")
+
+    def job(self, do: str, value: float = 0.0, path: str = "") -> Job:
+        return Job(architecture=Puzzle(do, value, str(self.folder / path) if path else ""), evaluator=solve)
+
+    def tries(self, path: str) -> list[int]:
+        """The processes in which a job with that file was begun."""
+        file = self.folder / path
+        return [int(word) for word in file.read_text().split()] if file.exists() else []
+
+    def outcomes(self, executor: Executor, jobs: Mapping[str, Job]) -> dict[str, Any]:
+        """Key -> loss, or the reason of the failure, each once."""
+        found: dict[str, Any] = {}
+        try:
+            for key, result, reason in executor.run(jobs):
+                self.require((result is None) == bool(reason), "a job ends with a result, or with a reason")
+                self.require("\n" not in reason, f"a reason must be one line; got {reason!r}")
+                found[key] = reason if result is None else result["loss"]
+        except KeyError as error:  # of a key that does not run
+            self.require(False, f"a job must come back once, by its key, and not after `drop`; got {error}")
+        self.require(set(found) == set(jobs), f"every job must come back; {sorted(set(jobs) - set(found))} did not")
+        return found
+
+
+# -- the rules -----------------------------------------------------------------------------------------------------
+
+
+def check_nothing(place: Place, executor: Executor) -> None:
+    place.require(isinstance(executor.workers, int) and executor.workers >= 1, "`workers` must be at least 1")
+    place.require(place.outcomes(executor, {}) == {}, "no jobs must have no outcomes")
+
+
+def check_results(place: Place, executor: Executor) -> None:
+    executor.check(place.job("return"))
+    jobs = {f"job {n}": place.job("return", float(n)) for n in range(7)}
+    found = place.outcomes(executor, jobs)
+    place.require(found == {f"job {n}": float(n) for n in range(7)}, f"results must be those of the jobs; got {found}")
+    place.require(place.outcomes(executor, dict(reversed(jobs.items()))) == found,
+                  "a key may be used again once its job has ended, and results must not depend on the order")
+
+
+def check_failures(place: Place, executor: Executor) -> None:
+    jobs = {do: place.job(do, path=f"{do} tries") for do in ("fail", "bug", "hang")}
+    found = place.outcomes(executor, {**jobs, "good": place.job("slow", 5.0)})
+    place.require(found["good"] == 5.0, "the others go on when a job fails")
+    for do, words in (("fail", "loss became NaN at step 3"), ("bug", "ValueError: boom"),
+                      ("hang", f"time limit of {TIMEOUT_S:g} s")):
+        place.require(words in str(found[do]), f"a job that has to {do} must fail with {words!r}; got {found[do]!r}")
+        place.require(len(place.tries(f"{do} tries")) == 1, f"a job that has to {do} must not be tried again")
+
+
+def check_second_tries(place: Place, executor: Executor) -> None:
+    """What may be bad luck: a process that dies, and memory that does not suffice."""
+    names = ("die", "die once", "lack memory", "lack memory once")
+    found = place.outcomes(executor, {do: place.job(do, 2.0, f"{do} tries") for do in names})
+    for do in names:
+        place.require(len(place.tries(f"{do} tries")) == 2, f"a job that has to {do} must be tried twice;"
+                                                            f" got {len(place.tries(f'{do} tries'))}")
+        place.require((found[do] == 2.0) == do.endswith("once"), f"the second try must be the outcome of a job that has"
+                                                                 f" to {do}; got {found[do]!r}")
+
+
+def check_clean_processes(place: Place, executor: Executor) -> None:
+    for _ in range(2):
+        place.outcomes(executor, {f"mark {n}": place.job("leave a mark", float(n)) for n in range(4)})
+        found = place.outcomes(executor, {f"look {n}": place.job("look for a mark", float(n)) for n in range(4)})
+        place.require(not any(found.values()), "a job must find environment and folder as they were before other jobs")
+
+
+def check_later_jobs(place: Place, executor: Executor) -> None:
+    """Jobs may be submitted while others run, as an asynchronous search does."""
+    flow = Flow(executor)
+    flow.submit("first", place.job("slow", 1.0))
+    flow.submit("second", place.job("slow", 2.0))
+    found: dict[str, float] = {}
+    late = {"third": 3.0, "fourth": 4.0, "first": 5.0}
+    until = time.monotonic() + LONGEST_S
+    while flow.busy and time.monotonic() < until:
+        for key, result, _ in flow.ended():
+            found[f"{key} again" if key in found else key] = result["loss"] if result else float("nan")
+        ready = [key for key in late if key != "first" or "first" in found]
+        for key in ready if found else ():
+            flow.submit(key, place.job("slow", late.pop(key)))
+    flow.close()
+    place.require(found == {"first": 1.0, "second": 2.0, "third": 3.0, "fourth": 4.0, "first again": 5.0},
+                  f"jobs may be submitted while others run; got {found}")
+
+
+def check_broken_environment(place: Place, executor: Executor) -> None:
+    try:
+        place.outcomes(executor, {"broken": place.job("miss a package")})
+    except WorkerError as error:
+        place.require("nowhere" in str(error), f"a broken environment must be named; got {str(error)!r}")
+    else:
+        place.require(False, "a broken environment must raise WorkerError, and is not an outcome")
+
+
+def check_drop(place: Place, executor: Executor) -> None:
+    for n in range(6):
+        executor.submit(f"dropped {n}", place.job("slow", 10.0 + n))
+    executor.drop()
+    found = place.outcomes(executor, {f"dropped {n}": place.job("return", 20.0 + n) for n in range(3)})
+    place.require(found == {f"dropped {n}": 20.0 + n for n in range(3)},
+                  f"what is dropped must not come back, and its key may be used again; got {found}")
+
+
+def check_close(place: Place, *, ends_jobs: bool) -> None:
+    """Leaving the context ends what runs."""
+    with place.started() as executor:
+        executor.submit("left", place.job("hang", path="left tries"))
+        _wait(lambda: _poll(executor) or place.tries("left tries"), LONGEST_S)
+        place.require(place.tries("left tries"), "a job must start")
+    if ends_jobs:
+        _wait(lambda: not _alive(place.tries("left tries")), TIMEOUT_S / 2)
+        place.require(not _alive(place.tries("left tries")), "`close` must end the processes of its jobs")
+
+
+def _poll(executor: Executor) -> bool:
+    """Let it work for a moment; False."""
+    executor.finished(0.1)
+    return False
+
+
+def _wait(condition: Callable[[], object], longest_s: float) -> None:
+    until = time.monotonic() + longest_s
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _alive(pids: Iterable[int]) -> list[int]:
+    """Those that run; a process that has ended and that nobody has waited for does not."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, 0)
+            state = Path(f"/proc/{pid}/stat")
+            if not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z":
+                found.append(pid)
+    return found

@@ -1,0 +1,113 @@
+"""A file system that is really full: a small one of its own, which a file fills up but for some room."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from foreign_space import Gpt2Space, latency_ms
+from test_faults import recorded
+from test_fidelities import Silent, evaluator
+
+from flashnas.cli.main import main
+from flashnas.study.config import SearchConfig
+from flashnas.study.run import Run
+from flashnas.study.search import run_search
+
+SIZE_KB = 32_768     # the report of a finished run needs some megabytes
+TRIALS = 20
+
+
+class Disk:
+    """A tmpfs and the file that fills it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._ballast = folder, folder / "ballast"
+
+    def leave(self, room_kb: int) -> None:
+        """Fill all but so much."""
+        self._ballast.unlink(missing_ok=True)
+        stat = os.statvfs(self.folder)
+        self._ballast.write_bytes(bytes(stat.f_bavail * stat.f_frsize - 1024 * room_kb))
+
+    def free(self) -> None:
+        self._ballast.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Disk]:
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root on Linux")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_KB}k", "tmpfs", str(folder)], check=False,
+                          capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def search(out, calls, *, asynchronous, resume=False):
+    config = SearchConfig(table=None, trials=TRIALS, cycle_size=5, seed=1, sampler="random", rungs=(2, 4),
+                          rung_chance=0.2, asynchronous=asynchronous)
+    return run_search(config, out, resume=resume, progress=Silent(), evaluator=evaluator(calls), space=Gpt2Space(),
+                      table=latency_ms)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk, tmp_path, asynchronous):
+    whole: list = []
+    search(tmp_path / "whole", whole, asynchronous=asynchronous)
+    reached = []
+    for room_kb in (0, 8, 24, 40, 60):
+        out, calls = disk.folder / f"run{room_kb}", []
+        disk.leave(room_kb)
+        with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: '.*/run\d+.*'$") as caught:
+            search(out, calls, asynchronous=asynchronous)
+        assert caught.value.errno == errno.ENOSPC
+        reached.append(len(calls))
+        disk.free()
+        kept = recorded(out)
+        before, ended = len(calls), [key for key, _ in calls]
+        assert len(set(ended[:-1]) - kept) == 0  # the last one may be what could not be recorded
+        summary = search(out, calls, asynchronous=asynchronous, resume=True)
+        repeated = set(calls[:before]) & set(calls[before:])
+        assert len(repeated) <= 1
+        assert sum(summary["trials"][state] for state in ("complete", "stopped", "failed")) == TRIALS
+        if not asynchronous:
+            frames = [pd.read_parquet(place / "trials.parquet").drop(columns="train_seconds")
+                      for place in (out, tmp_path / "whole")]
+            pd.testing.assert_frame_equal(*frames)
+    assert reached == sorted(reached)
+    assert reached[0] == 0
+    assert reached[-1] > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--asynchronous", "--rungs", "50%")], ids=["cycles", "asynchronous"])
+def test_the_command_says_so_in_one_line(disk, small_corpus, quick_recipe, capsys, more):
+    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(quick_recipe),
+             "--data", str(small_corpus), "--trials", "12", "--cycle-size", "4", "--no-baselines", "--no-measure",
+             "--sampler", "random", "--workers", "1", "--out", str(disk.folder / "run"), *more]
+    disk.leave(24)
+    assert main(words) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "No space left on device" in line]
+    assert lines[-1].startswith("flashnas search: No space left on device")
+    assert f"{disk.folder / 'run'}" in lines[-1]
+    assert "; free room; finished work is kept; continue with: flashnas search" in lines[-1]
+    assert lines[-1].endswith(" --resume")
+    assert sum(line.startswith("flashnas search:") for line in lines) == 1
+    kept = recorded(disk.folder / "run")
+    assert kept
+    disk.free()
+    assert main([*words, "--resume"]) == 0
+    frame = Run.load(disk.folder / "run").trials
+    assert kept <= set(frame["hash"])
+    assert frame["state"].isin(["complete", "stopped"]).sum() == 12
