@@ -38,7 +38,7 @@ from flashnas.search import SearchAlgorithm, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals
 from flashnas.search.objectives import TRAINED, minimised, task_scores
 from flashnas.space import OperatorSpace, SearchSpace, load_space
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import TIMEOUT_S, SearchConfig
 from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts, metric_of
 from flashnas.study.fitting import Fitter
 from flashnas.study.identity import Identity
@@ -47,6 +47,7 @@ from flashnas.study.known import KnownRuns, difference, genotype_of, known_runs,
 from flashnas.study.refit import MOST_REFITS, refits
 from flashnas.study.run import rows
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
+from flashnas.study.time_limit import TimeLimit, find_time_limit
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
@@ -77,6 +78,7 @@ class Question:
         bench: the scores that a bench answers with, or None.
         seed_bench: further seed of the finalists -> the scores that a bench answers with, or None.
         rungs: where trainings pause.
+        time_limit: of one training.
         known: the networks of earlier runs that the search starts from, or None.
         no_bench: why a shipped bench answers nothing, in words; empty if one answers or none is asked.
         timing: how the finalists are timed; None where the table's device is not at hand.
@@ -101,6 +103,7 @@ class Question:
     no_bench: str = ""
     seed_bench: Callable[[int], Answers | None] = lambda _: None
     rungs: Rungs = field(default_factory=Rungs)
+    time_limit: TimeLimit = field(default_factory=lambda: TimeLimit(seconds=TIMEOUT_S))
 
     @property
     def model(self) -> LatencyModel | None:
@@ -262,6 +265,8 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
     if evaluator is not None:
         question = dataclasses.replace(question, rungs=_own_rungs(config, evaluator, costs, note))
     question.algorithm()  # its options are checked before text is read
+    first = [network for _, network in question.baselines() if network is not None]
+    question = dataclasses.replace(question, time_limit=find_time_limit(config, recipe, fitter, first, note))
     if recipe is not None:
         dataset = prepare_dataset(config.data, recipe, config.tokenizer)
         for line in dataset.notes:

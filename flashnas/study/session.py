@@ -214,7 +214,7 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
     """The executor that the search asks for; this process for an evaluator that no other one can import."""
     config, recipe, dataset = question.config, question.recipe, question.dataset
     gpu = recipe is not None and recipe.device == "cuda"
-    work = Work(function=run_job, workers=config.workers, timeout_s=config.candidate_timeout_s, gpu=gpu,
+    work = Work(function=run_job, workers=config.workers, timeout_s=question.time_limit.seconds, gpu=gpu,
                 devices=_devices() if gpu else (), run=question.identity().hash, storage=config.storage,
                 dataset=None if dataset is None else str(dataset.folder),
                 corpus={"data": config.data, "tokenizer": config.tokenizer}, note=note)
