@@ -79,8 +79,9 @@ class Profiled:
         rows, networks = (self.counts.get(name, 0) for name in ("disturbed", "disturbed_networks"))
         found = (f"the device was slower than usual while {rows} rows were measured, twice in a row",
                  f"the three timings of {networks} networks differ by more than 15 %")
-        return tuple(f"{text}; delete the folder and profile again when nothing else runs"
-                     for count, text in zip((rows, networks), found, strict=True) if count)
+        return (*self.counts.get("notes", ()),
+                *(f"{text}; delete the folder and profile again when nothing else runs"
+                  for count, text in zip((rows, networks), found, strict=True) if count))
 
     def __str__(self) -> str:
         return (f"{self.table}: {self.counts['measured']} rows measured, {self.counts['known']} were there;"

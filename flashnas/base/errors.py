@@ -70,6 +70,10 @@ class CandidateMemoryError(CandidateError):
     """A candidate for which memory did not suffice; it is tried once more, alone, before that is a result."""
 
 
+class DeviceMemoryError(FlashnasError):
+    """What is to be timed needs more memory than the device has; it is left out."""
+
+
 class DeviceError(ConfigError):
     """A device that a recipe needs and that this machine does not have."""
 

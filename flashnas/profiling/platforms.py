@@ -5,6 +5,7 @@ A new platform is one class here, and one entry in `flashnas.latency.schema.PLAT
 
 from __future__ import annotations
 
+import gc
 import os
 import platform as host
 import time
@@ -32,6 +33,7 @@ class Platform(ABC):
         dtype: what is timed by default.
         modes: in which an operator can be timed (`flashnas.latency.schema.MODES`).
         probe_size, product_size: sides of the square matrices whose product is the probe, and the peak.
+        piece_tokens: of the prompts of a batch, that are read at once, in whole sequences; 0: all of them.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Platform(ABC):
     modes: tuple[str, ...]
     probe_size: int
     product_size: int
+    piece_tokens: int = 0
 
     @property
     def mode(self) -> str:
@@ -68,6 +71,13 @@ class Platform(ABC):
     @abstractmethod
     def memory_bytes(self) -> int:
         """All memory of the device."""
+
+    def free_bytes(self) -> int | None:
+        """What can still be allocated; None where the system swaps and kills, so that nobody can say."""
+        return None
+
+    def forget(self) -> None:  # noqa: B027  (most keep nothing)
+        """Give memory back that torch keeps."""
 
     def nominal_bandwidth(self) -> float:
         """Bytes per second as the device states it; 0 where it does not."""
@@ -154,6 +164,7 @@ class Cuda(Platform):
     modes = ("eager", "compiled", "cuda_graph")
     probe_size = 4096
     product_size = 8192
+    piece_tokens = 2**16  # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB
 
     def available(self) -> bool:
         return torch.cuda.is_available()
@@ -174,6 +185,14 @@ class Cuda(Platform):
 
     def memory_bytes(self) -> int:
         return int(torch.cuda.get_device_properties(0).total_memory)
+
+    def free_bytes(self) -> int | None:
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return int(torch.cuda.mem_get_info()[0]) + kept
+
+    def forget(self) -> None:
+        gc.collect()
+        torch.cuda.empty_cache()
 
     def nominal_bandwidth(self) -> float:
         properties = torch.cuda.get_device_properties(0)

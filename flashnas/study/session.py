@@ -200,7 +200,7 @@ class Session:
         todo = [self.trajectory.networks[entry.hash] for entry in entries if entry.hash not in known]
         if todo:
             self.progress.note(f"timing {len(todo)} finalists end to end on {model.table.device.label}")
-            self.folder.remember_measured(measure_finalists(todo, model, timing))
+            self.folder.remember_measured(measure_finalists(todo, model, timing, self.progress.note))
             known = self.folder.measured
         return [dataclasses.replace(
             entry, missed=tuple(missed(known[entry.hash], self.question.budgets)),

@@ -193,7 +193,7 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
         inputs = torch.einsum("bhp,bhn->bhpn", x[:, t].float() * dt[:, t].float().unsqueeze(-1), B[:, t])
         state = state * (dt[:, t].float() * A)[..., None, None].exp() + inputs
         outputs.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]))
-    return torch.stack(outputs, 1).to(x.dtype), state
+    return torch.stack(outputs, 1).to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
 
 
 def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False,

@@ -54,7 +54,8 @@ def groups_run(x: Tensor, inner: int) -> bool:
             and torch.cuda.get_device_capability(x.device) >= GROUPED_FROM)
 
 
-def by_groups(x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, in_EID: Tensor, out_EDI: Tensor, act: Activation) -> Tensor:
+def by_groups(x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, in_EID: Tensor, out_EDI: Tensor,
+              act: Activation) -> Tensor:
     """Pairs sorted by expert, each expert a group of rows of one product; for any number of tokens."""
     active = chosen_TA.shape[1]
     chosen_P = chosen_TA.flatten()
@@ -69,7 +70,8 @@ def by_groups(x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, in_EID: Tensor, out
     return _weighted(p_TA, y_PD.unflatten(0, p_TA.shape))
 
 
-def by_token(x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, in_EID: Tensor, out_EDI: Tensor, act: Activation) -> Tensor:
+def by_token(x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, in_EID: Tensor, out_EDI: Tensor,
+             act: Activation) -> Tensor:
     """Few tokens: the chosen experts' weights are gathered. With more pairs than experts every expert takes every
     token, since all weights are read in any case."""
     if chosen_TA.numel() <= len(in_EID):
