@@ -21,6 +21,7 @@ from flashnas.base.process import keep_memory
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
 from flashnas.profiling.device_timing import CpuMarks, CpuTimer, CudaGraphTimer, CudaMarks, CudaTimer, Timer
+from flashnas.profiling.nvml import limits
 
 BEYOND_CACHE_BYTES = 256 * 2**20     # larger than the last-level cache of the machines that we know of
 
@@ -63,6 +64,10 @@ class Platform(ABC):
     @abstractmethod
     def timer(self, mode: str) -> Timer:
         """The clock around whole calls in a mode."""
+
+    def limits(self) -> str:
+        """What bounds its speed and may be set otherwise on the next machine, for `cite` in device.yaml."""
+        return f" on {torch.get_num_threads()} threads"
 
     @abstractmethod
     def marks(self) -> CpuMarks | CudaMarks:
@@ -175,7 +180,10 @@ class Cuda(Platform):
     def facts(self) -> dict[str, Any]:
         major, minor = torch.cuda.get_device_capability(0)
         return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cuda": torch.version.cuda,
-                "capability": f"{major}.{minor}", "devices": torch.cuda.device_count()}
+                "capability": f"{major}.{minor}", "devices": torch.cuda.device_count(), **limits()}
+
+    def limits(self) -> str:
+        return "".join(f", {name} {value}" for name, value in limits().items())
 
     def timer(self, mode: str) -> Timer:
         return CudaGraphTimer() if mode == "cuda_graph" else CudaTimer()
@@ -232,5 +240,4 @@ def describe_device(device: str, name: str) -> Device:
     return Device(name=name, platform=device, label=platform.label(), peak_flops=platform.product_flops(),
                   bandwidth_bytes_s=platform.nominal_bandwidth() or platform.copy_bandwidth(),
                   memory_bytes=platform.memory_bytes(),
-                  cite=f"measured by flashnas profile with torch {torch.__version__} on {torch.get_num_threads()}"
-                       " threads")
+                  cite=f"measured by flashnas profile with torch {torch.__version__}{platform.limits()}")

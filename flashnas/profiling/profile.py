@@ -25,6 +25,7 @@ from flashnas.latency.workload import Workload
 from flashnas.profiling.alone import Note, measure_alone
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
+from flashnas.profiling.nvml import Watch
 from flashnas.profiling.platforms import describe_device, device_label, make_timer, probe_us
 from flashnas.profiling.row_requests import Group, RowRequest, groups, missing, plan
 from flashnas.profiling.setup import Setup
@@ -52,7 +53,8 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept under `jobs` in
         meta.yaml: share of outliers, largest drift, rows that were measured twice or still look disturbed, how evenly
-        the device ran, and which library computed which kind of operator.
+        the device ran, which library computed which kind of operator, clocks, power and throttling of a GPU, and
+        `notes` on rows that were left out or timed in another mode.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -88,23 +90,25 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
             progress(number, len(waiting))
 
     again: list[Group] = []
-    try:
-        report(0)
-        for number, group in enumerate(list(waiting), 1):
-            measure(group)
-            report(number)
-        again = [group for group in probes if _disturbed(group, done, probes)]
-        waiting += again
-        for number, group in enumerate(again, len(waiting) - len(again) + 1):
-            measure(group)
-            report(number)
-    finally:
-        _write(folder, device, setup, pending)
+    with Watch(on=setup.device == "cuda") as watch:
+        try:
+            report(0)
+            for number, group in enumerate(list(waiting), 1):
+                measure(group)
+                report(number)
+            again = [group for group in probes if _disturbed(group, done, probes)]
+            waiting += again
+            for number, group in enumerate(again, len(waiting) - len(again) + 1):
+                measure(group)
+                report(number)
+        finally:
+            _write(folder, device, setup, pending)
     told = {"notes": [f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length {item.length}:"
                       f" {text}" for item, text in notes.items()]} if notes else {}
     if not done:
         return {"measured": 0, "known": len(items) - len(todo), **told}
-    record = {**_record(setup, done, probes, again), "backends": backends, **told}
+    gpu = {"gpu": seen} if (seen := watch.summary()) else {}
+    record = {**_record(setup, done, probes, again), "backends": backends, **gpu, **told}
     append_entry(folder, "jobs", record)
     return {"measured": len(done), "known": len(items) - len(todo), **record}
 

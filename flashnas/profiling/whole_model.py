@@ -215,7 +215,7 @@ def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int)
         return functools.partial(model.start_cache, batch)
     tokens = torch.randint(model.architecture.vocab, (batch, workload.prompt_tokens),
                            device=model.embedding.weight.device)
-    return functools.partial(_first_token, model, tokens, pieces(*tokens.shape, piece_tokens))
+    return functools.partial(_first_token, model, tokens, pieces(batch, workload.prompt_tokens, piece_tokens))
 
 
 def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Sequence[tuple[int, tuple[int, ...]]]) -> torch.Tensor:
