@@ -101,8 +101,8 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
     each, alive = operator_bytes(spec, item.hidden, batch=kept, context=item.length, at_once=at_once,
                                  dtype=setup.dtype_name)
     copies = _fitting(_copies(spec.params(item.hidden) * dtype.itemsize, copies_at_most), each, alive, setup)
-    sequences, tokens = (plan[0][0], max(plan[0][1])) if plan else (0, 0)
-    read = torch.randn(sequences, tokens, item.hidden, dtype=dtype, device=device)  # by all copies, as just written
+    most = (plan[0][0], max(plan[0][1])) if plan else (0, 0)
+    read = torch.randn(*most, item.hidden, dtype=dtype, device=device)  # by all copies, as just written
     for _ in range(copies):
         with built_on(setup):
             block = build_block(spec, item.hidden, setup)

@@ -1,7 +1,7 @@
 """Clocks, power, temperature and throttling of the GPU, by NVML (package nvidia-ml-py, extra gpu).
 
-torch locks no clocks. A table that was measured on a GPU at its power limit, or on a hot one, is of a slower device than
-the same GPU is at other times; what is recorded here shows it. Nothing is recorded where the package or the driver is
+torch locks no clocks. A GPU at its power limit, or a hot one, is slower than the same GPU at other times; what is
+recorded here shows that a table was measured on such a one. Nothing is recorded where the package or the driver is
 missing, and a single value is left out where the device does not state it.
 """
 

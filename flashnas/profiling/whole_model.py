@@ -161,7 +161,9 @@ def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dic
 
 def compile_block(block: torch.nn.Module) -> None:
     """Compile both forms of a block for the shapes that it will see."""
-    torch._dynamo.config.recompile_limit = COMPILED_VARIANTS  # one code object serves every operator, width and context
+    config = torch._dynamo.config  # one code object serves every operator, width and context
+    config.recompile_limit = config.accumulated_recompile_limit = COMPILED_VARIANTS
+    config.fail_on_recompile_limit_hit = True  # else torch would run eagerly from there on, with a warning
     for name in ("forward", "step"):
         setattr(block, name, torch.compile(getattr(block, name), dynamic=False))
 

@@ -247,12 +247,17 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
     dataset = None
     known = known_runs(config.start_from, space) if config.start_from else None
     if evaluator is None:
-        from flashnas.training.trainer import check_device  # loads torch, which a user's evaluator may not need
+        # loads torch, which a user's evaluator may not need
+        from flashnas.training.trainer import check_device, check_kernels
 
         recipe = _recipe(config, space, recipe, known)
         _check_rank(config, recipe)
         check_device(recipe)
         check_scalable(space, recipe, own=config.recipe is None)
+        if recipe.device == "cuda" and isinstance(space, OperatorSpace):
+            smallest = min(space.hidden_sizes)
+            trained = recipe.proxy_of(space.build(space.kinds(), smallest))
+            check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
     else:
         recipe = None
         if config.rank_at_tokens is not None:
