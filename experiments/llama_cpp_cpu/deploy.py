@@ -174,7 +174,7 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
               label="front, measured in llama.cpp")
     chosen = next(entry for entry in front if entry.notation == found["notation"])
     axes.plot([chosen.figures["tpot_ms"], found["bound_ms"]], 2 * [chosen.figures["loss"]], "|-", color="C0", lw=1)
-    axes.annotate("chosen", (chosen.figures["tpot_ms"], chosen.figures["loss"]), xytext=(0, -16),
+    axes.annotate("chosen", (chosen.figures["tpot_ms"], chosen.figures["loss"]), xytext=(0, 8),
                   textcoords="offset points", ha="center", color="C0")
     axes.axvline(plan["tpot_ms"], color="0.4", ls="--", lw=1)
     axes.annotate("budget", (plan["tpot_ms"], axes.get_ylim()[1]), xytext=(-4, -12), textcoords="offset points",

@@ -80,8 +80,12 @@ class Profiled:
         rows, networks = (self.counts.get(name, 0) for name in ("disturbed", "disturbed_networks"))
         found = (f"the device was slower than usual while {rows} rows were measured, twice in a row",
                  f"the three timings of {networks} networks differ by more than 15 %")
-        return tuple(f"{text}; delete the folder and profile again when nothing else runs"
-                     for count, text in zip((rows, networks), found, strict=True) if count)
+        throttled = ", ".join(f"{reason} ({share:.0%} of the time)"
+                              for reason, share in self.counts.get("gpu", {}).get("throttled", {}).items())
+        return (*self.counts.get("notes", ()),
+                *([f"the GPU was held back by: {throttled}"] if throttled else ()),
+                *(f"{text}; delete the folder and profile again when nothing else runs"
+                  for count, text in zip((rows, networks), found, strict=True) if count))
 
     def __str__(self) -> str:
         return (f"{self.table}: {self.counts['measured']} rows measured, {self.counts['known']} were there;"

@@ -74,6 +74,10 @@ class CandidateDiedError(CandidateError):
     """A candidate one of whose processes was ended by a signal; it is tried once more before that is a result."""
 
 
+class DeviceMemoryError(FlashnasError):
+    """What is to be timed needs more memory than the device has; it is left out."""
+
+
 class DeviceError(ConfigError):
     """A device that a recipe needs and that this machine does not have."""
 

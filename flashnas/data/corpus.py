@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -23,14 +24,25 @@ TABLE_SUFFIXES = (".jsonl", ".parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Documents in a fixed order.
+    """Documents in a fixed order, which can be read again and again; those of files and of the hub are not held in
+    memory.
 
     source: as the user names it. notes: what a reader of the results must know, one line each.
     """
 
     source: str
-    documents: tuple[str, ...]
+    documents: Iterable[str]
     notes: tuple[str, ...] = ()
+
+
+class _Streamed:
+    """Documents that are read anew at each pass; blank ones are left out."""
+
+    def __init__(self, read: Callable[[], Iterator[str]]) -> None:
+        self._read = read
+
+    def __iter__(self) -> Iterator[str]:
+        return (document for document in self._read() if document.strip())
 
 
 def read_corpus(source: str) -> Corpus:
@@ -38,12 +50,14 @@ def read_corpus(source: str) -> Corpus:
 
     Several sources joined by `+`, as in `sotu+stdlib`, give the documents of all of them, one source after the other.
     Tables have their text in the column `text`, or in another one, as in `notes.jsonl#body` and `hf:NAME#body`. The
-    whole text is held in memory. Raises CorpusError for a source that is missing, unreadable, empty or not UTF-8.
+    text is read a document at a time, a .jsonl file a line at a time. Raises CorpusError for a source that is missing,
+    unreadable, empty or not UTF-8; of a broken document, when it is reached.
     """
     parts, path = source.split("+"), source.partition("#")[0]
     if len(parts) > 1 and all(parts) and not ("+" in path and Path(path).exists()):
         corpora = [read_corpus(part) for part in parts]
-        return Corpus(source=source, documents=tuple(document for part in corpora for document in part.documents),
+        return Corpus(source=source, documents=_Streamed(
+            lambda: (document for part in corpora for document in part.documents)),
                       notes=tuple(note for part in corpora for note in part.notes))
     if source in _NAMED:
         corpus = _NAMED[source]()
@@ -51,14 +65,14 @@ def read_corpus(source: str) -> Corpus:
         location, _, column = source.partition("#")
         column = column or DEFAULT_COLUMN
         if location.startswith("hf:"):
-            documents: Iterable[str] = _hugging_face(location, column)
+            documents: Iterable[str] = _Streamed(_hugging_face(location, column))
         elif Path(location).exists():
-            documents = _local(Path(location), column)
+            documents = _Streamed(functools.partial(_local, Path(location), column))
         else:
             raise CorpusError(f"corpus {source!r}: no such file or folder{did_you_mean(source, _NAMED)};"
                               f" named ones: {', '.join(_NAMED)}, hf:NAME")
-        corpus = Corpus(source=source, documents=tuple(document for document in documents if document.strip()))
-    if not corpus.documents:
+        corpus = Corpus(source=source, documents=documents)
+    if next(iter(corpus.documents), None) is None:
         raise CorpusError(f"corpus {source!r} is empty")
     return corpus
 
@@ -127,7 +141,7 @@ def _text(path: Path, _column: str) -> Iterator[str]:
 
 
 def _jsonl(path: Path, column: str) -> Iterator[str]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -143,6 +157,20 @@ def _jsonl(path: Path, column: str) -> Iterator[str]:
         if not isinstance(row[column], str):
             raise CorpusError(f"{path}:{number}: {column!r} must be text; got {row[column]!r:.60}")
         yield row[column]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """As Python reads a text, where every kind of newline ends a line, and nothing else does."""
+    seen = 0
+    with path.open("rb") as file:
+        for raw in file:
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise CorpusError(f"{path}: not UTF-8 text (byte {seen + error.start} is"
+                                  f" 0x{raw[error.start]:02x})") from None
+            seen += len(raw)
+            yield from text.removesuffix("\n").removesuffix("\r").split("\r")
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
@@ -167,7 +195,8 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
 # -- Hugging Face ------------------------------------------------------------------------------------------------
 
 
-def _hugging_face(location: str, column: str) -> Iterator[str]:
+def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
+    """What reads the texts; the data set itself is loaded once and lies on disk."""
     name, *rest = location.removeprefix("hf:").split(":")
     if not name or len(rest) > 2:
         raise CorpusError(f"corpus {location!r} must read hf:NAME[:config][:split]")
@@ -184,10 +213,14 @@ def _hugging_face(location: str, column: str) -> Iterator[str]:
     if column not in rows.column_names:
         raise CorpusError(f"corpus {location!r}: no column {column!r}{did_you_mean(column, rows.column_names)};"
                           f" columns: {', '.join(rows.column_names)}")
-    for row in rows.select_columns([column]):
-        if not isinstance(row[column], str):
-            raise CorpusError(f"corpus {location!r}: column {column!r} must hold text; got {row[column]!r:.60}")
-        yield row[column]
+
+    def texts() -> Iterator[str]:
+        for row in rows.select_columns([column]):
+            if not isinstance(row[column], str):
+                raise CorpusError(f"corpus {location!r}: column {column!r} must hold text; got {row[column]!r:.60}")
+            yield row[column]
+
+    return texts
 
 
 def _one_line(error: BaseException) -> str:

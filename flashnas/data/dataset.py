@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
 
@@ -160,8 +161,10 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
     encoder = load_tokenizer(tokenizer) if tokenizer else cached_tokenizer(split.train, recipe.vocab, cache)
 
     digest = hashlib.sha256(_VERSION.encode())
-    for text in (source, encoder.to_str(), *split.train, "", *split.validation):
-        digest.update(hashlib.sha256(text.encode()).digest())
+    head, between = [[hashlib.sha256(text.encode()).digest() for text in texts]
+                     for texts in ((source, encoder.to_str()), ("",))]
+    for of_text in itertools.chain(head, split.train.digests(), between, split.validation.digests()):
+        digest.update(of_text)
     folder = cache / "datasets" / digest.hexdigest()[:24]
     if folder.exists():
         try:
@@ -173,11 +176,9 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
             return dataset
     with folder_in_cache(folder) as temporary:
         meta: dict[str, Any] = {"source": source, "vocab": vocab_size(encoder), "notes": notes,
-                                "validation_bytes": sum(len(text.encode()) for text in split.validation)}
+                                "validation_bytes": split.validation.size}
         for part, documents in (("train", split.train), ("validation", split.validation)):
-            tokens = _encode(encoder, documents)
-            _write_array(temporary / f"{part}.npy", tokens)
-            meta[f"{part}_tokens"] = len(tokens)
+            meta[f"{part}_tokens"] = _encode(encoder, documents, temporary / f"{part}.npy")
         (temporary / "tokenizer.json").write_text(encoder.to_str(), encoding="utf-8")
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     dataset = Dataset.open(folder)
@@ -185,20 +186,24 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
     return dataset
 
 
-def _encode(tokenizer: Tokenizer, documents: Sequence[str]) -> np.ndarray:
+def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
+    """Write the ids of all documents as one array, some documents at a time; returns how many ids there are."""
     end = end_of_document_id(tokenizer)
-    dtype = np.uint16 if vocab_size(tokenizer) <= 1 << 16 else np.uint32
-    parts = []
-    for first in range(0, len(documents), _ENCODE_TOGETHER):
-        for encoding in tokenizer.encode_batch_fast(documents[first:first + _ENCODE_TOGETHER],
-                                                    add_special_tokens=False):
-            ids = encoding.ids if end is None else [*encoding.ids, end]
-            parts.append(np.array(ids, dtype=dtype))
-    return np.concatenate(parts)
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
+    dtype = np.dtype(np.uint16 if vocab_size(tokenizer) <= 1 << 16 else np.uint32)
+    count, rest = 0, iter(documents)
     # np.save raises an OSError without an errno on a full disk
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.tobytes())
+        _write_header(file, dtype, count)
+        while together := list(itertools.islice(rest, _ENCODE_TOGETHER)):
+            for encoding in tokenizer.encode_batch_fast(together, add_special_tokens=False):
+                ids = encoding.ids if end is None else [*encoding.ids, end]
+                file.write(np.array(ids, dtype=dtype).tobytes())
+                count += len(ids)
+        file.seek(0)
+        _write_header(file, dtype, count)  # as long as before: numpy leaves room for the length to grow
+    return count
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], count: int) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
+                                                "shape": (count,)})

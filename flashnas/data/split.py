@@ -1,40 +1,102 @@
-"""Training and validation text without overlap. Pure functions over lists of documents."""
+"""Training and validation text without overlap, found in one pass over documents that need not be in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from flashnas.base.errors import CorpusError
+
 HELD_OUT_EVERY = 10  # every tenth document, or the last tenth of a text of fewer than ten
+CHANGED = "the corpus changed while it was read; start again"
+LEFT_OUT, TRAIN, VALIDATION = range(3)
+
+
+class Part:
+    """The documents of a stream that belong to one part, read anew at each pass.
+
+    Args:
+        documents: the stream.
+        marks: of each document, its part.
+        part: TRAIN or VALIDATION.
+        digests: the SHA-256 of the text of each document of the part.
+        size: bytes of all of them in UTF-8.
+    """
+
+    def __init__(self, documents: Iterable[str], marks: bytearray, part: int, digests: bytes, size: int) -> None:
+        self._documents, self._marks, self._part, self._digests = documents, marks, part, digests
+        self.size = size
+
+    def __iter__(self) -> Iterator[str]:
+        marks = iter(self._marks)
+        for document in self._documents:
+            if (mark := next(marks, None)) is None:
+                raise CorpusError(CHANGED)
+            if mark == self._part:
+                yield document
+        if next(marks, None) is not None:
+            raise CorpusError(CHANGED)
+
+    def __len__(self) -> int:
+        return self._marks.count(self._part)
+
+    def digests(self) -> Iterator[bytes]:
+        """Of each document, in order."""
+        return (self._digests[n:n + 32] for n in range(0, len(self._digests), 32))
+
+    @classmethod
+    def of(cls, documents: Sequence[str]) -> Part:
+        """All of some documents."""
+        texts = [text.encode() for text in documents]
+        return cls(documents, bytearray([TRAIN]) * len(documents), TRAIN,
+                   b"".join(hashlib.sha256(text).digest() for text in texts), sum(map(len, texts)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """Both parts; `duplicates`: copies, equal but for outer white space, that were left out before splitting."""
 
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
+    train: Part
+    validation: Part
     duplicates: int
 
 
-def split_documents(documents: Sequence[str]) -> Split:
+def split_documents(documents: Iterable[str]) -> Split:
     """Hold out every tenth distinct document; with fewer than ten, the contiguous last tenth of the text.
 
-    No document is in both parts. A part is empty if the text is very short.
+    No document is in both parts. A part is empty if the text is very short. The pass keeps 50 bytes of each document;
+    the parts read the documents again.
+
+    Args:
+        documents: can be read several times, and is the same each time.
     """
-    by_text: dict[str, str] = {}
+    marks, seen, blank = bytearray(), set[bytes](), 0
+    digests: dict[int, bytearray] = {TRAIN: bytearray(), VALIDATION: bytearray()}
+    sizes = {TRAIN: 0, VALIDATION: 0}
+    few: list[str] = []
     for document in documents:
-        by_text.setdefault(document.strip(), document)
-    blank = sum(not document.strip() for document in documents)
-    by_text.pop("", None)
-    distinct = list(by_text.values())
-    duplicates = len(documents) - blank - len(distinct)
-    if len(distinct) >= HELD_OUT_EVERY:
-        validation = distinct[HELD_OUT_EVERY - 1::HELD_OUT_EVERY]
-        train = [document for i, document in enumerate(distinct) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
-    else:
-        train, validation = _cut_tail(distinct)
-    return Split(train=tuple(train), validation=tuple(validation), duplicates=duplicates)
+        bare = document.strip()
+        key = hashlib.blake2b(bare.encode(), digest_size=16).digest()
+        if not bare or key in seen:
+            blank += not bare
+            marks.append(LEFT_OUT)
+            continue
+        seen.add(key)
+        if len(seen) < HELD_OUT_EVERY:
+            few.append(document)
+        part = TRAIN if len(seen) % HELD_OUT_EVERY else VALIDATION
+        marks.append(part)
+        text = document.encode()
+        digests[part] += hashlib.sha256(text).digest()
+        sizes[part] += len(text)
+    duplicates = len(marks) - blank - len(seen)
+    if len(seen) < HELD_OUT_EVERY:
+        train, validation = _cut_tail(few)
+        return Split(train=Part.of(train), validation=Part.of(validation), duplicates=duplicates)
+    train_part, validation_part = (Part(documents, marks, part, bytes(digests[part]), sizes[part])
+                                   for part in (TRAIN, VALIDATION))
+    return Split(train=train_part, validation=validation_part, duplicates=duplicates)
 
 
 def _cut_tail(documents: list[str]) -> tuple[list[str], list[str]]:

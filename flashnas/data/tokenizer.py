@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from flashnas.base.errors import CorpusError
 from flashnas.data.cache import file_in_cache
+from flashnas.data.split import Part
 
 END_OF_DOCUMENT = "<|endoftext|>"
 LARGEST_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
+MOST_BYTES = 2**30  # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
 _VERSION = "bpe-2"  # part of the cache key: raise it when training changes
 _LONGEST_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{_LONGEST_WORD}}}|(?<!\s)\s{{{_LONGEST_WORD}}}")
 
 
-def train_tokenizer(documents: Sequence[str], vocab: int) -> Tokenizer:
+def train_tokenizer(documents: Iterable[str], vocab: int) -> Tokenizer:
     """Train byte-level BPE; id 0 ends a document.
 
     Words of more than 4096 characters, as in base64 text or in a line of dashes, are cut for the training only.
@@ -38,7 +41,7 @@ def train_tokenizer(documents: Sequence[str], vocab: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=[END_OF_DOCUMENT], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     pieces = (piece for document in documents for piece in _with_short_words(document))
-    tokenizer.train_from_iterator(pieces, trainer, length=len(documents))
+    tokenizer.train_from_iterator(pieces, trainer)
     return tokenizer
 
 
@@ -52,18 +55,22 @@ def _with_short_words(document: str) -> list[str]:
     return [document[start:end] for start, end in zip([0, *cuts], [*cuts, len(document)], strict=True)]
 
 
-def cached_tokenizer(documents: Sequence[str], vocab: int, cache: Path) -> Tokenizer:
-    """`train_tokenizer`, with its result kept under `cache` by the hash of the text and the vocabulary size."""
+def cached_tokenizer(documents: Part, vocab: int, cache: Path) -> Tokenizer:
+    """`train_tokenizer`, with its result kept under `cache` by the hash of the text and the vocabulary size.
+
+    Of more text than MOST_BYTES it sees every second document, or every third, and so on.
+    """
     digest = hashlib.sha256(f"{_VERSION} {vocab}".encode())
-    for document in documents:
-        digest.update(hashlib.sha256(document.encode()).digest())
+    for of_document in documents.digests():
+        digest.update(of_document)
     path = cache / "tokenizers" / f"{digest.hexdigest()[:24]}.json"
     if path.is_file():
         try:
             return Tokenizer.from_file(str(path))
         except Exception:  # tokenizers raises bare Exception; a damaged file is trained again
             pass
-    tokenizer = train_tokenizer(documents, vocab)
+    every = -(-documents.size // MOST_BYTES)
+    tokenizer = train_tokenizer(itertools.islice(documents, 0, None, max(1, every)), vocab)
     file_in_cache(path, tokenizer.to_str().encode())
     return tokenizer
 

@@ -32,8 +32,8 @@ class _Sizes:
     per_token: int
     tokens: int  # read at once per sequence
 
-    def total(self, batch: int) -> int:
-        at_once = min(batch * self.tokens, max(PREFILL_PIECE_TOKENS, batch))
+    def total(self, batch: int, piece_tokens: int = PREFILL_PIECE_TOKENS) -> int:
+        at_once = min(batch * self.tokens, max(piece_tokens, batch))
         return self.weights + batch * self.per_sequence + at_once * self.per_token
 
     def most(self, usable: float) -> int:
@@ -67,14 +67,31 @@ def _sizes(a: Architecture, workload: Workload, dtype: str) -> _Sizes:
                   max(workload.prompt_tokens + a.meta_tokens, 1))
 
 
-def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dtype: str) -> int:
-    """Weights + caches after all tokens + activations.
+def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dtype: str,
+                 piece_tokens: int = PREFILL_PIECE_TOKENS) -> int:
+    """Weights + caches after all tokens + activations; piece_tokens: of the prompts, read at once.
 
     Activations: for each token that is processed at once (a piece of the prompts, or one token of each sequence) the
     residual stream and all that the kernels of one operator write, the operator for which that is most, with the
     workspace of its chunked kernel; and float32 logits of one token per sequence.
     """
-    return _sizes(architecture, workload, dtype).total(batch)
+    return _sizes(architecture, workload, dtype).total(batch, piece_tokens)
+
+
+def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int, at_once: int, dtype: str,
+                   ) -> tuple[int, int]:
+    """(weights and states, activations) of one operator alone by the same rules.
+
+    Args:
+        spec, hidden: the operator at its width.
+        batch: sequences whose states it keeps; 0: none.
+        context: tokens in each of these.
+        at_once: tokens that it takes in one call.
+        dtype: of weights and activations.
+    """
+    dtype_bytes = DTYPE_BYTES[dtype]
+    params, cache, alive = _operator_sizes(spec.resolved(hidden), hidden, context, dtype_bytes)
+    return params * dtype_bytes + batch * cache, at_once * (2 * hidden * dtype_bytes + alive)
 
 
 def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> None:

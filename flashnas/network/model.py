@@ -189,10 +189,11 @@ class HybridLM(nn.Module):
         """The cache of an empty prompt: meta tokens read, nothing else."""
         self._forget_copies()
         weight = self.embedding.weight
-        cache = HybridCache(tuple(block.mixer.init_state(batch, weight.dtype, weight.device) for block in self.blocks))
         if self.meta_tokens is None:
-            return cache
-        _, states = self.run_layers(self.meta_tokens.expand(batch, -1, -1), cache.states)
+            return HybridCache(tuple(block.mixer.init_state(batch, weight.dtype, weight.device)
+                                     for block in self.blocks))
+        # without states: a library may read a whole prompt only from its beginning (backends/mamba_ssm.py)
+        _, states = self.run_layers(self.meta_tokens.expand(batch, -1, -1), [None] * len(self.layers))
         return HybridCache(states)
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.numerics import linear_reference, state_dtype
+from flashnas.operators.parts.numerics import fresh_zeros, linear_reference, state_dtype
 from flashnas.operators.roles import Declared
 from flashnas.registry import load_object
 
@@ -106,6 +106,12 @@ class RecurrentLayer(Layer):
             return RecurrentState(torch.zeros(batch, 0, 0, dtype=dtype, device=device), matrix_BHKV)
         return RecurrentState(self.conv.init_state(batch, dtype, device), matrix_BHKV)
 
+    def fresh_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> RecurrentState:
+        """As `init_state`, for a parallel form, which only reads it."""
+        matrix_BHKV = fresh_zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device)
+        size, channels = (0, 0) if self.conv is None else (self.conv.weight.shape[1] - 1, self.conv.weight.shape[0])
+        return RecurrentState(fresh_zeros(batch, size, channels, dtype=dtype, device=device), matrix_BHKV)
+
     def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         x_BTD = x_BTD.double()
         conv_BTC, matrix_BHKV = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
@@ -118,7 +124,7 @@ class RecurrentLayer(Layer):
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         mixed_BTC, *rest = self.project(x_BTD, _apply)
         dtype = mixed_BTC.dtype
-        conv_BTC, matrix_BHKV = state or self.init_state(len(x_BTD), dtype, x_BTD.device)
+        conv_BTC, matrix_BHKV = state or self.fresh_state(len(x_BTD), dtype, x_BTD.device)
         if self.conv is not None:
             mixed_BTC, conv_BTC = self.conv(mixed_BTC, conv_BTC)
         y_BTC, matrix_BHKV = self.recur((mixed_BTC, *rest), matrix_BHKV, self.core.of(mixed_BTC).forward)

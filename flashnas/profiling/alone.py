@@ -1,12 +1,13 @@
-"""Operators timed alone, each repeat on the next of several copies of its weights and state.
+"""Operators timed alone, one call after the other of several copies with weights and states of their own.
 
 This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache. A hot loop over one
 operator would keep its weights in the cache and misrank operators, whereas a deployed model reads every weight from
-memory at each step.
+memory at each step. Memory is counted before it is asked for; a row that does not fit is left out with a note.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,19 +15,30 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import torch.nn.functional as F
 
+from flashnas.base.errors import DeviceMemoryError
+from flashnas.latency.memory import operator_bytes
+from flashnas.network.model import Block
 from flashnas.operators import OperatorSpec
 from flashnas.operators.parts.norms import RMSNorm
-from flashnas.profiling.device_timing import Measurement, Timer
+from flashnas.profiling.device_timing import Measurement, NotCapturable, Timer
 from flashnas.profiling.platforms import BEYOND_CACHE_BYTES
 from flashnas.profiling.row_requests import RowRequest
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import build_block, compile_block, filled_state
+from flashnas.profiling.whole_model import (
+    OUT_OF_MEMORY,
+    build_block,
+    built_on,
+    compile_block,
+    filled_state,
+    pieces,
+)
 
 LEAST_COPIES = 2
+Note = Callable[[RowRequest, str], None]
 
 
 def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], setup: Setup, timer: Timer,
-                  copies_at_most: int) -> dict[RowRequest, Measurement]:
+                  copies_at_most: int, note: Note = lambda *_: None) -> dict[RowRequest, Measurement]:
     """Time each request.
 
     Args:
@@ -35,34 +47,70 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
         setup: how this machine runs them.
         timer: the clock around a call.
         copies_at_most: as many copies of an operator as a model of the space has operators.
+        note: receives a request and a line for what does not fit into memory, which is left out, and for what no graph
+            can hold, which is timed in the mode eager.
     """
+    found = {}
     with setup.running():
-        return {item: timer.measure(list(_calls(item, specs, setup, copies_at_most)), setup.effort) for item in items}
+        for item in items:
+            reason = ""
+            try:
+                found[item] = _measure(item, specs, setup, timer, copies_at_most, note)
+            except DeviceMemoryError as error:
+                reason = str(error)
+            except torch.OutOfMemoryError:
+                reason = OUT_OF_MEMORY
+            if reason:  # here, because the error keeps what was allocated
+                note(item, f"left out: {reason}")
+                setup.platform.forget()
+    return found
+
+
+def _measure(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup, timer: Timer, copies_at_most: int,
+             note: Note) -> Measurement:
+    calls = list(_calls(item, specs, setup, copies_at_most))
+    try:
+        return timer.measure(calls, setup.effort)
+    except NotCapturable as error:
+        note(item, f"timed in the mode eager, because no CUDA graph can hold it: {error}")
+    eager = setup.platform.timer("eager").measure(calls, setup.effort)
+    return dataclasses.replace(eager, mode="eager")
 
 
 def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
            copies_at_most: int) -> Iterator[Callable[[], object]]:
     device, dtype, batch = setup.device, setup.torch_dtype, item.batch
+    plan = pieces(batch, item.length, setup.platform.piece_tokens) if item.phase == "prefill" else []
+    at_once = max((count * max(parts) for count, parts in plan), default=batch)
     if item.operator in ("embedding", "head"):
         # a model has one, read once a token; copies only keep it out of the cache
-        for _ in range(_copies(item.vocab * item.hidden * dtype.itemsize, copies_at_most)):
+        table_bytes = item.vocab * item.hidden * dtype.itemsize
+        written = at_once * (item.hidden if item.operator == "embedding" else item.vocab) * dtype.itemsize
+        for _ in range(_fitting(_copies(table_bytes, copies_at_most), table_bytes, written, setup)):
             weight = torch.randn(item.vocab, item.hidden, dtype=dtype, device=device)
             norm = RMSNorm(item.hidden).to(device, dtype)
             tokens = torch.randint(item.vocab, (batch, item.length or 1), device=device)
             x = torch.randn(batch, item.hidden, dtype=dtype, device=device)
             if item.operator == "embedding":
-                yield functools.partial(F.embedding, tokens, weight)
+                yield functools.partial(_look_up, tokens.split(plan[0][0] if plan else batch), weight)
             else:
                 yield functools.partial(_head, norm, weight, x)
         return
     spec = specs[item.operator]
-    first = build_block(spec, item.hidden, setup)
-    for _ in range(_copies(sum(p.numel() for p in first.parameters()) * dtype.itemsize, copies_at_most)):
-        block = build_block(spec, item.hidden, setup).to(device, dtype).eval()
+    kept = 0 if plan else batch
+    each, alive = operator_bytes(spec, item.hidden, batch=kept, context=item.length, at_once=at_once,
+                                 dtype=setup.dtype_name)
+    copies = _fitting(_copies(spec.params(item.hidden) * dtype.itemsize, copies_at_most), each, alive, setup)
+    most = (plan[0][0], max(plan[0][1])) if plan else (0, 0)
+    read = torch.randn(*most, item.hidden, dtype=dtype, device=device)  # by all copies, as just written
+    for _ in range(copies):
+        with built_on(setup):
+            block = build_block(spec, item.hidden, setup)
+        block = block.to(device, dtype).eval()
         if setup.mode_name == "compiled":
             compile_block(block)
         if item.phase == "prefill":
-            yield functools.partial(block, torch.randn(batch, item.length, item.hidden, dtype=dtype, device=device))
+            yield functools.partial(_read, block, read, plan)
         else:
             x = torch.randn(batch, item.hidden, dtype=dtype, device=device)
             yield functools.partial(block.step, x, filled_state(block, batch, item.length, dtype, device))
@@ -70,6 +118,32 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
 
 def _head(norm: RMSNorm, weight_VD: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
     return F.linear(norm(x_BD), weight_VD).argmax(-1)
+
+
+def _look_up(parts: Sequence[torch.Tensor], weight_VD: torch.Tensor) -> None:
+    for tokens in parts:
+        F.embedding(tokens, weight_VD)
+
+
+def _read(block: Block, x_BTD: torch.Tensor, plan: Sequence[tuple[int, tuple[int, ...]]]) -> None:
+    """Prompts through a block, in the pieces of a plan."""
+    for sequences, parts in plan:
+        state = None
+        for tokens in parts:
+            _, state = block(x_BTD[:sequences, :tokens], state)
+
+
+def _fitting(copies: int, each: int, alive: int, setup: Setup) -> int:
+    """At most so many copies of `each` bytes beside `alive` bytes as there is memory for; raises DeviceMemoryError if
+    those are fewer than LEAST_COPIES."""
+    free = setup.platform.free_bytes()
+    if free is None:
+        return copies
+    most = int((free - alive) // max(each, 1))
+    if most < LEAST_COPIES:
+        needed = LEAST_COPIES * each + alive
+        raise DeviceMemoryError(f"it needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+    return min(copies, most)
 
 
 def _copies(weight_bytes: int, at_most: int) -> int:

@@ -54,6 +54,7 @@ class Measurement:
         repeats: number of timed calls.
         outliers: share of the repeats that exceed the upper quartile by more than 3 interquartile ranges.
         drift: median of the second half over that of the first, minus 1. It shows a device that throttles or is shared.
+        mode: in which it was timed, where that is not the mode that was asked for.
     """
 
     latency_us: float
@@ -62,6 +63,7 @@ class Measurement:
     repeats: int
     outliers: float = 0.0
     drift: float = 0.0
+    mode: str = ""
 
     @classmethod
     def of(cls, samples_us: Sequence[float]) -> Measurement:
@@ -139,32 +141,66 @@ def _between_events_us(call: Callable[[], object]) -> float:
     return float(start.elapsed_time(end) * 1000)
 
 
-class CudaGraphTimer:
-    """Each call is captured into a CUDA graph once; replays are timed by events on the device.
+class NotCapturable(Exception):
+    """Work that a CUDA graph cannot hold, with the reason in one line."""
 
-    It needs a CUDA device. Work that cannot be captured (a kernel that waits for the host) raises torch's own error.
+
+class CudaGraphTimer:
+    """All calls are captured one after the other into one CUDA graph. Its replays are timed by events on the device and
+    divided by the number of calls.
+
+    What the launch of a graph costs is thus shared by the calls, as by the operators of a model; and all calls take
+    their intermediate tensors from one pool, so that they need no more memory for these than one of them.
+
+    It needs a CUDA device. Work that cannot be captured raises NotCapturable: what waits for the host is found before
+    the capture, since a capture that fails leaves torch's allocator in a state of its own.
     """
 
     def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
-        graphs = [self._capture(call) for call in calls]
-
-        for graph in graphs:
-            graph.replay()
+        graph = self._capture(calls)
+        graph.replay()
         torch.cuda.synchronize()
-        return repeat(lambda index: _between_events_us(graphs[index % len(graphs)].replay), effort)
+        return repeat(lambda _: _between_events_us(graph.replay) / len(calls), effort)
 
     @staticmethod
-    def _capture(call: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    def _capture(calls: Sequence[Callable[[], object]]) -> torch.cuda.CUDAGraph:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(3):  # autotuning and allocations happen outside the graph
+            for call in (calls[0], calls[0], *calls):  # autotuning and allocations happen outside the graph
                 call()
+            _check_waits(calls[0])
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            call()
+        try:
+            with torch.cuda.graph(graph):
+                for call in calls:
+                    call()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # torch.AcceleratorError is one
+            raise NotCapturable(_first_line(error)) from error
         return graph
+
+
+def _check_waits(call: Callable[[], object]) -> None:
+    """Raise NotCapturable if the call makes the host wait for the device."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "synchronizing CUDA operation" not in str(error):
+            raise
+        raise NotCapturable("it makes the host wait for the device") from error
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class CpuMarks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -27,15 +27,24 @@ def setup_here(model: LatencyModel) -> Setup | Program:
 
 
 def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Setup | Program,
-                      ) -> dict[str, dict[str, float]]:
+                      note: Callable[[str], None] = lambda _: None) -> dict[str, dict[str, float]]:
     """Hash -> metrics as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s. A network that the setup's program
-    cannot hold is left out."""
+    cannot hold is left out, and with a note one that the device's memory cannot."""
     if not architectures:
         return {}
     workload = model.workload
     able = [a for a in architectures if runs(a, setup)]
-    found = measure_in_rounds(able, lambda a: time_request(a, workload, model.batch(a), setup).to_dict(),
-                              np.random.default_rng(0))
+    told: set[str] = set()
+
+    def measure(a: Architecture) -> Mapping[str, float]:
+        measured = time_request(a, workload, model.batch(a), setup)
+        if measured.note and a.hash not in told:
+            told.add(a.hash)
+            note(f"finalist {a.notation}: {measured.note}")
+        return measured.to_dict()
+
+    found = measure_in_rounds(able, measure, np.random.default_rng(0),
+                              left_out=lambda a, reason: note(f"finalist {a.notation}: not timed: {reason}"))
     return {a.hash: _metrics(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
             for a, times in found.items()}
 

@@ -5,6 +5,7 @@ A new platform is one class here, and one entry in `flashnas.latency.schema.PLAT
 
 from __future__ import annotations
 
+import gc
 import os
 import platform as host
 import time
@@ -20,6 +21,7 @@ from flashnas.base.process import keep_memory
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
 from flashnas.profiling.device_timing import CpuMarks, CpuTimer, CudaGraphTimer, CudaMarks, CudaTimer, Timer
+from flashnas.profiling.nvml import limits
 
 BEYOND_CACHE_BYTES = 256 * 2**20     # larger than the last-level cache of the machines that we know of
 
@@ -32,6 +34,7 @@ class Platform(ABC):
         dtype: what is timed by default.
         modes: in which an operator can be timed (`flashnas.latency.schema.MODES`).
         probe_size, product_size: sides of the square matrices whose product is the probe, and the peak.
+        piece_tokens: of the prompts of a batch, that are read at once, in whole sequences; 0: all of them.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Platform(ABC):
     modes: tuple[str, ...]
     probe_size: int
     product_size: int
+    piece_tokens: int = 0
 
     @property
     def mode(self) -> str:
@@ -61,6 +65,10 @@ class Platform(ABC):
     def timer(self, mode: str) -> Timer:
         """The clock around whole calls in a mode."""
 
+    def limits(self) -> str:
+        """What bounds its speed and may be set otherwise on the next machine, for `cite` in device.yaml."""
+        return f" on {torch.get_num_threads()} threads"
+
     @abstractmethod
     def marks(self) -> CpuMarks | CudaMarks:
         """The clock between the parts of one call."""
@@ -68,6 +76,13 @@ class Platform(ABC):
     @abstractmethod
     def memory_bytes(self) -> int:
         """All memory of the device."""
+
+    def free_bytes(self) -> int | None:
+        """What can still be allocated; None where the system swaps and kills, so that nobody can say."""
+        return None
+
+    def forget(self) -> None:  # noqa: B027  (most keep nothing)
+        """Give memory back that torch keeps."""
 
     def nominal_bandwidth(self) -> float:
         """Bytes per second as the device states it; 0 where it does not."""
@@ -154,6 +169,7 @@ class Cuda(Platform):
     modes = ("eager", "compiled", "cuda_graph")
     probe_size = 4096
     product_size = 8192
+    piece_tokens = 2**16  # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB
 
     def available(self) -> bool:
         return torch.cuda.is_available()
@@ -164,7 +180,10 @@ class Cuda(Platform):
     def facts(self) -> dict[str, Any]:
         major, minor = torch.cuda.get_device_capability(0)
         return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cuda": torch.version.cuda,
-                "capability": f"{major}.{minor}", "devices": torch.cuda.device_count()}
+                "capability": f"{major}.{minor}", "devices": torch.cuda.device_count(), **limits()}
+
+    def limits(self) -> str:
+        return "".join(f", {name} {value}" for name, value in limits().items())
 
     def timer(self, mode: str) -> Timer:
         return CudaGraphTimer() if mode == "cuda_graph" else CudaTimer()
@@ -174,6 +193,14 @@ class Cuda(Platform):
 
     def memory_bytes(self) -> int:
         return int(torch.cuda.get_device_properties(0).total_memory)
+
+    def free_bytes(self) -> int | None:
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return int(torch.cuda.mem_get_info()[0]) + kept
+
+    def forget(self) -> None:
+        gc.collect()
+        torch.cuda.empty_cache()
 
     def nominal_bandwidth(self) -> float:
         properties = torch.cuda.get_device_properties(0)
@@ -213,5 +240,4 @@ def describe_device(device: str, name: str) -> Device:
     return Device(name=name, platform=device, label=platform.label(), peak_flops=platform.product_flops(),
                   bandwidth_bytes_s=platform.nominal_bandwidth() or platform.copy_bandwidth(),
                   memory_bytes=platform.memory_bytes(),
-                  cite=f"measured by flashnas profile with torch {torch.__version__} on {torch.get_num_threads()}"
-                       " threads")
+                  cite=f"measured by flashnas profile with torch {torch.__version__}{platform.limits()}")

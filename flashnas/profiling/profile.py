@@ -22,13 +22,14 @@ from flashnas.base.files import disk_errors
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, append_entry, write_rows
 from flashnas.latency.workload import Workload
-from flashnas.profiling.alone import measure_alone
+from flashnas.profiling.alone import Note, measure_alone
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
+from flashnas.profiling.nvml import Watch
 from flashnas.profiling.platforms import describe_device, device_label, make_timer, probe_us
 from flashnas.profiling.row_requests import Group, RowRequest, groups, missing, plan
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import backends_of
+from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of
 from flashnas.space.operator_space import OperatorSpace
 
 WRITE_EVERY_S = 10.0
@@ -52,7 +53,8 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept under `jobs` in
         meta.yaml: share of outliers, largest drift, rows that were measured twice or still look disturbed, how evenly
-        the device ran, and which library computed which kind of operator.
+        the device ran, which library computed which kind of operator, clocks, power and throttling of a GPU, and
+        `notes` on rows that were left out or timed in another mode.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -70,10 +72,12 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     written = time.monotonic()
     waiting = groups(todo)
 
+    notes: dict[RowRequest, str] = {}
+
     def measure(group: Group) -> None:
         nonlocal pending, written
         before = _probe(setup)
-        fresh = _measure_group(group, space, setup)
+        fresh = _measure_group(group, space, setup, notes.__setitem__)
         probes[group] = max(before, _probe(setup))
         done.update(fresh)
         pending.update(fresh)
@@ -86,23 +90,27 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
             progress(number, len(waiting))
 
     again: list[Group] = []
-    try:
-        report(0)
-        for number, group in enumerate(list(waiting), 1):
-            measure(group)
-            report(number)
-        again = [group for group in probes if _disturbed(group, done, probes)]
-        waiting += again
-        for number, group in enumerate(again, len(waiting) - len(again) + 1):
-            measure(group)
-            report(number)
-    finally:
-        _write(folder, device, setup, pending)
+    with Watch(on=setup.device == "cuda") as watch:
+        try:
+            report(0)
+            for number, group in enumerate(list(waiting), 1):
+                measure(group)
+                report(number)
+            again = [group for group in probes if _disturbed(group, done, probes)]
+            waiting += again
+            for number, group in enumerate(again, len(waiting) - len(again) + 1):
+                measure(group)
+                report(number)
+        finally:
+            _write(folder, device, setup, pending)
+    told = {"notes": [f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length {item.length}:"
+                      f" {text}" for item, text in notes.items()]} if notes else {}
     if not done:
-        return {"measured": 0, "known": len(items) - len(todo)}
-    record = {**_record(setup, done, probes, again), "backends": backends}
+        return {"measured": 0, "known": len(items) - len(todo), **told}
+    gpu = {"gpu": seen} if (seen := watch.summary()) else {}
+    record = {**_record(setup, done, probes, again), "backends": backends, **gpu, **told}
     append_entry(folder, "jobs", record)
-    return {"measured": len(todo), "known": len(items) - len(todo), **record}
+    return {"measured": len(done), "known": len(items) - len(todo), **record}
 
 
 def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
@@ -119,11 +127,19 @@ def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
         probe.unlink()
 
 
-def _measure_group(group: Group, space: OperatorSpace[Any], setup: Setup) -> Rows:
-    if setup.mode_name != "cuda_graph":
+def _measure_group(group: Group, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
+    if setup.mode_name == "cuda_graph":
+        specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
+        return measure_alone(group.items, specs, setup, make_timer(setup.device, setup.mode_name), space.max_operators,
+                             note)
+    try:
         return measure_inside_model(group, space, setup)
-    specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
-    return measure_alone(group.items, specs, setup, make_timer(setup.device, setup.mode_name), space.max_operators)
+    except torch.OutOfMemoryError:
+        pass
+    setup.platform.forget()
+    for item in group.items:
+        note(item, f"left out: {OUT_OF_MEMORY}")
+    return {}
 
 
 def _probe(setup: Setup) -> float:
@@ -134,7 +150,7 @@ def _probe(setup: Setup) -> float:
 def _disturbed(group: Group, rows: Rows, probes: dict[Group, float]) -> bool:
     usual = float(np.median(list(probes.values())))
     return (probes[group] > (1 + DISTURBED) * usual
-            or abs(float(np.median([rows[item].drift for item in group.items]))) > DISTURBED)
+            or abs(float(np.median([rows[item].drift for item in group.items if item in rows] or [0.0]))) > DISTURBED)
 
 
 def _record(setup: Setup, rows: Rows, probes: dict[Group, float], again: Sequence[Group]) -> dict[str, Any]:
@@ -170,8 +186,8 @@ def _write(folder: Path, device: Device, setup: Setup, rows: Rows) -> None:
         frame = pd.DataFrame([{
             "operator": item.operator, "hidden": item.hidden, "vocab": item.vocab, "batch": item.batch,
             column: item.length, "latency_us": result.latency_us, "p10_us": result.p10_us, "p90_us": result.p90_us,
-            "repeats": result.repeats, "dtype": setup.dtype_name, "stack": setup.stack, "mode": setup.mode_name,
-            "source": "measured"} for item, result in part])
+            "repeats": result.repeats, "dtype": setup.dtype_name, "stack": setup.stack,
+            "mode": result.mode or setup.mode_name, "source": "measured"} for item, result in part])
         write_rows(folder, f"operator_{phase}", frame, RowContext(
             device=device, stacks={setup.stack: setup.describe_stack()},
             origin={"measured_by": f"flashnas profile, torch {torch.__version__}"}), append=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, SpaceError, TableError
+from flashnas.base.errors import ConfigError, DeviceMemoryError, SpaceError, TableError
 from flashnas.latency import model_correction
 from flashnas.latency.model_correction import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
@@ -32,6 +32,7 @@ POOL = 40           # architectures predicted for each one that is measured
 ROUNDS = 3          # timings per architecture, spread over the run; the median is used
 PHASES: dict[Phase, str] = {"prefill": "ttft_ms", "decode": "tpot_ms"}
 Measure = Callable[[Architecture], Mapping[str, float]]   # -> metrics of TIMES
+LeftOut = Callable[[Architecture, str], None]             # (what does not fit, why)
 Progress = Callable[[int, int], None]                     # (timings that are done, all timings)
 
 
@@ -104,6 +105,7 @@ class Validation:
         corrections: phase -> correction of whole models.
         carriers: phase -> operator -> own_error, share, carries (`model_correction.kinds_of_error`), over the
             architectures that were held out.
+        left_out: (notation, reason) of what did not fit into the device's memory.
     """
 
     table: LatencyTable
@@ -113,6 +115,7 @@ class Validation:
     before: tuple[Summary, ...] | None
     corrections: Mapping[Phase, ModelCorrection]
     carriers: Mapping[Phase, dict[str, dict[str, float]]]
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def held_out(self) -> tuple[Comparison, ...]:
@@ -131,7 +134,8 @@ class Validation:
             "metrics": [summary.to_dict() for summary in self.metrics],
             "before": None if self.before is None else [summary.to_dict() for summary in self.before],
             "corrections": {phase: value.to_dict() for phase, value in self.corrections.items()},
-            "carriers": {phase: dict(value) for phase, value in self.carriers.items()}}
+            "carriers": {phase: dict(value) for phase, value in self.carriers.items()},
+            "left_out": [list(one) for one in self.left_out]}
 
 
 def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *, count: int = 20,
@@ -165,7 +169,12 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
         raise TableError(f"{table.path}: --calibrate fits rows of whole operators, which table {table.name} does not"
                          " have; measure them with flashnas profile")
     architectures = sample(space, model, count, rng)
-    measured = measure_in_rounds(architectures, measure, rng, progress)
+    left_out: dict[Architecture, str] = {}
+    measured = measure_in_rounds(architectures, measure, rng, progress, left_out.__setitem__)
+    architectures = [a for a in architectures if a in measured]
+    if not architectures:
+        raise DeviceMemoryError(f"none of {count} architectures of space {space.name!r} fits into the memory of the"
+                                f" device: {next(iter(left_out.values()))}")
     names = [metric for metric in TIMES if measured[architectures[0]][metric] > 0]
 
     def compared_by(model: LatencyModel, fitted: frozenset[int]) -> list[Comparison]:
@@ -190,7 +199,8 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
                 for phase, metric in PHASES.items() if metric in names}
     return Validation(table=table, mode=model.table.default_mode, comparisons=tuple(compared),
                       metrics=tuple(Summary.of(held, name) for name in names), before=before,
-                      corrections=dict(model.model_corrections), carriers=dict(carriers))
+                      corrections=dict(model.model_corrections), carriers=dict(carriers),
+                      left_out=tuple((a.notation, reason) for a, reason in left_out.items()))
 
 
 def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.random.Generator) -> list[Architecture]:
@@ -214,7 +224,8 @@ def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.r
 
 
 def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, rng: np.random.Generator,
-                      progress: Progress | None = None) -> dict[Architecture, dict[str, float]]:
+                      progress: Progress | None = None, left_out: LeftOut = lambda *_: None,
+                      ) -> dict[Architecture, dict[str, float]]:
     """Medians over ROUNDS rounds, each in another order, so that a slow minute does not affect one architecture alone.
 
     Args:
@@ -222,13 +233,19 @@ def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, r
         measure: architecture -> metrics of TIMES, in ms.
         rng: draws the orders.
         progress: called with the timings that are done and the number of all timings.
+        left_out: called with an architecture that needs more memory than there is, and why. It is not in the result.
     """
     order = [architectures[int(i)] for _ in range(ROUNDS) for i in rng.permutation(len(architectures))]
     found: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
     for number, architecture in enumerate(order):
         if progress is not None:
             progress(number, len(order))
-        found[architecture].append(measure(architecture))
+        if architecture in found:
+            try:
+                found[architecture].append(measure(architecture))
+            except DeviceMemoryError as error:
+                del found[architecture]
+                left_out(architecture, str(error))
     if progress is not None:
         progress(len(order), len(order))
     return {a: {name: float(np.median([values[name] for values in rounds])) for name in TIMES}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,31 +12,36 @@ import numpy as np
 import torch
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency import metrics
+from flashnas.latency.memory import memory_bytes
 from flashnas.latency.workload import Workload
 from flashnas.network.cache import HybridCache
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends.core import choose_backend, running
-from flashnas.profiling.device_timing import Timer
+from flashnas.profiling.device_timing import NotCapturable, Timer
 from flashnas.profiling.platforms import make_timer
 from flashnas.profiling.setup import Setup
 
+OUT_OF_MEMORY = "the device ran out of memory"
+PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it keeps
 CONTEXTS = 3              # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 COMPILED_VARIANTS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Figures of one request as timed (`flashnas.latency.metrics`)."""
+    """Figures of one request as timed (`flashnas.latency.metrics`). note: what a reader must know of them."""
 
     ttft_ms: float
     tpot_ms: float
     latency_ms: float
+    note: str = ""
 
     def to_dict(self) -> dict[str, float]:
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "note"}
 
 
 def time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
@@ -48,20 +54,68 @@ def time_model(architecture: Architecture, workload: Workload, batch: int, setup
         batch: sequences that are read and continued together.
         setup: how this machine runs the model; `effort.seconds` limits each of the (up to four) timings.
         timer: the clock (None: that of the setup).
+
+    Raises:
+        DeviceMemoryError: the device has too little memory, as counted or as it turned out.
     """
+    check_memory(architecture, workload, batch, setup)
+    try:
+        return _time_model(architecture, workload, batch, setup, timer)
+    except torch.OutOfMemoryError:
+        pass
+    setup.platform.forget()  # here, because the error keeps what was allocated
+    raise DeviceMemoryError(OUT_OF_MEMORY)
+
+
+def _time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
+                timer: Timer | None) -> Measured:
+    notes: dict[str, None] = {}
+    clock = timer or make_timer(setup.device, setup.mode_name)
+
+    def time_us(call: Callable[[], object]) -> float:
+        try:
+            return clock.measure([call], setup.effort).latency_us
+        except NotCapturable as error:
+            notes[f"timed in the mode eager, because no CUDA graph can hold it: {error}"] = None
+        return setup.platform.timer("eager").measure([call], setup.effort).latency_us
+
     with setup.running():
-        timer = timer or make_timer(setup.device, setup.mode_name)
         model = build_model(architecture, setup)
         ttft_ms = 0.0
         if workload.prompt_tokens + architecture.meta_tokens:
-            ttft_ms = timer.measure([_prefill(model, workload, batch)], setup.effort).latency_us / 1000
+            ttft_ms = time_us(_prefill(model, workload, batch, setup.platform.piece_tokens)) / 1000
         tpot_ms = 0.0
         for context, share in decode_contexts(workload, architecture.meta_tokens):
             token = torch.zeros(batch, dtype=torch.long, device=setup.device)
             step = functools.partial(_step, model, token, filled_cache(model, batch, context))
-            tpot_ms += share * timer.measure([step], setup.effort).latency_us / 1000
-    return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms,
+            tpot_ms += share * time_us(step) / 1000
+    return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms, note="; ".join(notes),
                     latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, workload.generated_tokens))
+
+
+def check_memory(architecture: Architecture, workload: Workload, batch: int, setup: Setup) -> None:
+    """Raise DeviceMemoryError if weights, caches and activations need more than is free, where the platform can say."""
+    free = setup.platform.free_bytes()
+    if free is None:
+        return
+    tokens = workload.prompt_tokens + architecture.meta_tokens
+    at_once = max((count * max(parts) for count, parts in pieces(batch, tokens, setup.platform.piece_tokens)),
+                  default=0)
+    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once)
+    if needed > free:
+        raise DeviceMemoryError(f"it needs {needed / 1e9:.1f} GB with batch {batch}, and {free / 1e9:.1f} GB are free")
+
+
+def pieces(batch: int, tokens: int, most: int) -> list[tuple[int, tuple[int, ...]]]:
+    """How the prompts of a batch are read with at most `most` tokens at once (0: in one piece): for each piece the
+    number of sequences, and the lengths of the parts into which longer prompts are cut. As serving engines do."""
+    if not tokens:
+        return []
+    if not most or batch * tokens <= most:
+        return [(batch, (tokens,))]
+    together = max(1, most // tokens)
+    parts = tuple(min(most, tokens - start) for start in range(0, tokens, most))
+    return [(min(together, batch - start), parts) for start in range(0, batch, together)]
 
 
 def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, float]]:
@@ -76,12 +130,19 @@ def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, flo
 
 def build_model(architecture: Architecture, setup: Setup) -> HybridLM:
     """A model in the setup's dtype and on its device, its blocks compiled in the mode `compiled`."""
-    model = HybridLM(architecture, setup.backend).to(setup.device, setup.torch_dtype).eval()
+    with built_on(setup):
+        model = HybridLM(architecture, setup.backend)
+    model = model.to(setup.device, setup.torch_dtype).eval()
     if setup.mode_name == "compiled":
         torch.compiler.reset()  # else every call would search the variants of earlier models
         for block in model.layers:
             compile_block(block)
     return model
+
+
+def built_on(setup: Setup) -> contextlib.AbstractContextManager[object]:
+    """A context that builds on the setup's device, where drawing a billion weights takes no time."""
+    return contextlib.nullcontext() if setup.device == "cpu" else torch.device(setup.device)
 
 
 def build_block(spec: OperatorSpec, hidden: int, setup: Setup) -> Block:
@@ -100,7 +161,9 @@ def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dic
 
 def compile_block(block: torch.nn.Module) -> None:
     """Compile both forms of a block for the shapes that it will see."""
-    torch._dynamo.config.recompile_limit = COMPILED_VARIANTS  # one code object serves every operator, width and context
+    config = torch._dynamo.config  # one code object serves every operator, width and context
+    config.recompile_limit = config.accumulated_recompile_limit = COMPILED_VARIANTS
+    config.fail_on_recompile_limit_hit = True  # else torch would run eagerly from there on, with a warning
     for name in ("forward", "step"):
         setattr(block, name, torch.compile(getattr(block, name), dynamic=False))
 
@@ -108,7 +171,9 @@ def compile_block(block: torch.nn.Module) -> None:
 def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype, device: str | torch.device) -> Any:
     """The state before the token that makes the context `context` tokens long; values are random.
 
-    The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache.
+    The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache. On a GPU a
+    recurrent state lies in memory as the block's own library leaves it after a prompt, which decides how fast a step
+    reads it.
 
     Args:
         block: the operator.
@@ -126,7 +191,18 @@ def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype, dev
             return type(state)(*map(filled, state))
         return state
 
-    return filled(block.mixer.init_state(batch, dtype, device))
+    return filled(_after_prompt(block, batch, dtype, device) if _on_gpu(device) else
+                  block.mixer.init_state(batch, dtype, device))
+
+
+def _on_gpu(device: str | torch.device) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+def _after_prompt(block: Block, batch: int, dtype: torch.dtype, device: str | torch.device) -> Any:
+    """The state after a few random tokens."""
+    x_BTD = torch.randn(batch, PROMPT_TOKENS, len(block.norm.weight), dtype=dtype, device=device)
+    return block(x_BTD)[1]
 
 
 def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
@@ -136,16 +212,22 @@ def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
                              for block in model.blocks))
 
 
-def _prefill(model: HybridLM, workload: Workload, batch: int) -> Callable[[], object]:
+def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int) -> Callable[[], object]:
     if not workload.prompt_tokens:  # meta tokens alone
         return functools.partial(model.start_cache, batch)
     tokens = torch.randint(model.architecture.vocab, (batch, workload.prompt_tokens),
                            device=model.embedding.weight.device)
-    return functools.partial(_first_token, model, tokens)
+    return functools.partial(_first_token, model, tokens, pieces(batch, workload.prompt_tokens, piece_tokens))
 
 
-def _first_token(model: HybridLM, tokens_BT: torch.Tensor) -> torch.Tensor:
-    return model.prefill(tokens_BT)[0].argmax(-1)
+def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Sequence[tuple[int, tuple[int, ...]]]) -> torch.Tensor:
+    found = []
+    for rows_BT in tokens_BT.split([sequences for sequences, _ in plan]):
+        cache: HybridCache | None = None
+        for part_BT in rows_BT.split(list(plan[0][1]), 1):
+            logits_BV, cache = model.prefill(part_BT, cache)
+        found.append(logits_BV.argmax(-1))
+    return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def _step(model: HybridLM, tokens_B: torch.Tensor, cache: HybridCache) -> torch.Tensor:

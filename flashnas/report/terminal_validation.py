@@ -30,6 +30,7 @@ def validation_text(result: Mapping[str, Any]) -> str:
                   *_summaries("calibrated", result["metrics"]), "", *_corrections(result["corrections"])]
     else:
         lines += ["", *_summaries("", result["metrics"])]
+    lines += [f"left out: {compressed(notation)}: {reason}" for notation, reason in result.get("left_out", ())]
     return "\n".join([*lines, "", *_carriers(result["carriers"])]).rstrip()
 
 

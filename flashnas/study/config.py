@@ -15,6 +15,7 @@ from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, TRAINED, check_objectives
 from flashnas.study.executors import EXECUTORS, executor_options
 
+TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/time_limit.py)
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
 NONE = "none"    # of the rungs: without any, whatever the configuration file says
 
@@ -81,8 +82,9 @@ class SearchConfig(Settings, where="search"):
     start_from: tuple[str, ...] = option(
         (), "earlier run whose networks are known and not trained again; the search starts from them; may be repeated",
         metavar="RUN")
-    candidate_timeout_s: float = option(1800.0, "time limit of one training, in seconds", metavar="S", least=1,
-                                        most=1e7)
+    candidate_timeout_s: float | None = option(
+        None, "time limit of one training, in seconds", metavar="S", least=1, most=1e7,
+        shown="1800, or four times what the recipe is expected to take")
     # how, not what: these may differ when a run is continued
     executor: str = option("local", "where candidates run; flashnas list executors",
                            choices=EXECUTORS)

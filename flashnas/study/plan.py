@@ -48,6 +48,8 @@ class SearchPlan:
         seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks
             and the timing of finalists are not in it.
         workers: processes that train side by side.
+        flops_each: of the longest training among those looked at; 0 with the user's evaluator.
+        time_limit_s: of one training.
     """
 
     space: str
@@ -72,6 +74,8 @@ class SearchPlan:
     seconds: float | None
     least_seconds: float | None
     workers: int
+    flops_each: float
+    time_limit_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -97,7 +101,10 @@ class SearchPlan:
             shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
             seeds = f", and {self.seed_tokens:,} for each network of the front" if self.seed_tokens else ""
-            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in all{seeds}")
+            flops = f"; up to {self.flops_each:.1e} FLOP each" if self.flops_each else ""
+            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in all{seeds}"
+                         f"{flops}")
+            lines.append(f"limit      {self.time_limit_s:,.0f} s a training")
         if self.seconds is not None and self.least_seconds is not None and self.tokens_per_s is not None:
             fewest = f"{self.least_seconds / 60:,.1f} to " if self.least_seconds < self.seconds else ""
             seeds = ", before the front has its further seeds" if self.seed_tokens else ""
@@ -153,7 +160,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
         tokens_each=each, tokens=most, least_tokens=least, seed_tokens=each * (config.seeds - 1), tokens_per_s=rate,
         seconds=None if seconds is None else seconds * most / (each * evaluations),
-        least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=workers)
+        least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=workers,
+        flops_each=question.time_limit.flops, time_limit_s=question.time_limit.seconds)
 
 
 def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> tuple[int, int]:
@@ -187,7 +195,7 @@ def _tokens_per_s(question: Question, networks: list[Any]) -> float:
     short = dataclasses.replace(recipe, tokens=TIMED_STEPS * recipe.batch_tokens, curve_points=1,
                                 validation_tokens=recipe.sequence_tokens, curve_tokens=recipe.sequence_tokens)
     job = dataclasses.replace(question.job(network), recipe=short.to_dict(), tasks=())
-    with WorkerPool(run_job, workers=1, timeout_s=question.config.candidate_timeout_s) as pool:
+    with WorkerPool(run_job, workers=1, timeout_s=question.time_limit.seconds) as pool:
         # the first one loads libraries and compiled kernels, which a worker does once
         ended = {key: (score, reason) for key, score, reason in pool.run({"first": job, "timed": job})}
     score, reason = ended["timed"]

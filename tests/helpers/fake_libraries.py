@@ -31,12 +31,21 @@ def _same_dtype(*tensors: Tensor) -> torch.dtype:
     return tensors[0].dtype
 
 
-def _recurrence(q: Tensor, k: Tensor, v: Tensor, scale: float, state: Tensor, decay: Any, write: Any) -> tuple[Tensor,
-                                                                                                           Tensor]:
+def _start(state: Tensor | None, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The given state, or zeros of that shape where there is none."""
+    if state is None:
+        return torch.zeros(shape, dtype=dtype)
+    assert any(state.stride()), "zeros that are one number: a sequence begins without a state"
+    return state
+
+
+def _recurrence(q: Tensor, k: Tensor, v: Tensor, scale: float, state: Tensor | None, decay: Any,
+                write: Any) -> tuple[Tensor, Tensor]:
     """[B, T, H, *]; `decay(t)` multiplies the state [B, H, K, V], `write(t, state)` is added to it."""
     batch, _, heads, key_dim = q.shape
     assert k.shape == q.shape
     assert v.shape[:3] == q.shape[:3]
+    state = _start(state, batch, heads, key_dim, v.shape[-1])
     assert state.shape == (batch, heads, key_dim, v.shape[-1])
     assert state.dtype == torch.float32
     outputs = []
@@ -47,8 +56,8 @@ def _recurrence(q: Tensor, k: Tensor, v: Tensor, scale: float, state: Tensor, de
     return torch.stack(outputs, 1).to(v.dtype), state
 
 
-def _delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, scale: float, state: Tensor) -> tuple[
-        Tensor, Tensor]:
+def _delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, scale: float,
+           state: Tensor | None) -> tuple[Tensor, Tensor]:
     """g: None, one log decay per head [B, T, H] or per key channel [B, T, H, K]."""
     assert beta.shape == q.shape[:3]
     decays = torch.zeros_like(beta) if g is None else g
@@ -61,7 +70,7 @@ def _delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, scal
     return _recurrence(q, k, v, scale, state, lambda t: decays[:, t], write)
 
 
-def _linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
+def _linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor | None) -> tuple[Tensor, Tensor]:
     decays = g.float().exp().reshape(*q.shape[:3], -1, 1)
     return _recurrence(q, k, v, scale, state, lambda t: decays[:, t],
                        lambda t, _: torch.einsum("bhk,bhv->bhkv", k[:, t].float(), v[:, t].float()))
@@ -141,7 +150,7 @@ def chunk_rwkv7(r, w, k, v, a, b, scale=1.0, initial_state=None, output_final_st
     _same_dtype(r, k, v, a, b)
     assert output_final_state
     assert w.shape == a.shape == b.shape == r.shape
-    state, outputs = initial_state, []
+    state, outputs = _start(initial_state, len(r), *r.shape[2:], v.shape[-1]), []
     assert state.dtype == torch.float32
     for t in range(r.shape[1]):
         read = torch.einsum("bhk,bhkv->bhv", a[:, t].float(), state)
@@ -163,6 +172,7 @@ def fla_causal_conv1d(x, weight=None, bias=None, residual=None, initial_state=No
     batch, tokens, channels = x.shape
     width = weight.shape[1]
     assert weight.shape == (channels, width)
+    initial_state = _start(initial_state, batch, channels, width, dtype=x.dtype)
     assert initial_state.shape == (batch, channels, width)
     assert initial_state.is_contiguous()
     assert _same_dtype(x, weight, initial_state)
@@ -183,6 +193,7 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
     assert dt.shape == (batch, tokens, heads)
     assert A.shape == (heads,)
     assert C.shape == B.shape == (batch, tokens, groups, state_size)
+    initial_states = _start(initial_states, batch, heads, head_dim, state_size)
     assert initial_states.shape == (batch, heads, head_dim, state_size)
     assert initial_states.is_contiguous()  # the library rearranges it
     assert return_final_states
@@ -193,7 +204,7 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
         inputs = torch.einsum("bhp,bhn->bhpn", x[:, t].float() * dt[:, t].float().unsqueeze(-1), B[:, t])
         state = state * (dt[:, t].float() * A)[..., None, None].exp() + inputs
         outputs.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]))
-    return torch.stack(outputs, 1).to(x.dtype), state
+    return torch.stack(outputs, 1).to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
 
 
 def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False,
@@ -249,6 +260,8 @@ def causal_conv1d_fn(x, weight, bias=None, seq_idx=None, initial_states=None, re
     assert x.stride(1) == 1, "channel-last for states"
     assert x.stride(2) % 8 == 0
     assert x.stride(0) % 8 == 0
+    initial_states = _start(initial_states, batch, width - 1, channels, dtype=x.dtype).mT if (
+        initial_states is None) else _start(initial_states)
     assert initial_states.shape == (batch, channels, width - 1)
     assert initial_states.stride(1) == 1
     assert initial_states.dtype == x.dtype

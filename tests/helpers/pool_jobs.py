@@ -71,6 +71,8 @@ def act(job):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
         case "driver":
             raise RuntimeError("CUDA error: device-side assert triggered\nCompile with ..")
+        case "kernel":
+            raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
         case "no corpus":
             raise CorpusError("/cache/1: not a prepared dataset: no such file")
         case "typo":

@@ -19,10 +19,11 @@ from torch import Tensor
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.network.model import HybridLM
-from flashnas.operators.attention.layer import KeyValueCache
+from flashnas.operators.attention.layer import KeyValueCache, attend, attend_step
 from flashnas.operators.backends import fla, library
 from flashnas.operators.backends.core import PREFERRED, Core, choose_backend, cores_of, load
-from flashnas.operators.layer import Layer, RecurrentState, build_layer
+from flashnas.operators.layer import Layer, RecurrentLayer, RecurrentState, build_layer
+from flashnas.operators.parts import numerics
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import backends_of
 from flashnas.training.recipe import Recipe
@@ -414,3 +415,57 @@ def test_every_library_is_reachable() -> None:
         assert library.name == name
         assert set(library.kernels) == {kind for kind in backends.PREFERRED if name in backends.covering(kind)}
         assert library.rounds <= set(library.kernels)
+
+
+# -- the beginning of a sequence, and what a GPU's generation prefers --------------------------------------------------
+
+
+@pytest.mark.parametrize(("backend", "text"), CASES)
+def test_a_sequence_begins_without_zeros_on_a_gpu(backend: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-ins refuse a state that is one number; with none the numbers and gradients are the same."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    monkeypatch.setattr(numerics, "_shares_zeros", lambda device: True)
+    layer = make(text)
+    choose_backend(layer, backend)
+    if isinstance(layer, RecurrentLayer):
+        assert all(not any(part.stride()) for part in layer.fresh_state(2, torch.float32, "cpu"))
+    expected, got = (run(form, layer, inputs(19), None) for form in (layer.reference, layer.forward))
+    for what, tensor in expected.items():
+        assert_close(got[what], tensor, 2e-4, what)
+
+
+def test_zeros_that_were_given_are_a_state() -> None:
+    assert numerics.is_fresh(torch.zeros(()).expand(2, 3, 4))
+    for state in (torch.zeros(2, 3, 4), torch.zeros(1, 1, 1), torch.zeros(2, 1, 1).expand(2, 3, 4)):
+        assert not numerics.is_fresh(state)
+    cpu = numerics.fresh_zeros(2, 3, dtype=torch.float32, device="cpu")
+    assert cpu.is_contiguous()
+    assert not numerics.is_fresh(numerics.fresh_zeros(2, 3, dtype=torch.float32, device="cpu"))
+
+
+@pytest.mark.parametrize(("capability", "cudnn", "name"), [
+    ((9, 0), 91600, "sdpa, steps flash-attn"), ((9, 0), 90800, "flash-attn"), ((8, 0), 91600, "flash-attn")])
+def test_hopper_reads_prompts_by_cudnn_and_decodes_by_flash_attn(capability: tuple[int, int], cudnn: int, name: str,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
+    core = Core("attention", "attention", (attend, attend_step), head_dim=16)
+    kernels = core.kernels("cuda", torch.bfloat16)
+    assert kernels.name.replace(" 0.0-fake", "").replace(f" {torch.__version__}", "") == name
+    core.choose("flash-attn")
+    assert core.kernels("cuda", torch.bfloat16).name == "flash-attn 0.0-fake", "who asks for it gets it"
+    q, k, v = (torch.randn(1, 2, 9, 16, dtype=torch.bfloat16) for _ in range(3))
+    used: list[str] = []
+    flash = sys.modules["flash_attn"].flash_attn_func
+    monkeypatch.setattr(sys.modules["flash_attn"], "flash_attn_func",
+                        lambda *a, **k: used.append("fa") or flash(*a, **k))
+    core.choose("auto")
+    forward = core.kernels("cuda", torch.bfloat16).forward
+    for window, tokens, masked in ((0, 9, False), (20, 9, False), (4, 9, True), (0, 5, True)):
+        used.clear()
+        with torch.no_grad():
+            got = forward(q[:, :, 9 - tokens:], k, v, window)
+        assert used == (["fa"] if masked or name == "flash-attn" else [])
+        assert_close(got.float(), attend(q[:, :, 9 - tokens:].float(), k.float(), v.float(), window), 3e-2, "attention")

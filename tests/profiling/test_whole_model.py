@@ -6,7 +6,15 @@ from flashnas.architecture import Architecture
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort, Measurement
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import build_model, decode_contexts, filled_cache, time_model
+from flashnas.profiling.whole_model import (
+    COMPILED_VARIANTS,
+    build_block,
+    build_model,
+    compile_block,
+    decode_contexts,
+    filled_cache,
+    time_model,
+)
 
 ARCHITECTURE = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
 
@@ -66,6 +74,15 @@ def test_threads_are_set_back():
         assert torch.get_num_threads() == before + 1
         assert torch.is_inference_mode_enabled()
     assert torch.get_num_threads() == before
+
+
+def test_a_model_with_more_variants_than_torch_compiles_is_an_error_and_not_eager(monkeypatch):
+    config = torch._dynamo.config
+    for name in ("recompile_limit", "accumulated_recompile_limit", "fail_on_recompile_limit_hit"):
+        monkeypatch.setattr(config, name, getattr(config, name))
+    compile_block(build_block(ARCHITECTURE.operators[2], 32, Setup()))
+    assert config.recompile_limit == config.accumulated_recompile_limit == COMPILED_VARIANTS
+    assert config.fail_on_recompile_limit_hit
 
 
 @pytest.mark.slow

@@ -74,6 +74,9 @@ def test_optuna_samplers_run_over_the_encoding(space, sampler):
 
 def test_baselines_are_pure_at_full_half_and_quarter_depth(space):
     baselines = dict(space.pure_models())
+    if len(getattr(space, "require", ())) > 1:  # what every network must have, no pure one has
+        assert baselines == {}
+        return
     for spec in space.mixers:
         mine = {label: operators for label, operators in baselines.items()
                 if operators[0] == spec and space.ffn in operators}

@@ -13,6 +13,7 @@ import pytest
 from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.study.config import SearchConfig
 from flashnas.study.executors import EXECUTORS, Work, make_executor
+from flashnas.study.executors.attempt import judged
 from flashnas.study.executors.local import LocalExecutor, LocalOptions, WorkerPool
 from flashnas.testing import check_executor
 
@@ -82,6 +83,7 @@ def test_what_lacked_memory_runs_again_alone_after_all_others(pool, tmp_path):
     ("missing module", "ModuleNotFoundError: No module named 'nowhere'"),
     ("full disk", "OSError: [Errno 28] No space left on device: '/somewhere'"),
     ("driver", "RuntimeError: CUDA error: device-side assert triggered"),
+    ("kernel", "RuntimeError: Triton Error [CUDA]: an illegal memory access was encountered"),
     ("no corpus", "CorpusError: /cache/1: not a prepared dataset"),
     ("typo", "NameError: name 'undefined_name' is not defined"),
 ])
@@ -257,3 +259,17 @@ def test_another_package_adds_an_executor(tmp_path, monkeypatch):
         assert outcomes(executor, {"a": {"do": "return", "value": 5}})["a"]["value"] == 5
     finally:
         forget_plugins()
+
+
+@pytest.mark.parametrize("text", ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory",
+                                  "CUDA out of memory. Tried to allocate 2.00 GiB"])
+def test_lacking_memory_of_a_gpu_is_tried_again_in_another_process(text):
+    ended = judged(RuntimeError(text), own=False)
+    assert (ended.kind, ended.reusable) == ("memory", False)
+
+
+def test_after_a_fault_on_the_gpu_no_job_runs_in_that_process():
+    for text in ("CUDA error: misaligned address", "Triton Error [CUDA]: an illegal memory access was encountered"):
+        for own in (True, False):
+            ended = judged(RuntimeError(text), own=own)
+            assert (ended.kind, ended.reusable) == ("broken", False)

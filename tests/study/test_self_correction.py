@@ -47,7 +47,7 @@ def device(table, monkeypatch):
     """Whole networks take 1.3 times their rows and 50 us for each operator; counts what was timed."""
     timed, real = [], truth(table, scale=1.3, operator_us=50)
 
-    def measure(networks, model, setup):
+    def measure(networks, model, setup, note):
         timed.extend(network.hash for network in networks)
         return {network.hash: {**real(network), "throughput_tok_s": 1.0} for network in networks}
 
@@ -136,7 +136,7 @@ def whole_budget(tmp_path):
 @pytest.mark.slow
 def test_a_table_that_is_right_is_left_as_it_is(table, search, monkeypatch, tmp_path):
     real = truth(table)
-    monkeypatch.setattr(session, "measure_finalists", lambda networks, model, setup: {
+    monkeypatch.setattr(session, "measure_finalists", lambda networks, model, setup, note: {
         network.hash: {**real(network), "throughput_tok_s": 1.0} for network in networks})
     search()
     run = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
@@ -149,7 +149,7 @@ def test_bounds_and_certificate_follow_the_residuals(table, search, monkeypatch,
     store(validate(table, TINY, CHAT, truth(table, scale=1.1), count=19), TINY, CHAT, seed=0, calibrate=False)
     noise = np.random.default_rng(0)
     real = truth(LatencyTable.load(table.path), scale=1.4, noise=lambda: float(np.exp(0.05 * noise.standard_normal())))
-    monkeypatch.setattr(session, "measure_finalists", lambda networks, model, setup: {
+    monkeypatch.setattr(session, "measure_finalists", lambda networks, model, setup, note: {
         network.hash: {**real(network), "throughput_tok_s": 1.0} for network in networks})
     search(confidence=0.9, measure_every=1)
     last = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["corrections"][-1]

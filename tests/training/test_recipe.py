@@ -8,18 +8,19 @@ from flashnas.base.errors import ArchitectureError, ConfigError
 from flashnas.training.recipe import FAMILIES, Recipe, shipped_recipes
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "gpu-paper"])
 def test_shipped_recipes_load_by_name(name):
     assert name in shipped_recipes()
     assert Recipe.load(name).name == name
 
 
-def test_cpu_recipe_shrinks_by_32_and_gpu_keeps_the_width():
+def test_cpu_recipe_shrinks_by_32_and_the_papers_keeps_the_width():
     architecture = Architecture.parse("2048(meta=256): d f m2 f a f")
     proxy = Recipe.load("cpu").proxy_of(architecture)
     assert (proxy.hidden, proxy.vocab, proxy.meta_tokens) == (64, 2048, 8)
     assert [spec.kind for spec in proxy.operators] == ["d", "f", "m2", "f", "a", "f"]
-    assert Recipe.load("gpu").proxy_of(architecture) == architecture
+    assert Recipe.load("gpu-paper").proxy_of(architecture) == architecture
+    assert Recipe.load("gpu").proxy_of(architecture).hidden == 1024
 
 
 def test_proxy_takes_the_tokenizers_vocabulary():

@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 
+import fake_libraries
 import numpy as np
 import pytest
 import torch
 
-from flashnas.architecture import Architecture
-from flashnas.base.errors import CandidateError, ConfigError, CorpusError, OperatorError
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.base.errors import CandidateError, ConfigError, CorpusError, DeviceError, OperatorError
 from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
@@ -19,7 +20,7 @@ from flashnas.study.executors.local import WorkerPool
 from flashnas.training.optimizer import Optimizers, initialise, taken_by_muon
 from flashnas.training.recipe import FAMILIES, Recipe
 from flashnas.training.score import ProxyScore
-from flashnas.training.trainer import train, train_network
+from flashnas.training.trainer import Trainer, check_kernels, train, train_network
 
 RECIPE = Recipe(vocab=300, width_factor=16, sequence_tokens=32, batch_sequences=8, tokens=40 * 256,
                 muon_lr=0.005, adamw_lr=0.02, dtype="float32", validation_tokens=1024, curve_tokens=512, curve_points=4)
@@ -336,3 +337,28 @@ def test_malloc_settings_are_taken_in_a_process_of_their_own():
     assert printed in ("True", "False")
     if "glibc" in os.confstr("CS_GNU_LIBC_VERSION"):
         assert printed == "True"
+
+
+def test_losses_are_read_once_a_step_and_once_a_validation(structured, monkeypatch):
+    """A GPU waits for the host at each look; with micro-batches there would be many."""
+    recipe = dataclasses.replace(RECIPE, micro_batch_sequences=2, tokens=256)
+    trainer = Trainer(recipe.proxy_of(TINY, 300), structured, recipe, seed=1)
+    events, backward, item = [], torch.Tensor.backward, torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "backward", lambda x, *a, **k: events.append("backward") or backward(x, *a, **k))
+    monkeypatch.setattr(torch.Tensor, "item", lambda x: events.append("item") or item(x))
+    list(trainer.steps())
+    last = len(events) - 1 - events[::-1].index("backward")
+    assert events[:last + 1] == ["backward"] * 4
+    assert "item" in events[last:]
+
+
+def test_mamba_is_not_trained_token_by_token_on_a_gpu(monkeypatch):
+    recipe, specs = Recipe.load("gpu"), parse_operators("d m f")
+    with pytest.raises(DeviceError, match=r"recipe 'gpu': operator mamba would be trained token by token by torch"
+                       r" \(mamba-ssm: .*\); install mamba-ssm built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave"):
+        check_kernels(specs, 1024, recipe)
+    check_kernels(parse_operators("d f m2"), 1024, recipe)
+    check_kernels(specs, 1024, dataclasses.replace(recipe, backend="torch"))
+    check_kernels(specs, 1024, dataclasses.replace(recipe, device="cpu"))
+    fake_libraries.install(monkeypatch)
+    check_kernels(specs, 1024, recipe)

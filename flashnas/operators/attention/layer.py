@@ -22,6 +22,7 @@ from flashnas.operators.roles import Role
 
 GROW_TOKENS = 256
 BLOCK_TOKENS = 64
+LEAST_WINDOW_BLOCK = 128   # queries, on a GPU
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,45 @@ def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tenso
 def attend_by_kernel(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
     """`attend` by torch's scaled_dot_product_attention."""
     tokens, keys = q_BHTK.shape[2], k_BGTK.shape[2]
+    if window and tokens > 2 * _window_block(window) and not q_BHTK.is_cpu:
+        return attend_in_windows(q_BHTK, k_BGTK, v_BGTK, window)
     gqa = q_BHTK.shape[1] != k_BGTK.shape[1]
     if tokens == keys and not (window and tokens > window):
         return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=gqa)
     mask = causal_mask(tokens, keys, window, q_BHTK.device)
     return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, attn_mask=mask, enable_gqa=gqa)
+
+
+def _window_block(window: int) -> int:
+    return max(window, LEAST_WINDOW_BLOCK)
+
+
+def attend_in_windows(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: int) -> Tensor:
+    """`attend` by the kernel, blocks of queries side by side in its batch, each against the keys that it can see.
+
+    A mask of all queries and keys would take 1 GB at 33,000 tokens, and the kernel would compute what it hides. S keys,
+    C queries of a block, L keys of a block, N blocks after the first.
+    """
+    batch, heads, tokens, head_dim = q_BHTK.shape
+    groups, keys = k_BGSK.shape[1:3]
+    block, before = _window_block(window), keys - tokens
+    first_key = max(0, before + 1 - window)
+    first_BHCK = attend_by_kernel(q_BHTK[:, :, :block], k_BGSK[:, :, first_key:before + block],
+                                  v_BGSK[:, :, first_key:before + block], window)
+    count = -(-(tokens - block) // block)
+    missing = (count + 1) * block - tokens  # queries of the last block that do not exist
+    length = block + window - 1
+    q_XHCK = F.pad(q_BHTK[:, :, block:], (0, 0, 0, missing)).unflatten(2, (count, block)).transpose(1, 2).flatten(0, 1)
+
+    def cut(x_BGSK: Tensor) -> Tensor:
+        x_BGSK = F.pad(x_BGSK[:, :, before + block + 1 - window:], (0, 0, 0, missing))
+        return x_BGSK.unfold(2, length, block).permute(0, 2, 1, 4, 3).reshape(-1, groups, length, head_dim)
+
+    mask_CL = causal_mask(block, length, window, q_BHTK.device)
+    rest_XHCK = F.scaled_dot_product_attention(q_XHCK, cut(k_BGSK), cut(v_BGSK), attn_mask=mask_CL,
+                                               enable_gqa=heads != groups)
+    rest_BHTK = rest_XHCK.unflatten(0, (batch, count)).transpose(1, 2).flatten(2, 3)
+    return torch.cat([first_BHCK, rest_BHTK[:, :, :tokens - block]], 2)
 
 
 def attend_in_blocks(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.backends.library import Library, Pair, Sizes
+from flashnas.operators.parts.numerics import is_fresh
 
 ALIGNED = 8
 
@@ -22,8 +23,8 @@ def convolution(dtype: torch.dtype) -> Pair:
     def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         if x_BTC.stride(2) != 1 or x_BTC.stride(1) % ALIGNED or x_BTC.stride(0) % ALIGNED:
             x_BTC = x_BTC.clone(memory_format=torch.contiguous_format)  # one token of one sequence counts as contiguous
-        before = state_BTC.to(x_BTC.dtype).contiguous()
-        y, after = causal_conv1d_fn(x_BTC.mT, weight, bias, initial_states=before.mT, return_final_states=True,
+        before = None if is_fresh(state_BTC) else state_BTC.to(x_BTC.dtype).contiguous().mT
+        y, after = causal_conv1d_fn(x_BTC.mT, weight, bias, initial_states=before, return_final_states=True,
                                     activation="silu")
         return y.mT, after.mT
 

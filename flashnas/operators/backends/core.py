@@ -115,6 +115,8 @@ class Core:
     def _from(self, library: Library, dtype: torch.dtype, ours: Kernels) -> Kernels:
         forward, step = library.kernels[self.kind](dtype)
         label = f"{library.name} {library.version()}"
+        if self.backend == "auto" and (better := library.on_auto(self.kind, dtype)) is not None:
+            (forward, step), label = better
         if library.name == "sdpa":
             return Kernels(forward, step, label)
         if library.by_address:

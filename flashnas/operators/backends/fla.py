@@ -15,10 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, older_than
+from flashnas.operators.parts.numerics import is_fresh
 
 HOPPER, BAD_TRITON = 9, ("3.4", "3.7.1")  # major compute capability; releases from, and below
 DECAYS = ("gated_delta_rule", "ssd")
 LEAST_DIM, MOST_DIM = 16, 256  # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
+
+
+def _given(state: Tensor) -> Tensor | None:
+    """The state that a parallel form continues; None at the beginning of a sequence."""
+    return None if is_fresh(state) else state
 
 
 def _token(parts: Iterable[Tensor], state: Tensor) -> list[Tensor]:
@@ -34,7 +40,7 @@ def delta_rule(dtype: torch.dtype) -> Pair:
         return gated_delta_rule(dtype)[0](q, k, v, beta, torch.zeros_like(beta), state)
 
     def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
-        o, final = chunk_delta_rule(*(x.to(dtype) for x in (q, k, v, beta)), scale=1.0, initial_state=state,
+        o, final = chunk_delta_rule(*(x.to(dtype) for x in (q, k, v, beta)), scale=1.0, initial_state=_given(state),
                                     output_final_state=True)
         return o.to(state.dtype), final
 
@@ -52,7 +58,7 @@ def gated_delta_rule(dtype: torch.dtype) -> Pair:
 
     def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         q, k, v, beta = (x.to(dtype) for x in (q, k, v, beta))
-        o, final = chunk_gated_delta_rule(q, k, v, g=g, beta=beta, scale=1.0, initial_state=state,
+        o, final = chunk_gated_delta_rule(q, k, v, g=g, beta=beta, scale=1.0, initial_state=_given(state),
                                           output_final_state=True)
         return o.to(state.dtype), final
 
@@ -70,7 +76,7 @@ def gla(dtype: torch.dtype) -> Pair:
     from fla.ops.gla import chunk_gla, fused_recurrent_gla
 
     def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        o, final = chunk_gla(*(x.to(dtype) for x in (q, k, v)), g, scale=1.0, initial_state=state,
+        o, final = chunk_gla(*(x.to(dtype) for x in (q, k, v)), g, scale=1.0, initial_state=_given(state),
                              output_final_state=True)
         return o.to(state.dtype), final
 
@@ -91,7 +97,7 @@ def ssd(dtype: torch.dtype) -> Pair:
         repeats = x_BTHV.shape[2] // k_BTGK.shape[2]
         q, k = (x.to(dtype).repeat_interleave(repeats, 2) for x in (q_BTGK, k_BTGK))
         o, final = chunk_simple_gla(q, k, (x_BTHV * dt_BTH.unsqueeze(-1)).to(dtype), g=-dt_BTH * rate_H, scale=1.0,
-                                    initial_state=state, output_final_state=True)
+                                    initial_state=_given(state), output_final_state=True)
         return o.to(state.dtype), final
 
     def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
@@ -111,7 +117,7 @@ def kda(dtype: torch.dtype) -> Pair:
 
     def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         q, k, v, beta = (x.to(dtype) for x in (q, k, v, beta))
-        o, final = chunk_kda(q, k, v, g, beta, scale=1.0, initial_state=state, output_final_state=True)
+        o, final = chunk_kda(q, k, v, g, beta, scale=1.0, initial_state=_given(state), output_final_state=True)
         return o.to(state.dtype), final
 
     def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +135,7 @@ def dplr(dtype: torch.dtype) -> Pair:
     def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor,
                 state: Tensor) -> tuple[Tensor, Tensor]:
         q, k, v, a, b = (x.to(dtype) for x in (q, k, v, a * g.exp(), b))
-        o, final = chunk_rwkv7(q, g, k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
+        o, final = chunk_rwkv7(q, g, k, v, a, b, scale=1.0, initial_state=_given(state), output_final_state=True)
         return o.to(state.dtype), final
 
     def step(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor,
@@ -148,7 +154,7 @@ def convolution(dtype: torch.dtype) -> Pair:
     from flashnas.operators.parts.convolution import short_convolution_step
 
     def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        before = F.pad(state_BTC.to(x_BTC.dtype).mT, (1, 0)).contiguous()
+        before = None if is_fresh(state_BTC) else F.pad(state_BTC.to(x_BTC.dtype).mT, (1, 0)).contiguous()
         y, after = causal_conv1d(x_BTC, weight.to(x_BTC.dtype), None if bias is None else bias.to(x_BTC.dtype),
                                  initial_state=before, output_final_state=True, activation="silu")
         return y, after[..., 1:].mT

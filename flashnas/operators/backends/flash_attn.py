@@ -14,6 +14,7 @@ from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name
 
 MOST_HEAD_DIM = 256
 LEAST_CAPABILITY = (8, 0)
+HOPPER, OLD_CUDNN = 9, 91500   # torch prefers cuDNN's attention with later ones
 
 
 def attention(dtype: torch.dtype) -> Pair:
@@ -33,6 +34,25 @@ def attention(dtype: torch.dtype) -> Pair:
     return forward, step
 
 
+def on_hopper(core: str, dtype: torch.dtype) -> tuple[Pair, str] | None:
+    """Steps by flash-attn, and prompts by SDPA as far as it needs no mask: on Hopper torch takes cuDNN's kernel, which
+    is faster than flash-attn 2 there (pytorch/aten/src/ATen/native/transformers/cuda/sdp_utils.cpp)."""
+    if not (torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == HOPPER
+            and (torch.backends.cudnn.version() or 0) > OLD_CUDNN):
+        return None
+    from flashnas.operators.attention.layer import attend_by_kernel
+
+    masked, step = attention(dtype)
+
+    def forward(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
+        tokens, keys = q_BHTK.shape[2], k_BGTK.shape[2]
+        if tokens != keys or (window and tokens > window):
+            return masked(q_BHTK, k_BGTK, v_BGTK, window)
+        return attend_by_kernel(q_BHTK, k_BGTK, v_BGTK, window)
+
+    return (forward, step), f"sdpa {torch.__version__}, steps {LIBRARY.name} {LIBRARY.version()}"
+
+
 def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if dtype not in HALF:
         return f"it takes bfloat16 and float16 only; got {name_of(dtype)}"
@@ -45,4 +65,4 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="flash-attn", package="flash_attn", distribution="flash-attn", refusal=refusal,
-                  kernels={"attention": attention}, least="2.7")
+                  kernels={"attention": attention}, least="2.7", on_auto=on_hopper)

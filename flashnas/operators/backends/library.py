@@ -28,7 +28,8 @@ class Library:
     a dtype, in the signatures of our torch functions. refusal: why it does not take a core in a dtype and sizes, in a
     few words, or an empty string. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10 bits),
     which nothing but an explicit choice should do. by_address: it reads memory itself, so that torch cannot trace it.
-    least: the oldest release whose functions we call as they are and whose results are right.
+    least: the oldest release whose functions we call as they are and whose results are right. on_auto: what `auto`
+    takes in place of a core's pair on the device at hand, with its name, or None.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Library:
     devices: tuple[str, ...] = ("cuda",)
     by_address: bool = False
     least: str = "0"
+    on_auto: Callable[[str, torch.dtype], tuple[Pair, str] | None] = lambda core, dtype: None
 
     def missing(self) -> str:
         """Why it cannot be imported here, or an empty string."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.backends.library import Library, Pair, Sizes, importable
+from flashnas.operators.parts.numerics import is_fresh
 
 CHUNK = 256
 MOST_STATE = 256
@@ -23,7 +24,8 @@ def ssd(dtype: torch.dtype) -> Pair:
     def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
                 state: Tensor) -> tuple[Tensor, Tensor]:
         q, k, x = (part.to(dtype) for part in (q_BTGK, k_BTGK, x_BTHV))
-        y, final = mamba_chunk_scan_combined(x, dt_BTH, -rate_H, k, q, CHUNK, initial_states=state.mT.contiguous(),
+        before = None if is_fresh(state) else state.mT.contiguous()
+        y, final = mamba_chunk_scan_combined(x, dt_BTH, -rate_H, k, q, CHUNK, initial_states=before,
                                              return_final_states=True)
         return y.to(state.dtype), final.mT.to(state.dtype)
 

@@ -59,7 +59,7 @@ class MambaLayer(RecurrentLayer):
             return super().forward(x_BTD, state)
         # from the start of a sequence the scan is given no state: the kernel of mamba-ssm cannot take one
         x, z = self.in_proj(x_BTD).chunk(2, -1)
-        x, conv_BTC = self.conv(x, self.init_state(len(x), x.dtype, x.device).conv_BTC)
+        x, conv_BTC = self.conv(x, self.fresh_state(len(x), x.dtype, x.device).conv_BTC)
         y, matrix_BHKV = self._recur((x, z), None, self.core.of(x).forward)
         return self.out_proj(y.to(z.dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flashnas.operators.layer import Layer
+from flashnas.operators.mixture_of_experts.on_device import Together, by_groups, by_token, groups_run
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.operators.parts.fused import swiglu
 from flashnas.operators.parts.numerics import linear_reference, state_dtype
@@ -21,7 +22,8 @@ class MixtureOfExpertsLayer(Layer):
     """in_proj[e] (gate, up) and out_proj[e] are expert e; a shared expert is the last of both. State: always None.
 
     Tokens are sorted by expert, so that each expert is one product; the same input gives the same output to the bit
-    on every device. There is no loss that balances the experts.
+    on every device. There is no loss that balances the experts. On CUDA, where no gradient is needed, nothing waits for
+    the host (on_device.py): that of a step never does, that of a prompt on Hopper or later in bfloat16.
     """
 
     roles: ClassVar = {"router": Role.ROUTER, "in_proj": Role.READS, "out_proj": Role.WRITES, "gate_proj": Role.GATE}
@@ -36,6 +38,7 @@ class MixtureOfExpertsLayer(Layer):
         self.in_proj = nn.ModuleList(nn.Linear(hidden, 2 * size, bias=False) for size in sizes)
         self.out_proj = nn.ModuleList(nn.Linear(size, hidden, bias=False) for size in sizes)
         self.gate_proj = nn.Linear(hidden, 1, bias=False) if spec.gated else None
+        self._in, self._out = Together(), Together()
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         return None
@@ -56,19 +59,32 @@ class MixtureOfExpertsLayer(Layer):
             y = y + share * out
         return y, None
 
-    def forward(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
+    def forward(self, x_BTD: Tensor, state: None = None, *, few: bool = False) -> tuple[Tensor, None]:
+        """few: the tokens of one step, on CUDA by shapes that do not depend on the choices."""
         x = x_BTD.flatten(0, -2)
         with torch.autocast(x.device.type, enabled=False):  # near ties go the same way in training and decoding
             wide = state_dtype(x.dtype)
             p, chosen = self._chosen(x.to(wide) @ self.router.weight.to(wide).T)
-        y = self._mixed(x, p, chosen)
+        y = self._on_device(x, p, chosen, few) if not (x.is_cpu or torch.is_grad_enabled()) else None
+        y = self._mixed(x, p, chosen) if y is None else y
         if len(self.in_proj) > self.experts:
             shared = self.out_proj[-1](swiglu(self.in_proj[-1](x)))
             y = y + (shared if self.gate_proj is None else torch.sigmoid(self.gate_proj(x)) * shared)
         return y.view(x_BTD.shape), None
 
     def step(self, x_BD: Tensor, state: None = None) -> tuple[Tensor, None]:
-        return self.forward(x_BD)
+        return self.forward(x_BD, few=True)
+
+    @torch.compiler.disable  # it looks where the weights lie
+    def _on_device(self, x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, few: bool) -> Tensor | None:
+        """`_mixed` without a word to the host; None where only the host can tell the sizes."""
+        grouped = groups_run(x_TD, self.out_proj[0].in_features)  # type: ignore[arg-type]
+        if not (grouped or few):
+            return None
+        weights_in = self._in.of(list(self.in_proj)[:self.experts])  # type: ignore[arg-type]
+        weights_out = self._out.of(list(self.out_proj)[:self.experts])  # type: ignore[arg-type]
+        mix = by_groups if grouped and not (few and chosen_TA.numel() == self.active) else by_token
+        return mix(x_TD, p_TA, chosen_TA, weights_in, weights_out, swiglu)
 
     def _chosen(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities and numbers of the chosen experts [.., active]."""

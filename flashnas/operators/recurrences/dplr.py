@@ -10,8 +10,8 @@ what a reads at all its tokens is p = (I - strict_lower(a^ b~^T))^-1 (a^ S + str
     o = q^ S + lower(q^ b~^T) p + lower(q^ k~^T) v;   S' = exp(G_C) (S + b~^T p + k~^T v) = transition S + update.
 
 Only `transition S + update` runs chunk by chunk. exp(-G) is taken only where it stays below exp(MOST_DECAY);
-a chunk with more decay takes its scores by halves, every right half against its left half with the boundary between
-them as reference, so that all factors are exponentials of numbers <= 0.
+a chunk with more decay, and any chunk on a GPU, takes its scores by halves, every right half against its left half
+with the boundary between them as reference, so that all factors are exponentials of numbers <= 0.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor,
     writers_NPWCK = torch.stack([to_chunks(x, chunk) for x in written], 2)
     v_NPCV, g_NPCK = to_chunks(v_BTHV, chunk), to_chunks(g_BTHK, chunk)
     total_NPCK = g_NPCK.cumsum(2)
-    steep = bool(total_NPCK.detach().amin() <= -MOST_DECAY)
+    # on other devices always: the look would make the host wait, which a CUDA graph cannot hold
+    steep = not total_NPCK.is_cpu or bool(total_NPCK.detach().amin() <= -MOST_DECAY)
     if steep:  # what is left after exp(-MOST_DECAY) is nothing; shorter sums keep the digits of the decays beside it
         total_NPCK = g_NPCK.clamp(min=-MOST_DECAY).cumsum(2)
     grown_NPCK = total_NPCK.exp()

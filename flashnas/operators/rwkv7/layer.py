@@ -18,7 +18,7 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Layer, RecurrentState
 from flashnas.operators.parts.fused import rms_norm
 from flashnas.operators.parts.norms import l2_normalise
-from flashnas.operators.parts.numerics import linear_reference, state_dtype
+from flashnas.operators.parts.numerics import fresh_zeros, linear_reference, state_dtype
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
 from flashnas.operators.roles import Declared, Role
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
@@ -126,7 +126,10 @@ class Rwkv7Layer(Layer):
         return linear_reference(self.out_proj, o), RecurrentState(x[:, -1:], matrix)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
+        if state is None:
+            sizes, device = (self.heads, self.head_dim, self.head_dim), x_BTD.device
+            state = RecurrentState(fresh_zeros(len(x_BTD), 1, self.hidden, dtype=x_BTD.dtype, device=device),
+                                   fresh_zeros(len(x_BTD), *sizes, dtype=state_dtype(x_BTD.dtype), device=device))
         before = torch.cat([state.conv_BTC.to(x_BTD.dtype), x_BTD[:, :-1]], 1)
         y, matrix = self._run(x_BTD, before, state.matrix_BHKV, False)
         return y, RecurrentState(x_BTD[:, -1:], matrix)

@@ -29,9 +29,10 @@ from flashnas.study.executors.base import Ended, Result
 BROKEN = (ImportError, OSError, CorpusError, DeviceError, PluginError)
 BUGS = (AttributeError, NameError, SyntaxError, TypeError)
 # parts of messages of the CUDA and ROCm runtimes, which torch raises as RuntimeError
-DRIVER_WORDS = ("CUDA error", "CUDA driver", "NVIDIA driver", "HIP error", "cuDNN error", "CUDNN_STATUS",
-                "CUBLAS_STATUS", "NCCL")
-MEMORY_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "allocate memory")
+DRIVER_WORDS = ("CUDA error", "Triton Error [CUDA]", "CUDA driver", "NVIDIA driver", "HIP error", "cuDNN error",
+                "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
+MEMORY_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "allocate memory", "CUDA error: out of memory",
+                "Triton Error [CUDA]: out of memory")
 OF_THE_SIZES = ("OutOfResources",)  # classes of libraries: a kernel needs more shared memory than the device has
 THREAD_PATIENCE_S = 0.2
 

@@ -1,0 +1,88 @@
+"""How long one training of a search may take, and whether its recipe can end in that time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ArchitectureError, OperatorError
+from flashnas.study.config import TIMEOUT_S, SearchConfig
+from flashnas.study.fitting import Fitter
+from flashnas.training.cost import ASSUMED_RATES, FASTEST_RATES, expected_seconds, least_seconds, training_flops
+from flashnas.training.recipe import Recipe
+
+SLACK = 4             # the limit over the time that is expected
+LOOKED_AT = 32        # genotypes, for the range of the trainings' FLOPs
+LONG_S = 3600.0       # of one training, beyond which a search says what it costs
+DEVICES = {"cpu": "a CPU thread", "cuda": "a GPU"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLimit:
+    """Of one training.
+
+    Attributes:
+        seconds: the limit.
+        flops: of the longest training among those looked at; 0 where no recipe trains.
+        expected_s: its time at the assumed rate (flashnas.training.cost).
+    """
+
+    seconds: float
+    flops: float = 0.0
+    expected_s: float = 0.0
+
+
+def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any], baselines: Sequence[Any],
+                    note: Callable[[str], None]) -> TimeLimit:
+    """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings SLACK times the time
+    that is expected of the longest one, in whole minutes.
+
+    Args:
+        config: the question.
+        recipe: of the trainings; None where the user's evaluator scores the networks.
+        fitter: of the space.
+        baselines: the networks that are trained first.
+        note: receives a line where a training is expected to take longer than the limit, or hours.
+
+    Raises:
+        SettingError: if no training could end within the limit on any device of today.
+    """
+    given = config.candidate_timeout_s
+    flops = [] if recipe is None else _flops(recipe, fitter, baselines, config.seed)
+    if recipe is None or not flops:
+        return TimeLimit(seconds=given or TIMEOUT_S)
+    expected_s = expected_seconds(max(flops), recipe)
+    by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
+    limit = TimeLimit(seconds=given or by_recipe_s, flops=max(flops), expected_s=expected_s)
+    where = DEVICES[recipe.device]
+    if given is not None and least_seconds(min(flops), recipe) > given:
+        config.wrong("candidate_timeout_s", f"must be above {math.ceil(least_seconds(min(flops), recipe)):,}: recipe"
+                     f" {recipe.name!r} takes {min(flops):.1e} FLOP for the smallest network, and {where} computes at"
+                     f" most {FASTEST_RATES[recipe.device]:.1e} FLOP/s; got {given:g}")
+    cost = (f"recipe {recipe.name!r} takes up to {max(flops):.1e} FLOP a training, {expected_s / 3600:,.1f} h on"
+            f" {where} at an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s")
+    if expected_s > limit.seconds:
+        note(f"{cost}; --candidate-timeout-s {limit.seconds:g} may end it before")
+    elif expected_s > LONG_S:
+        note(f"{cost}; the time limit is {limit.seconds / 3600:,.1f} h")
+    return limit
+
+
+def _flops(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any], seed: int) -> list[float]:
+    """Of the trainings of the baselines and of some networks that the search could draw; empty for networks of the
+    user's own class."""
+    rng, space = np.random.default_rng(seed), fitter.space
+    drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
+    found = []
+    for network in (*baselines, *drawn):
+        if isinstance(network, Architecture):
+            try:
+                found.append(training_flops(recipe.proxy_of(network), recipe))
+            except (ArchitectureError, OperatorError):  # a failed trial with its reason
+                continue
+    return found

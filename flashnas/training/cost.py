@@ -1,0 +1,48 @@
+"""What a training costs in FLOPs, and how long it takes at a stated rate. No torch.
+
+The rates are round figures for an estimate before anything runs. That of a CPU is slower than nine tenths of the
+trainings of bench_tables/cpu (1.6e10 FLOP/s and more, one thread). That of a GPU is an assumption and was not measured:
+one H100 computes 989e12 FLOP/s of dense bfloat16 products, and training in eager torch is taken to reach 15 % of it.
+"""
+
+from __future__ import annotations
+
+from flashnas.architecture import Architecture
+from flashnas.training.recipe import Recipe
+
+BACKWARD = 2              # FLOPs of a backward pass over those of a forward pass
+H100_FLOPS = 989e12       # per second, dense bfloat16 (NVIDIA's data sheet)
+ASSUMED_UTILISATION = 0.15
+ASSUMED_RATES = {"cpu": 1e10, "cuda": ASSUMED_UTILISATION * H100_FLOPS}  # FLOP/s; of one thread, of one GPU
+FASTEST_RATES = {"cpu": 5e12, "cuda": 2.5e15}  # no core of a CPU and no GPU of today computes more
+
+
+def training_flops(network: Architecture, recipe: Recipe) -> float:
+    """FLOPs of a training with its validations.
+
+    Args:
+        network: what is trained: `recipe.proxy_of` of an architecture.
+        recipe: of the training.
+
+    Example:
+        >>> import flashnas as fn
+        >>> recipe = fn.Recipe.load("cpu")
+        >>> f"{training_flops(recipe.proxy_of(fn.Architecture.parse('2048: 6x(d f)')), recipe):.1e}"
+        '1.4e+12'
+    """
+    length = recipe.sequence_tokens
+    head = 2 * network.hidden * network.vocab  # prefill_flops has it once; a training has it at every token
+    forward = (network.prefill_flops(length) + (length - 1) * head) / length
+    trained = recipe.steps * recipe.batch_tokens
+    validated = recipe.validation_tokens + (len(recipe.curve_at) - 1) * recipe.curve_tokens
+    return forward * ((1 + BACKWARD) * trained + validated)
+
+
+def expected_seconds(flops: float, recipe: Recipe) -> float:
+    """How long so many FLOPs take on the recipe's device at the assumed rate."""
+    return flops / ASSUMED_RATES[recipe.device]
+
+
+def least_seconds(flops: float, recipe: Recipe) -> float:
+    """A time that no device of today falls below."""
+    return flops / FASTEST_RATES[recipe.device]

@@ -1,0 +1,115 @@
+"""Training as a search does it, and what runs in other ways on a GPU than on a CPU; needs a device."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.base.errors import DeviceError
+from flashnas.data.dataset import Dataset
+from flashnas.latency.workload import Workload
+from flashnas.network.model import HybridLM
+from flashnas.operators import OPERATORS
+from flashnas.operators.attention.layer import attend_by_kernel, attend_in_blocks
+from flashnas.operators.layer import build_layer
+from flashnas.profiling.nvml import Watch
+from flashnas.profiling.setup import Setup
+from flashnas.profiling.whole_model import time_model
+from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import Trainer
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+DEVICE = "cuda"
+RECIPE = dataclasses.replace(Recipe.load("gpu"), width_factor=1, vocab=512, sequence_tokens=256, batch_sequences=8,
+                             micro_batch_sequences=4, tokens=40_960, validation_tokens=4096, curve_points=2,
+                             curve_tokens=2048, device=DEVICE)
+
+
+@pytest.fixture(scope="module")
+def text():
+    """A token is followed by one of two others."""
+    tokens = [0]
+    for bit in np.random.default_rng(0).integers(2, size=100_000):
+        tokens.append((5 * tokens[-1] + 1 + 17 * int(bit)) % 64)
+    array = np.array(tokens, dtype=np.uint16)
+    return Dataset(folder=None, source="made up", vocab=512, train=array[:90_000], validation=array[90_000:],
+                   validation_bytes=20_000, notes=())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OPERATORS if kind != "f"])
+def test_every_operator_learns_in_mixed_precision(kind, text):
+    """Weights in float32, products in bfloat16, two micro-batches a step."""
+    architecture = Architecture.parse(f"256(vocab=512): {kind} f {kind} f")
+    try:
+        trainer = Trainer(architecture, text, RECIPE, seed=0)
+    except DeviceError as error:
+        pytest.skip(str(error))
+    losses = [step.loss for step in trainer.steps()]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0] - 1
+    assert trainer.score().loss < losses[0] - 1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 3e-2)], ids=str)
+@pytest.mark.parametrize("tokens", [1, 2, 64])
+def test_experts_on_the_device_equal_those_that_the_host_sorts(dtype, tolerance, tokens):
+    torch.manual_seed(0)
+    layer = build_layer(parse_operators("moe(experts=8,active=2,intermediate=512)")[0], 256).to(DEVICE, dtype)
+    x = torch.randn(tokens, 256, device=DEVICE, dtype=dtype)
+    with torch.enable_grad():
+        expected = layer.step(x, None)[0].detach()  # where gradients may be needed, the host sorts
+    with torch.inference_mode():
+        got = layer.step(x, None)[0]
+        prompt = layer(x.unsqueeze(0))[0].squeeze(0)
+    for y in (got, prompt):
+        assert (y - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize(("tokens", "keys", "window"), [(1000, 1000, 64), (777, 1500, 256), (4096, 4096, 1024)])
+def test_windows_equal_blocks_with_gradients(tokens, keys, window):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, length, 64, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+               for heads, length in ((8, tokens), (2, keys), (2, keys)))
+    expected, got = attend_in_blocks(q, k, v, window), attend_by_kernel(q, k, v, window)
+    weights = torch.randn_like(expected)
+    for mine, theirs in ((got, expected), *zip(*(torch.autograd.grad((y * weights).sum(), (q, k, v))
+                                                 for y in (got, expected)), strict=True)):
+        assert (mine - theirs).norm() < 3e-2 * theirs.norm()
+
+
+def test_the_loss_of_a_large_vocabulary_and_its_gradient(text):
+    torch.manual_seed(0)
+    model = HybridLM(Architecture.parse("256(vocab=131072): f")).to(DEVICE)
+    tokens = torch.randint(131072, (4, 1025), device=DEVICE)
+    loss = model.loss(tokens[:, :-1], tokens[:, 1:])
+    loss.backward()
+    got = model.embedding.weight.grad.clone()
+    model.zero_grad()
+    logits = model(tokens[:, :-1]).flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
+    expected.backward()
+    assert abs(loss - expected) < 1e-3 * expected
+    assert (got - model.embedding.weight.grad).norm() < 1e-2 * got.norm()
+
+
+def test_whole_models_are_timed_with_every_operator():
+    architecture = Architecture.parse(f"512(vocab=1000,meta=16): {' '.join(OPERATORS)}")
+    measured = time_model(architecture, Workload(prompt_tokens=300, generated_tokens=20), 4, Setup(device=DEVICE))
+    assert measured.latency_ms > 0
+    assert not measured.note or torch.cuda.get_device_capability() < (9, 0), "moe reads prompts without the host"
+
+
+def test_nvml_tells_clocks_and_power():
+    with Watch(on=True) as watch:
+        x = torch.randn(4096, 4096, device=DEVICE)
+        for _ in range(50):
+            x @ x
+        torch.cuda.synchronize()
+    found = watch.summary()
+    if "nvml" in found:
+        pytest.skip(found["nvml"])
+    assert found["sm_mhz"] > 0
+    assert found["most_power_w"] > 0

@@ -1,0 +1,274 @@
+"""What profiles on a GPU, with a stand-in for torch.cuda: one graph for all copies, memory that is counted, and what
+cannot be captured or does not fit."""
+
+import numpy as np
+import pytest
+import torch
+from fake_cuda import LAUNCH_US, FakeCuda
+from fake_libraries import install
+from test_profile import counting  # noqa: F401  (a fixture)
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.base.errors import DeviceMemoryError
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import WORKLOADS, Workload
+from flashnas.network.model import HybridLM
+from flashnas.operators import operator_class
+from flashnas.profiling import alone, finalists, whole_model
+from flashnas.profiling import profile as profiling
+from flashnas.profiling.device_timing import CudaGraphTimer, Effort, Measurement, NotCapturable
+from flashnas.profiling.platforms import PLATFORMS
+from flashnas.profiling.row_requests import RowRequest
+from flashnas.profiling.setup import Setup
+from flashnas.profiling.validation import measure_in_rounds
+from flashnas.profiling.whole_model import _after_prompt, build_block, filled_state, pieces, time_model
+from flashnas.space import load_space
+
+EFFORT = Effort(least=3, most=5, seconds=1)
+SPECS = {"f": operator_class("f")()}
+MODEL = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    device = FakeCuda()
+    device.install(monkeypatch)
+    return device
+
+
+class PlainTimer:
+    """Runs each call once, as a graph's warm-up."""
+
+    def measure(self, calls, effort):
+        for call in calls:
+            call()
+        return Measurement(float(len(calls)), 1.0, 1.0, 3)
+
+
+def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
+    copies = [lambda: cuda.kernel(10.0), lambda: cuda.kernel(30.0), lambda: cuda.kernel(20.0)]
+    measured = CudaGraphTimer().measure(copies, EFFORT)
+    assert measured.latency_us == pytest.approx((LAUNCH_US + 60) / 3)
+    assert cuda.captures == 1
+    assert cuda.replays == 1 + measured.repeats
+    assert measured.mode == ""
+
+
+def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
+    with pytest.raises(NotCapturable, match="makes the host wait for the device"):
+        CudaGraphTimer().measure([lambda: (cuda.kernel(1.0), cuda.wait())], EFFORT)
+    assert cuda.captures == 0
+    assert cuda.debug == 0
+
+
+def test_a_capture_that_fails_otherwise_has_its_first_line_as_the_reason(cuda):
+    cuda.refuses = "CUDA error: operation failed due to a previous error during capture\nmore"
+    with pytest.raises(NotCapturable, match=r"^CUDA error: operation failed due to a previous error during capture$"):
+        CudaGraphTimer().measure([lambda: cuda.kernel(1.0)], EFFORT)
+
+
+def test_other_errors_and_lacking_memory_keep_their_class(cuda):
+    def broken():
+        raise RuntimeError("a shape is wrong")
+
+    def hungry():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried ..")
+
+    for call, kind, text in ((broken, RuntimeError, "a shape"), (hungry, torch.OutOfMemoryError, "Tried")):
+        with pytest.raises(kind, match=text):
+            CudaGraphTimer().measure([call], EFFORT)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
+    class Refusing:
+        def measure(self, calls, effort):
+            raise NotCapturable("it makes the host wait for the device")
+
+    monkeypatch.setattr(PLATFORMS["cpu"], "timer", lambda mode: PlainTimer())
+    item, notes = RowRequest("decode", "f", 16, 0, 1, 3), {}
+    found = alone.measure_alone([item], SPECS, Setup(), Refusing(), 3, notes.__setitem__)
+    assert found[item].mode == "eager"
+    assert "no CUDA graph can hold it: it makes the host wait" in notes[item]
+
+
+@pytest.mark.parametrize(("free", "fits"), [(10**9, True), (10_000, False)])
+def test_memory_is_counted_before_it_is_asked_for(free, fits, monkeypatch):
+    monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: free)
+    built = []
+    monkeypatch.setattr(alone, "build_block", lambda *args: built.append(1) or build_block(*args))
+    item, notes = RowRequest("prefill", "f", 64, 0, 2, 30), {}
+    found = alone.measure_alone([item], SPECS, Setup(), PlainTimer(), 3, notes.__setitem__)
+    assert (item in found, bool(notes), bool(built)) == (fits, not fits, fits)
+    if not fits:
+        assert notes[item].startswith("left out: it needs 0.0 GB, and 0.0 GB are free")
+
+
+def test_copies_become_fewer_where_memory_is_short(monkeypatch):
+    item = RowRequest("decode", "f", 64, 0, 1, 3)
+    each = 4 * SPECS["f"].params(64)
+    for free, copies in ((100 * each, 9), (4.5 * each, 4)):
+        monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda free=free: int(free))
+        assert alone.measure_alone([item], SPECS, Setup(), PlainTimer(), 9)[item].latency_us == copies
+
+
+def test_running_out_of_memory_skips_the_row_and_not_the_others(monkeypatch):
+    class Hungry(PlainTimer):
+        def measure(self, calls, effort):
+            if calls[0].func is alone._read:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().measure(calls, effort)
+
+    forgotten = []
+    monkeypatch.setattr(PLATFORMS["cpu"], "forget", lambda: forgotten.append(1))
+    items = [RowRequest("prefill", "f", 16, 0, 1, 3), RowRequest("decode", "f", 16, 0, 1, 3)]
+    notes = {}
+    found = alone.measure_alone(items, SPECS, Setup(), Hungry(), 3, notes.__setitem__)
+    assert list(found) == items[1:]
+    assert notes == {items[0]: "left out: the device ran out of memory"}
+    assert forgotten == [1]
+
+
+def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(counting, tmp_path, monkeypatch):  # noqa: F811
+    whole = profiling.measure_inside_model
+
+    def measure(group, space, setup):
+        if group.phase == "prefill":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(group, space, setup)
+
+    monkeypatch.setattr(profiling, "measure_inside_model", measure)
+    space, folder = load_space("tiny"), tmp_path / "table"
+    counts = profiling.profile(space, [WORKLOADS["chat"]], folder, Setup())
+    table = LatencyTable.load(folder)
+    assert table.kinds == ("operator_decode",)
+    left_out = [note for note in counts["notes"] if note.endswith("left out: the device ran out of memory")]
+    assert len(left_out) == len(counts["notes"]) == 15   # embedding, a, d, m2 and f at three widths
+    assert counts["measured"] == len(table.rows("operator_decode"))
+    assert table.meta["jobs"][0]["notes"] == counts["notes"]
+    monkeypatch.setattr(profiling, "measure_inside_model", whole)
+    assert profiling.profile(space, [WORKLOADS["chat"]], folder, Setup())["measured"] == 15
+
+
+# -- whole models ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batch", "tokens", "most", "expected"), [
+    (4, 10, 0, [(4, (10,))]), (4, 10, 40, [(4, (10,))]), (4, 10, 25, [(2, (10,)), (2, (10,))]),
+    (5, 10, 25, [(2, (10,)), (2, (10,)), (1, (10,))]), (2, 25, 10, [(1, (10, 10, 5))] * 2), (3, 0, 10, [])])
+def test_pieces_of_prompts(batch, tokens, most, expected):
+    assert pieces(batch, tokens, most) == expected
+    assert sum(count * sum(parts) for count, parts in expected) == batch * tokens
+
+
+@pytest.mark.parametrize("most", [7, 20, 45])
+def test_prompts_in_pieces_give_the_same_next_tokens(most):
+    torch.manual_seed(0)
+    model = HybridLM(MODEL).eval()
+    tokens = torch.randint(64, (5, 20))
+    with torch.inference_mode():
+        expected = model.prefill(tokens)[0].argmax(-1)
+        assert torch.equal(whole_model._first_token(model, tokens, pieces(5, 20, most)), expected)
+
+
+def test_a_model_that_does_not_fit_is_not_built(monkeypatch):
+    monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: 10_000)
+    monkeypatch.setattr(whole_model, "build_model", lambda *_: pytest.fail("it was built"))
+    with pytest.raises(DeviceMemoryError, match=r"it needs .* GB with batch 2, and 0.0 GB are free"):
+        time_model(MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2, Setup())
+
+
+def test_a_model_that_runs_out_of_memory_is_told(monkeypatch):
+    class Hungry:
+        def measure(self, calls, effort):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(DeviceMemoryError, match="the device ran out of memory"):
+        time_model(MODEL, Workload(prompt_tokens=20), 2, Setup(), Hungry())
+
+
+def test_a_model_that_no_graph_can_hold_is_timed_eagerly(monkeypatch):
+    class Refusing:
+        def measure(self, calls, effort):
+            raise NotCapturable("it makes the host wait for the device")
+
+    monkeypatch.setattr(PLATFORMS["cpu"], "timer", lambda mode: PlainTimer())
+    measured = time_model(MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2, Setup(), Refusing())
+    assert measured.latency_ms > 0
+    assert measured.note.startswith("timed in the mode eager")
+    assert set(measured.to_dict()) == {"ttft_ms", "tpot_ms", "latency_ms"}
+
+
+def test_what_does_not_fit_is_left_out_of_the_rounds_once():
+    small, large = (Architecture.parse(f"32(vocab=64): {n}x(f)") for n in (1, 9))
+    reasons = {}
+
+    def measure(architecture):
+        if architecture is large:
+            raise DeviceMemoryError("it needs 9 GB")
+        return {"ttft_ms": 1.0, "tpot_ms": 1.0, "latency_ms": 2.0}
+
+    found = measure_in_rounds([small, large], measure, np.random.default_rng(0), left_out=reasons.__setitem__)
+    assert set(found) == {small}
+    assert reasons == {large: "it needs 9 GB"}
+
+
+def test_finalists_that_do_not_fit_have_a_note(monkeypatch):
+    class Model:
+        workload = Workload(prompt_tokens=4, generated_tokens=2)
+
+        def batch(self, architecture):
+            return 1
+
+    def request(architecture, workload, batch, setup):
+        if len(architecture.operators) > 3:
+            raise DeviceMemoryError("it needs 9 GB")
+        return whole_model.Measured(ttft_ms=1.0, tpot_ms=1.0, latency_ms=3.0, note="timed in the mode eager")
+
+    monkeypatch.setattr(finalists, "time_request", request)
+    small, large, notes = MODEL, Architecture.parse("32(vocab=64): 9x(f)"), []
+    found = finalists.measure_finalists([small, large], Model(), Setup(), notes.append)
+    assert set(found) == {small.hash}
+    assert sorted(notes) == sorted([f"finalist {small.notation}: timed in the mode eager",
+                                    f"finalist {large.notation}: not timed: it needs 9 GB"])
+
+
+# -- states ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
+    """mamba-ssm keeps [B, H, V, K]; its step reads K neighbours together only in that layout."""
+    install(monkeypatch, devices=("cpu",))
+    torch.manual_seed(0)
+    block = build_block(parse_operators("m2(head_dim=8,state=16)")[0], 32, Setup(backend="mamba-ssm"))
+    with torch.inference_mode():
+        state = _after_prompt(block, 2, torch.float32, "cpu").matrix_BHKV
+        assert state.shape[2:] == (16, 8)
+        assert state.mT.is_contiguous()
+        assert block.mixer.init_state(2, torch.float32).matrix_BHKV.is_contiguous()
+
+
+@pytest.mark.parametrize("kind", ["a", "m2", "h", "f"])
+def test_states_on_a_gpu_are_those_after_a_prompt(kind, monkeypatch):
+    options = {"a": "(head_dim=8)", "m2": "(head_dim=8,state=16)", "h": "(head_dim=8,ssm_head_dim=8,state=16)", "f": ""}
+    block = build_block(parse_operators(kind + options[kind])[0], 32, Setup())
+    usual = filled_state(block, 2, 9, torch.float32, "cpu")
+    monkeypatch.setattr(whole_model, "_on_gpu", lambda device: True)
+    with torch.inference_mode():
+        state = filled_state(block, 2, 9, torch.float32, "cpu")
+        assert type(state) is type(usual)
+        assert block.step(torch.randn(2, 32), state)[0].shape == (2, 32)
+    if kind == "a":
+        assert (state.seen, state.keys_BGTK.shape) == (8, usual.keys_BGTK.shape)
+
+
+def test_meta_tokens_are_read_without_states(monkeypatch):
+    """A library that starts at zero only, as mamba-ssm's scan, then reads them at its full speed."""
+    model = HybridLM(MODEL)
+    seen, run = [], model.run_layers
+    monkeypatch.setattr(model, "run_layers", lambda x, states: seen.extend(states) or run(x, states))
+    cache = model.start_cache(2)
+    assert seen == [None, None, None]
+    assert cache.states[0].seen == 3
