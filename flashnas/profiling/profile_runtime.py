@@ -55,7 +55,7 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     Raises:
         ConfigError: the folder is in use for something else, or a workload has several sequences.
         ExportError: the program cannot hold the networks of the space.
-        SpaceError: the times of the space's operators cannot be told apart.
+        SpaceError: the times of the space's operators cannot be separated.
         TableError: the folder holds another device's table.
     """
     for workload in workloads:

@@ -62,7 +62,7 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
                     check: Callable[[Architecture], None]) -> list[Architecture]:
     """Networks of a space whose times determine those of its operators, two for each unknown and two more.
 
-    Greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be told apart;
+    Greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be separated;
     NARROWED networks with FFNs of half the width are then added.
 
     Args:
@@ -84,7 +84,7 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
     found = _held(pool.values(), check)
     if len(found) < wanted:
         raise SpaceError(f"space {space.name!r} gave only {len(found)} networks of width {hidden}; {wanted} are needed"
-                         f" to tell {len(kinds)} operators apart")
+                         f" to separate {len(kinds)} operators")
     names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
     x = matrix([counts(each, kinds) for each in found], names)
     x /= x[:, 1:].sum(1, keepdims=True)  # relative errors count
@@ -100,7 +100,7 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
     if np.linalg.matrix_rank(x[chosen]) < len(names):
         networks += [narrowed(each) for each in networks[:NARROWED]]
     if np.linalg.matrix_rank(matrix([counts(each, kinds) for each in networks], names)) < len(names):
-        raise SpaceError(f"space {space.name!r}: the times of its operators at width {hidden} cannot be told apart,"
+        raise SpaceError(f"space {space.name!r}: the times of its operators at width {hidden} cannot be separated,"
                          " because they always occur together")
     return networks
 

@@ -44,7 +44,7 @@ def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_n
         taken: called with each piece and what a reader of the file gets for it, in float32.
 
     Returns:
-        The number of matrices in f16 because their rows are no multiples of BLOCK.
+        The number of matrices in f16 because their rows are not multiples of BLOCK.
 
     Raises:
         ExportError: no architecture of llama.cpp holds the network.
