@@ -465,6 +465,25 @@ def test_what_a_database_refuses_is_tried_again_and_told_once(monkeypatch):
         Patience("database x", notes.append)(lambda: 1 / 0)
 
 
+def test_only_a_database_that_has_answered_before_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("flashnas.study.outage.FIRST_PAUSE_S", 0.001)
+    url, notes = f"sqlite:///{tmp_path}/later/a.db", []
+    with pytest.raises(WorkerError, match="cannot be opened"):
+        JobQueue(url, notes.append)
+    assert notes == []
+
+    def note(line):
+        notes.append(line)
+        (tmp_path / "later").mkdir(exist_ok=True)
+
+    queue = JobQueue(url, note, answered=True)
+    queue.put(order(1))
+    assert [row.state for row in queue.read("r", ["1"])] == ["waiting"]
+    assert "does not answer" in notes[0]
+    assert "answers again" in notes[1]
+    queue.close()
+
+
 def test_a_password_is_not_shown():
     url = "postgresql://flash:secret@host/name"
     assert "secret" not in shown_url(url)

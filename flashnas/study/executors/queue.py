@@ -81,20 +81,24 @@ class JobQueue:
     Args:
         url: of the database.
         note: receives lines for the user.
+        answered: the database has answered this process before, so that it is waited for here, too.
 
     Raises:
         ConfigError: for a URL that is none, or a driver that is missing.
         WorkerError: the database cannot be opened.
     """
 
-    def __init__(self, url: str, note: Callable[[str], None]) -> None:
+    def __init__(self, url: str, note: Callable[[str], None], *, answered: bool = False) -> None:
         self.place = f"database {shown_url(url)}"
         full = engine_url(url)
         more = {"connect_args": {"timeout": 60}} if full.startswith("sqlite") else {}
         self._engine = sql.create_engine(full, pool_pre_ping=True, **more)
         self.patience = Patience(self.place, note)
         try:
-            self._create()
+            if answered:
+                self.patience(self._create)
+            else:
+                self._create()
         except SQLAlchemyError as error:
             own = getattr(error, "orig", None) or error
             line = (str(own).strip().splitlines() or [""])[0]

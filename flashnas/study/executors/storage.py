@@ -71,7 +71,7 @@ class StorageExecutor(Executor):
             from flashnas.study.executors.queue import JobQueue
 
             assert self.work.storage is not None
-            self._queue = JobQueue(self.work.storage, self.work.note)
+            self._queue = JobQueue(self.work.storage, self.work.note, answered=True)  # the study is in it
             self._last_worker = time.monotonic()
         return self._queue
 
