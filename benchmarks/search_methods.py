@@ -20,7 +20,7 @@ from flashnas.search import Evaluation, make_algorithm
 from flashnas.space import SearchSpace
 
 BATCH = 5        # candidates that every method proposes before it learns; those of Hyperband kind are asynchronous
-PAUSE = 3        # parts of a training after which our rungs pause: from there on the bench's losses are in order
+PAUSES = (2, 3)  # parts of a training after which our rungs pause: from there on the bench's losses are in order
 RUNG_CHANCE = 0.05  # the default of flashnas search
 STUCK = 40       # proposals in a row that are known or outside the budget; then a random new one takes their place ..
 STUCK_SLOW = 5   # .. and of methods that take about a second for each proposal
@@ -123,7 +123,7 @@ def ours(sampler: str, **options: Any) -> Callable[[Meter], None]:
 
 
 def ours_with_rungs(sampler: str, **options: Any) -> Callable[[Meter], None]:
-    """As `flashnas search --rungs auto`: a cycle pauses at the rung where the bench's losses are in order, and only
+    """As `flashnas search --rungs auto`: a cycle pauses at the rungs where the bench's losses are in order, and only
     those that can still enter the front train on. Of the others the sampler learns the expected loss."""
     def run(meter: Meter) -> None:
         from flashnas.search.rungs import decide
@@ -136,21 +136,23 @@ def ours_with_rungs(sampler: str, **options: Any) -> Callable[[Meter], None]:
         idle = 0
         while idle < 20:
             before, asked = meter.tokens, algorithm.ask(BATCH)
-            new = [g for g in dict.fromkeys(asked) if meter.fresh(g)]
-            for genotype in new:
-                meter.train(genotype, PAUSE)
-            if new:
-                curves = dict(zip(new, _curves(problem, new), strict=True))
-                pause = decide([curve[:PAUSE] for curve in curves.values()], [[meter.latency_ms(g)] for g in new],
+            going = [g for g in dict.fromkeys(asked) if meter.fresh(g)]
+            curves = dict(zip(going, _curves(problem, going), strict=True)) if going else {}
+            for rung in PAUSES:
+                if not going:
+                    break
+                for genotype in going:
+                    meter.train(genotype, rung)
+                pause = decide([curves[g][:rung] for g in going], [[meter.latency_ms(g)] for g in going],
                                finished=np.array([[curve[-1][1], meter.latency_ms(g)]
                                                   for g, curve in finished.items()]).reshape(-1, 2),
                                curves=list(finished.values()), tokens=RUNGS, chance=RUNG_CHANCE)
-                for genotype, promoted, loss in zip(new, pause.promoted, pause.losses, strict=True):
-                    if promoted:
-                        meter.train(genotype)
-                        finished[genotype] = curves[genotype]
-                    else:
-                        expected[genotype] = float(loss)
+                expected |= {g: float(loss) for g, on, loss in zip(going, pause.promoted, pause.losses, strict=True)
+                             if not on}
+                going = [g for g, on in zip(going, pause.promoted, strict=True) if on]
+            for genotype in going:
+                meter.train(genotype)
+                finished[genotype] = curves[genotype]
             algorithm.tell(Evaluation(g, problem.latency_of(g)[0], meter.inside(g),
                                       expected.get(g, finished[g][-1][1] if g in finished else None),
                                       meter.latency_ms(g)) for g in asked)

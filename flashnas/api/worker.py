@@ -15,6 +15,8 @@ class WorkerOptions(Settings, where="worker"):
     storage: str = option(REQUIRED, "database of the searches, as their --storage names it", metavar="URL")
     workers: int | None = option(None, "jobs side by side, each in a process with one thread or one GPU", metavar="N",
                                  shown="all cores, or all GPUs", least=1, most=MOST_THREADS)
+    processes_per_candidate: int = option(1, "processes with a thread or a GPU each that a job may have, as its search"
+                                          " names them", metavar="N", least=1, most=MOST_THREADS)
     worker_memory_gb: float | None = option(None, "memory of one process; a candidate that needs more fails",
                                             metavar="GB", above=0, most=1e6)
     idle_timeout: float | None = option(None, "end after S seconds without a job", metavar="S", shown="never", least=0,
@@ -55,10 +57,12 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
     from flashnas.study.job import run_job
     from flashnas.training.trainer import visible_devices
 
-    work = Work(function=run_job, timeout_s=0.0, workers=options.workers, devices=visible_devices(), note=note)
+    work = Work(function=run_job, timeout_s=0.0, workers=options.workers, devices=visible_devices(),
+                processes=options.processes_per_candidate, note=note)
     with terminate_as_interrupt():
         found = Worker(options.storage, work, LocalOptions(worker_memory_gb=options.worker_memory_gb),
                        evaluators=options.evaluators, idle_timeout_s=options.idle_timeout)
-        places = f"{found.pool.workers} GPUs" if work.devices else f"{found.pool.workers} processes"
+        count = found.pool.workers * work.processes
+        places = f"{count} GPUs" if work.devices else f"{count} processes"
         note(f"worker {found.name} waits for jobs of {found.queue.place} with {places}")
         return Worked(found.serve())

@@ -505,9 +505,8 @@ case("search-storage-without-a-server", search("--storage", "postgresql://me:sec
 case("search-processes-none", search("--processes-per-candidate", "0"), "--processes-per-candidate", "at least 1", "0")
 case("search-processes-that-do-not-divide-the-batch", search("--processes-per-candidate", "3"), "batch_sequences",
      "multiple of the 3 processes", "got 4")
-case("search-processes-on-a-database", search("--processes-per-candidate", "2", "--executor", "storage", "--storage",
-                                              "sqlite:///{tmp}/a.db"),
-     "executor storage", "--processes-per-candidate 2", "local or ray")
+case("worker-processes", ["worker", "--storage", "sqlite:///{tmp}/a.db", "--processes-per-candidate", "0"],
+     "--processes-per-candidate", "at least 1", "0")
 case("worker-without-words", ["worker"], "--storage")
 case("worker-storage", ["worker", "--storage", "nowhere"], "nowhere", "postgresql://")
 case("worker-storage-folder-missing", ["worker", "--storage", "sqlite:///{tmp}/no/a.db"], "{tmp}/no/a.db", "open")

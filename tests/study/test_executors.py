@@ -234,8 +234,6 @@ def test_processes_that_train_together_share_a_place():
     assert len(places(processes=os.cpu_count())) == len(places(processes=64)) == 1
     with pytest.raises(ConfigError, match=r"^processes_per_candidate must be at most the 1 GPUs .*; got 2$"):
         places(devices=("0",), processes=2)
-    with pytest.raises(ConfigError, match=r"^executor storage: a worker trains a candidate in one process"):
-        make_executor("storage", Work(function=pool_jobs.act, timeout_s=9, processes=2, storage="sqlite:///a.db"), {})
 
 
 def test_processes_of_one_candidate_are_what_and_not_how():

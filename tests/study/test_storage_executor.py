@@ -136,7 +136,7 @@ def working(url, count=1, **more):
 
 def order(number, **more):
     return Order(**{"run": "r", "digest": str(number), "payload": {"number": number}, "evaluator": "", "gpu": False,
-                    "timeout_s": 9.0, "stale_s": 9.0, **more})
+                    "processes": 1, "timeout_s": 9.0, "stale_s": 9.0, **more})
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------
@@ -226,6 +226,12 @@ def test_a_worker_takes_only_what_it_can_run(url):
     assert queue.unfit(gpu=True, evaluators=[]) == "the evaluator m:f; allow it with --evaluator m:f"
     assert queue.claim("a", gpu=True, evaluators=["m:f"]).payload == {"number": 2}
     assert queue.unfit(gpu=True, evaluators=[]) == ""
+    queue.put(order(3, processes=2))
+    assert queue.claim("a", gpu=True, evaluators=[]) is None
+    assert queue.unfit(gpu=True, evaluators=[]) == ("2 processes, and this worker has 1 for a job; start it with"
+                                                    " --processes-per-candidate 2")
+    assert queue.unfit(gpu=True, evaluators=[], processes=4) == ""
+    assert queue.claim("a", gpu=True, evaluators=[], processes=4).payload == {"number": 3}
     queue.close()
 
 
@@ -280,6 +286,27 @@ def test_workers_on_a_database_give_the_same_trajectory(tmp_path, alone, url, wo
 
 def params_ms(network):
     return network.params / 1e6
+
+
+@pytest.mark.slow
+@on_sqlite
+def test_two_processes_train_each_candidate_of_a_database(tmp_path, url, small_corpus, quick_recipe):
+    recipe = tmp_path / "adamw.yaml"
+    recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\n")
+    asked = {"space": "tiny", "recipe": str(recipe), "data": str(small_corpus), "trials": 2, "cycle_size": 2,
+             "baselines": False, "bench": False, "workers": 1, "seed": 1, "processes_per_candidate": 2}
+    run_search(SearchConfig(**asked), tmp_path / "here", resume=False, progress=Notes(), table=params_ms)
+    worker = start_worker(url, "--processes-per-candidate", "2")
+    try:
+        run_search(SearchConfig(**asked, executor="storage", storage=url), tmp_path / "there", resume=False,
+                   progress=Notes(), table=params_ms)
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        _, said = worker.communicate(timeout=60)
+    assert "with 2 processes" in said
+    here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
+    assert (here["state"] == "complete").sum() == 2
+    pd.testing.assert_frame_equal(here, there)
 
 
 @pytest.mark.slow

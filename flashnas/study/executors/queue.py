@@ -27,13 +27,14 @@ from flashnas.study.outage import Patience, engine_url, shown_url
 CREATE_TRIES = 5    # where several processes make the tables at once
 _TABLES = sql.MetaData()
 JOBS = sql.Table(
-    "flashnas_jobs_1", _TABLES,
+    "flashnas_jobs_2", _TABLES,
     sql.Column("id", sql.Integer, primary_key=True, autoincrement=True),
     sql.Column("run", sql.String(64), nullable=False),
     sql.Column("digest", sql.String(64), nullable=False),       # of the payload
     sql.Column("version", sql.String(32), nullable=False),      # of flashnas
     sql.Column("evaluator", sql.String(255), nullable=False),   # module:function, or empty for a training
     sql.Column("gpu", sql.Boolean, nullable=False),
+    sql.Column("processes", sql.Integer, nullable=False),       # that run it together
     sql.Column("payload", sql.Text, nullable=False),            # JSON
     sql.Column("timeout_s", sql.Float, nullable=False),
     sql.Column("stale_s", sql.Float, nullable=False),           # a claim without a beat for so long is void
@@ -42,8 +43,8 @@ JOBS = sql.Table(
     sql.Column("worker", sql.String(255), nullable=False),
     sql.Column("beats", sql.Integer, nullable=False),
     sql.Column("ended", sql.Text, nullable=False),              # JSON, of a done one
-    sql.UniqueConstraint("run", "digest", name="flashnas_jobs_1_once"),
-    sql.Index("flashnas_jobs_1_state", "state", "id"))
+    sql.UniqueConstraint("run", "digest", name="flashnas_jobs_2_once"),
+    sql.Index("flashnas_jobs_2_state", "state", "id"))
 WORKERS = sql.Table(
     "flashnas_workers_1", _TABLES,
     sql.Column("name", sql.String(255), primary_key=True),
@@ -60,6 +61,7 @@ class Order:
     payload: Mapping[str, Any]
     evaluator: str
     gpu: bool
+    processes: int
     timeout_s: float
     stale_s: float
 
@@ -128,8 +130,9 @@ class JobQueue:
     def put(self, order: Order) -> None:
         """Enqueue a job, unless the run has it already."""
         row = {"run": order.run, "digest": order.digest, "version": flashnas.__version__, "evaluator": order.evaluator,
-               "gpu": order.gpu, "payload": json.dumps(order.payload), "timeout_s": order.timeout_s,
-               "stale_s": order.stale_s, "state": "waiting", "claim": "", "worker": "", "beats": 0, "ended": ""}
+               "gpu": order.gpu, "processes": order.processes, "payload": json.dumps(order.payload),
+               "timeout_s": order.timeout_s, "stale_s": order.stale_s, "state": "waiting", "claim": "", "worker": "",
+               "beats": 0, "ended": ""}
 
         def insert(connection: sql.Connection) -> None:
             connection.execute(sql.insert(JOBS).values(row))
@@ -157,9 +160,9 @@ class JobQueue:
 
     # -- the worker's --------------------------------------------------------------------------------------------
 
-    def claim(self, worker: str, *, gpu: bool, evaluators: Sequence[str]) -> Claimed | None:
+    def claim(self, worker: str, *, gpu: bool, evaluators: Sequence[str], processes: int = 1) -> Claimed | None:
         """The oldest job that waits and that this worker can run; it is then this worker's."""
-        fits = [JOBS.c.state == "waiting", JOBS.c.version == flashnas.__version__,
+        fits = [JOBS.c.state == "waiting", JOBS.c.version == flashnas.__version__, JOBS.c.processes <= processes,
                 JOBS.c.evaluator.in_(["", *evaluators]), *([] if gpu else [JOBS.c.gpu == sql.false()])]
         oldest = (sql.select(JOBS.c.id, JOBS.c.payload, JOBS.c.timeout_s, JOBS.c.stale_s).where(*fits)
                   .order_by(JOBS.c.id).limit(1).with_for_update(skip_locked=True))
@@ -177,9 +180,9 @@ class JobQueue:
             pass
         return found or None
 
-    def unfit(self, *, gpu: bool, evaluators: Sequence[str]) -> str:
+    def unfit(self, *, gpu: bool, evaluators: Sequence[str], processes: int = 1) -> str:
         """Why this worker cannot run a job that waits, in words; empty if none waits that it cannot run."""
-        columns = (JOBS.c.version, JOBS.c.evaluator, JOBS.c.gpu)
+        columns = (JOBS.c.version, JOBS.c.evaluator, JOBS.c.gpu, JOBS.c.processes)
         for row in self._do(lambda connection: connection.execute(
                 sql.select(*columns).where(JOBS.c.state == "waiting").distinct()).all()):
             if row.version != flashnas.__version__:
@@ -188,6 +191,9 @@ class JobQueue:
                 return f"the evaluator {row.evaluator}; allow it with --evaluator {row.evaluator}"
             if row.gpu and not gpu:
                 return "a GPU; this machine has none"
+            if row.processes > processes:
+                return (f"{row.processes} processes, and this worker has {processes} for a job; start it with"
+                        f" --processes-per-candidate {row.processes}")
         return ""
 
     def beat(self, worker: str, slots: int, held: Iterable[Claimed]) -> None:

@@ -53,9 +53,6 @@ class StorageExecutor(Executor):
         super().__init__(work, options or StorageOptions())
         if work.storage is None:
             raise ConfigError("executor storage needs --storage URL")
-        if work.processes > 1:
-            raise ConfigError("executor storage: a worker trains a candidate in one process; --processes-per-candidate"
-                              f" {work.processes} needs --executor local or ray")
         from flashnas.study.outage import engine_url
 
         engine_url(work.storage)  # its errors come before anything is written
@@ -96,7 +93,8 @@ class StorageExecutor(Executor):
 
         digest, payload, evaluator = self._jobs[key]
         self.queue.put(Order(run=self.work.run, digest=digest, payload=payload, evaluator=evaluator, gpu=self.work.gpu,
-                             timeout_s=self.work.timeout_s, stale_s=self.options.stale_s))
+                             processes=self.work.processes, timeout_s=self.work.timeout_s,
+                             stale_s=self.options.stale_s))
 
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
         until = time.monotonic() + wait_s
@@ -195,6 +193,8 @@ class Worker:
         self.work, self.evaluators, self.idle_timeout_s = work, tuple(evaluators), idle_timeout_s
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"  # containers share names and numbers
         self.pool = LocalExecutor(work, options)
+        self.able: dict[str, Any] = {"gpu": bool(work.devices), "evaluators": self.evaluators,
+                                     "processes": work.processes}
         self.held: dict[str, Claimed] = {}
         self.done = 0
         self._ends = threading.Event()
@@ -220,7 +220,7 @@ class Worker:
                     continue
                 if self.idle_timeout_s is not None and time.monotonic() - idle_since > self.idle_timeout_s:
                     return self.done
-                if why := self.queue.unfit(gpu=bool(self.work.devices), evaluators=self.evaluators):
+                if why := self.queue.unfit(**self.able):
                     raise WorkerError(f"a job of {self.queue.place} needs {why}")
                 time.sleep(pause_s)
                 pause_s = min(1.5 * pause_s, LONGEST_ASK_S)
@@ -237,7 +237,7 @@ class Worker:
         from flashnas.study.executors.payload import job_of
 
         while len(self.held) < self.pool.workers:
-            claimed = self.queue.claim(self.name, gpu=bool(self.work.devices), evaluators=self.evaluators)
+            claimed = self.queue.claim(self.name, **self.able)
             if claimed is None:
                 return
             self.held[claimed.claim] = claimed
