@@ -217,9 +217,6 @@ class AsynchronousSearch:
         if score is None:
             rung = None
         self.trajectory.remember(asked.candidate, score, reason, rung)
-        if score is not None and score.get("checkpoint_problem"):
-            self.study.progress.note("a checkpoint could not be written, and its training starts again:"
-                                     f" {score['checkpoint_problem']}")
         self._changed = True
         if rung is None:
             self._finish(asked)

@@ -128,6 +128,7 @@ class Trajectory:
         self.trials: list[Trial] = []
         self.networks: dict[str, Any] = {}     # hash -> network, all that were proposed
         self.stopped: dict[str, Stopped] = {}  # hash -> what is expected of a training that was not continued
+        self._checkpoints_fail = False
         self.seeds_left = 0                    # trainings under further seeds that are known to be needed
         self.placed: set[str] = set()         # hashes of networks that a trial holds
         self.tally = Tally()
@@ -214,13 +215,9 @@ class Trajectory:
                 self.tally.ended(known)
                 continue
             jobs[key] = self.job_of(candidate, rung)
-        problems = set()
         for key, score, reason in self.pool.run(jobs, on_wait=self.report):
             self.remember(candidates[key], score, reason, rung if score is not None else None)
-            problems.add("" if score is None else score.get("checkpoint_problem", ""))
             self.report()
-        for problem in sorted(problems - {""}):
-            self.progress.note(f"a checkpoint could not be written, and its training starts again: {problem}")
 
     def job_of(self, candidate: Candidate, rung: int | None) -> Job:
         """The training of a candidate to a rung, or, without one, to its end, from where it paused before."""
@@ -251,10 +248,18 @@ class Trajectory:
         values = self.values_of(network, outcome)
         with_params = (candidate.origin == "search" and bool(self.distributions) and not outcome.from_bench
                        and rung is None)
+        if rung is not None and score:
+            self._note_checkpoint(score.get("checkpoint_problem", ""))
         self.folder.database.remember(outcome, params=candidate.genotype if with_params else {},
                                       distributions=self.distributions if with_params else {}, values=values)
         self.tally.took(outcome)
         self.tally.ended(outcome)
+
+    def _note_checkpoint(self, problem: str) -> None:
+        """Tell why the checkpoint of a pause could not be written, once until one is written again."""
+        if problem and not self._checkpoints_fail:
+            self.progress.note(f"checkpoints cannot be written, so that paused trainings start again: {problem}")
+        self._checkpoints_fail = bool(problem)
 
     def values_of(self, network: Any, outcome: Outcome) -> tuple[float, ...] | None:
         """The objectives of an outcome, minimised; None if it failed or paused."""

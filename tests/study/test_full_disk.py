@@ -99,6 +99,7 @@ def test_the_command_says_so_in_one_line(disk, small_corpus, quick_recipe, capsy
     disk.leave(24)
     assert main(words) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "No space left on device" in line]
+    assert sum("checkpoints cannot be written" in line for line in lines) == bool(more)
     assert lines[-1].startswith("flashnas search: No space left on device")
     assert f"{disk.folder / 'run'}" in lines[-1]
     assert "; free room; finished work is kept; continue with: flashnas search" in lines[-1]
