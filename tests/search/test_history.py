@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flashnas.search import bayes
+from flashnas.search import bayes, surrogate
 from flashnas.search.history import kept
 from flashnas.search.optuna_samplers import Nsga2, Tpe
 from flashnas.search.pareto import non_dominated, standings
@@ -58,6 +58,7 @@ def test_the_contract_holds_when_the_history_is_cut(name, goals, check, monkeypa
     monkeypatch.setattr(Nsga2, "most_drawn", 9)
     monkeypatch.setattr(bayes, "MODELLED", 9)
     monkeypatch.setattr(bayes, "ALWAYS_FITTED", 8)
+    monkeypatch.setattr(surrogate, "FIT_STEPS", 10)  # they need not be good
     options = {"tpe": {"startup": 4}, "nsga2": {"population": 4}, "bayes": {"initial": 4, "pool": 24}}
     check(World(name, options[name], goals))
 

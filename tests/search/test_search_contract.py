@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flashnas.base.errors import ConfigError
-from flashnas.search import ALGORITHMS, algorithm_options, make_algorithm
+from flashnas.search import ALGORITHMS, algorithm_options, make_algorithm, surrogate
 from flashnas.testing import sampler as contract
 from flashnas.testing.sampler import World, three_goals
 
@@ -32,13 +32,19 @@ def name(request):
 
 
 @pytest.fixture
-def plain(name):
+def rough_fits(monkeypatch):
+    """The Gaussian processes of `bayes` are fitted in few steps: the contract holds whatever they say."""
+    monkeypatch.setattr(surrogate, "FIT_STEPS", 10)
+
+
+@pytest.fixture
+def plain(name, rough_fits):
     """Loss against latency."""
     return World(name, SETTINGS[name])
 
 
 @pytest.fixture(params=GOALS.values(), ids=list(GOALS))
-def world(request, name):
+def world(request, name, rough_fits):
     """Loss against latency; or loss, recall and latency, of which only the last is known."""
     return World(name, SETTINGS[name], three_goals() if request.param else None)
 
