@@ -15,8 +15,7 @@ from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 if sys.platform == "linux":
-    FORKS.set_forkserver_preload(["fault_driver", "flashnas.proxy.worker", "flashnas.testing.self_test", "flashnas.api",
-                                  "numba", "pytest", "torch._dynamo"])
+    FORKS.set_forkserver_preload(["preloaded"])
 
 
 def start(function: Callable[..., Any], *arguments: Any, name: str | None = None) -> Any:
