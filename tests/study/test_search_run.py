@@ -95,6 +95,7 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
         assert (tmp_path / "run" / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(command, tmp_path, capsys):
     more = ["--no-baselines", "--trials", "9"]
     assert main(command(tmp_path / "whole", *more)) == 0
