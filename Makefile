@@ -13,7 +13,7 @@ deploy: $(VENV)/.llama-cpp  ## profile, search, train, export and run a small ne
 	$(BIN)/python experiments/llama_cpp_cpu/deploy.py --size small
 
 test: $(VENV)/.dev  ## the fast tests, on all cores
-	$(BIN)/python -m pytest -n auto -m "not gpu and not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not gpu and not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

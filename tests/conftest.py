@@ -1,12 +1,14 @@
 """Shared fixtures: a cache of its own, a small corpus, a quick recipe, a CPU table measured for the tiny space, and run
 folders."""
 
+import multiprocessing
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from run_builder import make_trials, write_run
 
@@ -40,6 +42,26 @@ def own_cache(tmp_path_factory):
         del os.environ["FLASHNAS_CACHE"]
     else:
         os.environ["FLASHNAS_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_workers():
+    """Searches fork their worker processes, which then need not import torch; see `spawned_workers`."""
+    with pytest.MonkeyPatch.context() as patch:
+        forks.fork_workers(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def spawned_workers():
+    """Searches start their worker processes as they do for a user."""
+    from flashnas.study.executors import local
+    from flashnas.testing import self_test
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "multiprocessing", multiprocessing)
+        patch.setattr(self_test, "multiprocessing", multiprocessing)
+        yield
 
 
 @pytest.fixture(scope="session")

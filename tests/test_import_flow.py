@@ -1,10 +1,12 @@
 """Imports go down the list of rooms only, and torch stays where networks are computed; no file is an exception."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,6 +18,16 @@ WITHOUT_TORCH = ("base", "registry", "architecture", "data", "space", "latency",
                  "api", "cli")
 
 
+class Source(NamedTuple):
+    """What a file says. imports: (module, lowest name that it takes) for each import, deferred ones too; defined: names
+    of functions, classes, variables and attributes; private: (line, name) of each use of a private attribute."""
+
+    imports: list[tuple[str, str]]
+    defined: set[str]
+    private: list[tuple[int, str]]
+
+
+@functools.cache
 def modules():
     return sorted(path for path in ROOT.rglob("*.py") if "_shipped" not in path.parts)
 
@@ -24,15 +36,25 @@ def room_of(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imported(path):
-    """(module, lowest name that it takes) for every import of a file, deferred ones too."""
+@functools.cache
+def source(path):
+    found = Source([], set(), [])
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                yield node.module, alias.name
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, ""
+        match node:
+            case ast.ImportFrom(module=str(module)):
+                found.imports.extend((module, alias.name) for alias in node.names)
+            case ast.Import():
+                found.imports.extend((alias.name, "") for alias in node.names)
+            case ast.FunctionDef() | ast.ClassDef():
+                found.defined.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                found.defined.add(node.id)
+            case ast.Attribute():
+                if isinstance(node.ctx, ast.Store):
+                    found.defined.add(node.attr)
+                if node.attr.startswith("_") and not node.attr.startswith("__"):
+                    found.private.append((node.lineno, node.attr))
+    return found
 
 
 def graph():
@@ -40,7 +62,7 @@ def graph():
              for path in modules()}
     edges = defaultdict(set)
     for name, path in names.items():
-        for module, taken in imported(path):
+        for module, taken in source(path).imports:
             target = f"{module}.{taken}" if f"{module}.{taken}" in names else module
             if target in names and target != name:
                 edges[name].add(target)
@@ -53,7 +75,7 @@ def test_a_room_imports_only_rooms_before_it(path):
     if room in ("__init__", "__main__"):
         return
     assert room in ROOMS, f"{room}: a new room needs its place in ROOMS and in the docs"
-    for module, taken in imported(path):
+    for module, taken in source(path).imports:
         parts = module.split(".")
         if parts[0] != "flashnas" or (module == "flashnas" and taken in ("", "__version__")):  # the version
             continue
@@ -64,7 +86,7 @@ def test_a_room_imports_only_rooms_before_it(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda path: path.name)
 def test_the_command_line_calls_the_api_only(path):
-    rooms = {module.split(".")[1] for module, _ in imported(path) if module.startswith("flashnas.")}
+    rooms = {module.split(".")[1] for module, _ in source(path).imports if module.startswith("flashnas.")}
     assert rooms <= {"api", "base", "registry", "cli"}
 
 
@@ -88,22 +110,12 @@ def test_no_import_circles():
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_torch_is_imported_only_where_networks_are_computed(path):
     if room_of(path) in WITHOUT_TORCH:
-        assert not [name for name, _ in imported(path) if name.split(".")[0] in ("torch", "botorch", "gpytorch")]
+        assert not [name for name, _ in source(path).imports if name.split(".")[0] in ("torch", "botorch", "gpytorch")]
 
 
 def names_of(room):
-    """What the files of a room define: functions, classes, variables, attributes."""
-    found = set()
-    for path in modules():
-        if room_of(path) == room:
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                    found.add(node.name)
-                elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    found.add(node.id)
-                elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-                    found.add(node.attr)
-    return found
+    """What the files of a room define."""
+    return set().union(*(source(path).defined for path in modules() if room_of(path) == room))
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -113,12 +125,11 @@ def test_private_names_stay_in_their_room(room):
     for path in modules():
         if room_of(path) != room:
             continue
-        for module, taken in imported(path):
+        for module, taken in source(path).imports:
             if module.startswith("flashnas.") and taken.startswith("_") and not taken.startswith("__"):
                 assert module.split(".")[1] == room, f"{path}: imports {taken} of {module}"
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-                assert node.attr not in everything, f"{path}:{node.lineno}: uses {node.attr} of another room"
+        for line, name in source(path).private:
+            assert name not in everything, f"{path}:{line}: uses {name} of another room"
 
 
 @pytest.mark.parametrize("statement", ["import flashnas", "import flashnas.operators", "import flashnas.study.run",

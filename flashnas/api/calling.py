@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from flashnas.base.settings import REQUIRED, Setting, Settings, settings_of
+from flashnas.base.setting import REQUIRED, Setting
+from flashnas.base.settings import Settings, settings_of
 
 T = TypeVar("T")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from flashnas.api.calling import takes
 from flashnas.architecture.source import load_architecture
-from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.base.setting import REQUIRED
+from flashnas.base.settings import Settings, option
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.workload import WORKLOAD_HELP
 

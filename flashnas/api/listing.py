@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import takes
-from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.base.setting import REQUIRED
+from flashnas.base.settings import Settings, option
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
 from flashnas.registry import Registry

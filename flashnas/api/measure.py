@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
 from flashnas.api.output import check_out
-from flashnas.base.settings import LARGEST_SEED, MOST_THREADS, REQUIRED, Settings, option
+from flashnas.base.setting import REQUIRED
+from flashnas.base.settings import LARGEST_SEED, MOST_THREADS, Settings, option
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 from flashnas.latency.workload import WORKLOAD_HELP
 

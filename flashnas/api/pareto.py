@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import takes
 from flashnas.api.output import check_out
 from flashnas.api.run import Run
-from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.base.setting import REQUIRED
+from flashnas.base.settings import Settings, option
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
 

@@ -11,7 +11,8 @@ from flashnas.api.calling import takes
 from flashnas.api.estimate import ARCHITECTURE
 from flashnas.api.output import check_out
 from flashnas.base.process import keep_memory, limit_threads
-from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, REQUIRED, Settings, option
+from flashnas.base.setting import REQUIRED
+from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
 
 if TYPE_CHECKING:
     from flashnas.training.job import TrainJob, TrainProgress

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flashnas.base.settings import MOST_THREADS, REQUIRED, Settings, option
+from flashnas.base.setting import REQUIRED
+from flashnas.base.settings import MOST_THREADS, Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ class LocatedList(list[Any]):
 
 # Nodes that a document has when each alias is replaced by what it refers to; nine levels of nine aliases have 10^9.
 MAX_EXPANDED_NODES = 100_000
+_TEXT = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
 
 
 def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
@@ -52,7 +53,7 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
     result.path, result.line, result.lines = loader.path, node.start_mark.line + 1, {}
     written = set()
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
+        key = _value(loader, key_node)
         line = key_node.start_mark.line + 1
         if not isinstance(key, str):
             raise ConfigError(f"{loader.path}:{line}: keys must be text; got {key!r}")
@@ -61,12 +62,19 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
         if id(key_node) in own:
             written.add(key)
         result.lines[key] = line
-        result[key] = loader.construct_object(value_node, deep=True)
+        result[key] = _value(loader, value_node)
     return result
 
 
+def _value(loader: Any, node: yaml.Node) -> Any:
+    """Most nodes are text, which needs no constructor."""
+    if node.tag == _TEXT and isinstance(node, yaml.ScalarNode):
+        return node.value
+    return loader.construct_object(node, deep=True)
+
+
 def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
-    result = LocatedList(loader.construct_object(child, deep=True) for child in node.value)
+    result = LocatedList(_value(loader, child) for child in node.value)
     result.path, result.line = loader.path, node.start_mark.line + 1
     result.lines = [child.start_mark.line + 1 for child in node.value]
     return result
@@ -132,7 +140,8 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
         root = loader.get_single_node()
         if root is None:
             return None
-        _check_aliases(path, root)
+        if "&" in text:  # an alias needs an anchor
+            _check_aliases(path, root)
         return loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

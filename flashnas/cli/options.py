@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
-from flashnas.base.settings import Setting, SettingError, Settings, settings_of
+from flashnas.base.setting import Setting, SettingError
+from flashnas.base.settings import Settings, settings_of
 
 JSON_HELP = "one JSON object on stdout, nothing else"
 CONFIG_HELP = "YAML with any of these options; flags override it"

@@ -8,7 +8,7 @@ from typing import Any
 
 from flashnas.base.errors import SpaceError
 from flashnas.base.hints import did_you_mean, one_of
-from flashnas.base.settings import shown, shown_path
+from flashnas.base.setting import shown, shown_path
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
 from flashnas.registry import Registry

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, SettingError, Settings, option, shown
+from flashnas.base.setting import SettingError, shown
+from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS

@@ -10,7 +10,7 @@ from typing import Any
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.fingerprint import fingerprint
-from flashnas.base.settings import shown
+from flashnas.base.setting import shown
 from flashnas.bench.journal import training_settings
 from flashnas.latency.metrics import METRICS
 from flashnas.space import OperatorSpace, SearchSpace, load_space

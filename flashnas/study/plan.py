@@ -15,7 +15,8 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction
 from flashnas.study.executors.local import WorkerPool
 from flashnas.study.job import UserEvaluator, run_job
-from flashnas.study.prepare import Note, Question, prepare
+from flashnas.study.prepare import Note, prepare
+from flashnas.study.question import Question
 from flashnas.study.session import executor_of
 from flashnas.training.recipe import Recipe
 

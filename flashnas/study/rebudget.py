@@ -30,7 +30,7 @@ from flashnas.study.costs import CostFunction, Costs, OwnCosts, TableCosts, metr
 from flashnas.study.fitting import Fitter, excess
 from flashnas.study.front import ForeignNetwork, FrontEntry, recorded
 from flashnas.study.known import KnownRuns, Trained, genotype_of, known_runs
-from flashnas.study.prepare import table_hash
+from flashnas.study.question import table_hash
 from flashnas.study.refit import MOST_REFITS, Refit, refits, vars_of
 from flashnas.study.run import Run, rows
 from flashnas.study.session import IN_ENTRY

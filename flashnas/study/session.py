@@ -20,13 +20,14 @@ from flashnas.search import SearchAlgorithm
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
+from flashnas.study.checks import any_network
 from flashnas.study.costs import TableCosts
 from flashnas.study.executors import Executor, Work, make_executor
 from flashnas.study.executors.local import InProcess
 from flashnas.study.folder import RunFolder
 from flashnas.study.front import FrontEntry, recorded
 from flashnas.study.job import evaluator_name, run_job
-from flashnas.study.prepare import Question, any_network, table_hash
+from flashnas.study.question import Question, table_hash
 from flashnas.study.seeds import train_under_seeds
 from flashnas.study.self_correction import Version
 from flashnas.study.snapshot import Progress

@@ -25,7 +25,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, RunError
 from flashnas.base.files import hold_lock
 from flashnas.base.hints import did_you_mean
-from flashnas.base.settings import shown
+from flashnas.base.setting import shown
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.study.config import TIMEOUT_S
 from flashnas.study.executors.local import WorkerPool

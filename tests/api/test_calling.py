@@ -12,7 +12,8 @@ import flashnas as fn
 from flashnas.api.calling import takes
 from flashnas.api.output import check_out
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import REQUIRED, SettingError, Settings, option
+from flashnas.base.setting import REQUIRED, SettingError
+from flashnas.base.settings import Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import REQUIRED, SettingError, Settings, option, settings_of
+from flashnas.base.setting import REQUIRED, SettingError
+from flashnas.base.settings import Settings, option, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)

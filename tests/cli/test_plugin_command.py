@@ -9,7 +9,8 @@ from flashnas.registry import forget_plugins
 
 CODE = '''
 from dataclasses import dataclass
-from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.base.setting import REQUIRED
+from flashnas.base.settings import Settings, option
 from flashnas.cli.command import Command
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,25 +1,19 @@
-"""Searches and workers in processes of their own, to be killed.
-
-They are forked from a process that has imported everything once, so that thirty of them cost seconds.
-"""
+"""Searches and workers in processes of their own, to be killed; they are forked, so that thirty cost seconds."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 from slow_space import NamedSpace, loss_and_latency
 
 import flashnas.training.trainer  # noqa: F401  (what a worker loads)
 from flashnas.cli.main import main
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["fault_driver"])
 
 
 class Lines:
@@ -61,14 +55,10 @@ def start_worker(log: Path, url: str) -> Any:
 
 
 def _started(log, function, *words):
-    process = FORKS.Process(target=_apart, args=(dict(os.environ), str(log), function, words))
-    process.start()
-    return process
+    return forks.start(_apart, str(log), function, words)
 
 
-def _apart(environment, log, function, words):
-    os.environ.clear()
-    os.environ.update(environment)
+def _apart(log, function, words):
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)

@@ -49,7 +49,7 @@ def results(rule: Rule, tensors: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.parametrize("form", ["general", "delta"])
 @pytest.mark.parametrize("decay", DECAYS)
-@pytest.mark.parametrize(("tokens", "dim"), [(1, 16), (63, 16), (64, 64), (65, 16), (1000, 16), (100, 64)])
+@pytest.mark.parametrize(("tokens", "dim"), [(1, 16), (63, 16), (64, 64), (65, 16), (300, 16), (100, 64)])
 def test_chunked_equals_reference(tokens: int, dim: int, decay: str, form: str) -> None:
     wrap = delta if form == "delta" else (lambda rule: rule)
     tensors = arguments(tokens, dim, decay)

@@ -53,6 +53,7 @@ def test_a_plugin_task_is_a_score_and_an_objective_and_does_not_join_a_group_of_
                      "[('compression',), ('odd', 'parity')]", "('parity', 'latency_ms') True"]
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_finds_and_trains_it(plugin):
     (plugin / "jobs.py").write_text("""if True:
         def score(seed):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flashnas.search import bayes
+from flashnas.search import bayes, surrogate
 from flashnas.search.history import kept
 from flashnas.search.optuna_samplers import Nsga2, Tpe
 from flashnas.search.pareto import non_dominated, standings
@@ -49,8 +49,7 @@ def test_it_is_the_same_every_time_and_spread():
 # -- samplers with a part of their history -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("check", [contract.check_seed_fixes_the_trajectory, contract.check_replay,
-                                   contract.check_partial_tells, contract.check_any_order],
+@pytest.mark.parametrize("check", [contract.check_replay, contract.check_partial_tells, contract.check_any_order],
                          ids=lambda check: check.__name__)
 @pytest.mark.parametrize("goals", [None, three_goals()], ids=["two objectives", "three objectives"])
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "bayes"])
@@ -59,6 +58,7 @@ def test_the_contract_holds_when_the_history_is_cut(name, goals, check, monkeypa
     monkeypatch.setattr(Nsga2, "most_drawn", 9)
     monkeypatch.setattr(bayes, "MODELLED", 9)
     monkeypatch.setattr(bayes, "ALWAYS_FITTED", 8)
+    monkeypatch.setattr(surrogate, "FIT_STEPS", 10)  # they need not be good
     options = {"tpe": {"startup": 4}, "nsga2": {"population": 4}, "bayes": {"initial": 4, "pool": 24}}
     check(World(name, options[name], goals))
 

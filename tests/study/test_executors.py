@@ -18,6 +18,7 @@ from flashnas.study.executors.local import LocalExecutor, LocalOptions, WorkerPo
 from flashnas.testing import check_executor
 
 HELPERS = str(Path(pool_jobs.__file__).parent)
+pytestmark = pytest.mark.usefixtures("spawned_workers")
 
 
 @pytest.fixture(scope="module", autouse=True)

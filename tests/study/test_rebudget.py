@@ -327,10 +327,10 @@ def test_other_networks_of_the_runs_do_not_continue_a_search(run, second, tmp_pa
 
 @pytest.mark.parametrize("sampler", ["bayes", "nsga2", "tpe", "random"])
 def test_every_sampler_starts_from_a_run(run, tmp_path, sampler):
-    found = fn.search(**ASKED, budgets={"latency_ms": 12_000}, trials=26, evaluator=loss, seed=1, sampler=sampler,
+    found = fn.search(**ASKED, budgets={"latency_ms": 12_000}, trials=12, evaluator=loss, seed=1, sampler=sampler,
                       start_from=[str(run.path)], baselines=False, out=tmp_path / "next")
     new = found.trials[found.trials["source"] == "evaluator"]
-    assert len(new) == 26
+    assert len(new) == 12
     assert not set(new["hash"]) & set(run.trained["hash"])
 
 

@@ -1,5 +1,7 @@
+import contextlib
+import errno
+import io
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from flashnas.latency.workload import load_workload
 from flashnas.network.model import HybridLM
 from flashnas.search.pareto import non_dominated
 from flashnas.space import load_space
+from flashnas.study.folder import RunFolder
 
 TIMES = ["tokens_per_s", "train_seconds"]
 
@@ -33,7 +36,7 @@ def budget_ms(profiled_tiny_table):
     return model.estimate(space.build(operators, 96)).latency_ms
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
     def build(out, *more):
         return ["search", "--space", "tiny", "--table", str(profiled_tiny_table), "--workload", "chat",
@@ -42,6 +45,15 @@ def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
                 "--sampler-option", "population=3", "--workers", "2",
                 "--no-measure", "--out", str(out), *more]
     return build
+
+
+@pytest.fixture(scope="module")
+def finished(command, tmp_path_factory):
+    """A finished run, and what its search printed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(command(out, "--no-baselines")) == 0
+    return out, printed.getvalue()
 
 
 def trajectory(out):
@@ -83,6 +95,7 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
         assert (tmp_path / "run" / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(command, tmp_path, capsys):
     more = ["--no-baselines", "--trials", "9"]
     assert main(command(tmp_path / "whole", *more)) == 0
@@ -127,13 +140,13 @@ def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
     assert all(attributes["outcome"]["reason"] == "" for attributes in reasons)
 
 
-def test_a_finished_run_is_reprinted_without_training(command, tmp_path, capsys):
-    assert main(command(tmp_path / "run", "--no-baselines")) == 0
-    trained = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
-    first = capsys.readouterr().out
-    assert main(command(tmp_path / "run", "--no-baselines", "--resume")) == 0
+def test_a_finished_run_is_reprinted_without_training(finished, command, capsys):
+    out, first = finished
+    trained = (out / "study.journal").read_bytes().count(b'"outcome"')
+    assert trained >= 6
+    assert main(command(out, "--no-baselines", "--resume")) == 0
     assert capsys.readouterr().out == first
-    assert (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"') == trained
+    assert (out / "study.journal").read_bytes().count(b'"outcome"') == trained
 
 
 def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, capsys, quick_recipe):
@@ -162,17 +175,15 @@ def test_what_cannot_work_is_said_before_anything_is_trained(command, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_folder_of_another_space_is_refused(command, tmp_path, capsys):
-    assert main(command(tmp_path / "run", "--trials", "1", "--no-baselines")) == 0
+def test_a_run_folder_of_another_space_is_refused(finished, command, tmp_path, capsys):
     other = tmp_path / "other.yaml"
     other.write_text(Path(load_space("tiny").path).read_text())
-    capsys.readouterr()
-    assert main(command(tmp_path / "run", "--no-baselines", "--resume", "--space", str(other))) == 2
+    assert main(command(finished[0], "--no-baselines", "--resume", "--space", str(other))) == 2
     assert "the run folder belongs to another space" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("sampler", [pytest.param("nsga2", marks=pytest.mark.slow), "tpe",
-                                     pytest.param("random", marks=pytest.mark.slow), "bayes"])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "bayes"])
 def test_every_algorithm_runs_the_whole_flow(command, tmp_path, sampler):
     words = [word for word in command(tmp_path / "run")
              if word not in ("--sampler", "aging-evolution", "--sampler-option", "population=3")]
@@ -181,21 +192,15 @@ def test_every_algorithm_runs_the_whole_flow(command, tmp_path, sampler):
     assert (trials["state"] == "complete").sum() == 4
 
 
-@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
-def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path):
-    script = ("import errno, sys\nfrom flashnas.study import folder as record\n"
-              "kept = record.RunFolder.write_trials\n"
-              "def full(self, trials):\n"
-              "    raise OSError(errno.ENOSPC, 'No space left on device', str(self.path / 'trials.parquet'))\n"
-              "record.RunFolder.write_trials = full\n"
-              "from flashnas.cli.main import main\n"
-              "if __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))\n")
-    file = tmp_path / "full.py"
-    file.write_text(script)
+def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path, monkeypatch, capsys):
+    def full(self, trials):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self.path / "trials.parquet"))
+
     words = command(tmp_path / "run", "--no-baselines", "--trials", "2")
-    child = subprocess.run([sys.executable, str(file), *words], capture_output=True, text=True)
-    assert child.returncode == 2
-    assert child.stderr.strip().splitlines()[-1] == (
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_trials", full)
+        assert main(words) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == (
         f"flashnas search: No space left on device: {tmp_path / 'run' / 'trials.parquet'};"
         f" free room; finished work is kept; continue with: {shlex.join(['flashnas', *words])} --resume")
     finished = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')

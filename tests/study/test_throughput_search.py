@@ -32,7 +32,8 @@ def test_a_search_at_the_largest_batch_trains_and_keeps_its_budget(tmp_path, sma
     assert entry["figures"]["throughput_tok_s"] == pytest.approx(estimate.throughput_tok_s)
 
 
-@pytest.mark.parametrize(("sampler", "space"), [("aging-evolution", "nemotron_flash"), ("bayes", "tiny")])
+@pytest.mark.parametrize(("sampler", "space"), [("aging-evolution", "nemotron_flash"),
+                                                pytest.param("bayes", "tiny", marks=pytest.mark.slow)])
 def test_every_sampler_finds_networks_at_the_largest_batch(tmp_path, sampler, space):
     run = fn.search(space=space, table="h100_sxm", workload=WORKLOAD, budgets={"throughput_tok_s": 20_000},
                     trials=4, cycle_size=2, evaluator=loss, sampler=sampler, baselines=False, measure=False, workers=1,

@@ -76,6 +76,7 @@ def test_a_backend_that_refuses_is_told() -> None:
     assert "backend fla cannot run it" in result.reason
 
 
+@pytest.mark.usefixtures("spawned_workers")
 def test_a_process_that_dies_is_replaced() -> None:
     process = self_test._Process()
     with pytest.raises(BrokenProcessPool):

@@ -92,6 +92,7 @@ def test_one_process_continues_what_two_began(by_two, by_one, asked, tmp_path):
     assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
 
 
+@pytest.mark.slow
 def test_what_a_user_got_wrong_is_said_once(asked, tmp_path):
     recipe = tmp_path / "three.yaml"
     recipe.write_text("batch_sequences: 3\nsequence_tokens: 32\nvocab: 300\nwidth_factor: 1\n")

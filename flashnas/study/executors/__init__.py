@@ -7,7 +7,8 @@ from typing import Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
-from flashnas.base.settings import Setting, settings_of
+from flashnas.base.setting import Setting
+from flashnas.base.settings import settings_of
 from flashnas.registry import Registry
 from flashnas.study.executors.base import Ended, Executor, NoOptions, Work, Workers
 

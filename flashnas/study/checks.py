@@ -1,0 +1,131 @@
+"""What is checked of a search before anything is trained: parts that do not fit together are errors of one line."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ArchitectureError, BudgetError, ConfigError, MissingRowsError, OperatorError
+from flashnas.latency.prediction import LatencyModel
+from flashnas.proxy.extrapolation import usable_points
+from flashnas.space import OperatorSpace, SearchSpace
+from flashnas.study.config import SearchConfig
+from flashnas.study.costs import Costs
+from flashnas.study.job import UserEvaluator
+from flashnas.training.recipe import Recipe
+
+LEAST_PROXY_WIDTH = 16    # a narrower network would say nothing
+LEAST_POINTS = 2          # of a curve that is extrapolated
+LARGEST_FACTOR = 1024     # of the width factors that a message offers
+
+
+def check_without_table(config: SearchConfig, costs: Costs, evaluator: UserEvaluator | None) -> None:
+    """Raise ConfigError for what only a latency table can answer."""
+    if config.confidence is not None:
+        raise ConfigError("search.confidence needs a latency table; got table=None or a function")
+    if config.strict:
+        raise ConfigError("search.strict needs a latency table, whose device times the finalists")
+    if costs.known:
+        return
+    if evaluator is None:
+        raise ConfigError("search.table must name a latency table, or be a function network -> latency_ms, where"
+                          " flashnas trains the networks; got None")
+    if config.budgets:
+        raise ConfigError(f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation: give"
+                          " table=FUNCTION, network -> latency_ms or a mapping of metrics; got table=None")
+
+
+def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
+    """Raise ConfigError if the space builds networks that flashnas would have to train or to time, and cannot."""
+    if isinstance(space, OperatorSpace):
+        return
+    network = any_network(space)
+    for name in ("notation", "hash", "to_dict"):
+        if not hasattr(network, name):
+            raise ConfigError(f"space {space.name!r}: its networks need {name!r}; got {type(network).__name__}")
+    if isinstance(network, Architecture):
+        return
+    if trained:
+        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which flashnas cannot train;"
+                          " give an evaluator")
+    if timed:
+        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which a latency table cannot"
+                          " answer; give table=None or a function network -> latency_ms")
+
+
+def check_answerable(space: SearchSpace[Any], model: LatencyModel, config: SearchConfig) -> None:
+    """Raise MissingRowsError before anything is trained when the table lacks what the space needs.
+
+    Each operator is looked up at each width in a pure model, and not alone: the largest batch of a single operator
+    would be one that no network of the space has."""
+    if not isinstance(space, OperatorSpace):
+        return
+    models = [operators for _, operators in space.pure_models()]
+    for hidden in space.hidden_sizes:
+        for spec in space.kinds():
+            operators = next((operators for operators in models if spec in operators), (spec,))
+            try:
+                model.estimate(space.build(operators, hidden))
+            except BudgetError:
+                continue  # not even one sequence fits the memory; the budgets say what does
+            except MissingRowsError as error:
+                raise MissingRowsError(f"table {config.table!r} does not cover space {space.name!r}: {error}"
+                                       ) from None
+
+
+def any_network(space: SearchSpace[Any]) -> Any:
+    """Some network of the space, always the same, to look at its class."""
+    return space.architectures(space.sample(np.random.default_rng(0)))[-1]
+
+
+def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
+    """Raise ConfigError before anything is trained if the recipe's width factor does not suit an operator of the space.
+
+    Args:
+        space: a search space; one that does not name its operators passes.
+        recipe: of the trainings.
+        own: True if the user named no recipe, so that the width factor is that of the space or the default.
+    """
+    if not isinstance(space, OperatorSpace):
+        return
+    if (found := _unscalable(space, recipe.width_factor, recipe.least_head_dim)) is None:
+        return
+    spec, hidden, reason = found
+    common = math.gcd(*space.hidden_sizes)
+    working = [factor for factor in range(1, min(common, LARGEST_FACTOR) + 1)
+               if common % factor == 0 and _unscalable(space, factor, recipe.least_head_dim) is None]
+    factor = space.width_factor
+    offer = f"; leave out --recipe to train at the space's own factor {factor}" if factor in working and not own else (
+        f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}" if working else "")
+    raise ConfigError(f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width factor"
+                      f" {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
+
+
+def _unscalable(space: OperatorSpace[Any], factor: int, least_dim: int) -> tuple[Any, int, str] | None:
+    """The first operator and width that the factor does not suit, with the reason."""
+    for hidden in space.hidden_sizes:
+        for spec in space.kinds():
+            if factor > 1 and hidden < LEAST_PROXY_WIDTH * factor:
+                return spec, hidden, f"a trained network must be at least {LEAST_PROXY_WIDTH} wide"
+            try:
+                space.build((spec,), hidden).scaled(factor, least_dim)
+            except (ArchitectureError, OperatorError) as error:
+                return spec, hidden, str(error)
+    return None
+
+
+def check_rank(config: SearchConfig, recipe: Recipe) -> None:
+    """Raise SettingError if the recipe's curve cannot be extrapolated to the tokens that are asked for."""
+    if config.rank_at_tokens is None:
+        return
+    trained = recipe.steps * recipe.batch_tokens
+    if config.rank_at_tokens <= trained:
+        config.wrong("rank_at_tokens", f"must be above the tokens of a training ({trained:,});"
+                     f" got {config.rank_at_tokens:,}")
+    curve = [(trained * (point + 1) / recipe.curve_points, 0.0) for point in range(recipe.curve_points)]
+    if len(usable_points(curve)) < LEAST_POINTS or recipe.steps < recipe.curve_points:
+        config.wrong("rank_at_tokens", f"needs {LEAST_POINTS} points after the first third of a training; recipe"
+                     f" {recipe.name!r} has curve_points {recipe.curve_points} in {recipe.steps} steps")

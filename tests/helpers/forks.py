@@ -1,0 +1,69 @@
+"""Processes that are forked from one that has imported everything once: torch alone takes seconds in a fresh process.
+
+`fork_workers` lets searches and the self-test take their worker processes from there. Tests of how a search starts its
+processes use the fixture `spawned_workers`, which leaves that to the search.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+FORKS = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+if sys.platform == "linux":
+    FORKS.set_forkserver_preload(["preloaded"])
+
+
+@functools.cache
+def _ready() -> None:
+    """Start the process that others are forked from. Python 3.11 does not give it sys.path, but the environment."""
+    if sys.platform != "linux":
+        return
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), before)))
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+def start(function: Callable[..., Any], *arguments: Any, name: str | None = None) -> Any:
+    """The process. It has the environment of now, which the process that it is forked from does not have."""
+    _ready()
+    process = FORKS.Process(target=_in_environment, name=name, args=(dict(os.environ), function, arguments))
+    process.start()
+    return process
+
+
+def _in_environment(environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    function(*arguments)
+
+
+def fork_workers(patch: Any) -> None:
+    """Local executors and the self-test fork their worker processes, until `patch` is undone."""
+    if sys.platform == "linux":
+        from flashnas.study.executors import local
+        from flashnas.testing import self_test
+
+        def process(target: Callable[..., Any], name: str, args: tuple[Any, ...]) -> Any:
+            _ready()
+            return FORKS.Process(target=_in_environment, name=name, args=(dict(os.environ), _serve, (target, *args)))
+
+        patch.setattr(local, "multiprocessing", SimpleNamespace(
+            get_context=lambda _: SimpleNamespace(Pipe=FORKS.Pipe, Process=process)))
+        patch.setattr(self_test, "multiprocessing", SimpleNamespace(get_context=lambda _: _ready() or FORKS))
+
+
+def _serve(target: Callable[..., Any], pipe: Any, parent: int, *rest: Any) -> None:
+    """A worker process; the parent that it watches is the process that it is forked from, which ends with the tests."""
+    target(pipe, os.getppid(), *rest)
