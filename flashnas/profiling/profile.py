@@ -29,7 +29,7 @@ from flashnas.profiling.nvml import Watch
 from flashnas.profiling.platforms import describe_device, device_label, make_timer, probe_us
 from flashnas.profiling.row_requests import Group, RowRequest, groups, missing, plan
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of
+from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of, surroundings_of
 from flashnas.space.operator_space import OperatorSpace
 
 WRITE_EVERY_S = 10.0
@@ -53,8 +53,9 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept under `jobs` in
         meta.yaml: share of outliers, largest drift, rows that were measured twice or still look disturbed, how evenly
-        the device ran, which library computed which kind of operator, clocks, power and throttling of a GPU, and
-        `notes` on rows that were left out or timed in another mode.
+        the device ran, which library computed which kind of operator, and `notes` on rows that were left out or timed
+        in another mode; of a GPU also which norms and gates are inside the libraries' kernels (`around`), clocks,
+        power and throttling.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -108,7 +109,9 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     if not done:
         return {"measured": 0, "known": len(items) - len(todo), **told}
     gpu = {"gpu": seen} if (seen := watch.summary()) else {}
-    record = {**_record(setup, done, probes, again), "backends": backends, **gpu, **told}
+    around = surroundings_of(space.kinds(), max(space.hidden_sizes), setup)
+    record = {**_record(setup, done, probes, again), "backends": backends, **({"around": around} if around else {}),
+              **gpu, **told}
     append_entry(folder, "jobs", record)
     return {"measured": len(done), "known": len(items) - len(todo), **record}
 
