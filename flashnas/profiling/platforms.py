@@ -65,6 +65,10 @@ class Platform(ABC):
     def timer(self, mode: str) -> Timer:
         """The clock around whole calls in a mode."""
 
+    def row_timer(self, mode: str) -> Timer:
+        """The clock for operators alone, without what a model pays once."""
+        return self.timer(mode)
+
     def limits(self) -> str:
         """What bounds its speed and may be set otherwise on the next machine, for `cite` in device.yaml."""
         return f" on {torch.get_num_threads()} threads"
@@ -187,6 +191,9 @@ class Cuda(Platform):
 
     def timer(self, mode: str) -> Timer:
         return CudaGraphTimer() if mode == "cuda_graph" else CudaTimer()
+
+    def row_timer(self, mode: str) -> Timer:
+        return CudaGraphTimer(launch=False) if mode == "cuda_graph" else self.timer(mode)
 
     def marks(self) -> CudaMarks:
         return CudaMarks()

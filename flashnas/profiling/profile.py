@@ -26,7 +26,7 @@ from flashnas.profiling.alone import Note, measure_alone
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import Watch
-from flashnas.profiling.platforms import describe_device, device_label, make_timer, probe_us
+from flashnas.profiling.platforms import describe_device, device_label, probe_us
 from flashnas.profiling.row_requests import Group, RowRequest, groups, missing, plan
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of, surroundings_of
@@ -133,7 +133,7 @@ def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
 def _measure_group(group: Group, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
     if setup.mode_name == "cuda_graph":
         specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
-        return measure_alone(group.items, specs, setup, make_timer(setup.device, setup.mode_name), space.max_operators,
+        return measure_alone(group.items, specs, setup, setup.platform.row_timer(setup.mode_name), space.max_operators,
                              note)
     try:
         return measure_inside_model(group, space, setup)

@@ -14,7 +14,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
-from flashnas.profiling import alone, finalists, whole_model
+from flashnas.profiling import alone, device_timing, finalists, whole_model
 from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import CudaGraphTimer, Effort, Measurement, NotCapturable
 from flashnas.profiling.platforms import PLATFORMS
@@ -52,6 +52,21 @@ def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
     assert cuda.captures == 1
     assert cuda.replays == 1 + measured.repeats
     assert measured.mode == ""
+
+
+def test_rows_are_measured_without_the_launch_of_their_graph(cuda, monkeypatch):
+    """What a graph without kernels takes; a row of one short kernel keeps half of its time at least."""
+    monkeypatch.setattr(device_timing, "small_kernel", lambda: lambda: cuda.kernel(2.0))
+    timer = CudaGraphTimer(launch=False)
+    assert timer.launch_us() == pytest.approx(LAUNCH_US)
+    copies = [lambda: cuda.kernel(10.0), lambda: cuda.kernel(30.0)]
+    assert timer.measure(copies, EFFORT).latency_us == pytest.approx(20)
+    assert timer.measure([lambda: cuda.kernel(1.0)], EFFORT).latency_us == pytest.approx((LAUNCH_US + 1) / 2)
+    captures = cuda.captures
+    timer.measure(copies, EFFORT)
+    assert cuda.captures == captures + 1, "the launch is measured once"
+    platform = PLATFORMS["cuda"]
+    assert [platform.timer("cuda_graph").launch, platform.row_timer("cuda_graph").launch] == [True, False]
 
 
 def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
