@@ -136,7 +136,7 @@ def _measure_group(group: Group, space: OperatorSpace[Any], setup: Setup, note: 
         return measure_alone(group.items, specs, setup, setup.platform.row_timer(setup.mode_name), space.max_operators,
                              note)
     try:
-        return measure_inside_model(group, space, setup)
+        return measure_inside_model(group, space, setup, note)
     except torch.OutOfMemoryError:
         pass
     setup.platform.forget()
