@@ -131,7 +131,7 @@ def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
 
 
 def _measure_group(group: Group, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
-    if setup.mode_name == "cuda_graph":
+    if setup.mode_name in setup.platform.alone:
         specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
         return measure_alone(group.items, specs, setup, setup.platform.row_timer(setup.mode_name), space.max_operators,
                              note)

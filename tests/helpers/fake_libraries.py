@@ -5,7 +5,7 @@ Written from the documentation and argument checks of
 - mamba-ssm 2.3: mamba_ssm/ops/triton/{ssd_combined,selective_state_update,layernorm_gated}.py,
   ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp;
 - causal-conv1d 1.6: causal_conv1d_interface.py, csrc/causal_conv1d.cpp;
-- flash-attn 2.8: flash_attn_interface.py.
+- flash-attn 2.8: flash_attn_interface.py, and 3: hopper/flash_attn_interface.py.
 They hold what our adapters assume; that the libraries keep to it is for tests/gpu.
 """
 
@@ -420,7 +420,28 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
 
 
+def flash_attn_3_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None,
+                      v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None,
+                      deterministic=False, sm_margin=0, return_attn_probs=False):
+    """Of the package `flash_attn_interface`; no dropout. Before 3.0 it also returned the log-sum-exp."""
+    o = flash_attn_func(q, k, v, 0.0, softmax_scale, causal, window_size)
+    return o, torch.zeros(o.shape[:3])
+
+
+def flash_attn_3_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary_cos=None, rotary_sin=None,
+                              cache_seqlens=None, cache_batch_idx=None, cache_leftpad=None, page_table=None,
+                              cu_seqlens_q=None, cu_seqlens_k_new=None, max_seqlen_q=None, rotary_seqlens=None,
+                              q_descale=None, k_descale=None, v_descale=None, softmax_scale=None, causal=False,
+                              window_size=(-1, -1), attention_chunk=0, softcap=0.0, rotary_interleaved=True,
+                              scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0,
+                              return_softmax_lse=False):
+    assert not torch.is_grad_enabled(), "does not support backward pass"
+    return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
+
+
 MODULES = {
+    "flash_attn_interface": {"__version__": "0.0-fake", "flash_attn_func": flash_attn_3_func,
+                             "flash_attn_with_kvcache": flash_attn_3_with_kvcache},
     "fla": {"__version__": "0.0-fake"},
     "fla.ops.delta_rule": {"chunk_delta_rule": chunk_delta_rule,
                            "fused_recurrent_delta_rule": fused_recurrent_delta_rule},
@@ -449,12 +470,13 @@ MODULES = {
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str, ...] = ("cuda",)) -> None:
-    """Put the stand-ins of these packages (all, if none is named) where the libraries would be; hide the others.
+    """Put the stand-ins of these packages (all but flash-attn 3, if none is named) where the libraries would be; hide
+    the others.
 
     devices: where our adapters may call them.
     """
     names = packages or ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn")
-    for name in ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn"):
+    for name in ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn", "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, name, None)
     for path, contents in MODULES.items():
         if path.split(".")[0] in names:

@@ -159,7 +159,7 @@ def check_in_bfloat16(layer: Layer) -> None:
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for kind in PREFERRED for name in PREFERRED[kind]])
 def test_shapes_of_a_real_model_fit_the_libraries(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On meta tensors, which have shapes, strides and dtypes but no values."""
-    fake_libraries.install(monkeypatch)
+    fake_libraries.install(monkeypatch, *(("flash_attn_interface",) if name == "flash-attn-3" else ()))
     forward, step = load(name).kernels[kind](torch.bfloat16)
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -647,3 +647,24 @@ def test_stand_ins_have_the_signatures_of_fla() -> None:
                 assert given == [repr(ast.literal_eval(text)) for text in defaults], name
             checked += 1
     assert checked > 12
+
+
+@pytest.mark.parametrize(("packages", "capability", "name"), [
+    (("flash_attn", "flash_attn_interface"), (9, 0), "flash-attn-3"),
+    (("flash_attn_interface",), (9, 0), "flash-attn-3"),
+    (("flash_attn", "flash_attn_interface"), (8, 0), "flash-attn"), (("flash_attn_interface",), (10, 0), "sdpa")])
+def test_flash_attn_3_is_taken_on_hopper(packages: tuple[str, ...], capability: tuple[int, int], name: str,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `auto`, and by the choice flash-attn, which takes the one that runs."""
+    fake_libraries.install(monkeypatch, *packages, devices=("cpu",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90800)
+    layer = make("swa(heads=4,kv_heads=2,head_dim=16,window=5)")
+    assert layer.core.kernels("cuda", torch.bfloat16).name.split(" ")[0] == name
+    if name == "sdpa":
+        assert "needs a Hopper device" in layer.core.passed_over("cuda", torch.bfloat16)["flash-attn-3"]
+        return
+    choose_backend(layer, "flash-attn")
+    assert layer.core.kernels("cuda", torch.bfloat16).name == f"{name} 0.0-fake"
+    check_in_bfloat16(layer)

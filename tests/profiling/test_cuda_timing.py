@@ -1,6 +1,8 @@
 """What profiles on a GPU, with a stand-in for torch.cuda: one graph for all copies, memory that is counted, and what
 cannot be captured or does not fit."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,25 @@ def test_rows_are_measured_without_the_launch_of_their_graph(cuda, monkeypatch):
     assert cuda.captures == captures + 1, "the launch is measured once"
     platform = PLATFORMS["cuda"]
     assert [platform.timer("cuda_graph").launch, platform.row_timer("cuda_graph").launch] == [True, False]
+
+
+def test_compiled_operators_are_captured_too(monkeypatch):
+    """The copies of an operator are compiled for each length; here by a backend that compiles nothing."""
+    platform = PLATFORMS["cuda"]
+    for mode, captured in (("compiled", True), ("cuda_graph", True), ("eager", False)):
+        assert isinstance(platform.timer(mode), CudaGraphTimer) is captured
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    items = [RowRequest("prefill", "f", 16, 0, 1, length) for length in (3, 5)]
+    torch.compiler.reset()
+    limits = torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit
+    try:
+        found = alone.measure_alone(items, SPECS, Setup(mode="compiled"), PlainTimer(), 4)
+    finally:
+        config = torch._dynamo.config
+        config.recompile_limit, config.accumulated_recompile_limit = limits
+        config.fail_on_recompile_limit_hit = False
+        torch.compiler.reset()
+    assert [found[item].latency_us for item in items] == [4, 4], "four copies of each"
 
 
 def test_what_waits_for_the_host_is_found_before_the_capture(cuda):

@@ -36,14 +36,17 @@ from flashnas.base.hints import one_of
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.library import Function, Library, Pair, without_gradients, without_graphs
 
-MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d", "flash-attn": "flash_attn",
-           "sdpa": "sdpa", "numba": "numba"}
+MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d", "flash-attn-3": "flash_attn_3",
+           "flash-attn": "flash_attn", "sdpa": "sdpa", "numba": "numba"}
 # Best first, on CUDA. The order is that of the libraries' own benchmarks; none of it was measured here.
-PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
-             "selective_scan": ("mamba-ssm",), "norm": ("fla", "mamba-ssm"), "swiglu": (), "softmax": (),
+PREFERRED = {"attention": ("flash-attn-3", "flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"),
+             "convolution": ("causal-conv1d", "fla"), "selective_scan": ("mamba-ssm",),
+             "norm": ("fla", "mamba-ssm"), "swiglu": (), "softmax": (),
              "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
 PREFERRED_ON_CPU = ("numba",)  # for the cores that it has
-TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that covers two packages
+# choices that cover two packages: both, or the first that runs
+TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d"), "flash-attn": ("flash-attn-3", "flash-attn")}
+EITHER = {"flash-attn": TOGETHER["flash-attn"]}
 SURROUNDING = ("norm", "swiglu", "softmax")  # not told: they go with the recurrences
 OPTIONAL = ("convolution", *SURROUNDING)  # cores that fall back to torch where the chosen library does not take them
 
@@ -80,7 +83,7 @@ class Core:
         self._cpu: dict[torch.dtype, Kernels] = {}
         self._cuda: dict[torch.dtype, Kernels] = {}
         wanted = [*self._wanted("cpu"), *self._wanted("cuda")]
-        missing = load(backend).missing() if backend in wanted and self.kind not in OPTIONAL else ""
+        missing = missing_for(backend) if backend in wanted and self.kind not in OPTIONAL else ""
         if missing:
             raise self._refused(missing, "cpu", torch.float32)
 
@@ -185,8 +188,14 @@ def choose_backend(module: nn.Module, backend: str) -> None:
         raise OperatorError(one_of("backend", backend, BACKENDS))
     for core in cores_of(module):
         core.choose(backend)
-    if backend in MODULES and load(backend).missing():  # though no core of this module would take it
-        raise OperatorError(f"backend {backend}: {load(backend).missing()}")
+    if backend in MODULES and missing_for(backend):  # though no core of this module would take it
+        raise OperatorError(f"backend {backend}: {missing_for(backend)}")
+
+
+def missing_for(backend: str) -> str:
+    """Why the choice cannot be imported here, or an empty string."""
+    reasons = [load(name).missing() for name in EITHER.get(backend, (backend,))]
+    return "" if "" in reasons else reasons[-1]
 
 
 def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype) -> dict[str, str]:
