@@ -178,6 +178,7 @@ def steps(table: LatencyTable) -> Iterator[Test]:
 
 
 def tests(table: LatencyTable) -> Iterator[Test]:
+    table = replace(table, frames={name: frame[frame["dtype"] == DTYPE] for name, frame in table.frames.items()})
     for rows_name in table.frames:
         for make in (beyond, below, corner, between, heads_between):
             yield from make(table, rows_name)

@@ -30,6 +30,7 @@ PACKAGES = {
     "mamba-ssm": ("mamba_ssm", "Mamba and Mamba2 on CUDA"),
     "causal-conv1d": ("causal_conv1d", "short convolutions on CUDA"),
     "flash-attn": ("flash_attn", "attention on CUDA"),
+    "flash_attn_3": ("flash_attn_interface", "attention on Hopper"),
     "transformers": ("transformers", "export"),
     "aiconfigurator-core": ("aiconfigurator_core", "import of public GPU measurements"),
     "datasets": ("datasets", "corpora of the Hugging Face hub"),

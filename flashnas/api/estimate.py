@@ -10,7 +10,7 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.setting import REQUIRED
 from flashnas.base.settings import Settings, option
 from flashnas.latency.estimate import Estimate
-from flashnas.latency.workload import WORKLOAD_HELP
+from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 
 ARCHITECTURE = "flashnas.architecture.architecture:Architecture"
 TABLE = "flashnas.latency.table:LatencyTable"
@@ -25,6 +25,7 @@ class EstimateOptions(Settings, where="estimate"):
                        " '2048: 3x(d f m2 f)'", positional=True, objects=(ARCHITECTURE,))
     table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
     workload: str = option("decode-8k", WORKLOAD_HELP, objects=(WORKLOAD,))
+    weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
     stack: str | None = option(None, "kernels of the serving stack, fused or unfused", choices=("fused", "unfused"),
                                shown="the one that the table is calibrated for")
     mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
@@ -73,7 +74,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
 
     architecture = load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
     table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
-    workload = load_workload(options.workload)
+    workload = load_workload(options.workload).with_weights(options.weights)
     model = LatencyModel(table, workload, stack=options.stack, mode=options.mode)  # type: ignore[arg-type]
     check_fits(architecture, workload, table.device, model.dtype)
     return ArchitectureEstimate(**vars(model.estimate(architecture)), context=(architecture, table, workload))

@@ -21,7 +21,7 @@ from typing import Any
 from flashnas.base.errors import TableError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.yaml import LocatedDict
-from flashnas.latency.correction import check_constant
+from flashnas.latency.correction import TIMED_ALONE, check_constant
 from flashnas.latency.kernel_correction import STACKS, KernelCorrection
 from flashnas.latency.model_correction import ModelCorrection
 from flashnas.latency.schema import MODES, RUNTIMES
@@ -76,7 +76,8 @@ def _check_whole(calibration: Mapping[str, Any], file: Path) -> None:
         for phase in mode:
             constants = _mapping(mode, phase, f"calibration.whole.{key}.", file, ModelCorrection.names())
             for name, constant in constants.items():
-                check_constant(f"{_place(constants, name, file)}: calibration.whole.{key}.{phase}.{name}", constant)
+                check_constant(f"{_place(constants, name, file)}: calibration.whole.{key}.{phase}.{name}", constant,
+                               any_sign=name == "operator_us" and key in TIMED_ALONE)
 
 
 def _mapping(parent: Mapping[str, Any], key: str, above: str, file: Path, allowed: Iterable[str]) -> Mapping[str, Any]:

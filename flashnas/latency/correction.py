@@ -1,4 +1,4 @@
-"""What both corrections from rows to whole models share: named constants of at least 0, read from meta.yaml."""
+"""What both corrections from rows to whole models share: named constants, read from meta.yaml."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class Correction:
         return {name: round(float(getattr(self, name)), 5) for name in self.names()}
 
 
-def check_constant(place: str, value: Any) -> None:
-    """Raises TableError unless the value is a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
-        raise TableError(f"{place} must be a number of at least 0; got {value!r}")
+TIMED_ALONE = ("cuda_graph",)   # modes whose rows are of operators alone: operator_us may be negative
+
+
+def check_constant(place: str, value: Any, *, any_sign: bool = False) -> None:
+    """Raises TableError unless the value is a finite number of at least 0, or of any sign."""
+    number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    if not number or (value < 0 and not any_sign):
+        raise TableError(f"{place} must be a number{'' if any_sign else ' of at least 0'}; got {value!r}")

@@ -24,6 +24,7 @@ class Estimate(Predicted):
         sources: share of latency_ms by source; they sum to 1.
         bounds: [lower, upper] of each metric that is a time or a rate.
         notes: what a reader has to know, one line each.
+        weights: type of the weights; fp8: of the operators' matrices.
     """
 
     notation: str
@@ -35,6 +36,7 @@ class Estimate(Predicted):
     sources: dict[str, float]
     bounds: dict[str, list[float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    weights: str = "bfloat16"
 
     def metric(self, name: str) -> float:
         """One metric by name; raises WorkloadError for one that does not exist."""

@@ -25,10 +25,11 @@ class LookupFailure(Exception):
 
 
 class KernelTimes:
-    """Answers kernel calls from `table`, in rows of `dtype`. `dtype_bytes`: the size of an activation."""
+    """Answers kernel calls from `table`, in rows of `dtype`; of kinds with weights in rows of the type `weights`, if
+    one is given. `dtype_bytes`: the size of an activation."""
 
-    def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int) -> None:
-        self.table, self.dtype, self.dtype_bytes = table, dtype, dtype_bytes
+    def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = "") -> None:
+        self.table, self.dtype, self.dtype_bytes, self.weights = table, dtype, dtype_bytes, weights
 
     def time(self, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray) -> BoundedTime:
         """The time of one launch.
@@ -130,12 +131,15 @@ class KernelTimes:
                 part += "" if sizes[column] in known else f" (measured: {', '.join(map(str, known))})"
             parts.append(part)
         other_dtype = name in self.table.kinds and not measured
-        return f"{name} {', '.join(parts)}" + (f" in {self.dtype}" if other_dtype else "")
+        return f"{name} {', '.join(parts)}" + (f" in {self._dtype(kind)}" if other_dtype else "")
+
+    def _dtype(self, kind: KernelKind) -> str:
+        return self.weights if self.weights and kind.weights else self.dtype
 
     @functools.cache  # noqa: B019 - lives as long as the table it belongs to
-    def _rows(self, name: str) -> pd.DataFrame:
+    def _rows(self, kind: KernelKind, name: str) -> pd.DataFrame:
         rows = self.table.frames[name]
-        same = (rows["dtype"] == self.dtype).to_numpy()
+        same = (rows["dtype"] == self._dtype(kind)).to_numpy()
         return rows if same.all() else rows[same]
 
     @functools.cache  # noqa: B019
@@ -143,7 +147,7 @@ class KernelTimes:
         """Positions in `_rows` by the values of the matched columns."""
         if name not in self.table.kinds:
             return {}
-        rows = self._rows(name)
+        rows = self._rows(kind, name)
         if not kind.matched or not len(rows):
             return {(): np.arange(len(rows))} if len(rows) else {}
         keys = rows[list(kind.matched)].to_numpy(np.int64)
@@ -164,7 +168,7 @@ class KernelTimes:
 
     @functools.cache  # noqa: B019
     def _grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> tuple[LogGrid, str]:
-        rows = self._rows(name).iloc[self._groups(kind, name)[key]]
+        rows = self._rows(kind, name).iloc[self._groups(kind, name)[key]]
         columns = kind.decode if kind.rows_name("decode") == name else kind.prefill
         axes = [column for column in columns if column not in kind.matched]
         source = source_of(rows)

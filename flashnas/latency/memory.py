@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.schema import Device
-from flashnas.latency.workload import DTYPE_BYTES, WEIGHT_BYTES, Workload
+from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload
 from flashnas.operators import OperatorSpec
 
 # Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens (8192 is the
@@ -55,15 +55,24 @@ def _operator_sizes(spec: OperatorSpec, hidden: int, context: int, dtype_bytes: 
     return spec.params(hidden), spec.cache_bytes(hidden, context, dtype_bytes), alive
 
 
+@functools.lru_cache(maxsize=65536)
+def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
+    """Parameters of an operator that are matrices of products, which may have a type of their own."""
+    return sum(call.kind.weights(call) for call in spec.kernels(hidden, "decode") if call.kind.weights)
+
+
 def _sizes(a: Architecture, workload: Workload, dtype: str) -> _Sizes:
     dtype_bytes = DTYPE_BYTES[dtype]
     context = workload.context + a.meta_tokens
+    others = WEIGHT_BYTES[MATRICES_ONLY.get(dtype, dtype)]
     known = {spec: _operator_sizes(spec, a.hidden, context, dtype_bytes) for spec in set(a.operators)}
     params = a.vocab * a.hidden * (1 if a.tied else 2) + a.meta_tokens * a.hidden + a.hidden
     params += sum(known[spec][0] for spec in a.operators)
     cache = sum(known[spec][1] for spec in a.operators)
     alive = max(sizes[2] for sizes in known.values())
-    return _Sizes(math.ceil(params * WEIGHT_BYTES[dtype]), cache + 4 * a.vocab, a.hidden * dtype_bytes + alive,
+    weight_bytes = params * others - sum(matrix_numbers(spec, a.hidden) for spec in a.operators) * (
+        others - WEIGHT_BYTES[dtype])
+    return _Sizes(math.ceil(weight_bytes), cache + 4 * a.vocab, a.hidden * dtype_bytes + alive,
                   max(workload.prompt_tokens + a.meta_tokens, 1))
 
 

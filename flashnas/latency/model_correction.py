@@ -5,8 +5,9 @@ For each mode and phase, constants under `calibration.whole.<mode>.<phase>` in m
     time = scale x (rows) + operator_us x (operators) + model_us + mb_us x (megabytes of weights and state)
 
 operator_us is the time between two blocks, model_us the time that a model takes once, mb_us the pressure on the caches
-that grows with the model. The correction applies to rows of whole operators; sums of kernels have their own constants
-(kernel_correction.py).
+that grows with the model. Constants are at least 0, but for operator_us in the mode cuda_graph: operators that were
+timed alone start and end alone, whereas in a model the start of one hides behind the end of the other. The correction
+applies to rows of whole operators; sums of kernels have their own constants (kernel_correction.py).
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import numpy as np
 
 from flashnas.base.errors import TableError
 from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime
-from flashnas.latency.correction import Correction
+from flashnas.latency.correction import TIMED_ALONE, Correction
 from flashnas.operators import Phase
 
 PARSIMONY = 0.9    # a further constant must bring the left-out error below this share of the error without it
+LARGEST_CREDIT = 0.5   # share of a model's mean row that a negative operator_us may take off
 RIDGE = 0.01       # of the search for the operators that carry the error, relative to the mean square of the shares
 
 
@@ -49,8 +51,9 @@ class ModelCorrection(Correction):
             models: 1 with the row that every model has once, else 0.
             megabytes: 10^6 bytes of weights and state.
         """
-        us, spread = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes, SPREAD
-        return BoundedTime(us, us * (1 - spread), us * (1 + spread), "derived") if us else None
+        us = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes
+        lower, upper = sorted((us * (1 - SPREAD), us * (1 + SPREAD)))
+        return BoundedTime(us, lower, upper, "derived") if us else None
 
 
 CONSTANTS = ModelCorrection.names()
@@ -84,23 +87,30 @@ class Regressors:
         return float(self.vector() @ [getattr(correction, key) for key in CONSTANTS])
 
 
-def fit(models: list[Regressors]) -> ModelCorrection:
-    """Non-negative least squares of the relative error, with as few constants as the models left out justify.
+def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
+    """Least squares of the relative error with as few constants as the models left out justify, at least 0 each; in
+    the mode cuda_graph operator_us may be negative, down to LARGEST_CREDIT of the mean row of a model.
 
     Raises TableError below 4 models.
     """
     if len(models) < 4:
         raise TableError(f"calibration needs at least 4 whole models; got {len(models)}")
-    x = _relative(models)
-    chosen = _choose(x)
-    return ModelCorrection(**dict(zip(CONSTANTS, map(float, _solve(x, chosen)), strict=True)))
+    x, least_us = _relative(models), _least_operator_us(models, mode)
+    chosen = _choose(x, least_us)
+    return ModelCorrection(**dict(zip(CONSTANTS, map(float, _solve(x, chosen, least_us)), strict=True)))
 
 
-def fit_leaving_out(models: list[Regressors]) -> tuple[ModelCorrection, list[float]]:
+def fit_leaving_out(models: list[Regressors], mode: str = "") -> tuple[ModelCorrection, list[float]]:
     """`fit`, and for each model the time in microseconds that a fit of the same constants to the others predicts."""
-    found, x = fit(models), _relative(models)
-    chosen, everyone = _choose(x), np.arange(len(x))
-    return found, [float(x[i] @ _solve(x[everyone != i], chosen)) * models[i].measured_us for i in everyone]
+    found, x, least_us = fit(models, mode), _relative(models), _least_operator_us(models, mode)
+    chosen, everyone = _choose(x, least_us), np.arange(len(x))
+    return found, [float(x[i] @ _solve(x[everyone != i], chosen, least_us)) * models[i].measured_us for i in everyone]
+
+
+def _least_operator_us(models: list[Regressors], mode: str) -> float:
+    if mode not in TIMED_ALONE:
+        return 0.0
+    return -LARGEST_CREDIT * min(model.rows_us / model.operators for model in models)
 
 
 def _relative(models: list[Regressors]) -> np.ndarray:
@@ -108,33 +118,35 @@ def _relative(models: list[Regressors]) -> np.ndarray:
     return np.array([model.vector() / model.measured_us for model in models])
 
 
-def _choose(x: np.ndarray) -> tuple[int, ...]:
+def _choose(x: np.ndarray, least_us: float) -> tuple[int, ...]:
     """The constants that the models left out justify."""
     best: tuple[int, ...] = ()
-    best_error = _left_out_error(x, best)
+    best_error = _left_out_error(x, best, least_us)
     for count in range(1, len(CONSTANTS) + 1):
-        tried = {chosen: _left_out_error(x, chosen) for chosen in itertools.combinations(range(len(CONSTANTS)), count)}
+        tried = {chosen: _left_out_error(x, chosen, least_us)
+                 for chosen in itertools.combinations(range(len(CONSTANTS)), count)}
         chosen = min(tried, key=lambda key: tried[key])
         if tried[chosen] < PARSIMONY * best_error:
             best, best_error = chosen, tried[chosen]
     return best
 
 
-def _solve(x: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:
-    """The constants, of which only `chosen` are fitted; the others correct nothing."""
+def _solve(x: np.ndarray, chosen: tuple[int, ...], least_us: float) -> np.ndarray:
+    """The constants, of which only `chosen` are fitted; the others correct nothing. least_us: of operator_us."""
     values = np.array([getattr(ModelCorrection(), key) for key in CONSTANTS])
     if chosen:
         from scipy.optimize import nnls  # slow to import; estimates do not need it
 
         values[list(chosen)] = 0.0
-        values[list(chosen)] = nnls(x[:, chosen], 1 - x @ values)[0]
+        floor = np.array([least_us if CONSTANTS[i] == "operator_us" else 0.0 for i in chosen])
+        values[list(chosen)] = floor + nnls(x[:, chosen], 1 - x @ values - x[:, chosen] @ floor)[0]
     return values
 
 
-def _left_out_error(x: np.ndarray, chosen: tuple[int, ...]) -> float:
+def _left_out_error(x: np.ndarray, chosen: tuple[int, ...], least_us: float) -> float:
     """Root mean square of the relative errors of each model under the fit to the others."""
     everyone = np.arange(len(x))
-    errors = [x[i] @ _solve(x[everyone != i], chosen) - 1 for i in everyone]
+    errors = [x[i] @ _solve(x[everyone != i], chosen, least_us) - 1 for i in everyone]
     return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
 
 

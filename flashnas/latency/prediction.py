@@ -22,12 +22,12 @@ from flashnas.latency.kernel_correction import KernelCorrection, Stack, choose_s
 from flashnas.latency.kernel_times import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
 from flashnas.latency.model_correction import ModelCorrection
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.whole_operators import OperatorTimes
-from flashnas.latency.workload import DTYPE_BYTES, WEIGHT_BYTES, Workload, load_workload
+from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload, load_workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.kernel import PHASES, Load
-from flashnas.operators.kernel_kinds import gemm, pointwise
+from flashnas.operators.kernel_kinds import KERNEL_KINDS, gemm, pointwise
 
 CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all of them up to this many tokens
 
@@ -84,11 +84,16 @@ class LatencyModel:
         self.dtype = self.workload.dtype
         if self.dtype == "auto":
             self.dtype = "bfloat16" if "bfloat16" in dtypes or not dtypes else dtypes[0]
-        if self.dtype not in dtypes:
+        if self.dtype in MATRICES_ONLY:
+            self._check_matrices()
+        elif self.dtype not in dtypes:
             raise MissingRowsError(f"table {self.table.name} has no rows in {self.dtype}; it has:"
                                    f" {', '.join(dtypes) or 'none'}; measure them: {self._command()}")
         self.dtype_bytes = DTYPE_BYTES[self.dtype]
-        self.kernels = KernelTimes(self.table, self.dtype, self.dtype_bytes)
+        rows = MATRICES_ONLY.get(self.dtype, self.dtype)
+        self.kernels = KernelTimes(self.table, rows, self.dtype_bytes)  # of embedding and head
+        self.operator_kernels = (self.kernels if rows == self.dtype else
+                                 KernelTimes(self.table, rows, self.dtype_bytes, self.dtype))
         self.operators = OperatorTimes(self.table, self.dtype)
         constants = self.table.calibration if calibrated else {}
         self.kernel_correction = KernelCorrection.of(constants, self.stack)
@@ -124,7 +129,9 @@ class LatencyModel:
             throughput_tok_s=metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens),
             memory_gb=memory_bytes(a, w, batch, self.dtype) / 1e9, workload=w.name, table=self.table.name,
             breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
-            notes=tuple(filter(None, [self.kernel_correction.note(batch) if w.generated_tokens else None])))
+            weights=self.dtype,
+            notes=tuple(filter(None, [self.kernel_correction.note(batch) if w.generated_tokens else None,
+                                      self._note_on_weights()])))
 
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
@@ -167,6 +174,15 @@ class LatencyModel:
         if self.workload.batch != "max":
             return self.workload.batch
         return largest_batch(architecture, self.workload, self.table.device, self.dtype)
+
+    def _note_on_weights(self) -> str | None:
+        if self.operator_kernels is self.kernels:
+            return None
+        corrected = "; the table's corrections come from models in bfloat16" if self.kernel_correction != (
+            KernelCorrection()) else ""
+        return (f"the matrices of the operators have weights in {self.dtype}, and their rows include the conversion of"
+                f" the activations; embedding, head, attention, convolutions and recurrences are in"
+                f" {self.kernels.dtype}{corrected}")
 
     # -- costs ---------------------------------------------------------------------------------------------------
 
@@ -222,7 +238,8 @@ class LatencyModel:
                 raise self._missing(name, hidden, _asked(f"operator_{phase}", batch, seen))
             return self._whole(phase, f"operator_{phase}", spec.name, answer, times, operators=1,
                                megabytes=self.megabytes(spec, hidden, phase, batch, seen))
-        return self._composed(name, hidden, self.launched(spec, hidden, phase), phase, batch, seen, times)
+        return self._composed(name, hidden, self.launched(spec, hidden, phase), phase, batch, seen, times,
+                              self.operator_kernels)
 
     def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
         """The kernels that serve an operator in the stack."""
@@ -249,10 +266,10 @@ class LatencyModel:
         return (spec.params(hidden) * WEIGHT_BYTES[self.dtype] + state) / 1e6
 
     def _composed(self, operator: str, hidden: int, calls: Sequence[KernelCall], phase: Phase, batch: int,
-                  seen: np.ndarray, times: int) -> list[Part]:
+                  seen: np.ndarray, times: int, kernels: KernelTimes) -> list[Part]:
         """One part per kernel, and one for the table's correction of a decode step."""
         try:
-            launches = [self.kernels.time(call, phase, batch, seen) for call in calls]
+            launches = [kernels.time(call, phase, batch, seen) for call in calls]
         except LookupFailure as failure:
             raise self._missing(operator, hidden, str(failure)) from None
         parts = [Part(phase, call.kind.rows_name(phase), call.label, launch.times(times))
@@ -288,9 +305,16 @@ class LatencyModel:
         calls = ([pointwise("lookup", 2 * a.hidden)] if name == "embedding" else
                  [pointwise("final_norm", 2 * a.hidden), gemm("head", n=a.vocab, k=a.hidden),
                   pointwise("sampling", a.vocab)])
-        return self._composed(name, a.hidden, calls, phase, batch, seen, times)
+        return self._composed(name, a.hidden, calls, phase, batch, seen, times, self.kernels)
 
     # -- errors --------------------------------------------------------------------------------------------------
+
+    def _check_matrices(self) -> None:
+        """Raise MissingRowsError unless the table has products with weights of the workload's type."""
+        if not has_weights(self.table, self.dtype):
+            others = [name for name in shipped_tables() if has_weights(LatencyTable.load(name), self.dtype)]
+            raise MissingRowsError(f"table {self.table.name} has no matrix products with weights in {self.dtype};"
+                                   f" shipped tables with them: {', '.join(others) or 'none'}")
 
     def _missing(self, operator: str, hidden: int, asked: str) -> MissingRowsError:
         return MissingRowsError(f"table {self.table.name} cannot answer operator {operator!r} at hidden size {hidden}"
@@ -298,6 +322,12 @@ class LatencyModel:
 
     def _command(self) -> str:
         return f"flashnas profile --space SPACE --workload {self.workload.name} --device {self.table.device.platform}"
+
+
+def has_weights(table: LatencyTable, dtype: str) -> bool:
+    """Whether a table has rows of products with weights of that type."""
+    return any((table.frames[name]["dtype"] == dtype).any() for kind in KERNEL_KINDS.values() if kind.weights
+               for name in {kind.rows_name(phase) for phase in PHASES} if name in table.frames)
 
 
 def _asked(kind: str, batch: int, seen: np.ndarray) -> str:

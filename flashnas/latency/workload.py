@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +11,15 @@ from flashnas.base.errors import WorkloadError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 
-# of an activation and of what caches hold; the quantized types, as llama.cpp names them, hold weights only
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "q8_0": 2, "q4_0": 2}
+# of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them, hold weights only
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "q8_0": 2, "q4_0": 2, "fp8": 2}
 # of a weight: a block of 32 has a scale in 16 bits
-WEIGHT_BYTES: dict[str, float] = {**DTYPE_BYTES, "q8_0": 34 / 32, "q4_0": 18 / 32}
+WEIGHT_BYTES: dict[str, float] = {**DTYPE_BYTES, "q8_0": 34 / 32, "q4_0": 18 / 32, "fp8": 1}
+# A type that only the matrices of the operators have, as in serving engines; embedding, head, norms, convolutions,
+# attention and recurrences stay in the other one.
+MATRICES_ONLY = {"fp8": "bfloat16"}
+WEIGHTS = ("bfloat16", "fp8")   # what --weights takes for a table of kernels
+WEIGHTS_HELP = "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
 DTYPES = ("auto", *DTYPE_BYTES)
 MAX_TOKENS = 10**8        # of a sequence; far above any context, and small enough for arithmetic and memory
 MAX_BATCH = 10**6
@@ -29,7 +34,7 @@ class Workload:
         name: for people.
         batch: sequences; "max": the largest batch that fits the device's memory.
         prompt_tokens, generated_tokens: of each sequence.
-        dtype: of weights and activations (of weights alone: q8_0, q4_0); "auto": the dtype of the table.
+        dtype: of weights and activations (of weights alone: fp8, q8_0, q4_0); "auto": the dtype of the table.
 
     Raises:
         WorkloadError: names the field, the rule and the value.
@@ -66,6 +71,15 @@ class Workload:
     def context(self) -> int:
         """Tokens of one sequence at the end of the request, meta tokens not counted."""
         return self.prompt_tokens + self.generated_tokens
+
+    def with_weights(self, weights: str | None) -> Workload:
+        """The same requests to a model whose matrices have that type; raises WorkloadError where the workload's own
+        dtype excludes it."""
+        if weights is None or weights == self.dtype:
+            return self
+        if self.dtype not in ("auto", "bfloat16"):
+            raise WorkloadError(f"--weights {weights} needs a workload in bfloat16; workload.dtype is {self.dtype}")
+        return replace(self, dtype=weights)
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))

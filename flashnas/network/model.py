@@ -38,6 +38,12 @@ class ParameterUse:
     family: str
 
 
+def _streams_low(x: Tensor) -> bool:
+    """Whether the residual stream has the dtype of autocast: on a GPU, where norms, additions and what is kept for the
+    backward pass are bounded by memory."""
+    return x.is_cuda and torch.is_autocast_enabled(x.device.type)
+
+
 class Block(nn.Module):
     """x + mixer(norm(x))."""
 
@@ -170,9 +176,9 @@ class HybridLM(nn.Module):
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """[B, meta + T, D]: the meta tokens, then the embedded tokens."""
         x = self.embedding(tokens_BT)
-        if self.meta_tokens is None:
-            return x
-        return torch.cat([self.meta_tokens.expand(len(x), -1, -1), x], 1)
+        if self.meta_tokens is not None:
+            x = torch.cat([self.meta_tokens.expand(len(x), -1, -1), x], 1)
+        return x.to(torch.get_autocast_dtype(x.device.type)) if _streams_low(x) else x
 
     def run_layers(self, x_BTD: Tensor, states: Any) -> tuple[Tensor, tuple[Any, ...]]:
         """All operators in their parallel form from `states` on (None: of empty sequences): (x_BTD, states after)."""

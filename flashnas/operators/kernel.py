@@ -58,6 +58,8 @@ class KernelKind:
         workspace_bytes: bytes per token that a kernel needs beside its output while it reads a prompt.
         bytes_moved: bytes that one launch has to read and write at least, from the call, the Load and the bytes of one
             activation.
+        weights: numbers in the weight of a call, which an engine may keep in another type than the activations: a table
+            may have rows of the kind in that type; None: the kind has no such weight.
         correction: the constant that scales the kernel in a whole model (latency/kernel_correction.py); "": none.
     """
 
@@ -74,6 +76,7 @@ class KernelKind:
     written: Callable[[KernelCall], int]
     workspace_bytes: Callable[[KernelCall], int] = field(default=lambda call: 0)
     bytes_moved: Callable[[KernelCall, Load, int], float]
+    weights: Callable[[KernelCall], int] | None = None
     correction: Correction = "scale"
 
     def columns(self, phase: Phase) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def _gemm_bytes(call: KernelCall, load: Load, size: int) -> float:
 
 GEMM = KernelKind(  # [m, k] x [k, n]; m = batch x tokens
     name="gemm", family=PRODUCTS, shape=("n", "k"), decode=("m", "n", "k"), prefill=("m", "n", "k"), grow="n",
-    written=lambda call: call["n"], bytes_moved=_gemm_bytes)
+    written=lambda call: call["n"], bytes_moved=_gemm_bytes, weights=lambda call: call["k"] * call["n"])
 
 POINTWISE = KernelKind(  # elements: values read plus written per token
     name="pointwise", family=SMALL, shape=("elements",), rules=(Roofline(),),
@@ -80,7 +80,8 @@ EXPERTS = KernelKind(
     name="experts", family=PRODUCTS, shape=("n", "k", "experts", "active"),
     rules=(AsCall("with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are hit; all of"
                   " these as one gemm of as many weights and operations", _one_product, spread=0.50),),
-    written=lambda call: call["active"] * call["n"], bytes_moved=_expert_bytes)
+    written=lambda call: call["active"] * call["n"], bytes_moved=_expert_bytes,
+    weights=lambda call: call["experts"] * call["k"] * call["n"])
 
 
 # -- attention and convolutions --------------------------------------------------------------------------------------

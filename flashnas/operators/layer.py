@@ -63,7 +63,8 @@ class RecurrentState(NamedTuple):
 class RecurrentLayer(Layer):
     """A layer that remembers matrices [heads, key dim, value dim]: project, convolve, recur, project back.
 
-    A subclass sets the attributes below and defines `project`, `recur` and `recur_reference`.
+    A subclass sets the attributes below and defines `project`, `recur` and `recur_reference`; `recur_raw` too, if its
+    core takes raw parts.
     """
 
     conv: ShortConvolution | None
@@ -94,6 +95,11 @@ class RecurrentLayer(Layer):
         Returns:
             The input of `out_proj` [.., C] and the state after.
         """
+        raise NotImplementedError
+
+    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        """`recur` by a rule that takes parts and parameters as they are; operators/backends/core.py has its
+        arguments."""
         raise NotImplementedError
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +133,7 @@ class RecurrentLayer(Layer):
         conv_BTC, matrix_BHKV = state or self.fresh_state(len(x_BTD), dtype, x_BTD.device)
         if self.conv is not None:
             mixed_BTC, conv_BTC = self.conv(mixed_BTC, conv_BTC)
-        y_BTC, matrix_BHKV = self.recur((mixed_BTC, *rest), matrix_BHKV, self.core.of(mixed_BTC).forward)
+        y_BTC, matrix_BHKV = self._recurred((mixed_BTC, *rest), matrix_BHKV, False)
         return self.out_proj(y_BTC.to(dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
@@ -135,8 +141,16 @@ class RecurrentLayer(Layer):
         dtype, (conv_BTC, matrix_BHKV) = mixed_BC.dtype, state
         if self.conv is not None:
             mixed_BC, conv_BTC = self.conv.step(mixed_BC, conv_BTC)
-        y_BC, matrix_BHKV = self.recur((mixed_BC, *rest), matrix_BHKV, self.core.of(mixed_BC).step)
+        y_BC, matrix_BHKV = self._recurred((mixed_BC, *rest), matrix_BHKV, True)
         return self.out_proj(y_BC.to(dtype)), RecurrentState(conv_BTC, matrix_BHKV)
+
+    def _recurred(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, one: bool) -> tuple[Tensor, Tensor]:
+        """`recur_raw` where a library takes raw parts, else `recur`; of one token or of all."""
+        kernels = self.core.of(parts[0])
+        raw = kernels.raw_step if one and not torch.is_grad_enabled() else None if one else kernels.raw_forward
+        if raw is None:
+            return self.recur(parts, matrix_BHKV, kernels.step if one else kernels.forward)
+        return self.recur_raw(parts, matrix_BHKV, raw)
 
 
 def _apply(linear: nn.Linear, x: Tensor) -> Tensor:

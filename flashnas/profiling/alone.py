@@ -54,6 +54,8 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
     with setup.running():
         for item in items:
             reason = ""
+            if setup.mode_name == "compiled":
+                torch.compiler.reset()  # as for a whole model: variants of earlier rows would be searched at each call
             try:
                 found[item] = _measure(item, specs, setup, timer, copies_at_most, note)
             except DeviceMemoryError as error:

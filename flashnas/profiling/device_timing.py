@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,9 @@ import torch
 from flashnas.base.errors import ConfigError
 
 CONFIDENCE = 1.96        # two-sided 95 %
+LAUNCH_REPEATS = 50, 200
+SMALL_KERNELS = 8, 128   # in the graphs that show what a launch takes
+LARGEST_LAUNCH = 0.5     # share of a graph's time that may be taken off for its launch
 LONGEST_SECONDS = 3600   # of what is timed together; beyond it is a typing error
 
 
@@ -149,18 +153,43 @@ class CudaGraphTimer:
     """All calls are captured one after the other into one CUDA graph. Its replays are timed by events on the device and
     divided by the number of calls.
 
-    What the launch of a graph costs is thus shared by the calls, as by the operators of a model; and all calls take
-    their intermediate tensors from one pool, so that they need no more memory for these than one of them.
+    All calls take their intermediate tensors from one pool, so that they need no more memory for these than one of
+    them.
+
+    launch: whether the launch of the graph counts. A model pays it once a step. It does not belong to an operator, so
+    that rows are measured without it.
 
     It needs a CUDA device. Work that cannot be captured raises NotCapturable: what waits for the host is found before
     the capture, since a capture that fails leaves torch's allocator in a state of its own.
     """
 
+    def __init__(self, launch: bool = True) -> None:
+        self.launch = launch
+        self._launch_us: float | None = None
+
     def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
-        graph = self._capture(calls)
+        graph, off = self._capture(calls), 0.0 if self.launch else self.launch_us()
         graph.replay()
         torch.cuda.synchronize()
-        return repeat(lambda _: _between_events_us(graph.replay) / len(calls), effort)
+        least_us = 1 - LARGEST_LAUNCH
+
+        def once_us(index: int) -> float:
+            us = _replayed_us(graph, index)
+            return max(us - off, least_us * us) / len(calls)
+
+        return repeat(once_us, effort)
+
+    def launch_us(self) -> float:
+        """What the launch of a graph takes: the time of one without kernels, from graphs with few and many of one small
+        kernel. torch does not replay an empty graph."""
+        if self._launch_us is None:
+            few, many = SMALL_KERNELS
+            small, effort = small_kernel(), Effort(least=LAUNCH_REPEATS[0], most=LAUNCH_REPEATS[1])
+            graphs = [self._capture([small] * count) for count in SMALL_KERNELS]
+            times_us = [repeat(functools.partial(_replayed_us, graph), effort).latency_us for graph in graphs]
+            each_us = (times_us[1] - times_us[0]) / (many - few)
+            self._launch_us = max(times_us[0] - few * each_us, 0.0)
+        return self._launch_us
 
     @staticmethod
     def _capture(calls: Sequence[Callable[[], object]]) -> torch.cuda.CUDAGraph:
@@ -181,6 +210,15 @@ class CudaGraphTimer:
         except RuntimeError as error:  # torch.AcceleratorError is one
             raise NotCapturable(_first_line(error)) from error
         return graph
+
+
+def _replayed_us(graph: torch.cuda.CUDAGraph, _: int) -> float:
+    return _between_events_us(graph.replay)
+
+
+def small_kernel() -> Callable[[], object]:
+    """A call that launches the smallest kernel; not `zero_`, which is none."""
+    return functools.partial(torch.zeros(1, device="cuda").add_, 1)
 
 
 def _check_waits(call: Callable[[], object]) -> None:

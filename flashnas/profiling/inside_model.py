@@ -17,11 +17,14 @@ import torch
 import torch.nn.functional as F
 
 from flashnas.architecture import Architecture
+from flashnas.latency.memory import memory_bytes
+from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
+from flashnas.profiling.alone import Note
 from flashnas.profiling.device_timing import Effort, Measurement, median_interval
 from flashnas.profiling.row_requests import Group, RowRequest
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import build_model, filled_cache
+from flashnas.profiling.whole_model import build_model, filled_cache, pieces
 from flashnas.space.operator_space import OperatorSpace
 
 ROUNDS = 3                   # over all lengths of a group, so that a slow moment of the machine affects them all
@@ -40,23 +43,56 @@ def reference_architecture(space: OperatorSpace[Any], hidden: int, value_bytes: 
     return space.build(tuple(kinds[i] for i in order), hidden)
 
 
-def measure_inside_model(group: Group, space: OperatorSpace[Any], setup: Setup) -> dict[RowRequest, Measurement]:
-    """Time the requests of a group; `effort.seconds` limits each of its lengths."""
+def measure_inside_model(group: Group, space: OperatorSpace[Any], setup: Setup, note: Note = lambda *_: None,
+                         ) -> dict[RowRequest, Measurement]:
+    """Time the requests of a group; `effort.seconds` limits each of its lengths. note: receives a request and a line
+    for what does not fit into memory, which is left out."""
     with setup.running():
         architecture = reference_architecture(space, group.hidden, setup.torch_dtype.itemsize)
+        lengths, reason = _fitting(architecture, group, setup)
+        items = [item for item in group.items if item.length in lengths or (lengths and not item.length)]
+        for item in group.items:
+            if item not in items:
+                note(item, f"left out: {reason}")
+        if not items:
+            return {}
         model = build_model(architecture, setup)
         names = ["embedding", *(str(spec.resolved(group.hidden)) for spec in architecture.operators), "head"]
         runs = {length: _decode(model, group.batch, length, setup) if group.phase == "decode"
-                else _prefill(model, group.batch, length, setup) for length in group.lengths}
-        samples: dict[RowRequest, list[float]] = {item: [] for item in group.items}
+                else _prefill(model, group.batch, length, setup) for length in lengths}
+        samples: dict[RowRequest, list[float]] = {item: [] for item in items}
         for run in runs.values():
             run()
             run()
         for number in range(1, ROUNDS + 1):
             for length, run in runs.items():
-                wanted = {item.operator: samples[item] for item in group.items if item.length in (0, length)}
+                wanted = {item.operator: samples[item] for item in items if item.length in (0, length)}
                 _repeat(run, names, wanted, setup.effort, number / ROUNDS)
     return {item: Measurement.of(values) for item, values in samples.items()}
+
+
+def _fitting(architecture: Architecture, group: Group, setup: Setup) -> tuple[list[int], str]:
+    """The lengths of a group for which there is memory, and why there is none for the others.
+
+    The caches of all contexts are there together, beside the weights; prompts are read one after the other.
+    """
+    free, dtype = setup.platform.free_bytes(), setup.dtype_name
+    if free is None:
+        return list(group.lengths), ""
+    decode, fitting, kept, reason = group.phase == "decode", [], 0, ""
+    weights = memory_bytes(architecture, Workload(generated_tokens=1), 1, dtype, 1)
+    for length in sorted(group.lengths):
+        asked = Workload(generated_tokens=length) if decode else Workload(prompt_tokens=length)
+        plan = [] if decode else pieces(group.batch, length, setup.platform.piece_tokens)
+        at_once = max((count * max(parts) for count, parts in plan), default=group.batch)
+        more = memory_bytes(architecture, asked, group.batch, dtype, at_once) - weights
+        needed = weights + kept + more
+        if needed > free:
+            reason = f"it needs {needed / 1e9:.1f} GB with batch {group.batch}, and {free / 1e9:.1f} GB are free"
+            continue
+        fitting.append(length)
+        kept += more if decode else 0
+    return fitting, reason
 
 
 def _repeat(run: Callable[[], list[float]], names: list[str], samples: dict[str, list[float]], effort: Effort,
@@ -93,16 +129,27 @@ def _decode(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable
 
 
 def _prefill(model: HybridLM, batch: int, tokens: int, setup: Setup) -> Callable[[], list[float]]:
+    """The times of the pieces in which the prompts are read, added up."""
     tokens_BT = torch.randint(model.architecture.vocab, (batch, tokens), device=setup.device)
+    plan = pieces(batch, tokens, setup.platform.piece_tokens)
 
-    def run() -> list[float]:
+    def read(part_BT: torch.Tensor, states: list[Any]) -> tuple[list[float], list[Any]]:
         marks, kept = setup.platform.marks(), []
         marks.mark()
-        x_BTD = model.embedding(tokens_BT)
+        x_BTD = model.embedding(part_BT)
         marks.mark()
-        for block in model.blocks:
-            x_BTD, state = block(x_BTD, None)
-            kept.append(state)  # as for a prompt that is continued
+        for block, state in zip(model.blocks, states, strict=True):
+            x_BTD, after = block(x_BTD, state)
+            kept.append(after)  # as for a prompt that is continued
             marks.mark()
-        return marks.intervals_us()
+        return marks.intervals_us(), kept
+
+    def run() -> list[float]:
+        total: list[float] = []
+        for rows_BT in tokens_BT.split([sequences for sequences, _ in plan]):
+            states: list[Any] = [None] * len(model.blocks)
+            for part_BT in rows_BT.split(list(plan[0][1]), 1):
+                times, states = read(part_BT, states)
+                total = [a + b for a, b in zip(total, times, strict=True)] if total else times
+        return total
     return run

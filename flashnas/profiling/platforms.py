@@ -33,6 +33,7 @@ class Platform(ABC):
         name: as in `flashnas.latency.schema.PLATFORMS`, and torch's name of the device.
         dtype: what is timed by default.
         modes: in which an operator can be timed (`flashnas.latency.schema.MODES`).
+        alone: those of the modes in which operators are timed alone, because a graph has no clock inside.
         probe_size, product_size: sides of the square matrices whose product is the probe, and the peak.
         piece_tokens: of the prompts of a batch, that are read at once, in whole sequences; 0: all of them.
     """
@@ -40,6 +41,7 @@ class Platform(ABC):
     name: str
     dtype: str
     modes: tuple[str, ...]
+    alone: tuple[str, ...] = ()
     probe_size: int
     product_size: int
     piece_tokens: int = 0
@@ -64,6 +66,10 @@ class Platform(ABC):
     @abstractmethod
     def timer(self, mode: str) -> Timer:
         """The clock around whole calls in a mode."""
+
+    def row_timer(self, mode: str) -> Timer:
+        """The clock for operators alone, without what a model pays once."""
+        return self.timer(mode)
 
     def limits(self) -> str:
         """What bounds its speed and may be set otherwise on the next machine, for `cite` in device.yaml."""
@@ -167,6 +173,7 @@ class Cuda(Platform):
     name = "cuda"
     dtype = "bfloat16"
     modes = ("eager", "compiled", "cuda_graph")
+    alone = ("compiled", "cuda_graph")  # compiled kernels are launched by a graph, too, as serving engines do
     probe_size = 4096
     product_size = 8192
     piece_tokens = 2**16  # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB
@@ -186,7 +193,10 @@ class Cuda(Platform):
         return "".join(f", {name} {value}" for name, value in limits().items())
 
     def timer(self, mode: str) -> Timer:
-        return CudaGraphTimer() if mode == "cuda_graph" else CudaTimer()
+        return CudaGraphTimer() if mode in self.alone else CudaTimer()
+
+    def row_timer(self, mode: str) -> Timer:
+        return CudaGraphTimer(launch=False) if mode in self.alone else self.timer(mode)
 
     def marks(self) -> CudaMarks:
         return CudaMarks()

@@ -26,10 +26,10 @@ from flashnas.profiling.alone import Note, measure_alone
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import Watch
-from flashnas.profiling.platforms import describe_device, device_label, make_timer, probe_us
+from flashnas.profiling.platforms import describe_device, device_label, probe_us
 from flashnas.profiling.row_requests import Group, RowRequest, groups, missing, plan
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of
+from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of, surroundings_of
 from flashnas.space.operator_space import OperatorSpace
 
 WRITE_EVERY_S = 10.0
@@ -53,8 +53,9 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept under `jobs` in
         meta.yaml: share of outliers, largest drift, rows that were measured twice or still look disturbed, how evenly
-        the device ran, which library computed which kind of operator, clocks, power and throttling of a GPU, and
-        `notes` on rows that were left out or timed in another mode.
+        the device ran, which library computed which kind of operator, and `notes` on rows that were left out or timed
+        in another mode; of a GPU also which norms and gates are inside the libraries' kernels (`around`), clocks,
+        power and throttling.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -108,7 +109,9 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     if not done:
         return {"measured": 0, "known": len(items) - len(todo), **told}
     gpu = {"gpu": seen} if (seen := watch.summary()) else {}
-    record = {**_record(setup, done, probes, again), "backends": backends, **gpu, **told}
+    around = surroundings_of(space.kinds(), max(space.hidden_sizes), setup)
+    record = {**_record(setup, done, probes, again), "backends": backends, **({"around": around} if around else {}),
+              **gpu, **told}
     append_entry(folder, "jobs", record)
     return {"measured": len(done), "known": len(items) - len(todo), **record}
 
@@ -128,12 +131,12 @@ def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
 
 
 def _measure_group(group: Group, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
-    if setup.mode_name == "cuda_graph":
+    if setup.mode_name in setup.platform.alone:
         specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
-        return measure_alone(group.items, specs, setup, make_timer(setup.device, setup.mode_name), space.max_operators,
+        return measure_alone(group.items, specs, setup, setup.platform.row_timer(setup.mode_name), space.max_operators,
                              note)
     try:
-        return measure_inside_model(group, space, setup)
+        return measure_inside_model(group, space, setup, note)
     except torch.OutOfMemoryError:
         pass
     setup.platform.forget()

@@ -261,7 +261,8 @@ def calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tupl
                ) -> tuple[LatencyTable, LatencyModel]:
     """The table with a correction fitted to these architectures (in memory), and its model."""
     bare = LatencyModel(table, model.workload, calibrated=False, mode=model.table.default_mode)
-    fits = {phase: model_correction.fit([terms(bare, a, phase, metrics) for a, metrics in measured])
+    fits = {phase: model_correction.fit([terms(bare, a, phase, metrics) for a, metrics in measured],
+                                        bare.table.default_mode)
             for phase, metric in PHASES.items() if measured[0][1][metric] > 0}
     return with_corrections(table, model, fits, [a for a, _ in measured])
 

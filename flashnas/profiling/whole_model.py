@@ -20,7 +20,7 @@ from flashnas.network.cache import HybridCache
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.layer import KeyValueCache
-from flashnas.operators.backends.core import choose_backend, running
+from flashnas.operators.backends.core import choose_backend, running, surrounding
 from flashnas.profiling.device_timing import NotCapturable, Timer
 from flashnas.profiling.platforms import make_timer
 from flashnas.profiling.setup import Setup
@@ -154,9 +154,20 @@ def build_block(spec: OperatorSpec, hidden: int, setup: Setup) -> Block:
 
 def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
     """What computes each kind of operator in the setup, as `HybridLM.backends`; nothing is allocated."""
+    return running(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
+
+
+def surroundings_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
+    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`surrounding`); on a GPU, where
+    every kernel of its own is a large share of a step."""
+    if setup.device == "cpu":
+        return {}
+    return surrounding(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
+
+
+def _unbuilt(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> list[tuple[str, Block]]:
     with torch.device("meta"):
-        blocks = [(spec.kind, build_block(spec, hidden, setup)) for spec in specs]
-    return running(blocks, setup.device, setup.torch_dtype)
+        return [(spec.kind, build_block(spec, hidden, setup)) for spec in specs]
 
 
 def compile_block(block: torch.nn.Module) -> None:

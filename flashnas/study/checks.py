@@ -26,6 +26,9 @@ def check_without_table(config: SearchConfig, costs: Costs, evaluator: UserEvalu
     """Raise ConfigError for what only a latency table can answer."""
     if config.confidence is not None:
         raise ConfigError("search.confidence needs a latency table; got table=None or a function")
+    if config.weights is not None:
+        raise ConfigError(f"search.weights needs a latency table; got weights {config.weights} and table=None or a"
+                          " function")
     if config.strict:
         raise ConfigError("search.strict needs a latency table, whose device times the finalists")
     if costs.known:

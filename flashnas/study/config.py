@@ -11,7 +11,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.setting import SettingError, shown
 from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
 from flashnas.latency.metrics import METRICS
-from flashnas.latency.workload import WORKLOAD_HELP
+from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, TRAINED, check_objectives
 from flashnas.study.executors import EXECUTORS, executor_options
@@ -33,6 +33,7 @@ class SearchConfig(Settings, where="search"):
     space: str = option("nemotron_flash", "shipped search space or YAML file")
     table: str | None = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
+    weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
     budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
     budgets: dict[str, float] = option(dict, "bound another metric, such as memory_gb=8; may be repeated",
                                        flag="budget", metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0)
@@ -187,10 +188,10 @@ class SearchConfig(Settings, where="search"):
 
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
-        `tokens` among them, the rungs, and the scores of a bench or of earlier runs enter the identity by their
-        values."""
+        `tokens` among them, the rungs, the type of the weights (in the workload), and the scores of a bench or of
+        earlier runs enter the identity by their values."""
         how = {"executor", "executor_options", "workers", "storage", "trials", "candidate_timeout_s", "measure",
-               "strict", "budget_ms", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds"}
+               "strict", "budget_ms", "weights", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
 
 

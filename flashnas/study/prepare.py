@@ -60,7 +60,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
     costs: Costs
     if isinstance(source, str | LatencyTable):
         loaded = source if isinstance(source, LatencyTable) else LatencyTable.load(source)
-        workload = load_workload(config.workload) if workload is None else workload
+        workload = load_workload(config.workload if workload is None else workload).with_weights(config.weights)
         costs = TableCosts(LatencyModel(loaded, workload, mode=config.mode))
     else:
         workload, costs = None, NoCosts() if source is None else OwnCosts(source)

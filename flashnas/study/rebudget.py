@@ -295,7 +295,7 @@ def _config(known: KnownRuns, model: LatencyModel | None, budgets: Mapping[str, 
     if model is not None:
         same |= {"workload": model.workload.to_dict(), "table": {
             "name": model.table.name, "device": model.table.device.label or model.table.name,
-            "stack": model.table.stack, "mode": model.table.default_mode}}
+            "stack": model.table.stack, "mode": model.table.default_mode, "weights": model.dtype}}
     return {**same, "runs": [str(run.path) for run in known.runs], "budgets": dict(budgets), "confidence": confidence,
             "objectives": list(objectives)}
 

@@ -322,7 +322,7 @@ def run_facts(question: Question, out: Path, command: str, workers: int) -> dict
     identity = question.identity()
     table = None if identity.table is None else {"name": identity.table} if model is None else {
         "name": model.table.name, "device": model.table.device.label or model.table.name, "stack": model.table.stack,
-        "mode": model.table.default_mode, "hash": table_hash(model.table)}
+        "mode": model.table.default_mode, "weights": model.dtype, "hash": table_hash(model.table)}
     return {
         "flashnas": flashnas.__version__, "name": out.name, "command": command,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,

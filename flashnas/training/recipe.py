@@ -68,7 +68,8 @@ class Recipe:
         as the model draws it.
     weight_norm: set every matrix to unit norm at the start and after each step (training/weight_norm.py); it needs
         rates of its own (experiments/weight_norm).
-    dtype: `bfloat16` keeps weights and optimizer in float32 and computes matrix products in bfloat16.
+    dtype: `bfloat16` keeps weights and optimizer in float32 and computes matrix products in bfloat16; on CUDA the
+        residual stream, too.
     backend: the library that computes the operators; `auto`: the best installed one that serves the device.
     tasks: settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}.
 

@@ -418,6 +418,15 @@ case("estimate-table-file", estimate("1024: d", "--table", "{quick}"), "{quick}"
 case("estimate-table-empty-folder", estimate("1024: d", "--table", "{tmp}/full"), "full",
      files=[folder("full", PRECIOUS)])
 case("estimate-stack", estimate("1024: d", "--stack", "both"), "stack", "both", "fused")
+case("estimate-weights-nobody-measured", estimate("1024: d", "--table", "a100_sxm", "--weights", "fp8"),
+     "no matrix products with weights in fp8", "h100_sxm")
+case("estimate-weights-type", estimate("1024: d", "--weights", "fp4"), "weights", "fp4", "fp8")
+case("estimate-weights-and-workload", estimate("1024: d", "--weights", "fp8", "--workload",
+                                               "batch=1,generated=8,dtype=float32"), "--weights fp8", "float32")
+case("estimate-weights-of-operators", estimate(DELTA, "--table", "{table}", "--workload", CHAT, "--weights", "fp8"),
+     "no matrix products with weights in fp8")
+case("search-weights-nobody-measured", search("--table", "a100_sxm", "--weights", "fp8"),
+     "no matrix products with weights in fp8", "l40s")
 case("estimate-mode", estimate("1024: d", "--mode", "eager"), "mode", "eager", "cuda_graph")
 case("estimate-not-covered", estimate("48: d(head_dim=16)", "--table", "{table}", "--workload", CHAT), "48", "profile")
 for name, text, *expect in (

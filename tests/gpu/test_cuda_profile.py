@@ -21,6 +21,22 @@ def test_graph_replays_scale_with_the_work():
     assert times[1] > 20 * times[0]
 
 
+def test_a_row_is_measured_without_the_launch_of_its_graph():
+    timer, whole = CudaGraphTimer(launch=False), CudaGraphTimer()
+    assert 0 < timer.launch_us() < 100
+    x = torch.ones(1, device="cuda")
+    one, many = ([lambda: x.add_(1)] * count for count in (1, 64))
+    effort = Effort(least=50, seconds=1)
+    assert timer.measure(one, effort).latency_us < whole.measure(one, effort).latency_us
+    assert timer.measure(one, effort).latency_us == pytest.approx(timer.measure(many, effort).latency_us, abs=3)
+
+
+def test_compiled_operators_are_captured(tmp_path):
+    space, setup = load_space("tiny"), Setup(device="cuda", mode="compiled", effort=Effort(least=5, seconds=0.1))
+    profile(space, [WORKLOADS["chat"]], tmp_path / "table", setup)
+    assert set(LatencyTable.load(tmp_path / "table").rows("operator_decode")["mode"].astype(str)) == {"compiled"}
+
+
 def test_a_space_is_profiled_and_answered(tmp_path):
     space, chat = load_space("tiny"), WORKLOADS["chat"]
     profile(space, [chat], tmp_path / "table", Setup(device="cuda", effort=Effort(least=5, seconds=0.1)))
@@ -28,6 +44,8 @@ def test_a_space_is_profiled_and_answered(tmp_path):
     assert set(table.rows("operator_decode")["mode"].astype(str)) == {"cuda_graph"}
     (job,) = table.meta["jobs"]
     assert set(job["backends"]) >= {spec.kind for spec in space.kinds()}
+    inside = {kind: text for kind, text in job.get("around", {}).items() if " inside fla" in text}
+    assert all(job["backends"][kind].startswith("fla") for kind in inside)
     assert job["stack"] == Setup(device="cuda").stack
     for _, operators in space.pure_models():
         assert LatencyModel(table, chat).estimate(space.build(operators, 96)).latency_ms > 0

@@ -1,10 +1,11 @@
 """Stand-ins for the GPU libraries: their signatures, layouts, dtypes and demands, by plain loops on any device.
 
 Written from the documentation and argument checks of
-- flash-linear-attention 0.6.0: fla/ops/*, fla/modules/causal_conv1d;
-- mamba-ssm 2.3: mamba_ssm/ops/triton/{ssd_combined,selective_state_update}.py, ops/selective_scan_interface.py;
+- flash-linear-attention 0.6.0: fla/ops/*, fla/modules/{causal_conv1d,norm};
+- mamba-ssm 2.3: mamba_ssm/ops/triton/{ssd_combined,selective_state_update,layernorm_gated}.py,
+  ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp;
 - causal-conv1d 1.6: causal_conv1d_interface.py, csrc/causal_conv1d.cpp;
-- flash-attn 2.8: flash_attn_interface.py.
+- flash-attn 2.8: flash_attn_interface.py, and 3: hopper/flash_attn_interface.py.
 They hold what our adapters assume; that the libraries keep to it is for tests/gpu.
 """
 
@@ -79,31 +80,73 @@ def _linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Ten
 # -- flash-linear-attention ------------------------------------------------------------------------------------------
 
 
+def _l2(x: Tensor) -> Tensor:
+    """l2norm_fwd: in float32 inside, in x's dtype outside."""
+    return (x.float() * torch.rsqrt(x.float().square().sum(-1, keepdim=True) + 1e-6)).to(x.dtype)
+
+
 def chunk_delta_rule(q, k, v, beta, scale=None, initial_state=None, output_final_state=False,
                      use_qk_l2norm_in_kernel=False, cu_seqlens=None, cu_seqlens_cpu=None, **kwargs):
     assert _same_dtype(q, k, v) in HALF, "ChunkDeltaRuleFunction does not support float32"
+    assert len(beta.shape) == 3
     assert output_final_state
+    assert not kwargs
+    q, k = (_l2(x) if use_qk_l2norm_in_kernel else x for x in (q, k))
     return _delta(q, k, v, beta, None, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
 
 
 def fused_recurrent_delta_rule(q, k, v, beta=None, scale=None, initial_state=None, output_final_state=False,
                                use_qk_l2norm_in_kernel=False, cu_seqlens=None):
     assert output_final_state
+    q, k = (_l2(x) if use_qk_l2norm_in_kernel else x for x in (q, k))
     return _delta(q, k, v, beta, None, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
 
 
-def chunk_gated_delta_rule(q, k, v, g, beta, scale=None, initial_state=None, output_final_state=False,
-                           use_qk_l2norm_in_kernel=False, **kwargs):
-    _same_dtype(q, k, v)
-    assert output_final_state
-    assert g.shape == beta.shape
+def _delta_of_groups(q, k, v, g, beta, scale, initial_state, l2norm, sigmoid, gate, A_log, dt_bias):
+    """What both gated rules share: key heads are repeated for groups of value heads, and what may be inside is."""
+    heads, value_heads = q.shape[2], v.shape[2]
+    assert q.shape == k.shape
+    assert value_heads % heads == 0, "GVA"
+    if l2norm:
+        q, k = _l2(q), _l2(k)
+    q, k = (x.repeat_interleave(value_heads // heads, 2) for x in (q, k))
+    if sigmoid:
+        beta = torch.sigmoid(beta.float())
+    if gate:
+        assert A_log.shape == (value_heads,)
+        assert dt_bias.numel() == g[0, 0].numel(), "one bias for each decay"
+        g = F.softplus(g.float() + dt_bias.float().view(g.shape[2:]))
+        g = -A_log.float().exp().view(-1, *[1] * (g.ndim - 3)) * g
     return _delta(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
 
 
+def chunk_gated_delta_rule(q, k, v, g, beta, scale=None, initial_state=None, output_final_state=False,
+                           use_qk_l2norm_in_kernel=False, use_beta_sigmoid_in_kernel=False, allow_neg_eigval=False,
+                           state_v_first=False, cu_seqlens=None, cu_seqlens_cpu=None, chunk_indices=None,
+                           cp_context=None, **kwargs):
+    """use_gate_in_kernel, A_log and dt_bias are read from kwargs, as the library does."""
+    assert set(kwargs) <= {"use_gate_in_kernel", "A_log", "dt_bias", "chunk_size"}
+    _same_dtype(q, k, v)
+    assert output_final_state
+    assert g.shape == beta.shape
+    gate, A_log = kwargs.get("use_gate_in_kernel", False), kwargs.get("A_log")
+    assert A_log is not None or not gate, "A_log must be provided when use_gate_in_kernel=True."
+    return _delta_of_groups(q, k, v, g, beta, scale, initial_state, use_qk_l2norm_in_kernel,
+                            use_beta_sigmoid_in_kernel, gate, A_log, kwargs.get("dt_bias"))
+
+
 def fused_recurrent_gated_delta_rule(q, k, v, g=None, gk=None, gv=None, beta=None, scale=None, initial_state=None,
-                                     output_final_state=False, use_qk_l2norm_in_kernel=False, **kwargs):
+                                     output_final_state=False, use_qk_l2norm_in_kernel=False,
+                                     use_gate_in_kernel=False, A_log=None, dt_bias=None,
+                                     use_beta_sigmoid_in_kernel=False, allow_neg_eigval=False, state_v_first=False,
+                                     cu_seqlens=None, **kwargs):
+    """Without g nothing decays."""
     assert not torch.is_grad_enabled(), "backward pass is not implemented"
-    return chunk_gated_delta_rule(q, k, v, g, beta, scale, initial_state, output_final_state)
+    assert not kwargs
+    assert output_final_state
+    assert not use_gate_in_kernel or (A_log is not None and g is not None)
+    return _delta_of_groups(q, k, v, g, beta, scale, initial_state, use_qk_l2norm_in_kernel,
+                            use_beta_sigmoid_in_kernel, use_gate_in_kernel, A_log, dt_bias)
 
 
 def chunk_gla(q, k, v, g, scale=None, initial_state=None, output_final_state=False, state_v_first=False,
@@ -114,7 +157,9 @@ def chunk_gla(q, k, v, g, scale=None, initial_state=None, output_final_state=Fal
     return _linear(q, k, v, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
 
 
-def fused_recurrent_gla(q, k, v, gk=None, gv=None, scale=None, initial_state=None, output_final_state=False, **kwargs):
+def fused_recurrent_gla(q, k, v, gk=None, gv=None, scale=None, initial_state=None, output_final_state=False,
+                        reverse=False, state_v_first=False, cu_seqlens=None, **kwargs):
+    assert not kwargs
     return chunk_gla(q, k, v, gk, scale, initial_state, output_final_state)
 
 
@@ -127,25 +172,39 @@ def chunk_simple_gla(q, k, v, g=None, g_gamma=None, scale=None, initial_state=No
 
 
 def fused_recurrent_simple_gla(q, k, v, g=None, g_gamma=None, scale=None, initial_state=None, output_final_state=False,
-                               reverse=False, **kwargs):
+                               reverse=False, state_v_first=False, cu_seqlens=None, **kwargs):
     return chunk_simple_gla(q, k, v, g, g_gamma, scale, initial_state, output_final_state)
 
 
 def chunk_kda(q, k, v, g, beta, scale=None, initial_state=None, output_final_state=False,
-              use_qk_l2norm_in_kernel=False, **kwargs):
+              use_qk_l2norm_in_kernel=False, use_gate_in_kernel=False, use_beta_sigmoid_in_kernel=False,
+              allow_neg_eigval=False, safe_gate=False, lower_bound=None, disable_recompute=False,
+              return_intermediate_states=False, state_v_first=False, cu_seqlens=None, cu_seqlens_cpu=None,
+              cp_context=None, use_graph=False, max_num_seqs=None, **kwargs):
+    assert set(kwargs) <= {"A_log", "dt_bias", "chunk_size"}
     _same_dtype(q, k, v)
     assert output_final_state
-    assert g.shape == q.shape
-    return _delta(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+    assert g.shape == (*v.shape[:3], q.shape[3])
+    assert beta.shape == v.shape[:3]
+    assert initial_state is None or initial_state.dtype == torch.float32
+    return _delta_of_groups(q, k, v, g, beta, scale, initial_state, use_qk_l2norm_in_kernel,
+                            use_beta_sigmoid_in_kernel, use_gate_in_kernel, kwargs.get("A_log"), kwargs.get("dt_bias"))
 
 
 def fused_recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initial_state=None,
-                        output_final_state=False, **kwargs):
+                        output_final_state=False, use_qk_l2norm_in_kernel=False, use_gate_in_kernel=False,
+                        use_beta_sigmoid_in_kernel=False, allow_neg_eigval=False, lower_bound=None,
+                        state_v_first=False, cu_seqlens=None, **kwargs):
     assert not torch.is_grad_enabled(), "forward only"
-    return chunk_kda(q, k, v, g, beta, scale, initial_state, output_final_state)
+    assert not kwargs
+    assert output_final_state
+    return _delta_of_groups(q, k, v, g, beta, scale, initial_state, use_qk_l2norm_in_kernel,
+                            use_beta_sigmoid_in_kernel, use_gate_in_kernel, A_log, dt_bias)
 
 
-def chunk_rwkv7(r, w, k, v, a, b, scale=1.0, initial_state=None, output_final_state=False, **kwargs):
+def chunk_rwkv7(r, w, k, v, a, b, scale=1.0, initial_state=None, output_final_state=False, cu_seqlens=None,
+                cu_seqlens_cpu=None, safe_gate=False, chunk_size=None, disable_recompute=False, cp_context=None,
+                lower_bound=None):
     """w: log decay; a reads the state before it decays (generalized_delta_rule/dplr/naive.py)."""
     _same_dtype(r, k, v, a, b)
     assert output_final_state
@@ -167,7 +226,8 @@ def fused_recurrent_rwkv7(r, w, k, v, a, b, scale=None, initial_state=None, outp
 
 
 def fla_causal_conv1d(x, weight=None, bias=None, residual=None, initial_state=None, output_final_state=False,
-                      activation=None, backend="triton", **kwargs):
+                      activation=None, backend="triton", cu_seqlens=None, cu_seqlens_cpu=None, chunk_indices=None,
+                      cp_context=None, **kwargs):
     """x [B, T, D], weight [D, W], states [B, D, W] in memory order."""
     batch, tokens, channels = x.shape
     width = weight.shape[1]
@@ -181,17 +241,51 @@ def fla_causal_conv1d(x, weight=None, bias=None, residual=None, initial_state=No
     return F.silu(y).mT if activation == "silu" else y.mT, history[..., tokens:]
 
 
+def rms_norm(x, weight, bias, residual=None, eps=1e-5, prenorm=False, residual_in_fp32=False):
+    assert x.shape[-1:] == weight.shape
+    assert x.shape[-1] * x.element_size() <= 65536, "This layer norm doesn't support feature dim >= 64KB."
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
+
+
+def rms_norm_gated(x, g, weight, bias, activation="swish", residual=None, prenorm=False, residual_in_fp32=False,
+                   eps=1e-6):
+    assert activation in ("swish", "sigmoid")
+    assert x.shape == g.shape
+    gate = torch.sigmoid(g.float()) if activation == "sigmoid" else F.silu(g.float())
+    return (rms_norm(x.float(), weight, bias, eps=eps) * gate).to(x.dtype)
+
+
+def rmsnorm_fn(x, weight, bias, z=None, eps=1e-6, group_size=None, norm_before_gate=True):
+    """Of mamba_ssm and of fla."""
+    assert z.shape == x.shape
+    assert weight.shape == x.shape[-1:]
+    assert x.shape[-1] % group_size == 0
+    assert not norm_before_gate
+    gated = (x.float() * F.silu(z.float())).unflatten(-1, (-1, group_size))
+    return (rms_norm(gated, torch.ones(group_size, device=x.device), None, eps=eps).flatten(-2)
+            * weight.float()).to(x.dtype)
+
+
 # -- mamba-ssm and causal-conv1d -------------------------------------------------------------------------------------
 
 
 def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None,
                               seq_idx=None, cu_seqlens=None, dt_softplus=False, dt_limit=(0.0, float("inf")),
-                              return_final_states=False, return_varlen_states=False):
+                              return_final_states=False, return_varlen_states=False, state_dtype=None):
     batch, tokens, heads, head_dim = x.shape
     groups, state_size = B.shape[2:]
     _same_dtype(x, B, C)
     assert dt.shape == (batch, tokens, heads)
     assert A.shape == (heads,)
+    assert A.dtype == torch.float32
+    assert z is None
+    assert D is None or D.shape in ((heads, head_dim), (heads,))
+    dt = dt.float()
+    if dt_bias is not None:
+        assert dt_bias.shape == (heads,)
+        dt = dt + dt_bias.float()
+    dt = (F.softplus(dt) if dt_softplus else dt).clamp(*dt_limit)
     assert C.shape == B.shape == (batch, tokens, groups, state_size)
     initial_states = _start(initial_states, batch, heads, head_dim, state_size)
     assert initial_states.shape == (batch, heads, head_dim, state_size)
@@ -204,7 +298,9 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
         inputs = torch.einsum("bhp,bhn->bhpn", x[:, t].float() * dt[:, t].float().unsqueeze(-1), B[:, t])
         state = state * (dt[:, t].float() * A)[..., None, None].exp() + inputs
         outputs.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]))
-    return torch.stack(outputs, 1).to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
+    y = torch.stack(outputs, 1)
+    y = y if D is None else y + D.float().view(heads, -1) * x.float()
+    return y.to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
 
 
 def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False,
@@ -216,6 +312,7 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     if D is None or dt_bias is None:
         raise TypeError("Value after * must be an iterable, not int")
     assert D.shape == dt_bias.shape == A.shape[:-1]
+    assert z is None or z.shape == x.shape
     full = state if has_heads else state.unsqueeze(1)
     if not has_heads:
         x, dt, A, B, C = x.unsqueeze(1), dt.unsqueeze(1), A.unsqueeze(0), B.unsqueeze(1), C.unsqueeze(1)
@@ -224,11 +321,14 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     assert A.shape == (heads, dim, state_size)
     assert B.shape == C.shape == (batch, B.shape[1], state_size)
     B, C = (part.repeat_interleave(heads // part.shape[1], 1).float() for part in (B, C))
+    if has_heads:  # one number per head, by strides of 0: else the kernel reads dt, A and dt_bias for each channel
+        assert A.stride(-1) == A.stride(-2) == dt.stride(-1) == dt_bias.stride(-1) == D.stride(-1) == 0
     dt = dt.float() + dt_bias.float().view(heads, dim)
     dt = F.softplus(dt) if dt_softplus else dt
     decay = (dt.unsqueeze(-1) * A).exp()
     full.copy_(full * decay + (dt * x).float().unsqueeze(-1) * B.unsqueeze(2))
-    out = (torch.einsum("bhpn,bhn->bhp", full.float(), C) + D.float().view(heads, dim) * x).to(x.dtype)
+    out = torch.einsum("bhpn,bhn->bhp", full.float(), C) + D.float().view(heads, dim) * x
+    out = (out if z is None else out * F.silu(z.float()).view(out.shape)).to(x.dtype)
     return out if has_heads else out.squeeze(1)
 
 
@@ -242,12 +342,19 @@ def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_
     assert A.shape == (channels, state_size)
     assert A.dtype == torch.float32
     assert B.shape == C.shape == (batch, state_size, tokens)
+    assert z is None or (z.shape == u.shape and z.dtype == u.dtype)
+    for weight in (D, delta_bias):
+        assert weight is None or (weight.shape == (channels,) and weight.dtype == torch.float32)
+    bias = 0 if delta_bias is None else delta_bias.unsqueeze(-1)
+    delta = F.softplus(delta.float() + bias) if delta_softplus else delta.float() + bias
     state, outputs = torch.zeros(batch, channels, state_size, device=u.device), []
     for t in range(tokens):
-        inputs = torch.einsum("bd,bn->bdn", (delta * u)[..., t].float(), B[..., t].float())
+        inputs = torch.einsum("bd,bn->bdn", (delta * u.float())[..., t], B[..., t].float())
         state = state * torch.einsum("bd,dn->bdn", delta[..., t].float(), A).exp() + inputs
         outputs.append(torch.einsum("bdn,bn->bd", state, C[..., t].float()))
-    y = torch.stack(outputs, -1).to(u.dtype)
+    y = torch.stack(outputs, -1)
+    y = y if D is None else y + D.unsqueeze(-1) * u.float()
+    y = (y if z is None else y * F.silu(z.float())).to(u.dtype)
     return (y, state.detach()) if return_last_state else y
 
 
@@ -313,7 +420,28 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
 
 
+def flash_attn_3_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None,
+                      v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None,
+                      deterministic=False, sm_margin=0, return_attn_probs=False):
+    """Of the package `flash_attn_interface`; no dropout. Before 3.0 it also returned the log-sum-exp."""
+    o = flash_attn_func(q, k, v, 0.0, softmax_scale, causal, window_size)
+    return o, torch.zeros(o.shape[:3])
+
+
+def flash_attn_3_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary_cos=None, rotary_sin=None,
+                              cache_seqlens=None, cache_batch_idx=None, cache_leftpad=None, page_table=None,
+                              cu_seqlens_q=None, cu_seqlens_k_new=None, max_seqlen_q=None, rotary_seqlens=None,
+                              q_descale=None, k_descale=None, v_descale=None, softmax_scale=None, causal=False,
+                              window_size=(-1, -1), attention_chunk=0, softcap=0.0, rotary_interleaved=True,
+                              scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0,
+                              return_softmax_lse=False):
+    assert not torch.is_grad_enabled(), "does not support backward pass"
+    return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
+
+
 MODULES = {
+    "flash_attn_interface": {"__version__": "0.0-fake", "flash_attn_func": flash_attn_3_func,
+                             "flash_attn_with_kvcache": flash_attn_3_with_kvcache},
     "fla": {"__version__": "0.0-fake"},
     "fla.ops.delta_rule": {"chunk_delta_rule": chunk_delta_rule,
                            "fused_recurrent_delta_rule": fused_recurrent_delta_rule},
@@ -324,6 +452,10 @@ MODULES = {
                            "fused_recurrent_simple_gla": fused_recurrent_simple_gla},
     "fla.ops.kda": {"chunk_kda": chunk_kda, "fused_recurrent_kda": fused_recurrent_kda},
     "fla.ops.rwkv7": {"chunk_rwkv7": chunk_rwkv7, "fused_recurrent_rwkv7": fused_recurrent_rwkv7},
+    "fla.modules.norm.fused_norm_gate": {"rms_norm_gated": rms_norm_gated},
+    "fla.modules.norm.layernorm": {"rms_norm": rms_norm},
+    "fla.modules.norm.layernorm_gated": {"rmsnorm_fn": rmsnorm_fn},
+    "mamba_ssm.ops.triton.layernorm_gated": {"rmsnorm_fn": rmsnorm_fn},
     "fla.modules.causal_conv1d": {"causal_conv1d": fla_causal_conv1d},
     "mamba_ssm": {"__version__": "0.0-fake"},
     "mamba_ssm.ops.triton.ssd_combined": {"mamba_chunk_scan_combined": mamba_chunk_scan_combined},
@@ -338,12 +470,13 @@ MODULES = {
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str, ...] = ("cuda",)) -> None:
-    """Put the stand-ins of these packages (all, if none is named) where the libraries would be; hide the others.
+    """Put the stand-ins of these packages (all but flash-attn 3, if none is named) where the libraries would be; hide
+    the others.
 
     devices: where our adapters may call them.
     """
     names = packages or ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn")
-    for name in ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn"):
+    for name in ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn", "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, name, None)
     for path, contents in MODULES.items():
         if path.split(".")[0] in names:

@@ -32,7 +32,7 @@ def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> Latency
         name=name, platform=device, label=device_label(device), peak_flops=1e11, bandwidth_bytes_s=1e10,
         memory_bytes=2**33))
     for number, mode in enumerate(modes):
-        monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, n=number: {
+        monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, note, n=number: {
             item: Measurement(us := row_us(item) * (1 + n), us, us, 15) for item in group.items})
         profile(load_space("tiny"), [CHAT], folder, Setup(mode=mode))
     return LatencyTable.load(folder)

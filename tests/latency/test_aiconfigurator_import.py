@@ -74,8 +74,9 @@ def package(tmp_path):
 def check(folder):
     table = LatencyTable.load(folder)
     gemm = table.rows("gemm")
-    assert gemm[["m", "n", "k"]].to_numpy().tolist() == [[1, 32, 64], [2, 32, 64]]
-    assert gemm["latency_us"].tolist() == pytest.approx([2.0, 3.0])
+    assert gemm[["m", "n", "k", "dtype"]].to_numpy().tolist() == [
+        [1, 32, 64, "bfloat16"], [1, 32, 64, "fp8"], [2, 32, 64, "bfloat16"]]
+    assert gemm["latency_us"].tolist() == pytest.approx([2.0, 1.0, 3.0])
     assert set(gemm["stack"]) == {"vllm-0.10.0"}  # the newest version, by number and not by letter
     decode = table.rows("attention_decode")
     assert decode[["head_dim", "window", "context"]].to_numpy().tolist() == [[128, 0, 8], [128, 128, 8]]

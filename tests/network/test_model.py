@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import fake_libraries
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,9 @@ import torch.nn.functional as F
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.network import loss as loss_module
+from flashnas.network import model as model_module
 from flashnas.network.model import HybridLM
+from flashnas.operators.backends.core import choose_backend
 from flashnas.operators.parts.projection import Projection
 
 torch.set_num_threads(1)
@@ -294,3 +297,52 @@ def test_train_eval_and_conversions_free_the_copies_of_decoding(change) -> None:
     assert all(copy._copy is not None for copy in held)
     change(model)
     assert all(copy._copy is None for copy in held)
+
+
+# -- the residual stream of a GPU ------------------------------------------------------------------------------------
+
+EVERY = ("64(vocab=101,meta=3): a(head_dim=16) d(head_dim=16) gd(head_dim=16,k_heads=2,expand_v=2) gla(head_dim=32)"
+         " m2(head_dim=16,state=16) kda(head_dim=16) r7(head_dim=16) m(state=8) h(head_dim=16,ssm_head_dim=16,state=16)"
+         " f swa(head_dim=16,window=8) moe(experts=4)")
+
+
+@pytest.mark.parametrize("backend", ["torch", "fla", "mamba-ssm"])
+def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights and their gradients stay in float32; loss and gradients are as near to float64 as with a wide stream."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    narrow = HybridLM(Architecture.parse(EVERY), backend)
+    narrow.load_state_dict(make_model(EVERY, torch.float32).state_dict())
+    tokens = make_tokens(narrow, 3, 40)
+    seen: list[torch.dtype] = []
+    for block in narrow.blocks:
+        block.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].dtype))
+    exact = copy.deepcopy(narrow).double()
+    for block in exact.blocks:
+        block._forward_pre_hooks.clear()
+    choose_backend(exact, "torch")
+
+    def gradients(model: HybridLM, autocast: bool) -> tuple[float, torch.Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = model.loss(tokens[:, :-1], tokens[:, 1:])
+        found = torch.autograd.grad(loss, list(model.parameters()))
+        assert {gradient.dtype for gradient in found} == {model.embedding.weight.dtype}
+        return loss.item(), torch.cat([gradient.flatten() for gradient in found]).double()
+
+    expected, right = gradients(exact, False)
+    errors = {}
+    for low in (False, True):
+        monkeypatch.setattr(model_module, "_streams_low", lambda x, low=low: low)
+        seen.clear()
+        loss, got = gradients(narrow, True)
+        assert set(seen) == {torch.bfloat16 if low else torch.float32}
+        errors[low] = ((got - right).norm() / right.norm()).item()
+        assert abs(loss - expected) < 0.01
+    assert errors[True] < max(2 * errors[False], 0.03)
+
+
+def test_the_stream_of_a_cpu_is_wide_under_autocast_too() -> None:
+    x = torch.zeros(2, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not model_module._streams_low(x)
+        embedded = HybridLM(Architecture.parse("32(vocab=20): f")).embed(torch.zeros(1, 2, dtype=torch.long))
+        assert embedded.dtype == torch.float32

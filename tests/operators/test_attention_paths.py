@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from layer_cases import assert_close
@@ -97,3 +99,27 @@ def test_a_gpu_takes_windows_side_by_side_where_a_mask_would_be_large(monkeypatc
     with torch.inference_mode():
         assert attention.attend_by_kernel(q, k, k, 512).shape == q.shape
     assert masks == [(512, 1023)]
+
+
+@pytest.mark.parametrize(("tokens", "keys", "window"), [(7, 7, 0), (5, 12, 0), (12, 12, 5), (3, 12, 5)])
+def test_what_a_gpu_takes_equals_what_a_cpu_takes(tokens, keys, window, monkeypatch):
+    """No mask in memory for a further part of a prompt, and with a mask as many key heads as query heads: torch has no
+    fused kernel for a mask and grouped heads."""
+    torch.manual_seed(tokens)
+    q, k, v = (torch.randn(2, heads, length, 8) for heads, length in ((4, tokens), (2, keys), (2, keys)))
+    expected = attention.attend_by_kernel(q, k, v, window)
+    monkeypatch.setattr(attention, "_on_gpu", lambda x: True)
+    masks, asked = [], []
+    original_mask, original = attention.causal_mask, torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(attention, "causal_mask", lambda *a: masks.append(a[:2]) or original_mask(*a))
+
+    def sdpa(*arguments, **named):
+        asked.append((named.get("attn_mask"), named["enable_gqa"]))
+        return original(*arguments, **named)
+
+    # torch itself compares with its own function
+    monkeypatch.setattr(attention, "F", SimpleNamespace(scaled_dot_product_attention=sdpa, pad=torch.nn.functional.pad))
+    torch.testing.assert_close(attention.attend_by_kernel(q, k, v, window), expected, rtol=1e-5, atol=1e-5)
+    assert bool(masks) is bool(window)
+    assert all(not grouped for mask, grouped in asked if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool)
+    assert asked

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib.metadata
+import importlib.util
+import inspect
 import os
 import subprocess
 import sys
@@ -21,7 +24,7 @@ from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators.attention.layer import KeyValueCache, attend, attend_step
 from flashnas.operators.backends import fla, library
-from flashnas.operators.backends.core import PREFERRED, Core, choose_backend, cores_of, load
+from flashnas.operators.backends.core import PREFERRED, Core, choose_backend, cores_of, load, surrounding
 from flashnas.operators.layer import Layer, RecurrentLayer, RecurrentState, build_layer
 from flashnas.operators.parts import numerics
 from flashnas.profiling.setup import Setup
@@ -156,7 +159,7 @@ def check_in_bfloat16(layer: Layer) -> None:
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for kind in PREFERRED for name in PREFERRED[kind]])
 def test_shapes_of_a_real_model_fit_the_libraries(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On meta tensors, which have shapes, strides and dtypes but no values."""
-    fake_libraries.install(monkeypatch)
+    fake_libraries.install(monkeypatch, *(("flash_attn_interface",) if name == "flash-attn-3" else ()))
     forward, step = load(name).kernels[kind](torch.bfloat16)
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -184,6 +187,12 @@ def test_shapes_of_a_real_model_fit_the_libraries(name: str, kind: str, monkeypa
         with torch.no_grad():
             one, _ = step(x[:, 0], after, empty(3072, 4), None)
         assert (y.shape, after.shape, one.shape) == (x.shape, (batch, 3, 3072), (batch, 3072))
+        return
+    if kind == "norm":
+        x, gate, weight = empty(batch, tokens, heads, key, dtype=half), empty(batch, tokens, heads, key), empty(key)
+        for found in (forward(x, weight, 1e-5), forward(x, weight, 1e-5, gate).to(half),
+                      forward(x, empty(heads, key), 1e-5, gate, True).to(half)):
+            assert (found.shape, found.dtype) == (x.shape, half)
         return
     if kind == "selective_scan":
         x, b, a = empty(batch, tokens, 3072), empty(batch, tokens, 16), empty(16, 3072)
@@ -405,7 +414,8 @@ def test_recurrent_triton_kernels_equal_the_reference() -> None:
     child = subprocess.run([sys.executable, str(script)], capture_output=True, text=True,
                            env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
     assert child.returncode == 0, child.stderr[-2000:]
-    assert child.stdout.split() == ["delta_rule", "gated_delta_rule"], child.stdout
+    assert child.stdout.splitlines() == ["delta_rule", "gated_delta_rule", "raw delta_rule", "raw gated_delta_rule",
+                                         "raw kda", "norm silu", "norm sigmoid", "norm silu first"], child.stdout
 
 
 def test_every_library_is_reachable() -> None:
@@ -469,3 +479,192 @@ def test_hopper_reads_prompts_by_cudnn_and_decodes_by_flash_attn(capability: tup
             got = forward(q[:, :, 9 - tokens:], k, v, window)
         assert used == (["fa"] if masked or name == "flash-attn" else [])
         assert_close(got.float(), attend(q[:, :, 9 - tokens:].float(), k.float(), v.float(), window), 3e-2, "attention")
+
+
+# -- raw forms: norms, gates and time steps inside the library's kernels -----------------------------------------------
+
+RAW = [(backend, text) for backend, text in CASES if (backend, text.split("(")[0]) in {
+    ("fla", "d"), ("fla", "gd"), ("fla", "gla"), ("fla", "kda"), ("mamba-ssm", "m2"), ("mamba-ssm", "m")}]
+
+
+def without_raw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a layer of a plugin, which hands over what our torch functions take."""
+    made = Core.__init__
+    monkeypatch.setattr(Core, "__init__", lambda self, *a, **k: made(self, *a, **{**k, "raw": False}))
+
+
+@pytest.mark.parametrize(("backend", "text"), RAW)
+def test_an_adapter_without_raw_parts_equals_the_reference(backend: str, text: str,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    without_raw(monkeypatch)
+    layer = make(text)
+    choose_backend(layer, backend)
+    kernels = layer.core.of(inputs(1))
+    assert (kernels.raw_forward, kernels.raw_step) == (None, None)
+    for state in (None, state_after(layer, 9)):
+        expected, got = (run(form, layer, inputs(7), state) for form in (layer.reference, layer.forward))
+        for what, tensor in expected.items():
+            assert_close(got[what], tensor, 2e-4, what)
+    check_steps(layer, 1e-4)
+
+
+class Spy:
+    """Records the keyword arguments of a library's function."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        real = getattr(sys.modules[module], name)
+
+        def spied(*arguments: Any, **named: Any) -> Any:
+            self.calls.append((arguments, named))
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(sys.modules[module], name, spied)
+
+
+INSIDE = ("use_qk_l2norm_in_kernel", "use_beta_sigmoid_in_kernel", "use_gate_in_kernel")
+
+
+@pytest.mark.parametrize(("text", "module", "forward", "step", "inside"), [
+    ("d(head_dim=16)", "delta_rule", "chunk_delta_rule", "", INSIDE[:1]),
+    ("d(head_dim=16)", "gated_delta_rule", "", "fused_recurrent_gated_delta_rule", INSIDE[:2]),
+    ("gd(head_dim=16,k_heads=2,expand_v=2)", "gated_delta_rule", "chunk_gated_delta_rule",
+     "fused_recurrent_gated_delta_rule", INSIDE),
+    ("kda(head_dim=16)", "kda", "chunk_kda", "fused_recurrent_kda", INSIDE)])
+def test_fla_computes_norms_and_gates_inside(text: str, module: str, forward: str, step: str, inside: tuple[str, ...],
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16, as trained and as decoded; keys keep their own heads, and nothing is converted on the way."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    layer = make(text)
+    choose_backend(layer, "fla")
+    spies = [Spy(monkeypatch, f"fla.ops.{module}", name) for name in (forward, step) if name]
+    gate = Spy(monkeypatch, "fla.modules.norm.fused_norm_gate", "rms_norm_gated")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(inputs(5))
+        with torch.no_grad():
+            layer.step(inputs(5)[:, 0], layer.init_state(2, torch.bfloat16))
+    for spy in spies:
+        (arguments, named), = spy.calls
+        assert [name for name in INSIDE if named.get(name)] == list(inside)
+        assert {part.dtype for part in arguments[:3]} == {torch.bfloat16}
+        if "gd" in text:
+            assert (arguments[0].shape[2], arguments[2].shape[2]) == (2, 4)
+        if "use_gate_in_kernel" in inside:
+            assert named["g"].dtype == named["beta"].dtype == torch.bfloat16, "as projected"
+            assert named["A_log"] is layer.A_log
+            assert named["dt_bias"] is layer.dt_bias
+    if text.startswith(("gd", "kda")):
+        assert [named["activation"] for _, named in gate.calls] == ["sigmoid" if "kda" in text else "swish"] * 2
+
+
+@pytest.mark.parametrize("text", ["m2(head_dim=16,state=16)", "m2(head_dim=16,state=16,dt_min=0.01)", "m(state=8)"])
+def test_mamba_ssm_gets_time_steps_as_projected(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Softplus of dt + dt_bias in float32 inside the kernel, and D with it: rounded to bfloat16 outside, a decay rate
+    would be off by up to 0.4 %."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    layer = make(text)
+    choose_backend(layer, "mamba-ssm")
+    scan = Spy(monkeypatch, "mamba_ssm.ops.selective_scan_interface", "selective_scan_fn")
+    chunks = Spy(monkeypatch, "mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")
+    update = Spy(monkeypatch, "mamba_ssm.ops.triton.selective_state_update", "selective_state_update")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(inputs(5))
+        with torch.no_grad():
+            layer.step(inputs(5)[:, 0], layer.init_state(2, torch.bfloat16))
+    (arguments, named), = scan.calls or chunks.calls
+    bias, limit = named["delta_bias" if scan.calls else "dt_bias"], 0.01 if "dt_min" in text else 0.0
+    assert named["delta_softplus" if scan.calls else "dt_softplus"]
+    assert arguments[1].dtype == torch.bfloat16
+    assert torch.equal(bias, layer.dt_bias)
+    assert torch.equal(named["D"], layer.D)
+    assert bias.dtype == named["D"].dtype == torch.float32
+    assert named.get("dt_limit", (0.0, torch.inf)) == (limit, torch.inf)
+    (arguments, named), = update.calls
+    assert named["dt_softplus"] is not bool(limit), "a least time step is none of its arguments"
+    assert torch.equal(named["D"].flatten(-1).reshape(len(layer.D), -1)[:, 0], layer.D)
+    if not limit:
+        assert torch.equal(named["dt_bias"].reshape(len(layer.D), -1)[:, 0], layer.dt_bias)
+        assert arguments[2].dtype == torch.bfloat16
+
+
+def test_mamba_continues_a_prompt_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel starts at zero; what went before is read as tokens in front, exactly, and not token by token by torch.
+    """
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    layer = make("m(state=8)")
+    choose_backend(layer, "mamba-ssm")
+    scan = Spy(monkeypatch, "mamba_ssm.ops.selective_scan_interface", "selective_scan_fn")
+    state = RecurrentState(*(1e3 * part for part in state_after(layer, 9)))  # large, beside small inputs
+    expected, expected_state = layer.reference(inputs(7), state)
+    with torch.no_grad():
+        y, after = layer(inputs(7), state)
+    (arguments, _), = scan.calls
+    assert arguments[0].shape[-1] == 8 + 7
+    assert_close(y, expected, 1e-5, "output")
+    assert_close(after.matrix_BHKV, expected_state.matrix_BHKV, 1e-6, "state")
+
+
+def test_where_glue_is_computed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch)
+    model = HybridLM(Architecture.parse("256(vocab=300): a d gd gla kda r7 m2 m h f"))
+    kinds = [spec.kind for spec in model.architecture.operators]
+    told = surrounding(zip(kinds, model.layers, strict=True), "cuda", torch.bfloat16)
+    by_fla = "; norms by fla 0.0-fake"
+    assert told == {
+        "d": "l2 norms and beta inside fla 0.0-fake" + by_fla, "gla": "the scale inside fla 0.0-fake" + by_fla,
+        "gd": "l2 norms, beta and decay inside fla 0.0-fake" + by_fla,
+        "kda": "l2 norms, beta and decay inside fla 0.0-fake" + by_fla, "r7": "by torch" + by_fla,
+        "m2": "time steps and D inside mamba-ssm 0.0-fake" + by_fla,
+        "h": "time steps and D inside mamba-ssm 0.0-fake" + by_fla,
+        "m": "time steps, D and gate inside mamba-ssm 0.0-fake" + by_fla}
+    choose_backend(model, "torch")
+    assert surrounding(zip(kinds, model.layers, strict=True), "cuda", torch.bfloat16) == {}
+
+
+
+def test_stand_ins_have_the_signatures_of_fla() -> None:
+    """From its source, which is not imported."""
+    spec = importlib.util.find_spec("fla")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("flash-linear-attention is not installed")
+    root, checked = Path(spec.submodule_search_locations[0]), 0
+    for place, contents in fake_libraries.MODULES.items():
+        if not place.startswith("fla."):
+            continue
+        path = root.joinpath(*place.split(".")[1:])
+        files = [path.with_suffix(".py")] if path.with_suffix(".py").exists() else sorted(path.rglob("*.py"))
+        found = {node.name: node.args for file in files for node in ast.parse(file.read_text()).body
+                 if isinstance(node, ast.FunctionDef)}
+        for name, stand_in in contents.items():
+            theirs = found[name]
+            defaults = [ast.unparse(default) for default in theirs.defaults]
+            names = [argument.arg for argument in (*theirs.args, *theirs.kwonlyargs)]
+            ours = [p for p in inspect.signature(stand_in).parameters.values() if p.kind != p.VAR_KEYWORD]
+            assert [p.name for p in ours] == names, name
+            if not theirs.kwonlyargs:
+                given = [repr(p.default) for p in ours if p.default is not p.empty]
+                assert given == [repr(ast.literal_eval(text)) for text in defaults], name
+            checked += 1
+    assert checked > 12
+
+
+@pytest.mark.parametrize(("packages", "capability", "name"), [
+    (("flash_attn", "flash_attn_interface"), (9, 0), "flash-attn-3"),
+    (("flash_attn_interface",), (9, 0), "flash-attn-3"),
+    (("flash_attn", "flash_attn_interface"), (8, 0), "flash-attn"), (("flash_attn_interface",), (10, 0), "sdpa")])
+def test_flash_attn_3_is_taken_on_hopper(packages: tuple[str, ...], capability: tuple[int, int], name: str,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `auto`, and by the choice flash-attn, which takes the one that runs."""
+    fake_libraries.install(monkeypatch, *packages, devices=("cpu",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90800)
+    layer = make("swa(heads=4,kv_heads=2,head_dim=16,window=5)")
+    assert layer.core.kernels("cuda", torch.bfloat16).name.split(" ")[0] == name
+    if name == "sdpa":
+        assert "needs a Hopper device" in layer.core.passed_over("cuda", torch.bfloat16)["flash-attn-3"]
+        return
+    choose_backend(layer, "flash-attn")
+    assert layer.core.kernels("cuda", torch.bfloat16).name == f"{name} 0.0-fake"
+    check_in_bfloat16(layer)

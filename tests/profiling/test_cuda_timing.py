@@ -1,6 +1,8 @@
 """What profiles on a GPU, with a stand-in for torch.cuda: one graph for all copies, memory that is counted, and what
 cannot be captured or does not fit."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -10,15 +12,16 @@ from test_profile import counting  # noqa: F401  (a fixture)
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import DeviceMemoryError
+from flashnas.latency.memory import memory_bytes
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
-from flashnas.profiling import alone, finalists, whole_model
+from flashnas.profiling import alone, device_timing, finalists, inside_model, whole_model
 from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import CudaGraphTimer, Effort, Measurement, NotCapturable
 from flashnas.profiling.platforms import PLATFORMS
-from flashnas.profiling.row_requests import RowRequest
+from flashnas.profiling.row_requests import RowRequest, groups, plan
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.validation import measure_in_rounds
 from flashnas.profiling.whole_model import _after_prompt, build_block, filled_state, pieces, time_model
@@ -52,6 +55,40 @@ def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
     assert cuda.captures == 1
     assert cuda.replays == 1 + measured.repeats
     assert measured.mode == ""
+
+
+def test_rows_are_measured_without_the_launch_of_their_graph(cuda, monkeypatch):
+    """What a graph without kernels takes; a row of one short kernel keeps half of its time at least."""
+    monkeypatch.setattr(device_timing, "small_kernel", lambda: lambda: cuda.kernel(2.0))
+    timer = CudaGraphTimer(launch=False)
+    assert timer.launch_us() == pytest.approx(LAUNCH_US)
+    copies = [lambda: cuda.kernel(10.0), lambda: cuda.kernel(30.0)]
+    assert timer.measure(copies, EFFORT).latency_us == pytest.approx(20)
+    assert timer.measure([lambda: cuda.kernel(1.0)], EFFORT).latency_us == pytest.approx((LAUNCH_US + 1) / 2)
+    captures = cuda.captures
+    timer.measure(copies, EFFORT)
+    assert cuda.captures == captures + 1, "the launch is measured once"
+    platform = PLATFORMS["cuda"]
+    assert [platform.timer("cuda_graph").launch, platform.row_timer("cuda_graph").launch] == [True, False]
+
+
+def test_compiled_operators_are_captured_too(monkeypatch):
+    """The copies of an operator are compiled for each length; here by a backend that compiles nothing."""
+    platform = PLATFORMS["cuda"]
+    for mode, captured in (("compiled", True), ("cuda_graph", True), ("eager", False)):
+        assert isinstance(platform.timer(mode), CudaGraphTimer) is captured
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    items = [RowRequest("prefill", "f", 16, 0, 1, length) for length in (3, 5)]
+    torch.compiler.reset()
+    limits = torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit
+    try:
+        found = alone.measure_alone(items, SPECS, Setup(mode="compiled"), PlainTimer(), 4)
+    finally:
+        config = torch._dynamo.config
+        config.recompile_limit, config.accumulated_recompile_limit = limits
+        config.fail_on_recompile_limit_hit = False
+        torch.compiler.reset()
+    assert [found[item].latency_us for item in items] == [4, 4], "four copies of each"
 
 
 def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
@@ -134,10 +171,10 @@ def test_running_out_of_memory_skips_the_row_and_not_the_others(monkeypatch):
 def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(counting, tmp_path, monkeypatch):  # noqa: F811
     whole = profiling.measure_inside_model
 
-    def measure(group, space, setup):
+    def measure(group, space, setup, note):
         if group.phase == "prefill":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(group, space, setup)
+        return whole(group, space, setup, note)
 
     monkeypatch.setattr(profiling, "measure_inside_model", measure)
     space, folder = load_space("tiny"), tmp_path / "table"
@@ -150,6 +187,59 @@ def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(counting
     assert table.meta["jobs"][0]["notes"] == counts["notes"]
     monkeypatch.setattr(profiling, "measure_inside_model", whole)
     assert profiling.profile(space, [WORKLOADS["chat"]], folder, Setup())["measured"] == 15
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_memory_of_a_model_around_its_rows_is_counted_before_it_is_built(phase, monkeypatch):
+    """In the modes eager and compiled: what does not fit is left out, and the other lengths are measured. The caches of
+    all contexts are kept side by side."""
+    space = load_space("tiny")
+    requests = [item for item in plan(space, [Workload(prompt_tokens=100, generated_tokens=400)])
+                if item.phase == phase and item.hidden == space.hidden_sizes[0]]
+    group, = groups(requests)
+    architecture = inside_model.reference_architecture(space, group.hidden, 4)
+    weights = memory_bytes(architecture, Workload(generated_tokens=1), 1, "float32", 1)
+    for free, fitting in ((10**10, len(group.lengths)), (weights - 1, 0)):
+        monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda free=free: free)
+        lengths, reason = inside_model._fitting(architecture, group, Setup())
+        assert (len(lengths), bool(reason)) == (fitting, fitting == 0)
+    notes = {}
+    monkeypatch.setattr(inside_model, "build_model", lambda *_: pytest.fail("it was built"))
+    assert inside_model.measure_inside_model(group, space, Setup(), notes.__setitem__) == {}
+    assert set(notes) == set(group.items)
+    assert notes[group.items[0]].startswith("left out: it needs 0.")
+    if phase == "decode":  # room for the shortest contexts alone
+        sizes = [memory_bytes(architecture, Workload(generated_tokens=n), 1, "float32", 1)
+                 for n in sorted(group.lengths)]
+        monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: sizes[0] + sizes[1] - weights)
+        assert inside_model._fitting(architecture, group, Setup())[0] == sorted(group.lengths)[:2]
+
+
+def test_prompts_in_pieces_are_timed_as_the_sum_of_their_pieces(monkeypatch):
+    model = HybridLM(MODEL).eval()
+    asked = []
+    monkeypatch.setattr(PLATFORMS["cpu"], "piece_tokens", 25)
+    monkeypatch.setattr(PLATFORMS["cpu"], "marks", lambda: CountingMarks(asked))
+    with torch.inference_mode():
+        times = inside_model._prefill(model, 3, 20, Setup())()
+        assert times == [3.0] * 4, "three sequences, one after the other; embedding and three operators"
+        assert asked == [5] * 3
+        monkeypatch.setattr(PLATFORMS["cpu"], "piece_tokens", 8)
+        assert inside_model._prefill(model, 1, 20, Setup())() == [3.0] * 4, "parts of 8, 8 and 4 tokens"
+
+
+class CountingMarks:
+    """One microsecond between two marks."""
+
+    def __init__(self, asked):
+        self.asked, self.count = asked, 0
+
+    def mark(self):
+        self.count += 1
+
+    def intervals_us(self):
+        self.asked.append(self.count)
+        return [1.0] * (self.count - 1)
 
 
 # -- whole models ------------------------------------------------------------------------------------------------------

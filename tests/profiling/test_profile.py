@@ -29,7 +29,7 @@ def counting(monkeypatch):
     """Stands in for the clock: every row takes 7 us; keeps the groups that were measured."""
     seen = []
 
-    def measure(group, space, job):
+    def measure(group, space, job, note=None):
         seen.append(group)
         return {item: Measurement(7.0, 6.0, 8.0, 15) for item in group.items}
 
@@ -158,7 +158,7 @@ def test_what_was_measured_while_the_device_was_slow_is_measured_again(counting,
 
 def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
-    monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job: {
+    monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, note: {
         item: Measurement(7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01)
         for item in group.items})
     record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Setup())

@@ -185,6 +185,36 @@ def test_a_correction_is_of_one_mode(tmp_path, monkeypatch):
         2 * LatencyModel(table, CHAT, mode="eager", calibrated=False).estimate(architecture).tpot_ms)
 
 
+@pytest.mark.parametrize(("mode", "operator_us"), [("cuda_graph", -3.0), ("eager", 0.0), ("cuda_graph", 2.0)])
+def test_a_graph_may_hide_the_start_of_each_operator(mode, operator_us):
+    """Rows of operators alone have their own start and end; only in that mode may operators cost less than nothing
+    beyond their rows, and no operator more than half of a mean row."""
+    rng, models = np.random.default_rng(1), []
+    for _ in range(16):
+        operators = int(rng.integers(6, 40))
+        rows_us = operators * float(rng.uniform(15, 70))
+        models.append(Regressors(rows_us=rows_us, operators=operators, megabytes=rows_us,
+                                 measured_us=rows_us + (-3.0 if operator_us < 1 else operator_us) * operators + 12.0))
+    found = fit(models, mode)
+    assert found.operator_us == pytest.approx(operator_us, abs=1e-6) if mode != "eager" else found.operator_us >= 0
+    if mode == "cuda_graph":
+        assert (found.scale, found.model_us) == (pytest.approx(1), pytest.approx(12))
+        added = found.added(operators=1, models=0, megabytes=0.0)
+        assert added.lower_us <= added.us <= added.upper_us
+    tiny = [Regressors(rows_us=10.0 * n, operators=n, megabytes=1.0, measured_us=0.1 * n) for n in range(5, 12)]
+    assert fit(tiny, mode).operator_us >= -5.0
+
+
+def test_a_negative_constant_is_read_where_rows_are_of_operators_alone(table):
+    for mode, right in (("cuda_graph", True), ("eager", False)):
+        write_calibration(table.path, {"whole": {mode: {"decode": {"operator_us": -2.5}}}})
+        if right:
+            LatencyTable.load(table.path)
+            continue
+        with pytest.raises(TableError, match=r"eager.decode.operator_us must be a number of at least 0; got -2.5"):
+            LatencyTable.load(table.path)
+
+
 # -- the certificate ---------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,9 @@ import pytest
 from foreign_space import Counting, Gpt2, Gpt2Space, WidthFittedGpt2Space
 from tiny_tables import tiny_kinds, write_table
 
+from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, RunError
+from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.search import ALGORITHMS
@@ -271,3 +273,31 @@ def test_a_job_is_plain_data_for_any_pool():
               dataset="folder", recipe={"tokens": 512}, seed=3, tasks=("recall",))
     assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
     assert job.portable()
+
+
+def size_alone(network):
+    return {"loss": 10 / network.params ** 0.1}
+
+
+def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
+    """The budget is met by the rows of that type; a run is not continued for another one."""
+    def asked(resume=False, **more):
+        config = SearchConfig(workload="decode-1k", budgets={"latency_ms": 1500}, trials=2, cycle_size=2, workers=1,
+                              baselines=False, **more)
+        run_search(config, tmp_path / "run", resume=resume, progress=Notes(), evaluator=size_alone)
+
+    asked(weights="fp8")
+    run = Run.load(tmp_path / "run")
+    assert run.entry("table", "weights") == run.entry("workload", "dtype") == "fp8"
+    assert run.entry("question", "workload")["dtype"] == "fp8"
+    model = LatencyModel("h100_sxm", load_workload("decode-1k").with_weights("fp8"))
+    done = run.trials[run.trials["state"] == "complete"]
+    assert len(done) == 2
+    for row in done.itertuples():
+        network = load_architecture(row.notation)
+        assert row.latency_ms == pytest.approx(model.estimate(network).latency_ms)
+        assert row.latency_ms != pytest.approx(LatencyModel("h100_sxm", "decode-1k").estimate(network).latency_ms)
+    with pytest.raises(RunError, match="choose another --out or the same question"):
+        asked(resume=True)
+    with pytest.raises(ConfigError, match=r"^search\.weights needs a latency table; got weights fp8 and table=None"):
+        search(tmp_path / "other", weights="fp8")

@@ -1,7 +1,7 @@
 """Public kernel measurements of the package aiconfigurator-core (Apache-2.0, NVIDIA) -> a latency table.
 
 Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule with its short convolution, and
-Kimi delta attention.
+Kimi delta attention; and fp8 rows of gemm, where the framework of the others has them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flashnas.latency.table_writer import RowContext, write_rows
 PACKAGE = "aiconfigurator_core"
 LICENCE = "Apache-2.0"
 COPYRIGHT = "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights reserved."
-DTYPE = "bfloat16"
+DTYPE, FP8 = "bfloat16", "fp8"
 MODE = "cuda_graph"
 HEAD_DIMS = (64, 128, 256)
 # Which framework's rows are taken for a kind: the first that has rows.
@@ -66,7 +66,8 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
         for kind, rows in tables.items():
             stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)), "mode": MODE,
                              "measured_on": rows.attrs["measured_on"]} for name in sorted(rows["stack"].unique())}
-            write_rows(out, kind, rows.assign(dtype=DTYPE, mode=MODE, source="imported"),
+            rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
+            write_rows(out, kind, rows.assign(mode=MODE, source="imported"),
                        RowContext(device=device, stacks=stacks, origin=origin))
     return out
 
@@ -154,10 +155,12 @@ def _table(rows: pd.DataFrame, keys: dict[str, str], measured_on: str = "") -> p
 
 
 def _gemm(data: Path) -> dict[str, pd.DataFrame]:
+    """fp8: weights in fp8 with one scale; the time includes the conversion of the activations, token by token."""
     for framework in GEMM:
         rows = _read(data, "gemm", framework, "gemm_perf")
         if rows is not None and (rows["gemm_dtype"] == DTYPE).any():
-            return {"gemm": _table(rows[rows["gemm_dtype"] == DTYPE], {"m": "m", "n": "n", "k": "k"})}
+            rows = rows[rows["gemm_dtype"].isin((DTYPE, FP8))]
+            return {"gemm": _table(rows, {"m": "m", "n": "n", "k": "k", "dtype": "gemm_dtype"})}
     return {}
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
 
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
@@ -102,13 +103,27 @@ def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tenso
 def attend_by_kernel(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
     """`attend` by torch's scaled_dot_product_attention."""
     tokens, keys = q_BHTK.shape[2], k_BGTK.shape[2]
-    if window and tokens > 2 * _window_block(window) and not q_BHTK.is_cpu:
+    if window and tokens > 2 * _window_block(window) and _on_gpu(q_BHTK):
         return attend_in_windows(q_BHTK, k_BGTK, v_BGTK, window)
     gqa = q_BHTK.shape[1] != k_BGTK.shape[1]
     if tokens == keys and not (window and tokens > window):
         return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=gqa)
-    mask = causal_mask(tokens, keys, window, q_BHTK.device)
-    return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, attn_mask=mask, enable_gqa=gqa)
+    if _on_gpu(q_BHTK) and not window:  # a further part of a prompt: by flash attention, without a mask in memory
+        mask = causal_lower_right(tokens, keys)
+        return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, attn_mask=mask, enable_gqa=gqa)
+    return _attend_masked(q_BHTK, k_BGTK, v_BGTK, causal_mask(tokens, keys, window, q_BHTK.device))
+
+
+def _on_gpu(x: Tensor) -> bool:
+    return not x.is_cpu
+
+
+def _attend_masked(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask_TS: Tensor) -> Tensor:
+    """With a mask no kernel of torch for a GPU takes grouped heads: it would compute all scores in float32."""
+    repeats = q_BHTK.shape[1] // k_BGSK.shape[1]
+    if repeats > 1 and _on_gpu(q_BHTK):
+        k_BGSK, v_BGSK, repeats = k_BGSK.repeat_interleave(repeats, 1), v_BGSK.repeat_interleave(repeats, 1), 1
+    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS, enable_gqa=repeats > 1)
 
 
 def _window_block(window: int) -> int:
@@ -121,7 +136,7 @@ def attend_in_windows(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: in
     A mask of all queries and keys would take 1 GB at 33,000 tokens, and the kernel would compute what it hides. S keys,
     C queries of a block, L keys of a block, N blocks after the first.
     """
-    batch, heads, tokens, head_dim = q_BHTK.shape
+    batch, _, tokens, head_dim = q_BHTK.shape
     groups, keys = k_BGSK.shape[1:3]
     block, before = _window_block(window), keys - tokens
     first_key = max(0, before + 1 - window)
@@ -137,8 +152,7 @@ def attend_in_windows(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: in
         return x_BGSK.unfold(2, length, block).permute(0, 2, 1, 4, 3).reshape(-1, groups, length, head_dim)
 
     mask_CL = causal_mask(block, length, window, q_BHTK.device)
-    rest_XHCK = F.scaled_dot_product_attention(q_XHCK, cut(k_BGSK), cut(v_BGSK), attn_mask=mask_CL,
-                                               enable_gqa=heads != groups)
+    rest_XHCK = _attend_masked(q_XHCK, cut(k_BGSK), cut(v_BGSK), mask_CL)
     rest_BHTK = rest_XHCK.unflatten(0, (batch, count)).transpose(1, 2).flatten(2, 3)
     return torch.cat([first_BHCK, rest_BHTK[:, :, :tokens - block]], 2)
 

@@ -8,6 +8,18 @@ Choices: `auto` takes the first library of PREFERRED (on a CPU of PREFERRED_ON_C
 and sizes, torch's own code if none does or if it would round float32. A name takes that library wherever it covers the
 core, and torch elsewhere (attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an
 error. `core.of(x).name` is what runs.
+
+Some libraries compute norms, gates and time steps inside the kernel of a core. A layer that can hand them over raw
+(`Core(.., raw=True)`) then takes `raw_forward` and `raw_step` where they exist; each returns (output, state) with the
+output in the dtype of the activations. Their arguments, with q and k not normalised, beta, a and dt as projected, and
+parameters as stored (A_log, dt_bias, D):
+
+    delta_rule         q, k, v, beta, scale, state
+    gated_delta_rule   q, k, v, beta, a, A_log, dt_bias, scale, state       q and k may have fewer heads than v
+    kda                the same with a [.., H, K] and dt_bias [H K]
+    gla                q, k, v, g, scale, state                             g: log decays in float32
+    ssd                q, k, x, dt, dt_bias, dt_min, A_log, D, state        the output includes D x
+    selective_scan     x, z, dt, dt_bias, A_log [C, N], D, b, c, state      the output includes D x and silu(z)
 """
 
 from __future__ import annotations
@@ -24,14 +36,17 @@ from flashnas.base.hints import one_of
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.library import Function, Library, Pair, without_gradients, without_graphs
 
-MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d", "flash-attn": "flash_attn",
-           "sdpa": "sdpa", "numba": "numba"}
+MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d", "flash-attn-3": "flash_attn_3",
+           "flash-attn": "flash_attn", "sdpa": "sdpa", "numba": "numba"}
 # Best first, on CUDA. The order is that of the libraries' own benchmarks; none of it was measured here.
-PREFERRED = {"attention": ("flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"), "convolution": ("causal-conv1d", "fla"),
-             "selective_scan": ("mamba-ssm",), "norm": (), "swiglu": (), "softmax": (),
+PREFERRED = {"attention": ("flash-attn-3", "flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"),
+             "convolution": ("causal-conv1d", "fla"), "selective_scan": ("mamba-ssm",),
+             "norm": ("fla", "mamba-ssm"), "swiglu": (), "softmax": (),
              "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
 PREFERRED_ON_CPU = ("numba",)  # for the cores that it has
-TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d")}  # a choice that covers two packages
+# choices that cover two packages: both, or the first that runs
+TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d"), "flash-attn": ("flash-attn-3", "flash-attn")}
+EITHER = {"flash-attn": TOGETHER["flash-attn"]}
 SURROUNDING = ("norm", "swiglu", "softmax")  # not told: they go with the recurrences
 OPTIONAL = ("convolution", *SURROUNDING)  # cores that fall back to torch where the chosen library does not take them
 
@@ -42,17 +57,21 @@ class Kernels(NamedTuple):
     forward: Function
     step: Function
     name: str
+    raw_forward: Function | None = None
+    raw_step: Function | None = None  # has no backward pass
+    inside: str = ""  # what the raw forms compute besides the core
 
 
 class Core:
     """The choice of one layer. `torch_code`: our functions; `on_cuda`: theirs there, where they differ.
 
-    sizes: what a library may refuse (key_dim, value_dim, head_dim, taps, channels).
+    raw: the layer can hand over raw parts. sizes: what a library may refuse (key_dim, value_dim, head_dim, taps,
+    channels).
     """
 
-    def __init__(self, kind: str, operator: str, torch_code: Pair, *, on_cuda: Pair | None = None,
+    def __init__(self, kind: str, operator: str, torch_code: Pair, *, on_cuda: Pair | None = None, raw: bool = False,
                  **sizes: int) -> None:
-        self.kind, self.operator, self.sizes = kind, operator, sizes
+        self.kind, self.operator, self.raw, self.sizes = kind, operator, raw, sizes
         self._torch = {"cpu": Kernels(*torch_code, "torch"), "cuda": Kernels(*(on_cuda or torch_code), "torch")}
         self.choose("auto")
 
@@ -64,7 +83,7 @@ class Core:
         self._cpu: dict[torch.dtype, Kernels] = {}
         self._cuda: dict[torch.dtype, Kernels] = {}
         wanted = [*self._wanted("cpu"), *self._wanted("cuda")]
-        missing = load(backend).missing() if backend in wanted and self.kind not in OPTIONAL else ""
+        missing = missing_for(backend) if backend in wanted and self.kind not in OPTIONAL else ""
         if missing:
             raise self._refused(missing, "cpu", torch.float32)
 
@@ -122,9 +141,12 @@ class Core:
         if library.by_address:
             forward, step = without_graphs(forward, ours.forward), without_graphs(step, ours.step)
         step = without_gradients(step, ours.step)
+        raw = library.raw.get(self.kind) if self.raw else None
+        raw_forward, raw_step = raw.pair(dtype) if raw else (None, None)
+        inside = raw.inside if raw else ""
         if self.backend == "auto" and dtype == torch.float32 and self.kind in library.rounds:
-            return Kernels(ours.forward, step, f"torch, steps {label}")
-        return Kernels(forward, step, label)
+            return Kernels(ours.forward, step, f"torch, steps {label}", None, raw_step, inside)
+        return Kernels(forward, step, label, raw_forward, raw_step, inside)
 
     def _refused(self, reason: str, device: str, dtype: torch.dtype) -> OperatorError:
         allowed = [name for name in BACKENDS if name != self.backend and self._can(name, device, dtype)]
@@ -166,8 +188,14 @@ def choose_backend(module: nn.Module, backend: str) -> None:
         raise OperatorError(one_of("backend", backend, BACKENDS))
     for core in cores_of(module):
         core.choose(backend)
-    if backend in MODULES and load(backend).missing():  # though no core of this module would take it
-        raise OperatorError(f"backend {backend}: {load(backend).missing()}")
+    if backend in MODULES and missing_for(backend):  # though no core of this module would take it
+        raise OperatorError(f"backend {backend}: {missing_for(backend)}")
+
+
+def missing_for(backend: str) -> str:
+    """Why the choice cannot be imported here, or an empty string."""
+    reasons = [load(name).missing() for name in EITHER.get(backend, (backend,))]
+    return "" if "" in reasons else reasons[-1]
 
 
 def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype) -> dict[str, str]:
@@ -182,6 +210,22 @@ def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.d
             place = found.setdefault("conv", {}) if core.kind == "convolution" else names
             place[core.kernels(device, dtype).name] = None
     return {kind: " + ".join(names or ["torch"]) for kind, names in found.items()}
+
+
+def surrounding(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype) -> dict[str, str]:
+    """Where norms, gates and time steps around the core of each kind are computed, such as {"gd": "l2 norms, beta and
+    decay inside fla 0.6.0; norms by fla 0.6.0"}, for kinds whose core a library computes. Each kernel of its own reads
+    and writes memory once more, which decides how fast a step is on a GPU."""
+    found: dict[str, dict[str, None]] = {}
+    for kind, layer in layers:
+        cores = [(core, core.kernels(device, dtype)) for core in cores_of(layer) if core.kind != "convolution"]
+        norms = dict.fromkeys(kernels.name for core, kernels in cores if core.kind == "norm")
+        for core, kernels in cores:
+            if core.kind in SURROUNDING or core.kind == "attention" or kernels.name == "torch":
+                continue
+            inside = f"{kernels.inside} inside {kernels.name}" if kernels.inside else "by torch"
+            found.setdefault(kind, {})["; ".join([inside, *(f"norms by {name}" for name in norms)])] = None
+    return {kind: " + ".join(texts) for kind, texts in found.items()}
 
 
 def installed(backend: str, device: str) -> dict[str, str]:

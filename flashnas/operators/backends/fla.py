@@ -1,7 +1,9 @@
 """flash-linear-attention, 0.6 or later: Triton kernels for the recurrences and short convolutions.
 
 All take [B, T, H, K] and float32 states [B, H, K, V], as we do. Queries come scaled and normalised, so `scale` is 1.
-Parallel forms run in the dtype of the activations, with log decays and states in float32; steps in float32.
+Parallel forms run in the dtype of the activations, with log decays and states in float32; steps in float32. Raw forms
+are called as fla's own layers call them (fla/layers/{delta_net,gated_deltanet,gla,kda}.py): their kernels read the
+activations as they are and compute in float32.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, older_than
+from flashnas.operators.backends.library import HALF, Function, Library, Pair, Raw, Sizes, older_than
+from flashnas.operators.backends.mamba_ssm import MOST_NORM_BYTES, norm_of_gated
+from flashnas.operators.parts.fused import normalise
 from flashnas.operators.parts.numerics import is_fresh
 
 HOPPER, BAD_TRITON = 9, ("3.4", "3.7.1")  # major compute capability; releases from, and below
@@ -147,6 +151,99 @@ def dplr(dtype: torch.dtype) -> Pair:
     return forward, step
 
 
+def raw_delta_rule(dtype: torch.dtype) -> tuple[Function | None, Function]:
+    """The step is that of the gated rule without a decay: its kernel has the norms and the sigmoid inside."""
+    from fla.ops.delta_rule import chunk_delta_rule
+    from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta = (x.to(dtype) for x in (q, k, v, torch.sigmoid(beta)))
+        o, final = chunk_delta_rule(q, k, v, beta, scale=scale, initial_state=_given(state), output_final_state=True,
+                                    use_qk_l2norm_in_kernel=True)
+        return o, final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta = (x.unsqueeze(1) for x in (q, k, v, beta))
+        o, final = fused_recurrent_gated_delta_rule(
+            q, k, v, beta=beta, scale=scale, initial_state=state, output_final_state=True,
+            use_qk_l2norm_in_kernel=True, use_beta_sigmoid_in_kernel=True)
+        return o.squeeze(1), final
+
+    return forward if dtype in HALF else None, step
+
+
+def raw_gated_delta_rule(dtype: torch.dtype) -> tuple[Function, Function]:
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
+    return _raw_with_decay(dtype, chunk_gated_delta_rule, fused_recurrent_gated_delta_rule)
+
+
+def raw_kda(dtype: torch.dtype) -> tuple[Function, Function]:
+    from fla.ops.kda import chunk_kda, fused_recurrent_kda
+    return _raw_with_decay(dtype, chunk_kda, fused_recurrent_kda)
+
+
+def _raw_with_decay(dtype: torch.dtype, chunk: Function, recurrent: Function) -> tuple[Function, Function]:
+    """Norms, beta and decay inside, and keys of fewer heads than values."""
+    inside = {"output_final_state": True, "use_qk_l2norm_in_kernel": True, "use_beta_sigmoid_in_kernel": True,
+              "use_gate_in_kernel": True}
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, a: Tensor, A_log: Tensor, dt_bias: Tensor, scale: float,
+                state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = (x.to(dtype) for x in (q, k, v))
+        o, final = chunk(q, k, v, g=a, beta=beta, A_log=A_log, dt_bias=dt_bias, scale=scale,
+                         initial_state=_given(state), **inside)
+        return o, final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, a: Tensor, A_log: Tensor, dt_bias: Tensor, scale: float,
+             state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, beta, a = (x.unsqueeze(1) for x in (q, k, v, beta, a))
+        o, final = recurrent(q, k, v, g=a, beta=beta, A_log=A_log, dt_bias=dt_bias, scale=scale, initial_state=state,
+                             **inside)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def raw_gla(dtype: torch.dtype) -> tuple[Function, Function]:
+    """fla has no argument for the logsigmoid of the gate."""
+    from fla.ops.gla import chunk_gla, fused_recurrent_gla
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
+        o, final = chunk_gla(*(x.to(dtype) for x in (q, k, v)), g, scale=scale, initial_state=_given(state),
+                             output_final_state=True)
+        return o, final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, g = (x.unsqueeze(1) for x in (q, k, v, g))
+        o, final = fused_recurrent_gla(q, k, v, gk=g, scale=scale, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
+
+
+def norm(dtype: torch.dtype) -> Pair:
+    """`parts.fused.normalise`: weights in another dtype than the activations, and gates, inside one kernel."""
+    from fla.modules.norm.fused_norm_gate import rms_norm_gated
+    from fla.modules.norm.layernorm import rms_norm
+    from fla.modules.norm.layernorm_gated import rmsnorm_fn
+
+    def forward(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False,
+                sigmoid: bool = False) -> Tensor:
+        simple = gate is None and weight.dtype == x.dtype  # which is one kernel of torch
+        shared = weight.shape == x.shape[-1:] or gate_first
+        if simple or not shared or x.shape[-1] * x.element_size() > MOST_NORM_BYTES:
+            return normalise(x, weight, eps, gate, gate_first, sigmoid)
+        if gate is None:
+            y: Tensor = rms_norm(x, weight, None, eps=eps)
+            return y
+        if gate_first:
+            return norm_of_gated(rmsnorm_fn, x, weight, eps, gate)
+        y = rms_norm_gated(x, gate, weight, None, activation="sigmoid" if sigmoid else "swish", eps=eps)
+        return y if sigmoid else y.to(gate.dtype)
+
+    return forward, forward
+
+
 def convolution(dtype: torch.dtype) -> Pair:
     """`short_convolution`; its state has one column more in front, [B, C, taps]. Steps by torch: they would copy it."""
     from fla.modules.causal_conv1d import causal_conv1d
@@ -192,5 +289,8 @@ def _hopper() -> str:
 LIBRARY = Library(
     name="fla", package="fla", distribution="flash-linear-attention", refusal=refusal,
     kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd, "kda": kda,
-             "dplr": dplr, "convolution": convolution},
+             "dplr": dplr, "convolution": convolution, "norm": norm},
+    raw={"delta_rule": Raw(raw_delta_rule, "l2 norms and beta"),
+         "gated_delta_rule": Raw(raw_gated_delta_rule, "l2 norms, beta and decay"),
+         "kda": Raw(raw_kda, "l2 norms, beta and decay"), "gla": Raw(raw_gla, "the scale")},
     rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}), least="0.6")

@@ -7,10 +7,12 @@ github.com/Dao-AILab/flash-attention.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name_of
+from flashnas.operators.backends.library import HALF, Function, Library, Pair, Sizes, name_of
 
 MOST_HEAD_DIM = 256
 LEAST_CAPABILITY = (8, 0)
@@ -18,20 +20,28 @@ HOPPER, OLD_CUDNN = 9, 91500   # torch prefers cuDNN's attention with later ones
 
 
 def attention(dtype: torch.dtype) -> Pair:
-    """`attend` and the attention of one token to all kept ones, whose order does not matter."""
     from flash_attn import flash_attn_func, flash_attn_with_kvcache
 
+    return pair_of(flash_attn_func, flash_attn_with_kvcache, dtype)
+
+
+def pair_of(flash_attn_func: Function, flash_attn_with_kvcache: Function, dtype: torch.dtype) -> Pair:
+    """`attend` and the attention of one token to all kept ones, whose order does not matter."""
     def forward(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
         q, k, v = (x.to(dtype).transpose(1, 2) for x in (q_BHTK, k_BGTK, v_BGTK))
-        o: Tensor = flash_attn_func(q, k, v, causal=True, window_size=(window - 1, 0) if window else (-1, -1))
-        return o.transpose(1, 2)
+        o = flash_attn_func(q, k, v, causal=True, window_size=(window - 1, 0) if window else (-1, -1))
+        return _output(o).transpose(1, 2)
 
     def step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor) -> Tensor:
         keys, values = (x.to(dtype).transpose(1, 2) for x in (keys_BGTK, values_BGTK))
-        o: Tensor = flash_attn_with_kvcache(q_BHK.to(dtype).unsqueeze(1), keys, values)
-        return o.squeeze(1)
+        return _output(flash_attn_with_kvcache(q_BHK.to(dtype).unsqueeze(1), keys, values)).squeeze(1)
 
     return forward, step
+
+
+def _output(found: Any) -> Tensor:
+    output: Tensor = found[0] if isinstance(found, tuple) else found
+    return output
 
 
 def on_hopper(core: str, dtype: torch.dtype) -> tuple[Pair, str] | None:

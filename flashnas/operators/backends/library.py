@@ -8,8 +8,8 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from packaging.version import InvalidVersion, Version
@@ -18,6 +18,14 @@ Function = Callable[..., Any]
 Sizes = Mapping[str, int]
 Pair = tuple[Function, Function]  # of a whole sequence, of one token
 HALF = (torch.bfloat16, torch.float16)
+
+
+class Raw(NamedTuple):
+    """A core with more inside: `pair` takes parts as projected and parameters as stored, in the signatures that core.py
+    lists; one of the pair may be None. inside: what else it computes, for records."""
+
+    pair: Callable[[torch.dtype], tuple[Function | None, Function | None]]
+    inside: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +37,8 @@ class Library:
     few words, or an empty string. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10 bits),
     which nothing but an explicit choice should do. by_address: it reads memory itself, so that torch cannot trace it.
     least: the oldest release whose functions we call as they are and whose results are right. on_auto: what `auto`
-    takes in place of a core's pair on the device at hand, with its name, or None.
+    takes in place of a core's pair on the device at hand, with its name, or None. raw: the cores whose norms, gates or
+    time steps its kernels compute as well.
     """
 
     name: str
@@ -42,6 +51,7 @@ class Library:
     by_address: bool = False
     least: str = "0"
     on_auto: Callable[[str, torch.dtype], tuple[Pair, str] | None] = lambda core, dtype: None
+    raw: Mapping[str, Raw] = field(default_factory=dict)
 
     def missing(self) -> str:
         """Why it cannot be imported here, or an empty string."""

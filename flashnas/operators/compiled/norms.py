@@ -128,8 +128,11 @@ class _Norm(torch.autograd.Function):
         return grad_x, grad_gate, grad_weight, None, None
 
 
-def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False) -> Tensor:
+def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False,
+              sigmoid: bool = False) -> Tensor:
     """`parts.fused.normalise` of x and gate in float32 or bfloat16; by torch where a size is not a multiple of 16."""
+    if gate is not None and sigmoid:
+        return normalise(x, weight, eps) * torch.sigmoid(gate.to(x.dtype))
     if weight.shape[-1] == 1:
         weight = weight.expand(*weight.shape[:-1], x.shape[-1])
     fits = x.shape[-1] % LANES == 0 and weight.shape[-1] == x.shape[-1] and weight.dtype == torch.float32

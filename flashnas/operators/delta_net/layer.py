@@ -37,8 +37,8 @@ class DeltaNetLayer(RecurrentLayer):
         self.norm = RMSNorm(self.head_dim, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
         self.scale = self.head_dim ** -0.5
-        self.core = Core("delta_rule", spec.name, (delta_rule_chunked, delta_rule_step), key_dim=self.head_dim,
-                         value_dim=self.head_dim)
+        self.core = Core("delta_rule", spec.name, (delta_rule_chunked, delta_rule_step), raw=True,
+                         key_dim=self.head_dim, value_dim=self.head_dim)
         self.state_sizes = self.heads, self.head_dim, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
@@ -51,6 +51,12 @@ class DeltaNetLayer(RecurrentLayer):
             q, k = normalised_queries_and_keys(qk, self.scale, self.norm.core.of(qk).forward)
             o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(matrix_BHKV.dtype)), None, matrix_BHKV)
             return self.norm(o).flatten(-2), matrix_BHKV
+
+    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        qkv, beta = parts
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        o, matrix_BHKV = rule(q, k, v, beta, self.scale, matrix_BHKV)
+        return self.norm(o).flatten(-2), matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         qkv, beta = parts

@@ -37,8 +37,8 @@ class GatedDeltaNetLayer(RecurrentLayer):
         self.norm = RMSNorm(self.head_dim)
         self.out_proj = nn.Linear(self.value, hidden, bias=False)
         self.scale = self.head_dim ** -0.5
-        self.core = Core("gated_delta_rule", spec.name, (delta_rule_chunked, delta_rule_step), key_dim=self.head_dim,
-                         value_dim=self.head_dim)
+        self.core = Core("gated_delta_rule", spec.name, (delta_rule_chunked, delta_rule_step), raw=True,
+                         key_dim=self.head_dim, value_dim=self.head_dim)
         self.state_sizes = self.v_heads, self.head_dim, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
@@ -56,6 +56,13 @@ class GatedDeltaNetLayer(RecurrentLayer):
             o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV)
             gate = z.unflatten(-1, (self.v_heads, -1))
             return self.norm.gated(o, gate).flatten(-2), matrix_BHKV
+
+    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        qkv, z, beta, a = parts
+        heads = [self.k_heads, self.k_heads, self.v_heads]
+        q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
+        o, matrix_BHKV = rule(q, k, v, beta, a, self.A_log, self.dt_bias, self.scale, matrix_BHKV)
+        return self.norm.gated(o, z.unflatten(-1, (self.v_heads, -1))).flatten(-2), matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         qkv, z, beta, a = parts

@@ -35,7 +35,8 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         self.norm = RMSNorm(spec.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
         self.scale = self.key_dim ** -0.5
-        self.core = Core("gla", spec.name, (gla_chunked, gla_step), key_dim=self.key_dim, value_dim=spec.head_dim)
+        self.core = Core("gla", spec.name, (gla_chunked, gla_step), raw=True, key_dim=self.key_dim,
+                         value_dim=spec.head_dim)
         self.state_sizes, self.conv = (self.heads, self.key_dim, spec.head_dim), None
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
@@ -49,6 +50,12 @@ class GatedLinearAttentionLayer(RecurrentLayer):
             q, k, v, g = (part.to(dtype).unflatten(-1, (self.heads, -1)) for part in (*qkv, decay))
             o, matrix_BHKV = rule(q * self.scale, k, v, F.logsigmoid(g) / GATE_NORMALISER, matrix_BHKV)
             return self.norm.gated(o, gate.unflatten(-1, (self.heads, -1))).flatten(-2), matrix_BHKV
+
+    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        q, k, v, gate, decay = (part.unflatten(-1, (self.heads, -1)) for part in parts)
+        g = F.logsigmoid(decay.to(matrix_BHKV.dtype)) / GATE_NORMALISER
+        o, matrix_BHKV = rule(q, k, v, g, self.scale, matrix_BHKV)
+        return self.norm.gated(o, gate).flatten(-2), matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         *qkv, gate, decay = parts

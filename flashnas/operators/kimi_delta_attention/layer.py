@@ -41,7 +41,8 @@ class KimiDeltaAttentionLayer(RecurrentLayer):
         self.norm = RMSNorm(self.head_dim, NORM_EPS)
         self.out_proj = nn.Linear(inner, hidden, bias=False)
         self.scale = self.head_dim ** -0.5
-        self.core = Core("kda", spec.name, (kda_chunked, kda_step), key_dim=self.head_dim, value_dim=self.head_dim)
+        self.core = Core("kda", spec.name, (kda_chunked, kda_step), raw=True, key_dim=self.head_dim,
+                         value_dim=self.head_dim)
         self.state_sizes = self.heads, self.head_dim, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
@@ -58,7 +59,18 @@ class KimiDeltaAttentionLayer(RecurrentLayer):
             g = F.softplus(decay.to(dtype) + self.dt_bias.to(dtype)).unflatten(-1, (self.heads, -1))
             g = -self.A_log.to(dtype).exp().unsqueeze(-1) * g
             o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV)
-            return self.norm(o).flatten(-2) * torch.sigmoid(gate.to(dtype)), matrix_BHKV
+            return self._gated(o, gate), matrix_BHKV
+
+    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        qkv, beta, decay, gate = parts
+        q, k, v = qkv.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
+        a = decay.unflatten(-1, (self.heads, -1))
+        o, matrix_BHKV = rule(q, k, v, beta, a, self.A_log, self.dt_bias, self.scale, matrix_BHKV)
+        return self._gated(o, gate), matrix_BHKV
+
+    def _gated(self, o: Tensor, gate: Tensor) -> Tensor:
+        """The norm of each head times sigmoid(gate)."""
+        return self.norm.gated(o, gate.unflatten(-1, (self.heads, -1)), sigmoid=True).flatten(-2)
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         qkv, beta, decay, gate = parts

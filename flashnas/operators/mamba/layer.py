@@ -45,7 +45,8 @@ class MambaLayer(RecurrentLayer):
         self.A_log = nn.Parameter(torch.arange(1.0, self.state + 1).log().repeat(self.inner, 1))  # [inner, N]
         self.D = nn.Parameter(torch.ones(self.inner))
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
-        self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), key_dim=self.state)
+        self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), raw=True,
+                         key_dim=self.state)
         self.state_sizes = 1, self.state, self.inner
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
@@ -54,13 +55,21 @@ class MambaLayer(RecurrentLayer):
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         return self._recur(parts, matrix_BHKV.squeeze(1), rule)
 
+    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        return self._recur_raw(parts, matrix_BHKV.squeeze(1), rule)
+
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        if state is not None:
-            return super().forward(x_BTD, state)
         # from the start of a sequence the scan is given no state: the kernel of mamba-ssm cannot take one
         x, z = self.in_proj(x_BTD).chunk(2, -1)
-        x, conv_BTC = self.conv(x, self.fresh_state(len(x), x.dtype, x.device).conv_BTC)
-        y, matrix_BHKV = self._recur((x, z), None, self.core.of(x).forward)
+        before = self.fresh_state(len(x), x.dtype, x.device) if state is None else state
+        x, conv_BTC = self.conv(x, before.conv_BTC)
+        kernels = self.core.of(x)
+        if state is not None:
+            y, matrix_BHKV = self.recur((x, z), state.matrix_BHKV, kernels.forward)
+        elif kernels.raw_forward is None:
+            y, matrix_BHKV = self._recur((x, z), None, kernels.forward)
+        else:
+            y, matrix_BHKV = self._recur_raw((x, z), None, kernels.raw_forward)
         return self.out_proj(y.to(z.dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,6 +79,14 @@ class MambaLayer(RecurrentLayer):
         a_NC = -self.A_log.double().exp().T
         y, state_BNC = scan_reference(dt * x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
         return (y + x * self.D.double()) * z * torch.sigmoid(z), state_BNC.unsqueeze(1)
+
+    def _recur_raw(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
+        x, z = parts
+        low, b, c = self.x_proj(x).split(self.parts, -1)
+        dt = self.dt_proj(low)
+        with torch.autocast(x.device.type, enabled=False):
+            y, state_BNC = rule(x, z, dt, self.dt_bias, self.A_log, self.D, b, c, state_BNC)
+        return y, state_BNC.unsqueeze(1)
 
     def _recur(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
         x, z = parts

@@ -43,7 +43,8 @@ class Mamba2Layer(RecurrentLayer):
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
         self.norm = RMSNorm(self.inner, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
-        self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=self.state, value_dim=self.head_dim)
+        self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), raw=True, key_dim=self.state,
+                         value_dim=self.head_dim)
         self.state_sizes = self.heads, self.state, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
@@ -61,6 +62,12 @@ class Mamba2Layer(RecurrentLayer):
             y, matrix_BHKV = rule(c, b, x, dt, self.A_log.to(dtype).exp(), matrix_BHKV)
             y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2)
             return self.norm.of_gated(y, z, self.groups), matrix_BHKV
+
+    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        xbc, z, dt = parts
+        x, b, c = self._split(xbc)
+        y, matrix_BHKV = rule(c, b, x, dt, self.dt_bias, self.dt_min, self.A_log, self.D, matrix_BHKV)
+        return self.norm.of_gated(y.flatten(-2), z, self.groups), matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts

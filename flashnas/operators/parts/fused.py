@@ -17,6 +17,9 @@ from flashnas.operators.parts.numerics import LOG2_E
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension; in float32 at least, returned in x's dtype."""
+    if x.is_cuda and x.shape[-1:] == weight.shape and x.dtype != weight.dtype:  # mixed precision: still one kernel
+        with torch.autocast("cuda", enabled=False):
+            return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
     if x.dtype == weight.dtype and x.shape[-1:] == weight.shape and _torch_normalises(x):
         return F.rms_norm(x, weight.shape, weight, eps)
     if not torch.is_grad_enabled():
@@ -122,10 +125,15 @@ class _RMSNormOfGated(torch.autograd.Function):
         return grad_gated.mul_(activated), grad_gate, grad_weight, None
 
 
-def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False) -> Tensor:
-    """The norm of an operator: `rms_norm`, or with a gate `gated_rms_norm` or (gate_first) `rms_norm_of_gated`."""
+def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False,
+              sigmoid: bool = False) -> Tensor:
+    """The norm of an operator: `rms_norm`, times sigmoid(gate) if `sigmoid`; or with a gate `gated_rms_norm` or
+    (gate_first) `rms_norm_of_gated`."""
     if gate is None:
         return rms_norm(x, weight, eps)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # what a library's core puts out in half precision
+    if sigmoid:
+        return rms_norm(x, weight, eps) * torch.sigmoid(gate.to(x.dtype))
     return rms_norm_of_gated(x, gate, weight, eps) if gate_first else gated_rms_norm(x, gate, weight, eps)
 
 

@@ -38,9 +38,9 @@ class RMSNorm(Declared):
         y: Tensor = self.core.of(x).forward(x, self.weight, self.eps)
         return y
 
-    def gated(self, x: Tensor, gate: Tensor) -> Tensor:
-        """The norm times silu(gate), in gate's dtype."""
-        y: Tensor = self.core.of(x).forward(x, self.weight, self.eps, gate)
+    def gated(self, x: Tensor, gate: Tensor, *, sigmoid: bool = False) -> Tensor:
+        """The norm times silu(gate), in gate's dtype; or times sigmoid(gate), in x's."""
+        y: Tensor = self.core.of(x).forward(x, self.weight, self.eps, gate, False, sigmoid)
         return y
 
     def of_gated(self, x: Tensor, gate: Tensor, groups: int) -> Tensor:

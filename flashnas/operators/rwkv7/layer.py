@@ -139,7 +139,7 @@ class Rwkv7Layer(Layer):
         return y, RecurrentState(x_BD.unsqueeze(1), matrix)
 
     def _run(self, x: Tensor, before: Tensor, matrix: Tensor, one: bool) -> tuple[Tensor, Tensor]:
-        mixes = self.mix.view(MIXES, *[1] * (x.ndim - 1), self.hidden)
+        mixes = self.mix.to(x.dtype).view(MIXES, *[1] * (x.ndim - 1), self.hidden)
         mixed = torch.addcmul(x, before - x, mixes)  # [6, .., D]
         rkv = mixed[:3].flatten(1, -2) @ self.in_proj.weight.view(3, self.hidden, self.hidden).mT
         r, k, v = rkv.view(3, *x.shape).unbind()

@@ -1,0 +1,122 @@
+"""Matrices in fp8: answered by the measured rows of products, with everything else as it is in bfloat16."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.architecture.source import load_architecture
+from flashnas.base.errors import MissingRowsError, WorkloadError
+from flashnas.latency.kernel_times import KernelTimes
+from flashnas.latency.memory import matrix_numbers, memory_bytes
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload, load_workload
+from flashnas.network.model import HybridLM
+from flashnas.operators import OPERATORS
+from flashnas.operators.kernel_kinds import ATTENTION, CONV, gemm, pointwise
+
+WITH_FP8 = ("h100_sxm", "h200_sxm", "l40s")
+NARROW, WIDE = "2048: 6x(d f m2 f)", "4096: 16x(gd f) 4x(a f)"
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, LatencyTable]:
+    return {name: LatencyTable.load(name) for name in (*WITH_FP8, "a100_sxm")}
+
+
+@pytest.mark.parametrize("device", WITH_FP8)
+def test_products_are_answered_by_rows_of_their_type_and_all_else_as_before(device: str,
+                                                                            tables: dict[str, LatencyTable]) -> None:
+    table = tables[device]
+    plain, mixed = KernelTimes(table, "bfloat16", 2), KernelTimes(table, "bfloat16", 2, "fp8")
+    rows = table.frames["gemm"]
+    for name, times in (("bfloat16", plain), ("fp8", mixed)):
+        own = rows[rows["dtype"] == name]
+        assert len(own) > 35_000
+        for row in own.sample(50, random_state=0).itertuples():
+            found = times.time(gemm("x", n=row.n, k=row.k), "decode", row.m, np.ones(1))
+            assert found.us == pytest.approx(row.latency_us, rel=1e-5)
+            assert found.source == "imported"
+    for call in (pointwise("norm", 4096), CONV.call("c", channels=6144, conv_size=4),
+                 ATTENTION.call("a", heads=16, kv_heads=4, head_dim=128, window=0)):
+        assert mixed.time(call, "decode", 2, np.array([1024])) == plain.time(call, "decode", 2, np.array([1024]))
+
+
+def test_an_estimate_differs_in_the_products_of_the_operators_alone(tables: dict[str, LatencyTable]) -> None:
+    """The head stays in bfloat16, as in serving engines. Small products take longer, because the activations have to be
+    converted, and large ones half the bytes: the rows say so."""
+    table, workload = tables["h100_sxm"], load_workload("decode-1k")
+    for text, faster in ((NARROW, False), (WIDE, True)):
+        a = load_architecture(text)
+        plain, fp8 = (LatencyModel(table, workload.with_weights(name), calibrated=False).estimate(a)
+                      for name in ("bfloat16", "fp8"))
+        assert len(plain.breakdown) == len(fp8.breakdown)
+        for before, after in zip(plain.breakdown, fp8.breakdown, strict=True):
+            product = before["kernel"] == "gemm" and before["operator"] != "head"
+            assert (before["ms"] == after["ms"]) is not product, before
+        assert (fp8.latency_ms < plain.latency_ms) is faster
+        assert (plain.weights, fp8.weights) == ("bfloat16", "fp8")
+        assert "weights in fp8" in fp8.notes[-1]
+        assert not any("fp8" in note for note in plain.notes)
+
+
+def test_wide_products_are_never_slower(tables: dict[str, LatencyTable]) -> None:
+    """Of 64 MB and more in bfloat16 on few rows, where the bytes decide; 10 % is what two medians may differ by."""
+    for device in WITH_FP8:
+        rows = tables[device].frames["gemm"]
+        wide = rows[(rows["n"] * rows["k"] >= 32e6) & (rows["n"] >= 4096) & (rows["k"] >= 1024) & (rows["m"] <= 16)]
+        times = wide.pivot_table(index=["m", "n", "k"], columns="dtype", values="latency_us").dropna()
+        assert len(times) > 500
+        assert (times["fp8"] <= 1.1 * times["bfloat16"]).all()
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_matrices_are_nearly_all_of_an_operator(kind: str) -> None:
+    """Against the weights that are built: all matrices but filters, tables of decays and stacked small ones."""
+    architecture = Architecture.parse(f"256(vocab=64): {kind}")
+    spec, block = architecture.operators[0], HybridLM(architecture).blocks[0]
+    built = sum(p.numel() for name, p in block.named_parameters()
+                if p.ndim >= 2 and not name.endswith(("conv.weight", "A_log")))
+    assert 0.97 * built <= matrix_numbers(spec, 256) <= min(built * 1.001, spec.params(256))
+
+
+@pytest.mark.parametrize("text", [NARROW, WIDE, "2048(tied=false,meta=64): 4x(moe a)"])
+def test_memory_counts_one_byte_for_each_number_of_a_matrix(text: str) -> None:
+    a, workload = load_architecture(text), Workload(batch=3, prompt_tokens=100, generated_tokens=50)
+    matrices = sum(matrix_numbers(spec, a.hidden) for spec in a.operators)
+    assert 0.9 * (a.params - (1 if a.tied else 2) * a.vocab * a.hidden) < matrices < a.params
+    saved = memory_bytes(a, workload, 3, "bfloat16") - memory_bytes(a, workload, 3, "fp8")
+    assert saved == matrices
+
+
+def test_a_larger_batch_fits(tables: dict[str, LatencyTable]) -> None:
+    workload = load_workload("throughput-32k")
+    batches = [LatencyModel(tables["l40s"], workload.with_weights(name)).batch(load_architecture(WIDE))
+               for name in ("bfloat16", "fp8")]
+    assert batches[0] < batches[1]
+
+
+def test_a_table_without_such_rows_says_which_have_them(tables: dict[str, LatencyTable]) -> None:
+    with pytest.raises(MissingRowsError) as error:
+        LatencyModel(tables["a100_sxm"], load_workload("decode-1k").with_weights("fp8"))
+    assert str(error.value) == ("table a100_sxm has no matrix products with weights in fp8; shipped tables with them:"
+                                " h100_sxm, h200_sxm, l40s")
+
+
+def test_the_type_is_that_of_the_workload() -> None:
+    assert load_workload("batch=1,generated=8,dtype=fp8") == load_workload(
+        "batch=1,generated=8,dtype=fp8").with_weights("fp8")
+    assert load_workload("decode-8k").with_weights(None).dtype == "auto"
+    assert load_workload("decode-8k").with_weights("fp8").to_dict()["dtype"] == "fp8"
+    with pytest.raises(WorkloadError, match=r"^--weights fp8 needs a workload in bfloat16; workload.dtype is float32$"):
+        Workload(generated_tokens=1, dtype="float32").with_weights("fp8")
+
+
+def test_other_types_of_weights_hold_for_all_of_them() -> None:
+    """q8_0 is llama.cpp's, whose rows are of whole operators: embedding and head have it too."""
+    a, workload = load_architecture(NARROW), Workload(generated_tokens=8)
+    other = memory_bytes(a, workload, 1, "bfloat16") - memory_bytes(a, workload, 1, "q8_0")
+    assert other == pytest.approx(a.params * (2 - 34 / 32), abs=1)
+    assert parse_operators("f")[0].params(64) > matrix_numbers(parse_operators("f")[0], 64)
