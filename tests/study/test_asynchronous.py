@@ -6,6 +6,7 @@ import os
 import signal
 
 import fault_driver
+import forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -222,8 +223,7 @@ def test_killed_at_random_moments_nothing_that_ended_is_lost(tmp_path, monkeypat
     out, rng = tmp_path / "run", np.random.default_rng(0)
     known: set[str] = set()
     for attempt in itertools.count():
-        process = fault_driver.FORKS.Process(target=_run, args=(str(out), dict(os.environ)))
-        process.start()
+        process = forks.start(_run, str(out), dict(os.environ))
         process.join(None if attempt == 5 else float(rng.uniform(0.7, 2.0)))
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
