@@ -58,7 +58,7 @@ class Kernels(NamedTuple):
     step: Function
     name: str
     raw_forward: Function | None = None
-    raw_step: Function | None = None  # has no backward pass
+    raw_step: Function | None = None  # for decoding: it computes no gradients
     inside: str = ""  # what the raw forms compute besides the core
 
 
