@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,8 +113,9 @@ def latencies_in(places: Sequence[Path]) -> list[Path]:
 
 
 def _free_bytes() -> float:
-    """Memory of this machine that is available; infinite where the system does not say."""
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return float("inf")
+    """Memory that programs may still take, files that are cached included; infinite where the system does not say."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+        if found:
+            return float(found[1]) * 1024
+    return float("inf")

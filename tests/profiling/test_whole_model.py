@@ -4,6 +4,7 @@ import torch
 
 from flashnas.architecture import Architecture
 from flashnas.latency.workload import Workload
+from flashnas.network.model import HybridLM
 from flashnas.profiling.device_timing import Effort, Measurement
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import (
@@ -66,6 +67,26 @@ def test_a_filled_cache_can_be_stepped_again_and_again_at_one_context():
             assert after.states[0].seen == 50
     assert after.states[0].keys_BGTK.data_ptr() == keys.data_ptr(), "no copy of the cache is timed"
     assert torch.equal(keys[:, :, :49], before[:, :, :49])
+
+
+@pytest.mark.parametrize("drawn", [1000, 100])
+def test_repeated_draws_give_every_weight_its_usual_spread_and_keep_what_is_not_drawn(monkeypatch, drawn):
+    monkeypatch.setattr("flashnas.profiling.whole_model.DRAWN", drawn)
+    torch.manual_seed(0)
+    usual = dict(HybridLM(ARCHITECTURE).named_parameters())
+    torch.manual_seed(0)
+    repeated = dict(build_model(ARCHITECTURE, Setup()).named_parameters())
+    assert repeated.keys() == usual.keys()
+    larger = 0
+    for name, weight in repeated.items():
+        assert torch.isfinite(weight).all()
+        if weight.numel() > drawn and usual[name].std():
+            larger += 1
+            assert torch.equal(weight.flatten()[drawn:2 * drawn], weight.flatten()[:weight.numel() - drawn][:drawn])
+            assert weight.std().item() == pytest.approx(usual[name].std().item(), rel=0.35), name
+        elif not usual[name].std():
+            assert torch.equal(weight, usual[name]), name
+    assert larger > 3
 
 
 def test_threads_are_set_back():
