@@ -435,6 +435,7 @@ METHODS = {method.name: method for method in (
     Method("nsga2", ours("nsga2")),
     Method("tpe", ours("tpe")),
     Method("bayes", ours("bayes")),
+    Method("random + rungs", ours_with_rungs("random"), "flashnas.search.rungs"),
     Method("aging-evolution + rungs", ours_with_rungs("aging-evolution"), "flashnas.search.rungs"),
     Method("bayes + rungs", ours_with_rungs("bayes"), "flashnas.search.rungs"),
     Method("optuna-nsga2", optuna_sampler(lambda s, seed: s.NSGAIISampler(population_size=POPULATION, seed=seed)),

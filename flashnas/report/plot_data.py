@@ -188,7 +188,7 @@ def kernel_family(kernel: str) -> str:
 
 def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, float]],
                  obstacles: list[tuple[float, float]], box: tuple[float, float]) -> list[tuple[float, float]]:
-    """Place labels clear of points, of each other and of the edges; greedily, each at the best of 32 places.
+    """Place labels clear of points, of each other and of the edges; greedily, each at the best of 60 places.
 
     Args:
         anchors: the labelled points, in pixels from the lower left corner of the box.
@@ -199,23 +199,24 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
     Returns:
         Offsets (right, up) in pixels from each anchor to the centre of its label.
     """
+    distances = (12.0, 24.0, 42.0, 64.0, 88.0)
     points = np.array(obstacles, dtype=float).reshape(-1, 2)
-    angles = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225])
+    angles = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200])
     taken: list[tuple[float, float, float, float]] = []
     offsets = []
     for (x, y), (width, height) in zip(anchors, sizes, strict=True):
         best: tuple[float, float, float] | None = None
         others = points - (x, y)
-        in_reach = (np.abs(others) < (width + 78, height + 78)).all(axis=1)
+        in_reach = (np.abs(others) < (width + 14 + distances[-1], height + 14 + distances[-1])).all(axis=1)
         others = others[in_reach & (np.hypot(*others.T) > 7)]
-        for distance in (12.0, 24.0, 42.0, 64.0):
+        for distance in distances:
             for angle in angles:
                 dx = float(np.cos(angle)) * (width / 2 + distance)
                 dy = float(np.sin(angle)) * (height / 2 + distance)
                 left, low, right, high = (x + dx - width / 2, y + dy - height / 2,
                                           x + dx + width / 2, y + dy + height / 2)
                 covered = (np.abs(others - (dx, dy)) < (width / 2 + 7, height / 2 + 7)).all(axis=1).sum()
-                cost = distance / 8 + 20.0 * (covered + _crossed(others, dx, dy))
+                cost = distance / 8 + 30.0 * covered + 15.0 * _crossed(others, dx, dy)
                 cost += 150 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1, y1 in taken)
                 cost += 200 * (left < 0 or low < 0 or right > box[0] or high > box[1])
                 if best is None or cost < best[0]:
