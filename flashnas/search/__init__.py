@@ -18,7 +18,7 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samp
     "aging-evolution": "flashnas.search.aging_evolution:AgingEvolution",
     "nsga2": "flashnas.search.optuna_samplers:Nsga2",
     "tpe": "flashnas.search.optuna_samplers:Tpe",
-    "random": "flashnas.search.optuna_samplers:Random",
+    "random": "flashnas.search.random_search:Random",
     "bayes": "flashnas.search.bayes:Bayes",
 }, ConfigError, "name")
 

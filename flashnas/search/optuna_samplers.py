@@ -1,4 +1,7 @@
-"""Optuna's samplers over the space's encoding: `nsga2`, `tpe` and `random`, in a study in memory.
+"""Optuna's samplers over the space's encoding, `nsga2` and `tpe`, in a study in memory.
+
+The first candidates, of which a sampler has yet to learn, are drawn from the space. A uniform draw of the encoding is
+another distribution: over `nemotron_flash` it gives deeper and worse networks (benchmarks/search.py).
 
 Objectives are (loss, latency_ms) or those of the goals; a candidate that no width fits violates the constraint `budget`
 (Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside the budget, or one that was seen before,
@@ -28,15 +31,16 @@ REDRAWS = 16             # draws of the sampler for one candidate, before mutati
 class OptunaAlgorithm(SearchAlgorithm):
     """A study in memory behind ask/tell; subclasses choose the sampler.
 
-    most_trials: of a sampler whose cost grows with the study, to how many finished trials it is cut down, once it has
-    half as many more.
+    first: candidates that are drawn from the space before the sampler's own. most_trials: of a sampler whose cost grows
+    with the study, to how many finished trials it is cut down, once it has half as many more.
     """
 
     most_trials: int | None = None
 
     def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None, sampler: optuna.samplers.BaseSampler) -> None:
+                 goals: Goals | None = None, sampler: optuna.samplers.BaseSampler, first: int) -> None:
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
+        self.first = first
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.dimensions = 2 if goals is None else len(goals.known)
         self.sampler: Any = sampler
@@ -55,13 +59,17 @@ class OptunaAlgorithm(SearchAlgorithm):
             yield genotype
 
     def _draw(self) -> tuple[Genotype, optuna.Trial]:
+        if len(self.history) + len(self.pending) < self.first:
+            return self._as_trial(self.draw_fresh(lambda: self.space.sample(self.rng)))
         for _ in range(REDRAWS):
             trial = self.study.ask(self._distributions)
             genotype = self.space.decode(trial.params)
             if self.fresh(genotype):
                 return genotype, trial
             self.study.tell(trial, state=TrialState.FAIL)
-        genotype = self.draw_fresh(lambda: self.space.mutate(genotype, self.rng))
+        return self._as_trial(self.draw_fresh(lambda: self.space.mutate(genotype, self.rng)))
+
+    def _as_trial(self, genotype: Genotype) -> tuple[Genotype, optuna.Trial]:
         self.study.enqueue_trial(dict(self.space.encode(genotype)))
         return genotype, self.study.ask(self._distributions)
 
@@ -86,8 +94,7 @@ class OptunaAlgorithm(SearchAlgorithm):
             self._trials.append(self.study.ask(self._distributions))
 
     def _take_in(self, evaluation: Evaluation) -> None:
-        self.study.enqueue_trial(dict(self.space.encode(evaluation.genotype)))
-        self._trials.appendleft(self.study.ask(self._distributions))
+        self._trials.appendleft(self._as_trial(evaluation.genotype)[1])
         self._learn(evaluation)
 
     def _bring_forward(self, place: int) -> None:
@@ -124,8 +131,7 @@ class Nsga2(OptunaAlgorithm):
         self.population = check_whole("nsga2: population", population, 2)
         sampler = optuna.samplers.NSGAIISampler(population_size=self.population, seed=_sampler_seed(seed))
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
-                         sampler=sampler)
-
+                         sampler=sampler, first=self.population)
 
     def _cut(self) -> None:
         """Begin a new study, whose first generation are the best candidates so far."""
@@ -156,18 +162,7 @@ class Tpe(OptunaAlgorithm):
             sampler = optuna.samplers.TPESampler(n_startup_trials=startup, multivariate=True, constant_liar=True,
                                                  seed=_sampler_seed(seed))
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
-                         sampler=sampler)
-
-
-class Random(OptunaAlgorithm):
-    """Uniform over the encoding: the baseline for all other algorithms."""
-
-    name = "random"
-
-    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None) -> None:
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
-                         sampler=optuna.samplers.RandomSampler(seed=_sampler_seed(seed)))
+                         sampler=sampler, first=startup)
 
 
 def _sampler_seed(seed: int) -> int:

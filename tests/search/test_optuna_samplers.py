@@ -8,7 +8,8 @@ from optuna.trial import TrialState
 from flashnas.base.errors import ConfigError
 from flashnas.search import Evaluation, make_algorithm
 
-NAMES = ("nsga2", "tpe", "random")
+NAMES = ("nsga2", "tpe")
+FROM_THE_SPACE = {"nsga2": "population", "tpe": "startup"}
 
 
 def capped(space, most):
@@ -49,7 +50,7 @@ def test_draws_outside_the_budget_are_replaced(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_dropped_draws_do_not_count_as_results(name):
     space = BitSpace(12)
-    algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, 4))
+    algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, 4), **{FROM_THE_SPACE[name]: 2})
     algorithm.ask(6)
     dropped = [trial for trial in algorithm.study.trials if trial.state.is_finished()]
     assert dropped
@@ -57,7 +58,7 @@ def test_dropped_draws_do_not_count_as_results(name):
     assert all(sum(space.decode(trial.params).bits) > 4 for trial in dropped)
 
 
-@pytest.mark.parametrize("name", ["nsga2", "tpe"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_sampler_learns_the_distance_to_a_budget_that_nothing_meets(name):
     space = BitSpace(12)
     algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, -1))
@@ -78,6 +79,22 @@ def test_repeats_are_redrawn_until_the_space_is_exhausted(name):
         algorithm.tell([Evaluation(g, loss=float(sum(g.bits)), latency_ms=1.0) for g in asked])
     assert len(set(seen)) == 16
     assert len(set(algorithm.ask(4))) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_candidates_are_drawn_from_the_space(name):
+    """As aging evolution and random search draw them, and not uniformly over the encoding."""
+    space = BitSpace(12)
+    drawn = []
+    sample = space.sample
+    space.sample = lambda rng: drawn.append(sample(rng)) or drawn[-1]
+    algorithm = make_algorithm(name, space=space, seed=1, latency_of=space.latency_of, **{FROM_THE_SPACE[name]: 5})
+    asked = algorithm.ask(4)
+    assert asked == drawn
+    algorithm.tell([Evaluation(g, loss=1.0, latency_ms=1.0) for g in asked])
+    asked = algorithm.ask(4)
+    assert asked[0] == drawn[4]
+    assert len(drawn) == 5
 
 
 @pytest.mark.parametrize(("name", "option", "kind"), [

@@ -16,7 +16,7 @@ from flashnas import registry
 from flashnas.base.errors import SpaceError
 from flashnas.base.yaml import check_keys, parse_yaml
 from flashnas.search.algorithm import Evaluation
-from flashnas.search.optuna_samplers import Random
+from flashnas.search.random_search import Random
 from flashnas.space import TEMPLATES, SearchSpace, as_operator_space, load_operator_space, load_space
 
 

@@ -1,0 +1,20 @@
+"""Random search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flashnas.search.algorithm import Evaluation, Genotype, SearchAlgorithm
+
+
+class Random(SearchAlgorithm):
+    """Draws from the space: the baseline for all other algorithms."""
+
+    name = "random"
+
+    def _propose(self, count: int) -> Iterator[Genotype]:
+        for _ in range(count):
+            yield self.draw_fresh(lambda: self.space.sample(self.rng))
+
+    def _learn(self, evaluation: Evaluation) -> None:
+        pass
