@@ -28,9 +28,8 @@ from flashnas.study.costs import Costs, OwnCosts, TableCosts, metric_of
 from flashnas.study.fitting import Fitter
 from flashnas.study.identity import Identity
 from flashnas.study.job import Job, UserEvaluator, evaluator_name
-from flashnas.study.known import KnownRuns, genotype_of
+from flashnas.study.known import KnownRuns
 from flashnas.study.refit import MOST_REFITS, refits
-from flashnas.study.run import rows
 from flashnas.study.rungs import Rungs
 from flashnas.study.self_correction import SelfCorrection
 from flashnas.study.time_limit import TimeLimit
@@ -125,7 +124,7 @@ class Question:
 
     def known_score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
         """The score that an earlier run or a bench has for a network, or None; seed: of its training, if it is not that
-        of the search, which a bench alone may know."""
+        of the search, which a bench alone may know: a run has the mean of its seeds, in the score of the first one."""
         if seed is not None:
             bench = self.seed_bench(seed)
             return None if bench is None else bench.score(network)
@@ -166,10 +165,7 @@ class Question:
         most MOST_REFITS. front: points [N, M] of what is known, all minimised."""
         if self.known is None or not self.costs.known:
             return []
-        genotypes = [genotype_of(self.space, row) for run in self.known.runs for row in rows(run.trials)
-                     if run.entry("space", "hash") == self.space.hash and row.genotype]
-        found = refits(self.space, self.fitter, self.costs, self.known.networks, genotypes,
-                       objectives=self.config.objectives, front=front)
+        found = refits(self.space, self.fitter, self.costs, self.known, objectives=self.config.objectives, front=front)
         return [one.genotype for one in found[:MOST_REFITS]]
 
     def _needed(self) -> tuple[str, ...]:
