@@ -13,6 +13,7 @@ from flashnas.base.hints import one_of
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.metrics import PREDICTED
 from flashnas.latency.prediction import LatencyModel
+from flashnas.registry import foreign_errors
 
 REMEMBERED = 16_384       # networks whose metrics are kept
 
@@ -82,7 +83,8 @@ class OwnCosts:
     def metrics(self, network: Any) -> dict[str, float]:
         """Raises ConfigError for an unknown metric or a value that is not a finite number."""
         if network.hash not in self._metrics:
-            found = self.function(network)
+            with foreign_errors(("cost function", self.function)):
+                found = self.function(network)
             values = dict(found) if isinstance(found, Mapping) else {"latency_ms": found}
             params = getattr(network, "params", None)
             known = {"params": params} if isinstance(params, int) else {}

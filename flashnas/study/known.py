@@ -15,6 +15,7 @@ from flashnas.base.fingerprint import fingerprint
 from flashnas.base.setting import shown
 from flashnas.bench.journal import training_settings
 from flashnas.latency.metrics import METRICS
+from flashnas.registry import foreign_errors
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.study.run import Run, rows
 from flashnas.study.trial import RUN
@@ -121,12 +122,13 @@ def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | No
     found: dict[str, Trained] = {}
     stopped: dict[str, Trained] = {}
     for run, own in zip(runs, spaces, strict=True):
-        for one in _networks(run, own, run.trained):
-            if one.seeds > found.setdefault(one.row.hash, one).seeds:
-                found[one.row.hash] = one
         halted = run.trials[(run.trials["state"] == "stopped") & run.trials["expected_loss"].notna()]
-        for one in _networks(run, own, halted):
-            stopped.setdefault(one.row.hash, one)
+        with foreign_errors(("space", own), direct=False):
+            for one in _networks(run, own, run.trained):
+                if one.seeds > found.setdefault(one.row.hash, one).seeds:
+                    found[one.row.hash] = one
+            for one in _networks(run, own, halted):
+                stopped.setdefault(one.row.hash, one)
     failed = frozenset(str(key) for run in runs for key in run.failed["hash"]) - set(found)
     return KnownRuns(runs, spaces, tuple(found.values()),
                      tuple(one for key, one in stopped.items() if key not in found), failed, found)

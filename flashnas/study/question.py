@@ -19,7 +19,8 @@ from flashnas.latency.workload import Workload
 from flashnas.profiling.certificate import Certificate
 from flashnas.profiling.program import Program
 from flashnas.profiling.setup import Setup
-from flashnas.search import SearchAlgorithm, make_algorithm, sampler_name
+from flashnas.registry import foreign_errors
+from flashnas.search import SearchAlgorithm, algorithm_class, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals
 from flashnas.search.objectives import TRAINED, minimised, task_scores
 from flashnas.space import OperatorSpace, SearchSpace
@@ -101,10 +102,15 @@ class Question:
         seed: of its draws, if it is not that of the search.
         """
         config = self.config
-        return make_algorithm(self.sampler, space=self.space, seed=config.seed if seed is None else seed,
-                              latency_of=self.fitter.latency_of,
-                              cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
-                              **config.sampler_options)
+        with foreign_errors(*self.foreign()):
+            return make_algorithm(self.sampler, space=self.space, seed=config.seed if seed is None else seed,
+                                  latency_of=self.fitter.latency_of,
+                                  cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
+                                  **config.sampler_options)
+
+    def foreign(self) -> tuple[tuple[str, object], ...]:
+        """What may be code of another package, for `foreign_errors`."""
+        return ("sampler", algorithm_class(self.sampler)), ("space", self.space)
 
     def baselines(self) -> list[tuple[str, Any | None]]:
         """(label, network or None where no width meets the budgets)."""

@@ -24,6 +24,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload, load_workload
 from flashnas.profiling.certificate import Certificate
+from flashnas.registry import foreign_errors
 from flashnas.search.objectives import EXTRAPOLATED, TRAINED, check_objectives, point
 from flashnas.search.pareto import non_dominated
 from flashnas.space import SearchSpace
@@ -330,7 +331,8 @@ def _to_train(known: KnownRuns, costs: Costs, model: LatencyModel | None, budget
     for space in spaces.values():
         runs = [run for run, own in zip(known.runs, known.spaces, strict=True)
                 if own is not None and own.hash == space.hash]
-        some = refits(space, Fitter(space, costs, budgets), costs, known, objectives=objectives, front=front)
+        with foreign_errors(("space", space), direct=False):
+            some = refits(space, Fitter(space, costs, budgets), costs, known, objectives=objectives, front=front)
         found += some
         if some and (command := _command(known, runs[0], model, limits, objectives, confidence, mode, table, len(some))
                      ) is not None:
@@ -345,8 +347,8 @@ def _none_fits(known: KnownRuns, costs: Costs, budgets: Sequence[Budget],
     found = [(one.row.notation, metrics) for one, metrics in outside]
     for space in () if isinstance(costs, RecordedCosts) else {own.hash: own for own in known.spaces if own}.values():
         for genotype in genotypes_of(space, known):
-            network = space.architectures(genotype)[-1]
-            with contextlib.suppress(MissingRowsError):
+            with foreign_errors(("space", space), direct=False), contextlib.suppress(MissingRowsError):
+                network = space.architectures(genotype)[-1]
                 found.append((network.notation, costs.metrics(network)))
     notation, metrics = min(found, key=lambda one: _exceeds(one[1], budgets))
     listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in budgets)
