@@ -188,6 +188,7 @@ def test_a_mean_that_an_earlier_run_knows_is_trained_under_the_other_seeds_only(
             assert trial.bits_per_byte == pytest.approx(whole[trial.hash].bits_per_byte)
 
 
+@pytest.mark.slow
 def test_a_search_from_a_run_with_seeds_trains_none_of_them_again(small_corpus, quick_recipe, tmp_path, capsys):
     command = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(quick_recipe),
                "--data", str(small_corpus), "--workers", "1", "--no-baselines", "--no-measure", "--budget-ms", "85",
