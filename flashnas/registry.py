@@ -16,7 +16,8 @@ import contextlib
 import functools
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -116,24 +117,63 @@ def forget_plugins() -> None:
 
 
 @contextlib.contextmanager
-def foreign_errors(noun: str, thing: object) -> Iterator[None]:
-    """Within the block, what the code of another package raises is a PluginError, in one line; flashnas' own errors and
-    those of its own code stay.
+def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator[None]:
+    """Within the block, what the code of another package raises is a PluginError, in one line with the place of that
+    code; flashnas' own errors and those of its own code stay. It costs nothing until something is raised.
 
     Args:
-        noun: what `thing` is, such as "sampler".
-        thing: the object whose methods are called.
+        things: (what it is in words, such as "sampler", the object or its class), for each one that is called.
+        direct: the block calls the first thing itself, so that an error without a frame of any thing, such as a call
+            with too many arguments, comes from there.
     """
     try:
         yield
     except FlashnasError:
         raise
     except Exception as error:
-        place = f"{type(thing).__module__}:{type(thing).__qualname__}"
-        if place.startswith("flashnas."):
+        noun, first = things[0]
+        place = _blamed(error, things) or (f"{noun} {_place(first)}" if direct and _is_foreign(first) else "")
+        if not place:
             raise
         line = (str(error).strip().splitlines() or [""])[0]
-        raise PluginError(f"{noun} {place} raised {type(error).__name__}: {line}") from error
+        raise PluginError(f"{place} raised {type(error).__name__}: {line}") from error
+
+
+def _blamed(error: Exception, things: Sequence[tuple[str, object]]) -> str:
+    """`space pkg.module:Class.mutate`: the thing that was called last before the error, and the method that was called
+    of it; empty if no frame is of foreign code of a thing."""
+    found, inside = "", ""  # what is blamed so far; the thing whose code the frame before was of
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module, code = str(frame.f_globals.get("__name__", "")), frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        noun = place = ""
+        for of, thing in () if _of_flashnas(module) else things:
+            if first is not None and (first is thing or (isinstance(thing, type) and isinstance(first, thing))):
+                noun, place = of, f"{_place(thing)}.{code.co_name}"
+                break
+            if _is_foreign(thing) and module == _class_of(thing).__module__:  # its networks, for example
+                noun, place = inside or of, f"{module}:{code.co_qualname}"
+        if noun and noun != inside:
+            found = f"{noun} {place}"
+        inside = noun
+    return found
+
+
+def _class_of(thing: object) -> Any:
+    """The class itself, a function itself, or the class of an object."""
+    return thing if hasattr(thing, "__qualname__") else type(thing)
+
+
+def _place(thing: object) -> str:
+    return f"{_class_of(thing).__module__}:{_class_of(thing).__qualname__}"
+
+
+def _of_flashnas(module: str) -> bool:
+    return module == "flashnas" or module.startswith("flashnas.")
+
+
+def _is_foreign(thing: object) -> bool:
+    return not _of_flashnas(_class_of(thing).__module__)
 
 
 def _package(entry: EntryPoint) -> str:

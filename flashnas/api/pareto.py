@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import takes
 from flashnas.api.output import check_out
 from flashnas.api.run import Run
+from flashnas.base.errors import ConfigError
 from flashnas.base.setting import REQUIRED
 from flashnas.base.settings import Settings, option
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
+from flashnas.search.objectives import check_objectives
 
 if TYPE_CHECKING:
     from flashnas.space import SearchSpace
@@ -54,6 +56,11 @@ class ParetoOptions(Settings, where="pareto"):
                 self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")
             object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **(self.budgets or {})})
             object.__setattr__(self, "budget_ms", None)
+        if self.objectives is not None:
+            try:
+                object.__setattr__(self, "objectives", check_objectives(self.objectives, "pareto.objectives"))
+            except ConfigError as error:
+                self.wrong("objectives", str(error).removeprefix("pareto.objectives "))
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,7 +69,8 @@ class Pareto:
 
     run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`. front: fastest first,
     each with `architecture`, `notation` and `figures`. to_train: genotypes of the runs whose largest width within the
-    new budgets was not trained, the most promising first. path: the folder that was written, or None. found: all parts.
+    new budgets was not trained to the end, the most promising first. path: the folder that was written, or None.
+    found: all parts.
     """
 
     run: Run
@@ -76,7 +84,7 @@ class Pareto:
 
     @property
     def to_train(self) -> tuple[Refit, ...]:
-        """Networks that nobody trained, with `network`, `expected` and `gain`."""
+        """Networks that nobody trained to the end, with `network`, `expected`, `gain` and `paused_tokens`."""
         return self.found.refits
 
     @property
@@ -116,6 +124,7 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any], space: SearchS
     Raises:
         RunError: a folder is not a run, or the losses of the runs do not compare.
         ConfigError: for an option that does not suit the runs.
+        BudgetError: no network of the runs meets the budgets, at any width that is known.
         TableError: the table cannot be read, or answers for none of the networks (MissingRowsError).
 
     Example:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from flashnas.report.folding import compressed
 from flashnas.report.plot_data import latency_unit
-from flashnas.report.terminal_front import front_table
-from flashnas.report.text import MISSING, duration, number
+from flashnas.report.terminal_front import front_table, loss_words
+from flashnas.report.text import MISSING, duration
 from flashnas.search.objectives import TRAINED, title_of
 from flashnas.study.rebudget import Rebudgeted
-from flashnas.study.refit import Refit
+from flashnas.study.refit import Refit, vars_of
 
 SHOWN = 10  # networks to train that are listed
 
@@ -41,12 +41,15 @@ def _front(found: Rebudgeted) -> list[str]:
 
 def _to_train(found: Rebudgeted) -> list[str]:
     if not found.refits:
-        return ["nothing to train: every genotype of the runs has its largest width within the budget"] if all(
+        return ["nothing to train: each genotype of the runs was tried at its largest width within the budget"] if all(
             "not known" not in note and "no other width" not in note for note in found.notes) else []
-    count, tokens = len(found.refits), found.tokens_each
-    words = "genotypes of the runs have" if count > 1 else "genotype of the runs has"
-    lines = [f"{count} {words} another width within the budget, which was not trained"
-             f"{_cost_words(found, count, tokens)}"]
+    count = len(found.refits)
+    paused = sum(one.paused_tokens is not None for one in found.refits)
+    others, trainings = count - paused, "trainings were" if paused > 1 else "training was"
+    genotypes = "genotypes of the runs have" if others > 1 else "genotype of the runs has"
+    parts = [*([f"{others} {genotypes} another width within the budget, which was not trained"] if others else []),
+             *([f"{paused} {trainings} paused at a rung and not continued"] if paused else [])]
+    lines = [f"{'; '.join(parts)}{_cost_words(found, count, found.tokens_each)}"]
     factor, unit = latency_unit([one.metrics.get("latency_ms", 0.0) for one in found.refits])
     trained = [name for name in found.run.objectives if name in TRAINED]
     header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss", f"latency ({unit})", "width",
@@ -71,12 +74,19 @@ def _cost_words(found: Rebudgeted, count: int, tokens: int) -> str:
 
 
 def _row(one: Refit, trained: list[str], factor: float) -> tuple[str, ...]:
-    expected = [one.expected[name] if one.expected else None for name in trained]
-    old = None if one.trained is None else one.trained.row
-    latency_ms, width = one.metrics.get("latency_ms"), getattr(one.network, "hidden", None)
-    before = None if old is None or old.hidden != old.hidden else int(old.hidden)
+    expected = [(one.expected or {}).get(name) for name in trained]
+    latency_ms = one.metrics.get("latency_ms")
     return (MISSING if one.gain is None else f"{one.gain:+.2%}",
             *(MISSING if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in expected),
-            MISSING if old is None else number(old.loss, 4), MISSING if latency_ms is None else
-            f"{latency_ms * factor:.2f}", MISSING if width is None else f"{before or MISSING} -> {width}",
+            MISSING if one.trained is None else loss_words(vars_of(one.trained.row)),
+            MISSING if latency_ms is None else f"{latency_ms * factor:.2f}", _width(one),
             compressed(one.network.notation))
+
+
+def _width(one: Refit) -> str:
+    """`1024 -> 1280`; `1280, paused at 131,072 tokens` where a training of that network was stopped at a rung."""
+    width, before = getattr(one.network, "hidden", None), one.trained or one.stopped
+    if one.paused_tokens is not None:
+        return f"{width or MISSING}, paused at {one.paused_tokens:,} tokens"
+    hidden = None if before is None else before.row.hidden
+    return MISSING if width is None else f"{MISSING if hidden is None or hidden != hidden else int(hidden)} -> {width}"

@@ -11,8 +11,8 @@ from flashnas.registry import Registry
 from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm
 from flashnas.space import SearchSpace
 
-__all__ = ["ALGORITHMS", "Evaluation", "Goals", "LatencyOf", "SearchAlgorithm", "algorithm_options",
-           "make_algorithm", "sampler_name"]
+__all__ = ["ALGORITHMS", "Evaluation", "Goals", "LatencyOf", "SearchAlgorithm", "algorithm_class",
+           "algorithm_options", "make_algorithm", "sampler_name"]
 
 ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samplers", {
     "aging-evolution": "flashnas.search.aging_evolution:AgingEvolution",

@@ -21,18 +21,19 @@ MOST = 4                              # with more, nearly every network is on th
 _MAXIMISED = (*SCORES, *LARGER_IS_BETTER)
 
 
-def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, trained ones first; raises ConfigError for an unknown or repeated name, or too few of a kind."""
+def check_objectives(names: Sequence[str], place: str = "search.objectives") -> tuple[str, ...]:
+    """The names, trained ones first; raises ConfigError that begins with the place, for an unknown or repeated name, or
+    too few of a kind."""
     for name in names:
         if name not in OBJECTIVES:
-            raise ConfigError(one_of("search.objectives", name, OBJECTIVES))
+            raise ConfigError(one_of(place, name, OBJECTIVES))
         if list(names).count(name) > 1:
-            raise ConfigError(f"search.objectives names {name!r} twice")
+            raise ConfigError(f"{place} names {name!r} twice")
     if not 2 <= len(names) <= MOST:
-        raise ConfigError(f"search.objectives must be 2 to {MOST} names, such as loss,latency_ms; got"
+        raise ConfigError(f"{place} must be 2 to {MOST} names, such as loss,latency_ms; got"
                           f" {','.join(names) or 'none'}")
     if not any(name in TRAINED for name in names):
-        raise ConfigError(f"search.objectives needs a trained quality ({', '.join(TRAINED)}); got {','.join(names)}")
+        raise ConfigError(f"{place} needs a trained quality ({', '.join(TRAINED)}); got {','.join(names)}")
     return tuple(sorted(names, key=lambda name: name not in TRAINED))
 
 

@@ -11,7 +11,7 @@ from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.setting import shown, shown_path
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
-from flashnas.registry import Registry
+from flashnas.registry import Registry, foreign_errors
 from flashnas.space import settings
 from flashnas.space.base import SearchSpace
 from flashnas.space.operator_space import OperatorSpace, as_operator_space
@@ -49,7 +49,9 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
     if data["template"] not in list(TEMPLATES):  # a list accepts any value, also one that is not hashable
         raise SpaceError(one_of(f"{data.place('template')}: template", data["template"], TEMPLATES))
     place, factor = data.place("width_factor"), data.pop("width_factor", None)
-    space = TEMPLATES[data["template"]].from_config(data, name=Path(path).stem)
+    template = TEMPLATES[data["template"]]
+    with foreign_errors(("search space template", template)):
+        space = template.from_config(data, name=Path(path).stem)
     if factor is not None:
         if not isinstance(space, OperatorSpace):
             raise SpaceError(f"{place}: width_factor is of spaces of flashnas' operators; this one has architectures of"

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from flashnas.base.errors import RunError
-from flashnas.registry import foreign_errors
 from flashnas.search.pareto import standings
 from flashnas.search.rungs import Pause
 from flashnas.study.executors.base import Flow
@@ -123,7 +122,8 @@ class AsynchronousSearch:
             raise RunError(f"{self.study.folder.path / ASKED}: lacks {len(unknown)} of the {len(ends)} networks that"
                            f" {self.study.folder.database.place} holds; restore it, or choose another --out")
         self._number = max(one.number for one in asked)
-        self.study.algorithm.exclude(one.genotype for one in asked)
+        with self.study.sampler_errors():
+            self.study.algorithm.exclude([one.genotype for one in asked])
         for one in sorted(asked, key=lambda one: len(ends) if one.candidate.architecture is None else
                           ends.get(one.key, len(ends))):
             self._admit(one)
@@ -192,7 +192,7 @@ class AsynchronousSearch:
             elif self._queue:
                 self._submit(flow, *self._queue.popleft())
             elif count := min(room, self._left()):
-                with foreign_errors("sampler", self.study.algorithm):
+                with self.study.sampler_errors():
                     genotypes = self.study.algorithm.ask(count)
                 self._propose(genotypes, pending=True)
             else:
@@ -244,7 +244,7 @@ class AsynchronousSearch:
         asked.place = trial.number
         if asked.genotype is not None:
             evaluation = self._evaluation(asked, trial)
-            with foreign_errors("sampler", self.study.algorithm):
+            with self.study.sampler_errors():
                 if asked.pending:
                     self.study.algorithm.tell([evaluation], in_order=False)
                 else:
@@ -257,7 +257,7 @@ class AsynchronousSearch:
     def _replace(self, asked: Asked) -> Trial:
         """Put what is known now in the place of its trial, which said that it had stopped."""
         trial = self.trajectory.place(asked.number, asked.candidate, at=asked.place)
-        with foreign_errors("sampler", self.study.algorithm):
+        with self.study.sampler_errors():
             self.study.algorithm.correct(self._evaluation(asked, trial))
         return trial
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ArchitectureError, BudgetError, ConfigError, MissingRowsError, OperatorError
+from flashnas.base.errors import (
+    ArchitectureError,
+    BudgetError,
+    ConfigError,
+    MissingRowsError,
+    OperatorError,
+    SpaceError,
+)
 from flashnas.latency.prediction import LatencyModel
 from flashnas.proxy.extrapolation import usable_points
+from flashnas.registry import foreign_errors
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import Costs
@@ -39,6 +49,30 @@ def check_without_table(config: SearchConfig, costs: Costs, evaluator: UserEvalu
     if config.budgets:
         raise ConfigError(f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation: give"
                           " table=FUNCTION, network -> latency_ms or a mapping of metrics; got table=None")
+
+
+def check_space(space: SearchSpace[Any]) -> None:
+    """Call a space of another package once, so that a method that cannot be called is an error before the search.
+
+    Raises:
+        PluginError: a method raises.
+        ConfigError: a genotype is not hashable, or has no network.
+    """
+    if type(space).__module__.startswith("flashnas."):
+        return
+    rng = np.random.default_rng(0)
+    with foreign_errors(("space", space)):
+        genotype = space.sample(rng)
+        with contextlib.suppress(SpaceError):  # a space of one genotype
+            space.mutate(genotype, rng)
+        space.decode(space.encode(genotype))
+        space.distributions()
+        sizes = space.architectures(genotype)
+    if not isinstance(genotype, Hashable):
+        raise ConfigError(f"space {space.name!r}: its genotypes must be hashable; got {type(genotype).__name__}")
+    if not len(sizes):
+        raise ConfigError(f"space {space.name!r}: architectures must return at least one network; got none for"
+                          f" {genotype}")
 
 
 def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:

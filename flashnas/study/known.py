@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.base.setting import shown
 from flashnas.bench.journal import training_settings
 from flashnas.latency.metrics import METRICS
+from flashnas.registry import foreign_errors
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.study.run import Run, rows
 from flashnas.study.trial import RUN
@@ -21,12 +24,13 @@ from flashnas.training.recipe import Recipe
 # of a score: field of a trial -> its name there
 SCORE = {"loss": "loss", "bits_per_byte": "bits_per_byte", "curve": "curve", "scores": "scores", "tokens": "tokens",
          "proxy_params": "proxy_params", "tokens_per_s": "tokens_per_s", "train_seconds": "seconds", "seed": "seed",
-         "backends": "backends"}
+         "backends": "backends", "seeds": "seeds", "loss_se": "loss_se"}
+WHOLE = ("tokens", "proxy_params", "seed", "seeds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A network with a score.
+    """A network with a score, or with the forecast of one where its training was stopped at a rung.
 
     Attributes:
         run: the run that has it.
@@ -42,10 +46,17 @@ class Trained:
 
     @property
     def score(self) -> dict[str, Any]:
-        """The score as `flashnas.study.job.run_job` returns it, without metrics of the evaluator's."""
+        """The score as `flashnas.study.job.run_job` returns it, without metrics of the evaluator's. A mean of seeds has
+        `seeds`, `loss_se` and `seeds_tried`, with those that failed."""
         found = {name: getattr(self.row, own) for own, name in SCORE.items()}
-        whole = {name: int(found[name]) for name in ("tokens", "proxy_params", "seed") if found[name] == found[name]}
-        return {**{name: value for name, value in found.items() if value == value}, **whole, "source": RUN}
+        whole = {name: int(found[name]) for name in WHOLE if found[name] == found[name]}
+        tried = {} if self.seeds == 1 else {"seeds_tried": max(self.seeds, int(self.run.entry("seeds") or 1))}
+        return {**{name: value for name, value in found.items() if value == value}, **whole, **tried, "source": RUN}
+
+    @property
+    def seeds(self) -> int:
+        """Of which the loss is the mean."""
+        return 1 if self.row.seeds != self.row.seeds else int(self.row.seeds)
 
     def metrics(self) -> dict[str, float]:
         """The metrics that the run recorded."""
@@ -58,11 +69,15 @@ class KnownRuns:
     """The networks that one or several runs trained, each once, with comparable losses.
 
     spaces: of each run, or None where it cannot be loaded as it was.
+    stopped: networks whose training was stopped at a rung in each run that began it, each once.
+    failed: hashes of networks that have no score, since their evaluation failed.
     """
 
     runs: tuple[Run, ...]
     spaces: tuple[SearchSpace[Any] | None, ...]
     networks: tuple[Trained, ...]
+    stopped: tuple[Trained, ...]
+    failed: frozenset[str]
     _by_hash: Mapping[str, Trained] = field(repr=False)
 
     def __len__(self) -> int:
@@ -105,10 +120,18 @@ def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | No
             raise RunError(f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}")
     spaces = tuple(space_of(run, space) for run in runs)
     found: dict[str, Trained] = {}
+    stopped: dict[str, Trained] = {}
     for run, own in zip(runs, spaces, strict=True):
-        for one in _networks(run, own):
-            found.setdefault(one.row.hash, one)
-    return KnownRuns(runs, spaces, tuple(found.values()), found)
+        halted = run.trials[(run.trials["state"] == "stopped") & run.trials["expected_loss"].notna()]
+        with foreign_errors(("space", own), direct=False):
+            for one in _networks(run, own, run.trained):
+                if one.seeds > found.setdefault(one.row.hash, one).seeds:
+                    found[one.row.hash] = one
+            for one in _networks(run, own, halted):
+                stopped.setdefault(one.row.hash, one)
+    failed = frozenset(str(key) for run in runs for key in run.failed["hash"]) - set(found)
+    return KnownRuns(runs, spaces, tuple(found.values()),
+                     tuple(one for key, one in stopped.items() if key not in found), failed, found)
 
 
 # -- what a loss depends on --------------------------------------------------------------------------------------
@@ -163,11 +186,11 @@ def genotype_of(space: SearchSpace[Any] | None, row: Any) -> Any | None:
     return space.decode(row.genotype) if space is not None and row.genotype else None
 
 
-def _networks(run: Run, space: SearchSpace[Any] | None) -> Iterator[Trained]:
-    """The trained networks of a run, in the order of its trials."""
+def _networks(run: Run, space: SearchSpace[Any] | None, trials: pd.DataFrame) -> Iterator[Trained]:
+    """The networks of some trials of a run, in their order."""
     baselines = {} if space is None or isinstance(space, OperatorSpace) else {
         network.hash: network for _, sizes in space.baselines() for network in sizes}
-    for row in rows(run.trained):
+    for row in rows(trials):
         genotype: Any = genotype_of(space, row)
         network: Any = _parsed(row)
         if network is None and space is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from flashnas.base.errors import RunError
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
+from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
@@ -130,6 +131,11 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
     """
     question = prepare(config, note=note, evaluator=evaluator, space=space, table=table, workload=workload,
                        recipe=recipe, sampler=sampler)
+    with foreign_errors(*question.foreign(), direct=False):
+        return _planned(question, note, timed)
+
+
+def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     config = question.config
     baselines = question.baselines()
     different = {network.hash: network for _, network in baselines

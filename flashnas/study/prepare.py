@@ -19,10 +19,18 @@ from flashnas.profiling.certificate import TIMES, Certificate
 from flashnas.profiling.finalists import setup_here
 from flashnas.profiling.program import Program
 from flashnas.profiling.setup import Setup
+from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import task_scores
 from flashnas.space import OperatorSpace, SearchSpace, load_space
-from flashnas.study.checks import check_answerable, check_networks, check_rank, check_scalable, check_without_table
+from flashnas.study.checks import (
+    check_answerable,
+    check_networks,
+    check_rank,
+    check_scalable,
+    check_space,
+    check_without_table,
+)
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts
 from flashnas.study.fitting import Fitter
@@ -53,6 +61,21 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
     space = load_space(config.space) if space is None else space
     if not isinstance(space, SearchSpace):
         raise ConfigError(f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}")
+    if sampler is not None and not (isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)):
+        raise ConfigError(f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}")
+    if evaluator is not None and not callable(evaluator):
+        raise ConfigError(f"search.evaluator must be a function network -> loss, or a mapping with it; got"
+                          f" {evaluator!r:.60}")
+    if not (table is None or callable(table) or isinstance(table, LatencyTable)):
+        raise ConfigError(f"search.table must be a name, a folder, a LatencyTable or a function; got {table!r:.60}")
+    with foreign_errors(("space", space), direct=False):
+        return _prepared(config, started, space, note, evaluator, table, workload, recipe, sampler)
+
+
+def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], note: Note,
+              evaluator: UserEvaluator | None, table: LatencyTable | CostFunction | None, workload: Workload | None,
+              recipe: Recipe | None, sampler: type[SearchAlgorithm] | None) -> Question:
+    check_space(space)
     source: str | LatencyTable | CostFunction | None = config.table if table is None else table
     if isinstance(source, LatencyTable):
         config = dataclasses.replace(config, table=source.name)

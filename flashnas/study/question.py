@@ -19,7 +19,8 @@ from flashnas.latency.workload import Workload
 from flashnas.profiling.certificate import Certificate
 from flashnas.profiling.program import Program
 from flashnas.profiling.setup import Setup
-from flashnas.search import SearchAlgorithm, make_algorithm, sampler_name
+from flashnas.registry import foreign_errors
+from flashnas.search import SearchAlgorithm, algorithm_class, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals
 from flashnas.search.objectives import TRAINED, minimised, task_scores
 from flashnas.space import OperatorSpace, SearchSpace
@@ -28,9 +29,8 @@ from flashnas.study.costs import Costs, OwnCosts, TableCosts, metric_of
 from flashnas.study.fitting import Fitter
 from flashnas.study.identity import Identity
 from flashnas.study.job import Job, UserEvaluator, evaluator_name
-from flashnas.study.known import KnownRuns, genotype_of
+from flashnas.study.known import KnownRuns
 from flashnas.study.refit import MOST_REFITS, refits
-from flashnas.study.run import rows
 from flashnas.study.rungs import Rungs
 from flashnas.study.self_correction import SelfCorrection
 from flashnas.study.time_limit import TimeLimit
@@ -102,10 +102,15 @@ class Question:
         seed: of its draws, if it is not that of the search.
         """
         config = self.config
-        return make_algorithm(self.sampler, space=self.space, seed=config.seed if seed is None else seed,
-                              latency_of=self.fitter.latency_of,
-                              cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
-                              **config.sampler_options)
+        with foreign_errors(*self.foreign()):
+            return make_algorithm(self.sampler, space=self.space, seed=config.seed if seed is None else seed,
+                                  latency_of=self.fitter.latency_of,
+                                  cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
+                                  **config.sampler_options)
+
+    def foreign(self) -> tuple[tuple[str, object], ...]:
+        """What may be code of another package, for `foreign_errors`."""
+        return ("sampler", algorithm_class(self.sampler)), ("space", self.space)
 
     def baselines(self) -> list[tuple[str, Any | None]]:
         """(label, network or None where no width meets the budgets)."""
@@ -125,7 +130,7 @@ class Question:
 
     def known_score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
         """The score that an earlier run or a bench has for a network, or None; seed: of its training, if it is not that
-        of the search, which a bench alone may know."""
+        of the search, which a bench alone may know: a run has the mean of its seeds, in the score of the first one."""
         if seed is not None:
             bench = self.seed_bench(seed)
             return None if bench is None else bench.score(network)
@@ -166,10 +171,7 @@ class Question:
         most MOST_REFITS. front: points [N, M] of what is known, all minimised."""
         if self.known is None or not self.costs.known:
             return []
-        genotypes = [genotype_of(self.space, row) for run in self.known.runs for row in rows(run.trials)
-                     if run.entry("space", "hash") == self.space.hash and row.genotype]
-        found = refits(self.space, self.fitter, self.costs, self.known.networks, genotypes,
-                       objectives=self.config.objectives, front=front)
+        found = refits(self.space, self.fitter, self.costs, self.known, objectives=self.config.objectives, front=front)
         return [one.genotype for one in found[:MOST_REFITS]]
 
     def _needed(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ another one is a network that nobody trained: such genotypes are listed, the mos
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,22 +18,23 @@ import numpy as np
 import pandas as pd
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, MissingRowsError, RunError, TableError
+from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, RunError, TableError
 from flashnas.latency.metrics import METRICS, PREDICTED, Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload, load_workload
 from flashnas.profiling.certificate import Certificate
+from flashnas.registry import foreign_errors
 from flashnas.search.objectives import EXTRAPOLATED, TRAINED, check_objectives, point
 from flashnas.search.pareto import non_dominated
 from flashnas.space import SearchSpace
-from flashnas.study.costs import CostFunction, Costs, OwnCosts, TableCosts, metric_of
+from flashnas.study.costs import CostFunction, Costs, OwnCosts, RecordedCosts, TableCosts, metric_of
 from flashnas.study.fitting import Fitter, excess
 from flashnas.study.front import ForeignNetwork, FrontEntry, recorded
-from flashnas.study.known import KnownRuns, Trained, genotype_of, known_runs
+from flashnas.study.known import KnownRuns, Trained, known_runs
 from flashnas.study.question import table_hash
-from flashnas.study.refit import MOST_REFITS, Refit, refits, vars_of
-from flashnas.study.run import Run, rows
+from flashnas.study.refit import MOST_REFITS, Refit, genotypes_of, refits, vars_of
+from flashnas.study.run import Run
 from flashnas.study.session import IN_ENTRY
 from flashnas.training.recipe import Recipe
 
@@ -48,7 +50,8 @@ class Rebudgeted:
         outside: of them, those outside the budgets.
         unanswered: reason -> networks that the table cannot answer.
         nearest: of the network that is nearest to the budgets, where none meets them: its metrics.
-        refits: genotypes of the runs that would have to be trained at another width, the most promising first.
+        refits: genotypes of the runs that would have to be trained, at another width or past a rung, the most
+            promising first.
         tokens_each: training tokens of one of them; 0 with an evaluator of the user's.
         seconds_each: mean time of a training in the runs; None where nothing was trained in them.
         commands: the searches that would train them and go on from all that is known, one for each space.
@@ -86,24 +89,6 @@ class Rebudgeted:
             "notes": list(self.notes)}
 
 
-class RecordedCosts:
-    """The metrics that runs recorded: by a function of the user's, or by an evaluator. Other widths have none."""
-
-    known = True
-
-    def __init__(self, networks: Sequence[Trained]) -> None:
-        self._metrics = {one.row.hash: one.metrics() for one in networks}
-
-    def metrics(self, network: Any) -> dict[str, float]:
-        return self._metrics[network.hash]
-
-    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
-        return [self.metrics(network).get("latency_ms") for network in networks]
-
-    def details(self, network: Any) -> dict[str, Any]:
-        return {"breakdown": [], "sources": {}}
-
-
 def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable | CostFunction | None = None,
              workload: str | Workload | None = None, mode: str | None = None,
              budgets: Mapping[str, float] | None = None, objectives: Sequence[str] | None = None,
@@ -114,12 +99,14 @@ def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable |
     Raises:
         RunError: a folder is not a run, or the losses of the runs do not compare.
         ConfigError: the runs did not train an objective, or their networks cannot be timed by the table.
+        BudgetError: no network of the runs meets the budgets, at any width that is known.
         TableError, WorkloadError: the table or workload cannot be read, or the table answers for no network.
     """
     known = known_runs(sources, space)
+    _check_space(known, space)
     first = known.runs[0]
     asked = tuple(objectives or first.objectives)
-    names = check_objectives(asked)
+    names = check_objectives(asked, "pareto.objectives")
     _check_trained(known, names)
     mode = mode or (first.entry("question", "mode") if table is None else None)
     costs, model, notes = _costs(known, table, workload, mode)
@@ -155,6 +142,8 @@ def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable |
                     for number, (one, metrics) in enumerate(((scored[i][0], scored[i][1]) for i in best), start=1))
     run = Run(first.path, _config(known, model, limits, confidence, names), trials, entries)
     found, commands = _to_train(known, costs, model, tightened, names, front, limits, confidence, mode, table, notes)
+    if not within and not found:
+        raise _none_fits(known, costs, tightened, outside)
     seconds = [one.row.train_seconds for one in known.networks if one.row.source in ("training", "evaluator")
                and one.row.train_seconds == one.row.train_seconds]
     recipe = _recipe(first)
@@ -170,6 +159,17 @@ def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable |
 
 def _limits(run: Run) -> dict[str, float]:
     return {str(name): float(limit) for name, limit in (run.entry("budgets") or {}).items()}
+
+
+def _check_space(known: KnownRuns, space: Any) -> None:
+    """Raise ConfigError for a space that is not one, or that none of the runs searched."""
+    if space is None:
+        return
+    if not isinstance(space, SearchSpace):
+        raise ConfigError(f"pareto.space must be a SearchSpace; got {space!r:.60}")
+    if all(run.entry("space", "hash") != space.hash for run in known.runs):
+        raise ConfigError(f"pareto.space: {space.name!r} is not the space of {known.runs[0].path} as it was searched,"
+                          f" {known.runs[0].entry('space', 'name')!r}")
 
 
 def _check_trained(known: KnownRuns, names: Sequence[str]) -> None:
@@ -200,7 +200,7 @@ def _costs(known: KnownRuns, table: Any, workload: str | Workload | None, mode: 
         if workload is not None:
             raise ConfigError(f"pareto.workload needs a latency table, and {first.path} was searched without one; give"
                               " a table, too")
-        return RecordedCosts(known.networks), None, notes
+        return RecordedCosts({one.row.hash: one.metrics() for one in known.networks}), None, notes
     _check_networks(known, "a latency table")
     for one in known.networks:
         if not isinstance(one.network, Architecture):
@@ -252,8 +252,12 @@ def _nearest(metrics: Sequence[Mapping[str, float]], budgets: Sequence[Budget]) 
     """The budgeted metrics of the network that exceeds its budgets least."""
     if not metrics or not budgets:
         return None
-    best = min(metrics, key=lambda found: max(excess(found[budget.metric], budget) for budget in budgets))
+    best = min(metrics, key=lambda found: _exceeds(found, budgets))
     return {budget.metric: best[budget.metric] for budget in budgets}
+
+
+def _exceeds(metrics: Mapping[str, float], budgets: Sequence[Budget]) -> float:
+    return max(excess(metric_of(budget.metric, metrics), budget) for budget in budgets)
 
 
 # -- the answer as a run -----------------------------------------------------------------------------------------
@@ -276,6 +280,8 @@ def _entry(one: Trained, metrics: Mapping[str, float], costs: Costs, certificate
                           if one.row.extrapolated_loss == one.row.extrapolated_loss else ()))
     figures = {name: None if values[name] is None or values[name] != values[name] else float(values[name])
                for name in names}
+    if one.seeds > 1:
+        figures.update(seeds=one.seeds, loss_se=float(values["loss_se"]))
     if certificate and isinstance(costs, TableCosts) and isinstance(one.network, Architecture):
         figures["bound_ms"] = certificate.bound(costs.estimate(one.network), "latency_ms")
     origin = {"number": place, "label": one.row.label or "search", "trial": int(one.row.number),
@@ -325,15 +331,28 @@ def _to_train(known: KnownRuns, costs: Costs, model: LatencyModel | None, budget
     for space in spaces.values():
         runs = [run for run, own in zip(known.runs, known.spaces, strict=True)
                 if own is not None and own.hash == space.hash]
-        genotypes = [genotype_of(space, row) for run in runs for row in rows(run.trials) if row.genotype]
-        some = refits(space, Fitter(space, costs, budgets), costs, known.networks, genotypes, objectives=objectives,
-                      front=front)
+        with foreign_errors(("space", space), direct=False):
+            some = refits(space, Fitter(space, costs, budgets), costs, known, objectives=objectives, front=front)
         found += some
         if some and (command := _command(known, runs[0], model, limits, objectives, confidence, mode, table, len(some))
                      ) is not None:
             commands.append(command)
     found.sort(key=lambda one: -(one.gain or 0.0))  # stable: without gains the order of each space remains
     return found, commands
+
+
+def _none_fits(known: KnownRuns, costs: Costs, budgets: Sequence[Budget],
+               outside: Sequence[tuple[Trained, Mapping[str, float]]]) -> BudgetError:
+    """Neither a trained network nor a width of a genotype meets the budgets: the nearest of all."""
+    found = [(one.row.notation, metrics) for one, metrics in outside]
+    for space in () if isinstance(costs, RecordedCosts) else {own.hash: own for own in known.spaces if own}.values():
+        for genotype in genotypes_of(space, known):
+            with foreign_errors(("space", space), direct=False), contextlib.suppress(MissingRowsError):
+                network = space.architectures(genotype)[-1]
+                found.append((network.notation, costs.metrics(network)))
+    notation, metrics = min(found, key=lambda one: _exceeds(one[1], budgets))
+    listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in budgets)
+    return BudgetError(f"no network of the runs meets the budget; the nearest that is known has {listed}: {notation}")
 
 
 def _command(known: KnownRuns, run: Run, model: LatencyModel | None, limits: Mapping[str, float],

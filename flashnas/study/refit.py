@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from flashnas.search.pareto import hypervolume
 from flashnas.space import SearchSpace
 from flashnas.study.costs import Costs, metric_of
 from flashnas.study.fitting import Fitter
-from flashnas.study.known import Trained
+from flashnas.study.known import KnownRuns, Trained, genotype_of
+from flashnas.study.run import rows
 
 LEAST_TRAINED = 5         # networks to which a model of the loss is fitted
 MOST_TRAINED = 300        # of more, a part is chosen
@@ -30,8 +31,9 @@ class Refit:
 
     Attributes:
         genotype, network: what would be trained.
-        trained: the same genotype as a run trained it, with the lowest loss; None if no run did, because no width met
-            the budgets then.
+        trained: the same genotype as a run trained it, with the lowest loss; None if no run did.
+        stopped: the same genotype as a run trained it to a rung and not on: its row has `expected_loss`, the lowest
+            one. None if no run did. Where it is of the same network, `paused_tokens` says how far.
         metrics: of the network under the new question.
         expected: trained objective -> expected value and its standard deviation, in its own direction; None where too
             few networks are known for a model.
@@ -42,59 +44,97 @@ class Refit:
     genotype: Any
     network: Any
     trained: Trained | None
+    stopped: Trained | None
     metrics: dict[str, float]
     expected: dict[str, tuple[float, float]] | None = None
     gain: float | None = None
+
+    @property
+    def paused_tokens(self) -> int | None:
+        """After which a training of this very network was stopped at a rung; None if there was none."""
+        same = self.stopped is not None and self.stopped.row.hash == self.network.hash
+        return int(self.stopped.row.tokens) if same and self.stopped is not None else None
+
+    @property
+    def recorded(self) -> tuple[float, float] | None:
+        """The final loss that the run expected of the stopped training of this network, and its standard deviation."""
+        if self.stopped is None or self.paused_tokens is None:
+            return None
+        return float(self.stopped.row.expected_loss), float(self.stopped.row.expected_loss_sd)
+
+    @property
+    def known_loss(self) -> float:
+        """Of the genotype at any width: the trained one, else the expected one; infinite without both."""
+        return (float(self.trained.row.loss) if self.trained is not None else
+                float(self.stopped.row.expected_loss) if self.stopped is not None else float("inf"))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {"notation": self.network.notation, "hash": self.network.hash, **self.metrics,
                 "trained_as": None if self.trained is None else self.trained.row.notation,
                 "trained_loss": None if self.trained is None else float(self.trained.row.loss),
+                "paused_tokens": self.paused_tokens,
                 "expected": None if self.expected is None else {
                     name: {"mean": mean, "sd": sd} for name, (mean, sd) in self.expected.items()},
                 "gain": self.gain}
 
 
-def refits(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs, known: Sequence[Trained],
-           genotypes: Iterable[Any], *, objectives: Sequence[str], front: np.ndarray) -> list[Refit]:
-    """The genotypes whose network within the budgets was not trained, the most promising first.
+def refits(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs, known: KnownRuns, *, objectives: Sequence[str],
+           front: np.ndarray) -> list[Refit]:
+    """The genotypes whose network within the budgets was not trained to the end, the most promising first.
 
     A Gaussian process of each trained objective over the features of the space, the width and the parameters, fitted to
-    all networks of the space that were trained (those outside the budgets, too), gives the expected value. The gain is
-    the expected hypervolume improvement beyond the front. With fewer than LEAST_TRAINED networks the order is that of
-    the losses at the old width.
+    all networks of the space that were trained (those outside the budgets, too), gives the expected value. It sees a
+    training that was stopped at a rung with the loss that was expected of it, as the algorithms do; for that network
+    itself the expected loss is the recorded one. The gain is the expected hypervolume improvement beyond the front.
+    With fewer than LEAST_TRAINED networks the order is that of the known losses. What failed is left out.
 
     Args:
         space: of the genotypes.
         fitter: gives a genotype its largest network within the new budgets.
         costs: the metrics under the new question.
-        known: networks that were trained, those of other spaces included.
-        genotypes: of the runs.
+        known: the runs, those of other spaces included.
         objectives: trained ones first.
         front: points [N, M] of the trained networks within the budgets, all minimised.
     """
-    hashes = {one.row.hash for one in known}
-    own = [one for one in known if one.genotype is not None and one.network is not None and one.run.entry(
-        "space", "hash") == space.hash]
+    over = known.failed | {one.row.hash for one in known.networks}
+    own, stopped = _of_space(space, known.networks), _of_space(space, known.stopped)
     best: dict[Any, Trained] = {}
     for one in own:
         if one.genotype not in best or one.row.loss < best[one.genotype].row.loss:
             best[one.genotype] = one
+    halted: dict[Any, Trained] = {}
+    for one in stopped:
+        if one.genotype not in halted or one.row.expected_loss < halted[one.genotype].row.expected_loss:
+            halted[one.genotype] = one
     found: dict[str, Refit] = {}
-    for genotype in dict.fromkeys([*best, *genotypes]):
+    for genotype in genotypes_of(space, known):
         try:
             network = fitter.latency_of(genotype)[0]
         except MissingRowsError:  # the table does not answer for it at every width
             continue
-        if network is not None and network.hash not in hashes:
+        if network is not None and network.hash not in over:
             found.setdefault(network.hash, Refit(genotype=genotype, network=network, trained=best.get(genotype),
-                                                 metrics=costs.metrics(network)))
+                                                 stopped=halted.get(genotype), metrics=costs.metrics(network)))
     candidates = list(found.values())
     if len(own) >= LEAST_TRAINED and candidates:
-        candidates = _expected(space, own, candidates, objectives, front)
-        return sorted(candidates, key=lambda one: -(one.gain or 0.0))
-    return sorted(candidates, key=lambda one: float("inf") if one.trained is None else one.trained.row.loss)
+        candidates = _expected(space, [*own, *stopped], candidates, objectives, front)
+    if any(one.gain is None for one in candidates):
+        return sorted((one if one.recorded is None else replace(one, expected={"loss": one.recorded})
+                       for one in candidates), key=lambda one: one.known_loss)
+    return sorted(candidates, key=lambda one: -(one.gain or 0.0))
+
+
+def genotypes_of(space: SearchSpace[Any], known: KnownRuns) -> list[Any]:
+    """All that the runs of a space trained or proposed, each once, also what fitted no budget there."""
+    proposed = [genotype_of(space, row) for run in known.runs if run.entry("space", "hash") == space.hash
+                for row in rows(run.trials) if row.genotype]
+    return list(dict.fromkeys([*(one.genotype for one in _of_space(space, known.networks)), *proposed]))
+
+
+def _of_space(space: SearchSpace[Any], networks: Sequence[Trained]) -> list[Trained]:
+    return [one for one in networks if one.genotype is not None and one.network is not None
+            and one.run.entry("space", "hash") == space.hash]
 
 
 def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Sequence[Refit],
@@ -105,7 +145,7 @@ def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Seque
 
     trained = [name for name in objectives if name in TRAINED]
     exact = [name for name in objectives if name not in TRAINED]
-    values = [[figure_of(name, vars_of(one.row), one.row.scores) for name in trained] for one in own]
+    values = [[figure_of(name, expected_of(one.row), one.row.scores) for name in trained] for one in own]
     complete = [i for i, row in enumerate(values) if None not in row]
     if len(complete) < LEAST_TRAINED:
         return list(candidates)
@@ -133,15 +173,16 @@ def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Seque
         means = np.column_stack([mean + _sizes(features) @ trend
                                  for (mean, _), trend in zip(beliefs, trends, strict=True)])
         sds = np.column_stack([np.sqrt(np.maximum(np.diag(covariance), 0.0)) for _, covariance in beliefs])
+        for i, recorded in enumerate(one.recorded for one in some):
+            if recorded is not None and "loss" in trained:
+                means[i, trained.index("loss")], sds[i, trained.index("loss")] = recorded
         gains = expected_grid_improvement(
             np.column_stack([means, known[start:start + TOGETHER]]),
             np.column_stack([sds, np.zeros((len(some), len(exact)))]),
             front if len(front) else corner[None] + 1.0, corner)
-        result += [Refit(genotype=one.genotype, network=one.network, trained=one.trained, metrics=one.metrics,
-                         gain=float(gains[i] / whole),
-                         expected={name: (float(-means[i, k] if larger_is_better(name) else means[i, k]),
-                                          float(sds[i, k])) for k, name in enumerate(trained)})
-                   for i, one in enumerate(some)]
+        result += [replace(one, gain=float(gains[i] / whole), expected={
+            name: (float(-means[i, k] if larger_is_better(name) else means[i, k]), float(sds[i, k]))
+            for k, name in enumerate(trained)}) for i, one in enumerate(some)]
     return result
 
 
@@ -178,3 +219,9 @@ def _trend(rows: np.ndarray, losses: np.ndarray) -> np.ndarray:
 def vars_of(row: Any) -> dict[str, Any]:
     """The figures of a trial by name."""
     return {name: getattr(row, name) for name in (*row._fields,) if name != "Index"}
+
+
+def expected_of(row: Any) -> dict[str, Any]:
+    """The same; the loss of a stopped training is the one that was expected of it."""
+    figures = vars_of(row)
+    return {**figures, "loss": figures["expected_loss"]} if row.state == "stopped" else figures

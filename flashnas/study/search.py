@@ -71,6 +71,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     question = prepare(config, note=progress.note, evaluator=evaluator, space=space, table=table, workload=workload,
                        recipe=recipe, sampler=sampler)
     with (terminate_as_interrupt(), _place_of_a_full_disk(out),
+          foreign_errors(("progress object", progress), *question.foreign(), direct=False),
           Session(question, out, resume=resume, progress=progress, command=command) as study):
         if config.asynchronous:
             AsynchronousSearch(study).run()
@@ -79,10 +80,10 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         study.start_from_bench()
         study.train_refits()
         while study.wanted:
-            with foreign_errors("sampler", study.algorithm):
+            with study.sampler_errors():
                 genotypes = study.algorithm.ask(study.wanted)
             evaluations = study.evaluate(genotypes)
-            with foreign_errors("sampler", study.algorithm):
+            with study.sampler_errors():
                 study.algorithm.tell(evaluations)
             study.correct()
         return study.finish()

@@ -31,11 +31,13 @@ def train_under_seeds(trajectory: Trajectory, members: Callable[[], Sequence[Tri
         members: the trials on the front by their figures at that moment.
         seeds: further ones, besides that of the search.
         make_job: network and seed -> its training.
-        known_score: network and seed -> its score by a bench, or None.
+        known_score: network and seed -> its score by a bench, or None. What an earlier run knows as a mean of seeds is
+            trained under the others only.
     """
     over: set[str] = set()
     while fresh := [trial for trial in members() if trial.hash not in over]:
-        todo = {outcome_key(trial.hash, seed=seed): (trial, seed) for trial in fresh for seed in seeds}
+        further = {trial.hash: _further(trajectory, trial.hash, seeds) for trial in fresh}
+        todo = {outcome_key(trial.hash, seed=seed): (trial, seed) for trial in fresh for seed in further[trial.hash]}
         jobs = {}
         for key, (trial, seed) in todo.items():
             if key in trajectory.outcomes:
@@ -58,7 +60,7 @@ def train_under_seeds(trajectory: Trajectory, members: Callable[[], Sequence[Tri
                 trajectory.progress.note(f"trial {trial.number} failed under seed {seed}, which its mean leaves out:"
                                          f" {trajectory.outcomes[key].reason}")
         over.update(trial.hash for trial in fresh)
-        means = {trial.hash: _mean(trajectory, trial.hash, seeds) for trial in fresh}
+        means = {trial.hash: _mean(trajectory, trial.hash, further[trial.hash]) for trial in fresh}
         trajectory.trials[:] = [dataclasses.replace(trial, **means.get(trial.hash, {})) for trial in trajectory.trials]
     trajectory.folder.write_trials(trajectory.trials)
 
@@ -69,14 +71,28 @@ def _remember(trajectory: Trajectory, trial: Trial, seed: int, score: dict[str, 
                                         values=trajectory.values_of(trajectory.networks[trial.hash], outcome))
 
 
+def _further(trajectory: Trajectory, network_hash: str, seeds: Sequence[int]) -> Sequence[int]:
+    """The seeds that are not in the mean that an earlier run knows; they begin after that of the search."""
+    score = trajectory.outcomes[network_hash].score or {}
+    return seeds[int(score.get("seeds_tried", 1)) - 1:]
+
+
 def _mean(trajectory: Trajectory, network_hash: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """The figures of a trial that seeds change: means over those that did not fail, and the loss' standard error."""
+    """The figures of a trial that seeds change: means over those that did not fail, and the loss' standard error. The
+    first outcome may be a mean itself, which counts as often as it has seeds."""
     keys = [network_hash, *(outcome_key(network_hash, seed=seed) for seed in seeds)]
     fields = [outcome.fields(trajectory.rank_at_tokens) for key in keys
               if (outcome := trajectory.outcomes[key]).score is not None]
-    losses = np.array([found["loss"] for found in fields])
-    means: dict[str, Any] = {name: float(np.mean([found[name] for found in fields])) for name in AVERAGED
+    counts = np.array([found.get("seeds") or 1 for found in fields])
+    number = int(counts.sum())
+
+    def mean(values: Sequence[float]) -> float:
+        return float(np.average(values, weights=counts))
+
+    means: dict[str, Any] = {name: mean([found[name] for found in fields]) for name in AVERAGED
                              if all(found.get(name) is not None for found in fields)}
-    scores = {name: float(np.mean([found["scores"][name] for found in fields])) for name in fields[0].get("scores", {})}
-    return {**means, "scores": scores, "seeds": len(fields),
-            "loss_se": float(losses.std(ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else None}
+    scores = {name: mean([found["scores"][name] for found in fields]) for name in fields[0].get("scores", {})}
+    squares = sum(count * (found["loss"] - means["loss"])**2 + count * (count - 1) * (found.get("loss_se") or 0.0)**2
+                  for count, found in zip(counts, fields, strict=True))
+    return {**means, "scores": scores, "seeds": number,
+            "loss_se": float(math.sqrt(squares / (number - 1) / number)) if number > 1 else None}

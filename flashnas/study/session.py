@@ -6,6 +6,7 @@ import dataclasses
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ import flashnas
 from flashnas.base.errors import RunError
 from flashnas.base.settings import LARGEST_SEED
 from flashnas.profiling.finalists import measure_finalists, missed
+from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
@@ -82,6 +84,10 @@ class Session:
         self.pool.__exit__(*error)
         self.folder.close()
 
+    def sampler_errors(self) -> AbstractContextManager[None]:
+        """Around a call of the algorithm: what code of another package raises in it is one line."""
+        return foreign_errors(("sampler", self.algorithm), *self.question.foreign())
+
     # -- the steps of the loop -----------------------------------------------------------------------------------
 
     def evaluate_baselines(self) -> None:
@@ -110,14 +116,17 @@ class Session:
         learnt = [evaluation_of(genotype, candidate, trial, objectives)
                   for genotype, candidate, trial in zip(genotypes, candidates, trials, strict=True)
                   if fitter.latency_of(genotype)[0] == candidate.architecture]
-        self.algorithm.start_from(sorted(learnt, key=lambda evaluation: -(evaluation.loss or 0.0)))
+        with self.sampler_errors():
+            self.algorithm.start_from(sorted(learnt, key=lambda evaluation: -(evaluation.loss or 0.0)))
 
     def train_refits(self) -> None:
         """The genotypes of earlier runs at the width that they have here, in cycles; the algorithm learns them."""
         todo = self.refits()
         while todo and self.wanted:
             cycle, todo = todo[:self.wanted], todo[self.wanted:]
-            self.algorithm.start_from(self.evaluate(cycle))
+            evaluations = self.evaluate(cycle)
+            with self.sampler_errors():
+                self.algorithm.start_from(evaluations)
 
     def refits(self) -> list[Any]:
         """The genotypes of earlier runs that are worth a training at the width that they have here."""
@@ -171,10 +180,11 @@ class Session:
         self.progress.note(correction_text(versions[-1]))
         config, fitter = self.question.config, self.question.fitter
         self.algorithm = self.question.algorithm((config.seed + len(versions)) % (LARGEST_SEED + 1))
-        self.algorithm.start_from(
-            evaluation_of(genotype, candidate, self.trajectory.trials[number], config.objectives)
-            for genotype, candidate, number in self._learnt
-            if fitter.latency_of(genotype)[0] == candidate.architecture)
+        learnt = [evaluation_of(genotype, candidate, self.trajectory.trials[number], config.objectives)
+                  for genotype, candidate, number in self._learnt
+                  if fitter.latency_of(genotype)[0] == candidate.architecture]
+        with self.sampler_errors():
+            self.algorithm.start_from(learnt)
         return True
 
     # -- the end -------------------------------------------------------------------------------------------------

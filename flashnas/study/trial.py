@@ -17,8 +17,8 @@ KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
 State = Literal["complete", "stopped", "failed", "infeasible", "reused"]
 Origin = Literal["baseline", "bench", "search"]  # bench: of a bench or an earlier run, which the search starts from
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
-SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "backends",
-          "source")
+SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "seeds",
+          "loss_se", "backends", "source")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -966,8 +966,11 @@ case("pareto-table", ["pareto", "{run}", "--table", "h100"], "h100", "h100_sxm")
 case("pareto-workload", ["pareto", "{run}", "--workload", "chatt"], "chatt", "chat")
 case("pareto-budget", ["pareto", "{run}", "--budget", "speed=3"], "speed")
 case("pareto-budget-negative", ["pareto", "{run}", "--budget-ms", "-3"], "--budget-ms", "above 0")
+case("pareto-budget-unmet", ["pareto", "{run}", "--budget-ms", "0.000001"], "no network of the runs", "nearest")
 case("pareto-budget-twice", ["pareto", "{run}", "--budget-ms", "3", "--budget", "latency_ms=3"], "--budget-ms", "same")
 case("pareto-objectives", ["pareto", "{run}", "--objectives", "loss,speed"], "speed")
+case("pareto-objectives-alone", ["pareto", "{run}", "--objectives", "loss"], "--objectives", "2 to 4",
+     absent=("search.",))
 case("pareto-objective-not-trained", ["pareto", "{run}", "--objectives", "recall,latency_ms"], "recall", "{run}")
 case("pareto-confidence", ["pareto", "{run}", "--confidence", "0.9"], "validat")
 case("pareto-out", ["pareto", "{run}", "--out", "{tmp}/out"], "{tmp}/out", "not empty",

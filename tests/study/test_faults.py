@@ -196,7 +196,7 @@ def test_a_sampler_that_raises_is_one_line_and_the_run_goes_on_when_it_is_repair
 
     go("whole")
     Breaks.calls, Breaks.last = 0, 5
-    with pytest.raises(PluginError, match=r"^sampler test_faults:.*Breaks raised KeyError: 'a bug of mine'$"):
+    with pytest.raises(PluginError, match=r"^sampler test_faults:.*Breaks\._learn raised KeyError: 'a bug of mine'$"):
         go("run")
     kept = recorded(tmp_path / "run")
     assert len(kept) == 8

@@ -15,7 +15,7 @@ from foreign_space import Gpt2, Gpt2Space, WidthFittedGpt2Space
 
 import flashnas as fn
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, RunError, TableError
+from flashnas.base.errors import BudgetError, ConfigError, RunError, TableError
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.search.pareto import hypervolume, non_dominated
@@ -159,6 +159,119 @@ def test_no_network_within_the_budget_is_an_answer(run):
     nearest = min(run.trained["latency_ms"])
     assert found.found.nearest == {"latency_ms": pytest.approx(nearest)}
     assert f"the nearest has latency_ms {nearest:,.6g}" in str(found)
+
+
+def test_a_budget_that_no_width_meets_names_the_nearest(run, capsys):
+    space, model = fn.load_space("nemotron_flash"), LatencyModel("h100_sxm", "decode-8k")
+    genotypes = [*(one.genotype for one in known_runs([run]).networks if one.genotype is not None),
+                 *(space.decode(row.genotype) for row in run.trials.itertuples() if row.genotype)]
+    least = min([*run.trained["latency_ms"], *(model.estimate(space.architectures(genotype)[-1]).latency_ms
+                                               for genotype in genotypes)])
+    assert main(["pareto", str(run.path), "--budget-ms", "1"]) == 2
+    error = capsys.readouterr().err
+    assert f"no network of the runs meets the budget; the nearest that is known has latency_ms {least:,.4g}" in error
+    assert "(budget 1): " in error
+    assert error.count("\n") == 1
+    with pytest.raises(BudgetError):
+        fn.pareto(run, budgets={"latency_ms": 1.0})
+
+
+# -- trainings that were stopped at a rung -----------------------------------------------------------------------
+
+
+class Pausing:
+    """`loss`, further from its end at a lower fidelity."""
+
+    fidelities = (100, 200, 400)
+
+    def __call__(self, architecture, fidelity):
+        return loss(architecture) + 40 / fidelity
+
+
+@pytest.fixture(scope="module")
+def halted(tmp_path_factory):
+    found = fn.search(**{**ASKED, "cycle_size": 6}, budgets={"latency_ms": 14_000}, trials=18, evaluator=Pausing(),
+                      seed=1, rungs=[200], rung_chance=0.5, sampler="random", baselines=False,
+                      out=tmp_path_factory.mktemp("halted") / "run")
+    assert (found.trials["state"] == "stopped").sum() > 2
+    return found
+
+
+def test_a_stopped_training_is_paused_and_has_the_loss_that_was_expected_of_it(halted):
+    found = fn.pareto(halted)
+    stopped = halted.trials[halted.trials["state"] == "stopped"].drop_duplicates("hash").set_index("hash")
+    assert {one.network.hash for one in found.to_train} == set(stopped.index)
+    for one in found.to_train:
+        row = stopped.loc[one.network.hash]
+        assert one.paused_tokens == 200
+        assert one.trained is None
+        assert one.expected["loss"] == (pytest.approx(row["expected_loss"]), pytest.approx(row["expected_loss_sd"]))
+    gains = [one.gain for one in found.to_train]
+    assert gains == sorted(gains, reverse=True)
+    text = str(found)
+    assert f"{len(stopped)} trainings were paused at a rung and not continued" in text
+    assert "another width" not in text
+    assert text.count(", paused at 200 tokens") == min(10, len(stopped))
+    assert "– ->" not in text  # noqa: RUF001
+    assert [one["paused_tokens"] for one in found.to_dict()["to_train"]["networks"]] == [200] * len(stopped)
+
+
+def test_a_stopped_genotype_has_its_width_before_under_another_budget(halted):
+    found = fn.pareto(halted, budgets={"latency_ms": 12_500})
+    others = [one for one in found.to_train if one.stopped is not None and one.paused_tokens is None]
+    assert others
+    assert all(one.stopped.row.hidden != one.network.hidden for one in others)
+    assert "another width within the budget" in str(found)
+
+
+def test_few_networks_are_ordered_by_trained_and_expected_losses(halted, monkeypatch):
+    monkeypatch.setattr("flashnas.study.refit.LEAST_TRAINED", 1000)
+    found = fn.pareto(halted)
+    losses = [one.expected["loss"][0] for one in found.to_train]
+    assert losses == sorted(losses)
+    assert all(one.gain is None for one in found.to_train)
+
+
+def test_a_failed_network_is_not_to_train(run, tmp_path):
+    """It has the same width under the same question."""
+    from flashnas.study.layout import trials_frame
+    from flashnas.study.trial import Trial
+
+    part = changed(run, tmp_path / "part", "cycle_size", 10)
+    frame = pd.read_parquet(part / "trials.parquet")
+    failed = frame.index[(frame["state"] == "complete") & (frame["origin"] == "search")][-1]
+    assert set(frame.columns) == set(trials_frame([]).columns) == {field.name for field in dataclasses.fields(Trial)}
+    frame.loc[failed, ["state", "reason"]] = ["failed", "loss became nan"]
+    frame.loc[failed, ["loss", "bits_per_byte"]] = np.nan
+    frame.to_parquet(part / "trials.parquet")
+    assert frame.loc[failed, "hash"] not in set(fn.load_run(part).trained["hash"])
+    assert fn.pareto(part).to_train == ()
+
+
+def test_a_mean_of_seeds_keeps_its_standard_error_and_others_have_none(run, tmp_path):
+    part = changed(run, tmp_path / "part", "cycle_size", 10)
+    frame = pd.read_parquet(part / "trials.parquet")
+    mean = run.front[0].hash
+    frame.loc[frame["hash"] == mean, ["seeds", "loss_se"]] = [3, 0.049]
+    frame.to_parquet(part / "trials.parquet")
+    found = fn.pareto(part)
+    assert {entry.hash: entry.figures.get("seeds") for entry in found.front} == {
+        entry.hash: 3 if entry.hash == mean else None for entry in run.front}
+    assert str(found).count(" ± 0.049") == 1
+    assert found.to_dict()["front"][0]["loss_se"] == 0.049
+    (known,) = [one for one in known_runs([part]).networks if one.row.hash == mean]
+    assert (known.score["seeds"], known.score["loss_se"], known.score["seeds_tried"]) == (3, 0.049, 3)
+
+
+@pytest.mark.parametrize(("asked", "words"), [
+    ({"objectives": ["loss"]}, "pareto.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
+    ({"space": 3}, "pareto.space must be a SearchSpace; got 3"),
+    ({"space": Gpt2Space()}, "pareto.space: 'gpt2' is not the space of ")])
+def test_a_wrong_argument_is_one_line(run, asked, words):
+    with pytest.raises(ConfigError) as error:
+        fn.pareto(run, **asked)
+    assert str(error.value).startswith(words)
+    assert "\n" not in str(error.value)
 
 
 def test_the_answer_is_written_as_a_run(run, tmp_path, capsys):

@@ -165,3 +165,56 @@ def test_a_finished_run_may_be_continued_with_other_seeds(command, seeded, tmp_p
     single = Run.load(out)
     assert single.trials["seeds"].isna().all()
     assert all(row.loss == row.curve[-1][1] for row in single.trials.itertuples())
+
+
+def test_a_mean_that_an_earlier_run_knows_is_trained_under_the_other_seeds_only():
+    """`lucky` comes with the mean of seeds 0 and 1, `slow` with that of all, of which seed 1 failed."""
+    found = Invented()
+    for name, losses, tried in (("lucky", (1.0, 3.0), 2), ("slow", (0.5, 0.7), 3)):
+        mean, error = float(np.mean(losses)), float(np.std(losses, ddof=1) / math.sqrt(2))
+        score = {**found.outcomes[name].score, "loss": mean, "bits_per_byte": mean / 2, "seeds": 2, "loss_se": error,
+                 "seeds_tried": tried}
+        found.outcomes[name] = Outcome(hash=name, notation=name, score=score)
+    train_under_seeds(found, lambda: found.trials[:5], (1, 2), make_job=lambda network, seed: (network, seed),
+                      known_score=lambda network, seed: None)
+    assert [key for key in sorted(found.trained) if key.partition("#")[0] in ("lucky", "slow")] == ["lucky#2"]
+    alone = confirmed()
+    whole = {trial.hash: trial for trial in alone.trials}
+    for trial in found.trials:
+        if trial.hash in ("lucky", "slow"):
+            assert trial.seeds == whole[trial.hash].seeds
+            assert trial.loss == pytest.approx(whole[trial.hash].loss)
+            assert trial.loss_se == pytest.approx(whole[trial.hash].loss_se)
+            assert trial.bits_per_byte == pytest.approx(whole[trial.hash].bits_per_byte)
+
+
+@pytest.mark.slow
+def test_a_search_from_a_run_with_seeds_trains_none_of_them_again(small_corpus, quick_recipe, tmp_path, capsys):
+    command = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(quick_recipe),
+               "--data", str(small_corpus), "--workers", "1", "--no-baselines", "--no-measure", "--budget-ms", "85",
+               "--sampler", "random", "--trials", "3"]
+    assert main([*command, "--seeds", "2", "--out", str(tmp_path / "first")]) == 0
+    first = Run.load(tmp_path / "first")
+    means = {entry.hash: entry.figures for entry in first.front}
+    capsys.readouterr()
+    assert main(["pareto", str(tmp_path / "first")]) == 0  # as the table of the search itself shows them
+    shown = capsys.readouterr().out
+    for figures in means.values():
+        assert f"{figures['loss']:.3f} ± {figures['loss_se']:.3f}" in shown
+    found = fn.pareto(tmp_path / "first")
+    assert {entry.hash: (entry.figures["seeds"], entry.figures["loss_se"]) for entry in found.front} == {
+        key: (figures["seeds"], figures["loss_se"]) for key, figures in means.items()}
+    for seeds in (2, 3):
+        out = tmp_path / f"next{seeds}"
+        assert main([*command, "--seeds", str(seeds), "--start-from", str(tmp_path / "first"), "--out", str(out)]) == 0
+        lines = (out / "study.journal").read_text().splitlines()
+        again = [outcome for line in lines if '"outcome"' in line
+                 if (outcome := json.loads(line)["user_attrs"]["outcome"])["hash"] in means]
+        assert {outcome.get("seed") for outcome in again} <= ({None} if seeds == 2 else {None, 2})
+        trials = Run.load(out).trials.set_index("hash")
+        for key, figures in means.items():
+            if seeds == 2:
+                assert trials.loc[key, "seeds"] == 2
+                assert trials.loc[key, "loss_se"] == figures["loss_se"]
+        for entry in Run.load(out).front:
+            assert entry.figures["seeds"] == seeds
