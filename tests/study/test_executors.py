@@ -210,7 +210,8 @@ def test_the_executors_have_the_names_of_the_registry():
 
 @pytest.mark.parametrize(("more", "words"), [
     ({"executor": "slurm"}, "search.executor must be one of local"),
-    ({"executor_options": {"worker_memory_gb": 0}}, "search.executor_options.worker_memory_gb must be above 0; got 0"),
+    ({"executor_options": {"worker_memory_gb": 0}},
+     "search.executor_options.worker_memory_gb must be at least 0.5; got 0"),
     ({"executor_options": {"worker_memory": 4}},
      "executor local has no option 'worker_memory' (did you mean 'worker_memory_gb'?)"),
 ])

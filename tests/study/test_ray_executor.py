@@ -164,6 +164,8 @@ def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
     assert sizes({"gpus": 0.5}, gpu=True, workers=3) == (1, 0.5, 3)
     with pytest.raises(ConfigError, match=r"gpus below 1 and --processes-per-candidate exclude .*got gpus 0\.5"):
         sizes({"gpus": 0.5}, processes=2, gpu=True)
+    with pytest.raises(ConfigError, match="leave it out where candidates train on GPUs"):
+        sizes({"worker_memory_gb": 4}, gpu=True)
 
 
 def test_ray_searches_without_cycles_and_trains_by_two_processes(tmp_path, small_corpus, quick_recipe):

@@ -22,7 +22,7 @@ from foreign_space import Gpt2, loss
 from postgres import Postgres, binaries
 from slow_space import NamedGpt2, NamedSpace
 
-from flashnas.base.errors import ConfigError, WorkerError
+from flashnas.base.errors import ConfigError, RunError, WorkerError
 from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
 from flashnas.space import load_space
@@ -320,6 +320,14 @@ def test_trainings_through_a_database_score_as_here(tmp_path, url, small_corpus,
     here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
     assert (here["state"] == "complete").sum() == 2
     pd.testing.assert_frame_equal(here, there)
+
+
+@pytest.mark.parametrize("wrong", ["sqlite:////nowhere/a.db", "postgresql://me:secret@127.0.0.1:1/x"])
+def test_after_a_storage_that_cannot_be_opened_the_corrected_command_works(tmp_path, wrong):
+    with pytest.raises(RunError, match="cannot be opened"):
+        search(tmp_path / "run", storage=wrong, trials=2)
+    search(tmp_path / "run", storage=f"sqlite:///{tmp_path}/a.db", trials=2)
+    assert len(trajectory(tmp_path / "run")) == 2
 
 
 @on_sqlite
