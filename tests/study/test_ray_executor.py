@@ -145,13 +145,15 @@ def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_
     columns = ["genotype", "hash", "loss", "latency_ms", "state", "cycle"]
     found = []
     for name, evaluator, more in (("local", slow_space.loss_and_latency, {"workers": 1}),
-                                  ("ray", slow_space.loss_and_latency, {"executor": "ray", "workers": 2}),
+                                  ("one", slow_space.loss_and_latency, {"executor": "ray", "workers": 1}),
+                                  ("ray", slow_space.loss_and_latency, {"executor": "ray", "workers": 4}),
                                   ("mine", mine, {"executor": "ray", "workers": 2, "trials": 8})):
         run_search(SearchConfig(**{"table": None, "trials": 12, "cycle_size": 4, "seed": 3, **more}), tmp_path / name,
                    resume=False, progress=Quiet(), evaluator=evaluator, space=Gpt2Space())
         found.append(pd.read_parquet(tmp_path / name / "trials.parquet")[columns])
     pd.testing.assert_frame_equal(found[0], found[1])
-    pd.testing.assert_frame_equal(found[0].iloc[:len(found[2])], found[2])
+    pd.testing.assert_frame_equal(found[0], found[2])
+    pd.testing.assert_frame_equal(found[0].iloc[:len(found[3])], found[3])
 
 
 def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
