@@ -59,6 +59,7 @@ def test_ctrl_c_ends_a_search_and_all_its_processes(tmp_path, small_corpus, quic
         while not (out / "trials.parquet").exists() and search.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         time.sleep(0.3)
+        assert len(set(marked(mark)) - {os.getpid()}) > 1 + len(others)
         for process in [search, *others]:
             os.killpg(process.pid, signal.SIGINT)
             _, said = process.communicate(timeout=60)
