@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flashnas.base.errors import ConfigError
 from flashnas.base.setting import REQUIRED
 from flashnas.base.settings import MOST_THREADS, Settings, option
+from flashnas.study.executors.local import LEAST_MEMORY_GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +21,18 @@ class WorkerOptions(Settings, where="worker"):
     processes_per_candidate: int = option(1, "processes with a thread or a GPU each that a job may have, as its search"
                                           " names them", metavar="N", least=1, most=MOST_THREADS)
     worker_memory_gb: float | None = option(None, "memory of one process; a candidate that needs more fails",
-                                            metavar="GB", above=0, most=1e6)
+                                            metavar="GB", least=LEAST_MEMORY_GB, most=1e6)
     idle_timeout: float | None = option(None, "end after S seconds without a job", metavar="S", shown="never", least=0,
                                         most=1e9)
     evaluators: tuple[str, ...] = option((), "module:function of an evaluator that may run here; may be repeated",
                                          flag="evaluator", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.evaluators:
+            module, _, function = name.partition(":")
+            if not module or not function.isidentifier():
+                self.wrong("evaluators", f"must be module:function; got {name!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
         note: receives lines for the user.
 
     Raises:
-        ConfigError: the storage is not the URL of a database.
+        ConfigError: the storage is not the URL of a database, or an evaluator cannot be imported.
         WorkerError: the database cannot be opened, or this machine cannot run its jobs.
         KeyboardInterrupt: for Ctrl-C and SIGTERM, after its jobs have been given back.
     """
@@ -60,6 +69,8 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
 
     work = Work(function=run_job, timeout_s=0.0, workers=options.workers, devices=visible_devices(),
                 processes=options.processes_per_candidate, note=note)
+    for name in options.evaluators:
+        _check_evaluator(name)
     with terminate_as_interrupt():
         found = Worker(options.storage, work, LocalOptions(worker_memory_gb=options.worker_memory_gb),
                        evaluators=options.evaluators, idle_timeout_s=options.idle_timeout)
@@ -67,3 +78,15 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
         places = f"{count} GPUs" if work.devices else f"{count} processes"
         note(f"worker {found.name} waits for jobs of {found.queue.place} with {places}")
         return Worked(found.serve())
+
+
+def _check_evaluator(name: str) -> None:
+    from flashnas.registry import load_object
+
+    try:
+        found = load_object(name)
+    except (Exception, SystemExit) as error:  # of the user's module
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise ConfigError(f"evaluator {name} cannot be imported here: {type(error).__name__}: {line}") from None
+    if not callable(found):
+        raise ConfigError(f"evaluator {name} must be a function; got {type(found).__name__}")

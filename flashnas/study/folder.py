@@ -126,10 +126,12 @@ class RunFolder:
                            "question": identity.to_dict()}
             seconds = before.get("seconds")
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
-            if recorded is None:
+            if recorded is None and storage is None:  # a journal without it would be no run
                 self.write_config()
             self.database = Database(path / JOURNAL, url=storage, identity=identity.hash,
                                      objectives=len(identity.objectives), note=note)
+            if recorded is None and storage is not None:  # one that cannot be opened leaves no run behind
+                self.write_config()
             self._check_complete()
         except BaseException:
             self.close()

@@ -503,11 +503,18 @@ case("search-executor-option", search("--executor-option", "worker_memory=4"), "
 case("search-executor-option-no-number", search("--executor-option", "worker_memory_gb=much"), "worker_memory_gb",
      "a number", "much")
 case("search-executor-option-negative", search("--executor-option", "worker_memory_gb=-1"), "--executor-option",
-     "worker_memory_gb", "above 0", "-1")
+     "worker_memory_gb", "at least 0.5", "-1")
+case("search-executor-option-too-little-memory", search("--executor-option", "worker_memory_gb=0.01"),
+     "--executor-option", "worker_memory_gb", "at least 0.5", "0.01")
 case("search-executor-storage-without-a-database", search("--executor", "storage"), "--executor", "--storage URL")
 case("search-executor-storage-no-url", search("--executor", "storage", "--storage", "here"), "here", "postgresql://")
 case("search-executor-ray-address", search("--executor", "ray", "--executor-option", "adress=here"), "adress",
      "address")
+for name, address in (("port", "127.0.0.1:1"), ("host", "no.such.host.invalid:1234"), ("client", "ray://127.0.0.1:1")):
+    case(f"search-executor-ray-wrong-{name}", search("--executor", "ray", "--executor-option", f"address={address}"),
+         address, "does not answer")
+case("search-executor-ray-no-address", search("--executor", "ray", "--executor-option", "address=here"), "'here'",
+     "must be HOST:PORT")
 case("search-storage-of-another-kind", search("--storage", "redis://host/0"), "redis", "postgresql://")
 case("search-storage-without-a-server", search("--storage", "postgresql://me:secret@127.0.0.1:1/x"), "127.0.0.1",
      absent=("secret",))
@@ -522,6 +529,11 @@ case("worker-storage-folder-missing", ["worker", "--storage", "sqlite:///{tmp}/n
 case("worker-storage-is-no-database", ["worker", "--storage", "sqlite:///{quick}"], "{quick}", "not a database")
 case("worker-storage-without-a-server", ["worker", "--storage", "postgresql://me:secret@127.0.0.1:1/x"], "127.0.0.1",
      absent=("secret",))
+for name, said in (("justname", "module:function"), (":function", "module:function"), ("nosuch:thing", "nosuch"),
+                   ("os:nothing", "nothing"), ("os:name", "a function")):
+    case(f"worker-evaluator-{name}", ["worker", "--storage", "sqlite:///{tmp}/a.db", "--evaluator", name], name, said)
+case("worker-memory", ["worker", "--storage", "sqlite:///{tmp}/a.db", "--worker-memory-gb", "0.01"],
+     "--worker-memory-gb", "at least 0.5", "0.01")
 case("worker-number", ["worker", "--storage", "sqlite:///{tmp}/a.db", "--workers", "0"], "--workers", "0")
 case("search-budget-twice", search("--budget", "params=1e9", "--budget", "params=2e9"), "params", "twice")
 case("search-budget-out-of-reach", search("--budget-ms", "1e-9"), "budget", "1e-09")

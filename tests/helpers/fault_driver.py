@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import forks
-from slow_space import NamedSpace, loss_and_latency
+import pandas as pd
+from slow_space import NamedSpace, calls, loss_and_latency
 
 import flashnas.training.trainer  # noqa: F401  (what a worker loads)
 from flashnas.cli.main import main
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
+
+LIMIT_S = 240
 
 
 class Lines:
@@ -30,28 +35,57 @@ class Lines:
         self.said = True
 
 
-def question(workers, url=None, **more):
+def question(workers, url=None, stale_s=3.0, **more):
+    """`url`: of a database, or of a Ray as ray:HOST:PORT."""
     asked = {"table": None, "trials": 16, "cycle_size": 4, "workers": workers, "seed": 5, **more}
-    if url:
-        asked |= {"executor": "storage", "storage": url, "executor_options": {"stale_s": 3.0}}
+    if url and url.startswith("ray:"):
+        asked |= {"executor": "ray", "executor_options": {"address": url.removeprefix("ray:")}}
+    elif url:
+        asked |= {"executor": "storage", "storage": url, "executor_options": {"stale_s": stale_s}}
     return SearchConfig(**asked)
 
 
-def run(out, workers, url=None, **more):
+def run(out, workers, url=None, stale_s=3.0, **more):
     """Search, or continue what `out` holds."""
-    run_search(question(workers, url, **more), Path(out), resume=True, progress=Lines(), evaluator=loss_and_latency,
-               space=NamedSpace())
+    run_search(question(workers, url, stale_s, **more), Path(out), resume=True, progress=Lines(),
+               evaluator=loss_and_latency, space=NamedSpace())
 
 
-def start_driver(log: Path, out: Path, workers: int, url: str | None = None) -> Any:
+def start_driver(log: Path, out: Path, workers: int, url: str | None = None, stale_s: float = 3.0) -> Any:
     """A search in a process of its own, which writes to `log`."""
-    return _started(log, run, out, workers, url)
+    return _started(log, run, out, workers, url, stale_s)
 
 
 def start_worker(log: Path, url: str) -> Any:
     """`flashnas worker` in a process of its own."""
     return _started(log, main, ["worker", "--storage", url, "--workers", "1", "--evaluator",
                                 "slow_space:loss_and_latency"])
+
+
+def trajectory(out: Path) -> pd.DataFrame:
+    return pd.read_parquet(out / "trials.parquet").drop(columns=["train_seconds"])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def none_left(path: Path) -> bool:
+    """No process that evaluated a network is there; `path` holds the calls."""
+    deadline = time.monotonic() + 10
+    while (left := {pid for _, pid in calls(path) if alive(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not left
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _started(log, function, *words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -64,15 +66,34 @@ class Postgres:
         """Of the postmaster."""
         return int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
 
+    def _pids(self) -> list[int]:
+        """Of the postmaster and its children."""
+        first = self.pid
+        return [first, *(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == first)]
+
     def kill(self) -> None:
         """kill -9 of the whole server."""
-        os.kill(self.pid, signal.SIGKILL)
+        pids = self._pids()
+        os.kill(pids[0], signal.SIGKILL)
         assert self._server is not None
         self._server.wait()
         for _ in range(100):  # its children notice that it is gone
-            if not any(str(self.folder) in _command_line(pid) for pid in os.listdir("/proc") if pid.isdigit()):
+            if not any(_parent(pid) for pid in pids):
                 break
             time.sleep(0.1)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Within the block no process of it runs, and nobody gets an answer."""
+        pids = self._pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            assert self._server is not None
+            for pid in [*pids, self._server.pid]:  # runuser stops with its child
+                os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End it and remove its folder."""
@@ -82,8 +103,10 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _command_line(pid: str) -> str:
+def _parent(pid: int) -> int:
+    """Of a process that runs; 0 for one that has ended."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     except OSError:
-        return ""
+        return 0
+    return 0 if state == "Z" else int(parent)

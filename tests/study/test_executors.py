@@ -15,6 +15,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.executors import EXECUTORS, Work, make_executor
 from flashnas.study.executors.attempt import judged
 from flashnas.study.executors.local import LocalExecutor, LocalOptions, WorkerPool
+from flashnas.study.executors.ray import check_address
 from flashnas.testing import check_executor
 
 HELPERS = str(Path(pool_jobs.__file__).parent)
@@ -210,7 +211,8 @@ def test_the_executors_have_the_names_of_the_registry():
 
 @pytest.mark.parametrize(("more", "words"), [
     ({"executor": "slurm"}, "search.executor must be one of local"),
-    ({"executor_options": {"worker_memory_gb": 0}}, "search.executor_options.worker_memory_gb must be above 0; got 0"),
+    ({"executor_options": {"worker_memory_gb": 0}},
+     "search.executor_options.worker_memory_gb must be at least 0.5; got 0"),
     ({"executor_options": {"worker_memory": 4}},
      "executor local has no option 'worker_memory' (did you mean 'worker_memory_gb'?)"),
 ])
@@ -222,6 +224,23 @@ def test_a_wrong_executor_or_option_is_refused_when_it_is_asked_for(more, words)
 
 def test_the_executor_is_how_and_not_what():
     assert SearchConfig(workers=3).question() == SearchConfig(executor_options={"worker_memory_gb": 3}).question()
+
+
+def test_only_an_address_of_ray_that_names_a_machine_is_connected_to(monkeypatch):
+    asked = []
+
+    def connect(place, timeout):
+        asked.append((*place, timeout))
+        raise TimeoutError
+
+    monkeypatch.setattr("flashnas.study.executors.ray.socket.create_connection", connect)
+    for address in ("auto", "anyscale://mine"):
+        check_address(address)
+    for address in ("10.0.0.1:6379", "ray://head", "[::1]:5"):
+        with pytest.raises(ConfigError) as caught:
+            check_address(address)
+        assert str(caught.value) == f"executor ray: address {address} does not answer: within 5 s"
+    assert asked == [("10.0.0.1", 6379, 5.0), ("head", 10001, 5.0), ("::1", 5, 5.0)]
 
 
 def test_processes_that_train_together_share_a_place():

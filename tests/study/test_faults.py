@@ -1,8 +1,8 @@
 """kill -9 at random moments, a database that goes away, two drivers, a full disk: nothing finished is lost, no process
 is left, and the trajectory is the one of a run that nothing happened to.
 
-Kills here: 8 of a search, 8 of its worker processes, 9 around a database (3 searches, 4 workers, 2 servers). Others are
-in test_ray_executor.py (3 of Ray's processes), test_executors.py and test_search_run.py (3 of a search).
+Kills here: 8 of a search, 8 of its worker processes, 19 around a database (6 searches, 8 workers, 5 servers). Others
+are in test_ray_cluster.py, test_ray_executor.py, test_executors.py and test_search_run.py.
 """
 
 import errno
@@ -16,7 +16,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import slow_space
-from fault_driver import Lines, question, run, start_driver, start_worker
+from fault_driver import (
+    LIMIT_S,
+    Lines,
+    alive,
+    none_left,
+    question,
+    run,
+    start_driver,
+    start_worker,
+    trajectory,
+    wait_for,
+)
 from postgres import Postgres, binaries
 from slow_space import NamedSpace
 
@@ -25,7 +36,7 @@ from flashnas.search.aging_evolution import AgingEvolution
 from flashnas.study.search import run_search
 
 HELPERS = Path(slow_space.__file__).parent
-LIMIT_S = 240
+OUTAGE_S = 60
 
 
 @pytest.fixture(autouse=True)
@@ -44,37 +55,11 @@ def whole(tmp_path, monkeypatch):
     return trajectory(tmp_path / "whole")
 
 
-def trajectory(out):
-    return pd.read_parquet(out / "trials.parquet").drop(columns=["train_seconds"])
-
-
 def recorded(out):
     """Networks whose outcome the journal holds."""
     journal = out / "study.journal"
     lines = journal.read_text().splitlines() if journal.exists() else []
     return {json.loads(line)["user_attrs"]["hash"] for line in lines if '"outcome"' in line and line.endswith("}")}
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def none_left(path):
-    """No process that evaluated a network is there."""
-    deadline = time.monotonic() + 10
-    while (left := {pid for _, pid in slow_space.calls(path) if alive(pid)}) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not left
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -127,9 +112,10 @@ def test_workers_killed_at_random_moments_change_nothing(tmp_path, whole, monkey
 
 @pytest.mark.slow
 @pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server")
-def test_driver_workers_and_database_killed_change_nothing(tmp_path, whole, monkeypatch):
+@pytest.mark.parametrize("seed", [9, 10])
+def test_driver_workers_and_database_killed_change_nothing(tmp_path, whole, monkeypatch, seed):
     monkeypatch.setenv("SLOW_S", "0.3")
-    rng, out, path, log = random.Random(9), tmp_path / "run", tmp_path / "calls", tmp_path / "log"
+    rng, out, path, log = random.Random(seed), tmp_path / "run", tmp_path / "calls", tmp_path / "log"
     server = Postgres()
     workers, driver = [start_worker(log, server.url) for _ in range(2)], start_driver(log, out, 1, server.url)
     plan, kills = ["driver"] * 3 + ["worker"] * 4 + ["database"] * 2, []
@@ -171,6 +157,38 @@ def test_driver_workers_and_database_killed_change_nothing(tmp_path, whole, monk
         assert "Traceback" not in said
         assert ("does not answer" in said and "answers again" in said) or "database" not in kills
         assert "secret" not in said
+    finally:
+        for process in [driver, *workers]:
+            process.kill()
+        server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server")
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_database_that_is_away_for_a_minute_costs_no_evaluation(tmp_path, whole, monkeypatch, how):
+    """Killed, it refuses connections; stopped by SIGSTOP, it does not answer."""
+    monkeypatch.setenv("SLOW_S", "0.3")
+    out, path, log = tmp_path / "run", tmp_path / "calls", tmp_path / "log"
+    server = Postgres()
+    workers = [start_worker(log, server.url) for _ in range(2)]
+    driver = start_driver(log, out, 1, server.url, 15.0)
+    try:
+        wait_for(lambda: len(slow_space.calls(path)) >= 5)
+        if how == "killed":
+            server.kill()
+            time.sleep(OUTAGE_S)
+            server.start()
+        else:
+            with server.stopped():
+                time.sleep(OUTAGE_S)
+        driver.join(LIMIT_S)
+        assert driver.exitcode == 0, log.read_text()
+        said, calls = log.read_text(), slow_space.calls(path)
+        assert "Traceback" not in said
+        assert ("answers again, after 1 min" in said) == (how == "killed"), said
+        assert len(calls) == len({notation for notation, _ in calls})
+        pd.testing.assert_frame_equal(trajectory(out), whole)
     finally:
         for process in [driver, *workers]:
             process.kill()

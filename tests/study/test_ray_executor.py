@@ -145,13 +145,15 @@ def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_
     columns = ["genotype", "hash", "loss", "latency_ms", "state", "cycle"]
     found = []
     for name, evaluator, more in (("local", slow_space.loss_and_latency, {"workers": 1}),
-                                  ("ray", slow_space.loss_and_latency, {"executor": "ray", "workers": 2}),
+                                  ("one", slow_space.loss_and_latency, {"executor": "ray", "workers": 1}),
+                                  ("ray", slow_space.loss_and_latency, {"executor": "ray", "workers": 4}),
                                   ("mine", mine, {"executor": "ray", "workers": 2, "trials": 8})):
         run_search(SearchConfig(**{"table": None, "trials": 12, "cycle_size": 4, "seed": 3, **more}), tmp_path / name,
                    resume=False, progress=Quiet(), evaluator=evaluator, space=Gpt2Space())
         found.append(pd.read_parquet(tmp_path / name / "trials.parquet")[columns])
     pd.testing.assert_frame_equal(found[0], found[1])
-    pd.testing.assert_frame_equal(found[0].iloc[:len(found[2])], found[2])
+    pd.testing.assert_frame_equal(found[0], found[2])
+    pd.testing.assert_frame_equal(found[0].iloc[:len(found[3])], found[3])
 
 
 def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
@@ -164,6 +166,8 @@ def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
     assert sizes({"gpus": 0.5}, gpu=True, workers=3) == (1, 0.5, 3)
     with pytest.raises(ConfigError, match=r"gpus below 1 and --processes-per-candidate exclude .*got gpus 0\.5"):
         sizes({"gpus": 0.5}, processes=2, gpu=True)
+    with pytest.raises(ConfigError, match="leave it out where candidates train on GPUs"):
+        sizes({"worker_memory_gb": 4}, gpu=True)
 
 
 def test_ray_searches_without_cycles_and_trains_by_two_processes(tmp_path, small_corpus, quick_recipe):

@@ -22,7 +22,7 @@ from foreign_space import Gpt2, loss
 from postgres import Postgres, binaries
 from slow_space import NamedGpt2, NamedSpace
 
-from flashnas.base.errors import ConfigError, WorkerError
+from flashnas.base.errors import ConfigError, RunError, WorkerError
 from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
 from flashnas.space import load_space
@@ -272,7 +272,7 @@ def test_local_workers_give_the_same_trajectory(tmp_path, alone, workers):
 
 
 @both
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, 2, 4])
 def test_workers_on_a_database_give_the_same_trajectory(tmp_path, alone, url, workers):
     with working(url, workers):
         search(tmp_path / "run", url)
@@ -320,6 +320,14 @@ def test_trainings_through_a_database_score_as_here(tmp_path, url, small_corpus,
     here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
     assert (here["state"] == "complete").sum() == 2
     pd.testing.assert_frame_equal(here, there)
+
+
+@pytest.mark.parametrize("wrong", ["sqlite:////nowhere/a.db", "postgresql://me:secret@127.0.0.1:1/x"])
+def test_after_a_storage_that_cannot_be_opened_the_corrected_command_works(tmp_path, wrong):
+    with pytest.raises(RunError, match="cannot be opened"):
+        search(tmp_path / "run", storage=wrong, trials=2)
+    search(tmp_path / "run", storage=f"sqlite:///{tmp_path}/a.db", trials=2)
+    assert len(trajectory(tmp_path / "run")) == 2
 
 
 @on_sqlite
@@ -374,6 +382,57 @@ def test_a_silent_worker_is_given_up_twice_before_that_is_an_outcome(url):
         job = Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=slow_space.loss_and_latency)
         assert list(executor.run({"a": job}, claim)) == [("a", None, "worker silent1 gave no sign for 1 s")]
     assert len(silent) == 2
+    queue.close()
+
+
+@on_sqlite
+@pytest.mark.parametrize(("broken", "others", "ends"), [
+    (["a:1:x"], ["b:1:x"], False),
+    (["a:1:x"], ["a:2:x"], False),
+    (["a:1:x", "a:2:x"], ["b:1:x"], False),
+    (["a:1:x"], [], True),                                  # the last one
+    (["a:1:x", "b:1:x"], ["c:1:x"], True),                  # two machines
+    (["a:1:x", "a:2:x", "a:3:x"], ["b:1:x"], True),
+])
+def test_a_broken_machine_ends_the_search_only_if_no_other_can_train(url, broken, others, ends):
+    """The workers of the names in `broken` take the job one after another, each with a full disk."""
+    notes, queue, left = Notes(), JobQueue(url, print), list(broken)
+    for name in [*broken, *others]:
+        queue.beat(name, 1, [])
+
+    def work():
+        name = left[0] if left else others[0]
+        if job := queue.claim(name, gpu=False, evaluators=[EVALUATOR]):
+            queue.end(job, {"kind": "broken", "reason": "OSError: no space"} if left else
+                      {"kind": "done", "result": {"by": name}})
+            if left:
+                queue.leave(left.pop(0))
+
+    with StorageExecutor(Work(function=run_job, timeout_s=60, run="r", storage=url, note=notes.note)) as executor:
+        jobs = {"a": Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=slow_space.loss_and_latency)}
+        if ends:
+            with pytest.raises(WorkerError, match="a worker cannot train: OSError: no space; nothing is recorded"):
+                list(executor.run(jobs, work))
+        else:
+            assert list(executor.run(jobs, work)) == [("a", {"by": others[0]}, "")]
+    assert notes.lines == [f"worker {name} has ended, since it cannot train: OSError: no space; its job goes to another"
+                           " worker" for name in (broken[:-1] if ends else broken)]
+    queue.close()
+
+
+@on_sqlite
+def test_a_search_that_was_stopped_for_a_while_gives_no_worker_up(url, monkeypatch):
+    """It saw no sign of life, since it did not look: SIGSTOP, or a database that hangs."""
+    queue, now = JobQueue(url, print), [0.0]
+    monkeypatch.setattr("flashnas.study.executors.storage.time.monotonic", lambda: now[0])
+    with StorageExecutor(Work(function=run_job, timeout_s=60, run="r", storage=url)) as executor:
+        executor.submit("a", Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=slow_space.loss_and_latency))
+        queue.claim("w", gpu=False, evaluators=[EVALUATOR])
+        for now[0] in (0.0, 1.0, 100.0, *np.arange(101.0, 159.0)):
+            assert executor._look() == []
+        for now[0] in (159.0, 160.0, 161.0):
+            found = executor._look()
+    assert [ended.kind for _, ended in found] == ["died"]
     queue.close()
 
 

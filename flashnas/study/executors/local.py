@@ -29,6 +29,9 @@ from flashnas.study.executors.base import Ended, Executor, Result, Work
 
 MOST_STARTS = 3         # of a process that ends before it has taken a job
 EXIT_S = 1.0            # a process whose pipe is closed has so long to end
+LEAST_MEMORY_GB = 0.5   # that a process may have; with less it does not load its libraries
+NO_LIMIT_ON_GPUS = ("worker_memory_gb limits what a process reserves, which CUDA does far beyond its use; leave it out"
+                    " where candidates train on GPUs")
 START_S = 60.0          # of a process, which its first job does not pay
 
 
@@ -37,7 +40,7 @@ class LocalOptions(Settings, where="executor"):
     """The options of `--executor local`."""
 
     worker_memory_gb: float | None = option(None, "memory of one worker process; a candidate that needs more fails",
-                                            metavar="GB", above=0, most=1e6)
+                                            metavar="GB", least=LEAST_MEMORY_GB, most=1e6)
 
 
 class LocalExecutor(Executor):
@@ -54,8 +57,7 @@ class LocalExecutor(Executor):
     def __init__(self, work: Work, options: LocalOptions | None = None) -> None:
         super().__init__(work, options or LocalOptions())
         if work.devices and self.options.worker_memory_gb is not None:
-            raise ConfigError("worker_memory_gb limits what a process reserves, which CUDA does far beyond its use;"
-                              " leave it out where candidates train on GPUs")
+            raise ConfigError(NO_LIMIT_ON_GPUS)
         limit_threads(1, keep=True)
         each = work.processes
         if 0 < len(work.devices) < each:

@@ -19,14 +19,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import flashnas
 from flashnas.base.errors import ConfigError, CorpusError, WorkerError
 from flashnas.base.settings import Settings, option
 from flashnas.study.executors.attempt import judged
 from flashnas.study.executors.base import Ended, Executor, Work
-from flashnas.study.executors.local import LocalExecutor, LocalOptions
+from flashnas.study.executors.local import LEAST_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
 
+ANSWER_S = 5.0      # until a machine must have accepted a connection
+CLIENT_PORT = 10001  # of ray://HOST
 LOCAL_STARTS = 3    # of a Ray here, which gives up after 30 s, and a busy machine needs longer
 CROWDED_S = 30.0    # without a place for a candidate, until the user is told
 
@@ -35,13 +38,13 @@ CROWDED_S = 30.0    # without a place for a candidate, until the user is told
 class RayOptions(Settings, where="executor"):
     """The options of `--executor ray`."""
 
-    address: str | None = option(None, "of the cluster: HOST:PORT, ray://HOST:PORT or auto",
+    address: str | None = option(None, "of the cluster: HOST:PORT, ray://HOST:PORT, auto or local",
                                  shown="RAY_ADDRESS, or a Ray of this machine's own")
     cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, most=1024)
     gpus: float | None = option(None, "GPUs of one process of a candidate; below 1 several candidates share one",
                                 above=0, most=1, shown="1 for a recipe on cuda")
     worker_memory_gb: float | None = option(None, "memory of one candidate; one that needs more fails", metavar="GB",
-                                            above=0, most=1e6)
+                                            least=LEAST_MEMORY_GB, most=1e6)
 
 
 class RayExecutor(Executor):
@@ -60,6 +63,8 @@ class RayExecutor(Executor):
         if work.processes > 1 and (self.options.gpus or 1.0) < 1:
             raise ConfigError("executor ray: gpus below 1 and --processes-per-candidate exclude each other, since each"
                               f" process owns a GPU; got gpus {self.options.gpus:g}")
+        if self.gpus and self.options.worker_memory_gb is not None:
+            raise ConfigError(NO_LIMIT_ON_GPUS)
         self._ray = ray
         self._task: Any = None
         self._refs: dict[Any, str] = {}         # of tasks that have not ended, in the order of submission
@@ -84,10 +89,24 @@ class RayExecutor(Executor):
         places = have.get("CPU", 0.0) / self.cpus
         return max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
 
+    @property
+    def address(self) -> str | None:
+        """Of the cluster; None: a Ray of this machine's own."""
+        named = self.options.address or os.environ.get("RAY_ADDRESS")
+        return None if named == "local" else named
+
+    def check(self, job: Any) -> None:
+        if self.address:
+            check_address(self.address)
+
     def _start(self) -> None:
         """Connect to the cluster, or start one here. Raises WorkerError if there is none."""
-        ray, address = self._ray, self.options.address or os.environ.get("RAY_ADDRESS")
+        ray, address = self._ray, self.address
+        if address:
+            check_address(address)  # Ray itself tries for many minutes, without a word
+            self.work.note(f"executor ray: connecting to {address}")
         more = {"address": address} if address else {
+            "address": "local",  # not one that somebody has started here
             "num_cpus": max(1, int((self.work.workers or 1) * self.cpus) if self.work.workers else max(
                 os.cpu_count() or 1, int(self.cpus))),
             "include_dashboard": False}
@@ -163,6 +182,28 @@ class RayExecutor(Executor):
             self.drop()
             self._ray.shutdown()
             self._task = None
+
+
+def check_address(address: str) -> None:
+    """Raise ConfigError if nothing accepts connections at an address of Ray: HOST:PORT or ray://HOST:PORT.
+
+    `auto`, which Ray looks up, and addresses of other kinds are not checked.
+    """
+    kind, _, place = address.rpartition("://")
+    if address == "auto" or kind not in ("", "ray"):
+        return
+    try:
+        parts = urlsplit(f"//{place}")
+        host, port = parts.hostname, parts.port or (CLIENT_PORT if kind else None)
+    except ValueError:  # the port is not a number
+        host = port = None
+    if not host or not port:
+        raise ConfigError(f"executor ray: address must be HOST:PORT, ray://HOST:PORT, auto or local; got {address!r}")
+    try:
+        socket.create_connection((host, port), timeout=ANSWER_S).close()
+    except (OSError, UnicodeError) as error:
+        reason = f"within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else getattr(error, "strerror", "")
+        raise ConfigError(f"executor ray: address {address} does not answer: {reason or error}") from None
 
 
 # -- on the machine of a task --------------------------------------------------------------------------------------

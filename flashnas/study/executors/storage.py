@@ -32,6 +32,7 @@ LEAVE_S = 5.0           # an ending process waits no longer for a database that 
 BEATS = 4               # signs of life within `stale_s`
 IDLE_BEAT_S = 2.0       # between those of a worker without a job
 LONGEST_ASK_S = 2.0     # between two looks of a worker that has found nothing for a while
+MOST_WITNESSES = 3      # workers of one machine that cannot train a job, until that ends the search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class StorageExecutor(Executor):
         self._jobs: dict[str, tuple[str, dict[str, Any], str]] = {}  # key -> digest, payload, evaluator
         self._seen: dict[str, tuple[Any, float]] = {}  # claim or worker -> its beats, and since when
         self._outages, self._last_worker, self._told = 0, time.monotonic(), False
+        self._looked = time.monotonic()
+        self._broken: dict[str, set[str]] = {}  # digest -> workers that said that they cannot train
         self._slots = 0
 
     @property
@@ -109,9 +112,12 @@ class StorageExecutor(Executor):
         for key, (digest, _, _) in self._jobs.items():
             keys.setdefault(digest, []).append(key)
         rows = {row.digest: row for row in self.queue.read(self.work.run, keys)}
-        if self.queue.patience.outages != self._outages:  # nobody could give a sign meanwhile
+        now = time.monotonic()
+        frozen = now - self._looked > max(self.options.stale_s / 2, LONGEST_ASK_S)
+        if frozen or self.queue.patience.outages != self._outages:  # nobody could give a sign, or none was seen
             self._outages = self.queue.patience.outages
             self._seen.clear()
+        self._looked = now
         found: list[tuple[str, Ended]] = []
         for digest, same in keys.items():
             row = rows.get(digest)
@@ -120,11 +126,30 @@ class StorageExecutor(Executor):
                 self._put(same[0])
             elif row.state == "done":
                 ended = Ended(**json.loads(row.ended))
+                if ended.kind == "broken" and self._elsewhere(row, ended.reason):
+                    self.queue.remove(self.work.run, digest)
+                    self._put(same[0])
+                    continue
             elif row.state == "running" and self._silent_s(row.claim, row.beats) > self.options.stale_s:
                 ended = Ended(kind="died", reason=f"worker {row.worker} gave no sign for {self.options.stale_s:g} s")
             if ended:
                 found += [(key, ended) for key in same]
         return found
+
+    def _elsewhere(self, row: Any, reason: str) -> bool:
+        """True if another worker is to try a job on which a worker has ended as broken: one machine that is broken does
+        not end the search. Two machines that say so do, and so does the last worker."""
+        witnesses = self._broken.setdefault(row.digest, set())
+        witnesses.add(row.worker)
+        if len(witnesses) == MOST_WITNESSES or len({name.rsplit(":", 2)[0] for name in witnesses}) > 1:
+            return False
+        ended = set.union(*self._broken.values())
+        if not any(one.name not in ended and self._silent_s(one.name, one.beats) <= self.options.stale_s
+                   for one in self.queue.workers()):
+            return False
+        self.work.note(f"worker {row.worker} has ended, since it cannot train: {reason}; its job goes to another"
+                       " worker")
+        return True
 
     def _silent_s(self, name: str, beats: int) -> float:
         """Seconds since the count changed, by this machine's clock."""
@@ -153,6 +178,7 @@ class StorageExecutor(Executor):
     def forget(self, key: str) -> None:
         """Remove a job whose outcome is recorded, or that is to be tried again."""
         digest, _, _ = self._jobs.pop(key)
+        self._broken.pop(digest, None)
         self.queue.remove(self.work.run, digest)
 
     def drop(self) -> None:

@@ -1,0 +1,78 @@
+"""Ctrl-C, which a terminal sends to all processes of a command, on each executor: exit code 130, the command that
+continues, and no process that is left."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+LIMIT_S = 180
+
+
+@pytest.fixture
+def mark(monkeypatch):
+    """In the environment of all that is started here."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("FLASHNAS_TEST_MARK", mark)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(Path(__file__).parents[2]),
+                                                                   os.environ.get("PYTHONPATH")))))
+    return mark
+
+
+def marked(mark):
+    """Processes that were started here and have not ended: number -> command."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (place / "environ").read_bytes() and (words := (place / "cmdline").read_bytes()):
+                found[int(place.name)] = words.decode().replace("\0", " ")[:100]
+        except OSError:
+            continue
+    return found
+
+
+def start(*words):
+    return subprocess.Popen([sys.executable, "-m", "flashnas", *words], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize("more", [(), ("--asynchronous",), ("--executor", "ray"), ("--executor", "storage")],
+                         ids=["local", "asynchronous", "ray", "storage"])
+def test_ctrl_c_ends_a_search_and_all_its_processes(tmp_path, small_corpus, quick_recipe, mark, more):
+    if "ray" in more:
+        pytest.importorskip("ray")
+    out, storage = tmp_path / "run", ("--storage", f"sqlite:///{tmp_path}/a.db")
+    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(quick_recipe),
+             "--data", str(small_corpus), "--trials", "500", "--cycle-size", "2", "--no-baselines", "--no-measure",
+             "--sampler", "random", "--workers", "2", "--out", str(out), *more, *(storage if "storage" in more else ())]
+    others = [start("worker", *storage, "--workers", "2")] if "storage" in more else []
+    search = start(*words)
+    try:
+        until = time.monotonic() + LIMIT_S
+        while not (out / "trials.parquet").exists() and search.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        assert len(set(marked(mark)) - {os.getpid()}) > 1 + len(others)
+        for process in [search, *others]:
+            os.killpg(process.pid, signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 130, said
+            assert "Traceback" not in said
+            assert said.splitlines()[-1].startswith("flashnas ")
+            again = shlex.join(["flashnas", *words, "--resume"])
+            assert said.splitlines()[-1].partition(": ")[2] == "interrupted; " + (
+                "its jobs are given back" if process in others else f"finished work is kept; continue with: {again}")
+        until = time.monotonic() + 15
+        while (left := set(marked(mark)) - {os.getpid()}) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not left, marked(mark)
+    finally:
+        for pid in set(marked(mark)) - {os.getpid()}:
+            os.kill(pid, signal.SIGKILL)
