@@ -9,7 +9,9 @@ from typing import Any
 from flashnas.base.errors import RunError
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
+from flashnas.proxy.tasks import task_tokens
 from flashnas.search import SearchAlgorithm
+from flashnas.search.objectives import task_scores
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction
@@ -43,6 +45,7 @@ class SearchPlan:
         start_from: the earlier runs that are known, in words; empty without one.
         tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's evaluator.
             With rungs `tokens` are the most that it can be, without further seeds.
+        task_tokens: of each network on synthetic tasks, besides.
         least_tokens: the fewest, if as many trainings stop at the first rung as can.
         seed_tokens: of further seeds, for each network of the front, which nobody knows before.
         tokens_per_s: of one worker, from a few timed steps; None where nothing was timed.
@@ -69,6 +72,7 @@ class SearchPlan:
     start_from: str
     tokens_each: int
     tokens: int
+    task_tokens: int
     least_tokens: int
     seed_tokens: int
     tokens_per_s: float | None
@@ -103,8 +107,9 @@ class SearchPlan:
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
             seeds = f", and {self.seed_tokens:,} for each network of the front" if self.seed_tokens else ""
             flops = f"; up to {self.flops_each:.1e} FLOP each" if self.flops_each else ""
+            tasks = f"; {self.task_tokens:,} more each on synthetic tasks" if self.task_tokens else ""
             lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in all{seeds}"
-                         f"{flops}")
+                         f"{tasks}{flops}")
             lines.append(f"limit      {self.time_limit_s:,.0f} s a training")
         if self.seconds is not None and self.least_seconds is not None and self.tokens_per_s is not None:
             fewest = f"{self.least_seconds / 60:,.1f} to " if self.least_seconds < self.seconds else ""
@@ -142,6 +147,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
     trained = question.recipe
     rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
     each = 0 if trained is None else trained.steps * trained.batch_tokens
+    of_tasks = 0 if trained is None else task_tokens(task_scores(config.objectives), trained)
     seconds, workers = None, executor_of(question, note).workers
     if rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
@@ -159,7 +165,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         known=len(known), bench=_bench_words(question, len(known)),
         start_from="" if question.known is None else
         f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
-        tokens_each=each, tokens=most, least_tokens=least, seed_tokens=each * (config.seeds - 1), tokens_per_s=rate,
+        tokens_each=each, tokens=most, least_tokens=least,
+        task_tokens=of_tasks, seed_tokens=(each + of_tasks) * (config.seeds - 1), tokens_per_s=rate,
         seconds=None if seconds is None else seconds * most / (each * evaluations),
         least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=workers,
         flops_each=question.time_limit.flops, time_limit_s=question.time_limit.seconds)

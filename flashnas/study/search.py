@@ -62,7 +62,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     Returns:
         The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the complete ones,
         those whose score a bench or an earlier run had), failures (reason -> count),
-        seconds, tokens, tokens_saved, tokens_seeds (`flashnas.study.trajectory.Trajectory.tokens`).
+        seconds, and what `flashnas.study.trajectory.Trajectory.tokens` counts.
 
     Raises:
         FlashnasError: in one line, for whatever the user can change.

@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,8 +105,38 @@ def test_each_token_is_counted_once(paused, plain):
     assert totals["tokens"] + totals["tokens_saved"] == WHOLE * len(frame)
     assert totals["tokens_saved"] > 0
     assert totals["stopped"] == (frame["state"] == "stopped").sum()
+    assert (totals["tokens_repeated"], totals["tokens_tasks"]) == (0, 0)
     whole = yaml.safe_load((plain / "run.yaml").read_text())["totals"]
     assert (whole["tokens"], whole["tokens_saved"], whole["tokens_seeds"]) == (WHOLE * len(frame), 0, 0)
+
+
+def test_scores_that_do_not_say_where_they_began_count_once(command, paused, tmp_path, capsys):
+    """As of versions that did not record it."""
+    out = shutil.copytree(paused, tmp_path / "run")
+    journal = (out / "study.journal").read_text()
+    assert journal.count('"begun_tokens"') == len(outcomes(paused))
+    (out / "study.journal").write_text(re.sub(r'"begun_tokens": \d+, ', "", journal))
+    assert main(command(out, "--resume")) == 0
+    assert "repeated" not in capsys.readouterr().out
+    new, old = (yaml.safe_load((run / "run.yaml").read_text())["totals"] for run in (out, paused))
+    assert new == old
+
+
+def test_where_workers_do_not_find_checkpoints_what_they_train_again_is_counted(command, paused, tmp_path, monkeypatch,
+                                                                                capsys):
+    monkeypatch.setattr(RunFolder, "checkpoints_of", lambda self, key: tmp_path / "of another machine" / key)
+    printed = []
+    for more in ((), ("--resume",)):
+        assert main(command(tmp_path / "run", *more)) == 0
+        printed.append(capsys.readouterr().out)
+    pd.testing.assert_frame_equal(trials(tmp_path / "run"), trials(paused))
+    here, there = (yaml.safe_load((run / "run.yaml").read_text())["totals"] for run in (paused, tmp_path / "run"))
+    before = {RUNGS[0]: 0, RUNGS[1]: RUNGS[0], None: RUNGS[1]}  # what a training had done when it was continued
+    again = sum(before[outcome.get("rung")] for outcome in outcomes(paused))
+    assert again > 0
+    assert there == {**here, "tokens": here["tokens"] + again, "tokens_repeated": again}
+    for text in printed:
+        assert f"{again:,} of them repeated, because checkpoints were out of reach" in text
 
 
 def test_no_checkpoint_stays(paused):
