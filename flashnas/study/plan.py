@@ -16,7 +16,7 @@ from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction
 from flashnas.study.executors.local import WorkerPool
-from flashnas.study.job import UserEvaluator, run_job
+from flashnas.study.job import UserEvaluator, run_job, takes_seed
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
 from flashnas.study.session import executor_of
@@ -47,6 +47,8 @@ class SearchPlan:
             With rungs `tokens` are the most that it can be, without further seeds.
         task_tokens: of each network on synthetic tasks, besides.
         least_tokens: the fewest, if as many trainings stop at the first rung as can.
+        seeds: under which the networks of the front are evaluated in the end.
+        seeds_why: why it is one, although there are rungs, in words; empty otherwise.
         seed_tokens: of further seeds, for each network of the front, which nobody knows before.
         tokens_per_s: of one worker, from a few timed steps; None where nothing was timed.
         seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks
@@ -74,6 +76,8 @@ class SearchPlan:
     tokens: int
     task_tokens: int
     least_tokens: int
+    seeds: int
+    seeds_why: str
     seed_tokens: int
     tokens_per_s: float | None
     seconds: float | None
@@ -102,6 +106,9 @@ class SearchPlan:
             lines.append(f"bench      {self.bench}")
         if self.start_from:
             lines.append(f"start from {self.start_from}")
+        if self.seeds > 1 or self.seeds_why:
+            why = f": {self.seeds_why}" if self.seeds_why else ""
+            lines.append(f"seeds      {self.seeds} for each network of the front{why}")
         if self.tokens:
             shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
@@ -135,7 +142,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
     """
     question = prepare(config, note=note, evaluator=evaluator, space=space, table=table, workload=workload,
                        recipe=recipe, sampler=sampler)
-    config = question.config
+    config, seeds = question.config, question.config.seeds or 1
     baselines = question.baselines()
     different = {network.hash: network for _, network in baselines
                  if network is not None and question.known_score(network) is None}
@@ -166,7 +173,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
         start_from="" if question.known is None else
         f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
         tokens_each=each, tokens=most, least_tokens=least,
-        task_tokens=of_tasks, seed_tokens=(each + of_tasks) * (config.seeds - 1), tokens_per_s=rate,
+        task_tokens=of_tasks, seeds=seeds,
+        seeds_why=_seeds_why(question), seed_tokens=(each + of_tasks) * (seeds - 1), tokens_per_s=rate,
         seconds=None if seconds is None else seconds * most / (each * evaluations),
         least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=workers,
         flops_each=question.time_limit.flops, time_limit_s=question.time_limit.seconds)
@@ -179,6 +187,13 @@ def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> 
     finished = -(-candidates // question.config.cycle_size) if rungs else candidates
     stopped = (candidates - finished) * rungs[0] if rungs else 0
     return each * (baselines + finished) + stopped, each * evaluations
+
+
+def _seeds_why(question: Question) -> str:
+    """Why the front has one seed, although there are rungs and nobody asked for one."""
+    own = question.evaluator
+    return "the evaluator has no argument 'seed'" if question.rungs.tokens and own is not None and not takes_seed(
+        own) else ""
 
 
 def _bench_words(question: Question, known: int) -> str:

@@ -41,7 +41,7 @@ def recipe(quick_recipe, tmp_path_factory):
 @pytest.fixture(scope="module")
 def command(small_corpus, recipe):
     def build(out, *more, rungs=RUNGS):
-        asked = ["--rungs", ",".join(map(str, rungs)), "--rung-chance", "0.5"] if rungs else []
+        asked = ["--rungs", ",".join(map(str, rungs)), "--rung-chance", "0.5", "--seeds", "1"] if rungs else []
         return ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
                 "--data", str(small_corpus), "--trials", "8", "--cycle-size", "4", "--no-baselines", "--no-measure",
                 "--sampler", "random", "--workers", "1", *asked, "--out", str(out), *more]
@@ -281,6 +281,17 @@ def test_the_command_line_turns_the_rungs_and_seeds_of_a_file_off(tmp_path):
     off = SearchConfig.load(tmp_path / "config.yaml", {"rungs": ("none",), "seeds": 1})
     assert (off.rungs, off.seeds) == ((), 1)
     assert off.question() == SearchConfig().question()
+
+
+def test_with_rungs_the_front_has_three_seeds_unless_asked_otherwise(command, tmp_path, capsys):
+    words = command(tmp_path / "run")
+    del words[words.index("--seeds"):words.index("--seeds") + 2]
+    for more, expected in (([], 3), (["--seeds", "2"], 2), (["--rungs", "none"], 1)):
+        assert main([*words, *more, "--dry-run", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["seeds"], found["seed_tokens"], found["seeds_why"]) == (expected, (expected - 1) * WHOLE, "")
+    assert main([*words, "--dry-run"]) == 0
+    assert "seeds      3 for each network of the front\n" in capsys.readouterr().out
 
 
 def test_shares_suit_another_number_of_tokens(command, recipe, small_corpus, tmp_path, capsys):
