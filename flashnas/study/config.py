@@ -75,6 +75,8 @@ class SearchConfig(Settings, where="search"):
         metavar="N,N,..", separator=",", shown="none: every candidate is trained to the end")
     rung_chance: float = option(0.05, "probability of entering the front with which a paused candidate trains on",
                                 metavar="P", above=0, below=1)
+    early_rungs: bool = option(False, "take rungs also where a bench shows that the order of losses is not yet that of"
+                               " the final ones")
     seeds: int | None = option(None, "seeds under which the networks of the front are trained in the end; their loss is"
                                " then the mean", metavar="N", least=1, most=1000,
                                shown=f"{SEEDS_WITH_RUNGS} with rungs, else 1")
@@ -198,7 +200,8 @@ class SearchConfig(Settings, where="search"):
         `tokens` among them, the rungs, the type of the weights (in the workload), and the scores of a bench or of
         earlier runs enter the identity by their values."""
         how = {"executor", "executor_options", "workers", "storage", "trials", "candidate_timeout_s", "measure",
-               "strict", "budget_ms", "weights", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds"}
+               "strict", "budget_ms", "weights", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds",
+               "early_rungs"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
 
 

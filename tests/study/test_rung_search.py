@@ -244,13 +244,26 @@ def test_auto_takes_the_points_at_which_the_order_is_that_of_the_end(recipe, cou
         "over the 30 networks of bench mine the rank correlation with the final losses is 0.9 or more from there on")]
 
 
-def test_an_early_rung_is_allowed_with_one_line(recipe):
+def test_a_rung_before_the_order_of_a_bench_is_that_of_the_end_is_refused_unless_it_is_asked_for(recipe):
+    def found(agreeing=2, count=30, **more):
+        return rungs_of(SearchConfig(rungs=(256, 768), **more), Recipe.load(recipe).curve_at, "the curve", notes.append,
+                        bench="mine", curves=curves(count, agreeing))
+
     notes = []
-    found = rungs_of(SearchConfig(rungs=(256, 768)), Recipe.load(recipe).curve_at, "the curve", notes.append,
-                     bench="mine", curves=curves(30, 2))
-    assert found.tokens == (256, 768)
-    assert len(notes) == 1
-    assert notes[0].startswith("the rung at 256 tokens is early; losses are in order from 768 on: over the 30 networks")
+    with pytest.raises(ConfigError) as caught:
+        found()
+    assert str(caught.value) == (
+        "search.rungs must be at 768 tokens or later: over the 30 networks of bench mine the rank correlation with the"
+        " final losses is 0.9 or more from there on; got 256; --early-rungs takes it all the same")
+    with pytest.raises(ConfigError, match=r"must be left out: over .* is below 0\.9 until the end; got 256; --early"):
+        found(agreeing=3)
+    assert notes == []
+    assert found(early_rungs=True).tokens == (256, 768)
+    assert found(count=19).tokens == (256, 768)  # too few networks to say it
+    assert [line.partition(":")[0] for line in notes] == 2 * [
+        "the rung at 256 tokens is early; losses are in order from 768 on"]
+    assert notes[1].endswith("no bench says where, and 75% is the default")
+    assert SearchConfig(rungs=(256,), early_rungs=True).question() == SearchConfig(rungs=(256,)).question()
 
 
 def test_auto_without_a_late_point_is_one_line(recipe):
@@ -266,6 +279,17 @@ def test_the_shipped_recipe_pauses_where_the_shipped_bench_says():
     assert question.rungs.tokens == (131_072, 196_608)
     assert len(question.rungs.curves) >= 66
     assert any("bench cpu" in note for note in notes)
+
+
+@pytest.mark.skipif(os.environ.get("FLASHNAS_OFFLINE") == "1", reason="reads the shipped corpus")
+def test_the_command_refuses_a_rung_that_the_shipped_bench_shows_to_be_early(tmp_path, capsys):
+    words = ["search", "--no-measure", "--rungs", "65536,131072", "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("flashnas search: --rungs must be at 131,072 tokens or later: over the")
+    assert "networks of bench cpu" in error
+    assert not (tmp_path / "run").exists()
+    assert prepare(SearchConfig(rungs=(65536,), early_rungs=True, measure=False), note=print).rungs.tokens == (65536,)
 
 
 @pytest.mark.parametrize(("asked", "expected"), [
