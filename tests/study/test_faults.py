@@ -1,8 +1,7 @@
 """kill -9 at random moments, a database that goes away, two drivers, a full disk: nothing finished is lost, no process
 is left, and the trajectory is the one of a run that nothing happened to.
 
-Kills here: 8 of a search, 8 of its worker processes, 9 around a database (3 searches, 4 workers, 2 servers). Others are
-in test_ray_executor.py (3 of Ray's processes), test_executors.py and test_search_run.py (3 of a search).
+docs/evidence.md counts the faults here and in the other tests.
 """
 
 import errno
