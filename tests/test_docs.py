@@ -55,6 +55,20 @@ def test_a_notation_in_the_documents_parses(notation):
     assert Architecture.parse(notation).params > 0
 
 
+def test_the_faults_that_evidence_counts_are_those_of_tests():
+    files = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+    table = (ROOT / "docs" / "evidence.md").read_text().partition("| fault |")[2].partition("\n\n")[0]
+    named = 0
+    for line in table.splitlines():
+        for part in line.split(";"):
+            if found := re.search(r"`(test_\w+\.py)`:(.*)", part):
+                text = files[found[1]].read_text()
+                for name in re.findall(r"`(test_\w+)`", found[2]):
+                    assert f"\ndef {name}(" in text, f"{found[1]} has no {name}"
+                    named += 1
+    assert named > 30
+
+
 def test_the_api_page_is_current():
     spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
     module = importlib.util.module_from_spec(spec)

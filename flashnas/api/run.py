@@ -96,7 +96,8 @@ class Run(study_run.Run):
         return front_table(self)
 
     def effort(self) -> str:
-        """What the search cost, in words: training tokens, those that rungs saved and those of further seeds."""
+        """What the search cost, in words: training tokens, of them those that were repeated, of synthetic tasks and of
+        further seeds; and those that rungs saved."""
         from flashnas.report.terminal_front import tokens_words
 
         return tokens_words(self)

@@ -52,7 +52,8 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
             is better) or a mapping with `loss` and further scores. What it raises is the reason of a failed trial,
             except ImportError and OSError, which stop the search. With the attribute `fidelities`, increasing whole
             numbers of which the last one is a full evaluation, it is called as `evaluator(architecture, fidelity)`,
-            and `rungs` are fidelities.
+            and `rungs` are fidelities. With an argument `seed` it is called with that of the evaluation, and `seeds`
+            may be above 1.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
         command (str): what the folder records as the command that made it.
 

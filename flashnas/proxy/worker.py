@@ -26,8 +26,9 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
             finished) and goes on from there; `processes`, if more than one train it together.
 
     Returns:
-        `ProxyScore.to_dict()`; with `tasks` also `scores`, and `seconds` then includes their trainings; with
-        `checkpoints` also `checkpoint_problem`, why none could be written, or an empty text.
+        `ProxyScore.to_dict()`; with `tasks` also `scores` and `task_tokens`, those of their trainings, which `seconds`
+        then includes; with `checkpoints` also `begun_tokens`, those of the checkpoint from which the training went on
+        (0 at the start), and `checkpoint_problem`, why none could be written, or an empty text.
 
     Raises:
         CandidateError: with the reason in one line, if the candidate fails.
@@ -54,12 +55,14 @@ def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str
     score = _trained(proxy, dataset, recipe, job, ranks)
     if not job.get("tasks") or (ranks is not None and not ranks.first):
         return score
+    from flashnas.proxy.tasks import task_tokens
     from flashnas.proxy.tasks.score import task_scores
 
     started = time.perf_counter()
     scores = task_scores(Architecture.from_dict(job["architecture"]), job["tasks"], recipe, job["seed"],
                          deadline_s=job.get("deadline_s"))
-    return {**score, "scores": scores, "seconds": score["seconds"] + time.perf_counter() - started}
+    return {**score, "scores": scores, "task_tokens": task_tokens(job["tasks"], recipe),
+            "seconds": score["seconds"] + time.perf_counter() - started}
 
 
 def _trained(proxy: Architecture, dataset: Dataset, recipe: Recipe, job: dict[str, Any], ranks: Ranks | None,
@@ -72,9 +75,9 @@ def _trained(proxy: Architecture, dataset: Dataset, recipe: Recipe, job: dict[st
     from flashnas.training.pausing import train_to
 
     whole = recipe.steps * recipe.batch_tokens
-    score, problem = train_to(job.get("pause_tokens") or whole, proxy, dataset, recipe, job["seed"],
-                              folder=Path(job["checkpoints"]), deadline_s=job.get("deadline_s"), ranks=ranks)
-    return {**score.to_dict(), "checkpoint_problem": problem}
+    score, begun, problem = train_to(job.get("pause_tokens") or whole, proxy, dataset, recipe, job["seed"],
+                                     folder=Path(job["checkpoints"]), deadline_s=job.get("deadline_s"), ranks=ranks)
+    return {**score.to_dict(), "begun_tokens": begun, "checkpoint_problem": problem}
 
 
 def single_thread() -> None:

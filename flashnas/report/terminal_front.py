@@ -11,6 +11,8 @@ from flashnas.study.front import FrontEntry
 from flashnas.study.run import Run, rows
 
 SHOWN = ("params", "memory_gb")  # objectives that have a column anyway
+PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic tasks",
+         "tokens_seeds": "for further seeds of the front"}  # of the tokens of a run
 
 
 def front_table(run: Run) -> str:
@@ -37,18 +39,17 @@ def front_table(run: Run) -> str:
 
 
 def tokens_words(run: Run) -> str:
-    """`trained 1,572,864 tokens; 327,680 saved by rungs, at which 5 trainings stopped; 524,288 for further seeds of the
-    front`; empty where nothing was trained."""
-    tokens, saved, seeds, stopped = (int(run.entry("totals", name) or 0) for name in (
-        "tokens", "tokens_saved", "tokens_seeds", "stopped"))
+    """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front; 327,680 saved by rungs, at which 5
+    trainings stopped`; empty where nothing was trained."""
+    tokens, saved, stopped = (int(run.entry("totals", name) or 0) for name in ("tokens", "tokens_saved", "stopped"))
     if not tokens:
         return ""
     own = run.entry("proxy", "evaluator") is not None
     parts = [f"evaluated {tokens:,} of the evaluator's units" if own else f"trained {tokens:,} tokens"]
+    parts += [f"{count:,} of them {why}" for name, why in PARTS.items()
+              if (count := int(run.entry("totals", name) or 0))]
     if stopped:
         parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''} stopped")
-    if seeds:
-        parts.append(f"{seeds:,} of them for further seeds of the front")
     return "; ".join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.setting import SettingError, shown
@@ -18,6 +18,7 @@ from flashnas.study.executors import EXECUTORS, executor_options
 
 TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/time_limit.py)
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
+SEEDS_WITH_RUNGS = 3   # unless asked otherwise: a decision at a rung saw one seed
 NONE = "none"    # of the rungs: without any, whatever the configuration file says
 
 
@@ -74,8 +75,11 @@ class SearchConfig(Settings, where="search"):
         metavar="N,N,..", separator=",", shown="none: every candidate is trained to the end")
     rung_chance: float = option(0.05, "probability of entering the front with which a paused candidate trains on",
                                 metavar="P", above=0, below=1)
-    seeds: int = option(1, "seeds under which the networks of the front are trained in the end; their loss is then the"
-                        " mean", metavar="N", least=1, most=1000)
+    early_rungs: bool = option(False, "take rungs also where a bench shows that the order of losses is not yet that of"
+                               " the final ones")
+    seeds: int | None = option(None, "seeds under which the networks of the front are trained in the end; their loss is"
+                               " then the mean", metavar="N", least=1, most=1000,
+                               shown=f"{SEEDS_WITH_RUNGS} with rungs, else 1")
     bench: bool = option(True, "take the score of a network that a bench was grown with by the same recipe, text and"
                          " seed, and start from those of the space",
                          off="train every network, also those that a bench has a score for")
@@ -112,7 +116,7 @@ class SearchConfig(Settings, where="search"):
             self.wrong("objectives", str(error).removeprefix("search.objectives "))
         self._rank()
         self._rungs()
-        if self.seed + self.seeds - 1 > LARGEST_SEED:
+        if self.seeds is not None and self.seed + self.seeds - 1 > LARGEST_SEED:
             self.wrong("seeds", f"must leave seed + seeds - 1 at most {LARGEST_SEED:,}; got {self.seeds}")
         for name in SHARED_OPTIONS:
             if name in self.sampler_options:
@@ -186,12 +190,18 @@ class SearchConfig(Settings, where="search"):
         rest = {name: value for name, value in values.items() if name != "budget_ms"}
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
+    def with_seeds(self, able: bool) -> Self:
+        """The same with a number of seeds. able: False for an evaluator that takes none, which keeps to one seed."""
+        return self if self.seeds is not None else dataclasses.replace(
+            self, seeds=SEEDS_WITH_RUNGS if self.rungs and able else 1)
+
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
         `tokens` among them, the rungs, the type of the weights (in the workload), and the scores of a bench or of
         earlier runs enter the identity by their values."""
         how = {"executor", "executor_options", "workers", "storage", "trials", "candidate_timeout_s", "measure",
-               "strict", "budget_ms", "weights", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds"}
+               "strict", "budget_ms", "weights", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds",
+               "early_rungs"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
 
 

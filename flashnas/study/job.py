@@ -3,6 +3,7 @@ scores it. Importing this module does not import torch."""
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import pickle
@@ -17,7 +18,8 @@ from flashnas.proxy.worker import run_candidate
 
 UserEvaluator = Callable[..., "float | Mapping[str, float]"]
 """network -> loss, or a mapping with `loss` and further scores or metrics. With the attribute `fidelities`, increasing
-whole numbers of which the last one is a full evaluation, it is called with the network and one of them."""
+whole numbers of which the last one is a full evaluation, it is called with the network and one of them. With an
+argument `seed` it gets that of the evaluation by this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Job:
         pause_tokens: where it pauses; 0: it goes on to its end. Of an evaluator, one of its fidelities.
         curve: of the evaluator's results so far, (fidelity, loss) pairs.
         processes: that train it together.
-        evaluator: scores the network in place of a training; dataset, recipe, seed and tasks are then not used.
+        evaluator: scores the network in place of a training; dataset, recipe and tasks are then not used.
         needed: what the evaluator must return besides `loss`.
     """
 
@@ -88,10 +90,11 @@ def run_job(job: Job) -> dict[str, Any]:
         return run_candidate(job.to_dict())
     started = time.perf_counter()
     steps = fidelities_of(job.evaluator)
+    seed = {"seed": job.seed} if takes_seed(job.evaluator) else {}
     if not steps:
-        return {**_score(job.evaluator(job.architecture), job.needed), "seconds": time.perf_counter() - started}
+        return {**_score(job.evaluator(job.architecture, **seed), job.needed), "seconds": time.perf_counter() - started}
     fidelity = job.pause_tokens or steps[-1]
-    score = _score(job.evaluator(job.architecture, fidelity), job.needed)
+    score = _score(job.evaluator(job.architecture, fidelity, **seed), job.needed)
     return {**score, "curve": [*map(list, job.curve), [fidelity, score["loss"]]], "tokens": fidelity,
             "seconds": time.perf_counter() - started}
 
@@ -104,6 +107,15 @@ def fidelities_of(evaluator: UserEvaluator) -> tuple[int, ...]:
     if not whole or any(later <= earlier for earlier, later in itertools.pairwise(found)):
         raise ConfigError(f"the evaluator's fidelities must be increasing whole numbers above 0; got {found!r:.80}")
     return tuple(found)
+
+
+def takes_seed(evaluator: UserEvaluator) -> bool:
+    """True if an evaluator has an argument `seed`."""
+    try:
+        found = inspect.signature(evaluator).parameters.get("seed")
+    except (TypeError, ValueError):  # of some built-in objects
+        return False
+    return found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
 
 
 def _score(found: Any, needed: tuple[str, ...]) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from typing import Any
 from flashnas.base.errors import RunError
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
+from flashnas.proxy.tasks import task_tokens
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
+from flashnas.search.objectives import task_scores
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction
 from flashnas.study.executors.local import WorkerPool
-from flashnas.study.job import UserEvaluator, run_job
+from flashnas.study.job import UserEvaluator, run_job, takes_seed
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
 from flashnas.study.session import executor_of
@@ -44,7 +46,10 @@ class SearchPlan:
         start_from: the earlier runs that are known, in words; empty without one.
         tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's evaluator.
             With rungs `tokens` are the most that it can be, without further seeds.
+        task_tokens: of each network on synthetic tasks, besides.
         least_tokens: the fewest, if as many trainings stop at the first rung as can.
+        seeds: under which the networks of the front are evaluated in the end.
+        seeds_why: why it is one, although there are rungs, in words; empty otherwise.
         seed_tokens: of further seeds, for each network of the front, which nobody knows before.
         tokens_per_s: of one worker, from a few timed steps; None where nothing was timed.
         seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks
@@ -70,7 +75,10 @@ class SearchPlan:
     start_from: str
     tokens_each: int
     tokens: int
+    task_tokens: int
     least_tokens: int
+    seeds: int
+    seeds_why: str
     seed_tokens: int
     tokens_per_s: float | None
     seconds: float | None
@@ -99,13 +107,17 @@ class SearchPlan:
             lines.append(f"bench      {self.bench}")
         if self.start_from:
             lines.append(f"start from {self.start_from}")
+        if self.seeds > 1 or self.seeds_why:
+            why = f": {self.seeds_why}" if self.seeds_why else ""
+            lines.append(f"seeds      {self.seeds} for each network of the front{why}")
         if self.tokens:
             shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
             seeds = f", and {self.seed_tokens:,} for each network of the front" if self.seed_tokens else ""
             flops = f"; up to {self.flops_each:.1e} FLOP each" if self.flops_each else ""
+            tasks = f"; {self.task_tokens:,} more each on synthetic tasks" if self.task_tokens else ""
             lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in all{seeds}"
-                         f"{flops}")
+                         f"{tasks}{flops}")
             lines.append(f"limit      {self.time_limit_s:,.0f} s a training")
         if self.seconds is not None and self.least_seconds is not None and self.tokens_per_s is not None:
             fewest = f"{self.least_seconds / 60:,.1f} to " if self.least_seconds < self.seconds else ""
@@ -136,7 +148,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
 
 
 def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
-    config = question.config
+    config, seeds = question.config, question.config.seeds or 1
     baselines = question.baselines()
     different = {network.hash: network for _, network in baselines
                  if network is not None and question.known_score(network) is None}
@@ -148,6 +160,7 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     trained = question.recipe
     rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
     each = 0 if trained is None else trained.steps * trained.batch_tokens
+    of_tasks = 0 if trained is None else task_tokens(task_scores(config.objectives), trained)
     seconds, workers = None, executor_of(question, note).workers
     if rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
@@ -165,7 +178,9 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
         known=len(known), bench=_bench_words(question, len(known)),
         start_from="" if question.known is None else
         f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
-        tokens_each=each, tokens=most, least_tokens=least, seed_tokens=each * (config.seeds - 1), tokens_per_s=rate,
+        tokens_each=each, tokens=most, least_tokens=least,
+        task_tokens=of_tasks, seeds=seeds,
+        seeds_why=_seeds_why(question), seed_tokens=(each + of_tasks) * (seeds - 1), tokens_per_s=rate,
         seconds=None if seconds is None else seconds * most / (each * evaluations),
         least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=workers,
         flops_each=question.time_limit.flops, time_limit_s=question.time_limit.seconds)
@@ -178,6 +193,13 @@ def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> 
     finished = -(-candidates // question.config.cycle_size) if rungs else candidates
     stopped = (candidates - finished) * rungs[0] if rungs else 0
     return each * (baselines + finished) + stopped, each * evaluations
+
+
+def _seeds_why(question: Question) -> str:
+    """Why the front has one seed, although there are rungs and nobody asked for one."""
+    own = question.evaluator
+    return "the evaluator has no argument 'seed'" if question.rungs.tokens and own is not None and not takes_seed(
+        own) else ""
 
 
 def _bench_words(question: Question, known: int) -> str:

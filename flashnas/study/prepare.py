@@ -34,7 +34,7 @@ from flashnas.study.checks import (
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts
 from flashnas.study.fitting import Fitter
-from flashnas.study.job import UserEvaluator, evaluator_name, fidelities_of
+from flashnas.study.job import UserEvaluator, evaluator_name, fidelities_of, takes_seed
 from flashnas.study.known import KnownRuns, difference, known_runs, training, training_of
 from flashnas.study.question import Question
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
@@ -58,6 +58,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: UserEvaluator | None
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.time()
+    config = config.with_seeds(evaluator is None or takes_seed(evaluator))
     space = load_space(config.space) if space is None else space
     if not isinstance(space, SearchSpace):
         raise ConfigError(f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}")
@@ -121,8 +122,9 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
         recipe = None
         if config.rank_at_tokens is not None:
             config.wrong("rank_at_tokens", "extrapolates a training's curve, which an evaluator of one's own has not")
-        if config.seeds > 1:
-            config.wrong("seeds", "are those of trainings, which an evaluator of one's own does not do")
+        if (config.seeds or 1) > 1 and not takes_seed(evaluator):
+            config.wrong("seeds", f"above 1 needs an evaluator with an argument 'seed'; got {config.seeds} and"
+                         f" {evaluator_name(evaluator)}")
         if config.processes_per_candidate > 1:
             config.wrong("processes_per_candidate", "are those of trainings, which an evaluator of one's own does not"
                          " do")

@@ -121,7 +121,8 @@ class Question:
     def job(self, network: Any, seed: int | None = None) -> Job:
         """The evaluation of a network; seed: of its training, if it is not that of the search."""
         if self.evaluator is not None:
-            return Job(architecture=network, evaluator=self.evaluator, needed=self._needed())
+            return Job(architecture=network, evaluator=self.evaluator, needed=self._needed(),
+                       seed=self.config.seed if seed is None else seed)
         assert self.recipe is not None
         assert self.dataset is not None
         return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),

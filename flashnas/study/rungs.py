@@ -77,7 +77,8 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
         bench, curves: name of a bench of the same trainings, and the curves of its networks; "" and none without one.
 
     Raises:
-        SettingError: for a rung that is not one of the points, and where none is late enough.
+        SettingError: for a rung that is not one of the points, or that the bench shows to be too early, and where none
+            is late enough.
     """
     whole = points[-1]
     trusted, why = _trusted_from(whole, bench, curves)
@@ -96,6 +97,9 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
                              f" ({_listed(points[:-1])}); got {got}; shares such as 50%,75% suit any number of tokens,"
                              f" and {NONE} trains every candidate to the end")
         if tokens[0] < trusted:
+            if len(curves) >= LEAST_NETWORKS and not config.early_rungs:
+                rule = f"must be at {trusted:,} tokens or later" if trusted < whole else "must be left out"
+                config.wrong("rungs", f"{rule}: {why}; got {tokens[0]:,}; --early-rungs takes it all the same")
             note(f"the rung at {tokens[0]:,} tokens is early; losses are in order from {trusted:,} on: {why}")
     return Rungs(tokens, whole, config.rung_chance, curves)
 
@@ -111,9 +115,9 @@ def _trusted_from(whole: int, bench: str, curves: Sequence[Curve]) -> tuple[int,
     """The tokens from which on the order of losses is trusted, and why, in words."""
     if len(curves) >= LEAST_NETWORKS:
         measured = meaningful_from(curves, least=LEAST_RANK)
-        return whole if measured is None else measured, (
-            f"over the {len(curves)} networks of bench {bench} the rank correlation with the final losses is"
-            f" {LEAST_RANK:g} or more from there on")
+        over = f"over the {len(curves)} networks of bench {bench} the rank correlation with the final losses is"
+        return (whole, f"{over} below {LEAST_RANK:g} until the end") if measured is None else (
+            measured, f"{over} {LEAST_RANK:g} or more from there on")
     return round(TRUSTED_SHARE * whole), f"no bench says where, and {TRUSTED_SHARE:.0%} is the default"
 
 

@@ -51,8 +51,8 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         evaluator: network -> loss (lower is better), or a mapping with `loss` and further scores or metrics
             (`latency_ms`, `memory_gb`, ..). It scores networks in place of a training, in worker processes if it and
             the networks can be imported there, else in this process. What it raises is the reason of a failed trial,
-            except ImportError and OSError, which stop the search. With `fidelities`, rungs are possible
-            (`flashnas.study.job.UserEvaluator`).
+            except ImportError and OSError, which stop the search. With `fidelities`, rungs are possible, and with an
+            argument `seed`, seeds (`flashnas.study.job.UserEvaluator`).
         space: in place of `config.space`.
         table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of metrics.
         workload: in place of `config.workload`.
@@ -62,7 +62,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     Returns:
         The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the complete ones,
         those whose score a bench or an earlier run had), failures (reason -> count),
-        seconds, tokens, tokens_saved, tokens_seeds (`flashnas.study.trajectory.Trajectory.tokens`).
+        seconds, and what `flashnas.study.trajectory.Trajectory.tokens` counts.
 
     Raises:
         FlashnasError: in one line, for whatever the user can change.

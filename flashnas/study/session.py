@@ -223,7 +223,7 @@ class Session:
     def _train_under_seeds(self) -> None:
         """Give the networks of the front the means of several seeds, if these are asked for."""
         question, first = self.question, self.question.config.seed
-        if further := range(first + 1, first + question.config.seeds):
+        if further := range(first + 1, first + (question.config.seeds or 1)):
             train_under_seeds(self.trajectory, self._front, further, make_job=question.job,
                               known_score=question.known_score)
 

@@ -326,25 +326,35 @@ class Trajectory:
         return dict(Counter(trial.reason for trial in self.trials if trial.state == "failed").most_common())
 
     def tokens(self) -> dict[str, int]:
-        """Training tokens of this run, each counted once: `tokens`, all of them; `tokens_saved`, those that the stopped
-        trainings would have needed to their end; `tokens_seeds`, the part of `tokens` for further seeds of finalists.
+        """Training tokens of this run that were computed for a recorded score: `tokens`, all of them; of these
+        `tokens_repeated`, because a training did not find its checkpoint, `tokens_tasks`, on synthetic tasks, and
+        `tokens_seeds`, for further seeds of finalists, with their tasks. `tokens_saved`: those that the stopped
+        trainings would have needed to their end.
 
         A failed training counts up to its last rung, since nobody knows where it ended. What a killed process had
-        trained since the last rung is not counted, and neither are scores from a bench.
+        trained since the last rung is not counted, and neither are scores from a bench. An evaluator's fidelities count
+        once, since nobody knows how it continues; so do scores of versions that did not say where they began.
         """
         placed = {trial.hash for trial in self.trials if trial.state in ("complete", "stopped", "failed")}
-        reached: dict[str, int] = {}
-        seeds = 0
+        parts: dict[str, list[tuple[int, int | None]]] = {}  # of each training: tokens reached, and where it began
+        tasks = seeds = repeated = 0
         for outcome in self.outcomes.values():
             if outcome.hash not in placed or outcome.score is None or outcome.from_bench:
                 continue
-            found = int(outcome.score.get("tokens") or 0)
-            if outcome.seed is not None:
-                seeds += found
-            else:
-                reached[outcome.hash] = max(reached.get(outcome.hash, 0), found)
+            found, of_tasks = (int(outcome.score.get(name) or 0) for name in ("tokens", "task_tokens"))
+            tasks += of_tasks
+            seeds += 0 if outcome.seed is None else found + of_tasks
+            parts.setdefault(outcome_key(outcome.hash, seed=outcome.seed), []).append(
+                (found, outcome.score.get("begun_tokens")))
+        trained = 0
+        for of_network in parts.values():
+            before = 0
+            for reached, begun in sorted(of_network, key=lambda part: part[0]):
+                again = 0 if begun is None else max(before - int(begun), 0)
+                trained, repeated, before = trained + reached - before + again, repeated + again, reached
         saved = sum(self.rungs.whole - stopped.rung for stopped in self.stopped.values())
-        return {"tokens": sum(reached.values()) + seeds, "tokens_saved": saved, "tokens_seeds": seeds}
+        return {"tokens": trained + tasks, "tokens_repeated": repeated, "tokens_tasks": tasks, "tokens_seeds": seeds,
+                "tokens_saved": saved}
 
     def report(self) -> None:
         """Show where the run is."""

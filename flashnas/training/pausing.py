@@ -16,7 +16,7 @@ from flashnas.training.trainer import Trainer, check_job, out_of_memory_is_a_rea
 
 
 def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, *, folder: Path,
-             deadline_s: float | None = None, ranks: Ranks | None = None) -> tuple[ProxyScore, str]:
+             deadline_s: float | None = None, ranks: Ranks | None = None) -> tuple[ProxyScore, int, str]:
     """Train as `flashnas.training.trainer.train`, by the schedule of the whole length, up to a point of the curve.
 
     The training goes on from a checkpoint in the folder. Where there is none, or a damaged one, it begins at the start,
@@ -31,14 +31,16 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
 
     Returns:
         The score at the pause, whose loss is that of the curve's last point and whose seconds are those of the whole
-        training so far; and why the checkpoint could not be written, in one line, or an empty text.
+        training so far; the tokens of the checkpoint from which it went on, 0 at the start; and why the checkpoint
+        could not be written, in one line, or an empty text.
 
     Raises: as `train`.
     """
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
         trainer = _continued(architecture, dataset, recipe, seed, folder, tokens, ranks)
-        if _tokens(trainer) < tokens:
+        begun = _tokens(trainer)
+        if begun < tokens:
             for step in trainer.steps(deadline_s):
                 if step.tokens >= tokens:
                     break
@@ -51,7 +53,7 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
                 if (system := system_error(error)) is None:
                     raise
                 problem = reason_of(system)
-        return trainer.score(), problem
+        return trainer.score(), begun, problem
 
 
 def _continued(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, folder: Path, tokens: int,

@@ -550,6 +550,7 @@ case("search-rungs-and-recall", search("--rungs", "128", "--objectives", "loss,l
 case("search-rung-chance-0", search("--rungs", "128", "--rung-chance", "0"), "rung-chance", "above 0", "0")
 case("search-rung-chance-1", search("--rungs", "128", "--rung-chance", "1"), "rung-chance", "below 1", "1")
 case("search-seeds-beyond-the-largest", search("--seed", str(2**32 - 1), "--seeds", "2"), "seeds", "4,294,967,295")
+case("search-rungs-with-the-largest-seed", search("--seed", str(2**32 - 1), "--rungs", "128"), "seeds", "got 3")
 case("search-strict-without-the-device", ["search", "--strict", "--data", "{corpus}", "--trials", "1", "--out",
                                           "{tmp}/out"],
      "strict", "h100_sxm")

@@ -10,6 +10,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.network.model import HybridLM
 from flashnas.proxy.tasks import score as score_module
+from flashnas.proxy.tasks import task_tokens
 from flashnas.proxy.tasks import train as train_module
 from flashnas.proxy.tasks.base import IGNORED
 from flashnas.proxy.tasks.compression import Compression
@@ -116,6 +117,21 @@ def test_a_score_is_the_mean_of_its_tasks_and_each_group_is_trained_once(monkeyp
     assert scores["recall"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
     assert scores["noisy-recall"] == pytest.approx(0.3)
     assert set(scores) == {"recall", "in-context-recall", "fuzzy-recall", "noisy-recall", "memorisation"}
+
+
+def test_the_tokens_of_the_tasks_are_those_that_were_trained(monkeypatch):
+    seen, kept = [], train_module.side_by_side
+
+    def listened(tasks, batches):
+        seen.append(found := kept(tasks, batches))
+        return found
+
+    monkeypatch.setattr(train_module, "side_by_side", listened)
+    asked = recipe(steps=3, test_sequences=2)
+    score_module.task_scores(TINY, ["noisy-recall", "memorisation"], asked, 0)
+    batches = [batch for place, batch in enumerate(seen, start=1) if place % 4]  # the fourth is the test set
+    assert len(batches) == 6
+    assert task_tokens(["noisy-recall", "memorisation"], asked) == sum(batch.inputs_BT.size for batch in batches)
 
 
 @pytest.mark.parametrize(("tasks", "words"), [

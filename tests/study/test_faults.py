@@ -1,8 +1,7 @@
 """kill -9 at random moments, a database that goes away, two drivers, a full disk: nothing finished is lost, no process
 is left, and the trajectory is the one of a run that nothing happened to.
 
-Kills here: 8 of a search, 8 of its worker processes, 19 around a database (6 searches, 8 workers, 5 servers). Others
-are in test_ray_cluster.py, test_ray_executor.py, test_executors.py and test_search_run.py.
+docs/evidence.md counts the faults here and in the other tests.
 """
 
 import errno

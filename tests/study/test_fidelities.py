@@ -10,6 +10,7 @@ from flashnas.report.terminal_front import tokens_words
 from flashnas.search import ALGORITHMS
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.study.config import SearchConfig
+from flashnas.study.plan import plan
 from flashnas.study.run import Run
 from flashnas.study.search import run_search
 
@@ -128,6 +129,47 @@ def test_an_exhausted_space_ends_and_nothing_is_evaluated_twice(tmp_path):
     assert summary["trials"]["complete"] + summary["trials"]["stopped"] == 72
     assert summary["trials"]["stopped"] > 30
     assert len(calls) == len(set(calls))
+
+
+def seeded(calls):
+    plain = evaluator([])
+
+    def evaluate(network, fidelity, *, seed):
+        calls.append((network.hash, fidelity, seed))
+        return plain(network, fidelity) + 0.05 * np.sin(sum(map(ord, network.hash)) * seed)
+
+    evaluate.fidelities = FIDELITIES
+    return evaluate
+
+
+def test_an_evaluator_with_a_seed_confirms_the_front_under_three(tmp_path):
+    calls, again = [], []
+    summary, _ = search(tmp_path / "run", seeded(calls))
+    assert len(calls) == len(set(calls))
+    run = Run.load(tmp_path / "run")
+    members = {entry.hash for entry in run.front}
+    further = [(key, number) for key, fidelity, number in calls if number > 1 and fidelity == 8]
+    assert len(further) == sum(number > 1 for _, _, number in calls)
+    assert {(key, number) for key in members for number in (2, 3)} <= set(further)
+    assert all(entry.figures["seeds"] == 3 for entry in run.front)
+    assert summary["tokens_seeds"] == 8 * sum(number > 1 for _, _, number in calls)
+    again_summary, _ = search(tmp_path / "run", seeded(again), resume=True)
+    assert ({**again_summary, "seconds": 0}, again) == ({**summary, "seconds": 0}, [])
+    search(tmp_path / "one", seeded(again), seeds=1)
+    assert {number for _, _, number in again} == {1}
+
+
+@pytest.mark.parametrize("rungs", [(2, 4), ()])
+def test_an_evaluator_without_a_seed_keeps_to_one_and_the_plan_says_why(tmp_path, rungs):
+    config = SearchConfig(table=None, rungs=rungs)
+    found = plan(config, evaluator=evaluator([]), space=Gpt2Space(), table=latency_ms)
+    why = "seeds      1 for each network of the front: the evaluator has no argument 'seed'"
+    assert (found.seeds, why in str(found)) == (1, bool(rungs))
+    able = plan(config, evaluator=seeded([]), space=Gpt2Space(), table=latency_ms)
+    assert (able.seeds, "seeds      3 for" in str(able), able.seeds_why) == (3 if rungs else 1, bool(rungs), "")
+    with pytest.raises(ConfigError, match=r"^search\.seeds above 1 needs an evaluator with an argument 'seed'; got 2"
+                                          r" and test_fidelities:evaluator"):
+        search(tmp_path / "run", evaluator([]), rungs=rungs, seeds=2)
 
 
 def test_without_rungs_an_evaluator_with_fidelities_is_asked_for_full_evaluations(tmp_path):

@@ -48,6 +48,15 @@ def test_rungs_and_seeds_give_a_range(config):
     assert f"{found.least_tokens:,} to {found.tokens:,} in all, and 1,024 for each network of the front" in str(found)
     plain = plan(dataclasses.replace(config, table="h100_sxm"), timed=False)
     assert plain.least_tokens == plain.tokens
+    assert plain.task_tokens == 0
+
+
+def test_tokens_of_tasks_come_besides(config):
+    found = plan(dataclasses.replace(config, table="h100_sxm", seeds=3, objectives=("loss", "latency_ms", "recall")),
+                 timed=False)
+    assert found.task_tokens > 0
+    assert found.seed_tokens == 2 * (512 + found.task_tokens)
+    assert f"; {found.task_tokens:,} more each on synthetic tasks" in str(found)
 
 
 def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_table(config):

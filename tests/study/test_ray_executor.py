@@ -177,7 +177,7 @@ def test_ray_searches_without_cycles_and_trains_by_two_processes(tmp_path, small
     words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
              "--data", str(small_corpus), "--trials", "2", "--no-baselines", "--no-measure", "--sampler", "random"]
     assert main([*words, "--workers", "1", "--executor", "ray", "--processes-per-candidate", "2", "--asynchronous",
-                 "--rungs", "50%", "--rung-chance", "0.001", "--out", str(tmp_path / "two")]) == 0
+                 "--rungs", "50%", "--rung-chance", "0.001", "--seeds", "1", "--out", str(tmp_path / "two")]) == 0
     assert main([*words, "--workers", "1", "--out", str(tmp_path / "one")]) == 0
     two, one = (pd.read_parquet(tmp_path / name / "trials.parquet").set_index("hash") for name in ("two", "one"))
     both = two[two["loss"].notna()].index.intersection(one.index)  # one that stopped at the rung has no loss

@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +41,7 @@ def recipe(quick_recipe, tmp_path_factory):
 @pytest.fixture(scope="module")
 def command(small_corpus, recipe):
     def build(out, *more, rungs=RUNGS):
-        asked = ["--rungs", ",".join(map(str, rungs)), "--rung-chance", "0.5"] if rungs else []
+        asked = ["--rungs", ",".join(map(str, rungs)), "--rung-chance", "0.5", "--seeds", "1"] if rungs else []
         return ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
                 "--data", str(small_corpus), "--trials", "8", "--cycle-size", "4", "--no-baselines", "--no-measure",
                 "--sampler", "random", "--workers", "1", *asked, "--out", str(out), *more]
@@ -103,8 +105,38 @@ def test_each_token_is_counted_once(paused, plain):
     assert totals["tokens"] + totals["tokens_saved"] == WHOLE * len(frame)
     assert totals["tokens_saved"] > 0
     assert totals["stopped"] == (frame["state"] == "stopped").sum()
+    assert (totals["tokens_repeated"], totals["tokens_tasks"]) == (0, 0)
     whole = yaml.safe_load((plain / "run.yaml").read_text())["totals"]
     assert (whole["tokens"], whole["tokens_saved"], whole["tokens_seeds"]) == (WHOLE * len(frame), 0, 0)
+
+
+def test_scores_that_do_not_say_where_they_began_count_once(command, paused, tmp_path, capsys):
+    """As of versions that did not record it."""
+    out = shutil.copytree(paused, tmp_path / "run")
+    journal = (out / "study.journal").read_text()
+    assert journal.count('"begun_tokens"') == len(outcomes(paused))
+    (out / "study.journal").write_text(re.sub(r'"begun_tokens": \d+, ', "", journal))
+    assert main(command(out, "--resume")) == 0
+    assert "repeated" not in capsys.readouterr().out
+    new, old = (yaml.safe_load((run / "run.yaml").read_text())["totals"] for run in (out, paused))
+    assert new == old
+
+
+def test_where_workers_do_not_find_checkpoints_what_they_train_again_is_counted(command, paused, tmp_path, monkeypatch,
+                                                                                capsys):
+    monkeypatch.setattr(RunFolder, "checkpoints_of", lambda self, key: tmp_path / "of another machine" / key)
+    printed = []
+    for more in ((), ("--resume",)):
+        assert main(command(tmp_path / "run", *more)) == 0
+        printed.append(capsys.readouterr().out)
+    pd.testing.assert_frame_equal(trials(tmp_path / "run"), trials(paused))
+    here, there = (yaml.safe_load((run / "run.yaml").read_text())["totals"] for run in (paused, tmp_path / "run"))
+    before = {RUNGS[0]: 0, RUNGS[1]: RUNGS[0], None: RUNGS[1]}  # what a training had done when it was continued
+    again = sum(before[outcome.get("rung")] for outcome in outcomes(paused))
+    assert again > 0
+    assert there == {**here, "tokens": here["tokens"] + again, "tokens_repeated": again}
+    for text in printed:
+        assert f"{again:,} of them repeated, because checkpoints were out of reach" in text
 
 
 def test_no_checkpoint_stays(paused):
@@ -212,13 +244,26 @@ def test_auto_takes_the_points_at_which_the_order_is_that_of_the_end(recipe, cou
         "over the 30 networks of bench mine the rank correlation with the final losses is 0.9 or more from there on")]
 
 
-def test_an_early_rung_is_allowed_with_one_line(recipe):
+def test_a_rung_before_the_order_of_a_bench_is_that_of_the_end_is_refused_unless_it_is_asked_for(recipe):
+    def found(agreeing=2, count=30, **more):
+        return rungs_of(SearchConfig(rungs=(256, 768), **more), Recipe.load(recipe).curve_at, "the curve", notes.append,
+                        bench="mine", curves=curves(count, agreeing))
+
     notes = []
-    found = rungs_of(SearchConfig(rungs=(256, 768)), Recipe.load(recipe).curve_at, "the curve", notes.append,
-                     bench="mine", curves=curves(30, 2))
-    assert found.tokens == (256, 768)
-    assert len(notes) == 1
-    assert notes[0].startswith("the rung at 256 tokens is early; losses are in order from 768 on: over the 30 networks")
+    with pytest.raises(ConfigError) as caught:
+        found()
+    assert str(caught.value) == (
+        "search.rungs must be at 768 tokens or later: over the 30 networks of bench mine the rank correlation with the"
+        " final losses is 0.9 or more from there on; got 256; --early-rungs takes it all the same")
+    with pytest.raises(ConfigError, match=r"must be left out: over .* is below 0\.9 until the end; got 256; --early"):
+        found(agreeing=3)
+    assert notes == []
+    assert found(early_rungs=True).tokens == (256, 768)
+    assert found(count=19).tokens == (256, 768)  # too few networks to say it
+    assert [line.partition(":")[0] for line in notes] == 2 * [
+        "the rung at 256 tokens is early; losses are in order from 768 on"]
+    assert notes[1].endswith("no bench says where, and 75% is the default")
+    assert SearchConfig(rungs=(256,), early_rungs=True).question() == SearchConfig(rungs=(256,)).question()
 
 
 def test_auto_without_a_late_point_is_one_line(recipe):
@@ -236,6 +281,17 @@ def test_the_shipped_recipe_pauses_where_the_shipped_bench_says():
     assert any("bench cpu" in note for note in notes)
 
 
+@pytest.mark.skipif(os.environ.get("FLASHNAS_OFFLINE") == "1", reason="reads the shipped corpus")
+def test_the_command_refuses_a_rung_that_the_shipped_bench_shows_to_be_early(tmp_path, capsys):
+    words = ["search", "--no-measure", "--rungs", "65536,131072", "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("flashnas search: --rungs must be at 131,072 tokens or later: over the")
+    assert "networks of bench cpu" in error
+    assert not (tmp_path / "run").exists()
+    assert prepare(SearchConfig(rungs=(65536,), early_rungs=True, measure=False), note=print).rungs.tokens == (65536,)
+
+
 @pytest.mark.parametrize(("asked", "expected"), [
     (("50%", "75%"), (512, 768)), (("10%",), (256,)), (("51%",), (768,)), (("50%", "51%", "99.9%"), (512, 768))])
 def test_shares_are_the_first_points_there_or_later(recipe, asked, expected):
@@ -249,6 +305,17 @@ def test_the_command_line_turns_the_rungs_and_seeds_of_a_file_off(tmp_path):
     off = SearchConfig.load(tmp_path / "config.yaml", {"rungs": ("none",), "seeds": 1})
     assert (off.rungs, off.seeds) == ((), 1)
     assert off.question() == SearchConfig().question()
+
+
+def test_with_rungs_the_front_has_three_seeds_unless_asked_otherwise(command, tmp_path, capsys):
+    words = command(tmp_path / "run")
+    del words[words.index("--seeds"):words.index("--seeds") + 2]
+    for more, expected in (([], 3), (["--seeds", "2"], 2), (["--rungs", "none"], 1)):
+        assert main([*words, *more, "--dry-run", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["seeds"], found["seed_tokens"], found["seeds_why"]) == (expected, (expected - 1) * WHOLE, "")
+    assert main([*words, "--dry-run"]) == 0
+    assert "seeds      3 for each network of the front\n" in capsys.readouterr().out
 
 
 def test_shares_suit_another_number_of_tokens(command, recipe, small_corpus, tmp_path, capsys):

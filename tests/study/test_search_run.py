@@ -121,7 +121,8 @@ def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(comm
     assert fronts[0] == fronts[1]
 
 
-def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_a_search_as_ctrl_c_does(command, tmp_path, number):
     words = command(tmp_path / "run", "--no-baselines", "--trials", "9", "--workers", "1")
     process = subprocess.Popen([sys.executable, "-m", "flashnas", *words], text=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -130,7 +131,7 @@ def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
         if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 2:
             break
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert error.strip().splitlines()[-1] == (

@@ -218,3 +218,21 @@ def test_a_search_from_a_run_with_seeds_trains_none_of_them_again(small_corpus, 
                 assert trials.loc[key, "loss_se"] == figures["loss_se"]
         for entry in Run.load(out).front:
             assert entry.figures["seeds"] == seeds
+
+
+def test_tokens_of_tasks_count_under_every_seed(command, quick_recipe, tmp_path, capsys):
+    recipe = tmp_path / "tasks.yaml"
+    recipe.write_text(quick_recipe.read_text() + "tasks: {steps: 2, batch_tokens: 192, test_sequences: 4}\n")
+    each = 2 * 3 * 64  # one sequence of each of the three tasks
+    words = command(tmp_path / "run", "--objectives", "loss,latency_ms,recall", "--recipe", str(recipe), "--seeds", "2",
+                    "--trials", "2")
+    assert main(words) == 0
+    first = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["totals"]
+    networks = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
+    assert networks > 2
+    assert first["tokens_tasks"] == each * networks
+    assert first["tokens"] == (512 + each) * networks
+    assert first["tokens_seeds"] == (512 + each) * (networks - 2)
+    assert f"; {first['tokens_tasks']:,} of them on synthetic tasks; " in capsys.readouterr().out
+    assert main([*words, "--resume"]) == 0
+    assert yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["totals"] == first

@@ -32,6 +32,7 @@ from flashnas.study.executors.local import LocalOptions
 from flashnas.study.executors.payload import job_of, payload_of
 from flashnas.study.executors.queue import JOBS, JobQueue, Order
 from flashnas.study.executors.storage import StorageExecutor, StorageOptions, Worker
+from flashnas.study.folder import RunFolder
 from flashnas.study.job import Job, run_job
 from flashnas.study.outage import Patience, engine_url, shown_url
 from flashnas.study.search import run_search
@@ -39,7 +40,7 @@ from flashnas.testing import check_executor
 from flashnas.training.recipe import Recipe
 
 HELPERS = str(Path(slow_space.__file__).parent)
-EVALUATOR = "slow_space:loss_and_latency"
+EVALUATOR, BY_FIDELITY = "slow_space:loss_and_latency", "slow_space:by_fidelity"
 POSTGRES = pytest.param("postgres", marks=pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server"))
 
 
@@ -117,8 +118,8 @@ def working(url, count=1, **more):
             raise
 
     def serve_or_raise():
-        worker = Stopped(url, Work(function=run_job, timeout_s=0, workers=1), LocalOptions(), evaluators=[EVALUATOR],
-                         **more)
+        worker = Stopped(url, Work(function=run_job, timeout_s=0, workers=1), LocalOptions(),
+                         evaluators=[EVALUATOR, BY_FIDELITY], **more)
         with suppress(KeyboardInterrupt):
             worker.serve()
 
@@ -286,6 +287,48 @@ def test_workers_on_a_database_give_the_same_trajectory(tmp_path, alone, url, wo
 
 def params_ms(network):
     return network.params / 1e6
+
+
+@pytest.mark.slow
+@both
+def test_a_search_with_rungs_has_the_trajectory_and_tokens_of_a_local_one(tmp_path, url):
+    asked = {"table": None, "trials": 8, "cycle_size": 4, "workers": 1, "seed": 3, "sampler": "random",
+             "rungs": (2, 4), "rung_chance": 0.3}
+    found = []
+    for name, more in (("here", {}), ("there", {"executor": "storage", "storage": url})):
+        with working(url) if more else nullcontext():
+            found.append(run_search(SearchConfig(**asked, **more), tmp_path / name, resume=False, progress=Notes(),
+                                    evaluator=slow_space.by_fidelity, space=NamedSpace(), table=params_ms))
+    here, there = (trajectory(tmp_path / name) for name in ("here", "there"))
+    pd.testing.assert_frame_equal(here, there)
+    assert {"complete", "stopped"} <= set(here["state"])
+    figures = [{name: value for name, value in one.items() if name not in ("run", "seconds", "front")} for one in found]
+    assert figures[0] == figures[1]
+    assert figures[0]["tokens_seeds"] > 0
+    fronts = [[{**entry, "config": ""} for entry in one["front"]] for one in found]
+    assert fronts[0] == fronts[1]
+
+
+@pytest.mark.slow
+@on_sqlite
+@pytest.mark.parametrize("shared", [True, False], ids=["shared disk", "disk of its own"])
+def test_trainings_pause_and_go_on_through_a_database(tmp_path, url, small_corpus, quick_recipe, monkeypatch, shared):
+    recipe = tmp_path / "curve.yaml"
+    recipe.write_text(quick_recipe.read_text().replace("curve_points: 2", "curve_points: 4"))
+    asked = {"space": "tiny", "recipe": str(recipe), "data": str(small_corpus), "trials": 4, "cycle_size": 4,
+             "baselines": False, "bench": False, "workers": 1, "seed": 1, "rungs": ("50%", "75%"), "seeds": 1}
+    found = []
+    for name, more in (("here", {}), ("there", {"executor": "storage", "storage": url})):
+        if more and not shared:
+            monkeypatch.setattr(RunFolder, "checkpoints_of", lambda self, key: tmp_path / "elsewhere" / key)
+        with working(url, 2) if more else nullcontext():
+            found.append(run_search(SearchConfig(**asked, **more), tmp_path / name, resume=False, progress=Notes(),
+                                    table=params_ms))
+    here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
+    pd.testing.assert_frame_equal(here, there)
+    again = found[1]["tokens_repeated"]
+    assert (again == 0) == shared
+    assert found[1]["tokens"] == found[0]["tokens"] + again
 
 
 @pytest.mark.slow

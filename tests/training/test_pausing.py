@@ -47,16 +47,21 @@ def timeless(score):
 
 
 def trained(tokens, dataset, recipe, folder):
-    score, problem = train_to(tokens, NETWORK, dataset, recipe, 3, folder=folder)
+    return begun_and_trained(tokens, dataset, recipe, folder)[1]
+
+
+def begun_and_trained(tokens, dataset, recipe, folder):
+    score, begun, problem = train_to(tokens, NETWORK, dataset, recipe, 3, folder=folder)
     assert problem == ""
-    return timeless(score)
+    return begun, timeless(score)
 
 
 @pytest.mark.parametrize("pauses", [(384,), (384, 768, 1152), (1152,)])
 def test_with_and_without_pauses_the_score_is_the_same_to_the_bit(dataset, recipe, whole, tmp_path, pauses):
     for number, tokens in enumerate(pauses):
         torch.manual_seed(number)  # what another candidate leaves in the process
-        partial = trained(tokens, dataset, recipe, tmp_path)
+        begun, partial = begun_and_trained(tokens, dataset, recipe, tmp_path)
+        assert begun == (0, *pauses)[number]
         assert partial["tokens"] == tokens
         assert partial["curve"] == whole["curve"][:tokens // 384]
         assert [path.name for path in checkpoints(tmp_path)] == [f"step-{tokens // 128:08d}"]
@@ -65,7 +70,7 @@ def test_with_and_without_pauses_the_score_is_the_same_to_the_bit(dataset, recip
 
 def test_a_pause_that_was_reached_before_the_process_ended_is_not_trained_beyond(dataset, recipe, tmp_path):
     first = trained(768, dataset, recipe, tmp_path)
-    assert trained(768, dataset, recipe, tmp_path) == first
+    assert begun_and_trained(768, dataset, recipe, tmp_path) == (768, first)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000006"]
 
 
@@ -85,11 +90,11 @@ def test_without_a_usable_checkpoint_the_training_begins_again(dataset, recipe, 
     else:
         shutil.rmtree(tmp_path)
         train_to(768, Architecture.parse("32(vocab=300): f f"), dataset, recipe, 3, folder=tmp_path)
-    assert trained(recipe.tokens, dataset, recipe, tmp_path) == whole
+    assert begun_and_trained(recipe.tokens, dataset, recipe, tmp_path) == (0, whole)
 
 
 def test_where_the_run_folder_is_not_there_nothing_is_written(dataset, recipe, whole, tmp_path):
-    score, problem = train_to(768, NETWORK, dataset, recipe, 3, folder=tmp_path / "elsewhere" / "network")
+    score, _, problem = train_to(768, NETWORK, dataset, recipe, 3, folder=tmp_path / "elsewhere" / "network")
     assert (timeless(score)["curve"], problem) == (whole["curve"][:2], "No such file or directory")
     assert list(tmp_path.iterdir()) == []
 
@@ -99,6 +104,6 @@ def test_a_checkpoint_that_cannot_be_written_is_a_note_and_no_failure(dataset, r
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pausing, "save_checkpoint", full)
-    score, problem = train_to(768, NETWORK, dataset, recipe, 3, folder=tmp_path)
+    score, _, problem = train_to(768, NETWORK, dataset, recipe, 3, folder=tmp_path)
     assert (timeless(score)["curve"], problem) == (whole["curve"][:2], "No space left on device")
     assert trained(recipe.tokens, dataset, recipe, tmp_path) == whole

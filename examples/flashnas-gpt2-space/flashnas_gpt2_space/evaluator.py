@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flashnas_gpt2_space.space import Gpt2
 
-STEPS, BATCH, LR = 40, 16, 3e-3
+STEPS, BATCH, LR = (10, 20, 40), 16, 3e-3
 BANDWIDTH_BYTES_S, LAUNCH_S = 50e9, 20e-6  # of a made-up device: memory bandwidth, time to start one layer
 GENERATED_TOKENS = 64
 
@@ -20,15 +20,15 @@ def latency_ms(model: Gpt2) -> float:
     return 1000 * GENERATED_TOKENS * (2 * model.params / BANDWIDTH_BYTES_S + model.layers * LAUNCH_S)
 
 
-def loss(model: Gpt2) -> float:
-    """Validation loss in nats per token after 40 steps; lower is better."""
+def loss(model: Gpt2, steps: int = STEPS[-1], *, seed: int = 0) -> float:
+    """Validation loss in nats per token after so many steps; lower is better. seed: of weights and batches."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = Network(model)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR)
     train_N, validation_N = text(model.vocab).split([30_000, 4_096])
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(STEPS):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
         starts_B = torch.randint(len(train_N) - model.context - 1, (BATCH,), generator=generator)
         tokens_BT = torch.stack([train_N[start:start + model.context + 1] for start in starts_B])
         optimizer.zero_grad()
@@ -37,6 +37,9 @@ def loss(model: Gpt2) -> float:
     with torch.no_grad():
         whole = len(validation_N) // (model.context + 1) * (model.context + 1)
         return float(network.loss(validation_N[:whole].unflatten(0, (-1, model.context + 1))))
+
+
+loss.fidelities = STEPS  # type: ignore[attr-defined]  # with rungs, a search asks for the loss after fewer steps first
 
 
 @functools.cache

@@ -1,14 +1,20 @@
-"""The space keeps the contract of flashnas, the model is GPT-2's, and a search over it runs and continues."""
+"""The space keeps the contract of flashnas, the model is GPT-2's, and a search over it runs and continues, by every
+sampler and on every executor."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from flashnas_gpt2_space.evaluator import Network, latency_ms, loss
+from flashnas_gpt2_space.formula import guess, layers_ms
 from flashnas_gpt2_space.space import Gpt2, Gpt2Space
 
 import flashnas as fn
 from flashnas.base.errors import SpaceError
+from flashnas.search import ALGORITHMS
 from flashnas.space import load_space
 from flashnas.testing import check_space
 
@@ -47,6 +53,13 @@ def test_training_lowers_the_loss_and_repeats_itself():
     assert loss(Gpt2(96, 2, 4, 4)) < small < 4.1  # log 64 = 4.16
 
 
+def test_more_steps_lower_the_loss_and_a_seed_changes_it():
+    model = Gpt2(64, 1, 2, 4)
+    losses = [loss(model, steps) for steps in loss.fidelities]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == loss(model) != loss(model, seed=1)
+
+
 def test_a_search_finds_a_front_within_the_budget_and_continues(tmp_path):
     def run(trials, **options):
         return fn.search(space=Gpt2Space(AXES), table=latency_ms, evaluator=loss, budgets={"latency_ms": 4.5},
@@ -60,3 +73,66 @@ def test_a_search_finds_a_front_within_the_budget_and_continues(tmp_path):
     assert len(complete) == 4
     assert (complete["latency_ms"] <= 4.5).all()
     assert min(entry.figures["loss"] for entry in whole.front) == complete["loss"].min()
+
+
+# -- every sampler on every executor, with evaluations that cost nothing --------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A SQLite database with a worker."""
+    folder = tmp_path_factory.mktemp("database")
+    url = f"sqlite:///{folder}/a.db"
+    with (folder / "log").open("w") as log:
+        worker = subprocess.Popen([sys.executable, "-m", "flashnas", "worker", "--storage", url, "--workers", "1",
+                                   "--evaluator", "flashnas_gpt2_space.formula:guess"], stdout=log, stderr=log)
+    yield url
+    worker.terminate()
+    assert worker.wait(60) == 130, (folder / "log").read_text()
+
+
+def free_search(out, sampler, rungs, **more):
+    run = fn.search(space=Gpt2Space(AXES), table=layers_ms, evaluator=guess, trials=12, cycle_size=4, workers=1,
+                    sampler=sampler, rungs=rungs, rung_chance=0.4, measure=False, out=str(out), **more)
+    return run.trials.drop(columns=["train_seconds"]), [(entry.hash, entry.figures) for entry in run.front]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    found = {}
+
+    def search(sampler, rungs):
+        if (sampler, rungs) not in found:
+            found[sampler, rungs] = free_search(tmp_path_factory.mktemp("local") / "run", sampler, rungs)
+        return found[sampler, rungs]
+    return search
+
+
+every_search = pytest.mark.parametrize(("sampler", "rungs"), [
+    (sampler, rungs) for sampler in ALGORITHMS.shipped for rungs in ((), (10, 20))])
+
+
+@every_search
+def test_every_sampler_searches_here(local, sampler, rungs):
+    trials, front = local(sampler, rungs)
+    assert set(trials["state"]) <= {"complete", "reused", "stopped"}
+    assert (trials["state"] == "stopped").any() == bool(rungs)
+    assert front
+    assert {figures.get("seeds") for _, figures in front} == ({3} if rungs else {None})
+
+
+@pytest.mark.slow
+@every_search
+def test_every_sampler_searches_by_a_database_as_here(local, database, tmp_path, sampler, rungs):
+    trials, front = free_search(tmp_path / "run", sampler, rungs, executor="storage", storage=database)
+    pd.testing.assert_frame_equal(trials, local(sampler, rungs)[0])
+    assert front == local(sampler, rungs)[1]
+
+
+@pytest.mark.slow
+@every_search
+def test_every_sampler_searches_on_ray_as_here(local, tmp_path, sampler, rungs):
+    pytest.importorskip("ray")
+    trials, front = free_search(tmp_path / "run", sampler, rungs, executor="ray")
+    pd.testing.assert_frame_equal(trials, local(sampler, rungs)[0])
+    assert front == local(sampler, rungs)[1]

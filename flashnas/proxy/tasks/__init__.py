@@ -14,8 +14,9 @@ from flashnas.registry import Registry
 
 if TYPE_CHECKING:
     from flashnas.proxy.tasks.base import Task
+    from flashnas.training.recipe import Recipe
 
-__all__ = ["SCORES", "TASKS", "groups_for", "make_task"]
+__all__ = ["SCORES", "TASKS", "groups_for", "make_task", "task_tokens"]
 
 TASKS: Registry[type[Task]] = Registry("task", "flashnas.tasks", {
     "in-context-recall": "flashnas.proxy.tasks.in_context_recall:InContextRecall",
@@ -60,3 +61,9 @@ def groups_for(scores: Iterable[str]) -> list[tuple[str, ...]]:
         if TASKS.origin(name) in {TASKS.origin(task) for task in wanted}:  # other packages are not imported
             groups.setdefault((TASKS.origin(name), TASKS[name].group or f"only {name}"), []).append(name)
     return [tuple(group) for group in groups.values() if wanted & set(group)]
+
+
+def task_tokens(scores: Iterable[str], recipe: Recipe) -> int:
+    """Tokens of all trainings that these scores of one network need."""
+    groups = [[make_task(name) for name in group] for group in groups_for(scores)]
+    return sum(recipe.for_tasks(tasks=len(tasks), length=tasks[0].length).tokens for tasks in groups)
