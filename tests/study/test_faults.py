@@ -55,10 +55,10 @@ def whole(tmp_path, monkeypatch):
 
 
 def recorded(out):
-    """Networks whose outcome the journal holds."""
+    """Networks whose outcome the journal holds, in whole lines."""
     journal = out / "study.journal"
-    lines = journal.read_text().splitlines() if journal.exists() else []
-    return {json.loads(line)["user_attrs"]["hash"] for line in lines if '"outcome"' in line and line.endswith("}")}
+    lines = journal.read_text().splitlines(keepends=True) if journal.exists() else []
+    return {json.loads(line)["user_attrs"]["hash"] for line in lines if '"outcome"' in line and line.endswith("\n")}
 
 
 @pytest.mark.slow

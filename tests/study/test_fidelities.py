@@ -44,7 +44,7 @@ def evaluator(calls, *, stop_after=None, failing=False):
     return evaluate
 
 
-def search(out, evaluate, *, sampler="random", rungs=(2, 4), chance=0.2, resume=False, trials=TRIALS, **more):
+def search(out, evaluate, *, sampler="random", rungs=(2, 4), chance=0.05, resume=False, trials=TRIALS, **more):
     options = {"bayes": {"initial": 4}}.get(sampler, {})
     config = SearchConfig(table=None, trials=trials, cycle_size=5, seed=1, sampler=sampler, sampler_options=options,
                           rungs=rungs, rung_chance=chance, **more)
