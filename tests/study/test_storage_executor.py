@@ -9,7 +9,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import fault_driver
@@ -18,26 +17,23 @@ import pandas as pd
 import pytest
 import slow_space
 import sqlalchemy as sql
-from foreign_space import Gpt2, loss
+from foreign_space import loss
 from postgres import Postgres, binaries
 from slow_space import NamedGpt2, NamedSpace
 
-from flashnas.base.errors import ConfigError, RunError, WorkerError
+from flashnas.base.errors import RunError, WorkerError
 from flashnas.cli.main import main
-from flashnas.data.dataset import prepare_dataset
-from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.executors import Work
 from flashnas.study.executors.local import LocalOptions
-from flashnas.study.executors.payload import job_of, payload_of
+from flashnas.study.executors.payload import payload_of
 from flashnas.study.executors.queue import JOBS, JobQueue, Order
 from flashnas.study.executors.storage import StorageExecutor, StorageOptions, Worker
 from flashnas.study.folder import RunFolder
 from flashnas.study.job import Job, run_job
-from flashnas.study.outage import Patience, engine_url, shown_url
+from flashnas.study.outage import engine_url
 from flashnas.study.search import run_search
 from flashnas.testing import check_executor
-from flashnas.training.recipe import Recipe
 
 HELPERS = str(Path(slow_space.__file__).parent)
 EVALUATOR, BY_FIDELITY = "slow_space:loss_and_latency", "slow_space:by_fidelity"
@@ -170,7 +166,6 @@ def test_workers_of_a_database_keep_the_contract(tmp_path, url):
             process.join()
 
     check_executor("storage", {"stale_s": 5.0}, work={"storage": url}, beside=workers, ends_jobs=False)
-
 
 
 @both
@@ -510,90 +505,6 @@ def test_a_terminated_worker_gives_its_job_back_and_an_idle_one_ends(tmp_path, u
     queue.close()
 
 
-# -- jobs as data ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("job", "words"), [
-    (Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=lambda _: 1.0), "must be a function of a module"),
-    (Job(architecture=Gpt2(64, 2, 2, 2), evaluator=loss), "foreign_space:Gpt2 has no from_dict"),
-])
-def test_what_cannot_be_named_is_refused_in_one_line(job, words):
-    with pytest.raises(ConfigError) as caught:
-        payload_of(job, {})
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_evaluator_that_cannot_be_named_is_refused_before_anything_is_written(tmp_path):
-    asked = SearchConfig(table=None, executor="storage", storage=f"sqlite:///{tmp_path}/a.db")
-    with pytest.raises(ConfigError, match="must be a function of a module"):
-        run_search(asked, tmp_path / "run", resume=False, progress=Notes(), evaluator=lambda _: 1.0,
-                   space=NamedSpace())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_evaluator_runs_only_where_it_is_allowed():
-    job = Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=slow_space.loss_and_latency, needed=("latency_ms",))
-    payload = json.loads(json.dumps(payload_of(job, {})))
-    assert job_of(payload, [EVALUATOR]) == job
-    for evaluators in ([], ["os:system"]):
-        with pytest.raises(WorkerError, match="which --evaluator does not allow here"):
-            job_of(payload, evaluators)
-    with pytest.raises(WorkerError, match="which --evaluator does not allow here"):
-        job_of({**payload, "network": "subprocess:Popen"}, [EVALUATOR])
-
-
-def test_a_training_finds_its_text_on_the_machine_of_the_worker(tmp_path, small_corpus, quick_recipe, monkeypatch):
-    recipe = Recipe.load(quick_recipe)
-    dataset = prepare_dataset(str(small_corpus), recipe, cache=tmp_path / "driver")
-    space = load_space("tiny")
-    network = space.architectures(space.sample(np.random.default_rng(0)))[0]
-    corpus = {"data": str(small_corpus), "tokenizer": None}
-    job = Job(architecture=network, dataset=str(dataset.folder), recipe=recipe.to_dict(), seed=1)
-    payload = json.loads(json.dumps(payload_of(job, corpus)))
-    assert job_of(payload, []) == job
-    monkeypatch.setenv("FLASHNAS_CACHE", str(tmp_path / "worker"))
-    dataset.folder.rename(tmp_path / "gone")
-    found = job_of(payload, [])
-    assert found.dataset == str(tmp_path / "worker" / "datasets" / dataset.digest)
-    assert replace(found, dataset=job.dataset) == job
-    (tmp_path / "worker").rename(tmp_path / "cache that was cleared")
-    with pytest.raises(WorkerError) as caught:
-        job_of({**payload, "corpus": {"data": str(tmp_path / "nowhere"), "tokenizer": None}}, [])
-    assert "of a job cannot be read here" in str(caught.value)
-    assert f"to {tmp_path / 'worker' / 'datasets' / dataset.digest}" in str(caught.value)
-    other = tmp_path / "other"
-    other.mkdir()
-    for file in sorted(small_corpus.iterdir())[:30]:
-        (other / file.name).write_text(file.read_text())
-    with pytest.raises(WorkerError, match="is another text here"):
-        job_of({**payload, "corpus": {"data": str(other), "tokenizer": None}}, [])
-
-
-# -- the database goes away ------------------------------------------------------------------------------------------
-
-
-def test_what_a_database_refuses_is_tried_again_and_told_once(monkeypatch):
-    monkeypatch.setattr("flashnas.study.outage.FIRST_PAUSE_S", 0.001)
-    notes, left = [], [3]
-
-    def action():
-        left[0] -= 1
-        if left[0] >= 0:
-            raise sql.exc.OperationalError("SELECT", {}, Exception("connection refused\nIs it running?"))
-        return 5
-
-    assert Patience("database x", notes.append)(action) == 5
-    assert notes[0] == "database x does not answer (connection refused); trying for 10 min 00 s"
-    assert notes[1].startswith("database x answers again, after")
-    assert len(notes) == 2
-    left[0] = 10**9
-    with pytest.raises(WorkerError, match="database x did not answer for 0 s: connection refused; finished work is"):
-        Patience("database x", notes.append, longest_s=0.01)(action)
-    with pytest.raises(ZeroDivisionError):
-        Patience("database x", notes.append)(lambda: 1 / 0)
-
-
 def test_only_a_database_that_has_answered_before_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("flashnas.study.outage.FIRST_PAUSE_S", 0.001)
     url, notes = f"sqlite:///{tmp_path}/later/a.db", []
@@ -611,12 +522,3 @@ def test_only_a_database_that_has_answered_before_is_waited_for(tmp_path, monkey
     assert "does not answer" in notes[0]
     assert "answers again" in notes[1]
     queue.close()
-
-
-def test_a_password_is_not_shown():
-    url = "postgresql://flash:secret@host/name"
-    assert "secret" not in shown_url(url)
-    assert engine_url(url) == "postgresql+psycopg://flash:secret@host/name"
-    with pytest.raises(ConfigError) as caught:
-        engine_url("postgresql://flash:secret@host:port/name")
-    assert "must be the URL of a database" in str(caught.value)
