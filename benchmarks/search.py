@@ -103,6 +103,7 @@ def run_searches(arguments: argparse.Namespace, path: Path, methods: list[str]) 
                     METHODS[name].run(meter)
                 append(path, {"problem": problem_name, "bench": bench, "method": name, "seed": seed,
                               "volumes": [round(volume, 6) for volume in meter.volumes()],
+                              "candidates": len(meter.done),
                               "cpu_seconds": round(time.process_time() - started, 1)})
 
 
