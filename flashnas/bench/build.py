@@ -114,7 +114,7 @@ def card(bench: Bench) -> str:
     mixers = ", ".join(f"`{kind}` {count}" for kind, count in found["mixers"].items())
     seeds = ", ".join(f"{count} under seed {seed}" for seed, count in found["seeds"].items())
     made_by = ", ".join(f"{name} {value}" for name, value in bench.header.made_by.items()) or "not recorded"
-    trained = bench.frame[bench.frame["loss"].notna()]
+    trained, networks = bench.frame[bench.frame["loss"].notna()], bench.frame["architecture"].nunique()
     span = "" if trained.empty else (
         f" Depths go from {trained['depth'].min()} to {trained['depth'].max()} operators, widths of the trained"
         f" networks from {min(map(_width, trained['proxy']))} to {max(map(_width, trained['proxy']))}.")
@@ -122,6 +122,10 @@ def card(bench: Bench) -> str:
             f" recipe on one text. {found['failed']} of them failed and say why. Each row has the validation curve,"
             " and the latencies of the network at full width on the shipped device tables."
             f"{span} `flashnas bench build` writes this page.")
+    timed = "".join(_wrapped(
+        f"- `{MEASURED}*/{entry['workload']['name']}` was timed on {entry['device']} ({entry['stack']}, {entry['dtype']},"
+        f" random weights) by `flashnas bench measure`: {entry['networks']} of {networks} networks. The others need more"
+        " memory than that machine had free.", "  ") + "\n" for entry in found["measured"])
     return f"""# flashnas-bench: {bench.name}
 
 {_wrapped(lead)}
@@ -156,8 +160,8 @@ A search whose recipe, text, vocabulary and seed are those of a row takes its sc
 - The losses are of small networks after few tokens. They rank architectures as far as `flashnas proxy-trust` says, and
   not further. Differences below the noise between seeds, which the repeated rows show, mean nothing.
 - The same training on another processor gives losses that differ by about 0.01 nats.
-- Latencies are predictions of the shipped tables for the network at full width and not measurements.
-- `tokens_per_s` and `seconds` are of the machines that trained the rows, at low priority beside other work.
+- `{LATENCY}*` are predictions of the shipped tables for the network at full width and not measurements.
+{timed}- `tokens_per_s` and `seconds` are of the machines that trained the rows, at low priority beside other work.
 
 ## Licence
 
@@ -171,8 +175,8 @@ Apache-2.0, as flashnas. The latencies come from tables that are made from NVIDI
 """
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _width(notation: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,15 @@ class Bench:
     """A bench that was read.
 
     path: the folder. header: how its networks are trained. digest: 16 hex digits of the file. frame: one row for each
-    training, with the columns COLUMNS and those of predicted latencies.
+    training, with the columns COLUMNS and those of latencies. measured: how each workload was timed, as
+    `flashnas.bench.measure.Measurement.to_dict`.
     """
 
     path: Path
     header: Header
     digest: str
     frame: pd.DataFrame = field(repr=False)
+    measured: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -93,10 +95,10 @@ class Bench:
         file = path / FILE
         try:
             data = file.read_bytes()
-            header, frame = _parse(file)
+            header, measured, frame = _parse(file)
         except OSError as error:
             raise BenchError(f"{file}: cannot be read: {error.strerror or error}") from None
-        return cls(path, header, hashlib.sha256(data).hexdigest()[:16], frame)
+        return cls(path, header, hashlib.sha256(data).hexdigest()[:16], frame, measured)
 
     def to_dict(self) -> dict[str, Any]:
         """What the bench holds, JSON-ready."""
@@ -113,7 +115,13 @@ class Bench:
                        if OPERATORS[kind].mixes_tokens},
             "best_loss": None if trained.empty else float(trained["loss"].min()),
             "worst_loss": None if trained.empty else float(trained["loss"].max()),
-            "core_hours": round(float(frame["seconds"].sum()) / 3600, 2)}
+            "core_hours": round(float(frame["seconds"].sum()) / 3600, 2),
+            "measured": [{**entry, "networks": self._timed(entry)} for entry in self.measured]}
+
+    def _timed(self, measurement: Mapping[str, Any]) -> int:
+        """Networks whose latency was measured for a workload."""
+        timed = self.frame[f"{MEASURED}tpot_ms/{measurement['workload']['name']}"].notna()
+        return int(self.frame.loc[timed, "architecture"].nunique())
 
     def __str__(self) -> str:
         found = self.to_dict()
@@ -125,7 +133,9 @@ class Bench:
             f"recipe    {found['recipe']} ({found['recipe_digest']}): {self.header.recipe.tokens:,} tokens each;"
             f" text {found['data']}, vocabulary {found['vocab']}",
             f"origins   {_listed(found['origins'])}", f"mixers    {_listed(found['mixers'])}",
-            f"seeds     {_listed(found['seeds'])}", f"cost      {found['core_hours']:g} core-hours"))
+            f"seeds     {_listed(found['seeds'])}", f"cost      {found['core_hours']:g} core-hours",
+            *(f"measured  {entry['networks']} networks on {entry['device']} ({entry['stack']}, {entry['dtype']}):"
+              f" {entry['workload']['name']}" for entry in found["measured"])))
 
 
 def load(source: str | Path | None = None, *, recipe: str | None = None, origin: str | None = None,
@@ -214,8 +224,8 @@ def _find(source: str | Path | None) -> Path:
     return path
 
 
-def _parse(file: Path) -> tuple[Header, pd.DataFrame]:
-    """Header and rows; raises BenchError for anything but a whole bench."""
+def _parse(file: Path) -> tuple[Header, tuple[Mapping[str, Any], ...], pd.DataFrame]:
+    """Header, how latencies were measured, and rows; raises BenchError for anything but a whole bench."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -249,7 +259,7 @@ def _parse(file: Path) -> tuple[Header, pd.DataFrame]:
                 raise ValueError(f"column {column!r} has no value in a row with a loss")
     except (ValueError, TypeError) as error:
         raise BenchError(f"{file}: damaged: {str(error).splitlines()[0]}") from None
-    return header, frame[[*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]]
+    return header, tuple(data.get("measured", ())), frame[[*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]]
 
 
 def _listed(counts: dict[str, int]) -> str:

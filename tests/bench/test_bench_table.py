@@ -112,7 +112,11 @@ def test_measured_latencies_become_columns(folder, tmp_path):
     append_synced(path, json.dumps({"flashnas_bench_latencies": 1, "device": "a CPU", "stack": "torch-2", "dtype":
                                   "float32", "workload": fn.Workload(name="chat", prompt_tokens=4).to_dict()}))
     append_synced(path, json.dumps({"hash": trainings[1].network.hash, "ttft_ms": 12.5, "tpot_ms": 2.5}))
-    frame = build(header(RECIPE), trainings, tmp_path / "bench", [path], tables=()).frame
+    bench = build(header(RECIPE), trainings, tmp_path / "bench", [path], tables=())
+    frame = bench.frame
+    assert "measured  1 networks on a CPU (torch-2, float32): chat" in str(bench)
+    card = (tmp_path / "bench" / "README.md").read_text()
+    assert "timed on a CPU (torch-2, float32, random weights) by `flashnas bench measure`: 1 of 2" in card
     assert frame["measured_ttft_ms/chat"].tolist()[1] == 12.5
     assert frame["measured_tpot_ms/chat"].isna().tolist() == [True, False]
     append_synced(path, "{}")

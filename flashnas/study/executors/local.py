@@ -274,12 +274,15 @@ def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float |
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     if memory_gb is not None:
         limit_memory(memory_gb)
+    with contextlib.suppress(EOFError, ConnectionError):  # the search closed the pipe, or was killed
+        _answer(pipe)
+
+
+def _answer(pipe: Connection) -> None:
+    """Say that this worker is ready, then how each job ended. Raises EOFError or ConnectionError without a search."""
     pipe.send(None)
     while True:
-        try:
-            data = pipe.recv_bytes()
-        except (EOFError, OSError):  # the search closed the pipe, or was killed
-            return
+        data = pipe.recv_bytes()
         try:
             function, job = pickle.loads(data)
         except BaseException as error:  # its module cannot be imported here
