@@ -1,6 +1,6 @@
 """Training tokens per second of single mixers on the CPU: the operators' torch code against Numba's.
 
-Command (from the repository root; needs the `numba` extra; about a minute on one core):
+Command (from the repository root; about a minute on one core):
 
     python benchmarks/backends.py
 
