@@ -63,10 +63,12 @@ class ScalingLawOptions(Settings, where="scaling_law"):
             return
         for name in ("depths", "widths"):
             if len(getattr(self, name)) < 2:
-                self.wrong(name, f"must be at least 2, or the law has no term for them; got {getattr(self, name)[0]}")
+                self.wrong(name, "must be at least 2 numbers, or the law has no term for them; got only"
+                           f" {getattr(self, name)[0]}")
         sizes, constants = len(self.depths) * len(self.widths) * len(self.tokens), 7 if len(self.tokens) > 1 else 5
         if sizes < constants:
-            self.wrong("depths", f"times widths times tokens give {sizes} sizes, but the law has {constants} constants")
+            self.wrong("depths", f"times widths times tokens must be at least {constants}, as many sizes as the law has"
+                       f" constants; got {sizes}")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ class PublishedRow:
 
     group: rows of one group were trained alike, and compare. operators: in the notation, without a width. specs: the
     same, parsed. params: parameters of the network. nats: the published loss in nats per token, up to a constant of
-    the group; of a perplexity its logarithm. source, table, note: where it stands and what a reader must know.
+    the group; of a perplexity its logarithm. source, table, note: where it stands and what a reader must know. place:
+    file and line that it was read from, for messages.
     """
 
     group: str
@@ -43,6 +44,12 @@ class PublishedRow:
     source: str = ""
     table: str = ""
     note: str = ""
+    place: str = ""
+
+    @property
+    def named(self) -> str:
+        """The row in a message: its place, or its group where it was not read from a file."""
+        return f"{self.place or f'group {self.group!r}'}: {self.operators!r}"
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def _row(place: str, line: dict[str, str]) -> PublishedRow:
         raise ConfigError(f"{place}: metric must end in _ppl (a perplexity) or _loss (nats per token);"
                           f" got {text['metric']!r}")
     return PublishedRow(group=text["group"], operators=text["operators"], specs=specs, nats=nats,
-                        params=_number(place, "params", text["params"]),
+                        params=_number(place, "params", text["params"]), place=place,
                         **{name: text[name] for name in ("source", "table", "note")})
 
 

@@ -44,8 +44,8 @@ def full_width(row: PublishedRow) -> float:
     networks = full_networks(row)
     params = [network.params for network in networks]
     if not params[0] <= row.params <= params[-1]:
-        raise ConfigError(f"group {row.group!r}: {row.operators!r} with {row.params:,.0f} parameters would need a width"
-                          f" outside {_WIDTHS[0]} to {_WIDTHS[-1]}")
+        raise ConfigError(f"{row.named}: params must be from {params[0]:,} to {params[-1]:,}, which it has at widths"
+                          f" {networks[0].hidden} to {networks[-1].hidden}; got {row.params:,.0f}")
     widths = [network.hidden for network in networks]
     return float(np.exp(np.interp(np.log(row.params), np.log(params), np.log(widths))))
 
@@ -63,8 +63,7 @@ def full_networks(row: PublishedRow) -> tuple[Architecture, ...]:
         except FlashnasError as error:
             reason = reason or str(error)
     if not found:
-        raise ConfigError(f"group {row.group!r}: {row.operators!r} fits no width from {_WIDTHS[0]} to {_WIDTHS[-1]}:"
-                          f" {reason}")
+        raise ConfigError(f"{row.named} fits no width from {_WIDTHS[0]} to {_WIDTHS[-1]}: {reason}")
     return tuple(found)
 
 
@@ -89,8 +88,7 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
             scaled = full_network(rows[place], small * width_factor).scaled(width_factor, least_head_dim)
             return Architecture(hidden=small, operators=scaled.operators, vocab=vocab)
         except FlashnasError as error:
-            raise ConfigError(f"group {rows[place].group!r}: {rows[place].operators!r} cannot be built at width"
-                              f" {small}: {error}") from None
+            raise ConfigError(f"{rows[place].named} cannot be built at width {small}: {error}") from None
 
     found: dict[int, Architecture] = {}
     for places in groups_of(rows).values():

@@ -1050,6 +1050,14 @@ for name, builders, words, *expect in (
         ("run-missing", [], ["nowhere"], "nowhere"),
         ("run-foreign", [folder("full", PRECIOUS)], ["{tmp}/full"], "full"), ("run-file", [], ["{quick}"], "{quick}")):
     case(f"proxy-trust-{name}", ["proxy-trust", *words], *expect, files=builders)
+PUBLISHED = "group,operators,params,metric,value\ng,12x(a f),350M,val_loss,2.5\n"
+for name, line, *expect in (
+        ("params-of-no-width", "g,12x(d f),1M,val_loss,2.4", "t.csv:3", "params", "1,000,000"),
+        ("notation", "g,12x(q f),350M,val_loss,2.4", "t.csv:3", "q"),
+        ("group-of-one", "h,12x(d f),350M,val_loss,2.4", "t.csv:2|t.csv:3", "at least 2", "1")):
+    case(f"proxy-trust-published-{name}", ["proxy-trust", "--published", "t.csv", "--recipe", "{quick}", "--data",
+                                           "{corpus}", "--out", "{tmp}/out"], *expect,
+         files=[write("t.csv", PUBLISHED + line + "\n")])
 for name, builder, *expect in (
         ("unfinished", edited("run/run.yaml", ["finished"], None), "--resume"),
         ("question", edited("run/run.yaml", ["question"], "hi"), "question"),
@@ -1070,6 +1078,8 @@ for flag, value, *more in (
         ("--budget-ms", "nan"), ("--workers", "0"), ("--recipe", "nowhere"), ("--table", "nowhere"),
         ("--workload", "nowhere"), ("--out", "{quick}")):
     case(f"scaling-law{flag}={value}", law(flag, value), flag.strip("-"), value.split(",")[-1], apart="apart" in more)
+case("scaling-law-few-sizes", law("--depths", "1,2", "--widths", "16,32", "--tokens", "128"), "depths", "at least 5",
+     "got 4")
 case("scaling-law-width-of-no-head", law("--widths", "17,32"), "width 17", "head_dim 16")
 case("scaling-law-tokens-of-the-same-steps", law("--tokens", "129,256"), "tokens", "129")
 case("scaling-law-data", law("--data", "nowhere"), "nowhere")

@@ -260,7 +260,7 @@ def test_odd_head_sizes_take_the_nearest_width_that_they_divide():
 
 
 @pytest.mark.parametrize(("operators", "params", "words"), [
-    ("12x(a f)", 1e6, "12x(a f)' with 1,000,000 parameters would need a width outside 256 to 8192"),
+    ("12x(a f)", 1e6, "'12x(a f)': params must be from 18,"),
     ("12x(gd(head_dim=16384) f)", 1e9, "fits no width from 256 to 8192"),
 ])
 @pytest.mark.parametrize("rule", RULES)
@@ -270,6 +270,15 @@ def test_a_row_without_a_width_is_refused_before_any_training(operators, params,
         proxies(rows, width=32, width_factor=64, least_head_dim=16, vocab=300, rule=rule)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_row_that_no_width_fits_is_named_by_file_and_line(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(GOOD + "g,12x(d f),1M,pile_val_ppl,8.4\n")
+    with pytest.raises(ConfigError) as caught:
+        proxies(read_published(path), width=32, width_factor=64, least_head_dim=16, vocab=300)
+    assert str(caught.value).startswith(f"{path}:4: '12x(d f)': params must be from ")
+    assert str(caught.value).endswith("at widths 256 to 8192; got 1,000,000")
 
 
 def test_full_networks_have_the_published_number_of_parameters(shipped):
