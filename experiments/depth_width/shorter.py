@@ -19,7 +19,7 @@ SEED, TOKENS = 0, (20_480, 40_960)
 
 def main() -> None:
     results = pd.read_csv(HERE.parent / "proxy_trust" / "results.csv")
-    recipe = Recipe.load("cpu")
+    recipe = Recipe.load(HERE.parent / "proxy_trust" / "recipe.yaml")
     dataset = prepare_dataset("sotu", recipe)
     out = HERE / "shorter.csv"
     if not out.exists():
