@@ -1,8 +1,11 @@
-"""What each lever did: for every trial, the share of clear published pairs that each reading orders rightly.
+"""What each lever did: for every trial and reading, how many published pairs it orders rightly.
 
-    python experiments/proxy_recipe/levers.py [TRIAL ..]     # reads trials.csv; a few seconds
+    python experiments/proxy_recipe/levers.py [TRIAL ..]     # reads trials.csv; a few seconds a trial
 
-Rows that a trial did not train do not count; compare trials over the same rows (column `rows`).
+Columns: clear pairs, those on which publications agree, those 0.01 to 0.02 nats apart, Spearman's rank correlation, and
+the clear pairs of each group. Rows that a trial did not train do not count; compare trials over the same rows (column
+`rows`). `extrapolated`: the loss that the curve promises after AHEAD times the tokens, as `flashnas search
+--rank-at-tokens` reads it.
 """
 
 from __future__ import annotations
@@ -15,47 +18,59 @@ from pathlib import Path
 
 import numpy as np
 
-from flashnas.trust.published import groups_of, pairs_of, read_published
-from flashnas.trust.published_agreement import agreement
+from flashnas.proxy.extrapolation import extrapolate
+from flashnas.trust.published import read_published
+from flashnas.trust.published_agreement import Agreement, measure
 
 READINGS = ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied")
+AHEAD = 4
+
+
+def readings_of(line: dict[str, str]) -> dict[str, float]:
+    """The points of a curve, the readings at its end, and the extrapolated loss."""
+    curve = json.loads(line["curve"])
+    found = {f"curve {tokens // 1024}k": loss for tokens, loss in curve[:-1]}
+    found |= {name: float(line[name]) for name in READINGS if line[name]}
+    if len(curve) > 1:
+        found["extrapolated"] = extrapolate(curve, AHEAD * curve[-1][0]).loss
+    return found
+
+
+def count(found: Agreement) -> str:
+    return f"{found.right:g}/{found.pairs}"
+
+
+def close(found: Agreement) -> str:
+    return f"{found.close_right:g}/{found.close_pairs}"
 
 
 def main() -> None:
-    """Print one line for each trial, reading and point of its curve."""
+    """Print one line for each trial and reading."""
     path = Path(sys.argv.pop(1)) if len(sys.argv) > 1 and sys.argv[1].endswith(".csv") else Path(
         __file__).with_name("trials.csv")
     rows = read_published()
     places = {(row.group, row.operators): place for place, row in enumerate(rows)}
+    trials: dict[str, dict[str, dict[int, list[float]]]] = {}
     with path.open(newline="") as file:
-        trials: dict[str, list[dict[str, str]]] = defaultdict(list)
         for line in csv.DictReader(file):
-            trials[line["trial"]].append(line)
-    for name, lines in trials.items():
-        if sys.argv[1:] and name not in sys.argv[1:]:
-            continue
-        known = sorted({places[line["group"], line["operators"]] for line in lines if line["loss"]})
-        curves = [json.loads(line["curve"]) for line in lines if line["loss"]]
-        points = [f"curve {tokens // 1024}k" for tokens, _ in curves[0][:-1]] if curves else []
-        for reading in (*points, *READINGS):
-            sums: dict[int, list[float]] = defaultdict(list)
-            for line in lines:
-                if line["loss"] and (reading in points or line[reading]):
-                    curve = json.loads(line["curve"])
-                    value = curve[points.index(reading)][1] if reading in points else float(line[reading])
-                    sums[places[line["group"], line["operators"]]].append(value)
+            if line["loss"] and (not sys.argv[1:] or line["trial"] in sys.argv[1:]):
+                readings = trials.setdefault(line["trial"], defaultdict(lambda: defaultdict(list)))
+                for reading, value in readings_of(line).items():
+                    readings[reading][places[line["group"], line["operators"]]].append(value)
+    print(f"{'trial':<24} {'reading':<12} rows   clear pairs  agreed  close  Spearman  by group")
+    for trial, readings in trials.items():
+        for reading, values in readings.items():
             losses = np.full(len(rows), np.nan)
-            for place, values in sums.items():
-                losses[place] = np.mean(values)
-            shares, right, pairs = [], 0.0, 0
-            for group, inside in groups_of(rows).items():
-                found = pairs_of(rows, [place for place in inside if place in sums])
-                if found:
-                    good = agreement(losses, found).sum()
-                    shares.append(f"{group.split('_')[0]}_{group.split('_')[1]} {good:g}/{len(found)}")
-                    right, pairs = right + good, pairs + len(found)
-            print(f"{name:<26} {reading:<12} rows {len(known):>2}  {right:>5g}/{pairs:<4}"
-                  f" {right / max(1, pairs):4.0%}   {'  '.join(shares)}")
+            for place, found in values.items():
+                losses[place] = np.mean(found)
+            result = measure(rows, losses)
+            overall = result.overall
+            groups = "  ".join(f"{'_'.join(name.split('_')[:2])} {count(group)}"
+                               for name, group in result.groups.items() if group.pairs)
+            share = "" if overall.share is None else f"{overall.share:.0%}"
+            spearman = "" if overall.spearman is None else f"{overall.spearman:.2f}"
+            print(f"{trial:<24} {reading:<12} {len(values):>4}  {count(overall):>8} {share:>4}"
+                  f"  {count(result.consensus):>6}  {close(overall):>5}  {spearman:>8}  {groups}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
         [--seeds 0 ..] [--width 64]
 
 A lever is a field of a recipe, over LEVERS. `trials.csv` grows by one line for each finished training; a training
-that stands there already is not repeated. One thread.
+that stands there already is not repeated. Its column `levers` has all levers, so that the same words train the same:
+those of --recipe are written out, and `copies` is the option --copies. One thread.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -87,6 +89,12 @@ def with_copies(tokens: np.ndarray, share: float) -> np.ndarray:
     return np.concatenate(pieces)
 
 
+def levers_of(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe changes in LEVERS, shipped recipes written out: these may change later."""
+    plain = Recipe.from_dict({**LEVERS, "name": recipe.name}).to_dict()
+    return {key: value for key, value in recipe.to_dict().items() if value != plain[key]}
+
+
 def main() -> None:
     """Train what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -108,11 +116,10 @@ def main() -> None:
     own = {key: yaml.safe_load(value) for key, value in (lever.split("=", 1) for lever in arguments.levers)}
     base = LEVERS if arguments.recipe is None else Recipe.load(arguments.recipe).to_dict()
     recipe = Recipe.from_dict({**base, **own, "name": arguments.trial})
-    if arguments.recipe:
-        own["recipe"] = arguments.recipe
+    levers = levers_of(recipe)
     dataset = prepare_dataset(arguments.corpus, recipe)
     if arguments.copies:
-        own["copies"] = arguments.copies
+        levers["copies"] = arguments.copies
         dataset = dataclasses.replace(dataset, train=with_copies(np.asarray(dataset.train), arguments.copies))
     rows = read_published()
     networks = proxies(rows, width=arguments.width, width_factor=recipe.width_factor, vocab=dataset.vocab,
@@ -131,7 +138,7 @@ def main() -> None:
                 continue
             if arguments.only is not None and place not in arguments.only:
                 continue
-            entry = {"trial": arguments.trial, "levers": json.dumps(own), "corpus": arguments.corpus,
+            entry = {"trial": arguments.trial, "levers": json.dumps(levers), "corpus": arguments.corpus,
                      "rule": arguments.rule, "width": arguments.width, "group": row.group, "operators": row.operators,
                      "proxy": network.notation, "seed": seed, "params": network.params}
             if same := by_proxy.get((arguments.trial, network.notation, seed)):
