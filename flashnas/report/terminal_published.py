@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-WRONG_SHOWN = 6  # pairs of each group
 Result = Mapping[str, Any]  # PublishedTrust.to_dict()
+AMONG = {"one publication by another": "publications", "one publication by its other group": "scales"}
 
 
 def published_text(result: Result) -> str:
@@ -20,15 +21,9 @@ def published_text(result: Result) -> str:
              *((f"guessed by {name}" if name != "a coin" else name, found)
                for name, found in result["baselines"].items())]
     lines += [_line(name, found, width) for name, found in named]
-    among = result["publications"]
-    if among["pairs"]:
-        lines.append(f"{'one publication by another':<{width}}  {_count(among)}")
+    lines += [_line(name, result[key], width) for name, key in AMONG.items() if result[key]["pairs"]]
     for group in result["groups"]:
-        if group["wrong"]:
-            lines += ["", f"ordered wrongly in {group['group']} (the better one | the worse one):",
-                      *(f"  {pair}" for pair in group["wrong"][:WRONG_SHOWN])]
-            if len(group["wrong"]) > WRONG_SHOWN:
-                lines.append(f"  and {len(group['wrong']) - WRONG_SHOWN} more")
+        lines += _wrong(group)
     return "\n".join(lines)
 
 
@@ -48,6 +43,18 @@ def published_verdict(result: Result) -> list[str]:
         cost += f"; {result['failed']} failed, and their pairs do not count"
     return [words if low > 0.5 else f"NOISE: {words}: no better than a coin for sure",
             f"the worst group is {worst['group']}: {worst['right']:g} of {worst['pairs']} ({worst['share']:.0%})", cost]
+
+
+def _wrong(group: Result) -> list[str]:
+    """The wrong pairs of a group, by the network that comes out too good, the one with the most pairs first."""
+    behind: dict[str, list[str]] = defaultdict(list)
+    for pair in group["wrong"]:
+        better, _, worse = pair.partition(" | ")
+        behind[worse].append(better)
+    lines = ["", f"ordered wrongly in {group['group']} ({len(group['wrong'])} pairs):"] if behind else []
+    for worse, betters in sorted(behind.items(), key=lambda item: -len(item[1])):
+        lines += [f"  {worse} should be behind", *(f"    {better}" for better in betters)]
+    return lines
 
 
 def _line(name: str, found: Result, width: int) -> str:

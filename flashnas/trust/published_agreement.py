@@ -17,7 +17,7 @@ import numpy as np
 
 from flashnas.trust.published import CLEAR_NATS, CLOSE_NATS, Pair, PublishedRow, composition, groups_of, pairs_of
 from flashnas.trust.published_proxies import full_networks, full_width
-from flashnas.trust.rank_correlation import CONFIDENCE, RESAMPLES, spearman
+from flashnas.trust.rank_correlation import CONFIDENCE, LEAST, RESAMPLES, spearman
 
 CONTEXT_TOKENS = 2048  # at which the baseline FLOPs are counted
 Composition = tuple[tuple[str, float], ...]
@@ -54,26 +54,47 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Two:
+    """Two groups that have some compositions in common.
+
+    one_publication: both have the same source, where it is given: one paper at two scales or two budgets. pairs, right:
+    pairs of compositions that are clear in both groups, and those that both order alike. spearman: rank correlation of
+    their losses over the compositions; None for fewer than 3.
+    """
+
+    groups: tuple[str, str]
+    one_publication: bool
+    compositions: int
+    pairs: int
+    right: int
+    spearman: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"groups": list(self.groups), "compositions": self.compositions, "pairs": self.pairs,
+                "right": self.right, "spearman": self.spearman}
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedTrust:
     """What `measure` finds: over all groups, by group, over the consensus, and for guesses that train nothing.
 
-    publications: how often two groups agree on a clear pair of compositions that both have: pairs and right.
+    twos: what each two of groups say of the compositions that both have.
     """
 
     overall: Agreement
     groups: dict[str, Agreement]
     consensus: Agreement
     baselines: dict[str, Agreement]
-    publications: tuple[int, int]
+    twos: tuple[Two, ...]
     facts: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         groups = [{"group": name, **found.to_dict(), "wrong": list(found.wrong)} for name, found in self.groups.items()]
-        pairs, right = self.publications
         return {"overall": self.overall.to_dict(), "groups": groups, "consensus": self.consensus.to_dict(),
                 "baselines": {name: found.to_dict() for name, found in self.baselines.items()},
-                "publications": {"pairs": pairs, "right": right, "share": right / pairs if pairs else None},
+                "publications": _summed([two for two in self.twos if not two.one_publication]),
+                "scales": _summed([two for two in self.twos if two.one_publication]),
                 **self.facts}
 
 
@@ -91,7 +112,7 @@ def measure(rows: Sequence[PublishedRow], losses: np.ndarray) -> PublishedTrust:
         overall=_over(rows, losses, groups), consensus=_over(rows, losses, groups, agreed),
         groups={name: _over(rows, losses, {name: places}) for name, places in groups.items()},
         baselines={name: _over(rows, guess, groups) for name, guess in baselines(rows).items()},
-        publications=publications_agree(rows))
+        twos=tuple(twos_of(rows)))
 
 
 def _over(rows: Sequence[PublishedRow], losses: np.ndarray, groups: dict[str, list[int]],
@@ -155,12 +176,32 @@ def shared_pairs(rows: Sequence[PublishedRow]) -> dict[tuple[Composition, Compos
     return dict(found)
 
 
-def publications_agree(rows: Sequence[PublishedRow]) -> tuple[int, int]:
-    """How many clear pairs of compositions two groups share, summed over all twos of groups, and on how many they
-    agree."""
-    signs = [[gap > 0 for gap in gaps.values()] for gaps in shared_pairs(rows).values()]
-    both = [one == other for group in signs for one, other in itertools.combinations(group, 2)]
-    return len(both), sum(both)
+def twos_of(rows: Sequence[PublishedRow]) -> list[Two]:
+    """What each two of groups say of each other that have at least two compositions in common."""
+    groups = groups_of(rows)
+    means = {name: _by_composition(rows, places) for name, places in groups.items()}
+    sources = {name: {rows[place].source for place in places} - {""} for name, places in groups.items()}
+    found = []
+    for one, other in itertools.combinations(groups, 2):
+        both = sorted(means[one].keys() & means[other].keys())
+        if len(both) < 2:
+            continue
+        first, second = (np.array([means[name][key] for key in both]) for name in (one, other))
+        gaps = [(first[a] - first[b], second[a] - second[b]) for a, b in itertools.combinations(range(len(both)), 2)]
+        alike = [x * y > 0 for x, y in gaps if min(abs(x), abs(y)) > CLEAR_NATS]
+        found.append(Two(groups=(one, other), one_publication=bool(sources[one] & sources[other]),
+                         compositions=len(both), pairs=len(alike), right=int(sum(alike)),
+                         spearman=float(spearman(first, second)) if len(both) >= LEAST else None))
+    return found
+
+
+def _summed(twos: Sequence[Two]) -> dict[str, Any]:
+    """Over some twos: their pairs, and their rank correlations weighted by the compositions."""
+    pairs, right = sum(two.pairs for two in twos), sum(two.right for two in twos)
+    ranked = [(two.spearman, two.compositions) for two in twos if two.spearman is not None]
+    mean = sum(rank * count for rank, count in ranked) / sum(count for _, count in ranked) if ranked else None
+    return {"pairs": pairs, "right": right, "share": right / pairs if pairs else None, "spearman": mean,
+            "twos": [two.to_dict() for two in twos]}
 
 
 def consensus_pairs(rows: Sequence[PublishedRow], places: Iterable[int]) -> set[tuple[int, int]]:

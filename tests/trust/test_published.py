@@ -1,6 +1,7 @@
 """Published trainings: what a CSV may hold, pairs and compositions, shares by hand and by their laws, the proxies."""
 
 import itertools
+import json
 import math
 import statistics
 
@@ -24,8 +25,8 @@ from flashnas.trust.published_agreement import (
     agreement,
     consensus_pairs,
     measure,
-    publications_agree,
     shared_pairs,
+    twos_of,
 )
 from flashnas.trust.published_proxies import RULES, TOKENIZER_WORDS, full_width, proxies
 
@@ -33,8 +34,9 @@ HEAD = "group,operators,params,metric,value\n"
 GOOD = HEAD + "g,12x(a f),350M,pile_val_ppl,8.6\ng,24x(m2),0.35B,pile_val_ppl,8.5\n"
 
 
-def row(operators, nats, group="g", params=350e6):
-    return PublishedRow(group=group, operators=operators, specs=parse_operators(operators), params=params, nats=nats)
+def row(operators, nats, group="g", params=350e6, source=""):
+    return PublishedRow(group=group, operators=operators, specs=parse_operators(operators), params=params, nats=nats,
+                        source=source)
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +126,29 @@ def test_what_groups_say_of_the_pairs_that_they_share():
     found = shared_pairs(rows)
     assert found[a, d] == {"g": pytest.approx(0.1), "h": pytest.approx(-0.1)}
     assert found[a, m2] == {"g": pytest.approx(0.5), "h": pytest.approx(0.1)}
-    assert publications_agree(rows) == (3, 2)
+    assert [(two.groups, two.compositions, two.pairs, two.right) for two in twos_of(rows)] == [
+        (("g", "h"), 3, 3, 2), (("g", "i"), 2, 0, 0), (("h", "i"), 2, 0, 0)]
     assert consensus_pairs(rows, range(len(rows))) == {(2, 0), (2, 1), (5, 3), (5, 4)}
     assert consensus_pairs(rows, [0, 2, 3]) == {(2, 0)}
+
+
+def test_groups_of_one_source_are_counted_apart(shipped):
+    rows = [row("a f", 1.0, "g", source="x"), row("d f", 0.9, "g", source="x"), row("m2 f", 0.8, "g", source="x"),
+            row("a f", 3.0, "h", source="x"), row("d f", 2.8, "h", source="x"), row("m2 f", 2.9, "h", source="x"),
+            row("a f", 2.0, "i", source="y"), row("d f", 2.1, "i", source="y")]
+    found = measure(rows, np.zeros(len(rows))).to_dict()
+    assert [found["scales"][name] for name in ("pairs", "right", "spearman")] == [3, 2, 0.5]
+    assert [found["publications"][name] for name in ("pairs", "right", "spearman")] == [2, 0, None]
+    assert json.loads(json.dumps(found["scales"]["twos"])) == [
+        {"groups": ["g", "h"], "compositions": 3, "pairs": 3, "right": 2, "spearman": 0.5}]
+    one, other = (measure(shipped, np.zeros(len(shipped))).to_dict()[key] for key in ("publications", "scales"))
+    assert (one["pairs"], one["right"], other["pairs"], other["right"]) == (3, 3, 7, 6)
 
 
 def test_a_pair_of_one_group_is_no_consensus():
     rows = [row("a f", 1.0), row("d f", 0.9)]
     assert consensus_pairs(rows, range(2)) == set()
-    assert publications_agree(rows) == (0, 0)
+    assert twos_of(rows) == []
 
 
 # -- shares ------------------------------------------------------------------------------------------------------
@@ -207,7 +223,9 @@ def test_intervals_hold_their_share_and_the_order_of_rows_says_nothing(study, rn
             other.pairs, other.right, other.close_pairs, other.close_right)
         assert sorted(one.wrong) == sorted(other.wrong)
         assert one.spearman == pytest.approx(other.spearman)
-    assert found.publications == again.publications
+    for key in ("publications", "scales"):
+        one, other = found.to_dict()[key], again.to_dict()[key]
+        assert (one["pairs"], one["right"]) == (other["pairs"], other["right"])
 
 
 # -- proxies -----------------------------------------------------------------------------------------------------

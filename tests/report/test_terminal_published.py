@@ -1,0 +1,27 @@
+"""`flashnas proxy-trust --published` on the terminal: all wrong pairs by name."""
+
+import dataclasses
+
+import numpy as np
+
+from flashnas.report.terminal_published import published_text
+from flashnas.trust.published import groups_of, pairs_of, read_published
+from flashnas.trust.published_agreement import measure
+
+FACTS = {"recipe": {"name": "cpu"}, "trainings": 55, "failed": 0, "core_seconds": 60.0, "core_seconds_each": 2.0}
+
+
+def test_every_wrong_pair_is_named_under_the_network_that_should_be_behind():
+    rows = read_published()
+    opposed = dataclasses.replace(measure(rows, -np.array([row.nats for row in rows])), facts=FACTS)
+    text = published_text(opposed.to_dict())
+    for name, places in groups_of(rows).items():
+        wrong = pairs_of(rows, places)
+        lines = text.partition(f"ordered wrongly in {name} ({len(wrong)} pairs):\n")[2].partition("\n\n")[0].split("\n")
+        found, behind = set(), ""
+        for line in lines:
+            if line.endswith(" should be behind"):
+                behind = line.strip().removesuffix(" should be behind")
+            else:
+                found.add((line.strip(), behind))
+        assert found == {(rows[pair.better].operators, rows[pair.worse].operators) for pair in wrong}
