@@ -1,11 +1,11 @@
 """What each lever did: for every trial and reading, how many published pairs it orders rightly.
 
-    python experiments/proxy_recipe/levers.py [TRIAL ..]     # reads trials.csv; a few seconds a trial
+    python experiments/proxy_recipe/levers.py [TRIAL ..]     # reads trials.csv; 5 s for a trial of all rows
 
-Columns: clear pairs, those on which publications agree, those 0.01 to 0.02 nats apart, Spearman's rank correlation, and
-the clear pairs of each group. Rows that a trial did not train do not count; compare trials over the same rows (column
-`rows`). `extrapolated`: the loss that the curve promises after AHEAD times the tokens, as `flashnas search
---rank-at-tokens` reads it.
+Columns: clear pairs with their share and its 95 % interval, those on which groups agree, those 0.01 to 0.02 nats apart,
+Spearman's rank correlation, and the clear pairs of each group. Rows that a trial did not train do not count; compare
+trials over the same rows (column `rows`). `4 x tokens`: the loss extrapolated from the curve to so many tokens, as
+`flashnas search --rank-at-tokens` does.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from flashnas.trust.published import read_published
 from flashnas.trust.published_agreement import Agreement, measure
 
 READINGS = ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied")
-AHEAD = 4
+AHEAD = (2, 4, 16)
 
 
 def readings_of(line: dict[str, str]) -> dict[str, float]:
-    """The points of a curve, the readings at its end, and the extrapolated loss."""
+    """The points of a curve, the readings at its end, and extrapolated losses."""
     curve = json.loads(line["curve"])
     found = {f"curve {tokens // 1024}k": loss for tokens, loss in curve[:-1]}
     found |= {name: float(line[name]) for name in READINGS if line[name]}
     if len(curve) > 1:
-        found["extrapolated"] = extrapolate(curve, AHEAD * curve[-1][0]).loss
+        found |= {f"{times} x tokens": extrapolate(curve, times * curve[-1][0]).loss for times in AHEAD}
     return found
 
 
@@ -57,7 +57,7 @@ def main() -> None:
                 readings = trials.setdefault(line["trial"], defaultdict(lambda: defaultdict(list)))
                 for reading, value in readings_of(line).items():
                     readings[reading][places[line["group"], line["operators"]]].append(value)
-    print(f"{'trial':<24} {'reading':<12} rows   clear pairs  agreed  close  Spearman  by group")
+    print(f"{'trial':<24} {'reading':<12} rows  clear pairs, 95 %       agreed  close  Spearman  by group")
     for trial, readings in trials.items():
         for reading, values in readings.items():
             losses = np.full(len(rows), np.nan)
@@ -67,9 +67,11 @@ def main() -> None:
             overall = result.overall
             groups = "  ".join(f"{'_'.join(name.split('_')[:2])} {count(group)}"
                                for name, group in result.groups.items() if group.pairs)
-            share = "" if overall.share is None else f"{overall.share:.0%}"
+            share = ""
+            if overall.share is not None and overall.interval is not None:
+                share = f"{overall.share:.0%} [{overall.interval[0]:.2f}, {overall.interval[1]:.2f}]"
             spearman = "" if overall.spearman is None else f"{overall.spearman:.2f}"
-            print(f"{trial:<24} {reading:<12} {len(values):>4}  {count(overall):>8} {share:>4}"
+            print(f"{trial:<24} {reading:<12} {len(values):>4}  {count(overall):>8} {share:<17}"
                   f"  {count(result.consensus):>6}  {close(overall):>5}  {spearman:>8}  {groups}", flush=True)
 
 

@@ -13,11 +13,11 @@ AMONG = {"one publication by another": "publications", "one publication by its o
 def published_text(result: Result) -> str:
     """The verdict, a table by group, the baselines, and the wrong pairs by name."""
     width = max(len(group["group"]) for group in result["groups"])
-    width = max(width, len("pairs that all publications agree on"))
+    width = max(width, len("pairs that all groups agree on"))
     lines = [*published_verdict(result), "",
              f"{'ordered as published':<{width}}  right of pairs   share  95 % interval  0.01 to 0.02 nats  Spearman"]
     named = [("all groups", result["overall"]), *((group["group"], group) for group in result["groups"]),
-             ("pairs that all publications agree on", result["consensus"]),
+             ("pairs that all groups agree on", result["consensus"]),
              *((f"guessed by {name}" if name != "a coin" else name, found)
                for name, found in result["baselines"].items())]
     lines += [_line(name, found, width) for name, found in named]
@@ -51,7 +51,10 @@ def _wrong(group: Result) -> list[str]:
     for pair in group["wrong"]:
         better, _, worse = pair.partition(" | ")
         behind[worse].append(better)
-    lines = ["", f"ordered wrongly in {group['group']} ({len(group['wrong'])} pairs):"] if behind else []
+    if not behind:
+        return []
+    pairs = len(group["wrong"])
+    lines = ["", f"ordered wrongly in {group['group']} ({pairs} pair{'s' if pairs > 1 else ''}):"]
     for worse, betters in sorted(behind.items(), key=lambda item: -len(item[1])):
         lines += [f"  {worse} should be behind", *(f"    {better}" for better in betters)]
     return lines

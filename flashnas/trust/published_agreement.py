@@ -6,6 +6,7 @@ rightly if the lower one is the published one's; equal losses count half. No tor
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import defaultdict
@@ -226,19 +227,22 @@ def baselines(rows: Sequence[PublishedRow]) -> dict[str, np.ndarray]:
     which calls every pair a tie. Full-size networks, at the width that their number of parameters asks for."""
     widths = np.array([full_width(row) for row in rows])
 
-    def flops(row: PublishedRow, width: float) -> float:
-        full = full_networks(row)
-        return float(np.interp(width, [network.hidden for network in full],
-                               [network.prefill_flops_per_token(CONTEXT_TOKENS) for network in full]))
-
     guesses: dict[str, Callable[[], list[float]]] = {
         "parameters": lambda: [row.params for row in rows],
-        "FLOPs": lambda: [flops(row, width) for row, width in zip(rows, widths, strict=True)],
+        "FLOPs": lambda: [_flops(row) for row in rows],
         "width": lambda: list(widths),
         "depth": lambda: [len(row.specs) for row in rows],
         "a coin": lambda: [0.0] * len(rows),
     }
     return {name: -np.asarray(guess(), float) for name, guess in guesses.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _flops(row: PublishedRow) -> float:
+    """Per token, of the full-size network."""
+    full = full_networks(row)
+    return float(np.interp(full_width(row), [network.hidden for network in full],
+                           [network.prefill_flops_per_token(CONTEXT_TOKENS) for network in full]))
 
 
 def _whole(value: float) -> float | int:
