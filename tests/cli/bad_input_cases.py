@@ -836,6 +836,7 @@ for flag, value, *more in (
 for flag, value, *more in (
         ("-n", "0"), ("-n", "-2"), ("-n", "1.5"), ("-n", HUGE, "apart"), ("--seed", "-1"), ("--seed", "x"),
         ("--mode", "compiled"),
+        ("--runtime", "ollama"), ("--runtime", "vllm"),
         ("--mode", "fast"), ("--backend", "magic"), ("--table", "nowhere"), ("--space", "nowhere")):
     case(f"validate{flag}={value}", validate(flag, value), flag.strip("-"), value, apart="apart" in more)
 case("validate-seed-23-digits", validate("--seed", LONG), "seed", LONG)

@@ -23,7 +23,7 @@ from flashnas.latency.workload import Workload
 from flashnas.profiling import llama_cpp, profile_runtime
 from flashnas.profiling.llama_cpp import LlamaCpp
 from flashnas.profiling.platforms import device_label
-from flashnas.profiling.programs import runs, setup_of
+from flashnas.profiling.programs import rows_of, runs, setup_of
 from flashnas.profiling.regression import REST, choose_networks, counts, fit, narrowed
 from flashnas.profiling.validation import sample
 from flashnas.runtimes.llama_cpp import child
@@ -141,6 +141,9 @@ def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
     assert record["disturbed_networks"] == 0
     table = LatencyTable.load(folder)
     assert table.modes == ("llama.cpp",)
+    assert rows_of(table, "llama.cpp", None) == "llama.cpp"
+    with pytest.raises(TableError, match=r"table: table table is of llama\.cpp; got --runtime torch; leave it out"):
+        rows_of(table, "torch", None)
     assert table.dtypes == ("q8_0",)
     model, timed = LatencyModel(table, CHAT), {network.hash for network in clock}
     for network in sample(space, model, 10, np.random.default_rng(1)):
@@ -247,8 +250,8 @@ def test_the_commands_measure_and_validate(tmp_path, capsys):
     workload, table = "batch=1,prompt=8,generated=8", str(tmp_path / "table")
     assert main(["profile", "--runtime", "llama.cpp", "--space", str(tmp_path / "space.yaml"), "--workload", workload,
                  "--weights", "f16", "--out", table]) == 0
-    assert main(["validate", "--table", table, "--space", str(tmp_path / "space.yaml"), "--workload", workload,
-                 "-n", "3", "--json"]) == 0
+    assert main(["validate", "--runtime", "llama.cpp", "--table", table, "--space", str(tmp_path / "space.yaml"),
+                 "--workload", workload, "-n", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["architectures"]) == 3
     assert found["mode"] == "llama.cpp"
