@@ -85,7 +85,8 @@ def test_types_of_weights(type_, tmp_path):
     assert report["dtype"] == type_
 
 
-@pytest.mark.parametrize(("space", "family"), [("llama_cpp", "granitehybrid"), ("nemotron_h", "nemotron_h")])
+@pytest.mark.parametrize(("space", "family"), [("llama_cpp", "granitehybrid"), ("nemotron_h", "nemotron_h"),
+                                                 ("qwen35", "qwen35")])
 def test_every_network_of_a_space_exports(space, family, tmp_path):
     """Random members at a sixteenth of their widths, with few of their layers, against llama.cpp."""
     loaded, rng = load_space(space), np.random.default_rng(7)
