@@ -185,8 +185,8 @@ def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
 
 def test_a_space_larger_than_the_free_memory_is_refused_before_a_network_is_built(space, clock, tmp_path, monkeypatch):
     monkeypatch.setattr(program, "free_bytes", lambda: 500_000)
-    line = (r"^llama\.cpp is timed with whole networks: one of width \d+ with \d+ operators needs 0\.0 GB of memory, but"
-            r" 0\.0 GB are free; take smaller widths or a shorter workload$")
+    line = (r"^llama\.cpp is timed with whole networks: one of width \d+ with \d+ operators needs 0\.0 GB of memory,"
+            r" but 0\.0 GB are free; take smaller widths or a shorter workload$")
     with pytest.raises(DeviceError, match=line):
         profile_runtime.profile_runtime(space, [CHAT], tmp_path / "table", LlamaCpp())
     assert clock == []
