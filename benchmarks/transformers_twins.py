@@ -2,7 +2,7 @@
 
 6x(X f) for attention (Llama) and the gated delta rule (Qwen3-Next, all layers linear, dense FFN), or 6x(X), where their
 decoder layers lose the FFN and its norm; 6x(m2) for Mamba2, whose transformers model has no FFN. Heads of 64 channels,
-Mamba2 with its state of 128, FFN three times the width, vocabulary 4096, tied head.
+Mamba2 with its state of 128 or with that of small proxies, 32; FFN three times the width, vocabulary 4096, tied head.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from transformers.cache_utils import Cache, CacheLayerMixin  # noqa: E402
 from transformers.models.qwen3_next import modeling_qwen3_next as qwen3_next  # noqa: E402
 
 LAYERS, VOCAB, HEAD_DIM = 6, 4096, 64
-MIXERS = {"a": f"a(head_dim={HEAD_DIM})", "m2": "m2", "gd": f"gd(head_dim={HEAD_DIM})"}
-CHUNKS = {"a": (0,), "m2": (32, 64, 128, 256), "gd": (32, 64, 128)}  # what their side may choose from; 0: no chunks
+MIXERS = {"a": f"a(head_dim={HEAD_DIM})", "m2": "m2", "m2(state=32)": "m2(state=32)",
+          "gd": f"gd(head_dim={HEAD_DIM})"}
+# what their side may choose from; 0: no chunks
+CHUNKS = {"a": (0,), "m2": (32, 64, 128, 256), "m2(state=32)": (32, 64, 128, 256), "gd": (32, 64, 128)}
 _CHUNKED_DELTA_RULE = qwen3_next.torch_chunk_gated_delta_rule
 
 
 def ours(kind: str, width: int, ffn: bool = True) -> HybridLM:
     """Our model with weights from seed 0; `ffn`: an FFN behind each mixer, never behind m2."""
     torch.manual_seed(0)
-    layer = MIXERS.get(kind, kind) + (" f" if ffn and kind != "m2" else "")
+    layer = MIXERS.get(kind, kind) + (" f" if ffn and not kind.startswith("m2") else "")
     return HybridLM(Architecture.parse(f"{width}(vocab={VOCAB}): {LAYERS}x({layer})"))
 
 
@@ -43,10 +45,11 @@ def theirs(kind: str, model: HybridLM, attention: str = "sdpa") -> nn.Module:
     common: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": hidden, "num_hidden_layers": LAYERS,
                               "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": None,
                               "pad_token_id": 0}
-    if kind == "m2":
+    if kind.startswith("m2"):
+        spec = model.architecture.operators[0].resolved(hidden)
         network: nn.Module = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(
-            **common, num_heads=2 * hidden // 64, head_dim=64, state_size=128, n_groups=1, residual_in_fp32=False,
-            layer_norm_epsilon=OUTPUT_NORM_EPS))
+            **common, num_heads=2 * hidden // 64, head_dim=64, state_size=spec.state, n_groups=1,
+            residual_in_fp32=False, layer_norm_epsilon=OUTPUT_NORM_EPS))
         for norm in (*(block.norm for block in network.backbone.layers), network.backbone.norm_f):
             norm.variance_epsilon = NORM_EPS  # theirs has one for all
     elif kind == "a":
@@ -60,7 +63,7 @@ def theirs(kind: str, model: HybridLM, attention: str = "sdpa") -> nn.Module:
             **common, layer_types=["linear_attention"] * LAYERS, linear_num_key_heads=heads,
             linear_num_value_heads=heads, linear_key_head_dim=HEAD_DIM, linear_value_head_dim=HEAD_DIM,
             num_experts=0, intermediate_size=3 * hidden, rms_norm_eps=NORM_EPS))
-    if kind != "m2" and len(model.layers) == LAYERS:
+    if not kind.startswith("m2") and len(model.layers) == LAYERS:
         for layer in network.model.layers:
             del layer.mlp, layer.post_attention_layernorm
             layer.forward = types.MethodType(_mixer_alone, layer)
@@ -114,7 +117,7 @@ def set_chunk(network: nn.Module, chunk: int) -> None:
 
 def _weights(kind: str, model: HybridLM) -> dict[str, Tensor]:
     source, named = model.state_dict(), {}
-    if kind == "m2":
+    if kind.startswith("m2"):
         for name, weight in source.items():
             if name.endswith("conv.weight"):
                 weight = weight.unsqueeze(1)

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,10 @@ def test_the_api_page_is_current():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / "docs" / "api.md").read_text() == module.text(), "run python docs/make_api.py"
+
+
+def test_the_readme_has_the_command_of_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall(r"(?m)^\| `pip install '\.\[(.*?)\]'`(?:, `pip install '\.\[(.*?)\]'`)?", readme)
+    assert sorted({name for row in shown for name in row if name}) == sorted({*extras} - {"dev"})

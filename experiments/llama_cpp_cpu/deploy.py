@@ -1,6 +1,6 @@
 """From an empty folder to a language model in llama.cpp, with its speed foretold: the whole loop on a CPU.
 
-    python experiments/llama_cpp_cpu/deploy.py            # the experiment of README.md: about two hours of one core
+    python experiments/llama_cpp_cpu/deploy.py            # the experiment of README.md: 81 minutes of one core
     python experiments/llama_cpp_cpu/deploy.py --size small  # what `make deploy` does, in minutes
 
 Profile operators in llama.cpp, validate, search within a budget of milliseconds for a token, train the best network

@@ -153,6 +153,8 @@ class ValidateOptions(Settings, where="validate"):
     count: int = option(20, "architectures", short="n", metavar="N", least=1, most=100_000)
     workload: str = option("decode-1k", WORKLOAD_HELP, objects=(WORKLOAD,))
     seed: int = option(0, "fixes the architectures", metavar="N", least=0, most=LARGEST_SEED)
+    runtime: str | None = option(None, "the program that the table was measured in: torch, llama.cpp or vllm",
+                                 shown="the table's", choices=("torch", *RUNTIMES))
     mode: str | None = option(None, "eager, compiled or cuda_graph", shown="the table's")
     backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
     calibrate: bool = option(False, "fit what whole models cost beyond their operators to one half of the"
@@ -200,7 +202,7 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
         A Validated: `result` with the errors of each architecture and metric. `print` shows them.
 
     Raises:
-        TableError: the table is of another device or stack, or there is nothing to calibrate.
+        TableError: the table is of another device, stack or runtime, or there is nothing to calibrate.
         SpaceError: the space has too few architectures.
 
     Example:
@@ -213,7 +215,7 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.finalists import EFFORT
-    from flashnas.profiling.programs import setup_of, time_request
+    from flashnas.profiling.programs import rows_of, setup_of, time_request
     from flashnas.profiling.validation import store
     from flashnas.profiling.validation import validate as compare
     from flashnas.space.load import load_operator_space
@@ -221,14 +223,14 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
     space = load_operator_space(options.space, "flashnas validate")
     workload = load_workload(options.workload)
-    model = LatencyModel(table, workload, mode=options.mode)
-    setup = setup_of(table, dtype=model.dtype, mode=options.mode, backend=options.backend, effort=EFFORT,
-                       any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
+    mode = rows_of(table, options.runtime, options.mode)
+    model = LatencyModel(table, workload, mode=mode)
+    setup = setup_of(table, dtype=model.dtype, mode=mode, backend=options.backend, effort=EFFORT,
+                     any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
     for hidden in space.hidden_sizes:
         model.check([space.build(space.kinds(), hidden)])
     result = compare(table, space, workload, lambda a: time_request(a, workload, model.batch(a), setup).to_dict(),
-                     count=options.count, seed=options.seed, calibrate=options.calibrate, mode=options.mode,
-                     progress=progress)
+                     count=options.count, seed=options.seed, calibrate=options.calibrate, mode=mode, progress=progress)
     if not options.allow_other_stack:
         store(result, space, workload, seed=options.seed, calibrate=options.calibrate)
     return Validated(result)

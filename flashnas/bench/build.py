@@ -123,9 +123,9 @@ def card(bench: Bench) -> str:
             " and the latencies of the network at full width on the shipped device tables."
             f"{span} `flashnas bench build` writes this page.")
     timed = "".join(_wrapped(
-        f"- `{MEASURED}*/{entry['workload']['name']}` was timed on {entry['device']} ({entry['stack']}, {entry['dtype']},"
-        f" random weights) by `flashnas bench measure`: {entry['networks']} of {networks} networks. The others need more"
-        " memory than that machine had free.", "  ") + "\n" for entry in found["measured"])
+        f"- `{MEASURED}*/{entry['workload']['name']}` was timed on {entry['device']} ({entry['stack']},"
+        f" {entry['dtype']}, random weights) by `flashnas bench measure`: {entry['networks']} of {networks} networks."
+        " Larger ones than that machine's free memory have none.", "  ") + "\n" for entry in found["measured"])
     return f"""# flashnas-bench: {bench.name}
 
 {_wrapped(lead)}

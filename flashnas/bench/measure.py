@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from flashnas.base.setting import shown
 from flashnas.bench.journal import is_number, read_lines
 from flashnas.latency.workload import Workload
 from flashnas.profiling.platforms import device_label
+from flashnas.profiling.program import free_bytes
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import time_model
 
@@ -96,7 +96,7 @@ def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, worklo
                                  f" {shown(getattr(header, name))}; move the file away to measure anew")
         counts = {"measured": 0, "known": sum(key in known for key in wanted), "too_large": 0}
         for number, (key, network) in enumerate(wanted.items(), start=1):
-            if key not in known and network.params * BYTES[header.dtype] * ROOM > _free_bytes():
+            if key not in known and network.params * BYTES[header.dtype] * ROOM > free_bytes():
                 counts["too_large"] += 1
             elif key not in known:
                 times = time_model(network, workload, 1, setup)
@@ -110,12 +110,3 @@ def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, worklo
 def latencies_in(places: Sequence[Path]) -> list[Path]:
     """The journals of measured latencies in some folders."""
     return [path for place in places if place.is_dir() for path in sorted(place.glob(NAMES))]
-
-
-def _free_bytes() -> float:
-    """Memory that programs may still take, files that are cached included; infinite where the system does not say."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-        if found:
-            return float(found[1]) * 1024
-    return float("inf")

@@ -259,7 +259,8 @@ def _parse(file: Path) -> tuple[Header, tuple[Mapping[str, Any], ...], pd.DataFr
                 raise ValueError(f"column {column!r} has no value in a row with a loss")
     except (ValueError, TypeError) as error:
         raise BenchError(f"{file}: damaged: {str(error).splitlines()[0]}") from None
-    return header, tuple(data.get("measured", ())), frame[[*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]]
+    columns = [*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]
+    return header, tuple(data.get("measured", ())), frame[columns]
 
 
 def _listed(counts: dict[str, int]) -> str:

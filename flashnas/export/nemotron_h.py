@@ -41,8 +41,8 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
-flashnas is not needed. Names and keys are those of released Nemotron-H checkpoints; readers other than transformers
-have not been tried.
+flashnas is not needed. Names and keys are those of released Nemotron-H checkpoints. vLLM (0.32, on a CPU) loads the
+folder, too, where attention has heads of 32, 64 or more. For llama.cpp, `flashnas export --to gguf` writes a file.
 """
 
 

@@ -35,6 +35,7 @@ class LlamaCpp(Program):
 
     name = "llama.cpp"
     piece_tokens = 256
+    build_facts = ("build", "system")
 
     weights: str = "q8_0"
     flash_attention: bool = False
@@ -77,6 +78,13 @@ class LlamaCpp(Program):
         from flashnas.runtimes.llama_cpp.families import family_of
 
         family_of(architecture)
+
+    def making_bytes(self, architecture: Architecture) -> int:
+        """Random weights in float32: the embedding as it is drawn and with the rows of added tokens, and each operator
+        that differs from the others once."""
+        tables = architecture.vocab * architecture.hidden * (1 if architecture.tied else 2)
+        operators = sum(spec.params(architecture.hidden) for spec in set(architecture.canonical().operators))
+        return 4 * (2 * tables + operators)
 
     def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int,
             ) -> dict[str, list[dict[str, float]]]:

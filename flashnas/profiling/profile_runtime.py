@@ -54,9 +54,10 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
 
     Raises:
         ConfigError: the folder is in use for something else, or a workload has several sequences.
+        DeviceError: a network needs more memory than is free.
         ExportError: the program cannot hold the networks of the space.
         SpaceError: the times of the space's operators cannot be separated.
-        TableError: the folder holds another device's table.
+        TableError: the folder holds the table of another device or build.
     """
     for workload in workloads:
         setup.check_workload(workload)
@@ -67,11 +68,14 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
     if not todo:
         return {"measured": 0, "known": len(items)}
+    widths = sorted({item.hidden for item in todo})
+    setup.check_memory([network for hidden in widths for network in networks[hidden]], workloads)
     described = setup.describe_stack()
+    if (folder / "meta.yaml").exists():
+        setup.check_build(f"--out {folder}: the table", LatencyTable.load(folder).meta["stacks"].get(setup.stack, {}))
     meta = space.model.meta_tokens
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
     pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta, setup.piece_tokens)})
-    widths = sorted({item.hidden for item in todo})
     journal = Journal(folder / JOURNAL, setup)
     order = [(network, turn) for turn in range(ROUNDS) for hidden in widths for network in networks[hidden]]
     for number, (network, turn) in enumerate(order):

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError, ExportError, TableError
 from flashnas.base.settings import MOST_THREADS
 from flashnas.latency import metrics
-from flashnas.latency.memory import check_fits
+from flashnas.latency.memory import check_fits, memory_bytes
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
@@ -36,6 +37,7 @@ class Program(ABC):
     Attributes:
         name: of the program, and the mode of its rows.
         piece_tokens: the program computes attention over the next multiple of this many tokens.
+        build_facts: entries of `describe_stack` that differ between builds of one release.
         threads: of the program.
 
     Raises:
@@ -45,6 +47,7 @@ class Program(ABC):
     name: ClassVar[str]
     piece_tokens: ClassVar[int]
     device: ClassVar[str] = "cpu"
+    build_facts: ClassVar[tuple[str, ...]] = ()
 
     threads: int = 1
 
@@ -127,6 +130,36 @@ class Program(ABC):
             return False
         return True
 
+    def making_bytes(self, architecture: Architecture) -> int:
+        """Memory that this process needs before the program runs the network."""
+        return 0
+
+    def check_memory(self, architectures: Iterable[Architecture], workloads: Sequence[Workload]) -> None:
+        """Raises DeviceError if a network needs more memory than is free, before anything of it is built."""
+        free = free_bytes()
+        for architecture in architectures:
+            needed = max(self.making_bytes(architecture), *(
+                memory_bytes(architecture, workload, 1, self.dtype_name) for workload in workloads))
+            if needed > free:
+                raise DeviceError(f"{self.name} is timed with whole networks: one of width {architecture.hidden} with"
+                                  f" {len(architecture.operators)} operators needs {needed / 1e9:.1f} GB of memory, but"
+                                  f" {free / 1e9:.1f} GB are free; take smaller widths or a shorter workload")
+
+    def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
+        """Raises TableError if rows are of another build of the same release.
+
+        Args:
+            where: the table, for the message.
+            described: its entry of `stack`, as `describe_stack` gives it.
+            end: of the message.
+        """
+        here = self.describe_stack()
+        for name in self.build_facts:
+            if described.get(name) not in (None, here[name]):
+                raise TableError(f"{where} was measured with another build of {self.name}: its {name} is"
+                                 f" {described[name]}, that of this machine {here[name]}; measure it anew in another"
+                                 f" folder{end}")
+
     def check_workload(self, workload: Workload) -> None:
         """Raises ConfigError unless the workload is of one sequence."""
         if workload.batch != 1:
@@ -168,14 +201,15 @@ class Program(ABC):
         """The program on this machine as the rows of a table were measured; arguments as those of `setup_like`.
 
         Raises:
-            TableError: this machine is another device, or has another version of the program or none.
+            TableError: this machine is another device, or has another version or build of the program or none.
         """
         rows = table.only(cls.name)
         stacks = sorted({str(name) for frame in rows.frames.values()
                          for name in frame.loc[frame["dtype"] == dtype, "stack"].unique()})
         where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
+        described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
         try:
-            setup = cls.from_stack(table.meta["stacks"].get(stacks[-1], {}) if stacks else {})
+            setup = cls.from_stack(described)
         except KeyError as error:
             raise TableError(f"{where}: its stack does not say how {cls.name} ran: no {error}") from None
         except ConfigError as error:
@@ -188,6 +222,7 @@ class Program(ABC):
         if stacks != [setup.stack]:
             raise TableError(f"{where} has rows of {', '.join(stacks)}, but this machine runs {setup.stack}; measure"
                              f" them anew with flashnas profile --runtime {cls.name}{end}")
+        setup.check_build(where, described, end)
         return setup
 
 
@@ -196,3 +231,13 @@ def this_machine() -> Device:
     """Its memory; the other facts are not known."""
     return Device(name="this machine", platform="cpu", peak_flops=1.0, bandwidth_bytes_s=1.0,
                   memory_bytes=PLATFORMS["cpu"].memory_bytes())
+
+
+def free_bytes() -> int:
+    """Memory that a process can still get, as the system estimates it; all memory where it does not."""
+    info = Path("/proc/meminfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return PLATFORMS["cpu"].memory_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import TableError
 from flashnas.latency.schema import RUNTIMES
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
@@ -15,6 +16,27 @@ from flashnas.profiling.whole_model import Measured, time_model
 
 PROGRAMS: dict[str, type[Program]] = {program.name: program for program in (LlamaCpp, Vllm)}
 assert tuple(PROGRAMS) == RUNTIMES
+
+
+def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str | None:
+    """The mode of the rows that were measured in a program: `mode`, if that is given.
+
+    Args:
+        table: with rows of one or several modes.
+        runtime: torch or one of RUNTIMES; None: whatever the rows are from.
+        mode: None: the only one of the program, or the default of the table.
+
+    Raises:
+        TableError: the rows are of another program.
+    """
+    if mode is None and runtime in RUNTIMES and runtime in table.modes:
+        mode = runtime
+    chosen = mode or table.default_mode
+    found = chosen if chosen in RUNTIMES else "torch"
+    if runtime not in (None, found):
+        raise TableError(f"{table.path}: table {table.name} is of {found}; got --runtime {runtime}; leave it out, or"
+                         f" measure another table with flashnas profile --runtime {runtime}")
+    return mode
 
 
 def setup_of(table: LatencyTable, *, dtype: str, mode: str | None = None, backend: str | None = None,

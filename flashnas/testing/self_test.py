@@ -85,6 +85,9 @@ def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
                 names = [core.kernels(device, DTYPES[dtype]).name for core in cores_of(layer)]
             except FlashnasError:
                 continue
+            except Exception as error:  # a library that is installed and broken: `check_layer` says so
+                cases.setdefault((dtype, _line(error)), (backend, dtype))
+                continue
             own = backend in ("auto", "torch") or any(not name.startswith("torch") for name in names)
             if own:
                 cases.setdefault((dtype, repr(names)), (backend, dtype))
@@ -93,12 +96,20 @@ def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
 
 def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
     """What the backend `auto` takes there for that operator: a mapping with `operator`, `dtype`, `takes` and
-    `passes_over` (library -> reason) for each dtype."""
+    `passes_over` (library -> reason) for each dtype. Where a library that it takes raises, `takes` has "nothing"."""
     cores = list(cores_of(build_layer(OPERATORS[kind](), HIDDEN)))
     found = []
     for name, dtype in DTYPES.items():
-        taken = dict.fromkeys(core.kernels(device, dtype).name for core in cores)
-        passed = {library: reason for core in cores for library, reason in core.passed_over(device, dtype).items()}
+        taken: dict[str, None] = {}
+        passed: dict[str, str] = {}
+        for core in cores:
+            try:
+                passed.update(core.passed_over(device, dtype))
+                taken[core.kernels(device, dtype).name] = None
+            except Exception as error:  # what is installed may raise anything
+                library = error.name if isinstance(error, ImportError) else None
+                passed[library or core.kind] = _line(error)
+                taken["nothing"] = None
         found.append({"operator": kind, "dtype": name, "takes": " + ".join(taken) or "torch", "passes_over": passed})
     return found
 
@@ -121,6 +132,8 @@ def check_layer(kind: str, backend: str, dtype: str, device: str = "cpu", tokens
         names = [core.kernels(device, DTYPES[dtype]).name for core in cores_of(layer)]
     except FlashnasError as error:
         return LayerTest(**known, reason=str(error), status="refused")
+    except Exception as error:  # an installed library that cannot be imported as it should
+        return LayerTest(**known, reason=_line(error), status="failed")
     runs = " + ".join(dict.fromkeys(names)) or "torch"
     rounds = backend not in ("auto", "torch") and not runs.startswith(("torch", "numba"))
     tolerance = ROUNDED if dtype == "bfloat16" else TENSOR_FLOAT32 if rounds else EXACT
@@ -128,9 +141,12 @@ def check_layer(kind: str, backend: str, dtype: str, device: str = "cpu", tokens
     try:
         errors, wrong = _errors(layer.to(device), DTYPES[dtype], tokens, tolerance)
     except Exception as error:  # a library's own error is what this looks for
-        lines = str(error).strip().splitlines() or [""]
-        return LayerTest(**known, reason=f"{type(error).__name__}: {lines[0]}", status="failed")
+        return LayerTest(**known, reason=_line(error), status="failed")
     return LayerTest(**known, errors=errors, reason=wrong, status="wrong" if wrong else "passed")
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest], None] | None = None,

@@ -23,7 +23,8 @@ def test_it_tells_machine_packages_choices_and_tests(tmp_path: Path) -> None:
     assert seen[-1] == (1, 1)
     assert json.loads((tmp_path / "doctor.json").read_text()) == json.loads(json.dumps(found.to_dict()))
     text = str(found)
-    for word in ("cpu: ", "numba", "mamba-ssm               not installed", "feed-forward", "self-test: 4 of 4 passed"):
+    for word in ("cpu: ", "numba", "mamba-ssm               not installed", "gguf", "xllamacpp", "nvidia-ml-py",
+                 "feed-forward", "self-test: 4 of 4 passed"):
         assert word in text
 
 

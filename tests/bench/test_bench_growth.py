@@ -10,13 +10,18 @@ from dataclasses import replace
 
 import pytest
 
+import flashnas.bench.measure as bench_measure
 from flashnas.api.bench import grow_bench
+from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError
 from flashnas.bench.grow import grow, header_of, train_gently
 from flashnas.bench.journal import journals_in, merged, read_journal
 from flashnas.bench.plan import plan
 from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
+from flashnas.latency.workload import Workload
+from flashnas.profiling.device_timing import Effort
+from flashnas.profiling.setup import Setup
 from flashnas.space import load_space
 from flashnas.training.recipe import Recipe
 from flashnas.trust.published import read_published
@@ -82,6 +87,15 @@ def test_a_killed_growth_goes_on_and_loses_nothing_that_was_finished(command, tm
     assert main(["bench", "measure", "--journals", str(tmp_path / "cut"), "--workload", "batch=1,prompt=4,generated=4",
                  "--seconds", "0.01", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["known"] == 4
+
+
+def test_networks_that_need_more_memory_than_is_free_are_counted_and_not_timed(tmp_path, monkeypatch):
+    small, large = (Architecture.parse(f"{width}(vocab=300): a(head_dim=16) f") for width in (32, 64))
+    monkeypatch.setattr(bench_measure, "free_bytes", lambda: 4 * 1.5 * small.params)
+    for again in (False, True):
+        found = bench_measure.measure([small, large], tmp_path, Setup(dtype="float32", effort=Effort(seconds=0.01)),
+                                      Workload(prompt_tokens=4, generated_tokens=2), lambda *_: None)
+        assert found == {"measured": 1 - again, "known": int(again), "too_large": 1}
 
 
 class Pool:

@@ -767,6 +767,11 @@ for name, words, expect in (
         ("batch", ("--space", "llama_cpp", "--workload", "batch=2,generated=4"), "one sequence at a time"),
         ("space", ("--space", "nemotron_flash"), "llama.cpp cannot hold this network")):
     case(f"profile-llama-cpp-{name}", [*in_llama_cpp, *words], f"{expect}|flashnas[llama-cpp]")
+VAST: dict[str, Any] = {"template": "layerwise", "model": {"vocab": 131072}, "widths": [262144],
+                        "layers": {"depth": [4, 16], "require": ["m2", "a"],
+                                   "choices": ["m2(head_dim=64,state=64) f", "a(head_dim=64) f"]}}
+case("profile-llama-cpp-memory", [*in_llama_cpp, "--space", "space.yaml", "--workload", CHAT],
+     "of width 262144|flashnas[llama-cpp]", "GB are free|flashnas[llama-cpp]", files=[write("space.yaml", VAST)])
 case("profile-out-other-device", profile("--out", "{tmp}/table"), "table", "Other CPU",
      files=[copied("table"), edited("table/device.yaml", ["label"], "Other CPU")])
 case("profile-out-damaged-meta", profile("--out", "{tmp}/table"), "meta.yaml",
@@ -836,6 +841,7 @@ for flag, value, *more in (
 for flag, value, *more in (
         ("-n", "0"), ("-n", "-2"), ("-n", "1.5"), ("-n", HUGE, "apart"), ("--seed", "-1"), ("--seed", "x"),
         ("--mode", "compiled"),
+        ("--runtime", "ollama"), ("--runtime", "vllm"),
         ("--mode", "fast"), ("--backend", "magic"), ("--table", "nowhere"), ("--space", "nowhere")):
     case(f"validate{flag}={value}", validate(flag, value), flag.strip("-"), value, apart="apart" in more)
 case("validate-seed-23-digits", validate("--seed", LONG), "seed", LONG)

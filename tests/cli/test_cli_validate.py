@@ -39,7 +39,7 @@ def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(copied_tiny_
             entry["predicted"]["tpot_ms"] / entry["measured"]["tpot_ms"] - 1)
     kept, = LatencyTable.load(copied_tiny_table).meta["validations"]
     assert {len(metric["log_ratios"]) for metric in kept["metrics"].values()} == {3}
-    assert main(command(copied_tiny_table, "-n", "3")) == 0
+    assert main(command(copied_tiny_table, "-n", "3", "--runtime", "torch")) == 0
     out, err = capsys.readouterr()
     assert "rank correlation" in out
     assert "[9/9] models timed" in err, "progress goes to stderr"
@@ -61,6 +61,7 @@ def test_calibration_is_written_and_used_by_estimate(copied_tiny_table, fixed, c
     (["-n", "0"], "-n must be at least 1; got 0"),
     (["-n", "7", "--calibrate"], "-n must be at least 8 with --calibrate; got 7"),
     (["--calibrate", "--allow-other-stack"], "exclude each other"),
+    (["--runtime", "llama.cpp"], "is of torch; got --runtime llama.cpp; leave it out"),
     (["--mode", "compiled"], "mode must be one of eager; got 'compiled'"),
     (["--workload", "decode-1k"], "cannot answer operator"),
     (["--space", "small"], "cannot answer operator"),

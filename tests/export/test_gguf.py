@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ def test_types_of_weights(type_, tmp_path):
     assert report["dtype"] == type_
 
 
-@pytest.mark.parametrize(("space", "family"), [("llama_cpp", "granitehybrid"), ("nemotron_h", "nemotron_h")])
+@pytest.mark.parametrize(("space", "family"), [("llama_cpp", "granitehybrid"), ("nemotron_h", "nemotron_h"),
+                                                 ("qwen35", "qwen35")])
 def test_every_network_of_a_space_exports(space, family, tmp_path):
     """Random members at a sixteenth of their widths, with few of their layers, against llama.cpp."""
     loaded, rng = load_space(space), np.random.default_rng(7)
@@ -207,7 +209,8 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
         right(writer, Architecture.parse("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"))
 
     monkeypatch.setattr(families.Family, "write_keys", lambda self, writer, architecture: keys(writer, architecture))
-    with pytest.raises(ExportError, match=r"llama\.cpp ended with (SIGABRT|exit code 1): .*; nothing was") as caught:
+    line = r"^64\(vocab=300\): .*: llama\.cpp ended with (SIGABRT|exit code 1): .*; nothing was written$"
+    with pytest.raises(ExportError, match=line) as caught:
         export_network(make_source("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"), "gguf",
                        tmp_path / "out", options={"type": "f32"})
     assert "\n" not in str(caught.value)
@@ -217,6 +220,17 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
 def test_a_damaged_file_names_what_llama_cpp_says(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(40))
     with pytest.raises(RuntimeFailure, match=r"llama\.cpp ended with exit code 1: "):
+        ask(tmp_path / "model.gguf", prompts=[[1]], generate=0, never=[], texts=[], vocab=10, plain=1)
+
+
+def test_an_architecture_that_llama_cpp_does_not_know_names_the_release(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "qwen99")
+    for write_part in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write_part()
+    writer.close()
+    line = (rf"^the installed llama\.cpp \(xllamacpp {version('xllamacpp')}\) does not know the architecture qwen99;"
+            r" a newer one may: pip install --upgrade xllamacpp$")
+    with pytest.raises(RuntimeFailure, match=line):
         ask(tmp_path / "model.gguf", prompts=[[1]], generate=0, never=[], texts=[], vocab=10, plain=1)
 
 

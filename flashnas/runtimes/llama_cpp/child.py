@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import sys
 import time
 import urllib.request
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +110,16 @@ def describe() -> dict[str, str]:
 
 
 def _call(request: dict[str, Any]) -> Any:
-    from flashnas.runtimes.process import answer_of  # not at the head: the child imports nothing of flashnas
+    from flashnas.runtimes.process import RuntimeFailure, answer_of  # the child imports nothing of flashnas
 
-    return answer_of("llama.cpp", [sys.executable, __file__], request)
+    try:
+        return answer_of("llama.cpp", [sys.executable, __file__], request)
+    except RuntimeFailure as error:
+        unknown = re.search("unknown model architecture: ?'?([^']*)", str(error))
+        if unknown is None:
+            raise
+        raise RuntimeFailure(f"the installed llama.cpp (xllamacpp {version('xllamacpp')}) does not know the"
+                             f" architecture {unknown[1]}; a newer one may: pip install --upgrade xllamacpp") from None
 
 
 # -- the child ---------------------------------------------------------------------------------------------------------

