@@ -194,6 +194,11 @@ def test_shapes_of_a_real_model_fit_the_libraries(name: str, kind: str, monkeypa
                       forward(x, empty(heads, key), 1e-5, gate, True).to(half)):
             assert (found.shape, found.dtype) == (x.shape, half)
         return
+    if kind == "token_mix":
+        x, mixes = empty(batch, tokens, 64, dtype=half), empty(6, 64)
+        for found in (forward(x, x, mixes), forward(x[:, :1], x[:, :1], mixes), step(x[:, 0], x[:, 0], mixes)):
+            assert (len(found), found[0].dtype, found[0].shape[-1]) == (6, half, 64)
+        return
     if kind == "selective_scan":
         x, b, a = empty(batch, tokens, 3072), empty(batch, tokens, 16), empty(16, 3072)
         y, final = forward(x, x, a, b, b, None)
@@ -412,10 +417,11 @@ def test_recurrent_triton_kernels_equal_the_reference() -> None:
     pytest.importorskip("fla")
     script = Path(__file__).parents[1] / "helpers" / "interpreted_kernels.py"
     child = subprocess.run([sys.executable, str(script)], capture_output=True, text=True,
-                           env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+                           env={**os.environ, "TRITON_INTERPRET": "1", "FLA_USE_COMPILE": "0", "OMP_NUM_THREADS": "1"})
     assert child.returncode == 0, child.stderr[-2000:]
     assert child.stdout.splitlines() == ["delta_rule", "gated_delta_rule", "raw delta_rule", "raw gated_delta_rule",
-                                         "raw kda", "norm silu", "norm sigmoid", "norm silu first"], child.stdout
+                                         "raw kda", "norm silu", "norm sigmoid", "norm silu first", "rwkv7",
+                                         "rwkv7 bounded", "rwkv7 steps"], child.stdout
 
 
 def test_every_library_is_reachable() -> None:
@@ -484,7 +490,8 @@ def test_hopper_reads_prompts_by_cudnn_and_decodes_by_flash_attn(capability: tup
 # -- raw forms: norms, gates and time steps inside the library's kernels -----------------------------------------------
 
 RAW = [(backend, text) for backend, text in CASES if (backend, text.split("(")[0]) in {
-    ("fla", "d"), ("fla", "gd"), ("fla", "gla"), ("fla", "kda"), ("mamba-ssm", "m2"), ("mamba-ssm", "m")}]
+    ("fla", "d"), ("fla", "gd"), ("fla", "gla"), ("fla", "kda"), ("fla", "r7"), ("mamba-ssm", "m2"),
+    ("mamba-ssm", "m")}]
 
 
 def without_raw(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -558,6 +565,48 @@ def test_fla_computes_norms_and_gates_inside(text: str, module: str, forward: st
         assert [named["activation"] for _, named in gate.calls] == ["sigmoid" if "kda" in text else "swish"] * 2
 
 
+def test_fla_computes_rwkv7_between_its_projections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16, as trained and as decoded: log decays stay in float32, weights as they are stored."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    layer = make("r7(head_dim=16)")
+    choose_backend(layer, "fla")
+    chunk, step = (Spy(monkeypatch, "fla.ops.rwkv7", name) for name in ("chunk_rwkv7", "fused_mul_recurrent_rwkv7"))
+    mix = Spy(monkeypatch, "fla.ops.rwkv7.fused_addcmul", "fused_addcmul_rwkv7")
+    others = [Spy(monkeypatch, *place) for place in (
+        ("fla.modules.norm.l2norm", "l2norm"), ("fla.modules.norm.layernorm", "group_norm"),
+        ("fla.ops.rwkv7.fused_k_update", "fused_k_rwkv7"),
+        ("fla.ops.rwkv7.gate_output_correction", "gate_output_correction"))]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(inputs(5))
+        with torch.no_grad():
+            layer.step(inputs(5)[:, 0], layer.init_state(2, torch.bfloat16))
+    ((r, w, *rest), named), = chunk.calls
+    assert [r.dtype, *(part.dtype for part in rest)] == [torch.bfloat16] * 5
+    assert w.dtype == torch.float32
+    assert (named["safe_gate"], named["chunk_size"]) == (True, 64)
+    assert named["lower_bound"] == pytest.approx(-0.6065306597126334, abs=1e-15), "that of fla's layer"
+    assert len(step.calls) == 1
+    assert len(mix.calls) == 1, "one kernel of torch for a token"
+    assert [len(spy.calls) for spy in others] == [2, 2, 2, 2]
+    assert others[1].calls[0][0][1] is layer.norm.weight
+    assert others[2].calls[0][0][2] is layer.k_a
+    one, _ = layer.bfloat16()(inputs(1)[:1].bfloat16())  # the kernels' plain forms give float32 for a single token
+    assert one.dtype == torch.bfloat16
+
+
+def test_a_library_writes_gradients_over_no_input_of_rwkv7(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fused_addcmul_rwkv7 writes one over its first argument, and the state after is a part of the input."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    layer = make("r7(head_dim=16)")
+    choose_backend(layer, "fla")
+    x = inputs(5).requires_grad_()
+    kept = x.detach().clone()
+    y, state = layer(x)
+    y.square().sum().backward()
+    assert torch.equal(x, kept)
+    assert torch.equal(state.conv_BTC, kept[:, -1:])
+
+
 @pytest.mark.parametrize("text", ["m2(head_dim=16,state=16)", "m2(head_dim=16,state=16,dt_min=0.01)", "m(state=8)"])
 def test_mamba_ssm_gets_time_steps_as_projected(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Softplus of dt + dt_bias in float32 inside the kernel, and D with it: rounded to bfloat16 outside, a decay rate
@@ -614,13 +663,13 @@ def test_where_glue_is_computed_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert told == {
         "d": "l2 norms and beta inside fla 0.0-fake" + by_fla, "gla": "the scale inside fla 0.0-fake" + by_fla,
         "gd": "l2 norms, beta and decay inside fla 0.0-fake" + by_fla,
-        "kda": "l2 norms, beta and decay inside fla 0.0-fake" + by_fla, "r7": "by torch" + by_fla,
+        "kda": "l2 norms, beta and decay inside fla 0.0-fake" + by_fla,
+        "r7": "the norm of keys, their update, bonus and gate inside fla 0.0-fake" + by_fla,
         "m2": "time steps and D inside mamba-ssm 0.0-fake" + by_fla,
         "h": "time steps and D inside mamba-ssm 0.0-fake" + by_fla,
         "m": "time steps, D and gate inside mamba-ssm 0.0-fake" + by_fla}
     choose_backend(model, "torch")
     assert surrounding(zip(kinds, model.layers, strict=True), "cuda", torch.bfloat16) == {}
-
 
 
 def test_stand_ins_have_the_signatures_of_fla() -> None:
@@ -647,6 +696,7 @@ def test_stand_ins_have_the_signatures_of_fla() -> None:
                 assert given == [repr(ast.literal_eval(text)) for text in defaults], name
             checked += 1
     assert checked > 12
+
 
 
 @pytest.mark.parametrize(("packages", "capability", "name"), [
