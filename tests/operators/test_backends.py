@@ -313,6 +313,33 @@ def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path: Pa
             sys.modules.pop(name, None)
 
 
+def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """flash-attn 4 alone leaves a namespace package flash_attn, which can be imported and has nothing in it; fla may
+    lack one function of a core."""
+    fake_libraries.install(monkeypatch, "fla")
+    (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
+    (tmp_path / "flash_attn" / "cute" / "__init__.py").write_text("def flash_attn_func(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flash_attn")
+    monkeypatch.delattr(sys.modules["fla.ops.rwkv7.fused_k_update"], "fused_k_rwkv7")
+    reason = ("the package flash_attn here has no flash_attn_func, flash_attn_with_kvcache, which fake-flash-attn has")
+    try:
+        assert load("flash-attn").missing() == reason
+        model = HybridLM(Architecture.parse("256(vocab=300): a d r7"))
+        assert on_cuda(model, torch.bfloat16) == {"a": "sdpa", "d": "fla", "conv": "fla", "r7": "torch"}
+        assert model.layers[2].mixer.core.passed_over("cuda", torch.bfloat16)["fla"].startswith(
+            "fake-fla 0.0-fake cannot be used: ImportError: cannot import name 'fused_k_rwkv7'")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert "flash" not in Setup(device="cuda").stack
+        with pytest.raises(OperatorError) as error:
+            choose_backend(model, "flash-attn")
+        assert str(error.value) == (f"operator attention: backend flash-attn cannot run it: {reason}; allowed here:"
+                                    " auto, torch, sdpa")
+    finally:
+        sys.modules.pop("flash_attn", None)
+
+
 @pytest.mark.parametrize(("triton", "refused"), [("3.3.1", False), ("3.4.0", True), ("3.6.0", True), ("3.7.1", False)])
 def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_triton(
         triton: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
