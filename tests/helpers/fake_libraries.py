@@ -6,7 +6,8 @@ Written from the documentation and argument checks of
   ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp;
 - causal-conv1d 1.6: causal_conv1d_interface.py, csrc/causal_conv1d.cpp;
 - flash-attn 2.8: flash_attn_interface.py, and 3: hopper/flash_attn_interface.py.
-They hold what our adapters assume; that the libraries keep to it is for tests/gpu.
+They hold what our adapters assume; that the libraries keep to it is for tests/gpu. Their parameters are those of the
+libraries: tests/operators/test_library_signatures.py compares them.
 """
 
 from __future__ import annotations
@@ -340,7 +341,7 @@ def rmsnorm_fn(x, weight, bias, z=None, eps=1e-6, group_size=None, norm_before_g
 
 def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None,
                               seq_idx=None, cu_seqlens=None, dt_softplus=False, dt_limit=(0.0, float("inf")),
-                              return_final_states=False, return_varlen_states=False, state_dtype=None):
+                              return_final_states=False, return_varlen_states=False):
     batch, tokens, heads, head_dim = x.shape
     groups, state_size = B.shape[2:]
     _same_dtype(x, B, C)
@@ -483,7 +484,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
 
 def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
                             cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
-                            causal=False, window_size=(-1, -1), **kwargs):
+                            causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True,
+                            alibi_slopes=None, num_splits=0, return_softmax_lse=False):
     assert not torch.is_grad_enabled(), "does not support backward pass"
     return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
 
