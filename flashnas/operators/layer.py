@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flashnas.operators.backends.core import Core
+from flashnas.operators.backends.core import Core, Kernels
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.numerics import fresh_zeros, linear_reference, state_dtype
 from flashnas.operators.roles import Declared
@@ -147,10 +147,17 @@ class RecurrentLayer(Layer):
     def _recurred(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, one: bool) -> tuple[Tensor, Tensor]:
         """`recur_raw` where a library takes raw parts, else `recur`; of one token or of all."""
         kernels = self.core.of(parts[0])
-        raw = kernels.raw_step if one and not torch.is_grad_enabled() else None if one else kernels.raw_forward
+        raw = raw_of(kernels, one)
         if raw is None:
             return self.recur(parts, matrix_BHKV, kernels.step if one else kernels.forward)
         return self.recur_raw(parts, matrix_BHKV, raw)
+
+
+def raw_of(kernels: Kernels, one: bool) -> Rule | None:
+    """What takes raw parts of one token, or of all; None if nothing does. A step has no gradients."""
+    if one:
+        return None if torch.is_grad_enabled() else kernels.raw_step
+    return kernels.raw_forward
 
 
 def _apply(linear: nn.Linear, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache. A hot loop over one
 operator would keep its weights in the cache and misrank operators, whereas a deployed model reads every weight from
-memory at each step. Memory is counted before it is asked for; a row that does not fit is left out with a note.
+memory at each step. They serve all rows of their operator at one width. Memory is counted before it is asked for; a row
+that does not fit is left out with a note.
 """
 
 from __future__ import annotations
@@ -51,26 +52,64 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
             can hold, which is timed in the mode eager.
     """
     found = {}
+    copies = _Copies(copies_at_most)
     with setup.running():
         for item in items:
             reason = ""
+            copies.keep_for(item)
             if setup.mode_name == "compiled":
                 torch.compiler.reset()  # as for a whole model: variants of earlier rows would be searched at each call
+                copies.forget()
             try:
-                found[item] = _measure(item, specs, setup, timer, copies_at_most, note)
+                found[item] = _measure(item, specs, setup, timer, copies, note)
             except DeviceMemoryError as error:
                 reason = str(error)
             except torch.OutOfMemoryError:
                 reason = OUT_OF_MEMORY
+                copies.forget()
             if reason:  # here, because the error keeps what was allocated
                 note(item, f"left out: {reason}")
                 setup.platform.forget()
     return found
 
 
-def _measure(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup, timer: Timer, copies_at_most: int,
+class _Copies:
+    """The blocks of one operator at one width, for all lengths, phases and batches. at_most: of them."""
+
+    def __init__(self, at_most: int) -> None:
+        self.at_most = at_most
+        self._blocks: list[Block] = []
+        self._owner: tuple[str, int] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What their weights take."""
+        return sum(weight.nbytes for block in self._blocks for weight in block.parameters())
+
+    def keep_for(self, item: RowRequest) -> None:
+        """Free them if they are of another operator."""
+        if self._owner != (item.operator, item.hidden):
+            self.forget()
+        self._owner = item.operator, item.hidden
+
+    def forget(self) -> None:
+        self._blocks.clear()
+
+    def of(self, spec: OperatorSpec, hidden: int, number: int, setup: Setup) -> list[Block]:
+        """So many; builds those that are missing, and frees those that are too many."""
+        del self._blocks[number:]
+        while len(self._blocks) < number:
+            with built_on(setup):
+                block = build_block(spec, hidden, setup)
+            self._blocks.append(block.to(setup.device, setup.torch_dtype).eval())
+            if setup.mode_name == "compiled":
+                compile_block(self._blocks[-1])
+        return self._blocks
+
+
+def _measure(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup, timer: Timer, copies: _Copies,
              note: Note) -> Measurement:
-    calls = list(_calls(item, specs, setup, copies_at_most))
+    calls = list(_calls(item, specs, setup, copies))
     try:
         return timer.measure(calls, setup.effort)
     except NotCapturable as error:
@@ -80,7 +119,7 @@ def _measure(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup, tim
 
 
 def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
-           copies_at_most: int) -> Iterator[Callable[[], object]]:
+           copies: _Copies) -> Iterator[Callable[[], object]]:
     device, dtype, batch = setup.device, setup.torch_dtype, item.batch
     plan = pieces(batch, item.length, setup.platform.piece_tokens) if item.phase == "prefill" else []
     at_once = max((count * max(parts) for count, parts in plan), default=batch)
@@ -88,7 +127,7 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
         # a model has one, read once a token; copies only keep it out of the cache
         table_bytes = item.vocab * item.hidden * dtype.itemsize
         written = at_once * (item.hidden if item.operator == "embedding" else item.vocab) * dtype.itemsize
-        for _ in range(_fitting(_copies(table_bytes, copies_at_most), table_bytes, written, setup)):
+        for _ in range(_fitting(_number(table_bytes, copies.at_most), table_bytes, written, setup)):
             weight = torch.randn(item.vocab, item.hidden, dtype=dtype, device=device)
             norm = RMSNorm(item.hidden).to(device, dtype)
             tokens = torch.randint(item.vocab, (batch, item.length or 1), device=device)
@@ -102,15 +141,11 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
     kept = 0 if plan else batch
     each, alive = operator_bytes(spec, item.hidden, batch=kept, context=item.length, at_once=at_once,
                                  dtype=setup.dtype_name)
-    copies = _fitting(_copies(spec.params(item.hidden) * dtype.itemsize, copies_at_most), each, alive, setup)
+    wanted = _number(spec.params(item.hidden) * dtype.itemsize, copies.at_most)
+    blocks = copies.of(spec, item.hidden, _fitting(wanted, each, alive, setup, copies.bytes), setup)
     most = (plan[0][0], max(plan[0][1])) if plan else (0, 0)
     read = torch.randn(*most, item.hidden, dtype=dtype, device=device)  # by all copies, as just written
-    for _ in range(copies):
-        with built_on(setup):
-            block = build_block(spec, item.hidden, setup)
-        block = block.to(device, dtype).eval()
-        if setup.mode_name == "compiled":
-            compile_block(block)
+    for block in blocks:
         if item.phase == "prefill":
             yield functools.partial(_read, block, read, plan)
         else:
@@ -135,12 +170,13 @@ def _read(block: Block, x_BTD: torch.Tensor, plan: Sequence[tuple[int, tuple[int
             _, state = block(x_BTD[:sequences, :tokens], state)
 
 
-def _fitting(copies: int, each: int, alive: int, setup: Setup) -> int:
-    """At most so many copies of `each` bytes beside `alive` bytes as there is memory for; raises DeviceMemoryError if
-    those are fewer than LEAST_COPIES."""
+def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) -> int:
+    """At most so many copies of `each` bytes beside `alive` bytes as there is memory for, `kept` bytes of which the
+    copies have already; raises DeviceMemoryError if those are fewer than LEAST_COPIES."""
     free = setup.platform.free_bytes()
     if free is None:
         return copies
+    free += kept
     most = int((free - alive) // max(each, 1))
     if most < LEAST_COPIES:
         needed = LEAST_COPIES * each + alive
@@ -148,5 +184,5 @@ def _fitting(copies: int, each: int, alive: int, setup: Setup) -> int:
     return min(copies, most)
 
 
-def _copies(weight_bytes: int, at_most: int) -> int:
+def _number(weight_bytes: int, at_most: int) -> int:
     return max(LEAST_COPIES, min(at_most, math.ceil(BEYOND_CACHE_BYTES / max(weight_bytes, 1))))

@@ -27,7 +27,7 @@ from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import Watch
 from flashnas.profiling.platforms import describe_device, device_label, probe_us
-from flashnas.profiling.row_requests import Group, RowRequest, groups, missing, plan
+from flashnas.profiling.row_requests import Group, RowRequest, by_operator, groups, missing, plan
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of, surroundings_of
 from flashnas.space.operator_space import OperatorSpace
@@ -71,7 +71,7 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     probes: dict[Group, float] = {}
     pending: Rows = {}
     written = time.monotonic()
-    waiting = groups(todo)
+    waiting = (by_operator if _alone(setup) else groups)(todo)
 
     notes: dict[RowRequest, str] = {}
 
@@ -130,8 +130,13 @@ def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
         probe.unlink()
 
 
+def _alone(setup: Setup) -> bool:
+    """Whether operators are timed alone, and not inside a model."""
+    return setup.mode_name in setup.platform.alone
+
+
 def _measure_group(group: Group, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
-    if setup.mode_name in setup.platform.alone:
+    if _alone(setup):
         specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
         return measure_alone(group.items, specs, setup, setup.platform.row_timer(setup.mode_name), space.max_operators,
                              note)

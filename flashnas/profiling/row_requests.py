@@ -103,7 +103,8 @@ def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str,
 
 @dataclass(frozen=True, order=True)
 class Group:
-    """Requests that are timed together, inside one model: one phase, width and batch."""
+    """Requests that are timed together: of one phase, width and batch inside one model, or of one operator and width,
+    with the phase "" and the batch 0."""
 
     phase: str
     hidden: int
@@ -122,3 +123,11 @@ def groups(items: Iterable[RowRequest]) -> list[Group]:
     for item in items:
         found.setdefault((item.phase, item.hidden, item.batch), []).append(item)
     return [Group(*key, tuple(members)) for key, members in sorted(found.items())]
+
+
+def by_operator(items: Iterable[RowRequest]) -> list[Group]:
+    """The requests by width and operator, whose copies then serve all phases, batches and lengths."""
+    found: dict[tuple[int, str], list[RowRequest]] = {}
+    for item in items:
+        found.setdefault((item.hidden, item.operator), []).append(item)
+    return [Group("", hidden, 0, tuple(members)) for (hidden, _), members in sorted(found.items())]

@@ -23,7 +23,7 @@ from flashnas.base.process import limit_threads
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.testing.operator import make_layer
+from flashnas.testing.operator import make_layer, spec_of
 from flashnas.testing.states import state_tensors
 
 HIDDEN = 256
@@ -114,20 +114,23 @@ def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
     return found
 
 
-def check_layer(kind: str, backend: str, dtype: str, device: str = "cpu", tokens: int = TOKENS) -> LayerTest:
+def check_layer(operator: str, backend: str, dtype: str, device: str = "cpu", tokens: int = TOKENS, *,
+                hidden: int = HIDDEN, batch: int = BATCH) -> LayerTest:
     """Run one case. What goes wrong is in the result: nothing is raised but for errors that end a process.
 
     Args:
-        kind: short name of the operator, which is built with its defaults at a hidden size of 256.
+        operator: short name, for its defaults, or notation.
         backend: as in a recipe.
         dtype: "float32" or "bfloat16".
         device: "cpu" or "cuda".
         tokens: of the sequence; the last one is decoded, too.
+        hidden: hidden size.
+        batch: sequences.
     """
-    spec = OPERATORS[kind]()
-    known: dict[str, Any] = {"operator": kind, "backend": backend, "dtype": dtype}
+    spec = OPERATORS[operator]() if operator in OPERATORS else spec_of(operator)
+    known: dict[str, Any] = {"operator": operator, "backend": backend, "dtype": dtype}
     try:
-        layer = make_layer(spec, HIDDEN, torch.float32, NOISE)
+        layer = make_layer(spec, hidden, torch.float32, NOISE)
         choose_backend(layer, backend)
         names = [core.kernels(device, DTYPES[dtype]).name for core in cores_of(layer)]
     except FlashnasError as error:
@@ -139,7 +142,8 @@ def check_layer(kind: str, backend: str, dtype: str, device: str = "cpu", tokens
     tolerance = ROUNDED if dtype == "bfloat16" else TENSOR_FLOAT32 if rounds else EXACT
     known.update(runs=runs, tolerance=tolerance)
     try:
-        errors, wrong = _errors(layer.to(device), DTYPES[dtype], tokens, tolerance)
+        x_BTD = inputs(tokens, hidden, batch).to(device)
+        errors, wrong = _errors(layer.to(device), DTYPES[dtype], x_BTD, tolerance)
     except Exception as error:  # a library's own error is what this looks for
         return LayerTest(**known, reason=_line(error), status="failed")
     return LayerTest(**known, errors=errors, reason=wrong, status="wrong" if wrong else "passed")
@@ -201,17 +205,16 @@ class _Process:
         self._pool = None
 
 
-def _errors(layer: Layer, dtype: torch.dtype, tokens: int, tolerance: float) -> tuple[dict[str, float], str]:
+def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float) -> tuple[dict[str, float], str]:
     """The error of each form, and the first one that is above its tolerance."""
-    device = next(layer.parameters()).device
-    x_BTD = inputs(tokens).to(device)
+    device, (batch, tokens, _) = x_BTD.device, x_BTD.shape
     if dtype == torch.bfloat16:  # so that both sides start from the same numbers
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.copy_(parameter.bfloat16())
         x_BTD = x_BTD.bfloat16().float()
     exact = copy.deepcopy(layer).double()
-    counted_BT1 = _same_choice(layer, x_BTD) if dtype == torch.bfloat16 else x_BTD.new_ones(BATCH, tokens, 1)
+    counted_BT1 = _same_choice(layer, x_BTD) if dtype == torch.bfloat16 else x_BTD.new_ones(batch, tokens, 1)
     expected_x = x_BTD.double().requires_grad_()
     expected, expected_state = exact.reference(expected_x)
     weight_BTD = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -246,13 +249,14 @@ def _errors(layer: Layer, dtype: torch.dtype, tokens: int, tolerance: float) -> 
 
     deployed, prompt_BTD = copy.deepcopy(layer).to(dtype), x_BTD.to(dtype)
     with torch.inference_mode():
-        states = [deployed(prompt_BTD[:, :-1])[1] if tokens > 1 else deployed.init_state(BATCH, dtype, device)
+        states = [deployed(prompt_BTD[:, :-1])[1] if tokens > 1 else deployed.init_state(batch, dtype, device)
                   for _ in range(3 if device.type == "cuda" else 1)]
         last, _ = deployed.step(prompt_BTD[:, -1], states[0])
         counted_B1 = counted_BT1[:, -1]
         found.append(("step", "the output", difference(last * counted_B1, expected[:, -1] * counted_B1), tolerance))
         if device.type == "cuda":
-            captured = _replayed(deployed, prompt_BTD[:, -1], states[1:])
+            each = iter(states[1:])
+            captured = replayed(lambda: deployed.step(prompt_BTD[:, -1], next(each))[0])
             found.append(("graph", "the output", difference(captured, last), REPLAYED))
     errors: dict[str, float] = {}
     for form, _, error, _ in found:
@@ -262,16 +266,16 @@ def _errors(layer: Layer, dtype: torch.dtype, tokens: int, tolerance: float) -> 
     return errors, wrong
 
 
-def _replayed(layer: Layer, x_BD: Tensor, states: list[Any]) -> Tensor:
-    """A step from a CUDA graph; one call before it tunes and compiles the kernels."""
+def replayed(call: Callable[[], Tensor]) -> Tensor:
+    """What the call returns when it is replayed from a CUDA graph; one call before it tunes the kernels."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        layer.step(x_BD, states[0])
+        call()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured, _ = layer.step(x_BD, states[1])
+        captured = call()
     graph.replay()
     torch.cuda.synchronize()
     return captured.clone()
@@ -288,11 +292,11 @@ def _same_choice(layer: Layer, x_BTD: Tensor) -> Tensor:
     return (first == second).all(-1, keepdim=True).to(x_BTD.dtype)
 
 
-def inputs(tokens: int) -> Tensor:
-    """[2, tokens, 256] in float32; neighbours differ little, so that keys are nearly parallel."""
+def inputs(tokens: int, hidden: int = HIDDEN, batch: int = BATCH) -> Tensor:
+    """[batch, tokens, hidden] in float32; neighbours differ little, so that keys are nearly parallel."""
     generator = torch.Generator().manual_seed(tokens)
-    first_B1D = torch.randn(BATCH, 1, HIDDEN, generator=generator)
-    return first_B1D + 0.3 * torch.randn(BATCH, tokens, HIDDEN, generator=generator)
+    first_B1D = torch.randn(batch, 1, hidden, generator=generator)
+    return first_B1D + 0.3 * torch.randn(batch, tokens, hidden, generator=generator)
 
 
 def difference(got: Tensor, expected: Tensor) -> float:

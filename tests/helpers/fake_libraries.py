@@ -6,7 +6,8 @@ Written from the documentation and argument checks of
   ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp;
 - causal-conv1d 1.6: causal_conv1d_interface.py, csrc/causal_conv1d.cpp;
 - flash-attn 2.8: flash_attn_interface.py, and 3: hopper/flash_attn_interface.py.
-They hold what our adapters assume; that the libraries keep to it is for tests/gpu.
+They hold what our adapters assume; that the libraries keep to it is for tests/gpu. Their parameters are those of the
+libraries: tests/operators/test_library_signatures.py compares them.
 """
 
 from __future__ import annotations
@@ -209,6 +210,8 @@ def chunk_rwkv7(r, w, k, v, a, b, scale=1.0, initial_state=None, output_final_st
     _same_dtype(r, k, v, a, b)
     assert output_final_state
     assert w.shape == a.shape == b.shape == r.shape
+    assert w.dtype == torch.float32, "our log decays"
+    assert not safe_gate or (lower_bound <= w).all(), "a decay that is too strong"
     state, outputs = _start(initial_state, len(r), *r.shape[2:], v.shape[-1]), []
     assert state.dtype == torch.float32
     for t in range(r.shape[1]):
@@ -223,6 +226,72 @@ def fused_recurrent_rwkv7(r, w, k, v, a, b, scale=None, initial_state=None, outp
     assert not torch.is_grad_enabled(), "forward only"
     return chunk_rwkv7(r, w, k, v, a, b, r.shape[-1] ** -0.5 if scale is None else scale, initial_state,
                        output_final_state)
+
+
+def fused_mul_recurrent_rwkv7(r, w, k, v, kk, a, scale=1.0, initial_state=None, output_final_state=False,
+                              reverse=False, cu_seqlens=None):
+    """Any dtypes; the output has that of v."""
+    assert not torch.is_grad_enabled(), "forward only"
+    assert output_final_state
+    wide = [part.float() for part in (r, w, k, v, -kk, kk.float() * a.float())]
+    o, final = chunk_rwkv7(*wide, scale, initial_state, output_final_state)
+    return o.to(v.dtype), final
+
+
+class _FusedAddcmul(torch.autograd.Function):
+    """As fla's: the gradient of hidden_states is written over them."""
+
+    @staticmethod
+    def forward(ctx, hidden_states, delta, *mixes):
+        ctx.save_for_backward(hidden_states, delta, *mixes)
+        return tuple(torch.addcmul(hidden_states.float(), delta.float(), mix.float()).to(hidden_states.dtype)
+                     for mix in mixes)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        hidden_states, delta, *mixes = ctx.saved_tensors
+        grad_delta = sum(grad.float() * mix.float() for grad, mix in zip(grads, mixes, strict=True))
+        grad_mixes = [(grad.float() * delta).sum((0, 1), keepdim=True) for grad in grads]
+        hidden_states.data.copy_(sum(grads))
+        return hidden_states, grad_delta.to(delta.dtype), *grad_mixes
+
+
+def fused_addcmul_rwkv7(hidden_states, delta, xr, xw, xk, xv, xa, xg=None):
+    assert hidden_states.shape == delta.shape
+    assert hidden_states.shape[1] > 1, "plain torch, six kernels"
+    return _FusedAddcmul.apply(hidden_states, delta, xr, xw, xk, xv, xa, xg)
+
+
+def fused_k_rwkv7(k, a, ka, cu_seqlens=None, cu_seqlens_cpu=None):
+    """k (1 + (a - 1) ka); for one token in plain torch, which gives the wider dtype of both."""
+    assert k.shape == a.shape
+    assert k.shape[2:] == ka.shape
+    if k.shape[1] == 1:
+        return k.addcmul(k * (a - 1), ka)
+    return (k.float() * (1 + (a.float() - 1) * ka.float())).to(k.dtype)
+
+
+def gate_output_correction(o, r, k, r_k, v, g):
+    assert r_k.shape == r.shape[2:]
+    assert o.shape == g.shape
+    assert r.shape == k.shape
+    assert v.flatten(2).shape == o.shape
+    correction = (r.float() * k.float() * r_k.float()).sum(-1, keepdim=True) * v.float()
+    return ((o.float() + correction.flatten(2)) * g.float()).to(o.dtype)
+
+
+def l2norm(x, eps=1e-6, output_dtype=None):
+    return (x.float() * torch.rsqrt(x.float().square().sum(-1, keepdim=True) + eps)).to(output_dtype or x.dtype)
+
+
+def group_norm(x, weight, bias, residual=None, eps=1e-5, prenorm=False, residual_in_fp32=False, is_rms_norm=False,
+               num_groups=1):
+    assert residual is None
+    assert not prenorm
+    assert not is_rms_norm
+    assert weight.shape == bias.shape == x.shape[-1:]
+    wide = F.layer_norm(x.float().unflatten(-1, (num_groups, -1)), [x.shape[-1] // num_groups], eps=eps).flatten(-2)
+    return (wide * weight.float() + bias.float()).to(x.dtype)
 
 
 def fla_causal_conv1d(x, weight=None, bias=None, residual=None, initial_state=None, output_final_state=False,
@@ -272,7 +341,7 @@ def rmsnorm_fn(x, weight, bias, z=None, eps=1e-6, group_size=None, norm_before_g
 
 def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None,
                               seq_idx=None, cu_seqlens=None, dt_softplus=False, dt_limit=(0.0, float("inf")),
-                              return_final_states=False, return_varlen_states=False, state_dtype=None):
+                              return_final_states=False, return_varlen_states=False):
     batch, tokens, heads, head_dim = x.shape
     groups, state_size = B.shape[2:]
     _same_dtype(x, B, C)
@@ -415,7 +484,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
 
 def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
                             cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
-                            causal=False, window_size=(-1, -1), **kwargs):
+                            causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True,
+                            alibi_slopes=None, num_splits=0, return_softmax_lse=False):
     assert not torch.is_grad_enabled(), "does not support backward pass"
     return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
 
@@ -451,9 +521,14 @@ MODULES = {
     "fla.ops.simple_gla": {"chunk_simple_gla": chunk_simple_gla,
                            "fused_recurrent_simple_gla": fused_recurrent_simple_gla},
     "fla.ops.kda": {"chunk_kda": chunk_kda, "fused_recurrent_kda": fused_recurrent_kda},
-    "fla.ops.rwkv7": {"chunk_rwkv7": chunk_rwkv7, "fused_recurrent_rwkv7": fused_recurrent_rwkv7},
+    "fla.ops.rwkv7": {"chunk_rwkv7": chunk_rwkv7, "fused_recurrent_rwkv7": fused_recurrent_rwkv7,
+                      "fused_mul_recurrent_rwkv7": fused_mul_recurrent_rwkv7},
+    "fla.ops.rwkv7.fused_addcmul": {"fused_addcmul_rwkv7": fused_addcmul_rwkv7},
+    "fla.ops.rwkv7.fused_k_update": {"fused_k_rwkv7": fused_k_rwkv7},
+    "fla.ops.rwkv7.gate_output_correction": {"gate_output_correction": gate_output_correction},
+    "fla.modules.norm.l2norm": {"l2norm": l2norm},
     "fla.modules.norm.fused_norm_gate": {"rms_norm_gated": rms_norm_gated},
-    "fla.modules.norm.layernorm": {"rms_norm": rms_norm},
+    "fla.modules.norm.layernorm": {"rms_norm": rms_norm, "group_norm": group_norm},
     "fla.modules.norm.layernorm_gated": {"rmsnorm_fn": rmsnorm_fn},
     "mamba_ssm.ops.triton.layernorm_gated": {"rmsnorm_fn": rmsnorm_fn},
     "fla.modules.causal_conv1d": {"causal_conv1d": fla_causal_conv1d},

@@ -1,18 +1,24 @@
-"""Run by test_backends with TRITON_INTERPRET=1: our adapters around fla's own recurrent kernels, on CPU tensors."""
+"""Run by test_backends with TRITON_INTERPRET=1: our adapters around fla's own kernels, on CPU tensors."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import torch
 import torch.nn.functional as F
 from triton.runtime.autotuner import Autotuner
 
-from flashnas.operators.backends.core import load
+from flashnas.architecture import parse_operators
+from flashnas.operators.backends import fla
+from flashnas.operators.backends.core import choose_backend, load
+from flashnas.operators.backends.library import HALF
+from flashnas.operators.layer import RecurrentState
 from flashnas.operators.parts.fused import normalise
 from flashnas.operators.parts.norms import l2_normalise
 from flashnas.operators.recurrences.delta_rule import delta_rule_reference
 from flashnas.operators.recurrences.dplr import dplr_reference
+from flashnas.testing.operator import make_inputs, make_layer
 
 TOKENS, BATCH, HEADS, KEY, VALUE = 3, 2, 2, 16, 12  # the interpreter takes its time over each program
 
@@ -49,6 +55,7 @@ def main() -> None:
         print(kind)
     raw_steps()
     norms()
+    rwkv7()
 
 
 def raw_steps() -> None:
@@ -96,6 +103,49 @@ def norms() -> None:
             errors += [largest_difference(a, b) for a, b in zip(got, right, strict=True)]
         assert max(errors) < 1e-5, (name, errors)
         print(f"norm {name}")
+
+
+class Index(int):
+    def to(self, _: object) -> Index:
+        return self
+
+
+def rwkv7() -> None:
+    """The layer with all that fla has around its recurrence: parallel form with gradients, in chunks of 16 and in those
+    of bounded decays, and steps."""
+    from fla.ops.generalized_delta_rule.dplr import chunk_A_bwd, chunk_A_fwd, chunk_h_bwd, chunk_h_fwd
+
+    for module in (chunk_A_fwd, chunk_A_bwd):  # the interpreter knows tl.gather, and not fla's name for it
+        module.IS_GATHER_SUPPORTED = False
+    for module in (chunk_h_fwd, chunk_h_bwd):  # an index of a loop is a tensor of Triton, which can be converted
+        module.range = lambda *ends: map(Index, range(*ends))
+    fla.LIBRARY = dataclasses.replace(fla.LIBRARY, devices=("cpu",))
+    layer = make_layer(parse_operators("r7(head_dim=16)")[0], 32, torch.float32)
+    choose_backend(layer, "fla")
+    x = make_inputs(70, 32).float().requires_grad_()
+    state = RecurrentState(*(torch.randn_like(part) for part in layer.init_state(2, torch.float32)))
+    leaves = [x, *layer.parameters()]
+    expected, expected_state = layer.reference(x, state)
+    weight, kept = torch.randn_like(expected), x.detach().clone()
+    right = torch.autograd.grad((expected * weight).sum() + expected_state.matrix_BHKV.square().sum(), leaves)
+    for name, half, tolerance in (("rwkv7", HALF, 1e-5), ("rwkv7 bounded", (*HALF, torch.float32), 1e-2)):
+        fla.HALF = half  # within bounds fla inverts in float16
+        choose_backend(layer, "fla")
+        y, after = layer(x, state)
+        got = torch.autograd.grad((y * weight).sum() + after.matrix_BHKV.square().sum(), leaves)
+        errors = [largest_difference(a, b) for a, b in zip(
+            (y, after.matrix_BHKV, *got), (expected, expected_state.matrix_BHKV, *right), strict=True)]
+        assert max(errors) < tolerance, (name, errors)
+        assert torch.equal(x, kept)
+        print(name)
+    outputs = []
+    with torch.no_grad():
+        for t in range(TOKENS):
+            y, state = layer.step(x[:, t], state)
+            outputs.append(y)
+    error = largest_difference(torch.stack(outputs, 1), expected[:, :TOKENS])
+    assert error < 1e-5, ("rwkv7 steps", error)
+    print("rwkv7 steps")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 cannot be captured or does not fit."""
 
 import functools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from test_profile import counting  # noqa: F401  (a fixture)
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import DeviceMemoryError
-from flashnas.latency.memory import memory_bytes
+from flashnas.latency.memory import memory_bytes, operator_bytes
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.network.model import HybridLM
@@ -149,6 +150,55 @@ def test_copies_become_fewer_where_memory_is_short(monkeypatch):
     for free, copies in ((100 * each, 9), (4.5 * each, 4)):
         monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda free=free: int(free))
         assert alone.measure_alone([item], SPECS, Setup(), PlainTimer(), 9)[item].latency_us == copies
+
+
+def test_copies_of_an_operator_serve_all_its_rows(monkeypatch):
+    """Over lengths, phases and batches; rows, and the number of copies, are those of copies that are built anew."""
+    built = []
+    monkeypatch.setattr(alone, "build_block", lambda *args: built.append(args[1]) or build_block(*args))
+    specs = {**SPECS, "d": parse_operators("d(head_dim=8)")[0]}
+    items = [RowRequest("decode", "f", 16, 0, batch, length) for batch in (1, 3) for length in (0, 9)]
+    items += [RowRequest("prefill", "f", 16, 0, 1, 5), RowRequest("decode", "head", 16, 30, 1, 0),
+              RowRequest("decode", "f", 32, 0, 1, 0), RowRequest("decode", "d", 32, 0, 1, 0)]
+    each = {item: alone.measure_alone([item], specs, Setup(), PlainTimer(), 4) for item in items}
+    assert len(built) == 4 * (len(items) - 1)
+    built.clear()
+    found = alone.measure_alone(items, specs, Setup(), PlainTimer(), 4)
+    assert found == {item: row for rows in each.values() for item, row in rows.items()}
+    assert built == [16] * 4 + [32] * 4 + [32] * 4
+
+
+def test_copies_that_are_kept_count_as_memory_that_they_have(monkeypatch):
+    """Rows with larger states leave room for fewer of them."""
+    specs, built = {"a": parse_operators("a(head_dim=8)")[0]}, []
+    each, alive = operator_bytes(specs["a"], 64, batch=8, context=64, at_once=8, dtype="float32")
+    monkeypatch.setattr(alone, "build_block", lambda *args: built.append(1) or build_block(*args))
+    counted = alone._Copies.bytes.fget
+    kept = []
+    monkeypatch.setattr(alone._Copies, "bytes", property(lambda self: kept.append(counted(self)) or kept[-1]))
+    monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: int(4.5 * each + alive) - (kept[-1] if kept else 0))
+    items = [RowRequest("decode", "a", 64, 0, batch, 64) for batch in (1, 8)]
+    copies = [alone.measure_alone([item], specs, Setup(), PlainTimer(), 9)[item].latency_us for item in items]
+    kept.clear()
+    built.clear()
+    found = alone.measure_alone(items, specs, Setup(), PlainTimer(), 9)
+    assert [found[item].latency_us for item in items] == copies
+    assert copies[0] > copies[1] == 4
+    assert len(built) == copies[0]
+
+
+def test_a_profile_of_operators_alone_builds_each_once(counting, tmp_path, monkeypatch):  # noqa: F811
+    built = []
+    monkeypatch.setattr(alone, "build_block", lambda *args: built.append(args[:2]) or build_block(*args))
+    monkeypatch.setattr(alone, "BEYOND_CACHE_BYTES", 1)
+    monkeypatch.setattr(type(PLATFORMS["cpu"]), "alone", ("eager",))
+    monkeypatch.setattr(PLATFORMS["cpu"], "timer", lambda mode: PlainTimer())
+    space = load_space("tiny")
+    items = plan(space, [WORKLOADS["chat"]])
+    counts = profiling.profile(space, [WORKLOADS["chat"]], tmp_path / "table", Setup())
+    assert counts["measured"] == len(items)
+    assert set(Counter(built).values()) == {alone.LEAST_COPIES}
+    assert len(set(built)) == len(space.kinds()) * len(space.hidden_sizes)
 
 
 def test_running_out_of_memory_skips_the_row_and_not_the_others(monkeypatch):

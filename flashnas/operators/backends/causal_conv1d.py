@@ -46,4 +46,5 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="causal-conv1d", package="causal_conv1d", distribution="causal-conv1d", refusal=refusal,
-                  kernels={"convolution": convolution}, least="1.4")
+                  kernels={"convolution": convolution}, least="1.4",
+                  functions=("causal_conv1d_fn", "causal_conv1d_update"))

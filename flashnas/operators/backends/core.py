@@ -18,6 +18,9 @@ parameters as stored (A_log, dt_bias, D):
     gated_delta_rule   q, k, v, beta, a, A_log, dt_bias, scale, state       q and k may have fewer heads than v
     kda                the same with a [.., H, K] and dt_bias [H K]
     gla                q, k, v, g, scale, state                             g: log decays in float32
+    dplr               r, k, v, w, rate, gate, k_k, k_a, r_k, weight and bias and eps of the norm, lowest, state
+                       all of RWKV7 between its projections, without heads: w and rate before their sigmoids, lowest
+                       the least log decay; the output includes the norm, the bonus and the gate
     ssd                q, k, x, dt, dt_bias, dt_min, A_log, D, state        the output includes D x
     selective_scan     x, z, dt, dt_bias, A_log [C, N], D, b, c, state      the output includes D x and silu(z)
 """
@@ -41,13 +44,13 @@ MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv
 # Best first, on CUDA. The order is that of the libraries' own benchmarks; none of it was measured here.
 PREFERRED = {"attention": ("flash-attn-3", "flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"),
              "convolution": ("causal-conv1d", "fla"), "selective_scan": ("mamba-ssm",),
-             "norm": ("fla", "mamba-ssm"), "swiglu": (), "softmax": (),
+             "norm": ("fla", "mamba-ssm"), "token_mix": ("fla",), "swiglu": (), "softmax": (),
              "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
 PREFERRED_ON_CPU = ("numba",)  # for the cores that it has
 # choices that cover two packages: both, or the first that runs
 TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d"), "flash-attn": ("flash-attn-3", "flash-attn")}
 EITHER = {"flash-attn": TOGETHER["flash-attn"]}
-SURROUNDING = ("norm", "swiglu", "softmax")  # not told: they go with the recurrences
+SURROUNDING = ("norm", "token_mix", "swiglu", "softmax")  # not told: they go with the recurrences
 OPTIONAL = ("convolution", *SURROUNDING)  # cores that fall back to torch where the chosen library does not take them
 
 

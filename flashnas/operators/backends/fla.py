@@ -2,15 +2,16 @@
 
 All take [B, T, H, K] and float32 states [B, H, K, V], as we do. Queries come scaled and normalised, so `scale` is 1.
 Parallel forms run in the dtype of the activations, with log decays and states in float32; steps in float32. Raw forms
-are called as fla's own layers call them (fla/layers/{delta_net,gated_deltanet,gla,kda}.py): their kernels read the
-activations as they are and compute in float32.
+are called as fla's own layers call them (fla/layers/{delta_net,gated_deltanet,gla,kda,rwkv7}.py): their kernels read
+the activations as they are and compute in float32.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ from flashnas.operators.parts.numerics import is_fresh
 HOPPER, BAD_TRITON = 9, ("3.4", "3.7.1")  # major compute capability; releases from, and below
 DECAYS = ("gated_delta_rule", "ssd")
 LEAST_DIM, MOST_DIM = 16, 256  # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
+BOUNDED_CHUNK = 64  # of chunk_rwkv7 where decays are bounded, as fla's layer has it
+BOUNDED_DIM = 64  # of keys whose chunks of that size are sure to fit into a multiprocessor
 
 
 def _given(state: Tensor) -> Tensor | None:
@@ -205,7 +208,7 @@ def _raw_with_decay(dtype: torch.dtype, chunk: Function, recurrent: Function) ->
 
 
 def raw_gla(dtype: torch.dtype) -> tuple[Function, Function]:
-    """fla has no argument for the logsigmoid of the gate."""
+    """fla has no argument for the logsigmoid of the gate: its own layer (fla/layers/gla.py) computes it outside too."""
     from fla.ops.gla import chunk_gla, fused_recurrent_gla
 
     def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,6 +222,71 @@ def raw_gla(dtype: torch.dtype) -> tuple[Function, Function]:
         return o.squeeze(1), final
 
     return forward, step
+
+
+def raw_dplr(dtype: torch.dtype) -> tuple[Function, Function]:
+    """RWKV7 as fla/layers/rwkv7.py computes it: the norm of the keys, their update by the rate, the group norm, and
+    bonus with gate are one kernel each; the recurrent kernel takes kk and rate, not their products."""
+    from fla.modules.norm.l2norm import l2norm
+    from fla.modules.norm.layernorm import group_norm
+    from fla.ops.rwkv7 import chunk_rwkv7, fused_mul_recurrent_rwkv7
+    from fla.ops.rwkv7.fused_k_update import fused_k_rwkv7
+    from fla.ops.rwkv7.gate_output_correction import gate_output_correction
+
+    def chunked(r: Tensor, g: Tensor, k: Tensor, v: Tensor, kk: Tensor, rate: Tensor, state: Tensor,
+                lowest: float) -> tuple[Tensor, Tensor]:
+        bound: dict[str, Any] = {}
+        if dtype in HALF and r.shape[-1] <= BOUNDED_DIM:  # by tensor cores, partly in float16
+            bound = {"safe_gate": True, "lower_bound": lowest, "chunk_size": BOUNDED_CHUNK}
+        o, final = chunk_rwkv7(r, g, k, v, -kk, kk * rate, scale=1.0, initial_state=_given(state),
+                               output_final_state=True, **bound)
+        return o, final
+
+    def recurrent(r: Tensor, g: Tensor, k: Tensor, v: Tensor, kk: Tensor, rate: Tensor, state: Tensor,
+                  lowest: float) -> tuple[Tensor, Tensor]:
+        o, final = fused_mul_recurrent_rwkv7(r, g, k, v, kk, rate, scale=1.0, initial_state=state,
+                                             output_final_state=True)
+        return o, final
+
+    def around(rule: Function, parts_BTD: Sequence[Tensor], k_k: Tensor, k_a: Tensor, r_k: Tensor, norm_weight: Tensor,
+               norm_bias: Tensor, norm_eps: float, lowest: float, state: Tensor) -> tuple[Tensor, Tensor]:
+        r, k, v, w, rate, gate = (part.to(dtype) for part in parts_BTD)
+        heads = state.shape[1:3]
+        g, rate = lowest * torch.sigmoid(w.to(state.dtype)), torch.sigmoid(rate)
+        kk = l2norm((k * k_k).unflatten(-1, heads), output_dtype=dtype)
+        k = fused_k_rwkv7(k, rate, k_a).to(dtype)
+        r, k, v, g, rate = (part.unflatten(-1, heads) for part in (r, k, v, g, rate))
+        o, final = rule(r, g, k, v, kk, rate, state, lowest)
+        o = group_norm(o.flatten(-2), norm_weight, norm_bias, eps=norm_eps, num_groups=heads[0])
+        return gate_output_correction(o, r, k, r_k.view(heads), v, gate), final
+
+    def forward(*parts_and_weights: Any) -> tuple[Tensor, Tensor]:
+        return around(chunked, parts_and_weights[:6], *parts_and_weights[6:])
+
+    def step(*parts_and_weights: Any) -> tuple[Tensor, Tensor]:
+        y, final = around(recurrent, [part.unsqueeze(1) for part in parts_and_weights[:6]], *parts_and_weights[6:])
+        return y.squeeze(1), final
+
+    return forward, step
+
+
+def token_mix(dtype: torch.dtype) -> Pair:
+    """`mixed_with_the_last`: one kernel, as by torch, and two for the gradients, instead of several that write all
+    mixes. Steps by torch, as theirs."""
+    from fla.ops.rwkv7.fused_addcmul import fused_addcmul_rwkv7
+
+    from flashnas.operators.parts.token_mix import mixed_with_the_last
+
+    def forward(x_BTD: Tensor, before_BTD: Tensor, mixes_MD: Tensor) -> Any:
+        if x_BTD.shape[0] * x_BTD.shape[1] == 1:
+            return mixed_with_the_last(x_BTD, before_BTD, mixes_MD)
+        # x + (before - x) mix, turned round: its backward pass writes the gradient of the first argument over that.
+        # As one sequence: of more than 65,536 tokens it reads only the first rightly, and it compiles for each batch
+        before, delta = (part.reshape(1, -1, part.shape[-1]) for part in (before_BTD, x_BTD - before_BTD))
+        mixed = fused_addcmul_rwkv7(before, delta, *(1 - mixes_MD).unbind())
+        return [part.view(x_BTD.shape) for part in mixed]
+
+    return forward, mixed_with_the_last
 
 
 def norm(dtype: torch.dtype) -> Pair:
@@ -289,8 +357,9 @@ def _hopper() -> str:
 LIBRARY = Library(
     name="fla", package="fla", distribution="flash-linear-attention", refusal=refusal,
     kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd, "kda": kda,
-             "dplr": dplr, "convolution": convolution, "norm": norm},
+             "dplr": dplr, "convolution": convolution, "norm": norm, "token_mix": token_mix},
     raw={"delta_rule": Raw(raw_delta_rule, "l2 norms and beta"),
          "gated_delta_rule": Raw(raw_gated_delta_rule, "l2 norms, beta and decay"),
-         "kda": Raw(raw_kda, "l2 norms, beta and decay"), "gla": Raw(raw_gla, "the scale")},
+         "kda": Raw(raw_kda, "l2 norms, beta and decay"), "gla": Raw(raw_gla, "the scale"),
+         "dplr": Raw(raw_dplr, "the norm of keys, their update, bonus and gate")},
     rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}), least="0.6")

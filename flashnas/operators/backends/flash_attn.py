@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flashnas.operators.backends.library import HALF, Function, Library, Pair, Sizes, name_of
 
+FUNCTIONS = ("flash_attn_func", "flash_attn_with_kvcache")  # flash-attn 4 has the package, but not these
 MOST_HEAD_DIM = 256
 LEAST_CAPABILITY = (8, 0)
 HOPPER, OLD_CUDNN = 9, 91500   # torch prefers cuDNN's attention with later ones
@@ -75,4 +76,4 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="flash-attn", package="flash_attn", distribution="flash-attn", refusal=refusal,
-                  kernels={"attention": attention}, least="2.7", on_auto=on_hopper)
+                  kernels={"attention": attention}, least="2.7", on_auto=on_hopper, functions=FUNCTIONS)

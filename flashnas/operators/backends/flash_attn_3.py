@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from flashnas.operators.backends import flash_attn
-from flashnas.operators.backends.flash_attn import HOPPER, pair_of
+from flashnas.operators.backends.flash_attn import FUNCTIONS, HOPPER, pair_of
 from flashnas.operators.backends.library import Library, Pair, Sizes
 
 
@@ -26,4 +26,4 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="flash-attn-3", package="flash_attn_interface", distribution="flash_attn_3", refusal=refusal,
-                  kernels={"attention": attention})
+                  kernels={"attention": attention}, functions=FUNCTIONS)

@@ -38,7 +38,8 @@ class Library:
     which nothing but an explicit choice should do. by_address: it reads memory itself, so that torch cannot trace it.
     least: the oldest release whose functions we call as they are and whose results are right. on_auto: what `auto`
     takes in place of a core's pair on the device at hand, with its name, or None. raw: the cores whose norms, gates or
-    time steps its kernels compute as well.
+    time steps its kernels compute as well. functions: names of the package that are called; without them it is
+    another library of the same name.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Library:
     least: str = "0"
     on_auto: Callable[[str, torch.dtype], tuple[Pair, str] | None] = lambda core, dtype: None
     raw: Mapping[str, Raw] = field(default_factory=dict)
+    functions: tuple[str, ...] = ()
 
     def missing(self) -> str:
         """Why it cannot be imported here, or an empty string."""
@@ -61,6 +63,9 @@ class Library:
             return f"the package {self.distribution} {self.version()} cannot be imported: {reason}"
         if older_than(self.version(), self.least):
             return f"{self.distribution} {self.version()} is too old; {self.least} or later is needed"
+        module = importlib.import_module(self.package)
+        if lacking := [name for name in self.functions if not hasattr(module, name)]:
+            return f"the package {self.package} here has no {', '.join(lacking)}, which {self.distribution} has"
         return ""
 
     def version(self) -> str:
@@ -73,7 +78,14 @@ class Library:
         """Why it cannot run the core here, or an empty string."""
         if device not in self.devices:
             return f"it runs on {' and '.join(self.devices)} only; the tensors are on {device}"
-        return self.missing() or self.refusal(core, dtype, sizes)
+        return self.missing() or self.refusal(core, dtype, sizes) or self._lacking(core, dtype)
+
+    def _lacking(self, core: str, dtype: torch.dtype) -> str:
+        """What is missing for that core in a library that can be imported, or an empty string."""
+        builders = (self.kernels[core], self.raw[core].pair) if core in self.raw else (self.kernels[core],)
+        reasons = (_unusable(build, dtype, sys.modules.get(self.package)) for build in builders)
+        return next((f"{self.distribution} {self.version()} cannot be used: {reason}" for reason in reasons if reason),
+                    "")
 
 
 def importable(package: str) -> bool:
@@ -91,8 +103,22 @@ def _broken(package: str, loaded: Any) -> str:
             warnings.simplefilter("ignore")
             importlib.import_module(package)
     except Exception as error:  # a library built for another torch raises ImportError, OSError, RuntimeError, ..
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        return _in_a_line(error)
     return ""
+
+
+@functools.cache
+def _unusable(build: Callable[[torch.dtype], object], dtype: torch.dtype, loaded: Any) -> str:
+    """What importing the functions of a core raises, in a line; tried once. loaded: the module of the library."""
+    try:
+        build(dtype)
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        return _in_a_line(error)
+    return ""
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def older_than(version: str, least: str) -> bool:

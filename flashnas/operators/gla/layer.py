@@ -21,7 +21,10 @@ GATE_NORMALISER = 16.0
 
 
 class GatedLinearAttentionLayer(RecurrentLayer):
-    """Low-rank decay gate logsigmoid(.) / 16; output gate swish; RMSNorm per head."""
+    """Low-rank decay gate logsigmoid(.) / 16; output gate swish; RMSNorm per head.
+
+    The logsigmoid is outside of the kernels, in fla's own layer as well.
+    """
 
     roles: ClassVar = {"in_proj": Role.READS, "gate_proj": Role.GATE, "out_proj": Role.WRITES}
 

@@ -1,0 +1,128 @@
+"""What a GPU meets beyond the layers at their defaults: head sizes, widths, one token, prompts in graphs, a library
+without a part of it, tasks, and processes together. On a CPU the same tests run at small sizes, so that only what is
+CUDA's own is left to a device."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import fake_libraries
+import pytest
+import torch
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.base.errors import DeviceError
+from flashnas.network.model import Block
+from flashnas.operators import OPERATORS
+from flashnas.proxy.tasks.in_context_recall import InContextRecall
+from flashnas.proxy.tasks.train import score_tasks
+from flashnas.testing.self_test import REPLAYED, check_layer, difference, inputs, replayed
+from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import check_kernels
+
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
+DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
+HEADS = ("a(heads=2,kv_heads=1,head_dim={})", "swa(heads=2,kv_heads=2,head_dim={},window=20)", "d(head_dim={})",
+         "gd(head_dim={},k_heads=1,expand_v=2)", "gla(head_dim={})", "m2(head_dim={},state=128)", "kda(head_dim={})",
+         "r7(head_dim={})")
+WIDTHS = [pytest.param("cpu", 512), *(pytest.param("cuda", width, marks=GPU) for width in (1024, 1536, 2048, 2560))]
+RECIPE = """\
+width_factor: 8
+vocab: 300
+sequence_tokens: 32
+batch_sequences: 4
+tokens: 768
+validation_tokens: 512
+curve_points: 2
+curve_tokens: 128
+optimizer: adamw
+adamw_lr: 0.003
+dtype: float32
+"""
+
+
+def passes(operator: str, device: str, tokens: int, *, hidden: int, batch: int) -> None:
+    found = check_layer(operator, "auto", DTYPE[device], device, tokens, hidden=hidden, batch=batch)
+    assert (found.status, found.reason) == ("passed", ""), found
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [64, 128, 256])
+@pytest.mark.parametrize("operator", HEADS)
+def test_heads_of_every_size(operator: str, size: int, device: str) -> None:
+    passes(operator.format(size), device, 3 if device == "cpu" else 150, hidden=256, batch=2)
+
+
+@pytest.mark.parametrize(("device", "width"), WIDTHS)
+@pytest.mark.parametrize("tokens", [1, 70])
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_one_sequence_at_real_widths(kind: str, tokens: int, device: str, width: int) -> None:
+    """One token of one sequence, too, where strides count as contiguous whatever they are."""
+    passes(kind, device, min(tokens, 3) if device == "cpu" else tokens, hidden=width, batch=1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_a_prompt_from_a_graph(kind: str, device: str) -> None:
+    """At a real size; what is replayed is what was computed."""
+    tokens, hidden = (40, 256) if device == "cpu" else (2048, 2048)
+    if kind == "moe" and device == "cuda" and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("moe reads prompts by the host there")
+    torch.manual_seed(0)
+    block = Block(OPERATORS[kind](), hidden).to(device, torch.bfloat16).eval()
+    x = inputs(tokens, hidden, 1).to(device, torch.bfloat16)
+    with torch.inference_mode():
+        expected, _ = block(x)
+        again = replayed(lambda: block(x)[0]) if device == "cuda" else block(x)[0]
+    assert expected.isfinite().all()
+    assert difference(again, expected) < REPLAYED
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_mamba_ssm_without_its_cuda_part(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases after 2.3.2 build selective_scan_cuda only on demand; Mamba2 needs nothing of it. On a CPU by stand-ins.
+    """
+    if device == "cpu":
+        fake_libraries.install(monkeypatch, "mamba_ssm", devices=("cpu",))
+    else:
+        pytest.importorskip("mamba_ssm")
+        monkeypatch.setitem(sys.modules, "selective_scan_cuda", None)
+    for kind, status in (("m2", "passed"), ("m", "refused")):
+        found = check_layer(kind, "mamba-ssm", "bfloat16", device, 5)
+        assert found.status == status, found
+        assert found.runs.startswith("mamba-ssm") is (kind == "m2")
+    assert "built without selective_scan_cuda" in found.reason
+    assert check_layer("m", "auto", DTYPE[device], device, 5).status == "passed", "by another one"
+    with pytest.raises(DeviceError, match=r"trained token by token by torch .*built without selective_scan_cuda"):
+        check_kernels(parse_operators("m"), 256, Recipe(device="cuda"))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_network_learns_a_task(device: str) -> None:
+    recipe = Recipe(width_factor=1, dtype=DTYPE[device], device=device,
+                    tasks={"steps": 60, "batch_tokens": 256, "test_sequences": 32})
+    task = InContextRecall(vocab=8, length=16)
+    found = score_tasks(Architecture.parse("32: d(head_dim=16) f"), [task], recipe, seed=0)
+    assert found["in-context-recall"] > 0.8
+
+
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), DEVICES[1]])
+def test_processes_together_give_the_losses_of_one(device: str, small_corpus, tmp_path) -> None:
+    """By torchrun: two processes, or on a machine with one GPU one, which goes the same way."""
+    count = 2 if device == "cpu" else min(2, torch.cuda.device_count())
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE + f"device: {device}\n")
+    losses = []
+    for start in ((), ("torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m")):
+        out = tmp_path / f"run{len(losses)}"
+        child = subprocess.run(
+            [sys.executable, "-m", *start, "flashnas", "train", f"512: {' '.join(OPERATORS)}", "--data",
+             str(small_corpus), "--recipe", str(recipe), "--out", str(out)],
+            capture_output=True, text=True, check=False, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert child.returncode == 0, child.stderr[-2000:]
+        with open(out / "log.csv", newline="") as file:
+            losses.append([float(row["loss"]) for row in csv.DictReader(file) if row["loss"]])
+    assert len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
