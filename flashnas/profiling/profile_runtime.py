@@ -73,6 +73,8 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     described = setup.describe_stack()
     if (folder / "meta.yaml").exists():
         setup.check_build(f"--out {folder}: the table", LatencyTable.load(folder).meta["stacks"].get(setup.stack, {}))
+    with Setup().running():
+        device = device_of(folder, setup.device)
     meta = space.model.meta_tokens
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
     pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta, setup.piece_tokens)})
@@ -87,8 +89,6 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
                         dict(zip(pieces, found["contexts"], strict=True)))
     if progress is not None:
         progress(len(order), len(order))
-    with Setup().running():
-        device = device_of(folder, setup.device)
     errors: dict[str, list[float]] = {"decode": [], "prefill": []}
     rows: list[dict[str, Any]] = []
     for hidden in widths:

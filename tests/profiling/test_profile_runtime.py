@@ -20,7 +20,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.profiling import llama_cpp, profile_runtime, program
+from flashnas.profiling import llama_cpp, profile, profile_runtime, program
 from flashnas.profiling.llama_cpp import LlamaCpp
 from flashnas.profiling.platforms import device_label
 from flashnas.profiling.program import Program
@@ -173,6 +173,18 @@ def test_an_interrupted_measurement_continues(space, clock, tmp_path):
     assert len(clock) == 3 * 2 * 13
     lines = (folder / profile_runtime.JOURNAL).read_text().splitlines()
     assert len({(json.loads(line)["hash"], json.loads(line)["round"]) for line in lines}) == len(clock)
+
+
+def test_the_table_of_another_device_is_refused_before_anything_is_timed(space, clock, tmp_path, monkeypatch):
+    folder = tmp_path / "table"
+    profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
+    monkeypatch.undo()
+    monkeypatch.setattr(LlamaCpp, "times", lambda *_: pytest.fail("a network was timed"))
+    monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
+    monkeypatch.setattr(profile, "device_label", lambda platform: "another CPU")
+    longer = dataclasses.replace(CHAT, generated_tokens=2 * CHAT.generated_tokens)
+    with pytest.raises(TableError, match=r"the table is of .*, but this is another CPU; choose another --out"):
+        profile_runtime.profile_runtime(space, [longer], folder, LlamaCpp())
 
 
 def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
