@@ -63,7 +63,7 @@ class ScalingLawOptions(Settings, where="scaling_law"):
             return
         for name in ("depths", "widths"):
             if len(getattr(self, name)) < 2:
-                self.wrong(name, "must be at least 2 numbers, or the law has no term for them; got only"
+                self.wrong(name, "needs two values or more, since the law has a term for them; got only"
                            f" {getattr(self, name)[0]}")
         sizes, constants = len(self.depths) * len(self.widths) * len(self.tokens), 7 if len(self.tokens) > 1 else 5
         if sizes < constants:

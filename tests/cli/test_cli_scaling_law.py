@@ -75,7 +75,7 @@ def test_a_larger_grid_keeps_what_is_there(trained, command, tmp_path, capsys):
     ([], "PATTERN is required to train; or give --results FILE"),
     (["m2 q"], "scaling_law.pattern 'm2 q' at depth 1 and width 512: operator must be one of"),
     (["m2 (f"], "scaling_law.pattern 'm2 (f' at depth 1"),
-    (["m2 f", "--depths", "4"], "--depths must be at least 2 numbers, or the law has no term for them; got only 4"),
+    (["m2 f", "--depths", "4"], "--depths needs two values or more, since the law has a term for them; got only 4"),
     (["m2 f", "--depths", "4,4"], "--depths must be different numbers; got 4,4"),
     (["m2 f", "--depths", "1,2", "--widths", "512,1024", "--tokens", "99"],
      "--depths times widths times tokens must be at least 5, as many sizes as the law has constants; got 4"),
