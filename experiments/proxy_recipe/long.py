@@ -11,8 +11,8 @@ import numpy as np
 
 from flashnas.data.dataset import prepare_dataset
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published import read_published
-from flashnas.trust.published_agreement import Agreement, measure
+from flashnas.trust.published import groups_of, pairs_of, read_published
+from flashnas.trust.published_agreement import Agreement, agreement, measure
 from flashnas.trust.published_study import FILE, PublishedPlan, read_trainings
 
 HERE = Path(__file__).parent
@@ -41,13 +41,11 @@ def main() -> None:
                                 *((name, one.groups[name], four.groups[name]) for name in one.groups)):
         if first.pairs:
             print(f"{name:<24} cpu {words(first):<36} cpu-long {words(second)}")
-    print(f"Spearman: cpu {one.overall.spearman:.2f}, cpu-long {four.overall.spearman:.2f}; pairs that cpu-long gains:"
-          f" {gained(one.overall, four.overall)}, loses: {gained(four.overall, one.overall)}")
-
-
-def gained(before: Agreement, after: Agreement) -> int:
-    """Pairs that are wrong before and not after."""
-    return len(set(map(str, before.wrong)) - set(map(str, after.wrong)))
+    print(f"Spearman: cpu {one.overall.spearman:.2f}, cpu-long {four.overall.spearman:.2f}")
+    pairs = [pair for places in groups_of(rows).values() for pair in pairs_of(rows, places)
+             if both[pair.better] and both[pair.worse]]
+    change = agreement(long, pairs) - agreement(short, pairs)
+    print(f"pairs that cpu-long gains: {change[change > 0].sum():g}, loses: {-change[change < 0].sum():g}")
 
 
 if __name__ == "__main__":

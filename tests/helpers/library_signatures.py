@@ -1,6 +1,6 @@
 """Parameters of the functions that our adapters call, in order and with defaults, as the sources of the releases have
 them: the oldest that we take and the newest of 2026-11 on PyPI. flash-attn 3 is the folder `hopper` of the sources of
-flash-attn; it has no release of its own there, so that its last one is a commit.
+flash-attn; it is not released there by itself, so that its last entry is a commit.
 
 The first release of each function is the one whose signature the stand-in has.
 """

@@ -208,7 +208,7 @@ def _raw_with_decay(dtype: torch.dtype, chunk: Function, recurrent: Function) ->
 
 
 def raw_gla(dtype: torch.dtype) -> tuple[Function, Function]:
-    """fla has no argument for the logsigmoid of the gate: its own layer (fla/layers/gla.py) computes it outside too."""
+    """The logsigmoid of the gate stays outside, as in fla's own layer (fla/layers/gla.py)."""
     from fla.ops.gla import chunk_gla, fused_recurrent_gla
 
     def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
