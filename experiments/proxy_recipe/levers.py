@@ -22,7 +22,7 @@ from flashnas.proxy.extrapolation import extrapolate
 from flashnas.trust.published import read_published
 from flashnas.trust.published_agreement import Agreement, measure
 
-READINGS = ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied")
+READINGS = ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied", "answers")
 AHEAD = (2, 4, 16)
 
 

