@@ -170,9 +170,10 @@ def main() -> None:
     with out.open(newline="") as file:
         done = {(row["trial"], row["group"], row["operators"], row["proxy"], int(row["seed"])): row
                 for row in csv.DictReader(file)}
+    all_levers = {**LEVERS, **levers}
     by_proxy = {(row["proxy"], int(row["seed"])): row for row in done.values()
                 if row["trial"] == arguments.trial or (row["trial"] == arguments.like and not row["reason"]
-                                                       and json.loads(row["levers"]) == levers)}
+                                                       and {**LEVERS, **json.loads(row["levers"])} == all_levers)}
     for seed in arguments.seeds:
         for place, (row, network) in enumerate(zip(rows, networks, strict=True)):
             key = (arguments.trial, row.group, row.operators, network.notation, seed)
