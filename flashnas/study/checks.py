@@ -19,7 +19,7 @@ from flashnas.base.errors import (
     SpaceError,
 )
 from flashnas.latency.prediction import LatencyModel
-from flashnas.proxy.extrapolation import usable_points
+from flashnas.proxy.extrapolation import why_not
 from flashnas.registry import foreign_errors
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
@@ -28,7 +28,6 @@ from flashnas.study.job import UserEvaluator
 from flashnas.training.recipe import Recipe
 
 LEAST_PROXY_WIDTH = 16    # a narrower network would say nothing
-LEAST_POINTS = 2          # of a curve that is extrapolated
 LARGEST_FACTOR = 1024     # of the width factors that a message offers
 
 
@@ -158,11 +157,5 @@ def check_rank(config: SearchConfig, recipe: Recipe) -> None:
     """Raise SettingError if the recipe's curve cannot be extrapolated to the tokens that are asked for."""
     if config.rank_at_tokens is None:
         return
-    trained = recipe.steps * recipe.batch_tokens
-    if config.rank_at_tokens <= trained:
-        config.wrong("rank_at_tokens", f"must be above the tokens of a training ({trained:,});"
-                     f" got {config.rank_at_tokens:,}")
-    curve = [(trained * (point + 1) / recipe.curve_points, 0.0) for point in range(recipe.curve_points)]
-    if len(usable_points(curve)) < LEAST_POINTS or recipe.steps < recipe.curve_points:
-        config.wrong("rank_at_tokens", f"needs {LEAST_POINTS} points after the first third of a training; recipe"
-                     f" {recipe.name!r} has curve_points {recipe.curve_points} in {recipe.steps} steps")
+    if reason := why_not(config.rank_at_tokens, recipe):
+        config.wrong("rank_at_tokens", reason)
