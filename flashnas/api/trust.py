@@ -34,6 +34,8 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
     rank_at_tokens: int | None = option(
         None, "order by the loss extrapolated to a training of N tokens, for --published", metavar="N",
         shown="by the loss itself", least=1, most=LARGEST_COUNT)
+    bench: bool = option(True, "take the trainings that a shipped bench has, for --published",
+                         off="train every network, also those that a bench has a score for")
     out: str | None = option(None, "folder of the results, for --published", metavar="DIR",
                              shown="experiments/runs/published_RECIPE")
     architectures: int = option(24, "how many, the front first, then spread over the ranking", metavar="N", least=3,
@@ -88,6 +90,8 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None)
     With `published`, train proxies of networks that others have trained in full, and say how many of their pairs the
     recipe orders as the publications do. `"shipped"` stands for the rows that flashnas ships. `rank_at_tokens` reads
     the same trainings as `search` with that option does: the loss at so many tokens, extrapolated from each curve.
+
+    What a shipped bench has under the same recipe, text and seed is not trained again, unless `bench=False`.
 
     Every training is kept in the folder; an interrupted study continues where it stopped.
 
@@ -150,7 +154,7 @@ def _published(options: ProxyTrustOptions, progress: Progress) -> dict[str, Any]
         options.wrong("rank_at_tokens", reason)
     rows = read_published(None if options.published == SHIPPED else options.published)
     plan = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.match, seeds=options.seeds or 1,
-                         rank_at_tokens=options.rank_at_tokens)
+                         rank_at_tokens=options.rank_at_tokens, bench=options.bench)
     folder = Path(options.out or f"experiments/runs/published_{recipe.name}")
     found = study_published(plan, folder, workers=options.workers, progress=progress).to_dict()
     return {"published": options.published, "verdict": published_verdict(found), **found}

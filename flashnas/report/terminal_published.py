@@ -41,6 +41,8 @@ def published_verdict(result: Result) -> list[str]:
     worst = min(known, key=lambda group: group["share"])
     cost = (f"{result['trainings']} trainings took {result['core_seconds'] / 60:.0f} core-minutes,"
             f" the longest {result['core_seconds_each'] / 60:.1f}")
+    if result["from_bench"]:
+        cost += f"; from the shipped bench: {result['from_bench']}"
     if result["failed"]:
         cost += f"; {result['failed']} failed, and their pairs do not count"
     return [words if low > 0.5 else f"NOISE: {words}: no better than a coin for sure",

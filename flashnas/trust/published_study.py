@@ -10,12 +10,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
 from flashnas.base.files import drop_torn_line, hold_lock, write_atomic
+from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.proxy.extrapolation import extrapolate
 from flashnas.study.config import TIMEOUT_S
@@ -43,6 +45,7 @@ class PublishedPlan:
 
     rule: how the sizes of a proxy follow from its row, one of published_proxies.RULES. rank_at_tokens: order by the
     loss that a training of so many tokens is expected to end with, in place of the loss itself; None: by the loss.
+    bench: take trainings that a shipped bench has, of the same recipe, text, vocabulary and seed.
     """
 
     rows: Sequence[PublishedRow]
@@ -51,6 +54,7 @@ class PublishedPlan:
     rule: str = "params"
     seeds: int = 1
     rank_at_tokens: int | None = None
+    bench: bool = True
 
     def networks(self, vocab: int) -> list[Architecture]:
         """The proxy of each row."""
@@ -60,7 +64,7 @@ class PublishedPlan:
 
 
 def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress: Progress) -> PublishedTrust:
-    """Train what FOLDER/published.csv lacks, then measure. Proxies that two rows share are trained once.
+    """Train what FOLDER/published.csv and the bench lack, then measure. Proxies that two rows share are trained once.
 
     Raises:
         RunError: the folder cannot be written to, its table is damaged, or another study trains there.
@@ -82,20 +86,24 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
         known = read_trainings(path)
         done = set(map(tuple, known[KEY].to_numpy().tolist()))
         _losses(known.set_index(KEY).loc[[key for key in keys if key in done]].reset_index(), plan, path)  # may raise
-        missing = [key for key in keys if key not in done]
         by_name = dict(zip(names, networks, strict=True))
+        answered = _from_bench([key for key in keys if key not in done], by_name, plan.recipe, dataset
+                               ) if plan.bench else pd.DataFrame(columns=list(COLUMNS))
+        done |= set(map(tuple, answered[KEY].to_numpy().tolist()))
+        missing = [key for key in keys if key not in done]
         took = [(seconds, len(by_name[proxy].operators)) for proxy, digest, seconds
                 in known[["proxy", "recipe", "seconds"]].to_numpy().tolist()
                 if digest == recipe_key and proxy in by_name and seconds]
         _train(missing, len(keys), trainings, dataset, recipe, by_name, workers, progress, took or [(1.0, 1)])
-    table = read_trainings(path).set_index(KEY).loc[keys].reset_index()
+    table = pd.concat([read_trainings(path), answered]) if len(answered) else read_trainings(path)
+    table = table.set_index(KEY).loc[keys].reset_index()
     table["loss"] = _losses(table, plan, path)
     means = table.groupby("proxy")["loss"].apply(lambda losses: losses.mean(skipna=False))
     found = measure(plan.rows, means.loc[names].to_numpy(float))
     failed = table["loss"].isna()
     facts = {"recipe": plan.recipe.to_dict(), "data": dataset.source, "rule": plan.rule, "seeds": plan.seeds,
-             "rank_at_tokens": plan.rank_at_tokens, "trainings": len(table), "failed": int(failed.sum()),
-             "core_seconds": float(table["seconds"].sum()),
+             "rank_at_tokens": plan.rank_at_tokens, "trainings": len(table), "from_bench": len(answered),
+             "failed": int(failed.sum()), "core_seconds": float(table["seconds"].sum()),
              "core_seconds_each": float(table["seconds"].max()), "results": str(path)}
     return dataclasses.replace(found, facts=facts)
 
@@ -127,6 +135,20 @@ def read_trainings(path: Path) -> pd.DataFrame:
             raise RunError(f"{path}:{row + 2}: {column} must be a number; got {table[column].iloc[row]!r}")
         table[column] = numbers.astype("int64" if column == "seed" else "float64")
     return table.drop_duplicates(KEY, keep="last").reset_index(drop=True)
+
+
+def _from_bench(keys: Sequence[tuple[str, str, str, int]], networks: dict[str, Architecture], recipe: Recipe,
+                dataset: Dataset) -> pd.DataFrame:
+    """The trainings that a shipped bench has, as rows of the table."""
+    found: list[dict[str, Any]] = []
+    for seed in sorted({key[3] for key in keys}):
+        answers = find_answers(None, recipe, dataset=dataset.digest, vocab=dataset.vocab, seed=seed)
+        if not isinstance(answers, Answers):
+            continue
+        scores = {key: answers.trained(networks[key[0]]) for key in keys if key[3] == seed}
+        found += [{**dict(zip(KEY, key, strict=True)), **{name: score[name] for name in (*FIGURES, "seconds")},
+                   "reason": "", "curve": json.dumps(score["curve"])} for key, score in scores.items() if score]
+    return pd.DataFrame(found, columns=list(COLUMNS))
 
 
 def _give_curves(path: Path) -> None:

@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
+from flashnas.bench.answers import Answers
 from flashnas.cli.main import main
 from flashnas.proxy.extrapolation import extrapolate
 from flashnas.training.recipe import Recipe
@@ -182,6 +184,34 @@ def test_a_table_without_curves_grows_and_cannot_be_extrapolated(given, folder, 
     assert err.strip().count("\n") == 0
     assert run_json([*words, "--seeds", "2"], capsys)["trainings"] == 6
     assert read_trainings(path)["curve"].astype(bool).tolist() == [False] * 3 + [True] * 3
+
+
+def test_what_a_bench_has_is_not_trained(given, folder, capsys, tmp_path, monkeypatch):
+    recipe = Recipe.load(given[4])
+    trained = read_trainings(folder / "published.csv")
+    first, curve = trained.iloc[0], [[128, 9.0], [512, 1.5]]
+    score = {"loss": 1.5, "bits_per_byte": 1.0, "tokens": 512, "tokens_per_s": 1.0, "proxy_params": 7, "seconds": 60.0,
+             "curve": curve}
+    asked = []
+
+    def find(source, recipe, *, dataset, vocab, seed):
+        asked.append((source, recipe.name, dataset, vocab, seed))
+        return Answers("b", recipe, vocab, "", (), {Architecture.parse(first["proxy"]).hash: score})
+    monkeypatch.setattr("flashnas.trust.published_study.find_answers", find)
+    out = tmp_path / "out"
+    found = run_json([*given, "--out", str(out)], capsys)
+    assert asked == [(None, recipe.name, first["data"], 300, 0)]
+    assert (found["from_bench"], found["trainings"]) == (1, 3)
+    assert found["core_seconds_each"] == 60.0
+    kept = read_trainings(out / "published.csv")
+    assert kept["proxy"].tolist() == trained["proxy"].tolist()[1:]
+    assert "2x(d f) | 2x(a f)" in found["groups"][0]["wrong"]   # the network of the bench is far ahead of all others
+    assert main([*given, "--out", str(out)]) == 0
+    assert "3 trainings took 1 core-minutes, the longest 1.0; from the shipped bench: 1" in (
+        capsys.readouterr().out)
+    assert run_json([*given, "--out", str(folder)], capsys)["from_bench"] == 0   # the folder has them all
+    assert run_json([*given, "--out", str(out), "--no-bench"], capsys)["from_bench"] == 0
+    assert sorted(read_trainings(out / "published.csv")["proxy"]) == sorted(trained["proxy"])
 
 
 def test_a_folder_that_cannot_be_written_to(given, tmp_path, capsys):
