@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,16 @@ def _unscalable(space: OperatorSpace[Any], factor: int, least_dim: int) -> tuple
             except (ArchitectureError, OperatorError) as error:
                 return spec, hidden, str(error)
     return None
+
+
+def side_by_side(config: SearchConfig, workers: int, note: Callable[[str], None]) -> int:
+    """How many of the workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which
+    is noted."""
+    if config.asynchronous or workers <= config.cycle_size:
+        return workers
+    note(f"cycles of {config.cycle_size} candidates keep at most {config.cycle_size} of {workers} workers busy;"
+         f" --cycle-size {workers} or --asynchronous keeps all")
+    return config.cycle_size
 
 
 def check_rank(config: SearchConfig, recipe: Recipe) -> None:

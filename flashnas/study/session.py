@@ -22,7 +22,7 @@ from flashnas.search import SearchAlgorithm
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
-from flashnas.study.checks import any_network
+from flashnas.study.checks import any_network, side_by_side
 from flashnas.study.costs import TableCosts
 from flashnas.study.executors import Executor, Work, make_executor
 from flashnas.study.executors.local import InProcess
@@ -68,7 +68,7 @@ class Session:
         different = {network.hash for _, network in self.baselines
                      if network is not None and question.known_score(network) is None}
         self.trajectory = Trajectory(
-            total=config.trials + len(different), workers=self.pool.workers,
+            total=config.trials + len(different), workers=side_by_side(config, self.pool.workers, progress.note),
             distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
             make_job=question.job, known_score=question.known_score, folder=self.folder, pool=self.pool,
             progress=progress, rank_at_tokens=config.rank_at_tokens, rungs=question.rungs)
