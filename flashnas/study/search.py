@@ -50,9 +50,9 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         command: the command line, for run.yaml.
         evaluator: network -> loss (lower is better), or a mapping with `loss` and further scores or metrics
             (`latency_ms`, `memory_gb`, ..). It scores networks in place of a training, in worker processes if it and
-            the networks can be imported there, else in this process. What it raises is the reason of a failed trial,
-            except ImportError and OSError, which stop the search. With `fidelities`, rungs are possible, and with an
-            argument `seed`, seeds (`flashnas.study.job.UserEvaluator`).
+            the networks can be imported there, else in this process, without limits. What it raises is the reason of a
+            failed trial, except ImportError and OSError, which stop the search. With `fidelities`, rungs are possible,
+            and with an argument `seed`, seeds (`flashnas.study.job.UserEvaluator`).
         space: in place of `config.space`.
         table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of metrics.
         workload: in place of `config.workload`.
