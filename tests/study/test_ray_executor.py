@@ -54,7 +54,7 @@ def test_ray_keeps_the_contract(importable_in_workers):
 
 
 def test_failures_are_outcomes_and_the_others_go_on(executor):
-    jobs = {name: {"do": name} for name in ("fail", "bug", "die", "hang", "exit")}
+    jobs = {name: {"do": name} for name in ("fail", "bug", "die", "terminate", "hang", "exit")}
     jobs |= {str(value): {"do": "return", "value": value} for value in range(4)}
     before = signal.getsignal(signal.SIGTERM)
     found = outcomes(executor, jobs)
@@ -62,6 +62,7 @@ def test_failures_are_outcomes_and_the_others_go_on(executor):
     assert {key: found.pop(key)["value"] for key in "0123"} == {str(v): v for v in range(4)}
     assert found == {"fail": "loss became NaN at step 3", "bug": "ValueError: boom",
                      "exit": "worker died (exit code 0)", "die": "worker died (SIGKILL, out of memory?)",
+                     "terminate": "worker died (SIGTERM)",
                      "hang": "time limit of 8 s exceeded"}
     assert executor.workers == 2
 
