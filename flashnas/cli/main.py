@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +16,8 @@ import flashnas
 from flashnas.base.errors import FlashnasError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.settings import Settings
-from flashnas.cli.command import COMMANDS, Command, loaded
+from flashnas.base.urls import without_password, without_passwords
+from flashnas.cli.command import COMMANDS, Command, command_line, loaded
 from flashnas.cli.options import OneLineParser, add_options, check_known, first_process, message_of, options_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -123,12 +123,14 @@ def continuing(words: Sequence[str], options: Settings) -> str:
     out = getattr(options, "out", None)
     more = [*(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
             *(["--resume"] if "--resume" not in words else [])]
-    return f"finished work is kept; continue with: {shlex.join(['flashnas', *words, *more])}"
+    hidden = any(without_password(word) != word for word in words)
+    password = "give the password, which is left out here, by PGPASSWORD or ~/.pgpass; " if hidden else ""
+    return f"finished work is kept; {password}continue with: {command_line([*words, *more])}"
 
 
 def _fail(prog: str, message: str) -> int:
     if first_process():
-        print(f"{prog}: {one_line(message)}", file=sys.stderr)
+        print(f"{prog}: {one_line(without_passwords(message))}", file=sys.stderr)
     return 2
 
 
