@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -18,13 +19,15 @@ from flashnas.base.errors import (
     OperatorError,
     SpaceError,
 )
+from flashnas.base.hints import warn
+from flashnas.base.setting import SettingError
 from flashnas.latency.prediction import LatencyModel
 from flashnas.proxy.extrapolation import why_not
 from flashnas.registry import foreign_errors
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import Costs
-from flashnas.study.job import UserEvaluator
+from flashnas.study.job import Job, UserEvaluator, evaluator_name
 from flashnas.training.recipe import Recipe
 
 LEAST_PROXY_WIDTH = 16    # a narrower network would say nothing
@@ -110,6 +113,29 @@ def check_answerable(space: SearchSpace[Any], model: LatencyModel, config: Searc
             except MissingRowsError as error:
                 raise MissingRowsError(f"table {config.table!r} does not cover space {space.name!r}: {error}"
                                        ) from None
+
+
+def check_without_workers(config: SearchConfig, job: Job) -> None:
+    """Warn that an evaluator runs in this process, because worker processes cannot load it or its networks.
+
+    Raises:
+        SettingError: for a limit that the user gives and that only worker processes keep.
+    """
+    assert job.evaluator is not None
+    network = type(job.architecture)
+    what = f"the evaluator {evaluator_name(job.evaluator)}"
+    if dataclasses.replace(job, architecture=None).portable():
+        what = f"the networks {network.__module__}:{network.__qualname__}"
+    why, fix = f"worker processes cannot load {what}", "put it into a module of its own"
+    if (config.workers or 1) > 1:
+        config.wrong("workers", f"must be 1: {why}; {fix}; got {config.workers}")
+    if config.candidate_timeout_s is not None:
+        config.wrong("candidate_timeout_s", f"needs worker processes: {why}; {fix}; got {config.candidate_timeout_s:g}")
+    for name, value in config.executor_options.items():  # worker_memory_gb
+        raise SettingError(config.where, config.setting("executor_options"),
+                           f"needs worker processes: {why}; {fix}; got {value}", name)
+    warn(f"{why}: the evaluator scores one network after another in this process, without limits of time and memory;"
+         f" {fix}")
 
 
 def any_network(space: SearchSpace[Any]) -> Any:

@@ -85,6 +85,10 @@ case("search-executor-ray-no-address", search("--executor", "ray", "--executor-o
 case("search-storage-of-another-kind", search("--storage", "redis://host/0"), "redis", "postgresql://")
 case("search-storage-without-a-server", search("--storage", "postgresql://me:secret@127.0.0.1:1/x"), "127.0.0.1",
      absent=("secret",))
+case("search-storage-with-an-at-in-the-password", search("--storage", "postgresql://me:sec@ret@127.0.0.1:1/x"),
+     "127.0.0.1", "%40", absent=("sec@", "ret@"))
+case("search-storage-with-a-wrong-port", search("--storage", "postgresql://me:secret@127.0.0.1:port/x"), "127.0.0.1",
+     "'port'", absent=("secret",))
 case("search-processes-none", search("--processes-per-candidate", "0"), "--processes-per-candidate", "at least 1", "0")
 case("search-processes-that-do-not-divide-the-batch", search("--processes-per-candidate", "3"), "batch_sequences",
      "multiple of the 3 processes", "got 4")
