@@ -148,7 +148,7 @@ def drive(sampler: str, trials: int, workers: int, cycle: int, out: Path) -> dic
     from flashnas.bench import load
 
     config = SearchConfig(space=SPACE, table=TABLE, workload=WORKLOAD, budgets={"latency_ms": BUDGET_MS},
-                          trials=trials, cycle_size=cycle, sampler=sampler, measure=False, workers=workers)
+                          trials=trials, cycle_size=cycle, sampler=sampler, measure=False)
     question = prepare(config, note=lambda _: None, evaluator=never)
     simulated = SimulatedWorkers(workers, load()["seconds"].to_numpy())
     marks = sorted({n for n in (100, 1000, 2000, 5000, 10_000, trials) if n <= trials})

@@ -53,7 +53,8 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
             except ImportError and OSError, which stop the search. With the attribute `fidelities`, increasing whole
             numbers of which the last one is a full evaluation, it is called as `evaluator(architecture, fidelity)`,
             and `rungs` are fidelities. With an argument `seed` it is called with that of the evaluation, and `seeds`
-            may be above 1.
+            may be above 1. Worker processes, with limits of time and memory, run it if it is in a module that they
+            can import. Else it runs in this process, a warning says so, and such limits are refused.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
         command (str): what the folder records as the command that made it.
 

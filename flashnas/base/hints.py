@@ -1,7 +1,10 @@
 """Small helpers for messages."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+from types import FrameType
 
 
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
@@ -22,3 +25,12 @@ def duration(seconds: float, decimals: int = 0) -> str:
         return f"{seconds:.{decimals}f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def warn(text: str) -> None:
+    """Warn the user of the API, at the line of their own code that called flashnas."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "flashnas":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)

@@ -52,9 +52,13 @@ class Answers:
         if not isinstance(network, Architecture):
             return None
         try:
-            found = self._scores.get(self.recipe.proxy_of(network, self.vocab).hash)
+            return self.trained(self.recipe.proxy_of(network, self.vocab))
         except (ArchitectureError, OperatorError):  # it cannot be shrunk by this recipe
             return None
+
+    def trained(self, proxy: Architecture) -> dict[str, Any] | None:
+        """`score` by the network that was trained."""
+        found = self._scores.get(proxy.hash)
         return None if found is None else dict(found)
 
     def to_dict(self) -> dict[str, Any]:

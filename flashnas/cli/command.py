@@ -12,13 +12,15 @@ A package adds a command by an entry point of the group `flashnas.commands`; its
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import Settings
+from flashnas.base.urls import without_password
 from flashnas.registry import Registry, load_object
 
 T = TypeVar("T")
@@ -84,6 +86,11 @@ def noting(function: str) -> Run:
     def run(options: Any, as_json: bool) -> None:
         show(load_object(function)(options, note=lambda text: print(text, file=sys.stderr, flush=True)), as_json)
     return run
+
+
+def command_line(words: Sequence[str] | None = None) -> str:
+    """The command of these words, by default of this process, without passwords: for records and messages."""
+    return shlex.join(["flashnas", *map(without_password, sys.argv[1:] if words is None else words)])
 
 
 COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {

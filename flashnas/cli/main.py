@@ -1,7 +1,7 @@
 """`flashnas COMMAND`: flags to options, the command, exit code.
 
 Exit codes: 0; 2 for what the user got wrong; 3 for a budget that is missed as measured (`search --strict`); 4 for a
-training that diverged (`train`); 130 for Ctrl-C.
+training that diverged (`train`); 130 for Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 
 import flashnas
 from flashnas.base.errors import FlashnasError
 from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.process import terminate_as_interrupt
 from flashnas.base.settings import Settings
-from flashnas.cli.command import COMMANDS, Command, loaded
+from flashnas.base.urls import without_password, without_passwords
+from flashnas.cli.command import COMMANDS, Command, command_line, loaded
 from flashnas.cli.options import OneLineParser, add_options, check_known, first_process, message_of, options_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -75,7 +76,14 @@ def print_completion(shell: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A traceback appears for our own bugs only."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with terminate_as_interrupt():
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        except KeyboardInterrupt:  # before its options are known
+            return _interrupted("flashnas", "")
+
+
+def _main(arguments: list[str]) -> int:
     words = [word for word in arguments if not word.startswith("-")]
     name = words[0] if words else None
     try:
@@ -113,9 +121,7 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequ
         more = f"; free room; {again}" if again and error.errno in NO_ROOM else ""
         return _fail(prog, f"{error.strerror}{where}{more}")
     except KeyboardInterrupt:
-        after = again or command.after
-        print(f"\n{prog}: interrupted{f'; {after}' if after else ''}", file=sys.stderr)
-        return 130
+        return _interrupted(prog, again or command.after)
 
 
 def continuing(words: Sequence[str], options: Settings) -> str:
@@ -123,12 +129,19 @@ def continuing(words: Sequence[str], options: Settings) -> str:
     out = getattr(options, "out", None)
     more = [*(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
             *(["--resume"] if "--resume" not in words else [])]
-    return f"finished work is kept; continue with: {shlex.join(['flashnas', *words, *more])}"
+    hidden = any(without_password(word) != word for word in words)
+    password = "give the password, which is left out here, by PGPASSWORD or ~/.pgpass; " if hidden else ""
+    return f"finished work is kept; {password}continue with: {command_line([*words, *more])}"
+
+
+def _interrupted(prog: str, after: str) -> int:
+    print(f"\n{prog}: interrupted{f'; {after}' if after else ''}", file=sys.stderr)
+    return 130
 
 
 def _fail(prog: str, message: str) -> int:
     if first_process():
-        print(f"{prog}: {one_line(message)}", file=sys.stderr)
+        print(f"{prog}: {one_line(without_passwords(message))}", file=sys.stderr)
     return 2
 
 

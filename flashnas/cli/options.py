@@ -11,6 +11,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
 from flashnas.base.setting import Setting, SettingError
 from flashnas.base.settings import Settings, settings_of
+from flashnas.base.urls import without_passwords
 
 JSON_HELP = "one JSON object on stdout, nothing else"
 CONFIG_HELP = "YAML with any of these options; flags override it"
@@ -37,7 +38,8 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(formatter_class=lambda prog: _Formatter(prog, max_help_position=help_column), **more)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n" if first_process() else None)
+        said = f"{self.prog}: {without_passwords(message)} (see {self.prog} --help)\n"
+        self.exit(2, said if first_process() else None)
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from flashnas.api.search import SearchOptions, default_out, plan, search
 from flashnas.base.settings import option
-from flashnas.cli.command import show
+from flashnas.cli.command import command_line, show
 from flashnas.cli.progress import SearchProgress
 
 MISSED = 3  # exit code of --strict
@@ -34,7 +33,7 @@ def run(options: SearchCommandOptions, as_json: bool) -> int:
         show(plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
         return 0
     with SearchProgress(sys.stderr) as progress:
-        found = search(options, progress=progress, command=shlex.join(["flashnas", *sys.argv[1:]]))
+        found = search(options, progress=progress, command=command_line())
     if as_json:
         print(json.dumps(found.summary))
     else:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 
 from flashnas.api.train import TrainOptions, train
 from flashnas.base.errors import CandidateError
-from flashnas.cli.command import show
+from flashnas.cli.command import command_line, show
 from flashnas.cli.options import first_process
 from flashnas.cli.progress import TrainingProgress
 
@@ -18,7 +17,7 @@ def run(options: TrainOptions, as_json: bool) -> int:
     first = first_process()
     with TrainingProgress(sys.stderr, silent=not first) as progress:
         try:
-            found = train(options, progress=progress, command=shlex.join(["flashnas", *sys.argv[1:]]))
+            found = train(options, progress=progress, command=command_line())
         except CandidateError as error:  # on all processes alike, but for the lack of memory
             if first or "out of memory" in str(error):
                 print(f"flashnas train: {error}", file=sys.stderr)

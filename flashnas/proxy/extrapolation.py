@@ -17,12 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flashnas.training.recipe import Recipe
+
 FIRST_SHARE = 1 / 3                     # of the tokens, whose points are left out
 END_NATS, EARLIER_NATS = 0.009, 0.2     # standard deviation of the last point (its seed), and of the others
 GAMMA, GAMMA_SPREAD = 0.35, 0.3         # prior of the exponent: median, standard deviation of its logarithm
 LIMIT_NATS, LIMIT_SPREAD = 2.0, 1.0     # prior of the limit L: mean and standard deviation
 HEIGHT_NATS, HEIGHT_SPREAD = 3.0, 5.0   # prior of c tokens^-gamma at the end of the training
 NODES = 41                              # exponents over which is summed
+LEAST_POINTS = 2                        # of a curve that are used
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,18 @@ class Extrapolation:
 def usable_points(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     """The points of a curve of [tokens, loss] that `extrapolate` uses."""
     return [(float(tokens), float(loss)) for tokens, loss in curve if tokens >= FIRST_SHARE * curve[-1][0]]
+
+
+def why_not(tokens: int, recipe: Recipe) -> str:
+    """Why the curves of a recipe cannot be extrapolated to so many tokens: the rule and the value, or an empty text."""
+    trained = recipe.steps * recipe.batch_tokens
+    if tokens <= trained:
+        return f"must be above the tokens of a training ({trained:,}); got {tokens:,}"
+    curve = [(trained * (point + 1) / recipe.curve_points, 0.0) for point in range(recipe.curve_points)]
+    if len(usable_points(curve)) < LEAST_POINTS or recipe.steps < recipe.curve_points:
+        return (f"needs {LEAST_POINTS} points after the first third of a training; recipe {recipe.name!r} has"
+                f" curve_points {recipe.curve_points} in {recipe.steps} steps")
+    return ""
 
 
 def extrapolate(curve: Sequence[Sequence[float]], tokens: float) -> Extrapolation:

@@ -63,7 +63,9 @@ def _reason(folder: Path, code: int) -> Exception:
         return _error(own[0])
     output = (folder / "output").read_text(errors="replace")
     codes = [int(text) for text in EXIT_CODE.findall(output)]
-    killed = next((number for number in codes if number < 0 and -number != signal.SIGTERM), None)
+    by_torchrun = -signal.SIGTERM  # when another one failed; all of them: by somebody else
+    killed = next((number for number in codes if number < 0 and (number != by_torchrun or set(codes) == {by_torchrun})),
+                  None)
     if killed is not None:
         name = signal.Signals(-killed).name
         return CandidateMemoryError("a process of the training died (SIGKILL, out of memory?)") if (

@@ -28,6 +28,9 @@ def _question(found: Rebudgeted) -> list[str]:
              f"budget    {limits}{f' with {found.run.confidence:.0%} confidence' if found.run.confidence else ''}",
              f"networks  {found.trained} trained in {len(config['runs'])} run{'s' if len(config['runs']) > 1 else ''};"
              f" {within} within the budget, {found.outside} outside"]
+    if found.too_large:
+        lines.append(f"genotypes {found.genotypes} tried in the runs; {found.too_large} without a width within the"
+                     " budget")
     lines += [f"left out  {count}: {reason}" for reason, count in found.unanswered.items()]
     return lines
 
@@ -41,8 +44,7 @@ def _front(found: Rebudgeted) -> list[str]:
 
 def _to_train(found: Rebudgeted) -> list[str]:
     if not found.refits:
-        return ["nothing to train: each genotype of the runs was tried at its largest width within the budget"] if all(
-            "not known" not in note and "no other width" not in note for note in found.notes) else []
+        return _nothing_to_train(found)
     count = len(found.refits)
     paused = sum(one.paused_tokens is not None for one in found.refits)
     others, trainings = count - paused, "trainings were" if paused > 1 else "training was"
@@ -64,6 +66,18 @@ def _to_train(found: Rebudgeted) -> list[str]:
         return [*lines, "fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs scores them"]
     return [*lines, "train the first ones, and search on from all that the runs know:",
             *(f"    {line}" for line in found.commands)]
+
+
+def _nothing_to_train(found: Rebudgeted) -> list[str]:
+    """How to search on; nothing where it is not known what would have to be trained."""
+    if not found.genotypes:
+        return []
+    fit = "none of the genotypes fits the budget at any width" if found.too_large == found.genotypes else (
+        "each genotype that fits the budget was tried at its largest width")
+    on = "search on from all that the runs know:"
+    if not found.commands:
+        return [f"nothing to train: {fit}", f"{on} fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs"]
+    return [f"nothing to train: {fit}", on, *(f"    {line}" for line in found.commands)]
 
 
 def _cost_words(found: Rebudgeted, count: int, tokens: int) -> str:

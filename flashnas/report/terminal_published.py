@@ -33,12 +33,16 @@ def published_verdict(result: Result) -> list[str]:
     if overall["share"] is None:
         return ["not known yet: no clear pair has both of its networks trained"]
     recipe, low = result["recipe"], overall["interval"][0]
-    words = (f"recipe {recipe['name']!r} orders {overall['right']:g} of {overall['pairs']} clear pairs as published"
-             f" ({overall['share']:.0%}, 95 % interval {overall['interval'][0]:.0%} to {overall['interval'][1]:.0%})")
+    tokens = result.get("rank_at_tokens")
+    reading = "" if tokens is None else f", by the loss extrapolated to {tokens:,} tokens,"
+    words = (f"recipe {recipe['name']!r}{reading} orders {overall['right']:g} of {overall['pairs']} clear pairs as"
+             f" published ({overall['share']:.0%}, 95 % interval {_interval(overall['interval'])})")
     known = [group for group in result["groups"] if group["share"] is not None]
     worst = min(known, key=lambda group: group["share"])
     cost = (f"{result['trainings']} trainings took {result['core_seconds'] / 60:.0f} core-minutes,"
             f" the longest {result['core_seconds_each'] / 60:.1f}")
+    if result["from_bench"]:
+        cost += f"; from the shipped bench: {result['from_bench']}"
     if result["failed"]:
         cost += f"; {result['failed']} failed, and their pairs do not count"
     return [words if low > 0.5 else f"NOISE: {words}: no better than a coin for sure",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,18 @@ from flashnas.base.errors import (
     OperatorError,
     SpaceError,
 )
+from flashnas.base.hints import warn
+from flashnas.base.setting import SettingError
 from flashnas.latency.prediction import LatencyModel
-from flashnas.proxy.extrapolation import usable_points
+from flashnas.proxy.extrapolation import why_not
 from flashnas.registry import foreign_errors
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import Costs
-from flashnas.study.job import UserEvaluator
+from flashnas.study.job import Job, UserEvaluator, evaluator_name
 from flashnas.training.recipe import Recipe
 
 LEAST_PROXY_WIDTH = 16    # a narrower network would say nothing
-LEAST_POINTS = 2          # of a curve that is extrapolated
 LARGEST_FACTOR = 1024     # of the width factors that a message offers
 
 
@@ -113,6 +115,29 @@ def check_answerable(space: SearchSpace[Any], model: LatencyModel, config: Searc
                                        ) from None
 
 
+def check_without_workers(config: SearchConfig, job: Job) -> None:
+    """Warn that an evaluator runs in this process, because worker processes cannot load it or its networks.
+
+    Raises:
+        SettingError: for a limit that the user gives and that only worker processes keep.
+    """
+    assert job.evaluator is not None
+    network = type(job.architecture)
+    what = f"the evaluator {evaluator_name(job.evaluator)}"
+    if dataclasses.replace(job, architecture=None).portable():
+        what = f"the networks {network.__module__}:{network.__qualname__}"
+    why, fix = f"worker processes cannot load {what}", "put it into a module of its own"
+    if (config.workers or 1) > 1:
+        config.wrong("workers", f"must be 1: {why}; {fix}; got {config.workers}")
+    if config.candidate_timeout_s is not None:
+        config.wrong("candidate_timeout_s", f"needs worker processes: {why}; {fix}; got {config.candidate_timeout_s:g}")
+    for name, value in config.executor_options.items():  # worker_memory_gb
+        raise SettingError(config.where, config.setting("executor_options"),
+                           f"needs worker processes: {why}; {fix}; got {value}", name)
+    warn(f"{why}: the evaluator scores one network after another in this process, without limits of time and memory;"
+         f" {fix}")
+
+
 def any_network(space: SearchSpace[Any]) -> Any:
     """Some network of the space, always the same, to look at its class."""
     return space.architectures(space.sample(np.random.default_rng(0)))[-1]
@@ -154,15 +179,19 @@ def _unscalable(space: OperatorSpace[Any], factor: int, least_dim: int) -> tuple
     return None
 
 
+def side_by_side(config: SearchConfig, workers: int, note: Callable[[str], None]) -> int:
+    """How many of the workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which
+    is noted."""
+    if config.asynchronous or workers <= config.cycle_size:
+        return workers
+    note(f"cycles of {config.cycle_size} candidates keep at most {config.cycle_size} of {workers} workers busy;"
+         f" --cycle-size {workers} or --asynchronous keeps all")
+    return config.cycle_size
+
+
 def check_rank(config: SearchConfig, recipe: Recipe) -> None:
     """Raise SettingError if the recipe's curve cannot be extrapolated to the tokens that are asked for."""
     if config.rank_at_tokens is None:
         return
-    trained = recipe.steps * recipe.batch_tokens
-    if config.rank_at_tokens <= trained:
-        config.wrong("rank_at_tokens", f"must be above the tokens of a training ({trained:,});"
-                     f" got {config.rank_at_tokens:,}")
-    curve = [(trained * (point + 1) / recipe.curve_points, 0.0) for point in range(recipe.curve_points)]
-    if len(usable_points(curve)) < LEAST_POINTS or recipe.steps < recipe.curve_points:
-        config.wrong("rank_at_tokens", f"needs {LEAST_POINTS} points after the first third of a training; recipe"
-                     f" {recipe.name!r} has curve_points {recipe.curve_points} in {recipe.steps} steps")
+    if reason := why_not(config.rank_at_tokens, recipe):
+        config.wrong("rank_at_tokens", reason)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.base.hints import duration
+from flashnas.base.setting import shown_path
+from flashnas.base.urls import without_password
 
 T = TypeVar("T")
 LONGEST_S = 600.0       # that a database may be away
@@ -37,18 +39,14 @@ def engine_url(url: str) -> str:
         line = (str(error).strip().splitlines() or [""])[0]
         raise ConfigError(f"storage {shown_url(url)}: must be the URL of a database, such as postgresql://host/name or"
                           f" sqlite:////shared/a.db: {line}") from None
+    if "@" in (parsed.host or ""):
+        raise ConfigError(f"storage {shown_url(url)}: an @ in the password must be written as %40")
     return parsed.render_as_string(hide_password=False)
 
 
 def shown_url(url: str) -> str:
-    """The URL for a message: without its password."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (SQLAlchemyError, ValueError):
-        return repr(url)[:120]
+    """The URL for a message: without its password, in one line."""
+    return shown_path(without_password(url))
 
 
 def is_outage(error: Exception) -> bool:

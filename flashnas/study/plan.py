@@ -14,6 +14,7 @@ from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import task_scores
 from flashnas.space import OperatorSpace, SearchSpace
+from flashnas.study.checks import side_by_side
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction
 from flashnas.study.executors.local import WorkerPool
@@ -164,7 +165,8 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     seconds, workers = None, executor_of(question, note).workers
     if rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
-        rounds = -(-evaluations // workers)
+        rounds = _rounds(config, evaluations - len(different), side_by_side(config, workers, note)) - (
+            -len(different) // workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
     least, most = _tokens(question, each, evaluations, len(different))
     return SearchPlan(
@@ -193,6 +195,14 @@ def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> 
     finished = -(-candidates // question.config.cycle_size) if rungs else candidates
     stopped = (candidates - finished) * rungs[0] if rungs else 0
     return each * (baselines + finished) + stopped, each * evaluations
+
+
+def _rounds(config: SearchConfig, candidates: int, workers: int) -> int:
+    """How many candidates each worker evaluates, where each cycle waits for its last one."""
+    if config.asynchronous:
+        return -(-candidates // workers)
+    cycles, rest = divmod(candidates, config.cycle_size)
+    return -(-config.cycle_size // workers) * cycles - (-rest // workers)
 
 
 def _seeds_why(question: Question) -> str:

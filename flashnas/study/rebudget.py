@@ -54,7 +54,9 @@ class Rebudgeted:
             promising first.
         tokens_each: training tokens of one of them; 0 with an evaluator of the user's.
         seconds_each: mean time of a training in the runs; None where nothing was trained in them.
-        commands: the searches that would train them and go on from all that is known, one for each space.
+        genotypes: all that the runs tried, or proposed; 0 where no other width is known. too_large: of them, those
+            without a width within the budgets.
+        commands: the searches that would train the refits and go on from all that is known, one for each space.
         notes: what a reader has to know.
     """
 
@@ -64,6 +66,8 @@ class Rebudgeted:
     unanswered: dict[str, int]
     nearest: dict[str, float] | None
     refits: tuple[Refit, ...]
+    genotypes: int
+    too_large: int
     tokens_each: int
     seconds_each: float | None
     commands: tuple[str, ...]
@@ -84,7 +88,8 @@ class Rebudgeted:
                       for entry in self.front],
             "networks": {"trained": self.trained, "outside": self.outside, "unanswered": self.unanswered},
             "nearest": self.nearest,
-            "to_train": {"count": len(self.refits), "tokens_each": self.tokens_each, "seconds_each": self.seconds_each,
+            "to_train": {"count": len(self.refits), "genotypes": self.genotypes, "too_large": self.too_large,
+                         "tokens_each": self.tokens_each, "seconds_each": self.seconds_each,
                          "networks": [refit.to_dict() for refit in self.refits], "commands": list(self.commands)},
             "notes": list(self.notes)}
 
@@ -141,7 +146,8 @@ def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable |
     entries = tuple(_entry(one, metrics, costs, certificate, number, places[one.row.hash], len(known.runs) > 1)
                     for number, (one, metrics) in enumerate(((scored[i][0], scored[i][1]) for i in best), start=1))
     run = Run(first.path, _config(known, model, limits, confidence, names), trials, entries)
-    found, commands = _to_train(known, costs, model, tightened, names, front, limits, confidence, mode, table, notes)
+    found, fitting, commands = _to_train(known, costs, model, tightened, names, front, limits, confidence, mode, table,
+                                         notes)
     if not within and not found:
         raise _none_fits(known, costs, tightened, outside)
     seconds = [one.row.train_seconds for one in known.networks if one.row.source in ("training", "evaluator")
@@ -150,6 +156,7 @@ def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable |
     return Rebudgeted(
         run=run, trained=len(known), outside=len(outside), unanswered=dict(unanswered),
         nearest=_nearest([metrics for _, metrics in outside], tightened) if not within else None, refits=tuple(found),
+        genotypes=len(fitting), too_large=fitting.count(False),
         tokens_each=0 if recipe is None else recipe.steps * recipe.batch_tokens,
         seconds_each=float(np.mean(seconds)) if seconds else None, commands=tuple(commands), notes=tuple(notes))
 
@@ -230,7 +237,8 @@ def _check_networks(known: KnownRuns, what: str) -> None:
     for one in known.networks:
         if one.network is None:
             raise RunError(f"{one.run.path}: trial {one.row.number}: its network cannot be built again without the"
-                           f" space {one.run.entry('space', 'name')!r} as it was, and {what} needs it; give space=..")
+                           f" space {one.run.entry('space', 'name')!r} as it was, and {what} needs it; fn.pareto takes"
+                           " the space")
 
 
 def _network(one: Trained) -> Any:
@@ -316,12 +324,14 @@ def _recipe(run: Run) -> Recipe | None:
 
 def _to_train(known: KnownRuns, costs: Costs, model: LatencyModel | None, budgets: Sequence[Budget],
               objectives: Sequence[str], front: np.ndarray, limits: Mapping[str, float], confidence: float | None,
-              mode: str | None, table: Any, notes: list[str]) -> tuple[list[Refit], list[str]]:
-    """Refits of all spaces of the runs, and the commands that train them."""
+              mode: str | None, table: Any, notes: list[str]) -> tuple[list[Refit], list[bool], list[str]]:
+    """Refits of all spaces of the runs; for each genotype, whether it has a width within the budgets; the commands that
+    train and search on."""
     if isinstance(costs, RecordedCosts):
         notes.append("the metrics are those that the runs recorded; no other width is known")
-        return [], []
+        return [], [], []
     found: list[Refit] = []
+    fits: list[bool] = []
     commands = []
     spaces = {space.hash: space for space in known.spaces if space is not None}
     for run, own in zip(known.runs, known.spaces, strict=True):
@@ -331,14 +341,18 @@ def _to_train(known: KnownRuns, costs: Costs, model: LatencyModel | None, budget
     for space in spaces.values():
         runs = [run for run, own in zip(known.runs, known.spaces, strict=True)
                 if own is not None and own.hash == space.hash]
+        fitter = Fitter(space, costs, budgets)
         with foreign_errors(("space", space), direct=False):
-            some = refits(space, Fitter(space, costs, budgets), costs, known, objectives=objectives, front=front)
+            some = refits(space, fitter, costs, known, objectives=objectives, front=front)
+            for genotype in genotypes_of(space, known):
+                with contextlib.suppress(MissingRowsError):
+                    fits.append(fitter.latency_of(genotype)[0] is not None)
         found += some
-        if some and (command := _command(known, runs[0], model, limits, objectives, confidence, mode, table, len(some))
-                     ) is not None:
+        command = _command(known, runs[0], model, limits, objectives, confidence, mode, table, len(some))
+        if command is not None:
             commands.append(command)
     found.sort(key=lambda one: -(one.gain or 0.0))  # stable: without gains the order of each space remains
-    return found, commands
+    return found, fits, commands
 
 
 def _none_fits(known: KnownRuns, costs: Costs, budgets: Sequence[Budget],
@@ -383,7 +397,7 @@ def _command(known: KnownRuns, run: Run, model: LatencyModel | None, limits: Map
     words += ["--seed", str(question["seed"])] if question["seed"] else []
     for one in known.runs:
         words += ["--start-from", str(one.path)]
-    return shlex.join([*words, "--trials", str(2 * min(count, MOST_REFITS))])
+    return shlex.join([*words, "--trials", str(2 * min(count, MOST_REFITS) or MOST_REFITS)])
 
 
 def _short_space(run: Run, path: str) -> str:

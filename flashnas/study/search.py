@@ -27,6 +27,7 @@ from flashnas.study.costs import CostFunction
 from flashnas.study.folder import check_out
 from flashnas.study.job import UserEvaluator
 from flashnas.study.prepare import prepare
+from flashnas.study.question import Question
 from flashnas.study.session import Session
 from flashnas.study.snapshot import Progress
 from flashnas.training.recipe import Recipe
@@ -50,9 +51,9 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         command: the command line, for run.yaml.
         evaluator: network -> loss (lower is better), or a mapping with `loss` and further scores or metrics
             (`latency_ms`, `memory_gb`, ..). It scores networks in place of a training, in worker processes if it and
-            the networks can be imported there, else in this process. What it raises is the reason of a failed trial,
-            except ImportError and OSError, which stop the search. With `fidelities`, rungs are possible, and with an
-            argument `seed`, seeds (`flashnas.study.job.UserEvaluator`).
+            the networks can be imported there, else in this process, without limits. What it raises is the reason of a
+            failed trial, except ImportError and OSError, which stop the search. With `fidelities`, rungs are possible,
+            and with an argument `seed`, seeds (`flashnas.study.job.UserEvaluator`).
         space: in place of `config.space`.
         table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of metrics.
         workload: in place of `config.workload`.
@@ -68,12 +69,17 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         FlashnasError: in one line, for whatever the user can change.
     """
     check_out(out, resume=resume)
-    question = prepare(config, note=progress.note, evaluator=evaluator, space=space, table=table, workload=workload,
-                       recipe=recipe, sampler=sampler)
-    with (terminate_as_interrupt(), _place_of_a_full_disk(out),
+    with terminate_as_interrupt():
+        question = prepare(config, note=progress.note, evaluator=evaluator, space=space, table=table,
+                           workload=workload, recipe=recipe, sampler=sampler)
+        return _searched(question, out, resume, progress, command)
+
+
+def _searched(question: Question, out: Path, resume: bool, progress: Progress, command: str) -> dict[str, Any]:
+    with (_place_of_a_full_disk(out),
           foreign_errors(("progress object", progress), *question.foreign(), direct=False),
           Session(question, out, resume=resume, progress=progress, command=command) as study):
-        if config.asynchronous:
+        if question.config.asynchronous:
             AsynchronousSearch(study).run()
             return study.finish()
         study.evaluate_baselines()

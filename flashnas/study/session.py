@@ -22,7 +22,7 @@ from flashnas.search import SearchAlgorithm
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
-from flashnas.study.checks import any_network
+from flashnas.study.checks import any_network, check_without_workers, side_by_side
 from flashnas.study.costs import TableCosts
 from flashnas.study.executors import Executor, Work, make_executor
 from flashnas.study.executors.local import InProcess
@@ -63,12 +63,12 @@ class Session:
         self.pool = executor_of(question, progress.note)
         config = question.config
         self.folder = RunFolder(out, identity=question.identity(),
-                                facts=run_facts(question, out, command, self.pool.workers), resume=resume,
+                                facts=run_facts(question, out, command, self.pool), resume=resume,
                                 storage=config.storage, note=progress.note)
         different = {network.hash for _, network in self.baselines
                      if network is not None and question.known_score(network) is None}
         self.trajectory = Trajectory(
-            total=config.trials + len(different), workers=self.pool.workers,
+            total=config.trials + len(different), workers=side_by_side(config, self.pool.workers, progress.note),
             distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
             make_job=question.job, known_score=question.known_score, folder=self.folder, pool=self.pool,
             progress=progress, rank_at_tokens=config.rank_at_tokens, rungs=question.rungs)
@@ -288,7 +288,11 @@ def correction_text(version: Version) -> str:
 
 
 def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
-    """The executor that the search asks for; this process for an evaluator that no other one can import."""
+    """The executor that the search asks for; this process for an evaluator that no other one can load.
+
+    Raises:
+        ConfigError: for what the executor cannot do; a SettingError for limits that only worker processes keep.
+    """
     config, recipe, dataset = question.config, question.recipe, question.dataset
     gpu = recipe is not None and recipe.device == "cuda"
     work = Work(function=run_job, workers=config.workers, timeout_s=question.time_limit.seconds, gpu=gpu,
@@ -298,6 +302,7 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
                 corpus={"data": config.data, "tokenizer": config.tokenizer}, note=note)
     job = question.job(any_network(question.space))
     if config.executor == "local" and not job.portable():
+        check_without_workers(config, job)
         return InProcess(work)
     executor = make_executor(config.executor, work, config.executor_options)
     executor.check(job)
@@ -320,7 +325,7 @@ def evaluation_of(genotype: Any, candidate: Candidate, trial: Trial, objectives:
                       latency_ms=trial.latency_ms, failed=values is None, values=values)
 
 
-def run_facts(question: Question, out: Path, command: str, workers: int) -> dict[str, Any]:
+def run_facts(question: Question, out: Path, command: str, pool: Executor) -> dict[str, Any]:
     """All that was asked, all versions: the head of run.yaml."""
     config, space, model = question.config, question.space, question.model
     recipe, dataset, workload = question.recipe, question.dataset, question.workload
@@ -344,6 +349,6 @@ def run_facts(question: Question, out: Path, command: str, workers: int) -> dict
         "bench": None if question.bench is None else question.bench.to_dict(),
         "rungs": list(question.rungs.tokens), "seeds": config.seeds,
         "start_from": None if question.known is None else question.known.to_dict(),
-        "host": {"cpu": platform.processor() or platform.machine(), "executor": config.executor,
-                 "workers": workers, "python": platform.python_version(), **packages},
+        "host": {"cpu": platform.processor() or platform.machine(), "executor": pool.name,
+                 "workers": pool.workers, "python": platform.python_version(), **packages},
     }

@@ -72,6 +72,8 @@ def solve(puzzle: Puzzle) -> dict[str, float]:
             time.sleep(60 * TIMEOUT_S)
         case "die" | "die once" if puzzle.do == "die" or tries == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        case "end by SIGTERM" | "end by SIGTERM once" if puzzle.do == "end by SIGTERM" or tries == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
         case "lack memory" | "lack memory once" if puzzle.do == "lack memory" or tries == 1:
             raise MemoryError
         case "miss a package":
@@ -184,8 +186,11 @@ def check_failures(place: Place, executor: Executor) -> None:
 
 def check_second_tries(place: Place, executor: Executor) -> None:
     """What may be bad luck: a process that dies, and memory that does not suffice."""
-    names = ("die", "die once", "lack memory", "lack memory once")
-    found = place.outcomes(executor, {do: place.job(do, 2.0, f"{do} tries") for do in names})
+    names = ("die", "die once", "lack memory", "lack memory once", "end by SIGTERM", "end by SIGTERM once")
+    try:
+        found = place.outcomes(executor, {do: place.job(do, 2.0, f"{do} tries") for do in names})
+    except KeyboardInterrupt:
+        place.require(False, "SIGTERM to the process of a job must not interrupt the search")
     for do in names:
         place.require(len(place.tries(f"{do} tries")) == 2, f"a job that has to {do} must be tried twice;"
                                                             f" got {len(place.tries(f'{do} tries'))}")

@@ -1,7 +1,7 @@
 """Bad input, over all commands: one line that names value or place, exit code 2, no traceback, no hang, nothing lost.
 
-The cases are in bad_input_cases.py. Most run in this process. Those that may abort, eat memory or hang inside a library
-run in a second process, which serves them one after another and is started anew when one of them ends it.
+The cases are in the folder bad_input. Most run in this process. Those that may abort, eat memory or hang inside a
+library run in a second process, which serves them one after another and is started anew when one of them ends it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from bad_input_cases import (
-    ASKED,
-    CASES,
-    CHAT,
-    PRECIOUS,
-    RECIPE,
-    SPACE,
-    Case,
-    Paths,
-    export,
-    filled,
-    profile,
-    search,
-    train,
-)
+from bad_input import CASES
+from bad_input.words import ASKED, CHAT, PRECIOUS, RECIPE, SPACE, Case, Paths, export, filled, profile, search, train
 
 from flashnas.cli.main import main
 

@@ -1,5 +1,6 @@
 import errno
 import os
+import signal
 import sys
 
 import pytest
@@ -54,6 +55,30 @@ def test_a_full_disk_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(ESTIMATE, full)
     assert main(["estimate", "1024: d"]) == 2
     assert capsys.readouterr().err == ("flashnas estimate: No space left on device: run/trials.parquet\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(("place", "words"), [
+    ("flashnas.cli.main.build_parser", "flashnas: interrupted"),
+    ("flashnas.study.search.prepare", "flashnas search: interrupted; finished work is kept; continue with: flashnas"
+                                      " search --out run --resume"),
+    (ESTIMATE, "flashnas estimate: interrupted")])
+def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number, place, words):
+    def reached(*_, **__):
+        signal.raise_signal(number)
+        raise AssertionError("not interrupted")
+
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: None}  # not this test's end
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(place, reached)
+    try:
+        assert main(["estimate", "1024: d"] if place == ESTIMATE else ["search", "--out", "run"]) == 130
+        assert signal.getsignal(signal.SIGTERM) is handlers[signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err.strip() == words
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):

@@ -33,6 +33,8 @@ def act(what):
             return undefined_name  # noqa: F821
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "terminated":
+            os.kill(os.getpid(), signal.SIGTERM)
         case "crashes":
             os.kill(os.getpid(), signal.SIGSEGV)
         case "hangs":

@@ -40,6 +40,10 @@ def act(job):
             raise MemoryError
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "terminate":
+            if "search" in job:  # shortly after this process
+                subprocess.Popen(["sh", "-c", f"sleep 0.2; kill {job['search']}"])
+            os.kill(os.getpid(), signal.SIGTERM)
         case "hang":
             time.sleep(60)
         case "touch":

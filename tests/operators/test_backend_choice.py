@@ -165,7 +165,7 @@ def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch: pytest.Monk
     with pytest.raises(OperatorError) as error:
         model(torch.zeros(1, 3, dtype=torch.long))
     assert str(error.value) == ("operator delta_net: backend fla cannot run it: it runs on cuda only; the tensors are"
-                                " on cpu; allowed here: auto, torch")
+                                " on cpu; allowed here: auto, torch, numba")
     with pytest.raises(OperatorError, match=r"backend fla cannot run it: it takes a key_dim of 16 to 256; got 8;"
                                             r" allowed here: auto, torch$"):
         on_cuda(model, torch.bfloat16)

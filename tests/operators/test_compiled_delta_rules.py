@@ -73,7 +73,7 @@ def with_gradients(kind: str, rule: Rule, tensors: list[Tensor]) -> list[Tensor]
 
 @pytest.mark.parametrize(("tokens", "key_dim", "value_dim", "decay"), [
     (1, 16, 16, "weak"), (16, 64, 64, "weak"), (63, 16, 48, "strong"), (65, 32, 128, "none"), (130, 48, 32, "weak"),
-    (33, 128, 64, "strong")])
+    (33, 128, 64, "strong"), (37, 8, 8, "weak"), (40, 68, 40, "strong"), (21, 20, 32, "none")])
 @pytest.mark.parametrize("kind", TORCH)
 def test_results_and_all_gradients_equal_the_reference(kind: str, tokens: int, key_dim: int, value_dim: int,
                                                        decay: str) -> None:
@@ -86,9 +86,10 @@ def test_results_and_all_gradients_equal_the_reference(kind: str, tokens: int, k
         assert_close(got, tensor, FLOAT32, f"result {n}")
 
 
+@pytest.mark.parametrize("sizes", [(32, 16), (20, 24)])
 @pytest.mark.parametrize("kind", TORCH)
-def test_a_sequence_in_pieces_and_in_steps_is_the_whole(kind: str) -> None:
-    *inputs, state = arguments(kind, 40, 32, 16, "weak")
+def test_a_sequence_in_pieces_and_in_steps_is_the_whole(kind: str, sizes: tuple[int, int]) -> None:
+    *inputs, state = arguments(kind, 40, *sizes, "weak")
     run = kernels(kind).of(inputs[0])
     if kind == "delta_rule":
         inputs[4] = None
@@ -193,14 +194,14 @@ def test_threads_share_the_batch(kind: str) -> None:
 def test_what_numba_does_not_take_is_torch() -> None:
     core = kernels("kda")
     assert core.kernels("cpu", torch.float64).name == "torch"
-    assert kernels("kda", 24).of(torch.zeros(1)).name == "torch"
+    assert kernels("kda", 272).of(torch.zeros(1)).name == "torch"
     q, gated = torch.zeros(1, 3, 2, 16, device="meta"), kernels("gated_delta_rule")
     o, state = gated.of(q).forward(q, q, q, q[..., 0], q[..., 0], torch.zeros(1, 2, 16, 16, device="meta"))
     assert (o.device.type, state.shape) == ("meta", (1, 2, 16, 16))
-    core = kernels("kda", 24)
+    core = kernels("kda", 272)
     core.choose("numba")
-    with pytest.raises(OperatorError, match=r"backend numba cannot run it: it takes a key_dim in multiples of 16 up to"
-                                            r" 256; got 24; allowed here: auto, torch$"):
+    with pytest.raises(OperatorError, match=r"backend numba cannot run it: it takes a key_dim up to 256; got 272;"
+                                            r" allowed here: auto, torch$"):
         core.of(torch.zeros(1))
     with pytest.raises(OperatorError, match=r"it runs on cpu only; the tensors are on cuda"):
         core.kernels("cuda", torch.float32)

@@ -61,6 +61,7 @@ def test_they_pause_and_train_on_together(job, by_two, tmp_path):
     ("diverges", "01", CandidateError, "training loss became nan after 256 tokens"),
     ("typo", "0", NameError, "name 'undefined_name' is not defined"),
     ("killed", "1", CandidateMemoryError, r"a process of the training died \(SIGKILL, out of memory\?\)"),
+    ("terminated", "1", CandidateDiedError, r"a process of the training died \(SIGTERM\)"),
     ("crashes", "0", CandidateDiedError, r"a process of the training died \(SIGSEGV\)")])
 def test_what_one_process_says_is_the_reason_and_all_end(job, monkeypatch, do, who, error, words):
     for name, value in (("RANKS_DO", do), ("RANKS_WHO", who), ("PYTHONPATH", f"{HELPERS}:{os.environ['PYTHONPATH']}"

@@ -11,6 +11,7 @@ import pool_jobs
 import pytest
 
 from flashnas.base.errors import ConfigError, WorkerError
+from flashnas.base.process import terminate_as_interrupt
 from flashnas.study.config import SearchConfig
 from flashnas.study.executors import EXECUTORS, Work, make_executor
 from flashnas.study.executors.attempt import judged
@@ -47,8 +48,8 @@ def test_the_local_executor_keeps_the_contract():
 
 
 def test_failures_are_outcomes_and_the_others_go_on(pool):
-    jobs = {name: {"do": name} for name in ("fail", "bug", "memory", "die", "hang", "exit", "abort", "leave",
-                                            "unpicklable result", "close")}
+    jobs = {name: {"do": name} for name in ("fail", "bug", "memory", "die", "terminate", "hang", "exit", "abort",
+                                            "leave", "unpicklable result", "close")}
     jobs["own error"] = pool_jobs.OwnJob("own error")
     jobs |= {str(value): {"do": "return", "value": value} for value in range(4)}
     found = outcomes(pool, jobs)
@@ -57,9 +58,22 @@ def test_failures_are_outcomes_and_the_others_go_on(pool):
     assert found == {
         "fail": "loss became NaN at step 3", "bug": "ValueError: boom", "memory": "out of memory",
         "die": "worker died (SIGKILL, out of memory?)", "hang": "time limit of 4 s exceeded",
+        "terminate": "worker died (SIGTERM)",
         "exit": "worker died (exit code 0)", "abort": "worker died (SIGABRT)",
         "leave": "ended its process (exit code 3)",
         "own error": "UnpicklableError: two arguments", "close": "worker closed its connection"}
+
+
+def test_sigterm_to_a_search_and_its_workers_ends_it_and_is_no_outcome(pool):
+    def ended():
+        while not (found := pool.finished(1.0)):
+            pass
+        return found
+
+    pool.submit("a", {"do": "terminate", "search": os.getpid()})
+    with terminate_as_interrupt(), pytest.raises(KeyboardInterrupt):
+        ended()
+    pool.drop()
 
 
 @pytest.mark.parametrize(("do", "kept"), [("kill once", True), ("memory once", True), ("fail once", False)])

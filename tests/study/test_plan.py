@@ -28,13 +28,32 @@ def test_a_plan_counts_networks_tokens_and_time_and_writes_no_run(config, tmp_pa
     assert found.tokens == 512 * found.evaluations
     assert found.tokens_per_s > 0
     # rounds of two workers; a validation token costs a third of a training token
-    rounds = -(-found.evaluations // 2)
+    rounds = -(-len(fitting) // 2) + 3
     assert found.seconds == pytest.approx(rounds * (512 + (512 + 128) / 3) / found.tokens_per_s)
     assert found.widths == found.proxy_widths == (64, 96, 128)
     assert found.space_size > 1000
     assert json.loads(json.dumps(found.to_dict()))["evaluations"] == found.evaluations
     for words in ("tiny", "5 candidates", "512 tokens each", "min with 2 workers", "fastest    latency_ms"):
         assert words in str(found)
+
+
+def test_a_cycle_keeps_as_many_workers_busy_as_it_has_candidates(config):
+    notes = []
+
+    def planned(**changes):
+        found = plan(dataclasses.replace(config, table="h100_sxm", baselines=False, trials=60, **changes),
+                     note=notes.append)
+        return found.seconds * found.tokens_per_s / (512 + (512 + 128) / 3)  # how many each worker trains
+
+    assert planned(cycle_size=4, workers=3) == pytest.approx(15 * 2)
+    assert planned(cycle_size=5, workers=5) == pytest.approx(12)
+    assert not [line for line in notes if "busy" in line]
+    assert planned(cycle_size=5, workers=64) == pytest.approx(12)
+    (line,) = [line for line in notes if "busy" in line]
+    assert line == ("cycles of 5 candidates keep at most 5 of 64 workers busy; --cycle-size 64 or --asynchronous keeps"
+                    " all")
+    assert planned(cycle_size=5, workers=64, asynchronous=True, sampler="random") == pytest.approx(1)
+    assert len([line for line in notes if "busy" in line]) == 1
 
 
 def test_rungs_and_seeds_give_a_range(config):

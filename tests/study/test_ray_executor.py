@@ -11,7 +11,7 @@ import pandas as pd
 import pool_jobs
 import pytest
 import slow_space
-from foreign_space import Gpt2Space
+from foreign_space import Gpt2Space, latency_ms
 
 from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.cli.main import main
@@ -54,7 +54,7 @@ def test_ray_keeps_the_contract(importable_in_workers):
 
 
 def test_failures_are_outcomes_and_the_others_go_on(executor):
-    jobs = {name: {"do": name} for name in ("fail", "bug", "die", "hang", "exit")}
+    jobs = {name: {"do": name} for name in ("fail", "bug", "die", "terminate", "hang", "exit")}
     jobs |= {str(value): {"do": "return", "value": value} for value in range(4)}
     before = signal.getsignal(signal.SIGTERM)
     found = outcomes(executor, jobs)
@@ -62,6 +62,7 @@ def test_failures_are_outcomes_and_the_others_go_on(executor):
     assert {key: found.pop(key)["value"] for key in "0123"} == {str(v): v for v in range(4)}
     assert found == {"fail": "loss became NaN at step 3", "bug": "ValueError: boom",
                      "exit": "worker died (exit code 0)", "die": "worker died (SIGKILL, out of memory?)",
+                     "terminate": "worker died (SIGTERM)",
                      "hang": "time limit of 8 s exceeded"}
     assert executor.workers == 2
 
@@ -154,6 +155,29 @@ def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_
     pd.testing.assert_frame_equal(found[0], found[1])
     pd.testing.assert_frame_equal(found[0], found[2])
     pd.testing.assert_frame_equal(found[0].iloc[:len(found[3])], found[3])
+
+
+def test_ray_stops_evaluations_at_the_rungs_of_an_evaluator_as_local_workers_do(tmp_path):
+    """In cycles, with the front under a second seed; also with a function that only this process has."""
+    def mine(network, fidelity, seed=0):
+        return slow_space.by_fidelity(network, fidelity, seed)
+
+    mine.fidelities = slow_space.by_fidelity.fidelities
+    columns = ["genotype", "hash", "loss", "expected_loss", "state", "cycle", "tokens", "seeds"]
+    found = []
+    for name, evaluator, more in (("local", slow_space.by_fidelity, {"workers": 1}),
+                                  ("ray", mine, {"executor": "ray", "workers": 2})):
+        config = SearchConfig(**{"table": None, "trials": 16, "cycle_size": 4, "seed": 3, "sampler": "random",
+                                 "rungs": (2, 4), "seeds": 2, **more})
+        summary = run_search(config, tmp_path / name, resume=False, progress=Quiet(), evaluator=evaluator,
+                             space=Gpt2Space(), table=latency_ms)
+        found.append((pd.read_parquet(tmp_path / name / "trials.parquet")[columns],
+                      {key: summary[key] for key in ("trials", "tokens", "tokens_seeds", "tokens_saved")}))
+    pd.testing.assert_frame_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    states = found[1][0]["state"]
+    assert (states == "stopped").sum() >= 3
+    assert (states == "complete").sum() >= 3
 
 
 def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():

@@ -76,7 +76,21 @@ def test_the_same_question_has_the_front_of_the_run(run):
     found = fn.pareto(run)
     assert [entry.hash for entry in found.front] == [entry.hash for entry in run.front]
     assert found.to_train == ()
-    assert "nothing to train" in str(found)
+    assert "nothing to train: each genotype that fits the budget was tried at its largest width" in str(found)
+    assert "search on from all that the runs know: fn.search(.., start_from=[RUN, ..])" in str(found)
+
+
+def test_genotypes_that_fit_at_no_width_are_counted(run):
+    found = fn.pareto(run, budgets={"latency_ms": min(entry.latency_ms for entry in run.front) * 1.0001})
+    space, model = fn.load_space("nemotron_flash"), LatencyModel("h100_sxm", "decode-8k")
+    limit = found.found.run.config["budgets"]["latency_ms"]
+    genotypes = {space.decode(row.genotype) for row in run.trials[run.trials["origin"] == "search"].itertuples()}
+    fits = [any(model.estimate(network).latency_ms <= limit for network in space.architectures(genotype))
+            for genotype in genotypes]
+    asked = found.to_dict()["to_train"]
+    assert asked["genotypes"] >= len(genotypes)
+    assert asked["too_large"] >= fits.count(False) > 0
+    assert f"{asked['too_large']} without a width within the budget" in str(found)
 
 
 def test_what_would_have_to_be_trained_is_every_genotype_at_another_width(run):
@@ -338,7 +352,7 @@ def test_a_foreign_search_starts_from_a_run(foreign, tmp_path):
 
 
 @pytest.mark.parametrize(("asked", "error", "words"), [
-    ({"table": "h100_sxm", "workload": "chat"}, RunError, "needs it; give space=.."),
+    ({"table": "h100_sxm", "workload": "chat"}, RunError, "needs it; fn.pareto takes the space"),
     ({"workload": "chat"}, ConfigError, "pareto.workload needs a latency table"),
     ({"objectives": ["recall", "latency_ms"]}, ConfigError, "pareto.objectives names 'recall', which"),
     ({"confidence": 0.9}, ConfigError, "pareto.confidence needs a latency table")])
@@ -384,6 +398,8 @@ def test_the_printed_command_trains_what_it_says_and_nothing_that_is_known(train
     found = json.loads(capsys.readouterr().out)
     assert found["to_train"]["count"] == len(found["to_train"]["networks"]) > 0
     assert found["to_train"]["tokens_each"] == 512
+    assert main(["pareto", str(trained.path)]) == 0  # nothing to train, and yet a way on
+    assert "search on from all that the runs know:\n    flashnas search --space tiny" in capsys.readouterr().out
     assert found["to_train"]["seconds_each"] > 0
     (command,) = found["to_train"]["commands"]
     words = shlex.split(command)[1:]

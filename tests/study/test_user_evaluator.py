@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import foreign_space
@@ -23,6 +24,7 @@ from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.front import ForeignNetwork
 from flashnas.study.job import Job
+from flashnas.study.plan import plan
 from flashnas.study.run import Run
 from flashnas.study.search import run_search
 
@@ -156,6 +158,53 @@ def test_worker_processes_run_an_importable_evaluator_and_this_process_another(t
     assert len(here) == 8
     columns = ["genotype", "hash", "loss", "state"]
     pd.testing.assert_frame_equal(trajectory(tmp_path / "pool")[columns], trajectory(tmp_path / "local")[columns])
+
+
+@pytest.mark.parametrize(("more", "rule"), [
+    ({"workers": 3}, "search.workers must be 1"),
+    ({"candidate_timeout_s": 3}, "search.candidate_timeout_s needs worker processes"),
+    ({"executor_options": {"worker_memory_gb": 3}}, "search.executor_options.worker_memory_gb needs worker processes")])
+def test_limits_that_only_worker_processes_keep_are_refused_without_them(tmp_path, more, rule):
+    def local(network):
+        return foreign_space.loss_and_latency(network)
+
+    said = []
+    with pytest.raises(ConfigError) as caught:
+        search(tmp_path / "run", evaluator=local, **more)
+    said.append(str(caught.value))
+    with pytest.raises(ConfigError) as caught:
+        plan(SearchConfig(table=None, **more), evaluator=local, space=Gpt2Space())
+    said.append(str(caught.value))
+    assert said == [f"{rule}: worker processes cannot load the evaluator {__name__}:{local.__qualname__}; put it into a"
+                    " module of its own; got 3"] * 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_search_without_worker_processes_warns_of_that_and_records_it(tmp_path):
+    class Local(Gpt2):
+        """A network that a fresh process cannot import."""
+
+    class LocalSpace(Gpt2Space):
+        def architectures(self, genotype):
+            return [Local(**genotype.to_dict())]
+
+    def local(network):
+        return foreign_space.loss_and_latency(network)
+
+    for number, (evaluator, space, what) in enumerate((
+            (local, Gpt2Space(), f"the evaluator {__name__}:{local.__qualname__}"),
+            (foreign_space.loss_and_latency, LocalSpace(), f"the networks {__name__}:{Local.__qualname__}"))):
+        with pytest.warns(UserWarning, match="cannot load") as caught:
+            search(tmp_path / str(number), evaluator=evaluator, space=space, trials=2)
+        assert [(str(one.message), one.filename) for one in caught] == [
+            (f"worker processes cannot load {what}: the evaluator scores one network after another in this process,"
+             " without limits of time and memory; put it into a module of its own", __file__)]
+        host = Run.load(tmp_path / str(number)).entry("host")
+        assert (host["executor"], host["workers"]) == ("in-process", 1)
+    with warnings.catch_warnings(record=True) as none:
+        search(tmp_path / "pool", trials=2, workers=2, candidate_timeout_s=60)
+    assert not none
+    assert Run.load(tmp_path / "pool").entry("host", "executor") == "local"
 
 
 def test_what_the_main_script_defines_is_not_sent_to_workers():

@@ -1,6 +1,7 @@
 """Numba, 0.60 or later: recurrences compiled for CPUs by operators/compiled; float32 inside, on one thread.
 
-Token by token, with the state in the first-level cache, takes less time there than products of small chunks.
+Token by token, with the state in the first-level cache, takes less time there than products of small chunks. Sizes of
+keys and values that are not multiples of 16 are filled up with zeros; their steps are computed by torch.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import torch
 from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name_of
 from flashnas.registry import load_object
 
-LANES, MOST_DIM = 16, 256  # of keys and values: one register of 512 bits, and what the first-level cache holds
+MOST_DIM = 256  # of keys and values: what the first-level cache holds
 MOST_TAPS = 4  # of a convolution
-PADDED = ("ssd", "gla", "selective_scan")  # take other sizes too: filled up with zeros, steps by torch
 # for each core, in operators/compiled: of a whole sequence, of one token; in the signatures of our torch functions
 ENTRIES = {
     "delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
@@ -44,9 +44,8 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if sizes.get("taps", 0) > MOST_TAPS:
         return f"it takes up to {MOST_TAPS} taps; got {sizes['taps']}"
     for name in ("key_dim", "value_dim"):
-        size = sizes.get(name, LANES)
-        if (size % LANES and core not in PADDED) or size > MOST_DIM:
-            return f"it takes a {name} in multiples of {LANES} up to {MOST_DIM}; got {size}"
+        if sizes.get(name, 0) > MOST_DIM:
+            return f"it takes a {name} up to {MOST_DIM}; got {sizes[name]}"
     return ""
 
 

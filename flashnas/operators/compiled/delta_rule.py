@@ -25,7 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashnas.operators.compiled.jit import at, differentiable, lanes_of, over_batches, ready, variant, view
+from flashnas.operators.compiled.jit import (
+    at,
+    differentiable,
+    filled,
+    lanes_of,
+    odd,
+    over_batches,
+    ready,
+    variant,
+    view,
+)
 from flashnas.operators.compiled.simd import (
     add_product,
     clear,
@@ -45,7 +55,9 @@ from flashnas.operators.compiled.simd import (
     transpose,
 )
 from flashnas.operators.recurrences.delta_rule import delta_rule_reference
+from flashnas.operators.recurrences.delta_rule import delta_rule_step as step_by_torch
 from flashnas.operators.recurrences.dplr import dplr_reference
+from flashnas.operators.recurrences.dplr import kda_step as kda_step_by_torch
 
 CHUNK = 16  # tokens; the kernels are written for lanes of as many
 
@@ -384,6 +396,12 @@ def delta_rule(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor,
 def kda(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g: Tensor,
         state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`kda_chunked`: (o_BTHV, final state)."""
+    if odd(state_BHKV):
+        key_dim, value_dim = state_BHKV.shape[2:]
+        (q_BTHK, k_BTHK, *by_channel), v_BTHV, state_BHKV = filled(
+            (q_BTHK, k_BTHK, g) if g.ndim == 4 else (q_BTHK, k_BTHK), v_BTHV, state_BHKV)
+        o_BTHV, final_BHKV = kda(q_BTHK, k_BTHK, v_BTHV, beta_BTH, by_channel[0] if by_channel else g, state_BHKV)
+        return o_BTHV[..., :value_dim], final_BHKV[:, :, :key_dim, :value_dim]
     inputs = (ready(q_BTHK), ready(k_BTHK), ready(v_BTHV), beta_BTH.float(), ready(g) if g.ndim == 4 else g.float())
     state_BHKV = state_BHKV.float()
     if not q_BTHK.shape[1]:
@@ -397,7 +415,9 @@ def kda(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g: Ten
 
 def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BH: Tensor | None,
                     state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
-    """`delta_rule_step` without gradients; the state is written in place."""
+    """`delta_rule_step` without gradients; the state is written in place. By torch if sizes are odd."""
+    if odd(state_BHKV):
+        return step_by_torch(q_BHK, k_BHK, v_BHV, beta_BH, g_BH, state_BHKV.float())
     if g_BH is None:
         g_BH = beta_BH.new_zeros(()).expand(beta_BH.shape)
     return kda_step(q_BHK, k_BHK, v_BHV, beta_BH, g_BH, state_BHKV)
@@ -405,7 +425,10 @@ def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor
 
 def kda_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g: Tensor,
              state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
-    """`kda_step` without gradients; the state is written in place."""
+    """`kda_step` without gradients; the state is written in place. By torch if sizes are odd."""
+    if odd(state_BHKV):
+        return kda_step_by_torch(q_BHK.float(), k_BHK.float(), v_BHV.float(), beta_BH.float(), g.float(),
+                                 state_BHKV.float())
     q, k, v = (ready(x).unsqueeze(1) for x in (q_BHK, k_BHK, v_BHV))
     beta, g = beta_BH.float().unsqueeze(1), (ready(g) if g.ndim == 3 else g.float()).unsqueeze(1)
     o_BTHV = torch.empty(v.shape)

@@ -19,7 +19,17 @@ import numba
 import torch
 from torch import Tensor
 
-from flashnas.operators.compiled.jit import at, differentiable, lanes_of, over_batches, ready, variant, view
+from flashnas.operators.compiled.jit import (
+    at,
+    differentiable,
+    filled,
+    lanes_of,
+    odd,
+    over_batches,
+    ready,
+    variant,
+    view,
+)
 from flashnas.operators.compiled.simd import (
     add_product,
     clear,
@@ -39,6 +49,7 @@ from flashnas.operators.compiled.simd import (
     transpose,
 )
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference
+from flashnas.operators.recurrences.dplr import dplr_step as step_by_torch
 
 CHUNK = 16  # tokens; the kernels are written for lanes of as many
 
@@ -322,6 +333,12 @@ def dplr(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK:
     """`dplr_chunked`, by itself where there is no b: (o_BTHV, final state)."""
     if b_BTHK is None:
         return dplr_chunked(q_BTHK, k_BTHK, v_BTHV, a_BTHK, None, g_BTHK, state_BHKV)
+    if odd(state_BHKV):
+        key_dim, value_dim = state_BHKV.shape[2:]
+        by_key, v_BTHV, state_BHKV = filled((q_BTHK, k_BTHK, a_BTHK, b_BTHK, g_BTHK), v_BTHV, state_BHKV)
+        q_BTHK, k_BTHK, a_BTHK, b_BTHK, g_BTHK = by_key
+        o_BTHV, final_BHKV = dplr(q_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, g_BTHK, state_BHKV)
+        return o_BTHV[..., :value_dim], final_BHKV[:, :, :key_dim, :value_dim]
     inputs = tuple(ready(x) for x in (q_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, g_BTHK))
     state_BHKV = state_BHKV.float()
     if not q_BTHK.shape[1]:
@@ -335,7 +352,9 @@ def dplr(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK:
 
 def dplr_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, a_BHK: Tensor, b_BHK: Tensor, g_BHK: Tensor,
               state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
-    """`dplr_step` with b and without gradients; the state is written in place."""
+    """`dplr_step` with b and without gradients; the state is written in place. By torch if sizes are odd."""
+    if odd(state_BHKV):
+        return step_by_torch(*(x.float() for x in (q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)))
     inputs = tuple(ready(x).unsqueeze(1) for x in (q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK))
     o_BTHV, read = torch.empty(2, *inputs[2].shape).unbind()
     final_BHKV = _run(inputs, state_BHKV.float(), o_BTHV, read, None, inplace=True)

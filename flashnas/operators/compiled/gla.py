@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
-from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.jit import compiled, filled, odd
 from flashnas.operators.compiled.steps import linear_step
 from flashnas.operators.compiled.tiles import clear, copy, inner_product, load_rows, pack, run_tiles, transpose
 from flashnas.operators.compiled.vectors import (
@@ -251,16 +250,14 @@ def gla(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BH
     if not q_BTHK.dtype == k_BTHK.dtype == v_BTHV.dtype == torch.bfloat16:
         q_BTHK, k_BTHK, v_BTHV = (part.float() for part in (q_BTHK, k_BTHK, v_BTHV))
     key_dim, value_dim = state_BHKV.shape[-2:]
-    more_K, more_V = -key_dim % LANES, -value_dim % LANES
-    if more_K or more_V:
-        q_BTHK, k_BTHK, g_BTHK = (F.pad(part, (0, more_K)) for part in (q_BTHK, k_BTHK, g_BTHK))
-        v_BTHV, state_BHKV = F.pad(v_BTHV, (0, more_V)), F.pad(state_BHKV, (0, more_V, 0, more_K))
+    if odd(state_BHKV):
+        (q_BTHK, k_BTHK, g_BTHK), v_BTHV, state_BHKV = filled((q_BTHK, k_BTHK, g_BTHK), v_BTHV, state_BHKV)
     o, state = _Gla.apply(q_BTHK, k_BTHK, v_BTHV, g_BTHK, state_BHKV)
     return o[..., :value_dim], state[..., :key_dim, :value_dim]
 
 
 def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`recurrences.gla.gla_step` without gradients; the state is written in place. By torch if sizes are odd."""
-    if state_BHKV.shape[2] % LANES or state_BHKV.shape[3] % LANES:
+    if odd(state_BHKV):
         return by_torch(q_BHK.float(), k_BHK.float(), v_BHV.float(), g_BHK, state_BHKV)
     return linear_step(q_BHK, k_BHK, v_BHV, g_BHK, None, state_BHKV)

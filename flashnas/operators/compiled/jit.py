@@ -18,6 +18,7 @@ from typing import Any
 
 import numba
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
@@ -66,6 +67,22 @@ def at(view, b, t, h):
 def lanes_of(value_dim: int) -> int:
     """How many value channels a kernel takes at once: 16, 32 or 64, four registers of 512 bits."""
     return next(lanes for lanes in (64, 32, 16) if value_dim % lanes == 0)
+
+
+def odd(state_BHKV: Tensor) -> bool:
+    """True if its sizes are not multiples of 16, the lanes of a register."""
+    return bool(state_BHKV.shape[-2] % 16 or state_BHKV.shape[-1] % 16)
+
+
+def filled(by_key: Sequence[Tensor], v: Tensor, state_BHKV: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Tensors by key channel, the values and the state with zeros up to the next multiples of 16.
+
+    The state stays zero where keys or values are, and no output reads it there.
+    """
+    key_dim, value_dim = state_BHKV.shape[-2:]
+    more_K, more_V = -key_dim % 16, -value_dim % 16
+    return ([F.pad(x, (0, more_K)) for x in by_key], F.pad(v, (0, more_V)),
+            F.pad(state_BHKV, (0, more_V, 0, more_K)))
 
 
 def writable(state: Tensor) -> Tensor:

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
-from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.jit import compiled, filled, odd
 from flashnas.operators.compiled.steps import linear_step
 from flashnas.operators.compiled.tiles import clear, copy, inner_product, load_rows, pack, run_tiles, scale, transpose
 from flashnas.operators.compiled.vectors import LANES, LOG2_E, fma, load, load_bits, splat, store, store_bits, total
@@ -232,10 +231,8 @@ def ssd_scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rat
     if not q_BTGK.dtype == k_BTGK.dtype == x_BTHV.dtype == torch.bfloat16:
         q_BTGK, k_BTGK, x_BTHV = (part.float() for part in (q_BTGK, k_BTGK, x_BTHV))
     key_dim, value_dim = state_BHKV.shape[-2:]
-    more_K, more_V = -key_dim % LANES, -value_dim % LANES
-    if more_K or more_V:
-        q_BTGK, k_BTGK, x_BTHV = F.pad(q_BTGK, (0, more_K)), F.pad(k_BTGK, (0, more_K)), F.pad(x_BTHV, (0, more_V))
-        state_BHKV = F.pad(state_BHKV, (0, more_V, 0, more_K))
+    if odd(state_BHKV):
+        (q_BTGK, k_BTGK), x_BTHV, state_BHKV = filled((q_BTGK, k_BTGK), x_BTHV, state_BHKV)
     o, state = _Ssd.apply(q_BTGK, k_BTGK, x_BTHV, dt_BTH, rate_H, state_BHKV)
     return o[..., :value_dim], state[..., :key_dim, :value_dim]
 
@@ -243,6 +240,6 @@ def ssd_scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rat
 def ssd_scan_step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
                   state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`recurrences.ssd.ssd_scan_step` without gradients; the state is written in place. By torch if sizes are odd."""
-    if state_BHKV.shape[2] % LANES or state_BHKV.shape[3] % LANES:
+    if odd(state_BHKV):
         return by_torch(q_BGK, k_BGK, x_BHV, dt_BH, rate_H, state_BHKV)
     return linear_step(q_BGK, k_BGK, x_BHV, dt_BH, rate_H, state_BHKV)

@@ -195,7 +195,6 @@ class Flow:
 
         Raises:
             WorkerError: the environment of a worker is broken; its job has no outcome.
-            KeyboardInterrupt: a worker was ended by SIGTERM, which comes to all processes of a session that ends.
         """
         executor = self.executor
         if not self._running:

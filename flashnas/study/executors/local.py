@@ -32,6 +32,7 @@ EXIT_S = 1.0            # a process whose pipe is closed has so long to end
 LEAST_MEMORY_GB = 0.5   # that a process may have; with less it does not load its libraries
 NO_LIMIT_ON_GPUS = ("worker_memory_gb limits what a process reserves, which CUDA does far beyond its use; leave it out"
                     " where candidates train on GPUs")
+SESSION_ENDS_S = 0.5    # within which SIGTERM comes to all processes of a session that ends
 START_S = 60.0          # of a process, which its first job does not pay
 
 
@@ -95,11 +96,6 @@ class LocalExecutor(Executor):
         self._queue.append(_Order(key, data, timeout_s))
 
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
-        """As of every executor.
-
-        Raises:
-            KeyboardInterrupt: a worker was ended by SIGTERM, which comes to all processes of a session that ends.
-        """
         self._fill()
         busy = [slot for slot in self._slots if slot.order]
         if busy and not self._ended:
@@ -213,7 +209,7 @@ class _Slot:
         code, ready = self._process.exitcode, self._ready
         self.stop()
         if code == -signal.SIGTERM:
-            raise KeyboardInterrupt
+            time.sleep(SESSION_ENDS_S)  # if the search gets it too, it ends here, and that is no candidate's failure
         name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
         if ready:
             killed = code == -signal.SIGKILL

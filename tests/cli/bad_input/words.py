@@ -1,0 +1,284 @@
+"""What a case of bad input is made of: words of commands, builders of files, fragments of the line.
+
+Files are made by hand or by editing what commands wrote; nothing of flashnas is imported. In words, contents and
+expected fragments these names in braces stand for paths:
+
+    {tmp}       the case's own folder, which is also the working directory
+    {corpus}    40 short texts        {quick}     a recipe that trains in a blink
+    {space}     two small widths      {table}     that space measured on this CPU for {chat}
+    {run}       a finished search of them, with baselines      {training}  a finished `flashnas train`
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+RECIPE = {"width_factor": 1, "vocab": 300, "sequence_tokens": 32, "batch_sequences": 4, "tokens": 256,
+          "validation_tokens": 64, "curve_points": 2, "curve_tokens": 64, "muon_lr": 0.01, "adamw_lr": 0.003,
+          "dtype": "float32"}
+SPACE: dict[str, Any] = {
+    "template": "three_stage", "model": {"vocab": 512, "tied": True, "meta_tokens": 2}, "widths": [32, 64],
+    "blocks": {"mixers": ["d(head_dim=16)", "a(head_dim=16)"], "ratios": ["0:1"], "ffns_per_mixer": [0, 1]},
+    "repeats": [1, 1], "max_operators": 5}
+LAYERWISE: dict[str, Any] = {"template": "layerwise", "widths": [1024],
+                             "layers": {"depth": 3, "choices": ["a f", "m2"]}}
+ARCH = "32(vocab=512,meta=2): a(head_dim=16)"   # that {table} covers
+DELTA = "32(vocab=512,meta=2): d(head_dim=16)"  # which needs no cache, so that no memory bounds the context
+CHAT = "batch=1,prompt=4,generated=4"
+LONG = "12345678901234567890123"                # 23 digits
+HUGE = "100000000000000000000"                  # 10^20
+GARBAGE = bytes(range(128, 256)) * 8            # not UTF-8, no line end
+PRECIOUS = "precious.txt"                       # must outlive every case
+LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 16,
+                         "num_key_value_heads": 4, "intermediate_size": 4096, "vocab_size": 32000}
+
+Paths = dict[str, Path]                         # name in braces -> path
+Builder = Callable[[Paths], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """expect: fragments of the line; `a|b`: either will do. absent: fragments that mislead. apart: in a process of its
+    own, for what may abort, eat memory or hang where no signal is heard. file_limit: largest file in bytes there."""
+
+    id: str
+    words: tuple[str, ...]
+    expect: tuple[str, ...]
+    files: tuple[Builder, ...] = ()
+    absent: tuple[str, ...] = ()
+    apart: bool = False
+    file_limit: int | None = None
+
+
+CASES: list[Case] = []
+
+
+def case(name: str, words: Sequence[str], *expect: str, files: Sequence[Builder] = (), **more: Any) -> None:
+    CASES.append(Case(id=name, words=tuple(words), expect=expect, files=tuple(files), **more))
+
+
+def filled(text: str, paths: Paths) -> str:
+    """The text with the names in braces replaced."""
+    for name, path in paths.items():
+        text = text.replace(f"{{{name}}}", str(path))
+    return text
+
+
+# -- builders of files -------------------------------------------------------------------------------------------
+
+
+def write(name: str, content: str | bytes | dict[str, Any] | list[Any]) -> Builder:
+    """A file below {tmp}; mappings and lists become YAML, or JSON where the name says so."""
+    def build(paths: Paths) -> None:
+        path = paths["tmp"] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif isinstance(content, str):
+            path.write_text(filled(content, paths))
+        else:
+            path.write_text(json.dumps(content) if path.suffix == ".json" else yaml.safe_dump(content, sort_keys=False))
+    return build
+
+
+def folder(name: str, *files: str) -> Builder:
+    """A folder that holds these files, each with the text `mine`."""
+    def build(paths: Paths) -> None:
+        (paths["tmp"] / name).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            (paths["tmp"] / name / file).write_text("mine")
+    return build
+
+
+def copied(name: str) -> Builder:
+    """{run}, {training} or {table} as {tmp}/name, to be damaged."""
+    return lambda paths: shutil.copytree(paths[name], paths["tmp"] / name)
+
+
+def twin(name: str) -> Builder:
+    """A second copy of {tmp}/table, as {tmp}/name/table."""
+    return lambda paths: shutil.copytree(paths["tmp"] / "table", paths["tmp"] / name / "table")
+
+
+def edited(file: str, keys: Sequence[str], value: Any) -> Builder:
+    """One entry of a YAML or JSON file replaced."""
+    def build(paths: Paths) -> None:
+        path = paths["tmp"] / file
+        data = yaml.safe_load(path.read_text())
+        entry = data
+        for key in keys[:-1]:
+            entry = entry.setdefault(key, {})
+        entry[keys[-1]] = value
+        write(file, data)(paths)
+    return build
+
+
+def without(file: str, key: str) -> Builder:
+    """One entry of a YAML or JSON file left out."""
+    def build(paths: Paths) -> None:
+        data = yaml.safe_load((paths["tmp"] / file).read_text())
+        del data[key]
+        write(file, data)(paths)
+    return build
+
+
+def replaced(file: str, old: str, new: str) -> Builder:
+    def build(paths: Paths) -> None:
+        path = paths["tmp"] / file
+        text = path.read_text()
+        assert old in text, f"{file} does not hold {old!r}"
+        path.write_text(text.replace(old, new))
+    return build
+
+
+def removed(file: str) -> Builder:
+    def build(paths: Paths) -> None:
+        path = paths["tmp"] / file
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return build
+
+
+def as_folder(file: str) -> Builder:
+    """A folder where a file was."""
+    def build(paths: Paths) -> None:
+        removed(file)(paths)
+        (paths["tmp"] / file).mkdir()
+    return build
+
+
+def as_file(file: str) -> Builder:
+    """A file where a folder was."""
+    def build(paths: Paths) -> None:
+        removed(file)(paths)
+        (paths["tmp"] / file).write_text("mine")
+    return build
+
+
+def cut_middle_line(file: str) -> Builder:
+    """Half of the line in the middle is lost, with its end."""
+    def build(paths: Paths) -> None:
+        lines = (paths["tmp"] / file).read_text().splitlines(keepends=True)
+        middle = len(lines) // 2
+        lines[middle] = lines[middle][:len(lines[middle]) // 2]
+        (paths["tmp"] / file).write_text("".join(lines))
+    return build
+
+
+def cut_half(file: str) -> Builder:
+    """The first half of a file is left."""
+    def build(paths: Paths) -> None:
+        path = paths["tmp"] / file
+        path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    return build
+
+
+def column(file: str, name: str, value: Any) -> Builder:
+    """The same value in all rows of a parquet file; `...` drops the column."""
+    def build(paths: Paths) -> None:
+        frame = pd.read_parquet(paths["tmp"] / file)
+        (frame.drop(columns=name) if value is ... else frame.assign(**{name: value})).to_parquet(paths["tmp"] / file)
+    return build
+
+
+def newest(file: str, *damage: Callable[[str], Builder]) -> Builder:
+    """Damage a file of all checkpoints of {tmp}/training."""
+    def build(paths: Paths) -> None:
+        found = sorted((paths["tmp"] / "training" / "checkpoints").glob("step-*"))
+        assert found
+        for checkpoint in found:
+            for hurt in damage:
+                hurt(f"training/checkpoints/{checkpoint.name}/{file}")(paths)
+    return build
+
+
+def garbage(file: str) -> Builder:
+    return write(file, GARBAGE)
+
+
+# -- the words of each command, right so far ---------------------------------------------------------------------
+
+ASKED = ("--space", "{space}", "--table", "{table}", "--workload", CHAT, "--budget-ms", "1e6", "--recipe", "{quick}",
+         "--data", "{corpus}", "--workers", "1", "--no-measure", "--trials", "2")
+
+
+def search(*words: str, out: str = "{tmp}/out") -> list[str]:
+    """Trains in seconds if it is not refused. A later word counts over an earlier one."""
+    return ["search", *ASKED, "--out", out, *words]
+
+
+def again(*words: str) -> list[str]:
+    """Continue a copy of {run}."""
+    return search("--resume", *words, out="{tmp}/run")
+
+
+def wide(*words: str) -> list[str]:
+    """A search by a shipped table, for spaces of other widths."""
+    return ["search", "--table", "h100_sxm", "--workload", "decode-1k", "--data", "{corpus}", "--trials", "1",
+            "--workers", "1", "--no-baselines", "--out", "{tmp}/out", *words]
+
+
+def train(*words: str, arch: str = "32(vocab=300): a(head_dim=16) f", out: str = "{tmp}/out") -> list[str]:
+    return ["train", arch, "--recipe", "{quick}", "--data", "{corpus}", "--threads", "1", "--out", out, *words]
+
+
+def train_on(*words: str) -> list[str]:
+    """Continue a copy of {training}."""
+    return train("--resume", *words, out="{tmp}/training")
+
+
+def profile(*words: str) -> list[str]:
+    return ["profile", "--space", "{space}", "--workload", CHAT, "--seconds", "0.01", "--out", "{tmp}/out", *words]
+
+
+def validate(*words: str, table: str = "{table}") -> list[str]:
+    return ["validate", "--table", table, "--space", "{space}", "--workload", CHAT, "-n", "1", *words]
+
+
+def export(*words: str, source: str = "{training}/final") -> list[str]:
+    return ["export", source, "--to", "hf", "--out", "{tmp}/out", *words]
+
+
+def trust(*words: str) -> list[str]:
+    """Study a copy of {run}."""
+    return ["proxy-trust", "{tmp}/run", "--architectures", "3", "--seeds", "1", "--longer", "2", "--workers", "1",
+            *words]
+
+
+def law(*words: str, pattern: str = "d(head_dim=16) f") -> list[str]:
+    return ["scaling-law", pattern, "--depths", "1,2,3", "--widths", "16,32", "--tokens", "128,256", "--recipe",
+            "{quick}", "--data", "{corpus}", "--workload", "chat", "--workers", "1", "--out", "{tmp}/out", *words]
+
+
+def estimate(arch: str, *words: str) -> list[str]:
+    return ["estimate", arch, *words]
+
+
+def recipe(**changes: Any) -> Builder:
+    return write("recipe.yaml", {**RECIPE, **changes})
+
+
+def space(**changes: Any) -> Builder:
+    return write("space.yaml", {**SPACE, **changes})
+
+
+def blocks(**changes: Any) -> Builder:
+    return space(blocks={**SPACE["blocks"], **changes})
+
+
+def layers(**changes: Any) -> Builder:
+    return write("space.yaml", {**LAYERWISE, "layers": {**LAYERWISE["layers"], **changes}})
+
+
+def bomb(end: str) -> str:
+    """YAML of a few lines whose aliases stand for 10^9 entries."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    return "\n".join([*lines, end, ""])
