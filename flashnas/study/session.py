@@ -63,7 +63,7 @@ class Session:
         self.pool = executor_of(question, progress.note)
         config = question.config
         self.folder = RunFolder(out, identity=question.identity(),
-                                facts=run_facts(question, out, command, self.pool.workers), resume=resume,
+                                facts=run_facts(question, out, command, self.pool.shown_workers), resume=resume,
                                 storage=config.storage, note=progress.note)
         different = {network.hash for _, network in self.baselines
                      if network is not None and question.known_score(network) is None}
@@ -320,7 +320,7 @@ def evaluation_of(genotype: Any, candidate: Candidate, trial: Trial, objectives:
                       latency_ms=trial.latency_ms, failed=values is None, values=values)
 
 
-def run_facts(question: Question, out: Path, command: str, workers: int) -> dict[str, Any]:
+def run_facts(question: Question, out: Path, command: str, workers: int | str) -> dict[str, Any]:
     """All that was asked, all versions: the head of run.yaml."""
     config, space, model = question.config, question.space, question.model
     recipe, dataset, workload = question.recipe, question.dataset, question.workload
