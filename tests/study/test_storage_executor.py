@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import fault_driver
@@ -23,6 +24,7 @@ from slow_space import NamedGpt2, NamedSpace
 
 from flashnas.base.errors import RunError, WorkerError
 from flashnas.cli.main import main
+from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.executors import Work
 from flashnas.study.executors.local import LocalOptions
@@ -34,6 +36,7 @@ from flashnas.study.job import Job, run_job
 from flashnas.study.outage import engine_url
 from flashnas.study.search import run_search
 from flashnas.testing import check_executor
+from flashnas.training.recipe import Recipe
 
 HELPERS = str(Path(slow_space.__file__).parent)
 EVALUATOR, BY_FIDELITY = "slow_space:loss_and_latency", "slow_space:by_fidelity"
@@ -203,10 +206,10 @@ def test_a_claim_that_was_given_to_another_worker_writes_nothing(url):
     assert queue.claim("b", gpu=False, evaluators=[]) is None
     queue.give_back("a")
     second = queue.claim("b", gpu=False, evaluators=[])
-    queue.end(first, {"by": "a"})
+    queue.end(first, {"kind": "done", "by": "a"})
     assert [row.state for row in queue.read("r", ["1"])] == ["running"]
-    queue.end(second, {"by": "b"})
-    assert json.loads(queue.read("r", ["1"])[0].ended) == {"by": "b"}
+    queue.end(second, {"kind": "done", "by": "b"})
+    assert json.loads(queue.read("r", ["1"])[0].ended) == {"kind": "done", "by": "b"}
     queue.close()
 
 
@@ -455,6 +458,50 @@ def test_a_broken_machine_ends_the_search_only_if_no_other_can_train(url, broken
             assert list(executor.run(jobs, work)) == [("a", {"by": others[0]}, "")]
     assert notes.lines == [f"worker {name} has ended, since it cannot train: OSError: no space; its job goes to another"
                            " worker" for name in (broken[:-1] if ends else broken)]
+    queue.close()
+
+
+@both
+def test_workers_that_do_not_have_the_text_end_the_search(url, tmp_path, quick_recipe):
+    """As after the text has moved away: each of the two says so before it ends."""
+    space = load_space("tiny")
+    network = space.architectures(space.sample(np.random.default_rng(0)))[0]
+    job = Job(architecture=network, dataset=str(tmp_path / "gone"), recipe=Recipe.load(quick_recipe).to_dict(), seed=1)
+    work = Work(function=run_job, timeout_s=60, run="r", storage=url, corpus={"data": "/nowhere", "tokenizer": None})
+    said, workers = [], [Worker(url, replace(work, workers=1), LocalOptions()) for _ in range(2)]
+
+    def serve(worker):
+        try:
+            worker.serve()
+        except WorkerError as error:
+            said.append(str(error))
+
+    threads, until = [threading.Thread(target=serve, args=(worker,)) for worker in workers], time.monotonic() + 60
+
+    def in_time():
+        assert time.monotonic() < until
+
+    with StorageExecutor(work) as executor:
+        executor.queue  # noqa: B018  (the search is there before its workers)
+        for thread in threads:
+            thread.start()
+        with pytest.raises(WorkerError, match="a worker cannot train: the corpus '/nowhere' of a job cannot be read"):
+            list(executor.run({"a": job}, in_time))
+    for thread in threads:
+        thread.join()
+    assert len(said) == 2
+    assert all(line.startswith("this worker cannot train: the corpus '/nowhere'") for line in said)
+
+
+@both
+def test_what_a_worker_could_not_train_waits_again_when_the_search_is_continued(url):
+    queue = JobQueue(url, print)
+    for kind in ("done", "broken"):
+        queue.put(order(kind))
+        queue.end(queue.claim("w", gpu=False, evaluators=[]), {"kind": kind})
+        queue.put(order(kind))
+    assert {row.digest: row.state for row in queue.read("r", ["broken", "done"])} == {
+        "broken": "waiting", "done": "done"}
     queue.close()
 
 

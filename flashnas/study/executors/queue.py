@@ -38,7 +38,7 @@ JOBS = sql.Table(
     sql.Column("payload", sql.Text, nullable=False),            # JSON
     sql.Column("timeout_s", sql.Float, nullable=False),
     sql.Column("stale_s", sql.Float, nullable=False),           # a claim without a beat for so long is void
-    sql.Column("state", sql.String(8), nullable=False),         # waiting, running, done
+    sql.Column("state", sql.String(8), nullable=False),         # waiting, running, done, broken
     sql.Column("claim", sql.String(32), nullable=False),        # of the worker that runs it; changes with each claim
     sql.Column("worker", sql.String(255), nullable=False),
     sql.Column("beats", sql.Integer, nullable=False),
@@ -128,13 +128,15 @@ class JobQueue:
     # -- the driver's --------------------------------------------------------------------------------------------
 
     def put(self, order: Order) -> None:
-        """Enqueue a job, unless the run has it already."""
+        """Enqueue a job, unless the run has it already. That a worker could not train it counts no longer."""
         row = {"run": order.run, "digest": order.digest, "version": flashnas.__version__, "evaluator": order.evaluator,
                "gpu": order.gpu, "processes": order.processes, "payload": json.dumps(order.payload),
                "timeout_s": order.timeout_s, "stale_s": order.stale_s, "state": "waiting", "claim": "", "worker": "",
                "beats": 0, "ended": ""}
 
         def insert(connection: sql.Connection) -> None:
+            connection.execute(sql.delete(JOBS).where(JOBS.c.run == order.run, JOBS.c.digest == order.digest,
+                                                      JOBS.c.state == "broken"))
             connection.execute(sql.insert(JOBS).values(row))
         with contextlib.suppress(IntegrityError):  # it is there, of a driver that was interrupted
             self._do(insert)
@@ -212,7 +214,7 @@ class JobQueue:
         """Write how a job ended; nothing happens if it is no longer this worker's."""
         self._do(lambda connection: connection.execute(
             sql.update(JOBS).where(JOBS.c.id == job.id, JOBS.c.claim == job.claim)
-            .values(state="done", ended=json.dumps(ended))))
+            .values(state="broken" if ended["kind"] == "broken" else "done", ended=json.dumps(ended))))
 
     def give_back(self, worker: str, longest_s: float | None = None) -> None:
         """Let other workers have what this one runs."""

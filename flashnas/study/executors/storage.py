@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.base.settings import Settings, option
+from flashnas.study.executors.attempt import reason_of
 from flashnas.study.executors.base import Ended, Executor, Work
 from flashnas.study.executors.local import LocalExecutor, LocalOptions
 
@@ -126,8 +127,9 @@ class StorageExecutor(Executor):
                 self._put(same[0])
             elif row.state == "done":
                 ended = Ended(**json.loads(row.ended))
-                if ended.kind == "broken" and self._elsewhere(row, ended.reason):
-                    self.queue.remove(self.work.run, digest)
+            elif row.state == "broken":
+                ended = Ended(**json.loads(row.ended))
+                if self._elsewhere(row, ended.reason):
                     self._put(same[0])
                     continue
             elif row.state == "running" and self._silent_s(row.claim, row.beats) > self.options.stale_s:
@@ -267,7 +269,13 @@ class Worker:
             if claimed is None:
                 return
             self.held[claimed.claim] = claimed
-            self.pool.submit(claimed.claim, job_of(claimed.payload, self.evaluators), claimed.timeout_s)
+            try:
+                job = job_of(claimed.payload, self.evaluators)
+            except Exception as error:  # this machine lacks the text or the user's code, or its disk is full
+                reason = str(error) if isinstance(error, WorkerError) else reason_of(error)
+                self._end(claimed.claim, Ended(kind="broken", reason=f"{reason} (on {socket.gethostname()})"))
+            else:
+                self.pool.submit(claimed.claim, job, claimed.timeout_s)
 
     def _beat(self) -> None:
         """Give signs of life until the end."""
