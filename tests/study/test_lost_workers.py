@@ -126,7 +126,7 @@ def test_what_waits_of_a_search_that_was_killed_is_removed_and_not_trained(tmp_p
     jobs = {"a": Job(architecture=NamedGpt2(64, 2, 2, 9), evaluator=slow_space.loss_and_latency)}
     with working(url), StorageExecutor(Work(function=run_job, timeout_s=60, run="r", storage=url)) as executor:
         assert [result is not None for _, result, _ in executor.run(jobs)] == [True]
-        fault_driver.wait_for(lambda: states(queue) == [("done", "gone")])
+        fault_driver.wait_for(lambda: states(queue) == [("done", "gone")], 30)
         assert len(queue.drivers()) == 1
     assert len(slow_space.calls(tmp_path / "calls")) == 1
     assert queue.drivers() == []
