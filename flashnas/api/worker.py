@@ -49,7 +49,7 @@ class Worked:
 
 
 def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: None) -> Worked:
-    """Train what searches with `--executor storage` enqueue, until it is interrupted.
+    """Train what searches with `--executor storage` enqueue and suits this machine, until it is interrupted.
 
     Args:
         options: of the worker.
@@ -57,13 +57,13 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
 
     Raises:
         ConfigError: the storage is not the URL of a database, or an evaluator cannot be imported.
-        WorkerError: the database cannot be opened, or this machine cannot run its jobs.
+        WorkerError: the database cannot be opened, or this machine cannot run a job that suits it.
         KeyboardInterrupt: for Ctrl-C and SIGTERM, after its jobs have been given back.
     """
     from flashnas.base.process import terminate_as_interrupt
     from flashnas.study.executors import Work
     from flashnas.study.executors.local import LocalOptions
-    from flashnas.study.executors.storage import Worker
+    from flashnas.study.executors.worker import Worker
     from flashnas.study.job import run_job
     from flashnas.training.trainer import visible_devices
 

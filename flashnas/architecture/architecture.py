@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -118,6 +119,19 @@ class Architecture:
             raise ArchitectureError(f"width factor must divide the hidden size {self.hidden}; got {factor}")
         return replace(self, hidden=self.hidden // factor, meta_tokens=-(-self.meta_tokens // factor),
                        operators=tuple(spec.scaled(self.hidden, factor, least_dim) for spec in self.operators))
+
+    def shallower(self, factor: int) -> Architecture:
+        """Of the operators of each kind every `factor`-th, the first one included, in the same order.
+
+        Kinds keep their shares, rounded up: `8x(a m2 f)` becomes `4x(a m2 f)` with a factor of 2.
+        """
+        seen: Counter[str] = Counter()
+        kept = []
+        for spec in self.operators:
+            if seen[spec.kind] % factor == 0:
+                kept.append(spec)
+            seen[spec.kind] += 1
+        return replace(self, operators=tuple(kept))
 
     # -- text ----------------------------------------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ def trained(item: Planned, score: Mapping[str, Any] | None, reason: str) -> Trai
 def _job(item: Planned, dataset: Path) -> dict[str, Any]:
     """The trained network itself, which is not shrunk further."""
     return {"architecture": item.proxy.to_dict(), "dataset": str(dataset),
-            "recipe": replace(item.recipe, width_factor=1).to_dict(), "seed": item.seed}
+            "recipe": replace(item.recipe, width_factor=1, depth_factor=1).to_dict(), "seed": item.seed}
 
 
 def _check_environment(item: Planned, reason: str) -> None:

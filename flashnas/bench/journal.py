@@ -26,7 +26,7 @@ from flashnas.training.recipe import Recipe
 FORMAT = 1
 NAMES = "trainings*.jsonl"
 # of a recipe: its name, what the trained network itself shows, and what only synthetic tasks read
-NOT_OF_THE_TRAINING = ("name", "width_factor", "least_head_dim", "tasks")
+NOT_OF_THE_TRAINING = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks")
 FIGURES = ("loss", "bits_per_byte", "tokens", "tokens_per_s", "seconds", "proxy_params")  # None where it failed
 
 

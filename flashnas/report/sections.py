@@ -117,9 +117,10 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
     order = f" · trajectory {entry('trajectory')}" if entry("question", "asynchronous") else ""
     yield "Search", entry("sampler"), f"seed {entry('seed')} · {entry('trials_asked')} networks asked for{order}"
     yield "Trials", counts_line(run).split(" · ")[0], " · ".join(counts_line(run).split(" · ")[1:])
-    width, tokens = entry("proxy", "width_factor"), entry("proxy", "tokens")
+    width, depth, tokens = (entry("proxy", name) for name in ("width_factor", "depth_factor", "tokens"))
     yield "Short training", entry("proxy", "corpus"), " · ".join(filter(None, (
-        f"width 1/{width}" if known(width) else "", f"{tokens:,} tokens each" if known(tokens) else "")))
+        f"width 1/{width}" if known(width) else "",
+        f"depth 1/{depth}" if known(depth) and depth > 1 else "", f"{tokens:,} tokens each" if known(tokens) else "")))
     if entry("bench", "name"):
         yield "Bench", entry("bench", "name"), (
             f"{(run.trained['source'] == 'bench').sum()} networks of this run have their loss from it"

@@ -41,7 +41,7 @@ def published_verdict(result: Result) -> list[str]:
     worst = min(known, key=lambda group: group["share"])
     cost = (f"{result['trainings']} trainings took {result['core_seconds'] / 60:.0f} core-minutes,"
             f" the longest {result['core_seconds_each'] / 60:.1f}")
-    if result["from_bench"]:
+    if result.get("from_bench"):
         cost += f"; from the shipped bench: {result['from_bench']}"
     if result["failed"]:
         cost += f"; {result['failed']} failed, and their pairs do not count"

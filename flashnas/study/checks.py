@@ -27,6 +27,7 @@ from flashnas.registry import foreign_errors
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import Costs
+from flashnas.study.executors.base import Executor
 from flashnas.study.job import Job, UserEvaluator, evaluator_name
 from flashnas.training.recipe import Recipe
 
@@ -179,13 +180,15 @@ def _unscalable(space: OperatorSpace[Any], factor: int, least_dim: int) -> tuple
     return None
 
 
-def side_by_side(config: SearchConfig, workers: int, note: Callable[[str], None]) -> int:
-    """How many of the workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which
-    is noted."""
+def side_by_side(config: SearchConfig, executor: Executor, note: Callable[[str], None]) -> int:
+    """How many workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which is noted
+    where their number is known."""
+    workers = executor.workers
     if config.asynchronous or workers <= config.cycle_size:
         return workers
-    note(f"cycles of {config.cycle_size} candidates keep at most {config.cycle_size} of {workers} workers busy;"
-         f" --cycle-size {workers} or --asynchronous keeps all")
+    if executor.shown_workers == workers:
+        note(f"cycles of {config.cycle_size} candidates keep at most {config.cycle_size} of {workers} workers busy;"
+             f" --cycle-size {workers} or --asynchronous keeps all")
     return config.cycle_size
 
 

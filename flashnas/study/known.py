@@ -153,7 +153,8 @@ def training_of(run: Run) -> dict[str, Any]:
 def training(recipe: Recipe | None, corpus: str | None, seed: int, evaluator: str | None) -> dict[str, Any]:
     """The same of any training, by the names that a message uses."""
     settings = {} if recipe is None else {
-        **training_settings(recipe), "width_factor": recipe.width_factor, "least_head_dim": recipe.least_head_dim}
+        **training_settings(recipe), "width_factor": recipe.width_factor, "depth_factor": recipe.depth_factor,
+        "least_head_dim": recipe.least_head_dim}
     return {"evaluator": evaluator, **{f"recipe.{name}": value for name, value in settings.items()},
             "the digest of text and vocabulary": corpus, "seed": seed}
 

@@ -162,11 +162,11 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
     each = 0 if trained is None else trained.steps * trained.batch_tokens
     of_tasks = 0 if trained is None else task_tokens(task_scores(config.objectives), trained)
-    seconds, workers = None, executor_of(question, note).workers
+    seconds, executor = None, executor_of(question, note)
     if rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
-        rounds = _rounds(config, evaluations - len(different), side_by_side(config, workers, note)) - (
-            -len(different) // workers)
+        rounds = _rounds(config, evaluations - len(different), side_by_side(config, executor, note)) - (
+            -len(different) // executor.workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
     least, most = _tokens(question, each, evaluations, len(different))
     return SearchPlan(
@@ -184,7 +184,8 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
         task_tokens=of_tasks, seeds=seeds,
         seeds_why=_seeds_why(question), seed_tokens=(each + of_tasks) * (seeds - 1), tokens_per_s=rate,
         seconds=None if seconds is None else seconds * most / (each * evaluations),
-        least_seconds=None if seconds is None else seconds * least / (each * evaluations), workers=workers,
+        least_seconds=None if seconds is None else seconds * least / (each * evaluations),
+        workers=executor.workers,
         flops_each=question.time_limit.flops, time_limit_s=question.time_limit.seconds)
 
 

@@ -68,7 +68,7 @@ class Session:
         different = {network.hash for _, network in self.baselines
                      if network is not None and question.known_score(network) is None}
         self.trajectory = Trajectory(
-            total=config.trials + len(different), workers=side_by_side(config, self.pool.workers, progress.note),
+            total=config.trials + len(different), workers=side_by_side(config, self.pool, progress.note),
             distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
             make_job=question.job, known_score=question.known_score, folder=self.folder, pool=self.pool,
             progress=progress, rank_at_tokens=config.rank_at_tokens, rungs=question.rungs)
@@ -350,5 +350,5 @@ def run_facts(question: Question, out: Path, command: str, pool: Executor) -> di
         "rungs": list(question.rungs.tokens), "seeds": config.seeds,
         "start_from": None if question.known is None else question.known.to_dict(),
         "host": {"cpu": platform.processor() or platform.machine(), "executor": pool.name,
-                 "workers": pool.workers, "python": platform.python_version(), **packages},
+                 "workers": pool.shown_workers, "python": platform.python_version(), **packages},
     }

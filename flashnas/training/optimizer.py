@@ -61,7 +61,7 @@ class Optimizers:
         self.weight_norm = WeightNorm(network) if recipe.weight_norm else None
         if self.weight_norm:
             self.weight_norm.project()
-        muon_lr = recipe.muon_lr * recipe.depth_factor(len(network.architecture.operators))
+        muon_lr = recipe.muon_lr * recipe.depth_multiplier(len(network.architecture.operators))
         if muon_groups := list(self._groups(groups, "muon", muon_lr)):
             # match_rms_adamw: one rate moves the entries of matrices of all shapes equally
             self.optimizers.append(BatchedMuon(muon_groups, momentum=recipe.muon_momentum, ns_steps=recipe.muon_steps,

@@ -28,7 +28,7 @@ OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 # of whole numbers; an upper one is far above what anyone trains with, and below what hangs or ends the process
-BOUNDS = {"width_factor": (1, 2**16), "least_head_dim": (2, 2**16), "vocab": (257, 2**22),
+BOUNDS = {"width_factor": (1, 2**16), "depth_factor": (1, 2**10), "least_head_dim": (2, 2**16), "vocab": (257, 2**22),
           "sequence_tokens": (2, 2**24), "batch_sequences": (1, 2**24), "micro_batch_sequences": (0, 2**24),
           "tokens": (1, 2**53), "validation_tokens": (1, 2**53), "curve_points": (1, 10_000),
           "curve_tokens": (1, 2**53), "muon_steps": (1, 100), "lr_depth": (0, 2**20)}
@@ -47,6 +47,7 @@ class Recipe:
     """A training recipe. Its fields are checked when it is built; ConfigError names field, rule and value.
 
     width_factor: the trained network is `architecture.scaled(width_factor)`: the same operators at smaller widths.
+    depth_factor: the trained network is `architecture.shallower(depth_factor)`: every so many-th operator of each kind.
     least_head_dim: heads, states and windows shrink with the width, but not below this; fewer heads remain instead.
     vocab: size of the tokenizer that is trained if none is given.
     tokens: training tokens. A step takes `batch_sequences` x `sequence_tokens` of them; there is at least one step.
@@ -82,6 +83,7 @@ class Recipe:
 
     name: str = "custom"
     width_factor: int = 16
+    depth_factor: int = 1
     least_head_dim: int = PROXY_HEAD_DIM
     vocab: int = 4096
     sequence_tokens: int = 256
@@ -202,7 +204,7 @@ class Recipe:
         """The factor on the rate of a family; a convolution or router without one has the factor of its operator."""
         return float(self.lr_multipliers.get(family, self.lr_multipliers.get(family.partition(".")[0], 1.0)))
 
-    def depth_factor(self, operators: int) -> float:
+    def depth_multiplier(self, operators: int) -> float:
         """The factor on Muon's rate for a network of so many operators."""
         return math.sqrt(self.lr_depth / operators) if self.lr_depth else 1.0
 
@@ -222,18 +224,23 @@ class Recipe:
             vocab: tokens of the tokenizer in use; None: `recipe.vocab`.
 
         Returns:
-            The architecture with its widths divided by `width_factor` and with this vocabulary.
+            The architecture with its widths divided by `width_factor`, its operators thinned out by `depth_factor`, and
+            this vocabulary.
 
         Raises:
             ArchitectureError: if the factor does not divide the hidden size.
         """
-        return replace(architecture.scaled(self.width_factor, self.least_head_dim), vocab=vocab or self.vocab)
+        smaller = architecture.shallower(self.depth_factor).scaled(self.width_factor, self.least_head_dim)
+        return replace(smaller, vocab=vocab or self.vocab)
 
     # -- files ---------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """YAML- and JSON-ready; `from_dict` gives the same object back."""
-        return {**dataclasses.asdict(self), "lr_multipliers": dict(self.lr_multipliers), "tasks": dict(self.tasks)}
+        found = {**dataclasses.asdict(self), "lr_multipliers": dict(self.lr_multipliers), "tasks": dict(self.tasks)}
+        if self.depth_factor == 1:  # recipes of before there was this field keep their digests
+            del found["depth_factor"]
+        return found
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

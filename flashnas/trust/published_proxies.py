@@ -68,7 +68,7 @@ def full_networks(row: PublishedRow) -> tuple[Architecture, ...]:
 
 
 def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, least_head_dim: int, vocab: int,
-            rule: str = "params") -> list[Architecture]:
+            rule: str = "params", depth_factor: int = 1) -> list[Architecture]:
     """The network that is trained for each row.
 
     Args:
@@ -78,7 +78,8 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
         width_factor: by which heads, states and windows shrink.
         least_head_dim: they shrink no further than to this.
         vocab: of the proxies.
-        rule: one of RULES.
+        rule: one of RULES. Widths follow from the full depth.
+        depth_factor: proxies have every so many-th operator of each kind.
 
     Raises:
         ConfigError: for a row that cannot be built near its width, or whose number of parameters no width has.
@@ -98,7 +99,7 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
         for together in alike:
             wanted = width * widths[together[0]] / middle if rule == "params" else width
             found |= _nearest(together, wanted, built)
-    return [found[place] for place in range(len(rows))]
+    return [found[place].shallower(depth_factor) for place in range(len(rows))]
 
 
 def _nearest(places: Sequence[int], wanted: float, built: Callable[[int, int], Architecture],

@@ -60,7 +60,8 @@ class PublishedPlan:
         """The proxy of each row."""
         recipe = self.recipe
         return proxies(self.rows, width=max(1, FULL_WIDTH // recipe.width_factor), width_factor=recipe.width_factor,
-                       least_head_dim=recipe.least_head_dim, vocab=vocab, rule=self.rule)
+                       depth_factor=recipe.depth_factor, least_head_dim=recipe.least_head_dim, vocab=vocab,
+                       rule=self.rule)
 
 
 def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress: Progress) -> PublishedTrust:
@@ -71,7 +72,7 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
     """
     dataset = prepare_dataset(plan.data, plan.recipe)
     networks = plan.networks(dataset.vocab)
-    recipe = dataclasses.replace(plan.recipe, width_factor=1)  # the networks have their size already
+    recipe = dataclasses.replace(plan.recipe, width_factor=1, depth_factor=1)  # the networks have their size already
     names = [network.notation for network in networks]
     recipe_key = recipe_digest(plan.recipe)
     keys = [(name, recipe_key, dataset.digest, seed) for seed in range(plan.seeds) for name in dict.fromkeys(names)]

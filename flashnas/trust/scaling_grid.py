@@ -185,6 +185,9 @@ def train_grid(grid: Grid, out: Path, *, workers: int, progress: Progress) -> pd
     from flashnas.training.trainer import check_device  # loads torch
 
     check_device(grid.recipe)
+    if grid.recipe.depth_factor > 1:
+        raise ConfigError(f"scaling_law.recipe: depth_factor must be 1 for a law over depth; recipe"
+                          f" {grid.recipe.name!r} has {grid.recipe.depth_factor}")
     _wanted(grid, "")  # sizes are checked before text is read
     dataset = prepare_dataset(grid.data, grid.recipe, grid.tokenizer)
     wanted = _wanted(grid, dataset.digest)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections import Counter
 
 import pytest
 import yaml
@@ -223,6 +224,19 @@ def test_cache_bytes_by_hand():
 
 
 # -- proxies -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", sorted(presets()))
+@pytest.mark.parametrize("factor", [1, 2, 3, 100])
+def test_a_shallower_network_has_every_so_many_operator_of_each_kind(name, factor):
+    architecture = presets()[name]
+    found = architecture.shallower(factor)
+    before, after = (Counter(spec.kind for spec in network.operators) for network in (architecture, found))
+    assert after == {kind: -(-count // factor) for kind, count in before.items()}
+    rest = iter(architecture.operators)
+    assert all(spec in rest for spec in found.operators)  # in the same order
+    assert found.hidden == architecture.hidden
+    assert factor > 1 or found == architecture
+
 
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_a_proxy_keeps_the_operator_list(name):

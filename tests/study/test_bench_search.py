@@ -12,6 +12,7 @@ from bench_builder import header, score, write_bench
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError, ConfigError, RunError
 from flashnas.bench import Bench
+from flashnas.bench.answers import Answers, answers
 from flashnas.bench.build import build
 from flashnas.bench.grow import trained
 from flashnas.bench.plan import Given, Planned
@@ -213,6 +214,17 @@ def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, d
     without = plan(dataclasses.replace(config, baselines=True, bench_table=None, bench=False), timed=False)
     assert (found.known, found.evaluations, found.candidates) == (1, without.evaluations - 1, 4)
     assert label in [name for name, _ in found.baselines]
+
+
+def test_a_recipe_with_fewer_operators_takes_the_networks_that_the_bench_trained(recipe, bench, dataset):
+    shallow = dataclasses.replace(recipe, depth_factor=2)
+    plain, found = (answers(bench, one, dataset=dataset.digest, vocab=dataset.vocab, seed=0)
+                    for one in (recipe, shallow))
+    assert isinstance(found, Answers)
+    network = plain.known[0].architecture
+    twice = dataclasses.replace(network, operators=tuple(spec for spec in network.operators for _ in range(2)))
+    assert found.score(twice) == plain.score(network) is not None
+    assert plain.score(twice) is None
 
 
 def test_no_bench_and_a_bench_exclude_each_other(config, capsys):

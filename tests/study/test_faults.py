@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import slow_space
+import sqlalchemy as sql
 from fault_driver import (
     LIMIT_S,
     Lines,
@@ -32,6 +33,8 @@ from slow_space import NamedSpace
 
 from flashnas.base.errors import PluginError, RunError
 from flashnas.search.aging_evolution import AgingEvolution
+from flashnas.study.executors.queue import JOBS
+from flashnas.study.outage import engine_url
 from flashnas.study.search import run_search
 
 HELPERS = Path(slow_space.__file__).parent
@@ -113,12 +116,14 @@ def test_workers_killed_at_random_moments_change_nothing(tmp_path, whole, monkey
 @pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server")
 @pytest.mark.parametrize("seed", [9, 10])
 def test_driver_workers_and_database_killed_change_nothing(tmp_path, whole, monkeypatch, seed):
+    """Workers are killed at most once for each candidate: a second death is its outcome."""
     monkeypatch.setenv("SLOW_S", "0.3")
     rng, out, path, log = random.Random(seed), tmp_path / "run", tmp_path / "calls", tmp_path / "log"
     server = Postgres()
     workers, driver = [start_worker(log, server.url) for _ in range(2)], start_driver(log, out, 1, server.url)
     plan, kills = ["driver"] * 3 + ["worker"] * 4 + ["database"] * 2, []
     rng.shuffle(plan)
+    hit = set()
     try:
         while driver.is_alive():
             before = len(slow_space.calls(path))
@@ -128,6 +133,13 @@ def test_driver_workers_and_database_killed_change_nothing(tmp_path, whole, monk
                 break
             time.sleep(rng.uniform(0, 0.2))
             what = plan[len(kills)]
+            if what == "worker":
+                os.kill(workers[0].pid, signal.SIGSTOP)
+                if (holds := held(server.url, workers[0].pid)) & hit:
+                    os.kill(workers[0].pid, signal.SIGCONT)
+                    workers.append(workers.pop(0))
+                    continue
+                hit |= holds
             kills.append(what)
             if what == "driver":
                 driver.kill()
@@ -160,6 +172,16 @@ def test_driver_workers_and_database_killed_change_nothing(tmp_path, whole, monk
         for process in [driver, *workers]:
             process.kill()
         server.stop()
+
+
+def held(url, pid):
+    """The jobs that a worker runs."""
+    engine = sql.create_engine(engine_url(url))
+    with engine.begin() as connection:
+        rows = connection.execute(sql.select(JOBS.c.digest).where(
+            JOBS.c.state == "running", JOBS.c.worker.contains(f":{pid}:"))).all()
+    engine.dispose()
+    return {row.digest for row in rows}
 
 
 @pytest.mark.slow

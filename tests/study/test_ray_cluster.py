@@ -12,6 +12,7 @@ import pandas as pd
 import pool_jobs
 import pytest
 import slow_space
+import yaml
 from fault_driver import alive, none_left, run, start_driver, trajectory, wait_for
 
 from flashnas.data.dataset import prepare_dataset
@@ -140,6 +141,23 @@ def test_each_candidate_has_a_gpu_of_its_own(cluster):
         assert executor.workers == 2
     assert {one["device"] for one in found} == {"0", "1"}
     assert len({(one["pid"], one["device"]) for one in found}) == len({one["pid"] for one in found})
+
+
+def test_no_more_candidates_run_at_once_than_the_user_says(cluster, tmp_path):
+    """Each counts those that have begun when it ends."""
+    jobs = {str(n): {"do": "touch slowly", "path": str(tmp_path / "begun")} for n in range(3)}
+    with RayExecutor(Work(function=pool_jobs.act, timeout_s=60, workers=1),
+                     RayOptions(address=cluster.address)) as executor:
+        found = [result["value"] for _, result, _ in executor.run(jobs)]
+        assert executor.workers == 1
+    assert found == [1, 2, 3]
+
+
+def test_a_search_says_how_many_run_at_once(cluster, tmp_path):
+    for workers, said in ((1, 1), (None, "as many as the cluster has room for")):
+        out = tmp_path / str(workers)
+        run(out, workers, f"ray:{cluster.address}", trials=1)
+        assert yaml.safe_load((out / "run.yaml").read_text())["host"]["workers"] == said
 
 
 def test_the_text_travels_once_to_each_node(cluster, place, tmp_path, small_corpus, quick_recipe):

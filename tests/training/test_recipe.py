@@ -8,7 +8,7 @@ from flashnas.base.errors import ArchitectureError, ConfigError
 from flashnas.training.recipe import FAMILIES, Recipe, shipped_recipes
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "gpu-paper"])
+@pytest.mark.parametrize("name", ["cpu", "cpu-shallow", "cpu-long", "gpu", "gpu-paper"])
 def test_shipped_recipes_load_by_name(name):
     assert name in shipped_recipes()
     assert Recipe.load(name).name == name
@@ -46,15 +46,35 @@ def test_proxy_of_a_width_that_the_factor_does_not_divide():
         Recipe(width_factor=24).proxy_of(Architecture.parse("1024: a"))
 
 
+def test_a_depth_factor_keeps_the_shares_of_the_kinds_and_their_order():
+    recipe = Recipe.load("cpu-shallow")
+    for text, kinds in (("2048: 8x(a m2 f)", "a m2 f " * 4), ("2048: d f m2 f a f m2 f", "d f m2 a f"),
+                        ("2048: 5x(m)", "m m m"), ("2048: a", "a")):
+        proxy = recipe.proxy_of(Architecture.parse(text))
+        assert [spec.kind for spec in proxy.operators] == kinds.split()
+        assert proxy.hidden == 64
+    plain = Recipe.load("cpu")
+    assert {**recipe.to_dict(), "name": "cpu", "depth_factor": 1} == {**plain.to_dict(), "depth_factor": 1}
+    with pytest.raises(ConfigError, match=r"recipe.depth_factor must be at least 1; got 0"):
+        Recipe(depth_factor=0)
+
+
+def test_recipes_of_before_there_was_a_depth_factor_keep_their_digests():
+    from flashnas.trust.published_study import recipe_digest
+
+    assert recipe_digest(Recipe.load("cpu")) == "c8c9fe55a17feaf0"  # of the shipped trainings
+    assert recipe_digest(Recipe(depth_factor=2)) != recipe_digest(Recipe())
+
+
 def test_saved_recipe_loads_back_equal(tmp_path):
-    recipe = Recipe(name="mine", tokens=1000, lr_multipliers={"gd": 2.0, "embedding": 0.5}, clip=0.0)
+    recipe = Recipe(name="mine", tokens=1000, depth_factor=3, lr_multipliers={"gd": 2.0, "embedding": 0.5}, clip=0.0)
     recipe.save(tmp_path / "recipe.yaml")
     assert Recipe.load(tmp_path / "recipe.yaml") == recipe
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
 def test_a_recipe_records_every_field():
-    assert list(Recipe().to_dict()) == [item.name for item in dataclasses.fields(Recipe)]
+    assert list(Recipe(depth_factor=2).to_dict()) == [item.name for item in dataclasses.fields(Recipe)]
     assert Recipe.from_dict(Recipe(tasks={"steps": 3}).to_dict()).tasks == {"steps": 3}
 
 

@@ -258,11 +258,13 @@ def test_every_shipped_row_has_a_proxy(shipped, width_factor, rule):
 
 
 def test_the_shipped_recipes_have_a_proxy_of_every_shipped_row(shipped):
-    for name in ("cpu", "gpu", "gpu-paper"):
+    for name in ("cpu", "cpu-shallow", "gpu", "gpu-paper"):
         recipe = Recipe.load(name)
-        found = proxies(shipped, width=2048 // recipe.width_factor, width_factor=recipe.width_factor,
-                        least_head_dim=recipe.least_head_dim, vocab=recipe.vocab)
+        sizes = {"width": 2048 // recipe.width_factor, "width_factor": recipe.width_factor,
+                 "least_head_dim": recipe.least_head_dim, "vocab": recipe.vocab}
+        found = proxies(shipped, **sizes, depth_factor=recipe.depth_factor)
         assert len(found) == len(shipped)
+        assert found == [network.shallower(recipe.depth_factor) for network in proxies(shipped, **sizes)]
 
 
 def test_odd_head_sizes_take_the_nearest_width_that_they_divide():

@@ -117,6 +117,18 @@ def test_more_seeds_and_another_recipe_in_the_same_folder_do_not_mix(given, fold
     assert (folder / "published.csv").read_bytes().startswith(",".join(COLUMNS).encode())
 
 
+def test_a_proxy_is_thinned_out_once(given, tmp_path, capsys):
+    """`4x(m2)` becomes 2 operators under a depth factor of 2, and not 1."""
+    shallow = tmp_path / "shallow.yaml"
+    shallow.write_text(RECIPE + "depth_factor: 2\n")
+    words = [str(shallow) if word.endswith("tiny.yaml") else word for word in given]
+    run_json([*words, "--out", str(tmp_path / "out")], capsys)
+    table = read_trainings(tmp_path / "out" / "published.csv")
+    networks = [Architecture.parse(text) for text in table["proxy"]]
+    assert [[spec.kind for spec in network.operators] for network in networks] == [["a", "f"], ["m2"] * 2, ["d", "f"]]
+    assert table["proxy_params"].tolist() == [network.params for network in networks]
+
+
 def test_a_name_makes_no_other_recipe_and_every_setting_does():
     recipe = Recipe()
     assert recipe_digest(recipe) == recipe_digest(Recipe(name="mine"))

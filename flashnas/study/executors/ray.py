@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,7 @@ class RayExecutor(Executor):
         self._ray = ray
         self._task: Any = None
         self._refs: dict[Any, str] = {}         # of tasks that have not ended, in the order of submission
+        self._waiting: deque[tuple[str, bytes]] = deque()  # jobs beyond `--workers`
         self._text: list[Any] = []              # reference to the prepared text; in a list, Ray does not resolve it
         self._moved, self._told = time.monotonic(), False
 
@@ -87,7 +89,12 @@ class RayExecutor(Executor):
             return self.work.workers or max(1, (len(self.work.devices) or os.cpu_count() or 1) // self.work.processes)
         have = self._ray.cluster_resources()
         places = have.get("CPU", 0.0) / self.cpus
-        return max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
+        found = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
+        return min(found, self.work.workers or found)
+
+    @property
+    def shown_workers(self) -> int | str:
+        return "as many as the cluster has room for" if self.address and not self.work.workers else self.workers
 
     @property
     def address(self) -> str | None:
@@ -135,10 +142,16 @@ class RayExecutor(Executor):
 
         if self._task is None:
             self._start()
-        data = cloudpickle.dumps((self.work.function, job))
-        ref = self._task.remote(data, self._text, flashnas.__version__, self.work.timeout_s,
-                                self.options.worker_memory_gb)
-        self._refs[ref] = key
+        self._waiting.append((key, cloudpickle.dumps((self.work.function, job))))
+        self._fill()
+
+    def _fill(self) -> None:
+        """Hand Ray what waits, within `--workers`; without it the cluster decides what runs."""
+        while self._waiting and (self.work.workers is None or len(self._refs) < self.work.workers):
+            key, data = self._waiting.popleft()
+            ref = self._task.remote(data, self._text, flashnas.__version__, self.work.timeout_s,
+                                    self.options.worker_memory_gb)
+            self._refs[ref] = key
 
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
         refs = list(self._refs)
@@ -148,7 +161,9 @@ class RayExecutor(Executor):
             self._moved, self._told = time.monotonic(), False
         elif time.monotonic() - self._moved > CROWDED_S and not self._told:
             self._tell_room()
-        return [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
+        found = [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
+        self._fill()
+        return found
 
     def _outcome(self, ref: Any) -> Ended:
         errors = self._ray.exceptions
@@ -173,6 +188,7 @@ class RayExecutor(Executor):
                                f" {self.gpus:g}; waiting for more")
 
     def drop(self) -> None:
+        self._waiting.clear()
         for ref in self._refs:
             self._ray.cancel(ref, force=True)
         self._refs.clear()

@@ -18,6 +18,7 @@ from bad_input.words import (
     garbage,
     law,
     newest,
+    recipe,
     removed,
     replaced,
     train,
@@ -40,6 +41,8 @@ case("scaling-law-few-sizes", law("--depths", "1,2", "--widths", "16,32", "--tok
 case("scaling-law-width-of-no-head", law("--widths", "17,32"), "width 17", "head_dim 16")
 case("scaling-law-tokens-of-the-same-steps", law("--tokens", "129,256"), "tokens", "129")
 case("scaling-law-data", law("--data", "nowhere"), "nowhere")
+case("scaling-law-depth-factor", law("--recipe", "{tmp}/recipe.yaml"), "depth_factor", "2",
+     files=[recipe(depth_factor=2)])
 for name, pattern, *expect in (
         ("unknown", "m2 q", "'q'"), ("open", "m2 (f", "m2 (f"), ("closed", "m2 f)", "')'"), ("empty", "", "pattern"),
         ("architecture", "32: d f", "32: d f")):

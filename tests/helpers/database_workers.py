@@ -1,0 +1,116 @@
+"""Workers and searches on a database, in threads and processes, for tests; the fixture `url` makes the database."""
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, suppress
+
+import pytest
+import sqlalchemy as sql
+from postgres import binaries
+
+from flashnas.study.executors import Work
+from flashnas.study.executors.local import LocalOptions
+from flashnas.study.executors.queue import JOBS, JobQueue, Order
+from flashnas.study.executors.worker import Worker
+from flashnas.study.job import run_job
+
+EVALUATOR, BY_FIDELITY = "slow_space:loss_and_latency", "slow_space:by_fidelity"
+POSTGRES = pytest.param("postgres", marks=pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server"))
+both = pytest.mark.parametrize("url", ["sqlite", POSTGRES], indirect=True)
+on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+
+
+class Notes:
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+    def update(self, snapshot):
+        pass
+
+
+@contextmanager
+def working(url, count=1, **more):
+    """Workers in threads of this process, until the block ends."""
+    stop = threading.Event()
+
+    class Stopped(Worker):
+        def _take(self):
+            super()._take()
+            if stop.is_set():
+                raise KeyboardInterrupt
+
+    failed = []
+
+    def serve():
+        try:
+            serve_or_raise()
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    def serve_or_raise():
+        worker = Stopped(url, Work(function=run_job, timeout_s=0, workers=1), LocalOptions(),
+                         evaluators=[EVALUATOR, BY_FIDELITY], **more)
+        with suppress(KeyboardInterrupt):
+            worker.serve()
+
+    threads = [threading.Thread(target=serve) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failed, failed
+
+
+def order(number, **more):
+    return Order(**{"run": "r", "digest": str(number), "payload": {"number": number}, "evaluator": "", "gpu": False,
+                    "processes": 1, "timeout_s": 9.0, "stale_s": 9.0, **more})
+
+
+@contextmanager
+def driving(url, run="r"):
+    """A search that gives signs of life, until the block ends."""
+    queue, ends = JobQueue(url, print), threading.Event()
+
+    def sign():
+        while not ends.wait(0.1):
+            queue.sign("driver", run, 9.0)
+
+    queue.sign("driver", run, 9.0)
+    thread = threading.Thread(target=sign)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        ends.set()
+        thread.join()
+        queue.end_driver("driver")
+        queue.close()
+
+
+def kill(executor):
+    """It gives no sign any more; its rows stay."""
+    executor.queue.end_driver = lambda *_, **__: None
+    executor._ends.set()
+    executor._alive.join()
+    executor.queue.close()
+
+
+def states(queue):
+    with queue._engine.begin() as connection:
+        return connection.execute(sql.select(JOBS.c.state, JOBS.c.run)).all()
+
+
+def start_worker(url, *more, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "flashnas", "worker", "--storage", url, "--workers", "1", "--evaluator", EVALUATOR,
+         *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
