@@ -36,11 +36,12 @@ def test_the_levers_of_a_trial_are_all_that_differs_from_the_common_ones():
     found = {}
     for (trial, text), tokens in levers.items():
         own = json.loads(text)
-        own.pop("copies", None)
+        for option in ("copies", "recall"):
+            own.pop(option, None)
         assert trial not in found, f"{trial} has two sets of levers"
         recipe = found[trial] = Recipe.from_dict({**trials.LEVERS, **own, "name": trial})
         assert Recipe.from_dict({**trials.LEVERS, **trials.levers_of(recipe), "name": trial}) == recipe
         assert recipe.tokens == int(tokens or recipe.tokens)
     one_rate = EXPERIMENTS / "depth_width" / "one_rate.yaml"
-    for trial, recipe in (("cpu", "cpu"), ("long", "cpu-long"), ("one_rate", one_rate)):
+    for trial, recipe in (("cpu", "cpu"), ("half_depth", "cpu-shallow"), ("long", "cpu-long"), ("one_rate", one_rate)):
         assert found[trial].to_dict() == {**Recipe.load(recipe).to_dict(), "name": trial}

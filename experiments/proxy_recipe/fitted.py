@@ -3,7 +3,9 @@
     python experiments/proxy_recipe/fitted.py [TRIAL]     # reads trials.csv; a few seconds
 
 For each held-out group the weights are fitted on the pairs of all other groups by logistic regression, pulled towards
-the loss alone. `all` is fitted and tried on the same pairs: the best that the parts could do.
+the loss alone. `all` is fitted and tried on the same pairs: the best that the parts could do. The part `tasks` is read
+from tasks.csv: 1 - the accuracy on tasks of recall. The last lines choose one of several readings, without weights: the
+one that orders most pairs of the other groups.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from levers import readings_of
 from scipy.optimize import minimize
 
 from flashnas.trust.published import Pair, PublishedRow, groups_of, pairs_of, read_published
@@ -22,7 +25,10 @@ from flashnas.trust.published_agreement import agreement
 LEAST_NATS = 0.03     # a feature of the layout moves the score by about this much before it is fitted
 PULL = 0.03           # strength of the pull towards the loss alone
 SCORES = (("loss",), ("loss", "late"), ("loss", "rare"), ("loss", "late", "rare", "recall"),
-          ("loss", "hybrid"), ("loss", "attention"), ("loss", "ffn"), ("loss", "kinds"))
+          ("loss", "hybrid"), ("loss", "attention"), ("loss", "ffn"), ("loss", "kinds"), ("loss", "tasks"))
+CHOICES = {"the loss, or extrapolated": ("loss", "2 x tokens", "4 x tokens", "16 x tokens"),
+           "these and all readings at the end": ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied",
+                                                 "2 x tokens", "4 x tokens", "16 x tokens")}
 
 
 def layout(row: PublishedRow) -> dict[str, float]:
@@ -33,16 +39,22 @@ def layout(row: PublishedRow) -> dict[str, float]:
             "ffn": 1 - len(mixers) / len(row.specs)}
 
 
+def tasks() -> dict[tuple[str, str], float]:
+    """1 - the accuracy on tasks of recall, by group and operators, as tasks.py wrote it."""
+    with Path(__file__).with_name("tasks.csv").open(newline="") as file:
+        return {(line["group"], line["operators"]): 1 - float(line["recall"]) for line in csv.DictReader(file)}
+
+
 def parts_of(rows: list[PublishedRow], lines: list[dict[str, str]], names: tuple[str, ...]) -> np.ndarray:
     """[rows, names]; nan where the trial lacks a row."""
     readings: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for line in lines:
         readings[line["group"], line["operators"]].append(line)
-    result = np.full((len(rows), len(names)), np.nan)
+    result, accuracies = np.full((len(rows), len(names)), np.nan), tasks()
     for place, row in enumerate(rows):
         for column, name in enumerate(names):
             if found := readings.get((row.group, row.operators)):
-                known = layout(row)
+                known = layout(row) | {"tasks": accuracies.get((row.group, row.operators), np.nan)}
                 result[place, column] = (LEAST_NATS * known[name] if name in known else
                                          np.mean([float(line[name]) for line in found]))
     return result
@@ -79,6 +91,27 @@ def main() -> None:
         best, total = agreement(parts @ weights, every).sum(), len(every)
         named = "  ".join(f"{name} {weight / weights[0]:+.2f}" for name, weight in zip(names, weights, strict=True))
         print(f"{sum(right.values()):>5g}/{total} left out  {best:>5g}/{total} all   {named}")
+    choose(rows, lines)
+
+
+def choose(rows: list[PublishedRow], lines: list[dict[str, str]]) -> None:
+    """Print, for each of CHOICES, the pairs that the reading chosen without their group orders rightly."""
+    places = {(row.group, row.operators): place for place, row in enumerate(rows)}
+    losses: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(rows), np.nan))
+    for line in lines:
+        for name, value in readings_of(line).items():
+            losses[name][places[line["group"], line["operators"]]] = value
+    known = np.isfinite(losses["loss"])
+    pairs = {group: found for group, members in groups_of(rows).items()
+             if (found := pairs_of(rows, [place for place in members if known[place]]))}
+    for words, names in CHOICES.items():
+        right = {name: {group: agreement(losses[name], found).sum() for group, found in pairs.items()}
+                 for name in names if np.isfinite(losses[name][known]).all()}
+        chosen = {group: max(right, key=lambda name: sum(right[name].values()) - right[name][group]) for group in pairs}
+        count = sum(right[name][group] for group, name in chosen.items())
+        print(f"{count:>5g}/{sum(map(len, pairs.values()))} chosen of {words}: "
+              + ", ".join(f"{name} ({list(chosen.values()).count(name)} of {len(chosen)} groups)"
+                          for name in dict.fromkeys(chosen.values())))
 
 
 if __name__ == "__main__":

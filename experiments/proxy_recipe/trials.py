@@ -1,11 +1,11 @@
 """Train the proxies of published rows under one set of levers, and keep every reading: one CSV line a training.
 
     nice python experiments/proxy_recipe/trials.py NAME [lever=value ..] [--recipe cpu] [--copies 0.3] [--groups G ..]
-        [--seeds 0 ..] [--width 64] [--rule layout] [--recall 0.2] [--depth 0.5] [--like TRIAL]
+        [--seeds 0 ..] [--width 64] [--rule layout] [--recall 0.2] [--like TRIAL]
 
 A lever is a field of a recipe, over LEVERS. `trials.csv` grows by one line for each finished training; a training
 that stands there already is not repeated. Its column `levers` has all levers, so that the same words train the same:
-those of --recipe are written out, and `copies`, `recall` and `depth` are options. One thread.
+those of --recipe are written out, and `copies` and `recall` are options. One thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import csv
 import dataclasses
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.proxy.tasks.in_context_recall import InContextRecall
@@ -107,21 +105,10 @@ def with_recall(tokens: np.ndarray, share: float, vocab: int) -> np.ndarray:
     return np.insert(np.stack(pieces), places, asked.astype(tokens.dtype), axis=0).reshape(-1)
 
 
-def shallower(network: Architecture, share: float) -> Architecture:
-    """The network with `share` of the operators of each kind, rounded up, in the same order."""
-    seen: dict[str, int] = {}
-    kept = []
-    for spec in network.operators:
-        n = seen[spec.kind] = seen.get(spec.kind, -1) + 1
-        if math.ceil((n + 1) * share) > math.ceil(n * share):
-            kept.append(spec)
-    return dataclasses.replace(network, operators=tuple(kept))
-
-
 def levers_of(recipe: Recipe) -> dict[str, Any]:
     """What a recipe changes in LEVERS, shipped recipes written out: these may change later."""
     plain = Recipe.from_dict({**LEVERS, "name": recipe.name}).to_dict()
-    return {key: value for key, value in recipe.to_dict().items() if value != plain[key]}
+    return {key: value for key, value in recipe.to_dict().items() if value != plain.get(key)}
 
 
 def main() -> None:
@@ -138,7 +125,6 @@ def main() -> None:
     parser.add_argument("--recipe", help="over this one, in place of LEVERS")
     parser.add_argument("--copies", type=float, default=0, help="share of pieces of the text that are written twice")
     parser.add_argument("--recall", type=float, default=0, help="share of the tokens that are sequences of recall")
-    parser.add_argument("--depth", type=float, default=1, help="share of the published operators that a proxy has")
     parser.add_argument("--like", metavar="TRIAL",
                         help="take a training from this trial where the same proxy is trained under the same levers")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("trials.csv"))
@@ -160,10 +146,8 @@ def main() -> None:
                                                                  recipe.vocab))
     rows = read_published()
     networks = proxies(rows, width=arguments.width, width_factor=recipe.width_factor, vocab=dataset.vocab,
-                       least_head_dim=recipe.least_head_dim, rule=arguments.rule)
-    if arguments.depth != 1:
-        levers["depth"] = arguments.depth
-        networks = [shallower(network, arguments.depth) for network in networks]
+                       least_head_dim=recipe.least_head_dim, rule=arguments.rule,
+                       depth_factor=recipe.depth_factor)
     out: Path = arguments.out
     if not out.exists():
         out.write_text(",".join(COLUMNS) + "\n")
@@ -185,7 +169,7 @@ def main() -> None:
                      "rule": arguments.rule, "width": arguments.width, "group": row.group, "operators": row.operators,
                      "proxy": network.notation, "seed": seed, "params": network.params}
             if same := by_proxy.get((network.notation, seed)):
-                entry = {**same, **{name: entry[name] for name in ("trial", "rule", "group", "operators")}}
+                entry = {**same, **{name: entry[name] for name in ("trial", "levers", "rule", "group", "operators")}}
             else:
                 started = time.perf_counter()
                 try:
