@@ -17,7 +17,8 @@ from flashnas.study.executors.worker import Worker
 from flashnas.study.job import run_job
 
 EVALUATOR, BY_FIDELITY = "slow_space:loss_and_latency", "slow_space:by_fidelity"
-POSTGRES = pytest.param("postgres", marks=pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server"))
+POSTGRES = pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.skipif(
+    binaries() is None, reason="no PostgreSQL server")])
 both = pytest.mark.parametrize("url", ["sqlite", POSTGRES], indirect=True)
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 

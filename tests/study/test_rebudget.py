@@ -447,6 +447,7 @@ def test_a_search_does_not_start_from_other_trainings(trained, tmp_path, capsys,
     assert not (tmp_path / "next").exists()
 
 
+@pytest.mark.slow
 def test_other_networks_of_the_runs_do_not_continue_a_search(run, second, tmp_path):
     asked = dict(**ASKED, budgets={"latency_ms": 12_000}, trials=2, evaluator=loss, seed=1, baselines=False)
     fn.search(**asked, start_from=[str(run.path)], out=tmp_path / "next")

@@ -122,6 +122,7 @@ def test_scores_that_do_not_say_where_they_began_count_once(command, paused, tmp
     assert new == old
 
 
+@pytest.mark.slow
 def test_where_workers_do_not_find_checkpoints_what_they_train_again_is_counted(command, paused, tmp_path, monkeypatch,
                                                                                 capsys):
     monkeypatch.setattr(RunFolder, "checkpoints_of", lambda self, key: tmp_path / "of another machine" / key)

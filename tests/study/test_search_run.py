@@ -121,7 +121,8 @@ def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(comm
     assert fronts[0] == fronts[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("number", [
+    pytest.param(signal.SIGTERM, id="SIGTERM"), pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.slow)])
 def test_a_signal_ends_a_search_as_ctrl_c_does(command, tmp_path, number):
     words = command(tmp_path / "run", "--no-baselines", "--trials", "9", "--workers", "1")
     process = subprocess.Popen([sys.executable, "-m", "flashnas", *words], text=True,
