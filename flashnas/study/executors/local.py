@@ -209,7 +209,7 @@ class _Slot:
         code, ready = self._process.exitcode, self._ready
         self.stop()
         if code == -signal.SIGTERM:
-            time.sleep(SESSION_ENDS_S)  # if the search gets it too, it ends here, and that is no candidate's failure
+            time.sleep(SESSION_ENDS_S)  # if the search gets it too, it ends here, and the candidate has not failed
         name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
         if ready:
             killed = code == -signal.SIGKILL

@@ -185,8 +185,7 @@ class JobQueue:
         return found
 
     def sign(self, driver: str, run: str, stale_s: float) -> None:
-        """Show that a driver is alive, if the database answers: whoever looks at jobs tells the user that it does not.
-        """
+        """Show that a driver is alive, if the database answers. The thread that reads jobs tells the user if not."""
         def count(connection: sql.Connection) -> None:
             if not connection.execute(sql.update(DRIVERS).where(DRIVERS.c.name == driver).values(
                     beats=DRIVERS.c.beats + 1)).rowcount:
