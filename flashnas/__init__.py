@@ -56,8 +56,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
-    if name == "bench":  # a room that readers use by its name: fn.bench.load()
-        return importlib.import_module("flashnas.bench")
+    if name in ("bench", "evidence"):  # rooms that readers use by their names: fn.bench.load(), fn.evidence.load()
+        return importlib.import_module(f"flashnas.{name}")
     raise AttributeError(f"module 'flashnas' has no attribute {name!r}")
 
 

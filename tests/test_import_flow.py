@@ -13,9 +13,10 @@ import pytest
 ROOT = Path(__file__).parent.parent / "flashnas"
 # in the order in which the data flows: a room may import itself and the rooms before it
 ROOMS = ("base", "registry", "operators", "architecture", "network", "data", "runtimes", "training", "space", "latency",
-         "profiling", "proxy", "search", "bench", "study", "testing", "trust", "report", "export", "api", "cli")
-WITHOUT_TORCH = ("base", "registry", "architecture", "data", "space", "latency", "bench", "study", "trust", "report",
-                 "api", "cli")
+         "evidence", "profiling", "proxy", "search", "bench", "study", "testing", "trust", "report", "export", "api",
+         "cli")
+WITHOUT_TORCH = ("base", "registry", "architecture", "data", "space", "latency", "evidence", "bench", "study",
+                 "trust", "report", "api", "cli")
 
 
 class Source(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.proxy.extrapolation import extrapolate
-from flashnas.trust.rank_correlation import interval, spearman
+from flashnas.evidence.rank_correlation import interval, spearman
 from flashnas.trust.scaling_grid import read_trainings
 
 HERE = Path(__file__).parent

@@ -19,8 +19,8 @@ import numpy as np
 from levers import readings_of
 from scipy.optimize import minimize
 
-from flashnas.trust.published import Pair, PublishedRow, groups_of, pairs_of, read_published
-from flashnas.trust.published_agreement import agreement
+from flashnas.evidence.trainings import Pair, PublishedRow, groups_of, pairs_of, read_published
+from flashnas.evidence.agreement import agreement
 
 LEAST_NATS = 0.03     # a feature of the layout moves the score by about this much before it is fitted
 PULL = 0.03           # strength of the pull towards the loss alone

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from flashnas.proxy.extrapolation import extrapolate
-from flashnas.trust.published import read_published
-from flashnas.trust.published_agreement import Agreement, measure
+from flashnas.evidence.trainings import read_published
+from flashnas.evidence.agreement import Agreement, measure
 
 READINGS = ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied", "answers")
 AHEAD = (2, 4, 16)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from levers import readings_of
 
-from flashnas.trust.published import groups_of, pairs_of, read_published
-from flashnas.trust.published_agreement import agreement, consensus_pairs
+from flashnas.evidence.trainings import groups_of, pairs_of, read_published
+from flashnas.evidence.agreement import agreement, consensus_pairs
 
 TRIALS = (("cpu", "second_seed"), ("half_depth", "half_second"))
 READINGS = ("loss", "4 x tokens")

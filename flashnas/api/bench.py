@@ -165,8 +165,8 @@ def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Gi
     """The shipped rows of publications. At full width each is the one nearest to its published parameters among widths
     that are multiples of 256; what is trained in its place follows from the matching rule."""
     from flashnas.bench.plan import Given
-    from flashnas.trust.published import read_published
-    from flashnas.trust.published_proxies import full_networks
+    from flashnas.evidence.proxies import full_networks
+    from flashnas.evidence.trainings import read_published
     from flashnas.trust.published_study import PublishedPlan
 
     rows = read_published()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 SHIPPED = "shipped"
-RULES = ("params", "layout")  # of flashnas.trust.published_proxies
+RULES = ("params", "layout")  # of flashnas.evidence.proxies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +142,10 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None)
 
 
 def _published(options: ProxyTrustOptions, progress: Progress) -> dict[str, Any]:
+    from flashnas.evidence.trainings import read_published
     from flashnas.proxy.extrapolation import why_not
     from flashnas.report.terminal_published import published_verdict
     from flashnas.training.recipe import Recipe
-    from flashnas.trust.published import read_published
     from flashnas.trust.published_study import PublishedPlan, study_published
 
     assert options.published is not None

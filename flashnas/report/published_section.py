@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from flashnas.evidence.agreement import Composition, shared_pairs
+from flashnas.evidence.trainings import CLEAR_NATS, PublishedRow, composition, groups_of, read_published
 from flashnas.report.folding import parsed
 from flashnas.report.palette import operator_order
 from flashnas.report.section import Section, render
 from flashnas.study.run import Run, rows
-from flashnas.trust.published import CLEAR_NATS, PublishedRow, composition, groups_of, read_published
-from flashnas.trust.published_agreement import Composition, shared_pairs
 
 ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 NO_FFN = "no ffn"  # of a composition

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from flashnas.base.errors import RunError
-from flashnas.trust.rank_correlation import CONFIDENCE, LEAST, Interval, interval, kendall, spearman
+from flashnas.evidence.rank_correlation import CONFIDENCE, LEAST, Interval, interval, kendall, spearman
 from flashnas.trust.table import VARIANTS
 
 TOP = (1, 3, 5)    # candidates that a user might take on to longer training

@@ -19,15 +19,15 @@ from flashnas.base.errors import RunError
 from flashnas.base.files import drop_torn_line, hold_lock, write_atomic
 from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.evidence.agreement import PublishedTrust, measure
+from flashnas.evidence.proxies import proxies
+from flashnas.evidence.trainings import PublishedRow
 from flashnas.proxy.extrapolation import extrapolate
 from flashnas.study.config import TIMEOUT_S
 from flashnas.study.executors.local import WorkerPool
 from flashnas.study.identity import fingerprint
 from flashnas.study.job import Job, run_job
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published import PublishedRow
-from flashnas.trust.published_agreement import PublishedTrust, measure
-from flashnas.trust.published_proxies import proxies
 from flashnas.trust.table import TrustTable, read_texts
 
 FILE = "published.csv"

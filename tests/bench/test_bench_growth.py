@@ -19,12 +19,12 @@ from flashnas.bench.journal import journals_in, merged, read_journal
 from flashnas.bench.plan import plan
 from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
+from flashnas.evidence.trainings import read_published
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.setup import Setup
 from flashnas.space import load_space
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published import read_published
 from flashnas.trust.published_study import PublishedPlan
 
 TIMES = ("tokens_per_s", "seconds")

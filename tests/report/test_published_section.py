@@ -5,10 +5,10 @@ import re
 import pytest
 
 from flashnas.architecture import parse_operators
+from flashnas.evidence.trainings import PublishedRow, composition
 from flashnas.report.html import render_html
 from flashnas.report.published_section import PUBLISHED, compared
 from flashnas.study.run import Run
-from flashnas.trust.published import PublishedRow, composition
 
 
 def row(operators, nats, group, source="2405.21060"):

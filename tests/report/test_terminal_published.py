@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from flashnas.evidence.agreement import measure
+from flashnas.evidence.trainings import groups_of, pairs_of, read_published
 from flashnas.report.terminal_published import published_text
-from flashnas.trust.published import groups_of, pairs_of, read_published
-from flashnas.trust.published_agreement import measure
 
 FACTS = {"recipe": {"name": "cpu"}, "trainings": 55, "failed": 0, "core_seconds": 60.0, "core_seconds_each": 2.0}
 

@@ -14,9 +14,9 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
 from flashnas.bench.answers import Answers
 from flashnas.cli.main import main
+from flashnas.evidence.trainings import read_published
 from flashnas.proxy.extrapolation import extrapolate
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published import read_published
 from flashnas.trust.published_study import COLUMNS, KEY, PublishedPlan, read_trainings, recipe_digest, study_published
 
 ROWS = """\

@@ -18,11 +18,10 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, FlashnasError
+from flashnas.evidence.trainings import PublishedRow, groups_of
 from flashnas.operators.attention.spec import Attention
-from flashnas.trust.published import PublishedRow, groups_of
 
 RULES = ("params", "layout")
-TOKENIZER_WORDS = 32_000  # of the full-size networks: publications rarely state theirs; one matrix, tied
 _WIDTHS = tuple(range(256, 8193, 256))
 _STEP = 4                 # proxies have widths that are multiples of it
 
@@ -33,16 +32,18 @@ def full_network(row: PublishedRow, hidden: int) -> Architecture:
     specs = [dataclasses.replace(spec, heads=hidden // spec.head_dim, kv_heads=hidden // spec.head_dim)
              if isinstance(spec, Attention) and not spec.heads and not spec.kv_heads and not hidden % spec.head_dim
              else spec for spec in row.specs]
-    return Architecture(hidden=hidden, operators=tuple(specs), vocab=TOKENIZER_WORDS)
+    return Architecture(hidden=hidden, operators=tuple(specs), vocab=max(2, row.vocab))
 
 
 def full_width(row: PublishedRow) -> float:
-    """The hidden size at which the row's operators have its number of parameters, a real number.
+    """The hidden size that is stated, or at which the row's operators have its number of parameters, a real number.
 
     Raises ConfigError for a number that no width from 256 to 8192 reaches.
     """
+    if row.hidden:
+        return float(row.hidden)
     networks = full_networks(row)
-    params = [network.params for network in networks]
+    params = [network.params - (0 if row.vocab else network.vocab * network.hidden) for network in networks]
     if not params[0] <= row.params <= params[-1]:
         raise ConfigError(f"{row.named}: params must be from {params[0]:,} to {params[-1]:,}, which it has at widths"
                           f" {networks[0].hidden} to {networks[-1].hidden}; got {row.params:,.0f}")

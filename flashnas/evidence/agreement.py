@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.trust.published import CLEAR_NATS, CLOSE_NATS, Pair, PublishedRow, composition, groups_of, pairs_of
-from flashnas.trust.published_proxies import full_networks, full_width
-from flashnas.trust.rank_correlation import CONFIDENCE, LEAST, RESAMPLES, spearman
+from flashnas.evidence.proxies import full_networks, full_width
+from flashnas.evidence.rank_correlation import CONFIDENCE, LEAST, RESAMPLES, spearman
+from flashnas.evidence.trainings import CLEAR_NATS, CLOSE_NATS, Pair, PublishedRow, composition, groups_of, pairs_of
 
 CONTEXT_TOKENS = 2048  # at which the baseline FLOPs are counted
 Composition = tuple[tuple[str, float], ...]

@@ -1,13 +1,16 @@
 """Other people's full trainings: rows in groups that compare among themselves. No torch.
 
-The shipped rows are `published_training.csv`; its column `source` has the arXiv number of the publication.
+The shipped rows are `data/published_training.csv`. The column `source` has the arXiv number of the publication. A
+user's own trainings are one more publication, in a file with the same columns.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,11 +21,15 @@ from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.hints import did_you_mean
 from flashnas.operators import OperatorSpec
 
-SHIPPED = Path(__file__).with_name("published_training.csv")
-NEEDED = ("group", "operators", "params", "metric", "value")
-COLUMNS = (*NEEDED, "source", "table", "tokens", "context_tokens", "decode_8k_a100_s", "note")
+SHIPPED = Path(__file__).parent / "data" / "published_training.csv"
+NEEDED = ("group", "source", "operators", "params", "metric", "value")
+COLUMNS = (*NEEDED, "level", "table", "tokens", "context_tokens", "hidden", "vocab", "decode_8k_a100_s", "note")
+DEFAULT_VOCAB = 32_000   # of the embedding that `params` holds: publications rarely state theirs; one matrix, tied
+DEFAULT_TOKENS = 1e11    # of a training whose length is not stated
 CLEAR_NATS = 0.02   # a pair with a larger published gap is clear
 CLOSE_NATS = 0.01   # one with a gap between this and CLEAR_NATS is counted apart
+MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
+MAX_SIZE = 2**30     # of a width or a vocabulary
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
@@ -31,9 +38,12 @@ class PublishedRow:
     """One published training.
 
     group: rows of one group were trained alike, and compare. operators: in the notation, without a width. specs: the
-    same, parsed. params: parameters of the network. nats: the published loss in nats per token, up to a constant of
-    the group; of a perplexity its logarithm. source, table, note: where it stands and what a reader must know. place:
-    file and line that it was read from, for messages.
+    same, parsed. params: parameters of the network, those of one embedding matrix of `vocab` words included; a vocab of
+    0 says that they are counted without it. hidden: its width, or 0 where the publication does not say. nats: the
+    published loss in nats per token, up to a constant of the group; of a perplexity its logarithm. tokens: of the
+    training. level: groups of one level were trained alike but for their size, and compare, too. source, table, note:
+    where it stands and what a reader must know. place: file and line that it was read
+    from, for messages.
     """
 
     group: str
@@ -42,6 +52,10 @@ class PublishedRow:
     params: float
     nats: float
     source: str = ""
+    level: str = ""
+    tokens: float = DEFAULT_TOKENS
+    hidden: int = 0
+    vocab: int = DEFAULT_VOCAB
     table: str = ""
     note: str = ""
     place: str = ""
@@ -67,9 +81,11 @@ class Pair:
 def read_published(path: str | Path | None = None) -> list[PublishedRow]:
     """The rows of a CSV, in its order; None: the shipped ones.
 
-    Columns: group, operators (notation without a width; options are allowed), params (such as 438M or 2.7B), metric
-    (`*_ppl` is a perplexity, `*_loss` is in nats per token) and value. Optional: source, table, tokens,
-    context_tokens, decode_8k_a100_s, note.
+    Columns: group, source (such as an arXiv number; `own` for one's own trainings), operators (notation without a
+    width; options are allowed), params (such as 438M or 2.7B), metric (`*_ppl` is a perplexity, `*_loss` is in nats
+    per token) and value. Optional: tokens (such as 100B, or `20 tok/param` for so many tokens for each parameter of the
+    smallest network of the group), hidden (the width), vocab (words of the embedding that params holds; 0: params are
+    without embeddings), table, context_tokens, decode_8k_a100_s, note.
 
     Raises:
         ConfigError: with file, line, rule and value.
@@ -94,13 +110,16 @@ def read_published(path: str | Path | None = None) -> list[PublishedRow]:
         if counts[row.group] == 1:
             raise ConfigError(f"{path}:{number}: group {row.group!r} must have at least 2 rows, because rows compare"
                               " only within their group; got 1")
-    return rows
+    least = {group: min(row.params for row in rows if row.group == group) for group in counts}
+    return [dataclasses.replace(row, tokens=row.tokens * least[row.group]) if row.tokens < MIN_TOKENS else row
+            for row in rows]
 
 
 def _row(place: str, line: dict[str, str]) -> PublishedRow:
     text = {column: (line.get(column) or "").strip() for column in COLUMNS}
-    if not text["group"]:
-        raise ConfigError(f"{place}: group must not be empty")
+    for name in ("group", "source"):
+        if not text[name]:
+            raise ConfigError(f"{place}: {name} must not be empty")
     try:
         specs = parse_operators(text["operators"])
         if not specs:
@@ -117,7 +136,30 @@ def _row(place: str, line: dict[str, str]) -> PublishedRow:
                           f" got {text['metric']!r}")
     return PublishedRow(group=text["group"], operators=text["operators"], specs=specs, nats=nats,
                         params=_number(place, "params", text["params"]), place=place,
-                        **{name: text[name] for name in ("source", "table", "note")})
+                        tokens=_tokens(place, text["tokens"]), hidden=_whole(place, "hidden", text["hidden"], 0),
+                        vocab=_whole(place, "vocab", text["vocab"], DEFAULT_VOCAB),
+                        **{name: text[name] for name in ("source", "level", "table", "note")})
+
+
+def _tokens(place: str, text: str) -> float:
+    """Tokens of a training; a number below MIN_TOKENS is one for each parameter."""
+    if not text:
+        return DEFAULT_TOKENS
+    if per_parameter := re.match(r"([\d.]+) tok/param", text):
+        return _number(place, "tokens", per_parameter[1])
+    tokens = _number(place, "tokens", text)
+    if tokens < MIN_TOKENS:
+        raise ConfigError(f"{place}: tokens must be a number of at least {MIN_TOKENS:,}, such as 100B, or such as"
+                          f" '20 tok/param'; got {text!r}")
+    return tokens
+
+
+def _whole(place: str, name: str, text: str, default: int) -> int:
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) > MAX_SIZE:
+        raise ConfigError(f"{place}: {name} must be a whole number up to {MAX_SIZE:,}; got {text!r}")
+    return int(text)
 
 
 def _number(place: str, name: str, text: str, units: dict[str, int] = _UNITS) -> float:

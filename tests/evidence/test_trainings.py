@@ -13,22 +13,22 @@ from hypothesis import strategies as st
 from flashnas.api.trust import RULES as API_RULES
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.training.recipe import Recipe
-from flashnas.trust.published import (
-    PublishedRow,
-    composition,
-    groups_of,
-    pairs_of,
-    read_published,
-)
-from flashnas.trust.published_agreement import (
+from flashnas.evidence.agreement import (
     agreement,
     consensus_pairs,
     measure,
     shared_pairs,
     twos_of,
 )
-from flashnas.trust.published_proxies import RULES, TOKENIZER_WORDS, full_width, proxies
+from flashnas.evidence.proxies import RULES, TOKENIZER_WORDS, full_width, proxies
+from flashnas.evidence.trainings import (
+    PublishedRow,
+    composition,
+    groups_of,
+    pairs_of,
+    read_published,
+)
+from flashnas.training.recipe import Recipe
 
 HEAD = "group,operators,params,metric,value\n"
 GOOD = HEAD + "g,12x(a f),350M,pile_val_ppl,8.6\ng,24x(m2),0.35B,pile_val_ppl,8.5\n"

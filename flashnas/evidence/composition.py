@@ -1,0 +1,155 @@
+"""What a model of the full loss sees of a network: its size, its shape, its mix, and where publications are silent.
+
+The columns of FEATURES have an expected effect or an uncertain one. The columns of SILENT are 0 wherever at least two
+publications have trained something alike. They grow outside, where only the standard deviation of the loss follows
+them: an optimiser gains nothing there that publications do not vouch for.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flashnas.operators import OperatorSpec
+
+FULL_SHARE = 0.15          # a second family with this share of the mixers counts fully
+PUBLISHED_WINDOW = 2048    # tokens; most published trainings with windows have at least this context
+FFN_PARAMS = 0.3           # share of the parameters from which that of the feed-forward layers is counted
+FAMILIES = ("attention", "state space", "delta rule", "linear attention")
+# kinds whose shares the residual process compares; Kimi delta attention is a gated delta rule
+KINDS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "other")
+ALIKE = {"kda": "gd"}
+RARE = ("r7", "kda", "h", "other")   # mixers that at most one publication has trained
+# a second family that publications have tried beside any other, also at a small share
+TRIED_BESIDE_ALL = "attention"
+
+FEATURES = ("law", "mixed", "gated_delta", "beyond", "ffn", "window", "edge", "experts")
+SILENT = ("ffn_share", "bare", "rare", "new_mix", "aspect", "size", "tokens")
+# limits of what publications have trained; each row is (axis, lowest, highest)
+MAX_FFN_SHARE = 0.5        # of the operators
+MIN_FFN_SHARE = 1 / 3      # of the operators, for families that have no channel mixer of their own
+NEED_FFN = ("delta rule", "linear attention")
+ASPECTS = (0.9, 5.6)       # ln(width / depth)
+SIZES = (2e7, 3e9)         # parameters without embeddings
+TOKENS = (7e9, 3.5e11)     # of a training
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The composition of a stack, without its sizes.
+
+    shares [K]: of the token mixers by KINDS. ffn_share: of feed-forward layers among the operators. mixed: how far a
+    second family is there, 0 to 1. gated_delta, rare: shares of the mixers. window: share of the mixers that see a
+    short window, weighted by how short. edge: 1 where the few attention layers stand at one end of the stack. new_mix:
+    `mixed` as far as no publication had such a pair of families at such a share. bare: share of recurrent mixers
+    without a channel mixer of their own, where feed-forward layers are few.
+    """
+
+    shares: tuple[float, ...]
+    ffn_share: float
+    mixed: float
+    gated_delta: float
+    rare: float
+    window: float
+    edge: float
+    new_mix: float
+    bare: float
+
+
+@functools.lru_cache(maxsize=65_536)
+def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> Mix:
+    """The composition of an operator list. published: the list is that of a publication, whose windows are not stated
+    where they are at their default."""
+    mixers = [spec for spec in operators if spec.mixes_tokens]
+    total = max(len(mixers), 1)
+    shares: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+    families: dict[str, float] = dict.fromkeys(FAMILIES, 0.0)
+    rare = window = 0.0
+    for spec, count in Counter(mixers).items():
+        own = [family for family in spec.family.split(" and ") if family in FAMILIES]
+        for family in own:
+            families[family] += count / total / len(own)
+        parts = ("a", "m2") if spec.kind == "h" else (ALIKE.get(spec.kind, spec.kind),)
+        for kind in parts:
+            shares[kind if kind in KINDS else "other"] += count / total / len(parts)
+        rare += count / total * (spec.kind in RARE or spec.kind not in (*KINDS, *RARE) or not own)
+        tokens = getattr(spec, "window_tokens", 0)
+        if tokens and not (published and not spec.options()):
+            window += count / total * max(0.0, np.log2(PUBLISHED_WINDOW / tokens)) / 3
+    minor = 1.0 - max(families.values()) if any(families.values()) else 0.0
+    mixed = min(1.0, minor / FULL_SHARE)
+    return Mix(
+        shares=tuple(shares[kind] for kind in KINDS), ffn_share=1 - len(mixers) / len(operators), mixed=mixed,
+        gated_delta=shares["gd"], rare=rare, window=float(window), edge=_edge(mixers),
+        new_mix=_new_mix(families, minor),
+        bare=max(0.0, 1 - (1 - len(mixers) / len(operators)) / MIN_FFN_SHARE)
+        * sum(families[family] for family in NEED_FFN))
+
+
+def _edge(mixers: Sequence[OperatorSpec]) -> float:
+    """How far a minority of attention stands in the first or the last fifth of the stack: 0 to 1."""
+    places = [(place + 0.5) / len(mixers) for place, spec in enumerate(mixers) if spec.family == "attention"]
+    if not places or len(places) * 2 > len(mixers):
+        return 0.0
+    return float(np.clip((abs(np.mean(places) - 0.5) - 0.3) / 0.2, 0.0, 1.0))
+
+
+def _new_mix(families: Mapping[str, float], minor: float) -> float:
+    """The part of `mixed` that stems from a second family which nobody tried at a small share; 0 for attention beside
+    anything or anything beside attention, and for about equal shares, which publications have."""
+    first = max(families, key=lambda family: families[family], default="")
+    tried = minor if first == TRIED_BESIDE_ALL else min(minor, families.get(TRIED_BESIDE_ALL, 0.0))
+    new = min(1.0, minor / FULL_SHARE) - min(1.0, tried / FULL_SHARE)
+    return float(new * np.clip(1 - (minor - 0.25) / 0.15, 0.0, 1.0))
+
+
+@functools.lru_cache(maxsize=4096)
+def _sizes(spec: OperatorSpec, hidden: int) -> tuple[int, float]:
+    """Parameters, and those that one token uses."""
+    params = spec.params(hidden)
+    return params, min(params, spec.flops(hidden, 0) / 2) if spec.kind == "moe" else params
+
+
+def body_sizes(operators: Sequence[OperatorSpec], hidden: int) -> tuple[float, float, float]:
+    """Parameters without embeddings, those of them that one token uses, and the share of feed-forward layers."""
+    total = active = ffn = 0.0
+    for spec, count in Counter(operators).items():
+        own, used = _sizes(spec, hidden)
+        total, active = total + count * own, active + count * used
+        ffn += 0.0 if spec.mixes_tokens else count * own
+    return total, active, ffn / total
+
+
+def columns(mix: Mix, *, law: float, params: float, active: float, ffn: float, aspect: float, tokens: float,
+            beyond: float = 0.0) -> list[float]:
+    """The row of a network: FEATURES, then SILENT.
+
+    Args:
+        law: loss of the law of size and shape at `effective` parameters, nats per token.
+        params, active: without embeddings; all, and those that one token uses.
+        ffn: share of the feed-forward layers in the parameters.
+        aspect: ln(width / depth).
+        tokens: of the planned training.
+        beyond: what the loss of a short training says beyond size, shape and mix, in nats.
+    """
+    return [law, mix.mixed, mix.gated_delta, beyond, (ffn - FFN_PARAMS) ** 2, mix.window, mix.edge,
+            float(np.log(params / active)),
+            np.sqrt(max(0.0, mix.ffn_share - MAX_FFN_SHARE) / 0.15), np.sqrt(mix.bare), mix.rare, np.sqrt(mix.new_mix),
+            _outside(aspect, *ASPECTS),
+            _outside(np.log(params), *np.log(SIZES)), _outside(np.log(tokens), *np.log(TOKENS)) * np.log(params / 1e9)]
+
+
+def effective(params: float, active: float) -> float:
+    """Parameters that the law counts: of a mixture of experts the geometric mean of all and of the active ones."""
+    return float(np.sqrt(params * active))
+
+
+def _outside(value: float, least: float, most: float) -> float:
+    """How far a value lies outside a range; 0 inside."""
+    return float(max(least - value, value - most, 0.0))
+
+

@@ -1,0 +1,296 @@
+"""The loss to expect of a full training, up to a constant: from what others have trained in full.
+
+    loss = level of the group + lambda law + beta . features + kappa beyond + residual of the composition + noise
+
+Every coefficient is a mean over publications plus a deviation of each publication. A prediction is for a new
+publication, or, with rows of the user's own, for the user's. The residual is a Gaussian process over the composition:
+near-identical networks have nearly the same, and it is as uncertain as its prior where nobody trained anything alike.
+Publications have levels of reliability of their own, a robust likelihood. All else is a Gaussian posterior, which is
+exact. No torch.
+
+Differences alone have a meaning, and each comes with its standard deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.evidence.composition import FEATURES, KINDS, SILENT, body_sizes, columns, effective, mix_of
+from flashnas.evidence.law import Law, aspect
+
+FITTED = Path(__file__).parent / "data" / "fitted.json"
+NEW = "a new publication"
+LAW_NATS = 2.5                       # the law's value at which its coefficient turns
+SHARE_SCALE, FFN_SCALE = 0.5, 0.2    # of the residual process: shares of mixers, share of feed-forward layers
+NEW_RELIABILITY = 1.25               # of a publication that nobody has seen yet; 1: as the median of the others
+# standard deviations before anything was seen, in nats for a full effect. law: of its coefficient
+PRIOR_SDS = {"law": 0.3, "mixed": 0.15, "gated_delta": 0.15, "beyond": 0.5, "ffn": 0.3, "window": 0.05, "edge": 0.05,
+             "experts": 0.05}
+# of what publications do not vouch for. Each publication has effects of its own there: the one row that somebody
+# trained teaches nothing about the next publication.
+SILENT_SDS = {"ffn_share": 0.1, "bare": 0.1, "rare": 0.06, "new_mix": 0.06, "aspect": 0.05, "size": 0.05,
+              "tokens": 0.02}
+OWN_SDS = ("law", "mixed", "gated_delta", "beyond", "ffn")  # features whose effect differs between publications
+PARTS = ("law", "mix", "beyond")     # of a prediction, which may be left out
+_LAW, _BEYOND = FEATURES.index("law"), FEATURES.index("beyond")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Networks or rows as the model sees them: x [N, F] of FEATURES and SILENT, shares [N, K] of KINDS, ffn [N]: share
+    of feed-forward layers among the operators, publication [N]."""
+
+    x: np.ndarray
+    shares: np.ndarray
+    ffn: np.ndarray
+    publication: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def part(self, places: np.ndarray) -> Table:
+        return Table(self.x[places], self.shares[places], self.ffn[places], self.publication[places])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the model learns from: the table, the loss of each row, and the level that it compares within."""
+
+    table: Table
+    nats: np.ndarray
+    level: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.nats)
+
+    def part(self, places: np.ndarray) -> Rows:
+        return Rows(self.table.part(places), self.nats[places], self.level[places])
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """Standard deviations that the data tell: between publications (`own`, by feature), of the common and a
+    publication's residual process, and of the noise; `reliability` of each publication is a factor on its own ones."""
+
+    common: Mapping[str, float]
+    own: Mapping[str, float]
+    residual: float
+    own_residual: float
+    noise: float
+    reliability: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of N networks: the mean of the loss [N] in nats per token, up to one constant, and what the covariances of
+    differences follow from. `noise` is that of one training. It is not part of a difference."""
+
+    mean: np.ndarray
+    prior: Any        # (rows, columns) -> prior covariance
+    gain: np.ndarray  # [N, C]: the posterior covariance is the prior's less gain gain^T
+    variance: np.ndarray  # [N]
+    noise: float
+
+    def covariance(self, places: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Posterior covariance of the networks at these places."""
+        index = np.asarray(places)
+        return np.asarray(self.prior(index, index) - self.gain[index] @ self.gain[index].T)
+
+    def difference(self, one: int, other: int) -> tuple[float, float]:
+        """Loss of network `one` less that of network `other`: mean and standard deviation, in nats per token."""
+        return float(self.mean[one] - self.mean[other]), float(self.sd_to(other)[one])
+
+    def sd_to(self, reference: int) -> np.ndarray:
+        """Standard deviation of the difference to one network, for all networks [N]."""
+        at = np.array([reference])
+        cross = self.prior(np.arange(len(self.mean)), at)[:, 0] - self.gain @ self.gain[reference]
+        return np.sqrt(np.maximum(self.variance + self.variance[reference] - 2 * cross, 0.0))
+
+    def best(self, places: Sequence[int] | np.ndarray, draws: int = 4000, seed: int = 0) -> np.ndarray:
+        """Probability that each of these networks has the lowest loss among them."""
+        index = np.asarray(places)
+        covariance = self.covariance(index)
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        normal = np.random.default_rng(seed).standard_normal((draws, len(index)))
+        lowest = np.argmin(self.mean[index] + normal @ root.T, axis=1)
+        return np.bincount(lowest, minlength=len(index)) / draws
+
+
+class FullLoss:
+    """The posterior after published rows.
+
+    Args:
+        rows: what it learns from.
+        spreads: the standard deviations, of `flashnas.evidence.fitting`.
+        law: of size and shape.
+        response: of the loss of a proxy in ln N, r, mixed, gated_delta and 1, for `beyond`.
+        parts: those of PARTS that it has.
+        publication: predictions are for this one; NEW for one without rows.
+    """
+
+    def __init__(self, rows: Rows, spreads: Spreads, law: Law, *, response: Sequence[float] = (),
+                 parts: Sequence[str] = PARTS, publication: str = NEW) -> None:
+        self.rows, self.spreads, self.law, self.response = rows, spreads, law, tuple(response)
+        self.parts, self.publication = tuple(parts), publication
+        self.contrasts = contrasts(rows.level)
+        gaps = self.contrasts @ (rows.nats - self._known(rows.table))
+        full = self.contrasts @ self._of_rows() @ self.contrasts.T
+        self._root = np.linalg.cholesky(full)
+        self._weights = np.linalg.solve(self._root, gaps)
+        self.cost = float(0.5 * self._weights @ self._weights + np.log(np.diag(self._root)).sum())
+
+    # -- what a network looks like -------------------------------------------------------------------------------
+
+    def table(self, networks: Sequence[Architecture], tokens: float, beyond: Sequence[float] | None = None) -> Table:
+        """Networks of one planned training as the model sees them.
+
+        Args:
+            networks: at full width.
+            tokens: of the planned full training.
+            beyond: what the short loss of each says beyond size, shape and mix (`beyond`); None: nothing is known.
+        """
+        sizes = np.array([body_sizes(network.operators, network.hidden) for network in networks]).reshape(-1, 3)
+        widths = np.array([network.hidden for network in networks], float)
+        counted = np.sqrt(sizes[:, 0] * sizes[:, 1])
+        shapes, laws = aspect(counted, widths), self.law.loss(counted, tokens, widths)
+        mixes = [mix_of(network.operators) for network in networks]
+        x = [columns(mix, law=laws[i], params=sizes[i, 0], active=sizes[i, 1], ffn=sizes[i, 2], aspect=shapes[i],
+                     tokens=tokens, beyond=0.0 if beyond is None else beyond[i]) for i, mix in enumerate(mixes)]
+        return Table(np.array(x).reshape(-1, len(FEATURES) + len(SILENT)),
+                     np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS)),
+                     np.array([mix.ffn_share for mix in mixes]), np.array([self.publication] * len(mixes), object))
+
+    def beyond(self, proxy: Architecture, loss: float | None) -> float:
+        """What the loss of a short training says beyond the size, shape and mix of the network that was trained; 0
+        without a loss."""
+        if loss is None or not np.isfinite(loss) or not self.response:
+            return 0.0
+        return float(loss - response_row(proxy) @ np.array(self.response))
+
+    # -- predictions ---------------------------------------------------------------------------------------------
+
+    def predict(self, table: Table) -> Prediction:
+        """Mean of each network, up to one constant, and the covariance of all."""
+        cross = self._prior(table, self.rows.table) @ self.contrasts.T
+        gain = np.linalg.solve(self._root, cross.T).T
+        variance = self._prior_variance(table) - np.sum(gain**2, axis=1)
+        return Prediction(LAW_NATS + self._known(table) + gain @ self._weights,
+                          lambda one, other: self._prior(table.part(one), table.part(other)), gain, variance,
+                          self.spreads.noise * self._reliability(table.publication[:1])[0] if len(table) else 0.0)
+
+    def predict_networks(self, networks: Sequence[Architecture], tokens: float,
+                         beyond: Sequence[float] | None = None) -> Prediction:
+        """`predict` of `table`."""
+        return self.predict(self.table(networks, tokens, beyond))
+
+    def coefficients(self) -> dict[str, tuple[float, float, float]]:
+        """Of each feature: mean, standard deviation of the mean, and standard deviation between publications."""
+        common, own = self._variances()
+        cross = common[:, None] * (self._x(self.rows.table).T @ self.contrasts.T)
+        gain = np.linalg.solve(self._root, cross.T).T
+        means = gain @ self._weights
+        means[_LAW] += 1.0
+        sds = np.sqrt(np.maximum(common - np.sum(gain**2, axis=1), 0.0))
+        return {name: (float(means[i]), float(sds[i]), float(np.sqrt(own[i]))) for i, name in enumerate(FEATURES)}
+
+    def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
+        """The difference of two networks by its reasons, in nats: size and shape, mix, own training; they add up to the
+        difference of the means."""
+        size = np.zeros(table.x.shape[1])
+        size[[_LAW, len(FEATURES) + SILENT.index("size"), len(FEATURES) + SILENT.index("tokens"),
+              len(FEATURES) + SILENT.index("aspect"), FEATURES.index("experts")]] = 1.0
+        training = np.zeros_like(size)
+        training[_BEYOND] = 1.0
+        whole = self.predict(table.part(np.array([one, other]))).mean
+        found = {}
+        for name, mask in (("size", size), ("training", training)):
+            common, own = self._variances()
+            x = self._x(table)[[one, other]] * mask
+            cross = (x * (common + own * 0)) @ self._x(self.rows.table).T
+            if self.publication in set(self.rows.table.publication):
+                cross += ((x * own) @ self._x(self.rows.table).T) * (self.rows.table.publication == self.publication)
+            gain = np.linalg.solve(self._root, (cross @ self.contrasts.T).T).T
+            values = gain @ self._weights + x[:, _LAW]
+            found[name] = float(values[0] - values[1])
+        found["mix"] = float(whole[0] - whole[1]) - sum(found.values())
+        return found
+
+    # -- the prior -----------------------------------------------------------------------------------------------
+
+    def _x(self, table: Table) -> np.ndarray:
+        """The columns, those of parts that it has not at 0."""
+        has = np.ones(table.x.shape[1])
+        if "law" not in self.parts:
+            has[_LAW] = 0.0
+        if "beyond" not in self.parts:
+            has[_BEYOND] = 0.0
+        if "mix" not in self.parts:
+            has[[i for i in range(len(has)) if i not in (_LAW, _BEYOND)]] = 0.0
+        shift = np.zeros(table.x.shape[1])
+        shift[_LAW] = LAW_NATS
+        return np.asarray((table.x - shift) * has)
+
+    def _known(self, table: Table) -> np.ndarray:
+        return np.asarray(self._x(table)[:, _LAW])
+
+    def _variances(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the common coefficients and of a publication's own, [F] each."""
+        common = [{**PRIOR_SDS, **self.spreads.common}[name] for name in FEATURES] + [0.0] * len(SILENT)
+        own = [self.spreads.own.get(name, 0.0) for name in FEATURES] + [SILENT_SDS[name] for name in SILENT]
+        return np.square(common), np.square(own)
+
+    def _reliability(self, publications: np.ndarray) -> np.ndarray:
+        known = self.spreads.reliability
+        return np.array([known.get(name, NEW_RELIABILITY if name == NEW else 1.0) for name in publications])
+
+    def _kernel(self, one: Table, other: Table) -> np.ndarray:
+        """Correlation of the residuals of two compositions, [N, M]; 0 or 1 where the model has no mix."""
+        if "mix" not in self.parts:
+            return np.zeros((len(one), len(other)))
+        a = np.c_[one.shares / SHARE_SCALE, one.ffn / FFN_SCALE]
+        b = np.c_[other.shares / SHARE_SCALE, other.ffn / FFN_SCALE]
+        square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+        return np.asarray(np.exp(-0.5 * np.maximum(square, 0.0)))
+
+    def _prior(self, one: Table, other: Table) -> np.ndarray:
+        common, own = self._variances()
+        x, y = self._x(one), self._x(other)
+        factor = np.equal.outer(one.publication, other.publication) * np.outer(
+            self._reliability(one.publication), self._reliability(other.publication))
+        kernel = self._kernel(one, other)
+        return np.asarray((x * common) @ y.T + self.spreads.residual**2 * kernel
+                          + factor * ((x * own) @ y.T + self.spreads.own_residual**2 * kernel))
+
+    def _prior_variance(self, table: Table) -> np.ndarray:
+        common, own = self._variances()
+        square, reliability = self._x(table)**2, self._reliability(table.publication)**2
+        with_mix = float("mix" in self.parts)
+        return np.asarray(square @ common + with_mix * self.spreads.residual**2
+                          + reliability * (square @ own + with_mix * self.spreads.own_residual**2))
+
+    def _of_rows(self) -> np.ndarray:
+        table = self.rows.table
+        noise = (self.spreads.noise * self._reliability(table.publication))**2
+        return self._prior(table, table) + np.diag(noise)
+
+
+def response_row(proxy: Architecture) -> np.ndarray:
+    """ln N, r, mixed, gated_delta and 1 of a trained network: what its short loss is expected to follow."""
+    params, active, _ = body_sizes(proxy.operators, proxy.hidden)
+    counted, mix = effective(params, active), mix_of(proxy.operators)
+    return np.array([np.log(counted), float(aspect(np.array(counted), np.array(proxy.hidden))), mix.mixed,
+                     mix.gated_delta, 1.0])
+
+
+def contrasts(levels: np.ndarray) -> np.ndarray:
+    """Rows [C, N] that take the level of each group out of a column of losses: orthonormal, within levels."""
+    same = np.equal.outer(levels, levels).astype(float)
+    values, vectors = np.linalg.eigh(np.eye(len(levels)) - same / same.sum(axis=1))
+    return np.asarray(vectors[:, values > 0.5].T)

@@ -1,0 +1,231 @@
+"""Recall from published trainings: what a CSV may hold, what a stack gains, publications left out."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashnas.architecture.notation import parse_operators
+from flashnas.base.errors import ConfigError
+from flashnas.evidence import recall
+from flashnas.evidence.recall import RecallModel, choose_form, leave_one_out, load_recall, read_recall
+
+HEAD = "group,source,operators,metric,value\n"
+GOOD = HEAD + "g,1.2,12x(a f),recall_avg6,40\ng,1.2,24x(m2),recall_avg6,30.5\n"
+MIXERS = ("d", "a", "m2", "swa", "gd", "r7", "swa(window=64)")
+stacks = st.lists(st.sampled_from((*MIXERS, "f", "f")), min_size=1, max_size=30).map(
+    lambda kinds: parse_operators(" ".join(kinds)))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return read_recall()
+
+
+@pytest.fixture(scope="module")
+def scores(rows):
+    return leave_one_out(rows)
+
+
+def is_transformer(row):
+    return {spec.kind for spec in row.specs} == {"a", "f"}
+
+
+def mean(*texts):
+    return load_recall().predict([parse_operators(text) for text in texts])[0]
+
+
+def sd(*texts):
+    return np.sqrt(np.diag(load_recall().predict([parse_operators(text) for text in texts])[1]))
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+def test_the_shipped_rows_are_marks_with_a_transformer_in_each_group(rows):
+    assert len(rows) == 39
+    assert all(0 < row.value < 0.6 for row in rows)
+    assert sorted(Counter(row.group for row in rows).values()) == [5, 5, 6, 7, 16]
+    assert {row.group for row in rows if is_transformer(row)} == {row.group for row in rows}
+
+
+def test_percents_become_marks_and_marks_stay(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(GOOD + "h,2,a f,ruler_avg,0.5\nh,2,d f,ruler_avg,1\n", encoding="utf-8-sig")
+    assert [row.value for row in read_recall(path)] == [0.4, 0.305, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (GOOD + "g,1.2,a q,recall_x,9\n", "own.csv:4: the notation does not express 'a q': "),
+    (GOOD + "g,,a f,recall_x,9\n", "own.csv:4: source must not be empty"),
+    (GOOD + "g,1.2,a f,loss,9\n", "own.csv:4: metric must start with recall_ or ruler_; got 'loss'"),
+    (GOOD + "g,1.2,a f,recall_x,101\n", "own.csv:4: value must be a number from 0 to 100; got '101'"),
+    (GOOD + "g,1.2,a f,ruler_x,40\n", "own.csv:4: value must be a number from 0 to 1; got '40'"),
+    (GOOD + "g,1.2,a f,recall_x,nan\n", "own.csv:4: value must be a number from 0 to 100; got 'nan'"),
+    (GOOD + "g,1.2,a f,recall_x,many\n", "own.csv:4: value must be a number from 0 to 100; got 'many'"),
+    (GOOD + "k,1.2,a f,recall_x,40\n", "own.csv:4: group 'k' must have at least 2 rows to compare; got 1"),
+    ("group,sources,operators,metric,value\n", "own.csv: column 'source' is missing (did you mean"),
+    (HEAD, "own.csv: holds no row"),
+])
+def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, words):
+    path = tmp_path / "own.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_recall(path)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.csv: cannot be read: No such file"):
+        read_recall(tmp_path / "none.csv")
+
+
+# -- the posterior -------------------------------------------------------------------------------------------
+
+def test_the_posterior_is_the_one_of_a_regression_on_all_coefficients(rows):
+    """Common coefficients, those of each publication and levels of groups, each with its prior."""
+    model = load_recall()
+    numbers = np.array([recall._composition(row.specs)[0] for row in rows])
+    effects = recall._effects(numbers, recall.FORM)
+    sources, groups = ([*dict.fromkeys(getattr(row, name) for row in rows)] for name in ("source", "group"))
+    own = [effects * [[row.source == source] for row in rows] for source in sources]
+    levels = np.array([[row.group == group for group in groups] for row in rows], float)
+    sds = np.r_[recall.COMMON, np.tile(recall.OWN, len(sources)), [recall.LEVEL_SD] * len(groups)]
+    level = np.mean([row.value for row in rows if is_transformer(row)])
+    prior = np.r_[-level, np.zeros(3 + 4 * len(sources)), [recall.LEVEL] * len(groups)]
+    design = np.hstack([effects, *own, levels]) / recall.NOISE
+    precision = np.diag(1 / sds**2) + design.T @ design
+    values = np.array([row.value for row in rows]) / recall.NOISE
+    coefficients = np.linalg.solve(precision, prior / sds**2 + design.T @ values)
+    np.testing.assert_allclose(model.mean, coefficients[:4], atol=1e-8)
+    np.testing.assert_allclose(model.covariance, np.linalg.inv(precision)[:4, :4], atol=1e-8)
+
+
+def test_the_plain_transformer_differs_by_the_noise_of_two_trainings():
+    assert mean("24x(a f)") == pytest.approx(0, abs=1e-4)
+    assert sd("24x(a f)") == pytest.approx(math.sqrt(2) * recall.NOISE * load_recall().scale, rel=0.1)
+
+
+def test_stacks_that_are_alike_differ_by_noise_only():
+    covariance = load_recall().predict([parse_operators("12x(d f a f)"), parse_operators("12x(a f d f)")])[1]
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    assert variance == pytest.approx(2 * (recall.NOISE * load_recall().scale) ** 2)
+
+
+# -- what a stack gains --------------------------------------------------------------------------------------
+
+@settings(deadline=None, max_examples=60)
+@given(stacks, st.randoms(use_true_random=False))
+def test_the_order_of_operators_does_not_matter(specs, random):
+    other = random.sample(specs, len(specs))
+    means, covariance = load_recall().predict([specs, other])
+    assert means[0] == pytest.approx(means[1])
+    assert covariance[0, 0] == pytest.approx(covariance[1, 1])
+
+
+@settings(deadline=None, max_examples=60)
+@given(stacks, st.integers(1, 3))
+def test_full_attention_raises_what_has_none(specs, layers):
+    specs = tuple(spec for spec in specs if spec.kind != "a")
+    without, having = load_recall().predict([specs, specs + parse_operators("a") * layers])[0]
+    assert having > without
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(stacks, min_size=1, max_size=6))
+def test_every_stack_lies_between_one_of_ffns_and_what_publications_found(candidates):
+    means, covariance = load_recall().predict([parse_operators("20x(f)"), *candidates])
+    assert (means[1:] >= means[0] - 1e-9).all()
+    assert (means <= 0.05).all()
+    assert np.linalg.eigvalsh(covariance).min() > 0
+
+
+def test_an_optimiser_ends_at_stacks_with_full_attention(rows):
+    random = np.random.default_rng(0)
+    candidates = []
+    for _ in range(5000):
+        shares = random.dirichlet(np.full(5, 0.7))
+        kinds = random.choice(["d", "a", "m2", "swa", "f"], random.integers(1, 31), p=shares)
+        candidates.append(parse_operators(" ".join(kinds)))
+    means = np.concatenate([load_recall().predict(candidates[at:at + 500])[0] for at in range(0, 5000, 500)])
+    attention = np.array([any(spec.kind == "a" for spec in specs) for specs in candidates])
+    level = {row.group: row.value for row in rows if is_transformer(row)}
+    published = [row.value - level[row.group] for row in rows if row.source != "2411.13676"]  # it has h only
+    assert attention[np.argsort(-means)[:1000]].all()
+    assert means[~attention].max() < -0.05 < means[attention].max() <= max(published) < 0.045
+    best = candidates[int(np.argmax(means))]
+    assert sum(spec.mixes_tokens for spec in best) > 10
+
+
+def test_mixers_have_the_published_order():
+    order = mean("24x(a f)", "21x(gd f) 3x(a f)", "21x(m2 f) 3x(a f)", "24x(gd f)", "24x(m2 f)",
+                 "24x(swa(window=64) f)", "24x(f)")
+    assert (np.diff(order) < 0).all()
+    assert mean("24x(swa(window=64) f)") < mean("24x(swa f)") < mean("24x(swa(window=1024) f)") < 0
+
+
+def test_one_attention_layer_of_ten_keeps_recall_within_five_points():
+    assert mean("9x(m2 f) a f", "9x(d f) a f", "5x(m2 f) d f 2x(m2 f) a f m2 f").min() > -0.05
+    assert mean("10x(m2 f)", "10x(d f)", "12x(d f swa f)").max() < -0.05
+
+
+# -- where publications are silent ---------------------------------------------------------------------------
+
+def test_an_operator_that_nobody_measured_is_like_its_family_and_less_certain():
+    assert mean("24x(r7 f)") == mean("24x(kda f)") == mean("24x(gd f)")
+    assert sd("24x(r7 f)") > 1.2 * sd("24x(gd f)")
+
+
+@pytest.mark.parametrize(("silent", "published"), [
+    ("4x(d f) a f", "20x(d f) 5x(a f)"), ("12x(d f f) 12x(a f f)", "12x(d f a f)"),
+    ("12x(d f m2 f)", "24x(d f)"), ("24x(gd moe)", "24x(gd f)"), ("20x(f)", "20x(m2 f)"),
+    ("24x(swa(window=8) f)", "24x(swa(window=64) f)"),
+])
+def test_the_deviation_grows_where_publications_are_silent(silent, published):
+    assert sd(silent) > sd(published)
+    assert load_recall().supported(parse_operators(silent))
+
+
+def test_published_stacks_are_supported_and_others_are_described(rows):
+    supported = load_recall().supported
+    assert [supported(row.specs) for row in rows] == [""] * len(rows)
+    assert supported(parse_operators("12x(kda f r7 moe)")) == "no publication has kda or moe or r7"
+    assert supported(parse_operators("2x(d f f m2 f f)")) == (
+        "no publication has d with m2; token mixers: 4, of publications at least 21;"
+        " 67% of the operators are FFNs, of publications about half")
+    assert supported(parse_operators("24x(swa(window=4096) f)")) == "a window outside 64 to 1024 tokens"
+
+
+def test_no_stack_has_no_prediction():
+    means, covariance = load_recall().predict([])
+    assert (means.shape, covariance.shape) == ((0,), (0, 0))
+
+
+# -- publications left out -----------------------------------------------------------------------------------
+
+def test_a_publication_that_is_left_out_is_ordered_and_covered(scores):
+    assert scores["pairs"] == 131
+    assert scores["share"] > 0.84
+    assert scores["rmse"] < 0.075
+    assert 0.85 <= scores["coverage90"] <= 0.96
+    assert min(score["share"] for score in scores["by_publication"].values()) > 0.8
+
+
+def test_with_the_form_chosen_by_the_others_it_is_nearly_so(scores):
+    assert scores["chosen"]["share"] > 0.77
+    assert 0.85 <= scores["chosen"]["coverage90"] <= 0.96
+    assert scores["chosen"]["log_score"] < scores["log_score"]
+
+
+def test_the_shipped_form_is_the_one_that_the_rows_choose(rows):
+    assert choose_form(rows) == recall.FORM
+    assert RecallModel.fit(rows).form == recall.FORM
+
+
+def test_ties_count_half(rows):
+    hymba = [row for row in rows if row.source == "2411.13676"]  # three of its networks have one notation
+    score = recall._score(RecallModel.fit([row for row in rows if row.source != "2411.13676"]), hymba)
+    assert (score["pairs"], score["right"]) == (10, 8.5)
