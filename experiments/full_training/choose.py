@@ -21,9 +21,10 @@ MIXERS = {"m2": ("m2(head_dim=32,state={state})", "a(head_dim=32)"),
           "gd": ("gd(head_dim=32)", "a(head_dim=32,qk_norm=true,out_gate=true)")}
 COLUMNS = ("notation", "params", "depth", "width", "attention", "predicted_ms", "measured_ms")
 # family, width, blocks, those of attention (spread evenly), FFN, state of Mamba2
-CHOSEN = (("m2", 128, 2, 1, 256, 128), ("gd", 128, 3, 1, 96, 0), ("m2", 96, 4, 2, 96, 32), ("m2", 64, 5, 4, 96, 128),
-          ("gd", 64, 5, 2, 256, 0), ("m2", 64, 6, 3, 96, 32), ("gd", 64, 6, 1, 96, 0), ("gd", 32, 7, 4, 256, 0),
-          ("m2", 32, 8, 1, 256, 32), ("gd", 32, 9, 1, 96, 0), ("m2", 32, 10, 5, 96, 32), ("m2", 32, 12, 1, 96, 32))
+CHOSEN = (("m2", 128, 2, 1, 256, 128), ("gd", 128, 3, 1, 96, 0), ("m2", 96, 4, 2, 96, 32),
+          ("m2", 64, 5, 4, 96, 128), ("gd", 64, 5, 2, 256, 0), ("m2", 64, 6, 3, 96, 32),
+          ("gd", 64, 6, 1, 96, 0), ("gd", 32, 7, 4, 256, 0), ("m2", 32, 8, 1, 256, 32),
+          ("gd", 32, 9, 1, 96, 0), ("m2", 32, 10, 5, 96, 32), ("m2", 32, 12, 1, 96, 32))
 
 
 def network(family: str, width: int, blocks: int, attention: int, ffn: int, state: int) -> fn.Architecture:
@@ -45,7 +46,8 @@ def main() -> None:
     measured: list[list[float]] = [[] for _ in networks]
     for _ in range(ROUNDS):
         for found, each in zip(measured, networks, strict=True):
-            times = program.run(each, [workload.prompt_tokens], [workload.context], workload.generated_tokens)
+            times = program.run(each, [workload.prompt_tokens], [workload.context],
+                                workload.generated_tokens)
             found.append(times["contexts"][0]["cpu_ms"])
     with (HERE / "networks.csv").open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")

@@ -1,8 +1,9 @@
-"""Docstrings of installed packages as a text: one line of JSON for each, of more than 200 characters, each text once.
+"""Docstrings of installed packages as a text: one line of JSON for each text of more than 200 characters.
 
     python experiments/full_training/corpus.py    # a minute; train.py does it if it is missing
 
-Nothing is imported: the .py files are parsed, in the order of their paths. The text is not part of the project.
+Nothing is imported: the .py files are parsed, in the order of their paths. A text that comes twice is written
+once. The text is not part of the project.
 """
 
 import ast
@@ -48,8 +49,8 @@ def write_corpus() -> dict[str, object]:
     texts = dict.fromkeys(text for package in PACKAGES for path in files(package) for text in docstrings(path)
                           if len(text) > LEAST_CHARACTERS)
     content = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-    facts = {"versions": {package: distribution(package).version for package in PACKAGES}, "documents": len(texts),
-             "text_bytes": sum(len(text.encode()) for text in texts),
+    facts = {"versions": {package: distribution(package).version for package in PACKAGES},
+             "documents": len(texts), "text_bytes": sum(len(text.encode()) for text in texts),
              "sha256": hashlib.sha256(content.encode()).hexdigest()}
     write_atomic(TEXT, content)
     write_atomic(FACTS, json.dumps(facts, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The short training of each network, as a search would do it: recipe `cpu` on `sotu`, at the network's own size.
+"""The short training of each network, as a search would do it: recipe `cpu` on `sotu`, at its own size.
 
     python experiments/full_training/short.py    # short.csv; continues; about seven minutes of one core
 """
@@ -38,7 +38,8 @@ def main() -> None:
             with out.open("a", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerow(
                     (notation, score.tokens, SEED, f"{score.loss:.6f}", f"{score.bits_per_byte:.6f}",
-                     json.dumps([[tokens, round(loss, 6)] for tokens, loss in score.curve]), f"{score.seconds:.1f}"))
+                     json.dumps([[tokens, round(loss, 6)] for tokens, loss in score.curve]),
+                     f"{score.seconds:.1f}"))
             print(f"{score.loss:.4f}  {score.seconds:5.1f} s  {notation}", flush=True)
 
 

@@ -1,10 +1,10 @@
 """Train each network in full: 20 tokens for each parameter without embeddings, one epoch, under two rates.
 
-    python experiments/full_training/train.py                # trainings.csv; hours of a core; continues if killed
+    python experiments/full_training/train.py                # trainings.csv; hours of a core; continues
     python experiments/full_training/train.py --workers 2    # two trainings at a time, one thread each
 
-It prints no loss, so that nobody knows one before predictions.csv is written. All networks are trained under the first
-rate before any is trained under the second.
+It prints no loss, so that nobody knows one before predictions.csv is written. All networks are trained under
+the first rate before any is trained under the second.
 """
 
 from __future__ import annotations
@@ -98,12 +98,15 @@ def run(training: Training, given: argparse.Namespace) -> Row:
     recipe = dataclasses.replace(recipe, tokens=training.tokens, muon_lr=recipe.muon_lr * training.factor,
                                  adamw_lr=recipe.adamw_lr * training.factor)
     packages = {name: version(name) for name in ("torch", "numpy", "numba", "tokenizers")}
-    versions = {"flashnas": fn.__version__, **packages, "docstrings_sha256": corpus.write_corpus()["sha256"]}
+    versions = {"flashnas": fn.__version__, **packages}
+    if str(corpus.TEXT) in given.data:
+        versions["docstrings_sha256"] = str(corpus.write_corpus()["sha256"])
     row: Row = {"notation": training.notation, "rate_factor": f"{training.factor:g}", "seed": SEED,
                 "tokens": training.tokens, "params": training.params, "versions": json.dumps(versions)}
     try:
-        found = fn.train(training.notation, recipe=recipe, data=given.data, seed=SEED, threads=1, keep=1, resume=True,
-                         checkpoint_every_s=given.checkpoint_every_s, out=str(given.runs / training.name)).summary
+        found = fn.train(training.notation, recipe=recipe, data=given.data, seed=SEED, threads=1, keep=1,
+                         checkpoint_every_s=given.checkpoint_every_s, resume=True,
+                         out=str(given.runs / training.name)).summary
     except CandidateError as error:
         return row | {"reason": str(error)}
     return row | {"tokens": found["tokens"], "loss": f"{found['loss']:.6f}",
@@ -124,13 +127,14 @@ def work(given: argparse.Namespace) -> None:
             row = run(training, given)
             add(given.out, row)
             print(f"{time.strftime('%H:%M:%S')}  {len(finished(given.out))} finished: {training.name},"
-                  f" {row['tokens']:,} tokens, {row.get('seconds', '-')} s{' FAILED' if row.get('reason') else ''}",
-                  flush=True)
+                  f" {row['tokens']:,} tokens, {row.get('seconds', '-')} s"
+                  f"{' FAILED' if row.get('reason') else ''}", flush=True)
 
 
 def main() -> None:
     """Train with several processes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time (default: 1)")
     parser.add_argument("--networks", type=Path, default=HERE / "networks.csv")
     parser.add_argument("--out", type=Path, default=HERE / "trainings.csv")
@@ -141,7 +145,8 @@ def main() -> None:
     given = parser.parse_args()
     os.nice(19)
     given.runs.mkdir(parents=True, exist_ok=True)
-    corpus.write_corpus()
+    if str(corpus.TEXT) in given.data:
+        corpus.write_corpus()
     context = multiprocessing.get_context("spawn")
     others = [context.Process(target=work, args=(given,), daemon=True) for _ in range(given.workers - 1)]
     for other in others:
