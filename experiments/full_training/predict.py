@@ -27,9 +27,9 @@ COLUMNS = ("notation", "short_loss", "law", "evidence", "evidence_sd", "evidence
 
 def model() -> Any:
     """The shipped model of the full loss."""
-    from flashnas.evidence.full_loss import FullLoss
+    from flashnas.evidence import full_loss
 
-    return FullLoss.shipped()
+    return full_loss()
 
 
 def predicted(found: Any, networks: list[fn.Architecture], tokens: list[float],

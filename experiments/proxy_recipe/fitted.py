@@ -4,7 +4,7 @@
 
 For each held-out group the weights are fitted on the pairs of all other groups by logistic regression, pulled towards
 the loss alone. `all` is fitted and tried on the same pairs: the best that the parts could do. The part `tasks` is read
-from tasks.csv: 1 - the accuracy on tasks of recall. The last lines choose one of several readings, without weights: the
+from tasks.csv: 1 - the accuracy on tasks of recall. The last line chooses one of several readings, without weights: the
 one that orders most pairs of the other groups.
 """
 
@@ -19,16 +19,14 @@ import numpy as np
 from levers import readings_of
 from scipy.optimize import minimize
 
-from flashnas.evidence.trainings import Pair, PublishedRow, groups_of, pairs_of, read_published
 from flashnas.evidence.agreement import agreement
+from flashnas.evidence.trainings import Pair, PublishedRow, groups_of, pairs_of, read_published
 
 LEAST_NATS = 0.03     # a feature of the layout moves the score by about this much before it is fitted
 PULL = 0.03           # strength of the pull towards the loss alone
 SCORES = (("loss",), ("loss", "late"), ("loss", "rare"), ("loss", "late", "rare", "recall"),
           ("loss", "hybrid"), ("loss", "attention"), ("loss", "ffn"), ("loss", "kinds"), ("loss", "tasks"))
-CHOICES = {"the loss, or extrapolated": ("loss", "2 x tokens", "4 x tokens", "16 x tokens"),
-           "these and all readings at the end": ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied",
-                                                 "2 x tokens", "4 x tokens", "16 x tokens")}
+CHOICES = ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied")
 
 
 def layout(row: PublishedRow) -> dict[str, float]:
@@ -95,7 +93,7 @@ def main() -> None:
 
 
 def choose(rows: list[PublishedRow], lines: list[dict[str, str]]) -> None:
-    """Print, for each of CHOICES, the pairs that the reading chosen without their group orders rightly."""
+    """Print the pairs that the one of CHOICES orders rightly that was chosen without their group."""
     places = {(row.group, row.operators): place for place, row in enumerate(rows)}
     losses: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(rows), np.nan))
     for line in lines:
@@ -104,14 +102,13 @@ def choose(rows: list[PublishedRow], lines: list[dict[str, str]]) -> None:
     known = np.isfinite(losses["loss"])
     pairs = {group: found for group, members in groups_of(rows).items()
              if (found := pairs_of(rows, [place for place in members if known[place]]))}
-    for words, names in CHOICES.items():
-        right = {name: {group: agreement(losses[name], found).sum() for group, found in pairs.items()}
-                 for name in names if np.isfinite(losses[name][known]).all()}
-        chosen = {group: max(right, key=lambda name: sum(right[name].values()) - right[name][group]) for group in pairs}
-        count = sum(right[name][group] for group, name in chosen.items())
-        print(f"{count:>5g}/{sum(map(len, pairs.values()))} chosen of {words}: "
-              + ", ".join(f"{name} ({list(chosen.values()).count(name)} of {len(chosen)} groups)"
-                          for name in dict.fromkeys(chosen.values())))
+    right = {name: {group: agreement(losses[name], found).sum() for group, found in pairs.items()}
+             for name in CHOICES if np.isfinite(losses[name][known]).all()}
+    chosen = {group: max(right, key=lambda name: sum(right[name].values()) - right[name][group]) for group in pairs}
+    count = sum(right[name][group] for group, name in chosen.items())
+    print(f"{count:>5g}/{sum(map(len, pairs.values()))} chosen of all readings at the end: "
+          + ", ".join(f"{name} ({list(chosen.values()).count(name)} of {len(chosen)} groups)"
+                      for name in dict.fromkeys(chosen.values())))
 
 
 if __name__ == "__main__":

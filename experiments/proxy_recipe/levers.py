@@ -4,8 +4,7 @@
 
 Columns: clear pairs with their share and its 95 % interval, those on which groups agree, those 0.01 to 0.02 nats apart,
 Spearman's rank correlation, and the clear pairs of each group. Rows that a trial did not train do not count; compare
-trials over the same rows (column `rows`). `4 x tokens`: the loss extrapolated from the curve to so many tokens, as
-`flashnas search --rank-at-tokens` does.
+trials over the same rows (column `rows`).
 """
 
 from __future__ import annotations
@@ -18,22 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from flashnas.proxy.extrapolation import extrapolate
-from flashnas.evidence.trainings import read_published
 from flashnas.evidence.agreement import Agreement, measure
+from flashnas.evidence.trainings import read_published
 
 READINGS = ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied", "answers")
-AHEAD = (2, 4, 16)
 
 
 def readings_of(line: dict[str, str]) -> dict[str, float]:
-    """The points of a curve, the readings at its end, and extrapolated losses."""
+    """The points of a curve, and the readings at its end."""
     curve = json.loads(line["curve"])
     found = {f"curve {tokens // 1024}k": loss for tokens, loss in curve[:-1]}
-    found |= {name: float(line[name]) for name in READINGS if line[name]}
-    if len(curve) > 1:
-        found |= {f"{times} x tokens": extrapolate(curve, times * curve[-1][0]).loss for times in AHEAD}
-    return found
+    return found | {name: float(line[name]) for name in READINGS if line[name]}
 
 
 def count(found: Agreement) -> str:

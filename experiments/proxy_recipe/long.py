@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from flashnas.data.dataset import prepare_dataset
-from flashnas.training.recipe import Recipe
-from flashnas.evidence.trainings import groups_of, pairs_of, read_published
 from flashnas.evidence.agreement import Agreement, agreement, measure
+from flashnas.evidence.trainings import groups_of, pairs_of, read_published
+from flashnas.training.recipe import Recipe
 from flashnas.trust.published_study import FILE, PublishedPlan, read_trainings
 
 HERE = Path(__file__).parent

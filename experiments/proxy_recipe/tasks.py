@@ -12,12 +12,12 @@ import csv
 import time
 from pathlib import Path
 
+from flashnas.evidence.proxies import full_network, proxies
+from flashnas.evidence.trainings import read_published
 from flashnas.proxy.tasks import SCORES
 from flashnas.proxy.tasks.score import task_scores
 from flashnas.proxy.worker import single_thread
 from flashnas.training.recipe import Recipe
-from flashnas.evidence.trainings import read_published
-from flashnas.evidence.proxies import full_network, proxies
 
 OUT = Path(__file__).with_name("tasks.csv")
 COLUMNS = ("group", "operators", "proxy", "seed", "recall", *SCORES["recall"], "seconds")

@@ -23,11 +23,11 @@ import yaml
 
 from flashnas.base.errors import CandidateError
 from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.evidence.proxies import RULES, proxies
+from flashnas.evidence.trainings import read_published
 from flashnas.proxy.tasks.in_context_recall import InContextRecall
 from flashnas.proxy.worker import single_thread
 from flashnas.training.recipe import Recipe
-from flashnas.evidence.trainings import read_published
-from flashnas.evidence.proxies import RULES, proxies
 
 LEVERS = {"width_factor": 32, "least_head_dim": 64, "vocab": 4096, "sequence_tokens": 512, "batch_sequences": 2,
           "tokens": 262_144, "validation_tokens": 81_920, "curve_points": 4, "curve_tokens": 20_480, "muon_lr": 0.004,

@@ -113,12 +113,11 @@ def _operators() -> dict[str, str]:
 
 def _objectives() -> dict[str, str]:
     from flashnas.latency.metrics import METRICS
-    from flashnas.search.objectives import EXTRAPOLATED, OBJECTIVES, larger_is_better, title_of
+    from flashnas.search.objectives import OBJECTIVES, larger_is_better, title_of
 
     found = {}
     for name in OBJECTIVES:
         what = ("validation loss in nats per token, trained" if name == "loss" else
-                "loss at the tokens of --rank-at-tokens, from the curve" if name == EXTRAPOLATED else
                 f"{METRICS[name]}, from the table" if name in METRICS else f"accuracy of {title_of(name)}, trained")
         found[name] = f"{what}; {'higher' if larger_is_better(name) else 'lower'} is better"
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
-from flashnas.base.settings import LARGEST_COUNT, MOST_THREADS, Settings, option
+from flashnas.base.settings import MOST_THREADS, Settings, option
 
 if TYPE_CHECKING:
     from flashnas.trust.study import Progress
@@ -31,9 +31,6 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
                          objects=("flashnas.training.recipe:Recipe",))
     data: str = option("sotu", "text to train on, for --published", metavar="TEXT")
     match: str = option("params", "what a proxy has as its published row has it: params or layout", choices=RULES)
-    rank_at_tokens: int | None = option(
-        None, "order by the loss extrapolated to a training of N tokens, for --published", metavar="N",
-        shown="by the loss itself", least=1, most=LARGEST_COUNT)
     bench: bool = option(True, "take the trainings that a shipped bench has, for --published",
                          off="train every network, also those that a bench has a score for")
     out: str | None = option(None, "folder of the results, for --published", metavar="DIR",
@@ -52,8 +49,6 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
         super().__post_init__()
         if sum(way is not None for way in (self.run, self.results, self.published)) != 1:
             self.wrong("run", "or --results FILE or --published must be given, and only one of them")
-        if self.rank_at_tokens is not None and self.published is None:
-            self.wrong("rank_at_tokens", "needs --published")
 
 
 @dataclass(frozen=True)
@@ -88,8 +83,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None)
     """Train some networks of a finished run longer and with more seeds, and say how far the run's order holds.
 
     With `published`, train proxies of networks that others have trained in full, and say how many of their pairs the
-    recipe orders as the publications do. `"shipped"` stands for the rows that flashnas ships. `rank_at_tokens` reads
-    the same trainings as `search` with that option does: the loss at so many tokens, extrapolated from each curve.
+    recipe orders as the publications do. `"shipped"` stands for the rows that flashnas ships.
 
     What a shipped bench has under the same recipe, text and seed is not trained again, unless `bench=False`.
 
@@ -143,18 +137,15 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None)
 
 def _published(options: ProxyTrustOptions, progress: Progress) -> dict[str, Any]:
     from flashnas.evidence.trainings import read_published
-    from flashnas.proxy.extrapolation import why_not
     from flashnas.report.terminal_published import published_verdict
     from flashnas.training.recipe import Recipe
     from flashnas.trust.published_study import PublishedPlan, study_published
 
     assert options.published is not None
     recipe = options.recipe if isinstance(options.recipe, Recipe) else Recipe.load(options.recipe)
-    if options.rank_at_tokens is not None and (reason := why_not(options.rank_at_tokens, recipe)):
-        options.wrong("rank_at_tokens", reason)
     rows = read_published(None if options.published == SHIPPED else options.published)
     plan = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.match, seeds=options.seeds or 1,
-                         rank_at_tokens=options.rank_at_tokens, bench=options.bench)
+                         bench=options.bench)
     folder = Path(options.out or f"experiments/runs/published_{recipe.name}")
     found = study_published(plan, folder, workers=options.workers, progress=progress).to_dict()
     return {"published": options.published, "verdict": published_verdict(found), **found}

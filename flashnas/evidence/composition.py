@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flashnas.evidence.law import RANGE
 from flashnas.operators import OperatorSpec
 
 FULL_SHARE = 0.15          # a second family with this share of the mixers counts fully
@@ -35,7 +36,6 @@ MIN_FFN_SHARE = 1 / 3      # of the operators, for families that have no channel
 NEED_FFN = ("delta rule", "linear attention")
 ASPECTS = (0.9, 5.6)       # ln(width / depth)
 SIZES = (2e7, 3e9)         # parameters without embeddings
-TOKENS = (7e9, 3.5e11)     # of a training
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def columns(mix: Mix, *, law: float, params: float, active: float, ffn: float, a
             float(np.log(params / active)),
             np.sqrt(max(0.0, mix.ffn_share - MAX_FFN_SHARE) / 0.15), np.sqrt(mix.bare), mix.rare, np.sqrt(mix.new_mix),
             _outside(aspect, *ASPECTS),
-            _outside(np.log(params), *np.log(SIZES)), _outside(np.log(tokens), *np.log(TOKENS)) * np.log(params / 1e9)]
+            _outside(np.log(params), *np.log(SIZES)), _outside(np.log(tokens), *np.log(RANGE)) * np.log(params / 1e9)]
 
 
 def effective(params: float, active: float) -> float:

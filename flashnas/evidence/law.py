@@ -24,6 +24,7 @@ START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # where the fit begins
 COOLED, METRIC = "_cool_", "dolma_val_loss"       # groups whose learning rate was annealed: what a user will do
 OUTLIER_NATS = 0.01                               # beyond which a shape pulls less (soft L1)
 PARAMETERS, TOKENS = 1e9, 1e11                    # units of N and D
+RANGE = (7e9, 3.5e11)                             # tokens: fewer or more count as these, which publications have
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Law:
 
     def loss(self, params: np.ndarray, tokens: np.ndarray | float, width: np.ndarray) -> np.ndarray:
         """Args: params [N] without embeddings, tokens [N] of the training, width [N]. Returns: nats per token [N]."""
-        n, d = np.asarray(params, float) / PARAMETERS, np.asarray(tokens, float) / TOKENS
+        n, d = np.asarray(params, float) / PARAMETERS, np.clip(np.asarray(tokens, float), *RANGE) / TOKENS
         by_size = (self.a * n ** (-self.alpha / self.delta) + self.b / d) ** self.delta
         return self.e + by_size + self.c * (aspect(params, width) - self.r0) ** 2
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.evidence.composition import ASPECTS, MIN_FFN_SHARE, SIZES, TOKENS, body_sizes, mix_of
-from flashnas.evidence.law import aspect
+from flashnas.evidence.composition import ASPECTS, MIN_FFN_SHARE, SIZES, body_sizes, mix_of
+from flashnas.evidence.law import RANGE, aspect
 
 MOST_FFN_SHARE = 0.55     # of the operators: publications have at most half, and one row of one publication more
 MOST_RARE = 0.25          # share of mixers that at most one publication has trained
@@ -43,7 +43,7 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
     if not SIZES[0] <= params <= SIZES[1]:
         words.append(f"{params / 1e9:.3g} B parameters without embeddings; publications have {SIZES[0] / 1e9:.3g} to"
                      f" {SIZES[1] / 1e9:.3g} B")
-    if tokens is not None and not TOKENS[0] <= tokens <= TOKENS[1]:
-        words.append(f"{tokens / 1e9:.3g} B training tokens; publications have {TOKENS[0] / 1e9:.3g} to"
-                     f" {TOKENS[1] / 1e9:.3g} B")
+    if tokens is not None and not RANGE[0] <= tokens <= RANGE[1]:
+        words.append(f"{tokens / 1e9:.3g} B training tokens; publications have {RANGE[0] / 1e9:.3g} to"
+                     f" {RANGE[1] / 1e9:.3g} B")
     return words

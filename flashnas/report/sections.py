@@ -18,7 +18,7 @@ from flashnas.report.plots import FIGURES
 from flashnas.report.section import Section, render
 from flashnas.report.terminal_front import loss_words, misses, origin_words, tokens_words
 from flashnas.report.text import MISSING, duration, known, number, parameters
-from flashnas.search.objectives import EXTRAPOLATED, task_scores, title_of
+from flashnas.search.objectives import task_scores, title_of
 from flashnas.study.front import FrontEntry
 from flashnas.study.run import Run, rows
 
@@ -111,8 +111,7 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
     yield "Budget", ", ".join(limits) or "none", (
         f"with {run.confidence:.0%} confidence" if run.confidence else "")
     if run.further_objectives or len(run.objectives) != 2:
-        ranked = entry("question", "rank_at_tokens")
-        yield "Objectives", ", ".join(run.objectives), f"extrapolated to {ranked:,} tokens" if known(ranked) else ""
+        yield "Objectives", ", ".join(run.objectives), ""
     yield "Space", entry("space", "name") or entry("space"), ""
     order = f" · trajectory {entry('trajectory')}" if entry("question", "asynchronous") else ""
     yield "Search", entry("sampler"), f"seed {entry('seed')} · {entry('trials_asked')} networks asked for{order}"
@@ -157,8 +156,7 @@ class FinalistsSection(Section):
 
     def html(self, run: Run) -> str:
         factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.front])
-        objectives = tuple(name for name in run.further_objectives if name in ("ttft_ms", EXTRAPOLATED)
-                           or task_scores((name,)))
+        objectives = tuple(name for name in run.further_objectives if name == "ttft_ms" or task_scores((name,)))
         columns = [("", "", "text"), *((title_of(name), "", "") for name in objectives),
                    ("Loss", "nats/token", ""), ("", "bits/byte", ""), ("Latency", f"{unit}, lower to upper", ""),
                    ("Per token", "ms", ""), ("Throughput", "tokens/s", ""), ("Parameters", "", ""),

@@ -69,7 +69,7 @@ def _row(finalist: FrontEntry, factor: float, objectives: tuple[str, ...], shown
     bits = figures.get("bits_per_byte")
     losses = loss_words(figures), f"{bits:.3f}" if known(bits) else MISSING
     more = (scaled(name) + ("!" if name == "measured_ms" and finalist.missed else "") for name in shown)
-    asked = (_objective(figures, name) for name in objectives)
+    asked = (number(figures.get(name), 3) for name in objectives)
     return (finalist.name, *asked, *losses, scaled("latency_ms"), f"{scaled('lower_ms')}..{scaled('upper_ms')}", *more,
             parameters(figures.get("params")),
             number(figures.get("memory_gb"), 3, "GB"), origin_words(finalist), compressed(finalist.notation))
@@ -81,12 +81,6 @@ def loss_words(figures: Mapping[str, float | None]) -> str:
     if not known(loss):
         return MISSING
     return f"{loss:.3f} ± {error:.3f}" if known(error) else f"{loss:.3f}"
-
-
-def _objective(figures: Mapping[str, float | None], name: str) -> str:
-    """`0.61`; an extrapolated loss with its standard deviation, `4.821 ± 0.160`."""
-    value, sd = figures.get(name), figures.get(f"{name}_sd")
-    return f"{value:.3f} ± {sd:.3f}" if known(value) and known(sd) else number(value, 3)
 
 
 def origin_words(finalist: FrontEntry) -> str:

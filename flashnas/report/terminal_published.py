@@ -33,9 +33,7 @@ def published_verdict(result: Result) -> list[str]:
     if overall["share"] is None:
         return ["not known yet: no clear pair has both of its networks trained"]
     recipe, low = result["recipe"], overall["interval"][0]
-    tokens = result.get("rank_at_tokens")
-    reading = "" if tokens is None else f", by the loss extrapolated to {tokens:,} tokens,"
-    words = (f"recipe {recipe['name']!r}{reading} orders {overall['right']:g} of {overall['pairs']} clear pairs as"
+    words = (f"recipe {recipe['name']!r} orders {overall['right']:g} of {overall['pairs']} clear pairs as"
              f" published ({overall['share']:.0%}, 95 % interval {_interval(overall['interval'])})")
     known = [group for group in result["groups"] if group["share"] is not None]
     worst = min(known, key=lambda group: group["share"])

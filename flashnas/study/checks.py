@@ -22,7 +22,6 @@ from flashnas.base.errors import (
 from flashnas.base.hints import warn
 from flashnas.base.setting import SettingError
 from flashnas.latency.prediction import LatencyModel
-from flashnas.proxy.extrapolation import why_not
 from flashnas.registry import foreign_errors
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
@@ -190,11 +189,3 @@ def side_by_side(config: SearchConfig, executor: Executor, note: Callable[[str],
         note(f"cycles of {config.cycle_size} candidates keep at most {config.cycle_size} of {workers} workers busy;"
              f" --cycle-size {workers} or --asynchronous keeps all")
     return config.cycle_size
-
-
-def check_rank(config: SearchConfig, recipe: Recipe) -> None:
-    """Raise SettingError if the recipe's curve cannot be extrapolated to the tokens that are asked for."""
-    if config.rank_at_tokens is None:
-        return
-    if reason := why_not(config.rank_at_tokens, recipe):
-        config.wrong("rank_at_tokens", reason)

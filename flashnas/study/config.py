@@ -13,7 +13,7 @@ from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Se
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
-from flashnas.search.objectives import DEFAULT, EXTRAPOLATED, TRAINED, check_objectives
+from flashnas.search.objectives import DEFAULT, TRAINED, check_objectives
 from flashnas.study.executors import EXECUTORS, executor_options
 
 TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/time_limit.py)
@@ -66,9 +66,6 @@ class SearchConfig(Settings, where="search"):
     tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
     tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's", least=1,
                                 most=LARGEST_COUNT)
-    rank_at_tokens: int | None = option(
-        None, "rank by the loss extrapolated to a training of N tokens, which takes the place of loss among the"
-        " objectives", metavar="N", shown="by the loss itself", least=1, most=LARGEST_COUNT)
     rungs: tuple[Any, ...] = option(
         (), "training tokens after which the candidates of a cycle pause, and only those train on that can still enter"
         " the front: points of the recipe's curve; or shares of the training such as 50%,75%; or auto, or none",
@@ -114,7 +111,6 @@ class SearchConfig(Settings, where="search"):
             object.__setattr__(self, "objectives", check_objectives(self.objectives))
         except ConfigError as error:
             self.wrong("objectives", str(error).removeprefix("search.objectives "))
-        self._rank()
         self._rungs()
         if self.seeds is not None and self.seed + self.seeds - 1 > LARGEST_SEED:
             self.wrong("seeds", f"must leave seed + seeds - 1 at most {LARGEST_SEED:,}; got {self.seeds}")
@@ -144,18 +140,6 @@ class SearchConfig(Settings, where="search"):
             self.wrong("executor", "storage needs --storage URL, such as postgresql://host/name or"
                        " sqlite:////shared/a.db")
 
-    def _rank(self) -> None:
-        """Put the extrapolated loss in the place of the loss if the search ranks by it."""
-        names = self.objectives
-        if self.rank_at_tokens is None:
-            if EXTRAPOLATED in names:
-                self.wrong("objectives", f"has {EXTRAPOLATED}, which needs --rank-at-tokens N")
-            return
-        if EXTRAPOLATED not in names:
-            if "loss" not in names:
-                self.wrong("rank_at_tokens", f"needs loss among the objectives; got {','.join(names)}")
-            object.__setattr__(self, "objectives", tuple(EXTRAPOLATED if name == "loss" else name for name in names))
-
     def _rungs(self) -> None:
         """Raise SettingError for rungs that no recipe could have, or that exclude what else is asked."""
         if self.rungs == (NONE,):
@@ -175,9 +159,6 @@ class SearchConfig(Settings, where="search"):
             values = self.rungs if all(whole) else shares
             if any(later <= earlier for earlier, later in itertools.pairwise(values)):
                 self.wrong("rungs", f"must increase; got {listed}")
-        if self.rank_at_tokens is not None:
-            self.wrong("rungs", "and --rank-at-tokens exclude each other: the curve of a paused training cannot be"
-                       " extrapolated beyond the training")
         if (trained := [name for name in self.objectives if name in TRAINED]) != ["loss"]:
             self.wrong("rungs", f"needs loss as the only trained objective, since nothing foretells the others; got"
                        f" {','.join(trained)}")

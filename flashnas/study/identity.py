@@ -45,7 +45,6 @@ class Identity:
     tokenizer: str | None
     corpus: str | None
     evaluator: str | None
-    rank_at_tokens: int | None = None
     bench: str | None = None
     rungs: tuple[int, ...] = ()
     rung_chance: float | None = None
@@ -58,8 +57,6 @@ class Identity:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
         found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        if self.rank_at_tokens is None:  # as it was before there was this option, so that such runs continue
-            del found["rank_at_tokens"]
         for name in ("bench", "start_from", "measure_every"):  # as in runs of versions without these, which continue
             if getattr(self, name) is None:
                 del found[name]

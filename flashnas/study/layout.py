@@ -27,9 +27,8 @@ CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at
 
 JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value
 WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed", "seeds")
-NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "extrapolated_loss", "extrapolated_loss_sd",
-           "expected_loss", "expected_loss_sd", "seeds", "loss_se", "proxy_params", "tokens", "tokens_per_s",
-           "train_seconds", "seed")
+NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expected_loss_sd", "seeds",
+           "loss_se", "proxy_params", "tokens", "tokens_per_s", "train_seconds", "seed")
 TEXTS = ("label", "reason", "notation", "hash", "source")
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # without these there is nothing to show
 

@@ -26,7 +26,6 @@ from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.study.checks import (
     check_answerable,
     check_networks,
-    check_rank,
     check_scalable,
     check_space,
     check_without_table,
@@ -107,7 +106,6 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
         from flashnas.training.trainer import check_device, check_kernels
 
         recipe = _recipe(config, space, recipe, known)
-        check_rank(config, recipe)
         check_device(recipe)
         if config.processes_per_candidate > 1:
             from flashnas.training.distributed import Ranks
@@ -120,8 +118,6 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
             check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
     else:
         recipe = None
-        if config.rank_at_tokens is not None:
-            config.wrong("rank_at_tokens", "extrapolates a training's curve, which an evaluator of one's own has not")
         if (config.seeds or 1) > 1 and not takes_seed(evaluator):
             config.wrong("seeds", f"above 1 needs an evaluator with an argument 'seed'; got {config.seeds} and"
                          f" {evaluator_name(evaluator)}")

@@ -25,7 +25,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload, load_workload
 from flashnas.profiling.certificate import Certificate
 from flashnas.registry import foreign_errors
-from flashnas.search.objectives import EXTRAPOLATED, TRAINED, check_objectives, point
+from flashnas.search.objectives import DEFAULT, TRAINED, check_objectives, point
 from flashnas.search.pareto import non_dominated
 from flashnas.space import SearchSpace
 from flashnas.study.costs import CostFunction, Costs, OwnCosts, RecordedCosts, TableCosts, metric_of
@@ -180,17 +180,12 @@ def _check_space(known: KnownRuns, space: Any) -> None:
 
 
 def _check_trained(known: KnownRuns, names: Sequence[str]) -> None:
-    """Raise ConfigError for an objective that no network of the runs has, RunError for one that does not compare."""
+    """Raise ConfigError for an objective that no network of the runs has."""
     for name in (name for name in names if name in TRAINED and name != "loss"):
         for run in known.runs:
             column = run.trials.get(name)
             if column is None or column.isna().all():
                 raise ConfigError(f"pareto.objectives names {name!r}, which {run.path} did not train")
-    if EXTRAPOLATED in names:
-        tokens = [run.entry("question", "rank_at_tokens") for run in known.runs]
-        if len(set(tokens)) > 1:
-            raise RunError(f"{known.runs[1].path}: ranks at {tokens[1]} tokens and {known.runs[0].path} at {tokens[0]}:"
-                           " their extrapolated losses do not compare")
 
 
 def _costs(known: KnownRuns, table: Any, workload: str | Workload | None, mode: str | None,
@@ -284,10 +279,8 @@ def _trials(networks: Sequence[tuple[Trained, Mapping[str, float]]], within: int
 def _entry(one: Trained, metrics: Mapping[str, float], costs: Costs, certificate: Certificate | None, number: int,
            place: int, named: bool) -> FrontEntry:
     values = {**vars_of(one.row), **dict.fromkeys(METRICS), **metrics}
-    names = (*IN_ENTRY, *(("extrapolated_loss", "extrapolated_loss_sd")
-                          if one.row.extrapolated_loss == one.row.extrapolated_loss else ()))
     figures = {name: None if values[name] is None or values[name] != values[name] else float(values[name])
-               for name in names}
+               for name in IN_ENTRY}
     if one.seeds > 1:
         figures.update(seeds=one.seeds, loss_se=float(values["loss_se"]))
     if certificate and isinstance(costs, TableCosts) and isinstance(one.network, Architecture):
@@ -387,10 +380,7 @@ def _command(known: KnownRuns, run: Run, model: LatencyModel | None, limits: Map
     words += ["--mode", mode] if mode else []
     for name, limit in limits.items():
         words += ["--budget-ms", f"{limit:.10g}"] if name == "latency_ms" else ["--budget", f"{name}={limit:.10g}"]
-    trained = ["loss" if name == EXTRAPOLATED else name for name in objectives]
-    words += ["--objectives", ",".join(trained)] if trained != ["loss", "latency_ms"] else []
-    if EXTRAPOLATED in objectives:
-        words += ["--rank-at-tokens", str(question.get("rank_at_tokens"))]
+    words += ["--objectives", ",".join(objectives)] if tuple(objectives) != DEFAULT else []
     words += ["--confidence", f"{confidence:g}"] if confidence else []
     words += ["--data", str(question["data"])] if question.get("data") not in (None, "sotu") else []
     words += ["--tokenizer", str(question["tokenizer"])] if question.get("tokenizer") else []

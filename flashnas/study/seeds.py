@@ -18,7 +18,7 @@ from flashnas.study.job import Job
 from flashnas.study.trajectory import Trajectory
 from flashnas.study.trial import Outcome, Trial, outcome_key
 
-AVERAGED = ("loss", "bits_per_byte", "extrapolated_loss")
+AVERAGED = ("loss", "bits_per_byte")
 
 
 def train_under_seeds(trajectory: Trajectory, members: Callable[[], Sequence[Trial]], seeds: Sequence[int], *,
@@ -81,7 +81,7 @@ def _mean(trajectory: Trajectory, network_hash: str, seeds: Sequence[int]) -> di
     """The figures of a trial that seeds change: means over those that did not fail, and the loss' standard error. The
     first outcome may be a mean itself, which counts as often as it has seeds."""
     keys = [network_hash, *(outcome_key(network_hash, seed=seed) for seed in seeds)]
-    fields = [outcome.fields(trajectory.rank_at_tokens) for key in keys
+    fields = [outcome.fields() for key in keys
               if (outcome := trajectory.outcomes[key]).score is not None]
     counts = np.array([found.get("seeds") or 1 for found in fields])
     number = int(counts.sum())

@@ -71,7 +71,7 @@ class Session:
             total=config.trials + len(different), workers=side_by_side(config, self.pool, progress.note),
             distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
             make_job=question.job, known_score=question.known_score, folder=self.folder, pool=self.pool,
-            progress=progress, rank_at_tokens=config.rank_at_tokens, rungs=question.rungs)
+            progress=progress, rungs=question.rungs)
         self.cycle, self.idle = 0, 0
         self.correction = question.self_correction()
         self._learnt: list[tuple[Any, Candidate, int]] = []  # genotype, candidate and trial of what was learnt
@@ -246,8 +246,6 @@ class Session:
         costs = self.question.costs
         certificate = self.question.certificate if self.correction is None else self.correction.certificate
         figures = {**{name: getattr(trial, name) for name in IN_ENTRY}, **trial.scores}
-        if trial.extrapolated_loss is not None:
-            figures.update(extrapolated_loss=trial.extrapolated_loss, extrapolated_loss_sd=trial.extrapolated_loss_sd)
         if trial.seeds is not None:
             figures.update(seeds=trial.seeds, loss_se=trial.loss_se)
         if certificate and isinstance(costs, TableCosts):

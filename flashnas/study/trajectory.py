@@ -113,15 +113,14 @@ class Trajectory:
         folder: where trials and outcomes are recorded.
         pool: runs the jobs.
         progress: shows them.
-        rank_at_tokens: tokens to which losses are extrapolated; None: they are not.
         rungs: where trainings pause; None: nowhere.
     """
 
     def __init__(self, *, total: int, workers: int, distributions: Mapping[str, Any], objectives: Sequence[str],
                  costs: Costs, make_job: Callable[[Any], Job],
                  known_score: Callable[[Any], dict[str, Any] | None], folder: RunFolder, pool: Workers,
-                 progress: Progress, rank_at_tokens: int | None = None, rungs: Rungs | None = None) -> None:
-        self.rank_at_tokens, self.rungs = rank_at_tokens, rungs or Rungs()
+                 progress: Progress, rungs: Rungs | None = None) -> None:
+        self.rungs = rungs or Rungs()
         self.total, self.workers, self.distributions = total, workers, distributions
         self.objectives, self.costs, self.make_job = tuple(objectives), costs, make_job
         self.known_score, self.folder, self.pool, self.progress = known_score, folder, pool, progress
@@ -265,7 +264,7 @@ class Trajectory:
         """The objectives of an outcome, minimised; None if it failed or paused."""
         if outcome.score is None or outcome.rung is not None:
             return None
-        fields = outcome.fields(self.rank_at_tokens)
+        fields = outcome.fields()
         return point(self.objectives, {**self.costs.metrics(network), **fields}, fields.get("scores", {}))
 
     def place(self, cycle: int, candidate: Candidate, at: int | None = None) -> Trial:
@@ -282,7 +281,7 @@ class Trajectory:
             state: State = ("reused" if network.hash in self.placed and at is None else
                             "stopped" if stopped is not None else "complete" if outcome.score else "failed")
             self.placed.add(network.hash)
-            figures = {**self.costs.metrics(network), **outcome.fields(self.rank_at_tokens)}
+            figures = {**self.costs.metrics(network), **outcome.fields()}
             if stopped is not None:
                 figures.update(loss=None, bits_per_byte=None, expected_loss=stopped.expected_loss,
                                expected_loss_sd=stopped.expected_loss_sd)

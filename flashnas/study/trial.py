@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flashnas.bench.answers import SOURCE
-from flashnas.proxy.extrapolation import extrapolate
 
 RUN = "run"               # source of a score that another run computed
 KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
@@ -68,16 +67,13 @@ class Outcome:
         return cls(hash=data["hash"], notation=data["notation"], reason=data["reason"],
                    score=None if score is None else dict(score), rung=data.get("rung"), seed=data.get("seed"))
 
-    def fields(self, rank_at_tokens: int | None = None) -> dict[str, Any]:
-        """The fields of a Trial that the evaluation fills; with tokens, also the loss extrapolated to them."""
+    def fields(self) -> dict[str, Any]:
+        """The fields of a Trial that the evaluation fills."""
         if self.score is None:
             return {}
-        score, longer = self.score, {}
-        if rank_at_tokens is not None:
-            found = extrapolate(score["curve"], rank_at_tokens)
-            longer = {"extrapolated_loss": found.loss, "extrapolated_loss_sd": found.sd}
+        score = self.score
         return {"source": "training", **score.get("metrics", {}),
-                **{name: score[name] for name in SCORED if name in score}, **longer, "train_seconds": score["seconds"]}
+                **{name: score[name] for name in SCORED if name in score}, "train_seconds": score["seconds"]}
 
     @property
     def from_bench(self) -> bool:
@@ -102,9 +98,8 @@ class Trial:
     Figures that do not exist are None. `loss` is the validation loss in nats per token; of a network that was trained
     under several `seeds` it is their mean, with its standard error `loss_se`, and so are bits per byte and scores;
     `expected_loss` is the forecast of a stopped training's final loss, `expected_loss_sd` its standard deviation;
-    `curve` holds [tokens seen, validation loss] pairs; `extrapolated_loss` is the loss at the tokens of
-    --rank-at-tokens, from the curve, and `extrapolated_loss_sd` its standard deviation; `scores` are accuracies of
-    synthetic tasks in 0..1, by score or task, or what the user's evaluator returned; units of times are in their names.
+    `curve` holds [tokens seen, validation loss] pairs; `scores` are accuracies of synthetic tasks in 0..1, by score or
+    task, or what the user's evaluator returned; units of times are in their names.
     """
 
     number: int
@@ -127,8 +122,6 @@ class Trial:
     memory_gb: float | None = None
     loss: float | None = None
     bits_per_byte: float | None = None
-    extrapolated_loss: float | None = None
-    extrapolated_loss_sd: float | None = None
     expected_loss: float | None = None
     expected_loss_sd: float | None = None
     seeds: int | None = None

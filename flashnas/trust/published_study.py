@@ -3,10 +3,7 @@ against the published ones. Every finished training is in a CSV at once; an inte
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +13,12 @@ import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
-from flashnas.base.files import drop_torn_line, hold_lock, write_atomic
+from flashnas.base.files import hold_lock
 from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.evidence.agreement import PublishedTrust, measure
 from flashnas.evidence.proxies import proxies
 from flashnas.evidence.trainings import PublishedRow
-from flashnas.proxy.extrapolation import extrapolate
 from flashnas.study.config import TIMEOUT_S
 from flashnas.study.executors.local import WorkerPool
 from flashnas.study.identity import fingerprint
@@ -34,7 +30,7 @@ FILE = "published.csv"
 FULL_WIDTH = 2048   # of the paper's networks; the middle proxy of a group is as wide as theirs would be
 KEY = ["proxy", "recipe", "data", "seed"]
 FIGURES = ("loss", "bits_per_byte", "tokens", "tokens_per_s", "proxy_params")  # of a ProxyScore
-COLUMNS = (*KEY, *FIGURES, "seconds", "reason", "curve")
+COLUMNS = (*KEY, *FIGURES, "seconds", "reason")
 LIMIT_S = 4 * TIMEOUT_S  # published networks are up to 64 operators deep
 Progress = Callable[[int, int, float], None]  # trainings done, all, seconds left
 
@@ -43,9 +39,8 @@ Progress = Callable[[int, int, float], None]  # trainings done, all, seconds lef
 class PublishedPlan:
     """What to train: the proxies of `rows` under `recipe` on the text `data`, with each seed from 0 on.
 
-    rule: how the sizes of a proxy follow from its row, one of published_proxies.RULES. rank_at_tokens: order by the
-    loss that a training of so many tokens is expected to end with, in place of the loss itself; None: by the loss.
-    bench: take trainings that a shipped bench has, of the same recipe, text, vocabulary and seed.
+    rule: how the sizes of a proxy follow from its row, one of published_proxies.RULES. bench: take trainings that a
+    shipped bench has, of the same recipe, text, vocabulary and seed.
     """
 
     rows: Sequence[PublishedRow]
@@ -53,7 +48,6 @@ class PublishedPlan:
     data: str
     rule: str = "params"
     seeds: int = 1
-    rank_at_tokens: int | None = None
     bench: bool = True
 
     def networks(self, vocab: int) -> list[Architecture]:
@@ -82,11 +76,9 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
     except OSError as error:
         raise RunError(f"{folder}: cannot be written to: {error.strerror}") from None
     with hold_lock(folder / f".{FILE}.lock", RunError(f"{folder}: another proxy-trust is training there")):
-        _give_curves(path)
         trainings = TrustTable(path, COLUMNS, read_trainings)
         known = read_trainings(path)
         done = set(map(tuple, known[KEY].to_numpy().tolist()))
-        _losses(known.set_index(KEY).loc[[key for key in keys if key in done]].reset_index(), plan, path)  # may raise
         by_name = dict(zip(names, networks, strict=True))
         answered = _from_bench([key for key in keys if key not in done], by_name, plan.recipe, dataset
                                ) if plan.bench else pd.DataFrame(columns=list(COLUMNS))
@@ -98,14 +90,13 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
         _train(missing, len(keys), trainings, dataset, recipe, by_name, workers, progress, took or [(1.0, 1)])
     table = pd.concat([read_trainings(path), answered]) if len(answered) else read_trainings(path)
     table = table.set_index(KEY).loc[keys].reset_index()
-    table["loss"] = _losses(table, plan, path)
     means = table.groupby("proxy")["loss"].apply(lambda losses: losses.mean(skipna=False))
     found = measure(plan.rows, means.loc[names].to_numpy(float))
     failed = table["loss"].isna()
     facts = {"recipe": plan.recipe.to_dict(), "data": dataset.source, "rule": plan.rule, "seeds": plan.seeds,
-             "rank_at_tokens": plan.rank_at_tokens, "trainings": len(table), "from_bench": len(answered),
-             "failed": int(failed.sum()), "core_seconds": float(table["seconds"].sum()),
-             "core_seconds_each": float(table["seconds"].max()), "results": str(path)}
+             "trainings": len(table), "from_bench": len(answered), "failed": int(failed.sum()),
+             "core_seconds": float(table["seconds"].sum()), "core_seconds_each": float(table["seconds"].max()),
+             "results": str(path)}
     return dataclasses.replace(found, facts=facts)
 
 
@@ -117,14 +108,10 @@ def recipe_digest(recipe: Recipe) -> str:
 def read_trainings(path: Path) -> pd.DataFrame:
     """One row a training; one that failed has no loss. A last line that a killed process left unfinished is ignored.
 
-    `curve` is the curve as JSON; tables of before there was this column have none.
-
     Raises:
         RunError: naming file, line and rule.
     """
     table = read_texts(path)
-    if "curve" not in table.columns:
-        table["curve"] = ""
     for column in COLUMNS:
         if column not in table.columns:
             raise RunError(f"{path}: column {column!r} is missing")
@@ -148,40 +135,8 @@ def _from_bench(keys: Sequence[tuple[str, str, str, int]], networks: dict[str, A
             continue
         scores = {key: answers.trained(networks[key[0]]) for key in keys if key[3] == seed}
         found += [{**dict(zip(KEY, key, strict=True)), **{name: score[name] for name in (*FIGURES, "seconds")},
-                   "reason": "", "curve": json.dumps(score["curve"])} for key, score in scores.items() if score]
+                   "reason": ""} for key, score in scores.items() if score]
     return pd.DataFrame(found, columns=list(COLUMNS))
-
-
-def _give_curves(path: Path) -> None:
-    """Add the column `curve` to a table of before there was one."""
-    drop_torn_line(path)
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    first, *others = list(csv.reader(io.StringIO(text))) or [[]]
-    if first == [name for name in COLUMNS if name != "curve"]:
-        grown = io.StringIO()
-        csv.writer(grown, lineterminator="\n").writerows([[*first, "curve"], *([*row, ""] for row in others)])
-        write_atomic(path, grown.getvalue())
-
-
-def _losses(table: pd.DataFrame, plan: PublishedPlan, path: Path) -> list[float]:
-    """The loss of each training by which the plan orders; NaN of one that failed.
-
-    Raises:
-        RunError: a curve that is to be extrapolated is missing or damaged.
-    """
-    if plan.rank_at_tokens is None:
-        return table["loss"].tolist()
-    found = []
-    for proxy, loss, curve in zip(table["proxy"], table["loss"], table["curve"], strict=True):
-        if pd.isna(loss):
-            found.append(float("nan"))
-            continue
-        try:
-            found.append(extrapolate(json.loads(curve), plan.rank_at_tokens).loss)
-        except (ValueError, TypeError, IndexError, KeyError):
-            raise RunError(f"{path}: --rank-at-tokens needs the curve of each training, a list of [tokens, loss]; got"
-                           f" {curve!r:.40} for {proxy:.60}; --out names another folder to train in") from None
-    return found
 
 
 def _train(missing: Sequence[tuple[str, str, str, int]], total: int, trainings: TrustTable, dataset: Dataset,
@@ -201,7 +156,7 @@ def _train(missing: Sequence[tuple[str, str, str, int]], total: int, trainings: 
         for number, score, reason in pool.run(jobs, on_wait=waiting):
             key = left.pop(int(number))
             seconds = score["seconds"] if score else 0.0
-            figures = {**{name: score[name] for name in FIGURES}, "curve": json.dumps(score["curve"])} if score else {}
+            figures = {name: score[name] for name in FIGURES} if score else {}
             trainings.add({**dict(zip(KEY, key, strict=True)), "seconds": seconds, "reason": reason, **figures})
             if score:
                 took.append((seconds, cost[int(number)]))

@@ -26,7 +26,7 @@ class Invented:
     """What `train_under_seeds` uses of a trajectory, with losses from the table above."""
 
     def __init__(self, known=()):
-        self.rank_at_tokens, self.networks, self.notes, self.trained = None, {name: name for name in INVENTED}, [], []
+        self.networks, self.notes, self.trained = {name: name for name in INVENTED}, [], []
         self.outcomes = {name: self.outcome(name, None) for name in INVENTED}
         self.outcomes.update({outcome_key(name, seed=seed): self.outcome(name, seed) for name, seed in known})
         self.trials = [Trial(number=number, cycle=1, origin="search", state="complete", genotype={}, hash=name,

@@ -15,7 +15,6 @@ from flashnas.base.errors import RunError
 from flashnas.bench.answers import Answers
 from flashnas.cli.main import main
 from flashnas.evidence.trainings import read_published
-from flashnas.proxy.extrapolation import extrapolate
 from flashnas.training.recipe import Recipe
 from flashnas.trust.published_study import COLUMNS, KEY, PublishedPlan, read_trainings, recipe_digest, study_published
 
@@ -150,7 +149,7 @@ def test_a_torn_line_is_trained_again_and_only_that(given, folder, capsys):
 @pytest.mark.parametrize(("change", "words"), [
     (lambda text: text.replace("loss", "nats", 1), "published.csv: column 'loss' is missing"),
     (lambda text: text.replace("\n", ",\n", 1).replace(",seconds,", ",time,"), "column 'seconds' is missing"),
-    (lambda text: text + "p,r,d,zero,1,1,1,1,1,1,,\n", "published.csv:5: seed must be a number; got 'zero'"),
+    (lambda text: text + "p,r,d,zero,1,1,1,1,1,1,\n", "published.csv:5: seed must be a number; got 'zero'"),
 ])
 def test_a_damaged_table_is_one_line(given, folder, change, words, capsys):
     path = folder / "published.csv"
@@ -161,49 +160,11 @@ def test_a_damaged_table_is_one_line(given, folder, change, words, capsys):
     assert err.strip().count("\n") == 0
 
 
-def test_pairs_are_ordered_by_the_loss_extrapolated_from_the_curves(given, folder, capsys):
-    words = [*given, "--out", str(folder)]
-    plain = run_json(words, capsys)
-    found = run_json([*words, "--rank-at-tokens", "2048"], capsys)
-    assert (plain["rank_at_tokens"], found["rank_at_tokens"]) == (None, 2048)
-    assert main([*words, "--rank-at-tokens", "2048"]) == 0
-    assert "by the loss extrapolated to 2,048 tokens, orders " in capsys.readouterr().out
-    table = read_trainings(folder / "published.csv")
-    path = folder / "published.csv"
-    ends = table["curve"].map(lambda text: json.loads(text)[-1][1]).tolist()
-    assert ends == table["loss"].tolist()
-    worst = table["loss"].idxmax()       # of a curve that still falls steeply, this one is expected to end lowest
-    steep = [[128, 99.0], [256, 60.0], [384, 40.0], [512, float(table.loc[worst, "loss"])]]
-    expected = [extrapolate(steep if row == worst else json.loads(text), 10**9).loss
-                for row, text in enumerate(table["curve"])]
-    assert expected[worst] == min(expected)
-    table.loc[worst, "curve"] = json.dumps(steep)
-    table.to_csv(path, index=False)
-    assert run_json(words, capsys)["overall"] == plain["overall"]
-    assert run_json([*words, "--rank-at-tokens", str(10**9)], capsys)["groups"] != plain["groups"]
-
-
-def test_a_table_without_curves_grows_and_cannot_be_extrapolated(given, folder, capsys):
-    path = folder / "published.csv"
-    words = [*given, "--out", str(folder)]
-    before = run_json(words, capsys)
-    read_trainings(path).drop(columns="curve").to_csv(path, index=False)
-    assert run_json(words, capsys) == before
-    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
-    assert main([*words, "--rank-at-tokens", "2048"]) != 0
-    err = capsys.readouterr().err
-    assert "published.csv: --rank-at-tokens needs the curve of each training, a list of [tokens, loss]; got ''" in err
-    assert err.strip().count("\n") == 0
-    assert run_json([*words, "--seeds", "2"], capsys)["trainings"] == 6
-    assert read_trainings(path)["curve"].astype(bool).tolist() == [False] * 3 + [True] * 3
-
-
 def test_what_a_bench_has_is_not_trained(given, folder, capsys, tmp_path, monkeypatch):
     recipe = Recipe.load(given[4])
     trained = read_trainings(folder / "published.csv")
-    first, curve = trained.iloc[0], [[128, 9.0], [512, 1.5]]
-    score = {"loss": 1.5, "bits_per_byte": 1.0, "tokens": 512, "tokens_per_s": 1.0, "proxy_params": 7, "seconds": 60.0,
-             "curve": curve}
+    first = trained.iloc[0]
+    score = {"loss": 1.5, "bits_per_byte": 1.0, "tokens": 512, "tokens_per_s": 1.0, "proxy_params": 7, "seconds": 60.0}
     asked = []
 
     def find(source, recipe, *, dataset, vocab, seed):
@@ -246,7 +207,6 @@ def test_a_second_study_in_the_folder_is_refused(given, folder):
     (["--seeds", "0"], "--seeds must be at least 1; got 0"),
     (["--results", "x.csv"], "--published must be given, and only one of them"),
     (["some_run"], "--published must be given, and only one of them"),
-    (["--rank-at-tokens", "262144"], "--rank-at-tokens must be above the tokens of a training (262,144); got 262,144"),
 ])
 def test_what_the_user_got_wrong_is_one_line(words, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -151,8 +151,6 @@ for name, line, *expect in (
     case(f"proxy-trust-published-{name}", ["proxy-trust", "--published", "t.csv", "--recipe", "{quick}", "--data",
                                            "{corpus}", "--out", "{tmp}/out"], *expect,
          files=[write("t.csv", PUBLISHED + line + "\n")])
-case("proxy-trust-rank-without-published", trust("--rank-at-tokens", "4096"), "rank-at-tokens", "--published",
-     files=[copied("run")])
 for name, builder, *expect in (
         ("unfinished", edited("run/run.yaml", ["finished"], None), "--resume"),
         ("question", edited("run/run.yaml", ["question"], "hi"), "question"),

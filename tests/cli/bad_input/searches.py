@@ -116,7 +116,6 @@ case("search-rungs-tokens-and-shares", search("--rungs", "64,50%"), "rungs must 
 case("search-rungs-shares-at-the-end", search("--rungs", "75%"), "rungs", "got 75%", "none trains every candidate")
 case("search-rungs-not-increasing", search("--rungs", "192,128"), "rungs must increase; got 192,128")
 case("search-rungs-auto-without-a-late-point", search("--rungs", "auto"), "rungs auto", "192", "curve_points 2")
-case("search-rungs-and-rank", search("--rungs", "128", "--rank-at-tokens", "4096"), "rungs", "rank-at-tokens")
 case("search-rungs-and-recall", search("--rungs", "128", "--objectives", "loss,latency_ms,recall"), "rungs", "recall")
 case("search-rung-chance-0", search("--rungs", "128", "--rung-chance", "0"), "rung-chance", "above 0", "0")
 case("search-rung-chance-1", search("--rungs", "128", "--rung-chance", "1"), "rung-chance", "below 1", "1")
