@@ -21,7 +21,7 @@ from flashnas.profiling.program import Program
 from flashnas.profiling.setup import Setup
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
-from flashnas.search.objectives import task_scores
+from flashnas.search.objectives import QUALITY, task_scores
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.study.checks import (
     check_answerable,
@@ -33,6 +33,7 @@ from flashnas.study.checks import (
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts
 from flashnas.study.fitting import Fitter
+from flashnas.study.foresight import foresight_of
 from flashnas.study.job import UserEvaluator, evaluator_name, fidelities_of, takes_seed
 from flashnas.study.known import KnownRuns, difference, known_runs, training, training_of
 from flashnas.study.question import Question
@@ -94,14 +95,17 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
         check_answerable(space, model, config)
     certificate = _certify(config, space, model, budgets) if model else None
     timing = _timing(config, model) if model else None
-    fitter = Fitter(space, costs, certificate.tightened(budgets) if certificate else budgets)
+    config = config.ranked_by(_ranking(config, space, costs, evaluator, note))
+    fitter = Fitter(space, costs, certificate.tightened(budgets) if certificate else budgets, _recall_floor(config))
     try:
         fitter.check_possible(config.seed)
     except BudgetError as error:
         raise BudgetError(f"{error}{certificate.text() if certificate else ''}") from None
     dataset = None
     known = known_runs(config.start_from, space) if config.start_from else None
-    if evaluator is None:
+    if config.trials == 0:
+        recipe = None
+    elif evaluator is None:
         # loads torch, which a user's evaluator may not need
         from flashnas.training.trainer import check_device, check_kernels
 
@@ -126,7 +130,9 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
                          " do")
     question = Question(config=config, space=space, costs=costs, fitter=fitter, budgets=budgets, workload=workload,
                         recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
-                        sampler=config.sampler if sampler is None else sampler, started=started, known=known)
+                        sampler=config.sampler if sampler is None else sampler, started=started, known=known,
+                        foresight=None if config.rank_by == "short" else
+                        foresight_of(config, space, fitter, recipe, note))
     if evaluator is not None:
         question = dataclasses.replace(question, rungs=_own_rungs(config, evaluator, costs, note))
     question.algorithm()  # its options are checked before text is read
@@ -142,12 +148,43 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
                                        no_bench=found if isinstance(found, str) else "",
                                        seed_bench=functools.cache(lambda seed: _answers(further(seed))),
                                        rungs=find_rungs(config, recipe, dataset, note))
-    if known is not None:
+    if known is not None and config.trials:
         asked = training(recipe, None if dataset is None else dataset.digest, config.seed,
                          None if evaluator is None else evaluator_name(evaluator))
         if reason := difference(training_of(known.runs[0]), asked, "in the run", "in this search"):
             raise RunError(f"{known.runs[0].path}: a search cannot start from its networks: {reason}")
     return question
+
+
+def _ranking(config: SearchConfig, space: SearchSpace[Any], costs: Costs, evaluator: UserEvaluator | None,
+             note: Note) -> str:
+    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain."""
+    why = ("an evaluator scores the networks" if evaluator is not None else
+           "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
+           "nothing is known of the latency" if not costs.known else
+           "rungs compare the losses of short trainings" if config.rungs else
+           "the objectives name no loss" if not set(config.objectives) & set(QUALITY) else "")
+    if config.rank_by == "full" and not why:
+        return "full"
+    if config.trials == 0:
+        config.wrong("trials", "0 answers from published trainings alone, which needs --rank-by full"
+                     + (f"; here {why}" if why else ""))
+    for name in ("min_recall", "evidence"):
+        if getattr(config, name) is not None:
+            config.wrong(name, "needs --rank-by full" + (f"; here {why}" if why else ""))
+    if config.rank_by == "full" and evaluator is None and isinstance(space, OperatorSpace):
+        note(f"ranked by the loss of short trainings, because {why}")
+    return "short"
+
+
+def _recall_floor(config: SearchConfig) -> Callable[[Any], bool] | None:
+    """Whether a network keeps the recall that is asked for; None where none is."""
+    if (floor := config.min_recall) is None:
+        return None
+    from flashnas.evidence.recall import load_recall
+
+    model = load_recall()
+    return lambda network: bool(model.predict([network.operators])[0][0] >= floor)
 
 
 def _recipe(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, known: KnownRuns | None) -> Recipe:
