@@ -117,7 +117,7 @@ class Question:
             return make_algorithm(self.sampler if config.trials else "random", space=self.space,
                                   seed=config.seed if seed is None else seed,
                                   latency_of=self.fitter.latency_of,
-                                  cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
+                                  cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs, self.foresee),
                                   **(config.sampler_options if config.trials else {}))
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
@@ -252,13 +252,14 @@ class Question:
             "start_from": None if self.known is None else self.known.digest})
 
 
-def _goals(objectives: Sequence[str], costs: Costs) -> Goals | None:
+def _goals(objectives: Sequence[str], costs: Costs, foresee: Callable[[Any, float | None], dict[str, Any]],
+           ) -> Goals | None:
     """None for one trained quality against a latency_ms that is known; else which objectives are known, and how."""
     if costs.known and objectives[1] == "latency_ms" and len(objectives) == 2:
         return None
     known = [name for name in objectives if name not in TRAINED] if costs.known else []
     return Goals(tuple(name in known for name in objectives), lambda network: tuple(
-        minimised(name, metric_of(name, costs.metrics(network))) for name in known))
+        minimised(name, metric_of(name, {**costs.metrics(network), **foresee(network, None)})) for name in known))
 
 
 def table_hash(table: LatencyTable) -> str:
