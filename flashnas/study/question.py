@@ -117,7 +117,8 @@ class Question:
             return make_algorithm(self.sampler if config.trials else "random", space=self.space,
                                   seed=config.seed if seed is None else seed,
                                   latency_of=self.fitter.latency_of,
-                                  cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs, self.foresee),
+                                  cycle_size=config.cycle_size,
+                                  goals=_goals(config.objectives, self.costs, self.foresee),
                                   **(config.sampler_options if config.trials else {}))
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
