@@ -97,15 +97,22 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
     if own is None:
         return _shipped(without, tuple(parts))
     constants, law = fitted(), Law(**fitted()["law"])
+    spreads = Spreads(**constants[f"{_prefix(parts)}spreads"])
     users = rows_of([dataclasses.replace(row, source=OWN) for row in read_published(own)], law)
-    return FullLoss(joined(shipped_rows(), users), Spreads(**constants["spreads"]), law, parts=parts,
+    return FullLoss(joined(shipped_rows(), users), spreads, law, parts=parts,
                     response=constants["response"], publication=OWN)
+
+
+def _prefix(parts: Sequence[str]) -> str:
+    """Of the constants: the law alone has spreads of its own, because differences of mixes are noise to it."""
+    return "law_" if tuple(parts) == ("law",) else ""
 
 
 @functools.cache
 def _shipped(without: str, parts: tuple[str, ...]) -> FullLoss:
     constants, rows = fitted(), shipped_rows()
-    spreads = Spreads(**constants["folds"].get(without, constants["spreads"]))
+    prefix = _prefix(parts)
+    spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
     if without:
         rows = rows.part(np.flatnonzero(rows.table.publication != without))
     return FullLoss(rows, spreads, Law(**constants["law"]), response=constants["response"], parts=parts,
