@@ -97,6 +97,7 @@ COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "search": "flashnas.cli.commands:SEARCH",
     "worker": "flashnas.cli.commands:WORKER",
     "estimate": "flashnas.cli.commands:ESTIMATE",
+    "evidence": "flashnas.cli.commands:EVIDENCE",
     "profile": "flashnas.cli.commands:PROFILE",
     "validate": "flashnas.cli.commands:VALIDATE",
     "proxy-trust": "flashnas.cli.commands:PROXY_TRUST",

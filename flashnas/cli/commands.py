@@ -18,6 +18,9 @@ WORKER = Command("train candidates of searches with --executor storage",
 ESTIMATE = Command("latency, memory and size of one architecture",
                    "flashnas.api.estimate:EstimateOptions", calling("flashnas.api.estimate:estimate"))
 
+EVIDENCE = Command("what others have trained in full, and what it says of two mixes",
+                   "flashnas.api.evidence:EvidenceOptions", calling("flashnas.api.evidence:evidence"))
+
 PROFILE = Command("measure on this device what a space needs",
                   "flashnas.api.measure:ProfileOptions",
                   calling("flashnas.api.measure:profile", lambda stream: CountProgress(stream, "measurements")))

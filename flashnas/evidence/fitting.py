@@ -7,11 +7,12 @@ priors. Each publication has a reliability of its own, so that one with gaps tha
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
@@ -88,9 +89,7 @@ def ffn_rows(law: Law, path: Path = FFN_SHARES) -> Rows:
 
 def joined(*parts: Rows) -> Rows:
     """All rows of several."""
-    tables = [part.table for part in parts]
-    table = Table(*(np.concatenate([getattr(table, name) for table in tables])
-                    for name in ("x", "shares", "ffn", "publication")))
+    table = Table.joined(*(part.table for part in parts))
     return Rows(table, np.concatenate([part.nats for part in parts]), np.concatenate([part.level for part in parts]))
 
 
@@ -135,6 +134,19 @@ def fit_spreads(rows: Rows, law: Law, parts: Sequence[str] = PARTS, *, robust: b
     found = minimize(cost, centre[free], method="L-BFGS-B", options={"maxiter": STEPS},
                      bounds=[(value - FURTHEST, value + FURTHEST) for value in centre[free]])
     return spreads_of(whole(found.x))
+
+
+def fit_reliability(rows: Rows, spreads: Spreads, law: Law, publication: str) -> Spreads:
+    """The spreads with the reliability of one more publication, all others as they are."""
+    def with_log(log: float) -> Spreads:
+        return dataclasses.replace(spreads, reliability={**spreads.reliability, publication: float(np.exp(log))})
+
+    def cost(log: float) -> float:
+        return FullLoss(rows, with_log(log), law).cost + 0.5 * (log / RELIABILITY_SD) ** 2
+
+    bound = FURTHEST * RELIABILITY_SD
+    return with_log(float(minimize_scalar(cost, bounds=(-bound, bound), method="bounded",
+                                          options={"xatol": 0.01}).x))
 
 
 def contained_groups(trainings: Sequence[PublishedRow]) -> set[str]:

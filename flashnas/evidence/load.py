@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.evidence.fitting import FFN_SHARES, joined, rows_of
+from flashnas.evidence.fitting import FFN_SHARES, fit_reliability, joined, rows_of
 from flashnas.evidence.full_loss import FITTED, NEW, PARTS, FullLoss, Rows, Spreads, Table
 from flashnas.evidence.law import SHAPES, Law
 from flashnas.evidence.recall import SHIPPED as RECALL
-from flashnas.evidence.trainings import SHIPPED, read_published
+from flashnas.evidence.trainings import SHIPPED, PublishedRow, read_published
 
 OWN = "own trainings"   # the publication that a user's file is, whatever its column source says
 
@@ -97,10 +97,19 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
     if own is None:
         return _shipped(without, tuple(parts))
     constants, law = fitted(), Law(**fitted()["law"])
-    spreads = Spreads(**constants[f"{_prefix(parts)}spreads"])
-    users = rows_of([dataclasses.replace(row, source=OWN) for row in read_published(own)], law)
-    return FullLoss(joined(shipped_rows(), users), spreads, law, parts=parts,
-                    response=constants["response"], publication=OWN)
+    rows = joined(shipped_rows(), rows_of(own_rows(own), law))
+    spreads = fit_reliability(rows, Spreads(**constants[f"{_prefix(parts)}spreads"]), law, OWN)
+    return FullLoss(rows, spreads, law, parts=parts, response=constants["response"], publication=OWN)
+
+
+def own_rows(path: str | Path) -> list[PublishedRow]:
+    """A user's trainings as one publication, OWN, whose groups are no group of another one.
+
+    Raises:
+        ConfigError: the file is wrong; with file, line, rule and value.
+    """
+    return [dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}")
+            for row in read_published(path)]
 
 
 def _prefix(parts: Sequence[str]) -> str:
