@@ -29,9 +29,9 @@ VALIDATE = Command("compare a table's predictions with timed models",
                    "flashnas.api.measure:ValidateOptions",
                    calling("flashnas.api.measure:validate", lambda stream: CountProgress(stream, "models timed")))
 
-PROXY_TRUST = Command("say how far the order of a finished run holds",
+PROXY_TRUST = Command("say how far short trainings, and the evidence, are to be trusted",
                       "flashnas.api.trust:ProxyTrustOptions",
-                      calling("flashnas.api.trust:proxy_trust", TrustProgress))
+                      calling("flashnas.api.trust:proxy_trust", TrustProgress, notes=True))
 
 SCALING_LAW = Command("choose depth and width by a law of the loss",
                       "flashnas.api.scaling:ScalingLawOptions",

@@ -32,9 +32,9 @@ PARAMS, TOKENS = 1e9, 1e11   # without embeddings, and of a training: for which 
 class Publication:
     """One publication of the evidence.
 
-    source: its arXiv number, or that of load.OWN. mixers: kinds of token mixers. params, tokens: least and most of its rows. spread:
-    the factor on what a publication has of its own, relative to the middle one; above 1 for gaps that others do not
-    find. None for rows that the shipped model was not fitted to.
+    source: its arXiv number, or that of load.OWN. mixers: kinds of token mixers. params, tokens: least and most of its
+    rows. spread: the factor on what a publication has of its own, relative to the middle one; above 1 for gaps that
+    others do not find. None for rows that the model was not fitted to.
     """
 
     source: str
