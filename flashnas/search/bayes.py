@@ -40,6 +40,7 @@ MODELLED = 300           # candidates that the model is fitted to; of more, a pa
 ALWAYS_FITTED = 100      # up to so many candidates hyper-parameters are fitted in every cycle, ..
 GROWTH = 1.1             # .. later each time the history has grown by this factor
 DESIGN = 8               # draws for each candidate before there is a model
+WIDE_REFERENCE = 90      # .. where published trainings foretell them, so that the fast end is no guess
 REFERENCE = 50           # percentile of the losses predicted for random candidates beyond which nothing is gained
 
 
@@ -202,7 +203,7 @@ class Bayes(SearchAlgorithm):
             level = float(column.min() + 0.1 * np.ptp(column))
             if sample:
                 expected = surrogate.predict_mean(self._scaled(sample)) + (self._expected(sample) if k == 0 else 0.0)
-                level = max(level, float(np.percentile(expected, REFERENCE)))
+                level = max(level, float(np.percentile(expected, REFERENCE if self.prior is None else WIDE_REFERENCE)))
             corner.append(level)
         corner += [column.max() + 0.1 * np.ptp(column) for column in np.concatenate([known, sampled]).T]
         return np.array(corner) + 1e-9 * np.abs(corner)
