@@ -139,7 +139,7 @@ def columns(mix: Mix, *, law: float, params: float, active: float, ffn: float, a
     return [law, mix.mixed, mix.gated_delta, beyond, (ffn - FFN_PARAMS) ** 2, mix.window, mix.edge,
             float(np.log(params / active)),
             np.sqrt(max(0.0, mix.ffn_share - MAX_FFN_SHARE) / 0.15), np.sqrt(mix.bare), mix.rare, np.sqrt(mix.new_mix),
-            _outside(aspect, *ASPECTS),
+            np.sqrt(_outside(aspect, *ASPECTS)),
             _outside(np.log(params), *np.log(SIZES)), _outside(np.log(tokens), *np.log(RANGE)) * np.log(params / 1e9)]
 
 

@@ -45,6 +45,24 @@ class Goals:
 
 
 @dataclass(frozen=True)
+class Prior:
+    """What is known of the first trained quality before any training, for algorithms that can use it.
+
+    Attributes:
+        value_of: networks -> expected quality [N], minimised.
+        moves_of: networks -> standard deviation of the step that a training is expected to make from there [N], beyond
+            what trainings of other networks foretell.
+        cost_of: network -> cost of its training, in any unit.
+        best: genotypes that are expected to be good, the most promising first.
+    """
+
+    value_of: Callable[[Sequence[Any]], np.ndarray]
+    moves_of: Callable[[Sequence[Any]], np.ndarray]
+    cost_of: Callable[[Any], float]
+    best: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values.
 
@@ -92,6 +110,7 @@ class SearchAlgorithm(ABC):
         self.rng = np.random.default_rng(self.seed)
         self.history: list[Evaluation] = []
         self.pending: deque[Genotype] = deque()          # asked, not yet told
+        self.prior: Prior | None = None
         self._fitted = functools.lru_cache(maxsize=REMEMBERED)(latency_of)
         self._proposed: set[Genotype] = set()            # all that was ever asked
         self._remaining: list[Genotype] | None = None    # of an enumerable space, once it is needed
@@ -136,6 +155,10 @@ class SearchAlgorithm(ABC):
             self._proposed.add(evaluation.genotype)
             self.history.append(evaluation)
             self._take_in(evaluation)
+
+    def use_prior(self, prior: Prior) -> None:
+        """Know this before the first `ask`. Algorithms that have no use for it pass it over."""
+        self.prior = prior
 
     def exclude(self, genotypes: Iterable[Genotype]) -> None:
         """Do not propose these candidates, which are evaluated elsewhere."""

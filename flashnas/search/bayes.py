@@ -1,9 +1,10 @@
 """Bayesian search: a model of each trained quality, exact latency, expected hypervolume improvement.
 
-Only trained qualities are uncertain. The latency of a candidate, its memory and the other metrics are known from the
-table before it is trained. BoTorch's ExpectedHypervolumeImprovement would need a model of them too; the acquisition is
-therefore a closed form: `hypervolume_improvement.py` for loss and latency, `grid_improvement.py` for other goals. It is
-exact, and vectorised over the whole pool. BoTorch fits the Gaussian processes.
+Only trained qualities are uncertain. Where something is known of the first one without any training (`Prior`), the
+model is of the rest alone, and a gain counts by its cost. The latency of a candidate, its memory and the other metrics
+are known from the table before it is trained. BoTorch's ExpectedHypervolumeImprovement would need a model of them too;
+the acquisition is therefore a closed form: `hypervolume_improvement.py` for loss and latency, `grid_improvement.py` for
+other goals. It is exact, and vectorised over the whole pool. BoTorch fits the Gaussian processes.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Beliefs:
     covariances: list[np.ndarray]
     known: np.ndarray
     noises: list[float]      # variance of one observation, of each quality
+    costs: np.ndarray        # of a training of each [N], by which its gain is divided
 
     def gain(self, points: np.ndarray, reference: np.ndarray) -> np.ndarray:
         """Expected hypervolume improvement [N]."""
@@ -128,6 +130,9 @@ class Bayes(SearchAlgorithm):
         """The next candidate before there is a model. Of DESIGN times `initial` random ones, cut into `initial` ranges
         of latency, each range gives the network with the most parameters: they spread over the front, and size is what
         most often lowers a loss."""
+        for genotype in () if self.prior is None else self.prior.best:
+            if self.fresh(genotype):
+                return genotype
         while True:
             if not self._design:
                 drawn: dict[Genotype, None] = {}
@@ -148,9 +153,12 @@ class Bayes(SearchAlgorithm):
     # -- choosing a batch ----------------------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
-        losses = [_modelled([None if values is None else values[k] for values in self._values])
-                  for k in range(self._trained_count)]
-        surrogates = self._surrogates(self._trained, losses)
+        known = np.zeros((self._trained_count, len(self._trained)))
+        known[0] = self._expected([evaluation.genotype for evaluation in self._trained])
+        rest = [_modelled([None if values is None else values[k] - known[k, i]
+                           for i, values in enumerate(self._values)]) for k in range(self._trained_count)]
+        losses = [column + known[k] for k, column in enumerate(rest)]
+        surrogates = self._surrogates(self._trained, rest)
         points = np.array([[*values, *exact] for values, exact in zip(self._values, self._exact, strict=True)
                            if values is not None])
         reference = self._reference(losses, surrogates, points[:, self._trained_count:])
@@ -165,7 +173,7 @@ class Bayes(SearchAlgorithm):
             points = beliefs.believe(index, points)
         open_ = np.arange(len(pending) + len(pool)) >= len(pending)
         for _ in range(min(count, len(pool))):
-            gain = beliefs.gain(points, reference)
+            gain = beliefs.gain(points, reference) / beliefs.costs
             index = int(np.lexsort((beliefs.means[0], -gain, ~open_))[0])  # among equal gains the lowest loss
             open_[index] = False
             points = beliefs.believe(index, points)
@@ -190,10 +198,11 @@ class Bayes(SearchAlgorithm):
         sample = self._sample()
         sampled = np.array([self._known(g) for g in sample]).reshape(len(sample), known.shape[1])
         corner = []
-        for column, surrogate in zip(losses, surrogates, strict=True):
+        for k, (column, surrogate) in enumerate(zip(losses, surrogates, strict=True)):
             level = float(column.min() + 0.1 * np.ptp(column))
             if sample:
-                level = max(level, float(np.percentile(surrogate.predict_mean(self._scaled(sample)), REFERENCE)))
+                expected = surrogate.predict_mean(self._scaled(sample)) + (self._expected(sample) if k == 0 else 0.0)
+                level = max(level, float(np.percentile(expected, REFERENCE)))
             corner.append(level)
         corner += [column.max() + 0.1 * np.ptp(column) for column in np.concatenate([known, sampled]).T]
         return np.array(corner) + 1e-9 * np.abs(corner)
@@ -201,15 +210,29 @@ class Bayes(SearchAlgorithm):
     def _beliefs(self, surrogates: Sequence[Surrogate], genotypes: Sequence[Genotype]) -> Beliefs:
         rows = self._scaled(genotypes)
         predictions = [surrogate.predict(rows) for surrogate in surrogates]
-        return Beliefs([mean for mean, _ in predictions], [covariance for _, covariance in predictions],
-                       np.array([self._known(g) for g in genotypes]).reshape(len(genotypes), -1),
-                       [surrogate.noise for surrogate in surrogates])
+        means, covariances = [mean for mean, _ in predictions], [covariance for _, covariance in predictions]
+        costs = np.ones(len(genotypes))
+        if self.prior is not None:
+            networks = [self.fitted(g)[0] for g in genotypes]
+            means[0] = means[0] + self._expected(genotypes)
+            covariances[0] = covariances[0] + np.diag(self.prior.moves_of(networks)**2)
+            costs = np.array([self.prior.cost_of(network) for network in networks])
+        return Beliefs(means, covariances, np.array([self._known(g) for g in genotypes]).reshape(len(genotypes), -1),
+                       [surrogate.noise for surrogate in surrogates], costs)
+
+    def _expected(self, genotypes: Sequence[Genotype]) -> np.ndarray:
+        """What is known of the first quality without any training [N]: the models see the rest alone."""
+        if self.prior is None or not len(genotypes):
+            return np.zeros(len(genotypes))
+        return self.prior.value_of([self.fitted(genotype)[0] for genotype in genotypes])
 
     # -- the pool ------------------------------------------------------------------------------------------------
 
     def _pool(self, surrogates: Sequence[Surrogate], points: np.ndarray, reference: np.ndarray) -> list[Genotype]:
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
+        if self.prior is not None:
+            pool.update(dict.fromkeys([g for g in self.prior.best if self.fresh(g)][:self.pool_size // 4]))
         self._fill(pool, self.pool_size // 2, None)
         complete = [e for e, values in zip(self._trained, self._values, strict=True) if values is not None]
         front = [complete[int(i)].genotype for i in np.flatnonzero(non_dominated(points))]

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.quantities import tokens_of
 from flashnas.base.setting import SettingError, shown
 from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
-from flashnas.search.objectives import DEFAULT, TRAINED, check_objectives
+from flashnas.search.objectives import DEFAULT, FULL, QUALITY, TRAINED, check_objectives
 from flashnas.study.executors import EXECUTORS, executor_options
 
 TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/time_limit.py)
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
 SEEDS_WITH_RUNGS = 3   # unless asked otherwise: a decision at a rung saw one seed
+RANKINGS = ("full", "short")
+MIN_RECALL = -0.05     # of full marks below the transformer: what the recommendation keeps unless asked otherwise
 NONE = "none"    # of the rungs: without any, whatever the configuration file says
 
 
@@ -51,9 +54,20 @@ class SearchConfig(Settings, where="search"):
         None, "time every N-th network after its cycle, fit the table's correction anew, and rank all again; needs the"
         " table's device", metavar="N", least=1, most=1_000_000)
     mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+    rank_by: str = option("full", "full: the loss to expect of a full training, from what others have trained in full"
+                          " and from the short trainings; short: the loss of the short trainings alone",
+                          choices=RANKINGS)
+    train_tokens: str = option("100B", "length of the full training that is planned, in tokens", metavar="N")
+    evidence: str | None = option(None, "CSV of one's own full trainings, which then count as the publication that is"
+                                  " predicted", metavar="FILE")
+    min_recall: float | None = option(
+        None, "leave out networks whose recall is expected to be further below a transformer's than this, such as -0.05"
+        " of full marks", metavar="X", least=-1, most=1,
+        shown=f"no limit; the recommendation keeps {MIN_RECALL:g}")
     sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS)
     sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated", flag="sampler-option")
-    trials: int = option(24, "candidates to train besides the baselines", metavar="N", least=1, most=1_000_000)
+    trials: int = option(24, "candidates to train besides the baselines; 0: train nothing, and answer from published"
+                         " trainings alone", metavar="N", least=0, most=1_000_000)
     cycle_size: int = option(10, "candidates drawn together", metavar="N", least=1, most=10_000)
     asynchronous: bool = option(False, "draw the next candidate as soon as a worker is free, in place of cycles; the"
                                 " trajectory then depends on when workers finish")
@@ -111,6 +125,10 @@ class SearchConfig(Settings, where="search"):
             object.__setattr__(self, "objectives", check_objectives(self.objectives))
         except ConfigError as error:
             self.wrong("objectives", str(error).removeprefix("search.objectives "))
+        try:
+            self.planned_tokens  # noqa: B018 - raises for what is not a number of tokens
+        except ValueError as error:
+            self.wrong("train_tokens", str(error))
         self._rungs()
         if self.seeds is not None and self.seed + self.seeds - 1 > LARGEST_SEED:
             self.wrong("seeds", f"must leave seed + seeds - 1 at most {LARGEST_SEED:,}; got {self.seeds}")
@@ -163,6 +181,16 @@ class SearchConfig(Settings, where="search"):
             self.wrong("rungs", f"needs loss as the only trained objective, since nothing foretells the others; got"
                        f" {','.join(trained)}")
 
+    @property
+    def planned_tokens(self) -> float:
+        """Tokens of the full training that is planned."""
+        return tokens_of(self.train_tokens)
+
+    def ranked_by(self, ranking: str) -> Self:
+        """The same, ranked so: the quality among the objectives is the loss or the full loss."""
+        names = tuple((FULL if ranking == "full" else "loss") if name in QUALITY else name for name in self.objectives)
+        return dataclasses.replace(self, rank_by=ranking, objectives=names)
+
     @classmethod
     def folded(cls, values: dict[str, Any]) -> dict[str, Any]:
         """`budget_ms` as the budget on latency_ms, so that a flag overrides either form in the file."""
@@ -178,11 +206,11 @@ class SearchConfig(Settings, where="search"):
 
     def question(self) -> dict[str, Any]:
         """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
-        `tokens` among them, the rungs, the type of the weights (in the workload), and the scores of a bench or of
-        earlier runs enter the identity by their values."""
+        `tokens` among them, the rungs, the evidence, the type of the weights (in the workload), and the scores of a
+        bench or of earlier runs enter the identity by their values."""
         how = {"executor", "executor_options", "workers", "storage", "trials", "candidate_timeout_s", "measure",
-               "strict", "budget_ms", "weights", "recipe", "tokens", "bench", "bench_table", "start_from", "seeds",
-               "early_rungs"}
+               "strict", "budget_ms", "weights", "train_tokens", "evidence", "recipe", "tokens", "bench", "bench_table",
+               "start_from", "seeds", "early_rungs"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
 
 

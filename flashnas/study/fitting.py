@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic
 
 import numpy as np
@@ -23,10 +23,12 @@ class Fitter(Generic[G]):
         space: where the genotypes are from.
         costs: the metrics of networks.
         budgets: limits on these metrics.
+        allowed: network -> whether it may be proposed at all, for a rule of its operators; None: every one.
     """
 
-    def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget]) -> None:
-        self.space, self.costs = space, costs
+    def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget],
+                 allowed: Callable[[Any], bool] | None = None) -> None:
+        self.space, self.costs, self.allowed = space, costs, allowed
         self.use(budgets)
 
     def use(self, budgets: Sequence[Budget]) -> None:
@@ -46,7 +48,10 @@ class Fitter(Generic[G]):
         return network, self.costs.latencies([timed])[0]
 
     def largest(self, sizes: Sequence[Any]) -> Any | None:
-        """The first of the networks, given from the largest to the smallest, that meets every budget; or None."""
+        """The first of the networks, given from the largest to the smallest, that meets every budget; or None. All of
+        them have the same operators."""
+        if self.allowed is not None and not self.allowed(sizes[-1]):
+            return None
         if not self.budgets:
             return sizes[0]
         if {budget.metric for budget in self.budgets} != {"latency_ms"}:

@@ -23,6 +23,7 @@ class Identity:
     `corpus` is the digest of the prepared text. `evaluator` is the name of the user's function: recipe, data, tokenizer
     and corpus are then None. `rungs` are tokens; `rung_curves` is the digest of a bench's curves from which the
     forecast of final losses learns. They, and `rung_chance`, are left out of the record where there are no rungs.
+    `foresight` is the digest of the published trainings, of the planned training and of what short trainings tell.
     """
 
     space: str
@@ -53,11 +54,14 @@ class Identity:
     asynchronous: bool = False
     measure_every: int | None = None
     processes_per_candidate: int = 1
+    rank_by: str = "short"
+    foresight: str | None = None
+    min_recall: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, as run.yaml records it under `question`."""
         found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        for name in ("bench", "start_from", "measure_every"):  # as in runs of versions without these, which continue
+        for name in ("bench", "start_from", "measure_every", "foresight", "min_recall"):  # as in runs without these
             if getattr(self, name) is None:
                 del found[name]
         if not self.asynchronous:

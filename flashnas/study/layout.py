@@ -27,9 +27,10 @@ CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at
 
 JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value
 WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed", "seeds")
-NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expected_loss_sd", "seeds",
+NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expected_loss_sd", "full_loss",
+           "full_loss_sd", "expected_recall", "expected_recall_sd", "seeds",
            "loss_se", "proxy_params", "tokens", "tokens_per_s", "train_seconds", "seed")
-TEXTS = ("label", "reason", "notation", "hash", "source")
+TEXTS = ("label", "reason", "notation", "hash", "source", "outside")
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # without these there is nothing to show
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import BenchError, BudgetError, ConfigError, RunError, TableError
 from flashnas.bench.answers import Answers, find_answers
@@ -16,12 +16,9 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.profiling.certificate import TIMES, Certificate
-from flashnas.profiling.finalists import setup_here
-from flashnas.profiling.program import Program
-from flashnas.profiling.setup import Setup
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
-from flashnas.search.objectives import task_scores
+from flashnas.search.objectives import QUALITY, RECALL, task_scores
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.study.checks import (
     check_answerable,
@@ -33,12 +30,17 @@ from flashnas.study.checks import (
 from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts
 from flashnas.study.fitting import Fitter
+from flashnas.study.foresight import foresight_of
 from flashnas.study.job import UserEvaluator, evaluator_name, fidelities_of, takes_seed
 from flashnas.study.known import KnownRuns, difference, known_runs, training, training_of
 from flashnas.study.question import Question
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.study.time_limit import find_time_limit
 from flashnas.training.recipe import Recipe
+
+if TYPE_CHECKING:  # they load torch
+    from flashnas.profiling.program import Program
+    from flashnas.profiling.setup import Setup
 
 DEFAULT_RECIPE = "cpu"
 
@@ -94,14 +96,17 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
         check_answerable(space, model, config)
     certificate = _certify(config, space, model, budgets) if model else None
     timing = _timing(config, model) if model else None
-    fitter = Fitter(space, costs, certificate.tightened(budgets) if certificate else budgets)
+    config = config.ranked_by(_ranking(config, space, costs, evaluator, note))
+    fitter = Fitter(space, costs, certificate.tightened(budgets) if certificate else budgets, _recall_floor(config))
     try:
         fitter.check_possible(config.seed)
     except BudgetError as error:
         raise BudgetError(f"{error}{certificate.text() if certificate else ''}") from None
     dataset = None
     known = known_runs(config.start_from, space) if config.start_from else None
-    if evaluator is None:
+    if config.trials == 0:
+        recipe = None
+    elif evaluator is None:
         # loads torch, which a user's evaluator may not need
         from flashnas.training.trainer import check_device, check_kernels
 
@@ -126,10 +131,13 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
                          " do")
     question = Question(config=config, space=space, costs=costs, fitter=fitter, budgets=budgets, workload=workload,
                         recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
-                        sampler=config.sampler if sampler is None else sampler, started=started, known=known)
+                        sampler=config.sampler if sampler is None else sampler, started=started, known=known,
+                        foresight=None if config.rank_by == "short" else
+                        foresight_of(config, space, fitter, recipe, note))
     if evaluator is not None:
         question = dataclasses.replace(question, rungs=_own_rungs(config, evaluator, costs, note))
-    question.algorithm()  # its options are checked before text is read
+    if config.trials:
+        question.algorithm()  # its options are checked before text is read
     first = [network for _, network in question.baselines() if network is not None]
     question = dataclasses.replace(question, time_limit=find_time_limit(config, recipe, fitter, first, note))
     if recipe is not None:
@@ -142,12 +150,46 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
                                        no_bench=found if isinstance(found, str) else "",
                                        seed_bench=functools.cache(lambda seed: _answers(further(seed))),
                                        rungs=find_rungs(config, recipe, dataset, note))
-    if known is not None:
+    if known is not None and config.trials:
         asked = training(recipe, None if dataset is None else dataset.digest, config.seed,
                          None if evaluator is None else evaluator_name(evaluator))
         if reason := difference(training_of(known.runs[0]), asked, "in the run", "in this search"):
             raise RunError(f"{known.runs[0].path}: a search cannot start from its networks: {reason}")
     return question
+
+
+def _ranking(config: SearchConfig, space: SearchSpace[Any], costs: Costs, evaluator: UserEvaluator | None,
+             note: Note) -> str:
+    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain."""
+    why = ("an evaluator scores the networks" if evaluator is not None else
+           "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
+           "nothing is known of the latency" if not costs.known else
+           "rungs compare the losses of short trainings" if config.rungs else
+           "the objectives name no loss" if not set(config.objectives) & set(QUALITY) else "")
+    if config.rank_by == "full" and not why:
+        return "full"
+    if config.trials == 0:
+        config.wrong("trials", "0 answers from published trainings alone, which needs --rank-by full"
+                     + (f"; here {why}" if why else ""))
+    needs = "needs --rank-by full" + (f"; here {why}" if why else "")
+    for name in ("min_recall", "evidence"):
+        if getattr(config, name) is not None:
+            config.wrong(name, needs)
+    if RECALL in config.objectives:
+        config.wrong("objectives", f"has {RECALL}, which {needs}")
+    if config.rank_by == "full" and evaluator is None and isinstance(space, OperatorSpace):
+        note(f"ranked by the loss of short trainings, because {why}")
+    return "short"
+
+
+def _recall_floor(config: SearchConfig) -> Callable[[Any], bool] | None:
+    """Whether a network keeps the recall that is asked for; None where none is."""
+    if (floor := config.min_recall) is None:
+        return None
+    from flashnas.evidence.recall import load_recall
+
+    model = load_recall()
+    return lambda network: bool(model.predict([network.operators])[0][0] >= floor)
 
 
 def _recipe(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, known: KnownRuns | None) -> Recipe:
@@ -214,13 +256,15 @@ def _certify(config: SearchConfig, space: SearchSpace[Any], model: LatencyModel,
 
 
 def _timing(config: SearchConfig, model: LatencyModel) -> Setup | Program | None:
-    """How networks are timed; None where the table's device is not at hand. Raises TableError with `strict` or
-    `measure_every`."""
-    if not config.measure:
+    """How networks are timed; None where the table's device is not at hand, or nothing is trained. Raises TableError
+    with `strict` or `measure_every`."""
+    if not config.measure or not config.trials:
         return None
     if config.measure_every is not None and not any(kind.startswith("operator_") for kind in model.table.kinds):
         raise TableError(f"{model.table.path}: --measure-every corrects rows of whole operators, which table"
                          f" {model.table.name} does not have; measure them with flashnas profile")
+    from flashnas.profiling.finalists import setup_here  # loads torch
+
     try:
         return setup_here(model)
     except TableError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,16 +18,16 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.profiling.certificate import Certificate
-from flashnas.profiling.program import Program
-from flashnas.profiling.setup import Setup
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm, algorithm_class, make_algorithm, sampler_name
-from flashnas.search.algorithm import Goals
+from flashnas.search.algorithm import Goals, Prior
 from flashnas.search.objectives import TRAINED, minimised, task_scores
 from flashnas.space import OperatorSpace, SearchSpace
-from flashnas.study.config import TIMEOUT_S, SearchConfig
+from flashnas.study.config import MIN_RECALL, TIMEOUT_S, SearchConfig
 from flashnas.study.costs import Costs, OwnCosts, TableCosts, metric_of
+from flashnas.study.evidence_search import Foretold, pure_stacks, ranked, search_by_evidence
 from flashnas.study.fitting import Fitter
+from flashnas.study.foresight import Foresight
 from flashnas.study.identity import Identity
 from flashnas.study.job import Job, UserEvaluator, evaluator_name
 from flashnas.study.known import KnownRuns
@@ -34,7 +35,15 @@ from flashnas.study.refit import MOST_REFITS, refits
 from flashnas.study.rungs import Rungs
 from flashnas.study.self_correction import SelfCorrection
 from flashnas.study.time_limit import TimeLimit
+from flashnas.training.cost import training_flops
 from flashnas.training.recipe import Recipe
+
+if TYPE_CHECKING:  # they load torch
+    from flashnas.profiling.program import Program
+    from flashnas.profiling.setup import Setup
+
+NEAR = 60               # networks that published trainings expect to be good, for the algorithm to begin with
+UNIT_FLOPS = 1e12       # of the cost of a training
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class Question:
         known: the networks of earlier runs that the search starts from, or None.
         no_bench: why a shipped bench answers nothing, in words; empty if one answers or none is asked.
         timing: how the finalists are timed; None where the table's device is not at hand.
+        foresight: what is expected of full trainings, in a search that ranks by it; else None.
         started: when its preparation began, in seconds since the epoch.
     """
 
@@ -80,6 +90,7 @@ class Question:
     bench: Answers | None = None
     known: KnownRuns | None = None
     no_bench: str = ""
+    foresight: Foresight | None = None
     seed_bench: Callable[[int], Answers | None] = lambda _: None
     rungs: Rungs = field(default_factory=Rungs)
     time_limit: TimeLimit = field(default_factory=lambda: TimeLimit(seconds=TIMEOUT_S))
@@ -103,20 +114,61 @@ class Question:
         """
         config = self.config
         with foreign_errors(*self.foreign()):
-            return make_algorithm(self.sampler, space=self.space, seed=config.seed if seed is None else seed,
+            return make_algorithm(self.sampler if config.trials else "random", space=self.space,
+                                  seed=config.seed if seed is None else seed,
                                   latency_of=self.fitter.latency_of,
-                                  cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
-                                  **config.sampler_options)
+                                  cycle_size=config.cycle_size,
+                                  goals=_goals(config.objectives, self.costs, self.foresee),
+                                  **(config.sampler_options if config.trials else {}))
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
         return ("sampler", algorithm_class(self.sampler)), ("space", self.space)
 
     def baselines(self) -> list[tuple[str, Any | None]]:
-        """(label, network or None where no width meets the budgets)."""
+        """(label, network or None where no width meets the budgets): the best pure stack of each mixer, where published
+        trainings say which that is; else the layouts of the space."""
         if not self.config.baselines:
             return []
+        if self.foresight is not None and isinstance(self.space, OperatorSpace):
+            return list(self._pure_stacks)
         return [(label, self.fitter.largest(sizes)) for label, sizes in self.space.baselines()]
+
+    @functools.cached_property
+    def _pure_stacks(self) -> list[tuple[str, Any]]:
+        foresight = self.foresight
+        assert foresight is not None
+        assert isinstance(self.space, OperatorSpace)
+        return pure_stacks(self.space, self.fitter, lambda networks: ranked(*foresight.expected(networks)))
+
+    @functools.cached_property
+    def foretold(self) -> Foretold | None:
+        """The networks that published trainings expect to be good; None in a search that does not rank by them."""
+        if self.foresight is None or not isinstance(self.space, OperatorSpace):
+            return None
+        return search_by_evidence(self.space, self.fitter, self.foresight, seed=self.config.seed,
+                                  min_recall=self.recall_floor)
+
+    def prior(self) -> Prior | None:
+        """What published trainings tell the algorithm; None in a search that does not rank by them."""
+        foresight, told = self.foresight, self.foretold
+        if foresight is None or told is None or self.recipe is None:
+            return None
+        recipe = self.recipe
+        front = told.spread(told.front(self.recall_floor), NEAR // 3)
+        order = dict.fromkeys([*told.nearest(self.recall_floor, NEAR), *reversed(front)])
+        return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)), moves_of=foresight.moves,
+                     cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
+                     best=[told.genotypes[place] for place in order])
+
+    @property
+    def recall_floor(self) -> float:
+        """What the recommendation keeps."""
+        return MIN_RECALL if self.config.min_recall is None else self.config.min_recall
+
+    def foresee(self, network: Any, loss: float | None) -> dict[str, Any]:
+        """What is expected of a full training of a network, as fields of a Trial; loss: of its short training."""
+        return {} if self.foresight is None else self.foresight.figures(network, loss)
 
     def job(self, network: Any, seed: int | None = None) -> Job:
         """The evaluation of a network; seed: of its training, if it is not that of the search."""
@@ -196,17 +248,19 @@ class Question:
             "corpus": None if dataset is None else dataset.folder.name,
             "evaluator": None if self.evaluator is None else evaluator_name(self.evaluator),
             "bench": None if self.bench is None else self.bench.digest,
+            "foresight": None if self.foresight is None else self.foresight.digest,
             "rungs": self.rungs.tokens, "rung_chance": self.rungs.chance, "rung_curves": self.rungs.digest,
             "start_from": None if self.known is None else self.known.digest})
 
 
-def _goals(objectives: Sequence[str], costs: Costs) -> Goals | None:
+def _goals(objectives: Sequence[str], costs: Costs, foresee: Callable[[Any, float | None], dict[str, Any]],
+           ) -> Goals | None:
     """None for one trained quality against a latency_ms that is known; else which objectives are known, and how."""
     if costs.known and objectives[1] == "latency_ms" and len(objectives) == 2:
         return None
     known = [name for name in objectives if name not in TRAINED] if costs.known else []
     return Goals(tuple(name in known for name in objectives), lambda network: tuple(
-        minimised(name, metric_of(name, costs.metrics(network))) for name in known))
+        minimised(name, metric_of(name, {**costs.metrics(network), **foresee(network, None)})) for name in known))
 
 
 def table_hash(table: LatencyTable) -> str:

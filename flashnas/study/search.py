@@ -79,11 +79,17 @@ def _searched(question: Question, out: Path, resume: bool, progress: Progress, c
     with (_place_of_a_full_disk(out),
           foreign_errors(("progress object", progress), *question.foreign(), direct=False),
           Session(question, out, resume=resume, progress=progress, command=command) as study):
+        if (text := study.evidence_text()) is not None:
+            progress.note(text)
+        if question.config.trials == 0:
+            study.answer_by_evidence()
+            return study.finish()
         if question.config.asynchronous:
             AsynchronousSearch(study).run()
             return study.finish()
         study.evaluate_baselines()
         study.start_from_bench()
+        study.train_expected()
         study.train_refits()
         while study.wanted:
             with study.sampler_errors():

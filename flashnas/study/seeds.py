@@ -61,6 +61,8 @@ def train_under_seeds(trajectory: Trajectory, members: Callable[[], Sequence[Tri
                                          f" {trajectory.outcomes[key].reason}")
         over.update(trial.hash for trial in fresh)
         means = {trial.hash: _mean(trajectory, trial.hash, further[trial.hash]) for trial in fresh}
+        for found_hash, mean in means.items():
+            mean.update(trajectory.foresee(trajectory.networks[found_hash], mean["loss"]))
         trajectory.trials[:] = [dataclasses.replace(trial, **means.get(trial.hash, {})) for trial in trajectory.trials]
     trajectory.folder.write_trials(trajectory.trials)
 

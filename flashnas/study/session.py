@@ -16,17 +16,18 @@ import numpy as np
 import flashnas
 from flashnas.base.errors import RunError
 from flashnas.base.settings import LARGEST_SEED
-from flashnas.profiling.finalists import measure_finalists, missed
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
+from flashnas.study.answer import Answer, answer_of
 from flashnas.study.checks import any_network, check_without_workers, side_by_side
 from flashnas.study.costs import TableCosts
 from flashnas.study.executors import Executor, Work, make_executor
 from flashnas.study.executors.local import InProcess
 from flashnas.study.folder import RunFolder
+from flashnas.study.foresight import FIGURES
 from flashnas.study.front import FrontEntry, recorded
 from flashnas.study.job import evaluator_name, run_job
 from flashnas.study.question import Question, table_hash
@@ -36,7 +37,8 @@ from flashnas.study.snapshot import Progress
 from flashnas.study.trajectory import Candidate, Trajectory
 from flashnas.study.trial import Trial
 
-STATES = ("complete", "stopped", "failed", "reused", "infeasible")
+STATES = ("complete", "stopped", "failed", "reused", "infeasible", "expected")
+LARGEST_FRONT = 12       # networks of a front that nothing was trained for
 CORRECTED_FRONTS = 3     # times that the front is drawn again because timing it corrected the predictions
 IDLE_CYCLES = 20          # cycles in a row without anything new: the space is exhausted
 IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed
@@ -58,7 +60,7 @@ class Session:
 
     def __init__(self, question: Question, out: Path, *, resume: bool, progress: Progress, command: str) -> None:
         self.question, self.progress = question, progress
-        self.algorithm: SearchAlgorithm = question.algorithm()
+        self.algorithm: SearchAlgorithm = self._algorithm(question.config.seed)
         self.baselines = question.baselines()
         self.pool = executor_of(question, progress.note)
         config = question.config
@@ -71,7 +73,7 @@ class Session:
             total=config.trials + len(different), workers=side_by_side(config, self.pool, progress.note),
             distributions=question.space.distributions(), objectives=config.objectives, costs=question.costs,
             make_job=question.job, known_score=question.known_score, folder=self.folder, pool=self.pool,
-            progress=progress, rungs=question.rungs)
+            progress=progress, rungs=question.rungs, foresee=question.foresee)
         self.cycle, self.idle = 0, 0
         self.correction = question.self_correction()
         self._learnt: list[tuple[Any, Candidate, int]] = []  # genotype, candidate and trial of what was learnt
@@ -88,7 +90,34 @@ class Session:
         """Around a call of the algorithm: what code of another package raises in it is one line."""
         return foreign_errors(("sampler", self.algorithm), *self.question.foreign())
 
+    def _algorithm(self, seed: int) -> SearchAlgorithm:
+        """A fresh algorithm, with what published trainings tell it."""
+        algorithm = self.question.algorithm(seed)
+        if (prior := self.question.prior()) is not None:
+            algorithm.use_prior(prior)
+        return algorithm
+
     # -- the steps of the loop -----------------------------------------------------------------------------------
+
+    def evidence_text(self) -> str | None:
+        """One line on what published trainings alone recommend; None in a search that does not rank by them."""
+        question, told = self.question, self.question.foretold
+        if told is None:
+            return None
+        place = told.best(question.recall_floor)
+        assert place is not None, "budgets that no network meets are refused earlier"
+        return (f"published trainings alone recommend {told.networks[place].notation}, of {len(told.networks):,}"
+                " networks within the budgets")
+
+    def answer_by_evidence(self) -> None:
+        """Trials of the networks that published trainings expect to be the best, and of the pure stacks: all there is
+        in a search that trains nothing."""
+        question, told = self.question, self.question.foretold
+        assert told is not None
+        self.trajectory.expect([Candidate("baseline", label, {}, network) for label, network in self.baselines])
+        places = dict.fromkeys([*told.spread(told.front(question.recall_floor), LARGEST_FRONT), *told.front(None)[-1:]])
+        self.trajectory.expect([Candidate("search", "", question.space.encode(told.genotypes[place]),
+                                          told.networks[place]) for place in places])
 
     def evaluate_baselines(self) -> None:
         """The pure-operator models, or what the space names; cycle 0."""
@@ -127,6 +156,21 @@ class Session:
             evaluations = self.evaluate(cycle)
             with self.sampler_errors():
                 self.algorithm.start_from(evaluations)
+
+    def train_expected(self) -> None:
+        """The first cycle of a search that ranks by full trainings: the networks that publications expect to be the
+        best, since a training of one of these is the most likely to change the answer."""
+        if (cycle := self.expected()[:self.wanted]) and self.cycle == 0:
+            evaluations = self.evaluate(cycle)
+            with self.sampler_errors():
+                self.algorithm.start_from(evaluations)
+
+    def expected(self) -> list[Any]:
+        """The genotypes that publications expect to be the best, of different value, the recommended one first."""
+        question, told = self.question, self.question.foretold
+        if told is None:
+            return []
+        return [told.genotypes[place] for place in told.nearest(question.recall_floor, question.config.cycle_size)]
 
     def refits(self) -> list[Any]:
         """The genotypes of earlier runs that are worth a training at the width that they have here."""
@@ -179,7 +223,7 @@ class Session:
         self.folder.write_config(corrections=[version.to_dict() for version in versions])
         self.progress.note(correction_text(versions[-1]))
         config, fitter = self.question.config, self.question.fitter
-        self.algorithm = self.question.algorithm((config.seed + len(versions)) % (LARGEST_SEED + 1))
+        self.algorithm = self._algorithm((config.seed + len(versions)) % (LARGEST_SEED + 1))
         learnt = [evaluation_of(genotype, candidate, self.trajectory.trials[number], config.objectives)
                   for genotype, candidate, number in self._learnt
                   if fitter.latency_of(genotype)[0] == candidate.architecture]
@@ -208,7 +252,10 @@ class Session:
             if not self.correct([entry.hash for entry in entries]):
                 break
             entries = self._measured([self._entry(trial) for trial in self._front()])
-        front = self.folder.write_front(entries)
+        answer = self.answer()
+        front = self.folder.write_front(entries if answer is None else _with_standings(entries, answer))
+        if answer is not None:
+            self.folder.write_config(answer=answer.to_dict())
         totals = {state: self.trajectory.count(state) for state in STATES}
         from_bench = sum(trial.state == "complete" and trial.from_bench for trial in self.trajectory.trials)
         tokens = self.trajectory.tokens()
@@ -217,35 +264,66 @@ class Session:
         return {"run": str(self.folder.path),
                 "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash, **entry.figures,
                            **({} if entry.missed is None else {"missed": list(entry.missed)})} for entry in front],
+                **({} if answer is None else {"answer": answer.to_dict()}),
                 "trials": totals, "from_bench": from_bench, "failures": failures,
                 "seconds": round(seconds, 1), **tokens}
 
     def _train_under_seeds(self) -> None:
-        """Give the networks of the front the means of several seeds, if these are asked for."""
+        """Give the networks of the front the means of several seeds, if these are asked for; where full trainings rank,
+        those alone that cannot be told from the recommended one."""
         question, first = self.question, self.question.config.seed
         if further := range(first + 1, first + (question.config.seeds or 1)):
-            train_under_seeds(self.trajectory, self._front, further, make_job=question.job,
-                              known_score=question.known_score)
+            train_under_seeds(self.trajectory, self._front if question.foresight is None else self._tied, further,
+                              make_job=question.job, known_score=question.known_score)
+
+    def _tied(self) -> list[Trial]:
+        """The trials of the front that cannot be told from the recommended one."""
+        answer = self.answer()
+        tied = set() if answer is None else {standing.hash for standing in answer.standings if standing.tied}
+        return [trial for trial in self._front() if trial.hash in tied]
 
     def _front(self) -> list[Trial]:
         """The trials of the non-dominated networks, fastest first."""
         objectives = self.question.config.objectives
         fitter = self.question.fitter
-        scored = [(trial, values) for trial in self.trajectory.trials if trial.state == "complete"
+        state = "complete" if self.question.config.trials else "expected"
+        scored = [(trial, values) for trial in self.trajectory.trials if trial.state == state
                   if self.correction is None or fitter.fits_network(self.trajectory.networks[trial.hash])
                   if (values := point(objectives, trial.to_dict(), trial.scores)) is not None]
         if not scored:
             reasons = "; ".join(sorted(self.trajectory.failures())) or "none tried"
             raise RunError(f"{self.folder.path}: no candidate could be trained; reasons: {reasons}")
-        mask = non_dominated(np.array([values for _, values in scored]))
-        best = [trial for (trial, _), keep in zip(scored, mask, strict=True) if keep]
-        return sorted(best, key=lambda trial: trial.latency_ms or 0)
+        best = _best_of(scored)
+        if self.question.foresight is not None:  # and those that a floor for recall leaves
+            floor = self.question.recall_floor
+            best |= _best_of([(trial, values) for trial, values in scored if (trial.expected_recall or 0.0) >= floor])
+        return sorted(best.values(), key=lambda trial: (trial.latency_ms or 0, trial.number))
+
+    def answer(self) -> Answer | None:
+        """What the search recommends; None where it does not rank by full trainings."""
+        question, told = self.question, self.question.foretold
+        if question.foresight is None or told is None:
+            return None
+        trials = self.trajectory.trials
+        state = "complete" if question.config.trials else "expected"
+        front = told.front(question.recall_floor)
+        best = told.best(question.recall_floor)
+        before = "" if best is None else told.networks[best].notation
+        return answer_of(
+            question.foresight, self._front(), [trial for trial in trials
+                                                if trial.origin == "baseline" and trial.state == state],
+            self.trajectory.networks, min_recall=question.recall_floor,
+            budget_ms=question.config.budgets.get("latency_ms"), before=before,
+            untrained=[told.networks[place] for place in front if told.networks[place].hash not in
+                       self.trajectory.outcomes])
 
     def _entry(self, trial: Trial) -> FrontEntry:
         network = self.trajectory.networks[trial.hash]
         costs = self.question.costs
         certificate = self.question.certificate if self.correction is None else self.correction.certificate
         figures = {**{name: getattr(trial, name) for name in IN_ENTRY}, **trial.scores}
+        if trial.full_loss is not None:
+            figures.update({name: getattr(trial, name) for name in FIGURES})
         if trial.seeds is not None:
             figures.update(seeds=trial.seeds, loss_se=trial.loss_se)
         if certificate and isinstance(costs, TableCosts):
@@ -257,6 +335,8 @@ class Session:
         """The entries with times from the device and what they miss; as they are where the device is not at hand."""
         if self.question.model is None or self.question.timing is None:
             return list(entries)
+        from flashnas.profiling.finalists import missed  # loads torch
+
         self._time([entry.hash for entry in entries])
         known = self.folder.measured
         return [dataclasses.replace(
@@ -272,9 +352,28 @@ class Session:
         model, timing, known = self.question.model, self.question.timing, self.folder.measured
         todo = [self.trajectory.networks[key] for key in hashes if key not in known]
         if todo and model is not None and timing is not None:
+            from flashnas.profiling.finalists import measure_finalists
+
             self.progress.note(f"timing {len(todo)} network{'s' * (len(todo) > 1)} end to end on"
                                f" {model.table.device.label}")
             self.folder.remember_measured(measure_finalists(todo, model, timing, self.progress.note))
+
+
+def _best_of(scored: Sequence[tuple[Trial, tuple[float, ...]]]) -> dict[str, Trial]:
+    """The non-dominated trials, by hash."""
+    if not scored:
+        return {}
+    mask = non_dominated(np.array([values for _, values in scored]))
+    return {trial.hash: trial for (trial, _), keep in zip(scored, mask, strict=True) if keep}
+
+
+def _with_standings(entries: Sequence[FrontEntry], answer: Answer) -> list[FrontEntry]:
+    """The entries with what the answer says of each."""
+    known = {standing.hash: standing for standing in answer.standings}
+    return [dataclasses.replace(entry, figures={
+        **entry.figures, "full_loss_difference": known[entry.hash].difference,
+        "full_loss_difference_sd": known[entry.hash].sd, "probability_best": known[entry.hash].best})
+        if entry.hash in known else entry for entry in entries]
 
 
 def correction_text(version: Version) -> str:
@@ -292,6 +391,9 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
         ConfigError: for what the executor cannot do; a SettingError for limits that only worker processes keep.
     """
     config, recipe, dataset = question.config, question.recipe, question.dataset
+    if config.trials == 0:
+        return InProcess(Work(function=run_job, workers=1, timeout_s=question.time_limit.seconds,
+                              run=question.identity().hash, note=note))
     gpu = recipe is not None and recipe.device == "cuda"
     work = Work(function=run_job, workers=config.workers, timeout_s=question.time_limit.seconds, gpu=gpu,
                 processes=config.processes_per_candidate,
@@ -343,6 +445,7 @@ def run_facts(question: Question, out: Path, command: str, pool: Executor) -> di
         "table": table, "workload": None if workload is None else workload.to_dict(),
         "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
         "sampler": identity.sampler, "trajectory": ANY_ORDER if config.asynchronous else IN_CYCLES,
+        "rank_by": config.rank_by, "foresight": None if question.foresight is None else question.foresight.to_dict(),
         "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
         "bench": None if question.bench is None else question.bench.to_dict(),
         "rungs": list(question.rungs.tokens), "seeds": config.seeds,

@@ -114,13 +114,16 @@ class Trajectory:
         pool: runs the jobs.
         progress: shows them.
         rungs: where trainings pause; None: nowhere.
+        foresee: network and short loss (None: without one) -> what is expected of a full training, as fields of a
+            Trial.
     """
 
     def __init__(self, *, total: int, workers: int, distributions: Mapping[str, Any], objectives: Sequence[str],
                  costs: Costs, make_job: Callable[[Any], Job],
                  known_score: Callable[[Any], dict[str, Any] | None], folder: RunFolder, pool: Workers,
-                 progress: Progress, rungs: Rungs | None = None) -> None:
-        self.rungs = rungs or Rungs()
+                 progress: Progress, rungs: Rungs | None = None,
+                 foresee: Callable[[Any, float | None], dict[str, Any]] = lambda network, loss: {}) -> None:
+        self.rungs, self.foresee = rungs or Rungs(), foresee
         self.total, self.workers, self.distributions = total, workers, distributions
         self.objectives, self.costs, self.make_job = tuple(objectives), costs, make_job
         self.known_score, self.folder, self.pool, self.progress = known_score, folder, pool, progress
@@ -265,7 +268,8 @@ class Trajectory:
         if outcome.score is None or outcome.rung is not None:
             return None
         fields = outcome.fields()
-        return point(self.objectives, {**self.costs.metrics(network), **fields}, fields.get("scores", {}))
+        return point(self.objectives, {**self.costs.metrics(network), **fields,
+                                       **self.foresee(network, fields.get("loss"))}, fields.get("scores", {}))
 
     def place(self, cycle: int, candidate: Candidate, at: int | None = None) -> Trial:
         """The candidate, whose outcome is known, as the next trial, or in the place of an earlier trial of itself."""
@@ -281,7 +285,8 @@ class Trajectory:
             state: State = ("reused" if network.hash in self.placed and at is None else
                             "stopped" if stopped is not None else "complete" if outcome.score else "failed")
             self.placed.add(network.hash)
-            figures = {**self.costs.metrics(network), **outcome.fields()}
+            fields = outcome.fields()
+            figures = {**self.costs.metrics(network), **fields, **self.foresee(network, fields.get("loss"))}
             if stopped is not None:
                 figures.update(loss=None, bits_per_byte=None, expected_loss=stopped.expected_loss,
                                expected_loss_sd=stopped.expected_loss_sd)
@@ -296,6 +301,22 @@ class Trajectory:
             self.trials[at] = trial
         self.tally.placed(trial)
         return trial
+
+    def expect(self, candidates: Sequence[Candidate]) -> None:
+        """Candidates that are scored by published trainings alone, as trials in the state `expected`."""
+        for candidate in candidates:
+            network = candidate.architecture
+            if network is None or network.hash in self.placed:
+                continue
+            self.placed.add(network.hash)
+            self.networks[network.hash] = network
+            figures: dict[str, Any] = {**self.costs.metrics(network), **self.foresee(network, None)}
+            trial = Trial(number=len(self.trials), cycle=0, origin=candidate.origin, label=candidate.label,
+                          genotype=candidate.genotype, state="expected", notation=network.notation, hash=network.hash,
+                          hidden=network.hidden, **{**figures, "params": int(figures["params"])})
+            self.trials.append(trial)
+            self.tally.placed(trial)
+        self.folder.write_trials(self.trials)
 
     def cost_again(self) -> None:
         """Give all trials the metrics that the costs now say."""

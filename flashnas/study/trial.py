@@ -13,7 +13,7 @@ from flashnas.bench.answers import SOURCE
 RUN = "run"               # source of a score that another run computed
 KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
 
-State = Literal["complete", "stopped", "failed", "infeasible", "reused"]
+State = Literal["complete", "stopped", "failed", "infeasible", "reused", "expected"]
 Origin = Literal["baseline", "bench", "search"]  # bench: of a bench or an earlier run, which the search starts from
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
 SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "seeds",
@@ -94,10 +94,14 @@ class Trial:
     complete: evaluated in this run, or known from a bench or an earlier run (`source`). stopped: trained to a rung and
     not on, since it was not expected to enter the front; it has `tokens`, the `curve` so far and `expected_loss`, but
     not a loss. reused: the same network was already evaluated; its figures are repeated. infeasible: outside a budget
-    at every width, never evaluated. failed: the evaluation ended with `reason`.
+    at every width, never evaluated. failed: the evaluation ended with `reason`. expected: scored by published trainings
+    alone, in a search that trains nothing.
     Figures that do not exist are None. `loss` is the validation loss in nats per token; of a network that was trained
     under several `seeds` it is their mean, with its standard error `loss_se`, and so are bits per byte and scores;
     `expected_loss` is the forecast of a stopped training's final loss, `expected_loss_sd` its standard deviation;
+    `full_loss` is the loss to expect of a full training, in nats per token up to a constant, and `full_loss_sd` the
+    standard deviation of its difference to the reference of the run; `expected_recall` is the recall after a full
+    training less that of the transformer of the same training, of full marks, with its standard deviation;
     `curve` holds [tokens seen, validation loss] pairs; `scores` are accuracies of synthetic tasks in 0..1, by score or
     task, or what the user's evaluator returned; units of times are in their names.
     """
@@ -124,6 +128,11 @@ class Trial:
     bits_per_byte: float | None = None
     expected_loss: float | None = None
     expected_loss_sd: float | None = None
+    full_loss: float | None = None
+    full_loss_sd: float | None = None
+    expected_recall: float | None = None
+    expected_recall_sd: float | None = None
+    outside: str = ""               # what of it no publication has, in words
     seeds: int | None = None
     loss_se: float | None = None
     curve: list[list[float]] = field(default_factory=list)

@@ -1,0 +1,207 @@
+"""A search without any training: which networks of a space publications expect to be the best within the budgets.
+
+Every candidate is fitted in width to the budgets and scored in microseconds, so that ten thousand are looked at. The
+same function finds the best pure stack of each mixer, which a hybrid has to beat.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.evidence.support import outside_support
+from flashnas.operators import OperatorSpec
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.search.pareto import non_dominated
+from flashnas.space import OperatorSpace
+from flashnas.study.fitting import Fitter
+
+if TYPE_CHECKING:
+    from flashnas.study.foresight import Foresight
+
+CANDIDATES = 8000        # genotypes that are looked at
+FIRST, EACH = 2500, 1100  # random ones at the start, and mutants in each round
+BEST = 24                # lowest values whose mutants are tried, beside those of the front
+PESSIMISM = 1.0          # standard deviations that are added to the mean where networks are ranked
+QUIET_ROUNDS = 2         # rounds without a better front, after which the search ends
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """What was looked at, in one order: genotypes, networks, and arrays [N]: latency_ms, full loss expected and its
+    standard deviation to the reference, and recall."""
+
+    genotypes: list[Any]
+    networks: list[Architecture]
+    latency_ms: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+    recall: np.ndarray
+
+    def front(self, min_recall: float | None) -> list[int]:
+        """Places of the networks that no other one beats in latency and in the pessimistic full loss, fastest first;
+        of those with the recall, where a floor is set and any network has it."""
+        places = np.arange(len(self.networks))
+        if min_recall is not None and (self.recall >= min_recall).any():
+            places = np.flatnonzero(self.recall >= min_recall)
+        points = np.column_stack([ranked(self.mean, self.sd), self.latency_ms])[places]
+        alike: dict[tuple[float, ...], int] = {}  # orders of the same operators, which evidence cannot tell apart
+        for place, point in zip(places, points.round(9).tolist(), strict=True):
+            other = alike.setdefault(tuple(point), int(place))
+            if unevenness(self.networks[place].operators) < unevenness(self.networks[other].operators):
+                alike[tuple(point)] = int(place)
+        distinct = np.array(list(alike.values()), dtype=int)
+        best = distinct[non_dominated(np.array(list(alike)))]
+        return [int(place) for place in best[np.argsort(self.latency_ms[best], kind="stable")]]
+
+    def best(self, min_recall: float | None) -> int | None:
+        """The place of the network that is recommended: the lowest pessimistic full loss, with the recall."""
+        return min(self.front(min_recall), key=lambda place: self.mean[place] + PESSIMISM * self.sd[place],
+                   default=None)
+
+    def nearest(self, min_recall: float, count: int) -> list[int]:
+        """Places of networks with the recall from the recommended one upwards in pessimistic full loss, at most
+        `count`, each of another composition or size than those before."""
+        chosen, values = self.best(min_recall), ranked(self.mean, self.sd)
+        kept = np.flatnonzero(self.recall >= min_recall)
+        distinct: dict[float, int] = {} if chosen is None else {round(float(values[chosen]), 9): chosen}
+        for place in kept[np.argsort(values[kept], kind="stable")]:
+            distinct.setdefault(round(float(values[place]), 9), int(place))
+            if len(distinct) == count:
+                break
+        return list(distinct.values())
+
+    def spread(self, places: Sequence[int], count: int) -> list[int]:
+        """At most `count` of the places of a front, the last one among them, about equally far apart in latency."""
+        if len(places) <= count:
+            return list(places)
+        latencies = self.latency_ms[list(places)]
+        wanted = np.linspace(latencies[0], latencies[-1], count)
+        return [places[i] for i in sorted({int(np.abs(latencies - value).argmin()) for value in wanted})]
+
+
+def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight: Foresight, *, seed: int,
+                       min_recall: float | None, candidates: int = CANDIDATES,
+                       on_round: Callable[[int], None] = lambda looked_at: None) -> Foretold:
+    """Evolution on the expected full loss and the latency; deterministic for a seed.
+
+    Args:
+        space, fitter: genotypes, and their largest network within the budgets.
+        foresight: the models.
+        seed: of all draws.
+        min_recall: floor that the front keeps; the front without it is searched, too.
+        candidates: genotypes to look at, at most.
+        on_round: called with the number looked at.
+    """
+    rng = np.random.default_rng([seed, 1])
+    found: dict[Any, tuple[Architecture, float]] = {}
+    seen: set[Any] = set()
+
+    def add(draw: Callable[[], Any], count: int) -> None:
+        for _ in range(count):
+            genotype = draw()
+            if genotype in seen:
+                continue
+            seen.add(genotype)
+            network, latency_ms = fitter.latency_of(genotype)
+            if network is not None and latency_ms is not None:
+                found[genotype] = network, latency_ms
+
+    add(lambda: space.sample(rng), FIRST)
+    quiet, before = 0, np.inf
+    told = _scored(found, foresight, None)
+    while len(seen) < candidates and len(told.networks) and quiet < QUIET_ROUNDS:
+        values = ranked(told.mean, told.sd)
+        best = np.argsort(values, kind="stable")[:BEST]
+        kept = np.flatnonzero(told.recall >= (-np.inf if min_recall is None else min_recall))
+        best_kept = kept[np.argsort(values[kept], kind="stable")[:BEST]]
+        places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, best), *map(int, best_kept)])
+        add(functools.partial(_mutant, space, [told.genotypes[place] for place in places], rng), EACH)
+        told = _scored(found, foresight, told)
+        level = float(np.sum(ranked(told.mean, told.sd)[told.front(min_recall)[-3:]]))
+        quiet, before = (quiet + 1 if level > before - 1e-4 else 0), min(before, level)
+        on_round(len(seen))
+    return told
+
+
+def _mutant(space: OperatorSpace[Any], parents: Sequence[Any], rng: np.random.Generator) -> Any:
+    """A mutant of one of the parents."""
+    return space.mutate(parents[int(rng.integers(len(parents)))], rng)
+
+
+def _scored(found: dict[Any, tuple[Architecture, float]], foresight: Foresight, before: Foretold | None) -> Foretold:
+    """All that was found; what was scored before is not scored again."""
+    start = 0 if before is None else len(before.networks)
+    genotypes = list(found)
+    networks = [found[genotype][0] for genotype in genotypes]
+    mean, sd = foresight.expected(networks[start:])
+    recall = foresight.recalls(networks[start:])
+    if before is not None:
+        mean, sd, recall = (np.concatenate([old, new]) for old, new in (
+            (before.mean, mean), (before.sd, sd), (before.recall, recall)))
+    return Foretold(genotypes, networks, np.array([found[genotype][1] for genotype in genotypes]), mean, sd, recall)
+
+
+def ranked(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """The value by which networks are ranked: pessimistic, so that nothing is gained where nobody knows."""
+    return np.asarray(mean + PESSIMISM * sd)
+
+
+@functools.lru_cache(maxsize=65_536)
+def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
+    """How far a stack is from one whose operators of each kind are spread evenly: 0 or more."""
+    total = 0.0
+    for kind in {spec.kind for spec in operators}:
+        places = (np.flatnonzero([spec.kind == kind for spec in operators]) + 0.5) / len(operators)
+        total += float(np.mean((places - (np.arange(len(places)) + 0.5) / len(places))**2))
+    return total
+
+
+def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any], score: Callable[[Sequence[Architecture]], np.ndarray],
+                ) -> list[tuple[str, Architecture]]:
+    """The best pure stack of each mixer of the space within the budgets: label and network.
+
+    All depths up to the space's, all its widths, and every share of feed-forward layers that publications have are
+    looked at: none (for mixers that publications have so), one behind every second mixer, one behind each.
+
+    Args:
+        score: networks -> values [N], lower is better.
+    """
+    ffn = space.ffn or FeedForward()
+    kinds = [spec.kind for spec in space.mixers]
+    result = []
+    for spec in space.mixers:
+        name = spec.kind if kinds.count(spec.kind) == 1 else str(spec)
+        blocks = {f"{name} f": (spec, ffn), f"{name} {name} f": (spec, spec, ffn), name: (spec,)}
+        some: list[tuple[str, Architecture]] = []
+        for text, block in blocks.items():
+            for repeats in range(1, max(space.max_operators // len(block), 1) + 1):
+                sizes = space.widths_of(block * repeats)
+                some += [(f"{repeats}x({text})", network) for network in sizes
+                         if not _unpublished(network.operators, network.hidden)]
+        fitting = _fitting(fitter, some)
+        if fitting:
+            values = score([network for _, network in fitting])
+            label, network = fitting[int(np.argmin(values))]
+            result.append((f"pure {label}", network))
+    return result
+
+
+def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> list[tuple[str, Architecture]]:
+    """Those within the budgets."""
+    if all(budget.metric == "latency_ms" for budget in fitter.budgets):
+        latencies = fitter.costs.latencies([network for _, network in some])
+        return [one for one, latency_ms in zip(some, latencies, strict=True)
+                if latency_ms is not None and fitter.fits({"latency_ms": latency_ms})]
+    return [one for one in some if fitter.fits_network(one[1])]
+
+
+@functools.lru_cache(maxsize=65_536)
+def _unpublished(operators: tuple[Any, ...], hidden: int) -> bool:
+    """True if publications have no such stack for a reason of its composition; its size does not count here."""
+    return any("operators" in words for words in outside_support(Architecture(hidden=hidden, operators=operators)))
