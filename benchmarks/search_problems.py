@@ -1,5 +1,5 @@
-"""The problems of benchmarks/search.py: made-up surfaces, the rows of flashnas-bench, a model of flashnas-bench, and the
-loss to expect of a full training.
+"""The problems of benchmarks/search.py: made-up surfaces, the rows of flashnas-bench, a model of flashnas-bench, and
+the loss to expect of a full training.
 
 All have learning curves at a quarter, half, three quarters and all of the tokens, and the exact latency of the shipped
 table h100_sxm for `decode-8k`.
@@ -473,10 +473,10 @@ class Full(Modelled):
     def prior(self) -> Prior:
         """What the sampler knows of it before any training, as in a search; all trainings cost the same."""
         told = search_by_evidence(self.space, self, self.foresight, seed=0, min_recall=None)
-        front = told.spread(told.front(None), 20)
-        return Prior(value_of=lambda networks: ranked(*self.foresight.expected(networks)), moves_of=self.foresight.moves,
-                     cost_of=lambda network: 1.0,
-                     best=[told.genotypes[place] for place in dict.fromkeys([*told.nearest(-1.0, 60), *front])])
+        return Prior(value_of=lambda networks: ranked(*self.foresight.expected(networks)),
+                     moves_of=self.foresight.moves, cost_of=lambda network: 1.0, best=[
+                         told.genotypes[place] for place in dict.fromkeys(
+                             [*told.nearest(-1.0, 20), *reversed(told.front(None))])])
 
 
 @functools.lru_cache(maxsize=2)

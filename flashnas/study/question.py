@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # they load torch
     from flashnas.profiling.program import Program
     from flashnas.profiling.setup import Setup
 
-NEAR = 60               # networks that published trainings expect to be good, for the algorithm to begin with
+NEAR = 20               # networks near the recommended one that the algorithm looks at, beside the front
 UNIT_FLOPS = 1e12       # of the cost of a training
 
 
@@ -155,8 +155,7 @@ class Question:
         if foresight is None or told is None or self.recipe is None:
             return None
         recipe = self.recipe
-        front = told.spread(told.front(self.recall_floor), NEAR // 3)
-        order = dict.fromkeys([*told.nearest(self.recall_floor, NEAR), *reversed(front)])
+        order = dict.fromkeys([*told.nearest(self.recall_floor, NEAR), *reversed(told.front(self.recall_floor))])
         return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)), moves_of=foresight.moves,
                      cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
                      best=[told.genotypes[place] for place in order])
