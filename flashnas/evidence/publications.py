@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import norm
 
 from flashnas.architecture.notation import parse_operators
+from flashnas.base.errors import ArchitectureError
 from flashnas.evidence.agreement import twos_of
 from flashnas.evidence.expected import of_size
 from flashnas.evidence.fitting import rows_of
@@ -123,7 +124,9 @@ def two_mixes(one: str, other: str, rows: Sequence[PublishedRow], model: FullLos
 
 def _stack(text: str) -> tuple[OperatorSpec, ...]:
     specs = tuple(parse_operators(text))
-    return specs * -(-MIN_OPERATORS // max(1, len(specs)))
+    if not any(spec.mixes_tokens for spec in specs):
+        raise ArchitectureError(f"a mix must have at least one token mixer, such as 'a f'; got {text!r}")
+    return specs * -(-MIN_OPERATORS // len(specs))
 
 
 def _said(source: str, by_group: dict[str, list[float]]) -> Said:

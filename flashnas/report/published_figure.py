@@ -1,4 +1,4 @@
-"""published.png: differences between published trainings, and what each model says of them without their publication."""
+"""published.png: differences between published trainings, and what models say of them that have not seen them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def draw_published(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[P
     with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 9}):
         figure.text(0.03, 0.965, "What foretells a full training that it has not seen?", fontsize=14, weight="bold",
                     color=INK)
-        figure.text(0.03, 0.943, "differences of two networks of one group, nats per token; below the line at 0 the order"
-                    " is wrong; on the red line the size is right", color=MUTED)
+        figure.text(0.03, 0.943, "differences of two networks of one group, nats per token; below 0 the order is"
+                    " wrong; on the red line the size is right", color=MUTED)
         for place, (name, pairs) in enumerate(models.items()):
             axes = figure.add_axes((0.08 + 0.49 * (place % 2), 0.56 - 0.43 * (place // 2), 0.41, 0.32))
             for source in sources:
@@ -53,7 +53,8 @@ def draw_published(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[P
             axes.spines[["top", "right"]].set_visible(False)
             hidden = sum(abs(pair.predicted) > most for pair in pairs)
             if hidden:
-                axes.text(0.98, 0.03, f"{hidden} outside the picture", transform=axes.transAxes, ha="right", color=MUTED)
+                axes.text(0.98, 0.03, f"{hidden} outside the picture", transform=axes.transAxes, ha="right",
+                          color=MUTED)
         handles = [matplotlib.lines.Line2D([], [], marker="o", linestyle="", markersize=5, color=colour[source])
                    for source in sources]
         figure.legend(handles, sources, loc="lower center", ncols=5, frameon=False, bbox_to_anchor=(0.5, 0.01))

@@ -23,7 +23,8 @@ def test_every_wrong_pair_is_named_under_the_network_that_should_be_behind():
         if not wrong:
             assert name not in text
             continue
-        lines = text.partition(f"ordered wrongly in {name} ({len(wrong)} pair{'s' if len(wrong) > 1 else ''}):\n")[2].partition("\n\n")[0].split("\n")
+        title = f"ordered wrongly in {name} ({len(wrong)} pair{'s' if len(wrong) > 1 else ''}):\n"
+        lines = text.partition(title)[2].partition("\n\n")[0].split("\n")
         found, behind = set(), ""
         for line in lines:
             if line.endswith(" should be behind"):
