@@ -7,7 +7,7 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
-from flashnas.report.palette import BUDGET, INK, INTERVAL, MUTED, operator_colour, operator_label, operator_order
+from flashnas.report.palette import BUDGET, INK, INTERVAL, MUTED, RULE, operator_colour, operator_label, operator_order
 from flashnas.report.plane import Plane, plane_of
 from flashnas.report.plot_data import finalist_of, mixer_colours, name_of
 from flashnas.report.text import number
@@ -66,8 +66,9 @@ def _drawn(plane: Plane, height: int) -> go.Figure:
         "tracegroupgap": 2, "title_text": "Fill: most frequent mixer<br>Ring: second most frequent"})
     (x0, x1), (y0, y1) = plane.ranges()
     xs, ys = plane.steps(min(x1, run.budget_ms or x1))
-    figure.add_scatter(x=[x * factor for x in xs], y=ys, mode="lines", name="Pareto front", hoverinfo="skip",
-                       line={"color": INK, "width": 1.6}, legendrank=1)
+    if xs:
+        figure.add_scatter(x=[x * factor for x in xs], y=ys, mode="lines", name="Pareto front", hoverinfo="skip",
+                           line={"color": INK, "width": 1.6}, legendrank=1)
     _intervals(figure, points, factor)
     mixers = points["notation"].map(mixer_colours)
     main = mixers.str[0]
@@ -94,6 +95,8 @@ def _drawn(plane: Plane, height: int) -> go.Figure:
         _legend_entry(figure, html.escape(operator_label(kind)), "circle", operator_colour(kind), "white", group=kind)
     if not run.baselines.empty:
         _legend_entry(figure, "pure-operator baseline", "diamond", "white", INK)
+    if points["small"].any():
+        _legend_entry(figure, "small: not on the front", "circle", RULE, MUTED)
     _mark_failed(figure, run, factor, y1 - 0.025 * (y1 - y0))
     if run.budget_ms:
         figure.add_vline(x=run.budget_ms * factor, line={"color": BUDGET, "dash": "dash", "width": 1.5})
@@ -103,7 +106,7 @@ def _drawn(plane: Plane, height: int) -> go.Figure:
         figure.add_annotation(
             x=row.latency_ms * factor, y=row.y, ax=dx, ay=-dy, text=html.escape(text), standoff=7,
             arrowhead=0, arrowwidth=0.8, arrowcolor="#98A2B3", bgcolor="rgba(255,255,255,0.75)", borderpad=1,
-            font={"size": 12, "color": MUTED if row.origin == "baseline" else INK})
+            font={"size": 12, "color": INK if row.final and run.ranks_full or row.origin != "baseline" else MUTED})
     figure.update_xaxes(title_text=f"{_workload_words(run)} ({unit})", range=[x0 * factor, x1 * factor])
     figure.update_yaxes(title_text=html.escape(plane.axis), range=[y0, y1])
     return figure

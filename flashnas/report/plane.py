@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ class Plane:
         run: what it shows.
         quality: `loss`, of short trainings; or `full_loss`, as the difference to the recommended network.
         points: trials with further columns: y, the quality; reach, half of its 90 % interval, NaN without one; final:
-            on the front; small: neither on the front nor a baseline, in a picture that has intervals.
+            on the front; small: neither on the front nor a baseline, where the full loss ranks.
         title, axis: of the picture and of the vertical axis.
     """
 
@@ -56,13 +55,13 @@ class Plane:
         return (max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide), (low - 0.13 * tall, high + 0.13 * tall)
 
     def steps(self, right: float) -> tuple[list[float], list[float]]:
-        """The corners of the front, drawn to the latency `right`."""
-        best = front(self.run)
-        return staircase(self.points.loc[best.index.intersection(self.points.index)].assign(
-            **{self.quality: lambda frame: frame["y"]}), right, self.quality)
+        """The corners of the front, drawn to the latency `right`; none where the full loss ranks, since its
+        uncertainty counts there as well, and a floor for recall."""
+        return ([], []) if self.run.ranks_full else staircase(front(self.run), right)
 
     def labels(self, box: tuple[float, float], letter: float = 6.6) -> list[tuple[str, Any, tuple[float, float]]]:
-        """(text, trial, offset in pixels) of the labels: the front's names and the baselines'.
+        """(text, trial, offset in pixels) of the labels: the front's names and the baselines'; of short losses where
+        the full loss ranks, the recommended network and those that cannot be told from it.
 
         Args:
             box: width and height of the plotting area in pixels.
@@ -73,7 +72,7 @@ class Plane:
         def pixel(latency_ms: float, y: float) -> tuple[float, float]:
             return (latency_ms - x0) / (x1 - x0) * box[0], (y - y0) / (y1 - y0) * box[1]
 
-        labelled = [row for row in rows(self.points) if row.final or row.origin == "baseline"]
+        labelled = [row for row in rows(self.points) if self._labelled(row)]
         texts = [self._name(row) for row in labelled]
         obstacles = [pixel(row.latency_ms, row.y) for row in rows(self.points)]
         xs, ys = self.steps(x1)
@@ -87,10 +86,16 @@ class Plane:
                                [(letter * len(text) + 4, 15.0) for text in texts], obstacles, box)
         return list(zip(texts, labelled, offsets, strict=True))
 
+    def _labelled(self, row: Any) -> bool:
+        answer = self.run.answer
+        if answer is not None and self.quality != FULL:
+            return row.hash in (answer.recommended, *answer.tied)
+        return bool(row.final or row.origin == "baseline")
+
     def _name(self, row: Any) -> str:
         """The name of the front; of other baselines what they are made of, since diamonds mark them."""
         finalist = finalist_of(self.run, row)
-        if finalist and self.quality == FULL:
+        if finalist and self.run.ranks_full:
             return finalist.name
         return name_of(self.run, row).replace("pure ", "")
 
@@ -101,8 +106,7 @@ def plane_of(run: Run, quality: str | None = None) -> Plane:
     if quality == FULL:
         return _full_plane(run)
     points = run.trained
-    final = _final(run, points)
-    return Plane(run, quality, points.assign(y=points["loss"], reach=np.nan, final=final, small=False),
+    return Plane(run, quality, _marked(run, points, points["loss"], pd.Series(np.nan, index=points.index)),
                  "Loss against latency: every trained network" if run.quality == quality else
                  "Loss of the short trainings against latency",
                  "validation loss after short training (nats per token)")
@@ -118,14 +122,14 @@ def _full_plane(run: Run) -> Plane:
         if row.hash in standings:
             y.at[row.Index] = standings[row.hash].difference
             reach.at[row.Index] = INTERVAL_90 * standings[row.hash].sd
-    final = _final(run, points)
     to = "the lowest" if answer is None else run.front[run.finalists[1][answer.recommended]].name
-    return Plane(run, FULL, points.assign(y=y, reach=reach, final=final,
-                                          small=[not on and origin != "baseline" for on, origin in
-                                                 zip(final, points["origin"], strict=True)]),
+    return Plane(run, FULL, _marked(run, points, y, reach),
                  "Loss to expect of a full training, against latency",
                  f"expected full loss, difference to {to} (nats per token)")
 
 
-def _final(run: Run, points: pd.DataFrame) -> Sequence[bool]:
-    return [finalist_of(run, row) is not None for row in rows(points)]
+def _marked(run: Run, points: pd.DataFrame, y: pd.Series, reach: pd.Series) -> pd.DataFrame:
+    """The points with the further columns."""
+    final = np.array([finalist_of(run, row) is not None for row in rows(points)], dtype=bool)
+    return points.assign(y=y, reach=reach, final=final,
+                         small=run.ranks_full & ~final & (points["origin"] != "baseline").to_numpy())

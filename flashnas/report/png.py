@@ -83,7 +83,7 @@ def _draw(axes: Axes, plane: Plane, tall_inches: float, *, small: bool = False) 
     axes.set_xlim(x0 * factor, x1 * factor)
     axes.set_ylim(y0, y1)
     xs, ys = plane.steps(min(x1, run.budget_ms or x1))
-    axes.plot([x * factor for x in xs], ys, color=INK, linewidth=1.5, zorder=2)
+    axes.plot([x * factor for x in xs], ys, color=INK, linewidth=1.5, zorder=2)  # nothing where there is no line
     having = points[points["reach"].notna()]
     axes.errorbar(having["latency_ms"] * factor, having["y"], having["reach"], linestyle="none", ecolor=INTERVAL,
                   elinewidth=1.1, capsize=2.5, zorder=2)
@@ -106,10 +106,10 @@ def _draw(axes: Axes, plane: Plane, tall_inches: float, *, small: bool = False) 
         axes.text(run.budget_ms * factor, 1.012, f"budget {number(run.budget_ms * factor, 4, unit)}", color=BUDGET,
                   ha="center", va="bottom", transform=axes.get_xaxis_transform())
     for text, trial, offset in plane.labels((72.0 * SIZE_INCHES[0] * AXES_BOX[2], 72.0 * tall_inches), letter=5.6):
+        plain = trial.origin == "baseline" and not (trial.final and run.ranks_full)
         axes.annotate(_plain(text), (trial.latency_ms * factor, trial.y), xytext=offset,
                       textcoords="offset points", ha="center", va="center", fontsize=9, zorder=4,
-                      color=MUTED if trial.origin == "baseline" else INK,
-                      weight="normal" if trial.origin == "baseline" else "bold",
+                      color=MUTED if plain else INK, weight="normal" if plain else "bold",
                       arrowprops={"arrowstyle": "-", "color": "#98A2B3", "linewidth": 0.7, "shrinkB": 5, "shrinkA": 0})
     axes.set_xlabel(f"latency of one request ({unit})", color=INK)
     axes.set_ylabel("short training\n(nats per token)" if small else plane.axis, color=INK)
@@ -119,7 +119,8 @@ def _legend(figure: Figure, plane: Plane) -> None:
     points = plane.points
     pairs = zip(points["notation"].map(mixer_colours), points["origin"] == "baseline", strict=True)
     kinds = {kind for pair, pure in pairs for kind in (pair[:1] if pure else pair)}
-    handles = [Line2D([], [], color=INK, linewidth=1.5, label="Pareto front (P1, P2, …)")]
+    handles = [] if plane.run.ranks_full else [Line2D([], [], color=INK, linewidth=1.5,
+                                                      label="Pareto front (P1, P2, …)")]
     if points["reach"].notna().any():
         handles.append(Line2D([], [], color=INTERVAL, linewidth=1.3, marker="|", markersize=5, label="90 % interval"))
     handles += [Line2D([], [], marker="o", markersize=8, linestyle="none", markeredgecolor="white",
@@ -128,6 +129,9 @@ def _legend(figure: Figure, plane: Plane) -> None:
     if not plane.run.baselines.empty:
         handles.append(Line2D([], [], marker="D", markersize=7, linestyle="none", markerfacecolor="white",
                               markeredgecolor=INK, label="pure-operator baseline"))
+    if points["small"].any():
+        handles.append(Line2D([], [], marker="o", markersize=4, linestyle="none", markerfacecolor=RULE,
+                              markeredgecolor=MUTED, label="small: not on the front (P1, P2, …)"))
     if plane.run.failed["latency_ms"].notna().any():
         handles.append(Line2D([], [], marker="x", markersize=6, linestyle="none", color=MUTED, label="failed: no loss"))
     legend = figure.legend(handles=handles, loc="upper left", frameon=False, fontsize=9.5,

@@ -142,7 +142,8 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
     pure = min(baselines, key=lambda trial: values[trial.hash], default=None)
     difference, sd = (0.0, 0.0) if pure is None else prediction.difference(at[chosen.hash], at[pure.hash])
     return Answer(
-        recommended=chosen.hash, standings=standings, baselines=pure_standings, cheapest=tied[0].hash, min_recall=min_recall,
+        recommended=chosen.hash, standings=standings, baselines=pure_standings, cheapest=tied[0].hash,
+        min_recall=min_recall,
         pure={} if pure is None else {
             "label": pure.label, "notation": pure.notation, "hash": pure.hash, "latency_ms": pure.latency_ms,
             "difference": difference, "sd": sd, "probability": _below(difference, sd)},
