@@ -74,7 +74,7 @@ class Plane:
 
         labelled = [row for row in rows(self.points) if self._labelled(row)]
         texts = [self._name(row) for row in labelled]
-        obstacles = [pixel(row.latency_ms, row.y) for row in rows(self.points)]
+        obstacles = [pixel(row.latency_ms, row.y) for row in rows(self.points) if not row.small]
         xs, ys = self.steps(x1)
         obstacles += [pixel(xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)  # a label is wider than the gaps
                       for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False) for k in range(81)]

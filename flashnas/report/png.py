@@ -109,6 +109,7 @@ def _draw(axes: Axes, plane: Plane, tall_inches: float, *, small: bool = False) 
         plain = trial.origin == "baseline" and not (trial.final and run.ranks_full)
         axes.annotate(_plain(text), (trial.latency_ms * factor, trial.y), xytext=offset,
                       textcoords="offset points", ha="center", va="center", fontsize=9, zorder=4,
+                      bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
                       color=MUTED if plain else INK, weight="normal" if plain else "bold",
                       arrowprops={"arrowstyle": "-", "color": "#98A2B3", "linewidth": 0.7, "shrinkB": 5, "shrinkA": 0})
     axes.set_xlabel(f"latency of one request ({unit})", color=INK)
@@ -131,7 +132,7 @@ def _legend(figure: Figure, plane: Plane) -> None:
                               markeredgecolor=INK, label="pure-operator baseline"))
     if points["small"].any():
         handles.append(Line2D([], [], marker="o", markersize=4, linestyle="none", markerfacecolor=RULE,
-                              markeredgecolor=MUTED, label="small: not on the front (P1, P2, …)"))
+                              markeredgecolor=MUTED, label="small: not on the front"))
     if plane.run.failed["latency_ms"].notna().any():
         handles.append(Line2D([], [], marker="x", markersize=6, linestyle="none", color=MUTED, label="failed: no loss"))
     legend = figure.legend(handles=handles, loc="upper left", frameon=False, fontsize=9.5,
