@@ -1,4 +1,4 @@
-"""The answer of a search that ranks by full trainings, in plain English: one statement a line, for terminal and page."""
+"""The answer of a search that ranks by full trainings, in plain English: statements for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class _Words:
             yield Statement("budget", self._budget())
         yield Statement("training", self._training())
         if self.answer.trained:
-            yield Statement("what would change it", self._to_change())
+            yield Statement("to change it", self._to_change())
         yield Statement("outside", self._outside())
         if self.answer.extrapolated:
             yield Statement("extrapolated", f"{tokens_text(self.answer.train_tokens)} training tokens are fewer or more"
@@ -97,8 +97,8 @@ class _Words:
     def _recommended(self) -> str:
         best = self._standing(self.answer.recommended).best
         return (f"{self.entry.name}, {self._ms(self.entry.latency_ms)}: {compressed(self.entry.notation)}; the lowest"
-                f" expected loss after {tokens_text(self.answer.train_tokens)} tokens, one standard deviation added;"
-                f" probability of being the best of all shown {best:.2f}")
+                f" expected loss after {tokens_text(self.answer.train_tokens)} tokens with one standard"
+                f" deviation added; probability of being the best of all shown {best:.2f}")
 
     def _tied(self) -> str:
         tied = [self._entry(key) for key in self.answer.tied]

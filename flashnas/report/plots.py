@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from flashnas.report.front_figure import pareto_front
+from flashnas.report.front_figure import pareto_front, short_loss
 from flashnas.report.palette import (
     INK,
     KERNEL_COLOURS,
@@ -80,10 +80,11 @@ def _many_objectives(run: Run, title: str, series: HypervolumeSeries) -> go.Figu
 def operator_share(run: Run) -> go.Figure:
     """Figure 3. Share of each kind of operator along the relative depth, in the front and in all networks."""
     title = "Operators along the depth"
-    best, trained = front(run), run.trained
+    best, trained = front(run), run.scored
     searched = trained[trained["origin"] == "search"]
     panels = [(f"the front: {len(best)} networks", depth_shares(best["notation"])),
-              (f"all that the search trained: {len(searched)} networks", depth_shares(searched["notation"]))]
+              (f"all that the search {'found' if run.untrained else 'trained'}: {len(searched)} networks",
+               depth_shares(searched["notation"]))]
     panels = [(name, shares) for name, shares in panels if not shares.empty]
     if not panels:
         return nothing_to_show(title, "No trained network with a readable notation.")
@@ -189,6 +190,7 @@ def training_curves(run: Run) -> go.Figure:
 
 FIGURES: dict[str, Callable[[Run], go.Figure]] = {
     "front": pareto_front,
+    "short-loss": short_loss,
     "hypervolume": hypervolume,
     "operators": operator_share,
     "latency-by-operator": latency_by_operator,

@@ -14,6 +14,7 @@ from flashnas.study.run import Run, rows
 
 SHOWN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
 WIDTH = 150  # of the lines of the answer
+MAX_ORIGIN = 22  # letters of the column `from`
 PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic tasks",
          "tokens_seeds": "for further seeds of the front"}  # of the tokens of a run
 
@@ -98,7 +99,13 @@ def _row(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str, .
     more = (scaled(name) + ("!" if name == "measured_ms" and finalist.missed else "") for name in shown)
     asked = (number(figures.get(name), 3) for name in objectives)
     return (name, *asked, *losses, scaled("latency_ms"), bounds, *more, parameters(figures.get("params")),
-            number(figures.get("memory_gb"), 3, "GB"), origin_words(finalist), compressed(finalist.notation))
+            number(figures.get("memory_gb"), 3, "GB"), shortened(origin_words(finalist)),
+            compressed(finalist.notation))
+
+
+def shortened(text: str) -> str:
+    """At most MAX_ORIGIN letters."""
+    return text if len(text) <= MAX_ORIGIN else f"{text[:MAX_ORIGIN - 1]}…"
 
 
 def mark_of(run: Run, finalist: FrontEntry) -> str:
