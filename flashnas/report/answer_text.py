@@ -96,7 +96,7 @@ class _Words:
 
     def _recommended(self) -> str:
         best = self._standing(self.answer.recommended).best
-        return (f"{self.entry.name}, {self._ms(self.entry.latency_ms)}: {compressed(self.entry.notation)}; the lowest"
+        return (f"{self.entry.name} at {self._ms(self.entry.latency_ms)}, {compressed(self.entry.notation)}; the lowest"
                 f" expected loss after {tokens_text(self.answer.train_tokens)} tokens with one standard"
                 f" deviation added; probability of being the best of all shown {best:.2f}")
 

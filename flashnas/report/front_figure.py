@@ -117,9 +117,11 @@ def _intervals(figure: go.Figure, points: pd.DataFrame, factor: float) -> None:
     having = points[points["reach"].notna()]
     if not having.empty:
         figure.add_scatter(
-            x=having["latency_ms"] * factor, y=having["y"], mode="markers", name="90 % interval", hoverinfo="skip",
-            marker={"symbol": "line-ns", "size": 1, "color": INTERVAL}, legendrank=2,
+            x=having["latency_ms"] * factor, y=having["y"], mode="markers", name="intervals", hoverinfo="skip",
+            showlegend=False, marker={"symbol": "line-ns", "size": 1, "color": INTERVAL},
             error_y={"type": "data", "array": having["reach"], "color": INTERVAL, "thickness": 1.3, "width": 4})
+        figure.add_scatter(x=[None], y=[None], mode="lines", name="90 % interval", legendrank=2,
+                           line={"color": INTERVAL, "width": 1.3})
 
 
 def _legend_entry(figure: go.Figure, name: str, symbol: str, fill: str, edge: str, group: str | None = None) -> None:

@@ -38,8 +38,12 @@ function wrapped(text, width) {
 }
 for (const data of document.querySelectorAll('script[type="application/json"]')) {
   const figure = JSON.parse(data.textContent);
-  if (innerWidth < 700) narrow(figure.layout);
-  Plotly.newPlot(data.previousElementSibling, figure.data, figure.layout, CONFIG);
+  const config = CONFIG;
+  if (innerWidth < 700) {
+    narrow(figure.layout);
+    config.displayModeBar = false;
+  }
+  Plotly.newPlot(data.previousElementSibling, figure.data, figure.layout, config);
 }
 """.replace("CONFIG", CONFIG)
 

@@ -214,10 +214,10 @@ class FinalistsSection(Section):
         columns = [("", "", "text"), *((title_of(name), "", "") for name in objectives), *losses,
                    ("Latency", f"{unit}, lower to upper", ""), ("Per token", "ms", ""),
                    *([] if run.ranks_full else [("Throughput", "tokens/s", "")]), ("Parameters", "", ""),
-                   ("Memory", "GB", ""), ("From", "", "text"), ("File", "", "text")]
+                   ("Memory", "GB", ""), ("From", "", "text"), *([] if run.ranks_full else [("File", "", "text")])]
         kinds = sorted({spec.kind for finalist in run.front for spec in finalist.architecture.operators},
                        key=operator_order)
-        return render("finalists.html", columns=columns, measured=_measured_words(run), run=run,
+        return render("finalists.html", columns=columns, figure=_figure(run, "front") if run.ranks_full else None, measured=_measured_words(run), run=run,
                       finalists=[_shown(run, finalist, factor, objectives) for finalist in run.front],
                       looks={kind: _look(kind) for kind in kinds},
                       legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds])
@@ -294,14 +294,18 @@ class FiguresSection(Section):
     title = "Figures"
 
     def html(self, run: Run) -> str:
-        drawn = {**FIGURES, **({"objectives": further_objectives} if run.further_objectives else {})}
-        empty = {*([] if run.ranks_full and not run.untrained else ["short-loss"]),
+        drawn = [*FIGURES, *(["objectives"] if run.further_objectives else [])]
+        empty = {*(["front"] if run.ranks_full else []), *([] if run.ranks_full and not run.untrained else ["short-loss"]),
                  *(["hypervolume", "curves"] if run.untrained else []),
                  *([] if run.front or run.scored.empty else ["latency-by-operator", "latency-by-kernel"])}
-        captions = {**CAPTIONS, **(FULL_CAPTIONS if run.ranks_full else {})}
-        return render("figures.html", figures=[
-            {"name": name, "json": _inert(draw(run).to_json()), "caption": captions[name]}
-            for name, draw in drawn.items() if name not in empty])
+        return render("figures.html", figures=[_figure(run, name) for name in drawn if name not in empty])
+
+
+def _figure(run: Run, name: str) -> dict[str, Any]:
+    """A figure with its caption, for the page."""
+    caption = (FULL_CAPTIONS.get(name) if run.ranks_full else None) or CAPTIONS[name]
+    figure = further_objectives(run) if name == "objectives" else FIGURES[name](run)
+    return {"name": name, "json": _inert(figure.to_json()), "caption": caption}
 
 
 def _inert(json_text: str) -> Markup:
