@@ -109,7 +109,8 @@ def plane_of(run: Run, quality: str | None = None) -> Plane:
     return Plane(run, quality, _marked(run, points, points["loss"], pd.Series(np.nan, index=points.index)),
                  "Loss against latency: every trained network" if run.quality == quality else
                  "Loss of the short trainings against latency",
-                 "validation loss after short training (nats per token)")
+                 "validation loss after short training (nats per token)" if run.quality == quality else
+                 "short loss (nats per token)")
 
 
 def _full_plane(run: Run) -> Plane:

@@ -113,7 +113,7 @@ def _draw(axes: Axes, plane: Plane, tall_inches: float, *, small: bool = False) 
                       color=MUTED if plain else INK, weight="normal" if plain else "bold",
                       arrowprops={"arrowstyle": "-", "color": "#98A2B3", "linewidth": 0.7, "shrinkB": 5, "shrinkA": 0})
     axes.set_xlabel(f"latency of one request ({unit})", color=INK)
-    axes.set_ylabel("short training\n(nats per token)" if small else plane.axis, color=INK)
+    axes.set_ylabel(plane.axis.replace(" (", "\n(") if small else plane.axis, color=INK)
 
 
 def _legend(figure: Figure, plane: Plane) -> None:

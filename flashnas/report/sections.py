@@ -27,6 +27,7 @@ from flashnas.report.terminal_front import (
     misses,
     origin_words,
     recall_words,
+    shortened,
     tokens_words,
 )
 from flashnas.report.text import MISSING, duration, known, number, parameters
@@ -212,12 +213,13 @@ class FinalistsSection(Section):
             ("Full loss", "nats, difference", ""), ("Best", "probability", ""),
             *([] if run.untrained else [("Short loss", "nats/token", "")]), ("Recall", "to a transformer", "")]
         columns = [("", "", "text"), *((title_of(name), "", "") for name in objectives), *losses,
-                   ("Latency", f"{unit}, lower to upper", ""), ("Per token", "ms", ""),
+                   ("Latency", f"{unit}, {_limit(run, factor)}lower to upper", ""), ("Per token", "ms", ""),
                    *([] if run.ranks_full else [("Throughput", "tokens/s", "")]), ("Parameters", "", ""),
                    ("Memory", "GB", ""), ("From", "", "text"), *([] if run.ranks_full else [("File", "", "text")])]
         kinds = sorted({spec.kind for finalist in run.front for spec in finalist.architecture.operators},
                        key=operator_order)
-        return render("finalists.html", columns=columns, figure=_figure(run, "front") if run.ranks_full else None, measured=_measured_words(run), run=run,
+        return render("finalists.html", columns=columns, run=run,
+                      figure=_figure(run, "front") if run.ranks_full else None, measured=_measured_words(run),
                       finalists=[_shown(run, finalist, factor, objectives) for finalist in run.front],
                       looks={kind: _look(kind) for kind in kinds},
                       legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds])
@@ -249,6 +251,11 @@ def _corrected_words(run: Run) -> str:
             f" left out in turn, by {last['left_out_error']:.1%}.")
 
 
+def _limit(run: Run, factor: float) -> str:
+    """The budget for the heading, where networks are marked that may exceed it."""
+    return f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
+
+
 def _shown(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> dict[str, Any]:
     """The texts of one finalist."""
     figures = finalist.figures
@@ -264,7 +271,7 @@ def _shown(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str,
               if scaled(name) != MISSING]
     latency = {"value": scaled("latency_ms"), "lines": below,
                "warning": f"misses {', '.join(finalist.missed)}" if finalist.missed else
-              "may exceed the budget" if run.ranks_full and exceeds(run, finalist) else ""}
+              "may exceed it" if run.ranks_full and exceeds(run, finalist) else ""}
     losses = [loss_words(figures), fixed(figures.get("bits_per_byte"), 3)] if not run.ranks_full else [
         full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
         *([] if run.untrained else [loss_words(figures)]), recall_words(figures)]
@@ -274,7 +281,7 @@ def _shown(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str,
         (fixed(figures.get("tpot_ms"), 3), *more, parameters(figures.get("params")),
          fixed(figures.get("memory_gb"), 2))))
     return {"name": finalist.name, "mark": MARKS[mark_of(run, finalist)], "cells": [*before, latency, *after],
-            "origin": origin_words(finalist), "file": finalist.path.name,
+            "origin": shortened(origin_words(finalist)), "file": finalist.path.name,
             "operators": [(spec.kind, str(spec)) for spec in finalist.architecture.operators],
             "notation": compressed(finalist.notation)}
 
@@ -295,8 +302,8 @@ class FiguresSection(Section):
 
     def html(self, run: Run) -> str:
         drawn = [*FIGURES, *(["objectives"] if run.further_objectives else [])]
-        empty = {*(["front"] if run.ranks_full else []), *([] if run.ranks_full and not run.untrained else ["short-loss"]),
-                 *(["hypervolume", "curves"] if run.untrained else []),
+        empty = {*(["front"] if run.ranks_full else ["short-loss"]),
+                 *(["short-loss", "hypervolume", "curves"] if run.untrained else []),
                  *([] if run.front or run.scored.empty else ["latency-by-operator", "latency-by-kernel"])}
         return render("figures.html", figures=[_figure(run, name) for name in drawn if name not in empty])
 
