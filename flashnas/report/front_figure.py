@@ -106,6 +106,7 @@ def _drawn(plane: Plane, height: int) -> go.Figure:
         figure.add_annotation(
             x=row.latency_ms * factor, y=row.y, ax=dx, ay=-dy, text=html.escape(text), standoff=7,
             arrowhead=0, arrowwidth=0.8, arrowcolor="#98A2B3", bgcolor="rgba(255,255,255,0.75)", borderpad=1,
+            name="" if plane.matters(row) else "minor",
             font={"size": 12, "color": INK if (row.final and run.ranks_full) or row.origin != "baseline" else MUTED})
     figure.update_xaxes(title_text=f"{_workload_words(run)} ({unit})", range=[x0 * factor, x1 * factor])
     figure.update_yaxes(title_text=html.escape(plane.axis), range=[y0, y1])

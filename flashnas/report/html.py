@@ -19,7 +19,8 @@ POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 CONFIG = ('{"responsive": true, "displaylogo": false, "plotlyServerURL": "",'
           ' "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]}')
 SCRIPT = """
-function narrow(layout) {  // the legend below the plot, and wrapped titles
+function narrow(layout) {  // the legend below the plot, wrapped titles, the names that matter
+  layout.annotations = (layout.annotations || []).filter(label => label.name !== 'minor');
   layout.legend = {...layout.legend, orientation: 'h', x: 0, xanchor: 'left', y: -0.22, yanchor: 'top'};
   layout.margin = {l: 54, r: 8, t: 110, b: 60, ...layout.margin, ...(layout.margin?.r > 60 ? {r: 60} : {})};
   layout.height += 120;

@@ -86,10 +86,14 @@ class Plane:
                                [(letter * len(text) + 4, 15.0) for text in texts], obstacles, box)
         return list(zip(texts, labelled, offsets, strict=True))
 
-    def _labelled(self, row: Any) -> bool:
+    def matters(self, row: Any) -> bool:
+        """Whether a network is named where there is little room: it may be the best, or is on the front."""
         answer = self.run.answer
-        if answer is not None and self.quality != FULL:
-            return row.hash in (answer.recommended, *answer.tied)
+        return bool(row.final) if answer is None else row.hash in (answer.recommended, *answer.tied)
+
+    def _labelled(self, row: Any) -> bool:
+        if self.run.answer is not None and self.quality != FULL:
+            return self.matters(row)
         return bool(row.final or row.origin == "baseline")
 
     def _name(self, row: Any) -> str:

@@ -21,6 +21,7 @@ from flashnas.study.run import Run, rows
 
 DEPTH_BINS = 12
 REFERENCE_MARGIN = 1.01
+OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that it can cover
 
 
 # -- the front ---------------------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
                 covered = (np.abs(others - (dx, dy)) < (width / 2 + 7, height / 2 + 7)).all(axis=1).sum()
                 cost = distance / 8 + 30.0 * covered + 15.0 * _crossed(others, dx, dy)
                 cost += 150 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1, y1 in taken)
-                cost += 200 * (left < 0 or low < 0 or right > box[0] or high > box[1])
+                cost += OUTSIDE * (left < 0 or low < 0 or right > box[0] or high > box[1])
                 if best is None or cost < best[0]:
                     best = (cost, dx, dy)
         assert best is not None

@@ -13,10 +13,9 @@ from flashnas.registry import Registry
 from flashnas.report.answer_text import REASONS, RECOMMENDED, TIED, next_commands, signed, statements
 from flashnas.report.folding import compressed
 from flashnas.report.front_figure import counts_line
-from flashnas.report.objectives_figure import further_objectives
 from flashnas.report.palette import INK, SOURCE_MEANING, operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import latency_unit
-from flashnas.report.plots import FIGURES
+from flashnas.report.plots import FIGURES, FURTHER
 from flashnas.report.section import Section, render
 from flashnas.report.terminal_front import (
     exceeds,
@@ -67,7 +66,7 @@ CAPTIONS = {
     "latency-by-kernel": "Matrix products include the head. Calibration, where the table has one, is the difference"
                          " between the sum of single kernels and measured whole models. Tables that were measured"
                          " operator by operator show whole operators in place of kernels.",
-    "curves": "The start of training may lie above the frame. Networks whose final losses differ by less than the noise"
+    "curves": "The start of training is left out. Networks whose final losses differ by less than the noise"
               " between seeds are not ranked by one run.",
 }
 FULL_CAPTIONS = {
@@ -110,7 +109,7 @@ def result_sentence(run: Run) -> str:
     found = len(run.front)
     start = (f"{found} architecture{'s' if found != 1 else ''} on the Pareto front" if found else
              "The search has ended without a front" if run.entry("finished") else
-             "The search has not ended; what follows is of the networks so far")
+             "The search has not ended. What follows is of the networks so far")
     if run.ranks_full:
         return f"{start}; {counts_line(run)}.{_failed_words(run)}"
     scored = [f for f in run.front if known(f.figures.get("loss")) and known(f.figures.get("latency_ms"))]
@@ -301,18 +300,19 @@ class FiguresSection(Section):
     title = "Figures"
 
     def html(self, run: Run) -> str:
-        drawn = [*FIGURES, *(["objectives"] if run.further_objectives else [])]
-        empty = {*(["front"] if run.ranks_full else ["short-loss"]),
+        drawn = [*(["short-loss"] if run.ranks_full else ["front"]), *FIGURES]
+        empty = {*(["front"] if run.ranks_full else []),  # it is above the table
                  *(["short-loss", "hypervolume", "curves"] if run.untrained else []),
                  *([] if run.front or run.scored.empty else ["latency-by-operator", "latency-by-kernel"])}
-        return render("figures.html", figures=[_figure(run, name) for name in drawn if name not in empty])
+        drawn += ["objectives"] if run.further_objectives else []
+        return render("figures.html", figures=[
+            _figure(run, name) for name in dict.fromkeys(drawn) if name not in empty])
 
 
 def _figure(run: Run, name: str) -> dict[str, Any]:
     """A figure with its caption, for the page."""
     caption = (FULL_CAPTIONS.get(name) if run.ranks_full else None) or CAPTIONS[name]
-    figure = further_objectives(run) if name == "objectives" else FIGURES[name](run)
-    return {"name": name, "json": _inert(figure.to_json()), "caption": caption}
+    return {"name": name, "json": _inert({**FIGURES, **FURTHER}[name](run).to_json()), "caption": caption}
 
 
 def _inert(json_text: str) -> Markup:
