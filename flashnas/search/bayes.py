@@ -232,7 +232,7 @@ class Bayes(SearchAlgorithm):
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
         if self.prior is not None:
-            pool.update(dict.fromkeys([g for g in self.prior.best if self.fresh(g)][:self.pool_size // 4]))
+            pool.update(dict.fromkeys([g for g in self.prior.best if self.fresh(g)][:self.pool_size // 2]))
         self._fill(pool, self.pool_size // 2, None)
         complete = [e for e, values in zip(self._trained, self._values, strict=True) if values is not None]
         front = [complete[int(i)].genotype for i in np.flatnonzero(non_dominated(points))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.profiling.certificate import Certificate
-from flashnas.profiling.program import Program
-from flashnas.profiling.setup import Setup
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm, algorithm_class, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals, Prior
@@ -40,7 +38,11 @@ from flashnas.study.time_limit import TimeLimit
 from flashnas.training.cost import training_flops
 from flashnas.training.recipe import Recipe
 
-NEAR = 60               # networks that published trainings expect to be good, for the algorithm to begin with
+if TYPE_CHECKING:  # they load torch
+    from flashnas.profiling.program import Program
+    from flashnas.profiling.setup import Setup
+
+NEAR = 20               # networks near the recommended one that the algorithm looks at, beside the front
 UNIT_FLOPS = 1e12       # of the cost of a training
 
 
@@ -112,10 +114,12 @@ class Question:
         """
         config = self.config
         with foreign_errors(*self.foreign()):
-            return make_algorithm(self.sampler, space=self.space, seed=config.seed if seed is None else seed,
+            return make_algorithm(self.sampler if config.trials else "random", space=self.space,
+                                  seed=config.seed if seed is None else seed,
                                   latency_of=self.fitter.latency_of,
-                                  cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
-                                  **config.sampler_options)
+                                  cycle_size=config.cycle_size,
+                                  goals=_goals(config.objectives, self.costs, self.foresee),
+                                  **(config.sampler_options if config.trials else {}))
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
@@ -150,12 +154,8 @@ class Question:
         foresight, told = self.foresight, self.foretold
         if foresight is None or told is None or self.recipe is None:
             return None
-        recipe, values = self.recipe, ranked(told.mean, told.sd)
-        front = told.front(self.recall_floor)
-        near = [int(place) for place in np.argsort(values, kind="stable") if told.recall[place] >= self.recall_floor]
-        chosen = told.best(self.recall_floor)
-        first = [] if chosen is None else [chosen, *reversed(told.spread(front, NEAR // 3))]
-        order = dict.fromkeys([*first, *near[:NEAR]])
+        recipe = self.recipe
+        order = dict.fromkeys([*told.nearest(self.recall_floor, NEAR), *reversed(told.front(self.recall_floor))])
         return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)), moves_of=foresight.moves,
                      cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
                      best=[told.genotypes[place] for place in order])
@@ -252,13 +252,14 @@ class Question:
             "start_from": None if self.known is None else self.known.digest})
 
 
-def _goals(objectives: Sequence[str], costs: Costs) -> Goals | None:
+def _goals(objectives: Sequence[str], costs: Costs, foresee: Callable[[Any, float | None], dict[str, Any]],
+           ) -> Goals | None:
     """None for one trained quality against a latency_ms that is known; else which objectives are known, and how."""
     if costs.known and objectives[1] == "latency_ms" and len(objectives) == 2:
         return None
     known = [name for name in objectives if name not in TRAINED] if costs.known else []
     return Goals(tuple(name in known for name in objectives), lambda network: tuple(
-        minimised(name, metric_of(name, costs.metrics(network))) for name in known))
+        minimised(name, metric_of(name, {**costs.metrics(network), **foresee(network, None)})) for name in known))
 
 
 def table_hash(table: LatencyTable) -> str:
