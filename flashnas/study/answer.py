@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
 from flashnas.evidence.full_loss import Prediction
@@ -131,7 +131,7 @@ def _value(trial: Trial) -> float:
 
 def _below(difference: float, sd: float) -> float:
     """Probability that a difference is below 0."""
-    return float(norm.cdf(-difference / sd)) if sd > 1e-9 else 0.5 * (difference < 0) + 0.5 * (difference <= 0)
+    return float(ndtr(-difference / sd)) if sd > 1e-9 else 0.5 * (difference < 0) + 0.5 * (difference <= 0)
 
 
 def _standing(prediction: Prediction, at: Mapping[str, int], trial: Trial, chosen: Trial,
@@ -161,7 +161,7 @@ def _to_change(foresight: Foresight, chosen: Trial, values: Mapping[str, float],
         return {}
     mean, sd = foresight.expected(others)
     gaps = mean + sd - values[chosen.hash]
-    chances = norm.sf(np.maximum(gaps, 0.0) / np.maximum(moves, 1e-12))
+    chances = ndtr(-np.maximum(gaps, 0.0) / np.maximum(moves, 1e-12))
     place = int(np.argmax(chances))
     kappa = foresight.model.coefficients()["beyond"][0]
     return {"hash": others[place].hash, "notation": others[place].notation,

@@ -110,7 +110,8 @@ class AsynchronousSearch:
         if recorded:
             self._restore(recorded)
         else:
-            self._propose(study.refits()[:self.question.config.trials], pending=False)
+            first = list(dict.fromkeys([*study.expected(), *study.refits()]))
+            self._propose(first[:self.question.config.trials], pending=False)
 
     def _restore(self, recorded: list[dict[str, Any]]) -> None:
         ends = {outcome.hash: place for place, outcome in enumerate(self.trajectory.outcomes.values())

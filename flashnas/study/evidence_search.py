@@ -64,6 +64,18 @@ class Foretold:
         return min(self.front(min_recall), key=lambda place: self.mean[place] + PESSIMISM * self.sd[place],
                    default=None)
 
+    def nearest(self, min_recall: float, count: int) -> list[int]:
+        """Places of networks with the recall from the recommended one upwards in pessimistic full loss, at most
+        `count`, each of another composition or size than those before."""
+        chosen, values = self.best(min_recall), ranked(self.mean, self.sd)
+        kept = np.flatnonzero(self.recall >= min_recall)
+        distinct: dict[float, int] = {} if chosen is None else {round(float(values[chosen]), 9): chosen}
+        for place in kept[np.argsort(values[kept], kind="stable")]:
+            distinct.setdefault(round(float(values[place]), 9), int(place))
+            if len(distinct) == count:
+                break
+        return list(distinct.values())
+
     def spread(self, places: Sequence[int], count: int) -> list[int]:
         """At most `count` of the places of a front, the last one among them, about equally far apart in latency."""
         if len(places) <= count:
@@ -89,7 +101,6 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
     rng = np.random.default_rng([seed, 1])
     found: dict[Any, tuple[Architecture, float]] = {}
     seen: set[Any] = set()
-    networks: dict[str, Any] = {}
 
     def add(draw: Callable[[], Any], count: int) -> None:
         for _ in range(count):
@@ -98,8 +109,7 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
                 continue
             seen.add(genotype)
             network, latency_ms = fitter.latency_of(genotype)
-            if network is not None and latency_ms is not None and network.hash not in networks:
-                networks[network.hash] = genotype
+            if network is not None and latency_ms is not None:
                 found[genotype] = network, latency_ms
 
     add(lambda: space.sample(rng), FIRST)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import BenchError, BudgetError, ConfigError, RunError, TableError
 from flashnas.bench.answers import Answers, find_answers
@@ -16,9 +16,6 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.profiling.certificate import TIMES, Certificate
-from flashnas.profiling.finalists import setup_here
-from flashnas.profiling.program import Program
-from flashnas.profiling.setup import Setup
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import QUALITY, task_scores
@@ -40,6 +37,10 @@ from flashnas.study.question import Question
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.study.time_limit import find_time_limit
 from flashnas.training.recipe import Recipe
+
+if TYPE_CHECKING:  # they load torch
+    from flashnas.profiling.program import Program
+    from flashnas.profiling.setup import Setup
 
 DEFAULT_RECIPE = "cpu"
 
@@ -135,7 +136,8 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
                         foresight_of(config, space, fitter, recipe, note))
     if evaluator is not None:
         question = dataclasses.replace(question, rungs=_own_rungs(config, evaluator, costs, note))
-    question.algorithm()  # its options are checked before text is read
+    if config.trials:
+        question.algorithm()  # its options are checked before text is read
     first = [network for _, network in question.baselines() if network is not None]
     question = dataclasses.replace(question, time_limit=find_time_limit(config, recipe, fitter, first, note))
     if recipe is not None:
@@ -251,13 +253,15 @@ def _certify(config: SearchConfig, space: SearchSpace[Any], model: LatencyModel,
 
 
 def _timing(config: SearchConfig, model: LatencyModel) -> Setup | Program | None:
-    """How networks are timed; None where the table's device is not at hand. Raises TableError with `strict` or
-    `measure_every`."""
-    if not config.measure:
+    """How networks are timed; None where the table's device is not at hand, or nothing is trained. Raises TableError
+    with `strict` or `measure_every`."""
+    if not config.measure or not config.trials:
         return None
     if config.measure_every is not None and not any(kind.startswith("operator_") for kind in model.table.kinds):
         raise TableError(f"{model.table.path}: --measure-every corrects rows of whole operators, which table"
                          f" {model.table.name} does not have; measure them with flashnas profile")
+    from flashnas.profiling.finalists import setup_here  # loads torch
+
     try:
         return setup_here(model)
     except TableError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.profiling.certificate import Certificate
-from flashnas.profiling.program import Program
-from flashnas.profiling.setup import Setup
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm, algorithm_class, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals, Prior
@@ -39,6 +37,10 @@ from flashnas.study.self_correction import SelfCorrection
 from flashnas.study.time_limit import TimeLimit
 from flashnas.training.cost import training_flops
 from flashnas.training.recipe import Recipe
+
+if TYPE_CHECKING:  # they load torch
+    from flashnas.profiling.program import Program
+    from flashnas.profiling.setup import Setup
 
 NEAR = 60               # networks that published trainings expect to be good, for the algorithm to begin with
 UNIT_FLOPS = 1e12       # of the cost of a training
@@ -112,10 +114,11 @@ class Question:
         """
         config = self.config
         with foreign_errors(*self.foreign()):
-            return make_algorithm(self.sampler, space=self.space, seed=config.seed if seed is None else seed,
+            return make_algorithm(self.sampler if config.trials else "random", space=self.space,
+                                  seed=config.seed if seed is None else seed,
                                   latency_of=self.fitter.latency_of,
                                   cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
-                                  **config.sampler_options)
+                                  **(config.sampler_options if config.trials else {}))
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
@@ -150,12 +153,9 @@ class Question:
         foresight, told = self.foresight, self.foretold
         if foresight is None or told is None or self.recipe is None:
             return None
-        recipe, values = self.recipe, ranked(told.mean, told.sd)
-        front = told.front(self.recall_floor)
-        near = [int(place) for place in np.argsort(values, kind="stable") if told.recall[place] >= self.recall_floor]
-        chosen = told.best(self.recall_floor)
-        first = [] if chosen is None else [chosen, *reversed(told.spread(front, NEAR // 3))]
-        order = dict.fromkeys([*first, *near[:NEAR]])
+        recipe = self.recipe
+        front = told.spread(told.front(self.recall_floor), NEAR // 3)
+        order = dict.fromkeys([*told.nearest(self.recall_floor, NEAR), *reversed(front)])
         return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)), moves_of=foresight.moves,
                      cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
                      best=[told.genotypes[place] for place in order])

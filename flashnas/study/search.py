@@ -89,6 +89,7 @@ def _searched(question: Question, out: Path, resume: bool, progress: Progress, c
             return study.finish()
         study.evaluate_baselines()
         study.start_from_bench()
+        study.train_expected()
         study.train_refits()
         while study.wanted:
             with study.sampler_errors():

@@ -16,7 +16,6 @@ import numpy as np
 import flashnas
 from flashnas.base.errors import RunError
 from flashnas.base.settings import LARGEST_SEED
-from flashnas.profiling.finalists import measure_finalists, missed
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.search.algorithm import Evaluation
@@ -158,6 +157,21 @@ class Session:
             with self.sampler_errors():
                 self.algorithm.start_from(evaluations)
 
+    def train_expected(self) -> None:
+        """The first cycle of a search that ranks by full trainings: the networks that publications expect to be the
+        best, since a training of one of these is the most likely to change the answer."""
+        if (cycle := self.expected()[:self.wanted]) and self.cycle == 0:
+            evaluations = self.evaluate(cycle)
+            with self.sampler_errors():
+                self.algorithm.start_from(evaluations)
+
+    def expected(self) -> list[Any]:
+        """The genotypes that publications expect to be the best, of different value, the recommended one first."""
+        question, told = self.question, self.question.foretold
+        if told is None:
+            return []
+        return [told.genotypes[place] for place in told.nearest(question.recall_floor, question.config.cycle_size)]
+
     def refits(self) -> list[Any]:
         """The genotypes of earlier runs that are worth a training at the width that they have here."""
         objectives = self.question.config.objectives
@@ -255,11 +269,18 @@ class Session:
                 "seconds": round(seconds, 1), **tokens}
 
     def _train_under_seeds(self) -> None:
-        """Give the networks of the front the means of several seeds, if these are asked for."""
+        """Give the networks of the front the means of several seeds, if these are asked for; where full trainings rank,
+        those alone that cannot be told from the recommended one."""
         question, first = self.question, self.question.config.seed
         if further := range(first + 1, first + (question.config.seeds or 1)):
-            train_under_seeds(self.trajectory, self._front, further, make_job=question.job,
-                              known_score=question.known_score)
+            train_under_seeds(self.trajectory, self._front if question.foresight is None else self._tied, further,
+                              make_job=question.job, known_score=question.known_score)
+
+    def _tied(self) -> list[Trial]:
+        """The trials of the front that cannot be told from the recommended one."""
+        answer = self.answer()
+        tied = set() if answer is None else {standing.hash for standing in answer.standings if standing.tied}
+        return [trial for trial in self._front() if trial.hash in tied]
 
     def _front(self) -> list[Trial]:
         """The trials of the non-dominated networks, fastest first."""
@@ -314,6 +335,8 @@ class Session:
         """The entries with times from the device and what they miss; as they are where the device is not at hand."""
         if self.question.model is None or self.question.timing is None:
             return list(entries)
+        from flashnas.profiling.finalists import missed  # loads torch
+
         self._time([entry.hash for entry in entries])
         known = self.folder.measured
         return [dataclasses.replace(
@@ -329,6 +352,8 @@ class Session:
         model, timing, known = self.question.model, self.question.timing, self.folder.measured
         todo = [self.trajectory.networks[key] for key in hashes if key not in known]
         if todo and model is not None and timing is not None:
+            from flashnas.profiling.finalists import measure_finalists
+
             self.progress.note(f"timing {len(todo)} network{'s' * (len(todo) > 1)} end to end on"
                                f" {model.table.device.label}")
             self.folder.remember_measured(measure_finalists(todo, model, timing, self.progress.note))
