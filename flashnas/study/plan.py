@@ -150,6 +150,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
 
 def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     config, seeds = question.config, question.config.seeds or 1
+    for line in question.notes:
+        note(line)
     baselines = question.baselines()
     different = {network.hash: network for _, network in baselines
                  if network is not None and question.known_score(network) is None}
