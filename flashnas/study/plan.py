@@ -39,7 +39,7 @@ class SearchPlan:
         fastest: notation of the smallest network found, in the sense of the budgets or, without any, of latency_ms.
         fastest_metrics: its metrics.
         baselines: (label, notation or None where no width meets the budgets).
-        candidates: networks that the search evaluates besides the baselines.
+        candidates: networks that the search evaluates besides the baselines; 0 where nothing is trained.
         evaluations: both together; equal networks count once, and baselines that a bench knows do not count.
         width_factor, proxy_widths: how the trained networks are shrunk; None and empty with the user's evaluator.
         known: networks whose scores a bench or an earlier run has: baselines, and those that the search starts from.
@@ -101,9 +101,13 @@ class SearchPlan:
         if self.fastest is not None and metric is not None:
             lines.append(f"fastest    {metric} {self.fastest_metrics[metric]:,.4g}: {self.fastest}")
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
-        lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and {len(fitting)} of"
-                     f" {len(self.baselines)} baselines, which meet the budgets"
-                     f"{', but for those that are known' if self.known else ''}")
+        if not self.candidates:
+            lines.append("evaluated  nothing is trained: published trainings alone answer, for the networks of the space"
+                         f" and {len(fitting)} baselines")
+        else:
+            lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and {len(fitting)} of"
+                         f" {len(self.baselines)} baselines, which meet the budgets"
+                         f"{', but for those that are known' if self.known else ''}")
         if self.bench:
             lines.append(f"bench      {self.bench}")
         if self.start_from:
@@ -150,12 +154,14 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
 
 def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     config, seeds = question.config, question.config.seeds or 1
+    for line in question.notes:
+        note(line)
     baselines = question.baselines()
     different = {network.hash: network for _, network in baselines
                  if network is not None and question.known_score(network) is None}
     known = {network.hash for _, network in baselines if network is not None and network.hash not in different}
     known |= {one.network.hash for one in question.known_networks()}
-    evaluations = len(different) + int(min(config.trials, question.space.size()))
+    evaluations = len(different) + int(min(config.trials, question.space.size())) if config.trials else 0
     fastest = question.fitter.fastest(config.seed)
     widths = question.space.hidden_sizes if isinstance(question.space, OperatorSpace) else ()
     trained = question.recipe
@@ -168,13 +174,14 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
         rounds = _rounds(config, evaluations - len(different), side_by_side(config, executor, note)) - (
             -len(different) // executor.workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
-    least, most = _tokens(question, each, evaluations, len(different))
+    trained_baselines = len(different) if config.trials else 0
+    least, most = _tokens(question, each, evaluations, trained_baselines)
     return SearchPlan(
         space=question.space.name, space_size=float(question.space.size()), widths=tuple(widths),
         budgets=dict(config.budgets), fastest=None if fastest is None else fastest[0].notation,
         fastest_metrics={} if fastest is None else fastest[1],
         baselines=tuple((label, None if network is None else network.notation) for label, network in baselines),
-        candidates=evaluations - len(different), evaluations=evaluations,
+        candidates=evaluations - trained_baselines, evaluations=evaluations,
         width_factor=None if trained is None else trained.width_factor,
         proxy_widths=() if trained is None else tuple(width // trained.width_factor for width in widths),
         known=len(known), bench=_bench_words(question, len(known)),

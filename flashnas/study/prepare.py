@@ -96,7 +96,8 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
         check_answerable(space, model, config)
     certificate = _certify(config, space, model, budgets) if model else None
     timing = _timing(config, model) if model else None
-    config = config.ranked_by(_ranking(config, space, costs, evaluator, note))
+    notes: list[str] = []  # for the user, once nothing is wrong
+    config = config.ranked_by(_ranking(config, space, costs, evaluator, notes.append))
     fitter = Fitter(space, costs, certificate.tightened(budgets) if certificate else budgets, _recall_floor(config))
     try:
         fitter.check_possible(config.seed)
@@ -133,7 +134,7 @@ def _prepared(config: SearchConfig, started: float, space: SearchSpace[Any], not
                         recipe=recipe, dataset=dataset, evaluator=evaluator, certificate=certificate, timing=timing,
                         sampler=config.sampler if sampler is None else sampler, started=started, known=known,
                         foresight=None if config.rank_by == "short" else
-                        foresight_of(config, space, fitter, recipe, note))
+                        foresight_of(config, space, fitter, recipe, notes.append), notes=tuple(notes))
     if evaluator is not None:
         question = dataclasses.replace(question, rungs=_own_rungs(config, evaluator, costs, note))
     if config.trials:

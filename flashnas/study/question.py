@@ -71,6 +71,7 @@ class Question:
         no_bench: why a shipped bench answers nothing, in words; empty if one answers or none is asked.
         timing: how the finalists are timed; None where the table's device is not at hand.
         foresight: what is expected of full trainings, in a search that ranks by it; else None.
+        notes: lines for the user on how networks are ranked.
         started: when its preparation began, in seconds since the epoch.
     """
 
@@ -91,6 +92,7 @@ class Question:
     known: KnownRuns | None = None
     no_bench: str = ""
     foresight: Foresight | None = None
+    notes: tuple[str, ...] = ()
     seed_bench: Callable[[int], Answers | None] = lambda _: None
     rungs: Rungs = field(default_factory=Rungs)
     time_limit: TimeLimit = field(default_factory=lambda: TimeLimit(seconds=TIMEOUT_S))

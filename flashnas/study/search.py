@@ -79,6 +79,8 @@ def _searched(question: Question, out: Path, resume: bool, progress: Progress, c
     with (_place_of_a_full_disk(out),
           foreign_errors(("progress object", progress), *question.foreign(), direct=False),
           Session(question, out, resume=resume, progress=progress, command=command) as study):
+        for line in question.notes:
+            progress.note(line)
         if (text := study.evidence_text()) is not None:
             progress.note(text)
         if question.config.trials == 0:

@@ -62,7 +62,7 @@ def bench(tmp_path_factory, recipe, dataset):
 @pytest.fixture
 def config(small_corpus, quick_recipe, bench):
     return SearchConfig(space="tiny", table="h100_sxm", workload="chat", budgets={"latency_ms": BUDGET_MS}, trials=4,
-                        cycle_size=2, workers=1, recipe=str(quick_recipe), data=str(small_corpus), baselines=False,
+                        rank_by="short", cycle_size=2, workers=1, recipe=str(quick_recipe), data=str(small_corpus), baselines=False,
                         measure=False, bench_table=str(bench.path))
 
 
@@ -92,7 +92,7 @@ def test_a_grown_bench_has_the_scores_that_a_search_would_compute(small_corpus, 
 def finished(small_corpus, quick_recipe, bench, tmp_path_factory):
     """A finished search with two workers and baselines: its run, summary and last snapshot."""
     config = SearchConfig(space="tiny", table="h100_sxm", workload="chat", budgets={"latency_ms": BUDGET_MS}, trials=4,
-                          cycle_size=2, workers=2, recipe=str(quick_recipe), data=str(small_corpus),
+                          rank_by="short", cycle_size=2, workers=2, recipe=str(quick_recipe), data=str(small_corpus),
                           measure=False, baselines=False, bench_table=str(bench.path))
     return searched(config, tmp_path_factory.mktemp("runs") / "whole")
 

@@ -36,8 +36,8 @@ def test_a_wrong_key_type_or_text_names_its_line(tmp_path, text, line, words):
 
 
 def test_values_below_their_least_are_refused():
-    with pytest.raises(ConfigError, match=r"search\.trials must be at least 1; got 0"):
-        SearchConfig(trials=0)
+    with pytest.raises(ConfigError, match=r"search\.trials must be at least 0; got -1"):
+        SearchConfig(trials=-1)
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -64,6 +64,22 @@ def test_the_question_leaves_out_how_a_run_is_done():
     assert one.question() != SearchConfig(seed=1).question()
 
 
+def test_the_ranking_puts_its_loss_among_the_objectives():
+    assert SearchConfig().ranked_by("full").objectives == ("full_loss", "latency_ms")
+    config = SearchConfig(objectives=("params", "loss", "expected_recall")).ranked_by("full")
+    assert (config.rank_by, config.objectives) == ("full", ("full_loss", "params", "expected_recall"))
+    assert config.ranked_by("short").objectives == ("loss", "params", "expected_recall")
+    with pytest.raises(ConfigError, match=r"search\.rank_by must be one of full, short; got 'best'"):
+        SearchConfig(rank_by="best")
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-3B", "", "nan", "1e400"])
+def test_tokens_of_the_planned_training_are_a_number(text):
+    with pytest.raises(ConfigError, match=r"^search\.train_tokens must be"):
+        SearchConfig(train_tokens=text)
+    assert SearchConfig(train_tokens="2.5B").planned_tokens == 2.5e9
+
+
 def test_objectives_are_put_in_order(tmp_path):
     assert SearchConfig(objectives=("latency_ms", "loss")) == SearchConfig()
     assert SearchConfig().question()["objectives"] == ("loss", "latency_ms")
@@ -75,9 +91,9 @@ def test_objectives_are_put_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(("names", "words"), [
-    (("loss", "latency"), "search.objectives must be one of loss, recall, mad, in-context-recall, fuzzy-recall,"
-     " noisy-recall, selective-copying, compression, memorisation, latency_ms, ttft_ms, tpot_ms, throughput_tok_s,"
-     " memory_gb, params; got 'latency' (did you mean 'latency_ms'?)"),
+    (("loss", "latency"), "search.objectives must be one of loss, full_loss, recall, mad, in-context-recall,"
+     " fuzzy-recall, noisy-recall, selective-copying, compression, memorisation, expected_recall, latency_ms, ttft_ms,"
+     " tpot_ms, throughput_tok_s, memory_gb, params; got 'latency' (did you mean 'latency_ms'?)"),
     (("loss",), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
     ((), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got none"),
     (("loss", "recall", "mad", "params", "latency_ms"), "2 to 4 names"),

@@ -85,10 +85,29 @@ def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_t
     assert found.fastest_metrics["latency_ms"] > 0
     with pytest.raises(BudgetError, match="no architecture of space 'tiny' meets the budget"):
         plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_metrics["latency_ms"] / 10}), timed=False)
-    tight = plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_metrics["latency_ms"] * 1.5}),
-                 timed=False)
+    tight = plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_metrics["latency_ms"] * 1.5},
+                                     rank_by="short"), timed=False)
     assert any(notation is None for _, notation in tight.baselines)
     assert tight.evaluations == 5 + len({notation for _, notation in tight.baselines if notation})
+
+
+def test_the_baselines_are_the_best_pure_stacks_where_full_trainings_rank(config):
+    notes = []
+    found = plan(dataclasses.replace(config, table="h100_sxm"), timed=False, note=notes.append)
+    assert [{word.split("(")[0] for word in notation.split(": ")[1].replace("x(", " ").replace(")", "").split()} & {
+        "a", "d", "m2"} for _, notation in found.baselines] == [{"d"}, {"a"}, {"m2"}]
+    assert [line for line in notes if "recipe 'quick'" in line and "was not held against published" in line]
+    short = plan(dataclasses.replace(config, table="h100_sxm", rank_by="short"), timed=False, note=notes.append)
+    assert len(short.baselines) > 3
+
+
+def test_a_plan_says_that_nothing_is_trained(config):
+    found = plan(dataclasses.replace(config, table="h100_sxm", trials=0, recipe=None))
+    assert (found.candidates, found.evaluations, found.tokens, found.seconds) == (0, 0, 0, None)
+    assert "nothing is trained: published trainings alone answer" in str(found)
+    for words in ("min with", "tokens each", "candidates"):
+        assert words not in str(found)
+    assert json.loads(json.dumps(found.to_dict()))["evaluations"] == 0
 
 
 def test_a_plan_of_the_users_evaluator_trains_nothing():

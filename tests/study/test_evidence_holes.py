@@ -1,0 +1,70 @@
+"""An optimiser finds the holes of a model: searches by the expected full loss under many budgets, and looks at what
+wins. Nothing here forbids a network outside the support; the standard deviation alone must keep winners inside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flashnas.evidence.support import outside_support
+from flashnas.latency.metrics import Budget
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import load_workload
+from flashnas.space import load_space
+from flashnas.study import evidence_search
+from flashnas.study.config import MIN_RECALL, SearchConfig
+from flashnas.study.costs import TableCosts
+from flashnas.study.evidence_search import search_by_evidence
+from flashnas.study.fitting import Fitter
+from flashnas.study.foresight import foresight_of
+
+PLACES = [
+    ("nemotron_flash", "h100_sxm", "decode-8k"), ("nemotron_flash", "h100_sxm", "prefill-2k"),
+    ("nemotron_flash", "a100_sxm", "decode-1k"), ("layerwise", "h100_sxm", "decode-8k"),
+    ("layerwise", "a100_sxm", "decode-1k"), ("small", "h100_sxm", "chat"), ("small", "a100_sxm", "decode-8k"),
+    ("llama_cpp", "h100_sxm", "chat"), ("nemotron_h", "h100_sxm", "decode-1k"), ("nemotron_h", "a100_sxm", "chat"),
+    ("qwen35", "h100_sxm", "prefill-2k"), ("qwen35", "a100_sxm", "decode-8k"),
+]
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)   # of the way from the fastest to the slowest network, in logarithms
+FIRST, EACH, CANDIDATES = 700, 500, 2700
+COUNTED = ("operators", "mixers", "width")   # reasons of the composition and of the shape; a size is that of the space
+
+
+def reasons(network) -> list[str]:
+    """Why a network is outside the support, but for its size."""
+    return [words for words in outside_support(network) if any(name in words for name in COUNTED)]
+
+
+def winners(space_name, table_name, workload_name):
+    """(budget_ms, floor, winner, whether any network that was looked at is inside) of every budget."""
+    space = load_space(space_name)
+    costs = TableCosts(LatencyModel(LatencyTable.load(table_name), load_workload(workload_name)))
+    rng = np.random.default_rng(0)
+    sizes = [space.architectures(space.sample(rng)) for _ in range(24)]
+    least = min(costs.latencies([networks[-1] for networks in sizes]))
+    most = max(costs.latencies([networks[0] for networks in sizes]))
+    for share in SHARES:
+        budget_ms = least * (most / least) ** share
+        fitter = Fitter(space, costs, [Budget("latency_ms", budget_ms)])
+        config = SearchConfig(space=space_name, table=table_name, workload=workload_name, budget_ms=budget_ms, trials=0)
+        foresight = foresight_of(config, space, fitter, None, lambda line: None)
+        told = search_by_evidence(space, fitter, foresight, seed=0, min_recall=MIN_RECALL, candidates=CANDIDATES)
+        inside = any(not reasons(network) for network in told.networks)
+        for floor in (MIN_RECALL, None):
+            yield budget_ms, floor, told.networks[told.best(floor)], inside
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("space_name", "table_name", "workload_name"), PLACES)
+def test_no_winner_lies_outside_what_publications_have_trained(space_name, table_name, workload_name, monkeypatch):
+    monkeypatch.setattr(evidence_search, "FIRST", FIRST)
+    monkeypatch.setattr(evidence_search, "EACH", EACH)
+    outside, looked_at = [], 0
+    for budget_ms, floor, winner, inside in winners(space_name, table_name, workload_name):
+        looked_at += inside
+        if inside and (words := reasons(winner)):
+            outside.append(f"{budget_ms:.4g} ms, floor {floor}: {winner.notation}: {'; '.join(words)}")
+    assert looked_at, "nothing of the space is inside the support"
+    assert not outside, "\n".join(outside)
