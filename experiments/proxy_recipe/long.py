@@ -20,7 +20,8 @@ HERE = Path(__file__).parent
 
 def losses_of(name: str) -> np.ndarray:
     """The loss of each published row by that recipe; NaN where it is not trained."""
-    plan = PublishedPlan(rows=read_published(), recipe=Recipe.load(name), data="sotu")
+    recipe = Recipe.load(str(HERE / f"{name}.yaml") if name == "cpu-long" else name)
+    plan = PublishedPlan(rows=read_published(), recipe=recipe, data="sotu")
     known = read_trainings(HERE / name / FILE).set_index("proxy")["loss"]
     vocab = prepare_dataset(plan.data, plan.recipe).vocab
     return np.array([known.get(network.notation, np.nan) for network in plan.networks(vocab)])

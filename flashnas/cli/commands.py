@@ -18,7 +18,7 @@ WORKER = Command("train candidates of searches with --executor storage",
 ESTIMATE = Command("latency, memory and size of one architecture",
                    "flashnas.api.estimate:EstimateOptions", calling("flashnas.api.estimate:estimate"))
 
-EVIDENCE = Command("what others have trained in full, and what it says of two mixes",
+EVIDENCE = Command("published full trainings, and what they say of two mixes",
                    "flashnas.api.evidence:EvidenceOptions", calling("flashnas.api.evidence:evidence"))
 
 PROFILE = Command("measure on this device what a space needs",
@@ -29,7 +29,7 @@ VALIDATE = Command("compare a table's predictions with timed models",
                    "flashnas.api.measure:ValidateOptions",
                    calling("flashnas.api.measure:validate", lambda stream: CountProgress(stream, "models timed")))
 
-PROXY_TRUST = Command("say how far short trainings, and the evidence, are to be trusted",
+PROXY_TRUST = Command("say how far short trainings and evidence are to be trusted",
                       "flashnas.api.trust:ProxyTrustOptions",
                       calling("flashnas.api.trust:proxy_trust", TrustProgress, notes=True))
 

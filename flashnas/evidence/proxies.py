@@ -40,6 +40,7 @@ def full_network(row: PublishedRow, hidden: int) -> Architecture:
     return Architecture(hidden=hidden, operators=as_published(row.specs, hidden), vocab=max(2, row.vocab))
 
 
+@functools.lru_cache(maxsize=1024)
 def full_width(row: PublishedRow) -> float:
     """The hidden size that is stated, or at which the row's operators have its number of parameters, a real number.
 

@@ -143,11 +143,15 @@ for name, builders, words, *expect in (
         ("run-missing", [], ["nowhere"], "nowhere"),
         ("run-foreign", [folder("full", PRECIOUS)], ["{tmp}/full"], "full"), ("run-file", [], ["{quick}"], "{quick}")):
     case(f"proxy-trust-{name}", ["proxy-trust", *words], *expect, files=builders)
-PUBLISHED = "group,operators,params,metric,value\ng,12x(a f),350M,val_loss,2.5\n"
+PUBLISHED = "group,source,operators,params,metric,value\ng,s,12x(a f),350M,val_loss,2.5\n"
 for name, line, *expect in (
-        ("params-of-no-width", "g,12x(d f),1M,val_loss,2.4", "t.csv:3", "params", "1,000,000"),
-        ("notation", "g,12x(q f),350M,val_loss,2.4", "t.csv:3", "q"),
-        ("group-of-one", "h,12x(d f),350M,val_loss,2.4", "t.csv:2|t.csv:3", "at least 2", "1")):
+        ("params-of-no-width", "g,s,12x(d f),1M,val_loss,2.4", "t.csv:3", "params", "1,000,000"),
+        ("notation", "g,s,12x(q f),350M,val_loss,2.4", "t.csv:3", "q"),
+        ("group-of-one", "h,s,12x(d f),350M,val_loss,2.4", "t.csv:2|t.csv:3", "at least 2", "1"),
+        ("no-source", "g,,12x(d f),350M,val_loss,2.4", "t.csv:3", "source must not be empty")):
+    for command in (["evidence"], ["estimate", "1024: 12x(a f)"]):
+        case(f"{command[0]}-own-{name}", [*command, "--evidence", "t.csv"], *expect,
+             files=[write("t.csv", PUBLISHED + line + "\n")])
     case(f"proxy-trust-published-{name}", ["proxy-trust", "--published", "t.csv", "--recipe", "{quick}", "--data",
                                            "{corpus}", "--out", "{tmp}/out"], *expect,
          files=[write("t.csv", PUBLISHED + line + "\n")])
