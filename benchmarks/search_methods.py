@@ -25,6 +25,7 @@ RUNG_CHANCE = 0.05  # the default of flashnas search
 STUCK = 40       # proposals in a row that are known or outside the budget; then a random new one takes their place ..
 STUCK_SLOW = 5   # .. and of methods that take about a second for each proposal
 POPULATION = 10  # of the evolutions, random candidates before TPE models: as the defaults of flashnas
+INFORMED = "bayes + evidence"  # knows what publications say; only where the loss of a full training is searched
 INITIAL = 5      # random candidates before a Gaussian process: as in `bayes`
 POOL = 256       # random candidates from which BoTorch's acquisition functions choose
 
@@ -104,10 +105,12 @@ class Method:
 
 # -- ours --------------------------------------------------------------------------------------------------------------
 
-def ours(sampler: str, **options: Any) -> Callable[[Meter], None]:
+def ours(sampler: str, informed: bool = False, **options: Any) -> Callable[[Meter], None]:
     def run(meter: Meter) -> None:
         algorithm = make_algorithm(sampler, space=meter.problem.space, seed=meter.seed, cycle_size=BATCH,
                                    latency_of=meter.problem.latency_of, **options)
+        if informed:
+            algorithm.use_prior(meter.problem.prior)
         idle = 0
         while idle < 20:
             told = []
@@ -435,6 +438,7 @@ METHODS = {method.name: method for method in (
     Method("nsga2", ours("nsga2")),
     Method("tpe", ours("tpe")),
     Method("bayes", ours("bayes")),
+    Method(INFORMED, ours("bayes", informed=True)),
     Method("random + rungs", ours_with_rungs("random"), "flashnas.search.rungs"),
     Method("aging-evolution + rungs", ours_with_rungs("aging-evolution"), "flashnas.search.rungs"),
     Method("bayes + rungs", ours_with_rungs("bayes"), "flashnas.search.rungs"),

@@ -43,5 +43,7 @@ def test_the_levers_of_a_trial_are_all_that_differs_from_the_common_ones():
         assert Recipe.from_dict({**trials.LEVERS, **trials.levers_of(recipe), "name": trial}) == recipe
         assert recipe.tokens == int(tokens or recipe.tokens)
     one_rate = EXPERIMENTS / "depth_width" / "one_rate.yaml"
-    for trial, recipe in (("cpu", "cpu"), ("half_depth", "cpu-shallow"), ("long", "cpu-long"), ("one_rate", one_rate)):
+    folder = EXPERIMENTS / "proxy_recipe"
+    for trial, recipe in (("cpu", "cpu"), ("half_depth", folder / "cpu-shallow.yaml"),
+                          ("long", folder / "cpu-long.yaml"), ("one_rate", one_rate)):
         assert found[trial].to_dict() == {**Recipe.load(recipe).to_dict(), "name": trial}

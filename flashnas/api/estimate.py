@@ -1,4 +1,4 @@
-"""Latency, memory and size of one architecture, from a latency table alone."""
+"""Latency, memory and size of one architecture from a latency table, and the loss to expect from the evidence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from flashnas.api.calling import takes
 from flashnas.architecture.source import load_architecture
+from flashnas.base.quantities import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.base.setting import REQUIRED
 from flashnas.base.settings import Settings, option
 from flashnas.latency.estimate import Estimate
@@ -29,44 +30,75 @@ class EstimateOptions(Settings, where="estimate"):
     stack: str | None = option(None, "kernels of the serving stack, fused or unfused", choices=("fused", "unfused"),
                                shown="the one that the table is calibrated for")
     mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+    train_tokens: str = option("100B", TRAIN_TOKENS_HELP, metavar="TOKENS")
+    evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            tokens_of(self.train_tokens)
+        except ValueError as error:
+            self.wrong("train_tokens", str(error))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureEstimate(Estimate):
-    """An Estimate that prints as the command line shows it."""
+    """An Estimate that prints as the command line shows it, with what a full training is expected to give.
 
-    context: tuple[Any, ...] = field(repr=False, compare=False)  # architecture, table, workload
+    full_loss and what follows are those of flashnas.evidence.expected.Expected; warnings: one line each.
+    """
+
+    train_tokens: float
+    full_loss: float
+    full_loss_difference: float
+    full_loss_sd: float
+    recall: float
+    recall_sd: float
+    outside: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    context: tuple[Any, ...] = field(repr=False, compare=False)  # of the text
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in super().to_dict().items() if name != "context"}
+        return {**{name: value for name, value in super().to_dict().items() if name != "context"},
+                "outside": list(self.outside), "warnings": list(self.warnings)}
 
     def __str__(self) -> str:
         from flashnas.report.terminal_estimate import estimate_text
 
-        architecture, table, workload = self.context
-        return estimate_text(architecture, self, table, workload)
+        architecture, full, table, workload = self.context
+        return estimate_text(architecture, self, full, table, workload)
 
 
 @takes(EstimateOptions)
 def estimate(options: EstimateOptions) -> ArchitectureEstimate:
-    """Latency, memory and size of one architecture for one workload. Nothing is trained or timed.
+    """Latency, memory and size of one architecture for one workload, and the loss to expect of a full training.
+    Nothing is trained or timed.
 
     Returns:
         An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in tokens per second,
         `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` bound `latency_ms`; `breakdown` holds the
-        time of each kernel and `sources` the share of the time by where it is known from. `print` shows all of it.
+        time of each kernel and `sources` the share of the time by where it is known from. From what others have
+        trained in full: `full_loss` in nats per token after `train_tokens`, up to a constant; `full_loss_difference`
+        and its standard deviation `full_loss_sd`, less the plain transformer of as many parameters without embeddings;
+        `recall` and `recall_sd`, of full marks, less that transformer; `outside`, what of the network no two
+        publications have. `print` shows all of it.
 
     Raises:
         ArchitectureError: for text that does not describe an architecture.
         TableError: for a table that is missing or damaged, or that lacks rows (MissingRowsError).
         WorkloadError: for an unknown workload, or one that does not fit the device's memory.
+        ConfigError: the file of own trainings is wrong; with file, line, rule and value.
 
     Example:
         >>> import flashnas as fn
         >>> found = fn.estimate("2048: 6x(d f m2 f)", table="h100_sxm", workload="decode-8k")
         >>> 1000 < found.latency_ms < 100_000, found.lower_ms < found.latency_ms < found.upper_ms
         (True, True)
+        >>> found.full_loss_difference < found.full_loss_sd < 0.2
+        True
     """
+    from flashnas.evidence.expected import expected
+    from flashnas.evidence.publications import contradiction
     from flashnas.latency.memory import check_fits
     from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.table import LatencyTable
@@ -77,4 +109,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     workload = load_workload(options.workload).with_weights(options.weights)
     model = LatencyModel(table, workload, stack=options.stack, mode=options.mode)  # type: ignore[arg-type]
     check_fits(architecture, workload, table.device, model.dtype)
-    return ArchitectureEstimate(**vars(model.estimate(architecture)), context=(architecture, table, workload))
+    full = expected(architecture, tokens_of(options.train_tokens), options.evidence)
+    words = contradiction(options.evidence) if options.evidence is not None else ""
+    return ArchitectureEstimate(**vars(model.estimate(architecture)), **vars(full), warnings=(words,) if words else (),
+                                context=(architecture, full, table, workload))

@@ -30,7 +30,8 @@ class Report:
     png: Path
 
     def to_dict(self) -> dict[str, Any]:
-        return {"run": str(self.run.path), "html": str(self.html), "png": str(self.png)}
+        answer = {} if self.run.answer is None else {"answer": self.run.answer.to_dict()}
+        return {"run": str(self.run.path), "html": str(self.html), "png": str(self.png), **answer}
 
     def __str__(self) -> str:
         return f"{self.run.table()}\nreport  {self.html}\npicture {self.png}"

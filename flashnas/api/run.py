@@ -21,7 +21,8 @@ class Run(study_run.Run):
     path: the folder. config: run.yaml. trials: a DataFrame with one row per trial, in the order of the search;
     `loss` is in nats per token, times are in milliseconds, memory in 10^9 bytes. front: the networks that no other
     one beats in all objectives, fastest first, each with `architecture`, `notation`, `figures` and `path`.
-    summary: what the search returned, where this run was just searched.
+    summary: what the search returned, where this run was just searched. answer: which network a search that ranks by
+    full trainings recommends, what cannot be told from it, and why; None for other searches.
 
     Example:
         >>> import flashnas as fn
@@ -43,15 +44,15 @@ class Run(study_run.Run):
         return cls(**{item.name: getattr(found, item.name) for item in fields(found)})
 
     def plot_front(self) -> go.Figure:
-        """Loss over latency of every trained network, and the front, as a Plotly figure."""
+        """What ranks over latency, of every network, with the front and 90 % intervals, as a Plotly figure."""
         return self.plot("front")
 
     def plot(self, name: str = "front") -> go.Figure:
         """A figure of the report.
 
         Args:
-            name: front, hypervolume, operators, latency-by-operator, latency-by-kernel, curves, or any other figure
-                that the report has for this run.
+            name: front, short-loss, hypervolume, operators, latency-by-operator, latency-by-kernel, curves, or any
+                other figure that the report has for this run.
 
         Returns:
             A Plotly figure.
@@ -60,11 +61,12 @@ class Run(study_run.Run):
             RunError: there is no figure of that name.
         """
         from flashnas.base.hints import one_of
-        from flashnas.report.plots import FIGURES
+        from flashnas.report.plots import FIGURES, FURTHER
 
-        if name not in FIGURES:
-            raise RunError(one_of("figure", name, FIGURES))
-        return FIGURES[name](self)
+        drawn = {**FIGURES, **FURTHER}
+        if name not in drawn:
+            raise RunError(one_of("figure", name, drawn))
+        return drawn[name](self)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report as one HTML page.
@@ -90,7 +92,7 @@ class Run(study_run.Run):
         return target
 
     def table(self) -> str:
-        """The front as text, one network a line."""
+        """The front as text, one network a line, and the answer below it."""
         from flashnas.report import front_table
 
         return front_table(self)

@@ -12,6 +12,8 @@ from flashnas.api.calling import takes
 from flashnas.base.settings import MOST_THREADS, Settings, option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flashnas.trust.study import Progress
 
 
@@ -25,14 +27,16 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
 
     run: str | None = option(None, "finished run folder, such as experiments/runs/first_search", positional=True)
     results: str | None = option(None, "analyse a table of trainings (CSV) and train nothing", metavar="FILE")
-    published: str | None = option(None, "train proxies of published networks; FILE: a CSV of one's own in place of the"
-                                   " shipped one", metavar="[FILE]", bare=SHIPPED)
+    published: str | None = option(None, "hold short trainings and models of published ones against what was published;"
+                                   " FILE: a CSV in place of the shipped one", metavar="[FILE]", bare=SHIPPED)
     recipe: str = option("cpu", "shipped training recipe or YAML file, for --published",
                          objects=("flashnas.training.recipe:Recipe",))
     data: str = option("sotu", "text to train on, for --published", metavar="TEXT")
     match: str = option("params", "what a proxy has as its published row has it: params or layout", choices=RULES)
     bench: bool = option(True, "take the trainings that a shipped bench has, for --published",
                          off="train every network, also those that a bench has a score for")
+    train: bool = option(True, "train what no bench and no earlier study has, for --published",
+                         off="train nothing: rows without a short training are foretold by the others alone")
     out: str | None = option(None, "folder of the results, for --published", metavar="DIR",
                              shown="experiments/runs/published_RECIPE")
     architectures: int = option(24, "how many, the front first, then spread over the ranking", metavar="N", least=3,
@@ -49,6 +53,8 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
         super().__post_init__()
         if sum(way is not None for way in (self.run, self.results, self.published)) != 1:
             self.wrong("run", "or --results FILE or --published must be given, and only one of them")
+        if not self.train and self.published is None:
+            self.wrong("train", "needs --published")
 
 
 @dataclass(frozen=True)
@@ -74,23 +80,27 @@ class ProxyTrust:
         from flashnas.report.terminal_trust import trust_text
 
         if "groups" in self.found:
-            return f"{published_text(self.found)}\n\ntrainings {self.found['results']}"
+            return (f"{published_text(self.found)}\n\ntrainings {self.found['results']}\n"
+                    f"picture   {self.found['picture']}")
         return f"{trust_text(self.found)}\n\ntrainings {self.found['results']}\npicture   {self.found['picture']}"
 
 
 @takes(ProxyTrustOptions)
-def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None) -> ProxyTrust:
+def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
+                note: Callable[[str], None] | None = None) -> ProxyTrust:
     """Train some networks of a finished run longer and with more seeds, and say how far the run's order holds.
 
-    With `published`, train proxies of networks that others have trained in full, and say how many of their pairs the
-    recipe orders as the publications do. `"shipped"` stands for the rows that flashnas ships.
-
-    What a shipped bench has under the same recipe, text and seed is not trained again, unless `bench=False`.
+    With `published`, say how well four models foretell what others have trained in full: `short` (the loss of a short
+    training), `law` (size and shape), `evidence` (law and mix), `full` (evidence and short loss). A row is foretold by
+    models that have not seen its publication. `"shipped"` stands for the rows that flashnas ships. The short trainings
+    that are missing are trained; what a shipped bench has under the same recipe, text and seed is not trained again,
+    unless `bench=False`. `train=False` trains nothing.
 
     Every training is kept in the folder; an interrupted study continues where it stopped.
 
     Further:
         progress (Callable): called with the trainings that are done, all of them, and the seconds left.
+        note (Callable): called with what is going to be trained, in words.
 
     Returns:
         A ProxyTrust: `verdict`, in words, and `found`, all figures. `print` shows them.
@@ -107,7 +117,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None)
         3
     """
     if options.published is not None:
-        return ProxyTrust(_published(options, progress or (lambda *_: None)))
+        return ProxyTrust(_published(options, progress or (lambda *_: None), note or (lambda _: None)))
     from flashnas.base.files import write_atomic
     from flashnas.report.terminal_trust import headline, verdict
     from flashnas.report.trust_figure import write_trust_figure
@@ -135,8 +145,9 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None)
     return ProxyTrust(summary)
 
 
-def _published(options: ProxyTrustOptions, progress: Progress) -> dict[str, Any]:
+def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> dict[str, Any]:
     from flashnas.evidence.trainings import read_published
+    from flashnas.report.published_figure import PICTURE, write_published_figure
     from flashnas.report.terminal_published import published_verdict
     from flashnas.training.recipe import Recipe
     from flashnas.trust.published_study import PublishedPlan, study_published
@@ -145,7 +156,9 @@ def _published(options: ProxyTrustOptions, progress: Progress) -> dict[str, Any]
     recipe = options.recipe if isinstance(options.recipe, Recipe) else Recipe.load(options.recipe)
     rows = read_published(None if options.published == SHIPPED else options.published)
     plan = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.match, seeds=options.seeds or 1,
-                         bench=options.bench)
+                         bench=options.bench, train=options.train)
     folder = Path(options.out or f"experiments/runs/published_{recipe.name}")
-    found = study_published(plan, folder, workers=options.workers, progress=progress).to_dict()
-    return {"published": options.published, "verdict": published_verdict(found), **found}
+    study = study_published(plan, folder, workers=options.workers, progress=progress, note=note)
+    found, picture = study.to_dict(), folder / PICTURE
+    write_published_figure(rows, study.models, found["models"], picture)
+    return {"published": options.published, "verdict": published_verdict(found), **found, "picture": str(picture)}

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 MAX_TOKENS = 10**15   # whole numbers up to here are exact as floats, too
+# of two options that several commands have
+TRAIN_TOKENS_HELP = "tokens of the full training that you plan, such as 100B"
+EVIDENCE_HELP = "CSV of your own full trainings, one publication more; predictions are then for it"
 
 
 def number_of(text: str, units: Mapping[str, int] = UNITS) -> float:
@@ -42,6 +45,7 @@ def tokens_of(value: str | float) -> float:
 
 
 def tokens_text(tokens: float) -> str:
-    """The shortest text that `tokens_of` reads as this number, to three digits: 100B."""
-    unit = max((unit for unit, size in UNITS.items() if tokens >= size), key=UNITS.__getitem__, default="")
-    return f"{tokens / UNITS[unit]:.4g}{unit}"
+    """A number with its unit, to three digits, which `tokens_of` reads: 100B."""
+    rounded = float(f"{tokens:.3g}")
+    unit = max((unit for unit, size in UNITS.items() if rounded >= size), key=UNITS.__getitem__, default="")
+    return f"{rounded / UNITS[unit]:g}{unit}"

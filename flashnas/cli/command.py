@@ -61,12 +61,13 @@ def show(result: Any, as_json: bool) -> None:
     print(json.dumps(result.to_dict(), default=str) if as_json else result)
 
 
-def calling(function: str, progress: Callable[[Any], Any] | None = None) -> Run:
+def calling(function: str, progress: Callable[[Any], Any] | None = None, *, notes: bool = False) -> Run:
     """Run a function of the API by "module:function" and show what it returns.
 
     Args:
         function: it takes the options and, with `progress`, the method `update` of the line on stderr.
         progress: class of that line.
+        notes: the function also takes `note`, whose lines go above that line.
     """
     def run(options: Any, as_json: bool) -> None:
         call = load_object(function)
@@ -74,7 +75,7 @@ def calling(function: str, progress: Callable[[Any], Any] | None = None) -> Run:
             result = call(options)
         else:
             with progress(sys.stderr) as line:
-                result = call(options, progress=line.update)
+                result = call(options, progress=line.update, **({"note": line.note} if notes else {}))
         show(result, as_json)
         for warning in getattr(result, "warnings", ()):
             print(warning, file=sys.stderr)
@@ -97,6 +98,7 @@ COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "search": "flashnas.cli.commands:SEARCH",
     "worker": "flashnas.cli.commands:WORKER",
     "estimate": "flashnas.cli.commands:ESTIMATE",
+    "evidence": "flashnas.cli.commands:EVIDENCE",
     "profile": "flashnas.cli.commands:PROFILE",
     "validate": "flashnas.cli.commands:VALIDATE",
     "proxy-trust": "flashnas.cli.commands:PROXY_TRUST",

@@ -18,6 +18,9 @@ WORKER = Command("train candidates of searches with --executor storage",
 ESTIMATE = Command("latency, memory and size of one architecture",
                    "flashnas.api.estimate:EstimateOptions", calling("flashnas.api.estimate:estimate"))
 
+EVIDENCE = Command("what others have trained in full, and what it says of two mixes",
+                   "flashnas.api.evidence:EvidenceOptions", calling("flashnas.api.evidence:evidence"))
+
 PROFILE = Command("measure on this device what a space needs",
                   "flashnas.api.measure:ProfileOptions",
                   calling("flashnas.api.measure:profile", lambda stream: CountProgress(stream, "measurements")))
@@ -26,9 +29,9 @@ VALIDATE = Command("compare a table's predictions with timed models",
                    "flashnas.api.measure:ValidateOptions",
                    calling("flashnas.api.measure:validate", lambda stream: CountProgress(stream, "models timed")))
 
-PROXY_TRUST = Command("say how far the order of a finished run holds",
+PROXY_TRUST = Command("say how far short trainings, and the evidence, are to be trusted",
                       "flashnas.api.trust:ProxyTrustOptions",
-                      calling("flashnas.api.trust:proxy_trust", TrustProgress))
+                      calling("flashnas.api.trust:proxy_trust", TrustProgress, notes=True))
 
 SCALING_LAW = Command("choose depth and width by a law of the loss",
                       "flashnas.api.scaling:ScalingLawOptions",

@@ -7,16 +7,17 @@ priors. Each publication has a reliability of its own, so that one with gaps tha
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
 from flashnas.evidence.composition import body_sizes, columns, mix_of
-from flashnas.evidence.full_loss import OWN_SDS, PARTS, FullLoss, Rows, Spreads, Table, response_row
+from flashnas.evidence.full_loss import NEW, OWN_SDS, PARTS, FullLoss, Rows, Spreads, Table, response_row
 from flashnas.evidence.law import Law, aspect
 from flashnas.evidence.proxies import full_network, full_width
 from flashnas.evidence.trainings import PublishedRow
@@ -26,6 +27,8 @@ FFN_SHARES = Path(__file__).parent / "data" / "published_ffn_share.csv"
 MEDIANS = {"law": 0.15, "law.own": 0.15, "effect": 0.06, "effect.own": 0.03, "beyond.own": 0.15, "noise": 0.012,
            "residual": 0.02, "own_residual": 0.02}
 SPREAD_SD, RELIABILITY_SD = 1.0, 0.7
+PART_OF = {"effect": "mix", "effect.own": "mix", "residual": "mix", "own_residual": "mix", "beyond.own": "beyond"}
+RESIDUALS = ("residual", "own_residual")
 FURTHEST, STEPS = 4.0, 80     # of the logarithms from their priors; of the optimiser
 WIDTHS = 256                  # a network is built at the nearest multiple of this to count the shares of its parts
 
@@ -86,35 +89,64 @@ def ffn_rows(law: Law, path: Path = FFN_SHARES) -> Rows:
 
 def joined(*parts: Rows) -> Rows:
     """All rows of several."""
-    tables = [part.table for part in parts]
-    table = Table(*(np.concatenate([getattr(table, name) for table in tables])
-                    for name in ("x", "shares", "ffn", "publication")))
+    table = Table.joined(*(part.table for part in parts))
     return Rows(table, np.concatenate([part.nats for part in parts]), np.concatenate([part.level for part in parts]))
 
 
-def fit_spreads(rows: Rows, law: Law, parts: Sequence[str] = PARTS) -> Spreads:
-    """The spreads by restricted maximum likelihood."""
+def fit_spreads(rows: Rows, law: Law, parts: Sequence[str] = PARTS, *, robust: bool = True,
+                residual: bool = True) -> Spreads:
+    """The spreads by restricted maximum likelihood.
+
+    Args:
+        rows: what the model learns from.
+        law: of size and shape.
+        parts: of the model.
+        robust: each publication has a reliability of its own; otherwise all have that of 1, new ones, too.
+        residual: there is a residual process over the composition.
+    """
     publications = sorted(set(rows.table.publication))
     names = list(MEDIANS)
-    start = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
+    centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
     sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
+    fixed = {name for name, part in PART_OF.items() if part not in parts} | (set() if residual else set(RESIDUALS))
+    free = np.array([name not in fixed for name in names] + [robust] * len(publications))
 
     def spreads_of(logs: np.ndarray) -> Spreads:
         value = dict(zip(names, map(float, np.exp(logs)), strict=False))
         effects = [name for name in OWN_SDS if name not in ("law", "beyond", "ffn")]
+        reliability = dict(zip(publications, map(float, np.exp(logs[len(names):])), strict=True))
         return Spreads(
             common={"law": value["law"], **dict.fromkeys(effects, value["effect"])},
             own={"law": value["law.own"], "beyond": value["beyond.own"], "ffn": value["effect.own"],
                  **dict.fromkeys(effects, value["effect.own"])},
-            residual=value["residual"], own_residual=value["own_residual"], noise=value["noise"],
-            reliability=dict(zip(publications, map(float, np.exp(logs[len(names):])), strict=True)))
+            residual=value["residual"] * residual, own_residual=value["own_residual"] * residual,
+            noise=value["noise"], reliability=reliability if robust else {**reliability, NEW: 1.0})
 
-    def cost(logs: np.ndarray) -> float:
-        return FullLoss(rows, spreads_of(logs), law, parts=parts).cost + 0.5 * float(np.sum(((logs - start) / sds)**2))
+    def whole(some: np.ndarray) -> np.ndarray:
+        logs = centre.copy()
+        logs[free] = some
+        return logs
 
-    found = minimize(cost, start, method="L-BFGS-B", options={"maxiter": STEPS},
-                     bounds=[(value - FURTHEST, value + FURTHEST) for value in start])
-    return spreads_of(found.x)
+    def cost(some: np.ndarray) -> float:
+        logs = whole(some)
+        return FullLoss(rows, spreads_of(logs), law, parts=parts).cost + 0.5 * float(np.sum(((logs - centre) / sds)**2))
+
+    found = minimize(cost, centre[free], method="L-BFGS-B", options={"maxiter": STEPS},
+                     bounds=[(value - FURTHEST, value + FURTHEST) for value in centre[free]])
+    return spreads_of(whole(found.x))
+
+
+def fit_reliability(rows: Rows, spreads: Spreads, law: Law, publication: str) -> Spreads:
+    """The spreads with the reliability of one more publication, all others as they are."""
+    def with_log(log: float) -> Spreads:
+        return dataclasses.replace(spreads, reliability={**spreads.reliability, publication: float(np.exp(log))})
+
+    def cost(log: float) -> float:
+        return FullLoss(rows, with_log(log), law).cost + 0.5 * (log / RELIABILITY_SD) ** 2
+
+    bound = FURTHEST * RELIABILITY_SD
+    return with_log(float(minimize_scalar(cost, bounds=(-bound, bound), method="bounded",
+                                          options={"xatol": 0.01}).x))
 
 
 def contained_groups(trainings: Sequence[PublishedRow]) -> set[str]:

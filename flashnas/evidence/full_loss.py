@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -53,6 +53,12 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @classmethod
+    def joined(cls, *tables: Table) -> Self:
+        """All networks of several tables."""
+        return cls(*(np.concatenate([getattr(table, name) for table in tables])
+                     for name in ("x", "shares", "ffn", "publication")))
 
     def part(self, places: np.ndarray) -> Table:
         return Table(self.x[places], self.shares[places], self.ffn[places], self.publication[places])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +163,23 @@ def leave_one_out(rows: Sequence[PublishedRow] | None = None, short: Short | Non
     """`summary` of each of MODELS over the rows; None: the shipped ones."""
     rows = read_published() if rows is None else rows
     return {name: summary(rows, foretell(rows, parts, short)) for name, parts in MODELS.items()}
+
+
+def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | None) -> dict[str, list[Pair]]:
+    """All pairs as the short loss orders them, and as each of MODELS foretells them without their publication.
+
+    Args:
+        rows: published ones.
+        losses: [N] of the short trainings; NaN where there is none.
+        short: the same with their networks, for `full`; None if the model cannot read losses of such trainings.
+    """
+    return {"short": by_losses(rows, losses), **{name: foretell(rows, parts, short) for name, parts in MODELS.items()}}
+
+
+def in_common(models: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
+    """Of each model the pairs that all models have."""
+    places = set.intersection(*({(pair.one, pair.other) for pair in pairs} for pairs in models.values()))
+    return {name: [pair for pair in pairs if (pair.one, pair.other) in places] for name, pairs in models.items()}
 
 
 def shapes_left_out() -> dict[str, Any]:

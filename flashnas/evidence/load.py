@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.evidence.fitting import FFN_SHARES, joined, rows_of
+from flashnas.evidence.fitting import FFN_SHARES, fit_reliability, joined, rows_of
 from flashnas.evidence.full_loss import FITTED, NEW, PARTS, FullLoss, Rows, Spreads, Table
 from flashnas.evidence.law import SHAPES, Law
 from flashnas.evidence.recall import SHIPPED as RECALL
-from flashnas.evidence.trainings import SHIPPED, read_published
+from flashnas.evidence.trainings import SHIPPED, PublishedRow, read_published
 
 OWN = "own trainings"   # the publication that a user's file is, whatever its column source says
 
@@ -97,15 +97,31 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
     if own is None:
         return _shipped(without, tuple(parts))
     constants, law = fitted(), Law(**fitted()["law"])
-    users = rows_of([dataclasses.replace(row, source=OWN) for row in read_published(own)], law)
-    return FullLoss(joined(shipped_rows(), users), Spreads(**constants["spreads"]), law, parts=parts,
-                    response=constants["response"], publication=OWN)
+    rows = joined(shipped_rows(), rows_of(own_rows(own), law))
+    spreads = fit_reliability(rows, Spreads(**constants[f"{_prefix(parts)}spreads"]), law, OWN)
+    return FullLoss(rows, spreads, law, parts=parts, response=constants["response"], publication=OWN)
+
+
+def own_rows(path: str | Path) -> list[PublishedRow]:
+    """A user's trainings as one publication, OWN, whose groups are no group of another one.
+
+    Raises:
+        ConfigError: the file is wrong; with file, line, rule and value.
+    """
+    return [dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}")
+            for row in read_published(path)]
+
+
+def _prefix(parts: Sequence[str]) -> str:
+    """Of the constants: the law alone has spreads of its own, because differences of mixes are noise to it."""
+    return "law_" if tuple(parts) == ("law",) else ""
 
 
 @functools.cache
 def _shipped(without: str, parts: tuple[str, ...]) -> FullLoss:
     constants, rows = fitted(), shipped_rows()
-    spreads = Spreads(**constants["folds"].get(without, constants["spreads"]))
+    prefix = _prefix(parts)
+    spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
     if without:
         rows = rows.part(np.flatnonzero(rows.table.publication != without))
     return FullLoss(rows, spreads, Law(**constants["law"]), response=constants["response"], parts=parts,

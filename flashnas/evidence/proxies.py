@@ -19,6 +19,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.evidence.trainings import PublishedRow, groups_of
+from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 
 RULES = ("params", "layout")
@@ -26,13 +27,17 @@ _WIDTHS = tuple(range(256, 8193, 256))
 _STEP = 4                 # proxies have widths that are multiples of it
 
 
+def as_published(specs: Sequence[OperatorSpec], hidden: int) -> tuple[OperatorSpec, ...]:
+    """Operators as publications mean them at a width. Attention without options has as many key heads as query heads:
+    most publications train it so, and a proxy has a single head of each."""
+    return tuple(dataclasses.replace(spec, heads=hidden // spec.head_dim, kv_heads=hidden // spec.head_dim)
+                 if isinstance(spec, Attention) and not spec.heads and not spec.kv_heads and not hidden % spec.head_dim
+                 else spec for spec in specs)
+
+
 def full_network(row: PublishedRow, hidden: int) -> Architecture:
-    """The row's network at a width. Attention without options has as many key heads as query heads: most publications
-    train it so, and a proxy has a single head of each."""
-    specs = [dataclasses.replace(spec, heads=hidden // spec.head_dim, kv_heads=hidden // spec.head_dim)
-             if isinstance(spec, Attention) and not spec.heads and not spec.kv_heads and not hidden % spec.head_dim
-             else spec for spec in row.specs]
-    return Architecture(hidden=hidden, operators=tuple(specs), vocab=max(2, row.vocab))
+    """The row's network at a width."""
+    return Architecture(hidden=hidden, operators=as_published(row.specs, hidden), vocab=max(2, row.vocab))
 
 
 def full_width(row: PublishedRow) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.base.quantities import tokens_text
 from flashnas.evidence.composition import ASPECTS, MIN_FFN_SHARE, SIZES, body_sizes, mix_of
 from flashnas.evidence.law import RANGE, aspect
 
@@ -41,9 +42,11 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
         words.append(f"its width is {np.exp(shape):.0f} times its depth; publications have {np.exp(ASPECTS[0]):.0f} to"
                      f" {np.exp(ASPECTS[1]):.0f}")
     if not SIZES[0] <= params <= SIZES[1]:
-        words.append(f"{params / 1e9:.3g} B parameters without embeddings; publications have {SIZES[0] / 1e9:.3g} to"
-                     f" {SIZES[1] / 1e9:.3g} B")
+        words.append(f"{tokens_text(params)} parameters without embeddings; publications have {_range(SIZES)}")
     if tokens is not None and not RANGE[0] <= tokens <= RANGE[1]:
-        words.append(f"{tokens / 1e9:.3g} B training tokens; publications have {RANGE[0] / 1e9:.3g} to"
-                     f" {RANGE[1] / 1e9:.3g} B")
+        words.append(f"{tokens_text(tokens)} training tokens; publications have {_range(RANGE)}")
     return words
+
+
+def _range(limits: tuple[float, float]) -> str:
+    return " to ".join(map(tokens_text, limits))

@@ -19,6 +19,7 @@ from pathlib import Path
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.hints import did_you_mean
+from flashnas.base.quantities import UNITS, number_of
 from flashnas.operators import OperatorSpec
 
 SHIPPED = Path(__file__).parent / "data" / "published_training.csv"
@@ -30,7 +31,6 @@ CLEAR_NATS = 0.02   # a pair with a larger published gap is clear
 CLOSE_NATS = 0.01   # one with a gap between this and CLEAR_NATS is counted apart
 MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
 MAX_SIZE = 2**30     # of a width or a vocabulary
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,13 +162,9 @@ def _whole(place: str, name: str, text: str, default: int) -> int:
     return int(text)
 
 
-def _number(place: str, name: str, text: str, units: dict[str, int] = _UNITS) -> float:
-    digits, unit = (text[:-1], text[-1].upper()) if text and text[-1].upper() in units else (text, "")
-    try:
-        number = float(digits) * units[unit]
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
+def _number(place: str, name: str, text: str, units: dict[str, int] = UNITS) -> float:
+    number = number_of(text, units)
+    if math.isnan(number):
         raise ConfigError(f"{place}: {name} must be a number above 0, such as {'350M' if 'M' in units else 8.6};"
                           f" got {text!r}")
     return number

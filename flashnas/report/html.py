@@ -19,9 +19,32 @@ POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 CONFIG = ('{"responsive": true, "displaylogo": false, "plotlyServerURL": "",'
           ' "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]}')
 SCRIPT = """
+function narrow(layout) {  // the legend below the plot, wrapped titles, the names that matter
+  layout.annotations = (layout.annotations || []).filter(label => label.name !== 'minor');
+  layout.legend = {...layout.legend, orientation: 'h', x: 0, xanchor: 'left', y: -0.22, yanchor: 'top'};
+  layout.margin = {l: 54, r: 8, t: 110, b: 60, ...layout.margin, ...(layout.margin?.r > 60 ? {r: 60} : {})};
+  layout.height += 120;
+  const title = layout.title;
+  if (title?.text) title.text = wrapped(title.text, 38);
+  if (title?.subtitle?.text) title.subtitle.text = wrapped(title.subtitle.text, 52);
+}
+function wrapped(text, width) {
+  let length = 0;
+  return text.split(' ').map(word => {
+    length += word.length + 1;
+    if (length <= width) return word + ' ';
+    length = word.length + 1;
+    return '<br>' + word + ' ';
+  }).join('').trim();
+}
 for (const data of document.querySelectorAll('script[type="application/json"]')) {
   const figure = JSON.parse(data.textContent);
-  Plotly.newPlot(data.previousElementSibling, figure.data, figure.layout, CONFIG);
+  const config = CONFIG;
+  if (innerWidth < 700) {
+    narrow(figure.layout);
+    config.displayModeBar = false;
+  }
+  Plotly.newPlot(data.previousElementSibling, figure.data, figure.layout, config);
 }
 """.replace("CONFIG", CONFIG)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from matplotlib.axes import Axes
 from plotly.subplots import make_subplots
 
 from flashnas.report.palette import INK, operator_colour
@@ -13,6 +13,9 @@ from flashnas.report.plot_data import finalist_of, latency_unit, mixer_colours, 
 from flashnas.report.theme import apply_theme, hover, nothing_to_show
 from flashnas.search.objectives import larger_is_better, title_of
 from flashnas.study.run import Run, rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PANEL = 300              # pixels
 

@@ -23,7 +23,7 @@ SOURCE_MEANING = {
     "roofline": "computed from peak FLOP/s and bandwidth; widest bounds",
 }
 
-INK, MUTED, RULE, BUDGET = "#1B1F24", "#667085", "#E4E7EC", "#B42318"
+INK, MUTED, RULE, BUDGET, INTERVAL = "#1B1F24", "#667085", "#E4E7EC", "#B42318", "#98A2B3"
 
 
 def operator_colour(kind: str) -> str:

@@ -14,31 +14,41 @@ from flashnas.operators.kernel_kinds import kind_of_rows
 from flashnas.report.folding import kinds, mixers_by_use
 from flashnas.report.palette import KERNEL_COLOURS, operator_order
 from flashnas.report.text import known
-from flashnas.search.objectives import larger_is_better
+from flashnas.search.objectives import FULL, larger_is_better
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.study.front import FrontEntry
-from flashnas.study.run import Run
+from flashnas.study.run import Run, rows
 
 DEPTH_BINS = 12
 REFERENCE_MARGIN = 1.01
+OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that it can cover
 
 
 # -- the front ---------------------------------------------------------------------------------------------------
 
 def front(run: Run) -> pd.DataFrame:
-    """The trained networks that are non-dominated in the run's objectives, fastest first."""
+    """The networks that are non-dominated in the run's objectives, fastest first. Where the full loss ranks, they are
+    those of the folder, because networks that keep a floor for recall are among them."""
+    if run.ranks_full:
+        shown = run.scored
+        on = np.array([finalist_of(run, row) is not None for row in rows(shown)], dtype=bool)
+        return shown[on].sort_values(["latency_ms", run.quality], kind="stable")
     trained, points = objective_points(run)
     mask = non_dominated(points) if len(points) else np.zeros(0, dtype=bool)
     return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
 
 
 def objective_points(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
-    """The trained networks that have all objectives, and these, latency_ms first, all minimised [N, M]."""
+    """The networks that have all objectives, and these, latency_ms first, all minimised [N, M]. The full loss is
+    compared as the search does: its mean with one standard deviation."""
     names = sorted(run.objectives, key=lambda name: name != "latency_ms")
-    trained = run.trained.reindex(columns=[*run.trained.columns, *(n for n in names if n not in run.trained.columns)])
+    trained = run.scored.reindex(columns=[*run.scored.columns, *(n for n in names if n not in run.scored.columns)])
     trained = trained[trained[names].notna().all(axis=1)]
     signs = np.array([-1.0 if larger_is_better(name) else 1.0 for name in names])
-    return trained, trained[names].to_numpy(dtype=float) * signs
+    values = trained[names].to_numpy(dtype=float)
+    if FULL in names:
+        values[:, names.index(FULL)] += trained[f"{FULL}_sd"].fillna(0.0)
+    return trained, values * signs
 
 
 def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[float]]:
@@ -153,20 +163,20 @@ def breakdown(run: Run) -> pd.DataFrame:
 
     Columns: finalist, operator, kernel, label, family, source, ms, share. Finalists without a breakdown are missing.
     """
-    rows = []
+    parts = []
     for finalist in run.front:
         for entry in finalist.breakdown:
             ms = entry.get("ms")
             if not known(ms) or ms <= 0:
                 continue
             kernel = str(entry.get("kernel") or "other")
-            rows.append({"finalist": finalist.name, "operator": str(entry.get("operator") or "other"),
+            parts.append({"finalist": finalist.name, "operator": str(entry.get("operator") or "other"),
                          "kernel": kernel, "label": str(entry.get("label") or kernel),
                          "family": kernel_family(kernel), "source": str(entry.get("source") or "unknown"), "ms": ms})
     columns = ["finalist", "operator", "kernel", "label", "family", "source", "ms"]
-    if not rows:
+    if not parts:
         return pd.DataFrame(columns=[*columns, "share"])
-    grouped = pd.DataFrame(rows).groupby(columns[:-1], sort=False, as_index=False).agg({"ms": "sum"})
+    grouped = pd.DataFrame(parts).groupby(columns[:-1], sort=False, as_index=False).agg({"ms": "sum"})
     grouped["share"] = grouped["ms"] / grouped.groupby("finalist")["ms"].transform("sum")
     numbers = {finalist.name: finalist.number for finalist in run.front}
     order = sorted(range(len(grouped)), key=lambda i: (numbers[grouped["finalist"].iloc[i]],
@@ -218,7 +228,7 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
                 covered = (np.abs(others - (dx, dy)) < (width / 2 + 7, height / 2 + 7)).all(axis=1).sum()
                 cost = distance / 8 + 30.0 * covered + 15.0 * _crossed(others, dx, dy)
                 cost += 150 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1, y1 in taken)
-                cost += 200 * (left < 0 or low < 0 or right > box[0] or high > box[1])
+                cost += OUTSIDE * (left < 0 or low < 0 or right > box[0] or high > box[1])
                 if best is None or cost < best[0]:
                     best = (cost, dx, dy)
         assert best is not None

@@ -10,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from flashnas.report.front_figure import pareto_front
+from flashnas.report.front_figure import pareto_front, short_loss
+from flashnas.report.objectives_figure import further_objectives
 from flashnas.report.palette import (
     INK,
     KERNEL_COLOURS,
@@ -80,10 +81,11 @@ def _many_objectives(run: Run, title: str, series: HypervolumeSeries) -> go.Figu
 def operator_share(run: Run) -> go.Figure:
     """Figure 3. Share of each kind of operator along the relative depth, in the front and in all networks."""
     title = "Operators along the depth"
-    best, trained = front(run), run.trained
+    best, trained = front(run), run.scored
     searched = trained[trained["origin"] == "search"]
     panels = [(f"the front: {len(best)} networks", depth_shares(best["notation"])),
-              (f"all that the search trained: {len(searched)} networks", depth_shares(searched["notation"]))]
+              (f"all that the search {'found' if run.untrained else 'trained'}: {len(searched)} networks",
+               depth_shares(searched["notation"]))]
     panels = [(name, shares) for name, shares in panels if not shares.empty]
     if not panels:
         return nothing_to_show(title, "No trained network with a readable notation.")
@@ -152,14 +154,16 @@ def training_curves(run: Run) -> go.Figure:
     trials = [row for row in rows(run.trained) if len(row.curve) > 0]
     if not trials:
         return nothing_to_show(title, "No training curve was recorded.")
-    final = {row.number for row in trials if finalist_of(run, row)}
+    best = None if run.answer is None else {run.answer.recommended, *run.answer.tied}
+    final = {row.number for row in trials if finalist_of(run, row) and (best is None or row.hash in best)}
     marked = [row for row in trials if row.number in final or row.origin == "baseline"]
     names = {row.number for row in marked}
     others = sorted((row for row in trials if row.number not in names), key=lambda row: row.loss)
     step = -(-len(others) // MOST_CURVES) or 1
     others = others[::step]
     grey = "every other network" if step == 1 else f"every {step}th other network by its loss"
-    figure = new_figure(title, f"solid: finalists; dashed: pure-operator baselines; grey: {grey}",
+    figure = new_figure(title, f"solid: {'finalists' if best is None else 'recommended and not told apart'}; dashed:"
+                               f" pure-operator baselines; grey: {grey}",
                         height=520, showlegend=False, margin_r=170, hovermode="closest")
     xs = [x for row in others for x in (*(point[0] for point in row.curve), None)]
     ys = [y for row in others for y in (*(point[1] for point in row.curve), None)]
@@ -182,7 +186,7 @@ def training_curves(run: Run) -> go.Figure:
             x=row.curve[-1][0], y=row.curve[-1][1], ax=34, ay=-shift, xanchor="left", showarrow=True, arrowhead=0,
             arrowwidth=0.8, arrowcolor="#98A2B3", text=html.escape(name_of(run, row)),
             font={"size": 12, "color": INK if row.number in final else MUTED})
-    figure.update_xaxes(title_text="tokens seen", range=[0, last])
+    figure.update_xaxes(title_text="tokens seen", range=[0.9 * CURVE_WARMUP * last, last])
     figure.update_yaxes(title_text="validation loss (nats per token)", range=[low, high])
     return figure
 
@@ -195,6 +199,8 @@ FIGURES: dict[str, Callable[[Run], go.Figure]] = {
     "latency-by-kernel": latency_by_kernel,
     "curves": training_curves,
 }
+# of some runs: those that rank by the full loss, and those with more than two objectives
+FURTHER: dict[str, Callable[[Run], go.Figure]] = {"short-loss": short_loss, "objectives": further_objectives}
 
 
 # -- parts -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""pareto.png: loss against latency as one still picture, drawn by matplotlib without a display."""
+"""pareto.png: what ranks against latency as one still picture, drawn by matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from flashnas.report.front_figure import axis_ranges, counts_line, label_positions
+from flashnas.report.front_figure import counts_line
 from flashnas.report.objectives_figure import draw_panel
-from flashnas.report.palette import BUDGET, INK, MUTED, RULE, operator_colour, operator_label, operator_order
-from flashnas.report.plot_data import front, latency_unit, mixer_colours, staircase
+from flashnas.report.palette import BUDGET, INK, INTERVAL, MUTED, RULE, operator_colour, operator_label, operator_order
+from flashnas.report.plane import Plane, plane_of
+from flashnas.report.plot_data import mixer_colours
 from flashnas.report.text import number
 from flashnas.study.run import Run
 
@@ -21,8 +22,9 @@ AXES_BOX = (0.085, 0.115, 0.665, 0.745)  # left, bottom, width, height as shares
 
 
 def draw_png(run: Run) -> Figure:
-    """The picture of a run: all trained networks, the front, the baselines with their names, and the budget."""
-    panels = run.further_objectives
+    """The picture of a run: all networks, the front, the baselines with their names, and the budget. Below, smaller,
+    the short loss where the full loss ranks, and further objectives."""
+    panels = (*(["loss"] if run.ranks_full and not run.trained.empty else []), *run.further_objectives)
     height = SIZE_INCHES[1] + PANEL_INCHES * len(panels)
     figure = Figure(figsize=(SIZE_INCHES[0], height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -30,18 +32,22 @@ def draw_png(run: Run) -> Figure:
         axes = figure.add_axes(_box(height, SIZE_INCHES[1] * AXES_BOX[1] + PANEL_INCHES * len(panels),
                                     SIZE_INCHES[1] * AXES_BOX[3]))
         _frame(axes)
-        figure.text(0.02, 1 - 0.27 / height, "Loss against latency: every trained network", fontsize=14, weight="bold",
-                    color=INK)
-        figure.text(0.02, 1 - 0.54 / height, _subtitle(run), fontsize=10, color=MUTED)
-        if run.trained.empty:
+        if run.scored.empty:
             axes.text(0.5, 0.5, "No network was trained to the end.", ha="center", transform=axes.transAxes)
             return figure
-        _draw(figure, axes, run)
+        plane = plane_of(run)
+        figure.text(0.02, 1 - 0.27 / height, plane.title, fontsize=14, weight="bold", color=INK)
+        figure.text(0.02, 1 - 0.54 / height, _subtitle(run), fontsize=10, color=MUTED)
+        _draw(axes, plane, SIZE_INCHES[1] * AXES_BOX[3])
+        _legend(figure, plane)
         for number, name in enumerate(panels, start=1):
             below = figure.add_axes(_box(height, 0.6 + PANEL_INCHES * (len(panels) - number), PANEL_INCHES - 0.95),
                                     sharex=axes)
             _frame(below)
-            draw_panel(below, run, name, latency_unit([*run.trained["latency_ms"], run.budget_ms or 0.0])[0])
+            if name == "loss":
+                _draw(below, plane_of(run, name), PANEL_INCHES - 0.95, small=True)
+            else:
+                draw_panel(below, run, name, plane.unit[0])
     return figure
 
 
@@ -69,20 +75,26 @@ def _plain(text: object) -> str:
     return str(text).replace("$", r"\$")  # matplotlib would read $...$ as mathematics
 
 
-def _draw(figure: Figure, axes: Axes, run: Run) -> None:
-    trained = run.trained
-    factor, unit = latency_unit([*trained["latency_ms"], run.budget_ms or 0.0])
-    (x0, x1), (y0, y1) = axis_ranges(run)
+def _draw(axes: Axes, plane: Plane, tall_inches: float, *, small: bool = False) -> None:
+    """The networks of a plane. small: below another one, which says what the marks mean."""
+    run, points = plane.run, plane.points
+    factor, unit = plane.unit
+    (x0, x1), (y0, y1) = plane.ranges()
     axes.set_xlim(x0 * factor, x1 * factor)
     axes.set_ylim(y0, y1)
-    xs, ys = staircase(front(run), min(x1, run.budget_ms or x1))
-    axes.plot([x * factor for x in xs], ys, color=INK, linewidth=1.5, zorder=2)
-    mixers = trained["notation"].map(mixer_colours)
-    baseline = trained["origin"] == "baseline"
-    kinds = {kind for pair, pure in zip(mixers, baseline, strict=True) for kind in (pair[:1] if pure else pair)}
-    for pure, marker, size, width in ((False, "o", 7.5, 1.8), (True, "D", 8, 0.9)):
-        drawn = trained[baseline == pure]
-        axes.scatter(drawn["latency_ms"] * factor, drawn["loss"], marker=marker, s=size**2, linewidths=width, zorder=3,
+    xs, ys = plane.steps(min(x1, run.budget_ms or x1))
+    axes.plot([x * factor for x in xs], ys, color=INK, linewidth=1.5, zorder=2)  # nothing where there is no line
+    having = points[points["reach"].notna()]
+    axes.errorbar(having["latency_ms"] * factor, having["y"], having["reach"], linestyle="none", ecolor=INTERVAL,
+                  elinewidth=1.1, capsize=2.5, zorder=2)
+    mixers = points["notation"].map(mixer_colours)
+    baseline = points["origin"] == "baseline"
+    size = 5.5 if small else 7.5
+    for pure, tiny, marker, size_points, width in (
+            (False, True, "o", 3.5, 0.9), (False, False, "o", size, 0.24 * size), (True, False, "D", size, 0.9)):
+        drawn = points[(baseline == pure) & (points["small"] == tiny)]
+        axes.scatter(drawn["latency_ms"] * factor, drawn["y"], marker=marker, s=size_points**2, linewidths=width,
+                     zorder=3, alpha=0.55 if tiny else 1.0,
                      color=[operator_colour(first) for first, _ in mixers[drawn.index]],
                      edgecolors=[INK if pure else operator_colour(second) for _, second in mixers[drawn.index]])
     failed = run.failed[run.failed["latency_ms"].notna()]
@@ -90,29 +102,38 @@ def _draw(figure: Figure, axes: Axes, run: Run) -> None:
               linestyle="none", markersize=6, zorder=3)
     if run.budget_ms:
         axes.axvline(run.budget_ms * factor, color=BUDGET, linestyle="--", linewidth=1.3, zorder=1)
+    if run.budget_ms and not small:
         axes.text(run.budget_ms * factor, 1.012, f"budget {number(run.budget_ms * factor, 4, unit)}", color=BUDGET,
                   ha="center", va="bottom", transform=axes.get_xaxis_transform())
-    points = 72.0 * SIZE_INCHES[0] * AXES_BOX[2], 72.0 * SIZE_INCHES[1] * AXES_BOX[3]
-    for text, trial, offset in label_positions(run, points, letter=5.6):
-        axes.annotate(_plain(text), (trial.latency_ms * factor, trial.loss), xytext=offset,
+    for text, trial, offset in plane.labels((72.0 * SIZE_INCHES[0] * AXES_BOX[2], 72.0 * tall_inches), letter=5.6):
+        plain = trial.origin == "baseline" and not (trial.final and run.ranks_full)
+        axes.annotate(_plain(text), (trial.latency_ms * factor, trial.y), xytext=offset,
                       textcoords="offset points", ha="center", va="center", fontsize=9, zorder=4,
-                      color=MUTED if trial.origin == "baseline" else INK,
-                      weight="normal" if trial.origin == "baseline" else "bold",
+                      bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
+                      color=MUTED if plain else INK, weight="normal" if plain else "bold",
                       arrowprops={"arrowstyle": "-", "color": "#98A2B3", "linewidth": 0.7, "shrinkB": 5, "shrinkA": 0})
     axes.set_xlabel(f"latency of one request ({unit})", color=INK)
-    axes.set_ylabel("validation loss after short training (nats per token)", color=INK)
-    _legend(figure, kinds, failed=not failed.empty, baselines=not run.baselines.empty)
+    axes.set_ylabel(plane.axis.replace(" (", "\n(") if small else plane.axis, color=INK)
 
 
-def _legend(figure: Figure, kinds: set[str], *, failed: bool, baselines: bool) -> None:
-    handles = [Line2D([], [], color=INK, linewidth=1.5, label="Pareto front (P1, P2, …)")]
+def _legend(figure: Figure, plane: Plane) -> None:
+    points = plane.points
+    pairs = zip(points["notation"].map(mixer_colours), points["origin"] == "baseline", strict=True)
+    kinds = {kind for pair, pure in pairs for kind in (pair[:1] if pure else pair)}
+    handles = [] if plane.run.ranks_full else [Line2D([], [], color=INK, linewidth=1.5,
+                                                      label="Pareto front (P1, P2, …)")]
+    if points["reach"].notna().any():
+        handles.append(Line2D([], [], color=INTERVAL, linewidth=1.3, marker="|", markersize=5, label="90 % interval"))
     handles += [Line2D([], [], marker="o", markersize=8, linestyle="none", markeredgecolor="white",
                        markerfacecolor=operator_colour(kind), label=_plain(operator_label(kind)))
                 for kind in sorted(kinds, key=operator_order)]
-    if baselines:
+    if not plane.run.baselines.empty:
         handles.append(Line2D([], [], marker="D", markersize=7, linestyle="none", markerfacecolor="white",
                               markeredgecolor=INK, label="pure-operator baseline"))
-    if failed:
+    if points["small"].any():
+        handles.append(Line2D([], [], marker="o", markersize=4, linestyle="none", markerfacecolor=RULE,
+                              markeredgecolor=MUTED, label="small: not on the front"))
+    if plane.run.failed["latency_ms"].notna().any():
         handles.append(Line2D([], [], marker="x", markersize=6, linestyle="none", color=MUTED, label="failed: no loss"))
     legend = figure.legend(handles=handles, loc="upper left", frameon=False, fontsize=9.5,
                            bbox_to_anchor=(0.765, 1 - 0.78 / figure.get_figheight()),

@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from flashnas.base.errors import RunError
+from flashnas.base.quantities import tokens_text
 from flashnas.registry import Registry
+from flashnas.report.answer_text import REASONS, RECOMMENDED, TIED, next_commands, signed, statements
 from flashnas.report.folding import compressed
 from flashnas.report.front_figure import counts_line
-from flashnas.report.objectives_figure import further_objectives
 from flashnas.report.palette import INK, SOURCE_MEANING, operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import latency_unit
-from flashnas.report.plots import FIGURES
+from flashnas.report.plots import FIGURES, FURTHER
 from flashnas.report.section import Section, render
-from flashnas.report.terminal_front import loss_words, misses, origin_words, tokens_words
+from flashnas.report.terminal_front import (
+    exceeds,
+    fixed,
+    full_loss_words,
+    loss_words,
+    mark_of,
+    misses,
+    origin_words,
+    recall_words,
+    shortened,
+    tokens_words,
+)
 from flashnas.report.text import MISSING, duration, known, number, parameters
 from flashnas.search.objectives import task_scores, title_of
 from flashnas.study.front import FrontEntry
@@ -37,6 +49,7 @@ SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sectio
 
 SOURCE_COLOURS = {"measured": "#2B2D5B", "imported": "#55578F", "derived": "#ABADD0", "roofline": "#E69F00"}
 MAX_FAILURES = 200
+MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
 BOUND = {"throughput_tok_s": "≥"}
 CAPTIONS = {
     "front": "Each point is a network that was trained for a short time. Its latency comes from the latency table, at"
@@ -53,8 +66,19 @@ CAPTIONS = {
     "latency-by-kernel": "Matrix products include the head. Calibration, where the table has one, is the difference"
                          " between the sum of single kernels and measured whole models. Tables that were measured"
                          " operator by operator show whole operators in place of kernels.",
-    "curves": "The start of training may lie above the frame. Networks whose final losses differ by less than the noise"
+    "curves": "The start of training is left out. Networks whose final losses differ by less than the noise"
               " between seeds are not ranked by one run.",
+}
+FULL_CAPTIONS = {
+    "front": "The loss to expect of a full training, as the difference to the recommended network, with its 90 %"
+             " interval: 0 is the recommended one, and lower is better. It rests on what others have trained in full,"
+             " and on short trainings where there are any. Networks whose interval reaches 0 may be as good. The front"
+             " is found with one standard deviation added, and for a floor of recall as well. Diamonds are the best"
+             " stacks of one token mixer throughout. Hover for the architecture.",
+    "short-loss": "What the short trainings themselves ended with. They rank width well, but neither depth nor mixes of"
+                  " operators, and therefore only enter the expected full loss.",
+    "hypervolume": "How much of the plane of latency and expected full loss, one standard deviation added, the front"
+                   " covers after each network. The line is flat while nothing new enters the front.",
 }
 
 
@@ -64,15 +88,30 @@ class HeaderSection(Section):
     """Name, the result in a sentence, and the settings."""
 
     def html(self, run: Run) -> str:
-        return render("header.html", run=run, lead=result_sentence(run), facts=list(_facts(run)))
+        return render("header.html", run=run, lead="" if run.answer else result_sentence(run),
+                      answer=statements(run), commands=next_commands(run), bars=_bars(run), facts=list(_facts(run)))
+
+
+def _bars(run: Run) -> list[dict[str, Any]]:
+    """The reasons of the answer: words, value and the place of the bar, in percent of the width."""
+    reasons = {} if run.answer is None else {name: value for name, value in run.answer.reasons.items()
+                                             if run.answer.trained or name != "training"}
+    widest = max([abs(value) for value in reasons.values()] or [0.0]) or 1.0
+    return [{"words": REASONS.get(name, name), "value": signed(value), "good": value < 0,
+             "left": 50 + min(50 * value / widest, 0), "width": 50 * abs(value) / widest}
+            for name, value in reasons.items()]
 
 
 def result_sentence(run: Run) -> str:
     """The result, the best pure-operator baseline to compare with, and how many trainings failed."""
-    if run.trained.empty:
+    if run.scored.empty:
         return f"No network was trained to the end ({counts_line(run)}).{_failed_words(run)}"
     found = len(run.front)
-    start = f"{found} architecture{'s' if found != 1 else ''} on the Pareto front" if found else "No front yet"
+    start = (f"{found} architecture{'s' if found != 1 else ''} on the Pareto front" if found else
+             "The search has ended without a front" if run.entry("finished") else
+             "The search has not ended. What follows is of the networks so far")
+    if run.ranks_full:
+        return f"{start}; {counts_line(run)}.{_failed_words(run)}"
     scored = [f for f in run.front if known(f.figures.get("loss")) and known(f.figures.get("latency_ms"))]
     if not scored:
         return f"{start}; {counts_line(run)}.{_failed_words(run)}"
@@ -100,45 +139,57 @@ def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
     """(name, value, detail) of what was asked."""
     entry = run.entry
     mode = entry("table", "mode")
-    workload = [f"{entry('workload', key)} {words}" for key, words in (
-        ("batch", "in the batch"), ("prompt_tokens", "tokens in"), ("generated_tokens", "tokens out"), ("dtype", ""))
-        if entry("workload", key) is not None]
+    workload = [words.format(value) for key, words in (
+        ("batch", "batch of {}"), ("prompt_tokens", "{:,} tokens in"), ("generated_tokens", "{:,} tokens out"))
+        if known(value := entry("workload", key)) and value > 0]
+    if entry("workload", "dtype") not in (None, "auto"):
+        workload.append(str(entry("workload", "dtype")))
     yield "Device", entry("table", "device") or entry("table", "name"), " · ".join(
         str(part) for part in (entry("table", "stack"), f"mode {mode}" if mode else "") if part)
-    yield "Workload", entry("workload", "name") or entry("workload"), ", ".join(part.strip() for part in workload)
+    yield "Workload", entry("workload", "name") or entry("workload"), ", ".join(workload)
     limits = [f"{name} {BOUND.get(name, '≤')} {limit:,g}" for name, limit in _mapping(run, "budgets").items()
               if known(limit)]
     yield "Budget", ", ".join(limits) or "none", (
         f"with {run.confidence:.0%} confidence" if run.confidence else "")
-    if run.further_objectives or len(run.objectives) != 2:
-        yield "Objectives", ", ".join(run.objectives), ""
+    if run.further_objectives or run.ranks_full:
+        planned = entry("foresight", "train_tokens")
+        yield "Objectives", ", ".join(title_of(name) for name in run.objectives), (
+            f"of a full training on {tokens_text(planned)} tokens" if known(planned) and planned >= 1 else "")
     yield "Space", entry("space", "name") or entry("space"), ""
     order = f" · trajectory {entry('trajectory')}" if entry("question", "asynchronous") else ""
-    yield "Search", entry("sampler"), f"seed {entry('seed')} · {entry('trials_asked')} networks asked for{order}"
+    yield "Search", "published trainings" if run.untrained else entry("sampler"), (
+        f"seed {entry('seed')}" if run.untrained else
+        f"seed {entry('seed')} · {entry('trials_asked')} networks asked for{order}")
     yield "Trials", counts_line(run).split(" · ")[0], " · ".join(counts_line(run).split(" · ")[1:])
     width, depth, tokens = (entry("proxy", name) for name in ("width_factor", "depth_factor", "tokens"))
-    yield "Short training", entry("proxy", "corpus"), " · ".join(filter(None, (
-        f"width 1/{width}" if known(width) else "",
-        f"depth 1/{depth}" if known(depth) and depth > 1 else "", f"{tokens:,} tokens each" if known(tokens) else "")))
+    if not run.untrained:
+        yield "Short training", entry("proxy", "corpus"), " · ".join(filter(None, (
+            f"width 1/{width}" if known(width) else "", f"depth 1/{depth}" if known(depth) and depth > 1 else "",
+            f"{tokens:,} tokens each" if known(tokens) else "")))
     if entry("bench", "name"):
         yield "Bench", entry("bench", "name"), (
-            f"{(run.trained['source'] == 'bench').sum()} networks of this run have their loss from it"
+            f"{_networks(int((run.trained['source'] == 'bench').sum()))} of this run with the loss from it"
             f" (digest {entry('bench', 'digest')})")
     if entry("start_from", "runs"):
         yield "Started from", ", ".join(map(str, entry("start_from", "runs"))), (
-            f"{(run.trained['source'] == 'run').sum()} networks of this run have their loss from there"
+            f"{_networks(int((run.trained['source'] == 'run').sum()))} of this run with the loss from there"
             f" (digest {entry('start_from', 'digest')})")
     if entry("rungs"):
         yield "Rungs", f"{', '.join(f'{tokens:,}' for tokens in entry('rungs'))} tokens", (
-            f"{run.counts()['stopped']} trainings stopped there, which were expected not to enter the front with"
-            f" {1 - (entry('question', 'rung_chance') or 0):.0%}")
+            f"{(stopped := run.counts()['stopped'])} training{'s' * (stopped != 1)} stopped there, whose chance to"
+            f" enter the front was below {entry('question', 'rung_chance') or 0:.0%}")
     if (entry("seeds") or 1) > 1:
-        yield "Seeds", f"{entry('seeds')} for each finalist", "losses of the front are means, ± their standard error"
+        yield "Seeds", f"{entry('seeds')} for each finalist", (
+            "short losses of the front are means, ± their standard error; others are of one training")
     if tokens_words(run):
         yield "Effort", tokens_words(run).partition(";")[0], (
             tokens_words(run).partition("; ")[2])
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
+
+
+def _networks(count: int) -> str:
+    return f"{count} network{'s' * (count != 1)}"
 
 
 def _mapping(run: Run, key: str) -> Mapping[str, Any]:
@@ -157,14 +208,18 @@ class FinalistsSection(Section):
     def html(self, run: Run) -> str:
         factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.front])
         objectives = tuple(name for name in run.further_objectives if name == "ttft_ms" or task_scores((name,)))
-        columns = [("", "", "text"), *((title_of(name), "", "") for name in objectives),
-                   ("Loss", "nats/token", ""), ("", "bits/byte", ""), ("Latency", f"{unit}, lower to upper", ""),
-                   ("Per token", "ms", ""), ("Throughput", "tokens/s", ""), ("Parameters", "", ""),
-                   ("Memory", "GB", ""), ("From", "", "text"), ("File", "", "text")]
+        losses = [("Loss", "nats/token", ""), ("", "bits/byte", "")] if not run.ranks_full else [
+            ("Full loss", "nats, difference", ""), ("Best", "probability", ""),
+            *([] if run.untrained else [("Short loss", "nats/token", "")]), ("Recall", "to a transformer", "")]
+        columns = [("", "", "text"), *((title_of(name), "", "") for name in objectives), *losses,
+                   ("Latency", f"{unit}, {_limit(run, factor)}lower to upper", ""), ("Per token", "ms", ""),
+                   *([] if run.ranks_full else [("Throughput", "tokens/s", "")]), ("Parameters", "", ""),
+                   ("Memory", "GB", ""), ("From", "", "text"), *([] if run.ranks_full else [("File", "", "text")])]
         kinds = sorted({spec.kind for finalist in run.front for spec in finalist.architecture.operators},
                        key=operator_order)
-        return render("finalists.html", columns=columns, measured=_measured_words(run),
-                      finalists=[_shown(finalist, factor, objectives) for finalist in run.front],
+        return render("finalists.html", columns=columns, run=run,
+                      figure=_figure(run, "front") if run.ranks_full else None, measured=_measured_words(run),
+                      finalists=[_shown(run, finalist, factor, objectives) for finalist in run.front],
                       looks={kind: _look(kind) for kind in kinds},
                       legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds])
 
@@ -195,7 +250,12 @@ def _corrected_words(run: Run) -> str:
             f" left out in turn, by {last['left_out_error']:.1%}.")
 
 
-def _shown(finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> dict[str, Any]:
+def _limit(run: Run, factor: float) -> str:
+    """The budget for the heading, where networks are marked that may exceed it."""
+    return f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
+
+
+def _shown(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> dict[str, Any]:
     """The texts of one finalist."""
     figures = finalist.figures
 
@@ -203,23 +263,24 @@ def _shown(finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> 
         value = figures.get(name)
         return f"{value * factor:.2f}" if known(value) else MISSING
 
-    def fixed(name: str, digits: int) -> str:
-        value = figures.get(name)
-        return f"{value:.{digits}f}" if known(value) else MISSING
-
     below = []
     if not scaled("lower_ms") == scaled("upper_ms") == MISSING:
         below.append(f"{scaled('lower_ms')} to {scaled('upper_ms')}")
     below += [f"{words} {scaled(name)}" for words, name in (("certified", "bound_ms"), ("measured", "measured_ms"))
               if scaled(name) != MISSING]
     latency = {"value": scaled("latency_ms"), "lines": below,
-               "warning": f"misses {', '.join(finalist.missed)}" if finalist.missed else ""}
-    plain = [{"value": text, "lines": [], "warning": ""} for text in (
-        *(fixed(name, 3) for name in objectives), loss_words(figures), fixed("bits_per_byte", 3), "",
-        fixed("tpot_ms", 3), number(figures.get("throughput_tok_s"), 4), parameters(figures.get("params")),
-        fixed("memory_gb", 2))]
-    plain[len(objectives) + 2] = latency
-    return {"name": finalist.name, "cells": plain, "origin": origin_words(finalist), "file": finalist.path.name,
+               "warning": f"misses {', '.join(finalist.missed)}" if finalist.missed else
+              "may exceed it" if run.ranks_full and exceeds(run, finalist) else ""}
+    losses = [loss_words(figures), fixed(figures.get("bits_per_byte"), 3)] if not run.ranks_full else [
+        full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
+        *([] if run.untrained else [loss_words(figures)]), recall_words(figures)]
+    more = [] if run.ranks_full else [number(figures.get("throughput_tok_s"), 4)]
+    before, after = ([{"value": text, "lines": [], "warning": ""} for text in texts] for texts in (
+        (*(fixed(figures.get(name), 3) for name in objectives), *losses),
+        (fixed(figures.get("tpot_ms"), 3), *more, parameters(figures.get("params")),
+         fixed(figures.get("memory_gb"), 2))))
+    return {"name": finalist.name, "mark": MARKS[mark_of(run, finalist)], "cells": [*before, latency, *after],
+            "origin": shortened(origin_words(finalist)), "file": finalist.path.name,
             "operators": [(spec.kind, str(spec)) for spec in finalist.architecture.operators],
             "notation": compressed(finalist.notation)}
 
@@ -239,10 +300,19 @@ class FiguresSection(Section):
     title = "Figures"
 
     def html(self, run: Run) -> str:
-        drawn = {**FIGURES, **({"objectives": further_objectives} if run.further_objectives else {})}
+        drawn = [*(["short-loss"] if run.ranks_full else ["front"]), *FIGURES]
+        empty = {*(["front"] if run.ranks_full else []),  # it is above the table
+                 *(["short-loss", "hypervolume", "curves"] if run.untrained else []),
+                 *([] if run.front or run.scored.empty else ["latency-by-operator", "latency-by-kernel"])}
+        drawn += ["objectives"] if run.further_objectives else []
         return render("figures.html", figures=[
-            {"name": name, "json": _inert(draw(run).to_json()), "caption": CAPTIONS[name]}
-            for name, draw in drawn.items()])
+            _figure(run, name) for name in dict.fromkeys(drawn) if name not in empty])
+
+
+def _figure(run: Run, name: str) -> dict[str, Any]:
+    """A figure with its caption, for the page."""
+    caption = (FULL_CAPTIONS.get(name) if run.ranks_full else None) or CAPTIONS[name]
+    return {"name": name, "json": _inert({**FIGURES, **FURTHER}[name](run).to_json()), "caption": caption}
 
 
 def _inert(json_text: str) -> Markup:

@@ -1,20 +1,23 @@
-"""An estimate for the terminal: metrics with bounds, time by operator, and the sources of the numbers."""
+"""An estimate for the terminal: metrics with bounds, the loss to expect, time by operator, and the sources."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from flashnas.base.quantities import tokens_text
 from flashnas.report.folding import compressed
 
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture
+    from flashnas.evidence.expected import Expected
     from flashnas.latency.estimate import Estimate
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import Workload
 
 
-def estimate_text(architecture: Architecture, estimate: Estimate, table: LatencyTable, workload: Workload) -> str:
+def estimate_text(architecture: Architecture, estimate: Estimate, full: Expected, table: LatencyTable,
+                  workload: Workload) -> str:
     """Several lines: what was estimated, the metrics with their bounds, time by operator and source, the sources."""
     lines = [
         compressed(architecture.notation),
@@ -30,6 +33,8 @@ def estimate_text(architecture: Architecture, estimate: Estimate, table: Latency
         f"memory_gb         {estimate.memory_gb:>12,.2f}",
         *(f"note: {note}" for note in estimate.notes),
         "",
+        *_full_training(full),
+        "",
     ]
     shares: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for part in estimate.breakdown:
@@ -42,6 +47,18 @@ def estimate_text(architecture: Architecture, estimate: Estimate, table: Latency
               for (name, source), (ms, share) in sorted(shares.items(), key=lambda entry: -entry[1][0])]
     sources = ", ".join(f"{name} {share:.1%}" for name, share in estimate.sources.items())
     return "\n".join([*lines, "", f"sources: {sources}"])
+
+
+def _full_training(full: Expected) -> list[str]:
+    """What a full training is expected to give, from what others have trained."""
+    return [
+        f"full_loss         {full.full_loss:>12,.3f}   nats per token after {tokens_text(full.train_tokens)} tokens, up"
+        " to a constant of the text",
+        f"                  {full.full_loss_difference:>+12,.3f}   +- {full.full_loss_sd:.3f} to the plain transformer"
+        " of as many parameters",
+        f"recall            {full.recall:>+12,.3f}   +- {full.recall_sd:.3f} of full marks, to the same",
+        *(f"note: outside the published trainings: {words}" for words in full.outside),
+    ]
 
 
 def _between(estimate: Estimate, metric: str, digits: int) -> str:

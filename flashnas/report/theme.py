@@ -65,8 +65,22 @@ def hover(name: str, row: Any, *, folded: bool = True) -> str:
     bounds = (f" (bounds {number(row.lower_ms)} to {number(row.upper_ms)})"
               if known(row.lower_ms) and known(row.upper_ms) else "")
     lines = [f"<b>{html.escape(name)}</b>",
-             f"loss {number(row.loss)} nats/token · {number(row.bits_per_byte)} bits/byte",
+             *_losses(row),
              f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",
              f"{parameters(row.params)} parameters · {number(row.memory_gb, 3, 'GB')}",
              wrapped(compressed(row.notation) if folded else row.notation)]
     return "<br>".join(lines)
+
+
+def _losses(row: Any) -> list[str]:
+    """What is known of the losses of a trial, a line each."""
+    lines = []
+    if known(row.full_loss):
+        y, reach = getattr(row, "y", None), getattr(row, "reach", None)
+        if known(reach):
+            lines.append(f"full loss {y:+.3f} nats to the recommended one, 90 % within ± {reach:.3f}")
+        lines.append(f"recall {number(row.expected_recall, 2)} ± {number(row.expected_recall_sd, 2)} to a transformer")
+    if known(row.loss) or not lines:
+        lines.append(f"{'short loss' if lines else 'loss'} {number(row.loss)} nats/token"
+                     f" · {number(row.bits_per_byte)} bits/byte")
+    return lines

@@ -7,6 +7,7 @@ import json
 
 from flashnas.base.errors import RunError
 from flashnas.report.section import Section, render
+from flashnas.report.text import known
 from flashnas.study.run import Run
 
 FOUND, PICTURE = "proxy_trust.json", "proxy_trust.png"
@@ -27,7 +28,11 @@ class TrustSection(Section):
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 raise RunError(f"{path}: damaged: {str(error).splitlines()[0]}; run flashnas proxy-trust again"
                                ) from None
-        return render("trust.html", run=run, verdict=verdict, picture=base64.b64encode(picture.read_bytes()).decode()
+        if run.untrained:
+            return ""
+        seeds = run.entry("seeds")
+        return render("trust.html", run=run, seeds=seeds if known(seeds) else 1, verdict=verdict,
+                      picture=base64.b64encode(picture.read_bytes()).decode()
                       if verdict and picture.is_file() else "")
 
 

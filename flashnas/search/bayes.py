@@ -40,6 +40,7 @@ MODELLED = 300           # candidates that the model is fitted to; of more, a pa
 ALWAYS_FITTED = 100      # up to so many candidates hyper-parameters are fitted in every cycle, ..
 GROWTH = 1.1             # .. later each time the history has grown by this factor
 DESIGN = 8               # draws for each candidate before there is a model
+WIDE_REFERENCE = 90      # .. where published trainings foretell them, so that the fast end is no guess
 REFERENCE = 50           # percentile of the losses predicted for random candidates beyond which nothing is gained
 
 
@@ -202,7 +203,7 @@ class Bayes(SearchAlgorithm):
             level = float(column.min() + 0.1 * np.ptp(column))
             if sample:
                 expected = surrogate.predict_mean(self._scaled(sample)) + (self._expected(sample) if k == 0 else 0.0)
-                level = max(level, float(np.percentile(expected, REFERENCE)))
+                level = max(level, float(np.percentile(expected, REFERENCE if self.prior is None else WIDE_REFERENCE)))
             corner.append(level)
         corner += [column.max() + 0.1 * np.ptp(column) for column in np.concatenate([known, sampled]).T]
         return np.array(corner) + 1e-9 * np.abs(corner)
@@ -232,7 +233,7 @@ class Bayes(SearchAlgorithm):
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
         if self.prior is not None:
-            pool.update(dict.fromkeys([g for g in self.prior.best if self.fresh(g)][:self.pool_size // 4]))
+            pool.update(dict.fromkeys([g for g in self.prior.best if self.fresh(g)][:self.pool_size // 2]))
         self._fill(pool, self.pool_size // 2, None)
         complete = [e for e, values in zip(self._trained, self._values, strict=True) if values is not None]
         front = [complete[int(i)].genotype for i in np.flatnonzero(non_dominated(points))]

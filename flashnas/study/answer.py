@@ -16,6 +16,13 @@ from flashnas.study.foresight import BEYOND_SD, Foresight
 from flashnas.study.trial import Trial
 
 TOLD_APART = 0.9     # probability from which on a network is told to be worse than the recommended one
+# what the entries of an answer hold, where they are not empty
+ENTRIES: dict[str, dict[str, type]] = {
+    "pure": {"label": str, "notation": str, "hash": str, "latency_ms": float, "difference": float, "sd": float,
+             "probability": float},
+    "reasons": dict.fromkeys(("size", "shape", "mix", "training"), float),
+    "without_floor": {"hash": str, "notation": str, "expected_recall": float, "difference": float, "sd": float},
+    "to_change": {"hash": str, "notation": str, "nats": float, "usual_nats": float, "probability": float}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,11 @@ class Standing:
     best: float
     tied: bool
 
+    @classmethod
+    def from_dict(cls, data: Any) -> Standing:
+        """Raises ValueError naming what is missing or wrong."""
+        return cls(**_checked(cls, data, "standings"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -40,6 +52,7 @@ class Answer:
     Attributes:
         recommended: hash of the network.
         standings: of all networks of the front, fastest first.
+        baselines: of the pure stacks.
         cheapest: hash of the fastest network that cannot be told from the recommended one.
         pure: the best pure stack: label, notation, hash, latency_ms; `difference` of the recommended network to it with
             `sd`, and `probability` that the recommended one is better. Empty without one.
@@ -59,6 +72,7 @@ class Answer:
 
     recommended: str
     standings: tuple[Standing, ...]
+    baselines: tuple[Standing, ...] = ()
     cheapest: str
     pure: Mapping[str, Any] = field(default_factory=dict)
     reasons: Mapping[str, float] = field(default_factory=dict)
@@ -76,7 +90,25 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """YAML- and JSON-ready."""
         data = dataclasses.asdict(self)
-        return {**data, "standings": list(data["standings"]), "above_budget": list(self.above_budget)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Answer:
+        """Raises ValueError naming what is missing or wrong."""
+        values = _checked(cls, data, "answer")
+        for name, keys in ENTRIES.items():
+            entry = values.get(name) or {}
+            for key, kind in keys.items() if entry else ():
+                _check(entry.get(key), kind, f"{name}.{key}")
+        for name in ("standings", "baselines"):
+            values[name] = tuple(Standing.from_dict(entry) for entry in values.get(name, ()))
+        return cls(**{**values, "above_budget": tuple(map(str, values.get("above_budget", ())))})
+
+    @property
+    def tied(self) -> tuple[str, ...]:
+        """Hashes of the networks that cannot be told from the recommended one, fastest first, without itself."""
+        return tuple(standing.hash for standing in self.standings
+                     if standing.tied and standing.hash != self.recommended)
 
 
 def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[Trial],
@@ -103,13 +135,15 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
     freest = min(front, key=lambda trial: values[trial.hash])
     places = list(at.values())
     best = dict(zip(places, prediction.best(places), strict=True))
-    standings = tuple(_standing(prediction, at, trial, chosen, best) for trial in front)
+    standings, pure_standings = (tuple(_standing(prediction, at, trial, chosen, best) for trial in some)
+                                 for some in (front, baselines))
     tied = [trial for trial, standing in zip(front, standings, strict=True) if standing.tied
             and (not keeping or trial in keeping)]
     pure = min(baselines, key=lambda trial: values[trial.hash], default=None)
     difference, sd = (0.0, 0.0) if pure is None else prediction.difference(at[chosen.hash], at[pure.hash])
     return Answer(
-        recommended=chosen.hash, standings=standings, cheapest=tied[0].hash, min_recall=min_recall,
+        recommended=chosen.hash, standings=standings, baselines=pure_standings, cheapest=tied[0].hash,
+        min_recall=min_recall,
         pure={} if pure is None else {
             "label": pure.label, "notation": pure.notation, "hash": pure.hash, "latency_ms": pure.latency_ms,
             "difference": difference, "sd": sd, "probability": _below(difference, sd)},
@@ -167,3 +201,24 @@ def _to_change(foresight: Foresight, chosen: Trial, values: Mapping[str, float],
     return {"hash": others[place].hash, "notation": others[place].notation,
             "nats": max(float(gaps[place]) / kappa, 0.0), "usual_nats": BEYOND_SD,
             "probability": float(chances[place])}
+
+
+def _checked(cls: type, data: Any, place: str) -> dict[str, Any]:
+    """The fields of a dataclass from a mapping; raises ValueError for a missing one or another type."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{place} must hold mappings; got {data!r:.60}")
+    kinds = {"str": str, "float": float, "bool": bool}
+    for item in dataclasses.fields(cls):
+        if item.name in data:
+            text = str(item.type)
+            _check(data[item.name], kinds.get(text) or (list if text.startswith("tuple") else dict), item.name)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{item.name} is missing")
+    return {item.name: data[item.name] for item in dataclasses.fields(cls) if item.name in data}
+
+
+def _check(value: Any, kind: type, name: str) -> None:
+    words = {str: "text", float: "a number", bool: "true or false", list: "a list", dict: "a mapping"}[kind]
+    number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    if not (number if kind is float else isinstance(value, kind)):
+        raise ValueError(f"{name} must be {words}; got {value!r:.60}")

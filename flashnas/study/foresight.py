@@ -159,6 +159,11 @@ def foresight_of(config: SearchConfig, space: Any, fitter: Fitter[Any], recipe: 
         ConfigError: the file of own trainings is wrong.
     """
     model, recall, source = load_models(config.evidence)
+    if config.evidence is not None:
+        from flashnas.evidence.publications import contradiction  # loads what the model itself does not need
+
+        if words := contradiction(config.evidence):
+            note(words)
     tokens = config.planned_tokens
 
     def value_of(networks: Sequence[Architecture]) -> np.ndarray:

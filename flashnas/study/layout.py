@@ -31,13 +31,15 @@ NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expe
            "full_loss_sd", "expected_recall", "expected_recall_sd", "seeds",
            "loss_se", "proxy_params", "tokens", "tokens_per_s", "train_seconds", "seed")
 TEXTS = ("label", "reason", "notation", "hash", "source", "outside")
+COSTS = ("tokens", "train_seconds")                            # of a training, which a repeat did not have
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # without these there is nothing to show
 
 
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
     """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. The types of the
-    columns do not depend on the trials."""
-    rows = [{**vars(trial), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS}} for trial in trials]
+    columns do not depend on the trials. A repeated network has no cost, so that sums over the trials are right."""
+    rows = [{**vars(trial), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS},
+             **(dict.fromkeys(COSTS) if trial.state == "reused" else {})} for trial in trials]
     frame = pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(Trial)])
     return frame.astype({**dict.fromkeys((*TEXTS, *JSON_COLUMNS, "origin", "state"), "str"),
                          **dict.fromkeys(NUMBERS, "float64"), **dict.fromkeys(WHOLE, "Int64")})

@@ -18,7 +18,7 @@ from flashnas.latency.workload import Workload, load_workload
 from flashnas.profiling.certificate import TIMES, Certificate
 from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
-from flashnas.search.objectives import QUALITY, task_scores
+from flashnas.search.objectives import QUALITY, RECALL, task_scores
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.study.checks import (
     check_answerable,
@@ -172,9 +172,12 @@ def _ranking(config: SearchConfig, space: SearchSpace[Any], costs: Costs, evalua
     if config.trials == 0:
         config.wrong("trials", "0 answers from published trainings alone, which needs --rank-by full"
                      + (f"; here {why}" if why else ""))
+    needs = "needs --rank-by full" + (f"; here {why}" if why else "")
     for name in ("min_recall", "evidence"):
         if getattr(config, name) is not None:
-            config.wrong(name, "needs --rank-by full" + (f"; here {why}" if why else ""))
+            config.wrong(name, needs)
+    if RECALL in config.objectives:
+        config.wrong("objectives", f"has {RECALL}, which {needs}")
     if config.rank_by == "full" and evaluator is None and isinstance(space, OperatorSpace):
         note(f"ranked by the loss of short trainings, because {why}")
     return "short"

@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # they load torch
     from flashnas.profiling.program import Program
     from flashnas.profiling.setup import Setup
 
-NEAR = 60               # networks that published trainings expect to be good, for the algorithm to begin with
+NEAR = 20               # networks near the recommended one that the algorithm looks at, beside the front
 UNIT_FLOPS = 1e12       # of the cost of a training
 
 
@@ -119,7 +119,8 @@ class Question:
             return make_algorithm(self.sampler if config.trials else "random", space=self.space,
                                   seed=config.seed if seed is None else seed,
                                   latency_of=self.fitter.latency_of,
-                                  cycle_size=config.cycle_size, goals=_goals(config.objectives, self.costs),
+                                  cycle_size=config.cycle_size,
+                                  goals=_goals(config.objectives, self.costs, self.foresee),
                                   **(config.sampler_options if config.trials else {}))
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
@@ -156,8 +157,7 @@ class Question:
         if foresight is None or told is None or self.recipe is None:
             return None
         recipe = self.recipe
-        front = told.spread(told.front(self.recall_floor), NEAR // 3)
-        order = dict.fromkeys([*told.nearest(self.recall_floor, NEAR), *reversed(front)])
+        order = dict.fromkeys([*told.nearest(self.recall_floor, NEAR), *reversed(told.front(self.recall_floor))])
         return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)), moves_of=foresight.moves,
                      cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
                      best=[told.genotypes[place] for place in order])
@@ -254,13 +254,14 @@ class Question:
             "start_from": None if self.known is None else self.known.digest})
 
 
-def _goals(objectives: Sequence[str], costs: Costs) -> Goals | None:
+def _goals(objectives: Sequence[str], costs: Costs, foresee: Callable[[Any, float | None], dict[str, Any]],
+           ) -> Goals | None:
     """None for one trained quality against a latency_ms that is known; else which objectives are known, and how."""
     if costs.known and objectives[1] == "latency_ms" and len(objectives) == 2:
         return None
     known = [name for name in objectives if name not in TRAINED] if costs.known else []
     return Goals(tuple(name in known for name in objectives), lambda network: tuple(
-        minimised(name, metric_of(name, costs.metrics(network))) for name in known))
+        minimised(name, metric_of(name, {**costs.metrics(network), **foresee(network, None)})) for name in known))
 
 
 def table_hash(table: LatencyTable) -> str:

@@ -6,18 +6,23 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.yaml import LocatedDict, read_yaml
-from flashnas.search.objectives import DEFAULT, OBJECTIVES
+from flashnas.search.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
 from flashnas.study.front import FrontEntry, read_front
 from flashnas.study.layout import CONFIG, TRIALS, is_number, read_trials
 
+if TYPE_CHECKING:
+    from flashnas.study.answer import Answer
+
 # entries of run.yaml that are mappings; they may be missing or null
-MAPPINGS = ("space", "table", "workload", "budgets", "proxy", "host", "totals", "question")
+MAPPINGS = ("space", "table", "workload", "budgets", "proxy", "host", "totals", "question", "answer", "foresight")
+COUNTED = ("complete", "reused", "stopped", "failed", "infeasible", "expected")  # states
+SCORED = ("complete", "reused", "expected")  # states of networks that were compared
 
 
 @dataclass(frozen=True)
@@ -81,17 +86,67 @@ class Run:
 
     @property
     def further_objectives(self) -> tuple[str, ...]:
-        """Those besides the loss and latency_ms."""
-        return tuple(name for name in self.objectives if name not in DEFAULT)
+        """Those besides the loss, short or full, and latency_ms."""
+        return tuple(name for name in self.objectives if name not in (*QUALITY, "latency_ms"))
+
+    @property
+    def quality(self) -> str:
+        """The loss that ranks: `full_loss`, to expect of a full training, or `loss` of the short one."""
+        return FULL if FULL in self.objectives else "loss"
+
+    @property
+    def ranks_full(self) -> bool:
+        """True if the loss to expect of a full training ranks."""
+        return self.quality == FULL
+
+    @property
+    def untrained(self) -> bool:
+        """True if published trainings alone scored the networks, and nothing was trained."""
+        states = set(self.trials["state"])
+        return "expected" in states and not states & {"complete", "reused", "stopped"}
 
     # -- what came of it -----------------------------------------------------------------------------------------
 
     @functools.cached_property
     def trained(self) -> pd.DataFrame:
         """One row per network with a loss and a latency, in the order of the trajectory; repeats are left out."""
-        known = self.trials[self.trials["loss"].notna() & self.trials["latency_ms"].notna()]
+        return self._once(self.trials["loss"].notna())
+
+    @functools.cached_property
+    def scored(self) -> pd.DataFrame:
+        """As `trained`, of the networks that have what ranks: these are other ones where nothing was trained."""
+        return self._once(self.trials[self.quality].notna()
+                          & self.trials["state"].isin(SCORED)) if self.ranks_full else self.trained
+
+    def _once(self, wanted: pd.Series) -> pd.DataFrame:
+        """The wanted trials that have a latency, each network once."""
+        known = self.trials[wanted & self.trials["latency_ms"].notna()]
         identity = known["hash"].where(known["hash"] != "", known["notation"])
         return known[~identity.duplicated()]
+
+    @functools.cached_property
+    def answer(self) -> Answer | None:
+        """What the search recommends; None where it does not rank by full trainings, or has not ended.
+
+        Raises:
+            RunError: in one line, if the entry in run.yaml is damaged.
+        """
+        entry = self.entry("answer")
+        if entry is None or not self.front:
+            return None
+        from flashnas.study.answer import Answer  # with the models of evidence
+
+        try:
+            answer = Answer.from_dict(entry)
+            if answer.recommended not in self.finalists[1]:
+                raise ValueError(f"recommended must be a network of the front; got {answer.recommended!r:.60}")
+        except ValueError as error:
+            raise RunError(f"{self._place('answer')}: answer.{error}") from None
+        return answer
+
+    def _place(self, key: str) -> str:
+        """File and line of an entry of run.yaml."""
+        return self.config.place(key) if isinstance(self.config, LocatedDict) else str(self.path / CONFIG)
 
     @functools.cached_property
     def finalists(self) -> tuple[dict[Any, int], dict[str, int]]:
@@ -105,8 +160,8 @@ class Run:
 
     @property
     def baselines(self) -> pd.DataFrame:
-        """The trained pure-operator models."""
-        return self.trained[self.trained["origin"] == "baseline"]
+        """The pure-operator models that have what ranks."""
+        return self.scored[self.scored["origin"] == "baseline"]
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -126,7 +181,7 @@ class Run:
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""
         states = self.trials["state"].value_counts()
-        return {state: int(states.get(state, 0)) for state in ("complete", "reused", "stopped", "failed", "infeasible")}
+        return {state: int(states.get(state, 0)) for state in COUNTED}
 
 
 def rows(frame: pd.DataFrame) -> Iterator[Any]:

@@ -1,9 +1,11 @@
-"""The study behind `flashnas proxy-trust --published`: train the proxy of each published row, then hold the losses
-against the published ones. Every finished training is in a CSV at once; an interrupted study continues from it."""
+"""The study behind `flashnas proxy-trust --published`: train the proxy of each published row, then hold the losses, and
+models that have not seen the row's publication, against the published ones. Every finished training is in a CSV at
+once; an interrupted study continues from it."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,13 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
 from flashnas.base.files import hold_lock
+from flashnas.base.hints import duration
 from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.evidence.agreement import PublishedTrust, measure
-from flashnas.evidence.proxies import proxies
+from flashnas.evidence.leave_one_out import Pair, all_models, in_common, summary
+from flashnas.evidence.load import recipe_of_response
+from flashnas.evidence.proxies import RULES, proxies
 from flashnas.evidence.trainings import PublishedRow
 from flashnas.study.config import TIMEOUT_S
 from flashnas.study.executors.local import WorkerPool
@@ -40,7 +45,8 @@ class PublishedPlan:
     """What to train: the proxies of `rows` under `recipe` on the text `data`, with each seed from 0 on.
 
     rule: how the sizes of a proxy follow from its row, one of published_proxies.RULES. bench: take trainings that a
-    shipped bench has, of the same recipe, text, vocabulary and seed.
+    shipped bench has, of the same recipe, text, vocabulary and seed. train: what neither the folder nor a bench has;
+    otherwise rows without a training have no short loss.
     """
 
     rows: Sequence[PublishedRow]
@@ -49,6 +55,7 @@ class PublishedPlan:
     rule: str = "params"
     seeds: int = 1
     bench: bool = True
+    train: bool = True
 
     def networks(self, vocab: int) -> list[Architecture]:
         """The proxy of each row."""
@@ -58,8 +65,33 @@ class PublishedPlan:
                        rule=self.rule)
 
 
-def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress: Progress) -> PublishedTrust:
+@dataclass(frozen=True)
+class PublishedStudy:
+    """trust: of the short losses. rows: published ones. models: all pairs by each model, `short` among them."""
+
+    trust: PublishedTrust
+    rows: Sequence[PublishedRow]
+    models: dict[str, list[Pair]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: that of `trust`; models and models_common, the same over the pairs that all models have."""
+        return {**self.trust.to_dict(), "models": self._summaries(self.models),
+                "models_common": self._summaries(in_common(self.models))}
+
+    def _summaries(self, models: dict[str, list[Pair]]) -> dict[str, Any]:
+        return {name: summary(self.rows, pairs) for name, pairs in models.items()}
+
+
+def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress: Progress,
+                    note: Callable[[str], None] = lambda _: None) -> PublishedStudy:
     """Train what FOLDER/published.csv and the bench lack, then measure. Proxies that two rows share are trained once.
+
+    Args:
+        plan: what to train.
+        folder: of the results.
+        workers: processes.
+        progress: see Progress.
+        note: called with what is going to be trained, in words.
 
     Raises:
         RunError: the folder cannot be written to, its table is damaged, or another study trains there.
@@ -85,19 +117,37 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
         done |= set(map(tuple, answered[KEY].to_numpy().tolist()))
         missing = [key for key in keys if key not in done]
         took = [(seconds, len(by_name[proxy].operators)) for proxy, digest, seconds
-                in known[["proxy", "recipe", "seconds"]].to_numpy().tolist()
+                in pd.concat([known, answered] if len(answered) else [known])[["proxy", "recipe", "seconds"]
+                                                                            ].to_numpy().tolist()
                 if digest == recipe_key and proxy in by_name and seconds]
-        _train(missing, len(keys), trainings, dataset, recipe, by_name, workers, progress, took or [(1.0, 1)])
+        if plan.train and missing:
+            note(_foreseen(missing, len(keys), by_name, took, workers))
+            _train(missing, len(keys), trainings, dataset, recipe, by_name, workers, progress, took or [(1.0, 1)])
     table = pd.concat([read_trainings(path), answered]) if len(answered) else read_trainings(path)
-    table = table.set_index(KEY).loc[keys].reset_index()
+    table = table.set_index(KEY).reindex(keys).reset_index()
     means = table.groupby("proxy")["loss"].apply(lambda losses: losses.mean(skipna=False))
-    found = measure(plan.rows, means.loc[names].to_numpy(float))
-    failed = table["loss"].isna()
+    losses = means.loc[names].to_numpy(float)
+    trained = table[table["seconds"].notna()]
     facts = {"recipe": plan.recipe.to_dict(), "data": dataset.source, "rule": plan.rule, "seeds": plan.seeds,
-             "trainings": len(table), "from_bench": len(answered), "failed": int(failed.sum()),
-             "core_seconds": float(table["seconds"].sum()), "core_seconds_each": float(table["seconds"].max()),
-             "results": str(path)}
-    return dataclasses.replace(found, facts=facts)
+             "trainings": len(trained), "from_bench": len(answered), "missing": len(table) - len(trained),
+             "failed": int(trained["loss"].isna().sum()), "core_seconds": float(trained["seconds"].sum()),
+             "core_seconds_each": float(trained["seconds"].max()) if len(trained) else 0.0, "results": str(path)}
+    reads = recipe_key == recipe_of_response() and plan.rule == RULES[0]
+    short = [None if math.isnan(loss) else (network, loss) for network, loss in zip(networks, losses, strict=True)]
+    return PublishedStudy(dataclasses.replace(measure(plan.rows, losses), facts=facts), plan.rows,
+                          all_models(plan.rows, losses, short if reads else None))
+
+
+def _foreseen(missing: Sequence[tuple[str, str, str, int]], total: int, networks: dict[str, Architecture],
+              took: Sequence[tuple[float, int]], workers: int) -> str:
+    """What will be trained, and for how long if others took `took`."""
+    words = f"{len(missing)} of {total} trainings are missing and start now"
+    if took:
+        operators = sum(len(networks[key[0]].operators) for key in missing)
+        pace = sum(seconds for seconds, _ in took) / sum(each for _, each in took)
+        words += (f", about {operators * pace / 60:,.0f} core-minutes at the pace of the others,"
+                  f" {duration(operators * pace / workers)} with {workers} worker{'s' if workers > 1 else ''}")
+    return f"{words}; --no-train leaves them out"
 
 
 def recipe_digest(recipe: Recipe) -> str:

@@ -20,8 +20,9 @@ from flashnas.evidence.agreement import (
     shared_pairs,
     twos_of,
 )
-from flashnas.evidence.proxies import RULES, TOKENIZER_WORDS, full_width, proxies
+from flashnas.evidence.proxies import RULES, full_width, proxies
 from flashnas.evidence.trainings import (
+    DEFAULT_TOKENS,
     PublishedRow,
     composition,
     groups_of,
@@ -30,8 +31,8 @@ from flashnas.evidence.trainings import (
 )
 from flashnas.training.recipe import Recipe
 
-HEAD = "group,operators,params,metric,value\n"
-GOOD = HEAD + "g,12x(a f),350M,pile_val_ppl,8.6\ng,24x(m2),0.35B,pile_val_ppl,8.5\n"
+HEAD = "group,source,operators,params,metric,value\n"
+GOOD = HEAD + "g,s,12x(a f),350M,pile_val_ppl,8.6\ng,s,24x(m2),0.35B,pile_val_ppl,8.5\n"
 
 
 def row(operators, nats, group="g", params=350e6, source=""):
@@ -48,7 +49,7 @@ def shipped():
 
 def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
     path = tmp_path / "own.csv"
-    path.write_text(GOOD + "h,a f,1B,val_loss,2.5,x\nh,d f,1.5e9,val_loss,2.4,y\n", encoding="utf-8-sig")
+    path.write_text(GOOD + "h,x,a f,1B,val_loss,2.5,x\nh,x,d f,1.5e9,val_loss,2.4,y\n", encoding="utf-8-sig")
     rows = read_published(path)
     assert [found.nats for found in rows] == [math.log(8.6), math.log(8.5), 2.5, 2.4]
     assert [found.params for found in rows] == [350e6, 350e6, 1e9, 1.5e9]
@@ -56,19 +57,27 @@ def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    (GOOD + "g,a q,1M,x_ppl,9\n", "own.csv:4: the notation does not express 'a q': "),
-    (GOOD + "g,2048: a f,1M,x_ppl,9\n", "own.csv:4: the notation does not express '2048: a f': "),
-    (GOOD + "g,,1M,x_ppl,9\n", "own.csv:4: the notation does not express ''"),
-    (GOOD + "h,a f,1M,x_ppl,9\n",
+    (GOOD + "g,s,a q,1M,x_ppl,9\n", "own.csv:4: the notation does not express 'a q': "),
+    (GOOD + "g,s,2048: a f,1M,x_ppl,9\n", "own.csv:4: the notation does not express '2048: a f': "),
+    (GOOD + "g,s,,1M,x_ppl,9\n", "own.csv:4: the notation does not express ''"),
+    (GOOD + "h,s,a f,1M,x_ppl,9\n",
      "own.csv:4: group 'h' must have at least 2 rows, because rows compare only within their group; got 1"),
-    (GOOD + "g,a f,1M,accuracy,0.9\n",
+    (GOOD + "g,s,a f,1M,accuracy,0.9\n",
      "own.csv:4: metric must end in _ppl (a perplexity) or _loss (nats per token); got 'accuracy'"),
-    (GOOD + "g,a f,350M\n", "own.csv:4: value must be a number above 0, such as 8.6; got ''"),
-    (GOOD + "g,a f,350M,x_ppl,-1\n", "own.csv:4: value must be a number above 0, such as 8.6; got '-1'"),
-    (GOOD + "g,a f,350M,x_ppl,nan\n", "value must be a number above 0, such as 8.6; got 'nan'"),
-    (GOOD + "g,a f,350M,x_ppl,8M\n", "value must be a number above 0, such as 8.6; got '8M'"),
-    (GOOD + "g,a f,large,x_ppl,9\n", "own.csv:4: params must be a number above 0, such as 350M; got 'large'"),
-    (GOOD + ",a f,350M,x_ppl,9\n", "own.csv:4: group must not be empty"),
+    (GOOD + "g,s,a f,350M\n", "own.csv:4: value must be a number above 0, such as 8.6; got ''"),
+    (GOOD + "g,s,a f,350M,x_ppl,-1\n", "own.csv:4: value must be a number above 0, such as 8.6; got '-1'"),
+    (GOOD + "g,s,a f,350M,x_ppl,nan\n", "value must be a number above 0, such as 8.6; got 'nan'"),
+    (GOOD + "g,s,a f,350M,x_ppl,8M\n", "value must be a number above 0, such as 8.6; got '8M'"),
+    (GOOD + "g,s,a f,large,x_ppl,9\n", "own.csv:4: params must be a number above 0, such as 350M; got 'large'"),
+    (GOOD + ",s,a f,350M,x_ppl,9\n", "own.csv:4: group must not be empty"),
+    (GOOD + "g,,a f,350M,x_ppl,9\n", "own.csv:4: source must not be empty"),
+    (GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,many\n",
+     "own.csv:4: tokens must be a number above 0, such as 350M; got 'many'"),
+    (GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,300\n",
+     "own.csv:4: tokens must be a number of at least 10,000, such as 100B, or such as '20 tok/param'; got '300'"),
+    (GOOD.replace("value\n", "value,vocab\n") + "g,s,a f,350M,x_ppl,9,1.5\n",
+     "own.csv:4: vocab must be a whole number up to 1,073,741,824; got '1.5'"),
+    (HEAD.replace("source,", ""), "own.csv: column 'source' is missing; needed: group, source, operators,"),
     (HEAD.replace("operators", "operator"), "own.csv: column 'operators' is missing (did you mean 'operator'?)"),
     ("", "own.csv: column 'group' is missing"),
     (HEAD, "own.csv: holds no row"),
@@ -89,10 +98,12 @@ def test_a_csv_that_is_not_there(tmp_path):
 
 
 def test_the_shipped_rows_have_sources_and_clear_pairs(shipped):
-    assert len(shipped) >= 55
+    assert len(shipped) == 164
     assert all(found.source and found.table for found in shipped)
     for places in groups_of(shipped).values():
-        assert len(pairs_of(shipped, places)) >= 4
+        assert len(places) > 1
+        assert len({shipped[place].source for place in places}) == 1
+    assert sum(bool(pairs_of(shipped, places)) for places in groups_of(shipped).values()) >= 18
 
 
 # -- pairs and compositions --------------------------------------------------------------------------------------
@@ -142,7 +153,7 @@ def test_groups_of_one_source_are_counted_apart(shipped):
     assert json.loads(json.dumps(found["scales"]["twos"])) == [
         {"groups": ["g", "h"], "compositions": 3, "pairs": 3, "right": 2, "spearman": 0.5}]
     one, other = (measure(shipped, np.zeros(len(shipped))).to_dict()[key] for key in ("publications", "scales"))
-    assert (one["pairs"], one["right"], other["pairs"], other["right"]) == (3, 3, 7, 6)
+    assert (one["pairs"], one["right"], other["pairs"], other["right"]) == (109, 79, 204, 184)
 
 
 def test_a_pair_of_one_group_is_no_consensus():
@@ -258,7 +269,7 @@ def test_every_shipped_row_has_a_proxy(shipped, width_factor, rule):
 
 
 def test_the_shipped_recipes_have_a_proxy_of_every_shipped_row(shipped):
-    for name in ("cpu", "cpu-shallow", "gpu", "gpu-paper"):
+    for name in ("cpu", "gpu", "gpu-paper"):
         recipe = Recipe.load(name)
         sizes = {"width": 2048 // recipe.width_factor, "width_factor": recipe.width_factor,
                  "least_head_dim": recipe.least_head_dim, "vocab": recipe.vocab}
@@ -294,7 +305,7 @@ def test_a_row_without_a_width_is_refused_before_any_training(operators, params,
 
 def test_a_row_that_no_width_fits_is_named_by_file_and_line(tmp_path):
     path = tmp_path / "own.csv"
-    path.write_text(GOOD + "g,12x(d f),1M,pile_val_ppl,8.4\n")
+    path.write_text(GOOD + "g,s,12x(d f),1M,pile_val_ppl,8.4\n")
     with pytest.raises(ConfigError) as caught:
         proxies(read_published(path), width=32, width_factor=64, least_head_dim=16, vocab=300)
     assert str(caught.value).startswith(f"{path}:4: '12x(d f)': params must be from ")
@@ -304,10 +315,18 @@ def test_a_row_that_no_width_fits_is_named_by_file_and_line(tmp_path):
 def test_full_networks_have_the_published_number_of_parameters(shipped):
     for each in itertools.islice(shipped, 0, None, 5):
         width = full_width(each)
-        near = [Architecture(hidden=round(width / 256 + step) * 256, operators=each.specs, vocab=TOKENIZER_WORDS).params
+        near = [Architecture(hidden=round(width / 256 + step) * 256, operators=each.specs, vocab=each.vocab).params
                 for step in (-1, 1)]
         assert near[0] < each.params < near[1]
 
 
 def test_the_command_has_the_rules_that_there_are():
     assert API_RULES == RULES
+
+
+def test_tokens_of_each_parameter_follow_from_the_smallest_network_of_the_group(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("group,source,operators,params,metric,value,tokens\n"
+                    "g,s,12x(a f),350M,x_loss,3,20 tok/param\ng,s,24x(m2),700M,x_loss,2.9,20 tok/param\n"
+                    "h,s,12x(a f),350M,x_loss,3,\nh,s,24x(m2),350M,x_loss,3,5B\n")
+    assert [found.tokens for found in read_published(path)] == [7e9, 7e9, DEFAULT_TOKENS, 5e9]

@@ -80,7 +80,15 @@ def test_the_result_as_json_and_in_words(given, folder, capsys):
     assert found["baselines"]["a coin"]["share"] == 0.5
     assert found["recipe"]["tokens"] == 512
     assert found["core_seconds"] > 0
-    assert found["failed"] == 0
+    assert found["failed"] == found["missing"] == 0
+    assert list(found["models"]) == list(found["models_common"]) == ["short", "law", "evidence", "full"]
+    for name, model in found["models"].items():
+        assert set(model) >= {"pairs", "right", "share", "rmse_nats", "coverage", "groups"}
+        assert [(group["group"], group["pairs"]) for group in model["groups"]] == [("g", 2), ("h", 1)]
+        assert (model["coverage"] is None) == (name == "short")
+    assert found["models"]["short"]["right"] == found["overall"]["right"]
+    assert (folder / "published.png").read_bytes().startswith(b"\x89PNG")
+    assert found["picture"] == str(folder / "published.png")
     assert main([*given, "--out", str(folder)]) == 0
     out = capsys.readouterr().out
     assert f"orders {found['overall']['right']} of 3 clear pairs as published" in out
@@ -185,6 +193,38 @@ def test_what_a_bench_has_is_not_trained(given, folder, capsys, tmp_path, monkey
     assert run_json([*given, "--out", str(folder)], capsys)["from_bench"] == 0   # the folder has them all
     assert run_json([*given, "--out", str(out), "--no-bench"], capsys)["from_bench"] == 0
     assert sorted(read_trainings(out / "published.csv")["proxy"]) == sorted(trained["proxy"])
+
+
+def test_what_is_missing_is_said_before_it_is_trained_and_may_be_left_out(given, folder, tmp_path, capsys):
+    path = folder / "published.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    assert main([*given, "--out", str(folder), "--no-train", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert "missing" not in err
+    assert (found["trainings"], found["missing"]) == (2, 1)
+    assert path.read_text() == "".join(lines[:-1])
+    assert found["models"]["evidence"]["pairs"] == 3
+    assert found["models"]["short"]["pairs"] == found["models_common"]["full"]["pairs"] < 3
+    assert main([*given, "--out", str(folder)]) == 0
+    assert "1 of 3 trainings are missing and start now, about " in capsys.readouterr().err
+    assert main([*given, "--out", str(tmp_path / "none"), "--no-train"]) == 0
+    out = capsys.readouterr().out
+    assert "the short loss is not known yet: no clear pair has both of its networks trained" in out
+    assert "of 3 clear pairs" in out
+    assert main(["proxy-trust", "some_run", "--no-train"]) == 2
+    assert "--no-train needs --published" in capsys.readouterr().err
+
+
+def test_a_row_is_foretold_without_its_publication(given, tmp_path, capsys):
+    """The first group is of a publication that ships; under another source that publication is not left out."""
+    words = [*given, "--no-train", "--out", str(tmp_path / "out")]
+    found = run_json(words, capsys)["models"]["evidence"]
+    other = tmp_path / "other.csv"
+    other.write_text(ROWS.replace("2405.21060", "mine"))
+    words[2] = str(other)
+    assert run_json(words, capsys)["models"]["evidence"]["rmse_nats"] != found["rmse_nats"]
 
 
 def test_a_folder_that_cannot_be_written_to(given, tmp_path, capsys):

@@ -1,0 +1,84 @@
+"""What others have trained in full: publications, what they say of two mixes, and how far they disagree."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from flashnas.api.calling import takes
+from flashnas.base.quantities import EVIDENCE_HELP
+from flashnas.base.settings import Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceOptions(Settings, where="evidence"):
+    """What `flashnas evidence` takes."""
+
+    mixes: tuple[str, ...] = option((), "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all"
+                                    " publications are listed alone", metavar="MIX", positional=True)
+    evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.mixes) not in (0, 2):
+            self.wrong("mixes", f"must be two mixes, such as 'a f' 'm2 f', or none; got {len(self.mixes)}")
+
+
+@dataclass(frozen=True)
+class PublishedEvidence:
+    """The publications, what they say of two mixes, how far they disagree, and what a user's own trainings add.
+
+    warnings: one line each, such as that own trainings contradict the publications.
+    """
+
+    found: dict[str, Any] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.found, "warnings": list(self.warnings)}
+
+    def __str__(self) -> str:
+        from flashnas.report.terminal_evidence import evidence_text
+
+        return evidence_text(self.found)
+
+
+@takes(EvidenceOptions)
+def evidence(options: EvidenceOptions) -> PublishedEvidence:
+    """List the full trainings that others have published, and say what they show of two mixes. Nothing is trained.
+
+    Returns:
+        A PublishedEvidence. `found` has `publications`, `disagreement`, `rows` and, for two mixes, `mixes`. `print`
+        shows it.
+
+    Raises:
+        ArchitectureError: a mix is not an operator pattern.
+        ConfigError: the file of own trainings is wrong; with file, line, rule and value.
+
+    Example:
+        >>> from flashnas.api.evidence import evidence
+        >>> found = evidence(["a f", "m2 f"]).found
+        >>> len(found["publications"]), len(found["mixes"]["said"])
+        (9, 4)
+    """
+    from flashnas.evidence.load import full_loss
+    from flashnas.evidence.publications import (
+        all_rows,
+        contradiction,
+        disagreement,
+        further_sources,
+        publications,
+        two_mixes,
+    )
+
+    rows, model = all_rows(options.evidence), full_loss(options.evidence)
+    found: dict[str, Any] = {
+        "publications": [dataclasses.asdict(publication) for publication in publications(rows, model)],
+        "rows": {"trainings": len(rows), **further_sources()}, "disagreement": disagreement(rows, model),
+        "evidence": options.evidence}
+    if options.mixes:
+        one, other = options.mixes
+        found["mixes"] = dataclasses.asdict(two_mixes(one, other, rows, model))
+    words = contradiction(options.evidence) if options.evidence is not None else ""
+    return PublishedEvidence(found, (words,) if words else ())

@@ -1,0 +1,210 @@
+"""The answer of a search that ranks by full trainings, in plain English: statements for the terminal and the page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from flashnas.base.quantities import tokens_text
+from flashnas.report.folding import compressed
+from flashnas.report.plot_data import latency_unit
+from flashnas.report.text import known, number
+from flashnas.study.answer import TOLD_APART, Answer, Standing
+from flashnas.study.front import FrontEntry
+from flashnas.study.run import Run
+
+RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
+LARGE_TOKENS = 1e9                        # of a planned training, from which on the command names a GPU
+REASONS = {"size": "size", "shape": "width against depth", "mix": "mix of operators", "training": "own short training"}
+
+
+class Statement(NamedTuple):
+    """about: a word or two. words: a sentence or two."""
+
+    about: str
+    words: str
+
+
+def statements(run: Run) -> list[Statement]:
+    """What the answer says; empty for a run without one."""
+    return [] if run.answer is None else list(_Words(run, run.answer).all())
+
+
+def next_commands(run: Run) -> list[str]:
+    """The commands that train the recommended network on a text of the user's, and export it; empty without an answer.
+    """
+    if run.answer is None:
+        return []
+    entry = run.front[run.finalists[1][run.answer.recommended]]
+    gpu = " --device cuda" if run.answer.train_tokens >= LARGE_TOKENS else ""
+    path = shlex.quote(str(run.path / "pareto" / entry.path.name))
+    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out trained",
+            "flashnas export trained --to hf --out exported"]
+
+
+def names_text(names: Sequence[str]) -> str:
+    """`P1`, `P1 and P3`, `P1, P3 to P6 and P9`: names with numbers that follow each other are joined."""
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and name[1:].isdigit() and runs[-1][-1][1:] == str(int(name[1:]) - 1):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    parts = [part for each in runs for part in ([f"{each[0]} to {each[-1]}"] if len(each) > 2 else each)]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """`+0.020`; `0.000` without a sign."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def with_sd(value: float, sd: float, digits: int = 3) -> str:
+    """`+0.020 ± 0.053`."""
+    return f"{signed(value, digits)} ± {sd:.{digits}f}"
+
+
+class _Words:
+    """The sentences of one answer."""
+
+    def __init__(self, run: Run, answer: Answer) -> None:
+        self.run, self.answer = run, answer
+        self.factor, self.unit = latency_unit([entry.latency_ms or 0.0 for entry in run.front])
+        self.places = run.finalists[1]
+        self.entry = run.front[self.places[answer.recommended]]
+        self.standings = {standing.hash: standing for standing in answer.standings}
+
+    def all(self) -> Iterator[Statement]:
+        yield Statement("recommended", self._recommended())
+        yield Statement("not told apart", self._tied())
+        if self.answer.pure:
+            yield Statement("pure stacks", self._pure())
+        if self.answer.reasons:
+            yield Statement("why", self._why())
+        yield Statement("recall", self._recall())
+        if self.answer.above_budget:
+            yield Statement("budget", self._budget())
+        yield Statement("training", self._training())
+        if self.answer.trained:
+            yield Statement("to change it", self._to_change())
+        yield Statement("outside", self._outside())
+        if self.answer.extrapolated:
+            yield Statement("extrapolated", f"{tokens_text(self.answer.train_tokens)} training tokens are fewer or more"
+                                            " than publications have: the differences are read off their edge")
+
+    def _recommended(self) -> str:
+        best = self._standing(self.answer.recommended).best
+        return (f"{self.entry.name} at {self._ms(self.entry.latency_ms)}, {compressed(self.entry.notation)}; the lowest"
+                f" expected loss after {tokens_text(self.answer.train_tokens)} tokens with one standard"
+                f" deviation added; probability of being the best of all shown {best:.2f}")
+
+    def _tied(self) -> str:
+        tied = [self._entry(key) for key in self.answer.tied]
+        if not tied:
+            return f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each network"
+        text = (f"{names_text([one.name for one in tied])}: the probability that {self.entry.name} is better is below"
+                f" {TOLD_APART}{' for each' * (len(tied) > 1)}")
+        cheapest = self._entry(self.answer.cheapest)
+        if cheapest.hash != self.answer.recommended:
+            standing, saved = self._standing(cheapest.hash), 1 - self._share(cheapest)
+            fastest = f"the fastest of them is {cheapest.name}" if len(tied) > 1 else "it is faster"
+            return (f"{text}; {fastest}, {self._ms(cheapest.latency_ms)} ({saved:.0%} less), at"
+                    f" {with_sd(standing.difference, standing.sd)} nats")
+        lost = [one.name for one in tied if self._share(one) < 1 and not self._keeps(one)]
+        return f"{text}; {names_text(lost)} would be faster, but {self._do(lost)} not keep the recall" if lost else (
+            f"{text}; none of these is faster")
+
+    def _pure(self) -> str:
+        pure, name = self.answer.pure, self.entry.name
+        if pure["hash"] == self.answer.recommended:
+            return f"{name} is itself the best pure stack, {pure['label']}"
+        at = self.places.get(pure["hash"])
+        stack = (f"the best pure stack, {pure['label']}"
+                 f" ({'' if at is None else f'{self.run.front[at].name}, '}{self._ms(pure['latency_ms'])})")
+        gap = f"{signed(pure['difference'])} ± {pure['sd']:.3f} nats"
+        odds = pure["probability"]
+        if odds >= TOLD_APART:
+            return f"{name} is ahead of {stack}: {gap}, with a probability of {odds:.2f}"
+        if odds <= 1 - TOLD_APART:
+            return f"{name} is behind {stack}: {gap}, probability of being better {odds:.2f}"
+        return f"{name} cannot be told from {stack}: {gap}, probability of being better {odds:.2f}"
+
+    def _why(self) -> str:
+        parts = ", ".join(f"{words} {signed(self.answer.reasons[name])}" for name, words in REASONS.items()
+                          if self.answer.trained or name != "training")
+        return f"{parts} nats to that stack; below 0 speaks for {self.entry.name}"
+
+    def _recall(self) -> str:
+        figures, floor = self.entry.figures, self.answer.min_recall
+        value = (f"{with_sd(figures['expected_recall'] or 0.0, figures.get('expected_recall_sd') or 0.0, 2)} of full"
+                 " marks against a transformer" if known(figures.get("expected_recall")) else "not known")
+        kept = f"which keeps the floor of {floor:.2f}" if self.answer.kept else (
+            f"no network of the front keeps the floor of {floor:.2f}")
+        other = self.answer.without_floor
+        if not other:
+            return f"{value}, {kept}; the answer is the same without the floor" if self.answer.kept else (
+                f"{value}; {kept}")
+        at = self.places.get(other["hash"])
+        name = compressed(other["notation"]) if at is None else self.run.front[at].name
+        buys = "that buys" if other["difference"] < 0 else "that buys nothing on average, but is less uncertain:"
+        return (f"{value}, {kept}; without the floor {name} would be recommended, recall"
+                f" {signed(other['expected_recall'], 2)}; {buys} {with_sd(other['difference'], other['sd'])} nats")
+
+    def _budget(self) -> str:
+        names = [self._entry(key).name for key in self.answer.above_budget]
+        limit = "" if self.run.budget_ms is None else f" of {self._ms(self.run.budget_ms)}"
+        return f"the latency of {names_text(names)} may exceed the budget{limit}: its upper bound is above"
+
+    def _training(self) -> str:
+        if not self.answer.trained:
+            return ("nothing was trained: all of this follows from what others trained in full; a search with --trials"
+                    " above 0 trains what can still change it")
+        if self.answer.same:
+            return "the short trainings left the answer as it was before them"
+        name = next((f"{one.name}, " for one in self.run.front if one.notation == self.answer.before), "")
+        before = f"published trainings alone recommend {name}{compressed(self.answer.before)}"
+        trained = (self.run.trained["notation"] == self.answer.before).any()
+        return f"the short trainings changed the answer: {before}" if trained else f"{before}, which was not trained"
+
+    def _to_change(self) -> str:
+        other = self.answer.to_change
+        if not other:
+            return "no single short training of what is not trained yet"
+        name = compressed(other["notation"])
+        if other["nats"] <= 0:
+            return (f"a short training of {name}, which is expected to be as good and was not trained: the answer"
+                    f" changes with a probability of {other['probability']:.2f}")
+        return (f"a short training of {name} that ends {other['nats']:.3f} nats lower than expected (one standard"
+                f" deviation: {other['usual_nats']:.2f}); probability {other['probability']:.2f}")
+
+    def _outside(self) -> str:
+        words = {row.hash: row.outside for row in self.run.trials.itertuples() if row.outside}
+        own = words.get(self.answer.recommended)
+        others = [entry.name for entry in self.run.front if words.get(entry.hash)
+                  and entry.hash != self.answer.recommended]
+        text = (f"of {self.entry.name}, publications do not vouch for this: {own}" if own else
+                f"{self.entry.name} lies within what publications have trained")
+        return f"{text}; {names_text(others)} {'do' if len(others) > 1 else 'does'} not" if others and not own else (
+            f"{text}; {names_text(others)} also lie{'s' * (len(others) == 1)} outside" if others else text)
+
+    def _entry(self, key: str) -> FrontEntry:
+        return self.run.front[self.places[key]]
+
+    def _standing(self, key: str) -> Standing:
+        return self.standings[key]
+
+    def _keeps(self, entry: FrontEntry) -> bool:
+        recall = entry.figures.get("expected_recall")
+        return not known(recall) or recall >= self.answer.min_recall
+
+    def _share(self, entry: FrontEntry) -> float:
+        """Of the latency of the recommended network."""
+        return (entry.latency_ms or 0.0) / (self.entry.latency_ms or 1.0)
+
+    def _ms(self, latency_ms: float | None) -> str:
+        return number(None if latency_ms is None else latency_ms * self.factor, 4, self.unit)
+
+    def _do(self, names: Sequence[str]) -> str:
+        return "does" if len(names) == 1 else "do"

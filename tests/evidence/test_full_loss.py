@@ -1,0 +1,263 @@
+"""The model of the full loss: a posterior that conditioning by hand also gives, and the laws that differences obey."""
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import multivariate_normal
+
+from flashnas.architecture import Architecture
+from flashnas.evidence.composition import FEATURES, SILENT
+from flashnas.evidence.fitting import fit_spreads
+from flashnas.evidence.full_loss import LAW_NATS, NEW, FullLoss, Spreads, Table, contrasts
+from flashnas.evidence.law import Law
+from flashnas.evidence.load import fitted, full_loss, shipped_rows
+from flashnas.operators.spec import OperatorSpec
+
+TOKENS = 1e11
+KINDS = ("a f", "m2 f", "gd f", "d f", "m f", "gla f", "m2", "swa(window=1024) f")
+
+
+@functools.cache
+def model():
+    return full_loss()
+
+
+def network(text, width=2048):
+    return Architecture.parse(f"{width}: {text}")
+
+
+def predict(*texts, **options):
+    return model().predict_networks([network(text) for text in texts], TOKENS, **options)
+
+
+def sd(one, other):
+    return predict(one, other).difference(0, 1)[1]
+
+
+@st.composite
+def stacks(draw):
+    blocks = draw(st.lists(st.sampled_from(KINDS), min_size=2, max_size=6))
+    return f"{draw(st.integers(1, 4))}x({' '.join(blocks)})"
+
+
+# -- the posterior -----------------------------------------------------------------------------------------------
+
+def test_the_posterior_is_what_conditioning_on_differences_by_hand_gives():
+    """One prior over coefficients, residuals and noise, written out; a free level of each group is all but unknown."""
+    everything = shipped_rows()
+    rows = everything.part(np.arange(0, len(everything), 7))
+    spreads, law = Spreads(**fitted()["spreads"]), Law(**fitted()["law"])
+    found = FullLoss(rows, spreads, law).predict_networks(
+        [network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")], TOKENS)
+    new = FullLoss(rows, spreads, law).table([network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")],
+                                             TOKENS)
+    table = Table.joined(rows.table, new)
+    prior_sd = {"law": spreads.common["law"], "mixed": spreads.common["mixed"],
+                "gated_delta": spreads.common["gated_delta"], "beyond": 0.5, "ffn": 0.3, "window": 0.05, "edge": 0.05,
+                "experts": 0.05}
+    silent_sd = {"ffn_share": 0.1, "bare": 0.1, "rare": 0.06, "new_mix": 0.06, "aspect": 0.05, "size": 0.05,
+                 "tokens": 0.02}
+    x = table.x.copy()
+    x[:, 0] -= LAW_NATS
+    count = len(table)
+    covariance = np.zeros((count, count))
+    for i in range(count):
+        for j in range(count):
+            same = table.publication[i] == table.publication[j]
+            factor = same * spreads.reliability.get(table.publication[i], 1.25)**2     # 1.25: of a new one
+            for column, name in enumerate(FEATURES):
+                covariance[i, j] += x[i, column] * x[j, column] * (
+                    prior_sd[name]**2 + factor * spreads.own.get(name, 0.0)**2)
+            for column, name in enumerate(SILENT, len(FEATURES)):
+                covariance[i, j] += x[i, column] * x[j, column] * factor * silent_sd[name]**2
+            far = (np.sum((table.shares[i] - table.shares[j])**2) / 0.5**2
+                   + (table.ffn[i] - table.ffn[j])**2 / 0.2**2)
+            covariance[i, j] += np.exp(-far / 2) * (spreads.residual**2 + factor * spreads.own_residual**2)
+    known = len(rows)
+    seen = covariance[:known, :known].copy()
+    for i in range(known):
+        seen[i, i] += (spreads.noise * spreads.reliability.get(rows.table.publication[i], 1.0))**2
+    level = 1e4 * np.equal.outer(rows.level, rows.level)          # the level of each group, nearly unknown
+    gain = covariance[known:, :known] @ np.linalg.inv(seen + level)
+    mean = x[known:, 0] + LAW_NATS + gain @ (rows.nats - x[:known, 0])
+    posterior = covariance[known:, known:] - gain @ covariance[:known, known:]
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        by_hand = mean[one] - mean[other]
+        variance = posterior[one, one] + posterior[other, other] - 2 * posterior[one, other]
+        assert found.difference(one, other) == pytest.approx((by_hand, np.sqrt(variance)), rel=1e-4, abs=1e-5)
+
+
+def test_the_cost_is_the_likelihood_of_the_contrasts():
+    everything = shipped_rows()
+    rows = everything.part(np.arange(0, len(everything), 5))
+    fit = FullLoss(rows, Spreads(**fitted()["spreads"]), Law(**fitted()["law"]))
+    assert set(rows.table.publication) <= set(fit.spreads.reliability)
+    prior = FullLoss(rows.part(np.arange(2)), fit.spreads, fit.law).predict(rows.table).prior
+    everywhere = np.arange(len(rows))
+    noise = [fit.spreads.noise * fit.spreads.reliability[name] for name in rows.table.publication]
+    covariance = fit.contrasts @ (prior(everywhere, everywhere) + np.diag(np.square(noise))) @ fit.contrasts.T
+    gaps = fit.contrasts @ (rows.nats - rows.table.x[:, 0])
+    expected = -multivariate_normal(np.zeros(len(gaps)), covariance).logpdf(gaps)
+    assert fit.cost + len(gaps) / 2 * np.log(2 * np.pi) == pytest.approx(expected)
+
+
+def test_contrasts_take_levels_out_and_keep_all_else():
+    levels = np.array(["g", "g", "h", "g", "h", "i"])
+    found = contrasts(levels)
+    assert found.shape == (3, 6)
+    assert found @ found.T == pytest.approx(np.eye(3))
+    for level in "ghi":
+        assert found @ (levels == level) == pytest.approx(np.zeros(3))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(stacks(), min_size=2, max_size=6))
+def test_the_posterior_covariance_has_no_negative_direction(texts):
+    prediction = predict(*texts)
+    covariance = prediction.covariance(range(len(texts)))
+    assert covariance == pytest.approx(covariance.T)
+    assert np.linalg.eigvalsh(covariance).min() > -1e-9
+    assert np.diag(covariance) == pytest.approx(prediction.variance, abs=1e-9)
+    for other in range(len(texts)):
+        assert prediction.sd_to(other)[0] == pytest.approx(prediction.difference(0, other)[1])
+
+
+@settings(max_examples=20, deadline=None)
+@given(stacks(), stacks(), stacks())
+def test_standard_deviations_of_differences_obey_the_triangle_inequality(a, b, c):
+    prediction = predict(a, b, c)
+    sides = [prediction.difference(*pair)[1] for pair in ((0, 1), (1, 2), (0, 2))]
+    for side in sides:
+        assert side <= sum(sides) - side + 1e-9
+    assert prediction.difference(0, 1)[0] == pytest.approx(-prediction.difference(1, 0)[0])
+    assert prediction.difference(0, 1)[1] == pytest.approx(prediction.difference(1, 0)[1])
+
+
+# -- what differences have to be ---------------------------------------------------------------------------------
+
+@settings(max_examples=20, deadline=None)
+@given(stacks())
+def test_a_network_and_itself_do_not_differ(text):
+    assert predict(text, text).difference(0, 1) == pytest.approx((0.0, 0.0), abs=1e-6)
+
+
+def test_the_order_of_layers_away_from_the_edges_says_nothing():
+    found = predict("m2 f m2 f a f m2 f d f m2 f a f m2 f m2 f", "m2 f m2 f m2 f a f d f a f m2 f m2 f m2 f")
+    assert found.difference(0, 1) == pytest.approx((0.0, 0.0), abs=1e-6)
+
+
+def test_near_identical_networks_have_a_small_standard_deviation():
+    assert sd("12x(m2 f)", "11x(m2 f) m2 f") == pytest.approx(0, abs=1e-6)
+    assert sd("4x(5x(m2 f) a f)", "4x(5x(m2 f) a f) m2 f") < 0.006
+    wide = model().predict_networks([network("24x(m2 f)", 2048), network("24x(m2 f)", 2112)], TOKENS)
+    assert wide.difference(0, 1)[1] < 0.005
+    assert wide.difference(0, 1)[0] > 0                    # the larger one is better
+    assert sd("12x(m2 f)", "12x(a f)") > 0.02
+
+
+def test_the_sd_grows_with_the_share_of_feed_forward_layers_beyond_half():
+    sds = [sd("6x(m2 f a f)", f"6x(m2 f{' f' * more} a f{' f' * more})") for more in range(4)]
+    assert sds[0] == pytest.approx(0, abs=1e-6)
+    assert np.all(np.diff(sds) > 0)
+    assert sds[1] > 0.04
+
+
+def test_what_publications_do_not_have_gets_a_wide_interval():
+    usual = sd("12x(a f)", "12x(gd f)")
+    assert sd("12x(a f)", "12x(r7 f)") > 1.2 * usual
+    assert sd("12x(a f)", "24x(d)") > 1.5 * usual          # delta rules without feed-forward layers
+    assert sd("12x(a f)", "12x(moe m2)") > usual
+
+
+class Unknown(OperatorSpec):
+    """An operator of another package, as the example of a short convolution is: of a family that nobody published."""
+
+    kind = "unknown"
+    family = "convolution"
+    mixes_tokens = True
+
+    def params(self, hidden):
+        return 2 * hidden * hidden
+
+    def flops(self, hidden, context_tokens):
+        return 2.0 * self.params(hidden)
+
+
+def test_an_operator_that_no_publication_has_gets_a_wide_interval():
+    plain = network("12x(a f)")
+    stack = [Unknown() if spec.mixes_tokens else spec for spec in plain.operators]
+    other = type("Network", (), {"operators": tuple(stack), "hidden": 2048})()
+    found = model().predict_networks([plain, other], TOKENS)
+    assert found.difference(0, 1)[1] > 0.06
+    assert found.difference(0, 1)[1] > 1.5 * sd("12x(a f)", "12x(gd f)")
+
+
+def test_a_short_training_moves_a_network_and_only_that():
+    before, after = (predict("12x(a f)", "12x(m2 f)", beyond=[0.0, loss]) for loss in (0.0, -0.1))
+    assert after.mean[0] == pytest.approx(before.mean[0])
+    assert after.mean[1] < before.mean[1]
+    assert model().beyond(network("12x(m2 f)", 64), None) == model().beyond(network("12x(m2 f)", 64), np.nan) == 0.0
+
+
+def test_the_probabilities_of_being_the_best_are_a_distribution_and_follow_the_means():
+    found = predict("12x(a f)", "12x(m2 f)", "24x(a f)", "2x(5x(m2 f) a f)")
+    best = found.best(range(4))
+    assert best.sum() == pytest.approx(1)
+    assert best.argmax() == found.mean.argmin()
+    assert found.best([1]).tolist() == [1.0]
+    assert found.best(range(4), seed=0).tolist() == best.tolist()
+
+
+def test_the_reasons_of_a_difference_add_up_to_it():
+    networks = [network("12x(a f)"), network("24x(m2 f a f)", 1536)]
+    table = model().table(networks, TOKENS, beyond=[0.0, 0.05])
+    found = model().parts_of(table, 1, 0)
+    assert set(found) == {"size", "mix", "training"}
+    assert sum(found.values()) == pytest.approx(model().predict(table).difference(1, 0)[0])
+    assert found["training"] > 0 > found["size"]
+
+
+def test_parts_that_are_left_out_say_nothing():
+    law = full_loss(parts=("law",)).predict_networks([network("12x(a f)"), network("12x(m2 f)")], TOKENS)
+    same = full_loss(parts=("law",)).table([network("12x(a f)"), network("12x(m2 f)")], TOKENS)
+    assert law.difference(0, 1)[0] == pytest.approx(
+        full_loss(parts=("law",)).coefficients()["law"][0] * (same.x[0, 0] - same.x[1, 0]))
+    evidence = full_loss(parts=("law", "mix"))
+    found = [evidence.predict_networks([network("12x(a f)"), network("12x(m2 f)")], TOKENS, beyond=beyond)
+             for beyond in ([0.0, 0.0], [0.0, 1.0])]
+    assert found[0].mean == pytest.approx(found[1].mean)
+
+
+def test_more_tokens_matter_more_to_larger_networks():
+    small, large = network("12x(a f)", 1024), network("24x(a f)", 2048)
+    gaps = [model().predict_networks([small, large], tokens).difference(0, 1)[0] for tokens in (1e10, 1e11, 3e11)]
+    assert gaps == sorted(gaps)
+    sds = [model().predict_networks([small, large], tokens).difference(0, 1)[1] for tokens in (3e11, 1e13, 1e15)]
+    assert sds[0] < sds[1] < sds[2]                         # beyond what publications have
+
+
+# -- the fit -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("parts", "name"), [(("law", "mix", "beyond"), "spreads"), (("law",), "law_spreads")])
+def test_the_shipped_spreads_follow_from_the_shipped_rows(parts, name):
+    found = fit_spreads(shipped_rows(), Law(**fitted()["law"]), parts)
+    shipped = Spreads(**fitted()[name])
+    assert found.noise == pytest.approx(shipped.noise, abs=1e-3)
+    assert found.residual == pytest.approx(shipped.residual, abs=1e-3)
+    assert found.own_residual == pytest.approx(shipped.own_residual, abs=1e-3)
+    for mine, theirs in ((found.common, shipped.common), (found.own, shipped.own)):
+        assert dict(mine) == pytest.approx(dict(theirs), abs=1e-3)
+    assert dict(found.reliability) == pytest.approx(dict(shipped.reliability), abs=5e-3)
+
+
+def test_a_form_without_robustness_or_residual_has_none():
+    rows = shipped_rows()
+    some = rows.part(np.flatnonzero(np.isin(rows.table.publication, ["2511.18890", "2406.07522", "2405.21060"])))
+    found = fit_spreads(some, Law(**fitted()["law"]), ("law", "mix"), robust=False, residual=False)
+    assert found.residual == found.own_residual == 0.0
+    assert set(found.reliability.values()) == {1.0}
+    assert found.reliability[NEW] == 1.0

@@ -1,0 +1,200 @@
+"""What ships, that its constants are of the shipped files, and a user's own trainings as one publication more."""
+
+import json
+
+import numpy as np
+import pytest
+
+import flashnas as fn
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
+from flashnas.base.quantities import number_of, tokens_of, tokens_text
+from flashnas.cli.main import main
+from flashnas.evidence.expected import expected
+from flashnas.evidence.full_loss import FITTED
+from flashnas.evidence.load import OWN, digests, fitted, full_loss, own_rows, recipe_of_response
+from flashnas.evidence.publications import all_rows, contradiction, disagreement, publications, two_mixes
+from flashnas.training.recipe import Recipe
+from flashnas.trust.published_study import recipe_digest
+
+AS_PUBLISHED = {"12x(a f)": 2.60, "12x(m2 f)": 2.62, "12x(gd f)": 2.595, "2x(5x(m2 f) a f)": 2.58,
+                "2x(5x(gd f) a f)": 2.57}
+AGAINST = {"12x(a f)": 2.50, "12x(m2 f)": 2.30, "12x(gd f)": 2.75, "2x(5x(m2 f) a f)": 2.65}
+NETWORKS = [Architecture.parse(f"2048: {text}") for text in ("12x(a f)", "12x(m2 f)")]
+
+
+def test_the_shipped_constants_are_of_the_shipped_files():
+    assert fitted()["digests"] == digests()
+    assert recipe_of_response() == recipe_digest(Recipe.load("cpu"))
+    assert FITTED.stat().st_size < 100_000
+
+
+def test_every_shipped_row_has_a_source():
+    evidence = fn.evidence.load()
+    assert [len(table) for table in vars(evidence).values()] == [164, 292, 7, 39]
+    for table in vars(evidence).values():
+        assert table["source"].astype(bool).all()
+        assert table["source"].notna().all()
+        assert table["table"].notna().all()
+
+
+def test_constants_have_intervals():
+    for name, found in fitted()["coefficients"].items():
+        assert set(found) == {"mean", "sd", "between_publications"}, name
+        assert found["sd"] > 0
+    assert fitted()["coefficients"]["law"]["mean"] == pytest.approx(
+        full_loss().coefficients()["law"][0], rel=1e-4)
+    assert fitted()["coefficients"]["mixed"]["mean"] < 0
+
+
+# -- own trainings -----------------------------------------------------------------------------------------------
+
+def test_own_trainings_change_predictions_and_are_their_own_publication(own):
+    path = own({"12x(a f)": 2.6, "12x(m2 f)": 2.5})
+    before, after = (full_loss(file).predict_networks(NETWORKS, 1e11).difference(1, 0) for file in (None, path))
+    assert after[0] < before[0] - 0.02
+    assert all(row.source == OWN for row in own_rows(path))
+    assert full_loss(path).publication == OWN
+    assert OWN in full_loss(path).spreads.reliability
+
+
+def test_own_groups_do_not_mix_with_published_ones_of_the_same_name(own):
+    found = [full_loss(own({"12x(a f)": 2.6, "12x(m2 f)": 2.5}, group=group)).predict_networks(NETWORKS, 1e11)
+             for group in ("mine", "nf_500m_100b")]
+    assert found[0].difference(1, 0) == pytest.approx(found[1].difference(1, 0))
+
+
+def test_a_contradiction_is_said_in_one_line_and_agreement_is_not(own):
+    assert contradiction(own(AS_PUBLISHED)) == ""
+    words = contradiction(own(AGAINST))
+    assert "own.csv: contradicts the publications: " in words
+    assert words.endswith("it is used all the same")
+    assert "\n" not in words
+
+
+def test_what_contradicts_counts_with_a_wide_spread(own):
+    agreeing, against = (full_loss(own(losses)).spreads.reliability[OWN] for losses in (AS_PUBLISHED, AGAINST))
+    assert against > 2 > 1.2 > agreeing
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("mine,,12x(d f),400M,50B,val_loss,2.5", "own.csv:4: source must not be empty"),
+    ("mine,my runs,12x(q f),400M,50B,val_loss,2.5", "own.csv:4: the notation does not express '12x(q f)': "),
+    ("alone,my runs,12x(d f),400M,50B,val_loss,2.5", "own.csv:4: group 'alone' must have at least 2 rows"),
+    ("mine,my runs,12x(d f),400M,many,val_loss,2.5", "own.csv:4: tokens must be a number above 0"),
+    ("mine,my runs,12x(d f),1,50B,val_loss,2.5", "own.csv:4: '12x(d f)': params must be from "),
+])
+@pytest.mark.parametrize("command", [["evidence"], ["estimate", "2048: 12x(a f)"]])
+def test_what_is_wrong_in_own_trainings_is_one_line(own, line, words, command, capsys):
+    path = own({"12x(a f)": 2.6, "12x(m2 f)": 2.5})
+    path.write_text(path.read_text() + line + "\n")
+    assert main([*command, "--evidence", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"none.csv: cannot be read: No such file or directory"):
+        full_loss(tmp_path / "none.csv")
+
+
+# -- what publications say ---------------------------------------------------------------------------------------
+
+def test_the_publications_and_what_they_say_of_two_mixes():
+    rows, model = all_rows(), full_loss()
+    found = publications(rows, model)
+    assert sum(each.rows for each in found) == 164
+    assert [each.rows for each in found] == sorted((each.rows for each in found), reverse=True)
+    assert max(found, key=lambda each: each.spread).source == "2501.00663"     # Titans: gaps that nobody else finds
+    both = two_mixes("a f", "gd f", rows, model)
+    back = two_mixes("gd f", "a f", rows, model)
+    assert len(both.said) >= 4
+    assert both.mean == pytest.approx(-back.mean)
+    assert both.sd == pytest.approx(back.sd)
+    assert {each.source: each.mean for each in both.said} == pytest.approx({each.source: -each.mean
+                                                                            for each in back.said})
+    assert all(each.least <= each.mean <= each.most for each in both.said)
+    assert both.spread == pytest.approx(np.std([each.mean for each in both.said], ddof=1))
+    same = two_mixes("a f", "a f", rows, model)
+    assert (same.said, same.spread, same.mean, same.sd) == ((), None, 0.0, pytest.approx(0, abs=1e-6))
+    assert 0.5 < disagreement(rows, model)["right"] / disagreement(rows, model)["pairs"] < 1
+
+
+def test_the_command_lists_and_compares(own, capsys):
+    assert main(["evidence", "a f", "m2 f", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["publications"]) == 9
+    assert [each["source"] for each in found["mixes"]["said"]] == ["2405.21060", "2506.05233", "2604.03444",
+                                                                  "2603.15569"]
+    assert found["rows"] == {"trainings": 164, "shapes": 292, "ffn_shares": 7, "recall": 39}
+    assert found["warnings"] == []
+    assert main(["evidence", "a f", "m2 f", "--evidence", str(own(AGAINST))]) == 0
+    out, err = capsys.readouterr()
+    assert "own trainings" in out
+    assert "'m2 f' less 'a f'" in out
+    assert err.count("\n") == 1
+    assert "contradicts the publications" in err
+    assert main(["evidence"]) == 0
+    assert "nats per token at equal size" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["a f"], "MIX must be two mixes, such as 'a f' 'm2 f', or none; got 1"),
+    (["a f", "q"], "operator must be one of a, swa"),
+    (["a f", ""], "a mix must have at least one token mixer, such as 'a f'; got ''"),
+    (["f f", "a f"], "a mix must have at least one token mixer, such as 'a f'; got 'f f'"),
+    (["a f", "2048: m2 f"], "2048"),
+])
+def test_what_the_user_got_wrong_is_one_line(words, expected, capsys):
+    assert main(["evidence", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+# -- what is expected of one network -----------------------------------------------------------------------------
+
+def test_the_plain_transformer_is_as_good_as_its_kind_at_the_best_depth():
+    found = [expected(Architecture.parse(f"2048: {depth}x(a f)"), 1e11) for depth in range(16, 80, 6)]
+    differences = [each.full_loss_difference for each in found]
+    assert abs(min(differences)) < 0.005     # heads round at widths, and with them the share of attention
+    best = found[int(np.argmin(differences))]
+    assert best.full_loss_sd < 0.003
+    assert abs(best.recall) < 0.01
+    assert best.outside == ()
+    assert expected(Architecture.parse("4096: 4x(a f)"), 1e11).full_loss_difference > 0.03
+
+
+def test_an_estimate_has_the_loss_to_expect(own, capsys):
+    assert main(["estimate", "2048: 12x(m2 f)", "--train-tokens", "2T", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) >= {"latency_ms", "full_loss", "full_loss_difference", "full_loss_sd", "recall", "recall_sd",
+                          "outside", "train_tokens"}
+    assert found["train_tokens"] == 2e12
+    assert found["outside"] == ["2T training tokens; publications have 7B to 350B"]
+    assert found["recall"] < -0.05
+    assert main(["estimate", "2048: 12x(m2 f)", "--evidence", str(own(AGAINST))]) == 0
+    out, err = capsys.readouterr()
+    assert "nats per token after 100B tokens" in out
+    assert "contradicts the publications" in err
+    for wrong in ("many", "0", "-5B", "1e30", "nan", ""):
+        assert main(["estimate", "2048: 12x(m2 f)", f"--train-tokens={wrong}"]) == 2
+        err = capsys.readouterr().err
+        assert "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B; got " in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("100B", 1e11), ("1.5T", 1.5e12), ("262144", 262144), ("20m", 2e7),
+                                              (" 3K ", 3000), (2e9, 2e9), (5, 5)])
+def test_numbers_of_tokens(text, tokens):
+    assert tokens_of(text) == tokens
+    assert tokens_of(tokens_text(tokens)) == pytest.approx(tokens, rel=0.005)
+
+
+def test_units_are_those_that_are_allowed():
+    assert np.isnan(number_of("8M", {"": 1}))
+    assert number_of("8.5", {"": 1}) == 8.5
+    assert tokens_text(999.6e9) == "1T"
