@@ -50,7 +50,7 @@ for flag, value, *more in (
         ("--rungs", "100"), ("--rungs", "256"), ("--rungs", ""), ("--rungs", "auto,128"), ("--rungs", "128,64"),
         ("--rungs", "128,128"), ("--rungs", "auto"), ("--rungs", "none,128"), ("--rungs", "0%"), ("--rungs", "100%"),
         ("--rungs", "50%,25%"), ("--rungs", "nan%"), ("--rungs", "half%"),
-        ("--rank-by", "x"), ("--train-tokens", "many"), ("--train-tokens", "0"), ("--train-tokens", "-1B"),
+        ("--rank-by", "x"), ("--train-tokens", "many"), ("--train-tokens", "0"), ("--train-tokens", "0B"),
         ("--min-recall", "2"), ("--min-recall", "-3"), ("--min-recall", "nan"), ("--min-recall", "all"),
         ("--seeds", "0"), ("--seeds", "1.5"), ("--seeds", HUGE),
         ("--table", "h100_sx"), ("--space", "nemotron"), ("--recipe", "cpuu"), ("--storage", "foo://bar"),
