@@ -180,7 +180,7 @@ class _Words:
                 f" deviation: {other['usual_nats']:.2f}); probability {other['probability']:.2f}")
 
     def _outside(self) -> str:
-        words = {row.hash: row.outside for row in self.run.trials.itertuples() if row.outside}
+        words = {str(row.hash): str(row.outside) for row in self.run.trials.itertuples() if row.outside}
         own = words.get(self.answer.recommended)
         others = [entry.name for entry in self.run.front if words.get(entry.hash)
                   and entry.hash != self.answer.recommended]

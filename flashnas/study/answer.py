@@ -15,7 +15,7 @@ from flashnas.evidence.full_loss import Prediction
 from flashnas.study.foresight import BEYOND_SD, Foresight
 from flashnas.study.trial import Trial
 
-TOLD_APART = 0.9     # probability from which on a network is told to be worse than the recommended one
+TOLD_APART = 0.8     # probability from which on a network is told to be worse than the recommended one
 # what the entries of an answer hold, where they are not empty
 ENTRIES: dict[str, dict[str, type]] = {
     "pure": {"label": str, "notation": str, "hash": str, "latency_ms": float, "difference": float, "sd": float,

@@ -102,7 +102,7 @@ class SearchPlan:
             lines.append(f"fastest    {metric} {self.fastest_metrics[metric]:,.4g}: {self.fastest}")
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
         if not self.candidates:
-            lines.append("evaluated  nothing is trained: published trainings alone answer, for the networks of the space"
+            lines.append("evaluated  nothing is trained: published trainings alone answer, for networks of the space"
                          f" and {len(fitting)} baselines")
         else:
             lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and {len(fitting)} of"

@@ -83,8 +83,8 @@ def test_a_difference_is_told_by_its_probability(foresight):
     asked_for = Answered(foresight, [FAST, HYBRID, LARGE])
     for standing in asked_for.answer.standings:
         ratio = standing.difference / standing.sd if standing.sd > 1e-9 else 0.0
-        assert standing.tied == (ratio < 1.2816), "the normal quantile of TOLD_APART"
-    assert TOLD_APART == 0.9
+        assert standing.tied == (ratio < 0.8416), "the normal quantile of TOLD_APART"
+    assert TOLD_APART == 0.8
 
 
 def test_the_best_pure_stack_is_named_and_the_reasons_add_up(reading):

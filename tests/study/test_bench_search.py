@@ -62,7 +62,8 @@ def bench(tmp_path_factory, recipe, dataset):
 @pytest.fixture
 def config(small_corpus, quick_recipe, bench):
     return SearchConfig(space="tiny", table="h100_sxm", workload="chat", budgets={"latency_ms": BUDGET_MS}, trials=4,
-                        rank_by="short", cycle_size=2, workers=1, recipe=str(quick_recipe), data=str(small_corpus), baselines=False,
+                        rank_by="short", cycle_size=2, workers=1, recipe=str(quick_recipe), data=str(small_corpus),
+                        baselines=False,
                         measure=False, bench_table=str(bench.path))
 
 

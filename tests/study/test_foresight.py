@@ -120,7 +120,8 @@ def test_recall_does_not_depend_on_what_is_asked_together(read, monkeypatch):
 def test_the_digest_changes_with_all_that_changes_the_figures(read, unread, tmp_path):
     own = tmp_path / "own.csv"
     own.write_text("group,source,operators,params,hidden,tokens,metric,value\n"
-                   "mine,me,12x(m2 f),300M,1024,10B,val_loss,2.9\nmine,me,4x(m2 f m2 f a f),300M,1024,10B,val_loss,2.8\n")
+                   "mine,me,12x(m2 f),300M,1024,10B,val_loss,2.9\n"
+                   "mine,me,4x(m2 f m2 f a f),300M,1024,10B,val_loss,2.8\n")
     long, mine = (asked("nemotron_flash", 1500.0, trials=0, **more)[2]
                   for more in ({"train_tokens": "200B"}, {"evidence": str(own)}))
     digests = [read.digest, unread.digest, long.digest, mine.digest]
