@@ -253,7 +253,8 @@ def test_an_evaluator_does_not_rank_by_full_trainings(few_candidates, tmp_path, 
     progress = Quiet()
     if not trials:
         with pytest.raises(ConfigError, match=r"search\.trials 0 answers .* here an evaluator scores the networks"):
-            run_search(config, tmp_path / "run", resume=False, progress=progress, evaluator=foreign_space.of_architecture)
+            run_search(config, tmp_path / "run", resume=False, progress=progress,
+                       evaluator=foreign_space.of_architecture)
         return
     summary = run_search(config, tmp_path / "run", resume=False, progress=progress,
                          evaluator=foreign_space.of_architecture)
