@@ -34,7 +34,7 @@ PRIOR_SDS = {"law": 0.3, "mixed": 0.15, "gated_delta": 0.15, "beyond": 0.5, "ffn
              "experts": 0.05}
 # of what publications do not vouch for. Each publication has effects of its own there: the one row that somebody
 # trained teaches nothing about the next publication.
-SILENT_SDS = {"ffn_share": 0.1, "bare": 0.1, "rare": 0.06, "new_mix": 0.06, "aspect": 0.1, "size": 0.05,
+SILENT_SDS = {"ffn_share": 0.1, "bare": 0.1, "rare": 0.06, "new_mix": 0.06, "aspect": 0.2, "size": 0.05,
               "tokens": 0.02}
 OWN_SDS = ("law", "mixed", "gated_delta", "beyond", "ffn")  # features whose effect differs between publications
 PARTS = ("law", "mix", "beyond")     # of a prediction, which may be left out

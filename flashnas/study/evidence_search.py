@@ -193,7 +193,9 @@ def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any], score: Callable[
 
 
 def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> list[tuple[str, Architecture]]:
-    """Those within the budgets."""
+    """Those within the budgets, with the recall that is asked for."""
+    if fitter.allowed is not None:
+        some = [one for one in some if fitter.allowed(one[1])]
     if all(budget.metric == "latency_ms" for budget in fitter.budgets):
         latencies = fitter.costs.latencies([network for _, network in some])
         return [one for one, latency_ms in zip(some, latencies, strict=True)

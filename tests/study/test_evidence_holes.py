@@ -7,6 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flashnas.evidence.composition import ASPECTS, body_sizes
+from flashnas.evidence.law import aspect
 from flashnas.evidence.support import outside_support
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
@@ -30,11 +32,15 @@ PLACES = [
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)   # of the way from the fastest to the slowest network, in logarithms
 FIRST, EACH, CANDIDATES = 700, 500, 2700
 COUNTED = ("operators", "mixers", "width")   # reasons of the composition and of the shape; a size is that of the space
+CLOSE = 0.02   # of ln(width / depth): the standard deviation grows from 0, and widths come in steps
 
 
 def reasons(network) -> list[str]:
-    """Why a network is outside the support, but for its size."""
-    return [words for words in outside_support(network) if any(name in words for name in COUNTED)]
+    """Why a network is outside the support, but for its size, and for a width that is hardly above the widest."""
+    params, active, _ = body_sizes(network.operators, network.hidden)
+    close = abs(float(aspect(np.array(np.sqrt(params * active)), np.array(network.hidden))) - ASPECTS[1]) < CLOSE
+    return [words for words in outside_support(network) if any(name in words for name in COUNTED)
+            and not (close and "width" in words)]
 
 
 def winners(space_name, table_name, workload_name):

@@ -55,6 +55,9 @@ class Invented:
     def values_of(self, network, outcome):
         return None
 
+    def foresee(self, network, loss):
+        return {}
+
     def written(self, trials):
         self.final = list(trials)
 

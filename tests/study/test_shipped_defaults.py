@@ -40,7 +40,8 @@ def test_every_operator_of_a_shipped_space_shrinks_under_the_defaults_at_every_w
 def test_a_cpu_space_is_searched_with_the_shipped_defaults(name, tmp_path):
     config = SearchConfig(space=name, workload="chat", trials=2, tokens=1024, baselines=False, measure=False)
     summary = run_search(config, tmp_path / "run", resume=False, progress=Silent())
-    assert summary["trials"] == {"complete": 2, "stopped": 0, "failed": 0, "reused": 0, "infeasible": 0}
+    assert summary["trials"] == {"complete": 2, "stopped": 0, "failed": 0, "reused": 0, "infeasible": 0,
+                                  "expected": 0}
     assert summary["failures"] == {}
     run = Run.load(tmp_path / "run")
     assert run.entry("proxy", "width_factor") == {"tiny": 1, "small": 4}[name]

@@ -27,7 +27,7 @@ from bad_input.words import (
 # -- search: numbers and words -----------------------------------------------------------------------------------
 
 for flag, value, *more in (
-        ("--trials", "0"), ("--trials", "-1"), ("--trials", "1.5"), ("--trials", "many"), ("--trials", HUGE, "apart"),
+        ("--trials", "-1"), ("--trials", "1.5"), ("--trials", "many"), ("--trials", HUGE, "apart"),
         ("--tokens", "0"), ("--tokens", "-1"), ("--tokens", HUGE, "apart"), ("--tokens", LONG, "apart"),
         ("--cycle-size", "0"), ("--cycle-size", HUGE, "apart"), ("--seed", "-1"), ("--seed", LONG), ("--seed", "1.5"),
         ("--workers", "0"), ("--workers", "-3"), ("--workers", "1000000", "apart"),
@@ -50,6 +50,8 @@ for flag, value, *more in (
         ("--rungs", "100"), ("--rungs", "256"), ("--rungs", ""), ("--rungs", "auto,128"), ("--rungs", "128,64"),
         ("--rungs", "128,128"), ("--rungs", "auto"), ("--rungs", "none,128"), ("--rungs", "0%"), ("--rungs", "100%"),
         ("--rungs", "50%,25%"), ("--rungs", "nan%"), ("--rungs", "half%"),
+        ("--rank-by", "x"), ("--train-tokens", "many"), ("--train-tokens", "0"), ("--train-tokens", "0B"),
+        ("--min-recall", "2"), ("--min-recall", "-3"), ("--min-recall", "nan"), ("--min-recall", "all"),
         ("--seeds", "0"), ("--seeds", "1.5"), ("--seeds", HUGE),
         ("--table", "h100_sx"), ("--space", "nemotron"), ("--recipe", "cpuu"), ("--storage", "foo://bar"),
         ("--storage", "sqlite:////nowhere/study.db"), ("--storage", "")):
@@ -65,6 +67,34 @@ for flag, value, *more in (
     sampler = ("--sampler", "aging-evolution") if flag == "--sampler-option" else ()
     case(f"search{flag}={value[:40]}", search(*sampler, flag, value), said, *([] if sampler else [place]),
          apart="apart" in more)
+ROWS = "group,source,operators,params,hidden,tokens,metric,value\n"
+ROW = "mine,me,12x(m2 f),300M,1024,10B,val_loss,2.9\n"
+for name, text, *said in (
+        ("empty", "", "group"), ("no-rows", ROWS, "no row"), ("group-of-one", ROWS + ROW, "mine"),
+        ("no-source", ROWS + ROW + ROW.replace(",me,", ",,"), "csv:3", "source"),
+        ("no-column-source", ROWS.replace("source,", "") + 2 * ROW.replace("me,", ""), "source"),
+        ("unknown-operator", ROWS + ROW + ROW.replace("m2 f", "zz f"), "csv:3", "zz"),
+        ("value", ROWS + ROW + ROW.replace("2.9", "low"), "csv:3", "low"),
+        ("metric", ROWS + ROW + ROW.replace("val_loss", "accuracy"), "csv:3", "accuracy"),
+        ("params", ROWS + ROW + ROW.replace("300M", "large"), "csv:3", "large"),
+        ("no-text", GARBAGE, "own.csv")):
+    case(f"search-evidence-{name}", search("--evidence", "{tmp}/own.csv"), "own.csv", *said,
+         files=[write("own.csv", text)])
+case("search-evidence-missing", search("--evidence", "{tmp}/missing.csv"), "{tmp}/missing.csv",
+     "No such file")
+case("search-evidence-folder", search("--evidence", "{tmp}"), "{tmp}", "directory")
+for flag, value in (("--evidence", "{tmp}/own.csv"), ("--min-recall", "-0.05")):
+    name = flag.strip("-")
+    case(f"search-{name}-by-short", search(flag, value, "--rank-by", "short"), flag, "--rank-by full",
+         files=[write("own.csv", ROWS + 2 * ROW)])
+    case(f"search-{name}-with-rungs", search(flag, value, "--rungs", "50%"), flag, "--rank-by full", "rungs",
+         files=[write("own.csv", ROWS + 2 * ROW)])
+case("search-no-trials-by-short", search("--trials", "0", "--rank-by", "short"), "--trials", "--rank-by full")
+case("search-no-trials-with-rungs", search("--trials", "0", "--rungs", "50%"), "--trials", "--rank-by full", "rungs")
+case("search-no-trials-of-tasks", search("--trials", "0", "--objectives", "recall,latency_ms"), "--trials",
+     "name no loss")
+case("search-recall-by-short", search("--objectives", "loss,latency_ms,expected_recall", "--rank-by", "short"),
+     "--objectives", "expected_recall", "--rank-by full")
 case("search-executor", search("--executor", "storge"), "--executor", "storge", "storage")
 case("search-executor-option", search("--executor-option", "worker_memory=4"), "worker_memory", "worker_memory_gb")
 case("search-executor-option-no-number", search("--executor-option", "worker_memory_gb=much"), "worker_memory_gb",

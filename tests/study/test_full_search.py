@@ -1,0 +1,275 @@
+"""Searches that rank by the loss to expect of a full training, end to end: one trajectory however they are run, an
+answer, and none of it trained where nothing is asked to be trained."""
+
+import itertools
+import json
+import time
+
+import foreign_space
+import forks
+import pandas as pd
+import pytest
+import yaml
+from foretelling import with_few_candidates
+
+from flashnas.cli.main import main
+from flashnas.search.pareto import non_dominated
+from flashnas.study import foresight
+from flashnas.study.config import SearchConfig
+from flashnas.study.run import Run
+from flashnas.study.search import run_search
+
+TIMES = ["tokens_per_s", "train_seconds"]
+FINISHED_BEFORE_THE_KILL = 5
+
+
+class Quiet:
+    """Notes are kept, the rest is not shown."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def update(self, snapshot):
+        pass
+
+
+def config_of(corpus, recipe, **more):
+    asked = {"space": "tiny", "table": "h100_sxm", "workload": "chat", "budgets": {"latency_ms": 100.0}, "trials": 6,
+             "cycle_size": 3, "recipe": str(recipe), "data": str(corpus), "measure": False, "workers": 1,
+             "sampler_options": {"initial": 2, "pool": 32}, **more}
+    return SearchConfig(**asked)
+
+
+def read_every_recipe(patch):
+    """Short losses of any recipe count, as those of the recipe `cpu` do."""
+    patch.setattr(foresight, "recipe_read", lambda recipe: recipe)
+
+
+def killed_search(out, read, corpus, recipe):
+    """In a process of its own, which is killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        with_few_candidates(patch)
+        if read:
+            read_every_recipe(patch)
+        forks.fork_workers(patch)
+        run_search(config_of(corpus, recipe), out, resume=False, progress=Quiet())
+
+
+@pytest.fixture(params=[False, True], ids=["unread", "read"], scope="module")
+def read(request):
+    with pytest.MonkeyPatch.context() as patch:
+        with_few_candidates(patch)
+        if request.param:
+            read_every_recipe(patch)
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def whole(read, small_corpus, quick_recipe, tmp_path_factory):
+    """A search with one worker: its folder, its summary and its notes."""
+    out, progress = tmp_path_factory.mktemp("whole") / "run", Quiet()
+    summary = run_search(config_of(small_corpus, quick_recipe), out, resume=False, progress=progress)
+    return out, summary, progress.notes
+
+
+def trajectory(out):
+    return pd.read_parquet(out / "trials.parquet").drop(columns=TIMES)
+
+
+def fronts(out):
+    return [yaml.safe_load(path.read_text()) for path in sorted((out / "pareto").glob("*.yaml"))]
+
+
+def outcomes(out):
+    return (out / "study.journal").read_bytes().count(b'"outcome"')
+
+
+def without_times(summary):
+    return {name: value for name, value in summary.items() if name not in ("run", "seconds", "front")}
+
+
+def test_what_a_search_by_full_loss_leaves(read, whole):
+    out, summary, notes = whole
+    run = Run.load(out)
+    frame = run.trained
+    assert run.entry("objectives") == ["full_loss", "latency_ms"]
+    assert run.entry("foresight", "reads_short_loss") is read
+    assert (sum("was not held against published trainings" in line for line in notes) == 1) is not read
+    assert sum("published trainings alone recommend" in line for line in notes) == 1
+    assert frame[["full_loss", "full_loss_sd", "expected_recall", "loss"]].notna().all(axis=None)
+    assert sum(frame["origin"] == "baseline") == 3
+    assert sum(frame["origin"] == "search") >= 6
+    answer = summary["answer"]
+    assert answer == run.entry("answer")
+    assert answer["trained"]
+    assert answer["recommended"] in {entry["hash"] for entry in summary["front"]}
+    assert (answer["to_change"] != {}) is read
+    points = [[row.full_loss + row.full_loss_sd, row.latency_ms] for row in frame.itertuples()]
+    best = {key for key, keep in zip(frame["hash"], non_dominated(points), strict=True) if keep}
+    assert best <= {entry["hash"] for entry in summary["front"]}
+    for entry in fronts(out):
+        assert {"full_loss", "full_loss_sd", "full_loss_difference", "full_loss_difference_sd", "probability_best",
+                "expected_recall"} <= set(entry["figures"])
+
+
+def test_the_short_losses_count_where_they_are_read(read, whole):
+    out = whole[0]
+    frame = Run.load(out).trained
+    before = foresight_of_run(frame)
+    moved = [abs(row.full_loss - before[row.hash]) for row in frame.itertuples()]
+    assert bool(max(moved) > 1e-6) is read
+
+
+def foresight_of_run(frame):
+    """The full loss of each network without its training, by the model that ships."""
+    from flashnas.architecture import Architecture
+    from flashnas.evidence.load import full_loss
+
+    networks = [Architecture.parse(text) for text in frame["notation"]]
+    return dict(zip(frame["hash"], full_loss().predict_networks(networks, 1e11).mean, strict=True))
+
+
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_the_trajectory_does_not_depend_on_the_workers(whole, small_corpus, quick_recipe, tmp_path, workers):
+    out, summary, _ = whole
+    again = run_search(config_of(small_corpus, quick_recipe, workers=workers), tmp_path / "run", resume=False,
+                       progress=Quiet())
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), trajectory(out))
+    assert without_times(again) == without_times(summary)
+
+
+def test_killed_and_resumed_it_is_the_same(read, whole, small_corpus, quick_recipe, tmp_path):
+    out, summary, _ = whole
+    process = forks.start(killed_search, tmp_path / "cut", read, small_corpus, quick_recipe)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.is_alive():
+        if (tmp_path / "cut" / "study.journal").exists() and outcomes(tmp_path / "cut") >= FINISHED_BEFORE_THE_KILL:
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert FINISHED_BEFORE_THE_KILL <= outcomes(tmp_path / "cut") < outcomes(out)
+    again = run_search(config_of(small_corpus, quick_recipe, workers=2), tmp_path / "cut", resume=True,
+                       progress=Quiet())
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "cut"), trajectory(out))
+    assert outcomes(tmp_path / "cut") == outcomes(out)
+    assert without_times(again) == without_times(summary)
+
+
+def test_a_finished_run_goes_on_and_another_ranking_does_not(whole, small_corpus, quick_recipe):
+    from flashnas.base.errors import RunError
+
+    out, summary, _ = whole
+    before = outcomes(out)
+    again = run_search(config_of(small_corpus, quick_recipe), out, resume=True, progress=Quiet())
+    assert (without_times(again), outcomes(out)) == (without_times(summary), before)
+    for changes in ({"rank_by": "short"}, {"train_tokens": "10B"}, {"min_recall": -0.9}):
+        with pytest.raises(RunError) as caught:
+            run_search(config_of(small_corpus, quick_recipe, **changes), out, resume=True, progress=Quiet())
+        assert "\n" not in str(caught.value)
+        assert str(out) in str(caught.value)
+
+
+# -- nothing is trained ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_candidates(monkeypatch):
+    with_few_candidates(monkeypatch)
+
+
+def untrained(out, *more):
+    return ["search", "--space", "nemotron_flash", "--workload", "decode-1k", "--budget-ms", "1500", "--trials", "0",
+            "--out", str(out), *more]
+
+
+def test_nothing_is_trained_and_the_answer_says_so(few_candidates, tmp_path, capsys):
+    assert main(untrained(tmp_path / "run", "--json")) == 0
+    out, _ = capsys.readouterr()
+    summary = json.loads(out)
+    assert summary["trials"] == {**dict.fromkeys(summary["trials"], 0), "expected": summary["trials"]["expected"]}
+    assert 4 <= summary["trials"]["expected"] <= 3 + 12 + 1
+    assert summary["tokens"] == summary["from_bench"] == 0
+    answer = summary["answer"]
+    assert answer["trained"] is False
+    assert answer["same"]
+    assert answer["reasons"]["training"] == pytest.approx(0.0, abs=1e-12)
+    front = summary["front"]
+    assert answer["recommended"] in {entry["hash"] for entry in front}
+    assert all(entry["loss"] is None and entry["latency_ms"] <= 1500 for entry in front)
+    for one, other in itertools.pairwise(front):
+        assert one["latency_ms"] < other["latency_ms"]
+    run = Run.load(tmp_path / "run")
+    assert set(run.trials["state"]) == {"expected"}
+    assert (run.trials["latency_ms"] <= 1500).all()
+    assert run.entry("foresight", "reads_short_loss") is False
+    assert len(fronts(tmp_path / "run")) == len(front)
+
+
+def test_the_seed_fixes_an_answer_without_training(few_candidates, tmp_path, capsys):
+    summaries = []
+    for name, seed in (("one", "3"), ("other", "3"), ("third", "4")):
+        assert main(untrained(tmp_path / name, "--seed", seed, "--json")) == 0
+        summaries.append(json.loads(capsys.readouterr().out))
+    one, other, third = ([entry["hash"] for entry in summary["front"]] for summary in summaries)
+    assert one == other
+    assert summaries[0]["answer"] == summaries[1]["answer"]
+    assert third != one
+    assert main(untrained(tmp_path / "one", "--seed", "3", "--json", "--resume")) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert {**again, "seconds": 0} == {**summaries[0], "seconds": 0}
+
+
+def test_a_run_without_training_is_refused_where_networks_were_trained(few_candidates, tmp_path, capsys, quick_recipe,
+                                                                       small_corpus):
+    asked = ["--space", "tiny", "--workload", "chat", "--budget-ms", "100"]
+    assert main(untrained(tmp_path / "run", *asked)) == 0
+    capsys.readouterr()
+    assert main(untrained(tmp_path / "run", *asked, "--trials", "2", "--resume", "--recipe", str(quick_recipe),
+                          "--data", str(small_corpus))) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(tmp_path / "run") in error
+
+
+def test_a_floor_of_recall_holds_for_all_that_is_proposed(few_candidates, tmp_path, capsys):
+    assert main(untrained(tmp_path / "run", "--min-recall", "-0.02", "--json")) == 0
+    summary = json.loads(capsys.readouterr().out)
+    frame = Run.load(tmp_path / "run").trials
+    assert (frame["expected_recall"] >= -0.02).all(), "of the pure stacks, too"
+    assert "pure" in frame["label"].iloc[0]
+    assert summary["answer"]["min_recall"] == -0.02
+    assert summary["answer"]["without_floor"] == {}
+
+
+@pytest.mark.parametrize("trials", [0, 2])
+def test_an_evaluator_does_not_rank_by_full_trainings(few_candidates, tmp_path, trials):
+    from flashnas.base.errors import ConfigError
+
+    config = SearchConfig(workload="decode-1k", budgets={"latency_ms": 1500}, trials=trials, workers=1, baselines=False)
+    progress = Quiet()
+    if not trials:
+        with pytest.raises(ConfigError, match=r"search\.trials 0 answers .* here an evaluator scores the networks"):
+            run_search(config, tmp_path / "run", resume=False, progress=progress,
+                       evaluator=foreign_space.of_architecture)
+        return
+    summary = run_search(config, tmp_path / "run", resume=False, progress=progress,
+                         evaluator=foreign_space.of_architecture)
+    assert "answer" not in summary
+    assert Run.load(tmp_path / "run").entry("rank_by") == "short"
+    assert not [line for line in progress.notes if "published" in line or "ranked by" in line]
+
+
+def test_without_cycles_the_full_loss_ranks_as_well(few_candidates, tmp_path, small_corpus, quick_recipe, monkeypatch):
+    read_every_recipe(monkeypatch)
+    config = config_of(small_corpus, quick_recipe, asynchronous=True, trials=4, workers=2)
+    summary = run_search(config, tmp_path / "run", resume=False, progress=Quiet())
+    frame = Run.load(tmp_path / "run").trained
+    assert sum(frame["origin"] == "search") == 4
+    assert frame["full_loss"].notna().all()
+    assert summary["answer"]["recommended"] in {entry["hash"] for entry in summary["front"]}
+    again = run_search(config, tmp_path / "run", resume=True, progress=Quiet())
+    assert without_times(again) == without_times(summary)
