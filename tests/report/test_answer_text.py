@@ -75,9 +75,9 @@ def test_what_training_did_is_said_as_it_was(built):
 
 
 def test_what_would_change_the_answer_names_the_network_and_the_gap(built):
-    other = {"hash": "x", "notation": "512: a f a f", "nats": 0.041, "usual_nats": 0.05, "probability": 0.2}
+    other = {"hash": "x", "notation": "512: a f a f a f", "nats": 0.041, "usual_nats": 0.05, "probability": 0.2}
     words = said(built(to_change=other))["to change it"]
-    assert "512: 2x(a f)" in words
+    assert "512: 3x(a f)" in words
     assert "0.041 nats" in words
     assert "0.20" in words
     assert "was not trained" in said(built(to_change={**other, "nats": 0.0}))["to change it"]
