@@ -12,7 +12,7 @@ from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import known, number
 from flashnas.study.answer import TOLD_APART, Answer, Standing
 from flashnas.study.front import FrontEntry
-from flashnas.study.run import Run
+from flashnas.study.run import Run, rows
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
 LARGE_TOKENS = 1e9                        # of a planned training, from which on the command names a GPU
@@ -180,7 +180,7 @@ class _Words:
                 f" deviation: {other['usual_nats']:.2f}); probability {other['probability']:.2f}")
 
     def _outside(self) -> str:
-        words = {str(row.hash): str(row.outside) for row in self.run.trials.itertuples() if row.outside}
+        words = {str(row.hash): str(row.outside) for row in rows(self.run.trials) if row.outside}
         own = words.get(self.answer.recommended)
         others = [entry.name for entry in self.run.front if words.get(entry.hash)
                   and entry.hash != self.answer.recommended]

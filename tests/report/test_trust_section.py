@@ -11,7 +11,9 @@ from flashnas.report.trust_section import TRUST
 
 
 def test_before_a_study_the_report_names_the_command(build_run):
-    assert "<code>flashnas proxy-trust demo</code>" in TRUST.html(Run.load(build_run()))
+    folder = build_run()
+    assert f"<code>flashnas proxy-trust {folder}</code>" in TRUST.html(Run.load(folder))
+    assert "of the front are means of 3 trainings" in TRUST.html(Run.load(build_run(config={"seeds": 3})))
 
 
 def test_the_verdict_and_its_picture_stand_in_the_report(build_run):

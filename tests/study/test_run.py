@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import yaml
+from answered_runs import write_answered_run
 
 from flashnas.base.errors import RunError
 from flashnas.report import Run
@@ -174,3 +175,61 @@ def test_damaged_trials_name_the_column_and_the_rule(build_run, column, value, w
 
 def test_failures_are_counted_by_reason(run):
     assert run.failures() == {"loss is not finite at step 31": 2}
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
+    run = Run.load(write_answered_run(tmp_path / "demo", trained=trained))
+    assert run.answer.to_dict() == yaml.safe_load((run.path / "run.yaml").read_text())["answer"]
+    assert run.answer.tied == (run.front[-2].hash,)
+    assert run.quality == "full_loss"
+    assert run.ranks_full
+    assert run.further_objectives == ()
+    assert run.untrained is not trained
+    assert len(run.trained) == (35 if trained else 0)
+    assert len(run.scored) == 35
+    assert list(run.baselines["label"]) == ["pure d", "pure a", "pure m2", "pure m2 without f"]
+
+
+def test_a_run_that_ranks_by_the_short_loss_has_no_answer(run):
+    assert run.answer is None
+    assert run.quality == "loss"
+    assert run.scored is run.trained
+    assert not run.untrained
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"recommended": None}, "answer.recommended must be text; got None"),
+    ({"recommended": "x"}, "answer.recommended must be a network of the front; got 'x'"),
+    ({"min_recall": "low"}, "answer.min_recall must be a number; got 'low'"),
+    ({"standings": 3}, "answer.standings must be a list; got 3"),
+    ({"standings": [3]}, "answer.standings must hold mappings; got 3"),
+    ({"standings": [{"hash": "x"}]}, "answer.difference is missing"),
+    ({"pure": {"label": "x"}}, "answer.pure.notation must be text; got None"),
+    ({"reasons": {"size": "x"}}, "answer.reasons.size must be a number; got 'x'"),
+    ({"trained": 1}, "answer.trained must be true or false; got 1"),
+])
+def test_a_damaged_answer_names_line_rule_and_value(tmp_path, change, words):
+    folder = write_answered_run(tmp_path / "demo")
+    path = folder / "run.yaml"
+    data = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**data, "answer": {**data["answer"], **change}}, sort_keys=False))
+    with pytest.raises(RunError) as caught:
+        Run.load(folder).answer  # noqa: B018 - raises
+    assert str(path) in str(caught.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_answer_of_another_type_stops_the_reading(tmp_path):
+    folder = write_answered_run(tmp_path / "demo")
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "answer": 3}, sort_keys=False))
+    assert "answer must be a mapping; got 3" in error_of(folder)
+
+
+def test_repeats_cost_nothing(run):
+    reused = run.trials[run.trials["state"] == "reused"]
+    assert len(reused) == 2
+    assert reused["tokens"].isna().all()
+    assert run.trials["tokens"].sum() == run.trained["tokens"].sum()

@@ -1,0 +1,189 @@
+"""The answer in words and in the report: it names the recommended network, and its numbers are those of run.yaml."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+from answered_runs import write_answered_run
+from matplotlib.image import imread
+
+from flashnas.report import Run, front_table, write_report
+from flashnas.report.answer_text import names_text, next_commands, signed, statements
+from flashnas.report.folding import compressed
+from flashnas.report.html import render_html
+from flashnas.report.plane import INTERVAL_90, plane_of
+from flashnas.report.plots import pareto_front, short_loss
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["trained", "untrained"])
+def answered(request, tmp_path_factory) -> Run:
+    return Run.load(write_answered_run(tmp_path_factory.mktemp("answered") / "demo", trained=request.param))
+
+
+@pytest.fixture
+def built(tmp_path):
+    return lambda **options: Run.load(write_answered_run(tmp_path / "demo", **options))
+
+
+def said(run: Run) -> dict[str, str]:
+    return {about: words for about, words in statements(run)}
+
+
+def without_scripts(page: str) -> str:
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_the_words_name_the_recommended_network_and_agree_with_run_yaml(answered):
+    data = yaml.safe_load((answered.path / "run.yaml").read_text())["answer"]
+    chosen = answered.front[-1]
+    assert chosen.hash == data["recommended"]
+    words = said(answered)
+    assert words["recommended"].startswith(f"{chosen.name} at ")
+    assert compressed(chosen.notation) in words["recommended"]
+    assert "100B tokens" in words["recommended"]
+    assert words["recommended"].endswith("0.60")
+    assert answered.front[-2].name in words["not told apart"]
+    assert answered.front[-3].name not in words["not told apart"]
+    assert f"{data['pure']['difference']:+.3f} ± {data['pure']['sd']:.3f}" in words["pure stacks"]
+    assert data["pure"]["label"] in words["pure stacks"]
+    shown = {name for name in data["reasons"] if answered.untrained is False or name != "training"}
+    assert [float(value) for value in re.findall(r"[+-]\d\.\d+", words["why"])] == [
+        data["reasons"][name] for name in data["reasons"] if name in shown]
+
+
+def test_a_probability_below_the_limit_is_not_called_better(built):
+    run = built()
+    assert "cannot be told from" in said(run)["pure stacks"]
+    assert "0.74" in said(run)["pure stacks"]
+    pure = {**run.answer.pure, "probability": 0.97}
+    assert "is ahead of" in said(built(pure=pure))["pure stacks"]
+    assert "is behind" in said(built(pure={**pure, "probability": 0.02}))["pure stacks"]
+    own = {**pure, "hash": run.answer.recommended}
+    assert "is itself the best pure stack" in said(built(pure=own, reasons={}))["pure stacks"]
+
+
+def test_what_training_did_is_said_as_it_was(built):
+    assert "left the answer" in said(built())["training"]
+    run = built(same=False, before=built().front[0].notation)
+    assert said(run)["training"].startswith("the short trainings changed the answer")
+    assert "P1, " in said(run)["training"]
+    assert "which was not trained" in said(built(same=False, before="64: a f"))["training"]
+    assert "nothing was trained" in said(built(trained=False))["training"]
+    assert "to change it" not in said(built(trained=False))
+
+
+def test_what_would_change_the_answer_names_the_network_and_the_gap(built):
+    other = {"hash": "x", "notation": "512: a f a f a f", "nats": 0.041, "usual_nats": 0.05, "probability": 0.2}
+    words = said(built(to_change=other))["to change it"]
+    assert "512: 3x(a f)" in words
+    assert "0.041 nats" in words
+    assert "0.20" in words
+    assert "was not trained" in said(built(to_change={**other, "nats": 0.0}))["to change it"]
+
+
+def test_the_floor_for_recall_and_what_it_costs(built):
+    other = {"hash": "x", "notation": "512: d f", "expected_recall": -0.2, "difference": -0.03, "sd": 0.04}
+    words = said(built(without_floor=other, min_recall=-0.05))["recall"]
+    assert "512: d f would be recommended, recall -0.20; that buys -0.030 ± 0.040 nats" in words
+    assert "buys nothing" in said(built(without_floor={**other, "difference": 0.03}))["recall"]
+    assert "no network of the front keeps the floor of -0.05" in said(built(kept=False, min_recall=-0.05))["recall"]
+
+
+def test_tokens_outside_the_law_are_marked(built):
+    assert "extrapolated" not in said(built())
+    assert "2T training tokens" in said(built(extrapolated=True, train_tokens=2e12))["extrapolated"]
+
+
+def test_the_commands_are_those_of_the_command_line(answered):
+    train, export = next_commands(answered)
+    assert train.startswith(f"flashnas train {answered.path}/pareto/{answered.front[-1].path.name} --data ")
+    assert "--tokens 100000000000 --device cuda" in train
+    assert export == "flashnas export trained --to hf --out exported"
+
+
+def test_the_table_marks_what_matters(answered):
+    text = front_table(answered)
+    lines = text.splitlines()[1:len(answered.front) + 1]
+    upper = {entry.name: entry.figures["upper_ms"] for entry in answered.front}
+    for line, entry in zip(lines, answered.front, strict=True):
+        assert line.startswith(entry.name)
+        assert (" ! " in line) == (upper[entry.name] > answered.budget_ms)
+        if entry.hash != answered.answer.recommended:
+            assert f"{entry.figures['full_loss_difference']:+.3f} ± 0.050" in line
+    assert lines[-1].startswith(f"{answered.front[-1].name} *")
+    assert lines[-2].startswith(f"{answered.front[-2].name} ~")
+    assert ("short loss" in text) != answered.untrained
+    assert "None" not in text
+    assert "nan" not in text.split("\n\n")[0]
+
+
+def test_the_report_opens_with_the_answer(answered):
+    html, png = write_report(answered.path)
+    page = html.read_text()
+    own = without_scripts(page)
+    assert own.index("Recommended".lower()) < own.index("Finalists") < own.index("Where the latencies come from")
+    assert own.count('<div class="reason">') == (3 if answered.untrained else 4)
+    assert "recommended</small>" in own
+    assert "None" not in own
+    assert page.count('<script type="application/json">') == (4 if answered.untrained else 7)
+    assert imread(png).shape[:2] == (900 if answered.untrained else 1350, 1500)
+
+
+def test_the_picture_shows_intervals_of_the_front_and_the_baselines(answered):
+    plane = plane_of(answered)
+    shown = plane.points.set_index("hash")
+    for standing in (*answered.answer.standings, *answered.answer.baselines):
+        assert shown.loc[standing.hash, "y"] == pytest.approx(standing.difference)
+        assert shown.loc[standing.hash, "reach"] == pytest.approx(INTERVAL_90 * standing.sd)
+    named = {standing.hash for standing in (*answered.answer.standings, *answered.answer.baselines)}
+    assert shown.loc[~shown.index.isin(named), "reach"].isna().all()
+    assert shown.loc[~shown.index.isin(named), "small"].all()
+    figure = pareto_front(answered)
+    bars = next(trace for trace in figure.data if trace.name == "intervals")
+    assert len(bars.x) == len(named)
+    texts = {annotation.text for annotation in figure.layout.annotations}
+    assert {entry.name for entry in answered.front} <= texts
+    assert "Pareto front" not in {trace.name for trace in figure.data}
+
+
+def test_the_short_loss_names_what_can_still_be_the_best(built):
+    run = built()
+    texts = {annotation.text for annotation in short_loss(run).layout.annotations}
+    assert texts == {"budget 14 s", run.front[-1].name, run.front[-2].name}
+    assert "Nothing was trained" in short_loss(built(trained=False)).layout.annotations[0].text
+
+
+@pytest.mark.parametrize("width", [300.0, 800.0])
+def test_no_label_is_cut(answered, width):
+    plane = plane_of(answered)
+    (x0, x1), (y0, y1) = plane.ranges()
+    for text, row, (dx, dy) in plane.labels((width, 430.0), letter=6.6):
+        x, y = (row.latency_ms - x0) / (x1 - x0) * width + dx, (row.y - y0) / (y1 - y0) * 430 + dy
+        half = (6.6 * len(text) + 4) / 2
+        assert 0 <= x - half <= x + half <= width
+        assert 7.5 <= y <= 430 - 7.5
+
+
+def test_text_of_an_answer_cannot_become_markup(built):
+    attack = "<script>alert(1)</script>"
+    run = built()
+    own = render_html(built(pure={**run.answer.pure, "label": attack, "notation": attack}, before=attack, same=False))
+    assert attack not in own
+
+
+def test_a_run_without_an_answer_yet_has_a_picture(answered):
+    config = {key: value for key, value in answered.config.items() if key != "answer"}
+    going = Run(answered.path, config, answered.trials, ())
+    assert statements(going) == next_commands(going) == []
+    assert plane_of(going).points["y"].min() == 0
+    assert "answer" not in render_html(going).partition("<main>")[2].partition("<figure")[0]
+
+
+def test_names_and_signs():
+    assert names_text([]) == ""
+    assert names_text(["P1"]) == "P1"
+    assert names_text(["P1", "P2"]) == "P1 and P2"
+    assert names_text(["P1", "P3", "P4", "P5", "P9"]) == "P1, P3 to P5 and P9"
+    assert [signed(value) for value in (0.02, -0.0004, -0.3)] == ["+0.020", "0.000", "-0.300"]
