@@ -209,8 +209,8 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
     Returns:
         Offsets (right, up) in pixels from each anchor to the centre of its label.
     """
-    distances = (12.0, 24.0, 42.0, 64.0, 88.0)
-    points = np.array(obstacles, dtype=float).reshape(-1, 2)
+    distances = (10.0, 24.0, 42.0, 64.0, 88.0)
+    points, owners = (np.array(some, dtype=float).reshape(-1, 2) for some in (obstacles, anchors))
     angles = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200])
     taken: list[tuple[float, float, float, float]] = []
     offsets = []
@@ -225,8 +225,10 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
                 dy = float(np.sin(angle)) * (height / 2 + distance)
                 left, low, right, high = (x + dx - width / 2, y + dy - height / 2,
                                           x + dx + width / 2, y + dy + height / 2)
-                covered = (np.abs(others - (dx, dy)) < (width / 2 + 7, height / 2 + 7)).all(axis=1).sum()
+                covered = (np.abs(others - (dx, dy)) < (width / 2 + 3, height / 2 + 3)).all(axis=1).sum()
                 cost = distance / 8 + 30.0 * covered + 15.0 * _crossed(others, dx, dy)
+                nearest = np.hypot(*(owners - (x + dx, y + dy)).T).min(initial=np.inf)
+                cost += 60 * (nearest < np.hypot(dx, dy) - 0.5)  # it would look like the name of another point
                 cost += 150 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1, y1 in taken)
                 cost += OUTSIDE * (left < 0 or low < 0 or right > box[0] or high > box[1])
                 if best is None or cost < best[0]:
