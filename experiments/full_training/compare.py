@@ -2,8 +2,9 @@
 
     python experiments/full_training/compare.py    # prints the figures and writes full_training.png; seconds
 
-Of each network the better of its rates counts. It does not run unless every network has a prediction in a
-predictions.csv that git holds unchanged.
+It also writes own.csv, the same trainings as rows of evidence: `flashnas evidence --evidence
+experiments/full_training/own.csv`. Of each network the better of its rates counts. It does not run unless every network
+has a prediction in a predictions.csv that git holds unchanged.
 """
 
 from __future__ import annotations
@@ -106,6 +107,19 @@ def picture(losses: dict[str, float], predictions: dict[str, dict[str, str]], or
     pyplot.close(figure)
 
 
+def write_evidence(losses: dict[str, float], rows: list[dict[str, str]], path: Path) -> None:
+    """The trainings as a publication of one's own."""
+    facts = {row["notation"]: row for row in rows}
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["group", "source", "operators", "params", "tokens", "hidden", "vocab", "metric", "value"])
+        for notation, loss in losses.items():
+            width, operators = notation.split(": ", 1)
+            table.writerow(["small_equal_ms", "flashnas experiments/full_training", operators,
+                            facts[notation]["params"], facts[notation]["tokens"], width.split("(")[0], 0, "val_loss",
+                            f"{loss:.4f}"])
+
+
 def main() -> None:
     """Check, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__,
@@ -133,14 +147,15 @@ def main() -> None:
             if all(notation in found for found in by_factor.values())}
     for factor, found in by_factor.items():
         better = sum(found[notation] == best[notation] for notation in both if notation in found)
-        print(f"rate factor {factor:g}: {len(found)} of {len(order)} networks; the better one for {better} of"
-              f" the {len(both)} that have all rates")
+        print(f"rate factor {factor:g}: {len(found)} of {len(order)} networks" + (
+            f"; the better one for {better} of the {len(both)} that have all rates" if len(factors) > 1 else ""))
     print("\nThe better rate of each network", *report(best, predictions, order), sep="\n")
     if len(both) < len(best):
         for title, found in ((f"Rate factor {factors[0]:g} alone", by_factor[factors[0]]),
                              ("Networks that have all rates", both)):
             if len(found) >= 3:
                 print(f"\n{title}", *report(found, predictions, order), sep="\n")
+    write_evidence(best, rows, given.folder / "own.csv")
     picture(best, predictions, order, given.folder / "full_training.png")
     print(f"\n{given.folder / 'full_training.png'}")
 
