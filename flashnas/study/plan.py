@@ -19,9 +19,9 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.costs import CostFunction
 from flashnas.study.executors.local import WorkerPool
 from flashnas.study.job import UserEvaluator, run_job, takes_seed
+from flashnas.study.opening import executor_of
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
-from flashnas.study.session import executor_of
 from flashnas.training.recipe import Recipe
 
 TIMED_STEPS = 3            # optimizer steps of the training that is timed

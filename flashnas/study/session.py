@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-import flashnas
 from flashnas.base.errors import RunError
 from flashnas.base.settings import LARGEST_SEED
 from flashnas.registry import foreign_errors
@@ -22,15 +19,13 @@ from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
 from flashnas.study.answer import Answer, answer_of
-from flashnas.study.checks import any_network, check_without_workers, side_by_side
+from flashnas.study.checks import side_by_side
 from flashnas.study.costs import TableCosts
-from flashnas.study.executors import Executor, Work, make_executor
-from flashnas.study.executors.local import InProcess
 from flashnas.study.folder import RunFolder
 from flashnas.study.foresight import FIGURES
 from flashnas.study.front import FrontEntry, recorded
-from flashnas.study.job import evaluator_name, run_job
-from flashnas.study.question import Question, table_hash
+from flashnas.study.opening import executor_of, run_facts
+from flashnas.study.question import Question
 from flashnas.study.seeds import train_under_seeds
 from flashnas.study.self_correction import Version
 from flashnas.study.snapshot import Progress
@@ -41,8 +36,6 @@ STATES = ("complete", "stopped", "failed", "reused", "infeasible", "expected")
 LARGEST_FRONT = 12       # networks of a front that nothing was trained for
 CORRECTED_FRONTS = 3     # times that the front is drawn again because timing it corrected the predictions
 IDLE_CYCLES = 20          # cycles in a row without anything new: the space is exhausted
-IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed
-ANY_ORDER = "depends on when workers finish (asynchronous); the same seed gives other candidates"
 IN_ENTRY = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
             "memory_gb", "params")
 
@@ -384,37 +377,6 @@ def correction_text(version: Version) -> str:
     return f"{version.networks} networks timed: latencies corrected; mean error of networks left out {errors}"
 
 
-def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
-    """The executor that the search asks for; this process for an evaluator that no other one can load.
-
-    Raises:
-        ConfigError: for what the executor cannot do; a SettingError for limits that only worker processes keep.
-    """
-    config, recipe, dataset = question.config, question.recipe, question.dataset
-    if config.trials == 0:
-        return InProcess(Work(function=run_job, workers=1, timeout_s=question.time_limit.seconds,
-                              run=question.identity().hash, note=note))
-    gpu = recipe is not None and recipe.device == "cuda"
-    work = Work(function=run_job, workers=config.workers, timeout_s=question.time_limit.seconds, gpu=gpu,
-                processes=config.processes_per_candidate,
-                devices=_devices() if gpu else (), run=question.identity().hash, storage=config.storage,
-                dataset=None if dataset is None else str(dataset.folder),
-                corpus={"data": config.data, "tokenizer": config.tokenizer}, note=note)
-    job = question.job(any_network(question.space))
-    if config.executor == "local" and not job.portable():
-        check_without_workers(config, job)
-        return InProcess(work)
-    executor = make_executor(config.executor, work, config.executor_options)
-    executor.check(job)
-    return executor
-
-
-def _devices() -> tuple[str, ...]:
-    from flashnas.training.trainer import visible_devices  # loads torch
-
-    return visible_devices()
-
-
 def evaluation_of(genotype: Any, candidate: Candidate, trial: Trial, objectives: Sequence[str]) -> Evaluation:
     """A trial as the algorithms see it: with the genotype itself, and everything minimised. Of a stopped training they
     learn the final loss that was expected."""
@@ -423,33 +385,3 @@ def evaluation_of(genotype: Any, candidate: Candidate, trial: Trial, objectives:
     return Evaluation(genotype=genotype, architecture=candidate.architecture,
                       feasible=candidate.architecture is not None, loss=None if values is None else values[0],
                       latency_ms=trial.latency_ms, failed=values is None, values=values)
-
-
-def run_facts(question: Question, out: Path, command: str, pool: Executor) -> dict[str, Any]:
-    """All that was asked, all versions: the head of run.yaml."""
-    config, space, model = question.config, question.space, question.model
-    recipe, dataset, workload = question.recipe, question.dataset, question.workload
-    packages = {name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")}
-    scored: dict[str, Any] = ({"evaluator": evaluator_name(question.evaluator)} if question.evaluator is not None else
-              {} if recipe is None or dataset is None else
-              {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
-               "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab})
-    identity = question.identity()
-    table = None if identity.table is None else {"name": identity.table} if model is None else {
-        "name": model.table.name, "device": model.table.device.label or model.table.name, "stack": model.table.stack,
-        "mode": model.table.default_mode, "weights": model.dtype, "hash": table_hash(model.table)}
-    return {
-        "flashnas": flashnas.__version__, "name": out.name, "command": command,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,
-        "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
-        "table": table, "workload": None if workload is None else workload.to_dict(),
-        "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
-        "sampler": identity.sampler, "trajectory": ANY_ORDER if config.asynchronous else IN_CYCLES,
-        "rank_by": config.rank_by, "foresight": None if question.foresight is None else question.foresight.to_dict(),
-        "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
-        "bench": None if question.bench is None else question.bench.to_dict(),
-        "rungs": list(question.rungs.tokens), "seeds": config.seeds,
-        "start_from": None if question.known is None else question.known.to_dict(),
-        "host": {"cpu": platform.processor() or platform.machine(), "executor": pool.name,
-                 "workers": pool.shown_workers, "python": platform.python_version(), **packages},
-    }
