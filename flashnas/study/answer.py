@@ -126,7 +126,8 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
         before: notation of what published trainings alone recommend.
         untrained: networks of which a training might change the answer.
     """
-    trials = list({trial.hash: trial for trial in (*front, *baselines)}.values())
+    baselines = sorted(baselines, key=lambda trial: trial.hash)  # without cycles their order is that of completion
+    trials = sorted({trial.hash: trial for trial in (*front, *baselines)}.values(), key=lambda trial: trial.hash)
     prediction = foresight.predict([networks[trial.hash] for trial in trials], [trial.loss for trial in trials])
     at = {trial.hash: place for place, trial in enumerate(trials, start=1)}
     values = {trial.hash: _value(trial) for trial in trials}

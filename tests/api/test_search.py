@@ -45,7 +45,7 @@ def test_without_a_table_the_evaluator_gives_the_metrics(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"trials": 0}, r"^search\.trials must be at least 1; got 0$"),
+    ({"trials": -1}, r"^search\.trials must be at least 0; got -1$"),
     ({"trails": 3}, r"^search has no option 'trails' \(did you mean 'trials'\?\)"),
     ({"space": 3}, r"^search\.space must be text; got 3$"),
     ({"budgets": {"latency": 3}}, r"^search\.budgets\.latency is not one of latency_ms, .*did you mean 'latency_ms'"),

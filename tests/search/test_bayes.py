@@ -59,7 +59,8 @@ def test_believing_equals_conditioning_the_process_on_the_mean():
     new = FEATURES[12:]
     mean, covariance = model.predict(new)
     believed = covariance.copy()
-    points = Beliefs([mean], [believed], np.arange(18.0)[:, None], [model.noise]).believe(3, np.empty((0, 2)))
+    beliefs = Beliefs([mean], [believed], np.arange(18.0)[:, None], [model.noise], np.ones(18))
+    points = beliefs.believe(3, np.empty((0, 2)))
     target = (mean[3:4] - model.center) / model.scale
     with torch.no_grad():
         conditioned = model._model.condition_on_observations(torch.tensor(new[3:4]), torch.tensor(target[:, None]))

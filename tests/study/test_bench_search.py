@@ -128,7 +128,7 @@ def test_networks_of_the_bench_are_in_the_front_and_in_the_report(finished):
     assert {entry.hash for entry in run.front} == set(frame[mask]["hash"])
     assert any(entry.origin["label"] == "bench tiny" for entry in run.front)
     html, _ = write_report(run.path)
-    assert "have their loss from it" in html.read_text()
+    assert "with the loss from it" in html.read_text()
     known = int((frame["source"] == "bench").sum())
     assert counts_line(run).startswith(f"4 searched trained · {known} from a bench")
 

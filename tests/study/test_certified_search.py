@@ -16,7 +16,6 @@ from flashnas.profiling.certificate import Certificate
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.validation import store, validate
 from flashnas.space import load_space
-from flashnas.study import session
 from flashnas.study.run import Run
 
 CHAT, TINY = load_workload("chat"), load_space("tiny")
@@ -52,7 +51,7 @@ def timed(monkeypatch):
         state["timed"] += [a.hash for a in architectures]
         return {a.hash: {**as_measured(model, a, state["factor"]), "throughput_tok_s": 1.0} for a in architectures}
 
-    monkeypatch.setattr(session, "measure_finalists", measure)
+    monkeypatch.setattr(finalists, "measure_finalists", measure)
     return state
 
 

@@ -41,7 +41,8 @@ def recipe(quick_recipe, tmp_path_factory):
 @pytest.fixture(scope="module")
 def command(small_corpus, recipe):
     def build(out, *more, rungs=RUNGS):
-        asked = ["--rungs", ",".join(map(str, rungs)), "--rung-chance", "0.5", "--seeds", "1"] if rungs else []
+        asked = (["--rungs", ",".join(map(str, rungs)), "--rung-chance", "0.5", "--seeds", "1"] if rungs else
+                 ["--rank-by", "short"])
         return ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
                 "--data", str(small_corpus), "--trials", "8", "--cycle-size", "4", "--no-baselines", "--no-measure",
                 "--sampler", "random", "--workers", "1", *asked, "--out", str(out), *more]

@@ -11,9 +11,9 @@ from invented_times import CHAT, truth, write_invented_table
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency.model_correction import ModelCorrection, Regressors, fit, fit_leaving_out
 from flashnas.latency.table import LatencyTable
+from flashnas.profiling import finalists
 from flashnas.profiling.validation import store, validate
 from flashnas.space import load_space
-from flashnas.study import session
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 
@@ -51,7 +51,7 @@ def device(table, monkeypatch):
         timed.extend(network.hash for network in networks)
         return {network.hash: {**real(network), "throughput_tok_s": 1.0} for network in networks}
 
-    monkeypatch.setattr(session, "measure_finalists", measure)
+    monkeypatch.setattr(finalists, "measure_finalists", measure)
     return timed, real
 
 
@@ -136,7 +136,7 @@ def whole_budget(tmp_path):
 @pytest.mark.slow
 def test_a_table_that_is_right_is_left_as_it_is(table, search, monkeypatch, tmp_path):
     real = truth(table)
-    monkeypatch.setattr(session, "measure_finalists", lambda networks, model, setup, note: {
+    monkeypatch.setattr(finalists, "measure_finalists", lambda networks, model, setup, note: {
         network.hash: {**real(network), "throughput_tok_s": 1.0} for network in networks})
     search()
     run = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
@@ -149,7 +149,7 @@ def test_bounds_and_certificate_follow_the_residuals(table, search, monkeypatch,
     store(validate(table, TINY, CHAT, truth(table, scale=1.1), count=19), TINY, CHAT, seed=0, calibrate=False)
     noise = np.random.default_rng(0)
     real = truth(LatencyTable.load(table.path), scale=1.4, noise=lambda: float(np.exp(0.05 * noise.standard_normal())))
-    monkeypatch.setattr(session, "measure_finalists", lambda networks, model, setup, note: {
+    monkeypatch.setattr(finalists, "measure_finalists", lambda networks, model, setup, note: {
         network.hash: {**real(network), "throughput_tok_s": 1.0} for network in networks})
     search(confidence=0.9, measure_every=1)
     last = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["corrections"][-1]
