@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flashnas.architecture import Architecture
+from flashnas.evidence.trainings import read_published
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "full_training"
 NETWORKS = ("32(vocab=300): m2(head_dim=16,state=16) f(intermediate=32) a(head_dim=16) f(intermediate=32)",
@@ -75,8 +76,9 @@ def compared(*options):
 @pytest.fixture
 def made_up(tmp_path):
     write(tmp_path / "networks.csv", ("notation",), [(notation,) for notation in NETWORKS])
-    write(tmp_path / "trainings.csv", ("notation", "rate_factor", "loss"),
-          [(NETWORKS[0], 1, 3.0), (NETWORKS[1], 1, 3.3), (NETWORKS[2], 1, 3.1), (NETWORKS[1], 2, 3.2)])
+    trained = [(NETWORKS[0], 1, 3.0), (NETWORKS[1], 1, 3.3), (NETWORKS[2], 1, 3.1), (NETWORKS[1], 2, 3.2)]
+    write(tmp_path / "trainings.csv", ("notation", "rate_factor", "loss", "params", "tokens"),
+          [(*row, 200_000, 4_000_000) for row in trained])
     names = ("notation", "short_loss", "law", "evidence", "evidence_sds", "full", "full_sds")
     lines = [(notation, 4 + gap, -gap, gap, "[0.05, 0.05, 0.05]", 0.5 * gap, "[0.01, 0.01, 0.01]")
              for notation, gap in zip(NETWORKS, (0.0, 0.2, 0.1), strict=True)]
@@ -109,3 +111,4 @@ def test_compare_counts_pairs_errors_and_intervals_of_the_better_rate(made_up):
     assert found["evidence"][1:] == ["3.0", "of", "3", "(100%)", "1.000", "0.0000", "100%", "of", "3"]
     assert found["full"][-3:] == ["0%", "of", "3"]
     assert (folder / "full_training.png").stat().st_size > 10_000
+    assert [row.nats for row in read_published(folder / "own.csv")] == [3.0, 3.2, 3.1]
