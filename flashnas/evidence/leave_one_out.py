@@ -24,7 +24,7 @@ Short = Sequence[tuple[Architecture, float] | None]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ForetoldPair:
     """Two rows of a group: the published difference, the predicted one and its standard deviation (None: not stated),
     in nats; by the places of the rows."""
 
@@ -55,7 +55,7 @@ def comparable(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
 
 
 def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: Short | None = None, *,
-             model_without: Callable[[str], FullLoss] | None = None) -> list[Pair]:
+             model_without: Callable[[str], FullLoss] | None = None) -> list[ForetoldPair]:
     """All pairs within groups, each predicted by a model without its publication.
 
     Args:
@@ -74,26 +74,26 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
     return found
 
 
-def _pairs(model: FullLoss, rows: Sequence[PublishedRow], places: Sequence[int], short: Short | None) -> list[Pair]:
+def _pairs(model: FullLoss, rows: Sequence[PublishedRow], places: Sequence[int], short: Short | None) -> list[ForetoldPair]:
     table = rows_of([rows[place] for place in places], model.law, response=model.response, proxies=short).table
     table = Table(table.x, table.shares, table.ffn, np.array([NEW] * len(table), object))
     prediction = model.predict(table)
     found = []
     for one, other in itertools.combinations(range(len(places)), 2):
         mean, sd = prediction.difference(one, other)
-        found.append(Pair(places[one], places[other], rows[places[one]].nats - rows[places[other]].nats, mean,
+        found.append(ForetoldPair(places[one], places[other], rows[places[one]].nats - rows[places[other]].nats, mean,
                           float(np.hypot(sd, np.sqrt(2) * prediction.noise))))
     return found
 
 
-def by_losses(rows: Sequence[PublishedRow], losses: np.ndarray) -> list[Pair]:
+def by_losses(rows: Sequence[PublishedRow], losses: np.ndarray) -> list[ForetoldPair]:
     """All pairs within groups of rows that have a loss [N]; NaN: none."""
-    return [Pair(one, other, rows[one].nats - rows[other].nats, float(losses[one] - losses[other]), None)
+    return [ForetoldPair(one, other, rows[one].nats - rows[other].nats, float(losses[one] - losses[other]), None)
             for places in comparable(rows).values() for one, other in itertools.combinations(places, 2)
             if np.isfinite(losses[[one, other]]).all()]
 
 
-def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, Any]:
+def summary(rows: Sequence[PublishedRow], pairs: Sequence[ForetoldPair]) -> dict[str, Any]:
     """Figures of pairs, JSON-ready.
 
     pairs, right, share: clear ones, those in the published order, and their share. Of all pairs: rmse_nats of the
@@ -125,7 +125,7 @@ def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, An
             "groups": groups}
 
 
-def _figures(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, Any]:
+def _figures(rows: Sequence[PublishedRow], pairs: Sequence[ForetoldPair]) -> dict[str, Any]:
     clear = [pair for pair in pairs if pair.clear]
     groups = list(dict.fromkeys(rows[pair.one].group for pair in pairs))
     squares = [np.mean([(pair.published - pair.predicted)**2 for pair in pairs if rows[pair.one].group == name])
@@ -143,7 +143,7 @@ def _figures(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, A
             "log_score": float(np.mean(norm.logpdf(errors, 0, sds))) if sds else None}
 
 
-def _spearman(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> float | None:
+def _spearman(rows: Sequence[PublishedRow], pairs: Sequence[ForetoldPair]) -> float | None:
     """Rank correlation of the rows of one group; None below three rows, or where the prediction is constant."""
     places = list(dict.fromkeys(place for pair in pairs for place in (pair.one, pair.other)))
     first = places[0]
@@ -165,7 +165,7 @@ def leave_one_out(rows: Sequence[PublishedRow] | None = None, short: Short | Non
     return {name: summary(rows, foretell(rows, parts, short)) for name, parts in MODELS.items()}
 
 
-def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | None) -> dict[str, list[Pair]]:
+def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | None) -> dict[str, list[ForetoldPair]]:
     """All pairs as the short loss orders them, and as each of MODELS foretells them without their publication.
 
     Args:
@@ -176,7 +176,7 @@ def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | 
     return {"short": by_losses(rows, losses), **{name: foretell(rows, parts, short) for name, parts in MODELS.items()}}
 
 
-def in_common(models: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
+def in_common(models: Mapping[str, Sequence[ForetoldPair]]) -> dict[str, list[ForetoldPair]]:
     """Of each model the pairs that all models have."""
     places = set.intersection(*({(pair.one, pair.other) for pair in pairs} for pairs in models.values()))
     return {name: [pair for pair in pairs if (pair.one, pair.other) in places] for name, pairs in models.items()}
