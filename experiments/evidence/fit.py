@@ -24,7 +24,7 @@ from flashnas.base.files import write_atomic
 from flashnas.evidence.fitting import ffn_rows, fit_response, fit_spreads, joined, rows_of
 from flashnas.evidence.full_loss import FITTED, PARTS, FullLoss
 from flashnas.evidence.law import Law, constants, fit_law, read_shapes
-from flashnas.evidence.leave_one_out import Pair, foretell, leave_one_out, shapes_left_out, summary
+from flashnas.evidence.leave_one_out import ForetoldPair, foretell, leave_one_out, shapes_left_out, summary
 from flashnas.evidence.load import digests, fitted, shipped_rows
 from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
@@ -107,7 +107,7 @@ def nested(note=print):
     trainings = read_published()
     short = short_trainings(trainings, Recipe.load("cpu"))
     sources = list(dict.fromkeys(row.source for row in trainings))
-    told: dict[tuple[str, Form, frozenset[str]], list[Pair]] = {}
+    told: dict[tuple[str, Form, frozenset[str]], list[ForetoldPair]] = {}
     places = {source: [place for place, row in enumerate(trainings) if row.source == source] for source in sources}
     for form in FORMS:
         note(str(form), flush=True)

@@ -74,7 +74,8 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
     return found
 
 
-def _pairs(model: FullLoss, rows: Sequence[PublishedRow], places: Sequence[int], short: Short | None) -> list[ForetoldPair]:
+def _pairs(model: FullLoss, rows: Sequence[PublishedRow], places: Sequence[int],
+           short: Short | None) -> list[ForetoldPair]:
     table = rows_of([rows[place] for place in places], model.law, response=model.response, proxies=short).table
     table = Table(table.x, table.shares, table.ffn, np.array([NEW] * len(table), object))
     prediction = model.predict(table)

@@ -20,7 +20,7 @@ from flashnas.base.hints import duration
 from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.evidence.agreement import PublishedTrust, measure
-from flashnas.evidence.leave_one_out import Pair, all_models, in_common, summary
+from flashnas.evidence.leave_one_out import ForetoldPair, all_models, in_common, summary
 from flashnas.evidence.load import recipe_of_response
 from flashnas.evidence.proxies import RULES, proxies
 from flashnas.evidence.trainings import PublishedRow
@@ -71,14 +71,14 @@ class PublishedStudy:
 
     trust: PublishedTrust
     rows: Sequence[PublishedRow]
-    models: dict[str, list[Pair]]
+    models: dict[str, list[ForetoldPair]]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: that of `trust`; models and models_common, the same over the pairs that all models have."""
         return {**self.trust.to_dict(), "models": self._summaries(self.models),
                 "models_common": self._summaries(in_common(self.models))}
 
-    def _summaries(self, models: dict[str, list[Pair]]) -> dict[str, Any]:
+    def _summaries(self, models: dict[str, list[ForetoldPair]]) -> dict[str, Any]:
         return {name: summary(self.rows, pairs) for name, pairs in models.items()}
 
 

@@ -9,7 +9,7 @@ import pytest
 from flashnas.architecture import parse_operators
 from flashnas.evidence.leave_one_out import (
     MODELS,
-    Pair,
+    ForetoldPair,
     all_models,
     by_losses,
     comparable,
@@ -78,8 +78,8 @@ def test_groups_and_sums_agree(figures):
 
 def test_a_summary_by_hand():
     rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.89), row("a f", 2.0, "h", "t"), row("d f", 2.1, "h", "t")]
-    pairs = [Pair(0, 1, 0.1, 0.05, 0.1), Pair(0, 2, 0.11, -0.05, 0.1), Pair(1, 2, 0.01, 0.05, 0.1),
-             Pair(3, 4, -0.1, 0.0, 0.05)]
+    pairs = [ForetoldPair(0, 1, 0.1, 0.05, 0.1), ForetoldPair(0, 2, 0.11, -0.05, 0.1), ForetoldPair(1, 2, 0.01, 0.05, 0.1),
+             ForetoldPair(3, 4, -0.1, 0.0, 0.05)]
     found = summary(rows, pairs)
     assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
     assert found["rmse_nats"] == pytest.approx(np.sqrt((0.05**2 + 0.16**2 + 0.04**2 + 0.1**2) / 4))
