@@ -78,7 +78,8 @@ def test_groups_and_sums_agree(figures):
 
 def test_a_summary_by_hand():
     rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.89), row("a f", 2.0, "h", "t"), row("d f", 2.1, "h", "t")]
-    pairs = [ForetoldPair(0, 1, 0.1, 0.05, 0.1), ForetoldPair(0, 2, 0.11, -0.05, 0.1), ForetoldPair(1, 2, 0.01, 0.05, 0.1),
+    pairs = [ForetoldPair(0, 1, 0.1, 0.05, 0.1), ForetoldPair(0, 2, 0.11, -0.05, 0.1),
+             ForetoldPair(1, 2, 0.01, 0.05, 0.1),
              ForetoldPair(3, 4, -0.1, 0.0, 0.05)]
     found = summary(rows, pairs)
     assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
