@@ -199,7 +199,8 @@ def test_ray_searches_without_cycles_and_trains_by_two_processes(tmp_path, small
     recipe = tmp_path / "adamw.yaml"
     recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\n")
     words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
-             "--data", str(small_corpus), "--trials", "2", "--no-baselines", "--no-measure", "--sampler", "random"]
+             "--data", str(small_corpus), "--trials", "2", "--no-baselines", "--no-measure", "--sampler", "random",
+             "--rank-by", "short"]
     assert main([*words, "--workers", "1", "--executor", "ray", "--processes-per-candidate", "2", "--asynchronous",
                  "--rungs", "50%", "--rung-chance", "0.001", "--seeds", "1", "--out", str(tmp_path / "two")]) == 0
     assert main([*words, "--workers", "1", "--out", str(tmp_path / "one")]) == 0

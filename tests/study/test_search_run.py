@@ -218,6 +218,7 @@ def test_three_objectives_killed_and_resumed_give_the_same_front(command, tmp_pa
     recipe = tmp_path / "tasks.yaml"
     recipe.write_text(quick_recipe.read_text() + "tasks: {steps: 2, batch_tokens: 192, test_sequences: 4}\n")
     more = ["--objectives", "loss,latency_ms,recall", "--recipe", str(recipe), "--no-baselines", "--trials", "4",
+            "--rank-by", "short",
             "--sampler", "bayes", "--sampler-option", "initial=3"]
     plain = [word for word in command(tmp_path / "whole") if not word.startswith("population")]
     plain.remove("--sampler-option")
