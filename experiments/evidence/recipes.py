@@ -4,7 +4,8 @@
 
 Over the 55 published rows that all recipes trained: the clear pairs that published trainings order without any short
 training, and with that of one recipe; each row by a model that has not seen its publication. The response of a recipe
-to size, shape and mix is fitted to the same 55 networks, for all recipes alike.
+to size, shape and mix is fitted to the same 55 networks, for all recipes alike. `slope`: that of the published
+differences on the short ones, within groups.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main() -> None:
     found, minutes = trainings()
     some = [row for row in rows if (row.group, row.operators) in found["cpu"]]
     none = summary(some, foretell(some, ("law", "mix")))
-    print(f"{'recipe':<26} core-minutes  right of {none['pairs']}  rmse_nats  log score")
+    print(f"{'recipe':<26} core-minutes  right of {none['pairs']}  rmse_nats  log score  slope")
     print(f"{'none':<26} {0:>12}  {none['right']:>12}  {none['rmse_nats']:>9.4f}  {none['log_score']:>9.3f}")
     for name, short in found.items():
         networks = [short[row.group, row.operators] for row in some]
@@ -68,7 +69,16 @@ def main() -> None:
 
         told = summary(some, foretell(some, short=networks, model_without=without))
         print(f"{name:<26} {minutes[name]:>12.0f}  {told['right']:>12}  {told['rmse_nats']:>9.4f}"
-              f"  {told['log_score']:>9.3f}", flush=True)
+              f"  {told['log_score']:>9.3f}  {slope(some, networks):>5.2f}", flush=True)
+
+
+def slope(rows, networks):
+    """Of the published losses on the short ones, both less the mean of their group."""
+    short, full = (pd.Series(values, dtype=float) for values in ([loss for _, loss in networks],
+                                                                 [row.nats for row in rows]))
+    groups = [row.group for row in rows]
+    short, full = (values - values.groupby(groups).transform("mean") for values in (short, full))
+    return float((short * full).sum() / (short**2).sum())
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> M
 
 
 def _edge(mixers: Sequence[OperatorSpec]) -> float:
-    """How far a minority of attention stands in the first or the last fifth of the stack: 0 to 1."""
+    """How far a minority of attention is in the first or the last fifth of the stack: 0 to 1."""
     places = [(place + 0.5) / len(mixers) for place, spec in enumerate(mixers) if spec.family == "attention"]
     if not places or len(places) * 2 > len(mixers):
         return 0.0

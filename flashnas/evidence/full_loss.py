@@ -219,7 +219,7 @@ class FullLoss:
         for name, mask in (("size", size), ("training", training)):
             common, own = self._variances()
             x = self._x(table)[[one, other]] * mask
-            cross = (x * (common + own * 0)) @ self._x(self.rows.table).T
+            cross = (x * common) @ self._x(self.rows.table).T
             if self.publication in set(self.rows.table.publication):
                 cross += ((x * own) @ self._x(self.rows.table).T) * (self.rows.table.publication == self.publication)
             gain = np.linalg.solve(self._root, (cross @ self.contrasts.T).T).T

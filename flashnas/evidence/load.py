@@ -25,7 +25,7 @@ OWN = "own trainings"   # the publication that a user's file is, whatever its co
 
 @dataclass(frozen=True)
 class Evidence:
-    """The published rows, as they ship; each has its `source` (an arXiv number) and the table it stands in.
+    """The published rows, as they ship. Each has its `source` (an arXiv number) and the table that it is from.
 
     trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares: transformers with
     more or less of their parameters in feed-forward layers. recall: what networks find again in their context.
@@ -103,7 +103,7 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
 
 
 def own_rows(path: str | Path) -> list[PublishedRow]:
-    """A user's trainings as one publication, OWN, whose groups are no group of another one.
+    """A user's trainings as one publication, OWN, whose groups differ from those of all others.
 
     Raises:
         ConfigError: the file is wrong; with file, line, rule and value.

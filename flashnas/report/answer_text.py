@@ -176,8 +176,8 @@ class _Words:
         if other["nats"] <= 0:
             return (f"a short training of {name}, which is expected to be as good and was not trained: the answer"
                     f" changes with a probability of {other['probability']:.2f}")
-        return (f"a short training of {name} that ends {other['nats']:.3f} nats lower than expected (one standard"
-                f" deviation: {other['usual_nats']:.2f}); probability {other['probability']:.2f}")
+        return (f"a short training of {name} that ends {other['nats']:.3f} nats lower than expected (assumed"
+                f" standard deviation: {other['usual_nats']:.2f}); probability {other['probability']:.2f}")
 
     def _outside(self) -> str:
         words = {str(row.hash): str(row.outside) for row in rows(self.run.trials) if row.outside}

@@ -93,8 +93,7 @@ class Foretold:
 
 
 def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight: Expectations, *, seed: int,
-                       min_recall: float | None, candidates: int = CANDIDATES,
-                       on_round: Callable[[int], None] = lambda looked_at: None) -> Foretold:
+                       min_recall: float | None, candidates: int = CANDIDATES) -> Foretold:
     """Evolution on the expected full loss and the latency; deterministic for a seed.
 
     Args:
@@ -103,7 +102,6 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
         seed: of all draws.
         min_recall: floor that the front keeps; the front without it is searched, too.
         candidates: genotypes to look at, at most.
-        on_round: called with the number looked at.
     """
     rng = np.random.default_rng([seed, 1])
     found: dict[Any, tuple[Architecture, float]] = {}
@@ -132,7 +130,6 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
         told = _scored(found, foresight, told)
         level = float(np.sum(ranked(told.mean, told.sd)[told.front(min_recall)[-3:]]))
         quiet, before = (quiet + 1 if level > before - 1e-4 else 0), min(before, level)
-        on_round(len(seen))
     return told
 
 
