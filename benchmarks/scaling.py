@@ -42,12 +42,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from flashnas.base.process import limit_threads
+from flashnas.executors import Ended, Executor
+from flashnas.executors.job import run_job
+from flashnas.executors.local import WorkerPool
 from flashnas.search import ALGORITHMS
 from flashnas.study.asynchronous import AsynchronousSearch
 from flashnas.study.config import SearchConfig
-from flashnas.study.executors import Ended, Executor
-from flashnas.study.executors.local import WorkerPool
-from flashnas.study.job import run_job
 from flashnas.study.prepare import prepare
 from flashnas.study.session import Session
 

@@ -12,8 +12,8 @@ import forks
 import pytest
 from run_builder import make_trials, write_run
 
-from flashnas.study.run import Run
-from flashnas.study.trial import Trial
+from flashnas.runs.run import Run
+from flashnas.runs.trial import Trial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -55,7 +55,7 @@ def forked_workers():
 @pytest.fixture(scope="module")
 def spawned_workers():
     """Searches start their worker processes as they do for a user."""
-    from flashnas.study.executors import local
+    from flashnas.executors import local
     from flashnas.testing import self_test
 
     with pytest.MonkeyPatch.context() as patch:
@@ -141,7 +141,7 @@ def url(request, tmp_path):
         return f"sqlite:///{tmp_path}/a.db"
     import sqlalchemy as sql
 
-    from flashnas.study.outage import engine_url
+    from flashnas.runs.outage import engine_url
 
     server = request.getfixturevalue("postgres")
     engine = sql.create_engine(engine_url(server.url))

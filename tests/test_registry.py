@@ -6,7 +6,7 @@ import pytest
 from fake_plugins import run_with, write_plugin
 
 from flashnas.base.errors import ConfigError, PluginError
-from flashnas.registry import Registry, forget_plugins
+from flashnas.base.registry import Registry, forget_plugins
 
 GROUP = "flashnas.test_things"
 

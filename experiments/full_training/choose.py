@@ -11,7 +11,7 @@ from pathlib import Path
 import flashnas as fn
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.workload import load_workload
-from flashnas.profiling.llama_cpp import LlamaCpp
+from flashnas.profiling.llama_cpp.target import LlamaCpp
 
 HERE = Path(__file__).parent
 RUNS = Path("experiments/runs/full_training")

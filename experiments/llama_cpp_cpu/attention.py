@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 
 import flashnas as fn
-from flashnas.profiling.llama_cpp import LlamaCpp
+from flashnas.profiling.llama_cpp.target import LlamaCpp
 
 NETWORKS = {"a in every second layer": "512(vocab=8192): 6x(m2(head_dim=64,state=64) f a(head_dim=64) f)",
             "one a in twelve layers": "512(vocab=8192): 11x(m2(head_dim=64,state=64) f) a(head_dim=64) f"}

@@ -102,8 +102,8 @@ def count(done: int, of: int) -> None:
 
 def foretold(best: Any, table: Path, plan: dict[str, Any]) -> dict[str, float]:
     """Milliseconds for a token of the chosen network: predicted, the bound, and with random weights in llama.cpp."""
+    from flashnas.latency.certificate import Certificate
     from flashnas.latency.prediction import LatencyModel
-    from flashnas.profiling.certificate import Certificate
     from flashnas.space import load_space
 
     model, space = LatencyModel(str(table), plan["workload"]), load_space(str(table.parent / "space.yaml"))
@@ -120,9 +120,9 @@ def in_llama_cpp(file: Path, weights: Path, plan: dict[str, Any]) -> dict[str, A
 
     from flashnas.data.dataset import prepare_dataset
     from flashnas.export.source import load_source
+    from flashnas.formats.gguf.vocabulary import vocabulary
     from flashnas.latency.workload import load_workload
-    from flashnas.runtimes.llama_cpp.child import read_texts, time_requests
-    from flashnas.runtimes.llama_cpp.vocabulary import vocabulary
+    from flashnas.profiling.llama_cpp.child import read_texts, time_requests
 
     how = {"threads": 1, "flash_attention": False, "cache_type": "f16"}
     workload = load_workload(plan["workload"])

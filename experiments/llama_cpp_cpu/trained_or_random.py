@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import flashnas as fn
-from flashnas.runtimes.llama_cpp.child import time_requests
-from flashnas.runtimes.llama_cpp.file import write_random_file
+from flashnas.formats.gguf.file import write_random_file
+from flashnas.profiling.llama_cpp.child import time_requests
 
 NETWORK = "640(vocab=8192): 3x(m2(head_dim=64,state=64) f) a(head_dim=64) f"
 WEIGHTS, CONTEXT, STEPS, ROUNDS = "q8_0", 512, 256, 5

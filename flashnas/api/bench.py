@@ -125,8 +125,8 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     from flashnas.bench.journal import journals_in, merged
     from flashnas.bench.plan import balance, part_of, plan, read_networks
     from flashnas.data.dataset import prepare_dataset
+    from flashnas.executors.local import WorkerPool
     from flashnas.space.load import load_operator_space
-    from flashnas.study.executors.local import WorkerPool
     from flashnas.training.recipe import Recipe
     from flashnas.training.trainer import check_device
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import takes
+from flashnas.base.registry import Registry
 from flashnas.base.setting import REQUIRED
 from flashnas.base.settings import Settings, option
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
-from flashnas.registry import Registry
 
 PREFIX = "flashnas."      # of the groups of entry points in which packages add names
 
@@ -90,7 +90,7 @@ def _samplers() -> dict[str, str]:
 
 
 def _executors() -> dict[str, str]:
-    from flashnas.study.executors import EXECUTORS
+    from flashnas.executors import EXECUTORS
 
     return _described(EXECUTORS)
 

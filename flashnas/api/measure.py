@@ -17,7 +17,7 @@ from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
-    from flashnas.profiling.validation import Validation
+    from flashnas.latency.validation import Validation
 
 SPACE = "flashnas.space.base:SearchSpace"
 LEAST_TO_CALIBRATE = 8
@@ -127,9 +127,9 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
     space = load_operator_space(options.space, "flashnas profile")
     workloads = [load_workload(one) for one in options.workload]
     if options.runtime != "torch":
-        from flashnas.profiling.llama_cpp import LlamaCpp
+        from flashnas.profiling.llama_cpp.target import LlamaCpp
         from flashnas.profiling.profile_runtime import profile_runtime
-        from flashnas.profiling.vllm import Vllm
+        from flashnas.profiling.vllm.target import Vllm
 
         program = LlamaCpp(weights=options.weights, threads=options.threads, cache_type=options.cache_type,
                            flash_attention=options.flash_attention) if options.runtime == "llama.cpp" else Vllm(
@@ -213,11 +213,11 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     """
     from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.table import LatencyTable
+    from flashnas.latency.validation import store
+    from flashnas.latency.validation import validate as compare
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.finalists import EFFORT
     from flashnas.profiling.programs import rows_of, setup_of, time_request
-    from flashnas.profiling.validation import store
-    from flashnas.profiling.validation import validate as compare
     from flashnas.space.load import load_operator_space
 
     table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table

@@ -18,8 +18,8 @@ from flashnas.latency.workload import WORKLOAD_HELP
 from flashnas.search.objectives import check_objectives
 
 if TYPE_CHECKING:
+    from flashnas.runs.front import FrontEntry
     from flashnas.space import SearchSpace
-    from flashnas.study.front import FrontEntry
     from flashnas.study.rebudget import Rebudgeted
     from flashnas.study.refit import Refit
 
@@ -31,7 +31,7 @@ class ParetoOptions(Settings, where="pareto"):
     """What `flashnas pareto` takes."""
 
     runs: tuple[str, ...] = option(REQUIRED, "run folders, finished or not; several are merged", metavar="RUN",
-                                   positional=True, objects=("flashnas.api.run:Run", "flashnas.study.run:Run"))
+                                   positional=True, objects=("flashnas.api.run:Run", "flashnas.runs.run:Run"))
     table: str | None = option(None, "shipped latency table or folder of another device",
                                shown="that of the first run")
     workload: str | None = option(None, WORKLOAD_HELP, shown="that of the first run")
@@ -148,7 +148,7 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any], space: SearchS
     from flashnas.base.errors import RunError
     from flashnas.base.files import disk_errors
     from flashnas.report import write_report
-    from flashnas.study.folder import write_answer
+    from flashnas.runs.folder import write_answer
 
     with disk_errors(f"{options.out}: cannot be written", RunError):
         write_answer(found.run, options.out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import RunError
 from flashnas.base.files import disk_errors, write_atomic
-from flashnas.study import run as study_run
+from flashnas.runs import run as study_run
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

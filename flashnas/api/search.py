@@ -16,9 +16,9 @@ from flashnas.study.config import SearchConfig
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run
+    from flashnas.runs.snapshot import Progress
+    from flashnas.runs.snapshot import Snapshot as Snapshot
     from flashnas.study.plan import SearchPlan
-    from flashnas.study.snapshot import Progress
-    from flashnas.study.snapshot import Snapshot as Snapshot
 
 
 OBJECTS = {"space": "SearchSpace", "table": "LatencyTable | Callable", "workload": "Workload", "recipe": "Recipe",

@@ -122,7 +122,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
     from flashnas.report.terminal_trust import headline, verdict
     from flashnas.report.trust_figure import write_trust_figure
     from flashnas.report.trust_section import FOUND, PICTURE
-    from flashnas.study.run import Run
+    from flashnas.runs.run import Run
     from flashnas.trust.study import FILE, Plan, study, study_results
 
     if options.results is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flashnas.base.errors import ConfigError
 from flashnas.base.setting import REQUIRED
 from flashnas.base.settings import MOST_THREADS, Settings, option
-from flashnas.study.executors.local import LEAST_MEMORY_GB
+from flashnas.executors.local import LEAST_MEMORY_GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +61,10 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
         KeyboardInterrupt: for Ctrl-C and SIGTERM, after its jobs have been given back.
     """
     from flashnas.base.process import terminate_as_interrupt
-    from flashnas.study.executors import Work
-    from flashnas.study.executors.local import LocalOptions
-    from flashnas.study.executors.worker import Worker
-    from flashnas.study.job import run_job
+    from flashnas.executors import Work
+    from flashnas.executors.job import run_job
+    from flashnas.executors.local import LocalOptions
+    from flashnas.executors.worker import Worker
     from flashnas.training.trainer import visible_devices
 
     work = Work(function=run_job, timeout_s=0.0, workers=options.workers, devices=visible_devices(),
@@ -81,7 +81,7 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
 
 
 def _check_evaluator(name: str) -> None:
-    from flashnas.registry import load_object
+    from flashnas.base.registry import load_object
 
     try:
         found = load_object(name)

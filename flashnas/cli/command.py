@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.registry import Registry, load_object
 from flashnas.base.settings import Settings
 from flashnas.base.urls import without_password
-from flashnas.registry import Registry, load_object
 
 T = TypeVar("T")
 Run = Callable[[Any, bool], int | None]

@@ -15,10 +15,10 @@ import torch
 from flashnas.base.errors import ExportError
 from flashnas.base.files import atomic_folder, disk_errors, write_synced
 from flashnas.base.hints import one_of
+from flashnas.base.registry import Registry
 from flashnas.export.card import model_card
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import write_tokenizer
-from flashnas.registry import Registry
 from flashnas.training.recipe import DTYPES
 
 

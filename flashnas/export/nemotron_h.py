@@ -22,13 +22,13 @@ from flashnas.base.files import write_synced
 from flashnas.export.exporter import Exporter, Written
 from flashnas.export.source import Source
 from flashnas.export.tokenizer import special_ids, write_tokenizer
+from flashnas.formats.fitting import choose
+from flashnas.formats.gguf.pieces import STREAM_SCALE
+from flashnas.formats.nemotron_h import FORMAT, configuration
 from flashnas.network.model import HybridLM
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.runtimes.fitting import choose
-from flashnas.runtimes.llama_cpp.pieces import STREAM_SCALE
-from flashnas.runtimes.nemotron_h import FORMAT, configuration
 
 TOLERANCE = 1e-3  # of the largest logit
 PROMPT, GENERATED = 70, 64  # tokens

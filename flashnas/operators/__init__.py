@@ -7,9 +7,9 @@ operator is one folder and one line below, or an entry point of another package.
 """
 
 from flashnas.base.errors import OperatorError
+from flashnas.base.registry import Registry
 from flashnas.operators.kernel import KernelCall, KernelKind, Phase
 from flashnas.operators.spec import OperatorSpec
-from flashnas.registry import Registry
 
 __all__ = ["OPERATORS", "KernelCall", "KernelKind", "OperatorSpec", "Phase", "operator_class"]
 

@@ -27,9 +27,9 @@ hold rows of the kind and reports know its family:
 from __future__ import annotations
 
 from flashnas.base.errors import TableError
+from flashnas.base.registry import Registry
 from flashnas.operators.kernel import Family, KernelCall, KernelKind, Load, Phase
 from flashnas.operators.kernel_rules import AsCall, FullAttention, NextLarger, Roofline, SameState, Steps
-from flashnas.registry import Registry
 
 STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
 # Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per chunk and head.

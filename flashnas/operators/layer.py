@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flashnas.base.registry import load_object
 from flashnas.operators.backends.core import Core, Kernels
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.numerics import fresh_zeros, linear_reference, state_dtype
 from flashnas.operators.roles import Declared
-from flashnas.registry import load_object
 
 if TYPE_CHECKING:
     from flashnas.operators.spec import OperatorSpec

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 
 from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.memory import operator_bytes
+from flashnas.latency.row_requests import RowRequest
 from flashnas.network.model import Block
 from flashnas.operators import OperatorSpec
 from flashnas.operators.parts.norms import RMSNorm
 from flashnas.profiling.device_timing import Measurement, NotCapturable, Timer
 from flashnas.profiling.platforms import BEYOND_CACHE_BYTES
-from flashnas.profiling.row_requests import RowRequest
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import (
     OUT_OF_MEMORY,

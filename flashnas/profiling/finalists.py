@@ -10,12 +10,12 @@ from flashnas.architecture import Architecture
 from flashnas.latency import metrics
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.program import Program
 from flashnas.profiling.programs import runs, setup_of, time_request
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.validation import measure_in_rounds
 
 # of each timing in each round; the same for `flashnas validate`, so that its bounds hold for finalists
 EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)

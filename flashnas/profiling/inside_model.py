@@ -18,11 +18,11 @@ import torch.nn.functional as F
 
 from flashnas.architecture import Architecture
 from flashnas.latency.memory import memory_bytes
+from flashnas.latency.row_requests import Group, RowRequest
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
 from flashnas.profiling.alone import Note
 from flashnas.profiling.device_timing import Effort, Measurement, median_interval
-from flashnas.profiling.row_requests import Group, RowRequest
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import build_model, filled_cache, pieces
 from flashnas.space.operator_space import OperatorSpace

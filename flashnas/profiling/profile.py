@@ -19,6 +19,7 @@ import torch
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.files import disk_errors
+from flashnas.latency.row_requests import Group, RowRequest, by_operator, groups, missing, plan
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, append_entry, write_rows
 from flashnas.latency.workload import Workload
@@ -27,7 +28,6 @@ from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import Watch
 from flashnas.profiling.platforms import describe_device, device_label, probe_us
-from flashnas.profiling.row_requests import Group, RowRequest, by_operator, groups, missing, plan
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of, surroundings_of
 from flashnas.space.operator_space import OperatorSpace

@@ -19,15 +19,15 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.base.errors import TableError
 from flashnas.base.files import append_synced, complete_lines, disk_errors, drop_torn_line
+from flashnas.latency.regression import REST, Row, choose_networks, counts, fit
+from flashnas.latency.row_requests import RowRequest, missing, plan
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import RowContext, append_entry, write_entry, write_rows
+from flashnas.latency.validation import TIMED
 from flashnas.latency.workload import Workload
 from flashnas.profiling.profile import device_of, prepare_folder
 from flashnas.profiling.program import STEPS, Program
-from flashnas.profiling.regression import REST, Row, choose_networks, counts, fit
-from flashnas.profiling.row_requests import RowRequest, missing, plan
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.validation import TIMED
 from flashnas.space.operator_space import OperatorSpace
 
 JOURNAL = "networks.jsonl"

@@ -21,10 +21,10 @@ from flashnas.latency.memory import check_fits, memory_bytes
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
+from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.platforms import PLATFORMS, device_label
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import Measured, decode_contexts
-from flashnas.runtimes.process import RuntimeFailure
 
 STEPS = 48                  # that are timed at a context
 WHOLE_REQUEST_STEPS = 512   # requests that generate at most this many tokens are timed as a whole

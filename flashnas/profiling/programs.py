@@ -8,10 +8,10 @@ from flashnas.latency.schema import RUNTIMES
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.llama_cpp import LlamaCpp
+from flashnas.profiling.llama_cpp.target import LlamaCpp
 from flashnas.profiling.program import Program
 from flashnas.profiling.setup import Setup, setup_like
-from flashnas.profiling.vllm import Vllm
+from flashnas.profiling.vllm.target import Vllm
 from flashnas.profiling.whole_model import Measured, time_model
 
 PROGRAMS: dict[str, type[Program]] = {program.name: program for program in (LlamaCpp, Vllm)}

@@ -7,8 +7,8 @@ from pathlib import Path
 from flashnas.base.errors import RunError
 from flashnas.base.files import atomic_file, disk_errors, write_atomic
 from flashnas.report.terminal_front import front_table
-from flashnas.study.front import FrontEntry
-from flashnas.study.run import Run
+from flashnas.runs.front import FrontEntry
+from flashnas.runs.run import Run
 
 __all__ = ["FrontEntry", "Run", "front_table", "write_report"]
 

@@ -10,9 +10,10 @@ from flashnas.base.quantities import tokens_text
 from flashnas.report.folding import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import known, number
-from flashnas.study.answer import TOLD_APART, Answer, Standing
-from flashnas.study.front import FrontEntry
-from flashnas.study.run import Run, rows
+from flashnas.runs.answer import Answer, Standing
+from flashnas.runs.front import FrontEntry
+from flashnas.runs.run import Run, rows
+from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
 LARGE_TOKENS = 1e9                        # of a planned training, from which on the command names a GPU

@@ -12,8 +12,8 @@ from flashnas.report.plane import Plane, plane_of
 from flashnas.report.plot_data import finalist_of, mixer_colours, name_of
 from flashnas.report.text import number
 from flashnas.report.theme import hover, new_figure, nothing_to_show
-from flashnas.study.run import Run, rows
-from flashnas.study.trial import KNOWN
+from flashnas.runs.run import Run, rows
+from flashnas.runs.trial import KNOWN
 
 MOST_FOLDED = 600  # networks up to which all hover texts have short notations
 PLOT_WIDTH, MARGINS = 800.0, 170.0  # about the plotting area in pixels, for the placement of labels

@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 from flashnas.base.errors import FlashnasError, PluginError
 from flashnas.report.section import render
 from flashnas.report.sections import SECTIONS
-from flashnas.study.run import Run
+from flashnas.runs.run import Run
 
 # the browser itself refuses every request: it loads nothing but the content of the file
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:;"

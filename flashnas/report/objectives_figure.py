@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots
 from flashnas.report.palette import INK, operator_colour
 from flashnas.report.plot_data import finalist_of, latency_unit, mixer_colours, name_of, objective_points
 from flashnas.report.theme import apply_theme, hover, nothing_to_show
+from flashnas.runs.run import Run, rows
 from flashnas.search.objectives import larger_is_better, title_of
-from flashnas.study.run import Run, rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

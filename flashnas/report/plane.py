@@ -10,8 +10,8 @@ import pandas as pd
 
 from flashnas.report.plot_data import finalist_of, front, latency_unit, name_of, place_labels, staircase
 from flashnas.report.text import known
+from flashnas.runs.run import Run, rows
 from flashnas.search.objectives import FULL
-from flashnas.study.run import Run, rows
 
 INTERVAL_90 = 1.645      # standard deviations on each side
 HEADROOM = 0.6           # of the front's height that points above it may add to the axis

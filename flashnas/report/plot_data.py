@@ -14,10 +14,10 @@ from flashnas.operators.kernel_kinds import kind_of_rows
 from flashnas.report.folding import kinds, mixers_by_use
 from flashnas.report.palette import KERNEL_COLOURS, operator_order
 from flashnas.report.text import known
+from flashnas.runs.front import FrontEntry
+from flashnas.runs.run import Run, rows
 from flashnas.search.objectives import FULL, larger_is_better
 from flashnas.search.pareto import hypervolume, non_dominated
-from flashnas.study.front import FrontEntry
-from flashnas.study.run import Run, rows
 
 DEPTH_BINS = 12
 REFERENCE_MARGIN = 1.01

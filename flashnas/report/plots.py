@@ -34,7 +34,7 @@ from flashnas.report.plot_data import (
 )
 from flashnas.report.text import known, number
 from flashnas.report.theme import apply_theme, new_figure, nothing_to_show
-from flashnas.study.run import Run, rows
+from flashnas.runs.run import Run, rows
 
 CURVE_HEIGHT = 368.0  # pixels of the plotting area of the curves
 MOST_CURVES = 500  # grey ones

@@ -14,7 +14,7 @@ from flashnas.report.palette import BUDGET, INK, INTERVAL, MUTED, RULE, operator
 from flashnas.report.plane import Plane, plane_of
 from flashnas.report.plot_data import mixer_colours
 from flashnas.report.text import number
-from flashnas.study.run import Run
+from flashnas.runs.run import Run
 
 SIZE_INCHES, DPI = (10.0, 6.0), 150
 PANEL_INCHES = 3.0       # of each objective besides loss and latency, below the first axes

@@ -13,7 +13,7 @@ from flashnas.evidence.trainings import CLEAR_NATS, PublishedRow, composition, g
 from flashnas.report.folding import parsed
 from flashnas.report.palette import operator_order
 from flashnas.report.section import Section, render
-from flashnas.study.run import Run, rows
+from flashnas.runs.run import Run, rows
 
 ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 NO_FFN = "no ffn"  # of a composition

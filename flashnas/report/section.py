@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from flashnas.report.text import MISSING
-from flashnas.study.run import Run
+from flashnas.runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

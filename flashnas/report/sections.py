@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from flashnas.base.errors import RunError
 from flashnas.base.quantities import tokens_text
-from flashnas.registry import Registry
+from flashnas.base.registry import Registry
 from flashnas.report.answer_text import REASONS, RECOMMENDED, TIED, next_commands, signed, statements
 from flashnas.report.folding import compressed
 from flashnas.report.front_figure import counts_line
@@ -30,9 +30,9 @@ from flashnas.report.terminal_front import (
     tokens_words,
 )
 from flashnas.report.text import MISSING, duration, known, number, parameters
+from flashnas.runs.front import FrontEntry
+from flashnas.runs.run import Run, rows
 from flashnas.search.objectives import task_scores, title_of
-from flashnas.study.front import FrontEntry
-from flashnas.study.run import Run, rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands,
 from flashnas.report.folding import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import MISSING, known, number, parameters
-from flashnas.study.front import FrontEntry
-from flashnas.study.run import Run, rows
+from flashnas.runs.front import FrontEntry
+from flashnas.runs.run import Run, rows
 
 SHOWN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
 WIDTH = 150  # of the lines of the answer

@@ -8,7 +8,7 @@ import json
 from flashnas.base.errors import RunError
 from flashnas.report.section import Section, render
 from flashnas.report.text import known
-from flashnas.study.run import Run
+from flashnas.runs.run import Run
 
 FOUND, PICTURE = "proxy_trust.json", "proxy_trust.png"
 

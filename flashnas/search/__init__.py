@@ -7,7 +7,7 @@ from typing import Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
-from flashnas.registry import Registry
+from flashnas.base.registry import Registry
 from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm
 from flashnas.space import SearchSpace
 

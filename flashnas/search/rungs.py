@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flashnas.proxy.final_loss import Curve, Forecast, forecast
+from flashnas.search.final_loss import Curve, Forecast, forecast
 from flashnas.search.pareto import standings
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from flashnas.base.errors import SpaceError
 from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.registry import Registry, foreign_errors
 from flashnas.base.setting import shown, shown_path
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
-from flashnas.registry import Registry, foreign_errors
 from flashnas.space import settings
 from flashnas.space.base import SearchSpace
 from flashnas.space.operator_space import OperatorSpace, as_operator_space

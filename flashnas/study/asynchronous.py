@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from flashnas.base.errors import RunError
+from flashnas.executors.base import Flow
+from flashnas.runs.layout import ASKED
+from flashnas.runs.trial import Trial, outcome_key
 from flashnas.search.pareto import standings
 from flashnas.search.rungs import Pause
-from flashnas.study.executors.base import Flow
-from flashnas.study.layout import ASKED
 from flashnas.study.session import IDLE_CYCLES, Session, evaluation_of
 from flashnas.study.trajectory import Candidate, Stopped
-from flashnas.study.trial import Trial, outcome_key
 
 MOST_PAUSED = 64    # candidates at a rung whose chance is computed again; those with less of it stop for good
 

@@ -20,14 +20,14 @@ from flashnas.base.errors import (
     SpaceError,
 )
 from flashnas.base.hints import warn
+from flashnas.base.registry import foreign_errors
 from flashnas.base.setting import SettingError
+from flashnas.executors.base import Executor
+from flashnas.executors.job import Job, UserEvaluator, evaluator_name
+from flashnas.latency.costs import Costs
 from flashnas.latency.prediction import LatencyModel
-from flashnas.registry import foreign_errors
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
-from flashnas.study.costs import Costs
-from flashnas.study.executors.base import Executor
-from flashnas.study.job import Job, UserEvaluator, evaluator_name
 from flashnas.training.recipe import Recipe
 
 LEAST_PROXY_WIDTH = 16    # a narrower network would say nothing

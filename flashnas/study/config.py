@@ -11,11 +11,11 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.quantities import tokens_of
 from flashnas.base.setting import SettingError, shown
 from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
+from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, FULL, QUALITY, TRAINED, check_objectives
-from flashnas.study.executors import EXECUTORS, executor_options
 
 TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/time_limit.py)
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones

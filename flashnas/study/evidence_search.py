@@ -15,11 +15,11 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.evidence.support import outside_support
+from flashnas.latency.fitting import Fitter
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.search.pareto import non_dominated
 from flashnas.space import OperatorSpace
-from flashnas.study.fitting import Fitter
 
 CANDIDATES = 8000        # genotypes that are looked at
 FIRST, EACH = 2500, 1100  # random ones at the start, and mutants in each round

@@ -18,9 +18,9 @@ from flashnas.evidence.law import RANGE, aspect
 from flashnas.evidence.load import digest, digests, full_loss, recipe_of_response
 from flashnas.evidence.recall import RecallModel, load_recall
 from flashnas.evidence.support import outside_support
+from flashnas.latency.fitting import Fitter
 from flashnas.study.config import SearchConfig
 from flashnas.study.evidence_search import pure_stacks
-from flashnas.study.fitting import Fitter
 from flashnas.training.recipe import Recipe
 
 REMEMBERED = 16_384      # networks whose figures are kept

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
+from flashnas.executors import Executor, Work, make_executor
+from flashnas.executors.job import evaluator_name, run_job
+from flashnas.executors.local import InProcess
 from flashnas.study.checks import any_network, check_without_workers
-from flashnas.study.executors import Executor, Work, make_executor
-from flashnas.study.executors.local import InProcess
-from flashnas.study.job import evaluator_name, run_job
 from flashnas.study.question import Question, table_hash
 
 IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed

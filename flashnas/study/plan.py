@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import RunError
+from flashnas.base.registry import foreign_errors
+from flashnas.executors.job import UserEvaluator, run_job, takes_seed
+from flashnas.executors.local import WorkerPool
+from flashnas.latency.costs import CostFunction
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.proxy.tasks import task_tokens
-from flashnas.registry import foreign_errors
 from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import task_scores
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.checks import side_by_side
 from flashnas.study.config import SearchConfig
-from flashnas.study.costs import CostFunction
-from flashnas.study.executors.local import WorkerPool
-from flashnas.study.job import UserEvaluator, run_job, takes_seed
 from flashnas.study.opening import executor_of
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question

@@ -9,14 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import BenchError, BudgetError, ConfigError, RunError, TableError
+from flashnas.base.registry import foreign_errors
 from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.executors.job import UserEvaluator, evaluator_name, fidelities_of, takes_seed
+from flashnas.latency.certificate import TIMES, Certificate
+from flashnas.latency.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts
+from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
-from flashnas.profiling.certificate import TIMES, Certificate
-from flashnas.registry import foreign_errors
+from flashnas.reuse.known import KnownRuns, difference, known_runs, training, training_of
 from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import QUALITY, RECALL, task_scores
 from flashnas.space import OperatorSpace, SearchSpace, load_space
@@ -28,11 +32,7 @@ from flashnas.study.checks import (
     check_without_table,
 )
 from flashnas.study.config import SearchConfig
-from flashnas.study.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts
-from flashnas.study.fitting import Fitter
 from flashnas.study.foresight import foresight_of
-from flashnas.study.job import UserEvaluator, evaluator_name, fidelities_of, takes_seed
-from flashnas.study.known import KnownRuns, difference, known_runs, training, training_of
 from flashnas.study.question import Question
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.study.time_limit import find_time_limit

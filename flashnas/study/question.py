@@ -11,26 +11,26 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.fingerprint import fingerprint
+from flashnas.base.registry import foreign_errors
 from flashnas.bench.answers import Answers
 from flashnas.data.dataset import Dataset
+from flashnas.executors.job import Job, UserEvaluator, evaluator_name
+from flashnas.latency.certificate import Certificate
+from flashnas.latency.costs import Costs, OwnCosts, TableCosts, metric_of
+from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.profiling.certificate import Certificate
-from flashnas.registry import foreign_errors
+from flashnas.reuse.known import KnownRuns
+from flashnas.runs.identity import Identity
 from flashnas.search import SearchAlgorithm, algorithm_class, make_algorithm, sampler_name
 from flashnas.search.algorithm import Goals, Prior
 from flashnas.search.objectives import TRAINED, minimised, task_scores
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import MIN_RECALL, TIMEOUT_S, SearchConfig
-from flashnas.study.costs import Costs, OwnCosts, TableCosts, metric_of
 from flashnas.study.evidence_search import Foretold, pure_stacks, ranked, search_by_evidence
-from flashnas.study.fitting import Fitter
 from flashnas.study.foresight import Foresight
-from flashnas.study.identity import Identity
-from flashnas.study.job import Job, UserEvaluator, evaluator_name
-from flashnas.study.known import KnownRuns
 from flashnas.study.refit import MOST_REFITS, refits
 from flashnas.study.rungs import Rungs
 from flashnas.study.self_correction import SelfCorrection

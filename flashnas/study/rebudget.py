@@ -19,22 +19,22 @@ import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, RunError, TableError
+from flashnas.base.registry import foreign_errors
+from flashnas.latency.certificate import Certificate
+from flashnas.latency.costs import CostFunction, Costs, OwnCosts, RecordedCosts, TableCosts, metric_of
+from flashnas.latency.fitting import Fitter, excess
 from flashnas.latency.metrics import METRICS, PREDICTED, Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload, load_workload
-from flashnas.profiling.certificate import Certificate
-from flashnas.registry import foreign_errors
+from flashnas.reuse.known import KnownRuns, Trained, known_runs
+from flashnas.runs.front import ForeignNetwork, FrontEntry, recorded
+from flashnas.runs.run import Run
 from flashnas.search.objectives import DEFAULT, TRAINED, check_objectives, point
 from flashnas.search.pareto import non_dominated
 from flashnas.space import SearchSpace
-from flashnas.study.costs import CostFunction, Costs, OwnCosts, RecordedCosts, TableCosts, metric_of
-from flashnas.study.fitting import Fitter, excess
-from flashnas.study.front import ForeignNetwork, FrontEntry, recorded
-from flashnas.study.known import KnownRuns, Trained, known_runs
 from flashnas.study.question import table_hash
 from flashnas.study.refit import MOST_REFITS, Refit, genotypes_of, refits, vars_of
-from flashnas.study.run import Run
 from flashnas.study.session import IN_ENTRY
 from flashnas.training.recipe import Recipe
 

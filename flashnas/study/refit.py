@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from flashnas.base.errors import MissingRowsError
+from flashnas.latency.costs import Costs, metric_of
+from flashnas.latency.fitting import Fitter
+from flashnas.reuse.known import KnownRuns, Trained, genotype_of
+from flashnas.runs.run import rows
 from flashnas.search.history import kept
 from flashnas.search.objectives import TRAINED, figure_of, larger_is_better, minimised
 from flashnas.search.pareto import hypervolume
 from flashnas.space import SearchSpace
-from flashnas.study.costs import Costs, metric_of
-from flashnas.study.fitting import Fitter
-from flashnas.study.known import KnownRuns, Trained, genotype_of
-from flashnas.study.run import rows
 
 LEAST_TRAINED = 5         # networks to which a model of the loss is fitted
 MOST_TRAINED = 300        # of more, a part is chosen

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.base.process import terminate_as_interrupt
+from flashnas.base.registry import foreign_errors
+from flashnas.executors.job import UserEvaluator
+from flashnas.latency.costs import CostFunction
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.registry import foreign_errors
+from flashnas.runs.folder import check_out
+from flashnas.runs.snapshot import Progress
 from flashnas.search import SearchAlgorithm
 from flashnas.space import SearchSpace
 from flashnas.study.asynchronous import AsynchronousSearch
 from flashnas.study.config import SearchConfig
-from flashnas.study.costs import CostFunction
-from flashnas.study.folder import check_out
-from flashnas.study.job import UserEvaluator
 from flashnas.study.prepare import prepare
 from flashnas.study.question import Question
 from flashnas.study.session import Session
-from flashnas.study.snapshot import Progress
 from flashnas.training.recipe import Recipe
 
 
@@ -53,7 +53,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
             (`latency_ms`, `memory_gb`, ..). It scores networks in place of a training, in worker processes if it and
             the networks can be imported there, else in this process, without limits. What it raises is the reason of a
             failed trial, except ImportError and OSError, which stop the search. With `fidelities`, rungs are possible,
-            and with an argument `seed`, seeds (`flashnas.study.job.UserEvaluator`).
+            and with an argument `seed`, seeds (`flashnas.executors.job.UserEvaluator`).
         space: in place of `config.space`.
         table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of metrics.
         workload: in place of `config.workload`.

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.study.job import Job
+from flashnas.executors.job import Job
+from flashnas.runs.trial import Outcome, Trial, outcome_key
 from flashnas.study.trajectory import Trajectory
-from flashnas.study.trial import Outcome, Trial, outcome_key
 
 AVERAGED = ("loss", "bits_per_byte")
 

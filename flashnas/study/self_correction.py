@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from flashnas.latency import metrics as definitions
+from flashnas.latency.certificate import TIMES, Certificate, conformal_margin, least_count
+from flashnas.latency.costs import TableCosts
+from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
 from flashnas.latency.model_correction import fit_leaving_out
 from flashnas.latency.prediction import LatencyModel
-from flashnas.profiling.certificate import TIMES, Certificate, conformal_margin, least_count
-from flashnas.profiling.validation import PHASES, terms, with_corrections
-from flashnas.study.costs import TableCosts
-from flashnas.study.fitting import Fitter
-from flashnas.study.trial import Trial
+from flashnas.latency.validation import PHASES, terms, with_corrections
+from flashnas.runs.trial import Trial
 
 LEAST = 6                # timed networks below which nothing is corrected
 BOUNDS = 0.1, 0.9        # quantiles of the residuals

@@ -12,25 +12,26 @@ from typing import Any, Self
 import numpy as np
 
 from flashnas.base.errors import RunError
+from flashnas.base.registry import foreign_errors
 from flashnas.base.settings import LARGEST_SEED
-from flashnas.registry import foreign_errors
+from flashnas.latency.costs import TableCosts
+from flashnas.runs.answer import Answer
+from flashnas.runs.folder import RunFolder
+from flashnas.runs.front import FrontEntry, recorded
+from flashnas.runs.snapshot import Progress
+from flashnas.runs.trial import Trial
 from flashnas.search import SearchAlgorithm
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
-from flashnas.study.answer import Answer, answer_of
+from flashnas.study.answer import answer_of
 from flashnas.study.checks import side_by_side
-from flashnas.study.costs import TableCosts
-from flashnas.study.folder import RunFolder
 from flashnas.study.foresight import FIGURES
-from flashnas.study.front import FrontEntry, recorded
 from flashnas.study.opening import executor_of, run_facts
 from flashnas.study.question import Question
 from flashnas.study.seeds import train_under_seeds
 from flashnas.study.self_correction import Version
-from flashnas.study.snapshot import Progress
 from flashnas.study.trajectory import Candidate, Trajectory
-from flashnas.study.trial import Trial
 
 STATES = ("complete", "stopped", "failed", "reused", "infeasible", "expected")
 LARGEST_FRONT = 12       # networks of a front that nothing was trained for

@@ -11,8 +11,8 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, OperatorError
+from flashnas.latency.fitting import Fitter
 from flashnas.study.config import TIMEOUT_S, SearchConfig
-from flashnas.study.fitting import Fitter
 from flashnas.training.cost import ASSUMED_RATES, FASTEST_RATES, expected_seconds, least_seconds, training_flops
 from flashnas.training.recipe import Recipe
 

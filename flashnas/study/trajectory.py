@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import ConfigError
+from flashnas.executors import Workers
+from flashnas.executors.job import Job
+from flashnas.latency.costs import Costs
+from flashnas.runs.folder import RunFolder
+from flashnas.runs.snapshot import Progress, Snapshot
+from flashnas.runs.trial import Origin, Outcome, State, Trial, outcome_key
 from flashnas.search.objectives import point
-from flashnas.study.costs import Costs
-from flashnas.study.executors import Workers
-from flashnas.study.folder import RunFolder
-from flashnas.study.job import Job
 from flashnas.study.rungs import Rungs
-from flashnas.study.snapshot import Progress, Snapshot
-from flashnas.study.trial import Origin, Outcome, State, Trial, outcome_key
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flashnas.registry import load_object
+from flashnas.base.registry import load_object
 
 _PLACES = {
     "check_operator": "flashnas.testing.operator:check_operator",

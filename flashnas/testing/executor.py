@@ -19,9 +19,9 @@ from typing import Any
 
 from flashnas.base.errors import CandidateError, WorkerError
 from flashnas.base.fingerprint import fingerprint
-from flashnas.study.executors import EXECUTORS, Executor, Work, executor_options
-from flashnas.study.executors.base import Flow
-from flashnas.study.job import Job, run_job
+from flashnas.executors import EXECUTORS, Executor, Work, executor_options
+from flashnas.executors.base import Flow
+from flashnas.executors.job import Job, run_job
 from flashnas.testing.require import require
 
 TIMEOUT_S = 10.0      # of each job; the one that hangs takes all of it

@@ -24,10 +24,10 @@ from flashnas.evidence.leave_one_out import ForetoldPair, all_models, in_common,
 from flashnas.evidence.load import recipe_of_response
 from flashnas.evidence.proxies import RULES, proxies
 from flashnas.evidence.trainings import PublishedRow
+from flashnas.executors.job import Job, run_job
+from flashnas.executors.local import WorkerPool
+from flashnas.runs.identity import fingerprint
 from flashnas.study.config import TIMEOUT_S
-from flashnas.study.executors.local import WorkerPool
-from flashnas.study.identity import fingerprint
-from flashnas.study.job import Job, run_job
 from flashnas.training.recipe import Recipe
 from flashnas.trust.table import TrustTable, read_texts
 

@@ -27,10 +27,10 @@ from flashnas.base.files import hold_lock
 from flashnas.base.hints import did_you_mean
 from flashnas.base.setting import shown
 from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.executors.job import Job, run_job
+from flashnas.executors.local import WorkerPool
+from flashnas.runs.identity import fingerprint
 from flashnas.study.config import TIMEOUT_S
-from flashnas.study.executors.local import WorkerPool
-from flashnas.study.identity import fingerprint
-from flashnas.study.job import Job, run_job
 from flashnas.training.recipe import Recipe
 from flashnas.trust.scaling_law import Points
 from flashnas.trust.table import TrustTable, read_texts

@@ -22,11 +22,11 @@ from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.files import hold_lock
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.evidence.rank_correlation import LEAST
+from flashnas.executors.job import Job, run_job
+from flashnas.executors.local import WorkerPool
+from flashnas.runs.run import Run, rows
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import TIMEOUT_S
-from flashnas.study.executors.local import WorkerPool
-from flashnas.study.job import Job, run_job
-from flashnas.study.run import Run, rows
 from flashnas.training.recipe import Recipe
 from flashnas.trust.analysis import Trust, analyse
 from flashnas.trust.table import KEY, TrustTable, read_table

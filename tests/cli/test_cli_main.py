@@ -10,7 +10,7 @@ from flashnas.base.hints import duration
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
 from flashnas.cli.progress import CountProgress, SearchProgress
-from flashnas.study.snapshot import Snapshot
+from flashnas.runs.snapshot import Snapshot
 
 ESTIMATE = "flashnas.api.estimate.estimate"
 

@@ -19,7 +19,7 @@ def words(small_corpus, quick_recipe, tmp_path):
 
 @pytest.mark.parametrize("flag", [["--storage", URL], [f"--storage={URL}"]], ids=["two words", "one word"])
 def test_a_run_does_not_record_the_password(words, flag, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("flashnas.study.database.engine_url", lambda url: f"sqlite:///{tmp_path}/a.db")
+    monkeypatch.setattr("flashnas.runs.database.engine_url", lambda url: f"sqlite:///{tmp_path}/a.db")
     monkeypatch.setattr(sys, "argv", ["flashnas", *words, *flag])
     assert main() == 0
     said = "".join(capsys.readouterr())

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
-from flashnas.registry import forget_plugins
 
 CODE = '''
 from dataclasses import dataclass

@@ -17,12 +17,12 @@ from networks import MIXED, TEXT, make_network, make_source, write_tokenizer_jso
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flashnas.base.errors import ExportError
+from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
 from flashnas.export.exporter import EXPORTS, Exporter, export_network
 from flashnas.export.source import load_source
 from flashnas.export.transformers import parity
 from flashnas.network.weights import save_model
-from flashnas.registry import forget_plugins
 
 
 @pytest.fixture

@@ -26,12 +26,12 @@ from flashnas.export import nemotron_h
 from flashnas.export.exporter import export_network
 from flashnas.export.gguf import parity, write
 from flashnas.export.source import Source
-from flashnas.runtimes.fitting import choose
-from flashnas.runtimes.llama_cpp import families, file, pieces
-from flashnas.runtimes.llama_cpp.child import ask
-from flashnas.runtimes.llama_cpp.families import FAMILIES, family_of
-from flashnas.runtimes.llama_cpp.vocabulary import META_TOKEN, vocabulary
-from flashnas.runtimes.process import RuntimeFailure
+from flashnas.formats.fitting import choose
+from flashnas.formats.gguf import families, file, pieces
+from flashnas.formats.gguf.families import FAMILIES, family_of
+from flashnas.formats.gguf.vocabulary import META_TOKEN, vocabulary
+from flashnas.profiling.child_process import RuntimeFailure
+from flashnas.profiling.llama_cpp.child import ask
 from flashnas.space import load_space
 
 M2, GD, GATED = "m2(head_dim=16,state=16)", "gd(head_dim=16)", "a(head_dim=16,qk_norm=true,out_gate=true)"

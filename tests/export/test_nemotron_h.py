@@ -21,7 +21,7 @@ from flashnas.base.errors import ExportError
 from flashnas.export import nemotron_h
 from flashnas.export.exporter import export_network
 from flashnas.export.source import Source
-from flashnas.runtimes.fitting import choose
+from flashnas.formats.fitting import choose
 
 M2, A, F = "m2(head_dim=16,state=16)", "a(head_dim=16,rope_share=0)", "f(relu2=true)"
 WIDE = "m2(heads=6,head_dim=16,state=16,groups=2,bias=true,conv_bias=false)"

@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 from run_builder import BUDGET_MS, finalist_entry, make_trials, write_run
 
+from flashnas.runs.answer import Answer, Standing
+from flashnas.runs.trial import Trial
 from flashnas.search.pareto import non_dominated
-from flashnas.study.answer import Answer, Standing
-from flashnas.study.trial import Trial
 
 SD = 0.05
 TOKENS = 100e9

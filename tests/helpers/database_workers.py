@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sql
 from postgres import binaries
 
-from flashnas.study.executors import Work
-from flashnas.study.executors.local import LocalOptions
-from flashnas.study.executors.queue import JOBS, JobQueue, Order
-from flashnas.study.executors.worker import Worker
-from flashnas.study.job import run_job
+from flashnas.executors import Work
+from flashnas.executors.job import run_job
+from flashnas.executors.local import LocalOptions
+from flashnas.executors.queue import JOBS, JobQueue, Order
+from flashnas.executors.worker import Worker
 
 EVALUATOR, BY_FIDELITY = "slow_space:loss_and_latency", "slow_space:by_fidelity"
 POSTGRES = pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.skipif(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from flashnas.latency.costs import TableCosts
+from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
@@ -12,9 +14,7 @@ from flashnas.latency.workload import load_workload
 from flashnas.space import load_space
 from flashnas.study import evidence_search, question
 from flashnas.study.config import SearchConfig
-from flashnas.study.costs import TableCosts
 from flashnas.study.evidence_search import search_by_evidence
-from flashnas.study.fitting import Fitter
 from flashnas.study.foresight import Foresight, foresight_of
 from flashnas.training.recipe import Recipe
 

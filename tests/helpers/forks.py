@@ -52,7 +52,7 @@ def _in_environment(environment: dict[str, str], function: Callable[..., Any], a
 def fork_workers(patch: Any) -> None:
     """Local executors and the self-test fork their worker processes, until `patch` is undone."""
     if sys.platform == "linux":
-        from flashnas.study.executors import local
+        from flashnas.executors import local
         from flashnas.testing import self_test
 
         def process(target: Callable[..., Any], name: str, args: tuple[Any, ...]) -> Any:

@@ -11,9 +11,9 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.operators.kernel_kinds import DELTA_RULE, GEMM, POINTWISE, SSD
+from flashnas.runs.layout import trials_frame
+from flashnas.runs.trial import Trial
 from flashnas.search.pareto import non_dominated
-from flashnas.study.layout import trials_frame
-from flashnas.study.trial import Trial
 
 WIDTHS = (1024, 1280, 1536, 1792, 2048, 2304, 2560)
 BUDGET_MS = 14000.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 
-from flashnas.study.executors import Executor
-from flashnas.study.executors.attempt import attempt
-from flashnas.study.job import run_job
+from flashnas.executors import Executor
+from flashnas.executors.attempt import attempt
+from flashnas.executors.job import run_job
 
 
 class VirtualWorkers(Executor):

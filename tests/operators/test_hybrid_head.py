@@ -9,10 +9,10 @@ from torch import nn
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
+from flashnas.latency.row_requests import contexts
 from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
 from flashnas.operators.layer import build_layer
-from flashnas.profiling.row_requests import contexts
 from flashnas.profiling.whole_model import filled_cache
 
 H = operator_class("h")

@@ -6,6 +6,7 @@ from fake_plugins import write_plugin
 from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.base.errors import OperatorError, TableError
+from flashnas.base.registry import forget_plugins
 from flashnas.latency.kernel_correction import KernelCorrection
 from flashnas.latency.kernel_times import KernelTimes
 from flashnas.operators import OPERATORS
@@ -21,7 +22,6 @@ from flashnas.operators.kernel_kinds import (
     families,
     kind_of_rows,
 )
-from flashnas.registry import forget_plugins
 from flashnas.report.plot_data import kernel_family
 
 FROM_THE_WORKLOAD = {"batch", "tokens", "context", "m"}

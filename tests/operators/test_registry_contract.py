@@ -9,10 +9,10 @@ import pytest
 import torch
 from layer_cases import state_tensors
 
+from flashnas.base.registry import load_object
 from flashnas.network.cache import state_bytes
 from flashnas.operators import OPERATORS
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.registry import load_object
 from flashnas.testing import operator_spec
 
 HIDDEN = 256

@@ -14,7 +14,9 @@ from test_profile import counting  # noqa: F401  (a fixture)
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.memory import memory_bytes, operator_bytes
+from flashnas.latency.row_requests import RowRequest, groups, plan
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
@@ -22,9 +24,7 @@ from flashnas.profiling import alone, device_timing, finalists, inside_model, wh
 from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import CudaGraphTimer, Effort, Measurement, NotCapturable
 from flashnas.profiling.platforms import PLATFORMS
-from flashnas.profiling.row_requests import RowRequest, groups, plan
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.validation import measure_in_rounds
 from flashnas.profiling.whole_model import _after_prompt, build_block, filled_state, pieces, time_model
 from flashnas.space import load_space
 

@@ -5,6 +5,7 @@ import torch
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency import schema
 from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.row_requests import RowRequest, contexts, groups, missing, plan
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload
@@ -16,7 +17,6 @@ from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import CpuTimer, Effort, Measurement, median_interval, repeat
 from flashnas.profiling.platforms import PLATFORMS, device_label
 from flashnas.profiling.profile import profile
-from flashnas.profiling.row_requests import RowRequest, contexts, groups, missing, plan
 from flashnas.profiling.setup import DTYPES, Setup
 from flashnas.profiling.whole_model import filled_state
 from flashnas.space import load_space

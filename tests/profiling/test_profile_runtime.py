@@ -17,17 +17,18 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, DeviceError, ExportError, SpaceError, TableError
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.regression import REST, choose_networks, counts, fit, narrowed
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.validation import sample
 from flashnas.latency.workload import Workload
-from flashnas.profiling import llama_cpp, profile, profile_runtime, program
-from flashnas.profiling.llama_cpp import LlamaCpp
+from flashnas.profiling import profile, profile_runtime, program
+from flashnas.profiling.llama_cpp import child
+from flashnas.profiling.llama_cpp import target as llama_cpp
+from flashnas.profiling.llama_cpp.target import LlamaCpp
 from flashnas.profiling.platforms import device_label
 from flashnas.profiling.program import Program
 from flashnas.profiling.programs import rows_of, runs, setup_of
-from flashnas.profiling.regression import REST, choose_networks, counts, fit, narrowed
-from flashnas.profiling.validation import sample
-from flashnas.runtimes.llama_cpp import child
 from flashnas.space import load_space
 
 SPACE = """\

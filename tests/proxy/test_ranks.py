@@ -11,10 +11,10 @@ import pytest
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateDiedError, CandidateError, CandidateMemoryError, DeviceError
 from flashnas.data.dataset import prepare_dataset
+from flashnas.executors.base import Work
+from flashnas.executors.local import LocalExecutor
 from flashnas.proxy.together import _error, _reason
 from flashnas.proxy.worker import run_candidate
-from flashnas.study.executors.base import Work
-from flashnas.study.executors.local import LocalExecutor
 from flashnas.training.recipe import Recipe
 
 HELPERS = str(Path(dying_ranks.__file__).parent)

@@ -8,7 +8,7 @@ from flashnas.architecture import parse_operators
 from flashnas.evidence.trainings import PublishedRow, composition
 from flashnas.report.html import render_html
 from flashnas.report.published_section import PUBLISHED, compared
-from flashnas.study.run import Run
+from flashnas.runs.run import Run
 
 
 def row(operators, nats, group, source="2405.21060"):

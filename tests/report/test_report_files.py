@@ -13,7 +13,7 @@ from run_builder import THIN_RUNS, make_trials
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import PluginError, RunError
-from flashnas.registry import forget_plugins
+from flashnas.base.registry import forget_plugins
 from flashnas.report import Run, front_table, write_report
 from flashnas.report.html import render_html
 from flashnas.report.sections import SECTIONS

@@ -12,7 +12,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from small_spaces import write
 
-from flashnas import registry
+from flashnas.base import registry
 from flashnas.base.errors import SpaceError
 from flashnas.base.yaml import check_keys, parse_yaml
 from flashnas.search.algorithm import Evaluation

@@ -4,8 +4,8 @@ import pytest
 from foretelling import asked
 
 from flashnas.architecture import Architecture
+from flashnas.runs.trial import Trial
 from flashnas.study.answer import TOLD_APART, answer_of
-from flashnas.study.trial import Trial
 from flashnas.training.recipe import Recipe
 
 FLOOR = -0.05

@@ -19,9 +19,9 @@ from virtual_workers import VirtualWorkers
 
 from flashnas.base.errors import RunError
 from flashnas.cli.main import main
+from flashnas.runs.run import Run
 from flashnas.search import ALGORITHMS
 from flashnas.study.config import SearchConfig
-from flashnas.study.run import Run
 from flashnas.study.search import run_search
 
 WORKERS = 4

@@ -18,16 +18,16 @@ from flashnas.bench.grow import trained
 from flashnas.bench.plan import Given, Planned
 from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
+from flashnas.executors.job import run_job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.report import write_report
 from flashnas.report.front_figure import counts_line
+from flashnas.runs.run import Run
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
-from flashnas.study.job import run_job
 from flashnas.study.plan import plan
 from flashnas.study.prepare import prepare
-from flashnas.study.run import Run
 from flashnas.study.search import run_search
 from flashnas.training.recipe import Recipe
 

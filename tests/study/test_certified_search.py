@@ -7,16 +7,16 @@ import pytest
 import yaml
 
 from flashnas.cli.main import main
+from flashnas.latency.certificate import Certificate
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.validation import store, validate
 from flashnas.latency.workload import load_workload
 from flashnas.profiling import finalists
 from flashnas.profiling import setup as jobs
-from flashnas.profiling.certificate import Certificate
 from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.validation import store, validate
+from flashnas.runs.run import Run
 from flashnas.space import load_space
-from flashnas.study.run import Run
 
 CHAT, TINY = load_workload("chat"), load_space("tiny")
 EXCEEDED = 1.10       # every model takes so much longer than predicted in the validation

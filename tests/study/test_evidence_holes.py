@@ -10,6 +10,8 @@ import pytest
 from flashnas.evidence.composition import ASPECTS, body_sizes
 from flashnas.evidence.law import aspect
 from flashnas.evidence.support import outside_support
+from flashnas.latency.costs import TableCosts
+from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
@@ -17,9 +19,7 @@ from flashnas.latency.workload import load_workload
 from flashnas.space import load_space
 from flashnas.study import evidence_search
 from flashnas.study.config import MIN_RECALL, SearchConfig
-from flashnas.study.costs import TableCosts
 from flashnas.study.evidence_search import search_by_evidence
-from flashnas.study.fitting import Fitter
 from flashnas.study.foresight import foresight_of
 
 PLACES = [

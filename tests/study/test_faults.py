@@ -32,9 +32,9 @@ from postgres import Postgres, binaries
 from slow_space import NamedSpace
 
 from flashnas.base.errors import PluginError, RunError
+from flashnas.executors.queue import JOBS
+from flashnas.runs.outage import engine_url
 from flashnas.search.aging_evolution import AgingEvolution
-from flashnas.study.executors.queue import JOBS
-from flashnas.study.outage import engine_url
 from flashnas.study.search import run_search
 
 HELPERS = Path(slow_space.__file__).parent
@@ -256,8 +256,8 @@ def test_two_drivers_on_one_folder_are_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("where", ["journal", "trials"])
 def test_a_full_disk_ends_the_search_and_the_same_question_goes_on(tmp_path, monkeypatch, where):
-    from flashnas.study.database import Database
-    from flashnas.study.folder import RunFolder
+    from flashnas.runs.database import Database
+    from flashnas.runs.folder import RunFolder
 
     monkeypatch.delenv("CALLS")
     run(tmp_path / "whole", 1, trials=6)
@@ -287,7 +287,7 @@ def test_a_storage_that_is_away_for_a_moment_costs_no_candidate(tmp_path, monkey
     import sqlalchemy
 
     monkeypatch.delenv("CALLS")
-    monkeypatch.setattr("flashnas.study.outage.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flashnas.runs.outage.FIRST_PAUSE_S", 0.01)
     really, away = optuna.Study.add_trial, [4]
 
     def refuses(self, trial):

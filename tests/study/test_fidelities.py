@@ -7,11 +7,11 @@ from foreign_space import Gpt2Space, latency_ms, loss
 
 from flashnas.base.errors import ConfigError
 from flashnas.report.terminal_front import tokens_words
+from flashnas.runs.run import Run
 from flashnas.search import ALGORITHMS
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.study.config import SearchConfig
 from flashnas.study.plan import plan
-from flashnas.study.run import Run
 from flashnas.study.search import run_search
 
 FIDELITIES = (1, 2, 4, 8)

@@ -14,8 +14,8 @@ from test_faults import recorded
 from test_fidelities import Silent, evaluator
 
 from flashnas.cli.main import main
+from flashnas.runs.run import Run
 from flashnas.study.config import SearchConfig
-from flashnas.study.run import Run
 from flashnas.study.search import run_search
 
 SIZE_KB = 32_768     # the report of a finished run needs some megabytes

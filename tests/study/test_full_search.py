@@ -13,10 +13,10 @@ import yaml
 from foretelling import with_few_candidates
 
 from flashnas.cli.main import main
+from flashnas.runs.run import Run
 from flashnas.search.pareto import non_dominated
 from flashnas.study import foresight
 from flashnas.study.config import SearchConfig
-from flashnas.study.run import Run
 from flashnas.study.search import run_search
 
 TIMES = ["tokens_per_s", "train_seconds"]

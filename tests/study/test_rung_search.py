@@ -18,11 +18,11 @@ import yaml
 from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
 from flashnas.report.front_figure import counts_line
+from flashnas.runs.folder import RunFolder
+from flashnas.runs.run import Run
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
-from flashnas.study.folder import RunFolder
 from flashnas.study.prepare import prepare
-from flashnas.study.run import Run
 from flashnas.study.rungs import rungs_of
 from flashnas.training.recipe import Recipe
 

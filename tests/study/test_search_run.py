@@ -20,9 +20,9 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.network.model import HybridLM
+from flashnas.runs.folder import RunFolder
 from flashnas.search.pareto import non_dominated
 from flashnas.space import load_space
-from flashnas.study.folder import RunFolder
 
 TIMES = ["tokens_per_s", "train_seconds"]
 

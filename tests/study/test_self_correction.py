@@ -11,8 +11,8 @@ from invented_times import CHAT, truth, write_invented_table
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency.model_correction import ModelCorrection, Regressors, fit, fit_leaving_out
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.validation import store, validate
 from flashnas.profiling import finalists
-from flashnas.profiling.validation import store, validate
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search

@@ -7,11 +7,11 @@ import pytest
 
 from flashnas.base.errors import ConfigError, SpaceError
 from flashnas.base.shipped import shipped_names
+from flashnas.runs.run import Run
 from flashnas.space import OperatorSpace, load_space
 from flashnas.study.checks import check_scalable
 from flashnas.study.config import SearchConfig
 from flashnas.study.prepare import prepare
-from flashnas.study.run import Run
 from flashnas.study.search import run_search
 from flashnas.training.recipe import Recipe
 

@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 
 from flashnas.base.errors import ConfigError
+from flashnas.latency.costs import NoCosts
+from flashnas.latency.fitting import Fitter
 from flashnas.space import load_space
 from flashnas.study.config import TIMEOUT_S, SearchConfig
-from flashnas.study.costs import NoCosts
-from flashnas.study.fitting import Fitter
 from flashnas.study.time_limit import SLACK, find_time_limit
 from flashnas.training.recipe import Recipe
 

@@ -14,18 +14,18 @@ from tiny_tables import tiny_kinds, write_table
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, RunError
+from flashnas.executors.job import Job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
+from flashnas.runs.front import ForeignNetwork
+from flashnas.runs.run import Run
 from flashnas.search import ALGORITHMS
 from flashnas.search.aging_evolution import AgingEvolution
 from flashnas.search.pareto import non_dominated
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.front import ForeignNetwork
-from flashnas.study.job import Job
 from flashnas.study.plan import plan
-from flashnas.study.run import Run
 from flashnas.study.search import run_search
 
 HELPERS = str(Path(foreign_space.__file__).parent)

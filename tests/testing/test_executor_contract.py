@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from flashnas.study.executors.base import Ended
-from flashnas.study.executors.local import InProcess, LocalExecutor
+from flashnas.executors.base import Ended
+from flashnas.executors.local import InProcess, LocalExecutor
 from flashnas.testing import check_executor
 from flashnas.testing import executor as contract
 

@@ -13,10 +13,10 @@ import torch
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import CandidateError, ConfigError, CorpusError, DeviceError, OperatorError
 from flashnas.data.dataset import Dataset
+from flashnas.executors.local import WorkerPool
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.proxy.worker import run_candidate
-from flashnas.study.executors.local import WorkerPool
 from flashnas.training.optimizer import Optimizers, initialise, taken_by_muon
 from flashnas.training.recipe import FAMILIES, Recipe
 from flashnas.training.score import ProxyScore

@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from flashnas.base.errors import ExportError
+from flashnas.formats.gguf.pieces import Piece
+from flashnas.formats.gguf.vocabulary import Vocabulary
 from flashnas.network.model import HybridLM
-from flashnas.runtimes.llama_cpp.child import ask
-from flashnas.runtimes.llama_cpp.pieces import Piece
-from flashnas.runtimes.llama_cpp.vocabulary import Vocabulary
-from flashnas.runtimes.process import RuntimeFailure
+from flashnas.profiling.child_process import RuntimeFailure
+from flashnas.profiling.llama_cpp.child import ask
 
 # Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11 bits beside
 # f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized types.

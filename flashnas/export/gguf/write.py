@@ -14,9 +14,9 @@ from flashnas.base.hints import one_of
 from flashnas.export.exporter import Exporter, Written
 from flashnas.export.gguf.parity import GENERATED, check_parity, take_over
 from flashnas.export.source import Source
-from flashnas.runtimes.llama_cpp.families import family_of
-from flashnas.runtimes.llama_cpp.file import BLOCK, TYPES, write_file
-from flashnas.runtimes.llama_cpp.vocabulary import vocabulary
+from flashnas.formats.gguf.families import family_of
+from flashnas.formats.gguf.file import BLOCK, TYPES, write_file
+from flashnas.formats.gguf.vocabulary import vocabulary
 
 DEFAULT_TYPE = "f16"
 

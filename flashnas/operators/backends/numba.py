@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import torch
 
+from flashnas.base.registry import load_object
 from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name_of
-from flashnas.registry import load_object
 
 MOST_DIM = 256  # of keys and values: what the first-level cache holds
 MOST_TAPS = 4  # of a convolution

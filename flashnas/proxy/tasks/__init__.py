@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import ConfigError, PluginError
-from flashnas.registry import Registry
+from flashnas.base.registry import Registry
 
 if TYPE_CHECKING:
     from flashnas.proxy.tasks.base import Task

@@ -1,0 +1,45 @@
+"""Where candidates run, by name. A module of an executor is imported when it is chosen; its library when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flashnas.base.errors import ConfigError
+from flashnas.base.hints import did_you_mean
+from flashnas.base.registry import Registry
+from flashnas.base.setting import Setting
+from flashnas.base.settings import settings_of
+from flashnas.executors.base import Ended, Executor, NoOptions, Work, Workers
+
+__all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "Workers", "executor_options", "make_executor"]
+
+EXECUTORS: Registry[type[Executor]] = Registry("executor", "flashnas.executors", {
+    "local": "flashnas.executors.local:LocalExecutor",
+    "ray": "flashnas.executors.ray:RayExecutor",
+    "storage": "flashnas.executors.storage:StorageExecutor",
+}, ConfigError, "name")
+
+
+def executor_options(name: str, values: Mapping[str, Any]) -> Any:
+    """The checked options of an executor.
+
+    Raises:
+        ConfigError: for an unknown executor or option, or a wrong value; a SettingError has the option's name as key.
+    """
+    options = EXECUTORS[name].Options
+    known: dict[str, Setting] = {setting.name: setting for setting in settings_of(options)}
+    for key in values:
+        if key not in known:
+            allowed = ", ".join(known) or "none"
+            raise ConfigError(f"executor {name} has no option {key!r}{did_you_mean(key, known)}; allowed: {allowed}")
+    return options.build(**values)
+
+
+def make_executor(name: str, work: Work, values: Mapping[str, Any]) -> Executor:
+    """The executor of that name with these options.
+
+    Raises:
+        ConfigError: for an unknown name or option, a wrong value, or a package that is missing.
+    """
+    return EXECUTORS[name](work, executor_options(name, values))

@@ -1,0 +1,150 @@
+"""One attempt at a job inside a worker: what it ended with, and a process that is as it was before.
+
+A job may raise, exit, change global state or leave a thread behind. Everything that it raises comes back as plain data,
+so that an error whose class the driver cannot load, or cannot pickle, is a reason like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flashnas.base.errors import (
+    CandidateDiedError,
+    CandidateError,
+    CandidateMemoryError,
+    CorpusError,
+    DeviceError,
+    PluginError,
+)
+from flashnas.base.process import THREAD_VARIABLES, memory_limit_gb
+from flashnas.executors.base import Ended, Result
+
+# what no architecture causes: an installation or a disk that is broken, or an error in the code
+BROKEN = (ImportError, OSError, CorpusError, DeviceError, PluginError)
+BUGS = (AttributeError, NameError, SyntaxError, TypeError)
+# parts of messages of the CUDA and ROCm runtimes, which torch raises as RuntimeError
+DRIVER_WORDS = ("CUDA error", "Triton Error [CUDA]", "CUDA driver", "NVIDIA driver", "HIP error", "cuDNN error",
+                "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
+MEMORY_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "allocate memory", "CUDA error: out of memory",
+                "Triton Error [CUDA]: out of memory")
+OF_THE_SIZES = ("OutOfResources",)  # classes of libraries: a kernel needs more shared memory than the device has
+THREAD_PATIENCE_S = 0.2
+
+
+def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
+    """Run `function(job)` in this process. Raises nothing but KeyboardInterrupt."""
+    before = set(threading.enumerate())
+    try:
+        with state_kept():
+            ended = Ended(kind="done", result=function(job))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        ended = judged(error, own=getattr(job, "evaluator", None) is not None)
+    return ended if ended.reusable and not _threads_left(before) else Ended(
+        kind=ended.kind, result=ended.result, reason=ended.reason, reusable=False)
+
+
+def judged(error: BaseException, *, own: bool) -> Ended:
+    """What an error says: of the candidate, of the memory, or of the environment.
+
+    Args:
+        error: what the job raised.
+        own: True if it ran a user's evaluator. Whatever that raises is a result, except what a broken installation,
+            disk or driver raises; of a training, a library's own error and an error in the code are not results.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError | CandidateMemoryError) or any(words in text for words in MEMORY_WORDS):
+        limit_gb = memory_limit_gb()
+        if limit_gb is not None and not _cuda_is_used():
+            return Ended(kind="failed", reason=f"out of memory: a worker may use {limit_gb:g} GB (worker_memory_gb)",
+                         reusable=False)
+        return Ended(kind="memory", reason=reason_of(error), reusable=False)
+    if isinstance(error, CandidateDiedError):
+        return Ended(kind="died", reason=reason_of(error))
+    if isinstance(error, CandidateError):
+        return Ended(kind="failed", reason=reason_of(error))
+    if isinstance(error, SystemExit):
+        return Ended(kind="failed", reason=f"ended its process (exit code {error.code})")
+    broken = (isinstance(error, BROKEN) and not isinstance(error, TimeoutError)) or (
+        isinstance(error, RuntimeError) and any(words in text for words in DRIVER_WORDS))
+    foreign = type(error).__module__.partition(".")[0] not in ("builtins", "flashnas", *sys.stdlib_module_names)
+    if broken or (not own and (isinstance(error, BUGS) or (foreign and type(error).__name__ not in OF_THE_SIZES))):
+        return Ended(kind="broken", reason=f"{reason_of(error)} (on {socket.gethostname()})", reusable=False)
+    return Ended(kind="failed", reason=reason_of(error))
+
+
+def reason_of(error: BaseException) -> str:
+    """One line: the class of the error, unless it is CandidateError, and the first line of its message."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    text = str(error).strip().splitlines()
+    named = "" if isinstance(error, CandidateError) else type(error).__name__
+    return ": ".join(filter(None, (named, text[0] if text else "")))
+
+
+def _cuda_is_used() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_initialized()
+
+
+@contextlib.contextmanager
+def state_kept() -> Iterator[None]:
+    """Put back what the block changed for later jobs of this process: environment, folder, and torch's defaults."""
+    environment, folder, torch = dict(os.environ), os.getcwd(), _torch_state()
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(environment) - set(THREAD_VARIABLES):
+            del os.environ[name]
+        os.environ.update({name: value for name, value in environment.items() if name not in THREAD_VARIABLES})
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+        _restore_torch(torch)
+
+
+def _torch_state() -> dict[str, Any] | None:
+    """Torch's process-wide settings; None while it is not loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "get_default_device"):
+        return None
+    return {"dtype": torch.get_default_dtype(), "device": torch.get_default_device(),
+            "threads": torch.get_num_threads(), "gradients": torch.is_grad_enabled(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "precision": torch.get_float32_matmul_precision()}
+
+
+def _restore_torch(before: dict[str, Any] | None) -> None:
+    torch, now = sys.modules.get("torch"), _torch_state()
+    if torch is None or now is None:
+        return
+    if before is None:  # loaded by this job: its defaults
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        before = {"dtype": torch.float32, "device": torch.device("cpu"), "gradients": True, "deterministic": False,
+                  "precision": "highest", "threads": int(threads) if threads.isdecimal() else now["threads"]}
+    if now == before:
+        return
+    torch.set_default_dtype(before["dtype"])
+    if now["device"] != before["device"]:
+        torch.set_default_device(None if before["device"].type == "cpu" else before["device"])
+    torch.set_num_threads(before["threads"])
+    torch.set_grad_enabled(before["gradients"])
+    torch.use_deterministic_algorithms(before["deterministic"])
+    torch.set_float32_matmul_precision(before["precision"])
+
+
+def _threads_left(before: set[threading.Thread]) -> bool:
+    """True if the job left a thread behind that would compute beside the next one. Threads of libraries that may be cut
+    off at any time are daemons and do not count."""
+    for thread in set(threading.enumerate()) - before:
+        if not thread.daemon:
+            thread.join(THREAD_PATIENCE_S)
+            if thread.is_alive():
+                return True
+    return False

@@ -1,0 +1,328 @@
+"""Jobs in processes of this machine, one thread each, or, for a function that only this process has, here.
+
+A candidate that crashes, hangs or exhausts its memory ends alone; the others go on. On GPUs each process owns one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from flashnas.base.errors import ConfigError
+from flashnas.base.process import die_with_parent, limit_memory, limit_threads
+from flashnas.base.settings import MOST_THREADS, Settings, option
+from flashnas.executors.attempt import attempt, judged, reason_of
+from flashnas.executors.base import Ended, Executor, Result, Work
+
+MOST_STARTS = 3         # of a process that ends before it has taken a job
+EXIT_S = 1.0            # a process whose pipe is closed has so long to end
+LEAST_MEMORY_GB = 0.5   # that a process may have; with less it does not load its libraries
+NO_LIMIT_ON_GPUS = ("worker_memory_gb limits what a process reserves, which CUDA does far beyond its use; leave it out"
+                    " where candidates train on GPUs")
+SESSION_ENDS_S = 0.5    # within which SIGTERM comes to all processes of a session that ends
+START_S = 60.0          # of a process, which its first job does not pay
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalOptions(Settings, where="executor"):
+    """The options of `--executor local`."""
+
+    worker_memory_gb: float | None = option(None, "memory of one worker process; a candidate that needs more fails",
+                                            metavar="GB", least=LEAST_MEMORY_GB, most=1e6)
+
+
+class LocalExecutor(Executor):
+    """Worker processes on this machine, each with one thread or GPU, or with as many as train a candidate together.
+
+    A process is reused from job to job, so that libraries load once. It is replaced when it dies, exceeds the time
+    limit, lacked memory, or keeps a thread of its last job.
+    """
+
+    name = "local"
+    Options = LocalOptions
+    options: LocalOptions
+
+    def __init__(self, work: Work, options: LocalOptions | None = None) -> None:
+        super().__init__(work, options or LocalOptions())
+        if work.devices and self.options.worker_memory_gb is not None:
+            raise ConfigError(NO_LIMIT_ON_GPUS)
+        limit_threads(1, keep=True)
+        each = work.processes
+        if 0 < len(work.devices) < each:
+            raise ConfigError(f"processes_per_candidate must be at most the {len(work.devices)} GPUs of this machine;"
+                              f" got {each}")
+        groups = [",".join(work.devices[start:start + each]) for start in range(0, len(work.devices) - each + 1, each)]
+        places = groups or (None,)
+        count = work.workers or (len(groups) or max(1, (os.cpu_count() or 1) // each))
+        self._slots = [_Slot(places[number % len(places)], self.options.worker_memory_gb)
+                       for number in range(min(count, MOST_THREADS))]
+        self._queue: deque[_Order] = deque()
+        self._ended: list[tuple[str, Ended]] = []
+        self._closes_itself = False
+
+    @property
+    def workers(self) -> int:
+        return len(self._slots)
+
+    @property
+    def running(self) -> list[str]:
+        """Keys of the jobs that processes work on."""
+        return [slot.order.key for slot in self._slots if slot.order]
+
+    def submit(self, key: str, job: Any, timeout_s: float | None = None) -> None:
+        """Accept a job; `timeout_s` takes the place of the common limit."""
+        try:
+            data = pickle.dumps((self.work.function, job))
+        except Exception as error:  # pickle raises PicklingError, AttributeError or TypeError by kind of object
+            self._ended.append((key, Ended(kind="failed", reason=reason_of(error))))
+            return
+        self.submit_pickled(key, data, timeout_s or self.work.timeout_s)
+
+    def submit_pickled(self, key: str, data: bytes, timeout_s: float) -> None:
+        """Accept a job as the pickle of (function, job)."""
+        self._queue.append(_Order(key, data, timeout_s))
+
+    def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
+        self._fill()
+        busy = [slot for slot in self._slots if slot.order]
+        if busy and not self._ended:
+            until = min([time.monotonic() + wait_s, *(slot.deadline for slot in busy)])
+            wait([place for slot in busy for place in slot.places], timeout=max(0.0, until - time.monotonic()))
+        for slot in busy:
+            order = slot.order
+            if order and (ended := slot.ended()):
+                self._ended.append((order.key, ended))
+        self._fill()
+        found, self._ended = self._ended, []
+        return found
+
+    def _fill(self) -> None:
+        if self._queue and not self._closes_itself:
+            atexit.register(self.close)  # before multiprocessing waits for its processes
+            self._closes_itself = True
+        for slot in self._slots:
+            if self._queue and not slot.order:
+                slot.start(self._queue.popleft())
+
+    def drop(self) -> None:
+        self._queue.clear()
+        self._ended.clear()
+        for slot in self._slots:
+            if slot.order:
+                slot.stop()
+
+    def close(self) -> None:
+        self.drop()
+        for slot in self._slots:
+            slot.stop()
+        atexit.unregister(self.close)
+        self._closes_itself = False
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A job on its way to a process. data: function and job, pickled."""
+
+    key: str
+    data: bytes
+    timeout_s: float
+
+
+class _Slot:
+    """A place for one process at a time, with its device."""
+
+    def __init__(self, device: str | None, memory_gb: float | None) -> None:
+        self.device, self.memory_gb = device, memory_gb
+        self.order: _Order | None = None
+        self.deadline = 0.0
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._ready, self._starts = False, 0
+
+    @property
+    def places(self) -> list[Any]:
+        """What `multiprocessing.connection.wait` watches: results, and the end of the process."""
+        return [self._pipe, self._process.sentinel] if self._process and self._pipe else []
+
+    def start(self, order: _Order) -> None:
+        """Send a job to the process, after starting one where there is none."""
+        self.order = order
+        if self._process is None or not self._process.is_alive():
+            self.stop()
+            self.order = order
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, name="flashnas worker",
+                                            args=(theirs, os.getpid(), self.device, self.memory_gb))
+            self._process.start()
+            theirs.close()
+        self._clock()
+        assert self._pipe is not None
+        with contextlib.suppress(OSError):  # it died meanwhile: `ended` finds that
+            self._pipe.send_bytes(order.data)
+
+    def ended(self) -> Ended | None:
+        """How the job ended; None if it has not."""
+        order = self.order
+        assert self._process is not None
+        assert self._pipe is not None
+        assert order is not None
+        try:
+            while self._pipe.poll():
+                answer: Ended | None = self._pipe.recv()
+                if answer is not None:
+                    self.order = None
+                    if not answer.reusable:
+                        self.stop()
+                    return answer
+                self._ready, self._starts = True, 0
+                self._clock()
+        except (EOFError, OSError):  # it died, or the job closed what it did not open; what was sent before is read
+            if not self._exited():
+                self.stop()
+                return Ended(kind="died", reason="worker closed its connection")
+        except Exception as error:  # the result of a user's function cannot be loaded here
+            self.stop()
+            return judged(error, own=True)
+        if not self._process.is_alive():
+            return self._died(order)
+        if time.monotonic() >= self.deadline:
+            self.stop()
+            return Ended(kind="failed", reason=f"time limit of {order.timeout_s:g} s exceeded")
+        return None
+
+    def _died(self, order: _Order) -> Ended | None:
+        assert self._process is not None
+        code, ready = self._process.exitcode, self._ready
+        self.stop()
+        if code == -signal.SIGTERM:
+            time.sleep(SESSION_ENDS_S)  # if the search gets it too, it ends here, and the candidate has not failed
+        name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+        if ready:
+            killed = code == -signal.SIGKILL
+            return Ended(kind="memory" if killed else "died",
+                         reason=f"worker died ({name}{', out of memory?' if killed else ''})")
+        self._starts += 1
+        if self._starts < MOST_STARTS:
+            self.start(order)
+            return None
+        return Ended(kind="broken", reason=f"a worker process ends while it starts ({name}); a script that searches"
+                                           " needs `if __name__ == '__main__':`")
+
+    def _exited(self) -> bool:
+        """True if the process has ended, or does so soon. `join` with a time limit waits without one if a job has
+        closed what multiprocessing watches."""
+        assert self._process is not None
+        until = time.monotonic() + EXIT_S
+        while self._process.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)
+        return not self._process.is_alive()
+
+    def _clock(self) -> None:
+        """The time limit runs from now on; the start of a process does not count."""
+        assert self.order is not None
+        self.deadline = time.monotonic() + self.order.timeout_s + (0.0 if self._ready else START_S)
+
+    def stop(self) -> None:
+        """End the process and what it started."""
+        self.order = None
+        process, self._process = self._process, None
+        if process is not None and process.pid is not None:
+            if process.is_alive():
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+            process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._pipe, self._ready = None, False
+
+
+def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float | None) -> None:
+    """The worker process: one job after another from the pipe, until it closes.
+
+    It dies with its parent, because kill -9 of a search must not leave trainings behind. Ctrl-C is the parent's. The
+    kernel, when the machine is out of memory, ends a worker before it ends the search.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    if sys.platform == "linux":
+        if os.getppid() != parent:
+            os._exit(1)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
+    with contextlib.suppress(OSError, AttributeError):
+        os.setsid()  # a group of its own, so that all that a candidate starts ends with it
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    if memory_gb is not None:
+        limit_memory(memory_gb)
+    with contextlib.suppress(EOFError, ConnectionError):  # the search closed the pipe, or was killed
+        _answer(pipe)
+
+
+def _answer(pipe: Connection) -> None:
+    """Say that this worker is ready, then how each job ended. Raises EOFError or ConnectionError without a search."""
+    pipe.send(None)
+    while True:
+        data = pipe.recv_bytes()
+        try:
+            function, job = pickle.loads(data)
+        except BaseException as error:  # its module cannot be imported here
+            pipe.send(judged(error, own=False))
+            continue
+        ended = attempt(function, job)
+        try:
+            pipe.send(ended)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            pipe.send(Ended(kind="failed", reason=reason_of(error)))
+
+
+class WorkerPool(LocalExecutor):
+    """Worker processes for callers that have no search: what `LocalExecutor` does, by plain arguments.
+
+    Args:
+        function: importable from a fresh process.
+        workers: number of processes.
+        timeout_s: time limit of one job.
+    """
+
+    def __init__(self, function: Callable[[Any], Result], *, workers: int, timeout_s: float) -> None:
+        super().__init__(Work(function=function, workers=workers, timeout_s=timeout_s))
+
+
+class InProcess(Executor):
+    """Jobs one after another in this process, for functions that a fresh process cannot import; no time limit."""
+
+    name = "in-process"
+
+    def __init__(self, work: Work, options: Any = None) -> None:
+        super().__init__(work, options)
+        self._queue: deque[tuple[str, Any]] = deque()
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    def submit(self, key: str, job: Any) -> None:
+        self._queue.append((key, job))
+
+    def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
+        key, job = self._queue.popleft()
+        return [(key, attempt(self.work.function, job))]
+
+    def drop(self) -> None:
+        self._queue.clear()

@@ -1,0 +1,281 @@
+"""Jobs as tasks of a Ray cluster, or of a Ray that is started on this machine.
+
+A task is a supervisor: it runs its candidate in a process of its own, as the local executor does, so that time limit,
+memory limit and crashes are the same everywhere. A machine that vanishes costs the candidate one try. The prepared text
+travels once to each machine that does not have it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import flashnas
+from flashnas.base.errors import ConfigError, CorpusError, WorkerError
+from flashnas.base.settings import Settings, option
+from flashnas.executors.attempt import judged
+from flashnas.executors.base import Ended, Executor, Work
+from flashnas.executors.local import LEAST_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
+
+ANSWER_S = 5.0      # until a machine must have accepted a connection
+CLIENT_PORT = 10001  # of ray://HOST
+LOCAL_STARTS = 3    # of a Ray here, which gives up after 30 s, and a busy machine needs longer
+CROWDED_S = 30.0    # without a place for a candidate, until the user is told
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions(Settings, where="executor"):
+    """The options of `--executor ray`."""
+
+    address: str | None = option(None, "of the cluster: HOST:PORT, ray://HOST:PORT, auto or local",
+                                 shown="RAY_ADDRESS, or a Ray of this machine's own")
+    cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, most=1024)
+    gpus: float | None = option(None, "GPUs of one process of a candidate; below 1 several candidates share one",
+                                above=0, most=1, shown="1 for a recipe on cuda")
+    worker_memory_gb: float | None = option(None, "memory of one candidate; one that needs more fails", metavar="GB",
+                                            least=LEAST_MEMORY_GB, most=1e6)
+
+
+class RayExecutor(Executor):
+    """Tasks of a Ray cluster: `--executor-option address=HOST:PORT`, or a Ray of this machine's own."""
+
+    name = "ray"
+    Options = RayOptions
+    options: RayOptions
+
+    def __init__(self, work: Work, options: RayOptions | None = None) -> None:
+        super().__init__(work, options or RayOptions())
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError(f"executor ray needs the package {error.name}: pip install 'flashnas[ray]'") from None
+        if work.processes > 1 and (self.options.gpus or 1.0) < 1:
+            raise ConfigError("executor ray: gpus below 1 and --processes-per-candidate exclude each other, since each"
+                              f" process owns a GPU; got gpus {self.options.gpus:g}")
+        if self.gpus and self.options.worker_memory_gb is not None:
+            raise ConfigError(NO_LIMIT_ON_GPUS)
+        self._ray = ray
+        self._task: Any = None
+        self._refs: dict[Any, str] = {}         # of tasks that have not ended, in the order of submission
+        self._waiting: deque[tuple[str, bytes]] = deque()  # jobs beyond `--workers`
+        self._text: list[Any] = []              # reference to the prepared text; in a list, Ray does not resolve it
+        self._moved, self._told = time.monotonic(), False
+
+    @property
+    def gpus(self) -> float:
+        """Of one candidate."""
+        return self.work.processes * (self.options.gpus or (1.0 if self.work.gpu else 0.0))
+
+    @property
+    def cpus(self) -> float:
+        """Of one candidate."""
+        return self.work.processes * self.options.cpus
+
+    @property
+    def workers(self) -> int:
+        if not self._ray.is_initialized():
+            return self.work.workers or max(1, (len(self.work.devices) or os.cpu_count() or 1) // self.work.processes)
+        have = self._ray.cluster_resources()
+        places = have.get("CPU", 0.0) / self.cpus
+        found = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
+        return min(found, self.work.workers or found)
+
+    @property
+    def shown_workers(self) -> int | str:
+        return "as many as the cluster has room for" if self.address and not self.work.workers else self.workers
+
+    @property
+    def address(self) -> str | None:
+        """Of the cluster; None: a Ray of this machine's own."""
+        named = self.options.address or os.environ.get("RAY_ADDRESS")
+        return None if named == "local" else named
+
+    def check(self, job: Any) -> None:
+        if self.address:
+            check_address(self.address)
+
+    def _start(self) -> None:
+        """Connect to the cluster, or start one here. Raises WorkerError if there is none."""
+        ray, address = self._ray, self.address
+        if address:
+            check_address(address)  # Ray itself tries for many minutes, without a word
+            self.work.note(f"executor ray: connecting to {address}")
+        more = {"address": address} if address else {
+            "address": "local",  # not one that somebody has started here
+            "num_cpus": max(1, int((self.work.workers or 1) * self.cpus) if self.work.workers else max(
+                os.cpu_count() or 1, int(self.cpus))),
+            "include_dashboard": False}
+        main = threading.current_thread() is threading.main_thread()
+        terminated = signal.getsignal(signal.SIGTERM)
+        for left in reversed(range(1 if address else LOCAL_STARTS)):
+            try:
+                ray.init(logging_level="ERROR", log_to_driver=False, namespace="flashnas", **more)
+                break
+            except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own by kind
+                ray.shutdown()
+                if not left:
+                    raise WorkerError(f"executor ray: {address or 'a Ray of this machine'} cannot be reached:"
+                                      f" {_line(error)}") from None
+            finally:
+                if main:
+                    signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal, and would end without a word
+        self._task = ray.remote(_supervise).options(
+            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, scheduling_strategy="SPREAD")
+        if self.work.dataset:
+            self._text = [ray.put({file.name: file.read_bytes() for file in sorted(Path(self.work.dataset).iterdir())})]
+        self._moved = time.monotonic()
+
+    def submit(self, key: str, job: Any) -> None:
+        from ray import cloudpickle
+
+        if self._task is None:
+            self._start()
+        self._waiting.append((key, cloudpickle.dumps((self.work.function, job))))
+        self._fill()
+
+    def _fill(self) -> None:
+        """Hand Ray what waits, within `--workers`; without it the cluster decides what runs."""
+        while self._waiting and (self.work.workers is None or len(self._refs) < self.work.workers):
+            key, data = self._waiting.popleft()
+            ref = self._task.remote(data, self._text, flashnas.__version__, self.work.timeout_s,
+                                    self.options.worker_memory_gb)
+            self._refs[ref] = key
+
+    def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
+        refs = list(self._refs)
+        ready, _ = self._ray.wait(refs, num_returns=1, timeout=wait_s)
+        if ready:
+            ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
+            self._moved, self._told = time.monotonic(), False
+        elif time.monotonic() - self._moved > CROWDED_S and not self._told:
+            self._tell_room()
+        found = [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
+        self._fill()
+        return found
+
+    def _outcome(self, ref: Any) -> Ended:
+        errors = self._ray.exceptions
+        try:
+            return Ended(**self._ray.get(ref))
+        except errors.OutOfMemoryError as error:
+            return Ended(kind="memory", reason=f"Ray ended it: {_line(error)}")
+        except errors.RayTaskError as error:  # in the supervisor: flashnas is missing there, or another one
+            return judged(error.cause or error, own=False)
+        except errors.RuntimeEnvSetupError as error:
+            return Ended(kind="broken", reason=_line(error))
+        except errors.RayError as error:  # the worker process, the machine, or the object on it
+            return Ended(kind="died", reason=f"machine or worker lost ({type(error).__name__})")
+
+    def _tell_room(self) -> None:
+        self._told = True
+        free = self._ray.available_resources()
+        if len(self._refs) and free.get("CPU", 0.0) >= self.cpus and self.gpus > free.get("GPU", 0.0):
+            have = self._ray.cluster_resources()
+            if have.get("GPU", 0.0) < self.gpus:
+                self.work.note(f"the Ray cluster has {have.get('GPU', 0.0):g} GPUs, and a candidate needs"
+                               f" {self.gpus:g}; waiting for more")
+
+    def drop(self) -> None:
+        self._waiting.clear()
+        for ref in self._refs:
+            self._ray.cancel(ref, force=True)
+        self._refs.clear()
+
+    def close(self) -> None:
+        if self._task is not None:
+            self.drop()
+            self._ray.shutdown()
+            self._task = None
+
+
+def check_address(address: str) -> None:
+    """Raise ConfigError if nothing accepts connections at an address of Ray: HOST:PORT or ray://HOST:PORT.
+
+    `auto`, which Ray looks up, and addresses of other kinds are not checked.
+    """
+    kind, _, place = address.rpartition("://")
+    if address == "auto" or kind not in ("", "ray"):
+        return
+    try:
+        parts = urlsplit(f"//{place}")
+        host, port = parts.hostname, parts.port or (CLIENT_PORT if kind else None)
+    except ValueError:  # the port is not a number
+        host = port = None
+    if not host or not port:
+        raise ConfigError(f"executor ray: address must be HOST:PORT, ray://HOST:PORT, auto or local; got {address!r}")
+    try:
+        socket.create_connection((host, port), timeout=ANSWER_S).close()
+    except (OSError, UnicodeError) as error:
+        reason = f"within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else getattr(error, "strerror", "")
+        raise ConfigError(f"executor ray: address {address} does not answer: {reason or error}") from None
+
+
+# -- on the machine of a task --------------------------------------------------------------------------------------
+
+_pools: dict[tuple[str | None, float | None], LocalExecutor] = {}  # of this process, which Ray uses for several tasks
+
+
+def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float, memory_gb: float | None,
+               ) -> dict[str, Any]:
+    """Run one job in a process below this one; returns `Ended.to_dict()`."""
+    if version != flashnas.__version__:
+        return Ended(kind="broken", reason=f"{socket.gethostname()} has flashnas {flashnas.__version__}, and the search"
+                                           f" {version}").to_dict()
+    from ray import cloudpickle
+
+    try:
+        function, job = pickle.loads(data)
+        if getattr(job, "dataset", ""):
+            data = cloudpickle.dumps((function, dataclasses.replace(job, dataset=_text_here(job.dataset, text))))
+    except BaseException as error:
+        return judged(error, own=False).to_dict()
+    place = os.environ.get("CUDA_VISIBLE_DEVICES"), memory_gb
+    if place not in _pools:
+        devices = (place[0],) if place[0] else ()
+        _pools[place] = LocalExecutor(Work(function=function, timeout_s=timeout_s, workers=1, devices=devices),
+                                      LocalOptions(worker_memory_gb=memory_gb))
+        atexit.register(_pools[place].close)
+    pool = _pools[place]
+    pool.submit_pickled("task", data, timeout_s)
+    try:
+        while not (ended := pool.finished(1.0)):
+            pass
+    finally:
+        pool.drop()
+    return ended[0][1].to_dict()
+
+
+def _text_here(folder: str, text: Sequence[Any]) -> str:
+    """The prepared text on this machine: where the search has it, in the cache, or written there now."""
+    import ray
+
+    from flashnas.data.cache import cache_folder, folder_in_cache
+    from flashnas.data.dataset import Dataset
+
+    here = cache_folder() / "datasets" / Path(folder).name
+    for place in (folder, here):
+        try:
+            return str(Dataset.open(place).folder)
+        except CorpusError:
+            continue
+    files: Mapping[str, bytes] = ray.get(text[0])
+    with folder_in_cache(here) as fresh:
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+    return str(here)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,116 @@
+"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys that describe a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from flashnas.architecture import Architecture
+from flashnas.formats.fitting import Demands, Format, choose
+from flashnas.formats.gguf.pieces import Piece, model_pieces
+from flashnas.operators import OperatorSpec
+from flashnas.operators.attention.spec import Attention
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
+from flashnas.operators.mamba2.spec import Mamba2
+from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+CONTEXT_TOKENS = 32768  # what programs allocate by default; the networks themselves have no limit
+MAMBA2 = {"bias": False, "dt_min": 0.0}
+MAMBA2_SHAPE = ("head_dim", "state", "conv_size", "groups")
+ROTARY = ("head_dim", "rope_share", "rope_theta")
+Spec = TypeVar("Spec", bound=OperatorSpec)
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture of llama.cpp, with the rules that its loader and its graph have.
+
+    format: what it can hold. second_norm, interleaved: see `model_pieces`.
+    """
+
+    format: Format
+    second_norm: str
+    interleaved: bool = False
+
+    def pieces(self, architecture: Architecture) -> list[Piece]:
+        """Every tensor of a file."""
+        return model_pieces(architecture.canonical(), second_norm=self.second_norm, interleaved=self.interleaved,
+                            scaled=self.format.recurrent == "m2")
+
+    def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
+        """All keys but those of the tokenizer."""
+        hidden, operators = architecture.hidden, architecture.canonical().operators
+        step = 2 if self.second_norm else 1  # operators of a layer
+        first = operators[::step]
+        widths = [sum(spec.intermediate for spec in operators[n:n + step] if isinstance(spec, FeedForward))
+                  for n in range(0, len(operators), step)]
+        attention = _first(operators, Attention)
+        assert attention is not None
+        writer.add_block_count(len(first))
+        writer.add_context_length(CONTEXT_TOKENS)
+        writer.add_embedding_length(hidden)
+        writer.add_feed_forward_length(widths)
+        writer.add_key_length(attention.head_dim)
+        writer.add_value_length(attention.head_dim)
+        writer.add_rope_dimension_count(attention.rotary_dim or attention.head_dim)
+        writer.add_rope_freq_base(attention.rope_theta)
+        if delta := _first(operators, GatedDeltaNet):
+            writer.add_layer_norm_rms_eps(NORM_EPS)
+            writer.add_head_count(attention.heads)
+            writer.add_head_count_kv(attention.kv_heads)
+            writer.add_array(f"{self.format.name}.attention.recurrent_layers",
+                             [isinstance(spec, GatedDeltaNet) for spec in first])
+            # channel pairs that read each of three positions in turn; those of a text are equal
+            thirds = [(attention.rotary_dim // 2 + 2 - n) // 3 for n in range(3)]
+            writer.add_rope_dimension_sections([*thirds, 0])
+            writer.add_ssm_conv_kernel(delta.conv_size)
+            writer.add_ssm_state_size(delta.head_dim)
+            writer.add_ssm_group_count(delta.resolved(hidden).k_heads)
+            writer.add_ssm_time_step_rank(delta.v_heads(hidden))
+            writer.add_ssm_inner_size(delta.value_size(hidden))
+        if mamba := _first(operators, Mamba2):
+            writer.add_layer_norm_rms_eps(OUTPUT_NORM_EPS)
+            writer.add_layer_norm_eps(OUTPUT_NORM_EPS)  # nemotron_h does not use it, but must have it
+            # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not be 0 in any layer
+            writer.add_head_count([spec.heads if isinstance(spec, Attention) else attention.heads for spec in first])
+            writer.add_head_count_kv([spec.kv_heads if isinstance(spec, Attention) else 0 for spec in first])
+            writer.add_rope_scaling_finetuned(bool(attention.rotary_dim))
+            writer.add_ssm_conv_kernel(mamba.conv_size)
+            writer.add_ssm_state_size(mamba.state)
+            writer.add_ssm_group_count(mamba.groups)
+            writer.add_ssm_time_step_rank(mamba.head_count(hidden))
+            writer.add_ssm_inner_size(mamba.inner(hidden))
+
+
+FAMILIES: Mapping[str, Family] = {family.format.name: family for family in (
+    Family(Format("granitehybrid", {
+        "m2": Demands(fixed={**MAMBA2, "heads": 0, "expand": 2}, shared=MAMBA2_SHAPE),
+        "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_factor": 1.0}, shared=ROTARY),
+        "f": Demands(fixed={"relu2": False}, shared=("intermediate",)),
+    }, pairs=True, most_meta_tokens=1), second_norm="ffn_norm", interleaved=True),
+    Family(Format("nemotron_h", {
+        "m2": Demands(fixed=MAMBA2, shared=("heads", "expand", *MAMBA2_SHAPE)),
+        "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_share": 0.0}, shared=("head_dim",)),
+        "f": Demands(fixed={"relu2": True}),
+    }, most_meta_tokens=1), second_norm=""),
+    Family(Format("qwen35", {
+        "gd": Demands(shared=("k_heads", "expand_v", "head_dim", "conv_size")),
+        "a": Demands(fixed={"qk_norm": True, "out_gate": True, "out_bias": False, "rope_factor": 1.0},
+                     nonzero={"rope_share": 1.0}, shared=("heads", "kv_heads", *ROTARY)),
+        "f": Demands(fixed={"relu2": False, "bias": False}, shared=("intermediate",)),
+    }, recurrent="gd", pairs=True, most_meta_tokens=1), second_norm="post_attention_norm"),
+)}
+
+
+def family_of(architecture: Architecture) -> Family:
+    """The first family that holds the architecture; raises ExportError with the rule that none meets."""
+    return FAMILIES[choose(architecture, [family.format for family in FAMILIES.values()], "llama.cpp").name]
+
+
+def _first(operators: Sequence[OperatorSpec], kind: type[Spec]) -> Spec | None:
+    return next((spec for spec in operators if isinstance(spec, kind)), None)

@@ -1,0 +1,156 @@
+"""What is known of a network before it is evaluated: by a latency table, by a function of the user's, or nothing."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
+from flashnas.base.hints import one_of
+from flashnas.base.registry import foreign_errors
+from flashnas.latency.estimate import Estimate
+from flashnas.latency.metrics import PREDICTED
+from flashnas.latency.prediction import LatencyModel
+
+REMEMBERED = 16_384       # networks whose metrics are kept
+
+CostFunction = Callable[[Any], "float | Mapping[str, float]"]
+
+
+class Costs(Protocol):
+    """The metrics of a network (`flashnas.latency.metrics.METRICS`, and `lower_ms`, `upper_ms`)."""
+
+    known: bool  # True if metrics are known before a network is evaluated
+
+    def metrics(self, network: Any) -> dict[str, float]:
+        """Name -> value."""
+
+    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
+        """latency_ms of each network; None where it is not known."""
+
+    def details(self, network: Any) -> dict[str, Any]:
+        """`breakdown` and `sources` of the latency, for an entry of the front."""
+
+
+class TableCosts:
+    """Metrics by a latency table; those of the last networks are kept, without their breakdowns."""
+
+    known = True
+
+    def __init__(self, model: LatencyModel) -> None:
+        self.use(model)
+
+    def use(self, model: LatencyModel, bounds: tuple[float, float] | None = None) -> None:
+        """Answer by this model from now on; bounds: natural logarithms by which lower_ms and upper_ms differ from
+        latency_ms (None: those of the rows)."""
+        self.model, self.bounds = model, bounds
+        self._metrics = functools.lru_cache(maxsize=REMEMBERED)(self._estimated)
+
+    def estimate(self, architecture: Architecture) -> Estimate:
+        return self.model.estimate(architecture)
+
+    def metrics(self, network: Architecture) -> dict[str, float]:
+        return self._metrics(network)
+
+    def _estimated(self, network: Architecture) -> dict[str, float]:
+        estimate = self.estimate(network)
+        found = {name: getattr(estimate, name) for name in PREDICTED}
+        if self.bounds is not None:
+            found |= {name: estimate.latency_ms * math.exp(by)
+                      for name, by in zip(("lower_ms", "upper_ms"), self.bounds, strict=True)}
+        return found
+
+    def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
+        return list(map(float, self.model.latencies(networks)))
+
+    def details(self, network: Architecture) -> dict[str, Any]:
+        data = self.estimate(network).to_dict()
+        return {"breakdown": data["breakdown"], "sources": data["sources"]}
+
+
+class OwnCosts:
+    """Metrics by a function of the user's: network -> latency_ms, or a mapping of metrics."""
+
+    known = True
+
+    def __init__(self, function: CostFunction) -> None:
+        self.function = function
+        self._metrics: dict[str, dict[str, float]] = {}
+
+    def metrics(self, network: Any) -> dict[str, float]:
+        """Raises ConfigError for an unknown metric or a value that is not a finite number."""
+        if network.hash not in self._metrics:
+            with foreign_errors(("cost function", self.function)):
+                found = self.function(network)
+            values = dict(found) if isinstance(found, Mapping) else {"latency_ms": found}
+            params = getattr(network, "params", None)
+            known = {"params": params} if isinstance(params, int) else {}
+            self._metrics[network.hash] = {**known, **{name: _checked(name, value) for name, value in values.items()}}
+        return self._metrics[network.hash]
+
+    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
+        return [self.metrics(network).get("latency_ms") for network in networks]
+
+    def details(self, network: Any) -> dict[str, Any]:
+        return {"breakdown": [], "sources": {}}
+
+
+class NoCosts:
+    """Nothing is known before the evaluation: the evaluator returns the metrics together with the loss."""
+
+    known = False
+
+    def metrics(self, network: Any) -> dict[str, float]:
+        params = getattr(network, "params", None)
+        return {"params": params} if isinstance(params, int) else {}
+
+    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
+        return [None] * len(networks)
+
+    def details(self, network: Any) -> dict[str, Any]:
+        return {"breakdown": [], "sources": {}}
+
+
+class RecordedCosts:
+    """The metrics that runs recorded: by a function of the user's, or by an evaluator. Other widths have none.
+
+    Args:
+        recorded: hash of a network -> its metrics.
+    """
+
+    known = True
+
+    def __init__(self, recorded: Mapping[str, dict[str, float]]) -> None:
+        self._recorded = recorded
+
+    def metrics(self, network: Any) -> dict[str, float]:
+        return self._recorded[network.hash]
+
+    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
+        return [self.metrics(network).get("latency_ms") for network in networks]
+
+    def details(self, network: Any) -> dict[str, Any]:
+        return {"breakdown": [], "sources": {}}
+
+
+def metric_of(name: str, metrics: Mapping[str, float]) -> float:
+    """One metric; raises ConfigError where the cost function does not give it."""
+    if name not in metrics:
+        raise ConfigError(f"the cost function must return {name!r}, which a budget or an objective names;"
+                          f" got {', '.join(metrics) or 'nothing'}")
+    return metrics[name]
+
+
+def _checked(name: str, value: Any) -> float:
+    if name not in PREDICTED:
+        raise ConfigError(one_of("metric of the cost function", name, PREDICTED))
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"the cost function must return finite numbers; got {name} = {value!r}")
+    return number

@@ -1,0 +1,117 @@
+"""Width by construction: a genotype gets the largest width that meets the budgets, before anything is evaluated."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic
+
+import numpy as np
+
+from flashnas.base.errors import BudgetError
+from flashnas.latency.costs import REMEMBERED, Costs, metric_of
+from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
+from flashnas.space.base import G, SearchSpace
+
+PROBES = 256              # genotypes looked at before a budget is called impossible
+
+
+class Fitter(Generic[G]):
+    """Turns genotypes into networks within the budgets; the costs answer without an evaluation.
+
+    Args:
+        space: where the genotypes are from.
+        costs: the metrics of networks.
+        budgets: limits on these metrics.
+        allowed: network -> whether it may be proposed at all, for a rule of its operators; None: every one.
+    """
+
+    def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget],
+                 allowed: Callable[[Any], bool] | None = None) -> None:
+        self.space, self.costs, self.allowed = space, costs, allowed
+        self.use(budgets)
+
+    def use(self, budgets: Sequence[Budget]) -> None:
+        """Fit to these budgets from now on, by what the costs say now."""
+        self.budgets = list(budgets)
+        self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
+
+    def latency_of(self, genotype: G) -> tuple[Any | None, float | None]:
+        """The largest network of the genotype within the budgets, and its latency_ms; when none is, None and the
+        latency of the smallest."""
+        return self._answers(genotype)
+
+    def _answer(self, genotype: G) -> tuple[Any | None, float | None]:
+        sizes = self.space.architectures(genotype)
+        network = self.largest(sizes)
+        timed = sizes[-1] if network is None else network
+        return network, self.costs.latencies([timed])[0]
+
+    def largest(self, sizes: Sequence[Any]) -> Any | None:
+        """The first of the networks, given from the largest to the smallest, that meets every budget; or None. All of
+        them have the same operators."""
+        if self.allowed is not None and not self.allowed(sizes[-1]):
+            return None
+        if not self.budgets:
+            return sizes[0]
+        if {budget.metric for budget in self.budgets} != {"latency_ms"}:
+            return next((network for network in sizes if self.fits(self.costs.metrics(network))), None)
+        # latency alone is answered for all widths at once; searches ask for it thousands of times a cycle
+        latencies = self.costs.latencies(sizes)
+        return next((network for network, latency_ms in zip(sizes, latencies, strict=True)
+                     if self.fits({} if latency_ms is None else {"latency_ms": latency_ms})), None)
+
+    def fits_network(self, network: Any) -> bool:
+        """True if the network meets every budget."""
+        return self.largest([network]) is not None
+
+    def fits(self, metrics: Mapping[str, float]) -> bool:
+        return all(budget.holds(metric_of(budget.metric, metrics)) for budget in self.budgets)
+
+    def fastest(self, seed: int, *, enough: bool = False) -> tuple[Any, dict[str, float]] | None:
+        """Probe the smallest networks of the space for the one farthest below the budgets; without budgets, for the
+        lowest latency_ms.
+
+        Args:
+            seed: of the probe.
+            enough: end with the first network within all budgets.
+
+        Returns:
+            The network and its metrics; None where nothing is known before an evaluation.
+        """
+        if not self.costs.known:
+            return None
+        rng = np.random.default_rng(seed)
+        best: tuple[float, G, Any, dict[str, float]] | None = None
+        for _ in range(PROBES):
+            genotype = self.space.sample(rng)
+            if best is not None and rng.random() < 0.7:
+                genotype = self.space.mutate(best[1], rng)
+            network = self.space.architectures(genotype)[-1]
+            metrics = self.costs.metrics(network)
+            if enough and self.fits(metrics):
+                return network, metrics
+            worst = max([excess(metric_of(budget.metric, metrics), budget) for budget in self.budgets]
+                         or [metrics.get("latency_ms", 0.0)])
+            if best is None or worst < best[0]:
+                best = (worst, genotype, network, metrics)
+        assert best is not None
+        return best[2], best[3]
+
+    def check_possible(self, seed: int) -> None:
+        """Raise BudgetError with the fastest found when the budgets look out of reach of the whole space."""
+        if not self.budgets:
+            return
+        found = self.fastest(seed, enough=True)
+        assert found is not None, "budgets without costs are refused earlier"
+        network, metrics = found
+        if self.fits(metrics):
+            return
+        listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in self.budgets)
+        raise BudgetError(f"no architecture of space {self.space.name!r} meets the budget; the fastest found has"
+                          f" {listed}: {network.notation}")
+
+
+def excess(value: float, budget: Budget) -> float:
+    """How many times over the budget; below 1 within it."""
+    return budget.limit / value if budget.metric in LARGER_IS_BETTER else value / budget.limit

@@ -1,0 +1,313 @@
+"""Predicted against measured: sampled architectures of a space, timed end to end, and what that says about a table.
+
+This file has no torch and no clock: `measure` times one architecture (whole_model.py). The residuals are kept in
+meta.yaml, where `search --confidence` finds them (certificate.py). `calibrate` also fits the correction of whole models
+(latency/model_correction.py) to one half of the architectures, and reports and keeps the residuals of the other half.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, DeviceMemoryError, SpaceError, TableError
+from flashnas.latency import model_correction
+from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
+from flashnas.latency.model_correction import ModelCorrection, Regressors
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.table_writer import write_calibration, write_entry
+from flashnas.latency.workload import Workload
+from flashnas.operators import Phase
+from flashnas.space.operator_space import OperatorSpace
+
+TIMED = "timed_networks"  # the list in meta.yaml of the networks that rows were fitted to
+POOL = 40           # architectures predicted for each one that is measured
+ROUNDS = 3          # timings per architecture, spread over the run; the median is used
+PHASES: dict[Phase, str] = {"prefill": "ttft_ms", "decode": "tpot_ms"}
+Measure = Callable[[Architecture], Mapping[str, float]]   # -> metrics of TIMES
+LeftOut = Callable[[Architecture, str], None]             # (what does not fit, why)
+Progress = Callable[[int, int], None]                     # (timings that are done, all timings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One architecture, predicted and measured.
+
+    Attributes:
+        architecture: what was built and timed.
+        predicted, measured: metric -> ms, for the metrics of TIMES.
+        fitted: the calibration was fitted to it.
+    """
+
+    architecture: Architecture
+    predicted: Mapping[str, float]
+    measured: Mapping[str, float]
+    fitted: bool = False
+
+    def error(self, metric: str) -> float:
+        """predicted / measured - 1."""
+        return self.predicted[metric] / self.measured[metric] - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Relative errors of one metric over some architectures.
+
+    Attributes:
+        metric: one of TIMES.
+        count: number of architectures.
+        mean_error, max_error: of |predicted / measured - 1|.
+        bias: median of predicted / measured - 1.
+        spearman: rank correlation of predicted and measured; NaN for fewer than 3 architectures.
+    """
+
+    metric: str
+    count: int
+    mean_error: float
+    max_error: float
+    bias: float
+    spearman: float
+
+    @classmethod
+    def of(cls, comparisons: Sequence[Comparison], metric: str) -> Summary:
+        """The errors of a metric over these comparisons, at least one."""
+        errors = np.array([one.error(metric) for one in comparisons])
+        correlation = math.nan
+        if len(comparisons) >= 3:
+            from scipy.stats import spearmanr
+
+            correlation = float(spearmanr([one.predicted[metric] for one in comparisons],
+                                          [one.measured[metric] for one in comparisons]).statistic)
+        return cls(metric=metric, count=len(comparisons), mean_error=float(np.abs(errors).mean()),
+                   max_error=float(np.abs(errors).max()), bias=float(np.median(errors)), spearman=correlation)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: round(value, 4) if isinstance(value, float) else value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The result of `validate`.
+
+    Attributes:
+        table: with the new calibration, if there is one.
+        mode: of the rows.
+        comparisons: one per architecture, in ascending order of predicted latency.
+        metrics: errors over the architectures that were held out.
+        before: the same without the new calibration; None if there is none.
+        corrections: phase -> correction of whole models.
+        carriers: phase -> operator -> own_error, share, carries (`model_correction.kinds_of_error`), over the
+            architectures that were held out.
+        left_out: (notation, reason) of what did not fit into the device's memory.
+    """
+
+    table: LatencyTable
+    mode: str
+    comparisons: tuple[Comparison, ...]
+    metrics: tuple[Summary, ...]
+    before: tuple[Summary, ...] | None
+    corrections: Mapping[Phase, ModelCorrection]
+    carriers: Mapping[Phase, dict[str, dict[str, float]]]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def held_out(self) -> tuple[Comparison, ...]:
+        """The comparisons that no calibration was fitted to."""
+        return tuple(one for one in self.comparisons if not one.fitted)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "table": str(self.table.path), "mode": self.mode,
+            "architectures": [{"notation": one.architecture.notation, "hash": one.architecture.hash,
+                               "fitted": one.fitted, "predicted": dict(one.predicted),
+                               "measured": dict(one.measured),
+                               "error": {name: one.error(name) for name in one.predicted}}
+                              for one in self.comparisons],
+            "metrics": [summary.to_dict() for summary in self.metrics],
+            "before": None if self.before is None else [summary.to_dict() for summary in self.before],
+            "corrections": {phase: value.to_dict() for phase, value in self.corrections.items()},
+            "carriers": {phase: dict(value) for phase, value in self.carriers.items()},
+            "left_out": [list(one) for one in self.left_out]}
+
+
+def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *, count: int = 20,
+             seed: int = 0, calibrate: bool = False, mode: str | None = None, progress: Progress | None = None,
+             ) -> Validation:
+    """Measure architectures of a space and compare.
+
+    Args:
+        table: rows of whole operators.
+        space: whose architectures are sampled, at all its widths.
+        workload: what is timed.
+        measure: architecture -> the metrics of TIMES, in ms.
+        count: number of architectures.
+        seed: fixes the architectures and the order of the timings.
+        calibrate: fit a correction to one half of the architectures.
+        mode: of the rows (None: the table's default).
+        progress: called with the timings that are done and the number of all timings.
+
+    Raises:
+        ConfigError: for a count or a seed outside its range.
+        SpaceError: when the space has too few architectures.
+        TableError: when there is nothing to calibrate.
+    """
+    if count < 1:
+        raise ConfigError(f"-n must be at least 1; got {count}")
+    if seed < 0:
+        raise ConfigError(f"--seed must be at least 0; got {seed}")
+    rng = np.random.default_rng(seed)
+    model = LatencyModel(table, workload, mode=mode)
+    if calibrate and not any(kind.startswith("operator_") for kind in model.table.kinds):
+        raise TableError(f"{table.path}: --calibrate fits rows of whole operators, which table {table.name} does not"
+                         " have; measure them with flashnas profile")
+    architectures = sample(space, model, count, rng)
+    left_out: dict[Architecture, str] = {}
+    measured = measure_in_rounds(architectures, measure, rng, progress, left_out.__setitem__)
+    architectures = [a for a in architectures if a in measured]
+    if not architectures:
+        raise DeviceMemoryError(f"none of {count} architectures of space {space.name!r} fits into the memory of the"
+                                f" device: {next(iter(left_out.values()))}")
+    names = [metric for metric in TIMES if measured[architectures[0]][metric] > 0]
+
+    def compared_by(model: LatencyModel, fitted: frozenset[int]) -> list[Comparison]:
+        estimates = [model.estimate(a) for a in architectures]
+        return [Comparison(architecture=a, predicted={name: estimate.metric(name) for name in names},
+                      measured={name: measured[a][name] for name in names}, fitted=i in fitted)
+                for i, (a, estimate) in enumerate(zip(architectures, estimates, strict=True))]
+
+    before = None
+    if calibrate:
+        fitted = half(len(architectures), rng)
+        held = [one for one in compared_by(model, fitted) if not one.fitted]
+        before = tuple(Summary.of(held, name) for name in names)
+        table, model = calibrated(table, model, [(a, measured[a]) for i, a in enumerate(architectures) if i in fitted])
+        compared = compared_by(model, fitted)
+    else:
+        compared = compared_by(model, frozenset())
+    held = [one for one in compared if not one.fitted]
+    bare = LatencyModel(table, workload, calibrated=False, mode=mode)
+    carriers = {phase: model_correction.kinds_of_error([terms(bare, one.architecture, phase, one.measured)
+                                                  for one in held], model.model_corrections[phase])
+                for phase, metric in PHASES.items() if metric in names}
+    return Validation(table=table, mode=model.table.default_mode, comparisons=tuple(compared),
+                      metrics=tuple(Summary.of(held, name) for name in names), before=before,
+                      corrections=dict(model.model_corrections), carriers=dict(carriers),
+                      left_out=tuple((a.notation, reason) for a, reason in left_out.items()))
+
+
+def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.random.Generator) -> list[Architecture]:
+    """`count` different architectures in ascending order of predicted latency.
+
+    A large random sample is sorted by predicted latency and cut into `count` equal parts; one architecture is drawn
+    from each. Architectures that rows or a calibration were fitted to are left out.
+    """
+    used = {*(model.table.calibration.get("whole") or {}).get("fitted_on", ()), *model.table.meta.get(TIMED, ())}
+    pool: dict[str, Architecture] = {}
+    for _ in range(POOL * count):
+        architecture = space.architecture(space.sample(rng), int(rng.choice(space.hidden_sizes)))
+        if architecture.hash not in used:
+            pool.setdefault(architecture.hash, architecture)
+    if len(pool) < count:
+        raise SpaceError(f"space {space.name!r} gave only {len(pool)} architectures that no calibration was fitted to;"
+                         f" asked for {count}")
+    found = list(pool.values())
+    order = np.argsort(model.latencies(found), kind="stable")
+    return [found[int(rng.choice(part))] for part in np.array_split(order, count)]
+
+
+def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, rng: np.random.Generator,
+                      progress: Progress | None = None, left_out: LeftOut = lambda *_: None,
+                      ) -> dict[Architecture, dict[str, float]]:
+    """Medians over ROUNDS rounds, each in another order, so that a slow minute does not affect one architecture alone.
+
+    Args:
+        architectures: what is timed.
+        measure: architecture -> metrics of TIMES, in ms.
+        rng: draws the orders.
+        progress: called with the timings that are done and the number of all timings.
+        left_out: called with an architecture that needs more memory than there is, and why. It is not in the result.
+    """
+    order = [architectures[int(i)] for _ in range(ROUNDS) for i in rng.permutation(len(architectures))]
+    found: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
+    for number, architecture in enumerate(order):
+        if progress is not None:
+            progress(number, len(order))
+        if architecture in found:
+            try:
+                found[architecture].append(measure(architecture))
+            except DeviceMemoryError as error:
+                del found[architecture]
+                left_out(architecture, str(error))
+    if progress is not None:
+        progress(len(order), len(order))
+    return {a: {name: float(np.median([values[name] for values in rounds])) for name in TIMES}
+            for a, rounds in found.items()}
+
+
+def half(count: int, rng: np.random.Generator) -> frozenset[int]:
+    """One of each pair of neighbours, drawn at random."""
+    return frozenset(int(first + rng.integers(2)) for first in range(0, count - 1, 2))
+
+
+def calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tuple[Architecture, Mapping[str, float]]],
+               ) -> tuple[LatencyTable, LatencyModel]:
+    """The table with a correction fitted to these architectures (in memory), and its model."""
+    bare = LatencyModel(table, model.workload, calibrated=False, mode=model.table.default_mode)
+    fits = {phase: model_correction.fit([terms(bare, a, phase, metrics) for a, metrics in measured],
+                                        bare.table.default_mode)
+            for phase, metric in PHASES.items() if measured[0][1][metric] > 0}
+    return with_corrections(table, model, fits, [a for a, _ in measured])
+
+
+def with_corrections(table: LatencyTable, model: LatencyModel, fits: Mapping[Phase, ModelCorrection],
+                     fitted_on: Sequence[Architecture]) -> tuple[LatencyTable, LatencyModel]:
+    """The table (in memory) and its model with other corrections of whole models in the model's mode."""
+    mode, known = model.table.default_mode, table.calibration.get("whole") or {}
+    constants = {phase: found.to_dict() for phase, found in fits.items()}
+    whole = {**known, mode: {**known.get(mode, {}), **constants}, "workload": model.workload.name,
+             "fitted_on": sorted({*known.get("fitted_on", ()), *(a.hash for a in fitted_on)})}
+    table = replace(table, meta={**table.meta, "calibration": {**table.calibration, "whole": whole}})
+    return table, LatencyModel(table, model.workload, mode=mode)
+
+
+
+
+def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, metrics: Mapping[str, float]) -> Regressors:
+    """What the constants of a correction multiply, from a model without one; a decode step is the mean one."""
+    steps = bare.workload.generated_tokens if phase == "decode" else 1
+    by_kind: dict[str, float] = {}
+    for entry in bare.estimate(architecture).breakdown:
+        if entry["phase"] == phase:
+            by_kind[entry["operator"]] = by_kind.get(entry["operator"], 0.0) + 1000 * entry["ms"] / steps
+    seen = next(seen for name, seen, _ in bare.phases(architecture.meta_tokens) if name == phase)
+    batch = bare.batch(architecture)
+    megabytes = sum(bare.megabytes(spec, architecture.hidden, phase, batch, seen) for spec in architecture.operators)
+    return Regressors(rows_us=sum(by_kind.values()), operators=len(architecture.operators), megabytes=megabytes,
+                      measured_us=1000 * metrics[PHASES[phase]], by_kind_us=by_kind)
+
+
+def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int, calibrate: bool) -> None:
+    """Write the correction, if there is a new one, and the residuals of the held-out architectures into meta.yaml;
+    an earlier validation of the same workload, space and mode is replaced."""
+    table = result.table
+    if calibrate:
+        write_calibration(table.path, table.calibration)
+    rows = table.only(result.mode)
+    asked, space_hash, mode = key(rows, workload, space.hash)
+    entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, "space_hash": space_hash, "workload": asked,
+             "mode": mode, "seed": seed, "basis": basis(rows), "architectures": len(result.held_out),
+             "metrics": {summary.metric: {
+                 **{name: value for name, value in summary.to_dict().items() if name not in ("metric", "count")},
+                 "log_ratios": [round(-float(np.log1p(one.error(summary.metric))), 5) for one in result.held_out]}
+                 for summary in result.metrics}}
+    others = [old for old in table.meta.get(VALIDATIONS, ())
+              if (old.get("workload"), old.get("space_hash"), old.get("mode")) != (asked, space_hash, mode)]
+    write_entry(table.path, VALIDATIONS, [*others, entry])

@@ -1,0 +1,107 @@
+"""Networks timed in llama.cpp, from files with random weights."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, DeviceError
+from flashnas.base.hints import one_of
+from flashnas.profiling.child_process import RuntimeFailure
+from flashnas.profiling.llama_cpp.child import CACHE_TYPES, describe, time_requests
+from flashnas.profiling.program import Program
+
+WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "q8_0", "q4_0": "q4_0"}  # -> dtype of rows
+LIBRARIES = ("xllamacpp", "gguf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaCpp(Program):
+    """llama.cpp.
+
+    Attributes:
+        weights: type of the weights, one of WEIGHTS.
+        flash_attention: compute attention in one pass. llama.cpp does so unless it is told otherwise; on a CPU that
+            can double the time of an attention layer.
+        cache_type: of keys and values, one of CACHE_TYPES.
+    """
+
+    name = "llama.cpp"
+    piece_tokens = 256
+    build_facts = ("build", "system")
+
+    weights: str = "q8_0"
+    flash_attention: bool = False
+    cache_type: str = "f16"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights not in WEIGHTS:
+            raise ConfigError(one_of("--weights", self.weights, WEIGHTS))
+        if self.cache_type not in CACHE_TYPES:
+            raise ConfigError(one_of("--cache-type", self.cache_type, CACHE_TYPES))
+        if self.cache_type == "q8_0" and not self.flash_attention:
+            raise ConfigError("--cache-type q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it only")
+        lacking = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+        if lacking:
+            raise ConfigError(f"llama.cpp is run through {' and '.join(LIBRARIES)}; {' and '.join(lacking)}"
+                              f" {'is' if len(lacking) == 1 else 'are'} not installed: pip install"
+                              " 'flashnas[llama-cpp]'")
+
+    @property
+    def dtype_name(self) -> str:
+        return WEIGHTS[self.weights]
+
+    @property
+    def stack(self) -> str:
+        attention = "flash" if self.flash_attention else "plain"
+        return (f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}-{attention}-attention"
+                f"-{self.cache_type}-cache")
+
+    def describe_stack(self) -> dict[str, Any]:
+        return {"framework": self.name, "version": version("xllamacpp"), "threads": self.threads,
+                "weights": self.weights, "flash_attention": self.flash_attention, "cache_type": self.cache_type,
+                "time": "of the processor" if self.threads == 1 else "of the clock", **_build()}
+
+    @classmethod
+    def from_stack(cls, described: Mapping[str, Any]) -> Self:
+        return cls(**{name: described[name] for name in ("weights", "threads", "flash_attention", "cache_type")})
+
+    def check_holds(self, architecture: Architecture) -> None:
+        from flashnas.formats.gguf.families import family_of
+
+        family_of(architecture)
+
+    def making_bytes(self, architecture: Architecture) -> int:
+        """Random weights in float32: the embedding as it is drawn and with the rows of added tokens, and each operator
+        that differs from the others once."""
+        tables = architecture.vocab * architecture.hidden * (1 if architecture.tied else 2)
+        operators = sum(spec.params(architecture.hidden) for spec in set(architecture.canonical().operators))
+        return 4 * (2 * tables + operators)
+
+    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int,
+            ) -> dict[str, list[dict[str, float]]]:
+        from flashnas.formats.gguf.file import write_random_file
+
+        with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
+            file = Path(folder) / "model.gguf"
+            write_random_file(file, architecture, self.weights)
+            return time_requests(file, prompts=prompts, contexts=contexts, steps=steps, vocab=architecture.vocab,
+                                 threads=self.threads, flash_attention=self.flash_attention,
+                                 cache_type=self.cache_type)
+
+
+@functools.cache
+def _build() -> dict[str, str]:
+    try:
+        found = describe()
+    except RuntimeFailure as error:
+        raise DeviceError(str(error)) from None
+    return {"build": found["build"], "system": found["system"].strip(" |")}

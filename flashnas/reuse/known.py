@@ -1,0 +1,211 @@
+"""Networks that earlier runs trained: read back with their genotypes, and checked to have comparable losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.fingerprint import fingerprint
+from flashnas.base.registry import foreign_errors
+from flashnas.base.setting import shown
+from flashnas.bench.journal import training_settings
+from flashnas.latency.metrics import METRICS
+from flashnas.runs.run import Run, rows
+from flashnas.runs.trial import RUN
+from flashnas.space import OperatorSpace, SearchSpace, load_space
+from flashnas.training.recipe import Recipe
+
+# of a score: field of a trial -> its name there
+SCORE = {"loss": "loss", "bits_per_byte": "bits_per_byte", "curve": "curve", "scores": "scores", "tokens": "tokens",
+         "proxy_params": "proxy_params", "tokens_per_s": "tokens_per_s", "train_seconds": "seconds", "seed": "seed",
+         "backends": "backends", "seeds": "seeds", "loss_se": "loss_se"}
+WHOLE = ("tokens", "proxy_params", "seed", "seeds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network with a score, or with the forecast of one where its training was stopped at a rung.
+
+    Attributes:
+        run: the run that has it.
+        row: its trial there.
+        network: None where its class is not at hand: a network of a foreign space without that space.
+        genotype: None for a network that no genotype of the run's space builds, such as most baselines.
+    """
+
+    run: Run
+    row: Any = field(repr=False)
+    network: Any | None
+    genotype: Any | None
+
+    @property
+    def score(self) -> dict[str, Any]:
+        """The score as `executors.job.run_job` returns it, without metrics of the evaluator's. A mean of seeds has
+        `seeds`, `loss_se` and `seeds_tried`, with those that failed."""
+        found = {name: getattr(self.row, own) for own, name in SCORE.items()}
+        whole = {name: int(found[name]) for name in WHOLE if found[name] == found[name]}
+        tried = {} if self.seeds == 1 else {"seeds_tried": max(self.seeds, int(self.run.entry("seeds") or 1))}
+        return {**{name: value for name, value in found.items() if value == value}, **whole, **tried, "source": RUN}
+
+    @property
+    def seeds(self) -> int:
+        """Of which the loss is the mean."""
+        return 1 if self.row.seeds != self.row.seeds else int(self.row.seeds)
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics that the run recorded."""
+        found = {name: float(getattr(self.row, name)) for name in (*METRICS, "lower_ms", "upper_ms")}
+        return {name: value for name, value in found.items() if value == value}
+
+
+@dataclass(frozen=True)
+class KnownRuns:
+    """The networks that one or several runs trained, each once, with comparable losses.
+
+    spaces: of each run, or None where it cannot be loaded as it was.
+    stopped: networks whose training was stopped at a rung in each run that began it, each once.
+    failed: hashes of networks that have no score, since their evaluation failed.
+    """
+
+    runs: tuple[Run, ...]
+    spaces: tuple[SearchSpace[Any] | None, ...]
+    networks: tuple[Trained, ...]
+    stopped: tuple[Trained, ...]
+    failed: frozenset[str]
+    _by_hash: Mapping[str, Trained] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def score(self, network: Any, *, metrics: bool) -> dict[str, Any] | None:
+        """The score of a network, or None. metrics: also what the evaluator returned besides the loss."""
+        found = self._by_hash.get(network.hash)
+        if found is None:
+            return None
+        return {**found.score, **({"metrics": found.metrics()} if metrics else {})}
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of all networks and losses."""
+        return fingerprint([[one.row.hash, one.row.loss, one.row.scores] for one in self.networks])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.yaml."""
+        return {"runs": [str(run.path) for run in self.runs], "digest": self.digest, "networks": len(self)}
+
+
+def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | None = None) -> KnownRuns:
+    """Read runs, finished or not.
+
+    Args:
+        sources: run folders, or runs that were read.
+        space: the space of all of them, where it is not a shipped one or a file.
+
+    Raises:
+        RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first one.
+    """
+    runs = tuple(source if isinstance(source, Run) else Run.load(source) for source in sources)
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise RunError(f"{runs[-1].path}: a run is named twice")
+    for run in runs:
+        if run.trained.empty:
+            raise RunError(f"{run.path}: has no trained network yet")
+        if reason := difference(training_of(runs[0]), training_of(run), f"in {runs[0].path}", f"in {run.path}"):
+            raise RunError(f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}")
+    spaces = tuple(space_of(run, space) for run in runs)
+    found: dict[str, Trained] = {}
+    stopped: dict[str, Trained] = {}
+    for run, own in zip(runs, spaces, strict=True):
+        halted = run.trials[(run.trials["state"] == "stopped") & run.trials["expected_loss"].notna()]
+        with foreign_errors(("space", own), direct=False):
+            for one in _networks(run, own, run.trained):
+                if one.seeds > found.setdefault(one.row.hash, one).seeds:
+                    found[one.row.hash] = one
+            for one in _networks(run, own, halted):
+                stopped.setdefault(one.row.hash, one)
+    failed = frozenset(str(key) for run in runs for key in run.failed["hash"]) - set(found)
+    return KnownRuns(runs, spaces, tuple(found.values()),
+                     tuple(one for key, one in stopped.items() if key not in found), failed, found)
+
+
+# -- what a loss depends on --------------------------------------------------------------------------------------
+
+
+def training_of(run: Run) -> dict[str, Any]:
+    """All that a network's loss depends on in a run; raises RunError where run.yaml does not say."""
+    question = run.entry("question")
+    if not isinstance(question, dict) or "seed" not in question:
+        raise RunError(f"{run.path}: run.yaml has no question, so that nobody knows how its networks were trained")
+    recipe = question.get("recipe")
+    try:
+        known = None if recipe is None else Recipe.from_dict(recipe)
+    except (FlashnasError, TypeError, AttributeError) as error:
+        raise RunError(f"{run.path}: run.yaml: question.recipe: {error}") from None
+    return training(known, question.get("corpus"), question["seed"], question.get("evaluator"))
+
+
+def training(recipe: Recipe | None, corpus: str | None, seed: int, evaluator: str | None) -> dict[str, Any]:
+    """The same of any training, by the names that a message uses."""
+    settings = {} if recipe is None else {
+        **training_settings(recipe), "width_factor": recipe.width_factor, "depth_factor": recipe.depth_factor,
+        "least_head_dim": recipe.least_head_dim}
+    return {"evaluator": evaluator, **{f"recipe.{name}": value for name, value in settings.items()},
+            "the digest of text and vocabulary": corpus, "seed": seed}
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any], own: str, there: str) -> str | None:
+    """In what two trainings differ first, in words; None if nothing does."""
+    for name in (*one, *(name for name in other if name not in one)):
+        if one.get(name) != other.get(name):
+            return f"{name} is {shown(one.get(name))} {own} and {shown(other.get(name))} {there}"
+    return None
+
+
+# -- networks and their genotypes --------------------------------------------------------------------------------
+
+
+def space_of(run: Run, given: SearchSpace[Any] | None = None) -> SearchSpace[Any] | None:
+    """The space that was searched, if it is at hand as it was then."""
+    for source in (given, run.entry("space", "name"), run.entry("space", "path")):
+        try:
+            space = load_space(source) if source else None
+        except FlashnasError:
+            continue
+        if space is not None and space.hash == run.entry("space", "hash"):
+            return space
+    return None
+
+
+def genotype_of(space: SearchSpace[Any] | None, row: Any) -> Any | None:
+    """The genotype of a trial, or None where it has none or the space is not at hand."""
+    return space.decode(row.genotype) if space is not None and row.genotype else None
+
+
+def _networks(run: Run, space: SearchSpace[Any] | None, trials: pd.DataFrame) -> Iterator[Trained]:
+    """The networks of some trials of a run, in their order."""
+    baselines = {} if space is None or isinstance(space, OperatorSpace) else {
+        network.hash: network for _, sizes in space.baselines() for network in sizes}
+    for row in rows(trials):
+        genotype: Any = genotype_of(space, row)
+        network: Any = _parsed(row)
+        if network is None and space is not None:
+            sizes = () if genotype is None else space.architectures(genotype)
+            network = next((one for one in sizes if one.hash == row.hash), baselines.get(row.hash))
+        if genotype is None and isinstance(network, Architecture) and isinstance(space, OperatorSpace):
+            genotype = space.locate(network)
+        yield Trained(run=run, row=row, network=network, genotype=genotype)
+
+
+def _parsed(row: Any) -> Architecture | None:
+    """The network of a trial, if its notation is one of flashnas."""
+    try:
+        network = Architecture.parse(row.notation)
+    except FlashnasError:
+        return None
+    return network if network.hash == row.hash else None

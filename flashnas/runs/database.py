@@ -1,0 +1,116 @@
+"""The database of a run: an Optuna study that holds each finished evaluation the moment it ends.
+
+By default a journal in the run folder, which is checked line by line before Optuna reads it; or any Optuna storage by
+URL. The study has the identity of the run as its name, never the name of the folder: a renamed or copied folder
+continues.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from flashnas.base.errors import ConfigError, RunError
+from flashnas.base.files import drop_torn_line
+from flashnas.base.process import uninterrupted
+from flashnas.runs.outage import Patience, engine_url, shown_url
+from flashnas.runs.trial import Outcome
+
+
+class Database:
+    """Outcomes by their keys: the hash of the network for a training that ended under the seed of the search.
+
+    Args:
+        journal: the journal file, used where `url` is None.
+        url: an Optuna storage, or None.
+        identity: hash of the run's identity.
+        objectives: number of objectives.
+        note: receives a line when the storage goes away, and when it is back.
+
+    Raises:
+        RunError: in one line, if the journal is damaged or the storage cannot be opened.
+    """
+
+    def __init__(self, journal: Path, *, url: str | None, identity: str, objectives: int,
+                 note: Callable[[str], None] = lambda _: None) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.place = str(journal) if url is None else f"storage {shown_url(url)}"
+        self._patience = Patience(self.place, note)
+        storage: BaseStorage | str
+        if url is None:
+            _check_journal(journal)
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+        else:
+            try:
+                storage = engine_url(url)
+            except ConfigError as error:
+                reason = str(error).removeprefix(f"{self.place}: ")
+                raise RunError(f"{self.place}: cannot be opened: {reason}") from None
+        try:
+            with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
+                self._study = optuna.create_study(storage=storage, study_name=f"flashnas-{identity}",
+                                                  directions=["minimize"] * objectives, load_if_exists=True)
+            trials = self._study.get_trials(deepcopy=False)
+        except Exception as error:  # Optuna raises KeyError and others by kind of damage, SQLAlchemy its own
+            if isinstance(error, OSError):
+                raise
+            line = (str(error).strip().splitlines() or [""])[0]
+            raise RunError(f"{self.place}: cannot be opened: {type(error).__name__}: {line}") from None
+        self.outcomes: dict[str, Outcome] = {}
+        for trial in trials:
+            if trial.state.is_finished():
+                self._read(trial.number, trial.user_attrs)
+
+    def _read(self, number: int, attributes: Mapping[str, Any]) -> None:
+        try:
+            outcome = Outcome.from_dict(attributes.get("outcome"))
+        except ValueError as error:
+            raise RunError(f"{self.place}: evaluation {number} is damaged: {error}") from None
+        self.outcomes.setdefault(outcome.key, outcome)
+
+    def remember(self, outcome: Outcome, *, params: Mapping[str, Any], distributions: Mapping[str, Any],
+                 values: Sequence[float] | None) -> None:
+        """Record one finished evaluation at once.
+
+        Args:
+            outcome: what it ended with.
+            params: the genotype as Optuna parameters; empty where the space has no `distributions`.
+            distributions: Optuna's, of the same names.
+            values: the objectives, all minimised; None if it failed or paused.
+        """
+        paused = outcome.rung is not None and outcome.score is not None
+        trial = optuna.trial.create_trial(
+            state=TrialState.COMPLETE if values is not None else TrialState.PRUNED if paused else TrialState.FAIL,
+            values=values, params=dict(params), distributions=dict(distributions),
+            user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
+
+        def add() -> None:
+            with uninterrupted():
+                self._study.add_trial(trial)
+
+        self._patience(add)
+        self.outcomes[outcome.key] = outcome
+
+
+def _check_journal(journal: Path) -> None:
+    """Cut a last line that a killed process left unfinished; raise RunError for any other damage, naming the line."""
+    if journal.is_dir():
+        raise RunError(f"{journal}: is a folder; the journal of a run is a file")
+    if not journal.exists():
+        return
+    drop_torn_line(journal)
+    hint = "restore the file, or choose another --out"
+    for number, line in enumerate(journal.read_bytes().splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError:  # UnicodeDecodeError is one
+            raise RunError(f"{journal}:{number}: damaged, not a JSON record: {line[:40]!r}; {hint}") from None
+        if not isinstance(entry, dict) or "op_code" not in entry:
+            raise RunError(f"{journal}:{number}: damaged, not a record of Optuna's journal: {line[:40]!r}; {hint}")

@@ -1,0 +1,307 @@
+"""What every executor promises, on the local one; the others have files of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pool_jobs
+import pytest
+
+from flashnas.base.errors import ConfigError, WorkerError
+from flashnas.base.process import terminate_as_interrupt
+from flashnas.executors import EXECUTORS, Work, make_executor
+from flashnas.executors.attempt import judged
+from flashnas.executors.local import LocalExecutor, LocalOptions, WorkerPool
+from flashnas.executors.ray import check_address
+from flashnas.study.config import SearchConfig
+from flashnas.testing import check_executor
+
+HELPERS = str(Path(pool_jobs.__file__).parent)
+pytestmark = pytest.mark.usefixtures("spawned_workers")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable_in_workers():
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HELPERS, before)))
+    yield
+    os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Two processes that the tests share; what one of them breaks is repaired for the next test."""
+    with WorkerPool(pool_jobs.act, workers=2, timeout_s=4) as pool:
+        yield pool
+
+
+def outcomes(executor, jobs):
+    return {key: result if result is not None else reason for key, result, reason in executor.run(jobs)}
+
+
+@pytest.mark.slow
+def test_the_local_executor_keeps_the_contract():
+    check_executor("local")
+
+
+def test_failures_are_outcomes_and_the_others_go_on(pool):
+    jobs = {name: {"do": name} for name in ("fail", "bug", "memory", "die", "terminate", "hang", "exit", "abort",
+                                            "leave", "unpicklable result", "close")}
+    jobs["own error"] = pool_jobs.OwnJob("own error")
+    jobs |= {str(value): {"do": "return", "value": value} for value in range(4)}
+    found = outcomes(pool, jobs)
+    assert {key: found.pop(key)["value"] for key in "0123"} == {str(v): v for v in range(4)}
+    assert "lambda" in found.pop("unpicklable result")
+    assert found == {
+        "fail": "loss became NaN at step 3", "bug": "ValueError: boom", "memory": "out of memory",
+        "die": "worker died (SIGKILL, out of memory?)", "hang": "time limit of 4 s exceeded",
+        "terminate": "worker died (SIGTERM)",
+        "exit": "worker died (exit code 0)", "abort": "worker died (SIGABRT)",
+        "leave": "ended its process (exit code 3)",
+        "own error": "UnpicklableError: two arguments", "close": "worker closed its connection"}
+
+
+def test_sigterm_to_a_search_and_its_workers_ends_it_and_is_no_outcome(pool):
+    def ended():
+        while not (found := pool.finished(1.0)):
+            pass
+        return found
+
+    pool.submit("a", {"do": "terminate", "search": os.getpid()})
+    with terminate_as_interrupt(), pytest.raises(KeyboardInterrupt):
+        ended()
+    pool.drop()
+
+
+@pytest.mark.parametrize(("do", "kept"), [("kill once", True), ("memory once", True), ("fail once", False)])
+def test_what_may_be_bad_luck_is_tried_once_more(pool, tmp_path, do, kept):
+    jobs = {"a": {"do": do, "path": str(tmp_path / "tries")}, "b": {"do": "return", "value": 1}}
+    found = outcomes(pool, jobs)
+    assert found["b"]["value"] == 1
+    assert len((tmp_path / "tries").read_text().split()) == (2 if kept else 1)
+    assert found["a"] == ({"value": "second"} if kept else "loss became NaN at step 3")
+
+
+def test_what_lacked_memory_runs_again_alone_after_all_others(pool, tmp_path):
+    log = tmp_path / "log"
+    jobs = {"large": {"do": "memory once", "path": str(tmp_path / "tries"), "log": str(log), "name": "large"},
+            **{f"small{n}": {"do": "log", "log": str(log), "name": f"small{n}"} for n in range(4)}}
+    outcomes(pool, jobs)
+    names = log.read_text().split()
+    assert names[-2:] == ["large+", "large-"]
+    assert names.count("large+") == 2
+
+
+@pytest.mark.parametrize(("do", "words"), [
+    ("missing module", "ModuleNotFoundError: No module named 'nowhere'"),
+    ("full disk", "OSError: [Errno 28] No space left on device: '/somewhere'"),
+    ("driver", "RuntimeError: CUDA error: device-side assert triggered"),
+    ("kernel", "RuntimeError: Triton Error [CUDA]: an illegal memory access was encountered"),
+    ("no corpus", "CorpusError: /cache/1: not a prepared dataset"),
+    ("typo", "NameError: name 'undefined_name' is not defined"),
+])
+def test_a_broken_environment_stops_the_search_and_is_no_outcome(pool, do, words):
+    jobs = {"good": {"do": "return", "value": 1}, "broken": {"do": do}, "later": {"do": "log", "log": os.devnull}}
+    found = {}
+    with pytest.raises(WorkerError) as caught:
+        found.update((key, result) for key, result, _ in pool.run(jobs))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "nothing is recorded for that candidate" in str(caught.value)
+    assert outcomes(pool, {"next": {"do": "return", "value": 2}})["next"]["value"] == 2
+
+
+def test_what_finished_beside_a_broken_one_is_kept():
+    jobs = {"1": {"do": "return", "value": 1}, "2": {"do": "return", "value": 2}, "broken": {"do": "missing module"}}
+    kept = []
+    with WorkerPool(pool_jobs.act, workers=1, timeout_s=9) as pool, pytest.raises(WorkerError):
+        kept.extend(key for key, _, _ in pool.run(jobs))
+    assert kept == ["1", "2"]
+
+
+def test_an_evaluator_of_the_user_may_raise_what_it_likes_but_for_a_broken_environment(pool):
+    jobs = {"typo": pool_jobs.OwnJob("typo")}
+    assert outcomes(pool, jobs) == {"typo": "NameError: name 'undefined_name' is not defined"}
+    with pytest.raises(WorkerError):
+        outcomes(pool, {"disk": pool_jobs.OwnJob("full disk")})
+
+
+def test_a_job_leaves_its_process_as_it_was():
+    with WorkerPool(pool_jobs.act, workers=1, timeout_s=60) as pool:
+        before = outcomes(pool, {"state": {"do": "state"}})["state"]
+        outcomes(pool, {"poison": {"do": "poison"}})
+        after = outcomes(pool, {"state": {"do": "state"}})["state"]
+        assert before == after
+        assert outcomes(pool, {"thread": {"do": "thread"}})["thread"] == {"value": before["pid"]}
+        fresh = outcomes(pool, {"state": {"do": "state"}})["state"]
+    assert fresh.pop("pid") != before.pop("pid")
+    assert fresh == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+@pytest.mark.parametrize("do", ["eat", "eat by torch"])
+def test_a_candidate_that_eats_memory_ends_with_the_limit_as_its_reason(do):
+    work = Work(function=pool_jobs.act, workers=2, timeout_s=60)
+    with LocalExecutor(work, LocalOptions(worker_memory_gb=1.5)) as pool:
+        found = outcomes(pool, {"eat": {"do": do}, "good": {"do": "return", "value": 1}})
+    assert found["eat"] == "out of memory: a worker may use 1.5 GB (worker_memory_gb)"
+    assert found["good"]["value"] == 1
+
+
+def test_each_worker_owns_a_device_before_torch_loads():
+    jobs = {str(n): {"do": "device"} for n in range(8)}
+    jobs |= {f"die{n}": {"do": "exit"} for n in range(2)}
+    with LocalExecutor(Work(function=pool_jobs.act, timeout_s=60, devices=("GPU-a", "3"), gpu=True)) as pool:
+        assert pool.workers == 2
+        found = outcomes(pool, jobs)
+        again = outcomes(pool, jobs)
+    owners = {}
+    for one in [found[str(n)] for n in range(8)] + [again[str(n)] for n in range(8)]:
+        assert one["torch"] is False
+        owners.setdefault(one["pid"], set()).add(one["device"])
+    assert all(len(devices) == 1 for devices in owners.values())
+    assert set.union(*owners.values()) == {"GPU-a", "3"}
+    shared = LocalExecutor(Work(function=pool_jobs.act, timeout_s=60, devices=("0",), workers=3, gpu=True))
+    assert shared.workers == 3
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    script = tmp_path / "bare.py"
+    script.write_text("import pool_jobs\nfrom flashnas.executors.local import WorkerPool\n"
+                      "with WorkerPool(pool_jobs.act, workers=1, timeout_s=9) as pool:\n"
+                      "    list(pool.run({'a': {'do': 'return', 'value': 1}}))\n")
+    child = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert "needs `if __name__ == '__main__':`" in child.stderr.splitlines()[-1]
+
+
+def test_workers_die_with_a_killed_parent(tmp_path):
+    path = tmp_path / "pids"
+    script = (f"import sys; sys.path.insert(0, {HELPERS!r})\n"
+              "import pool_jobs; from flashnas.executors.local import WorkerPool\n"
+              "if __name__ == '__main__':\n"
+              "    with WorkerPool(pool_jobs.act, workers=2, timeout_s=60) as pool:\n"
+              f"        list(pool.run({{i: {{'do': 'touch', 'path': {str(path)!r}}} for i in '01'}}))\n")
+    file = tmp_path / "parent.py"
+    file.write_text(script)
+    parent = subprocess.Popen([sys.executable, str(file)])
+    deadline = time.monotonic() + 30
+    while (not path.exists() or len(path.read_text().split()) < 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pids = [int(pid) for pid in path.read_text().split()]
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(pids) == 2
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_what_a_candidate_starts_ends_with_it(tmp_path):
+    with WorkerPool(pool_jobs.act, workers=1, timeout_s=3) as pool:
+        found = outcomes(pool, {"a": {"do": "start and hang", "path": str(tmp_path / "pid")}})
+    assert found["a"] == "time limit of 3 s exceeded"
+    child, until = int((tmp_path / "pid").read_text()), time.monotonic() + 10
+    while alive(child) and time.monotonic() < until:  # the signal is on its way
+        time.sleep(0.05)
+    assert not alive(child)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# -- names and options -------------------------------------------------------------------------------------------
+
+
+def test_the_executors_have_the_names_of_the_registry():
+    assert {name: EXECUTORS[name].name for name in EXECUTORS} == {name: name for name in EXECUTORS}
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    ({"executor": "slurm"}, "search.executor must be one of local"),
+    ({"executor_options": {"worker_memory_gb": 0}},
+     "search.executor_options.worker_memory_gb must be at least 0.5; got 0"),
+    ({"executor_options": {"worker_memory": 4}},
+     "executor local has no option 'worker_memory' (did you mean 'worker_memory_gb'?)"),
+])
+def test_a_wrong_executor_or_option_is_refused_when_it_is_asked_for(more, words):
+    with pytest.raises(ConfigError) as caught:
+        SearchConfig(**more)
+    assert words in str(caught.value)
+
+
+def test_the_executor_is_how_and_not_what():
+    assert SearchConfig(workers=3).question() == SearchConfig(executor_options={"worker_memory_gb": 3}).question()
+
+
+def test_only_an_address_of_ray_that_names_a_machine_is_connected_to(monkeypatch):
+    asked = []
+
+    def connect(place, timeout):
+        asked.append((*place, timeout))
+        raise TimeoutError
+
+    monkeypatch.setattr("flashnas.executors.ray.socket.create_connection", connect)
+    for address in ("auto", "anyscale://mine"):
+        check_address(address)
+    for address in ("10.0.0.1:6379", "ray://head", "[::1]:5"):
+        with pytest.raises(ConfigError) as caught:
+            check_address(address)
+        assert str(caught.value) == f"executor ray: address {address} does not answer: within 5 s"
+    assert asked == [("10.0.0.1", 6379, 5.0), ("head", 10001, 5.0), ("::1", 5, 5.0)]
+
+
+def test_processes_that_train_together_share_a_place():
+    """Each candidate has as many GPUs, or cores, as it has processes."""
+    def places(**work):
+        executor = LocalExecutor(Work(function=pool_jobs.act, timeout_s=9, **work))
+        return [slot.device for slot in executor._slots]
+
+    assert places(devices=("0", "1", "2", "3", "4"), processes=2) == ["0,1", "2,3"]
+    assert places(devices=("0", "1"), processes=2, workers=3) == ["0,1"] * 3
+    assert len(places(processes=os.cpu_count())) == len(places(processes=64)) == 1
+    with pytest.raises(ConfigError, match=r"^processes_per_candidate must be at most the 1 GPUs .*; got 2$"):
+        places(devices=("0",), processes=2)
+
+
+def test_processes_of_one_candidate_are_what_and_not_how():
+    """Their sum of gradients is rounded in another way, so that the trajectory is another one."""
+    assert "processes_per_candidate" in SearchConfig(processes_per_candidate=2).question()
+
+
+def test_another_package_adds_an_executor(tmp_path, monkeypatch):
+    from fake_plugins import write_plugin
+
+    from flashnas.base.registry import forget_plugins
+
+    write_plugin(tmp_path, "flashnas-cluster", {"flashnas.executors": {"cluster": "cluster_executor:Cluster"}},
+                 {"cluster_executor.py": "from flashnas.executors.local import InProcess\n\n\n"
+                                         "class Cluster(InProcess):\n    name = 'cluster'\n"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    forget_plugins()
+    try:
+        config = SearchConfig(executor="cluster")
+        executor = make_executor(config.executor, Work(function=pool_jobs.act, timeout_s=9), config.executor_options)
+        assert outcomes(executor, {"a": {"do": "return", "value": 5}})["a"]["value"] == 5
+    finally:
+        forget_plugins()
+
+
+@pytest.mark.parametrize("text", ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory",
+                                  "CUDA out of memory. Tried to allocate 2.00 GiB"])
+def test_lacking_memory_of_a_gpu_is_tried_again_in_another_process(text):
+    ended = judged(RuntimeError(text), own=False)
+    assert (ended.kind, ended.reusable) == ("memory", False)
+
+
+def test_after_a_fault_on_the_gpu_no_job_runs_in_that_process():
+    for text in ("CUDA error: misaligned address", "Triton Error [CUDA]: an illegal memory access was encountered"):
+        for own in (True, False):
+            ended = judged(RuntimeError(text), own=own)
+            assert (ended.kind, ended.reusable) == ("broken", False)

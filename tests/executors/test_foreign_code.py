@@ -1,0 +1,235 @@
+"""Code of other packages that raises: one line with place, method and error, and what is finished is kept."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import foreign_space
+import numpy as np
+import pytest
+from foreign_space import WidthFittedGpt2Space
+
+import flashnas as fn
+from flashnas.api.search import plan
+from flashnas.base.errors import ConfigError, PluginError
+from flashnas.cli.main import one_line
+from flashnas.runs.run import Run
+from flashnas.search.aging_evolution import AgingEvolution
+
+CALLS = {"left": 0}
+SAME = WidthFittedGpt2Space().to_dict()  # that a broken space is, too
+
+
+def counted(*_):
+    """Raises from a set number of calls on."""
+    CALLS["left"] -= 1
+    if CALLS["left"] < 0:
+        raise KeyError("mine\nsecond line")
+
+
+def breaking(cls, method):
+    """A class of this module with a method that calls `counted` first."""
+    really = getattr(cls, method)
+
+    def replaced(self, *words, **more):
+        counted()
+        return really(self, *words, **more)
+
+    replaced.__code__ = replaced.__code__.replace(co_name=method)
+    return type(f"Broken{cls.__name__}", (cls,), {
+        "to_dict": lambda self: SAME, method: replaced, "__module__": __name__})
+
+
+def cost(network):
+    counted()
+    return foreign_space.latency_ms(network)
+
+
+def asked(out, **more):
+    return {**dict(space=WidthFittedGpt2Space(), table=foreign_space.latency_ms, evaluator=foreign_space.loss,
+                   budgets={"latency_ms": 8.0}, trials=12, workers=1, cycle_size=4, seed=1, sampler="aging-evolution",
+                   out=out), **more}
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Fast: no worker is started."""
+    from flashnas.executors.job import Job
+
+    monkeypatch.setattr(Job, "portable", lambda job: False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    CALLS["left"] = 10**9
+    with pytest.MonkeyPatch.context() as patch:
+        from flashnas.executors.job import Job
+
+        patch.setattr(Job, "portable", lambda job: False)
+        return fn.search(**asked(tmp_path_factory.mktemp("finished") / "run"))
+
+
+def failure(call, after):
+    CALLS["left"] = after
+    with pytest.raises(PluginError) as caught:
+        call()
+    assert one_line(str(caught.value)) == str(caught.value)
+    assert str(caught.value).endswith(" raised KeyError: 'mine\\nsecond line'")
+    return str(caught.value)
+
+
+SPACE, SAMPLER = "space test_foreign_code:BrokenWidthFittedGpt2Space", "sampler test_foreign_code:BrokenAgingEvolution"
+SPACE_METHODS = ("sample", "mutate", "encode", "architectures", "decode", "distributions", "baselines")
+SAMPLER_METHODS = ("__init__", "ask", "tell", "_propose", "_learn")
+
+
+@pytest.mark.parametrize(("method", "after"), [
+    *((method, 0) for method in SPACE_METHODS), *((method, 20 if method == "architectures" else 3)
+                                                  for method in SPACE_METHODS[:4]),
+    ("distributions", 1), ("baselines", 1)])
+def test_a_space_that_raises_is_named_with_its_method(tmp_path, method, after):
+    """At its first call, before the search, and later."""
+    space = breaking(WidthFittedGpt2Space, method)()
+    assert f"{SPACE}.{method} raised" in failure(lambda: fn.search(**asked(tmp_path / "run", space=space)), after)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("method", SAMPLER_METHODS)
+def test_a_sampler_that_raises_is_named_with_its_method(tmp_path, method, asynchronous):
+    sampler = breaking(AgingEvolution, method)
+    assert f"{SAMPLER}.{method} raised" in failure(lambda: fn.search(**asked(
+        tmp_path / "run", sampler=sampler, asynchronous=asynchronous)), 0 if method == "__init__" else 1)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_sampler_that_cannot_start_from_a_run_is_named(tmp_path, finished, asynchronous):
+    sampler = breaking(AgingEvolution, "start_from")
+    assert f"{SAMPLER}.start_from raised" in failure(lambda: fn.search(**asked(
+        tmp_path / "run", sampler=sampler, start_from=[str(finished.path)], asynchronous=asynchronous)), 0)
+
+
+def test_an_interrupted_asynchronous_search_names_exclude_and_decode(tmp_path):
+    broken = breaking(AgingEvolution, "tell")
+    failure(lambda: fn.search(**asked(tmp_path / "run", sampler=broken, asynchronous=True)), 4)
+    for method, more in (("exclude", {"sampler": breaking(AgingEvolution, "exclude")}),
+                         ("decode", {"sampler": broken, "space": breaking(WidthFittedGpt2Space, "decode")()})):
+        assert f".{method} raised" in failure(lambda more=more: fn.search(**asked(
+            tmp_path / "run", asynchronous=True, **more), resume=True), 0 if method == "exclude" else 1)
+
+
+def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repaired(tmp_path, finished):
+    class Broken(WidthFittedGpt2Space):
+        def to_dict(self):
+            return SAME
+
+        def mutate(self, genotype, rng):
+            counted()
+            return super().mutate(genotype, rng)
+
+    assert ".mutate raised" in failure(lambda: fn.search(**asked(tmp_path / "run", space=Broken())), 4)
+    assert 0 < len(Run.load(tmp_path / "run").trained) < len(finished.trained)
+    whole = fn.search(**asked(tmp_path / "run"), resume=True)
+    assert whole.trials["hash"].tolist() == finished.trials["hash"].tolist()
+
+
+@pytest.mark.parametrize("after", [0, 20])
+def test_a_cost_function_that_raises_is_named(tmp_path, finished, after):
+    assert failure(lambda: fn.search(**asked(tmp_path / "run", table=cost)), after).startswith(
+        "cost function test_foreign_code:cost raised ")
+    assert failure(lambda: fn.pareto(finished, table=cost, space=WidthFittedGpt2Space()), after).startswith(
+        "cost function test_foreign_code:cost raised ")
+
+
+@pytest.mark.parametrize("method", ["decode", "architectures", "baselines", "features"])
+def test_pareto_names_the_space_that_raises(finished, method):
+    broken = breaking(WidthFittedGpt2Space, method)
+    for after in {"architectures": (8, 20), "baselines": (0,)}.get(method, (0, 5)):  # the first ones are of baselines
+        assert f"{SPACE}.{method} raised" in failure(lambda after=after: fn.pareto(
+            finished, space=broken(), table=foreign_space.latency_ms, budgets={"latency_ms": 4.0}), after)
+
+
+def test_a_progress_object_that_raises_is_named(tmp_path):
+    class Lines:
+        def note(self, text):
+            pass
+
+        def update(self, snapshot):
+            counted()
+
+    assert "progress object test_foreign_code:" in failure(lambda: fn.search(
+        **asked(tmp_path / "run"), progress=Lines()), 1)
+
+
+def test_a_network_that_raises_is_named(tmp_path):
+    class Net(foreign_space.Gpt2):
+        def to_dict(self):
+            counted()
+            return super().to_dict()
+
+    class Nets(foreign_space.Gpt2Space):
+        def architectures(self, genotype):
+            return [Net(**dataclasses.asdict(genotype))]
+
+    assert "Net.to_dict raised" in failure(lambda: fn.search(**asked(tmp_path / "run", space=Nets())), 0)
+
+
+@pytest.mark.parametrize(("more", "error", "words"), [
+    ({"evaluator": 3}, ConfigError, "search.evaluator must be a function network -> loss, or a mapping with it; got 3"),
+    ({"sampler": SimpleNamespace()}, ConfigError, "search.sampler must be a name or a SearchAlgorithm class; got"),
+    ({"table": SimpleNamespace()}, ConfigError, "search.table must be a name, a folder, a LatencyTable or a function"),
+    ({"table": len}, PluginError, "cost function builtins:len raised TypeError: ")])
+def test_what_cannot_be_called_is_refused_before_the_search(tmp_path, more, error, words):
+    for call in (fn.search, plan):
+        with pytest.raises(error) as caught:
+            call(**asked(tmp_path / "run", **more))
+        assert str(caught.value).startswith(words)
+        assert not (tmp_path / "run").exists()
+
+
+class WithoutGoals(AgingEvolution):
+    def __init__(self, *, space, seed):
+        raise AssertionError("not reached")
+
+
+class OneWord(WidthFittedGpt2Space):
+    def mutate(self, genotype):
+        return genotype
+
+
+class Lists(WidthFittedGpt2Space):
+    def sample(self, rng):
+        return [super().sample(rng)]
+
+    def mutate(self, genotype, rng):
+        return genotype
+
+    def encode(self, genotype):
+        return super().encode(genotype[0])
+
+    def architectures(self, genotype):
+        return super().architectures(genotype[0])
+
+
+class Empty(WidthFittedGpt2Space):
+    def architectures(self, genotype):
+        return []
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    ({"sampler": WithoutGoals}, "sampler test_foreign_code:WithoutGoals raised TypeError: "),
+    ({"space": OneWord()}, "space test_foreign_code:OneWord raised TypeError: "),
+    ({"space": Lists()}, "space 'gpt2': its genotypes must be hashable; got list"),
+    ({"space": Empty()}, "space 'gpt2': architectures must return at least one network; got none")])
+def test_methods_of_another_form_are_refused_before_the_search(tmp_path, more, words):
+    with pytest.raises((PluginError, ConfigError)) as caught:
+        fn.search(**asked(tmp_path / "run", **more))
+    assert str(caught.value).startswith(words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bug_of_flashnas_stays_a_traceback(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        return np.zeros(3)[5]
+
+    monkeypatch.setattr("flashnas.study.trajectory.Trajectory.place", broken)
+    with pytest.raises(IndexError):
+        fn.search(**asked(tmp_path / "run"))

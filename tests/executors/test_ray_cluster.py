@@ -1,0 +1,182 @@
+"""Searches on a real Ray cluster of this machine, by its address: two nodes, one that vanishes, kill -9."""
+
+import os
+import shutil
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pool_jobs
+import pytest
+import slow_space
+import yaml
+from fault_driver import alive, none_left, run, start_driver, trajectory, wait_for
+
+from flashnas.data.dataset import prepare_dataset
+from flashnas.executors import Work
+from flashnas.executors.job import Job, run_job
+from flashnas.executors.ray import RayExecutor, RayOptions
+from flashnas.space import load_space
+from flashnas.training.recipe import Recipe
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+MODULES = os.pathsep.join(map(str, (Path(pool_jobs.__file__).parent, Path(__file__).parents[2])))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("cluster")
+
+
+@pytest.fixture(scope="module")
+def cluster(place):
+    """Its first node has two CPUs, says that it has two GPUs, and is as slow as its environment says."""
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", MODULES)
+        patch.setenv("SLOW_S", "0.4")
+        patch.setenv("CALLS", str(place / "calls"))
+        patch.setenv("FLASHNAS_CACHE", str(place / "cache"))
+        cluster = Cluster(initialize_head=True, head_node_args={
+            "num_cpus": 2, "num_gpus": 2, "include_dashboard": False})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@contextmanager
+def second_node(cluster, place, **environment):
+    paths = {name: str(place / value) for name, value in environment.items()}
+    node = cluster.add_node(num_cpus=2, env_vars={"PYTHONPATH": MODULES, "SLOW_S": "0.4", **paths})
+    try:
+        yield node
+    finally:
+        if node in cluster.list_all_nodes():
+            cluster.remove_node(node, allow_graceful=False)
+
+
+@pytest.fixture
+def calls(place):
+    """The file of the calls on the first node, empty."""
+    (place / "calls").unlink(missing_ok=True)
+    return place / "calls"
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """The trajectory with one local worker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", MODULES)
+        run(place / "whole", 1)
+    return trajectory(place / "whole")
+
+
+def searched(driver, log):
+    driver.join(240)
+    assert driver.exitcode == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_node_that_vanishes_during_a_search_changes_nothing(cluster, place, whole, calls, tmp_path):
+    log, there = tmp_path / "log", place / "calls there"
+    with second_node(cluster, place, CALLS=there.name) as node:
+        driver = start_driver(log, tmp_path / "run", 4, f"ray:{cluster.address}")
+        wait_for(lambda: not driver.is_alive() or (slow_space.calls(calls) and slow_space.calls(there)))
+        before = len(slow_space.calls(there))
+        wait_for(lambda: not driver.is_alive() or len(slow_space.calls(there)) > before)
+        assert driver.is_alive(), log.read_text()
+        cluster.remove_node(node, allow_graceful=False)
+    assert none_left(there)
+    searched(driver, log)
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), whole)
+
+
+def test_a_search_that_is_killed_goes_on_with_the_same_trajectory(cluster, whole, calls, tmp_path):
+    log = tmp_path / "log"
+    for more in (3, 6):
+        before = len(slow_space.calls(calls))
+        driver = start_driver(log, tmp_path / "run", 2, f"ray:{cluster.address}")
+        wait_for(lambda: not driver.is_alive() or len(slow_space.calls(calls)) >= before + more)  # noqa: B023
+        assert driver.is_alive(), log.read_text()
+        driver.kill()
+        driver.join()
+        assert none_left(calls)
+    searched(start_driver(log, tmp_path / "run", 2, f"ray:{cluster.address}"), log)
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), whole)
+
+
+def test_processes_of_ray_that_are_killed_during_a_search_change_nothing(cluster, whole, calls, tmp_path):
+    """Each candidate at most once: a second death is its outcome."""
+    log, hit = tmp_path / "log", set()
+    driver = start_driver(log, tmp_path / "run", 2, f"ray:{cluster.address}")
+    while driver.is_alive():
+        for notation, pid in slow_space.calls(calls):
+            if len(hit) < 3 and notation not in hit and (parent := parent_of(pid)):
+                hit.add(notation)
+                os.kill(parent, signal.SIGKILL)
+        time.sleep(0.02)
+    searched(driver, log)
+    assert len(hit) == 3
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), whole)
+
+
+def parent_of(pid):
+    """Ray's process above one that evaluates a network; 0 if that has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) if alive(pid) else 0
+    except FileNotFoundError:
+        return 0
+
+
+def test_each_candidate_has_a_gpu_of_its_own(cluster):
+    work = Work(function=pool_jobs.act, timeout_s=60, gpu=True)
+    with RayExecutor(work, RayOptions(address=cluster.address)) as executor:
+        found = [result for _, result, _ in executor.run({str(n): {"do": "device"} for n in range(6)})]
+        assert executor.workers == 2
+    assert {one["device"] for one in found} == {"0", "1"}
+    assert len({(one["pid"], one["device"]) for one in found}) == len({one["pid"] for one in found})
+
+
+def test_no_more_candidates_run_at_once_than_the_user_says(cluster, tmp_path):
+    """Each counts those that have begun when it ends."""
+    jobs = {str(n): {"do": "touch slowly", "path": str(tmp_path / "begun")} for n in range(3)}
+    with RayExecutor(Work(function=pool_jobs.act, timeout_s=60, workers=1),
+                     RayOptions(address=cluster.address)) as executor:
+        found = [result["value"] for _, result, _ in executor.run(jobs)]
+        assert executor.workers == 1
+    assert found == [1, 2, 3]
+
+
+def test_a_search_says_how_many_run_at_once(cluster, tmp_path):
+    for workers, said in ((1, 1), (None, "as many as the cluster has room for")):
+        out = tmp_path / str(workers)
+        run(out, workers, f"ray:{cluster.address}", trials=1)
+        assert yaml.safe_load((out / "run.yaml").read_text())["host"]["workers"] == said
+
+
+def test_the_text_travels_once_to_each_node(cluster, place, tmp_path, small_corpus, quick_recipe):
+    recipe = Recipe.load(quick_recipe)
+    dataset = prepare_dataset(str(small_corpus), recipe, cache=tmp_path / "driver")
+    space, rng = load_space("tiny"), np.random.default_rng(0)
+    jobs = {str(n): Job(architecture=space.architectures(space.sample(rng))[0], dataset=str(dataset.folder),
+                        recipe=recipe.to_dict(), seed=n) for n in range(8)}
+    texts = [place / name / "datasets" / dataset.digest for name in ("cache", "cache there")]
+    work = Work(function=run_job, timeout_s=300, dataset=str(dataset.folder))
+
+    def losses(*keys):
+        return [(key, result["loss"]) for key, result, _ in executor.run({key: jobs[key] for key in keys}) if result]
+
+    with (second_node(cluster, place, FLASHNAS_CACHE="cache there"),
+          RayExecutor(work, RayOptions(address=cluster.address)) as executor):
+        executor._start()
+        shutil.move(dataset.folder, tmp_path / "gone")
+        assert len(losses(*"0123")) == 4
+        first = [[path.stat().st_ino for path in (text, *sorted(text.iterdir()))] for text in texts]
+        assert len(losses(*"4567")) == 4
+        assert [[path.stat().st_ino for path in (text, *sorted(text.iterdir()))] for text in texts] == first

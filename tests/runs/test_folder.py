@@ -1,0 +1,307 @@
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, RunError
+from flashnas.base.process import terminate_as_interrupt
+from flashnas.runs.folder import RunFolder, check_out
+from flashnas.runs.front import FrontEntry
+from flashnas.runs.identity import Identity
+from flashnas.runs.run import Run
+from flashnas.runs.trial import Outcome, Trial
+from flashnas.study.config import SearchConfig
+
+
+def identity(**changes):
+    asked = SearchConfig(space="tiny").question()
+    return Identity(**{**asked, "space_hash": "0", "table_hash": "0", "workload": None, "margins": None,
+                       "recipe": None, "corpus": None, "evaluator": None, **changes})
+
+
+def outcome(name, loss=1.0):
+    score = None if loss is None else {"loss": loss, "seconds": 0.5}
+    return Outcome(hash=name, notation=f"64: {name}", score=score, reason="" if score else "NaN")
+
+
+def opened(path, resume=False, storage=None, **changes):
+    return RunFolder(path, identity=identity(**changes), facts={"flashnas": "0"}, resume=resume, storage=storage)
+
+
+def remember(folder, name, loss=1.0):
+    folder.database.remember(outcome(name, loss), params={}, distributions={}, values=loss and [loss, 2.0])
+
+
+def trial(name, number=0, state="complete"):
+    return Trial(number=number, cycle=0, origin="search", state=state, genotype={}, notation=name, hash=name, loss=1.0)
+
+
+def error_of(path, resume=True, **changes):
+    with pytest.raises(RunError) as caught:
+        opened(path, resume=resume, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with two evaluated networks, closed."""
+    folder = opened(tmp_path / "run")
+    for name, loss in (("x", 1.5), ("y", None)):
+        remember(folder, name, loss)
+    folder.write_trials([trial("x"), trial("y", 1, "failed")])
+    folder.close()
+    return folder.path
+
+
+def test_outcomes_survive_and_are_remembered_by_hash(run):
+    assert opened(run, resume=True).database.outcomes == {"x": outcome("x", 1.5), "y": outcome("y", None)}
+
+
+def test_an_interrupt_while_the_journal_is_unlocked_stays_an_interrupt(run, monkeypatch):
+    folder, unlink = opened(run, resume=True), os.unlink
+
+    def unlink_then_stop(path, *more, **options):
+        unlink(path, *more, **options)
+        monkeypatch.setattr(os, "unlink", unlink)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(os, "unlink", unlink_then_stop)
+    with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
+        remember(folder, "z")
+    assert os.unlink is unlink
+    folder.close()
+    assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
+
+
+def test_a_renamed_or_copied_folder_continues(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "elsewhere" / "copy")
+    assert set(opened(copy, resume=True).database.outcomes) == {"x", "y"}
+    run.rename(tmp_path / "renamed")
+    folder = opened(tmp_path / "renamed", resume=True)
+    assert set(folder.database.outcomes) == {"x", "y"}
+    lines = [json.loads(line) for line in (folder.path / "study.journal").read_text().splitlines()]
+    assert len({line["study_name"] for line in lines if "study_name" in line}) == 1
+
+
+def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(run):
+    with open(run / "study.journal", "ab") as file:
+        file.write(b'{"op_code": 4, "worker')
+    folder = opened(run, resume=True)
+    remember(folder, "z")
+    folder.close()
+    assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
+
+
+def damaged_lines(change):
+    def damage(journal):
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(change(lines)))
+    return damage
+
+
+def replaced_by_a_folder(journal):
+    journal.unlink()
+    journal.mkdir()
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    (lambda journal: journal.write_bytes(os.urandom(300) + b"\xff\n"), "study.journal:1: damaged, not a JSON record"),
+    (damaged_lines(lambda lines: [lines[0], lines[1][:40] + b"\n", *lines[2:]]), "study.journal:2: damaged"),
+    (damaged_lines(lambda lines: [*lines[:1], b'"text"\n', *lines[1:]]), "study.journal:2: damaged, not a record"),
+    (replaced_by_a_folder, "study.journal: is a folder"),
+    (damaged_lines(lambda lines: [line.replace(b'"loss"', b'"lost"') for line in lines]),
+     "evaluation 0 is damaged: outcome.score.loss must be a number; got None"),
+    (damaged_lines(lambda lines: [line.replace(b'"outcome"', b'"result"') for line in lines]),
+     "evaluation 0 is damaged: an outcome must be a mapping"),
+    (lambda journal: journal.write_bytes(b""), "lacks 2 of the 2 evaluations that trials.parquet lists"),
+    (lambda journal: journal.unlink(), "lacks 2 of the 2 evaluations that trials.parquet lists"),
+    (damaged_lines(lambda lines: lines[:-1]), "lacks 1 of the 2 evaluations that trials.parquet lists"),
+])
+def test_a_damaged_journal_is_one_line_and_nothing_is_evaluated_again(run, damage, words):
+    damage(run / "study.journal")
+    message = error_of(run)
+    assert words in message
+    assert str(run / "study.journal") in message
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("question: hi\n", "run.yaml:1: question must be a mapping; got 'hi'"),
+    ("name: run\n", "question must be a mapping; got None"),
+    ("- a\n", "the top level must be a mapping"),
+])
+def test_a_damaged_run_yaml_is_one_line(run, text, words):
+    (run / "run.yaml").write_text(text)
+    with pytest.raises((RunError, ConfigError)) as caught:
+        opened(run, resume=True)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_trials_are_one_line(run):
+    (run / "trials.parquet").write_bytes(b"PAR1")
+    assert "trials.parquet: damaged, not readable as parquet" in error_of(run)
+
+
+def test_damaged_times_of_finalists_are_one_line(run):
+    (run / "measured.json").write_text("[1, 2]")
+    with pytest.raises(RunError, match=r"measured\.json: damaged"):
+        _ = opened(run, resume=True).measured
+
+
+@pytest.mark.parametrize(("changes", "resume", "words"), [
+    ({}, False, "continue it with --resume"),
+    ({"space": "other"}, True, "question.space is 'tiny', but this search asks 'other'; the run folder belongs to"),
+    ({"seed": 1}, True, "question.seed is 0, but this search asks 1"),
+])
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path, changes, resume, words):
+    opened(tmp_path / "run").close()
+    assert words in error_of(tmp_path / "run", resume=resume, **changes)
+
+
+def test_the_identity_has_a_hash_of_all_its_fields():
+    assert identity().hash == identity().hash
+    for change in ({"seed": 1}, {"space_hash": "1"}, {"recipe": {"tokens": 1}}, {"budgets": {"latency_ms": 1.0}},
+                   {"objectives": ("recall", "latency_ms")}, {"evaluator": "module:name"}):
+        assert identity(**change).hash != identity().hash
+
+
+# -- the place of a run ------------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert "is not a run folder" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("file", "is a file, and a run needs a folder"),
+    ("file/below", "is not a folder"),
+    ("file/far/below", "is not a folder"),
+    ("x" * 300, "cannot be a run folder: File name too long"),
+    (os.fsdecode(b"run\xff"), "the name of a run folder must be UTF-8 text"),
+    ("run\0", "cannot be a run folder"),
+])
+def test_a_place_that_cannot_hold_a_run_is_one_line(tmp_path, name, words):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError) as caught:
+        check_out(tmp_path / name, resume=True)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_read_only_place_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(RunError, match="is read-only"):
+        check_out(tmp_path / "run", resume=False)
+
+
+def test_a_place_that_refuses_a_folder_is_one_line():
+    with pytest.raises(RunError, match=r"/proc/run: cannot be created|read-only"):  # procfs says ENOENT
+        opened(__import__("pathlib").Path("/proc/run"))
+
+
+def test_two_processes_cannot_write_one_run(tmp_path):
+    folder = opened(tmp_path / "run")
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); from test_folder import opened; from pathlib import Path\n"
+              "opened(Path(sys.argv[2]), resume=True)")
+    child = subprocess.run([sys.executable, "-c", script, os.path.dirname(__file__), str(folder.path)],
+                           capture_output=True, text=True)
+    assert "another process is writing this run" in child.stderr
+    folder.close()
+    opened(tmp_path / "run", resume=True)
+
+
+# -- storages ----------------------------------------------------------------------------------------------------
+
+
+def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
+    assert "storage nonsense://x: cannot be opened" in error_of(tmp_path / "run", storage="nonsense://x")
+
+
+def test_any_optuna_storage_holds_the_study(tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    folder = opened(tmp_path / "run", storage=url)
+    remember(folder, "x")
+    folder.close()
+    assert opened(tmp_path / "run", resume=True, storage=url).database.outcomes["x"] == outcome("x")
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+
+def entry(notation):
+    return FrontEntry(notation=notation, hash=notation, architecture=Architecture.parse(notation),
+                      figures={"loss": 1.0, "latency_ms": None}, origin={"number": 3, "label": "search"})
+
+
+def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
+    folder = opened(tmp_path / "run")
+    trials = [Trial(number=0, cycle=0, origin="search", state="infeasible", genotype={"a": 1}),
+              Trial(number=1, cycle=0, origin="search", state="complete", genotype={}, loss=1.0, curve=[[1, 2.0]])]
+    folder.write_trials(trials)
+    frame = pd.read_parquet(tmp_path / "run" / "trials.parquet")
+    assert list(frame.columns) == list(trials[0].to_dict())
+    assert frame["curve"].tolist() == ["[]", "[[1, 2.0]]"]
+    assert frame["params"].isna().all()
+    for notations in (["2048: a f", "2048: d f"], ["2048: m2"]):
+        written = folder.write_front([entry(notation) for notation in notations])
+        assert [path.name for path in sorted((tmp_path / "run" / "pareto").iterdir())] == [
+            f"{number:02d}.yaml" for number in range(1, len(notations) + 1)]
+        assert Run.load(folder.path).front == tuple(written)
+        assert [e.notation for e in written] == notations
+    assert (written[0].loss, written[0].latency_ms) == (1.0, None)
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith((".part", ".pareto"))]
+
+
+@pytest.mark.parametrize("call", ["rename", "replace", "rmtree", "mkdtemp"])
+def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(tmp_path, monkeypatch, call):
+    folder = opened(tmp_path / "run")
+    folder.write_trials([trial("x")])
+    folder.write_front([entry("2048: a f")])
+    remember(folder, "x")
+    module = {"rmtree": shutil, "mkdtemp": __import__("tempfile")}.get(call, os)
+
+    def crash(*_args, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, call, crash)
+    with contextlib.suppress(KeyboardInterrupt):
+        folder.write_front([entry("2048: d f")])
+    monkeypatch.undo()
+    folder.close()
+    opened(tmp_path / "run", resume=True).close()
+    assert [e.notation for e in Run.load(folder.path).front] in (["2048: a f"], ["2048: d f"])
+
+
+def test_the_time_of_a_continued_run_adds_up(run):
+    folder = opened(run, resume=True)
+    folder.write_finished(10.0, {"complete": 2})
+    folder.close()
+    folder = opened(run, resume=True)
+    folder.write_finished(2.5, {"complete": 2})
+    assert yaml.safe_load((run / "run.yaml").read_text())["seconds"] == 12.5
+
+
+def test_a_full_disk_leaves_the_old_trials(run, monkeypatch):
+    folder = opened(run, resume=True)
+    before = (run / "trials.parquet").read_bytes()
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    with pytest.raises(OSError, match="No space"):
+        folder.write_trials([trial("z")])
+    assert (run / "trials.parquet").read_bytes() == before
