@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import yaml
@@ -123,19 +123,25 @@ class RunFolder:
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self.config = {**facts, "started": before.get("started") or facts.get("started"),
-                           "question": identity.to_dict()}
+                           "question": identity.values}
             seconds = before.get("seconds")
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
             if recorded is None and storage is None:  # a journal without it would be no run
                 self.write_config()
             self.database = Database(path / JOURNAL, url=storage, identity=identity.hash,
-                                     objectives=len(identity.objectives), note=note)
+                                     objectives=len(identity.values["objectives"]), note=note)
             if recorded is None and storage is not None:  # one that cannot be opened leaves no run behind
                 self.write_config()
             self._check_complete()
         except BaseException:
             self.close()
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let other processes write."""

@@ -4,53 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import (
-    ArchitectureError,
-    BudgetError,
-    ConfigError,
-    MissingRowsError,
-    OperatorError,
-    SpaceError,
-)
+from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, SpaceError
 from flashnas.base.hints import warn
 from flashnas.base.registry import foreign_errors
 from flashnas.base.setting import SettingError
-from flashnas.executors.base import Executor
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.costs import Costs
 from flashnas.latency.prediction import LatencyModel
+from flashnas.search.objectives import QUALITY, RECALL
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
-from flashnas.training.recipe import Recipe
-
-LEAST_PROXY_WIDTH = 16    # a narrower network would say nothing
-LARGEST_FACTOR = 1024     # of the width factors that a message offers
-
-
-def check_without_table(config: SearchConfig, costs: Costs, evaluator: UserEvaluator | None) -> None:
-    """Raise ConfigError for what only a latency table can answer."""
-    if config.confidence is not None:
-        raise ConfigError("search.confidence needs a latency table; got table=None or a function")
-    if config.weights is not None:
-        raise ConfigError(f"search.weights needs a latency table; got weights {config.weights} and table=None or a"
-                          " function")
-    if config.strict:
-        raise ConfigError("search.strict needs a latency table, whose device times the finalists")
-    if costs.known:
-        return
-    if evaluator is None:
-        raise ConfigError("search.table must name a latency table, or be a function network -> latency_ms, where"
-                          " flashnas trains the networks; got None")
-    if config.budgets:
-        raise ConfigError(f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation: give"
-                          " table=FUNCTION, network -> latency_ms or a mapping of metrics; got table=None")
 
 
 def check_space(space: SearchSpace[Any]) -> None:
@@ -143,49 +112,28 @@ def any_network(space: SearchSpace[Any]) -> Any:
     return space.architectures(space.sample(np.random.default_rng(0)))[-1]
 
 
-def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
-    """Raise ConfigError before anything is trained if the recipe's width factor does not suit an operator of the space.
+def ranking(config: SearchConfig, space: SearchSpace[Any], costs: Costs, evaluator: UserEvaluator | None,
+            note: Callable[[str], None]) -> str:
+    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain.
 
-    Args:
-        space: a search space; one that does not name its operators passes.
-        recipe: of the trainings.
-        own: True if the user named no recipe, so that the width factor is that of the space or the default.
+    Raises:
+        SettingError: for an option that needs the other ranking.
     """
-    if not isinstance(space, OperatorSpace):
-        return
-    if (found := _unscalable(space, recipe.width_factor, recipe.least_head_dim)) is None:
-        return
-    spec, hidden, reason = found
-    common = math.gcd(*space.hidden_sizes)
-    working = [factor for factor in range(1, min(common, LARGEST_FACTOR) + 1)
-               if common % factor == 0 and _unscalable(space, factor, recipe.least_head_dim) is None]
-    factor = space.width_factor
-    offer = f"; leave out --recipe to train at the space's own factor {factor}" if factor in working and not own else (
-        f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}" if working else "")
-    raise ConfigError(f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width factor"
-                      f" {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
-
-
-def _unscalable(space: OperatorSpace[Any], factor: int, least_dim: int) -> tuple[Any, int, str] | None:
-    """The first operator and width that the factor does not suit, with the reason."""
-    for hidden in space.hidden_sizes:
-        for spec in space.kinds():
-            if factor > 1 and hidden < LEAST_PROXY_WIDTH * factor:
-                return spec, hidden, f"a trained network must be at least {LEAST_PROXY_WIDTH} wide"
-            try:
-                space.build((spec,), hidden).scaled(factor, least_dim)
-            except (ArchitectureError, OperatorError) as error:
-                return spec, hidden, str(error)
-    return None
-
-
-def side_by_side(config: SearchConfig, executor: Executor, note: Callable[[str], None]) -> int:
-    """How many workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which is noted
-    where their number is known."""
-    workers = executor.workers
-    if config.asynchronous or workers <= config.cycle_size:
-        return workers
-    if executor.shown_workers == workers:
-        note(f"cycles of {config.cycle_size} candidates keep at most {config.cycle_size} of {workers} workers busy;"
-             f" --cycle-size {workers} or --asynchronous keeps all")
-    return config.cycle_size
+    why = ("an evaluator scores the networks" if evaluator is not None else
+           "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
+           "nothing is known of the latency" if not costs.known else
+           "rungs compare the losses of short trainings" if config.rungs else
+           "the objectives name no loss" if not set(config.objectives) & set(QUALITY) else "")
+    if config.rank_by == "full" and not why:
+        return "full"
+    needs = "needs --rank-by full" + (f"; here {why}" if why else "")
+    if config.trials == 0:
+        config.wrong("trials", f"0 answers from published trainings alone, which {needs}")
+    for name in ("min_recall", "evidence"):
+        if getattr(config, name) is not None:
+            config.wrong(name, needs)
+    if RECALL in config.objectives:
+        config.wrong("objectives", f"has {RECALL}, which {needs}")
+    if config.rank_by == "full" and evaluator is None and isinstance(space, OperatorSpace):
+        note(f"ranked by the loss of short trainings, because {why}")
+    return "short"

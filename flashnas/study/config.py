@@ -12,7 +12,7 @@ from flashnas.base.quantities import tokens_of
 from flashnas.base.setting import SettingError, shown
 from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
 from flashnas.executors import EXECUTORS, executor_options
-from flashnas.latency.metrics import METRICS
+from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, FULL, QUALITY, TRAINED, check_objectives
@@ -180,6 +180,11 @@ class SearchConfig(Settings, where="search"):
         if (trained := [name for name in self.objectives if name in TRAINED]) != ["loss"]:
             self.wrong("rungs", f"needs loss as the only trained objective, since nothing foretells the others; got"
                        f" {','.join(trained)}")
+
+    @property
+    def bounds(self) -> tuple[Budget, ...]:
+        """The budgets as limits on metrics."""
+        return tuple(Budget(metric, limit) for metric, limit in self.budgets.items())
 
     @property
     def planned_tokens(self) -> float:

@@ -17,9 +17,8 @@ from flashnas.proxy.tasks import task_tokens
 from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import task_scores
 from flashnas.space import OperatorSpace, SearchSpace
-from flashnas.study.checks import side_by_side
 from flashnas.study.config import SearchConfig
-from flashnas.study.opening import executor_of
+from flashnas.study.opening import executor_of, side_by_side
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
 from flashnas.training.recipe import Recipe
@@ -156,11 +155,11 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     config, seeds = question.config, question.config.seeds or 1
     for line in question.notes:
         note(line)
-    baselines = question.baselines()
+    baselines = question.baselines
     different = {network.hash: network for _, network in baselines
-                 if network is not None and question.known_score(network) is None}
+                 if network is not None and question.scores.score(network) is None}
     known = {network.hash for _, network in baselines if network is not None and network.hash not in different}
-    known |= {one.network.hash for one in question.known_networks()}
+    known |= {network.hash for _, network, _ in question.known_networks()}
     evaluations = len(different) + int(min(config.trials, question.space.size())) if config.trials else 0
     fastest = question.fitter.fastest(config.seed)
     widths = question.space.hidden_sizes if isinstance(question.space, OperatorSpace) else ()
@@ -171,7 +170,7 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     seconds, executor = None, executor_of(question, note)
     if rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
-        rounds = _rounds(config, evaluations - len(different), side_by_side(config, executor, note)) - (
+        rounds = _rounds(config, evaluations - len(different), side_by_side(question, executor, note)) - (
             -len(different) // executor.workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
     trained_baselines = len(different) if config.trials else 0
@@ -222,10 +221,10 @@ def _seeds_why(question: Question) -> str:
 
 def _bench_words(question: Question, known: int) -> str:
     """Which bench answers, or why none does."""
-    if question.bench is not None:
-        return (f"{question.bench.bench}: the search starts from {known} networks that it has scores for;"
-                f" it has {len(question.bench)}")
-    return f"not used; {question.no_bench}" if question.no_bench else ""
+    if question.scores.bench is not None:
+        return (f"{question.scores.bench.bench}: the search starts from {known} networks that it has scores for;"
+                f" it has {len(question.scores.bench)}")
+    return f"not used; {question.scores.no_bench}" if question.scores.no_bench else ""
 
 
 def _tokens_per_s(question: Question, networks: list[Any]) -> float:

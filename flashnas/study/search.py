@@ -21,15 +21,19 @@ from flashnas.executors.job import UserEvaluator
 from flashnas.latency.costs import CostFunction
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.runs.folder import check_out
+from flashnas.runs.folder import RunFolder, check_out
 from flashnas.runs.snapshot import Progress
 from flashnas.search import SearchAlgorithm
 from flashnas.space import SearchSpace
-from flashnas.study.asynchronous import AsynchronousSearch
+from flashnas.study.asynchronous import Asynchronous
 from flashnas.study.config import SearchConfig
+from flashnas.study.cycles import Cycles
+from flashnas.study.finish import answer_by_evidence, finish
+from flashnas.study.loop import search
+from flashnas.study.opening import executor_of, identity_of, run_facts, side_by_side
 from flashnas.study.prepare import prepare
 from flashnas.study.question import Question
-from flashnas.study.session import Session
+from flashnas.study.record import Record
 from flashnas.training.recipe import Recipe
 
 
@@ -76,31 +80,21 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
 
 
 def _searched(question: Question, out: Path, resume: bool, progress: Progress, command: str) -> dict[str, Any]:
+    config, note = question.config, progress.note
     with (_place_of_a_full_disk(out),
-          foreign_errors(("progress object", progress), *question.foreign(), direct=False),
-          Session(question, out, resume=resume, progress=progress, command=command) as study):
-        for line in question.notes:
-            progress.note(line)
-        if (text := study.evidence_text()) is not None:
-            progress.note(text)
-        if question.config.trials == 0:
-            study.answer_by_evidence()
-            return study.finish()
-        if question.config.asynchronous:
-            AsynchronousSearch(study).run()
-            return study.finish()
-        study.evaluate_baselines()
-        study.start_from_bench()
-        study.train_expected()
-        study.train_refits()
-        while study.wanted:
-            with study.sampler_errors():
-                genotypes = study.algorithm.ask(study.wanted)
-            evaluations = study.evaluate(genotypes)
-            with study.sampler_errors():
-                study.algorithm.tell(evaluations)
-            study.correct()
-        return study.finish()
+          foreign_errors(("progress object", progress), *question.foreign(), direct=False)):
+        executor = executor_of(question, note)
+        with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
+                       resume=resume, storage=config.storage, note=note) as folder, executor:
+            record = Record(question, folder, progress, side_by_side(question, executor, note))
+            state = (Asynchronous if config.asynchronous else Cycles)(record)
+            for line in (*question.notes, *question.evidence_lines()):
+                note(line)
+            if config.trials:
+                search(state, executor.flow())
+            else:
+                answer_by_evidence(state)
+            return finish(state, executor)
 
 
 @contextlib.contextmanager

@@ -21,8 +21,10 @@ from flashnas.latency.model_correction import fit_leaving_out
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import PHASES, terms, with_corrections
 from flashnas.runs.trial import Trial
+from flashnas.study.question import Question
+from flashnas.study.record import Record
 
-LEAST = 6                # timed networks below which nothing is corrected
+MIN_TIMED = 6            # timed networks below which nothing is corrected
 BOUNDS = 0.1, 0.9        # quantiles of the residuals
 COUNTED = ("complete", "stopped")
 
@@ -56,6 +58,12 @@ class Version:
         return {**vars(self), "constants": {phase: dict(values) for phase, values in self.constants.items()},
                 "margins": None if self.margins is None else dict(self.margins), "bounds": list(self.bounds)}
 
+    def __str__(self) -> str:
+        errors = f"{self.left_out_error:.1%} against {self.table_error:.1%} by the table"
+        if not self.taken:
+            return f"{self.networks} networks timed: the table predicts them best (a correction: {errors})"
+        return f"{self.networks} networks timed: latencies corrected; mean error of networks left out {errors}"
+
 
 class SelfCorrection:
     """Corrects the costs of one search and what its fitter takes for possible.
@@ -76,6 +84,15 @@ class SelfCorrection:
         self._base: LatencyModel = costs.model
         self._fitted_to = 0
 
+    @classmethod
+    def of(cls, question: Question) -> SelfCorrection | None:
+        """That of a search, if it is asked for."""
+        every = question.config.measure_every
+        if every is None or not isinstance(question.costs, TableCosts):
+            return None
+        return cls(question.costs, question.fitter, every=every, budgets=question.config.bounds,
+                   certificate=question.certificate)
+
     def due(self, trials: Sequence[Trial]) -> list[str]:
         """Hashes of the networks to time: the first trained one and every k-th after it."""
         return [trial.hash for trial in trials if trial.state in COUNTED][::self.every]
@@ -87,7 +104,7 @@ class SelfCorrection:
             timed: all that were timed so far.
             trials: that there are.
         """
-        if len(timed) < LEAST or len(timed) == self._fitted_to:
+        if len(timed) < MIN_TIMED or len(timed) == self._fitted_to:
             return False
         self._fitted_to = len(timed)
         base, workload = self._base, self._base.workload
@@ -126,3 +143,17 @@ class SelfCorrection:
             margins=None if certificate is None else certificate.margins,
             bounds=bounds or (0.0, 0.0)))
         return before != (model, certificate, bounds)
+
+
+def time_networks(record: Record, hashes: Sequence[str]) -> None:
+    """Time the networks that this run has not timed yet, where the table's device is at hand."""
+    model, timing = record.question.model, record.question.timing
+    if model is None or timing is None:
+        return
+    known = record.folder.measured
+    if networks := [record.networks[key] for key in hashes if key not in known]:
+        from flashnas.profiling.finalists import measure_finalists  # loads torch
+
+        record.progress.note(f"timing {len(networks)} network{'s' * (len(networks) > 1)} end to end on"
+                             f" {model.table.device.label}")
+        record.folder.remember_measured(measure_finalists(networks, model, timing, record.progress.note))
