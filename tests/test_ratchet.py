@@ -1,7 +1,7 @@
 """What keeps the house small: `room_characters.txt` may only fall, and no file grows past a few plain limits.
 
-A room that has to grow raises its figure in the same commit, with the reason behind a `#`. A room that has become smaller
-lowers it. `python tests/test_ratchet.py` writes today's figures and keeps the reasons.
+A room that has to grow raises its figure in the same commit, with the reason behind a `#`. A room that has become
+smaller lowers it. `python tests/test_ratchet.py` writes today's figures and keeps the reasons.
 """
 
 import ast
