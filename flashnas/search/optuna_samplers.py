@@ -19,7 +19,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from flashnas.base.settings import LARGEST_SEED
+from flashnas.base.settings import MAX_SEED
 from flashnas.search.algorithm import Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
 from flashnas.search.history import kept
 from flashnas.search.pareto import standings
@@ -167,4 +167,4 @@ class Tpe(OptunaAlgorithm):
 
 def _sampler_seed(seed: int) -> int:
     """32 bits for Optuna's samplers, of another stream than `self.rng`."""
-    return int(np.random.SeedSequence([check_whole("seed", seed, 0, LARGEST_SEED), 1]).generate_state(1)[0])
+    return int(np.random.SeedSequence([check_whole("seed", seed, 0, MAX_SEED), 1]).generate_state(1)[0])
