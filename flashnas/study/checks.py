@@ -13,7 +13,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, SpaceError
 from flashnas.base.hints import warn
 from flashnas.base.registry import foreign_errors
-from flashnas.base.setting import SettingError
+from flashnas.base.settings import SettingError
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.costs import Costs
 from flashnas.latency.prediction import LatencyModel

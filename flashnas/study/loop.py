@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.base.registry import foreign_errors
-from flashnas.base.settings import LARGEST_SEED
+from flashnas.base.settings import MAX_SEED
 from flashnas.executors.base import Flow
 from flashnas.executors.job import Job
 from flashnas.runs.trial import outcome_key
@@ -241,7 +241,7 @@ class State(ABC):
         record.cost_again()
         self.folder.write_config(corrections=[version.to_dict() for version in correction.versions])
         record.progress.note(str(correction.versions[-1]))
-        self.algorithm = self._algorithm((self.question.config.seed + len(correction.versions)) % (LARGEST_SEED + 1))
+        self.algorithm = self._algorithm((self.question.config.seed + len(correction.versions)) % (MAX_SEED + 1))
         fitting = [candidate for candidate in record.candidates
                    if candidate.genotype is not None and self._fits_best(candidate)]
         evaluations = [record.evaluation(candidate) for candidate in fitting]
