@@ -19,7 +19,9 @@ from optuna.trial import TrialState
 
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.files import drop_torn_line
+from flashnas.base.hints import first_line
 from flashnas.base.process import uninterrupted
+from flashnas.base.schema import convert
 from flashnas.runs.outage import Patience, engine_url, shown_url
 from flashnas.runs.trial import Outcome
 
@@ -61,19 +63,14 @@ class Database:
         except Exception as error:  # Optuna raises KeyError and others by kind of damage, SQLAlchemy its own
             if isinstance(error, OSError):
                 raise
-            line = (str(error).strip().splitlines() or [""])[0]
-            raise RunError(f"{self.place}: cannot be opened: {type(error).__name__}: {line}") from None
+            raise RunError(f"{self.place}: cannot be opened: {type(error).__name__}: {first_line(error)}") from None
         self.outcomes: dict[str, Outcome] = {}
         for trial in trials:
             if trial.state.is_finished():
-                self._read(trial.number, trial.user_attrs)
-
-    def _read(self, number: int, attributes: Mapping[str, Any]) -> None:
-        try:
-            outcome = Outcome.from_dict(attributes.get("outcome"))
-        except ValueError as error:
-            raise RunError(f"{self.place}: evaluation {number} is damaged: {error}") from None
-        self.outcomes.setdefault(outcome.key, outcome)
+                outcome = convert(trial.user_attrs.get("outcome"), Outcome,
+                                  f"{self.place}: evaluation {trial.number} is damaged", RunError, name="outcome",
+                                  finite=False)
+                self.outcomes.setdefault(outcome.key, outcome)
 
     def remember(self, outcome: Outcome, *, params: Mapping[str, Any], distributions: Mapping[str, Any],
                  values: Sequence[float] | None) -> None:

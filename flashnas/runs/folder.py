@@ -14,10 +14,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pandas as pd
 import yaml
 
 from flashnas.base.errors import RunError
@@ -32,6 +32,8 @@ from flashnas.base.files import (
     write_atomic,
     write_synced,
 )
+from flashnas.base.foreign import read_json, read_json_lines, read_parquet
+from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
 from flashnas.runs.database import Database
 from flashnas.runs.front import FrontEntry
@@ -89,6 +91,14 @@ def _exists(path: Path) -> bool:
 def _shortened(path: Path) -> str:
     text = str(path)
     return text if len(text) <= 100 else f"{text[:60]}..{text[-20:]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A candidate of an asynchronous search as it was proposed: its number, from 1, and its encoded genotype."""
+
+    number: int
+    genotype: dict[str, Any]
 
 
 class RunFolder:
@@ -152,11 +162,9 @@ class RunFolder:
         if not (self.path / TRIALS).exists():
             return
         try:
-            known = pd.read_parquet(self.path / TRIALS, columns=["hash", "state"])
-        except Exception as error:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RunError(f"{self.path / TRIALS}: damaged, not readable as parquet: {line}; remove it to have it"
-                           " written again") from None
+            known = read_parquet(self.path / TRIALS, RunError, columns=["hash", "state"])
+        except RunError as error:
+            raise RunError(f"{error}; remove it to have it written again") from None
         evaluated = set(known.loc[known["state"].isin(["complete", "failed"]), "hash"])
         stopped = set(known.loc[known["state"] == "stopped", "hash"])
         reached = {outcome.hash for outcome in self.database.outcomes.values()}
@@ -173,39 +181,30 @@ class RunFolder:
         if not path.exists():
             return {}
         try:
-            return {key: {name: float(value) for name, value in figures.items()}
-                    for key, figures in json.loads(path.read_bytes()).items()}
-        except (ValueError, TypeError, AttributeError):
-            raise RunError(f"{path}: damaged, not a JSON mapping of figures; remove it to have them timed again"
-                           ) from None
+            return convert(read_json(path, RunError), dict[str, dict[str, float]], path, RunError)
+        except RunError as error:
+            raise RunError(f"{error}; remove it to have them timed again") from None
 
     def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
         """Add timed finalists; a continued run does not time them again."""
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
 
-    def record_asked(self, entries: Sequence[dict[str, Any]]) -> None:
+    def record_asked(self, proposals: Sequence[Proposal]) -> None:
         """Add candidates that were proposed, before they are evaluated."""
-        append_synced(self.path / ASKED, "\n".join(json.dumps(entry) for entry in entries))
+        append_synced(self.path / ASKED, "\n".join(json.dumps(vars(proposal)) for proposal in proposals))
 
-    def asked(self) -> list[dict[str, Any]]:
-        """The candidates that were proposed so far, with their `number` and `genotype`.
-
-        Raises:
-            RunError: with file and line, for a damaged one; the last line may be unfinished.
-        """
+    def asked(self) -> list[Proposal]:
+        """The candidates that were proposed so far; raises RunError with file and line for a damaged one. The last line
+        may be unfinished."""
         path = self.path / ASKED
         drop_torn_line(path)
         if not path.exists():
             return []
-        found = []
-        for line, text in enumerate(path.read_bytes().splitlines(), start=1):
-            try:
-                entry = json.loads(text)
-                found.append({"number": int(entry["number"]), "genotype": dict(entry["genotype"])})
-            except (ValueError, TypeError, KeyError):
-                raise RunError(f"{path}:{line}: damaged, not a proposed candidate: {text[:40]!r}; restore the file, or"
-                               " choose another --out") from None
-        return found
+        try:
+            return [convert(entry, Proposal, f"{path}:{line}", RunError, name="proposal")
+                    for line, entry in enumerate(read_json_lines(path, RunError), start=1)]
+        except RunError as error:
+            raise RunError(f"{error}; restore the file, or choose another --out") from None
 
     def checkpoints_of(self, network_hash: str) -> Path:
         """Folder for the checkpoint of a network's training while it is paused; the folder above it exists."""
@@ -260,7 +259,7 @@ def write_answer(run: Run, out: Path) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     names = {item.name for item in dataclasses.fields(Trial)}
-    trials = [Trial.from_dict({name: None if isinstance(value, float) and math.isnan(value) else value
+    trials = [Trial(**{name: None if isinstance(value, float) and math.isnan(value) else value
                                for name, value in row._asdict().items() if name in names}) for row in rows(run.trials)]
     with atomic_file(out / TRIALS) as part:
         TrialsTable().write(trials, part)

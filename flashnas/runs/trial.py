@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -45,27 +44,11 @@ class Outcome:
         return {name: value for name, value in dataclasses.asdict(self).items()
                 if value is not None or name == "score"}
 
-    @classmethod
-    def from_dict(cls, data: Any) -> Outcome:
-        """Raises ValueError naming what is missing or wrong."""
-        if not isinstance(data, Mapping):
-            raise ValueError(f"an outcome must be a mapping; got {data!r:.60}")
-        for name in ("hash", "notation", "reason"):
-            if not isinstance(data.get(name), str):
-                raise ValueError(f"outcome.{name} must be text; got {data.get(name)!r:.60}")
-        score = data.get("score")
-        if score is not None and not isinstance(score, Mapping):
-            raise ValueError(f"outcome.score must be a mapping or null; got {score!r:.60}")
-        for name in ("loss", "seconds") if score is not None else ():
-            value = score.get(name) if score is not None else None
+    def __post_init__(self) -> None:
+        for name in ("loss", "seconds") if self.score is not None else ():
+            value = (self.score or {}).get(name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
                 raise ValueError(f"outcome.score.{name} must be a number; got {value!r:.60}")
-        for name in ("rung", "seed"):
-            value = data.get(name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise ValueError(f"outcome.{name} must be a whole number or null; got {value!r:.60}")
-        return cls(hash=data["hash"], notation=data["notation"], reason=data["reason"],
-                   score=None if score is None else dict(score), rung=data.get("rung"), seed=data.get("seed"))
 
     def fields(self) -> dict[str, Any]:
         """The fields of a Trial that the evaluation fills."""
@@ -149,10 +132,3 @@ class Trial:
     def from_bench(self) -> bool:
         """True if its first evaluation was not made in this run."""
         return self.source in KNOWN
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Trial:
-        return cls(**data)

@@ -24,6 +24,7 @@ import numpy as np
 from flashnas.base.errors import RunError
 from flashnas.executors.base import Flow
 from flashnas.executors.job import Job
+from flashnas.runs.folder import Proposal
 from flashnas.runs.layout import ASKED
 from flashnas.search.pareto import standings
 from flashnas.search.rungs import Pause
@@ -82,12 +83,12 @@ class Asynchronous(State):
             self._propose(first[:self.question.config.trials], pending=False)
         self._begun = True
 
-    def _restore(self, recorded: Sequence[dict[str, Any]]) -> None:
+    def _restore(self, recorded: Sequence[Proposal]) -> None:
         """Take in what was proposed in earlier parts of the run, first what has ended, in the order of the database."""
         ends = {outcome.hash: place for place, outcome in enumerate(self.record.outcomes.values())
                 if outcome.seed is None}
-        candidates = [self.candidate(self.question.space.decode(entry["genotype"]), entry["number"], pending=False)
-                      for entry in recorded]
+        candidates = [self.candidate(self.question.space.decode(proposal.genotype), proposal.number, pending=False)
+                      for proposal in recorded]
         networks = {candidate.key for candidate in candidates if candidate.network is not None}
         if unknown := set(ends) - networks - set(self.record.networks):
             raise RunError(f"{self.folder.path / ASKED}: lacks {len(unknown)} of the {len(ends)} networks that"
@@ -115,8 +116,8 @@ class Asynchronous(State):
         candidates = [self.candidate(genotype, number, pending=pending)
                       for number, genotype in enumerate(genotypes, start=self._number + 1)]
         self._number += len(candidates)
-        self.folder.record_asked([{"number": candidate.number, "genotype": self.question.space.encode(
-            candidate.genotype)} for candidate in candidates])
+        self.folder.record_asked([Proposal(number=candidate.number, genotype=self.question.space.encode(
+            candidate.genotype)) for candidate in candidates])
         for candidate in candidates:
             self.idle = 0 if self._admit(candidate) else self.idle + 1
 

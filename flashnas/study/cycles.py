@@ -20,7 +20,7 @@ class Cycles(State):
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
-        self._cycles, self._number = self._all_cycles(), 0
+        self._cycles, self._number = self.all_cycles(), 0
         self._cycle: list[Candidate] = []   # the candidates of this cycle, ..
         self._new: dict[str, Candidate] = {}    # .. and those of them whose networks are new, by hash
 
@@ -31,7 +31,7 @@ class Cycles(State):
             if any(self.paused.values()):
                 self._decide()
             elif self._cycle:
-                self._end_cycle()
+                self.end_cycle()
             elif (cycle := next(self._cycles, None)) is not None:
                 self._begin_cycle(cycle)
             else:
@@ -43,17 +43,17 @@ class Cycles(State):
 
     # -- cycles ----------------------------------------------------------------------------------------------------
 
-    def _all_cycles(self) -> Iterator[list[Candidate]]:
+    def all_cycles(self) -> Iterator[list[Candidate]]:
         """Each is drawn when the one before has ended."""
         yield self.baselines()
         self.start_from_bench()
-        yield self._drawn(self.expected()[:self._wanted], pending=False)
+        yield self.drawn(self.expected()[:self._wanted], pending=False)
         left = self.refits()
         while left and self._wanted:
             drawn, left = left[:self._wanted], left[self._wanted:]
-            yield self._drawn(drawn, pending=False)
+            yield self.drawn(drawn, pending=False)
         while count := self._wanted:
-            yield self._drawn(self.ask(count), pending=True)
+            yield self.drawn(self.ask(count), pending=True)
 
     @property
     def _wanted(self) -> int:
@@ -61,7 +61,8 @@ class Cycles(State):
         config = self.question.config
         return 0 if self.exhausted else max(0, min(config.cycle_size, config.trials - self.record.evaluated))
 
-    def _drawn(self, genotypes: Sequence[Any], *, pending: bool) -> list[Candidate]:
+    def drawn(self, genotypes: Sequence[Any], *, pending: bool) -> list[Candidate]:
+        """The candidates of a new cycle."""
         self._number += bool(genotypes)
         return [self.candidate(genotype, self._number, pending=pending) for genotype in genotypes]
 
@@ -75,7 +76,7 @@ class Cycles(State):
         for candidate in self._new.values():
             self.send(candidate, self.rungs[0] if self.rungs and candidate.origin == "search" else None)
 
-    def _end_cycle(self) -> None:
+    def end_cycle(self) -> None:
         """All candidates become trials, in the order drawn, and the algorithm learns of them."""
         cycle, before, self._cycle = self._cycle, self.record.searched, []
         for candidate in cycle:

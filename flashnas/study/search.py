@@ -17,6 +17,7 @@ from typing import Any
 
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.base.registry import foreign_errors
+from flashnas.executors import Executor
 from flashnas.executors.job import UserEvaluator
 from flashnas.latency.costs import CostFunction
 from flashnas.latency.table import LatencyTable
@@ -29,7 +30,7 @@ from flashnas.study.asynchronous import Asynchronous
 from flashnas.study.config import SearchConfig
 from flashnas.study.cycles import Cycles
 from flashnas.study.finish import answer_by_evidence, finish
-from flashnas.study.loop import search
+from flashnas.study.loop import State, search
 from flashnas.study.opening import executor_of, identity_of, run_facts, side_by_side
 from flashnas.study.prepare import prepare
 from flashnas.study.question import Question
@@ -67,7 +68,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     Returns:
         The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the complete ones,
         those whose score a bench or an earlier run had), failures (reason -> count),
-        seconds, and what `flashnas.study.trajectory.Trajectory.tokens` counts.
+        seconds, and what `flashnas.study.record.Record.tokens` counts.
 
     Raises:
         FlashnasError: in one line, for whatever the user can change.
@@ -80,21 +81,28 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
 
 
 def _searched(question: Question, out: Path, resume: bool, progress: Progress, command: str) -> dict[str, Any]:
-    config, note = question.config, progress.note
     with (_place_of_a_full_disk(out),
           foreign_errors(("progress object", progress), *question.foreign(), direct=False)):
-        executor = executor_of(question, note)
-        with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
-                       resume=resume, storage=config.storage, note=note) as folder, executor:
-            record = Record(question, folder, progress, side_by_side(question, executor, note))
-            state = (Asynchronous if config.asynchronous else Cycles)(record)
+        executor = executor_of(question, progress.note)
+        with opened(question, executor, out, resume=resume, progress=progress, command=command) as state, executor:
             for line in (*question.notes, *question.evidence_lines()):
-                note(line)
-            if config.trials:
+                progress.note(line)
+            if question.config.trials:
                 search(state, executor.flow())
             else:
                 answer_by_evidence(state)
             return finish(state, executor)
+
+
+@contextlib.contextmanager
+def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress, command: str,
+           kind: type[State] | None = None) -> Iterator[State]:
+    """The state of a search with its folder, before the first evaluation; kind: None: as the question asks."""
+    config = question.config
+    with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
+                   resume=resume, storage=config.storage, note=progress.note) as folder:
+        record = Record(question, folder, progress, side_by_side(question, executor, progress.note))
+        yield (kind or (Asynchronous if config.asynchronous else Cycles))(record)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from flashnas.study.config import SearchConfig
 
 def identity(**changes):
     asked = SearchConfig(space="tiny").question()
-    return Identity(**{**asked, "space_hash": "0", "table_hash": "0", "workload": None, "margins": None,
+    return Identity({**asked, "space_hash": "0", "table_hash": "0", "workload": None, "margins": None,
                        "recipe": None, "corpus": None, "evaluator": None, **changes})
 
 

@@ -37,7 +37,7 @@ def workers(monkeypatch):
     """Sets how many virtual workers the next search has; returns them."""
     def use(count, took=took):
         pool = VirtualWorkers(count, took)
-        monkeypatch.setattr("flashnas.study.session.executor_of", lambda question, note: pool)
+        monkeypatch.setattr("flashnas.study.search.executor_of", lambda question, note: pool)
         return pool
     return use
 

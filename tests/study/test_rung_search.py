@@ -194,16 +194,12 @@ def test_a_checkpoint_that_is_gone_costs_time_and_nothing_else(command, paused, 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["bayes", "aging-evolution", "nsga2", "tpe"])
 def test_every_sampler_learns_what_is_expected_of_stopped_networks(command, tmp_path, sampler, monkeypatch):
-    from flashnas.study.session import Session
+    from flashnas.study.record import Record
 
     told = []
-    kept = Session.evaluate
-
-    def listened(self, genotypes):
-        told.extend(found := kept(self, genotypes))
-        return found
-
-    monkeypatch.setattr(Session, "evaluate", listened)
+    evaluation = Record.evaluation
+    monkeypatch.setattr(Record, "evaluation", lambda self, candidate: (
+        told.append(found := evaluation(self, candidate)), found)[1])
     assert main(command(tmp_path / "run", "--sampler", sampler)) == 0
     frame = trials(tmp_path / "run")
     assert (frame["state"] == "stopped").any()
