@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 
 
 class Pure(TypedDict, total=False):
-    """The best pure stack, or nothing: difference of the recommended network to it with its sd, in nats per token, and
-    the probability that the recommended one is better."""
+    """The best pure stack, or nothing: difference of the recommended network to it with its sd, in nats per
+    token, and the probability that the recommended one is better."""
 
     label: str
     notation: str
@@ -40,8 +40,8 @@ class WithoutFloor(TypedDict, total=False):
 
 
 class ToChange(TypedDict, total=False):
-    """The network that is the most likely to change the answer: `nats` by which its short loss would have to be lower
-    than expected, and the probability of that."""
+    """The network that is the most likely to change the answer: `nats` by which its short loss would have to
+    be lower than expected, and the probability of that."""
 
     hash: str
     notation: str
@@ -54,8 +54,8 @@ class ToChange(TypedDict, total=False):
 class Standing:
     """One network of the front beside the recommended one.
 
-    difference, sd: expected full loss less that of the recommended network, nats per token. best: probability of the
-    lowest full loss among all that the answer names. tied: it cannot be told from the recommended one.
+    difference, sd: expected full loss less that of the recommended network, nats per token. best: probability
+    of the lowest full loss among all that the answer names. tied: it cannot be told from the recommended one.
     """
 
     hash: str
@@ -75,10 +75,11 @@ class Answer:
         baselines: of the pure stacks.
         cheapest: hash of the fastest network that cannot be told from the recommended one.
         pure, reasons, without_floor, to_change: empty where there is nothing to say.
-        min_recall: floor that the recommendation keeps, of full marks below a transformer; kept: whether it does.
+        min_recall: floor that the recommendation keeps, of full marks below a transformer; kept: whether it
+            does.
         above_budget: hashes of networks whose latency may exceed the budget by its upper bound.
-        before: notation of the network that published trainings alone recommend, before any training; same: whether the
-            trainings left it as it is.
+        before: notation of the network that published trainings alone recommend, before any training; same:
+            whether the trainings left it as it is.
         trained: False if nothing was trained.
         train_tokens: of the planned training; extrapolated: it is longer or shorter than publications' are.
     """
@@ -114,6 +115,7 @@ class Answer:
 
     @property
     def tied(self) -> tuple[str, ...]:
-        """Hashes of the networks that cannot be told from the recommended one, fastest first, without itself."""
+        """Hashes of the networks that cannot be told from the recommended one, fastest first, without
+        itself."""
         return tuple(standing.hash for standing in self.standings
                      if standing.tied and standing.hash != self.recommended)

@@ -1,8 +1,8 @@
 """The database of a run: an Optuna study that holds each finished evaluation the moment it ends.
 
-By default a journal in the run folder, which is checked line by line before Optuna reads it; or any Optuna storage by
-URL. The study has the identity of the run as its name, never the name of the folder: a renamed or copied folder
-continues.
+By default a journal in the run folder, which is checked line by line before Optuna reads it; or any Optuna
+storage by URL. The study has the identity of the run as its name, never the name of the folder: a renamed or
+copied folder continues.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class Database:
 
 
 def _check_journal(journal: Path) -> None:
-    """Cut a last line that a killed process left unfinished; raise RunError for any other damage, naming the line."""
+    """Cut a last line that a killed process left unfinished; raise RunError for any other damage, naming the
+    line."""
     if journal.is_dir():
         raise RunError(f"{journal}: is a folder; the journal of a run is a file")
     if not journal.exists():

@@ -1,7 +1,8 @@
 """The run folder of one search, open for writing. Nothing finished is lost.
 
-The database holds each evaluated network the moment it is finished, in the order of completion; trials.parquet is the
-trajectory in order. A continued run replays the trajectory and finds its networks in the database.
+The database holds each evaluated network the moment it is finished, in the order of completion;
+trials.parquet is the trajectory in order. A continued run replays the trajectory and finds its networks in
+the database.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def _shortened(path: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """A candidate of an asynchronous search as it was proposed: its number, from 1, and its encoded genotype."""
+    """A candidate of an asynchronous search as it was proposed: its number, from 1, and its encoded
+    genotype."""
 
     number: int
     genotype: dict[str, Any]
@@ -158,7 +160,8 @@ class RunFolder:
         self._lock.release()
 
     def _check_complete(self) -> None:
-        """Raise RunError if the database lacks networks that trials.parquet lists: they would be evaluated again."""
+        """Raise RunError if the database lacks networks that trials.parquet lists: they would be evaluated
+        again."""
         if not (self.path / TRIALS).exists():
             return
         try:
@@ -194,8 +197,8 @@ class RunFolder:
         append_synced(self.path / ASKED, "\n".join(json.dumps(vars(proposal)) for proposal in proposals))
 
     def asked(self) -> list[Proposal]:
-        """The candidates that were proposed so far; raises RunError with file and line for a damaged one. The last line
-        may be unfinished."""
+        """The candidates that were proposed so far; raises RunError with file and line for a damaged one. The
+        last line may be unfinished."""
         path = self.path / ASKED
         drop_torn_line(path)
         if not path.exists():
@@ -207,7 +210,8 @@ class RunFolder:
             raise RunError(f"{error}; restore the file, or choose another --out") from None
 
     def checkpoints_of(self, network_hash: str) -> Path:
-        """Folder for the checkpoint of a network's training while it is paused; the folder above it exists."""
+        """Folder for the checkpoint of a network's training while it is paused; the folder above it
+        exists."""
         folder = self.path.absolute() / CHECKPOINTS
         folder.mkdir(exist_ok=True)
         return folder / network_hash
@@ -250,8 +254,8 @@ def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]
 
 
 def write_answer(run: Run, out: Path) -> None:
-    """Write a run that no search made, such as the answer to another question: its head, trials and front. It has no
-    question of its own and is not continued.
+    """Write a run that no search made, such as the answer to another question: its head, trials and front. It
+    has no question of its own and is not continued.
 
     Args:
         run: what to write; its path is not used.

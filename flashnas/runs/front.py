@@ -16,7 +16,8 @@ from flashnas.runs.layout import FRONT
 
 @dataclass(frozen=True)
 class ForeignNetwork:
-    """A network of a foreign space, as a run records it: data without its class, which reading does not import."""
+    """A network of a foreign space, as a run records it: data without its class, which reading does not
+    import."""
 
     made_by: str  # "module:class"
     notation: str
@@ -35,8 +36,8 @@ class FrontEntry:
     Attributes:
         architecture: at full width.
         figures: name -> value, units in the names; None where one does not exist.
-        breakdown: one mapping for each kernel of each operator (operator, index, phase, kernel, label, source, ms,
-            share); empty without a latency table.
+        breakdown: one mapping for each kernel of each operator (operator, index, phase, kernel, label,
+            source, ms, share); empty without a latency table.
         sources: source of the latency -> share of it.
         origin: `number` of the trial, and `label` of a baseline or `search`.
         missed: figures that exceed their budget as measured on the device; None where nothing was measured.

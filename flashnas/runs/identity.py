@@ -16,8 +16,8 @@ HINTS = {"space": "the run folder belongs to another space", "space_hash": "the 
 
 
 class Identity:
-    """The question that a run answers, as run.yaml records it under `question`. How it is answered (workers, storage,
-    time limits, number of trials) is not part of it.
+    """The question that a run answers, as run.yaml records it under `question`. How it is answered (workers,
+    storage, time limits, number of trials) is not part of it.
 
     Args:
         values: name -> value; files and functions by their digests and names.

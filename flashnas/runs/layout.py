@@ -40,8 +40,9 @@ NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # with
 
 
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. The types of the
-    columns do not depend on the trials. A repeated network has no cost, so that sums over the trials are right."""
+    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. The
+    types of the columns do not depend on the trials. A repeated network has no cost, so that sums over the
+    trials are right."""
     rows = [{**vars(trial), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS},
              **(dict.fromkeys(COSTS) if trial.state == "reused" else {})} for trial in trials]
     frame = pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(Trial)])

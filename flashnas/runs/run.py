@@ -1,4 +1,5 @@
-"""Run: a run folder read back; what was asked (run.yaml), the trials in order, and the front (pareto/NN.yaml)."""
+"""Run: a run folder read back; what was asked (run.yaml), the trials in order, and the front
+(pareto/NN.yaml)."""
 
 from __future__ import annotations
 
@@ -48,8 +49,8 @@ class Run:
     Attributes:
         path: the run folder.
         config: run.yaml.
-        trials: one row for each candidate, in the order of the trajectory; the columns are the fields of Trial, and
-            one for each score.
+        trials: one row for each candidate, in the order of the trajectory; the columns are the fields of
+            Trial, and one for each score.
         front: the Pareto front, fastest first; empty while the search runs.
     """
 
@@ -60,7 +61,8 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
-        """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial yet."""
+        """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial
+        yet."""
         path = Path(folder)
         if not path.exists():
             raise RunError(f"{path}: no such folder")
@@ -126,12 +128,14 @@ class Run:
 
     @functools.cached_property
     def trained(self) -> pd.DataFrame:
-        """One row per network with a loss and a latency, in the order of the trajectory; repeats are left out."""
+        """One row per network with a loss and a latency, in the order of the trajectory; repeats are left
+        out."""
         return self._once(self.trials["loss"].notna())
 
     @functools.cached_property
     def scored(self) -> pd.DataFrame:
-        """As `trained`, of the networks that have what ranks: these are other ones where nothing was trained."""
+        """As `trained`, of the networks that have what ranks: these are other ones where nothing was
+        trained."""
         return self._once(self.trials[self.quality].notna()
                           & self.trials["state"].isin(SCORED)) if self.ranks_full else self.trained
 

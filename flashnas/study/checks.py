@@ -1,4 +1,5 @@
-"""What is checked of a search before anything is trained: parts that do not fit together are errors of one line."""
+"""What is checked of a search before anything is trained: parts that do not fit together are errors of one
+line."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from flashnas.study.config import SearchConfig
 
 
 def check_space(space: SearchSpace[Any]) -> None:
-    """Call a space of another package once, so that a method that cannot be called is an error before the search.
+    """Call a space of another package once, so that a method that cannot be called is an error before the
+    search.
 
     Raises:
         PluginError: a method raises.
@@ -47,7 +49,8 @@ def check_space(space: SearchSpace[Any]) -> None:
 
 
 def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
-    """Raise ConfigError if the space builds networks that flashnas would have to train or to time, and cannot."""
+    """Raise ConfigError if the space builds networks that flashnas would have to train or to time, and
+    cannot."""
     if isinstance(space, OperatorSpace):
         return
     network = any_network(space)
@@ -67,8 +70,8 @@ def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> No
 def check_answerable(space: SearchSpace[Any], model: LatencyModel, config: SearchConfig) -> None:
     """Raise MissingRowsError before anything is trained when the table lacks what the space needs.
 
-    Each operator is looked up at each width in a pure model, and not alone: the largest batch of a single operator
-    would be one that no network of the space has."""
+    Each operator is looked up at each width in a pure model, and not alone: the largest batch of a single
+    operator would be one that no network of the space has."""
     if not isinstance(space, OperatorSpace):
         return
     models = [operators for _, operators in space.pure_models()]

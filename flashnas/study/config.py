@@ -1,4 +1,5 @@
-"""Everything that a search is asked to do, checked when it is built; YAML is the record, flags override it."""
+"""Everything that a search is asked to do, checked when it is built; YAML is the record, flags override
+it."""
 
 from __future__ import annotations
 
@@ -29,9 +30,9 @@ NONE = "none"    # of the rungs: without any, whatever the configuration file sa
 class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
 
-    The trajectory depends on `cycle_size` and never on `workers`, unless the search is `asynchronous`. Candidates that
-    are infeasible, that were seen before or whose score a bench holds cost nothing and do not count against `trials`.
-    The loss is trained and shown whatever the objectives are.
+    The trajectory depends on `cycle_size` and never on `workers`, unless the search is `asynchronous`.
+    Candidates that are infeasible, that were seen before or whose score a bench holds cost nothing and do not
+    count against `trials`. The loss is trained and shown whatever the objectives are.
     """
 
     space: str = option("nemotron_flash", "shipped search space or YAML file")
@@ -211,14 +212,15 @@ class SearchConfig(Settings, where="search"):
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
     def with_seeds(self, able: bool) -> Self:
-        """The same with a number of seeds. able: False for an evaluator that takes none, which keeps to one seed."""
+        """The same with a number of seeds. able: False for an evaluator that takes none, which keeps to one
+        seed."""
         return self if self.seeds is not None else dataclasses.replace(
             self, seeds=SEEDS_WITH_RUNGS if self.rungs and able else 1)
 
     def question(self) -> dict[str, Any]:
-        """The options that fix the trajectory: a run can be continued only with the same. The recipe, the rungs, the
-        evidence, the type of the weights (in the workload), and the scores of a bench or of earlier runs enter the
-        identity of a run by their values."""
+        """The options that fix the trajectory: a run can be continued only with the same. The recipe, the
+        rungs, the evidence, the type of the weights (in the workload), and the scores of a bench or of
+        earlier runs enter the identity of a run by their values."""
         return {setting.name: getattr(self, setting.name) for setting in settings_of(type(self)) if setting.identity}
 
 

@@ -1,4 +1,5 @@
-"""What the networks of a search cost, and which of them are allowed: table, workload, budgets and how to time them."""
+"""What the networks of a search cost, and which of them are allowed: table, workload, budgets and how to time
+them."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class Measuring:
 
     Attributes:
         certificate: what its validation says of them, if a confidence is asked for.
-        timing: how the finalists are timed; None where the table's device is not at hand, or nothing is trained.
+        timing: how the finalists are timed; None where the table's device is not at hand, or nothing is
+            trained.
     """
 
     certificate: Certificate | None = None

@@ -1,7 +1,7 @@
 """A search in cycles: candidates are drawn together, and told together in the order drawn.
 
-The trajectory does not depend on workers or interruptions. A continued run replays it: what its database holds is not
-evaluated again.
+The trajectory does not depend on workers or interruptions. A continued run replays it: what its database
+holds is not evaluated again.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ class Cycles(State):
     def _decide(self) -> None:
         """Who of the candidates at a rung trains on, and who stops.
 
-        A decision sees the networks of earlier cycles, those of this cycle that a bench knows, and the curves of this
-        cycle to the rung: it does not depend on the order of completion, nor on what a continued run has finished.
+        A decision sees the networks of earlier cycles, those of this cycle that a bench knows, and the curves
+        of this cycle to the rung: it does not depend on the order of completion, nor on what a continued run
+        has finished.
         """
         rung = next(rung for rung in self.rungs if self.paused[rung])
         keys = [key for key in self._new if key in self.paused[rung]]

@@ -1,7 +1,8 @@
-"""A search without any training: which networks of a space publications expect to be the best within the budgets.
+"""A search without any training: which networks of a space publications expect to be the best within the
+budgets.
 
-Every candidate is fitted in width to the budgets and scored in microseconds, so that ten thousand are looked at. The
-same function finds the best pure stack of each mixer, which a hybrid has to beat.
+Every candidate is fitted in width to the budgets and scored in microseconds, so that ten thousand are looked
+at. The same function finds the best pure stack of each mixer, which a hybrid has to beat.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Expectations(Protocol):
 
 @dataclass(frozen=True)
 class Foretold:
-    """What was looked at, in one order: genotypes, networks, and arrays [N]: latency_ms, full loss expected and its
-    standard deviation to the reference, and recall."""
+    """What was looked at, in one order: genotypes, networks, and arrays [N]: latency_ms, full loss expected
+    and its standard deviation to the reference, and recall."""
 
     genotypes: list[Any]
     networks: list[Architecture]
@@ -51,8 +52,8 @@ class Foretold:
     recall: np.ndarray
 
     def front(self, min_recall: float | None) -> list[int]:
-        """Places of the networks that no other one beats in latency and in the pessimistic full loss, fastest first;
-        of those with the recall, where a floor is set and any network has it."""
+        """Places of the networks that no other one beats in latency and in the pessimistic full loss, fastest
+        first; of those with the recall, where a floor is set and any network has it."""
         places = np.arange(len(self.networks))
         if min_recall is not None and (self.recall >= min_recall).any():
             places = np.flatnonzero(self.recall >= min_recall)
@@ -72,8 +73,8 @@ class Foretold:
                    default=None)
 
     def nearest(self, min_recall: float, count: int) -> list[int]:
-        """Places of networks with the recall from the recommended one upwards in pessimistic full loss, at most
-        `count`, each of another composition or size than those before."""
+        """Places of networks with the recall from the recommended one upwards in pessimistic full loss, at
+        most `count`, each of another composition or size than those before."""
         chosen, values = self.best(min_recall), ranked(self.mean, self.sd)
         kept = np.flatnonzero(self.recall >= min_recall)
         distinct: dict[float, int] = {} if chosen is None else {round(float(values[chosen]), 9): chosen}
@@ -84,7 +85,8 @@ class Foretold:
         return list(distinct.values())
 
     def spread(self, places: Sequence[int], count: int) -> list[int]:
-        """At most `count` of the places of a front, the last one among them, about equally far apart in latency."""
+        """At most `count` of the places of a front, the last one among them, about equally far apart in
+        latency."""
         if len(places) <= count:
             return list(places)
         latencies = self.latency_ms[list(places)]
@@ -170,8 +172,9 @@ def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any], score: Callable[
                 ) -> list[tuple[str, Architecture]]:
     """The best pure stack of each mixer of the space within the budgets: label and network.
 
-    All depths up to the space's, all its widths, and every share of feed-forward layers that publications have are
-    looked at: none (for mixers that publications have so), one behind every second mixer, one behind each.
+    All depths up to the space's, all its widths, and every share of feed-forward layers that publications
+    have are looked at: none (for mixers that publications have so), one behind every second mixer, one behind
+    each.
 
     Args:
         score: networks -> values [N], lower is better.
@@ -209,5 +212,6 @@ def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> l
 
 @functools.lru_cache(maxsize=65_536)
 def _unpublished(operators: tuple[Any, ...], hidden: int) -> bool:
-    """True if publications have no such stack for a reason of its composition; its size does not count here."""
+    """True if publications have no such stack for a reason of its composition; its size does not count
+    here."""
     return any("operators" in words for words in outside_support(Architecture(hidden=hidden, operators=operators)))

@@ -1,4 +1,5 @@
-"""The end of a search: further seeds for its front, times of the finalists, the answer, and the run folder."""
+"""The end of a search: further seeds for its front, times of the finalists, the answer, and the run
+folder."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ IN_ENTRY = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft
 
 
 def answer_by_evidence(state: State) -> None:
-    """Trials of the networks that published trainings expect to be the best, and of the pure stacks: all there is in a
-    search that trains nothing."""
+    """Trials of the networks that published trainings expect to be the best, and of the pure stacks: all
+    there is in a search that trains nothing."""
     told, record = state.question.foretold, state.record
     assert told is not None
     places = dict.fromkeys([*told.spread(told.front(state.question.recall_floor), MAX_FRONT), *told.front(None)[-1:]])
@@ -87,7 +88,8 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
 
 
 def front_of(state: State) -> list[Trial]:
-    """The trials of the non-dominated networks, fastest first, and of those that are so with the recall that is kept.
+    """The trials of the non-dominated networks, fastest first, and of those that are so with the recall that
+    is kept.
 
     Raises:
         RunError: nothing has a score.
@@ -113,8 +115,8 @@ def _compared(state: State) -> list[Trial]:
 
 
 def _to_confirm(state: State) -> list[Trial]:
-    """The trials that are evaluated under further seeds: of the front, or, where full trainings rank, those of it that
-    cannot be told from the recommended one."""
+    """The trials that are evaluated under further seeds: of the front, or, where full trainings rank, those
+    of it that cannot be told from the recommended one."""
     front, answer = front_of(state), _answer(state)
     if state.question.foresight is None:
         return front
@@ -151,7 +153,8 @@ def _entry(state: State, trial: Trial) -> FrontEntry:
 
 
 def _measured(state: State, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
-    """The entries with times from the device and what they miss; as they are where the device is not at hand."""
+    """The entries with times from the device and what they miss; as they are where the device is not at
+    hand."""
     question = state.question
     if question.model is None or question.timing is None:
         return list(entries)

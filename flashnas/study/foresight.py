@@ -40,7 +40,8 @@ class Foresight:
         model: of the full loss.
         recall: of recall after a full training.
         tokens: of the training that the user plans.
-        reference: the network to which standard deviations are taken: the pure stack that is expected to be the best.
+        reference: the network to which standard deviations are taken: the pure stack that is expected to be
+            the best.
         recipe: of the short trainings, where the model can read their losses; None where it cannot.
         source: what `model` rests on, for the record: digests, and the user's file.
     """
@@ -69,14 +70,15 @@ class Foresight:
         return self.model.predict_networks([self.reference, *networks], self.tokens, beyond)
 
     def beyond(self, network: Architecture, loss: float | None) -> float:
-        """What the loss of a short training says beyond size, shape and mix, in nats; 0 where it says nothing."""
+        """What the loss of a short training says beyond size, shape and mix, in nats; 0 where it says
+        nothing."""
         if loss is None or self.recipe is None:
             return 0.0
         return self.model.beyond(self.recipe.proxy_of(network), loss)
 
     def expected(self, networks: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [N] of the full loss without any short training, and the standard deviation of the difference to the
-        reference [N], in nats per token."""
+        """Mean [N] of the full loss without any short training, and the standard deviation of the difference
+        to the reference [N], in nats per token."""
         if not networks:
             return np.zeros(0), np.zeros(0)
         found = self.predict(networks)
@@ -103,8 +105,9 @@ class Foresight:
                 "outside": "; ".join(outside_support(network, self.tokens))}
 
     def moves(self, networks: Sequence[Architecture]) -> np.ndarray:
-        """By how much a short training of each network is expected to move its full loss: the standard deviation of
-        that step [N], in nats. It is larger where publications are silent, since more is to be learnt there."""
+        """By how much a short training of each network is expected to move its full loss: the standard
+        deviation of that step [N], in nats. It is larger where publications are silent, since more is to be
+        learnt there."""
         if self.recipe is None or not networks:
             return np.zeros(len(networks))
         kappa = self.model.coefficients()["beyond"][0]
@@ -154,7 +157,8 @@ def foresight_of(config: SearchConfig, space: Any, fitter: Fitter[Any], recipe: 
     Args:
         config, space, fitter: of the search.
         recipe: of its short trainings; None: nothing is trained.
-        note: receives a line where short trainings say nothing to the model, and where own trainings contradict.
+        note: receives a line where short trainings say nothing to the model, and where own trainings
+            contradict.
 
     Raises:
         ConfigError: the file of own trainings is wrong.

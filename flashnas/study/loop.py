@@ -1,7 +1,8 @@
 """The loop of a search, and its state: the candidates on their way from a proposal to a trial.
 
-A candidate waits in the queue for a worker, runs, pauses at rungs, and ends as a trial, which the algorithm learns. In
-cycles all of that happens together (`cycles.py`); without, each candidate goes its own way (`asynchronous.py`).
+A candidate waits in the queue for a worker, runs, pauses at rungs, and ends as a trial, which the algorithm
+learns. In cycles all of that happens together (`cycles.py`); without, each candidate goes its own way
+(`asynchronous.py`).
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class State(ABC):
 
     @abstractmethod
     def next_job(self, flow: Flow) -> tuple[str, Job] | None:
-        """Key and job of the next evaluation that may start now; None: something has to end first, or all is done."""
+        """Key and job of the next evaluation that may start now; None: something has to end first, or all is
+        done."""
 
     @abstractmethod
     def finish(self, candidate: Candidate) -> None:
@@ -159,7 +161,8 @@ class State(ABC):
             return list(self.algorithm.ask(count))
 
     def learn(self, candidates: Sequence[Candidate]) -> None:
-        """Tell the algorithm of trials: of what it waits for, or of what was evaluated without its proposal."""
+        """Tell the algorithm of trials: of what it waits for, or of what was evaluated without its
+        proposal."""
         for candidate in candidates:
             if candidate.genotype is not None:
                 evaluation = self.record.evaluation(candidate)
@@ -182,8 +185,8 @@ class State(ABC):
     def start_from_bench(self) -> None:
         """The networks of the space that a bench or an earlier run has scores for and that meet the budgets.
 
-        All become trials. The algorithm learns those that it would propose, which have the largest width within the
-        budgets, from the highest loss to the lowest.
+        All become trials. The algorithm learns those that it would propose, which have the largest width
+        within the budgets, from the highest loss to the lowest.
         """
         candidates = [Candidate("bench", label, network, genotype)
                       for genotype, network, label in self.question.known_networks()
@@ -204,8 +207,8 @@ class State(ABC):
         return bool(self.question.fitter.latency_of(candidate.genotype)[0] == candidate.network)
 
     def expected(self) -> list[Any]:
-        """The genotypes that publications expect to be the best, of different value, the recommended one first: a
-        training of one of these is the most likely to change the answer."""
+        """The genotypes that publications expect to be the best, of different value, the recommended one
+        first: a training of one of these is the most likely to change the answer."""
         question, told = self.question, self.question.foretold
         return [] if told is None else [
             told.genotypes[place] for place in told.nearest(question.recall_floor, question.config.cycle_size)]
@@ -221,10 +224,11 @@ class State(ABC):
     # -- corrections of the latency --------------------------------------------------------------------------------
 
     def correct(self, further: Sequence[str] = ()) -> bool:
-        """Time what is due, and search on by a correction that is fitted to all timed networks; True if it is another.
+        """Time what is due, and search on by a correction that is fitted to all timed networks; True if it is
+        another.
 
-        The algorithm then starts afresh from the trials whose networks have the width that the corrected latency
-        allows. A continued run finds the times in its folder and makes the same corrections.
+        The algorithm then starts afresh from the trials whose networks have the width that the corrected
+        latency allows. A continued run finds the times in its folder and makes the same corrections.
 
         Args:
             further: hashes of networks to time besides those that are due.

@@ -31,7 +31,8 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
     """The executor that the search asks for; this process for an evaluator that no other one can load.
 
     Raises:
-        ConfigError: for what the executor cannot do; a SettingError for limits that only worker processes keep.
+        ConfigError: for what the executor cannot do; a SettingError for limits that only worker processes
+            keep.
     """
     config, recipe, dataset = question.config, question.recipe, question.dataset
     gpu, devices = recipe is not None and recipe.device == "cuda", ()
@@ -55,8 +56,8 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
 
 
 def side_by_side(question: Question, executor: Executor, note: Callable[[str], None]) -> int:
-    """How many workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which is noted
-    where their number is known."""
+    """How many workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which
+    is noted where their number is known."""
     workers, size = executor.workers, question.config.cycle_size
     if question.config.asynchronous or workers <= size:
         return workers
@@ -67,8 +68,8 @@ def side_by_side(question: Question, executor: Executor, note: Callable[[str], N
 
 
 def identity_of(question: Question) -> Identity:
-    """All that fixes the trajectory. A further option of the search is part of it where it differs from its default,
-    so that a run without it goes on."""
+    """All that fixes the trajectory. A further option of the search is part of it where it differs from its
+    default, so that a run without it goes on."""
     model, recipe, dataset, rungs = question.model, question.recipe, question.dataset, question.rungs
     options, known, bench = question.config.question(), question.known, question.scores.bench
     function = question.costs.function if isinstance(question.costs, OwnCosts) else None

@@ -35,25 +35,28 @@ class SearchPlan:
         space, space_size: name, and number of genotypes (infinite for a real parameter).
         widths: the hidden sizes; empty for a space with architectures of its own.
         budgets: metric -> limit.
-        fastest: notation of the smallest network found, in the sense of the budgets or, without any, of latency_ms.
+        fastest: notation of the smallest network found, in the sense of the budgets or, without any, of
+            latency_ms.
         fastest_metrics: its metrics.
         baselines: (label, notation or None where no width meets the budgets).
         candidates: networks that the search evaluates besides the baselines; 0 where nothing is trained.
         evaluations: both together; equal networks count once, and baselines that a bench knows do not count.
-        width_factor, proxy_widths: how the trained networks are shrunk; None and empty with the user's evaluator.
-        known: networks whose scores a bench or an earlier run has: baselines, and those that the search starts from.
+        width_factor, proxy_widths: how the trained networks are shrunk; None and empty with the user's
+            evaluator.
+        known: networks whose scores a bench or an earlier run has: baselines, and those that the search
+            starts from.
         bench: which bench answers, or why none does, in words; empty without one.
         start_from: the earlier runs that are known, in words; empty without one.
-        tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's evaluator.
-            With rungs `tokens` are the most that it can be, without further seeds.
+        tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's
+            evaluator. With rungs `tokens` are the most that it can be, without further seeds.
         task_tokens: of each network on synthetic tasks, besides.
         least_tokens: the fewest, if as many trainings stop at the first rung as can.
         seeds: under which the networks of the front are evaluated in the end.
         seeds_why: why it is one, although there are rungs, in words; empty otherwise.
         seed_tokens: of further seeds, for each network of the front, which nobody knows before.
         tokens_per_s: of one worker, from a few timed steps; None where nothing was timed.
-        seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks
-            and the timing of finalists are not in it.
+        seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on
+            synthetic tasks and the timing of finalists are not in it.
         workers: processes that train side by side.
         flops_each: of the longest training among those looked at; 0 with the user's evaluator.
         time_limit_s: of one training.
@@ -139,7 +142,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
 
     Args:
         note: receives lines for the user.
-        timed: train one network of middle size for a few steps in a worker process, for the estimate of the time.
+        timed: train one network of middle size for a few steps in a worker process, for the estimate of the
+            time.
         Others: as `flashnas.study.search.run_search`.
 
     Raises:
@@ -196,7 +200,8 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
 
 
 def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> tuple[int, int]:
-    """The fewest and the most training tokens under the first seed: a cycle finishes at least one candidate, or all."""
+    """The fewest and the most training tokens under the first seed: a cycle finishes at least one candidate,
+    or all."""
     rungs = question.rungs.tokens
     candidates = evaluations - baselines
     finished = -(-candidates // question.config.cycle_size) if rungs else candidates

@@ -1,4 +1,5 @@
-"""From a SearchConfig to a question whose every part is loaded and checked; nothing is written, nothing trained."""
+"""From a SearchConfig to a question whose every part is loaded and checked; nothing is written, nothing
+trained."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ UNIT_FLOPS = 1e12       # of the cost of a training
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
-    """All parts of one search. What takes a while is computed when it is first read; `prepare` reads all of it, so that
-    whatever cannot work is an error before the search begins.
+    """All parts of one search. What takes a while is computed when it is first read; `prepare` reads all of
+    it, so that whatever cannot work is an error before the search begins.
 
     Attributes:
         recipe: of the trainings; None where an evaluator scores the networks, or nothing is trained.
@@ -135,8 +135,8 @@ class Question:
                    tasks=task_scores(self.config.objectives), processes=self.config.processes_per_candidate)
 
     def known_networks(self) -> list[tuple[Any, Any, str]]:
-        """Genotype, network and source of the networks of the space within the budgets that a bench or an earlier run
-        has scores for, each once."""
+        """Genotype, network and source of the networks of the space within the budgets that a bench or an
+        earlier run has scores for, each once."""
         networks: dict[str, tuple[Any, Any, str]] = {}
         for genotype, network, label in self.scores.networks(self.space):
             if network.hash not in networks and self.scores.score(network) and self.fitter.fits_network(network):
@@ -144,8 +144,8 @@ class Question:
         return list(networks.values())
 
     def refits(self, front: np.ndarray) -> list[Any]:
-        """The genotypes of the earlier runs whose network in this search nobody trained, the most promising first, at
-        most MOST_REFITS. front: points [N, M] of what is known, all minimised."""
+        """The genotypes of the earlier runs whose network in this search nobody trained, the most promising
+        first, at most MOST_REFITS. front: points [N, M] of what is known, all minimised."""
         if self.known is None or not self.costs.known:
             return []
         ranking = refits(self.space, self.fitter, self.costs, self.known, objectives=self.config.objectives,
@@ -155,7 +155,8 @@ class Question:
     # -- what is searched ------------------------------------------------------------------------------------------
 
     def algorithm(self, seed: int | None = None) -> SearchAlgorithm:
-        """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot serve.
+        """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot
+        serve.
 
         seed: of its draws, if it is not that of the search.
         """
@@ -167,7 +168,8 @@ class Question:
                                   **(config.sampler_options if config.trials else {}))
 
     def _goals(self) -> Goals | None:
-        """None for one trained quality against a latency_ms that is known; else which objectives are known, and how."""
+        """None for one trained quality against a latency_ms that is known; else which objectives are known,
+        and how."""
         names, costs = self.config.objectives, self.costs
         if costs.known and names[1] == "latency_ms" and len(names) == 2:
             return None
@@ -178,8 +180,8 @@ class Question:
 
     @functools.cached_property
     def baselines(self) -> list[tuple[str, Any | None]]:
-        """(label, network or None where no width meets the budgets): the best pure stack of each mixer, where published
-        trainings say which that is; else the layouts of the space."""
+        """(label, network or None where no width meets the budgets): the best pure stack of each mixer, where
+        published trainings say which that is; else the layouts of the space."""
         if not self.config.baselines:
             return []
         if (foresight := self.foresight) is not None and isinstance(self.space, OperatorSpace):
@@ -194,19 +196,22 @@ class Question:
         return MIN_RECALL if self.config.min_recall is None else self.config.min_recall
 
     def foresee(self, network: Any, loss: float | None) -> dict[str, Any]:
-        """What is expected of a full training of a network, as fields of a Trial; loss: of its short training."""
+        """What is expected of a full training of a network, as fields of a Trial; loss: of its short
+        training."""
         return {} if self.foresight is None else self.foresight.figures(network, loss)
 
     @functools.cached_property
     def foretold(self) -> Foretold | None:
-        """The networks that published trainings expect to be good; None in a search that does not rank by them."""
+        """The networks that published trainings expect to be good; None in a search that does not rank by
+        them."""
         if self.foresight is None or not isinstance(self.space, OperatorSpace):
             return None
         return search_by_evidence(self.space, self.fitter, self.foresight, seed=self.config.seed,
                                   min_recall=self.recall_floor)
 
     def evidence_lines(self) -> list[str]:
-        """One line on what published trainings alone recommend; none in a search that does not rank by them."""
+        """One line on what published trainings alone recommend; none in a search that does not rank by
+        them."""
         if (told := self.foretold) is None:
             return []
         place = told.best(self.recall_floor)

@@ -18,8 +18,8 @@ MAX_OFFERED = 1024        # of the width factors that a message offers
 
 
 def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, known: KnownRuns | None) -> Recipe:
-    """The recipe of the trainings: the one given or named, else that of the earlier runs, else the default at the
-    space's own width factor."""
+    """The recipe of the trainings: the one given or named, else that of the earlier runs, else the default at
+    the space's own width factor."""
     recipe, of_runs = given, None if known is None else known.runs[0].entry("question", "recipe")
     if recipe is None and config.recipe is None and of_runs is not None:
         recipe = Recipe.from_dict(of_runs)
@@ -32,7 +32,8 @@ def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | Non
 
 
 def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> None:
-    """Raise ConfigError where this machine cannot train by the recipe, or where its width factor does not suit."""
+    """Raise ConfigError where this machine cannot train by the recipe, or where its width factor does not
+    suit."""
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
@@ -49,7 +50,8 @@ def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recip
 
 
 def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
-    """Raise ConfigError before anything is trained if the recipe's width factor does not suit an operator of the space.
+    """Raise ConfigError before anything is trained if the recipe's width factor does not suit an operator of
+    the space.
 
     Args:
         space: a search space; one that does not name its operators passes.

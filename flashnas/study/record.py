@@ -49,7 +49,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A training that was not continued: the tokens after which it paused, and the forecast of its final loss there."""
+    """A training that was not continued: the tokens after which it paused, and the forecast of its final loss
+    there."""
 
     rung: int
     expected_loss: float
@@ -66,10 +67,12 @@ class Record:
         workers: jobs that run side by side; for the remaining time.
 
     Attributes:
-        trials, candidates: in one order. networks: by hash, all that were met so far, with a trial or on their way.
-        stopped: by hash. placed: hashes with a trial. seeds_left: further trainings of the front that are needed.
-        finished: of the completed networks the objectives, and the curve (None if it was not trained here), in the
-            order of completion as decisions see it.
+        trials, candidates: in one order. networks: by hash, all that were met so far, with a trial or on
+            their way.
+        stopped: by hash. placed: hashes with a trial. seeds_left: further trainings of the front that are
+            needed.
+        finished: of the completed networks the objectives, and the curve (None if it was not trained here),
+            in the order of completion as decisions see it.
     """
 
     def __init__(self, question: Question, folder: RunFolder, progress: Progress, workers: int) -> None:
@@ -183,8 +186,8 @@ class Record:
         return trial
 
     def evaluation(self, candidate: Candidate) -> Evaluation:
-        """The trial of a candidate as the algorithms see it: with the genotype itself, and everything minimised. Of a
-        stopped training they learn the final loss that was expected."""
+        """The trial of a candidate as the algorithms see it: with the genotype itself, and everything
+        minimised. Of a stopped training they learn the final loss that was expected."""
         assert candidate.place is not None
         trial = self.trials[candidate.place]
         loss = trial.loss if trial.expected_loss is None else trial.expected_loss
@@ -218,14 +221,14 @@ class Record:
         return dict(Counter(trial.reason for trial in self.trials if trial.state == "failed").most_common())
 
     def tokens(self) -> dict[str, int]:
-        """Training tokens of this run that were computed for a recorded score: `tokens`, all of them; of these
-        `tokens_repeated`, because a training did not find its checkpoint, `tokens_tasks`, on synthetic tasks, and
-        `tokens_seeds`, for further seeds of finalists, with their tasks. `tokens_saved`: those that the stopped
-        trainings would have needed to their end.
+        """Training tokens of this run that were computed for a recorded score: `tokens`, all of them; of
+        these `tokens_repeated`, because a training did not find its checkpoint, `tokens_tasks`, on synthetic
+        tasks, and `tokens_seeds`, for further seeds of finalists, with their tasks. `tokens_saved`: those
+        that the stopped trainings would have needed to their end.
 
-        A failed training counts up to its last rung, since nobody knows where it ended. What a killed process had
-        trained since the last rung is not counted, and neither are scores from a bench. An evaluator's fidelities count
-        once, since nobody knows how it continues.
+        A failed training counts up to its last rung, since nobody knows where it ended. What a killed process
+        had trained since the last rung is not counted, and neither are scores from a bench. An evaluator's
+        fidelities count once, since nobody knows how it continues.
         """
         parts: dict[str, list[tuple[int, int | None]]] = {}  # of each training: tokens reached, and where it began
         of_tasks = of_seeds = repeated = trained = 0

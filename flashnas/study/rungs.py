@@ -43,15 +43,15 @@ class Rungs:
     def decide(self, paused: Sequence[Curve], costs: Sequence[Sequence[float]], *,
                finished: Sequence[Sequence[float]], curves: Sequence[Curve],
                at_least_one: bool = True) -> Pause:
-        """Who of a cycle's paused candidates trains on, as `flashnas.search.rungs.decide`; `curves` are those of this
-        search."""
+        """Who of a cycle's paused candidates trains on, as `flashnas.search.rungs.decide`; `curves` are those
+        of this search."""
         return decide(paused, costs, finished=finished, curves=[*self.curves, *curves], tokens=self.whole,
                       chance=self.chance, at_least_one=at_least_one)
 
 
 def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Rungs:
-    """The rungs of a search that trains. The curves of a bench, under any seed, teach the forecast of final losses, and
-    say where the order of losses can be trusted.
+    """The rungs of a search that trains. The curves of a bench, under any seed, teach the forecast of final
+    losses, and say where the order of losses can be trusted.
 
     Args: as `rungs_of`.
 
@@ -71,14 +71,16 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
     """The rungs that a search asks for.
 
     Args:
-        points: training tokens, or fidelities of an evaluator, at which there are losses; the last one is the end.
+        points: training tokens, or fidelities of an evaluator, at which there are losses; the last one is the
+            end.
         owner: whose points these are, in words.
         note: receives a line where the rungs were chosen, and where one is too early.
-        bench, curves: name of a bench of the same trainings, and the curves of its networks; "" and none without one.
+        bench, curves: name of a bench of the same trainings, and the curves of its networks; "" and none
+            without one.
 
     Raises:
-        SettingError: for a rung that is not one of the points, or that the bench shows to be too early, and where none
-            is late enough.
+        SettingError: for a rung that is not one of the points, or that the bench shows to be too early, and
+            where none is late enough.
     """
     whole = points[-1]
     trusted, why = _trusted_from(whole, bench, curves)
@@ -105,7 +107,8 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
 
 
 def _shares(config: SearchConfig, points: Sequence[int]) -> tuple[int, ...]:
-    """Rungs that are shares of the training, each as the first point there or later; none where that is the end."""
+    """Rungs that are shares of the training, each as the first point there or later; none where that is the
+    end."""
     shares = [share for value in config.rungs if (share := share_of(value)) is not None]
     found = [next(point for point in points if point >= share * points[-1] - 0.5) for share in shares]
     return tuple(dict.fromkeys(point for point in found if point < points[-1]))

@@ -25,7 +25,8 @@ class Scores:
     Attributes:
         known: the earlier runs, or None.
         with_metrics: a score of theirs has its metrics, since no cost function gives them.
-        recipe, dataset: of the trainings; None where an evaluator scores the networks, of which a bench knows none.
+        recipe, dataset: of the trainings; None where an evaluator scores the networks, of which a bench knows
+            none.
     """
 
     config: SearchConfig
@@ -69,8 +70,8 @@ class Scores:
         """The score of a network, or None.
 
         Args:
-            seed: of its training, if it is not that of the search, which a bench alone may know: a run has the mean of
-                its seeds, in the score of the first one.
+            seed: of its training, if it is not that of the search, which a bench alone may know: a run has
+                the mean of its seeds, in the score of the first one.
         """
         if seed is not None:
             bench = self._answers(seed)
@@ -81,7 +82,8 @@ class Scores:
         return None if self.bench is None else self.bench.score(network)
 
     def networks(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
-        """Genotype, network and source of all networks of a space: the runs' in their order, then the bench's."""
+        """Genotype, network and source of all networks of a space: the runs' in their order, then the
+        bench's."""
         for trained in () if self.known is None else self.known.networks:
             genotype, network = trained.genotype, trained.network
             if trained.run.entry("space", "hash") != space.hash:

@@ -1,9 +1,10 @@
 """The whole flow on one page: space -> architecture -> latency -> short training -> search -> front.
 
-A cycle of candidates is drawn together, fitted in width to the budgets, evaluated where it is new, and told in the
-order drawn: the trajectory does not depend on workers or interruptions. A continued run replays its trajectory; what
-its database holds is not evaluated again. What a bench was grown with, or an earlier run trained, by the same recipe,
-text and seed is not trained. An asynchronous search has no cycles: `flashnas.study.asynchronous`.
+A cycle of candidates is drawn together, fitted in width to the budgets, evaluated where it is new, and told
+in the order drawn: the trajectory does not depend on workers or interruptions. A continued run replays its
+trajectory; what its database holds is not evaluated again. What a bench was grown with, or an earlier run
+trained, by the same recipe, text and seed is not trained. An asynchronous search has no cycles:
+`flashnas.study.asynchronous`.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
                recipe: Recipe | None = None, sampler: type[SearchAlgorithm] | None = None) -> dict[str, Any]:
     """Search, and leave a run folder.
 
-    Objects take the place of the names in `config`. A space whose networks are not `flashnas.Architecture` (see
-    `flashnas.space.base`) needs an `evaluator`, and no latency table: `config.table` is None, or `table` is a function
-    of the user's. Where neither gives metrics, the evaluator returns them with the loss, and budgets are not possible.
+    Objects take the place of the names in `config`. A space whose networks are not `flashnas.Architecture`
+    (see `flashnas.space.base`) needs an `evaluator`, and no latency table: `config.table` is None, or `table`
+    is a function of the user's. Where neither gives metrics, the evaluator returns them with the loss, and
+    budgets are not possible.
 
     Args:
         config: what is asked.
@@ -55,20 +57,22 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         progress: shows the run.
         command: the command line, for run.yaml.
         evaluator: network -> loss (lower is better), or a mapping with `loss` and further scores or metrics
-            (`latency_ms`, `memory_gb`, ..). It scores networks in place of a training, in worker processes if it and
-            the networks can be imported there, else in this process, without limits. What it raises is the reason of a
-            failed trial, except ImportError and OSError, which stop the search. With `fidelities`, rungs are possible,
-            and with an argument `seed`, seeds (`flashnas.executors.job.UserEvaluator`).
+            (`latency_ms`, `memory_gb`, ..). It scores networks in place of a training, in worker processes if
+            it and the networks can be imported there, else in this process, without limits. What it raises is
+            the reason of a failed trial, except ImportError and OSError, which stop the search. With
+            `fidelities`, rungs are possible, and with an argument `seed`, seeds
+            (`flashnas.executors.job.UserEvaluator`).
         space: in place of `config.space`.
-        table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of metrics.
+        table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of
+            metrics.
         workload: in place of `config.workload`.
         recipe: in place of `config.recipe`.
         sampler: a class in place of `config.sampler`.
 
     Returns:
-        The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the complete ones,
-        those whose score a bench or an earlier run had), failures (reason -> count),
-        seconds, and what `flashnas.study.record.Record.tokens` counts.
+        The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the
+        complete ones, those whose score a bench or an earlier run had), failures (reason -> count), seconds,
+        and what `flashnas.study.record.Record.tokens` counts.
 
     Raises:
         FlashnasError: in one line, for whatever the user can change.
@@ -97,7 +101,8 @@ def _searched(question: Question, out: Path, resume: bool, progress: Progress, c
 @contextlib.contextmanager
 def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress, command: str,
            kind: type[State] | None = None) -> Iterator[State]:
-    """The state of a search with its folder, before the first evaluation; kind: None: as the question asks."""
+    """The state of a search with its folder, before the first evaluation; kind: None: as the question
+    asks."""
     config = question.config
     with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
                    resume=resume, storage=config.storage, note=progress.note) as folder:
@@ -107,7 +112,8 @@ def opened(question: Question, executor: Executor, out: Path, *, resume: bool, p
 
 @contextlib.contextmanager
 def _place_of_a_full_disk(out: Path) -> Iterator[None]:
-    """Within the block, an error of a full disk that names no file, as those of libraries, names the run folder."""
+    """Within the block, an error of a full disk that names no file, as those of libraries, names the run
+    folder."""
     try:
         yield
     except OSError as error:

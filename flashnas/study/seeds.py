@@ -1,8 +1,8 @@
 """Several seeds for the front: one training tells networks apart only above the noise between seeds.
 
-The networks of the front are the best of many under one seed, and therefore partly lucky. Their means over further
-seeds show what they are, and others take the place of some. This is repeated until all members have all seeds.
-A network that is not on the front under its first seed, by bad luck, is not tried again.
+The networks of the front are the best of many under one seed, and therefore partly lucky. Their means over
+further seeds show what they are, and others take the place of some. This is repeated until all members have
+all seeds. A network that is not on the front under its first seed, by bad luck, is not tried again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ AVERAGED = ("loss", "bits_per_byte")
 
 def train_under_seeds(record: Record, executor: Executor, members: Callable[[], Sequence[Trial]],
                       seeds: Sequence[int]) -> None:
-    """Train the members of the front under further seeds until the front no longer changes; its trials then have means.
+    """Train the members of the front under further seeds until the front no longer changes; its trials then
+    have means.
 
     Args:
         record: of the search, at its end; what is recorded already is not trained again.
@@ -68,8 +69,8 @@ def train_under_seeds(record: Record, executor: Executor, members: Callable[[], 
 
 
 def _mean(record: Record, key: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """The figures of a trial that seeds change: means over those that did not fail, and the loss' standard error. The
-    first outcome may be a mean itself, which counts as often as it has seeds."""
+    """The figures of a trial that seeds change: means over those that did not fail, and the loss' standard
+    error. The first outcome may be a mean itself, which counts as often as it has seeds."""
     fields = [outcome.fields() for each in (key, *(outcome_key(key, seed=seed) for seed in seeds))
               if (outcome := record.outcomes[each]).score is not None]
     counts = np.array([values.get("seeds") or 1 for values in fields])

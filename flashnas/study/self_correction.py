@@ -1,7 +1,9 @@
-"""A search that measures while it searches: the table's correction is fitted anew to the networks that were timed.
+"""A search that measures while it searches: the table's correction is fitted anew to the networks that were
+timed.
 
-Every k-th network is timed after its cycle. A correction that predicts the timed networks, each left out in turn,
-better than the table does takes the place of the table's own; bounds and certificate then rest on the same residuals.
+Every k-th network is timed after its cycle. A correction that predicts the timed networks, each left out in
+turn, better than the table does takes the place of the table's own; bounds and certificate then rest on the
+same residuals.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ class Version:
         trials: that there were.
         networks: that were timed.
         taken: the correction is in use; else the table's own predicts better.
-        table_error, left_out_error: mean relative error of latency_ms over the timed networks, by the table, and by a
-            correction that was fitted to the others.
+        table_error, left_out_error: mean relative error of latency_ms over the timed networks, by the table,
+            and by a correction that was fitted to the others.
         constants: phase -> constants of the correction.
         margins: of the certificate, None without one.
         bounds: natural logarithms by which lower_ms and upper_ms differ from latency_ms.

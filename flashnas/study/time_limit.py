@@ -39,8 +39,8 @@ class TimeLimit:
 
 def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any], baselines: Sequence[Any],
                     note: Callable[[str], None]) -> TimeLimit:
-    """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings SLACK times the time
-    that is expected of the longest one, in whole minutes.
+    """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings SLACK times
+    the time that is expected of the longest one, in whole minutes.
 
     Args:
         config: the question.
@@ -74,8 +74,8 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
 
 
 def _flops(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any], seed: int) -> list[float]:
-    """Of the trainings of the baselines and of some networks that the search could draw; empty for networks of the
-    user's own class."""
+    """Of the trainings of the baselines and of some networks that the search could draw; empty for networks
+    of the user's own class."""
     rng, space = np.random.default_rng(seed), fitter.space
     drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
     found = []
