@@ -147,9 +147,8 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any], space: SearchS
     from flashnas.base.errors import RunError
     from flashnas.base.files import disk_errors
     from flashnas.report import write_report
-    from flashnas.runs.folder import write_answer
 
     with disk_errors(f"{options.out}: cannot be written", RunError):
-        write_answer(found.run, options.out)
+        found.run.write(options.out)
     write_report(options.out)
     return Pareto(Run.load(options.out), found, options.out)

@@ -7,10 +7,8 @@ the database.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
-import math
 import os
 import shutil
 import time
@@ -19,31 +17,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from flashnas.base.errors import RunError
 from flashnas.base.files import (
     append_synced,
     atomic_file,
-    atomic_folder,
     drop_torn_line,
     hold_lock,
     reason_of,
     recover_folder,
     write_atomic,
-    write_synced,
 )
 from flashnas.base.foreign import read_json, read_json_lines, read_parquet
 from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
 from flashnas.runs.database import Database
-from flashnas.runs.front import FrontEntry
+from flashnas.runs.front import FrontEntry, write_front
 from flashnas.runs.identity import Identity
-from flashnas.runs.layout import ASKED, CHECKPOINTS, CONFIG, FRONT, JOURNAL, LOCK, MEASURED, TRIALS, TrialsTable
-from flashnas.runs.run import Run, rows
+from flashnas.runs.layout import (
+    ASKED,
+    CHECKPOINTS,
+    CONFIG,
+    FRONT,
+    JOURNAL,
+    LOCK,
+    MEASURED,
+    TRIALS,
+    TrialsTable,
+    yaml_text,
+)
 from flashnas.runs.trial import Trial
-
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
 
 def check_out(path: Path, *, resume: bool) -> None:
@@ -226,7 +228,7 @@ class RunFolder:
     def write_config(self, **updates: Any) -> None:
         """Write run.yaml with the given entries replaced."""
         self.config.update(updates)
-        write_atomic(self.path / CONFIG, _yaml(self.config))
+        write_atomic(self.path / CONFIG, yaml_text(self.config))
 
     def write_finished(self, seconds: float, totals: dict[str, int]) -> None:
         """Write into run.yaml that the search ended, after `seconds` of this process."""
@@ -241,36 +243,3 @@ class RunFolder:
     def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
         """Replace pareto/ by these entries, one YAML file each; returns them with number and path."""
         return write_front(self.path / FRONT, entries)
-
-
-def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
-    """Replace a folder by these entries, one YAML file each; returns them with number and path."""
-    numbered = [dataclasses.replace(entry, number=number, path=folder / f"{number:02d}.yaml")
-                for number, entry in enumerate(entries, start=1)]
-    with atomic_folder(folder) as fresh:
-        for entry in numbered:
-            write_synced(fresh / f"{entry.number:02d}.yaml", _yaml(entry.to_dict()))
-    return numbered
-
-
-def write_answer(run: Run, out: Path) -> None:
-    """Write a run that no search made, such as the answer to another question: its head, trials and front. It
-    has no question of its own and is not continued.
-
-    Args:
-        run: what to write; its path is not used.
-        out: a folder, which is created.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    names = {item.name for item in dataclasses.fields(Trial)}
-    trials = [Trial(**{name: None if isinstance(value, float) and math.isnan(value) else value
-                               for name, value in row._asdict().items() if name in names}) for row in rows(run.trials)]
-    with atomic_file(out / TRIALS) as part:
-        TrialsTable().write(trials, part)
-    write_front(out / FRONT, run.front)
-    write_atomic(out / CONFIG, _yaml(run.config))
-
-
-def _yaml(data: dict[str, Any]) -> str:
-    text: str = yaml.dump(json.loads(json.dumps(data, default=str)), Dumper=_Dumper, sort_keys=False, width=120)
-    return text

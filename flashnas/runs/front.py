@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.files import atomic_folder, write_synced
 from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
-from flashnas.runs.layout import FRONT
+from flashnas.runs.layout import FRONT, yaml_text
 
 
 @dataclass(frozen=True)
@@ -135,3 +137,13 @@ def front_files(folder: Path) -> list[Path]:
     """The files of the front of a run folder, in the order of their numbers."""
     return sorted((folder / FRONT).glob("*.yaml"),
                   key=lambda path: (int(path.stem) if path.stem.isdigit() else 10**9, path.stem))
+
+
+def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
+    """Replace a folder by these entries, one YAML file each; returns them with number and path."""
+    numbered = [dataclasses.replace(entry, number=number, path=folder / f"{number:02d}.yaml")
+                for number, entry in enumerate(entries, start=1)]
+    with atomic_folder(folder) as fresh:
+        for entry in numbered:
+            write_synced(fresh / f"{entry.number:02d}.yaml", yaml_text(entry.to_dict()))
+    return numbered

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import yaml
 
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import parse_json, read_parquet
@@ -17,6 +18,8 @@ from flashnas.base.hints import first_line
 from flashnas.base.schema import convert
 from flashnas.latency.metrics import PREDICTED
 from flashnas.runs.trial import Trial
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
 CONFIG = "run.yaml"           # what was asked, versions, totals
 JOURNAL = "study.journal"     # the database: every finished evaluation, in order of completion
@@ -105,3 +108,9 @@ def read_trials(path: Path) -> pd.DataFrame:
     for name in sorted({name for scores in frame["scores"] for name in scores}):
         frame[name] = [float(scores.get(name, "nan")) for scores in frame["scores"]]
     return frame.sort_values("number", kind="stable").reset_index(drop=True)
+
+
+def yaml_text(data: Any) -> str:
+    """The text of a YAML file of a run folder."""
+    text: str = yaml.dump(json.loads(json.dumps(data, default=str)), Dumper=_Dumper, sort_keys=False, width=120)
+    return text

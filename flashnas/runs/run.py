@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pandas as pd
 
 from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.files import atomic_file, write_atomic
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
-from flashnas.runs.front import FrontEntry, read_front
-from flashnas.runs.layout import CONFIG, TRIALS, read_trials
+from flashnas.runs.front import FrontEntry, read_front, write_front
+from flashnas.runs.layout import CONFIG, FRONT, TRIALS, TrialsTable, read_trials, yaml_text
+from flashnas.runs.trial import Trial
 from flashnas.search.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
 
 if TYPE_CHECKING:
@@ -193,6 +197,18 @@ class Run:
         """With which the budgets were to be kept, if one was asked for."""
         value = self.entry("confidence")
         return None if value is None else float(value)
+
+    def write(self, out: Path) -> None:
+        """Write a run that no search made, such as the answer to another question, into a folder, which is created:
+        its head, trials and front. It has no question of its own and is not continued."""
+        out.mkdir(parents=True, exist_ok=True)
+        names = {item.name for item in dataclasses.fields(Trial)}
+        trials = [Trial(**{name: None if isinstance(value, float) and math.isnan(value) else value
+                           for name, value in row._asdict().items() if name in names}) for row in rows(self.trials)]
+        with atomic_file(out / TRIALS) as part:
+            TrialsTable().write(trials, part)
+        write_front(out / FRONT, self.front)
+        write_atomic(out / CONFIG, yaml_text(self.config))
 
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""

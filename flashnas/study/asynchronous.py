@@ -23,7 +23,6 @@ import numpy as np
 
 from flashnas.base.errors import RunError
 from flashnas.executors.base import Flow
-from flashnas.executors.job import Job
 from flashnas.runs.folder import Proposal
 from flashnas.runs.layout import ASKED
 from flashnas.search.pareto import standings
@@ -46,7 +45,7 @@ class Asynchronous(State):
         self._begun, self._changed = False, True            # since chances were computed
         self._number = self._unwritten = 0
 
-    def next_job(self, flow: Flow) -> tuple[str, Job] | None:
+    def next_job(self, flow: Flow) -> tuple[str, Any] | None:
         if not self._begun:
             self._begin()
         if self._changed:
@@ -197,7 +196,7 @@ class Asynchronous(State):
         own = np.arange(len(paused))
         return paused[int(np.lexsort((standings(np.column_stack([pause.losses[own], costs])), -pause.chances[own]))[0])]
 
-    def _train_on(self, rung: int, key: str) -> tuple[str, Job]:
+    def _train_on(self, rung: int, key: str) -> tuple[str, Any]:
         """A paused candidate goes to the next rung, or to the end."""
         self._open[key] = candidate = self.paused[rung].pop(key)
         self._stops[rung] = 0

@@ -4,7 +4,6 @@ line."""
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -12,15 +11,36 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, SpaceError
-from flashnas.base.hints import warn
 from flashnas.base.registry import foreign_errors
-from flashnas.base.settings import SettingError
-from flashnas.executors.job import Job, UserEvaluator, evaluator_name
-from flashnas.latency.costs import Costs
-from flashnas.latency.prediction import LatencyModel
+from flashnas.executors.job import UserEvaluator, evaluator_name, takes_seed
+from flashnas.latency.table import LatencyTable
+from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import QUALITY, RECALL
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
+
+
+def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
+    """Raise ConfigError for an object of a wrong type."""
+    if not isinstance(space, SearchSpace):
+        raise ConfigError(f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}")
+    if sampler is not None and not (isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)):
+        raise ConfigError(f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}")
+    if evaluator is not None and not callable(evaluator):
+        raise ConfigError(f"search.evaluator must be a function network -> loss, or a mapping with it; got"
+                          f" {evaluator!r:.60}")
+    if not (table is None or callable(table) or isinstance(table, LatencyTable)):
+        raise ConfigError(f"search.table must be a name, a folder, a LatencyTable or a function; got {table!r:.60}")
+
+
+def check_evaluator(config: SearchConfig, evaluator: UserEvaluator) -> None:
+    """Raise SettingError for what an evaluator does not do."""
+    if (config.seeds or 1) > 1 and not takes_seed(evaluator):
+        config.wrong("seeds", f"above 1 needs an evaluator with an argument 'seed'; got {config.seeds} and"
+                     f" {evaluator_name(evaluator)}")
+    if config.processes_per_candidate > 1:
+        config.wrong("processes_per_candidate", "are those of trainings, which an evaluator of one's own does not"
+                     " do")
 
 
 def check_space(space: SearchSpace[Any]) -> None:
@@ -67,7 +87,7 @@ def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> No
                           " answer; give table=None or a function network -> latency_ms")
 
 
-def check_answerable(space: SearchSpace[Any], model: LatencyModel, config: SearchConfig) -> None:
+def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) -> None:
     """Raise MissingRowsError before anything is trained when the table lacks what the space needs.
 
     Each operator is looked up at each width in a pure model, and not alone: the largest batch of a single
@@ -87,44 +107,22 @@ def check_answerable(space: SearchSpace[Any], model: LatencyModel, config: Searc
                                        ) from None
 
 
-def check_without_workers(config: SearchConfig, job: Job) -> None:
-    """Warn that an evaluator runs in this process, because worker processes cannot load it or its networks.
-
-    Raises:
-        SettingError: for a limit that the user gives and that only worker processes keep.
-    """
-    assert job.evaluator is not None
-    network = type(job.architecture)
-    what = f"the evaluator {evaluator_name(job.evaluator)}"
-    if dataclasses.replace(job, architecture=None).portable():
-        what = f"the networks {network.__module__}:{network.__qualname__}"
-    why, fix = f"worker processes cannot load {what}", "put it into a module of its own"
-    if (config.workers or 1) > 1:
-        config.wrong("workers", f"must be 1: {why}; {fix}; got {config.workers}")
-    if config.candidate_timeout_s is not None:
-        config.wrong("candidate_timeout_s", f"needs worker processes: {why}; {fix}; got {config.candidate_timeout_s:g}")
-    for name, value in config.executor_options.items():  # worker_memory_gb
-        raise SettingError(config.where, config.setting("executor_options"),
-                           f"needs worker processes: {why}; {fix}; got {value}", name)
-    warn(f"{why}: the evaluator scores one network after another in this process, without limits of time and memory;"
-         f" {fix}")
-
-
 def any_network(space: SearchSpace[Any]) -> Any:
     """Some network of the space, always the same, to look at its class."""
     return space.architectures(space.sample(np.random.default_rng(0)))[-1]
 
 
-def ranking(config: SearchConfig, space: SearchSpace[Any], costs: Costs, evaluator: UserEvaluator | None,
+def ranking(config: SearchConfig, space: SearchSpace[Any], *, costed: bool, evaluated: bool,
             note: Callable[[str], None]) -> str:
-    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain.
+    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain. costed: the
+    latency is known. evaluated: by a user's function.
 
     Raises:
         SettingError: for an option that needs the other ranking.
     """
-    why = ("an evaluator scores the networks" if evaluator is not None else
+    why = ("an evaluator scores the networks" if evaluated else
            "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
-           "nothing is known of the latency" if not costs.known else
+           "nothing is known of the latency" if not costed else
            "rungs compare the losses of short trainings" if config.rungs else
            "the objectives name no loss" if not set(config.objectives) & set(QUALITY) else "")
     if config.rank_by == "full" and not why:
@@ -137,6 +135,6 @@ def ranking(config: SearchConfig, space: SearchSpace[Any], costs: Costs, evaluat
             config.wrong(name, needs)
     if RECALL in config.objectives:
         config.wrong("objectives", f"has {RECALL}, which {needs}")
-    if config.rank_by == "full" and evaluator is None and isinstance(space, OperatorSpace):
+    if config.rank_by == "full" and not evaluated and isinstance(space, OperatorSpace):
         note(f"ranked by the loss of short trainings, because {why}")
     return "short"

@@ -129,9 +129,9 @@ class SearchConfig(Settings, where="search"):
             object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **self.budgets})
             object.__setattr__(self, "budget_ms", None)
         try:
-            object.__setattr__(self, "objectives", check_objectives(self.objectives))
+            object.__setattr__(self, "objectives", check_objectives(self.objectives, ""))
         except ConfigError as error:
-            self.wrong("objectives", str(error).removeprefix("search.objectives "))
+            self.wrong("objectives", str(error).strip())
         try:
             self.planned_tokens  # noqa: B018 - raises for what is not a number of tokens
         except ValueError as error:
@@ -192,6 +192,11 @@ class SearchConfig(Settings, where="search"):
     def bounds(self) -> tuple[Budget, ...]:
         """The budgets as limits on metrics."""
         return tuple(Budget(metric, limit) for metric, limit in self.budgets.items())
+
+    @property
+    def recall_floor(self) -> float:
+        """The recall that the recommendation keeps."""
+        return MIN_RECALL if self.min_recall is None else self.min_recall
 
     @property
     def planned_tokens(self) -> float:

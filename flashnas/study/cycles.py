@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flashnas.executors.base import Flow
-from flashnas.executors.job import Job
 from flashnas.study.loop import State
 from flashnas.study.record import Candidate, Record
 
@@ -24,7 +23,7 @@ class Cycles(State):
         self._cycle: list[Candidate] = []   # the candidates of this cycle, ..
         self._new: dict[str, Candidate] = {}    # .. and those of them whose networks are new, by hash
 
-    def next_job(self, flow: Flow) -> tuple[str, Job] | None:
+    def next_job(self, flow: Flow) -> tuple[str, Any] | None:
         while not self.queue:
             if flow.busy:
                 return None

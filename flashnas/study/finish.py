@@ -5,31 +5,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from flashnas.base.errors import RunError
 from flashnas.executors import Executor
-from flashnas.latency.costs import TableCosts
 from flashnas.runs.answer import Answer
-from flashnas.runs.front import FrontEntry, recorded
 from flashnas.runs.trial import Trial
-from flashnas.search.objectives import point
-from flashnas.search.pareto import non_dominated
 from flashnas.study.answer import answer_of
-from flashnas.study.foresight import FIGURES
+from flashnas.study.front import compared, entries_of, front_of
 from flashnas.study.loop import IDLE_CYCLES, State
 from flashnas.study.record import Candidate
 from flashnas.study.seeds import train_under_seeds
-from flashnas.study.self_correction import time_networks
 
 STATES = ("complete", "stopped", "failed", "reused", "infeasible", "expected")
 MAX_FRONT = 12           # networks of a front that nothing was trained for
 MAX_CORRECTIONS = 3      # times that the front is drawn again because timing it corrected the predictions
-IN_ENTRY = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
-            "memory_gb", "params")
 
 
 def answer_by_evidence(state: State) -> None:
@@ -37,7 +26,8 @@ def answer_by_evidence(state: State) -> None:
     there is in a search that trains nothing."""
     told, record = state.question.foretold, state.record
     assert told is not None
-    places = dict.fromkeys([*told.spread(told.front(state.question.recall_floor), MAX_FRONT), *told.front(None)[-1:]])
+    front = told.front(state.question.config.recall_floor)
+    places = dict.fromkeys([*told.spread(front, MAX_FRONT), *told.front(None)[-1:]])
     for candidate in (*state.baselines(), *(Candidate("search", "", told.networks[place], told.genotypes[place])
                                             for place in places)):
         if candidate.network is not None and candidate.key not in record.placed:
@@ -61,11 +51,11 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
     folder.remove_checkpoints()
     if further := range(config.seed + 1, config.seed + (config.seeds or 1)):
         train_under_seeds(record, executor, lambda: _to_confirm(state), further)
-    entries = _measured(state, [_entry(state, trial) for trial in front_of(state)])
+    entries = entries_of(state)
     for _ in range(MAX_CORRECTIONS):
         if not state.correct([entry.hash for entry in entries]):
             break
-        entries = _measured(state, [_entry(state, trial) for trial in front_of(state)])
+        entries = entries_of(state)
     answer = _answer(state)
     if answer is not None:
         standings = {standing.hash: standing for standing in answer.standings}
@@ -87,33 +77,6 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
             "trials": totals, "from_bench": from_bench, "failures": failures, "seconds": round(seconds, 1), **tokens}
 
 
-def front_of(state: State) -> list[Trial]:
-    """The trials of the non-dominated networks, fastest first, and of those that are so with the recall that
-    is kept.
-
-    Raises:
-        RunError: nothing has a score.
-    """
-    question, record = state.question, state.record
-    scored = [(trial, values) for trial in _compared(state)
-              if state.correction is None or question.fitter.fits_network(record.networks[trial.hash])
-              if (values := point(question.config.objectives, vars(trial), trial.scores)) is not None]
-    if not scored:
-        reasons = "; ".join(sorted(record.failures())) or "none tried"
-        raise RunError(f"{state.folder.path}: no candidate could be trained; reasons: {reasons}")
-    keeping = [] if question.foresight is None else [
-        (trial, values) for trial, values in scored if (trial.expected_recall or 0.0) >= question.recall_floor]
-    best = {trial.hash: trial for some in (scored, keeping) if some for (trial, _), keep in zip(
-        some, non_dominated(np.array([values for _, values in some])), strict=True) if keep}
-    return sorted(best.values(), key=lambda trial: (trial.latency_ms or 0, trial.number))
-
-
-def _compared(state: State) -> list[Trial]:
-    """The trials with a score, each network once."""
-    wanted = "complete" if state.question.config.trials else "expected"
-    return [trial for trial in state.record.trials if trial.state == wanted]
-
-
 def _to_confirm(state: State) -> list[Trial]:
     """The trials that are evaluated under further seeds: of the front, or, where full trainings rank, those
     of it that cannot be told from the recommended one."""
@@ -129,40 +92,10 @@ def _answer(state: State) -> Answer | None:
     question, record, told = state.question, state.record, state.question.foretold
     if question.foresight is None or told is None:
         return None
-    best = told.best(question.recall_floor)
+    best = told.best(question.config.recall_floor)
     return answer_of(
-        question.foresight, front_of(state), [trial for trial in _compared(state) if trial.origin == "baseline"],
-        record.networks, min_recall=question.recall_floor, budget_ms=question.config.budgets.get("latency_ms"),
+        question.foresight, front_of(state), [trial for trial in compared(state) if trial.origin == "baseline"],
+        record.networks, min_recall=question.config.recall_floor, budget_ms=question.config.budgets.get("latency_ms"),
         before="" if best is None else told.networks[best].notation,
-        untrained=[told.networks[place] for place in told.front(question.recall_floor)
+        untrained=[told.networks[place] for place in told.front(question.config.recall_floor)
                    if told.networks[place].hash not in record.outcomes])
-
-
-def _entry(state: State, trial: Trial) -> FrontEntry:
-    network, costs = state.record.networks[trial.hash], state.question.costs
-    certificate = state.question.certificate if state.correction is None else state.correction.certificate
-    figures = {**{name: getattr(trial, name) for name in IN_ENTRY}, **trial.scores}
-    if trial.full_loss is not None:
-        figures.update({name: getattr(trial, name) for name in FIGURES})
-    if trial.seeds is not None:
-        figures.update(seeds=trial.seeds, loss_se=trial.loss_se)
-    if certificate and isinstance(costs, TableCosts):
-        figures["bound_ms"] = certificate.bound(costs.estimate(network), "latency_ms")
-    return FrontEntry(notation=trial.notation, hash=trial.hash, architecture=recorded(network), figures=figures,
-                      origin={"number": trial.number, "label": trial.label or "search"}, **costs.details(network))
-
-
-def _measured(state: State, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
-    """The entries with times from the device and what they miss; as they are where the device is not at
-    hand."""
-    question = state.question
-    if question.model is None or question.timing is None:
-        return list(entries)
-    from flashnas.profiling.finalists import missed  # loads torch
-
-    time_networks(state.record, [entry.hash for entry in entries])
-    times = state.folder.measured
-    return [dataclasses.replace(entry, missed=tuple(missed(times[entry.hash], question.config.bounds)), figures={
-        **entry.figures, **{"measured_" + name.removeprefix("latency_"): times[entry.hash][name]
-                            for name in ("latency_ms", "ttft_ms", "tpot_ms")}})
-            if entry.hash in times else entry for entry in entries]

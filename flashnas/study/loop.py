@@ -19,13 +19,13 @@ import numpy as np
 from flashnas.base.registry import foreign_errors
 from flashnas.base.settings import MAX_SEED
 from flashnas.executors.base import Flow
-from flashnas.executors.job import Job
 from flashnas.runs.trial import outcome_key
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
 from flashnas.search.rungs import Pause
+from flashnas.study.measuring import time_networks
 from flashnas.study.record import Candidate, Record, Stopped
-from flashnas.study.self_correction import SelfCorrection, time_networks
+from flashnas.study.self_correction import SelfCorrection
 
 IDLE_CYCLES = 20         # cycles in a row without anything new: the space is exhausted
 
@@ -68,7 +68,7 @@ class State(ABC):
         self.idle = 0
 
     @abstractmethod
-    def next_job(self, flow: Flow) -> tuple[str, Job] | None:
+    def next_job(self, flow: Flow) -> tuple[str, Any] | None:
         """Key and job of the next evaluation that may start now; None: something has to end first, or all is
         done."""
 
@@ -103,7 +103,7 @@ class State(ABC):
         """The next rung; None after the last one."""
         return next((later for later in self.rungs if later > rung), None)
 
-    def start(self, candidate: Candidate, rung: int | None) -> tuple[str, Job]:
+    def start(self, candidate: Candidate, rung: int | None) -> tuple[str, Any]:
         """Key and job of an evaluation that begins."""
         self.running[candidate.key] = candidate, rung
         return candidate.key, self.record.job(candidate, rung)
@@ -211,7 +211,7 @@ class State(ABC):
         first: a training of one of these is the most likely to change the answer."""
         question, told = self.question, self.question.foretold
         return [] if told is None else [
-            told.genotypes[place] for place in told.nearest(question.recall_floor, question.config.cycle_size)]
+            told.genotypes[place] for place in told.nearest(question.config.recall_floor, question.config.cycle_size)]
 
     def refits(self) -> list[Any]:
         """The genotypes of earlier runs that are worth a training at the width that they have here."""

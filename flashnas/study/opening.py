@@ -1,136 +1,28 @@
-"""What a search opens before its first evaluation: its executor, its identity, and the head of run.yaml."""
+"""What a search opens before its first evaluation: its folder, its record and its state."""
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Callable
-from importlib.metadata import version
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import flashnas
-from flashnas.base.fingerprint import fingerprint
-from flashnas.executors import Executor, Work, make_executor
-from flashnas.executors.job import evaluator_name, run_job
-from flashnas.executors.local import InProcess
-from flashnas.latency.costs import OwnCosts
-from flashnas.latency.table import LatencyTable
-from flashnas.runs.identity import Identity
-from flashnas.search import sampler_name
-from flashnas.study.checks import any_network, check_without_workers
+from flashnas.executors import Executor
+from flashnas.runs.folder import RunFolder
+from flashnas.runs.snapshot import Progress
+from flashnas.study.asynchronous import Asynchronous
+from flashnas.study.cycles import Cycles
+from flashnas.study.executor import side_by_side
+from flashnas.study.identity import identity_of, run_facts
+from flashnas.study.loop import State
 from flashnas.study.question import Question
-
-IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed
-ANY_ORDER = "depends on when workers finish (asynchronous); the same seed gives other candidates"
-
-LAST = ("rank_by", "min_recall")  # in the record of the identity
+from flashnas.study.record import Record
 
 
-def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
-    """The executor that the search asks for; this process for an evaluator that no other one can load.
-
-    Raises:
-        ConfigError: for what the executor cannot do; a SettingError for limits that only worker processes
-            keep.
-    """
-    config, recipe, dataset = question.config, question.recipe, question.dataset
-    gpu, devices = recipe is not None and recipe.device == "cuda", ()
-    if gpu:
-        from flashnas.training.trainer import visible_devices  # loads torch
-
-        devices = visible_devices()
-    work = Work(function=run_job, workers=config.workers, timeout_s=question.time_limit.seconds, gpu=gpu,
-                processes=config.processes_per_candidate, devices=devices, run=identity_of(question).hash,
-                storage=config.storage, dataset=None if dataset is None else str(dataset.folder),
-                corpus={"data": config.data, "tokenizer": config.tokenizer}, note=note)
-    if config.trials == 0:
-        return InProcess(work)
-    job = question.job(any_network(question.space))
-    if config.executor == "local" and not job.portable():
-        check_without_workers(config, job)
-        return InProcess(work)
-    executor = make_executor(config.executor, work, config.executor_options)
-    executor.check(job)
-    return executor
-
-
-def side_by_side(question: Question, executor: Executor, note: Callable[[str], None]) -> int:
-    """How many workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which
-    is noted where their number is known."""
-    workers, size = executor.workers, question.config.cycle_size
-    if question.config.asynchronous or workers <= size:
-        return workers
-    if executor.shown_workers == workers:
-        note(f"cycles of {size} candidates keep at most {size} of {workers} workers busy; --cycle-size {workers} or"
-             " --asynchronous keeps all")
-    return size
-
-
-def identity_of(question: Question) -> Identity:
-    """All that fixes the trajectory. A further option of the search is part of it where it differs from its
-    default, so that a run without it goes on."""
-    model, recipe, dataset, rungs = question.model, question.recipe, question.dataset, question.rungs
-    options, known, bench = question.config.question(), question.known, question.scores.bench
-    function = question.costs.function if isinstance(question.costs, OwnCosts) else None
-    record: dict[str, Any] = {
-        "space": question.space.name, "space_hash": question.space.hash,
-        "table": options["table"] if model else None if function is None else evaluator_name(function),
-        "table_hash": table_hash(model.table) if model else None, "mode": options["mode"],
-        "workload": model.workload.to_dict() if model else None, "budgets": options["budgets"],
-        "confidence": options["confidence"],
-        "margins": dict(question.certificate.margins) if question.certificate else None,
-        "objectives": options["objectives"], "sampler": sampler_name(question.sampler),
-        **{name: options[name] for name in ("sampler_options", "cycle_size", "seed", "baselines")},
-        "recipe": None if recipe is None else recipe.to_dict(),
-        "data": None if dataset is None else options["data"],
-        "tokenizer": None if dataset is None else options["tokenizer"],
-        "corpus": None if dataset is None else dataset.folder.name,
-        "evaluator": None if question.evaluator is None else evaluator_name(question.evaluator)}
-    record |= {} if bench is None else {"bench": bench.digest}
-    record |= {"rungs": rungs.tokens, "rung_chance": rungs.chance, "rung_curves": rungs.digest} if rungs.tokens else {}
-    record |= {} if known is None else {"start_from": known.digest}
-    record |= {name: value for name, value in options.items() if name not in (*record, "rungs", "rung_chance", *LAST)
-               and value != question.config.setting(name).default}
-    record |= {"rank_by": options["rank_by"]}
-    record |= {} if question.foresight is None else {"foresight": question.foresight.digest}
-    record |= {} if options["min_recall"] is None else {"min_recall": options["min_recall"]}
-    return Identity(record)
-
-
-def table_hash(table: LatencyTable) -> str:
-    """Changes with any row of the table and with its calibration."""
-    return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}, table.calibration])
-
-
-def run_facts(question: Question, out: Path, command: str, executor: Executor) -> dict[str, Any]:
-    """All that was asked, all versions: the head of run.yaml."""
-    config, space, model = question.config, question.space, question.model
-    recipe, dataset, bench = question.recipe, question.dataset, question.scores.bench
-    packages = {name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")}
-    scored: dict[str, Any] = {}
-    if question.evaluator is not None:
-        scored = {"evaluator": evaluator_name(question.evaluator)}
-    elif recipe is not None and dataset is not None:
-        scored = {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
-                  "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab}
-    table = None if not isinstance(question.costs, OwnCosts) else {"name": evaluator_name(question.costs.function)}
-    if model is not None:
-        table = {"name": model.table.name, "device": model.table.device.label or model.table.name,
-                 "stack": model.table.stack, "mode": model.table.default_mode, "weights": model.dtype,
-                 "hash": table_hash(model.table)}
-    return {
-        "flashnas": flashnas.__version__, "name": out.name, "command": command,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,
-        "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
-        "table": table, "workload": None if model is None else model.workload.to_dict(),
-        "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
-        "sampler": sampler_name(question.sampler), "trajectory": ANY_ORDER if config.asynchronous else IN_CYCLES,
-        "rank_by": config.rank_by, "foresight": None if question.foresight is None else question.foresight.to_dict(),
-        "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
-        "bench": None if bench is None else bench.to_dict(),
-        "rungs": list(question.rungs.tokens), "seeds": config.seeds,
-        "start_from": None if question.known is None else question.known.to_dict(),
-        "host": {"cpu": platform.processor() or platform.machine(), "executor": executor.name,
-                 "workers": executor.shown_workers, "python": platform.python_version(), **packages},
-    }
+@contextlib.contextmanager
+def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress, command: str,
+           kind: type[State] | None = None) -> Iterator[State]:
+    """The state of a search with its folder, before the first evaluation; kind: None: as the question asks."""
+    with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
+                   resume=resume, storage=question.config.storage, note=progress.note) as folder:
+        record = Record(question, folder, progress, side_by_side(question, executor, progress.note))
+        yield (kind or (Asynchronous if question.config.asynchronous else Cycles))(record)

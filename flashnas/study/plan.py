@@ -8,20 +8,14 @@ from typing import Any
 
 from flashnas.base.errors import RunError
 from flashnas.base.registry import foreign_errors
-from flashnas.executors.job import UserEvaluator, run_job, takes_seed
+from flashnas.executors.job import run_job, takes_seed
 from flashnas.executors.local import WorkerPool
-from flashnas.latency.costs import CostFunction
-from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import Workload
 from flashnas.proxy.tasks import task_tokens
-from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import task_scores
-from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
-from flashnas.study.opening import executor_of, side_by_side
+from flashnas.study.executor import executor_of, side_by_side
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
-from flashnas.training.recipe import Recipe
 
 TIMED_STEPS = 3            # optimizer steps of the training that is timed
 FORWARD_SHARE = 1 / 3      # time of a validation token over that of a training token: no backward pass
@@ -134,23 +128,19 @@ class SearchPlan:
         return "\n".join(lines)
 
 
-def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = True,
-         evaluator: UserEvaluator | None = None, space: SearchSpace[Any] | None = None,
-         table: LatencyTable | CostFunction | None = None, workload: Workload | None = None,
-         recipe: Recipe | None = None, sampler: type[SearchAlgorithm] | None = None) -> SearchPlan:
+def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = True, **objects: Any) -> SearchPlan:
     """What `run_search` with the same arguments would evaluate. Writes nothing but the cache of the corpus.
 
     Args:
         note: receives lines for the user.
         timed: train one network of middle size for a few steps in a worker process, for the estimate of the
             time.
-        Others: as `flashnas.study.search.run_search`.
+        objects: as `flashnas.study.prepare.prepare`.
 
     Raises:
         FlashnasError: for whatever would stop the search before its first evaluation.
     """
-    question = prepare(config, note=note, evaluator=evaluator, space=space, table=table, workload=workload,
-                       recipe=recipe, sampler=sampler)
+    question = prepare(config, note=note, **objects)
     with foreign_errors(*question.foreign(), direct=False):
         return _planned(question, note, timed)
 
@@ -166,7 +156,7 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     known |= {network.hash for _, network, _ in question.known_networks()}
     evaluations = len(different) + int(min(config.trials, question.space.size())) if config.trials else 0
     fastest = question.fitter.fastest(config.seed)
-    widths = question.space.hidden_sizes if isinstance(question.space, OperatorSpace) else ()
+    widths = getattr(question.space, "hidden_sizes", ())
     trained = question.recipe
     rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
     each = 0 if trained is None else trained.steps * trained.batch_tokens

@@ -33,8 +33,8 @@ from flashnas.runs.run import Run
 from flashnas.search.objectives import DEFAULT, TRAINED, check_objectives, point
 from flashnas.search.pareto import non_dominated
 from flashnas.space import SearchSpace
-from flashnas.study.finish import IN_ENTRY
-from flashnas.study.opening import table_hash
+from flashnas.study.front import IN_ENTRY
+from flashnas.study.identity import table_hash
 from flashnas.study.refit import MOST_REFITS, Refit, genotypes_of, refits, vars_of
 from flashnas.training.recipe import Recipe
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BenchError
+from flashnas.base.errors import BenchError, RunError
 from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset
-from flashnas.reuse.known import KnownRuns
+from flashnas.executors.job import UserEvaluator, evaluator_name
+from flashnas.reuse.known import KnownRuns, difference, training, training_of
 from flashnas.search.objectives import task_scores
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
@@ -65,6 +66,15 @@ class Scores:
     def _answers(self, seed: int) -> Answers | None:
         found = self._found(seed)
         return found if isinstance(found, Answers) else None
+
+    def check_known(self, evaluator: UserEvaluator | None) -> None:
+        """Raise RunError if the earlier runs trained otherwise than this search does."""
+        if self.known is None or not self.config.trials:
+            return
+        own = training(self.recipe, None if self.dataset is None else self.dataset.digest, self.config.seed,
+                       None if evaluator is None else evaluator_name(evaluator))
+        if reason := difference(training_of(self.known.runs[0]), own, "in the run", "in this search"):
+            raise RunError(f"{self.known.runs[0].path}: a search cannot start from its networks: {reason}")
 
     def score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
         """The score of a network, or None.

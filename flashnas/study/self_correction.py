@@ -24,7 +24,6 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import PHASES, terms, with_corrections
 from flashnas.runs.trial import Trial
 from flashnas.study.question import Question
-from flashnas.study.record import Record
 
 MIN_TIMED = 6            # timed networks below which nothing is corrected
 BOUNDS = 0.1, 0.9        # quantiles of the residuals
@@ -145,17 +144,3 @@ class SelfCorrection:
             margins=None if certificate is None else certificate.margins,
             bounds=bounds or (0.0, 0.0)))
         return before != (model, certificate, bounds)
-
-
-def time_networks(record: Record, hashes: Sequence[str]) -> None:
-    """Time the networks that this run has not timed yet, where the table's device is at hand."""
-    model, timing = record.question.model, record.question.timing
-    if model is None or timing is None:
-        return
-    known = record.folder.measured
-    if networks := [record.networks[key] for key in hashes if key not in known]:
-        from flashnas.profiling.finalists import measure_finalists  # loads torch
-
-        record.progress.note(f"timing {len(networks)} network{'s' * (len(networks) > 1)} end to end on"
-                             f" {model.table.device.label}")
-        record.folder.remember_measured(measure_finalists(networks, model, timing, record.progress.note))

@@ -26,7 +26,7 @@ from flashnas.runs.run import Run
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
-from flashnas.study.opening import identity_of
+from flashnas.study.identity import identity_of
 from flashnas.study.plan import plan
 from flashnas.study.prepare import prepare
 from flashnas.study.search import run_search
@@ -158,7 +158,7 @@ def test_a_search_without_a_bench_has_the_identity_of_versions_without_benches(c
     assert (question.scores.bench, question.scores.no_bench, question.known_networks()) == (None, "", [])
     assert "bench" not in identity_of(question).values
     with_bench = identity_of(prepare(config, note=print))
-    assert with_bench.to_dict()["bench"] == prepare(config, note=print).bench.digest
+    assert with_bench.values["bench"] == prepare(config, note=print).scores.bench.digest
     assert with_bench.hash != identity_of(question).hash
 
 
