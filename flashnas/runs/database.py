@@ -63,12 +63,14 @@ class Database:
         except Exception as error:  # Optuna raises KeyError and others by kind of damage, SQLAlchemy its own
             if isinstance(error, OSError):
                 raise
-            raise RunError(f"{self.place}: cannot be opened: {type(error).__name__}: {first_line(error)}") from None
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise RunError(f"{self.place}: cannot be opened: {reason}") from None
         self.outcomes: dict[str, Outcome] = {}
         for trial in trials:
             if trial.state.is_finished():
                 outcome = convert(trial.user_attrs.get("outcome"), Outcome,
-                                  f"{self.place}: evaluation {trial.number} is damaged", RunError, name="outcome",
+                                  f"{self.place}: evaluation {trial.number} is damaged", RunError,
+                                  name="outcome",
                                   finite=False)
                 self.outcomes.setdefault(outcome.key, outcome)
 
@@ -84,7 +86,8 @@ class Database:
         """
         paused = outcome.rung is not None and outcome.score is not None
         trial = optuna.trial.create_trial(
-            state=TrialState.COMPLETE if values is not None else TrialState.PRUNED if paused else TrialState.FAIL,
+            state=TrialState.COMPLETE if values is not None else TrialState.PRUNED if paused else
+            TrialState.FAIL,
             values=values, params=dict(params), distributions=dict(distributions),
             user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
 
@@ -111,4 +114,5 @@ def _check_journal(journal: Path) -> None:
         except ValueError:  # UnicodeDecodeError is one
             raise RunError(f"{journal}:{number}: damaged, not a JSON record: {line[:40]!r}; {hint}") from None
         if not isinstance(entry, dict) or "op_code" not in entry:
-            raise RunError(f"{journal}:{number}: damaged, not a record of Optuna's journal: {line[:40]!r}; {hint}")
+            raise RunError(f"{journal}:{number}: damaged, not a record of Optuna's journal: {line[:40]!r};"
+                           f" {hint}")

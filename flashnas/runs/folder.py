@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from flashnas.base.errors import RunError
 from flashnas.base.files import (
@@ -55,29 +55,37 @@ def check_out(path: Path, *, resume: bool) -> None:
         path: the run folder, as the user named it.
         resume: True if a run in it may be continued.
     """
+    text = str(path) if len(str(path)) <= 100 else f"{str(path)[:60]}..{str(path)[-20:]}"
+
+    def refuse(rule: str) -> NoReturn:
+        raise RunError(f"{text}: {rule}; choose another --out") from None
+
     try:
         str(path).encode()
-    except UnicodeEncodeError:
-        raise RunError(f"{str(path)!a}: the name of a run folder must be UTF-8 text; choose another --out") from None
-    try:
         parent = next(place for place in (path.absolute(), *path.absolute().parents) if _exists(place))
+    except UnicodeEncodeError:
+        text = ascii(str(path))
+        refuse("the name of a run folder must be UTF-8 text")
     except OSError as error:
-        reason = reason_of(error)
-        raise RunError(f"{_shortened(path)}: cannot be a run folder: {reason}; choose another --out") from None
+        refuse(f"cannot be a run folder: {reason_of(error)}")
     except ValueError as error:  # a NUL character
-        raise RunError(f"{_shortened(path)!r}: cannot be a run folder: {error}; choose another --out") from None
+        text = repr(text)
+        refuse(f"cannot be a run folder: {error}")
+    text = str(path)
     if not parent.is_dir():
-        what = "is a file, and a run needs a folder" if parent == path.absolute() else f"{parent} is not a folder"
-        raise RunError(f"{path}: {what}; choose another --out")
+        refuse("is a file, and a run needs a folder" if parent == path.absolute() else
+               f"{parent} is not a folder")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise RunError(f"{path}: {parent} is read-only; choose another --out")
+        refuse(f"{parent} is read-only")
     if (path / CONFIG).exists():
         if not resume:
             raise RunError(f"{path}: holds a run already; continue it with --resume or choose another --out")
         if (path / FRONT).exists() and not (path / FRONT).is_dir():
-            raise RunError(f"{path / FRONT}: is a file, and the front of a run is a folder; move the file away")
-    elif path.exists() and any(place.name != LOCK for place in path.iterdir()):  # it is all where a disk was full
-        raise RunError(f"{path}: exists and is not a run folder (it has no {CONFIG}); choose another --out")
+            raise RunError(f"{path / FRONT}: is a file, and the front of a run is a folder; move the file"
+                           " away")
+    # the lock is all that is there after a disk was full
+    elif path.exists() and any(place.name != LOCK for place in path.iterdir()):
+        refuse(f"exists and is not a run folder (it has no {CONFIG})")
 
 
 def _exists(path: Path) -> bool:
@@ -89,11 +97,6 @@ def _exists(path: Path) -> bool:
             raise
         return False
     return True
-
-
-def _shortened(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 100 else f"{text[:60]}..{text[-20:]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +179,9 @@ class RunFolder:
         lost = (evaluated - set(self.database.outcomes)) | (stopped - reached)
         evaluated |= stopped
         if lost:
-            raise RunError(f"{self.database.place}: lacks {len(lost)} of the {len(evaluated)} evaluations that {TRIALS}"
-                           f" lists, so that they would be made again; restore it, or choose another --out")
+            raise RunError(f"{self.database.place}: lacks {len(lost)} of the {len(evaluated)} evaluations"
+                           f" that {TRIALS} lists, so that they would be made again; restore it, or choose"
+                           " another --out")
 
     @property
     def measured(self) -> dict[str, dict[str, float]]:

@@ -75,10 +75,13 @@ class FrontEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of its file, YAML- and JSON-ready."""
-        made_by = {"made_by": self.architecture.made_by} if isinstance(self.architecture, ForeignNetwork) else {}
+        made_by = {"made_by": self.architecture.made_by} if isinstance(self.architecture,
+                                                                       ForeignNetwork) else {}
         missed = {} if self.missed is None else {"missed": list(self.missed)}
-        return {"notation": self.notation, "hash": self.hash, **made_by, "architecture": self.architecture.to_dict(),
-                "figures": self.figures, "breakdown": self.breakdown, "sources": self.sources, "origin": self.origin,
+        return {"notation": self.notation, "hash": self.hash, **made_by,
+                "architecture": self.architecture.to_dict(),
+                "figures": self.figures, "breakdown": self.breakdown, "sources": self.sources,
+                "origin": self.origin,
                 **missed}
 
     @classmethod

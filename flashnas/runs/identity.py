@@ -10,7 +10,8 @@ from typing import Any
 from flashnas.base.errors import RunError
 from flashnas.base.fingerprint import fingerprint
 
-HINTS = {"space": "the run folder belongs to another space", "space_hash": "the run folder belongs to another space",
+HINTS = {"space": "the run folder belongs to another space", "space_hash": "the run folder belongs to"
+                                                                           " another space",
          "bench": "the scores of the bench are others than then",
          "start_from": "the runs hold other networks than then"}
 

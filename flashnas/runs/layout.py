@@ -27,11 +27,13 @@ TRIALS = "trials.parquet"     # the trajectory, in order
 FRONT = "pareto"              # folder: NN.yaml, one file for each architecture of the front, fastest first
 MEASURED = "measured.json"    # finalists that were timed on the device
 LOCK = ".lock"                # held by the process that writes
-ASKED = "asked.jsonl"         # of an asynchronous search: the candidates, in the order in which they were proposed
+# of an asynchronous search: the candidates, in the order in which they were proposed
+ASKED = "asked.jsonl"
 CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at the end of their cycle
 
 JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value
-_KINDS: dict[str, Any] = {"genotype": dict[str, Any], "curve": list[tuple[float, float]], "scores": dict[str, float],
+_KINDS: dict[str, Any] = {"genotype": dict[str, Any], "curve": list[tuple[float, float]],
+                          "scores": dict[str, float],
                           "backends": dict[str, Any]}
 WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed", "seeds")
 NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expected_loss_sd", "full_loss",
@@ -39,7 +41,8 @@ NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expe
            "loss_se", "proxy_params", "tokens", "tokens_per_s", "train_seconds", "seed")
 TEXTS = ("label", "reason", "notation", "hash", "source", "outside")
 COSTS = ("tokens", "train_seconds")                            # of a training, which a repeat did not have
-NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # without these there is nothing to show
+# without these there is nothing to show
+NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
 
 
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
@@ -69,7 +72,8 @@ class TrialsTable:
             same += 1
         new = pa.Table.from_pandas(trials_frame(trials[same:]), preserve_index=False)
         if self._table is not None:
-            new = pa.concat_tables([self._table.slice(0, same), new], promote_options="default").combine_chunks()
+            new = pa.concat_tables([self._table.slice(0, same), new],
+                                   promote_options="default").combine_chunks()
         self._trials, self._table = list(trials), new
         pq.write_table(new, path)
 
@@ -102,7 +106,8 @@ def read_trials(path: Path) -> pd.DataFrame:
         frame[name] = frame[name].fillna("").astype(str)
     for name, empty in JSON_COLUMNS.items():
         place = f"{path}: damaged: column {name!r}"
-        frame[name] = [parse_json(text if isinstance(text, str) else empty, place, RunError) for text in frame[name]]
+        frame[name] = [parse_json(text if isinstance(text, str) else empty, place, RunError)
+                       for text in frame[name]]
         for value in frame[name]:
             convert(value, _KINDS[name], place, RunError, finite=name == "scores")
     for name in sorted({name for scores in frame["scores"] for name in scores}):
@@ -112,5 +117,6 @@ def read_trials(path: Path) -> pd.DataFrame:
 
 def yaml_text(data: Any) -> str:
     """The text of a YAML file of a run folder."""
-    text: str = yaml.dump(json.loads(json.dumps(data, default=str)), Dumper=_Dumper, sort_keys=False, width=120)
+    text: str = yaml.dump(json.loads(json.dumps(data, default=str)), Dumper=_Dumper, sort_keys=False,
+                          width=120)
     return text

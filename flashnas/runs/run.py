@@ -81,7 +81,7 @@ class Run:
             raise RunError(str(error)) from None
         return cls(path, config, read_trials(path / TRIALS), front)
 
-    # -- what was asked ------------------------------------------------------------------------------------------
+    # -- what was asked --------------------------------------------------------------------------------------
 
     def entry(self, *keys: str) -> Any:
         """A nested entry of run.yaml, or None where it is missing: `entry("table", "device")`."""
@@ -128,7 +128,7 @@ class Run:
         states = set(self.trials["state"])
         return "expected" in states and not states & {"complete", "reused", "stopped"}
 
-    # -- what came of it -----------------------------------------------------------------------------------------
+    # -- what came of it -------------------------------------------------------------------------------------
 
     @functools.cached_property
     def trained(self) -> pd.DataFrame:
@@ -163,7 +163,8 @@ class Run:
 
         answer = convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
         if answer.recommended not in self.finalists[1]:
-            place = self.config.place("answer") if isinstance(self.config, LocatedDict) else self.path / CONFIG
+            place = self.config.place("answer") if isinstance(self.config,
+                                                              LocatedDict) else self.path / CONFIG
             raise RunError(f"{place}: answer.recommended must be a network of the front; got"
                            f" {answer.recommended!r:.60}")
         return answer
@@ -199,12 +200,13 @@ class Run:
         return None if value is None else float(value)
 
     def write(self, out: Path) -> None:
-        """Write a run that no search made, such as the answer to another question, into a folder, which is created:
-        its head, trials and front. It has no question of its own and is not continued."""
+        """Write a run that no search made, such as the answer to another question, into a folder, which is
+        created: its head, trials and front. It has no question of its own and is not continued."""
         out.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in dataclasses.fields(Trial)}
         trials = [Trial(**{name: None if isinstance(value, float) and math.isnan(value) else value
-                           for name, value in row._asdict().items() if name in names}) for row in rows(self.trials)]
+                           for name, value in row._asdict().items() if name in names})
+                           for row in rows(self.trials)]
         with atomic_file(out / TRIALS) as part:
             TrialsTable().write(trials, part)
         write_front(out / FRONT, self.front)

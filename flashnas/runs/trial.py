@@ -14,9 +14,11 @@ RUN = "run"               # source of a score that another run computed
 KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
 
 State = Literal["complete", "stopped", "failed", "infeasible", "reused", "expected"]
-Origin = Literal["baseline", "bench", "search"]  # bench: of a bench or an earlier run, which the search starts from
+# bench: of a bench or an earlier run, which the search starts from
+Origin = Literal["baseline", "bench", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
-SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "seeds",
+SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed",
+          "seeds",
           "loss_se", "backends", "source")
 
 
@@ -96,7 +98,8 @@ class Trial:
     number: int
     cycle: int
     origin: Origin
-    label: str = ""                 # of a baseline, such as "pure 7x(d f)", or of a network that a bench knows
+    # of a baseline, such as "pure 7x(d f)", or of a network that a bench knows
+    label: str = ""
     state: State
     reason: str = ""
     genotype: dict[str, Any]        # the space's encoding (Optuna parameters)
@@ -130,7 +133,8 @@ class Trial:
     train_seconds: float | None = None
     seed: int | None = None
     backends: dict[str, str] = field(default_factory=dict)  # what computed each kind of operator in training
-    source: str = ""                # of the loss: `training`, `bench`, `run` or `evaluator`; empty without one
+    # of the loss: `training`, `bench`, `run` or `evaluator`; empty without one
+    source: str = ""
 
     @property
     def from_bench(self) -> bool:

@@ -38,10 +38,13 @@ class Asynchronous(State):
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
-        self._open: dict[str, Candidate] = {}               # networks without an outcome, or with a decision to come
+        # networks without an outcome, or with a decision to come
+        self._open: dict[str, Candidate] = {}
         self._duplicates: dict[str, list[Candidate]] = {}   # other candidates with the network of an open one
-        self._promoted: deque[tuple[int, str]] = deque()    # paused candidates that are to train on, the best first
-        self._stops = dict.fromkeys(self.rungs, 0)          # at each rung since somebody trained on from there
+        # paused candidates that are to train on, the best first
+        self._promoted: deque[tuple[int, str]] = deque()
+        # at each rung since somebody trained on from there
+        self._stops = dict.fromkeys(self.rungs, 0)
         self._begun, self._changed = False, True            # since chances were computed
         self._number = self._unwritten = 0
 
@@ -64,7 +67,7 @@ class Asynchronous(State):
         self._changed = True
         super().end(key, score, reason)
 
-    # -- the start -------------------------------------------------------------------------------------------------
+    # -- the start -------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         """Queue the baselines, take over what is known, and queue what was proposed and has not ended."""
@@ -87,12 +90,13 @@ class Asynchronous(State):
         database."""
         ends = {outcome.hash: place for place, outcome in enumerate(self.record.outcomes.values())
                 if outcome.seed is None}
-        candidates = [self.candidate(self.question.space.decode(proposal.genotype), proposal.number, pending=False)
+        candidates = [self.candidate(self.question.space.decode(proposal.genotype), proposal.number,
+                                     pending=False)
                       for proposal in recorded]
         networks = {candidate.key for candidate in candidates if candidate.network is not None}
         if unknown := set(ends) - networks - set(self.record.networks):
-            raise RunError(f"{self.folder.path / ASKED}: lacks {len(unknown)} of the {len(ends)} networks that"
-                           f" {self.folder.database.place} holds; restore it, or choose another --out")
+            raise RunError(f"{self.folder.path / ASKED}: lacks {len(unknown)} of the {len(ends)} networks"
+                           f" that {self.folder.database.place} holds; restore it, or choose another --out")
         self._number = max(candidate.number for candidate in candidates)
         with self.sampler_errors():
             self.algorithm.exclude([candidate.genotype for candidate in candidates])
@@ -100,13 +104,15 @@ class Asynchronous(State):
                                 ends.get(candidate.key, len(ends))):
             self._admit(candidate)
         self._decide()
-        self._stops = dict.fromkeys(self._stops, 0)  # what stopped in an earlier part of the run is not counted again
+        # what stopped in an earlier part of the run is not counted again
+        self._stops = dict.fromkeys(self._stops, 0)
 
-    # -- candidates ------------------------------------------------------------------------------------------------
+    # -- candidates ------------------------------------------------------------------------------------------
 
     def _left(self) -> int:
         """How many candidates may still be drawn; 0 where the space is exhausted."""
-        drawn = sum(candidate.origin == "search" and candidate.place is None for candidate in self._open.values())
+        drawn = sum(candidate.origin == "search" and candidate.place is None
+                    for candidate in self._open.values())
         return 0 if self.exhausted else max(0, self.question.config.trials - self.record.evaluated - drawn)
 
     def _propose(self, genotypes: Sequence[Any], *, pending: bool) -> None:
@@ -131,7 +137,8 @@ class Asynchronous(State):
             return False
         self._open[candidate.key] = candidate
         self.meet(candidate)
-        rungs = self.rungs if candidate.origin == "search" and candidate.key not in self.record.outcomes else ()
+        pauses = candidate.origin == "search" and candidate.key not in self.record.outcomes
+        rungs = self.rungs if pauses else ()
         reached = [rung for rung in rungs if self.reached(candidate.key, rung)]
         self.send(candidate, (reached[-1] if reached else rungs[0]) if rungs else None)
         return True
@@ -161,7 +168,7 @@ class Asynchronous(State):
             self._unwritten = 0
             self.record.write()
 
-    # -- rungs -----------------------------------------------------------------------------------------------------
+    # -- rungs -----------------------------------------------------------------------------------------------
 
     def _decide(self) -> None:
         """Compute all chances again: who trains on as soon as there is a worker, and who stops."""
@@ -194,7 +201,8 @@ class Asynchronous(State):
         """As in a cycle without anybody who has the chance."""
         costs = [self.record.point_of(key, 0.0)[1:] for key in paused]
         own = np.arange(len(paused))
-        return paused[int(np.lexsort((standings(np.column_stack([pause.losses[own], costs])), -pause.chances[own]))[0])]
+        return paused[int(np.lexsort((standings(np.column_stack([pause.losses[own], costs])),
+                                      -pause.chances[own]))[0])]
 
     def _train_on(self, rung: int, key: str) -> tuple[str, Any]:
         """A paused candidate goes to the next rung, or to the end."""

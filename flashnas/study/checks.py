@@ -23,14 +23,16 @@ from flashnas.study.config import SearchConfig
 def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
     """Raise ConfigError for an object of a wrong type."""
     if not isinstance(space, SearchSpace):
-        raise ConfigError(f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}")
+        raise ConfigError("search.space must be a name, a YAML file or a SearchSpace; got"
+                          f" {type(space).__name__}")
     if sampler is not None and not (isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)):
         raise ConfigError(f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}")
     if evaluator is not None and not callable(evaluator):
         raise ConfigError(f"search.evaluator must be a function network -> loss, or a mapping with it; got"
                           f" {evaluator!r:.60}")
     if not (table is None or callable(table) or isinstance(table, LatencyTable)):
-        raise ConfigError(f"search.table must be a name, a folder, a LatencyTable or a function; got {table!r:.60}")
+        raise ConfigError("search.table must be a name, a folder, a LatencyTable or a function; got"
+                          f" {table!r:.60}")
 
 
 def check_evaluator(config: SearchConfig, evaluator: UserEvaluator) -> None:
@@ -39,8 +41,8 @@ def check_evaluator(config: SearchConfig, evaluator: UserEvaluator) -> None:
         config.wrong("seeds", f"above 1 needs an evaluator with an argument 'seed'; got {config.seeds} and"
                      f" {evaluator_name(evaluator)}")
     if config.processes_per_candidate > 1:
-        config.wrong("processes_per_candidate", "are those of trainings, which an evaluator of one's own does not"
-                     " do")
+        config.wrong("processes_per_candidate", "are those of trainings, which an evaluator of one's own does"
+                                                " not do")
 
 
 def check_space(space: SearchSpace[Any]) -> None:
@@ -62,10 +64,11 @@ def check_space(space: SearchSpace[Any]) -> None:
         space.distributions()
         sizes = space.architectures(genotype)
     if not isinstance(genotype, Hashable):
-        raise ConfigError(f"space {space.name!r}: its genotypes must be hashable; got {type(genotype).__name__}")
+        raise ConfigError(f"space {space.name!r}: its genotypes must be hashable; got"
+                          f" {type(genotype).__name__}")
     if not len(sizes):
-        raise ConfigError(f"space {space.name!r}: architectures must return at least one network; got none for"
-                          f" {genotype}")
+        raise ConfigError(f"space {space.name!r}: architectures must return at least one network; got none"
+                          f" for {genotype}")
 
 
 def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
@@ -76,15 +79,16 @@ def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> No
     network = any_network(space)
     for name in ("notation", "hash", "to_dict"):
         if not hasattr(network, name):
-            raise ConfigError(f"space {space.name!r}: its networks need {name!r}; got {type(network).__name__}")
+            raise ConfigError(f"space {space.name!r}: its networks need {name!r}; got"
+                              f" {type(network).__name__}")
     if isinstance(network, Architecture):
         return
     if trained:
-        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which flashnas cannot train;"
-                          " give an evaluator")
+        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which flashnas"
+                          " cannot train; give an evaluator")
     if timed:
-        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which a latency table cannot"
-                          " answer; give table=None or a function network -> latency_ms")
+        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which a latency"
+                          " table cannot answer; give table=None or a function network -> latency_ms")
 
 
 def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) -> None:
@@ -114,8 +118,8 @@ def any_network(space: SearchSpace[Any]) -> Any:
 
 def ranking(config: SearchConfig, space: SearchSpace[Any], *, costed: bool, evaluated: bool,
             note: Callable[[str], None]) -> str:
-    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain. costed: the
-    latency is known. evaluated: by a user's function.
+    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain. costed:
+    the latency is known. evaluated: by a user's function.
 
     Raises:
         SettingError: for an option that needs the other ranking.

@@ -17,7 +17,8 @@ from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
 
 
-def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | None, workload: Workload | None,
+def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | None,
+               workload: Workload | None,
                *, evaluated: bool) -> Costs:
     """The costs by a latency table, by the user's function, or none. evaluated: by a user's function.
 
@@ -31,18 +32,19 @@ def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | 
     if config.confidence is not None:
         raise ConfigError("search.confidence needs a latency table; got table=None or a function")
     if config.weights is not None:
-        raise ConfigError(f"search.weights needs a latency table; got weights {config.weights} and table=None or a"
-                          " function")
+        raise ConfigError(f"search.weights needs a latency table; got weights {config.weights} and table=None"
+                          " or a function")
     if config.strict:
         raise ConfigError("search.strict needs a latency table, whose device times the finalists")
     if table is not None:
         return OwnCosts(table)
     if not evaluated:
-        raise ConfigError("search.table must name a latency table, or be a function network -> latency_ms, where"
-                          " flashnas trains the networks; got None")
+        raise ConfigError("search.table must name a latency table, or be a function network -> latency_ms,"
+                          " where flashnas trains the networks; got None")
     if config.budgets:
-        raise ConfigError(f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation: give"
-                          " table=FUNCTION, network -> latency_ms or a mapping of metrics; got table=None")
+        raise ConfigError(f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation:"
+                          " give table=FUNCTION, network -> latency_ms or a mapping of metrics; got"
+                          " table=None")
     return NoCosts()
 
 

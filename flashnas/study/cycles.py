@@ -40,7 +40,7 @@ class Cycles(State):
     def finish(self, candidate: Candidate) -> None:
         """It becomes a trial with the others of its cycle."""
 
-    # -- cycles ----------------------------------------------------------------------------------------------------
+    # -- cycles ----------------------------------------------------------------------------------------------
 
     def all_cycles(self) -> Iterator[list[Candidate]]:
         """Each is drawn when the one before has ended."""

@@ -21,7 +21,8 @@ from flashnas.training.recipe import Recipe
 
 def recipe_read(recipe: Recipe | None) -> Recipe | None:
     """The recipe, if short losses under it were held against publications; else None."""
-    return recipe if recipe is not None and fingerprint({**recipe.to_dict(), "name": ""}) == recipe_of_response(
+    return recipe if recipe is not None and fingerprint({**recipe.to_dict(),
+                                                         "name": ""}) == recipe_of_response(
         ) else None
 
 
@@ -70,6 +71,6 @@ def foresight_of(config: SearchConfig, space: Any, fitter: Any, recipe: Recipe |
     reference = stacks[int(np.argmin(value_of(stacks)))]
     read = recipe_read(recipe)
     if recipe is not None and read is None:
-        note(f"the loss of recipe {recipe.name!r} with these settings was not held against published trainings: the"
-             " full loss rests on them alone; --rank-by short ranks by the trainings")
+        note(f"the loss of recipe {recipe.name!r} with these settings was not held against published"
+             " trainings: the full loss rests on them alone; --rank-by short ranks by the trainings")
     return Foresight(model, recall, tokens, reference, read, source)

@@ -58,7 +58,8 @@ class Foretold:
         if min_recall is not None and (self.recall >= min_recall).any():
             places = np.flatnonzero(self.recall >= min_recall)
         points = np.column_stack([ranked(self.mean, self.sd), self.latency_ms])[places]
-        alike: dict[tuple[float, ...], int] = {}  # orders of the same operators, which evidence cannot tell apart
+        # orders of the same operators, which evidence cannot tell apart
+        alike: dict[tuple[float, ...], int] = {}
         for place, point in zip(places, points.round(9).tolist(), strict=True):
             other = alike.setdefault(tuple(point), int(place))
             if unevenness(self.networks[place].operators) < unevenness(self.networks[other].operators):
@@ -127,7 +128,8 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
         best = np.argsort(values, kind="stable")[:BEST]
         kept = np.flatnonzero(told.recall >= (-np.inf if min_recall is None else min_recall))
         best_kept = kept[np.argsort(values[kept], kind="stable")[:BEST]]
-        places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, best), *map(int, best_kept)])
+        places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, best),
+                                *map(int, best_kept)])
         add(functools.partial(_mutant, space, [told.genotypes[place] for place in places], rng), EACH)
         told = _scored(found, foresight, told)
         level = float(np.sum(ranked(told.mean, told.sd)[told.front(min_recall)[-3:]]))
@@ -140,7 +142,8 @@ def _mutant(space: OperatorSpace[Any], parents: Sequence[Any], rng: np.random.Ge
     return space.mutate(parents[int(rng.integers(len(parents)))], rng)
 
 
-def _scored(found: dict[Any, tuple[Architecture, float]], foresight: Expectations, before: Foretold | None) -> Foretold:
+def _scored(found: dict[Any, tuple[Architecture, float]], foresight: Expectations,
+            before: Foretold | None) -> Foretold:
     """All that was found; what was scored before is not scored again."""
     start = 0 if before is None else len(before.networks)
     genotypes = list(found)
@@ -150,7 +153,8 @@ def _scored(found: dict[Any, tuple[Architecture, float]], foresight: Expectation
     if before is not None:
         mean, sd, recall = (np.concatenate([old, new]) for old, new in (
             (before.mean, mean), (before.sd, sd), (before.recall, recall)))
-    return Foretold(genotypes, networks, np.array([found[genotype][1] for genotype in genotypes]), mean, sd, recall)
+    return Foretold(genotypes, networks, np.array([found[genotype][1] for genotype in genotypes]), mean, sd,
+                    recall)
 
 
 def ranked(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
@@ -168,7 +172,8 @@ def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
     return total
 
 
-def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any], score: Callable[[Sequence[Architecture]], np.ndarray],
+def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
+                score: Callable[[Sequence[Architecture]], np.ndarray],
                 ) -> list[tuple[str, Architecture]]:
     """The best pure stack of each mixer of the space within the budgets: label and network.
 
@@ -214,4 +219,5 @@ def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> l
 def _unpublished(operators: tuple[Any, ...], hidden: int) -> bool:
     """True if publications have no such stack for a reason of its composition; its size does not count
     here."""
-    return any("operators" in words for words in outside_support(Architecture(hidden=hidden, operators=operators)))
+    return any("operators" in words for words in outside_support(Architecture(hidden=hidden,
+                                                                              operators=operators)))

@@ -51,8 +51,8 @@ def side_by_side(question: Question, executor: Executor, note: Callable[[str], N
     if question.config.asynchronous or workers <= size:
         return workers
     if executor.shown_workers == workers:
-        note(f"cycles of {size} candidates keep at most {size} of {workers} workers busy; --cycle-size {workers} or"
-             " --asynchronous keeps all")
+        note(f"cycles of {size} candidates keep at most {size} of {workers} workers busy; --cycle-size"
+             f" {workers} or --asynchronous keeps all")
     return size
 
 
@@ -71,9 +71,10 @@ def _check_without_workers(config: SearchConfig, job: Job) -> None:
     if (config.workers or 1) > 1:
         config.wrong("workers", f"must be 1: {why}; {fix}; got {config.workers}")
     if config.candidate_timeout_s is not None:
-        config.wrong("candidate_timeout_s", f"needs worker processes: {why}; {fix}; got {config.candidate_timeout_s:g}")
+        config.wrong("candidate_timeout_s", f"needs worker processes: {why}; {fix}; got"
+                                            f" {config.candidate_timeout_s:g}")
     for name, value in config.executor_options.items():  # worker_memory_gb
         raise SettingError(config.where, config.setting("executor_options"),
                            f"needs worker processes: {why}; {fix}; got {value}", name)
-    warn(f"{why}: the evaluator scores one network after another in this process, without limits of time and memory;"
-         f" {fix}")
+    warn(f"{why}: the evaluator scores one network after another in this process, without limits of time and"
+         f" memory; {fix}")

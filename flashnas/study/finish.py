@@ -28,7 +28,8 @@ def answer_by_evidence(state: State) -> None:
     assert told is not None
     front = told.front(state.question.config.recall_floor)
     places = dict.fromkeys([*told.spread(front, MAX_FRONT), *told.front(None)[-1:]])
-    for candidate in (*state.baselines(), *(Candidate("search", "", told.networks[place], told.genotypes[place])
+    for candidate in (*state.baselines(), *(Candidate("search", "", told.networks[place],
+                                                      told.genotypes[place])
                                             for place in places)):
         if candidate.network is not None and candidate.key not in record.placed:
             record.networks[candidate.key] = candidate.network
@@ -42,7 +43,8 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
     Raises:
         RunError: if no network could be evaluated.
     """
-    record, folder, note, config = state.record, state.folder, state.record.progress.note, state.question.config
+    record, folder, config = state.record, state.folder, state.question.config
+    note = record.progress.note
     if state.exhausted:
         note(f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the budget")
     failures = record.failures()
@@ -59,7 +61,8 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
     answer = _answer(state)
     if answer is not None:
         standings = {standing.hash: standing for standing in answer.standings}
-        entries = [entry if (standing := standings.get(entry.hash)) is None else dataclasses.replace(entry, figures={
+        entries = [entry if (standing := standings.get(entry.hash)) is None else
+                   dataclasses.replace(entry, figures={
             **entry.figures, "full_loss_difference": standing.difference,
             "full_loss_difference_sd": standing.sd, "probability_best": standing.best}) for entry in entries]
     front = folder.write_front(entries)
@@ -71,10 +74,13 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
     seconds = time.time() - state.question.started
     folder.write_finished(seconds, {**totals, "from_bench": from_bench, **tokens})
     return {"run": str(folder.path),
-            "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash, **entry.figures,
-                       **({} if entry.missed is None else {"missed": list(entry.missed)})} for entry in front],
+            "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash,
+                       **entry.figures,
+                       **({} if entry.missed is None else {"missed": list(entry.missed)})}
+                       for entry in front],
             **({} if answer is None else {"answer": answer.to_dict()}),
-            "trials": totals, "from_bench": from_bench, "failures": failures, "seconds": round(seconds, 1), **tokens}
+            "trials": totals, "from_bench": from_bench, "failures": failures, "seconds": round(seconds, 1),
+            **tokens}
 
 
 def _to_confirm(state: State) -> list[Trial]:
@@ -94,8 +100,10 @@ def _answer(state: State) -> Answer | None:
         return None
     best = told.best(question.config.recall_floor)
     return answer_of(
-        question.foresight, front_of(state), [trial for trial in compared(state) if trial.origin == "baseline"],
-        record.networks, min_recall=question.config.recall_floor, budget_ms=question.config.budgets.get("latency_ms"),
+        question.foresight, front_of(state),
+        [trial for trial in compared(state) if trial.origin == "baseline"],
+        record.networks, min_recall=question.config.recall_floor,
+        budget_ms=question.config.budgets.get("latency_ms"),
         before="" if best is None else told.networks[best].notation,
         untrained=[told.networks[place] for place in told.front(question.config.recall_floor)
                    if told.networks[place].hash not in record.outcomes])

@@ -20,8 +20,8 @@ from flashnas.training.recipe import Recipe
 
 REMEMBERED = 16_384      # networks whose figures are kept
 TOGETHER = 512           # networks whose recall is computed at once
-# of a short loss beyond what follows from size, shape and mix, in nats: assumed for networks that nobody trained. Over
-# the 306 networks of the shipped bench, to which the response was fitted, it is 0.034
+# of a short loss beyond what follows from size, shape and mix, in nats: assumed for networks that nobody
+# trained. Over the 306 networks of the shipped bench, to which the response was fitted, it is 0.034
 BEYOND_SD = 0.05
 OVERSTATED = 3.0         # times that a short training shows of a difference between mixes
 FIGURES = ("full_loss", "full_loss_sd", "expected_recall", "expected_recall_sd")
@@ -53,7 +53,8 @@ class Foresight:
         """Changes with the evidence, the planned training and the reference."""
         return fingerprint([dict(self.source), self.tokens, self.reference.hash, self.recipe is not None])
 
-    def predict(self, networks: Sequence[Architecture], losses: Sequence[float | None] | None = None) -> Prediction:
+    def predict(self, networks: Sequence[Architecture],
+                losses: Sequence[float | None] | None = None) -> Prediction:
         """The full loss of the reference, which comes first, and of the networks.
 
         Args:
@@ -106,12 +107,14 @@ class Foresight:
         if self.recipe is None or not networks:
             return np.zeros(len(networks))
         kappa = self.model.coefficients()["beyond"][0]
-        return np.asarray(kappa * np.hypot(BEYOND_SD, OVERSTATED * silence(self.model, networks, self.tokens)))
+        return np.asarray(kappa * np.hypot(BEYOND_SD,
+                                           OVERSTATED * silence(self.model, networks, self.tokens)))
 
     def shape_part(self, both: Sequence[Architecture]) -> float:
         """The part of the difference of two networks that their ratio of width to depth makes, in nats."""
         sizes = np.array([body_sizes(network.operators, network.hidden) for network in both])
-        counted, widths = np.sqrt(sizes[:, 0] * sizes[:, 1]), np.array([network.hidden for network in both], float)
+        counted, widths = np.sqrt(sizes[:, 0] * sizes[:, 1]), np.array([network.hidden for network in both],
+                                                                       float)
         bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0)**2
         return float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
 
@@ -122,7 +125,8 @@ class Foresight:
 
     def to_dict(self) -> dict[str, Any]:
         """For run.yaml."""
-        return {"train_tokens": self.tokens, "reference": self.reference.notation, "source": dict(self.source),
+        return {"train_tokens": self.tokens, "reference": self.reference.notation,
+                "source": dict(self.source),
                 "reads_short_loss": self.recipe is not None}
 
 

@@ -16,7 +16,8 @@ from flashnas.study.foresight import FIGURES
 from flashnas.study.loop import State
 from flashnas.study.measuring import time_networks
 
-IN_ENTRY = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
+IN_ENTRY = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms",
+            "throughput_tok_s",
             "memory_gb", "params")
 
 
@@ -35,7 +36,8 @@ def front_of(state: State) -> list[Trial]:
         reasons = "; ".join(sorted(record.failures())) or "none tried"
         raise RunError(f"{state.folder.path}: no candidate could be trained; reasons: {reasons}")
     keeping = [] if question.foresight is None else [
-        (trial, values) for trial, values in scored if (trial.expected_recall or 0.0) >= question.config.recall_floor]
+        (trial, values) for trial, values in scored
+        if (trial.expected_recall or 0.0) >= question.config.recall_floor]
     best = {trial.hash: trial for some in (scored, keeping) if some for (trial, _), keep in zip(
         some, non_dominated(np.array([values for _, values in some])), strict=True) if keep}
     return sorted(best.values(), key=lambda trial: (trial.latency_ms or 0, trial.number))
@@ -56,7 +58,8 @@ def entries_of(state: State) -> list[FrontEntry]:
 
     time_networks(state.record, [entry.hash for entry in entries])
     times = state.folder.measured
-    return [dataclasses.replace(entry, missed=tuple(missed(times[entry.hash], question.config.bounds)), figures={
+    return [dataclasses.replace(entry, missed=tuple(missed(times[entry.hash], question.config.bounds)),
+                                figures={
         **entry.figures, **{"measured_" + name.removeprefix("latency_"): times[entry.hash][name]
                             for name in ("latency_ms", "ttft_ms", "tpot_ms")}})
             if entry.hash in times else entry for entry in entries]
@@ -72,5 +75,7 @@ def _entry(state: State, trial: Trial) -> FrontEntry:
         figures.update(seeds=trial.seeds, loss_se=trial.loss_se)
     if certificate and isinstance(costs, TableCosts):
         figures["bound_ms"] = certificate.bound(costs.estimate(network), "latency_ms")
-    return FrontEntry(notation=trial.notation, hash=trial.hash, architecture=recorded(network), figures=figures,
-                      origin={"number": trial.number, "label": trial.label or "search"}, **costs.details(network))
+    return FrontEntry(notation=trial.notation, hash=trial.hash, architecture=recorded(network),
+                      figures=figures,
+                      origin={"number": trial.number, "label": trial.label or "search"},
+                      **costs.details(network))

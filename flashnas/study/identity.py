@@ -44,9 +44,11 @@ def identity_of(question: Question) -> Identity:
         "corpus": None if dataset is None else dataset.folder.name,
         "evaluator": None if question.evaluator is None else evaluator_name(question.evaluator)}
     record |= {} if bench is None else {"bench": bench.digest}
-    record |= {"rungs": rungs.tokens, "rung_chance": rungs.chance, "rung_curves": rungs.digest} if rungs.tokens else {}
+    record |= {"rungs": rungs.tokens, "rung_chance": rungs.chance,
+               "rung_curves": rungs.digest} if rungs.tokens else {}
     record |= {} if known is None else {"start_from": known.digest}
-    record |= {name: value for name, value in options.items() if name not in (*record, "rungs", "rung_chance", *LAST)
+    record |= {name: value for name, value in options.items()
+               if name not in (*record, "rungs", "rung_chance", *LAST)
                and value != question.config.setting(name).default}
     record |= {"rank_by": options["rank_by"]}
     record |= {} if question.foresight is None else {"foresight": question.foresight.digest}
@@ -56,7 +58,8 @@ def identity_of(question: Question) -> Identity:
 
 def table_hash(table: LatencyTable) -> str:
     """Changes with any row of the table and with its calibration."""
-    return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}, table.calibration])
+    return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()},
+                        table.calibration])
 
 
 def run_facts(question: Question, out: Path, command: str, executor: Executor) -> dict[str, Any]:
@@ -70,7 +73,8 @@ def run_facts(question: Question, out: Path, command: str, executor: Executor) -
     elif recipe is not None and dataset is not None:
         scored = {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
                   "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab}
-    table = None if not isinstance(question.costs, OwnCosts) else {"name": evaluator_name(question.costs.function)}
+    table = None if not isinstance(question.costs,
+                                   OwnCosts) else {"name": evaluator_name(question.costs.function)}
     if model is not None:
         table = {"name": model.table.name, "device": model.table.device.label or model.table.name,
                  "stack": model.table.stack, "mode": model.table.default_mode, "weights": model.dtype,
@@ -81,8 +85,10 @@ def run_facts(question: Question, out: Path, command: str, executor: Executor) -
         "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
         "table": table, "workload": None if model is None else model.workload.to_dict(),
         "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
-        "sampler": sampler_name(question.sampler), "trajectory": ANY_ORDER if config.asynchronous else IN_CYCLES,
-        "rank_by": config.rank_by, "foresight": None if question.foresight is None else question.foresight.to_dict(),
+        "sampler": sampler_name(question.sampler), "trajectory": ANY_ORDER if config.asynchronous else
+        IN_CYCLES,
+        "rank_by": config.rank_by, "foresight": None if question.foresight is None else
+        question.foresight.to_dict(),
         "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
         "bench": None if bench is None else bench.to_dict(),
         "rungs": list(question.rungs.tokens), "seeds": config.seeds,

@@ -76,7 +76,7 @@ class State(ABC):
     def finish(self, candidate: Candidate) -> None:
         """The outcome of a candidate is known."""
 
-    # -- evaluations -----------------------------------------------------------------------------------------------
+    # -- evaluations -----------------------------------------------------------------------------------------
 
     def meet(self, candidate: Candidate) -> None:
         """Take over what is known of the network of a new candidate."""
@@ -118,7 +118,8 @@ class State(ABC):
             self.paused[rung][key] = candidate
         self.record.report()
 
-    def judge(self, rung: int, keys: Sequence[str], further: Iterable[str] = (), *, at_least_one: bool = True) -> Pause:
+    def judge(self, rung: int, keys: Sequence[str], further: Iterable[str] = (), *,
+              at_least_one: bool = True) -> Pause:
         """The chances of networks at a rung.
 
         Args:
@@ -127,17 +128,19 @@ class State(ABC):
             at_least_one: as of `flashnas.search.rungs.decide`.
         """
         record, finished = self.record, list(self.record.finished.values())
-        finished += [(record.point_of(key, (record.outcomes[key].score or {})["loss"]), None) for key in further]
+        finished += [(record.point_of(key, (record.outcomes[key].score or {})["loss"]), None)
+                     for key in further]
         curves = [(record.outcomes[outcome_key(key, rung=rung)].score or {})["curve"] for key in keys]
         return self.question.rungs.decide(
-            curves, [record.point_of(key, 0.0)[1:] for key in keys], finished=[values for values, _ in finished],
+            curves, [record.point_of(key, 0.0)[1:] for key in keys],
+            finished=[values for values, _ in finished],
             curves=[curve for _, curve in finished if curve is not None], at_least_one=at_least_one)
 
     def stop(self, key: str, rung: int, pause: Pause, place: int) -> None:
         """The network at this place of a decision does not train on."""
         self.record.stopped[key] = Stopped(rung, float(pause.losses[place]), float(pause.sds[place]))
 
-    # -- the algorithm ---------------------------------------------------------------------------------------------
+    # -- the algorithm ---------------------------------------------------------------------------------------
 
     def _algorithm(self, seed: int) -> Any:
         """A fresh algorithm, with what published trainings tell it."""
@@ -174,9 +177,10 @@ class State(ABC):
 
     def candidate(self, genotype: Any, number: int, *, pending: bool) -> Candidate:
         """A proposal at the largest width within the budgets."""
-        return Candidate("search", "", self.question.fitter.latency_of(genotype)[0], genotype, number, pending)
+        return Candidate("search", "", self.question.fitter.latency_of(genotype)[0], genotype, number,
+                         pending)
 
-    # -- what is evaluated besides the proposals of the algorithm --------------------------------------------------
+    # -- what is evaluated besides the proposals of the algorithm --------------------------------------------
 
     def baselines(self) -> list[Candidate]:
         """The pure-operator models, or what the space names."""
@@ -211,7 +215,8 @@ class State(ABC):
         first: a training of one of these is the most likely to change the answer."""
         question, told = self.question, self.question.foretold
         return [] if told is None else [
-            told.genotypes[place] for place in told.nearest(question.config.recall_floor, question.config.cycle_size)]
+            told.genotypes[place] for place in told.nearest(question.config.recall_floor,
+                                                            question.config.cycle_size)]
 
     def refits(self) -> list[Any]:
         """The genotypes of earlier runs that are worth a training at the width that they have here."""
@@ -221,7 +226,7 @@ class State(ABC):
         known = np.array(points).reshape(-1, len(objectives))
         return self.question.refits(known[non_dominated(known)] if len(known) else known)
 
-    # -- corrections of the latency --------------------------------------------------------------------------------
+    # -- corrections of the latency --------------------------------------------------------------------------
 
     def correct(self, further: Sequence[str] = ()) -> bool:
         """Time what is due, and search on by a correction that is fitted to all timed networks; True if it is
@@ -245,7 +250,8 @@ class State(ABC):
         record.cost_again()
         self.folder.write_config(corrections=[version.to_dict() for version in correction.versions])
         record.progress.note(str(correction.versions[-1]))
-        self.algorithm = self._algorithm((self.question.config.seed + len(correction.versions)) % (MAX_SEED + 1))
+        seed = self.question.config.seed + len(correction.versions)
+        self.algorithm = self._algorithm(seed % (MAX_SEED + 1))
         fitting = [candidate for candidate in record.candidates
                    if candidate.genotype is not None and self._fits_best(candidate)]
         evaluations = [record.evaluation(candidate) for candidate in fitting]

@@ -1,4 +1,5 @@
-"""What a latency table offers a search beside its estimates: a certificate, and times of networks from its device."""
+"""What a latency table offers a search beside its estimates: a certificate, and times of networks from its
+device."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from flashnas.study.record import Record
 
 
-def load_certificate(config: SearchConfig, space: SearchSpace[Any], model: LatencyModel) -> Certificate | None:
+def load_certificate(config: SearchConfig, space: SearchSpace[Any],
+                     model: LatencyModel) -> Certificate | None:
     """What the table's validation says of its predictions, if a confidence is asked for.
 
     Raises:
@@ -32,11 +34,12 @@ def load_certificate(config: SearchConfig, space: SearchSpace[Any], model: Laten
 
 
 def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
-    """How networks are timed (`flashnas.profiling`); None where the table's device is not at hand, or nothing is
-    trained. Raises TableError with `strict` or `measure_every`."""
+    """How networks are timed (`flashnas.profiling`); None where the table's device is not at hand, or nothing
+    is trained. Raises TableError with `strict` or `measure_every`."""
     if not config.measure or not config.trials:
         return None
-    if config.measure_every is not None and not any(kind.startswith("operator_") for kind in model.table.kinds):
+    if config.measure_every is not None and not any(kind.startswith("operator_")
+                                                    for kind in model.table.kinds):
         raise TableError(f"{model.table.path}: --measure-every corrects rows of whole operators, which table"
                          f" {model.table.name} does not have; measure them with flashnas profile")
     from flashnas.profiling.finalists import setup_here  # loads torch

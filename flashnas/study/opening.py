@@ -19,9 +19,11 @@ from flashnas.study.record import Record
 
 
 @contextlib.contextmanager
-def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress, command: str,
+def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress,
+           command: str,
            kind: type[State] | None = None) -> Iterator[State]:
-    """The state of a search with its folder, before the first evaluation; kind: None: as the question asks."""
+    """The state of a search with its folder, before the first evaluation; kind: None: as the question
+    asks."""
     with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
                    resume=resume, storage=question.config.storage, note=progress.note) as folder:
         record = Record(question, folder, progress, side_by_side(question, executor, progress.note))

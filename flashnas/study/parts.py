@@ -26,7 +26,8 @@ class Parts:
         recipe: of the trainings; None where an evaluator scores the networks, or nothing is trained.
         evaluator: the user's function, or None.
         certificate: what the table's validation says of its predictions, if a confidence is asked for.
-        timing: how the finalists are timed (`flashnas.profiling`); None where the table's device is not at hand.
+        timing: how the finalists are timed (`flashnas.profiling`); None where the table's device is not at
+            hand.
         known: the networks of earlier runs that the search starts from, or None.
         note: receives lines for the user while parts are loaded.
         notes: lines for the user on how networks are ranked, once nothing is wrong.

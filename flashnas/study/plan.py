@@ -98,12 +98,12 @@ class SearchPlan:
             lines.append(f"fastest    {metric} {self.fastest_metrics[metric]:,.4g}: {self.fastest}")
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
         if not self.candidates:
-            lines.append("evaluated  nothing is trained: published trainings alone answer, for networks of the space"
-                         f" and {len(fitting)} baselines")
+            lines.append("evaluated  nothing is trained: published trainings alone answer, for networks of"
+                         f" the space and {len(fitting)} baselines")
         else:
-            lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and {len(fitting)} of"
-                         f" {len(self.baselines)} baselines, which meet the budgets"
-                         f"{', but for those that are known' if self.known else ''}")
+            lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and"
+                         f" {len(fitting)} of {len(self.baselines)} baselines, which meet the"
+                         f" budgets{', but for those that are known' if self.known else ''}")
         if self.bench:
             lines.append(f"bench      {self.bench}")
         if self.start_from:
@@ -112,23 +112,25 @@ class SearchPlan:
             why = f": {self.seeds_why}" if self.seeds_why else ""
             lines.append(f"seeds      {self.seeds} for each network of the front{why}")
         if self.tokens:
-            shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
+            widths = self.proxy_widths
+            shrunk = f" at width {widths[0]} to {widths[-1]}" if widths else ""
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
             seeds = f", and {self.seed_tokens:,} for each network of the front" if self.seed_tokens else ""
             flops = f"; up to {self.flops_each:.1e} FLOP each" if self.flops_each else ""
             tasks = f"; {self.task_tokens:,} more each on synthetic tasks" if self.task_tokens else ""
-            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in all{seeds}"
-                         f"{tasks}{flops}")
+            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in"
+                         f" all{seeds}{tasks}{flops}")
             lines.append(f"limit      {self.time_limit_s:,.0f} s a training")
         if self.seconds is not None and self.least_seconds is not None and self.tokens_per_s is not None:
             fewest = f"{self.least_seconds / 60:,.1f} to " if self.least_seconds < self.seconds else ""
             seeds = ", before the front has its further seeds" if self.seed_tokens else ""
-            lines.append(f"time       about {fewest}{self.seconds / 60:,.1f} min with {self.workers} workers, at"
-                         f" {self.tokens_per_s:,.0f} tokens/s each{seeds}")
+            lines.append(f"time       about {fewest}{self.seconds / 60:,.1f} min with {self.workers} workers,"
+                         f" at {self.tokens_per_s:,.0f} tokens/s each{seeds}")
         return "\n".join(lines)
 
 
-def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = True, **objects: Any) -> SearchPlan:
+def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = True,
+         **objects: Any) -> SearchPlan:
     """What `run_search` with the same arguments would evaluate. Writes nothing but the cache of the corpus.
 
     Args:
@@ -152,7 +154,8 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     baselines = question.baselines
     different = {network.hash: network for _, network in baselines
                  if network is not None and question.scores.score(network) is None}
-    known = {network.hash for _, network in baselines if network is not None and network.hash not in different}
+    known = {network.hash for _, network in baselines if network is not None
+             and network.hash not in different}
     known |= {network.hash for _, network, _ in question.known_networks()}
     evaluations = len(different) + int(min(config.trials, question.space.size())) if config.trials else 0
     fastest = question.fitter.fastest(config.seed)
@@ -173,7 +176,8 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
         space=question.space.name, space_size=float(question.space.size()), widths=tuple(widths),
         budgets=dict(config.budgets), fastest=None if fastest is None else fastest[0].notation,
         fastest_metrics={} if fastest is None else fastest[1],
-        baselines=tuple((label, None if network is None else network.notation) for label, network in baselines),
+        baselines=tuple((label, None if network is None else network.notation) for label,
+                        network in baselines),
         candidates=evaluations - trained_baselines, evaluations=evaluations,
         width_factor=None if trained is None else trained.width_factor,
         proxy_widths=() if trained is None else tuple(width // trained.width_factor for width in widths),
@@ -209,16 +213,15 @@ def _rounds(config: SearchConfig, candidates: int, workers: int) -> int:
 
 def _seeds_why(question: Question) -> str:
     """Why the front has one seed, although there are rungs and nobody asked for one."""
-    own = question.evaluator
-    return "the evaluator has no argument 'seed'" if question.rungs.tokens and own is not None and not takes_seed(
-        own) else ""
+    able = question.evaluator is None or takes_seed(question.evaluator)
+    return "the evaluator has no argument 'seed'" if question.rungs.tokens and not able else ""
 
 
 def _bench_words(question: Question, known: int) -> str:
     """Which bench answers, or why none does."""
     if question.scores.bench is not None:
-        return (f"{question.scores.bench.bench}: the search starts from {known} networks that it has scores for;"
-                f" it has {len(question.scores.bench)}")
+        return (f"{question.scores.bench.bench}: the search starts from {known} networks that it has scores"
+                f" for; it has {len(question.scores.bench)}")
     return f"not used; {question.scores.no_bench}" if question.scores.no_bench else ""
 
 

@@ -1,4 +1,5 @@
-"""From a SearchConfig to a question whose every part is loaded and checked; nothing is written, nothing trained."""
+"""From a SearchConfig to a question whose every part is loaded and checked; nothing is written, nothing
+trained."""
 
 from __future__ import annotations
 
@@ -25,9 +26,10 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
             workload: Any = None, recipe: Any = None, sampler: Any = None) -> Question:
     """Load and check all parts of a search.
 
-    Objects take the place of the names in `config`. A space whose networks are not `flashnas.Architecture` (see
-    `flashnas.space.base`) needs an `evaluator`, and no latency table: `config.table` is None, or `table` is a function
-    of the user's. Where neither gives metrics, the evaluator returns them with the loss, and budgets are not possible.
+    Objects take the place of the names in `config`. A space whose networks are not `flashnas.Architecture`
+    (see `flashnas.space.base`) needs an `evaluator`, and no latency table: `config.table` is None, or `table`
+    is a function of the user's. Where neither gives metrics, the evaluator returns them with the loss, and
+    budgets are not possible.
 
     Args:
         config: what is asked.
@@ -54,7 +56,8 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
     checks.check_objects(space, sampler, evaluator, table)
     with foreign_errors(("space", space), direct=False):
         checks.check_space(space)
-        costs = load_costs(config, config.table if table is None else table, workload, evaluated=evaluator is not None)
+        costs = load_costs(config, config.table if table is None else table, workload,
+                           evaluated=evaluator is not None)
         model = getattr(costs, "model", None)
         checks.check_networks(space, trained=evaluator is None, timed=model is not None)
         certificate = timing = None
@@ -63,7 +66,8 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
             checks.check_answerable(space, model, config)
             certificate, timing = load_certificate(config, space, model), load_timing(config, model)
         notes: list[str] = []
-        config = config.ranked_by(checks.ranking(config, space, costed=costs.known, evaluated=evaluator is not None,
+        config = config.ranked_by(checks.ranking(config, space, costed=costs.known,
+                                                 evaluated=evaluator is not None,
                                                  note=notes.append))
         fitter = load_fitter(config, space, costs, certificate)
         known = known_runs(config.start_from, space) if config.start_from else None

@@ -1,4 +1,5 @@
-"""What a search draws from: its algorithm, its baselines, and what published trainings say of the networks."""
+"""What a search draws from: its algorithm, its baselines, and what published trainings say of the
+networks."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ UNIT_FLOPS = 1e12       # of the cost of a training
 class Proposer(Parts):
     """The parts, and what follows from them before any network has a score."""
 
-    # -- what is searched ------------------------------------------------------------------------------------------
+    # -- what is searched ------------------------------------------------------------------------------------
 
     def algorithm(self, seed: int | None = None) -> SearchAlgorithm:
         """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot
@@ -34,7 +35,8 @@ class Proposer(Parts):
         config = self.config
         with foreign_errors(*self.foreign()):
             return make_algorithm(self.sampler if config.trials else "random", space=self.space,
-                                  seed=config.seed if seed is None else seed, latency_of=self.fitter.latency_of,
+                                  seed=config.seed if seed is None else seed,
+                                  latency_of=self.fitter.latency_of,
                                   cycle_size=config.cycle_size, goals=self._goals(),
                                   **(config.sampler_options if config.trials else {}))
 
@@ -56,10 +58,11 @@ class Proposer(Parts):
         if not self.config.baselines:
             return []
         if (foresight := self.foresight) is not None and isinstance(self.space, OperatorSpace):
-            return list(pure_stacks(self.space, self.fitter, lambda networks: ranked(*foresight.expected(networks))))
+            return list(pure_stacks(self.space, self.fitter,
+                                    lambda networks: ranked(*foresight.expected(networks))))
         return [(label, self.fitter.largest(sizes)) for label, sizes in self.space.baselines()]
 
-    # -- what published trainings say ------------------------------------------------------------------------------
+    # -- what published trainings say ------------------------------------------------------------------------
 
     @functools.cached_property
     def foresight(self) -> Foresight | None:
@@ -89,8 +92,8 @@ class Proposer(Parts):
             return []
         place = told.best(self.config.recall_floor)
         assert place is not None, "budgets that no network meets are refused earlier"
-        return [f"published trainings alone recommend {told.networks[place].notation}, of {len(told.networks):,}"
-                " networks within the budgets"]
+        return [f"published trainings alone recommend {told.networks[place].notation}, of"
+                f" {len(told.networks):,} networks within the budgets"]
 
     def prior(self) -> Prior | None:
         """What published trainings tell the algorithm; None in a search that does not rank by them."""
@@ -99,6 +102,7 @@ class Proposer(Parts):
             return None
         floor = self.config.recall_floor
         order = dict.fromkeys([*told.nearest(floor, NEAR), *reversed(told.front(floor))])
-        return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)), moves_of=foresight.moves,
+        return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)),
+                     moves_of=foresight.moves,
                      cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
                      best=[told.genotypes[place] for place in order])

@@ -18,8 +18,8 @@ from flashnas.study.time_limit import TimeLimit, find_time_limit
 
 
 class Question(Proposer):
-    """One search. What takes a while is computed when it is first read; `prepare` reads all of it, so that whatever
-    cannot work is an error before the search begins."""
+    """One search. What takes a while is computed when it is first read; `prepare` reads all of it, so that
+    whatever cannot work is an error before the search begins."""
 
     @functools.cached_property
     def time_limit(self) -> TimeLimit:
@@ -40,7 +40,8 @@ class Question(Proposer):
     @functools.cached_property
     def scores(self) -> Scores:
         """What a bench and earlier runs know."""
-        return Scores(config=self.config, known=self.known, with_metrics=not self.costs.known, recipe=self.recipe,
+        return Scores(config=self.config, known=self.known, with_metrics=not self.costs.known,
+                      recipe=self.recipe,
                       dataset=self.dataset)
 
     @functools.cached_property
@@ -53,11 +54,11 @@ class Question(Proposer):
             return Rungs()
         steps = fidelities_of(self.evaluator)
         if not steps:
-            config.wrong("rungs", "needs an evaluator with the attribute 'fidelities', increasing whole numbers; it is"
-                         " then called with a network and one of them")
+            config.wrong("rungs", "needs an evaluator with the attribute 'fidelities', increasing whole"
+                                  " numbers; it is then called with a network and one of them")
         if not self.costs.known:
-            config.wrong("rungs", "needs metrics before the evaluation: give table=FUNCTION, network -> latency_ms or a"
-                         " mapping of metrics; got table=None")
+            config.wrong("rungs", "needs metrics before the evaluation: give table=FUNCTION, network ->"
+                                  " latency_ms or a mapping of metrics; got table=None")
         return rungs_of(config, steps, "the evaluator's fidelities", self.note)
 
     def job(self, network: Any, seed: int | None = None) -> Job:
@@ -69,7 +70,8 @@ class Question(Proposer):
             return Job(architecture=network, evaluator=self.evaluator, needed=needed, seed=seed)
         assert self.recipe is not None
         assert self.dataset is not None
-        return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(), seed=seed,
+        return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),
+                   seed=seed,
                    tasks=task_scores(self.config.objectives), processes=self.config.processes_per_candidate)
 
     def known_networks(self) -> list[tuple[Any, Any, str]]:
@@ -77,8 +79,9 @@ class Question(Proposer):
         earlier run has scores for, each once."""
         networks: dict[str, tuple[Any, Any, str]] = {}
         for genotype, network, label in self.scores.networks(self.space):
-            if network.hash not in networks and self.scores.score(network) and self.fitter.fits_network(network):
-                networks[network.hash] = genotype, network, label
+            if network.hash not in networks and self.scores.score(network):
+                if self.fitter.fits_network(network):
+                    networks[network.hash] = genotype, network, label
         return list(networks.values())
 
     def refits(self, front: np.ndarray) -> list[Any]:

@@ -17,7 +17,8 @@ MIN_PROXY_WIDTH = 16      # a narrower network would say nothing
 MAX_OFFERED = 1024        # of the width factors that a message offers
 
 
-def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, known: KnownRuns | None) -> Recipe:
+def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None,
+              known: KnownRuns | None) -> Recipe:
     """The recipe of the trainings: the one given or named, else that of the earlier runs, else the default at
     the space's own width factor."""
     recipe, of_runs = given, None if known is None else known.runs[0].entry("question", "recipe")
@@ -67,10 +68,12 @@ def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> Non
     working = [factor for factor in range(1, min(common, MAX_OFFERED) + 1)
                if common % factor == 0 and _unsuited(space, factor, recipe.least_head_dim) is None]
     factor = space.width_factor
-    offer = f"; leave out --recipe to train at the space's own factor {factor}" if factor in working and not own else (
-        f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}" if working else "")
-    raise ConfigError(f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width factor"
-                      f" {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
+    own_factor = f"; leave out --recipe to train at the space's own factor {factor}"
+    offer = own_factor if factor in working and not own else (
+        f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}" if working else
+        "")
+    raise ConfigError(f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width"
+                      f" factor {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
 
 
 def _unsuited(space: OperatorSpace[Any], factor: int, min_head_dim: int) -> tuple[Any, int, str] | None:

@@ -86,11 +86,12 @@ class Record:
         self.finished: dict[str, tuple[tuple[float, ...], Any]] = {}
         self.searched = self.evaluated = self.seeds_left = 0
         self._distributions = question.space.distributions()
-        self._total = question.config.trials + len({network.hash for _, network in question.baselines if network
+        self._total = question.config.trials + len({network.hash for _, network in question.baselines
+                                                    if network
                                                     is not None and question.scores.score(network) is None})
         self._checkpoints_fail, self._next_report = False, 0.0
 
-    # -- evaluations -----------------------------------------------------------------------------------------------
+    # -- evaluations -----------------------------------------------------------------------------------------
 
     def job(self, candidate: Candidate, rung: int | None) -> Job:
         """The training of a candidate to a rung, or to its end, from where it paused before."""
@@ -100,11 +101,13 @@ class Record:
         if job.evaluator is None:
             job = dataclasses.replace(job, checkpoints=str(self.folder.checkpoints_of(candidate.key)))
         paused = [self.outcomes.get(outcome_key(candidate.key, rung=passed)) for passed in rungs]
-        curves = [outcome.score["curve"] for outcome in paused if outcome is not None and outcome.score is not None]
+        curves = [outcome.score["curve"] for outcome in paused if outcome is not None
+                  and outcome.score is not None]
         return dataclasses.replace(job, pause_tokens=rung or 0, curve=tuple(
             (int(tokens), float(loss)) for tokens, loss in curves[-1]) if curves else ())
 
-    def remember(self, network: Any, score: dict[str, Any] | None, reason: str = "", *, rung: int | None = None,
+    def remember(self, network: Any, score: dict[str, Any] | None, reason: str = "", *,
+                 rung: int | None = None,
                  seed: int | None = None, candidate: Candidate | None = None) -> None:
         """Record how an evaluation ended, or that it paused at a rung.
 
@@ -115,13 +118,15 @@ class Record:
         outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason,
                           rung=None if score is None else rung, seed=seed)
         costs = self.question.costs
-        if costs.known and score and (twice := sorted(set(score.get("metrics", {})) & set(costs.metrics(network)))):
-            raise ConfigError(f"the evaluator returned {twice[0]!r}, which the latency table or cost function gives;"
-                              " leave it out, or search with table=None")
+        if costs.known and score and (twice := sorted(set(score.get("metrics",
+                                                                    {})) & set(costs.metrics(network)))):
+            raise ConfigError(f"the evaluator returned {twice[0]!r}, which the latency table or cost function"
+                              " gives; leave it out, or search with table=None")
         if outcome.rung is not None and score:
             problem = score.get("checkpoint_problem", "")
             if problem and not self._checkpoints_fail:  # once, until one is written again
-                self.progress.note(f"checkpoints cannot be written, so that paused trainings start again: {problem}")
+                self.progress.note("checkpoints cannot be written, so that paused trainings start again:"
+                                   f" {problem}")
             self._checkpoints_fail = bool(problem)
         with_params = (candidate is not None and candidate.origin == "search" and bool(self._distributions)
                        and outcome.rung is None and not outcome.from_bench)
@@ -129,12 +134,14 @@ class Record:
             outcome, distributions=self._distributions if with_params else {},
             params=self.question.space.encode(candidate.genotype) if candidate and with_params else {},
             values=None if score is None or outcome.rung is not None else
-            point(self.question.config.objectives, self._figures(network, outcome), outcome.fields().get("scores", {})))
+            point(self.question.config.objectives, self._figures(network, outcome),
+                  outcome.fields().get("scores", {})))
 
     def _figures(self, network: Any, outcome: Outcome | None) -> dict[str, Any]:
         """The fields of a Trial that costs, evaluation and forecasts fill."""
         fields = {} if outcome is None else outcome.fields()
-        return {**self.question.costs.metrics(network), **fields, **self.question.foresee(network, fields.get("loss"))}
+        return {**self.question.costs.metrics(network), **fields,
+                **self.question.foresee(network, fields.get("loss"))}
 
     def point_of(self, key: str, loss: float) -> tuple[float, ...]:
         """The objectives of a network with this loss, which comes first."""
@@ -143,7 +150,7 @@ class Record:
         assert values is not None, "with rungs, all objectives but the loss are known"
         return values
 
-    # -- trials ----------------------------------------------------------------------------------------------------
+    # -- trials ----------------------------------------------------------------------------------------------
 
     def place(self, candidate: Candidate) -> Trial:
         """The candidate as the next trial, or in the place of an earlier trial of itself."""
@@ -168,7 +175,8 @@ class Record:
             if figures.get("params") is not None:
                 figures["params"] = int(figures["params"])
             trial = Trial(**common, state=state, reason="" if outcome is None else outcome.reason,
-                          notation=network.notation, hash=network.hash, hidden=getattr(network, "hidden", None),
+                          notation=network.notation, hash=network.hash,
+                          hidden=getattr(network, "hidden", None),
                           **figures)
             self.placed.add(network.hash)
             if state == "complete" and self.question.rungs.tokens and trial.loss is not None:
@@ -203,14 +211,15 @@ class Record:
                 metrics: dict[str, Any] = {**self.question.costs.metrics(self.networks[trial.hash]),
                                            "params": trial.params}
                 self.trials[place] = dataclasses.replace(trial, **metrics)
-        self.finished = {key: (self.point_of(key, values[0]), curve) for key, (values, curve) in self.finished.items()}
+        self.finished = {key: (self.point_of(key, values[0]), curve) for key,
+                         (values, curve) in self.finished.items()}
         self.write()
 
     def write(self) -> None:
         """Write the trials so far."""
         self.folder.write_trials(self.trials)
 
-    # -- what came of it -------------------------------------------------------------------------------------------
+    # -- what came of it -------------------------------------------------------------------------------------
 
     def count(self, state: str) -> int:
         """Trials in this state."""
@@ -230,7 +239,8 @@ class Record:
         had trained since the last rung is not counted, and neither are scores from a bench. An evaluator's
         fidelities count once, since nobody knows how it continues.
         """
-        parts: dict[str, list[tuple[int, int | None]]] = {}  # of each training: tokens reached, and where it began
+        # of each training: tokens reached, and where it began
+        parts: dict[str, list[tuple[int, int | None]]] = {}
         of_tasks = of_seeds = repeated = trained = 0
         for outcome in self.outcomes.values():
             if outcome.hash not in self.placed or outcome.score is None or outcome.from_bench:
@@ -262,7 +272,8 @@ class Record:
         scores = {key: outcome.score for key, outcome in ended.items() if outcome.score is not None}
         from_bench = sum(outcome.from_bench for outcome in ended.values())
         rungs = self.question.rungs.tokens
-        paused = sum(key not in ended and key not in self.stopped and outcome_key(key, rung=rungs[0]) in self.outcomes
+        paused = sum(key not in ended and key not in self.stopped
+                     and outcome_key(key, rung=rungs[0]) in self.outcomes
                      for key in self.networks) if rungs else 0
         seconds = [score["seconds"] for key, score in scores.items() if not ended[key].from_bench]
         seconds += [(self.outcomes[outcome_key(key, rung=stopped.rung)].score or {})["seconds"]
@@ -277,4 +288,5 @@ class Record:
             seeds_left=self.seeds_left, reused=self.count("reused"), infeasible=self.count("infeasible"),
             total=max(self._total + from_bench, over), from_bench=from_bench,
             best_loss=None if best is None else scores[best]["loss"], best_latency_ms=latency_ms,
-            remaining_s=left * sum(seconds) / len(seconds) / max(1, min(self.workers, left)) if seconds else None)
+            remaining_s=left * sum(seconds) / len(seconds) / max(1, min(self.workers, left)) if seconds else
+            None)

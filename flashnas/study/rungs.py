@@ -13,7 +13,8 @@ from flashnas.search.rungs import Pause, decide
 from flashnas.study.config import AUTO, NONE, SearchConfig, share_of
 from flashnas.training.recipe import Recipe
 
-LEAST_RANK = 0.9       # Spearman's correlation with the final losses from which on the order at a rung is trusted
+# Spearman's correlation with the final losses from which on the order at a rung is trusted
+LEAST_RANK = 0.9
 LEAST_NETWORKS = 20    # of a bench that says where this holds
 MOST_LISTED = 12       # points of a curve in a message
 TRUSTED_SHARE = 0.75   # of a training, where no bench says it: that of the recipe `cpu`
@@ -66,7 +67,8 @@ def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Cal
                     f" {recipe.curve_points})", note, bench=bench, curves=curves)
 
 
-def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Callable[[str], None], *, bench: str = "",
+def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Callable[[str], None], *,
+             bench: str = "",
              curves: Sequence[Curve] = ()) -> Rungs:
     """The rungs that a search asks for.
 
@@ -87,8 +89,8 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
     if config.rungs == (AUTO,):
         tokens = tuple(point for point in points[:-1] if point >= trusted)
         if not tokens:
-            config.wrong("rungs", f"{AUTO} needs a point of {owner} before its end, at {trusted:,} tokens or later;"
-                         f" got {_listed(points)}")
+            config.wrong("rungs", f"{AUTO} needs a point of {owner} before its end, at {trusted:,} tokens or"
+                                  f" later; got {_listed(points)}")
         note(f"rungs at {_listed(tokens)} of {whole:,} tokens: {why}")
     else:
         tokens = _shares(config, points) or config.rungs
@@ -96,12 +98,13 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
             if value not in points[:-1]:
                 got = f"{value:,}" if isinstance(value, int) else ",".join(config.rungs)
                 config.wrong("rungs", f"must be points of {owner} before its end at {whole:,} tokens"
-                             f" ({_listed(points[:-1])}); got {got}; shares such as 50%,75% suit any number of tokens,"
-                             f" and {NONE} trains every candidate to the end")
+                                      f" ({_listed(points[:-1])}); got {got}; shares such as 50%,75% suit any"
+                                      f" number of tokens, and {NONE} trains every candidate to the end")
         if tokens[0] < trusted:
             if len(curves) >= LEAST_NETWORKS and not config.early_rungs:
                 rule = f"must be at {trusted:,} tokens or later" if trusted < whole else "must be left out"
-                config.wrong("rungs", f"{rule}: {why}; got {tokens[0]:,}; --early-rungs takes it all the same")
+                config.wrong("rungs",
+                             f"{rule}: {why}; got {tokens[0]:,}; --early-rungs takes it all the same")
             note(f"the rung at {tokens[0]:,} tokens is early; losses are in order from {trusted:,} on: {why}")
     return Rungs(tokens, whole, config.rung_chance, curves)
 
@@ -118,7 +121,8 @@ def _trusted_from(whole: int, bench: str, curves: Sequence[Curve]) -> tuple[int,
     """The tokens from which on the order of losses is trusted, and why, in words."""
     if len(curves) >= LEAST_NETWORKS:
         measured = meaningful_from(curves, least=LEAST_RANK)
-        over = f"over the {len(curves)} networks of bench {bench} the rank correlation with the final losses is"
+        over = (f"over the {len(curves)} networks of bench {bench} the rank correlation with the final losses"
+                " is")
         return (whole, f"{over} below {LEAST_RANK:g} until the end") if measured is None else (
             measured, f"{over} {LEAST_RANK:g} or more from there on")
     return round(TRUSTED_SHARE * whole), f"no bench says where, and {TRUSTED_SHARE:.0%} is the default"
@@ -126,4 +130,5 @@ def _trusted_from(whole: int, bench: str, curves: Sequence[Curve]) -> tuple[int,
 
 def _listed(tokens: Sequence[int]) -> str:
     shown = [f"{value:,}" for value in tokens]
-    return ", ".join(shown if len(shown) <= MOST_LISTED else [*shown[:MOST_LISTED - 1], "..", shown[-1]]) or "none"
+    return ", ".join(shown if len(shown) <= MOST_LISTED else
+                     [*shown[:MOST_LISTED - 1], "..", shown[-1]]) or "none"

@@ -61,7 +61,8 @@ class Scores:
             return None
         if needed := task_scores(config.objectives):
             return f"a bench has no {', '.join(needed)}, which the objectives name"
-        return find_answers(config.bench_table, self.recipe, dataset=dataset.digest, vocab=dataset.vocab, seed=seed)
+        return find_answers(config.bench_table, self.recipe, dataset=dataset.digest, vocab=dataset.vocab,
+                            seed=seed)
 
     def _answers(self, seed: int) -> Answers | None:
         found = self._found(seed)
@@ -104,4 +105,5 @@ class Scores:
         if self.bench is not None and isinstance(space, OperatorSpace):
             for entry in self.bench.known:
                 if (genotype := space.locate(entry.architecture)) is not None:
-                    yield genotype, space.architecture(genotype, entry.architecture.hidden), f"bench {entry.origin}"
+                    yield genotype, space.architecture(genotype,
+                                                       entry.architecture.hidden), f"bench {entry.origin}"

@@ -1,8 +1,8 @@
 """The whole flow on one page: space -> architecture -> latency -> short training -> search -> front.
 
-`prepare` loads and checks the question, `opening.opened` opens its folder, `loop.search` evaluates candidates, and
-`finish.finish` writes what came of it. What a bench was grown with, or an earlier run trained, by the same recipe, text
-and seed is not trained.
+`prepare` loads and checks the question, `opening.opened` opens its folder, `loop.search` evaluates
+candidates, and `finish.finish` writes what came of it. What a bench was grown with, or an earlier run
+trained, by the same recipe, text and seed is not trained.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         objects: in place of names in `config`, as `flashnas.study.prepare.prepare`.
 
     Returns:
-        The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the complete
-        ones, those whose score a bench or an earlier run had), failures (reason -> count), seconds, and what
-        `flashnas.study.record.Record.tokens` counts.
+        The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the
+        complete ones, those whose score a bench or an earlier run had), failures (reason -> count), seconds,
+        and what `flashnas.study.record.Record.tokens` counts.
 
     Raises:
         FlashnasError: in one line, for whatever the user can change.
@@ -52,7 +52,8 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
         with (_place_of_a_full_disk(out),
               foreign_errors(("progress object", progress), *question.foreign(), direct=False)):
             executor = executor_of(question, progress.note)
-            with opened(question, executor, out, resume=resume, progress=progress, command=command) as state, executor:
+            with opened(question, executor, out, resume=resume, progress=progress,
+                        command=command) as state, executor:
                 for line in (*question.notes, *question.evidence_lines()):
                     progress.note(line)
                 if question.config.trials:

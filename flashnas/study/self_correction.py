@@ -63,7 +63,8 @@ class Version:
         errors = f"{self.left_out_error:.1%} against {self.table_error:.1%} by the table"
         if not self.taken:
             return f"{self.networks} networks timed: the table predicts them best (a correction: {errors})"
-        return f"{self.networks} networks timed: latencies corrected; mean error of networks left out {errors}"
+        return (f"{self.networks} networks timed: latencies corrected; mean error of networks left out"
+                f" {errors}")
 
 
 class SelfCorrection:
@@ -116,17 +117,20 @@ class SelfCorrection:
         zero = np.zeros(len(timed))
         left_out["latency_ms"] = np.array([
             definitions.latency_ms(float(ttft_ms), float(tpot_ms), workload.generated_tokens)
-            for ttft_ms, tpot_ms in zip(left_out.get("ttft_ms", zero), left_out.get("tpot_ms", zero), strict=True)])
+            for ttft_ms, tpot_ms in zip(left_out.get("ttft_ms", zero), left_out.get("tpot_ms", zero),
+                                        strict=True)])
         measured = {metric: np.array([found[metric] for _, found in timed]) for metric in left_out}
         ratios = {metric: np.log(measured[metric] / predicted) for metric, predicted in left_out.items()}
         latency_ms = measured["latency_ms"]
-        table_error = float(np.mean(np.abs(base.latencies([network for network, _ in timed]) / latency_ms - 1)))
+        table_error = float(np.mean(np.abs(base.latencies([network for network,
+                                                           _ in timed]) / latency_ms - 1)))
         left_out_error = float(np.mean(np.abs(left_out["latency_ms"] / latency_ms - 1)))
         taken = left_out_error < table_error
         before = (self.costs.model, self.certificate, self.costs.bounds)
         model, certificate, bounds = base, self._first, None
         if taken:
-            _, model = with_corrections(base.table, base, {phase: found for phase, (found, _) in fits.items()},
+            _, model = with_corrections(base.table, base,
+                                        {phase: found for phase, (found, _) in fits.items()},
                                         [network for network, _ in timed])
             low, high = np.quantile(ratios["latency_ms"], BOUNDS)
             bounds = (min(float(low), 0.0), max(float(high), 0.0))
