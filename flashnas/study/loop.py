@@ -41,6 +41,7 @@ def search(state: State, flow: Flow) -> None:
             for key, score, reason in flow.ended():
                 state.end(key, score, reason)
             state.record.report()
+    state.record.report(now=True)
     state.record.write()
 
 

@@ -79,9 +79,9 @@ class Question(Proposer):
         earlier run has scores for, each once."""
         networks: dict[str, tuple[Any, Any, str]] = {}
         for genotype, network, label in self.scores.networks(self.space):
-            if network.hash not in networks and self.scores.score(network):
-                if self.fitter.fits_network(network):
-                    networks[network.hash] = genotype, network, label
+            scored = network.hash not in networks and self.scores.score(network)
+            if scored and self.fitter.fits_network(network):
+                networks[network.hash] = genotype, network, label
         return list(networks.values())
 
     def refits(self, front: np.ndarray) -> list[Any]:

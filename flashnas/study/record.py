@@ -259,10 +259,10 @@ class Record:
         return {"tokens": trained + of_tasks, "tokens_repeated": repeated, "tokens_tasks": of_tasks,
                 "tokens_seeds": of_seeds, "tokens_saved": saved}
 
-    def report(self) -> None:
-        """Show where the run is; rarely where there is much to count."""
+    def report(self, *, now: bool = False) -> None:
+        """Show where the run is; rarely where there is much to count, unless it has to be now."""
         started = time.monotonic()
-        if started >= self._next_report:
+        if now or started >= self._next_report:
             self.progress.update(self._snapshot())
             ended = time.monotonic()
             self._next_report = ended + REPORT_SHARE * (ended - started)

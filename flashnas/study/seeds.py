@@ -68,6 +68,7 @@ def train_under_seeds(record: Record, executor: Executor, members: Callable[[], 
             mean.update(question.foresee(record.networks[key], mean["loss"]))
         record.trials[:] = [dataclasses.replace(trial, **means.get(trial.hash, {}))
                             for trial in record.trials]
+    record.report(now=True)
     record.write()
 
 
