@@ -133,7 +133,8 @@ def growing(quick_recipe, small_corpus, tmp_path):
 
 
 def test_failures_are_rows_and_lost_workers_are_tried_again(growing):
-    counts = growing(Pool(("done", SCORE, ""), ("failed", None, "diverged"), ("killed", None, "worker died (SIGKILL)"), ("done", SCORE, "")))
+    counts = growing(Pool(("done", SCORE, ""), ("failed", None, "diverged"),
+                          ("killed", None, "worker died (SIGKILL)"), ("done", SCORE, "")))
     assert counts == {"asked": 4, "known": 0, "trained": 2, "failed": 1, "lost": 1}
     assert [one.reason for one in read_journal(growing.journal)[1]] == ["", "diverged", ""]
     again = Pool(("done", SCORE, ""))
