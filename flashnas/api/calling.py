@@ -8,8 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from flashnas.base.setting import REQUIRED, Setting
-from flashnas.base.settings import Settings, settings_of
+from flashnas.base.settings import REQUIRED, Setting, Settings, settings_of
 
 T = TypeVar("T")
 
@@ -93,7 +92,7 @@ def _documented(doc: str, settings: tuple[Setting, ...], objects: Mapping[str, s
 
 def _limits(setting: Setting) -> str:
     words = [f"{name} {f'{limit:,}' if isinstance(limit, int) else f'{limit:g}'}" for name, limit in (
-        ("at least", setting.least), ("above", setting.above), ("at most", setting.most), ("below", setting.below))
+        ("at least", setting.min), ("above", setting.above), ("at most", setting.max), ("below", setting.below))
         if limit is not None]
     if setting.default is not REQUIRED and not callable(setting.default) and setting.default not in (None, ()):
         words.append(f"default {setting.shown or repr(setting.default)}")

@@ -8,8 +8,7 @@ from typing import Any
 from flashnas.api.calling import takes
 from flashnas.architecture.source import load_architecture
 from flashnas.base.quantities import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
-from flashnas.base.setting import REQUIRED
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from flashnas.api.calling import takes
 from flashnas.base.registry import Registry
-from flashnas.base.setting import REQUIRED
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
 

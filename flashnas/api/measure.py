@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
 from flashnas.api.output import check_out
-from flashnas.base.setting import REQUIRED
-from flashnas.base.settings import LARGEST_SEED, MOST_THREADS, Settings, option
+from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 from flashnas.latency.workload import WORKLOAD_HELP
 
@@ -44,9 +43,9 @@ class ProfileOptions(Settings, where="profile"):
                        " row of its own", shown="eager on cpu, cuda_graph on cuda", choices=("auto", *MODES))
     backend: str = option("auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn,"
                           " sdpa or numba; part of each row's stack", shown="auto, the best")
-    threads: int = option(1, "threads on a CPU", metavar="N", least=1, most=MOST_THREADS)
+    threads: int = option(1, "threads on a CPU", metavar="N", min=1, max=MAX_THREADS)
     seconds: float = option(2.0, "longest time for what is measured together: one width at one length", metavar="S",
-                            above=0, most=3600)
+                            above=0, max=3600)
     weights: str = option("q8_0", "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0")
     flash_attention: bool = option(False, "let llama.cpp compute attention in one pass, as it does by itself; on a CPU"
                                    " this is often slower")
@@ -150,9 +149,9 @@ class ValidateOptions(Settings, where="validate"):
     table: str = option(REQUIRED, "latency table that was measured on this machine", objects=(TABLE,))
     space: str = option(REQUIRED, "shipped search space or YAML file whose architectures are built and timed",
                         objects=(SPACE,))
-    count: int = option(20, "architectures", short="n", metavar="N", least=1, most=100_000)
+    count: int = option(20, "architectures", flag="-n --count", metavar="N", min=1, max=100_000)
     workload: str = option("decode-1k", WORKLOAD_HELP, objects=(WORKLOAD,))
-    seed: int = option(0, "fixes the architectures", metavar="N", least=0, most=LARGEST_SEED)
+    seed: int = option(0, "fixes the architectures", metavar="N", min=0, max=MAX_SEED)
     runtime: str | None = option(None, "the program that the table was measured in: torch, llama.cpp or vllm",
                                  shown="the table's", choices=("torch", *RUNTIMES))
     mode: str | None = option(None, "eager, compiled or cuda_graph", shown="the table's")

@@ -11,8 +11,7 @@ from flashnas.api.calling import takes
 from flashnas.api.output import check_out
 from flashnas.api.run import Run
 from flashnas.base.errors import ConfigError
-from flashnas.base.setting import REQUIRED
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
 from flashnas.search.objectives import check_objectives
@@ -37,7 +36,7 @@ class ParetoOptions(Settings, where="pareto"):
     workload: str | None = option(None, WORKLOAD_HELP, shown="that of the first run")
     budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
     budgets: dict[str, float] | None = option(
-        None, "bound another metric, such as memory_gb=8; may be repeated", flag="budget", metavar="METRIC=LIMIT",
+        None, "bound another metric, such as memory_gb=8; may be repeated", flag="--budget", metavar="METRIC=LIMIT",
         keys=tuple(METRICS), above=0, shown="those of the first run; none for another table or workload")
     objectives: tuple[str, ...] | None = option(None, "what the front is drawn for, 2 to 4 names", metavar="A,B,..",
                                                 separator=",", shown="those of the first run")

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
-from flashnas.base.setting import REQUIRED
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import REQUIRED, Settings, option
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run

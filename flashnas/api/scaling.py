@@ -12,7 +12,8 @@ from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
 from flashnas.api.output import check_out
 from flashnas.api.train import RECIPE
-from flashnas.base.settings import LARGEST_COUNT, MOST_THREADS, Settings, option
+from flashnas.base.quantities import MAX_TOKENS
+from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ class ScalingLawOptions(Settings, where="scaling_law"):
 
     pattern: str | None = option(None, "operators of one block, such as 'm2 f'", positional=True)
     results: str | None = option(None, "fit a table of trainings (CSV or parquet) and train nothing", metavar="FILE")
-    depths: tuple[int, ...] = option((3, 6, 12, 24), "numbers of blocks", metavar="A,B,..", separator=",", least=1,
-                                     most=2048)
+    depths: tuple[int, ...] = option((3, 6, 12, 24), "numbers of blocks", metavar="A,B,..", separator=",", min=1,
+                                     max=2048)
     widths: tuple[int, ...] = option((512, 1024, 1536, 2048), "hidden sizes, which the recipe's width factor"
-                                     " divides", metavar="A,B,..", separator=",", least=1, most=2**20)
+                                     " divides", metavar="A,B,..", separator=",", min=1, max=2**20)
     tokens: tuple[int, ...] = option((32_768, 65_536, 131_072), "training tokens, each a training of its own",
-                                     metavar="A,B,..", separator=",", least=1, most=LARGEST_COUNT)
-    seeds: int = option(1, "trainings of each size", metavar="N", least=1, most=10_000)
+                                     metavar="A,B,..", separator=",", min=1, max=MAX_TOKENS)
+    seeds: int = option(1, "trainings of each size", metavar="N", min=1, max=10_000)
     recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
     tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
@@ -44,9 +45,9 @@ class ScalingLawOptions(Settings, where="scaling_law"):
     budget_ms: float | None = option(None, "answer which depth and width has the lowest loss within this latency_ms",
                                      metavar="MS", above=0)
     at_tokens: int | None = option(None, "training tokens for which losses are given", metavar="N",
-                                   shown="the largest trained count", least=1, most=LARGEST_COUNT)
+                                   shown="the largest trained count", min=1, max=MAX_TOKENS)
     workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N",
-                          shown="all cores", least=1, most=MOST_THREADS)
+                          shown="all cores", min=1, max=MAX_THREADS)
     out: Path | None = option(None, "folder of the trainings, continued if it exists", metavar="DIR",
                               shown="experiments/runs/scaling-law-<pattern>; with --results the folder of FILE",
                               yaml=False)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE
 from flashnas.api.output import check_out
-from flashnas.base.setting import REQUIRED
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import REQUIRED, Settings, option
 
 if TYPE_CHECKING:
     from flashnas.latency.table import LatencyTable

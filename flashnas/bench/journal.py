@@ -20,7 +20,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError, FlashnasError
 from flashnas.base.files import append_synced, complete_lines, drop_torn_line
 from flashnas.base.fingerprint import fingerprint
-from flashnas.base.setting import shown
+from flashnas.base.hints import shown
 from flashnas.training.recipe import Recipe
 
 FORMAT = 1

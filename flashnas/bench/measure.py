@@ -12,7 +12,7 @@ from typing import Any, Self
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError, WorkloadError
 from flashnas.base.files import append_synced, drop_torn_line, hold_lock
-from flashnas.base.setting import shown
+from flashnas.base.hints import shown
 from flashnas.bench.journal import is_number, read_lines
 from flashnas.latency.workload import Workload
 from flashnas.profiling.platforms import device_label

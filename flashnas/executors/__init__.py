@@ -8,8 +8,7 @@ from typing import Any
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
 from flashnas.base.registry import Registry
-from flashnas.base.setting import Setting
-from flashnas.base.settings import settings_of
+from flashnas.base.settings import Setting, settings_of
 from flashnas.executors.base import Ended, Executor, NoOptions, Work, Workers
 
 __all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "Workers", "executor_options", "make_executor"]

@@ -23,7 +23,7 @@ from typing import Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.process import die_with_parent, limit_memory, limit_threads
-from flashnas.base.settings import MOST_THREADS, Settings, option
+from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.executors.attempt import attempt, judged, reason_of
 from flashnas.executors.base import Ended, Executor, Result, Work
 
@@ -41,7 +41,7 @@ class LocalOptions(Settings, where="executor"):
     """The options of `--executor local`."""
 
     worker_memory_gb: float | None = option(None, "memory of one worker process; a candidate that needs more fails",
-                                            metavar="GB", least=LEAST_MEMORY_GB, most=1e6)
+                                            metavar="GB", min=LEAST_MEMORY_GB, max=1e6)
 
 
 class LocalExecutor(Executor):
@@ -68,7 +68,7 @@ class LocalExecutor(Executor):
         places = groups or (None,)
         count = work.workers or (len(groups) or max(1, (os.cpu_count() or 1) // each))
         self._slots = [_Slot(places[number % len(places)], self.options.worker_memory_gb)
-                       for number in range(min(count, MOST_THREADS))]
+                       for number in range(min(count, MAX_THREADS))]
         self._queue: deque[_Order] = deque()
         self._ended: list[tuple[str, Ended]] = []
         self._closes_itself = False

@@ -41,11 +41,11 @@ class RayOptions(Settings, where="executor"):
 
     address: str | None = option(None, "of the cluster: HOST:PORT, ray://HOST:PORT, auto or local",
                                  shown="RAY_ADDRESS, or a Ray of this machine's own")
-    cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, most=1024)
+    cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, max=1024)
     gpus: float | None = option(None, "GPUs of one process of a candidate; below 1 several candidates share one",
-                                above=0, most=1, shown="1 for a recipe on cuda")
+                                above=0, max=1, shown="1 for a recipe on cuda")
     worker_memory_gb: float | None = option(None, "memory of one candidate; one that needs more fails", metavar="GB",
-                                            least=LEAST_MEMORY_GB, most=1e6)
+                                            min=LEAST_MEMORY_GB, max=1e6)
 
 
 class RayExecutor(Executor):

@@ -16,7 +16,7 @@ from flashnas.network.model import HybridLM
 from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
 from flashnas.training.checkpoint import checkpoints
 from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL
-from flashnas.training.job import LARGEST_SEED
+from flashnas.training.job import MAX_SEED
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         ExportError: an architecture without weights, or a wrong seed.
         WeightsError, ArchitectureError, CorpusError: files that cannot be read.
     """
-    if init_seed is not None and not 0 <= init_seed <= LARGEST_SEED:
-        raise ExportError(f"--init-seed must be between 0 and {LARGEST_SEED:,}; got {init_seed}")
+    if init_seed is not None and not 0 <= init_seed <= MAX_SEED:
+        raise ExportError(f"--init-seed must be between 0 and {MAX_SEED:,}; got {init_seed}")
     folder = _weights_folder(Path(text))
     if folder is not None and init_seed is not None:
         raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")

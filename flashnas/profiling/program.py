@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError, ExportError, TableError
-from flashnas.base.settings import MOST_THREADS
+from flashnas.base.settings import MAX_THREADS
 from flashnas.latency import metrics
 from flashnas.latency.memory import check_fits, memory_bytes
 from flashnas.latency.schema import Device
@@ -52,8 +52,8 @@ class Program(ABC):
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.threads <= MOST_THREADS:
-            raise ConfigError(f"--threads must be from 1 to {MOST_THREADS}; got {self.threads}")
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise ConfigError(f"--threads must be from 1 to {MAX_THREADS}; got {self.threads}")
 
     @property
     @abstractmethod

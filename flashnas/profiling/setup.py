@@ -13,7 +13,7 @@ import torch
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import one_of
-from flashnas.base.settings import MOST_THREADS
+from flashnas.base.settings import MAX_THREADS
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
 from flashnas.operators.backends import BACKENDS
@@ -63,8 +63,8 @@ class Setup:
             raise ConfigError(f"--mode {self.mode} needs --device {able}; got --device {self.device}")
         if self.backend not in BACKENDS:
             raise ConfigError(one_of("--backend", self.backend, BACKENDS))
-        if not 1 <= self.threads <= MOST_THREADS:
-            raise ConfigError(f"--threads must be from 1 to {MOST_THREADS}; got {self.threads}")
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise ConfigError(f"--threads must be from 1 to {MAX_THREADS}; got {self.threads}")
 
     @property
     def platform(self) -> Platform:

@@ -12,8 +12,8 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.fingerprint import fingerprint
+from flashnas.base.hints import shown
 from flashnas.base.registry import foreign_errors
-from flashnas.base.setting import shown
 from flashnas.bench.journal import training_settings
 from flashnas.latency.metrics import METRICS
 from flashnas.runs.run import Run, rows

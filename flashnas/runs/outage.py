@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError, WorkerError
-from flashnas.base.hints import duration
-from flashnas.base.setting import shown_path
+from flashnas.base.hints import duration, shown_path
 from flashnas.base.urls import without_password
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import LARGEST_SEED
+from flashnas.base.settings import MAX_SEED
 from flashnas.space import SearchSpace
 
 Genotype = Hashable
@@ -105,7 +105,7 @@ class SearchAlgorithm(ABC):
                  goals: Goals | None = None) -> None:
         self.space = space
         self.goals = goals
-        self.seed = check_whole("seed", seed, 0, LARGEST_SEED)
+        self.seed = check_whole("seed", seed, 0, MAX_SEED)
         self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(self.seed)
         self.history: list[Evaluation] = []

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.base.errors import SpaceError
-from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.hints import did_you_mean, one_of, shown, shown_path
 from flashnas.base.registry import Registry, foreign_errors
-from flashnas.base.setting import shown, shown_path
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
 from flashnas.space import settings

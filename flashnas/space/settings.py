@@ -7,7 +7,7 @@ from typing import Any
 
 from flashnas.architecture import DEFAULT_VOCAB, MAX_HIDDEN, MAX_META_TOKENS, MAX_VOCAB, parse_operators
 from flashnas.base.errors import ArchitectureError, OperatorError, SpaceError
-from flashnas.base.setting import shown
+from flashnas.base.hints import shown
 from flashnas.base.yaml import LocatedDict, LocatedList, check_keys
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward

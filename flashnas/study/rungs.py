@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from flashnas.base.fingerprint import fingerprint
 from flashnas.bench.answers import find_curves
 from flashnas.data.dataset import Dataset
-from flashnas.search.final_loss import Curve, meaningful_from
+from flashnas.search.forecast import Curve, meaningful_from
 from flashnas.search.rungs import Pause, decide
 from flashnas.study.config import AUTO, NONE, SearchConfig, share_of
 from flashnas.training.recipe import Recipe

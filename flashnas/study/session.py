@@ -13,7 +13,7 @@ import numpy as np
 
 from flashnas.base.errors import RunError
 from flashnas.base.registry import foreign_errors
-from flashnas.base.settings import LARGEST_SEED
+from flashnas.base.settings import MAX_SEED
 from flashnas.latency.costs import TableCosts
 from flashnas.runs.answer import Answer
 from flashnas.runs.folder import RunFolder
@@ -217,7 +217,7 @@ class Session:
         self.folder.write_config(corrections=[version.to_dict() for version in versions])
         self.progress.note(correction_text(versions[-1]))
         config, fitter = self.question.config, self.question.fitter
-        self.algorithm = self._algorithm((config.seed + len(versions)) % (LARGEST_SEED + 1))
+        self.algorithm = self._algorithm((config.seed + len(versions)) % (MAX_SEED + 1))
         learnt = [evaluation_of(genotype, candidate, self.trajectory.trials[number], config.objectives)
                   for genotype, candidate, number in self._learnt
                   if fitter.latency_of(genotype)[0] == candidate.architecture]

@@ -29,7 +29,7 @@ from flashnas.training.folder import FINAL, LOG, StepLog, TrainFolder
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Step, Trainer, check_job, out_of_memory_is_a_reason
 
-LARGEST_SEED = 2**64 - 1  # that torch accepts
+MAX_SEED = 2**64 - 1  # that torch accepts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class TrainJob:
             raise ConfigError(f"tokens must be at least one batch ({recipe.batch_sequences} x {recipe.sequence_tokens}"
                               f" = {recipe.batch_tokens:,}); got {recipe.tokens:,}")
         for name, least, most in (("checkpoint_every_tokens", 1, math.inf), ("checkpoint_every_s", 0, math.inf),
-                                  ("keep", 1, math.inf), ("seed", 0, LARGEST_SEED)):
+                                  ("keep", 1, math.inf), ("seed", 0, MAX_SEED)):
             value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
             if value is not None and not value >= least:
                 raise ConfigError(f"{flag} must be at least {least}; got {value}")

@@ -24,8 +24,7 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, RunError
 from flashnas.base.files import hold_lock
-from flashnas.base.hints import did_you_mean
-from flashnas.base.setting import shown
+from flashnas.base.hints import did_you_mean, shown
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, run_job
 from flashnas.executors.local import WorkerPool

@@ -12,14 +12,13 @@ import flashnas as fn
 from flashnas.api.calling import takes
 from flashnas.api.output import check_out
 from flashnas.base.errors import ConfigError
-from flashnas.base.setting import REQUIRED, SettingError
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import REQUIRED, SettingError, Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bake(Settings, where="bake"):
     flour: str = option(REQUIRED, "what to take", positional=True)
-    grams: int = option(500, "how much", least=1)
+    grams: int = option(500, "how much", min=1)
     out: str | None = option(None, "folder", metavar="DIR")
 
 

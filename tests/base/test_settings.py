@@ -9,20 +9,19 @@ from typing import Any
 import pytest
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.setting import REQUIRED, SettingError
-from flashnas.base.settings import Settings, option, settings_of
+from flashnas.base.settings import REQUIRED, SettingError, Settings, option, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bake(Settings, where="bake"):
     flour: str = option(REQUIRED, "what to take", positional=True)
-    grams: int = option(500, "how much", least=1, most=10_000)
+    grams: int = option(500, "how much", min=1, max=10_000)
     heat: float = option(220.0, "of the oven", above=0, below=300, metavar="C")
-    share: float | None = option(None, "of rye", shown="the recipe's", least=0, most=1)
+    share: float | None = option(None, "of rye", shown="the recipe's", min=0, max=1)
     steam: bool = option(True, "with steam", off="without steam")
     crisp: bool = option(False, "bake longer")
     seeds: tuple[str, ...] = option((), "to add", choices=("sesame", "poppy"), separator=",")
-    notes: dict[str, Any] = option(dict, "for the baker", flag="note")
+    notes: dict[str, Any] = option(dict, "for the baker", flag="--note")
     limits: dict[str, float] = option(dict, "of the oven", keys=lambda: ("hot", "cold"), above=0)
     out: Path | None = option(None, "folder", yaml=False)
 

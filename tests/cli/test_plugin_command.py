@@ -9,7 +9,7 @@ from flashnas.cli.main import main
 
 CODE = '''
 from dataclasses import dataclass
-from flashnas.base.setting import REQUIRED
+from flashnas.base.settings import REQUIRED
 from flashnas.base.settings import Settings, option
 from flashnas.cli.command import Command
 

@@ -9,7 +9,7 @@ from typing import Any
 from flashnas.architecture.huggingface.defaults import DEFAULTS
 from flashnas.architecture.notation import MAX_OPERATORS
 from flashnas.base.errors import ArchitectureError
-from flashnas.base.setting import shown
+from flashnas.base.hints import shown
 from flashnas.operators.spec import MAX_VALUE
 
 

@@ -1,15 +1,21 @@
-"""Expected hypervolume improvement over any few objectives, of which some are known exactly. Pure numpy."""
+"""Expected hypervolume improvement over a few objectives, of which some are known exactly. Pure numpy."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import ndtr
 
-from flashnas.search.hypervolume_improvement import expected_improvement
 from flashnas.search.pareto import non_dominated
 
 
-def expected_grid_improvement(mean: np.ndarray, sd: np.ndarray, points: np.ndarray, reference: np.ndarray,
-                              ) -> np.ndarray:
+def expected_improvement(mean: np.ndarray, sd: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """E[max(level - Y, 0)] for Y ~ N(mean, sd²); arrays that broadcast, sd > 0."""
+    z = (level - mean) / sd
+    return np.maximum((level - mean) * ndtr(z) + sd * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi), 0.0)
+
+
+def expected_hypervolume_improvement(mean: np.ndarray, sd: np.ndarray, points: np.ndarray, reference: np.ndarray,
+                                     ) -> np.ndarray:
     """How much volume each of N candidates is expected to dominate beyond `points` [P, M], below `reference` [M].
 
     mean, sd: [N, M], independent normal beliefs; sd 0: known exactly. Lower is better. The planes through the points
@@ -26,10 +32,13 @@ def expected_grid_improvement(mean: np.ndarray, sd: np.ndarray, points: np.ndarr
     taken[tuple(np.searchsorted(levels[m], inside[:, m]) + 1 for m in dimensions)] = True
     for m in dimensions:
         taken = np.logical_or.accumulate(taken, axis=m)
-    gain = (~taken).astype(np.float64)[None]
-    for m in reversed(dimensions):  # sum over the cells of one objective after the other, the last first
-        uppers = np.append(levels[m], reference[m])
-        below = expected_improvement(mean[:, m, None], np.maximum(sd[:, m, None], 1e-12), uppers[None, :])
-        width_NL = np.diff(below, axis=1, prepend=0.0)
-        gain = np.einsum("n...l,nl->n...", np.broadcast_to(gain, (len(mean), *gain.shape[1:])), width_NL)
+    widths_NL = []                                                            # expected widths of the cells
+    for m in dimensions:
+        below = expected_improvement(mean[:, m, None], np.maximum(sd[:, m, None], 1e-12),
+                                     np.append(levels[m], reference[m])[None, :])
+        widths_NL.append(np.diff(below, axis=1, prepend=0.0))
+    # the sum over all cells, one objective after the other; the first as a product of matrices, which is the large one
+    gain = np.tensordot(widths_NL[-1], (~taken).astype(np.float64), axes=(1, -1))
+    for width_NL in reversed(widths_NL[:-1]):
+        gain = np.einsum("n...l,nl->n...", gain, width_NL)
     return gain

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import multivariate_t, t
 
 import flashnas.bench
-from flashnas.search.final_loss import Forecast, forecast, meaningful_from, rank_correlations
+from flashnas.search.forecast import Forecast, forecast, meaningful_from, rank_correlations
 
 POINTS = (64, 128, 192, 256)
 

@@ -1,0 +1,159 @@
+"""The one door for files that somebody else may have written, and for their text on the way to a terminal.
+
+A run folder, a table, a recipe, a corpus or a model may come from a stranger. Every reader of flashnas takes such a
+file through this module, so that a file can be wrong but cannot hang, fill the memory, or change another file:
+
+    recipe = read_yaml(path)                                     base/yaml.py; ConfigError
+    header, *entries = read_json_lines(path, BenchError)         a journal; a torn last line is left out
+    config = read_json(path, ArchitectureError)
+    frame = read_parquet(path, RunError)                         the number of its cells is checked before it is read
+    weights = load_file(check_regular(path, WeightsError))       for libraries that open the file themselves
+
+Each refuses, in one line "place: rule; got value", what is not a regular file (FIFO, device, folder), what is larger
+than its kind may be, and nesting deeper than MAX_DEPTH. What the values mean is the work of `schema.convert`, which
+makes dataclasses of them.
+
+Reading follows links, since caches of models consist of them. Writing does not: before a file of a given folder is
+repaired or appended to, `check_regular(path, error, write=True)` refuses a link; `files.append_synced` and
+`files.drop_torn_line` do so themselves. `printable` is for every foreign text that a command prints.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashnas.base.errors import FlashnasError
+from flashnas.base.hints import first_line, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_YAML_MB = 2             # PyYAML needs up to 3 s for one megabyte
+MAX_JSON_MB = 256           # tokenizers of large vocabularies have 35 MB
+MAX_JOURNAL_MB = 2_000
+MAX_CELLS = 100_000_000     # rows times columns of a parquet file: 0.8 GB as numbers
+MAX_DEPTH = 64              # of lists and mappings inside one another
+TOO_DEEP = f"must be nested at most {MAX_DEPTH} levels deep; got more"
+
+_KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
+          (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+
+
+def check_regular(path: str | Path, error: type[FlashnasError], *, max_mb: float = math.inf,
+                  write: bool = False) -> Path:
+    """The path, if a regular file of that size is there.
+
+    Args:
+        path: the file.
+        error: class of the error to raise.
+        max_mb: the largest size.
+        write: the file is to be written: a link is refused, too, and a missing file is allowed.
+
+    Raises:
+        FlashnasError: of the class `error`, in one line.
+    """
+    path, place = Path(path), printable(path)
+    try:
+        status = os.stat(path, follow_symlinks=not write)
+    except (OSError, ValueError) as caught:  # ValueError: a zero byte in the path
+        if write and isinstance(caught, FileNotFoundError):
+            return path
+        raise error(f"{place}: cannot be read: {getattr(caught, 'strerror', None) or caught}") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for holds, name in _KINDS if holds(status.st_mode)), "something else")
+        raise error(f"{place}: must be a regular file; got {kind}")
+    if status.st_size > max_mb * 1e6:
+        raise error(f"{place}: must be at most {max_mb:g} MB; got {status.st_size / 1e6:,.0f} MB")
+    return path
+
+
+def read_bytes(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB) -> bytes:
+    """The content of a regular file of at most that size."""
+    try:
+        return check_regular(path, error, max_mb=max_mb).read_bytes()
+    except OSError as caught:
+        raise error(f"{printable(path)}: cannot be read: {caught.strerror}") from None
+
+
+def read_text(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB) -> str:
+    """The content of a regular file of at most that size, which is UTF-8 text; line ends become `\\n`."""
+    try:
+        return io.TextIOWrapper(io.BytesIO(read_bytes(path, error, max_mb=max_mb)), encoding="utf-8").read()
+    except UnicodeDecodeError:
+        raise error(f"{printable(path)}: cannot be read: not UTF-8 text") from None
+
+
+def parse_json(text: str | bytes, place: str | Path, error: type[FlashnasError], **options: Any) -> Any:
+    """The value of a JSON text, of at most MAX_DEPTH levels.
+
+    Args:
+        text: the JSON text.
+        place: where it is from, for messages: `trials.jsonl:3`.
+        error: class of the error to raise.
+        options: as json.loads takes them.
+    """
+    try:
+        value = json.loads(text, **options)
+    except RecursionError:
+        raise error(f"{printable(place)}: {TOO_DEEP}") from None
+    except ValueError as caught:
+        raise error(f"{printable(place)}: not valid JSON: {first_line(caught)}") from None
+    check_depth(value, place, error)
+    return value
+
+
+def read_json(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB, **options: Any) -> Any:
+    """The value in a JSON file; options as json.loads takes them."""
+    return parse_json(read_text(path, error, max_mb=max_mb), path, error, **options)
+
+
+def read_json_lines(path: str | Path, error: type[FlashnasError]) -> list[Any]:
+    """The value of each line of a journal. A last line without its end, as a killed process leaves it, is left out."""
+    lines = read_text(path, error, max_mb=MAX_JOURNAL_MB).split("\n")[:-1]
+    return [parse_json(line, f"{path}:{number}", error) for number, line in enumerate(lines, start=1)]
+
+
+def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Iterable[str] | None = None,
+                 data: bytes | None = None) -> pd.DataFrame:
+    """The rows of a parquet file of at most MAX_CELLS.
+
+    Args:
+        path: the file.
+        error: class of the error to raise.
+        columns: those to read; None: all.
+        data: the content, where the caller has read it already.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    if data is None:
+        check_regular(path, error)
+    try:
+        facts = pq.read_metadata(path if data is None else io.BytesIO(data))
+        if facts.num_rows * facts.num_columns > MAX_CELLS:
+            raise error(f"{printable(path)}: must have at most {MAX_CELLS:,} cells; got {facts.num_rows:,} rows of"
+                        f" {facts.num_columns} columns")
+        return pd.read_parquet(path if data is None else io.BytesIO(data),
+                               columns=None if columns is None else list(columns))
+    except FlashnasError:
+        raise
+    except Exception as caught:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
+        raise error(f"{printable(path)}: damaged, not readable as parquet: {first_line(caught)}") from None
+
+
+def check_depth(value: Any, place: str | Path, error: type[FlashnasError]) -> None:
+    """Raise `error` if lists and mappings lie more than MAX_DEPTH levels inside one another."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inside = [item for item in level if isinstance(item, list | dict)]
+        if not inside:
+            return
+        level = [child for item in inside for child in (item.values() if isinstance(item, dict) else item)]
+    raise error(f"{printable(place)}: {TOO_DEEP}")
