@@ -45,6 +45,7 @@ class StorageExecutor(Executor):
     """Workers on any machine that reaches one database: `flashnas worker --storage URL`."""
 
     name = "storage"
+    needs_storage = True
     Options = StorageOptions
     options: StorageOptions
 

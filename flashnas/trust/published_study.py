@@ -203,8 +203,9 @@ def _train(missing: Sequence[tuple[str, str, str, int]], total: int, trainings: 
         progress(total - len(left), total, pace * sum(cost[number] for number in left) / max(1, workers))
 
     with WorkerPool(run_job, workers=workers, timeout_s=LIMIT_S) as pool:
-        for number, score, reason in pool.run(jobs, on_wait=waiting):
+        for number, ended in pool.run(jobs, on_wait=waiting):
             key = left.pop(int(number))
+            score, reason = ended.result, ended.reason
             seconds = score["seconds"] if score else 0.0
             figures = {name: score[name] for name in FIGURES} if score else {}
             trainings.add({**dict(zip(KEY, key, strict=True)), "seconds": seconds, "reason": reason, **figures})

@@ -201,9 +201,9 @@ def _train(missing: Sequence[_Training], total: int, table: TrustTable, dataset:
 
     timeout_s = TIMEOUT_S * max(plan.longer, (plan.wider or 1) ** 2)
     with WorkerPool(run_job, workers=workers, timeout_s=timeout_s) as pool:
-        for key, score, reason in pool.run(jobs, on_wait=lambda: progress(total - len(left), total, remaining_s())):
+        for key, ended in pool.run(jobs, on_wait=lambda: progress(total - len(left), total, remaining_s())):
             training = left.pop(int(key))
-            table.add(training.row(score, reason))
+            table.add(training.row(score := ended.result, ended.reason))
             if score:
                 took.setdefault(training.variant, []).append((score["seconds"], training.expected_s))
     progress(total, total, 0.0)

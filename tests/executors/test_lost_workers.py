@@ -63,7 +63,7 @@ def test_a_worker_trains_what_suits_it_beside_jobs_that_do_not(url):
     with driving(url, "gpus") as queue:
         queue.put(order(1, run="gpus", gpu=True))
         with working(url), StorageExecutor(Work(function=run_job, timeout_s=60, run="r", storage=url)) as executor:
-            found = {key: result["loss"] for key, result, _ in executor.run(jobs)}
+            found = {key: ended.result["loss"] for key, ended in executor.run(jobs)}
         assert queue.read("gpus", ["1"])[0].state == "waiting"
     assert found == {key: pytest.approx(loss(job.architecture)) for key, job in jobs.items()}
 
@@ -105,7 +105,7 @@ def test_what_ended_while_the_search_was_away_is_not_evaluated_again(tmp_path, u
         pass
     assert len(states(queue)) == 3
     with StorageExecutor(work) as executor:
-        found = {key: result["loss"] for key, result, _ in executor.run(jobs)}
+        found = {key: ended.result["loss"] for key, ended in executor.run(jobs)}
     assert found == {key: pytest.approx(loss(job.architecture)) for key, job in jobs.items()}
     assert len(slow_space.calls(tmp_path / "calls")) == 3
     queue.close()
@@ -125,7 +125,7 @@ def test_what_waits_of_a_search_that_was_killed_is_removed_and_not_trained(tmp_p
     kill(gone)
     jobs = {"a": Job(architecture=NamedGpt2(64, 2, 2, 9), evaluator=slow_space.loss_and_latency)}
     with working(url), StorageExecutor(Work(function=run_job, timeout_s=60, run="r", storage=url)) as executor:
-        assert [result is not None for _, result, _ in executor.run(jobs)] == [True]
+        assert [ended.kind for _, ended in executor.run(jobs)] == ["done"]
         fault_driver.wait_for(lambda: states(queue) == [("done", "gone")], 30)
         assert len(queue.drivers()) == 1
     assert len(slow_space.calls(tmp_path / "calls")) == 1
@@ -185,7 +185,8 @@ def test_a_silent_worker_is_given_up_twice_before_that_is_an_outcome(url):
 
     with StorageExecutor(work, StorageOptions(stale_s=1.0)) as executor:
         job = Job(architecture=NamedGpt2(64, 2, 2, 2), evaluator=slow_space.loss_and_latency)
-        assert list(executor.run({"a": job}, claim)) == [("a", None, "worker silent1 gave no sign for 1 s")]
+        (_, ended), = executor.run({"a": job}, claim)
+        assert (ended.kind, ended.reason) == ("died", "worker silent1 gave no sign for 1 s")
     assert len(silent) == 2
     queue.close()
 
@@ -219,7 +220,7 @@ def test_a_broken_machine_ends_the_search_only_if_no_other_can_train(url, broken
             with pytest.raises(WorkerError, match="a worker cannot train: OSError: no space; nothing is recorded"):
                 list(executor.run(jobs, work))
         else:
-            assert list(executor.run(jobs, work)) == [("a", {"by": others[0]}, "")]
+            assert [(key, ended.result) for key, ended in executor.run(jobs, work)] == [("a", {"by": others[0]})]
     assert notes.lines == [f"worker {name} has ended, since it cannot train: OSError: no space; its job goes to another"
                            " worker" for name in (broken[:-1] if ends else broken)]
     queue.close()
