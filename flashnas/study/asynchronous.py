@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.base.errors import RunError
-from flashnas.executors.base import Flow
+from flashnas.executors.base import Ended, Flow
 from flashnas.runs.folder import Proposal
 from flashnas.runs.layout import ASKED
 from flashnas.search.pareto import standings
@@ -63,9 +63,9 @@ class Asynchronous(State):
             self._propose(self.ask(count), pending=True)
         return None
 
-    def end(self, key: str, score: dict[str, Any] | None, reason: str) -> None:
+    def end(self, key: str, ended: Ended) -> None:
         self._changed = True
-        super().end(key, score, reason)
+        super().end(key, ended)
 
     # -- the start -------------------------------------------------------------------------------------------
 

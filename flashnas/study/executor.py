@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from flashnas.base.hints import warn
 from flashnas.base.settings import SettingError
-from flashnas.executors import Executor, Work, make_executor
+from flashnas.executors import EXECUTORS, Executor, Work, make_executor
 from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess
 from flashnas.study.checks import any_network
@@ -36,7 +36,7 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
     if config.trials == 0:
         return InProcess(work)
     job = question.job(any_network(question.space))
-    if config.executor == "local" and not job.portable():
+    if EXECUTORS[config.executor].runs_here and not job.portable():
         _check_without_workers(config, job)
         return InProcess(work)
     executor = make_executor(config.executor, work, config.executor_options)

@@ -11,11 +11,10 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.fingerprint import fingerprint
-from flashnas.evidence.composition import FEATURES, SILENT, body_sizes
+from flashnas.evidence.composition import FEATURES, SILENT, body_sizes, outside_support
 from flashnas.evidence.full_loss import SILENT_SDS, FullLoss, Prediction
 from flashnas.evidence.law import RANGE, aspect
 from flashnas.evidence.recall import RecallModel
-from flashnas.evidence.support import outside_support
 from flashnas.training.recipe import Recipe
 
 REMEMBERED = 16_384      # networks whose figures are kept

@@ -18,7 +18,7 @@ import numpy as np
 
 from flashnas.base.registry import foreign_errors
 from flashnas.base.settings import MAX_SEED
-from flashnas.executors.base import Flow
+from flashnas.executors.base import Ended, Flow
 from flashnas.runs.trial import outcome_key
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
@@ -38,8 +38,8 @@ def search(state: State, flow: Flow) -> None:
                 flow.submit(*job)
             if not flow.busy:
                 break
-            for key, score, reason in flow.ended():
-                state.end(key, score, reason)
+            for key, ended in flow.ended():
+                state.end(key, ended)
             state.record.report()
     state.record.report(now=True)
     state.record.write()
@@ -109,11 +109,11 @@ class State(ABC):
         self.running[candidate.key] = candidate, rung
         return candidate.key, self.record.job(candidate, rung)
 
-    def end(self, key: str, score: dict[str, Any] | None, reason: str) -> None:
+    def end(self, key: str, ended: Ended) -> None:
         """Record what a worker has finished."""
         candidate, rung = self.running.pop(key)
-        self.record.remember(candidate.network, score, reason, rung=rung, candidate=candidate)
-        if rung is None or score is None:
+        self.record.remember(candidate.network, ended.result, ended.reason, rung=rung, candidate=candidate)
+        if rung is None or ended.result is None:
             self.finish(candidate)
         else:
             self.paused[rung][key] = candidate

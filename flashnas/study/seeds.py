@@ -54,10 +54,10 @@ def train_under_seeds(record: Record, executor: Executor, members: Callable[[], 
             note(f"training {len({todo[key][0].hash for key in jobs})} networks of the front under"
                  f" {len(seeds)} further seed{'s' if len(seeds) > 1 else ''}")
         record.seeds_left = len(jobs)
-        for key, score, reason in executor.run(jobs, on_wait=record.report):
+        for key, ended in executor.run(jobs, on_wait=record.report):
             record.seeds_left -= 1
             trial, seed = todo[key]
-            record.remember(record.networks[trial.hash], score, reason, seed=seed)
+            record.remember(record.networks[trial.hash], ended.result, ended.reason, seed=seed)
         for key, (trial, seed) in todo.items():
             if record.outcomes[key].score is None:
                 note(f"trial {trial.number} failed under seed {seed}, which its mean leaves out:"

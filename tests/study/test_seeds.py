@@ -48,7 +48,7 @@ class Invented:
         for key, (name, seed) in reversed(jobs.items()):  # in any order
             self.trained.append(key)
             found = self.outcome(name, seed)
-            yield key, found.score, found.reason
+            yield key, SimpleNamespace(result=found.score, reason=found.reason)
 
     def remember(self, network, score, reason="", *, seed):
         outcome = Outcome(hash=network, notation=network, score=score, reason=reason, seed=seed)
