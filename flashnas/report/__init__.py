@@ -14,7 +14,7 @@ __all__ = ["FrontEntry", "Run", "front_table", "write_report"]
 
 
 def write_report(source: str | Path | Run) -> tuple[Path, Path]:
-    """Write report.html and its still pictures, pareto.png first, into a run folder, or that of a run that was read.
+    """Write report.html and its still pictures, pareto.png first, into a run folder; source: it, or its run.
 
     Returns:
         The paths of report.html and pareto.png.
