@@ -217,7 +217,8 @@ def waiting(arguments: argparse.Namespace) -> None:
     question = prepare(config, note=lambda _: None, evaluator=evaluator)
     simulated = SimulatedWorkers(arguments.workers, load()["seconds"].to_numpy(), driver_counts=True)
     with (tempfile.TemporaryDirectory() as folder,
-          opened(question, simulated, Path(folder) / "run", resume=False, progress=Silent(), command="scaling") as state):
+          opened(question, simulated, Path(folder) / "run", resume=False, progress=Silent(), command="scaling"
+                 ) as state):
         started = time.process_time()
         simulated.own_cpu_s, simulated._left = 0.0, started
         search(state, simulated.flow())
