@@ -17,7 +17,8 @@ from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
 from flashnas.study.question import Question
 
-REPORT_SHARE = 20        # a report is not repeated before so many times the time that it took
+REPORT_SHARE = 20        # a report is not repeated before so many times the time that it took, ..
+QUICK_S = 0.002          # .. unless that was less than this
 
 
 @dataclass(eq=False)
@@ -265,7 +266,8 @@ class Record:
         if now or started >= self._next_report:
             self.progress.update(self._snapshot())
             ended = time.monotonic()
-            self._next_report = ended + REPORT_SHARE * (ended - started)
+            took_s = ended - started
+            self._next_report = ended + REPORT_SHARE * took_s if took_s > QUICK_S else 0.0
 
     def _snapshot(self) -> Snapshot:
         ended = {key: self.outcomes[key] for key in self.networks if key in self.outcomes}

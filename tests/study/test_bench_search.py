@@ -171,7 +171,8 @@ def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench)
     assert 3 < len(known) < len(question.known_networks())
     algorithm = question.algorithm()
     algorithm.start_from([Evaluation(genotype, network, loss=question.scores.score(network)["loss"],
-                                     latency_ms=question.fitter.latency_of(genotype)[1]) for genotype, network in known])
+                                     latency_ms=question.fitter.latency_of(genotype)[1])
+                          for genotype, network in known])
     assert len(algorithm.complete()) == len(known)
     assert not set(algorithm.ask(20)) & {genotype for genotype, _ in known}
 
