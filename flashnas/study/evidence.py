@@ -11,7 +11,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.fingerprint import fingerprint
 from flashnas.evidence.full_loss import FullLoss
-from flashnas.evidence.load import digest, digests, full_loss
+from flashnas.evidence.load import digest, digests, fitted, full_loss
 from flashnas.evidence.recall import RecallModel, load_recall
 from flashnas.study.config import SearchConfig
 from flashnas.study.evidence_search import pure_stacks
