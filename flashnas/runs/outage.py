@@ -87,7 +87,7 @@ class Patience:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                found = action()
+                result = action()
             except Exception as error:
                 if not is_outage(error):
                     raise
@@ -104,7 +104,7 @@ class Patience:
             else:
                 if began is not None:
                     self.note(f"{self.place} answers again, after {duration(time.monotonic() - began)}")
-                return found
+                return result
 
 
 def _line_of(error: Any) -> str:

@@ -96,9 +96,9 @@ def _reasons(foresight: Foresight, chosen: Trial, pure: Trial, networks: Mapping
     both = [networks[chosen.hash], networks[pure.hash]]
     table = foresight.model.table(both, foresight.tokens, [
         foresight.beyond(network, trial.loss) for network, trial in zip(both, (chosen, pure), strict=True)])
-    found = foresight.model.parts_of(table, 0, 1)
+    parts = foresight.model.parts_of(table, 0, 1)
     shape = foresight.shape_part(both)
-    return {"size": found["size"] - shape, "shape": shape, "mix": found["mix"], "training": found["training"]}
+    return {"size": parts["size"] - shape, "shape": shape, "mix": parts["mix"], "training": parts["training"]}
 
 
 def _to_change(foresight: Foresight, chosen: Trial, values: Mapping[str, float],

@@ -107,7 +107,7 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
         candidates: genotypes to look at, at most.
     """
     rng = np.random.default_rng([seed, 1])
-    found: dict[Any, tuple[Architecture, float]] = {}
+    fitted: dict[Any, tuple[Architecture, float]] = {}
     seen: set[Any] = set()
 
     def add(draw: Callable[[], Any], count: int) -> None:
@@ -118,11 +118,11 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
             seen.add(genotype)
             network, latency_ms = fitter.latency_of(genotype)
             if network is not None and latency_ms is not None:
-                found[genotype] = network, latency_ms
+                fitted[genotype] = network, latency_ms
 
     add(lambda: space.sample(rng), FIRST)
     quiet, before = 0, np.inf
-    told = _scored(found, foresight, None)
+    told = _scored(fitted, foresight, None)
     while len(seen) < candidates and len(told.networks) and quiet < QUIET_ROUNDS:
         values = ranked(told.mean, told.sd)
         best = np.argsort(values, kind="stable")[:BEST]
@@ -131,7 +131,7 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
         places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, best),
                                 *map(int, best_kept)])
         add(functools.partial(_mutant, space, [told.genotypes[place] for place in places], rng), EACH)
-        told = _scored(found, foresight, told)
+        told = _scored(fitted, foresight, told)
         level = float(np.sum(ranked(told.mean, told.sd)[told.front(min_recall)[-3:]]))
         quiet, before = (quiet + 1 if level > before - 1e-4 else 0), min(before, level)
     return told
@@ -142,18 +142,18 @@ def _mutant(space: OperatorSpace[Any], parents: Sequence[Any], rng: np.random.Ge
     return space.mutate(parents[int(rng.integers(len(parents)))], rng)
 
 
-def _scored(found: dict[Any, tuple[Architecture, float]], foresight: Expectations,
+def _scored(fitted: dict[Any, tuple[Architecture, float]], foresight: Expectations,
             before: Foretold | None) -> Foretold:
     """All that was found; what was scored before is not scored again."""
     start = 0 if before is None else len(before.networks)
-    genotypes = list(found)
-    networks = [found[genotype][0] for genotype in genotypes]
+    genotypes = list(fitted)
+    networks = [fitted[genotype][0] for genotype in genotypes]
     mean, sd = foresight.expected(networks[start:])
     recall = foresight.recalls(networks[start:])
     if before is not None:
         mean, sd, recall = (np.concatenate([old, new]) for old, new in (
             (before.mean, mean), (before.sd, sd), (before.recall, recall)))
-    return Foretold(genotypes, networks, np.array([found[genotype][1] for genotype in genotypes]), mean, sd,
+    return Foretold(genotypes, networks, np.array([fitted[genotype][1] for genotype in genotypes]), mean, sd,
                     recall)
 
 

@@ -76,8 +76,8 @@ class Foresight:
         to the reference [N], in nats per token."""
         if not networks:
             return np.zeros(0), np.zeros(0)
-        found = self.predict(networks)
-        return found.mean[1:], found.sd_to(0)[1:]
+        prediction = self.predict(networks)
+        return prediction.mean[1:], prediction.sd_to(0)[1:]
 
     def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
         """Recall of each network [N] less that of the transformer of its training, of full marks."""
@@ -93,9 +93,9 @@ class Foresight:
     def _figures(self, network: Any, loss: float | None) -> Mapping[str, Any]:
         if not isinstance(network, Architecture):
             return {}
-        found = self.predict([network], [loss])
+        prediction = self.predict([network], [loss])
         mean, covariance = self.recall.predict([network.operators])
-        return {"full_loss": float(found.mean[1]), "full_loss_sd": float(found.sd_to(0)[1]),
+        return {"full_loss": float(prediction.mean[1]), "full_loss_sd": float(prediction.sd_to(0)[1]),
                 "expected_recall": float(mean[0]), "expected_recall_sd": float(np.sqrt(covariance[0, 0])),
                 "outside": "; ".join(outside_support(network, self.tokens))}
 

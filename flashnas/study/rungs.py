@@ -14,9 +14,9 @@ from flashnas.study.config import AUTO, NONE, SearchConfig, share_of
 from flashnas.training.recipe import Recipe
 
 # Spearman's correlation with the final losses from which on the order at a rung is trusted
-LEAST_RANK = 0.9
-LEAST_NETWORKS = 20    # of a bench that says where this holds
-MOST_LISTED = 12       # points of a curve in a message
+MIN_RANK = 0.9
+MIN_NETWORKS = 20    # of a bench that says where this holds
+MAX_LISTED = 12       # points of a curve in a message
 TRUSTED_SHARE = 0.75   # of a training, where no bench says it: that of the recipe `cpu`
 
 
@@ -101,7 +101,7 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
                                       f" ({_listed(points[:-1])}); got {got}; shares such as 50%,75% suit any"
                                       f" number of tokens, and {NONE} trains every candidate to the end")
         if tokens[0] < trusted:
-            if len(curves) >= LEAST_NETWORKS and not config.early_rungs:
+            if len(curves) >= MIN_NETWORKS and not config.early_rungs:
                 rule = f"must be at {trusted:,} tokens or later" if trusted < whole else "must be left out"
                 config.wrong("rungs",
                              f"{rule}: {why}; got {tokens[0]:,}; --early-rungs takes it all the same")
@@ -113,22 +113,22 @@ def _shares(config: SearchConfig, points: Sequence[int]) -> tuple[int, ...]:
     """Rungs that are shares of the training, each as the first point there or later; none where that is the
     end."""
     shares = [share for value in config.rungs if (share := share_of(value)) is not None]
-    found = [next(point for point in points if point >= share * points[-1] - 0.5) for share in shares]
-    return tuple(dict.fromkeys(point for point in found if point < points[-1]))
+    reached = [next(point for point in points if point >= share * points[-1] - 0.5) for share in shares]
+    return tuple(dict.fromkeys(point for point in reached if point < points[-1]))
 
 
 def _trusted_from(whole: int, bench: str, curves: Sequence[Curve]) -> tuple[int, str]:
     """The tokens from which on the order of losses is trusted, and why, in words."""
-    if len(curves) >= LEAST_NETWORKS:
-        measured = meaningful_from(curves, least=LEAST_RANK)
+    if len(curves) >= MIN_NETWORKS:
+        measured = meaningful_from(curves, least=MIN_RANK)
         over = (f"over the {len(curves)} networks of bench {bench} the rank correlation with the final losses"
                 " is")
-        return (whole, f"{over} below {LEAST_RANK:g} until the end") if measured is None else (
-            measured, f"{over} {LEAST_RANK:g} or more from there on")
+        return (whole, f"{over} below {MIN_RANK:g} until the end") if measured is None else (
+            measured, f"{over} {MIN_RANK:g} or more from there on")
     return round(TRUSTED_SHARE * whole), f"no bench says where, and {TRUSTED_SHARE:.0%} is the default"
 
 
 def _listed(tokens: Sequence[int]) -> str:
     shown = [f"{value:,}" for value in tokens]
-    return ", ".join(shown if len(shown) <= MOST_LISTED else
-                     [*shown[:MOST_LISTED - 1], "..", shown[-1]]) or "none"
+    return ", ".join(shown if len(shown) <= MAX_LISTED else
+                     [*shown[:MAX_LISTED - 1], "..", shown[-1]]) or "none"

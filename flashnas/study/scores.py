@@ -48,10 +48,10 @@ class Scores:
         Raises:
             BenchError: the bench that the user names cannot be read, or answers nothing.
         """
-        found = self._found(self.config.seed)
-        if isinstance(found, str) and self.config.bench_table is not None:
-            raise BenchError(f"bench {self.config.bench_table}: answers nothing in this search: {found}")
-        return found if isinstance(found, str) else ""
+        answers = self._found(self.config.seed)
+        if isinstance(answers, str) and self.config.bench_table is not None:
+            raise BenchError(f"bench {self.config.bench_table}: answers nothing in this search: {answers}")
+        return answers if isinstance(answers, str) else ""
 
     @functools.cache  # noqa: B019 - as long as the search
     def _found(self, seed: int) -> Answers | str | None:
@@ -65,8 +65,8 @@ class Scores:
                             seed=seed)
 
     def _answers(self, seed: int) -> Answers | None:
-        found = self._found(seed)
-        return found if isinstance(found, Answers) else None
+        answers = self._found(seed)
+        return answers if isinstance(answers, Answers) else None
 
     def check_known(self, evaluator: UserEvaluator | None) -> None:
         """Raise RunError if the earlier runs trained otherwise than this search does."""

@@ -111,7 +111,7 @@ class SelfCorrection:
         self._fitted_to = len(timed)
         base, workload = self._base, self._base.workload
         bare = LatencyModel(base.table, workload, calibrated=False, mode=base.table.default_mode)
-        fits = {phase: fit_leaving_out([terms(bare, network, phase, found) for network, found in timed])
+        fits = {phase: fit_leaving_out([terms(bare, network, phase, times) for network, times in timed])
                 for phase, metric in PHASES.items() if timed[0][1][metric] > 0}
         left_out = {PHASES[phase]: np.array(predicted) / 1000 for phase, (_, predicted) in fits.items()}
         zero = np.zeros(len(timed))
@@ -119,7 +119,7 @@ class SelfCorrection:
             definitions.latency_ms(float(ttft_ms), float(tpot_ms), workload.generated_tokens)
             for ttft_ms, tpot_ms in zip(left_out.get("ttft_ms", zero), left_out.get("tpot_ms", zero),
                                         strict=True)])
-        measured = {metric: np.array([found[metric] for _, found in timed]) for metric in left_out}
+        measured = {metric: np.array([times[metric] for _, times in timed]) for metric in left_out}
         ratios = {metric: np.log(measured[metric] / predicted) for metric, predicted in left_out.items()}
         latency_ms = measured["latency_ms"]
         table_error = float(np.mean(np.abs(base.latencies([network for network,
@@ -130,7 +130,7 @@ class SelfCorrection:
         model, certificate, bounds = base, self._first, None
         if taken:
             _, model = with_corrections(base.table, base,
-                                        {phase: found for phase, (found, _) in fits.items()},
+                                        {phase: correction for phase, (correction, _) in fits.items()},
                                         [network for network, _ in timed])
             low, high = np.quantile(ratios["latency_ms"], BOUNDS)
             bounds = (min(float(low), 0.0), max(float(high), 0.0))
@@ -144,7 +144,7 @@ class SelfCorrection:
         self.versions.append(Version(
             trials=trials, networks=len(timed), taken=taken, table_error=round(table_error, 5),
             left_out_error=round(left_out_error, 5),
-            constants={phase: found.to_dict() for phase, (found, _) in fits.items()},
+            constants={phase: correction.to_dict() for phase, (correction, _) in fits.items()},
             margins=None if certificate is None else certificate.margins,
             bounds=bounds or (0.0, 0.0)))
         return before != (model, certificate, bounds)

@@ -86,11 +86,11 @@ def _flops(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any], seed: 
     of the user's own class."""
     rng, space = np.random.default_rng(seed), fitter.space
     drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
-    found = []
+    flops = []
     for network in (*baselines, *drawn):
         if isinstance(network, Architecture):
             try:
-                found.append(training_flops(recipe.proxy_of(network), recipe))
+                flops.append(training_flops(recipe.proxy_of(network), recipe))
             except (ArchitectureError, OperatorError):  # a failed trial with its reason
                 continue
-    return found
+    return flops
