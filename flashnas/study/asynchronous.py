@@ -162,7 +162,7 @@ class Asynchronous(State):
             with self.sampler_errors():
                 self.algorithm.correct(self.record.evaluation(candidate))
             return
-        self.learn([candidate])
+        self.learn([candidate], in_order=False)
         self._unwritten += 1
         if self._unwritten >= self.question.config.cycle_size:  # as often as in cycles
             self._unwritten = 0

@@ -164,17 +164,17 @@ class State(ABC):
         with self.sampler_errors():
             return list(self.algorithm.ask(count))
 
-    def learn(self, candidates: Sequence[Candidate]) -> None:
-        """Tell the algorithm of trials: of what it waits for, or of what was evaluated without its
-        proposal."""
-        for candidate in candidates:
-            if candidate.genotype is not None:
-                evaluation = self.record.evaluation(candidate)
-                with self.sampler_errors():
-                    if candidate.pending:
-                        self.algorithm.tell([evaluation], in_order=False)
-                    else:
-                        self.algorithm.start_from([evaluation])
+    def learn(self, candidates: Sequence[Candidate], *, in_order: bool = True) -> None:
+        """Tell the algorithm of trials: of those that it waits for, or of some that it did not propose."""
+        evaluations = [self.record.evaluation(candidate) for candidate in candidates
+                       if candidate.genotype is not None]
+        with self.sampler_errors():
+            if evaluations and not candidates[0].pending:
+                self.algorithm.start_from(evaluations)
+            elif evaluations and in_order:
+                self.algorithm.tell(evaluations)
+            elif evaluations:
+                self.algorithm.tell(evaluations, in_order=False)
 
     def candidate(self, genotype: Any, number: int, *, pending: bool) -> Candidate:
         """A proposal at the largest width within the budgets."""
@@ -204,8 +204,9 @@ class State(ABC):
             self.record.place(candidate)
         self.record.write()
         self.record.report()
-        self.learn(sorted(filter(self._fits_best, candidates), key=lambda one: -(self.record.trials[
-            one.place or 0].loss or 0.0)))
+        losses = {candidate.key: self.record.trials[candidate.place or 0].loss or 0.0
+                  for candidate in candidates}
+        self.learn(sorted(filter(self._fits_best, candidates), key=lambda candidate: -losses[candidate.key]))
 
     def _fits_best(self, candidate: Candidate) -> bool:
         """True if the genotype is to be built at this width."""
