@@ -1,8 +1,7 @@
 """The loop of a search, and its state: the candidates on their way from a proposal to a trial.
 
-A candidate waits in the queue for a worker, runs, pauses at rungs, and ends as a trial, which the algorithm
-learns. In cycles all of that happens together (`cycles.py`); without, each candidate goes its own way
-(`asynchronous.py`).
+A candidate waits for a worker, runs, pauses at rungs, and ends as a trial, which the algorithm learns: in
+cycles (`cycles.py`), or each on its own way (`asynchronous.py`).
 """
 
 from __future__ import annotations
@@ -231,14 +230,11 @@ class State(ABC):
     # -- corrections of the latency --------------------------------------------------------------------------
 
     def correct(self, further: Sequence[str] = ()) -> bool:
-        """Time what is due, and search on by a correction that is fitted to all timed networks; True if it is
-        another.
+        """Time what is due and `further` hashes, and search on by a correction that is fitted to all timed
+        networks; True if it is another.
 
         The algorithm then starts afresh from the trials whose networks have the width that the corrected
         latency allows. A continued run finds the times in its folder and makes the same corrections.
-
-        Args:
-            further: hashes of networks to time besides those that are due.
         """
         correction, record = self.correction, self.record
         if correction is None:
