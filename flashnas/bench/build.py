@@ -18,14 +18,13 @@ from flashnas.base.errors import BenchError, MissingRowsError
 from flashnas.base.files import atomic_file, write_atomic
 from flashnas.bench.journal import Header, Training
 from flashnas.bench.measure import read_latencies
-from flashnas.bench.table import CARD, COLUMNS, FILE, FURTHER, LATENCY, MEASURED, META, MORE, Bench
+from flashnas.bench.table import CARD, COLUMNS, FILE, FURTHER, LATENCY, MEASURED, META, MORE, WHOLE, Bench
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.workload import WORKLOADS
 from flashnas.operators import OPERATORS
 
 LIST = pa.list_(pa.list_(pa.float64()))
-WHOLE = ("hidden", "depth", "params", "width_factor", "vocab", "proxy_params", "seed", "tokens")
 
 
 def build(header: Header, trainings: Sequence[Training], out: Path, measured: Sequence[Path] = (),
@@ -54,8 +53,8 @@ def build(header: Header, trainings: Sequence[Training], out: Path, measured: Se
         measurement, times = read_latencies(path)
         how.append(measurement.to_dict())
         for name in ("ttft_ms", "tpot_ms"):
-            frame[f"{MEASURED}{name}/{measurement.workload.name}"] = [
-                times.get(training.network.hash, {}).get(name) for training in trainings]
+            frame[f"{MEASURED}{name}/{measurement.workload['name']}"] = [
+                getattr(times.get(training.network.hash), name, None) for training in trainings]
     frame = frame.astype({name: "float64" for name in frame.columns if name.startswith(MORE)})
     frame = frame.astype({name: "Int64" for name in WHOLE})
     table = pa.Table.from_pandas(frame.drop(columns="curve"), preserve_index=False)
@@ -92,17 +91,12 @@ def _row(header: Header, training: Training) -> dict[str, Any]:
     kinds = Counter(spec.kind for spec in network.operators)
     mixers = sorted({spec.kind for spec in network.operators if spec.mixes_tokens})
     row = {
-        "architecture": training.architecture, "hidden": network.hidden, "depth": len(network.operators),
-        "mixers": " ".join(mixers), **{f"n_{kind}": kinds.get(kind, 0) for kind in OPERATORS.shipped},
-        "params": network.params, "origin": training.origin, "recipe": header.recipe.name,
-        "recipe_digest": header.digest, "width_factor": training.width_factor, "dataset": header.source,
-        "dataset_digest": header.dataset, "vocab": header.vocab, "proxy": training.proxy,
-        "proxy_hash": training.key[0], "proxy_params": training.proxy_params, "seed": training.seed,
-        "loss": training.loss, "bits_per_byte": training.bits_per_byte,
-        "curve": [list(map(float, point)) for point in training.curve], "tokens": training.tokens,
-        "tokens_per_s": training.tokens_per_s, "seconds": training.seconds,
-        "backends": json.dumps(dict(training.backends)), "more": json.dumps(dict(training.more)),
-        "reason": training.reason}
+        **vars(training), "hidden": network.hidden, "depth": len(network.operators), "mixers": " ".join(mixers),
+        **{f"n_{kind}": kinds.get(kind, 0) for kind in OPERATORS.shipped}, "params": network.params,
+        "recipe": header.recipe.name, "recipe_digest": header.digest, "dataset": header.source,
+        "dataset_digest": header.dataset, "vocab": header.vocab, "proxy_hash": training.key[0],
+        "curve": [list(map(float, point)) for point in training.curve],
+        "backends": json.dumps(dict(training.backends)), "more": json.dumps(dict(training.more))}
     return {name: row[name] for name in COLUMNS}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from flashnas.base.errors import BenchError
-from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.foreign import parse_json, read_bytes, read_parquet
+from flashnas.base.hints import did_you_mean, first_line, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.bench.journal import Header, journals_in
 from flashnas.operators import OPERATORS
@@ -23,6 +24,8 @@ CARD = "README.md"        # beside it: what it is, how it was made, licence, lim
 META = b"flashnas_bench"  # key of the header among the metadata of the parquet file
 LATENCY, MEASURED = "latency_ms/", "measured_"  # starts of further columns
 JSON = ("backends", "more")
+NUMBERS = ("loss", "bits_per_byte", "seconds", "tokens_per_s")
+WHOLE = ("hidden", "depth", "params", "width_factor", "vocab", "proxy_params", "seed", "tokens")
 FIGURES = ("architecture", "proxy_hash", "origin", "seed", "bits_per_byte", "seconds", "tokens_per_s", "tokens",
            "proxy_params")  # of every training that did not fail
 MORE = (LATENCY, MEASURED)
@@ -92,12 +95,8 @@ class Bench:
             BenchError: in one line, for a bench that is missing, damaged or of an unknown format.
         """
         path = _find(source)
-        file = path / FILE
-        try:
-            data = file.read_bytes()
-            header, measured, frame = _parse(file)
-        except OSError as error:
-            raise BenchError(f"{file}: cannot be read: {error.strerror or error}") from None
+        data = read_bytes(path / FILE, BenchError)
+        header, measured, frame = _parse(path / FILE, data)
         return cls(path, header, hashlib.sha256(data).hexdigest()[:16], frame, measured)
 
     def to_dict(self) -> dict[str, Any]:
@@ -224,43 +223,36 @@ def _find(source: str | Path | None) -> Path:
     return path
 
 
-def _parse(file: Path) -> tuple[Header, tuple[Mapping[str, Any], ...], pd.DataFrame]:
+def _parse(file: Path, data: bytes) -> tuple[Header, tuple[Mapping[str, Any], ...], pd.DataFrame]:
     """Header, how latencies were measured, and rows; raises BenchError for anything but a whole bench."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, ValueError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BenchError(f"{file}: damaged, not readable as parquet: {line}") from None
-    text = (table.schema.metadata or {}).get(META)
+    frame = read_parquet(file, BenchError, data=data)
+    text = (pq.read_schema(io.BytesIO(data)).metadata or {}).get(META)
     if text is None:
         raise BenchError(f"{file}: not a bench of flashnas (its metadata has no {META.decode()!r})")
+    meta = parse_json(text, f"{file}: metadata {META.decode()!r}", BenchError)
+    header = Header.from_dict(meta, str(file))
+    for name in COLUMNS:
+        if name not in frame.columns and name not in COUNTS:
+            raise BenchError(f"{file}: damaged: column {name!r} is missing")
+    for name in set(COUNTS) - set(frame.columns):  # an operator that is newer than the bench
+        frame[name] = 0
+    column = "curve"
     try:
-        data = json.loads(text)
-    except ValueError:
-        raise BenchError(f"{file}: damaged: the metadata {META.decode()!r} is not JSON") from None
-    header = Header.from_dict(data, str(file))
-    for column in COLUMNS:
-        if column not in table.column_names and column not in COUNTS:
-            raise BenchError(f"{file}: damaged: column {column!r} is missing")
-    frame = table.to_pandas()
-    try:
-        for column in set(COUNTS) - set(frame.columns):  # an operator that is newer than the bench
-            frame[column] = 0
         frame["curve"] = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
-        for column in JSON:
-            frame[column] = [json.loads(text) for text in frame[column]]
-        for column in ("loss", "bits_per_byte", "seconds", "tokens_per_s"):
-            frame[column] = pd.to_numeric(frame[column]).astype("float64")
-        for column in FIGURES:
-            if frame.loc[frame["loss"].notna(), column].isna().any():
-                raise ValueError(f"column {column!r} has no value in a row with a loss")
+        for column in (*NUMBERS, *WHOLE, *COUNTS):
+            frame[column] = pd.to_numeric(frame[column])
+        frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))
     except (ValueError, TypeError) as error:
-        raise BenchError(f"{file}: damaged: {str(error).splitlines()[0]}") from None
+        raise BenchError(f"{file}: damaged: column {column!r}: {first_line(error)}") from None
+    for column in JSON:
+        frame[column] = [parse_json(text, f"{file}: damaged: column {column!r}", BenchError) for text in frame[column]]
+    for column in FIGURES:
+        if frame.loc[frame["loss"].notna(), column].isna().any():
+            raise BenchError(f"{file}: damaged: column {column!r} has no value in a row with a loss")
     columns = [*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]
-    return header, tuple(data.get("measured", ())), frame[columns]
+    return header, tuple(meta.get("measured", ())), frame[columns]
 
 
 def _listed(counts: dict[str, int]) -> str:

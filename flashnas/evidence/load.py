@@ -27,7 +27,8 @@ from flashnas.evidence.recall import SHIPPED as RECALL
 from flashnas.evidence.trainings import SHIPPED, PublishedRow, nested_groups, read_published
 
 DATA = SHIPPED.parent
-SHAPES, FFN_SHARES, FITTED = (DATA / name for name in ("published_shapes.csv", "published_ffn_share.csv", "fitted.json"))
+SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"
+FITTED = DATA / "fitted.json"
 OWN = "own trainings"    # the publication that a user's file is, whatever its column source says
 WIDTHS = 256             # a network is built at the nearest multiple of this to count the shares of its parts
 RELIABILITY_SD = 0.7     # of the logarithm of a publication's reliability, before anything was seen

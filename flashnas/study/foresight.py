@@ -129,8 +129,7 @@ class Foresight:
 
 def recipe_read(recipe: Recipe | None) -> Recipe | None:
     """The recipe, if short losses under it were held against publications; else None."""
-    return recipe if recipe is not None and fingerprint({**recipe.to_dict(), "name": ""}) == fitted(
-        )["recipe"] else None
+    return recipe if recipe is not None and recipe.digest == fitted()["recipe"] else None
 
 
 def load_models(own: str | None) -> tuple[FullLoss, RecallModel, dict[str, Any]]:

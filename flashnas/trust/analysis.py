@@ -1,8 +1,7 @@
 """Can short training be trusted? Rank correlations between trainings of the same architectures, with intervals.
 
-A table of trainings holds one row per training with the columns COLUMNS. `variant` is `short` (what a search does),
-`long` (more tokens) or `wide` (a smaller width factor); several seeds of each are replicates. Losses are in nats per
-token, lower is better everywhere. Nothing here trains; no torch.
+A table of trainings holds one row for each `trust.study.RankedTraining`; several seeds of a variant are replicates.
+Losses are in nats per token, lower is better everywhere. Nothing here trains; no torch.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from scipy import stats
 
 from flashnas.base.errors import RunError
 from flashnas.evidence.agreement import CONFIDENCE, MIN_RANKED, RESAMPLES
-from flashnas.trust.table import VARIANTS
 
+VARIANTS = ("short", "long", "wide")  # what a search does; more tokens; a smaller width factor
 TOP = (1, 3, 5)     # candidates that a user might take on to longer training
 BATCH_CELLS = 1 << 21  # pairs of entries compared at once in all resamples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreement:
+class OrderAgreement:
     """How far two orders of the same architectures agree; `count`: architectures that have both."""
 
     first: str
@@ -78,7 +77,7 @@ class Trust:
     trainings: int
     failed: int
     tokens: dict[str, int]
-    agreements: tuple[Agreement, ...]
+    agreements: tuple[OrderAgreement, ...]
     noise: tuple[Noise, ...]
     ceiling: float | None
     gains: dict[str, Interval]
@@ -86,7 +85,7 @@ class Trust:
     neighbours: int
     tied_neighbours: int
 
-    def agreement(self, first: str, second: str) -> Agreement | None:
+    def agreement(self, first: str, second: str) -> OrderAgreement | None:
         return next((a for a in self.agreements if (a.first, a.second) == (first, second)), None)
 
     def noise_of(self, variant: str) -> Noise | None:
@@ -98,7 +97,7 @@ class Trust:
 
 
 def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
-    """What a table of trainings (`table.read_table`) says of short training.
+    """What a table of trainings (of `study.RankedTraining`) says of short training.
 
     `front`: hashes of the architectures whose order matters, those next to each other in latency side by side. Raises
     RunError for fewer than MIN_RANKED architectures with a loss and for a variant trained at two lengths or widths.
@@ -111,7 +110,8 @@ def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
     trained = table[table["loss"].notna()]
     facts = trained.drop_duplicates("hash").set_index("hash")
     if len(facts) < MIN_RANKED:
-        raise RunError(f"proxy-trust needs at least {MIN_RANKED} architectures with a loss; the results hold {len(facts)}")
+        raise RunError(f"proxy-trust needs at least {MIN_RANKED} architectures with a loss; the results hold"
+                       f" {len(facts)}")
     losses = {variant: trained[trained["variant"] == variant].pivot(index="hash", columns="seed", values="loss")
               for variant in VARIANTS if (trained["variant"] == variant).any()}
     means = {variant: frame.mean(axis=1) for variant, frame in losses.items()}
@@ -184,16 +184,16 @@ def interval(columns: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]
 # -- agreement ---------------------------------------------------------------------------------------------------
 
 
-def _agreement(first: str, x: pd.Series, second: str, y: pd.Series) -> Agreement | None:
+def _agreement(first: str, x: pd.Series, second: str, y: pd.Series) -> OrderAgreement | None:
     both = pd.concat([x, y], axis=1, keys=["x", "y"]).dropna()
     if len(both) < MIN_RANKED:
         return None
     columns = [both["x"].to_numpy(float), both["y"].to_numpy(float)]
-    return Agreement(first=first, second=second, count=len(both), spearman=interval(columns, spearman),
+    return OrderAgreement(first=first, second=second, count=len(both), spearman=interval(columns, spearman),
                      kendall=interval(columns, kendall))
 
 
-def _between_variants(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterable[Agreement]:
+def _between_variants(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterable[OrderAgreement]:
     for first, second in itertools.combinations(means, 2):
         if found := _agreement(first, means[first], second, means[second]):
             yield found
@@ -203,7 +203,7 @@ def _between_variants(means: dict[str, pd.Series], guesses: dict[str, pd.Series]
             yield found
 
 
-def _between_seeds(losses: dict[str, pd.DataFrame]) -> Iterable[Agreement]:
+def _between_seeds(losses: dict[str, pd.DataFrame]) -> Iterable[OrderAgreement]:
     for variant, frame in losses.items():
         for i, j in itertools.combinations(frame.columns, 2):
             if found := _agreement(f"{variant} seed {i}", frame[i], f"{variant} seed {j}", frame[j]):

@@ -4,6 +4,9 @@ The law is that of Nemotron-Flash (arXiv 2511.18890, section 2.1), here for loss
 positive. They are fitted in the logarithm, by least squares with a robust loss from many starts. Nothing here trains;
 no torch.
 
+Trainings are a table with the columns depth, width, tokens and loss (nats per token), several seeds of a size among
+them if there are any. Tokens that are the same everywhere leave their term in L0.
+
 A term is written by its size in the middle of the data, `a (D / D')^-alpha` with D' the geometric mean of the depths,
 which keeps size and exponent apart in the fit. A weak prior holds an exponent that the data do not fix.
 """
@@ -15,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import least_squares, nnls
 
 from flashnas.base.errors import RunError
@@ -28,37 +32,17 @@ EXPONENTS = (0.01, 6.0)               # limits in the fit
 TERM_NATS = (1e-6, 100.0)             # limits of a term in the middle of the data, and of L0
 GONE_NATS = 1e-3                      # a term below this in the middle of the data says nothing
 USUAL_EXPONENT, SPREAD = 0.5, 1.5     # prior of an exponent: its median, and the standard deviation of its logarithm
-LEAST_NOISE_NATS = 1e-5
+MIN_NOISE_NATS = 1e-5
+TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 
 
-@dataclass(frozen=True)
-class Points:
-    """Trainings, one entry each: depth, width and tokens, and the loss in nats per token; all of shape [P]."""
-
-    depth: np.ndarray
-    width: np.ndarray
-    tokens: np.ndarray
-    loss: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.loss)
-
-    def __getitem__(self, chosen: np.ndarray) -> Points:
-        return Points(self.depth[chosen], self.width[chosen], self.tokens[chosen], self.loss[chosen])
-
-    @property
-    def sizes_P3(self) -> np.ndarray:
-        """Depth, width and tokens of each training."""
-        return np.stack([self.depth, self.width, self.tokens], axis=1).astype(float)
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """What the law depends on. Tokens that are the same everywhere leave their term in L0."""
-        return AXES if len(np.unique(self.tokens)) > 1 else AXES[:2]
+def sizes_P3(points: pd.DataFrame) -> np.ndarray:
+    """Depth, width and tokens of each training."""
+    return points[list(AXES)].to_numpy(float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Law:
+class SizeLaw:
     """A fitted law.
 
     Attributes:
@@ -83,11 +67,8 @@ class Law:
         """Ends of the 95 % interval of `loss`; both equal `loss` without resamples. Noise of a training is not in
         it."""
         logs = self._logs(depth, width, tokens)
-        if not len(self.draws):
-            found = _predicted(self.theta, logs)
-            return found, found
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile([_predicted(theta, logs) for theta in self.draws], [tail, 1 - tail], axis=0)
+        losses = [_predicted(theta, logs) for theta in (self.draws if len(self.draws) else [self.theta])]
+        low, high = np.quantile(losses, TAILS, axis=0)
         return low, high
 
     def _logs(self, depth: Any, width: Any, tokens: Any) -> np.ndarray:
@@ -108,49 +89,50 @@ class Law:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the constants, and `intervals`, name -> [low, high]."""
-        intervals: dict[str, list[float]] = {}
-        if len(self.draws):
-            tail = (1 - CONFIDENCE) / 2
-            found = [_constants(theta, self.axes, self.middle) for theta in self.draws]
-            for name, value in self.constants.items():
-                if value is not None:
-                    low, high = np.quantile([constants[name] for constants in found], [tail, 1 - tail])
-                    intervals[name] = [float(low), float(high)]
+        draws = pd.DataFrame([_constants(theta, self.axes, self.middle) for theta in self.draws])
+        intervals = {name: np.quantile(draws[name], TAILS).tolist() for name, value in self.constants.items()
+                     if value is not None and len(draws)}
         return {**self.constants, "intervals": intervals, "noise_nats": self.noise_nats}
 
 
-def constants_of(axes: tuple[str, ...]) -> int:
-    """How many constants a law with these axes has."""
-    return 1 + 2 * len(axes)
+def too_few(points: pd.DataFrame) -> str:
+    """Why a law cannot be fitted to these trainings, in words; empty if it can."""
+    sizes, constants = np.unique(sizes_P3(points), axis=0), 1 + 2 * len(_axes(points))
+    if len(sizes) < constants:
+        return (f"the law has {constants} constants, so that it needs trainings of at least as many sizes;"
+                f" got {len(sizes)}")
+    for axis in AXES[:2]:
+        if (points[axis] == points[axis].iloc[0]).all():
+            return f"the law needs at least 2 values of {axis}; got {points[axis].iloc[0]:g} only"
+    return ""
 
 
-def fit(points: Points, *, resamples: int = RESAMPLES, place: str = "scaling law") -> Law:
+def _axes(points: pd.DataFrame) -> tuple[str, ...]:
+    return AXES if points["tokens"].nunique() > 1 else AXES[:2]
+
+
+def fit(points: pd.DataFrame, *, resamples: int = RESAMPLES, place: str = "scaling law") -> SizeLaw:
     """The law of these trainings; the same trainings give the same law.
 
     Args:
-        points: trainings, several seeds of a size among them if there are any.
+        points: the trainings.
         resamples: of the bootstrap over sizes, for the intervals; 0: no intervals.
         place: what the trainings are from, for messages.
 
     Raises:
         RunError: for fewer sizes than the law has constants, and for a single depth or width.
     """
-    axes = points.axes
-    sizes, group_P = np.unique(points.sizes_P3, axis=0, return_inverse=True)
-    if len(sizes) < constants_of(axes):
-        raise RunError(f"{place}: the law has {constants_of(axes)} constants, so that it needs trainings of at least as"
-                       f" many sizes; got {len(sizes)}")
-    for axis in AXES[:2]:
-        values = np.unique(getattr(points, axis))
-        if len(values) < 2:
-            raise RunError(f"{place}: the law needs at least 2 values of {axis}; got {values[0]:g} only")
-    indices = [AXES.index(axis) for axis in axes]
-    middle = np.exp(np.log(points.sizes_P3[:, indices]).mean(axis=0))
-    logs = np.log(points.sizes_P3[:, indices] / middle).T
+    if reason := too_few(points):
+        raise RunError(f"{place}: {reason}")
+    axes, loss_P = _axes(points), points["loss"].to_numpy(float)
+    logs = np.log(points[list(axes)].to_numpy(float))
+    middle = np.exp(logs.mean(axis=0))
+    logs = np.log(points[list(axes)].to_numpy(float) / middle).T
     rng = np.random.default_rng(0)
-    theta, noise = _fitted(logs, points.loss, rng)
-    draws = np.array(list(_resampled(logs, points.loss, group_P.ravel(), theta, noise, resamples, rng)))
-    return Law(axes=axes, middle=middle, theta=theta, noise_nats=noise, draws=draws)
+    theta, noise = _fitted(logs, loss_P, rng)
+    group_P = np.unique(sizes_P3(points), axis=0, return_inverse=True)[1].ravel()
+    draws = np.array(list(_resampled(logs, loss_P, group_P, theta, noise, resamples, rng)))
+    return SizeLaw(axes=axes, middle=middle, theta=theta, noise_nats=noise, draws=draws)
 
 
 # -- the fit -----------------------------------------------------------------------------------------------------
@@ -228,7 +210,7 @@ def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> t
         theta = ends[0][1]
         free = len(loss_P) / max(1, len(loss_P) - len(theta))
         spread = 1.4826 * float(np.median(np.abs(_predicted(theta, logs) - loss_P))) * np.sqrt(free)
-        noise = float(np.clip(spread, LEAST_NOISE_NATS, noise))
+        noise = float(np.clip(spread, MIN_NOISE_NATS, noise))
         starts = [end for _, end in ends[:2]]
     return theta, noise
 
