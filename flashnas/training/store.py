@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import append_synced, drop_torn_line, hold_lock
-from flashnas.base.foreign import read_json_lines, read_parquet, read_text
+from flashnas.base.foreign import parse_json, read_json_lines, read_parquet, read_text
 from flashnas.base.hints import first_line, shown
 from flashnas.base.schema import convert
 
@@ -159,13 +159,13 @@ def _rows(entries: Any, path: Path, kind: type[R], error: type[FlashnasError]) -
         place = f"{path}:{number}"
         row = convert(entry, kind, place, error, name="training", closed=True)
         if isinstance(row, TrainingRow) and row.loss is None and not row.reason:
-            raise error(f"{place}: training.loss must be a number where training.reason is empty; got None")
+            raise error(f"{place}: training needs the key 'loss' where 'reason' is empty")
         try:
             key = row.key
         except FlashnasError as caught:  # a notation that does not parse
             raise error(f"{place}: {caught}") from None
         if key in rows:
-            raise error(f"{place}: training must be another one: this one stands above already")
+            raise error(f"{place}: must be another training or seed; this one stands above already")
         rows[key] = row
     return list(rows.values())
 
@@ -184,7 +184,8 @@ def read_table(path: Path, kind: type[R], error: type[FlashnasError] = RunError)
         lines: Any = enumerate(read_parquet(path, error).to_dict("records"), start=2)
     else:
         lines = _csv_lines(path, error)
-    return frame_of(_rows(((number, _values(line, kind)) for number, line in lines), path, kind, error), kind)
+    entries = ((number, _values(line, kind, f"{path}:{number}", error)) for number, line in lines)
+    return frame_of(_rows(entries, path, kind, error), kind)
 
 
 def _csv_lines(path: Path, error: type[FlashnasError]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -201,7 +202,7 @@ def _csv_lines(path: Path, error: type[FlashnasError]) -> Iterator[tuple[int, di
         raise error(f"{path}: not a table of trainings: {first_line(caught)}") from None
 
 
-def _values(line: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
+def _values(line: Mapping[str, Any], kind: type[Any], place: str, error: type[FlashnasError]) -> dict[str, Any]:
     """The cells of a table as the values of a row; empty ones are left out, and a failed training gets a reason."""
     types, values = _types(kind), {}
     for name, cell in line.items():
@@ -209,7 +210,7 @@ def _values(line: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
             continue
         wanted = types.get(str(name), "")
         if isinstance(cell, str) and "Sequence" in wanted:
-            cell = json.loads(cell)
+            cell = parse_json(cell, f"{place}: {name}", error)
         elif isinstance(cell, str) and wanted.startswith(("int", "float")):
             cell = _number(cell)
         elif hasattr(cell, "tolist"):
@@ -222,7 +223,7 @@ def _values(line: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
 
 @functools.cache
 def _types(kind: type[Any]) -> dict[str, str]:
-    return {item.name: str(item.type) for item in dataclasses.fields(kind)}
+    return {item.name: str(getattr(item.type, "__name__", item.type)) for item in dataclasses.fields(kind)}
 
 
 def _number(text: str) -> Any:
