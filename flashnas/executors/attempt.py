@@ -75,8 +75,9 @@ def classify_error(error: BaseException, *, user_code: bool = False) -> Ended:
         return Ended(kind="failed", reason=f"ended its process (exit code {error.code})")
     broken = (isinstance(error, BROKEN) and not isinstance(error, TimeoutError)) or (
         isinstance(error, RuntimeError) and any(words in text for words in DRIVER_WORDS))
-    foreign = type(error).__module__.partition(".")[0] not in ("builtins", "flashnas", *sys.stdlib_module_names)
-    if broken or (not user_code and (isinstance(error, BUGS) or (foreign and type(error).__name__ not in OF_THE_SIZES))):
+    foreign = (type(error).__module__.partition(".")[0] not in ("builtins", "flashnas", *sys.stdlib_module_names)
+               and type(error).__name__ not in OF_THE_SIZES)
+    if broken or (not user_code and (isinstance(error, BUGS) or foreign)):
         return Ended(kind="broken", reason=f"{reason_of(error)} (on {socket.gethostname()})", reusable=False)
     return Ended(kind="error", reason=reason_of(error))
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from flashnas.base.errors import WorkerError
 from flashnas.base.settings import Settings
@@ -41,6 +41,14 @@ class Ended:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """Of a `to_dict`; raises TypeError or ValueError for anything else."""
+        ended = cls(**data)
+        if ended.kind not in get_args(Kind) or (ended.kind == "done") != isinstance(ended.result, dict):
+            raise ValueError(f"not the end of a job: {data!r:.80}")
+        return ended
 
 
 @dataclass(frozen=True, kw_only=True)

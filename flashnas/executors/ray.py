@@ -168,7 +168,7 @@ class RayExecutor(Executor):
     def _outcome(self, ref: Any) -> Ended:
         errors = self._ray.exceptions
         try:
-            return Ended(**self._ray.get(ref))
+            return Ended.from_dict(self._ray.get(ref))
         except errors.OutOfMemoryError as error:
             return Ended(kind="memory", reason=f"Ray ended it: {_line(error)}")
         except errors.RayTaskError as error:  # in the supervisor: flashnas is missing there, or another one

@@ -2,7 +2,7 @@
 
 This file has no torch and no clock: `measure` times one architecture (whole_model.py). The residuals are kept in
 meta.yaml, where `search --confidence` finds them (certificate.py). `calibrate` also fits the correction of whole models
-(latency/model_correction.py) to one half of the architectures, and reports and keeps the residuals of the other half.
+(corrections.py) to one half of the architectures, and reports and keeps the residuals of the other half.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceMemoryError, SpaceError, TableError
-from flashnas.latency import model_correction
+from flashnas.latency import corrections
 from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
-from flashnas.latency.model_correction import ModelCorrection, Regressors
+from flashnas.latency.corrections import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_calibration, write_entry
@@ -103,7 +103,7 @@ class Validation:
         metrics: errors over the architectures that were held out.
         before: the same without the new calibration; None if there is none.
         corrections: phase -> correction of whole models.
-        carriers: phase -> operator -> own_error, share, carries (`model_correction.kinds_of_error`), over the
+        carriers: phase -> operator -> own_error, share, carries (`corrections.kinds_of_error`), over the
             architectures that were held out.
         left_out: (notation, reason) of what did not fit into the device's memory.
     """
@@ -194,7 +194,7 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
         compared = compared_by(model, frozenset())
     held = [one for one in compared if not one.fitted]
     bare = LatencyModel(table, workload, calibrated=False, mode=mode)
-    carriers = {phase: model_correction.kinds_of_error([terms(bare, one.architecture, phase, one.measured)
+    carriers = {phase: corrections.kinds_of_error([terms(bare, one.architecture, phase, one.measured)
                                                   for one in held], model.model_corrections[phase])
                 for phase, metric in PHASES.items() if metric in names}
     return Validation(table=table, mode=model.table.default_mode, comparisons=tuple(compared),
@@ -261,7 +261,7 @@ def calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tupl
                ) -> tuple[LatencyTable, LatencyModel]:
     """The table with a correction fitted to these architectures (in memory), and its model."""
     bare = LatencyModel(table, model.workload, calibrated=False, mode=model.table.default_mode)
-    fits = {phase: model_correction.fit([terms(bare, a, phase, metrics) for a, metrics in measured],
+    fits = {phase: corrections.fit([terms(bare, a, phase, metrics) for a, metrics in measured],
                                         bare.table.default_mode)
             for phase, metric in PHASES.items() if measured[0][1][metric] > 0}
     return with_corrections(table, model, fits, [a for a, _ in measured])

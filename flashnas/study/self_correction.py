@@ -17,7 +17,7 @@ from flashnas.latency.certificate import TIMES, Certificate, conformal_margin, l
 from flashnas.latency.costs import TableCosts
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
-from flashnas.latency.model_correction import fit_leaving_out
+from flashnas.latency.corrections import fit_leaving_out
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import PHASES, terms, with_corrections
 from flashnas.runs.trial import Trial

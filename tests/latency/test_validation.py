@@ -4,8 +4,8 @@ from invented_times import CHAT, truth, write_invented_table
 
 from flashnas.base.errors import ConfigError, SpaceError, TableError
 from flashnas.latency.certificate import Certificate, conformal_margin, least_count
+from flashnas.latency.corrections import ModelCorrection, Regressors, fit, kinds_of_error
 from flashnas.latency.metrics import Budget
-from flashnas.latency.model_correction import ModelCorrection, Regressors, fit, kinds_of_error
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_calibration, write_entry

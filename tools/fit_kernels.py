@@ -1,8 +1,8 @@
-"""Finds the constants of `kernel_correction` from whole models that somebody measured.
+"""Finds the constants of `latency/corrections.py` from whole models that somebody measured.
 
 Reproduce the constants of a shipped table (prints them with the leave-one-out errors):
 
-    python -m flashnas.latency.kernel_fit h100_sxm
+    python tools/fit_kernels.py h100_sxm
 """
 
 from __future__ import annotations
@@ -17,19 +17,15 @@ import pandas as pd
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import FlashnasError, TableError
-from flashnas.latency.kernel_correction import (
-    FITTED,
-    HEAD_DIM,
-    STACKS,
-    WHOLE_MODELS,
-    WHOLE_THROUGHPUT,
-    KernelCorrection,
-    Stack,
-)
+from flashnas.latency.corrections import HEAD_DIM, STACKS, KernelCorrection, Stack
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.operators.kernel_kinds import kind_of_rows
 
+# Constants that are fitted, the same for both stacks; attention without a scale of its own is scaled like the rest.
+FITTED = ("scale", "gap_us", "attention_us", "attention_slowdown", "head_dim_power")
+WHOLE_MODELS = "whole_models.csv"  # in the table's folder: model, workload, latency_s
+WHOLE_THROUGHPUT = "whole_throughput.csv"  # model, workload, throughput_tok_s
 START = KernelCorrection(scale=1.1, gap_us=1.0, attention_us=10.0, attention_slowdown=3.0, head_dim_power=0.5)
 THROUGHPUT_WEIGHT = 0.5  # of an error: the real batch of a measured rate is not known
 
