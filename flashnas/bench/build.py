@@ -1,4 +1,5 @@
-"""Journals to the parquet file and card of a bench. Everything but the trainings is computed here, in seconds."""
+"""Journals to the parquet file and card of a bench. Everything but the trainings is computed here, in
+seconds."""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ def _row(header: Header, training: Training) -> dict[str, Any]:
     kinds = Counter(spec.kind for spec in network.operators)
     mixers = sorted({spec.kind for spec in network.operators if spec.mixes_tokens})
     row = {
-        **vars(training), "hidden": network.hidden, "depth": len(network.operators), "mixers": " ".join(mixers),
+        **vars(training), "hidden": network.hidden, "depth": len(network.operators),
+        "mixers": " ".join(mixers),
         **{f"n_{kind}": kinds.get(kind, 0) for kind in OPERATORS.shipped}, "params": network.params,
         "recipe": header.recipe.name, "recipe_digest": header.digest, "dataset": header.source,
         "dataset_digest": header.dataset, "vocab": header.vocab, "proxy_hash": training.key[0],
@@ -110,16 +112,18 @@ def card(bench: Bench) -> str:
     made_by = ", ".join(f"{name} {value}" for name, value in bench.header.made_by.items()) or "not recorded"
     trained, networks = bench.frame[bench.frame["loss"].notna()], bench.frame["architecture"].nunique()
     span = "" if trained.empty else (
-        f" Depths go from {trained['depth'].min()} to {trained['depth'].max()} operators, widths of the trained"
-        f" networks from {min(map(_width, trained['proxy']))} to {max(map(_width, trained['proxy']))}.")
-    lead = (f"{found['trainings']} trainings of {found['networks']} hybrid language models, really trained by one"
-            f" recipe on one text. {found['failed']} of them failed and say why. Each row has the validation curve,"
-            " and the latencies of the network at full width on the shipped device tables."
+        f" Depths go from {trained['depth'].min()} to {trained['depth'].max()} operators, widths of the"
+        f" trained networks from {min(map(_width, trained['proxy']))} to"
+        f" {max(map(_width, trained['proxy']))}.")
+    lead = (f"{found['trainings']} trainings of {found['networks']} hybrid language models, really trained"
+            f" by one recipe on one text. {found['failed']} of them failed and say why. Each row has the"
+            f" validation curve, and the latencies of the network at full width on the shipped device tables."
             f"{span} `flashnas bench build` writes this page.")
     timed = "".join(_wrapped(
         f"- `{MEASURED}*/{entry['workload']['name']}` was timed on {entry['device']} ({entry['stack']},"
-        f" {entry['dtype']}, random weights) by `flashnas bench measure`: {entry['networks']} of {networks} networks."
-        " Larger ones than that machine's free memory have none.", "  ") + "\n" for entry in found["measured"])
+        f" {entry['dtype']}, random weights) by `flashnas bench measure`: {entry['networks']} of {networks}"
+        f" networks. Larger ones than that machine's free memory have none.", "  ") + "\n" for entry
+                    in found["measured"])
     return f"""# flashnas-bench: {bench.name}
 
 {_wrapped(lead)}
@@ -129,8 +133,8 @@ import flashnas.bench
 frame = flashnas.bench.load({'' if bench.name == 'cpu' else repr(bench.name)})   # a pandas DataFrame
 ```
 
-A search whose recipe, text, vocabulary and seed are those of a row takes its score at once (`source` is `bench` in
-`trials.parquet`). `--no-bench` turns that off.
+A search whose recipe, text, vocabulary and seed are those of a row takes its score at once (`source` is
+`bench` in `trials.parquet`). `--no-bench` turns that off.
 
 ## What it holds
 
@@ -143,23 +147,26 @@ A search whose recipe, text, vocabulary and seed are those of a row takes its sc
 ## How it was made
 
 - Recipe `{recipe.name}` (digest `{bench.header.digest}`): {recipe.tokens:,} tokens in sequences of
-  {recipe.sequence_tokens}; widths divided by {recipe.width_factor}, or by the factor that a space or network has of its
-  own. All fields of the recipe are in the metadata of the file.
+  {recipe.sequence_tokens}; widths divided by {recipe.width_factor}, or by the factor that a space or network
+  has of its own. All fields of the recipe are in the metadata of the file.
 - Text `{bench.header.source}` (digest `{bench.header.dataset}`), vocabulary {bench.header.vocab}.
 - Started with {made_by}. {found['core_hours']:g} core-hours in all.
 - `flashnas bench grow` trained the rows; `flashnas bench build` added counts and latencies.
 
 ## Limits
 
-- The losses are of small networks after few tokens. They rank architectures as far as `flashnas proxy-trust` says, and
-  not further. Differences below the noise between seeds, which the repeated rows show, mean nothing.
+- The losses are of small networks after few tokens. They rank architectures as far as
+  `flashnas proxy-trust` says, and not further. Differences below the noise between seeds, which the
+  repeated rows show, mean nothing.
 - The same training on another processor gives losses that differ by about 0.01 nats.
 - `{LATENCY}*` are predictions of the shipped tables for the network at full width and not measurements.
-{timed}- `tokens_per_s` and `seconds` are of the machines that trained the rows, at low priority beside other work.
+{timed}- `tokens_per_s` and `seconds` are of the machines that trained the rows, at low priority beside other
+  work.
 
 ## Licence
 
-Apache-2.0, as flashnas. The latencies come from tables that are made from NVIDIA's AIConfigurator data (Apache-2.0).
+Apache-2.0, as flashnas. The latencies come from tables that are made from NVIDIA's AIConfigurator data
+(Apache-2.0).
 
 ## Columns
 

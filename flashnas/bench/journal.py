@@ -1,7 +1,7 @@
 """The journals of a bench, and what grows them: stores of trainings by one recipe on one text.
 
-The header says how all networks of a journal are trained. Several journals, from several machines or worktrees, make
-one bench. Workers train at low priority, one thread each.
+The header says how all networks of a journal are trained. Several journals, from several machines or
+worktrees, make one bench. Workers train at low priority, one thread each.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ class _HeaderLine:
 class Header:
     """How all networks of a bench are trained.
 
-    recipe: its width factor is the one for spaces without a factor of their own. source: of the text, as `--data` names
-    it. dataset: digest of text and tokenizer. vocab: tokens of the tokenizer. made_by: versions, for readers only.
+    recipe: its width factor is the one for spaces without a factor of their own. source: of the text, as
+    `--data` names it. dataset: digest of text and tokenizer. vocab: tokens of the tokenizer. made_by:
+    versions, for readers only.
     """
 
     recipe: Recipe
@@ -94,7 +95,8 @@ class Header:
         if vocab != self.vocab:
             return f"the vocabulary has {self.vocab} tokens {own} and {vocab} {other}"
         if dataset != self.dataset:
-            return f"text and tokenizer have the digest {self.dataset} ({self.source}) {own} and {dataset} {other}"
+            return (f"text and tokenizer have the digest {self.dataset} ({self.source}) {own} and {dataset}"
+                    f" {other}")
         return None
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,23 +108,24 @@ class Header:
         if not isinstance(data, Mapping) or "flashnas_bench" not in data:
             raise BenchError(f"{place}: not the header of a bench (it has no key 'flashnas_bench')")
         if data["flashnas_bench"] != FORMAT:
-            raise BenchError(f"{place}: a bench of format {shown(data['flashnas_bench'])}; this version of flashnas"
-                             f" reads format {FORMAT}")
+            raise BenchError(f"{place}: a bench of format {shown(data['flashnas_bench'])}; this version of"
+                             f" flashnas reads format {FORMAT}")
         line = convert(data, _HeaderLine, place, BenchError, name="header")
         try:
             recipe = Recipe.from_dict(line.recipe)
         except FlashnasError as error:
             raise BenchError(f"{place}: {error}") from None
-        return cls(recipe=recipe, source=line.source, dataset=line.dataset, vocab=line.vocab, made_by=line.made_by)
+        return cls(recipe=recipe, source=line.source, dataset=line.dataset, vocab=line.vocab,
+                   made_by=line.made_by)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training(TrainingRow):
     """One finished training.
 
-    origin: name of the space, or `published:<group>`. architecture: notation at full width. width_factor: by which it
-    was shrunk; None where the trained network follows from another rule. proxy: notation of the network that was
-    trained, every option explicit.
+    origin: name of the space, or `published:<group>`. architecture: notation at full width. width_factor: by
+    which it was shrunk; None where the trained network follows from another rule. proxy: notation of the
+    network that was trained, every option explicit.
     """
 
     origin: str
@@ -173,7 +176,8 @@ def merged(paths: Sequence[Path]) -> tuple[Header, list[Training]]:
     return headers[0], list(trainings.values())
 
 
-def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, pool: Pool, progress: Progress,
+def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, pool: Pool,
+         progress: Progress,
          workers: int) -> dict[str, int]:
     """Train what no journal of a folder has; returns the counts of `train_missing`.
 
@@ -186,15 +190,17 @@ def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, 
         progress, workers: as `train_missing`.
 
     Raises:
-        BenchError: another process grows this journal, a journal is damaged or of another recipe, or a training ended
-            with an error that is not a property of its network.
+        BenchError: another process grows this journal, a journal is damaged or of another recipe, or a
+            training ended with an error that is not a property of its network.
     """
     with TrainingStore(path, header.to_dict(), Training, BenchError) as store:
         found = Header.from_dict(store.header, f"{path}:1")
         if reason := found.difference(header.recipe, header.dataset, header.vocab):
-            raise BenchError(f"{path}: holds a bench of another recipe or text: {reason}; choose another --out")
+            raise BenchError(f"{path}: holds a bench of another recipe or text: {reason}; choose another"
+                             f" --out")
         _, before = merged(journals_in(path.parent))
-        return train_missing([_job(item, dataset) for item in planned], store, pool, progress, workers=workers,
+        return train_missing([_job(item, dataset) for item in planned], store, pool, progress,
+                             workers=workers,
                              known={training.key for training in before})
 
 

@@ -1,4 +1,5 @@
-"""Latencies of a bench's networks at full width as measured on this CPU: a pass of its own that can be interrupted."""
+"""Latencies of a bench's networks at full width as measured on this CPU: a pass of its own that can be
+interrupted."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """How the latencies of one journal were measured. device: for readers. workload: of one request, batch 1."""
+    """How the latencies of one journal were measured. device: for readers. workload: of one request, batch
+    1."""
 
     flashnas_bench_latencies: int = FORMAT
     device: str
@@ -42,7 +44,8 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkLatency:
-    """A line: a network at full width by its hash, the time until a prompt was read, and that of a generation step."""
+    """A line: a network at full width by its hash, the time until a prompt was read, and that of a generation
+    step."""
 
     architecture: str = ""
     hash: str
@@ -55,15 +58,16 @@ class NetworkLatency:
 
 
 def read_latencies(path: Path) -> tuple[Measurement, dict[str, NetworkLatency]]:
-    """How a journal was measured, and its latencies by the hash of the network. Raises BenchError with file and
-    line."""
+    """How a journal was measured, and its latencies by the hash of the network. Raises BenchError with file
+    and line."""
     header, rows = read_store(path, NetworkLatency, BenchError)
     return _measurement(header, path), {row.hash: row for row in rows}
 
 
 def _measurement(header: dict[str, Any], path: Path) -> Measurement:
     if header.get("flashnas_bench_latencies") != FORMAT:
-        raise BenchError(f"{path}:1: not the header of measured latencies of format {FORMAT}; got {shown(header)}")
+        raise BenchError(f"{path}:1: not the header of measured latencies of format {FORMAT}; got"
+                         f" {shown(header)}")
     measurement = convert(header, Measurement, f"{path}:1", BenchError, name="header")
     try:
         Workload(**measurement.workload)
@@ -84,7 +88,8 @@ def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, worklo
         progress: told the networks that are done and all of them.
 
     Returns:
-        Numbers of networks `measured` now, `known` before, and `too_large` for the free memory of this machine.
+        Numbers of networks `measured` now, `known` before, and `too_large` for the free memory of this
+        machine.
 
     Raises:
         BenchError: the journal is damaged, was measured otherwise, or is being written by another process.
@@ -97,8 +102,9 @@ def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, worklo
         before = _measurement(store.header, path)
         for name in ("device", "stack", "dtype", "workload"):
             if getattr(before, name) != getattr(here, name):
-                raise BenchError(f"{path}: was measured with {name} {shown(getattr(before, name))}, and this machine"
-                                 f" has {shown(getattr(here, name))}; move the file away to measure anew")
+                raise BenchError(f"{path}: was measured with {name} {shown(getattr(before, name))}, and this"
+                                 f" machine has {shown(getattr(here, name))}; move the file away to measure"
+                                 f" anew")
         counts = {"measured": 0, "known": sum(map(store.has, by_hash)), "too_large": 0}
         for number, (key, network) in enumerate(by_hash.items(), start=1):
             if not store.has(key) and network.params * BYTES[here.dtype] * ROOM > free_bytes():

@@ -1,8 +1,9 @@
 """Finished trainings in a file, and the one way to train what a list lacks.
 
-A store is a text file with one JSON object a line, so that Git shows what was added. The first line is a header: what
-all its trainings have in common. Every other line is a finished training, a dataclass with a `key`. A line is on the
-disk before the next training is waited for; a process that is killed loses at most what it was training.
+A store is a text file with one JSON object a line, so that Git shows what was added. The first line is a
+header: what all its trainings have in common. Every other line is a finished training, a dataclass with a
+`key`. A line is on the disk before the next training is waited for; a process that is killed loses at most
+what it was training.
 
     with TrainingStore(path, {"flashnas_trainings": 1}, GridTraining) as store:
         train_missing(planned, store, pool, progress, workers=4)
@@ -35,7 +36,8 @@ from flashnas.base.schema import convert
 if TYPE_CHECKING:
     import pandas as pd
 
-Progress = Callable[[int, int, "float | None"], None]  # trainings done, all, seconds left (None: not known yet)
+Progress = Callable[[int, int, "float | None"],
+                    None]  # trainings done, all, seconds left (None: not known yet)
 LOST = ("killed", "died")                              # kinds of outcomes that say nothing of a network
 
 
@@ -43,8 +45,9 @@ LOST = ("killed", "died")                              # kinds of outcomes that 
 class TrainingRow:
     """What every line of a store says of a finished training; a study adds the fields by which it is known.
 
-    loss: in nats per token. curve: [training tokens, validation loss] pairs. backends: what computed each kind of
-    operator. more: fields of the score that have no field here. reason: why it failed; there is no loss then.
+    loss: in nats per token. curve: [training tokens, validation loss] pairs. backends: what computed each
+    kind of operator. more: fields of the score that have no field here. reason: why it failed; there is no
+    loss then.
     """
 
     loss: float | None = None
@@ -89,8 +92,8 @@ class TrainingStore(Generic[R]):
         error: class of the errors.
 
     Raises:
-        FlashnasError: of the class `error`, on entry: another process appends to the file, it is damaged, it is not a
-            regular file, or its folder cannot be written to.
+        FlashnasError: of the class `error`, on entry: another process appends to the file, it is damaged, it
+            is not a regular file, or its folder cannot be written to.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any], kind: type[R],
@@ -139,8 +142,10 @@ def line_of(row: Row) -> str:
     return json.dumps({name: values[name] for name in sorted(values, key=lambda name: name in shared)})
 
 
-def read_store(path: Path, kind: type[R], error: type[FlashnasError] = RunError) -> tuple[dict[str, Any], list[R]]:
-    """The header and the rows of a store. A last line without its end, as a killed process leaves it, is left out.
+def read_store(path: Path, kind: type[R], error: type[FlashnasError] = RunError) -> tuple[dict[str, Any],
+                                                                                          list[R]]:
+    """The header and the rows of a store. A last line without its end, as a killed process leaves it, is left
+    out.
 
     Raises:
         FlashnasError: of the class `error`, with file, line, rule and value.
@@ -202,8 +207,10 @@ def _csv_lines(path: Path, error: type[FlashnasError]) -> Iterator[tuple[int, di
         raise error(f"{path}: not a table of trainings: {first_line(caught)}") from None
 
 
-def _values(line: Mapping[str, Any], kind: type[Any], place: str, error: type[FlashnasError]) -> dict[str, Any]:
-    """The cells of a table as the values of a row; empty ones are left out, and a failed training gets a reason."""
+def _values(line: Mapping[str, Any], kind: type[Any], place: str, error: type[FlashnasError]) -> dict[str,
+                                                                                                      Any]:
+    """The cells of a table as the values of a row; empty ones are left out, and a failed training gets a
+    reason."""
     types, values = _types(kind), {}
     for name, cell in line.items():
         if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
@@ -215,7 +222,8 @@ def _values(line: Mapping[str, Any], kind: type[Any], place: str, error: type[Fl
             cell = _number(cell)
         elif hasattr(cell, "tolist"):
             cell = cell.tolist()
-        values[str(name)] = int(cell) if isinstance(cell, float) and "int" in wanted and cell.is_integer() else cell
+        values[str(name)] = int(cell) if isinstance(cell,
+                                                    float) and "int" in wanted and cell.is_integer() else cell
     if "reason" in types and "loss" in line and "loss" not in values:
         values.setdefault("reason", "not said")
     return values
@@ -238,18 +246,20 @@ def frame_of(rows: Sequence[R], kind: type[R]) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame([vars(row) for row in rows], columns=list(_types(kind)))
-    numbers = [name for name, words in _types(kind).items() if words in ("float", "float | None", "int | None")]
+    numbers = [name for name, words in _types(kind).items() if words
+               in ("float", "float | None", "int | None")]
     return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
-# -- training what is missing ------------------------------------------------------------------------------------
+# -- training what is missing --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class PlannedTraining(Generic[R]):
     """A training that a study asks for.
 
-    row: as it will stand in the store, without an outcome. name: of the network, for messages. job: what a worker runs.
+    row: as it will stand in the store, without an outcome. name: of the network, for messages. job: what a
+    worker runs.
     cost: what its time grows with. sort: trainings of one sort have one pace.
     """
 
@@ -263,7 +273,8 @@ class PlannedTraining(Generic[R]):
 class Pool(Protocol):
     """Runs jobs; `run` yields each one's key and how it ended, with `kind`, `result` and `reason`."""
 
-    def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None) -> Iterator[tuple[str, Any]]: ...
+    def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None]
+            | None = None) -> Iterator[tuple[str, Any]]: ...
 
 
 class Pace:
@@ -279,7 +290,8 @@ class Pace:
             self._sums[planned.sort] = before[0] + seconds, before[1] + planned.cost
 
     def seconds(self, planned: Collection[PlannedTraining[Any]]) -> float | None:
-        """That trainings take on one worker, at the mean pace where none of their sort has ended; None: not known."""
+        """That trainings take on one worker, at the mean pace where none of their sort has ended; None: not
+        known."""
         paces = {sort: seconds / cost for sort, (seconds, cost) in self._sums.items()}
         if not paces:
             return None if planned else 0.0
@@ -287,7 +299,8 @@ class Pace:
         return sum(item.cost * paces.get(item.sort, mean) for item in planned)
 
 
-def train_missing(planned: Sequence[PlannedTraining[Any]], store: TrainingStore[Any], pool: Pool, progress: Progress,
+def train_missing(planned: Sequence[PlannedTraining[Any]], store: TrainingStore[Any], pool: Pool,
+                  progress: Progress,
                   *, workers: int, known: Collection[Any] = (), pace: Pace | None = None) -> dict[str, int]:
     """Train what a store lacks of a list.
 
@@ -301,8 +314,8 @@ def train_missing(planned: Sequence[PlannedTraining[Any]], store: TrainingStore[
         pace: of trainings that have ended elsewhere; None: that of what the store has.
 
     Returns:
-        The numbers of trainings `asked`, `known` before, `trained`, `failed` and `lost` (their worker process died;
-        the next call tries them again).
+        The numbers of trainings `asked`, `known` before, `trained`, `failed` and `lost` (their worker process
+        died; the next call tries them again).
 
     Raises:
         FlashnasError: of the store's class: a training ended with an error that is not about its network.
@@ -325,8 +338,8 @@ def train_missing(planned: Sequence[PlannedTraining[Any]], store: TrainingStore[
     for key, ended in pool.run({key: item.job for key, item in left.items()}, on_wait=tell):
         item = left.pop(key)
         if ended.kind == "error":
-            raise store.error(f"training of {item.name!r} ended with: {ended.reason}; nothing was recorded for it, and"
-                              " the same command tries it again")
+            raise store.error(f"training of {item.name!r} ended with: {ended.reason}; nothing was recorded"
+                              f" for it, and the same command tries it again")
         if ended.kind in LOST:
             counts["lost"] += 1
         else:

@@ -1,6 +1,8 @@
-"""What a scaling law is good for: how well it foretells larger sizes, and which depth and width suit a latency budget.
+"""What a scaling law is good for: how well it foretells larger sizes, and which depth and width suit a
+latency budget.
 
-The law adds its terms, so more tokens lower the loss of all sizes alike and never change the answer. Whether that holds
+The law adds its terms, so more tokens lower the loss of all sizes alike and never change the answer. Whether
+that holds
 is measured: `mixing` is what the residuals hold of depth and tokens together.
 """
 
@@ -32,8 +34,8 @@ LADDER = 6                # budgets for which the best size is shown
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """A size that was left out of a fit. loss: mean over its seeds, in nats per token; predicted: by the fit to the
-    smaller ones; error: of the perplexity, relative, above 0 if the law foretells too much."""
+    """A size that was left out of a fit. loss: mean over its seeds, in nats per token; predicted: by the fit
+    to the smaller ones; error: of the perplexity, relative, above 0 if the law foretells too much."""
 
     depth: float
     width: float
@@ -51,7 +53,8 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A depth and width with what they cost. latency_ms: of the workload. low, high: 95 % interval of the loss.
+    """A depth and width with what they cost. latency_ms: of the workload. low, high: 95 % interval of the
+    loss.
     extrapolated: axes along which no training was as large."""
 
     depth: int
@@ -77,8 +80,9 @@ class Findings:
         points: the trainings that have a loss.
         held_out: the largest sizes, as the law that was fitted to the others foretells them.
         held_out_tokens: the same for the largest token count; empty where fewer than ENOUGH were trained.
-        mixing: how far the residuals grow with depth and tokens together, in nats for e times the depth and e times the
-            tokens. Below 0, depth pays off with more tokens than a short training has. None without several counts.
+        mixing: how far the residuals grow with depth and tokens together, in nats for e times the depth and e
+            times the tokens. Below 0, depth pays off with more tokens than a short training has. None without
+            several counts.
         failed: trainings without a loss.
     """
 
@@ -99,11 +103,14 @@ class Findings:
         errors = [abs(held.error) for held in self.held_out]
         return {
             "law": self.law.to_dict(), "trainings": len(self.points), "failed": self.failed,
-            "held_out": [held.to_dict() for held in self.held_out], "extrapolation_error": self.extrapolation_error,
-            "mean_extrapolation_error": float(np.mean(errors)) if errors else None, "paper_error": PAPER_ERROR,
+            "held_out": [held.to_dict() for held in self.held_out],
+            "extrapolation_error": self.extrapolation_error,
+            "mean_extrapolation_error": float(np.mean(errors)) if errors else None,
+            "paper_error": PAPER_ERROR,
             "held_out_tokens": [held.to_dict() for held in self.held_out_tokens],
             "token_extrapolation_error": largest_error(self.held_out_tokens),
-            "mixing": None if self.mixing is None else dataclasses.asdict(self.mixing), "gone": list(self.law.gone)}
+            "mixing": None if self.mixing is None else dataclasses.asdict(self.mixing),
+            "gone": list(self.law.gone)}
 
 
 def largest_error(held: Sequence[HeldOut]) -> float | None:
@@ -112,18 +119,21 @@ def largest_error(held: Sequence[HeldOut]) -> float | None:
 
 
 def findings(table: pd.DataFrame, *, resamples: int = RESAMPLES, place: str = "scaling law") -> Findings:
-    """Fit the law to a table of trainings and hold it against the largest sizes. Errors as of `scaling_law.fit`."""
+    """Fit the law to a table of trainings and hold it against the largest sizes. Errors as of
+    `scaling_law.fit`."""
     points = table[table["loss"].notna()].reset_index(drop=True)
     law = fit(points, resamples=resamples, place=place)
     largest = _at_most(points, "depth") | _at_most(points, "width")
     if not largest.any():  # few values of each: the corner
-        largest = ((points["depth"] == points["depth"].max()) & (points["width"] == points["width"].max())).to_numpy()
-    return Findings(law=law, points=points, failed=len(table) - len(points), held_out=_foretold(points, largest),
+        largest = ((points["depth"] == points["depth"].max())
+                   & (points["width"] == points["width"].max())).to_numpy()
+    return Findings(law=law, points=points, failed=len(table) - len(points),
+                    held_out=_foretold(points, largest),
                     held_out_tokens=_foretold(points, _at_most(points, "tokens")),
                     mixing=_mixing(points, law) if "tokens" in law.axes else None)
 
 
-# -- held-out sizes ----------------------------------------------------------------------------------------------
+# -- held-out sizes ------------------------------------------------------------------------------------------
 
 
 def _at_most(points: pd.DataFrame, axis: str) -> np.ndarray:
@@ -132,7 +142,8 @@ def _at_most(points: pd.DataFrame, axis: str) -> np.ndarray:
 
 
 def _foretold(points: pd.DataFrame, held: np.ndarray) -> tuple[HeldOut, ...]:
-    """What the law of the trainings outside the mask says of those inside; empty where it cannot be fitted."""
+    """What the law of the trainings outside the mask says of those inside; empty where it cannot be
+    fitted."""
     rest = points[~held]
     if not held.any() or rest.empty or too_few(rest):
         return ()
@@ -154,7 +165,7 @@ def _mixing(points: pd.DataFrame, law: SizeLaw) -> Interval:
     return interval([depth * tokens, residual], slope)
 
 
-# -- the answer --------------------------------------------------------------------------------------------------
+# -- the answer ----------------------------------------------------------------------------------------------
 
 
 class Sizes:
@@ -177,8 +188,8 @@ class Sizes:
         trained = int(found.points["tokens"].max())
         self.tokens = trained if tokens is None else tokens
         if "tokens" not in self.law.axes and self.tokens != trained:
-            raise ConfigError(f"scaling_law.at_tokens must be {trained:,}, the only token count of the trainings; got"
-                              f" {self.tokens:,}")
+            raise ConfigError(f"scaling_law.at_tokens must be {trained:,}, the only token count of the"
+                              f" trainings; got {self.tokens:,}")
         self.trained = {axis: sorted({int(value) for value in found.points[axis]}) for axis in AXES[:2]}
         block(pattern, self.trained["depth"][-1], self.trained["width"][-1])
         self.depths = _spread(self.trained["depth"], 1)
@@ -209,7 +220,8 @@ class Sizes:
 
     def by_depth(self, budget_ms: float) -> list[Size]:
         """For each trained depth the best width within the budget."""
-        fitting = self.table[(self.table["latency_ms"] <= budget_ms) & self.table["depth"].isin(self.trained["depth"])]
+        fitting = self.table[(self.table["latency_ms"] <= budget_ms)
+                             & self.table["depth"].isin(self.trained["depth"])]
         return [self._size(_fastest_of_best(sizes)) for _, sizes in fitting.groupby("depth")]
 
     def ladder(self) -> list[tuple[float, Size]]:
@@ -221,14 +233,14 @@ class Sizes:
         return [(budget_ms, size) for budget_ms, size in found if size is not None]
 
     def answer(self, budget_ms: float) -> dict[str, Any]:
-        """JSON-ready: the best size, and the best width of each trained depth. Raises BudgetError if no size is within
-        the budget."""
+        """JSON-ready: the best size, and the best width of each trained depth. Raises BudgetError if no size
+        is within the budget."""
         size = self.best(budget_ms)
         if size is None:
             fastest = self.table.iloc[int(self.table["latency_ms"].argmin())]
-            raise BudgetError(f"scaling_law.budget_ms: no depth and width of {self.pattern!r} is within {budget_ms:g}"
-                              f" ms; the fastest, depth {fastest['depth']:.0f} at width {fastest['width']:.0f}, takes"
-                              f" {fastest['latency_ms']:,.4g} ms")
+            raise BudgetError(f"scaling_law.budget_ms: no depth and width of {self.pattern!r} is within"
+                              f" {budget_ms:g} ms; the fastest, depth {fastest['depth']:.0f} at width"
+                              f" {fastest['width']:.0f}, takes {fastest['latency_ms']:,.4g} ms")
         return {**size.to_dict(), "budget_ms": budget_ms, "by_depth": [one.to_dict() for one in
                                                                        self.by_depth(budget_ms)]}
 
@@ -249,8 +261,8 @@ def _fastest_of_best(sizes: pd.DataFrame) -> Any:
 
 
 def _spread(trained: Sequence[int], step: int) -> list[int]:
-    """Multiples of the step from the smallest trained value to BEYOND times the largest; thinned if they are many, the
-    trained ones always among them."""
+    """Multiples of the step from the smallest trained value to BEYOND times the largest; thinned if they are
+    many, the trained ones always among them."""
     largest = BEYOND * trained[-1]
     step *= max(1, -(-(largest - trained[0]) // (step * MAX_VALUES)))
     return sorted({*trained, *range(trained[0], largest + 1, step)})

@@ -1,6 +1,6 @@
-"""The study behind `flashnas proxy-trust --published`: train the proxy of each published row, then hold the losses, and
-models that have not seen the row's publication, against the published ones. Every finished training is in a file at
-once; an interrupted study continues from it."""
+"""The study behind `flashnas proxy-trust --published`: train the proxy of each published row, then hold the
+losses, and models that have not seen the row's publication, against the published ones. Every finished
+training is in a file at once; an interrupted study continues from it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ LIMIT_S = 4 * TIMEOUT_S  # published networks are up to 64 operators deep
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyTraining(TrainingRow):
-    """A training of a proxy, by its notation. recipe, data: digests of the recipe, and of text and tokenizer."""
+    """A training of a proxy, by its notation. recipe, data: digests of the recipe, and of text and
+    tokenizer."""
 
     proxy: str
     recipe: str
@@ -53,9 +54,9 @@ class ProxyTraining(TrainingRow):
 class PublishedPlan:
     """What to train: the proxies of `rows` under `recipe` on the text `data`, with each seed from 0 on.
 
-    rule: how the sizes of a proxy follow from its row, one of flashnas.evidence.proxies.RULES. bench: take trainings
-    that a shipped bench has, of the same recipe, text, vocabulary and seed. train: what neither the folder nor a bench
-    has; otherwise rows without a training have no short loss.
+    rule: how the sizes of a proxy follow from its row, one of flashnas.evidence.proxies.RULES. bench: take
+    trainings that a shipped bench has, of the same recipe, text, vocabulary and seed. train: what neither the
+    folder nor a bench has; otherwise rows without a training have no short loss.
     """
 
     rows: Sequence[PublishedRow]
@@ -69,21 +70,24 @@ class PublishedPlan:
     def networks(self, vocab: int) -> list[Architecture]:
         """The proxy of each row."""
         recipe = self.recipe
-        return proxies(self.rows, width=max(1, FULL_WIDTH // recipe.width_factor), width_factor=recipe.width_factor,
+        return proxies(self.rows, width=max(1, FULL_WIDTH // recipe.width_factor),
+                       width_factor=recipe.width_factor,
                        depth_factor=recipe.depth_factor, least_head_dim=recipe.least_head_dim, vocab=vocab,
                        rule=self.rule)
 
 
 @dataclass(frozen=True)
 class PublishedStudy:
-    """trust: of the short losses. rows: published ones. models: all pairs by each model, `short` among them."""
+    """trust: of the short losses. rows: published ones. models: all pairs by each model, `short` among
+    them."""
 
     trust: PublishedTrust
     rows: Sequence[PublishedRow]
     models: dict[str, list[Pair]]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: that of `trust`; models and models_common, the same over the pairs that all models have."""
+        """JSON-ready: that of `trust`; models and models_common, the same over the pairs that all models
+        have."""
         return {**self.trust.to_dict(), **{
             key: {name: summary(self.rows, pairs) for name, pairs in models.items()}
             for key, models in (("models", self.models), ("models_common", in_common(self.models)))}}
@@ -91,7 +95,8 @@ class PublishedStudy:
 
 def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress: Progress,
                     note: Callable[[str], None] = lambda _: None) -> PublishedStudy:
-    """Train what FOLDER/published.jsonl and the bench lack, then measure. Proxies that two rows share are trained once.
+    """Train what FOLDER/published.jsonl and the bench lack, then measure. Proxies that two rows share are
+    trained once.
 
     Args:
         plan: what to train.
@@ -105,10 +110,12 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
     """
     dataset = prepare_dataset(plan.data, plan.recipe)
     networks = plan.networks(dataset.vocab)
-    recipe = dataclasses.replace(plan.recipe, width_factor=1, depth_factor=1)  # the networks have their size already
+    recipe = dataclasses.replace(plan.recipe, width_factor=1,
+                                 depth_factor=1)  # the networks have their size already
     planned = [PlannedTraining(
         ProxyTraining(proxy=network.notation, recipe=plan.recipe.digest, data=dataset.digest, seed=seed),
-        network.notation, Job(architecture=network, dataset=str(dataset.folder), recipe=recipe.to_dict(), seed=seed),
+        network.notation, Job(architecture=network, dataset=str(dataset.folder), recipe=recipe.to_dict(),
+                              seed=seed),
         len(network.operators)) for seed in range(plan.seeds)
         for network in {network.notation: network for network in networks}.values()]
     with TrainingStore(folder / FILE, HEADER, ProxyTraining) as store:
@@ -130,7 +137,8 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
     by_proxy: dict[str, list[float]] = {}
     for item in planned:
         row = rows.get(item.row.key)
-        by_proxy.setdefault(item.row.proxy, []).append(math.nan if row is None or row.loss is None else row.loss)
+        by_proxy.setdefault(item.row.proxy, []).append(math.nan if row is None or row.loss is None
+                                                       else row.loss)
     losses = np.array([np.mean(by_proxy[network.notation]) for network in networks])
     seconds = [row.seconds or 0.0 for row in rows.values()]
     facts = {"recipe": plan.recipe.to_dict(), "data": dataset.source, "rule": plan.rule, "seeds": plan.seeds,
@@ -138,7 +146,8 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
              "failed": sum(row.loss is None for row in rows.values()), "core_seconds": sum(seconds),
              "core_seconds_each": max(seconds, default=0.0), "results": str(folder / FILE)}
     reads = plan.recipe.digest == fitted()["recipe"] and plan.rule == RULES[0]
-    short = [None if math.isnan(loss) else (network, loss) for network, loss in zip(networks, losses, strict=True)]
+    short = [None if math.isnan(loss) else (network, loss) for network, loss
+             in zip(networks, losses, strict=True)]
     return PublishedStudy(dataclasses.replace(measure(plan.rows, losses), facts=facts), plan.rows,
                           all_models(plan.rows, losses, short if reads else None))
 

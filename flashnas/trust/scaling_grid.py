@@ -1,12 +1,13 @@
 """The trainings behind `flashnas scaling-law`: a grid of depths, widths and token counts for one pattern.
 
-Each token count is a training of its own, whose rate falls to its end. Losses along one training are kept in `curve`
-and are not fitted: there the rate has not fallen yet, so that a point in the middle is worse than a training that ends
-there.
+Each token count is a training of its own, whose rate falls to its end. Losses along one training are kept in
+`curve`
+and are not fitted: there the rate has not fallen yet, so that a point in the middle is worse than a training
+that ends there.
 
-A depth is the number of blocks, each the operators of the pattern once. A width is the hidden size before the recipe's
-width factor, as in a search. Every finished training is in OUT/trainings.jsonl at once; what is there is not trained
-again.
+A depth is the number of blocks, each the operators of the pattern once. A width is the hidden size before the
+recipe's width factor, as in a search. Every finished training is in OUT/trainings.jsonl at once; what is
+there is not trained again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ from flashnas.executors.job import Job, run_job
 from flashnas.executors.local import WorkerPool
 from flashnas.study.config import TIMEOUT_S
 from flashnas.training.recipe import Recipe
-from flashnas.training.store import PlannedTraining, Progress, TrainingRow, TrainingStore, frame_of, train_missing
+from flashnas.training.store import (
+    PlannedTraining,
+    Progress,
+    TrainingRow,
+    TrainingStore,
+    frame_of,
+    train_missing,
+)
 
 FILE = "trainings.jsonl"
 HEADER = {"flashnas_scaling_law": 1}
@@ -37,7 +45,8 @@ HEADER = {"flashnas_scaling_law": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class GridTraining(TrainingRow):
-    """A training of a grid. A table of one's own needs depth, width, tokens and loss. recipe: name and digest."""
+    """A training of a grid. A table of one's own needs depth, width, tokens and loss. recipe: name and
+    digest."""
 
     pattern: str = ""
     depth: int
@@ -72,7 +81,8 @@ class Grid:
 
 
 def block(pattern: str, depth: int, width: int) -> Architecture:
-    """`depth` blocks of a pattern, such as `m2 f`; raises ConfigError if it does not parse or suit the width."""
+    """`depth` blocks of a pattern, such as `m2 f`; raises ConfigError if it does not parse or suit the
+    width."""
     try:
         return Architecture.parse(f"{width}: {depth}x({pattern})")
     except (ArchitectureError, OperatorError) as error:
@@ -134,8 +144,8 @@ def train_grid(grid: Grid, out: Path, *, workers: int, progress: Progress) -> pd
 
 
 def _planned(grid: Grid, dataset: Dataset | None) -> list[PlannedTraining[GridTraining]]:
-    """The trainings of a grid, the cheap ones first: what is there when it is broken off says most for its cost. Their
-    time is taken to grow with tokens times parameters besides the embedding."""
+    """The trainings of a grid, the cheap ones first: what is there when it is broken off says most for its
+    cost. Their time is taken to grow with tokens times parameters besides the embedding."""
     planned = []
     for depth in grid.depths:
         for width in grid.widths:
@@ -143,7 +153,8 @@ def _planned(grid: Grid, dataset: Dataset | None) -> list[PlannedTraining[GridTr
             try:
                 proxy = grid.recipe.proxy_of(architecture)
             except (ArchitectureError, OperatorError) as error:
-                raise ConfigError(f"scaling_law.widths: {width} with recipe {grid.recipe.name!r}: {error}") from None
+                raise ConfigError(f"scaling_law.widths: {width} with recipe {grid.recipe.name!r}: {error}"
+                                  ) from None
             for tokens in grid.tokens:
                 recipe = dataclasses.replace(grid.recipe, tokens=tokens)
                 as_trained = {**recipe.to_dict(), "tokens": None, "corpus": dataset.digest if dataset else ""}

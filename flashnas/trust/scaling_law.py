@@ -1,14 +1,16 @@
-"""The loss as a function of depth D, width W and training tokens N: `L0 + a D^-alpha + b W^-beta + c N^-gamma`.
+"""The loss as a function of depth D, width W and training tokens N: `L0 + a D^-alpha + b W^-beta + c
+N^-gamma`.
 
-The law is that of Nemotron-Flash (arXiv 2511.18890, section 2.1), here for losses in nats per token. Its constants are
-positive. They are fitted in the logarithm, by least squares with a robust loss from many starts. Nothing here trains;
-no torch.
+The law is that of Nemotron-Flash (arXiv 2511.18890, section 2.1), here for losses in nats per token. Its
+constants are positive. They are fitted in the logarithm, by least squares with a robust loss from many
+starts. Nothing here trains; no torch.
 
-Trainings are a table with the columns depth, width, tokens and loss (nats per token), several seeds of a size among
-them if there are any. Tokens that are the same everywhere leave their term in L0.
+Trainings are a table with the columns depth, width, tokens and loss (nats per token), several seeds of a size
+among them if there are any. Tokens that are the same everywhere leave their term in L0.
 
-A term is written by its size in the middle of the data, `a (D / D')^-alpha` with D' the geometric mean of the depths,
-which keeps size and exponent apart in the fit. A weak prior holds an exponent that the data do not fix.
+A term is written by its size in the middle of the data, `a (D / D')^-alpha` with D' the geometric mean of the
+depths, which keeps size and exponent apart in the fit. A weak prior holds an exponent that the data do not
+fix.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from flashnas.evidence.agreement import CONFIDENCE
 
 AXES = ("depth", "width", "tokens")
 CONSTANTS = {"depth": ("a", "alpha"), "width": ("b", "beta"), "tokens": ("c", "gamma")}
-DRAWS, STARTS = 200, 6                # exponents that are drawn, and the best of them, from which the fit starts
+DRAWS, STARTS = 200, 6                # exponents that are drawn; the best of them, where the fit starts
 RESAMPLES = 200
 EXPONENTS = (0.01, 6.0)               # limits in the fit
 TERM_NATS = (1e-6, 100.0)             # limits of a term in the middle of the data, and of L0
 GONE_NATS = 1e-3                      # a term below this in the middle of the data says nothing
-USUAL_EXPONENT, SPREAD = 0.5, 1.5     # prior of an exponent: its median, and the standard deviation of its logarithm
+USUAL_EXPONENT, SPREAD = 0.5, 1.5     # prior of an exponent: median, standard deviation of the logarithm
 MIN_NOISE_NATS = 1e-5
 TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 
@@ -64,8 +66,8 @@ class SizeLaw:
         return _predicted(self.theta, self._logs(depth, width, tokens))
 
     def interval(self, depth: Any, width: Any, tokens: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the 95 % interval of `loss`; both equal `loss` without resamples. Noise of a training is not in
-        it."""
+        """Ends of the 95 % interval of `loss`; both equal `loss` without resamples. Noise of a training is
+        not in it."""
         logs = self._logs(depth, width, tokens)
         losses = [_predicted(theta, logs) for theta in (self.draws if len(self.draws) else [self.theta])]
         low, high = np.quantile(losses, TAILS, axis=0)
@@ -84,8 +86,10 @@ class SizeLaw:
 
     @property
     def gone(self) -> tuple[str, ...]:
-        """Axes whose term the data do not show: it is at most a thousandth of a nat in the middle of the data."""
-        return tuple(axis for axis, size in zip(self.axes, self.theta[1::2], strict=True) if size < np.log(GONE_NATS))
+        """Axes whose term the data do not show: it is at most a thousandth of a nat in the middle of the
+        data."""
+        return tuple(axis for axis, size in zip(self.axes, self.theta[1::2], strict=True) if size
+                     < np.log(GONE_NATS))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the constants, and `intervals`, name -> [low, high]."""
@@ -135,7 +139,7 @@ def fit(points: pd.DataFrame, *, resamples: int = RESAMPLES, place: str = "scali
     return SizeLaw(axes=axes, middle=middle, theta=theta, noise_nats=noise, draws=draws)
 
 
-# -- the fit -----------------------------------------------------------------------------------------------------
+# -- the fit -------------------------------------------------------------------------------------------------
 
 
 def _predicted(theta: np.ndarray, logs: np.ndarray) -> np.ndarray:
@@ -184,8 +188,8 @@ def _starts(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> l
 
 def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: float, steps: int = 500,
                ) -> tuple[float, np.ndarray]:
-    """-> (cost, theta) of one descent of at most so many steps. The prior counts as one measurement with the noise of a
-    training."""
+    """-> (cost, theta) of one descent of at most so many steps. The prior counts as one measurement with the
+    noise of a training."""
     terms = len(logs)
     prior = np.zeros((terms, 1 + 2 * terms))
     prior[np.arange(terms), 2 + 2 * np.arange(terms)] = noise / SPREAD
@@ -196,17 +200,20 @@ def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: f
 
     low = np.log([TERM_NATS[0], *[TERM_NATS[0], EXPONENTS[0]] * terms])
     high = np.log([TERM_NATS[1], *[TERM_NATS[1], EXPONENTS[1]] * terms])
-    found = least_squares(residuals, np.clip(start, low + 1e-9, high - 1e-9), bounds=(low, high), loss="soft_l1",
+    found = least_squares(residuals, np.clip(start, low + 1e-9, high - 1e-9), bounds=(low, high),
+                          loss="soft_l1",
                           f_scale=2 * noise, x_scale="jac", max_nfev=steps,
                           jac=lambda theta: np.concatenate([_jacobian(theta, logs), prior]))
     return float(found.cost), found.x
 
 
 def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """-> (theta, noise). Fits again as the noise, which sets the robust loss and the prior's weight, becomes known."""
+    """-> (theta, noise). Fits again as the noise, which sets the robust loss and the prior's weight, becomes
+    known."""
     starts, noise = _starts(logs, loss_P, rng), 0.05
     for _ in range(4):
-        ends = sorted((_descended(start, logs, loss_P, noise) for start in starts), key=lambda found: found[0])
+        ends = sorted((_descended(start, logs, loss_P, noise) for start in starts),
+                      key=lambda found: found[0])
         theta = ends[0][1]
         free = len(loss_P) / max(1, len(loss_P) - len(theta))
         spread = 1.4826 * float(np.median(np.abs(_predicted(theta, logs) - loss_P))) * np.sqrt(free)
@@ -217,8 +224,8 @@ def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> t
 
 def _resampled(logs: np.ndarray, loss_P: np.ndarray, group_P: np.ndarray, theta: np.ndarray, noise: float,
                resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Fits to sizes drawn with replacement, all seeds of a size together; a draw that holds one value of an axis only
-    is drawn again."""
+    """Fits to sizes drawn with replacement, all seeds of a size together; a draw that holds one value of an
+    axis only is drawn again."""
     members = [np.flatnonzero(group_P == group) for group in range(group_P.max() + 1)]
     for _ in range(resamples):
         while True:

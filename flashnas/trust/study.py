@@ -1,9 +1,10 @@
-"""The study behind `flashnas proxy-trust`: further trainings that show how far the order of a finished run holds.
+"""The study behind `flashnas proxy-trust`: further trainings that show how far the order of a finished run
+holds.
 
-Architectures of the front come first, then others spread over the ranking. Each is trained short under further seeds
-and long under all of them, on the run's own recipe and text. Every finished training is in RUN/proxy_trust.jsonl at
-once. The run's own seed chose the front; its short losses there are therefore a little too good. Those of further seeds
-are not.
+Architectures of the front come first, then others spread over the ranking. Each is trained short under
+further seeds and long under all of them, on the run's own recipe and text. Every finished training is in
+RUN/proxy_trust.jsonl at once. The run's own seed chose the front; its short losses there are therefore a
+little too good. Those of further seeds are not.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ HEADER = {"flashnas_proxy_trust": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class RankedTraining(TrainingRow):
-    """A training of an architecture of a run. set: `front` or `spread`. hash, params and latency_ms are of the
-    architecture at full width. variant: `short` is what a search does, `long` has more tokens, `wide` a smaller width
-    factor."""
+    """A training of an architecture of a run. set: `front` or `spread`. hash, params and latency_ms are of
+    the architecture at full width. variant: `short` is what a search does, `long` has more tokens, `wide` a
+    smaller width factor."""
 
     set: str
     notation: str
@@ -70,8 +71,8 @@ class RankedTraining(TrainingRow):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to train. longer: tokens of a long training over those of the run. wider: width of a further variant over
-    that of the run; None: no such variant. Raises ConfigError naming the option."""
+    """What to train. longer: tokens of a long training over those of the run. wider: width of a further
+    variant over that of the run; None: no such variant. Raises ConfigError naming the option."""
 
     architectures: int = 24
     seeds: int = 2
@@ -108,19 +109,21 @@ def study(run: Run, plan: Plan, *, workers: int, progress: Progress) -> tuple[pd
         scores = {(trial.hash, int(trial.seed)): trial for trial in rows(run.trained)}
         for row in (item.row for item in planned):
             trial = scores.get((row.hash, row.seed))
-            if trial is not None and row.variant == "short" and not store.has(row.key):  # the run trained it already
+            # the run trained it already
+            if trial is not None and row.variant == "short" and not store.has(row.key):
                 store.add(dataclasses.replace(
                     row, loss=trial.loss, bits_per_byte=trial.bits_per_byte, tokens_per_s=trial.tokens_per_s,
                     seconds=trial.train_seconds, proxy_params=int(trial.proxy_params)))
         with WorkerPool(run_job, workers=workers, timeout_s=timeout_s) as pool:
             train_missing(planned, store, pool, progress, workers=workers)
-        table = frame_of([store.rows[item.row.key] for item in planned if store.has(item.row.key)], RankedTraining)
+        table = frame_of([store.rows[item.row.key] for item in planned if store.has(item.row.key)],
+                         RankedTraining)
     return table, analyse(table, front)
 
 
 def study_results(path: Path) -> tuple[pd.DataFrame, Trust]:
-    """Analyse a table of trainings without training; its front is the set `front`, else what its short losses and
-    latencies leave undominated."""
+    """Analyse a table of trainings without training; its front is the set `front`, else what its short losses
+    and latencies leave undominated."""
     table = read_table(path, RankedTraining)
     facts = table[table["set"] == "front"].drop_duplicates("hash").set_index("hash")
     if facts.empty:
@@ -133,23 +136,25 @@ def study_results(path: Path) -> tuple[pd.DataFrame, Trust]:
 def _recipe_and_text(run: Run) -> tuple[Recipe, Dataset]:
     """The run's own; raises RunError if it is not finished or the text has changed."""
     if not run.entry("finished"):
-        raise RunError(f"{run.path}: the search is not finished; continue it with flashnas search --resume first")
+        raise RunError(f"{run.path}: the search is not finished; continue it with flashnas search --resume"
+                       f" first")
     question = run.entry("question")
-    if not isinstance(question, dict) or not isinstance(question.get("recipe"), dict) or "data" not in question:
+    if not isinstance(question, dict) or not isinstance(question.get("recipe"),
+                                                        dict) or "data" not in question:
         raise RunError(f"{run.path}/run.yaml: question.recipe and question.data must say how the run trained")
     if not isinstance(question["data"], str):
         raise RunError(f"{run.path}/run.yaml: question.data must be text; got {question['data']!r}")
     recipe = Recipe.from_dict(question["recipe"])
     dataset = prepare_dataset(question["data"], recipe, question.get("tokenizer"))
     if dataset.folder.name != question.get("corpus"):
-        raise RunError(f"{run.path}: the text of {question['data']!r} is not the one that the run was trained on;"
-                       " losses would not compare")
+        raise RunError(f"{run.path}: the text of {question['data']!r} is not the one that the run was"
+                       f" trained on; losses would not compare")
     return recipe, dataset
 
 
 def choose(trained: pd.DataFrame, front: Sequence[str], count: int) -> pd.DataFrame:
-    """Rows of up to `count` architectures: the front (evenly thinned if it is larger), then others evenly spread over
-    the ranking by loss, best and worst included."""
+    """Rows of up to `count` architectures: the front (evenly thinned if it is larger), then others evenly
+    spread over the ranking by loss, best and worst included."""
     inside = trained[trained["hash"].isin(front)].sort_values("latency_ms", kind="stable")
     others = trained[~trained["hash"].isin(front)].sort_values("loss", kind="stable")
     inside = _spread(inside, count)
@@ -158,16 +163,18 @@ def choose(trained: pd.DataFrame, front: Sequence[str], count: int) -> pd.DataFr
 
 def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
     count = min(count, len(frame))
-    return frame.iloc[np.linspace(0, len(frame) - 1, count).round().astype(int)] if count > 0 else frame.iloc[:0]
+    return frame.iloc[np.linspace(0, len(frame) - 1,
+                                  count).round().astype(int)] if count > 0 else frame.iloc[:0]
 
 
 def _trainings(run: Run, plan: Plan, recipes: dict[str, Recipe], front: Sequence[str], dataset: Dataset,
                ) -> list[PlannedTraining[RankedTraining]]:
-    """Cheap variants and the run's own seed first: what is there when a study is broken off says most for its cost."""
+    """Cheap variants and the run's own seed first: what is there when a study is broken off says most for its
+    cost."""
     chosen = choose(run.trained, front, plan.architectures)
     if len(chosen) < MIN_RANKED:
-        raise RunError(f"{run.path}: proxy-trust needs at least {MIN_RANKED} trained architectures; the run holds"
-                       f" {len(chosen)}")
+        raise RunError(f"{run.path}: proxy-trust needs at least {MIN_RANKED} trained architectures; the run"
+                       f" holds {len(chosen)}")
     first = int(chosen["seed"].iloc[0])
     cost = {"short": 1.0, "long": float(plan.longer), "wide": float(plan.wider or 1) ** 2}
     planned = []
@@ -176,11 +183,14 @@ def _trainings(run: Run, plan: Plan, recipes: dict[str, Recipe], front: Sequence
         for seed in range(first, first + plan.seeds):
             for trial in rows(chosen):
                 row = RankedTraining(
-                    set="front" if trial.hash in front else "spread", notation=trial.notation, hash=trial.hash,
-                    params=int(trial.params), latency_ms=trial.latency_ms, variant=variant,  # type: ignore[arg-type]
+                    set="front" if trial.hash in front else "spread", notation=trial.notation,
+                    hash=trial.hash,
+                    params=int(trial.params), latency_ms=trial.latency_ms,
+                    variant=variant,  # type: ignore[arg-type]
                     width_factor=recipe.width_factor, tokens=recipe.steps * recipe.batch_tokens, seed=seed)
                 job = Job(architecture=Architecture.parse(trial.notation), dataset=str(dataset.folder),
                           recipe=recipe.to_dict(), seed=seed)
-                planned.append(PlannedTraining(row, trial.notation, job, cost[variant] * float(trial.train_seconds),
+                planned.append(PlannedTraining(row, trial.notation, job, cost[variant]
+                                               * float(trial.train_seconds),
                                                variant))
     return planned
