@@ -14,7 +14,7 @@ from flashnas.base.settings import BARE, MAX_THREADS, Settings, option
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flashnas.trust.study import Progress
+    from flashnas.training.store import Progress
 
 
 RULES = ("params", "layout")  # of flashnas.evidence.proxies
@@ -25,7 +25,8 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
     """What `flashnas proxy-trust` takes."""
 
     run: str | None = option(None, "finished run folder, such as experiments/runs/first_search", positional=True)
-    results: str | None = option(None, "analyse a table of trainings (CSV) and train nothing", metavar="FILE")
+    results: str | None = option(None, "analyse a table of trainings (CSV, parquet, or proxy_trust.jsonl) and train"
+                                 " nothing", metavar="FILE")
     published: str | None = option(None, "hold short trainings and models of published ones against what was published;"
                                    " FILE: a CSV in place of the shipped one", metavar="[FILE]")
     recipe: str = option("cpu", "shipped training recipe or YAML file, for --published",

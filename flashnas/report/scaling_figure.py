@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -82,15 +81,15 @@ def _against_measured(axes: Axes, found: Findings) -> None:
     _frame(axes)
     points, law = found.points, found.law
     held = found.held_out
-    kept = ~np.isin(points.sizes_P3.view("f8,f8,f8").ravel(),
-                    np.array([(h.depth, h.width, h.tokens) for h in held], dtype="f8,f8,f8"))
-    part = points[kept]
-    axes.plot(part.loss, law.loss(part.depth, part.width, part.tokens), "o", color=MUTED, markersize=4.5,
+    left_out = {(h.depth, h.width, h.tokens) for h in held}
+    part = points[[size not in left_out for size in zip(points["depth"], points["width"], points["tokens"],
+                                                       strict=True)]]
+    axes.plot(part["loss"], law.loss(part["depth"], part["width"], part["tokens"]), "o", color=MUTED, markersize=4.5,
               label="fitted")
     if held:
         axes.plot([h.loss for h in held], [h.predicted for h in held], "D", color=BUDGET, markersize=5,
                   label="held out: larger sizes")
-    ends = [float(points.loss.min()), float(points.loss.max())]
+    ends = [float(points["loss"].min()), float(points["loss"].max())]
     axes.plot(ends, ends, color=INK, linewidth=1)
     axes.set_xlabel("measured loss (nats per token)", color=INK)
     axes.set_ylabel("loss by the law", color=INK)

@@ -13,6 +13,7 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
+from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 from flashnas.operators import OPERATORS
@@ -27,6 +28,8 @@ FAMILIES = (*OPERATORS, *(f"{kind}.{part}" for kind, spec in OPERATORS.items() f
 OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
+# fields on which the loss of a given network does not depend: it shows what it is, and tasks have losses of their own
+NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks")
 # of whole numbers; an upper one is far above what anyone trains with, and below what hangs or ends the process
 BOUNDS = {"width_factor": (1, 2**16), "depth_factor": (1, 2**10), "least_head_dim": (2, 2**16), "vocab": (257, 2**22),
           "sequence_tokens": (2, 2**24), "batch_sequences": (1, 2**24), "micro_batch_sequences": (0, 2**24),
@@ -199,6 +202,16 @@ class Recipe:
         return replace(self, muon_lr=settings.muon_lr, adamw_lr=settings.adamw_lr, lr_depth=0, sequence_tokens=length,
                        batch_sequences=batch, micro_batch_sequences=0, tokens=settings.steps * batch * length,
                        validation_tokens=length, curve_tokens=length)
+
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """The fields on which the loss of a given network depends."""
+        return {name: value for name, value in self.to_dict().items() if name not in NOT_OF_A_NETWORK}
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of all that the recipe says about a training; its name says nothing."""
+        return fingerprint({**self.to_dict(), "name": ""})
 
     def multiplier(self, family: str) -> float:
         """The factor on the rate of a family; a convolution or router without one has the factor of its operator."""
