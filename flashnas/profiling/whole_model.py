@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from flashnas.operators.backends.core import choose_backend, running, surroundin
 from flashnas.profiling.device_timing import NotCapturable, Timer
 from flashnas.profiling.platforms import make_timer
 from flashnas.profiling.setup import Setup
+from flashnas.profiling.target import Measured
 
 OUT_OF_MEMORY = "the device ran out of memory"
 PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it keeps
@@ -32,19 +32,6 @@ CONTEXTS = 3              # at which a decode step is timed, by Gauss's rule: ex
 COMPILED_VARIANTS = 512
 DRAWN = 2 ** 20           # random values of a tensor on a CPU
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Figures of one request as timed (`flashnas.latency.metrics`). note: what a reader must know of them."""
-
-    ttft_ms: float
-    tpot_ms: float
-    latency_ms: float
-    note: str = ""
-
-    def to_dict(self) -> dict[str, float]:
-        return {name: value for name, value in vars(self).items() if name != "note"}
 
 
 def time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
