@@ -21,7 +21,7 @@ from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
 from flashnas.export.exporter import EXPORTS, Exporter, export_network
 from flashnas.export.source import load_source
-from flashnas.export.transformers import parity
+from flashnas.export.transformers import write
 from flashnas.network.weights import save_model
 
 
@@ -193,9 +193,9 @@ def test_every_shipped_format_describes_itself(name):
 
 def test_an_export_that_differs_is_not_left_behind(trained, tmp_path, capsys, monkeypatch):
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(parity, "TOLERANCE", -1.0)
+    monkeypatch.setattr(write, "TOLERANCE", -1.0)
     message = refused(capsys, str(trained), "--to", "hf", "--out", str(tmp_path / "out"))
-    assert "does not compute what the original does" in message
+    assert "does not compute what the network does" in message
     assert sorted(tmp_path.iterdir()) == before
 
 
