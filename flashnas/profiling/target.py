@@ -107,7 +107,7 @@ class Target(Settings, ABC):
                 progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Measure the rows of a space that the table in a folder lacks; see profile.py and profile_runtime.py."""
 
-    def check_holds(self, architecture: Architecture) -> None:  # noqa: B027  (torch runs every network)
+    def check_holds(self, architecture: Architecture) -> None:
         """Raises ExportError, with the rule that is broken, unless the runtime can run the network."""
 
     # -- what follows from it ----------------------------------------------------------------------------------------

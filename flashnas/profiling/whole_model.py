@@ -22,7 +22,6 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends.core import choose_backend, running, surrounding
 from flashnas.profiling.device_timing import NotCapturable, Timer
-from flashnas.profiling.platforms import make_timer
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
 
@@ -60,7 +59,7 @@ def time_model(architecture: Architecture, workload: Workload, batch: int, setup
 def _time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
                 timer: Timer | None) -> Measured:
     notes: dict[str, None] = {}
-    clock = timer or make_timer(setup.device, setup.mode_name)
+    clock = timer or setup.platform.timer(setup.mode_name)
 
     def time_us(call: Callable[[], object]) -> float:
         try:

@@ -5,7 +5,6 @@ import torch
 
 from flashnas.cli.main import main
 from flashnas.latency.table import LatencyTable
-from flashnas.profiling import whole_model
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.platforms import Cpu
 
@@ -22,7 +21,7 @@ class FixedTimer:
 
 @pytest.fixture
 def fixed(monkeypatch):
-    monkeypatch.setattr(whole_model, "make_timer", lambda device, mode: FixedTimer())
+    monkeypatch.setattr(Cpu, "timer", lambda self, mode: FixedTimer())
 
 
 def command(table, *more):
@@ -84,7 +83,7 @@ def test_another_device_or_stack_is_refused_unless_allowed(copied_tiny_table, fi
     assert main(command(copied_tiny_table, "-n", "2", "--allow-other-stack")) == 0
     assert "validations" not in LatencyTable.load(copied_tiny_table).meta, "nothing is written"
     monkeypatch.undo()
-    monkeypatch.setattr(whole_model, "make_timer", lambda device, mode: FixedTimer())
+    monkeypatch.setattr(Cpu, "timer", lambda self, mode: FixedTimer())
     monkeypatch.setattr(torch, "__version__", "1.0")
     capsys.readouterr()
     assert main(command(copied_tiny_table, "-n", "2")) == 2

@@ -3,7 +3,7 @@ import pytest
 from invented_times import CHAT, truth, write_invented_table
 
 from flashnas.base.errors import ConfigError, SpaceError, TableError
-from flashnas.latency.certificate import Certificate, conformal_margin, least_count
+from flashnas.latency.certificate import Certificate, conformal_margin, min_count
 from flashnas.latency.corrections import ModelCorrection, Regressors, fit, kinds_of_error
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
@@ -220,7 +220,7 @@ def test_a_negative_constant_is_read_where_rows_are_of_operators_alone(table):
 
 @pytest.mark.parametrize(("confidence", "least"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)])
 def test_the_least_number_of_residuals(confidence, least):
-    assert least_count(confidence) == least
+    assert min_count(confidence) == least
     assert conformal_margin(list(range(least)), confidence) == least - 1
 
 

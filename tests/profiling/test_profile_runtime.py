@@ -192,7 +192,7 @@ def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
     folder = tmp_path / "table"
     folder.mkdir()
     (folder / profile_runtime.JOURNAL).write_text('{"hash": 1}\n')
-    with pytest.raises(TableError, match=r"networks\.jsonl:1: not a timing of a network"):
+    with pytest.raises(TableError, match=r"networks\.jsonl:1: timing"):
         profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
 
 
