@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flashnas.evidence.rank_correlation import interval, spearman
+from flashnas.trust.analysis import interval, spearman
 from flashnas.trust.scaling_grid import read_trainings
 
 EQUAL = 1.2    # depth times width squared of two sizes, at most this far apart

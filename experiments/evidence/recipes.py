@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fitting import ffn_rows
 
 from flashnas.architecture import Architecture
-from flashnas.evidence.fitting import ffn_rows, joined, rows_of
-from flashnas.evidence.full_loss import FullLoss, Spreads, response_row
+from flashnas.evidence.foretold import foretell, summary
+from flashnas.evidence.full_loss import FullLoss, Rows, Spreads, response_row
 from flashnas.evidence.law import Law
-from flashnas.evidence.leave_one_out import foretell, summary
-from flashnas.evidence.load import fitted
+from flashnas.evidence.load import fitted, rows_of
 from flashnas.evidence.trainings import read_published
 
 PROXIES = Path(__file__).parent.parent / "proxy_recipe"
@@ -63,7 +63,7 @@ def main() -> None:
         known = [short.get((row.group, row.operators)) for row in rows]
 
         def without(source, response=response, known=known):
-            learnt = joined(rows_of(rows, law, response=response, proxies=known), ffn)
+            learnt = Rows.joined(rows_of(rows, law, response=response, short=known), ffn)
             learnt = learnt.part(np.flatnonzero(learnt.table.publication != source))
             return FullLoss(learnt, Spreads(**constants["folds"][source]), law, response=tuple(response))
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from levers import clear_pairs, right
 
 from flashnas.data.dataset import prepare_dataset
-from flashnas.evidence.agreement import Agreement, agreement, measure
-from flashnas.evidence.trainings import groups_of, pairs_of, read_published
+from flashnas.evidence.agreement import Agreement, measure
+from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
 from flashnas.trust.published_study import FILE, PublishedPlan, read_trainings
 
@@ -43,9 +44,8 @@ def main() -> None:
         if first.pairs:
             print(f"{name:<24} cpu {words(first):<36} cpu-long {words(second)}")
     print(f"Spearman: cpu {one.overall.spearman:.2f}, cpu-long {four.overall.spearman:.2f}")
-    pairs = [pair for places in groups_of(rows).values() for pair in pairs_of(rows, places)
-             if both[pair.better] and both[pair.worse]]
-    change = agreement(long, pairs) - agreement(short, pairs)
+    pairs = [pair for some in clear_pairs(rows, both).values() for pair in some]
+    change = right(long, pairs) - right(short, pairs)
     print(f"pairs that cpu-long gains: {change[change > 0].sum():g}, loses: {-change[change < 0].sum():g}")
 
 

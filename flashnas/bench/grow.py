@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 import os
 import platform
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from flashnas.proxy.worker import run_candidate
 from flashnas.training.recipe import Recipe
 
 NICENESS = 10   # of the workers: everything else on the machine goes first
-LOST = "worker died"  # a reason that another attempt may not have
 SCORED = ("loss", "bits_per_byte", "curve", "tokens", "tokens_per_s", "seconds", "proxy_params", "backends")
 
 Progress = Callable[[int, int, "float | None"], None]  # trainings done, all, seconds left (None: not known yet)
@@ -31,7 +29,7 @@ class Workers(Protocol):
     """Runs jobs through `train_gently`; a WorkerPool of the room `study`."""
 
     def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None,
-            ) -> Iterator[tuple[str, dict[str, Any] | None, str]]: ...
+            ) -> Iterator[tuple[str, Any]]: ...
 
 
 @functools.cache
@@ -86,13 +84,15 @@ def grow(planned: Sequence[Planned], folder: Path, name: str, header: Header, da
             progress(done, len(planned), clock.remaining_s(missing.values()))
 
         tell()
-        for key, score, reason in pool.run(jobs, on_wait=tell):
-            item = missing.pop(key)
-            _check_environment(item, reason)
-            if reason.startswith(LOST):
+        for key, ended in pool.run(jobs, on_wait=tell):
+            item, score = missing.pop(key), ended.result
+            if ended.kind == "error":
+                raise BenchError(f"training of {item.network.architecture.notation!r} ended with: {ended.reason};"
+                                 " nothing was recorded for it, and the same command tries it again")
+            if ended.kind in ("killed", "died"):
                 lost += 1
             else:
-                training = trained(item, score, reason)
+                training = trained(item, score, ended.reason)
                 journal.add(training)
                 clock.add(training)
                 done, failed = done + 1, failed + (not score)
@@ -116,13 +116,6 @@ def _job(item: Planned, dataset: Path) -> dict[str, Any]:
     """The trained network itself, which is not shrunk further."""
     return {"architecture": item.proxy.to_dict(), "dataset": str(dataset),
             "recipe": replace(item.recipe, width_factor=1, depth_factor=1).to_dict(), "seed": item.seed}
-
-
-def _check_environment(item: Planned, reason: str) -> None:
-    """Raise BenchError for an error of the program or its libraries: it says nothing of the network."""
-    if re.match(r"[A-Z]\w*(Error|Exception)\b", reason):
-        raise BenchError(f"training of {item.network.architecture.notation!r} ended with: {reason}; nothing was"
-                         " recorded for it, and the same command tries it again")
 
 
 class _Clock:

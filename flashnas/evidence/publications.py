@@ -3,25 +3,21 @@ contradict them. No torch."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
-from flashnas.evidence.agreement import twos_of
+from flashnas.evidence.agreement import CLEAR_NATS, group_pairs
 from flashnas.evidence.expected import of_size
-from flashnas.evidence.fitting import rows_of
+from flashnas.evidence.foretold import COVERED, WITHIN_SDS, foretell
 from flashnas.evidence.full_loss import FullLoss
-from flashnas.evidence.leave_one_out import COVERED, comparable, foretell
-from flashnas.evidence.load import full_loss, load, own_rows
-from flashnas.evidence.recall import read_recall
-from flashnas.evidence.trainings import CLEAR_NATS, PublishedRow, composition, read_published
+from flashnas.evidence.load import full_loss, load, own_rows, rows_of
+from flashnas.evidence.trainings import PublishedRow, comparable, composition, read_published
 from flashnas.operators import OperatorSpec
 
 MIN_CLEAR_PAIRS = 4      # from which on their order may contradict
@@ -48,7 +44,7 @@ class Publication:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class Claim:
     """What one publication says of two mixes: mean, least and most of its differences in nats per token, after the
     law of size and shape is taken out; below 0 where the second mix has the lower loss."""
 
@@ -70,7 +66,7 @@ class TwoMixes:
 
     one: str
     other: str
-    said: tuple[Said, ...]
+    said: tuple[Claim, ...]
     spread: float | None
     mean: float
     sd: float
@@ -106,18 +102,18 @@ def two_mixes(one: str, other: str, rows: Sequence[PublishedRow], model: FullLos
     slope = model.coefficients()["law"][0]
     gaps: dict[str, dict[str, list[float]]] = {}
     for group, places in comparable(rows).items():
-        here = [[place for place in places if composition(rows[place].specs) == part] for part in parts]
-        if not all(here) or parts[0] == parts[1]:
-            continue
-        both = [rows[place] for place in (*here[0], *here[1])]
-        law = rows_of(both, model.law).table.x[:, 0]
-        rest = np.array([row.nats for row in both]) - slope * law
-        first = len(here[0])
-        gaps.setdefault(both[0].source, {})[group] = [
-            float(rest[first + b] - rest[a]) for a, b in itertools.product(range(first), range(len(here[1])))]
-    said = tuple(_said(source, by_group) for source, by_group in gaps.items())
-    prediction = model.predict(of_size(model, stacks, PARAMS, TOKENS, published=True))
-    mean, sd = prediction.difference(1, 0)
+        firsts, seconds = ([rows[place] for place in places if composition(rows[place].specs) == part]
+                           for part in parts)
+        if firsts and seconds and parts[0] != parts[1]:
+            both = [*firsts, *seconds]
+            rest = np.array([row.nats for row in both]) - slope * rows_of(both, model.law).table.x[:, 0]
+            gaps.setdefault(both[0].source, {})[group] = list(
+                np.subtract.outer(rest[len(firsts):], rest[:len(firsts)]).T.ravel())
+    said = tuple(Claim(source=source, groups=tuple(by_group), pairs=sum(map(len, by_group.values())),
+                       mean=float(np.mean(np.concatenate(list(by_group.values())))),
+                       least=float(min(map(min, by_group.values()))), most=float(max(map(max, by_group.values()))))
+                 for source, by_group in gaps.items())
+    mean, sd = model.predict(of_size(model, stacks, PARAMS, TOKENS, published=True)).difference(1, 0)
     return TwoMixes(one=one, other=other, said=said, mean=mean, sd=sd,
                     spread=float(np.std([each.mean for each in said], ddof=1)) if len(said) > 1 else None)
 
@@ -129,12 +125,6 @@ def _stack(text: str) -> tuple[OperatorSpec, ...]:
     return specs * -(-MIN_OPERATORS // len(specs))
 
 
-def _said(source: str, by_group: dict[str, list[float]]) -> Said:
-    values = [gap for gaps in by_group.values() for gap in gaps]
-    return Said(source=source, groups=tuple(by_group), pairs=len(values), mean=float(np.mean(values)),
-                least=min(values), most=max(values))
-
-
 def disagreement(rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any]:
     """How far publications disagree.
 
@@ -142,7 +132,7 @@ def disagreement(rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any
     of each feature of the model its mean, the standard deviation of that, and the one between publications, in nats
     (of `law`: of its slope).
     """
-    twos = [two for two in twos_of(rows) if not two.one_publication]
+    twos = [two for two in group_pairs(rows) if not two.one_publication]
     effects = {name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
                for name, values in model.coefficients().items() if values[2] > 0}
     return {"pairs": sum(two.pairs for two in twos), "right": sum(two.right for two in twos), "effects": effects}
@@ -161,8 +151,7 @@ def contradiction(own: str | Path) -> str:
     pairs = foretell(own_rows(own), model_without=lambda _: shipped)
     clear = [pair for pair in pairs if pair.clear]
     right = sum(pair.right for pair in clear)
-    bound = norm.ppf(0.5 + COVERED / 2)
-    inside = sum(abs(pair.published - pair.predicted) < bound * (pair.sd or 0.0) for pair in pairs)
+    inside = sum(abs(pair.published - pair.predicted) < WITHIN_SDS * (pair.sd or 0.0) for pair in pairs)
     words = []
     if len(clear) >= MIN_CLEAR_PAIRS and 2 * right < len(clear):
         words.append(f"{right:g} of {len(clear)} pairs that differ by more than {CLEAR_NATS:g} nats have the order that"
@@ -180,4 +169,4 @@ def all_rows(own: str | Path | None = None) -> list[PublishedRow]:
 def further_sources() -> dict[str, int]:
     """Rows of the evidence that are not trainings of mixes: of shapes, of feed-forward shares, of recall."""
     evidence = load()
-    return {"shapes": len(evidence.shapes), "ffn_shares": len(evidence.ffn_shares), "recall": len(read_recall())}
+    return {"shapes": len(evidence.shapes), "ffn_shares": len(evidence.ffn_shares), "recall": len(evidence.recall)}

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from flashnas.evidence.leave_one_out import ForetoldPair
+from flashnas.evidence.agreement import Pair
 from flashnas.evidence.trainings import PublishedRow
 from flashnas.report.palette import BUDGET, INK, MUTED, RULE
 
@@ -22,7 +22,7 @@ TITLES = {"short": "loss of a short training", "law": "law of size and shape", "
 COLOURS = ("#D55E00", "#2B2D5B", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7B8494", "#0072B2", "#882255", "#117733")
 
 
-def draw_published(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[ForetoldPair]],
+def draw_published(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[Pair]],
                    summaries: Mapping[str, Mapping[str, Any]]) -> Figure:
     """One panel for each model. Pairs are turned so that the published difference is above 0; a point below 0 then has
     the wrong order. All panels have one scale, which holds the published differences."""
@@ -68,7 +68,7 @@ def _title(name: str, found: Mapping[str, Any]) -> str:
             f" RMSE {found['rmse_nats']:.3f}")
 
 
-def write_published_figure(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[ForetoldPair]],
+def write_published_figure(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[Pair]],
                            summaries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Draw and write a PNG."""
     draw_published(rows, models, summaries).savefig(path, format="png")

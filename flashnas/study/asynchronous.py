@@ -85,8 +85,8 @@ class AsynchronousSearch:
         try:
             self._fill(flow)
             while flow.busy:
-                for key, score, reason in flow.ended():
-                    self._end(key, score, reason)
+                for key, ended in flow.ended():
+                    self._end(key, ended.result, ended.reason)
                 self._fill(flow)
                 self.trajectory.report()
         finally:

@@ -154,8 +154,8 @@ class SearchConfig(Settings, where="search"):
         except SettingError as error:
             raise SettingError(self.where, self.setting("executor_options"), error.rule, error.setting.name) from None
 
-        if self.executor == "storage" and self.storage is None:
-            self.wrong("executor", "storage needs --storage URL, such as postgresql://host/name or"
+        if EXECUTORS[self.executor].needs_storage and self.storage is None:
+            self.wrong("executor", f"{self.executor} needs --storage URL, such as postgresql://host/name or"
                        " sqlite:////shared/a.db")
 
     def _rungs(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.evidence.support import outside_support
+from flashnas.evidence.composition import outside_support
 from flashnas.latency.fitting import Fitter
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward

@@ -12,12 +12,11 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.fingerprint import fingerprint
-from flashnas.evidence.composition import FEATURES, SILENT, body_sizes
+from flashnas.evidence.composition import FEATURES, SILENT, body_sizes, outside_support
 from flashnas.evidence.full_loss import SILENT_SDS, FullLoss, Prediction
 from flashnas.evidence.law import RANGE, aspect
-from flashnas.evidence.load import digest, digests, full_loss, recipe_of_response
+from flashnas.evidence.load import digest, digests, fitted, full_loss
 from flashnas.evidence.recall import RecallModel, load_recall
-from flashnas.evidence.support import outside_support
 from flashnas.latency.fitting import Fitter
 from flashnas.study.config import SearchConfig
 from flashnas.study.evidence_search import pure_stacks
@@ -130,8 +129,8 @@ class Foresight:
 
 def recipe_read(recipe: Recipe | None) -> Recipe | None:
     """The recipe, if short losses under it were held against publications; else None."""
-    return recipe if recipe is not None and fingerprint({**recipe.to_dict(), "name": ""}) == recipe_of_response(
-        ) else None
+    return recipe if recipe is not None and fingerprint({**recipe.to_dict(), "name": ""}) == fitted(
+        )["recipe"] else None
 
 
 def load_models(own: str | None) -> tuple[FullLoss, RecallModel, dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.executors import Executor, Work, make_executor
+from flashnas.executors import EXECUTORS, Executor, Work, make_executor
 from flashnas.executors.job import evaluator_name, run_job
 from flashnas.executors.local import InProcess
 from flashnas.study.checks import any_network, check_without_workers
@@ -37,7 +37,7 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
                 dataset=None if dataset is None else str(dataset.folder),
                 corpus={"data": config.data, "tokenizer": config.tokenizer}, note=note)
     job = question.job(any_network(question.space))
-    if config.executor == "local" and not job.portable():
+    if EXECUTORS[config.executor].runs_here and not job.portable():
         check_without_workers(config, job)
         return InProcess(work)
     executor = make_executor(config.executor, work, config.executor_options)

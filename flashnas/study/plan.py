@@ -244,8 +244,7 @@ def _tokens_per_s(question: Question, networks: list[Any]) -> float:
     job = dataclasses.replace(question.job(network), recipe=short.to_dict(), tasks=())
     with WorkerPool(run_job, workers=1, timeout_s=question.time_limit.seconds) as pool:
         # the first one loads libraries and compiled kernels, which a worker does once
-        ended = {key: (score, reason) for key, score, reason in pool.run({"first": job, "timed": job})}
-    score, reason = ended["timed"]
-    if score is None:
-        raise RunError(f"the timed training of {network.notation} failed: {reason}")
-    return float(score["tokens_per_s"])
+        timed = dict(pool.run({"first": job, "timed": job}))["timed"]
+    if timed.result is None:
+        raise RunError(f"the timed training of {network.notation} failed: {timed.reason}")
+    return float(timed.result["tokens_per_s"])

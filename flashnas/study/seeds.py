@@ -52,9 +52,9 @@ def train_under_seeds(trajectory: Trajectory, members: Callable[[], Sequence[Tri
             trajectory.progress.note(f"training {len({todo[key][0].hash for key in jobs})} networks of the front under"
                                      f" {len(seeds)} further seed{'s' if len(seeds) > 1 else ''}")
         trajectory.seeds_left = len(jobs)
-        for key, score, reason in trajectory.pool.run(jobs, on_wait=trajectory.report):
+        for key, ended in trajectory.pool.run(jobs, on_wait=trajectory.report):
             trajectory.seeds_left -= 1
-            _remember(trajectory, *todo[key], score, reason)
+            _remember(trajectory, *todo[key], ended.result, ended.reason)
         for key, (trial, seed) in todo.items():
             if trajectory.outcomes[key].score is None:
                 trajectory.progress.note(f"trial {trial.number} failed under seed {seed}, which its mean leaves out:"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import ConfigError
-from flashnas.executors import Workers
+from flashnas.executors import Executor
 from flashnas.executors.job import Job
 from flashnas.latency.costs import Costs
 from flashnas.runs.folder import RunFolder
@@ -120,7 +120,7 @@ class Trajectory:
 
     def __init__(self, *, total: int, workers: int, distributions: Mapping[str, Any], objectives: Sequence[str],
                  costs: Costs, make_job: Callable[[Any], Job],
-                 known_score: Callable[[Any], dict[str, Any] | None], folder: RunFolder, pool: Workers,
+                 known_score: Callable[[Any], dict[str, Any] | None], folder: RunFolder, pool: Executor,
                  progress: Progress, rungs: Rungs | None = None,
                  foresee: Callable[[Any, float | None], dict[str, Any]] = lambda network, loss: {}) -> None:
         self.rungs, self.foresee = rungs or Rungs(), foresee
@@ -217,8 +217,8 @@ class Trajectory:
                 self.tally.ended(known)
                 continue
             jobs[key] = self.job_of(candidate, rung)
-        for key, score, reason in self.pool.run(jobs, on_wait=self.report):
-            self.remember(candidates[key], score, reason, rung if score is not None else None)
+        for key, ended in self.pool.run(jobs, on_wait=self.report):
+            self.remember(candidates[key], ended.result, ended.reason, rung if ended.result is not None else None)
             self.report()
 
     def job_of(self, candidate: Candidate, rung: int | None) -> Job:

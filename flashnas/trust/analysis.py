@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,11 @@ import pandas as pd
 from scipy import stats
 
 from flashnas.base.errors import RunError
-from flashnas.evidence.rank_correlation import CONFIDENCE, LEAST, Interval, interval, kendall, spearman
+from flashnas.evidence.agreement import CONFIDENCE, MIN_RANKED, RESAMPLES
 from flashnas.trust.table import VARIANTS
 
-TOP = (1, 3, 5)    # candidates that a user might take on to longer training
+TOP = (1, 3, 5)     # candidates that a user might take on to longer training
+BATCH_CELLS = 1 << 21  # pairs of entries compared at once in all resamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
     """What a table of trainings (`table.read_table`) says of short training.
 
     `front`: hashes of the architectures whose order matters, those next to each other in latency side by side. Raises
-    RunError for fewer than LEAST architectures with a loss and for a variant trained at two lengths or widths.
+    RunError for fewer than MIN_RANKED architectures with a loss and for a variant trained at two lengths or widths.
     """
     for variant, rows in table.groupby("variant"):
         for column in ("tokens", "width_factor"):
@@ -108,8 +110,8 @@ def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
                 raise RunError(f"results: {variant!r} trainings must share one {column}; got {values}")
     trained = table[table["loss"].notna()]
     facts = trained.drop_duplicates("hash").set_index("hash")
-    if len(facts) < LEAST:
-        raise RunError(f"proxy-trust needs at least {LEAST} architectures with a loss; the results hold {len(facts)}")
+    if len(facts) < MIN_RANKED:
+        raise RunError(f"proxy-trust needs at least {MIN_RANKED} architectures with a loss; the results hold {len(facts)}")
     losses = {variant: trained[trained["variant"] == variant].pivot(index="hash", columns="seed", values="loss")
               for variant in VARIANTS if (trained["variant"] == variant).any()}
     means = {variant: frame.mean(axis=1) for variant, frame in losses.items()}
@@ -132,12 +134,59 @@ def _widths(facts: pd.DataFrame) -> dict[str, pd.Series]:
     return {"width": -width} if width.notna().all() and width.nunique() > 1 else {}
 
 
+# -- rank correlations; along the last axis, so that all resamples are computed at once ------------------------
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Pearson correlation of the ranks, ties in the mean; 0 where one side is constant (a resample may be)."""
+    ranks = [stats.rankdata(side, axis=axis) for side in (x, y)]
+    a, b = (r - r.mean(axis, keepdims=True) for r in ranks)
+    scale = np.sqrt((a * a).sum(axis) * (b * b).sum(axis))
+    return np.asarray((a * b).sum(axis) / np.where(scale > 0, scale, 1.0))
+
+
+def kendall(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """tau-b: agreeing minus disagreeing pairs over those that are not tied; 0 where one side is constant."""
+    x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
+    first, second = np.triu_indices(x.shape[-1], 1)
+    a, b = (np.sign(side[..., first] - side[..., second]) for side in (x, y))
+    scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return np.asarray((a * b).sum(-1) / np.where(scale > 0, scale, 1.0))
+
+
+def interval(columns: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> Interval:
+    """The statistic with a bootstrap interval over the entries of paired columns, the same resamples in every call.
+
+    Bias-corrected and accelerated (Efron 1987); percentiles where resamples that all agree leave that undefined.
+    """
+    value = float(statistic(*columns))
+    batch = max(1, BATCH_CELLS // len(columns[0]) ** 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of degenerate resamples
+        found = stats.bootstrap(columns, statistic, paired=True, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
+                                method="BCa", vectorized=True, batch=batch, rng=np.random.default_rng(0))
+    low, high = found.confidence_interval
+    if not np.isfinite([low, high]).all():
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(found.bootstrap_distribution, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
 # -- agreement ---------------------------------------------------------------------------------------------------
 
 
 def _agreement(first: str, x: pd.Series, second: str, y: pd.Series) -> Agreement | None:
     both = pd.concat([x, y], axis=1, keys=["x", "y"]).dropna()
-    if len(both) < LEAST:
+    if len(both) < MIN_RANKED:
         return None
     columns = [both["x"].to_numpy(float), both["y"].to_numpy(float)]
     return Agreement(first=first, second=second, count=len(both), spearman=interval(columns, spearman),
@@ -166,7 +215,7 @@ def _gain(means: dict[str, pd.Series], guess: pd.Series | None) -> Interval | No
     if guess is None or not {"short", "long"} <= set(means):
         return None
     all_three = pd.concat([means["short"], means["long"], guess], axis=1).dropna()
-    if len(all_three) < LEAST:
+    if len(all_three) < MIN_RANKED:
         return None
     columns = [all_three.iloc[:, column].to_numpy(float) for column in range(3)]
     return interval(columns, lambda short, long, guessed, axis=-1: (
@@ -199,7 +248,7 @@ def _noise(variant: str, frame: pd.DataFrame) -> Noise | None:
 def _reliability(frame: pd.DataFrame) -> float | None:
     """Mean correlation of two seeds: the share of the variance of one training that the architecture explains."""
     pairs = [frame[[i, j]].dropna() for i, j in itertools.combinations(frame.columns, 2)]
-    found = [float(spearman(*pair.to_numpy(float).T)) for pair in pairs if len(pair) >= LEAST]
+    found = [float(spearman(*pair.to_numpy(float).T)) for pair in pairs if len(pair) >= MIN_RANKED]
     return float(np.mean(found)) if found else None
 
 
@@ -237,7 +286,7 @@ def _picks(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterab
     rules = {variant: means[variant] for variant in ("short", "wide") if variant in means} | guesses
     for rule, order in rules.items():
         both = pd.concat([order, means["long"]], axis=1, keys=["order", "long"]).dropna().sort_values("order")
-        if len(both) < LEAST:
+        if len(both) < MIN_RANKED:
             continue
         long = both["long"].to_numpy(float)
         for top in TOP:

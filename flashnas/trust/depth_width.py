@@ -18,8 +18,8 @@ import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError
-from flashnas.evidence.rank_correlation import Interval, interval
 from flashnas.latency.prediction import LatencyModel
+from flashnas.trust.analysis import Interval, interval
 from flashnas.trust.scaling_grid import block
 from flashnas.trust.scaling_law import AXES, RESAMPLES, Law, Points, constants_of, fit
 

@@ -19,9 +19,9 @@ from flashnas.base.files import hold_lock
 from flashnas.base.hints import duration
 from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.evidence.agreement import PublishedTrust, measure
-from flashnas.evidence.leave_one_out import ForetoldPair, all_models, in_common, summary
-from flashnas.evidence.load import recipe_of_response
+from flashnas.evidence.agreement import Pair, PublishedTrust, measure
+from flashnas.evidence.foretold import all_models, in_common, summary
+from flashnas.evidence.load import fitted
 from flashnas.evidence.proxies import RULES, proxies
 from flashnas.evidence.trainings import PublishedRow
 from flashnas.executors.job import Job, run_job
@@ -71,14 +71,14 @@ class PublishedStudy:
 
     trust: PublishedTrust
     rows: Sequence[PublishedRow]
-    models: dict[str, list[ForetoldPair]]
+    models: dict[str, list[Pair]]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: that of `trust`; models and models_common, the same over the pairs that all models have."""
         return {**self.trust.to_dict(), "models": self._summaries(self.models),
                 "models_common": self._summaries(in_common(self.models))}
 
-    def _summaries(self, models: dict[str, list[ForetoldPair]]) -> dict[str, Any]:
+    def _summaries(self, models: dict[str, list[Pair]]) -> dict[str, Any]:
         return {name: summary(self.rows, pairs) for name, pairs in models.items()}
 
 
@@ -132,7 +132,7 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
              "trainings": len(trained), "from_bench": len(answered), "missing": len(table) - len(trained),
              "failed": int(trained["loss"].isna().sum()), "core_seconds": float(trained["seconds"].sum()),
              "core_seconds_each": float(trained["seconds"].max()) if len(trained) else 0.0, "results": str(path)}
-    reads = recipe_key == recipe_of_response() and plan.rule == RULES[0]
+    reads = recipe_key == fitted()["recipe"] and plan.rule == RULES[0]
     short = [None if math.isnan(loss) else (network, loss) for network, loss in zip(networks, losses, strict=True)]
     return PublishedStudy(dataclasses.replace(measure(plan.rows, losses), facts=facts), plan.rows,
                           all_models(plan.rows, losses, short if reads else None))
@@ -203,8 +203,9 @@ def _train(missing: Sequence[tuple[str, str, str, int]], total: int, trainings: 
         progress(total - len(left), total, pace * sum(cost[number] for number in left) / max(1, workers))
 
     with WorkerPool(run_job, workers=workers, timeout_s=LIMIT_S) as pool:
-        for number, score, reason in pool.run(jobs, on_wait=waiting):
+        for number, ended in pool.run(jobs, on_wait=waiting):
             key = left.pop(int(number))
+            score, reason = ended.result, ended.reason
             seconds = score["seconds"] if score else 0.0
             figures = {name: score[name] for name in FIGURES} if score else {}
             trainings.add({**dict(zip(KEY, key, strict=True)), "seconds": seconds, "reason": reason, **figures})

@@ -251,9 +251,9 @@ def _train(missing: Sequence[_Training], total: int, table: TrustTable, dataset:
     longest = max((training.recipe.tokens for training in missing), default=0)
     timeout_s = TIMEOUT_S * max(1.0, longest / Recipe.tokens)
     with WorkerPool(run_job, workers=workers, timeout_s=timeout_s) as pool:
-        for key, score, reason in pool.run(jobs, on_wait=lambda: progress(total - len(left), total, remaining_s())):
+        for key, ended in pool.run(jobs, on_wait=lambda: progress(total - len(left), total, remaining_s())):
             training = left.pop(int(key))
-            table.add(training.row(score, reason))
+            table.add(training.row(score := ended.result, ended.reason))
             if score:
                 seconds, work = seconds + score["seconds"], work + training.work
     progress(total, total, 0.0)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import least_squares, nnls
 
 from flashnas.base.errors import RunError
-from flashnas.evidence.rank_correlation import CONFIDENCE
+from flashnas.evidence.agreement import CONFIDENCE
 
 AXES = ("depth", "width", "tokens")
 CONSTANTS = {"depth": ("a", "alpha"), "width": ("b", "beta"), "tokens": ("c", "gamma")}

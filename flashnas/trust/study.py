@@ -21,7 +21,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.files import hold_lock
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.evidence.rank_correlation import LEAST
+from flashnas.evidence.agreement import MIN_RANKED
 from flashnas.executors.job import Job, run_job
 from flashnas.executors.local import WorkerPool
 from flashnas.runs.run import Run, rows
@@ -46,7 +46,7 @@ class Plan:
     wider: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("architectures", LEAST), ("seeds", 1), ("longer", 2), ("wider", 2)):
+        for name, least in (("architectures", MIN_RANKED), ("seeds", 1), ("longer", 2), ("wider", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"--{name} must be at least {least}; got {value}")
@@ -162,8 +162,8 @@ def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
 def _trainings(run: Run, plan: Plan, recipes: dict[str, Recipe], front: Sequence[str]) -> list[_Training]:
     """Cheap variants and the run's own seed first: what is there when a study is broken off says most for its cost."""
     chosen = choose(run.trained, front, plan.architectures)
-    if len(chosen) < LEAST:
-        raise RunError(f"{run.path}: proxy-trust needs at least {LEAST} trained architectures; the run holds"
+    if len(chosen) < MIN_RANKED:
+        raise RunError(f"{run.path}: proxy-trust needs at least {MIN_RANKED} trained architectures; the run holds"
                        f" {len(chosen)}")
     first = int(chosen["seed"].iloc[0])
     cost = {"short": 1.0, "long": float(plan.longer), "wide": float(plan.wider or 1) ** 2}
@@ -201,9 +201,9 @@ def _train(missing: Sequence[_Training], total: int, table: TrustTable, dataset:
 
     timeout_s = TIMEOUT_S * max(plan.longer, (plan.wider or 1) ** 2)
     with WorkerPool(run_job, workers=workers, timeout_s=timeout_s) as pool:
-        for key, score, reason in pool.run(jobs, on_wait=lambda: progress(total - len(left), total, remaining_s())):
+        for key, ended in pool.run(jobs, on_wait=lambda: progress(total - len(left), total, remaining_s())):
             training = left.pop(int(key))
-            table.add(training.row(score, reason))
+            table.add(training.row(score := ended.result, ended.reason))
             if score:
                 took.setdefault(training.variant, []).append((score["seconds"], training.expected_s))
     progress(total, total, 0.0)

@@ -20,6 +20,7 @@ from flashnas.bench.plan import plan
 from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
 from flashnas.evidence.trainings import read_published
+from flashnas.executors import Ended
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.setup import Setup
@@ -99,7 +100,7 @@ def test_networks_that_need_more_memory_than_is_free_are_counted_and_not_timed(t
 
 
 class Pool:
-    """Answers each job in turn with (score, reason)."""
+    """Answers each job in turn with (kind, score, reason)."""
 
     def __init__(self, *answers):
         self.answers, self.asked = answers, []
@@ -107,7 +108,7 @@ class Pool:
     def run(self, jobs, on_wait=None):
         for key, answer in zip(jobs, self.answers, strict=False):
             self.asked.append(jobs[key])
-            yield (key, *answer)
+            yield key, Ended(**dict(zip(("kind", "result", "reason"), answer, strict=True)))
             on_wait()
 
 
@@ -132,27 +133,28 @@ def growing(quick_recipe, small_corpus, tmp_path):
 
 
 def test_failures_are_rows_and_lost_workers_are_tried_again(growing):
-    counts = growing(Pool((SCORE, ""), (None, "diverged"), (None, "worker died (SIGKILL)"), (SCORE, "")))
+    counts = growing(Pool(("done", SCORE, ""), ("failed", None, "diverged"),
+                          ("killed", None, "worker died (SIGKILL)"), ("done", SCORE, "")))
     assert counts == {"asked": 4, "known": 0, "trained": 2, "failed": 1, "lost": 1}
     assert [one.reason for one in read_journal(growing.journal)[1]] == ["", "diverged", ""]
-    again = Pool((SCORE, ""))
+    again = Pool(("done", SCORE, ""))
     assert growing(again) == {"asked": 4, "known": 3, "trained": 1, "failed": 0, "lost": 0}
     assert again.asked[0]["architecture"] == growing.planned[2].proxy.to_dict()
 
 
 def test_an_error_of_the_program_ends_the_growth_and_is_not_a_row(growing):
     with pytest.raises(BenchError, match="ended with: ModuleNotFoundError: No module named 'torch'"):
-        growing(Pool((SCORE, ""), (None, "ModuleNotFoundError: No module named 'torch'")))
+        growing(Pool(("done", SCORE, ""), ("error", None, "ModuleNotFoundError: No module named 'torch'")))
     assert len(read_journal(growing.journal)[1]) == 1
 
 
 def test_the_time_left_follows_the_operators_that_are_left(growing):
-    growing(Pool((SCORE, "")))
+    growing(Pool(("done", SCORE, "")))
     operators = [len(item.network.architecture.operators) for item in growing.planned]
     assert growing.shown[0] == (0, 4, None)
     per_operator = 10.0 / operators[0]
     assert growing.shown[1] == (1, 4, pytest.approx(per_operator * sum(operators[1:])))
-    growing(Pool((SCORE, "")), workers=2)  # continued: known at once
+    growing(Pool(("done", SCORE, "")), workers=2)  # continued: known at once
     assert growing.shown[-3] == (1, 4, pytest.approx(per_operator * sum(operators[1:]) / 2))
 
 

@@ -11,8 +11,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.quantities import number_of, tokens_of, tokens_text
 from flashnas.cli.main import main
 from flashnas.evidence.expected import expected
-from flashnas.evidence.full_loss import FITTED
-from flashnas.evidence.load import OWN, digests, fitted, full_loss, own_rows, recipe_of_response
+from flashnas.evidence.load import FITTED, OWN, digests, fitted, full_loss, own_rows
 from flashnas.evidence.publications import all_rows, contradiction, disagreement, publications, two_mixes
 from flashnas.training.recipe import Recipe
 from flashnas.trust.published_study import recipe_digest
@@ -25,7 +24,7 @@ NETWORKS = [Architecture.parse(f"2048: {text}") for text in ("12x(a f)", "12x(m2
 
 def test_the_shipped_constants_are_of_the_shipped_files():
     assert fitted()["digests"] == digests()
-    assert recipe_of_response() == recipe_digest(Recipe.load("cpu"))
+    assert fitted()["recipe"] == recipe_digest(Recipe.load("cpu"))
     assert FITTED.stat().st_size < 100_000
 
 

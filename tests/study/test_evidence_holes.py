@@ -7,9 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flashnas.evidence.composition import ASPECTS, body_sizes
+from flashnas.evidence.composition import ASPECTS, body_sizes, outside_support
 from flashnas.evidence.law import aspect
-from flashnas.evidence.support import outside_support
 from flashnas.latency.costs import TableCosts
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget

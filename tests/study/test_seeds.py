@@ -47,7 +47,7 @@ class Invented:
         for key, (name, seed) in reversed(jobs.items()):  # in any order
             self.trained.append(key)
             found = self.outcome(name, seed)
-            yield key, found.score, found.reason
+            yield key, SimpleNamespace(result=found.score, reason=found.reason)
 
     def remember(self, outcome, *, params, distributions, values):
         self.outcomes[outcome.key] = outcome

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flashnas.base.errors import RunError
-from flashnas.evidence.rank_correlation import interval, kendall, spearman
 from flashnas.report.terminal_trust import headline, trust_text, verdict
 from flashnas.report.trust_figure import draw_trust, trust_points
-from flashnas.trust.analysis import analyse, expected_minimum
+from flashnas.trust.analysis import analyse, expected_minimum, interval, kendall, spearman
 from flashnas.trust.table import COLUMNS, TrustTable, read_table
 
 TOKENS = {"short": 81_920, "long": 327_680, "wide": 81_920}

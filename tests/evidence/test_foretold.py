@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 
 from flashnas.architecture import parse_operators
-from flashnas.evidence.leave_one_out import (
-    MODELS,
-    ForetoldPair,
-    all_models,
-    by_losses,
-    comparable,
-    foretell,
-    in_common,
-    leave_one_out,
-    summary,
-)
+from flashnas.evidence.agreement import Pair, pairs_of
+from flashnas.evidence.foretold import MODELS, all_models, foretell, in_common, summary
 from flashnas.evidence.load import full_loss
-from flashnas.evidence.trainings import PublishedRow
+from flashnas.evidence.trainings import PublishedRow, comparable
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
 
@@ -31,7 +22,7 @@ def row(operators, nats, group="g", source="s", params=350e6):
 
 @pytest.fixture(scope="module")
 def figures(shipped):
-    return leave_one_out(shipped)
+    return {name: summary(shipped, foretell(shipped, parts)) for name, parts in MODELS.items()}
 
 
 def test_the_evidence_foretells_publications_that_it_has_not_seen(figures):
@@ -78,9 +69,9 @@ def test_groups_and_sums_agree(figures):
 
 def test_a_summary_by_hand():
     rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.89), row("a f", 2.0, "h", "t"), row("d f", 2.1, "h", "t")]
-    pairs = [ForetoldPair(0, 1, 0.1, 0.05, 0.1), ForetoldPair(0, 2, 0.11, -0.05, 0.1),
-             ForetoldPair(1, 2, 0.01, 0.05, 0.1),
-             ForetoldPair(3, 4, -0.1, 0.0, 0.05)]
+    pairs = [Pair(0, 1, 0.1, 0.05, 0.1), Pair(0, 2, 0.11, -0.05, 0.1),
+             Pair(1, 2, 0.01, 0.05, 0.1),
+             Pair(3, 4, -0.1, 0.0, 0.05)]
     found = summary(rows, pairs)
     assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
     assert found["rmse_nats"] == pytest.approx(np.sqrt((0.05**2 + 0.16**2 + 0.04**2 + 0.1**2) / 4))
@@ -93,7 +84,7 @@ def test_a_summary_by_hand():
 
 def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval():
     rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8)]
-    pairs = by_losses(rows, np.array([3.0, np.nan, 2.5]))
+    pairs = pairs_of(rows, np.array([3.0, np.nan, 2.5]))
     assert [(pair.one, pair.other) for pair in pairs] == [(0, 2)]
     assert (pairs[0].predicted, pairs[0].sd) == (0.5, None)
     found = summary(rows, pairs)
