@@ -100,10 +100,6 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
             full; `out` is then not written.
     """
     out = Path(out)
-    if target not in EXPORTS:
-        raise ExportError(one_of("--to", target, EXPORTS))
-    if dtype not in DTYPES:
-        raise ExportError(one_of("--dtype", dtype, DTYPES))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"--out {out}: exists and is not empty; choose another folder")
     try:

@@ -18,7 +18,6 @@ from flashnas.network.model import HybridLM
 from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
 from flashnas.training.checkpoint import checkpoints
 from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL
-from flashnas.training.job import MAX_SEED
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,9 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         tokenizer: a tokenizer.json; None: that of the trained weights.
 
     Raises:
-        ExportError: an architecture without weights, or a wrong seed.
+        ExportError: an architecture without weights.
         WeightsError, ArchitectureError, CorpusError: files that cannot be read.
     """
-    if init_seed is not None and not 0 <= init_seed <= MAX_SEED:
-        raise ExportError(f"--init-seed must be between 0 and {MAX_SEED:,}; got {init_seed}")
     folder = _weights_folder(Path(text))
     if folder is not None and init_seed is not None:
         raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")

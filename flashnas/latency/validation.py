@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, DeviceMemoryError, SpaceError, TableError
+from flashnas.base.errors import DeviceMemoryError, SpaceError, TableError
 from flashnas.latency import corrections
 from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
 from flashnas.latency.corrections import ModelCorrection, Regressors
@@ -142,14 +142,9 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
         progress: called with the timings that are done and the number of all timings.
 
     Raises:
-        ConfigError: for a count or a seed outside its range.
         SpaceError: when the space has too few architectures.
         TableError: when there is nothing to calibrate.
     """
-    if count < 1:
-        raise ConfigError(f"-n must be at least 1; got {count}")
-    if seed < 0:
-        raise ConfigError(f"--seed must be at least 0; got {seed}")
     rng = np.random.default_rng(seed)
     model = LatencyModel(table, workload, mode=mode)
     if calibrate and not any(kind.startswith("operator_") for kind in model.table.kinds):

@@ -20,7 +20,6 @@ from flashnas.base.errors import ExportError
 from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
 from flashnas.export.exporter import EXPORTS, Exporter, export_network
-from flashnas.export.source import load_source
 from flashnas.export.transformers import write
 from flashnas.network.weights import save_model
 
@@ -110,12 +109,6 @@ def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, capsy
     assert f"or name its newest checkpoint, {run}/checkpoints/step-00000007\n" in refused(capsys, str(run), *out)
     assert "is the folder of a search, which keeps no weights; train one" in refused(capsys, str(search), *out)
     assert main(["export", str(run / "checkpoints" / "step-00000007"), *out]) == 0
-
-
-def test_a_seed_that_torch_does_not_take_is_one_line():
-    for seed in (-1, 10**22):
-        with pytest.raises(ExportError, match=f"--init-seed must be between 0 and 18,.*; got {seed}"):
-            load_source("64(vocab=97): f", init_seed=seed)
 
 
 FULL = """
