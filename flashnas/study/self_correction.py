@@ -14,10 +14,10 @@ import numpy as np
 
 from flashnas.latency import metrics as definitions
 from flashnas.latency.certificate import TIMES, Certificate, conformal_margin, least_count
+from flashnas.latency.corrections import fit_leaving_out
 from flashnas.latency.costs import TableCosts
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
-from flashnas.latency.corrections import fit_leaving_out
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import PHASES, terms, with_corrections
 from flashnas.runs.trial import Trial

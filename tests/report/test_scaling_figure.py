@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flashnas.latency.prediction import LatencyModel
-from flashnas.report.scaling_figure import draw_scaling
+from flashnas.report.still_figures import draw_scaling
 from flashnas.trust.depth_width import Sizes, findings
 from flashnas.trust.scaling_law import Points
 
