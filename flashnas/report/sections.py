@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from flashnas.architecture.folding import compressed
 from flashnas.base.errors import RunError
 from flashnas.base.quantities import tokens_text
 from flashnas.base.registry import Registry
 from flashnas.report.answer_text import REASONS, RECOMMENDED, TIED, next_commands, signed, statements
-from flashnas.report.folding import compressed
 from flashnas.report.palette import INK, SOURCE_MEANING, operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.plots import FIGURES, FURTHER

@@ -6,9 +6,9 @@ import textwrap
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
 from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, statements
-from flashnas.report.folding import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import MISSING, columns, duration, known, number, parameters
 from flashnas.report.words import (

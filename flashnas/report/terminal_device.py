@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flashnas.architecture.folding import compressed
 from flashnas.operators import OPERATORS
-from flashnas.report.folding import compressed
 from flashnas.report.text import MISSING, columns, known
 
 if TYPE_CHECKING:
