@@ -40,7 +40,7 @@ class PublishedEvidence:
         return {**self.found, "warnings": list(self.warnings)}
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_evidence import evidence_text
+        from flashnas.report.terminal_studies import evidence_text
 
         return evidence_text(self.found)
 

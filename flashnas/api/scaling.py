@@ -98,7 +98,7 @@ class ScalingLaw:
         return self.found
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_scaling import scaling_text
+        from flashnas.report.terminal_studies import scaling_text
 
         return f"{scaling_text(self.found)}\n\ntrainings {self.found['results']}\npicture   {self.found['picture']}"
 
@@ -136,8 +136,8 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
-    from flashnas.report.scaling_figure import draw_scaling, write_scaling_figure
-    from flashnas.report.terminal_scaling import headline
+    from flashnas.report.still_figures import draw_scaling
+    from flashnas.report.terminal_studies import scaling_headline
     from flashnas.trust.depth_width import Sizes, findings
     from flashnas.trust.scaling_grid import block
 
@@ -156,7 +156,7 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
                "table": table.name, "workload": model.workload.name, "tokens": sizes.tokens, "answer": answer,
                "by_budget": [{**size.to_dict(), "budget_ms": budget_ms} for budget_ms, size in sizes.ladder()]}
     best = None if options.budget_ms is None else sizes.best(options.budget_ms)
-    write_scaling_figure(draw_scaling(found, sizes, headline(summary), best, options.budget_ms), out / PICTURE)
+    draw_scaling(found, sizes, scaling_headline(summary), best, options.budget_ms).savefig(out / PICTURE, format="png")
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
     return ScalingLaw(summary)
 

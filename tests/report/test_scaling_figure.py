@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from flashnas.latency.prediction import LatencyModel
-from flashnas.report.scaling_figure import draw_scaling
+from flashnas.report.still_figures import draw_scaling
 from flashnas.trust.depth_width import Sizes, findings
 from flashnas.trust.scaling_grid import block
 

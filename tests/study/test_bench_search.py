@@ -21,7 +21,7 @@ from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.job import run_job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.report import write_report
-from flashnas.report.front_figure import counts_line
+from flashnas.report.words import counts_line
 from flashnas.runs.run import Run
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
