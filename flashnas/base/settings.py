@@ -280,7 +280,7 @@ class Settings:
         try:
             from_file = {name: cls.setting(name).checked(value, cls.where) for name, value in data.items()}
         except SettingError as error:
-            raise ConfigError(f"{_place(data, error)}: {error}") from None
+            raise ConfigError(f"{place_of(data, error)}: {error}") from None
         from_file = cls.expand_shorthands(from_file)
         given = cls.expand_shorthands({name: cls.setting(name).checked(value, cls.where)
                                        for name, value in overrides.items() if value is not None})
@@ -293,7 +293,7 @@ class Settings:
         except SettingError as error:
             if error.setting.name not in data or error.setting.name in given:
                 raise
-            raise ConfigError(f"{_place(data, error)}: {error}") from None
+            raise ConfigError(f"{place_of(data, error)}: {error}") from None
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -355,7 +355,7 @@ def _listed(choices: Choices) -> list[str]:
     return list(choices() if callable(choices) else choices)
 
 
-def _place(data: LocatedDict, error: SettingError) -> str:
+def place_of(data: LocatedDict, error: SettingError) -> str:
     """`file.yaml:3`, where the wrong value or entry is."""
     from flashnas.base.yaml import LocatedDict, LocatedList
 

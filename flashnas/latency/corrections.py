@@ -338,7 +338,8 @@ def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, 
     for stack in STACKS:
         if stack in calibration:
             yield f"calibration.{stack}", calibration[stack], _StackEntry, ()
-    whole, allowed = calibration.get("whole", LocatedDict()), (*MODES, *RUNTIMES, "workload", "fitted_on")
+    whole = calibration.get("whole", LocatedDict())
+    allowed = (*MODES, *(name for name in RUNTIMES if name != "torch"), "workload", "fitted_on")
     for key, value in whole.items():
         name = f"calibration.whole.{key}"
         if key not in allowed:

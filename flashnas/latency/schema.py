@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import one_of
+from flashnas.base.registry import Registry
 from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
 from flashnas.operators.kernel import PHASES
@@ -63,7 +64,11 @@ TEXT_KEYS = ("operator",)
 # versions, driver or threads) is not: it is stale, and the newer one replaces it.
 VARIANT = ("mode", "dtype")
 MODES = ("eager", "compiled", "cuda_graph")
-RUNTIMES = ("llama.cpp", "vllm")  # programs that run whole networks; each is the mode of its rows
+# What can be timed: a Target each. The name of one that runs whole networks only is the mode of its rows.
+RUNTIMES: Registry[Any] = Registry("runtime", "flashnas.runtimes", {
+    "torch": "flashnas.profiling.setup:Setup",
+    "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp",
+    "vllm": "flashnas.profiling.vllm.target:Vllm"}, error=ConfigError, attribute="name")
 PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}  # platform -> the mode that is measured by default
 # Row columns after the key. p10_us, p90_us and repeats are null where the source does not state them.
 VALUE_COLUMNS = ("latency_us", "p10_us", "p90_us", "repeats", "dtype", "stack", "mode", "source")
@@ -111,7 +116,8 @@ class Device:
             if getattr(device, key) <= 0:
                 raise TableError(f"{data.place(key)}: device.{key} must be positive; got {data[key]!r}")
         if device.launch_us < 0:
-            raise TableError(f"{data.place('launch_us')}: device.launch_us must be at least 0; got {data['launch_us']!r}")
+            raise TableError(f"{data.place('launch_us')}: device.launch_us must be at least 0;"
+                             f" got {data['launch_us']!r}")
         if device.platform not in PLATFORMS:
             raise TableError(one_of(f"{data.place('platform')}: device.platform", device.platform, PLATFORMS))
         return device

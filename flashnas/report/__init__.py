@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flashnas.base.errors import RunError
 from flashnas.base.files import atomic_file, disk_errors, write_atomic
-from flashnas.report.terminal_front import front_table
+from flashnas.report.terminal import front_table
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import Run
 

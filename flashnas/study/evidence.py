@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.fingerprint import fingerprint
 from flashnas.evidence.full_loss import FullLoss
 from flashnas.evidence.load import digest, digests, fitted, full_loss
 from flashnas.evidence.recall import RecallModel, load_recall
@@ -21,9 +20,7 @@ from flashnas.training.recipe import Recipe
 
 def recipe_read(recipe: Recipe | None) -> Recipe | None:
     """The recipe, if short losses under it were held against publications; else None."""
-    if recipe is None or fingerprint({**recipe.to_dict(), "name": ""}) != fitted()["recipe"]:
-        return None
-    return recipe
+    return recipe if recipe is not None and recipe.digest == fitted()["recipe"] else None
 
 
 def load_models(own: str | None) -> tuple[FullLoss, RecallModel, dict[str, Any]]:

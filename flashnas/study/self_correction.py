@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.latency import metrics as definitions
-from flashnas.latency.certificate import TIMES, Certificate, conformal_margin, least_count
+from flashnas.latency.certificate import TIMES, Certificate, conformal_margin, min_count
 from flashnas.latency.corrections import fit_leaving_out
 from flashnas.latency.costs import TableCosts
 from flashnas.latency.fitting import Fitter
@@ -134,7 +134,7 @@ class SelfCorrection:
                                         [network for network, _ in timed])
             low, high = np.quantile(ratios["latency_ms"], BOUNDS)
             bounds = (min(float(low), 0.0), max(float(high), 0.0))
-            if self._first is not None and len(timed) >= least_count(self._first.confidence):
+            if self._first is not None and len(timed) >= min_count(self._first.confidence):
                 certificate = Certificate(self._first.confidence, {
                     metric: max(0.0, conformal_margin(list(ratios[metric]), self._first.confidence))
                     for metric in TIMES if metric in ratios})

@@ -14,14 +14,14 @@ from flashnas.base.errors import BenchError, ConfigError, RunError
 from flashnas.bench import Bench
 from flashnas.bench.answers import Answers, answers
 from flashnas.bench.build import build
-from flashnas.bench.grow import trained
+from flashnas.bench.journal import Training
 from flashnas.bench.plan import Given, Planned
 from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.job import run_job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.report import write_report
-from flashnas.report.front_figure import counts_line
+from flashnas.report.words import counts_line
 from flashnas.runs.run import Run
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
@@ -211,7 +211,7 @@ def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, d
     question = prepare(dataclasses.replace(config, baselines=True, bench=False, bench_table=None), note=print)
     label, network = next(one for one in question.baselines if one[1] is not None)
     item = Planned(Given("mine", network), recipe, dataset.vocab, 0)
-    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [trained(item, score(recipe, 1.5, 9), "")],
+    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [Training.planned(item).ended(score(recipe, 1.5, 9), "")],
           tmp_path / "one", tables=())
     found = plan(dataclasses.replace(config, baselines=True, bench_table=str(tmp_path / "one")), timed=False)
     without = plan(dataclasses.replace(config, baselines=True, bench_table=None, bench=False), timed=False)

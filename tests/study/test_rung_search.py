@@ -15,7 +15,7 @@ import yaml
 
 from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
-from flashnas.report.front_figure import counts_line
+from flashnas.report.words import counts_line
 from flashnas.runs.folder import RunFolder
 from flashnas.runs.run import Run
 from flashnas.search.pareto import non_dominated

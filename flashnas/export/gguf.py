@@ -1,9 +1,13 @@
-"""The check of a GGUF file: llama.cpp must compute what the network computes, with its weights as they were written."""
+"""`--to gguf`: one file for llama.cpp and the programs built on it, which must compute there what the network computes
+with its weights as they were written."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,21 +15,69 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from flashnas.base.errors import ExportError
-from flashnas.formats.gguf.pieces import Piece
-from flashnas.formats.gguf.vocabulary import Vocabulary
+from flashnas.export.exporter import Exporter, Written, check_differences
+from flashnas.export.source import Source
+from flashnas.formats.gguf.families import family_of
+from flashnas.formats.gguf.file import BLOCK, TYPES, write_file
+from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
+from flashnas.formats.pieces import Piece
 from flashnas.network.model import HybridLM
 from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.llama_cpp.child import ask
 
+DEFAULT_TYPE = "f16"
 # Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11 bits beside
 # f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized types.
 TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.15, "q4_0": 0.15}
 PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
 GENERATED = 64
-LEAST = -60.0  # log-probabilities below come from numbers that float32 holds badly
+MIN_LOGPROB = -60.0  # log-probabilities below come from numbers that float32 holds badly
 TEXTS = ("The state of the union is strong.", "  two  spaces\n\n\tand a tab", "it's 1234.5 -- (x_1 == y) != z's",
          "na\u00efve caf\u00e9, \u041f\u0440\u0438\u0432\u0435\u0442, \u4f60\u597d, \U0001f600!",
          "def f(x):\n    return x**2  # squared\r\n", "ALLCAPS mixedCase we'll they're")
+
+LOADING = """\
+    llama-cli -m {name}/model.gguf -p 'The state of the union'
+    llama-server -m {name}/model.gguf
+
+Any program built on llama.cpp reads the file; flashnas is not needed.
+"""
+
+
+class GgufExporter(Exporter):
+    """One GGUF file with weights and tokenizer, for the architectures of llama.cpp in FAMILIES."""
+
+    title = "llama.cpp and the programs built on it, without flashnas"
+    loading = LOADING
+    library = "gguf"
+    dtypes = ("float32",)
+    packages = ("gguf", "xllamacpp")
+    own_tokenizer = True
+    options = MappingProxyType({"type": f"type of the weights: {', '.join(TYPES)} (default {DEFAULT_TYPE})"})
+
+    @torch.no_grad()
+    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
+        """See Exporter. The source's network gets the weights as they were written, in float32."""
+        name = str(options.get("type", DEFAULT_TYPE))
+        network = source.network.float()
+        architecture = network.architecture
+        words = vocabulary(source.tokenizer, architecture.vocab, architecture.meta_tokens)
+        file = folder / "model.gguf"
+        wide = write_file(file, architecture, words, name, network.state_dict(),
+                          lambda piece, written: take_over(network, piece, written))
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+        found, equal = check_parity(file, network, words, source.tokenizer, name)
+        notes = [f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED} greedy tokens are"
+                 f" equal (xllamacpp {version('xllamacpp')})"]
+        if wide:
+            notes.append(f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}")
+        if words.first is not None:
+            notes.append(f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of a text")
+        return Written(found, tuple(notes), dtype=name)
+
+
+EXPORTER = GgufExporter()
 
 
 def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenizer: Tokenizer | None,
@@ -61,13 +113,8 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
     prefill = max(_difference(_logits(network, prompt)[-1], torch.arange(vocab), row[:vocab])
                   for prompt, row in zip(prompts, found["prefill"], strict=True))
     decode, equal = _compare_generated(network, prompts[0], found, vocabulary.never)
-    tolerance = TOLERANCES[type_name]
     differences = {"prefill_logits": prefill, "greedy_logits": decode}
-    for name, difference in differences.items():
-        if not difference <= tolerance:  # NaN fails too
-            raise ExportError(f"llama.cpp does not compute what the network does: {name.replace('_', ' ')} differ by"
-                              f" {difference:.1e} of the largest logit; at most {tolerance:.0e} is allowed for"
-                              f" {type_name}")
+    check_differences("llama.cpp", differences, TOLERANCES[type_name], f" for {type_name}")
     return differences, equal
 
 
@@ -111,7 +158,7 @@ def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -
     """Between log-probabilities of some tokens and logits, each up to a constant; NaN where one is missing."""
     theirs = torch.tensor([float("nan") if value is None else value for value in values])
     ours = logits_V[ids]
-    keep = ~(theirs < LEAST)
+    keep = ~(theirs < MIN_LOGPROB)
     difference = (theirs - ours)[keep]
     centred = difference - (difference.max() + difference.min()) / 2
     return float(centred.abs().max() / logits_V.abs().max())
