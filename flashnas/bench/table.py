@@ -76,7 +76,7 @@ class Bench:
 
     path: the folder. header: how its networks are trained. digest: 16 hex digits of the file. frame: one row
     for each training, with the columns COLUMNS and those of latencies. measured: how each workload was timed,
-    as `flashnas.bench.measure.Measurement.to_dict`.
+    as `flashnas.bench.measure.LatencyHeader.to_dict`.
     """
 
     path: Path

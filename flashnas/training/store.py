@@ -52,7 +52,7 @@ class TrainingRow:
 
     loss: float | None = None
     bits_per_byte: float | None = None
-    curve: Sequence[Sequence[float]] = ()
+    curve: Sequence[Sequence[float]] = field(default_factory=list)
     tokens: int | None = None
     tokens_per_s: float | None = None
     seconds: float | None = None
@@ -245,7 +245,8 @@ def frame_of(rows: Sequence[R], kind: type[R]) -> pd.DataFrame:
     """Rows as a table; numbers that are missing are NaN."""
     import pandas as pd
 
-    frame = pd.DataFrame([vars(row) for row in rows], columns=list(_types(kind)))
+    names = list(_types(kind))
+    frame = pd.DataFrame([[getattr(row, name) for name in names] for row in rows], columns=names)
     numbers = [name for name, words in _types(kind).items() if words
                in ("float", "float | None", "int | None")]
     return frame.astype(dict.fromkeys(numbers, "float64"))
