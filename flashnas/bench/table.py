@@ -244,7 +244,8 @@ def _parse(file: Path, data: bytes) -> tuple[Header, tuple[Mapping[str, Any], ..
         frame[name] = 0
     column = "curve"
     try:
-        frame["curve"] = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
+        curves = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
+        frame["curve"] = pd.Series(curves, index=frame.index, dtype=object)
         for column in (*NUMBERS, *WHOLE, *COUNTS):
             frame[column] = pd.to_numeric(frame[column])
         frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))

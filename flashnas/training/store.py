@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import json
 import math
 import typing
@@ -211,7 +210,8 @@ def _values(line: Mapping[str, Any], kind: type[Any], place: str, error: type[Fl
                                                                                                       Any]:
     """The cells of a table as the values of a row; empty ones are left out, and a failed training gets a
     reason."""
-    types, values = _types(kind), {}
+    types: dict[str, str] = _types(kind)
+    values: dict[str, Any] = {}
     for name, cell in line.items():
         if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
             continue
@@ -229,7 +229,6 @@ def _values(line: Mapping[str, Any], kind: type[Any], place: str, error: type[Fl
     return values
 
 
-@functools.cache
 def _types(kind: type[Any]) -> dict[str, str]:
     return {item.name: str(getattr(item.type, "__name__", item.type)) for item in dataclasses.fields(kind)}
 
