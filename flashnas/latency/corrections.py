@@ -346,7 +346,7 @@ def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, 
         if key not in allowed:
             raise TableError(f"{whole.place(key)}: calibration.whole has no key {key!r}{did_you_mean(key, allowed)};"
                              f" allowed: {', '.join(allowed)}")
-        kind = {"workload": str, "fitted_on": list[str]}.get(key, dict[str, dict[str, float]])
+        kind: Any = {"workload": str, "fitted_on": list[str]}.get(key, dict[str, dict[str, float]])
         convert(value, kind, whole.place(key), TableError, name=name)
         for phase in value if key not in ("workload", "fitted_on") else ():
             if phase not in PHASES:
