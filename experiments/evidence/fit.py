@@ -30,10 +30,11 @@ from flashnas.evidence.law import Law
 from flashnas.evidence.load import FITTED, digests, fitted, rows_of, shipped_rows
 from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published_study import PublishedPlan, recipe_digest
+from flashnas.training.store import read_table
+from flashnas.trust.published_study import ProxyTraining, PublishedPlan
 
 HERE = Path(__file__).parent
-PROXIES = HERE.parent / "proxy_recipe" / "cpu" / "published.csv"
+PROXIES = HERE.parent / "proxy_recipe" / "cpu" / "published.jsonl"
 DIGITS = 8
 SIZE_CLASSES = ("gem_50m", "gem_100m", "gem_500m", "gem_1b")
 
@@ -67,7 +68,7 @@ def rounded(value):
 
 def short_trainings(trainings, recipe):
     """The short training of each row, seed 0: network and loss, or None."""
-    table = pd.read_csv(PROXIES)
+    table = read_table(PROXIES, ProxyTraining)
     losses = table[(table.seed == 0) & table.loss.notna()].set_index("proxy").loss.to_dict()
     networks = PublishedPlan(rows=trainings, recipe=recipe, data="").networks(recipe.vocab)
     return [(network, losses[network.notation]) if network.notation in losses else None for network in networks]
@@ -92,7 +93,7 @@ def fit():
                for name, parts in (("", PARTS), ("law_", ("law",)))}
     model = FullLoss(rows, fit_spreads(rows, law), law, response=response)
     return rounded({
-        "digests": digests(), "recipe": recipe_digest(recipe), "law": dataclasses.asdict(law), "response": list(response),
+        "digests": digests(), "recipe": recipe.digest, "law": dataclasses.asdict(law), "response": list(response),
         **{f"{name}{kind}": each[kind] for name, each in spreads.items() for kind in ("spreads", "folds")},
         "coefficients": {name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
                          for name, values in model.coefficients().items()},
@@ -147,7 +148,8 @@ def shapes_left_out(rows: list[ShapeRow]):
         pairs = right = 0
         for group in dict.fromkeys(row.group for row in rows if row.group.startswith(f"{size}_")):
             some = [row for row in rows if row.group == group]
-            losses = law.loss(*(np.array([getattr(row, name) for row in some]) for name in ("params", "tokens", "width")))
+            losses = law.loss(*(np.array([getattr(row, name) for row in some])
+                                for name in ("params", "tokens", "width")))
             for one, other in itertools.combinations(range(len(some)), 2):
                 gap = some[one].loss - some[other].loss
                 if abs(gap) > CLEAR_NATS:

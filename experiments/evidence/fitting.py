@@ -78,7 +78,8 @@ def ffn_rows(law: Law) -> Rows:
     """Transformers of one size whose parameters lie more or less in the feed-forward layers."""
     with FFN_SHARES.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    params, tokens = (np.array([float(line[name][:-1]) for line in lines]) * 1e9 for name in ("params_nonemb", "tokens"))
+    params, tokens = (np.array([float(line[name][:-1]) for line in lines]) * 1e9
+                      for name in ("params_nonemb", "tokens"))
     ratio = np.array([float(line["mlp_over_attention_params"]) for line in lines])
     table = Table.of(law, [mix_of(parse_operators("a f"))] * len(lines), np.c_[params, params, ratio / (1 + ratio)],
                      [float(line["width"]) for line in lines], tokens, [line["source"] for line in lines])

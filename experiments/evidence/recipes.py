@@ -23,6 +23,8 @@ from flashnas.evidence.full_loss import FullLoss, Rows, Spreads, response_row
 from flashnas.evidence.law import Law
 from flashnas.evidence.load import fitted, rows_of
 from flashnas.evidence.trainings import read_published
+from flashnas.training.store import read_table
+from flashnas.trust.published_study import ProxyTraining
 
 PROXIES = Path(__file__).parent.parent / "proxy_recipe"
 NAMES = {"cpu": "cpu", "second_seed": "cpu, seed 1", "half_depth": "half the operators",
@@ -40,7 +42,7 @@ def trainings():
                 found.setdefault(name, {})[line["group"], line["operators"]] = (
                     Architecture.parse(line["proxy"]), float(line["loss"]))
                 minutes[name] = minutes.get(name, 0.0) + float(line["seconds"]) / 60
-    table = pd.read_csv(PROXIES / "cpu-long" / "published.csv").query("seed == 0").set_index("proxy")
+    table = read_table(PROXIES / "cpu-long" / "published.jsonl", ProxyTraining).query("seed == 0").set_index("proxy")
     by_row = {key: network for key, (network, _) in found["cpu"].items()}
     found[LONG] = {key: (network, float(table.loss[network.notation])) for key, network in by_row.items()
                          if network.notation in table.index}

@@ -1,6 +1,6 @@
 """Do four times the tokens order published pairs better? `cpu` and `cpu-long` over the rows that both have trained.
 
-    python experiments/proxy_recipe/long.py     # reads cpu/published.csv and cpu-long/published.csv; seconds
+    python experiments/proxy_recipe/long.py     # reads cpu/published.jsonl and cpu-long/published.jsonl; seconds
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from flashnas.data.dataset import prepare_dataset
 from flashnas.evidence.agreement import Agreement, measure
 from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published_study import FILE, PublishedPlan, read_trainings
+from flashnas.training.store import read_table
+from flashnas.trust.published_study import FILE, ProxyTraining, PublishedPlan
 
 HERE = Path(__file__).parent
 
@@ -23,7 +24,7 @@ def losses_of(name: str) -> np.ndarray:
     """The loss of each published row by that recipe; NaN where it is not trained."""
     recipe = Recipe.load(str(HERE / f"{name}.yaml") if name == "cpu-long" else name)
     plan = PublishedPlan(rows=read_published(), recipe=recipe, data="sotu")
-    known = read_trainings(HERE / name / FILE).set_index("proxy")["loss"]
+    known = read_table(HERE / name / FILE, ProxyTraining).set_index("proxy")["loss"]
     vocab = prepare_dataset(plan.data, plan.recipe).vocab
     return np.array([known.get(network.notation, np.nan) for network in plan.networks(vocab)])
 

@@ -168,7 +168,7 @@ class Validated:
         return self.result.to_dict()
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_validation import validation_text
+        from flashnas.report.terminal_device import validation_text
 
         return validation_text(self.result.to_dict())
 

@@ -1,7 +1,7 @@
 """How well losses order what publications found: shares of pairs with intervals, baselines, consensus.
 
-A pair is two rows of one group. It is clear if the published losses differ by more than CLEAR_NATS. A prediction orders
-it rightly if the lower loss is the published one's; a tie counts half. No torch.
+A pair is two rows of one group. It is clear if the published losses differ by more than CLEAR_NATS. A
+prediction orders it rightly if the lower loss is the published one's; a tie counts half. No torch.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Composition = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows of a group, by their places: the published loss of the first less that of the second, the predicted one
-    and its standard deviation (None: not stated), in nats."""
+    """Two rows of a group, by their places: the published loss of the first less that of the second, the
+    predicted one and its standard deviation (None: not stated), in nats."""
 
     one: int
     other: int
@@ -62,16 +62,18 @@ def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray, groups: Iterable[
     """All pairs within groups of rows that have a loss [N]; NaN: none. groups: None: `comparable` ones."""
     return [Pair(one, other, rows[one].nats - rows[other].nats, float(losses[one] - losses[other]))
             for places in (comparable(rows).values() if groups is None else groups)
-            for one, other in itertools.combinations([place for place in places if np.isfinite(losses[place])], 2)]
+            for one, other in itertools.combinations([place for place in places
+                                                      if np.isfinite(losses[place])], 2)]
 
 
-# -- shares of pairs ---------------------------------------------------------------------------------------------
+# -- shares of pairs -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Of some pairs: how many there are, how many are ordered rightly, the share with its 95 % interval over resampled
-    rows, the same count of the pairs that are 0.01 to 0.02 nats apart, and the rank correlation of the rows.
+    """Of some pairs: how many there are, how many are ordered rightly, the share with its 95 % interval over
+    resampled rows, the same count of the pairs that are 0.01 to 0.02 nats apart, and the rank correlation of
+    the rows.
 
     A figure of no pairs is None. wrong: `better | worse` by their operators, the clearest first.
     """
@@ -95,9 +97,9 @@ class Agreement:
 class GroupPair:
     """Two groups that have some compositions in common.
 
-    one_publication: both have the same source, where it is given: one paper at two scales or two budgets. pairs, right:
-    pairs of compositions that are clear in both groups, and those that both order alike. spearman: rank correlation of
-    their losses over the compositions; None for fewer than MIN_RANKED.
+    one_publication: both have the same source, where it is given: one paper at two scales or two budgets.
+    pairs, right: pairs of compositions that are clear in both groups, and those that both order alike.
+    spearman: rank correlation of their losses over the compositions; None for fewer than MIN_RANKED.
     """
 
     groups: tuple[str, str]
@@ -114,7 +116,8 @@ class GroupPair:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTrust:
-    """What `measure` finds: over all groups, by group, over the consensus, and for guesses that train nothing.
+    """What `measure` finds: over all groups, by group, over the consensus, and for guesses that train
+    nothing.
 
     group_pairs: what each two of groups say of the compositions that both have.
     """
@@ -128,7 +131,8 @@ class PublishedTrust:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        groups = [{"group": name, **found.to_dict(), "wrong": list(found.wrong)} for name, found in self.groups.items()]
+        groups = [{"group": name, **found.to_dict(), "wrong": list(found.wrong)} for name, found
+                  in self.groups.items()]
         return {"overall": self.overall.to_dict(), "groups": groups, "consensus": self.consensus.to_dict(),
                 "baselines": {name: found.to_dict() for name, found in self.baselines.items()},
                 "publications": _summed([two for two in self.group_pairs if not two.one_publication]),
@@ -170,9 +174,10 @@ def _over(rows: Sequence[PublishedRow], losses: np.ndarray, groups: dict[str, li
         wrong=tuple(" | ".join(rows[place].operators for place in pair.order) for pair in missed))
 
 
-def _interval(pairs: Sequence[Pair], right: np.ndarray, groups: Iterable[Sequence[int]]) -> tuple[float, float]:
-    """Percentiles of the share when the rows of each group are drawn again with replacement: pairs are not independent,
-    rows are."""
+def _interval(pairs: Sequence[Pair], right: np.ndarray, groups: Iterable[Sequence[int]]) -> tuple[float,
+                                                                                                  float]:
+    """Percentiles of the share when the rows of each group are drawn again with replacement: pairs are not
+    independent, rows are."""
     rng = np.random.default_rng(0)
     one, other = np.array([[pair.one, pair.other] for pair in pairs]).T
     times = np.zeros((RESAMPLES, 1 + max(map(max, filter(None, groups)))), dtype=int)
@@ -191,7 +196,7 @@ def rank_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.nd
     return float(spearmanr(x, y).statistic) if np.ptp(x) > 0 and np.ptp(y) > 0 else 0.0
 
 
-# -- what publications say among themselves ----------------------------------------------------------------------
+# -- what publications say among themselves ------------------------------------------------------------------
 
 
 def _by_composition(rows: Sequence[PublishedRow], places: Iterable[int]) -> dict[Composition, float]:
@@ -203,7 +208,8 @@ def _by_composition(rows: Sequence[PublishedRow], places: Iterable[int]) -> dict
 
 
 def shared_pairs(rows: Sequence[PublishedRow]) -> dict[tuple[Composition, Composition], dict[str, float]]:
-    """For each two compositions, the clear gaps by group: loss of the first minus that of the second, in nats."""
+    """For each two compositions, the clear gaps by group: loss of the first minus that of the second, in
+    nats."""
     gaps: dict[tuple[Composition, Composition], dict[str, float]] = defaultdict(dict)
     for name, places in groups_of(rows).items():
         means = _by_composition(rows, places)
@@ -224,7 +230,8 @@ def group_pairs(rows: Sequence[PublishedRow]) -> list[GroupPair]:
         if len(both) < 2:
             continue
         first, second = (np.array([means[name][key] for key in both]) for name in (one, other))
-        gaps = [(first[a] - first[b], second[a] - second[b]) for a, b in itertools.combinations(range(len(both)), 2)]
+        gaps = [(first[a] - first[b], second[a] - second[b]) for a, b
+                in itertools.combinations(range(len(both)), 2)]
         alike = [x * y > 0 for x, y in gaps if min(abs(x), abs(y)) > CLEAR_NATS]
         found.append(GroupPair(groups=(one, other), one_publication=bool(sources[one] & sources[other]),
                                compositions=len(both), pairs=len(alike), right=int(sum(alike)),
@@ -242,7 +249,8 @@ def _summed(some: Sequence[GroupPair]) -> dict[str, Any]:
 
 
 def consensus_pairs(rows: Sequence[PublishedRow], places: Iterable[int]) -> set[tuple[int, int]]:
-    """Pairs of rows (better, worse) whose compositions stand in at least two groups, and all of these agree on them."""
+    """Pairs of rows (better, worse) whose compositions stand in at least two groups, and all of these agree
+    on them."""
     agreed = {pair: next(iter(gaps.values())) > 0 for pair, gaps in shared_pairs(rows).items()
               if len(gaps) > 1 and len({gap > 0 for gap in gaps.values()}) == 1}
     known, found = np.full(len(rows), np.nan), set()
@@ -255,12 +263,13 @@ def consensus_pairs(rows: Sequence[PublishedRow], places: Iterable[int]) -> set[
     return found
 
 
-# -- guesses that train nothing ----------------------------------------------------------------------------------
+# -- guesses that train nothing ------------------------------------------------------------------------------
 
 
 def baselines(rows: Sequence[PublishedRow]) -> dict[str, np.ndarray]:
-    """A guess of the loss for each row: more parameters, more FLOPs per token, more width, more depth; and a coin,
-    which calls every pair a tie. Full-size networks, at the width that their number of parameters asks for."""
+    """A guess of the loss for each row: more parameters, more FLOPs per token, more width, more depth; and a
+    coin, which calls every pair a tie. Full-size networks, at the width that their number of parameters asks
+    for."""
     guesses = {"parameters": [row.params for row in rows], "FLOPs": [_flops(row) for row in rows],
                "width": [full_width(row) for row in rows], "depth": [len(row.specs) for row in rows],
                "a coin": [0.0] * len(rows)}

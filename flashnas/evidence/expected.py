@@ -24,10 +24,12 @@ PLAIN = parse_operators("a f")   # a block of the transformer to which networks 
 class Expected:
     """Of one network after a full training.
 
-    full_loss: mean, in nats per token, up to a constant of the text and the tokenizer. full_loss_difference, its
-    standard deviation full_loss_sd: the same less that of the plain transformer (`a f`, repeated) with as many
-    parameters without embeddings, at the best ratio of width to depth. recall, recall_sd: marks from 0 to 1, less those
-    of that transformer. outside: what of the network no two publications have trained, in words.
+    full_loss: mean, in nats per token, up to a constant of the text and the tokenizer. full_loss_difference,
+    its
+    standard deviation full_loss_sd: the same less that of the plain transformer (`a f`, repeated) with as
+    many parameters without embeddings, at the best ratio of width to depth. recall, recall_sd: marks from 0
+    to 1, less those of that transformer. outside: what of the network no two publications have trained, in
+    words.
     """
 
     train_tokens: float
@@ -59,19 +61,22 @@ def expected(network: Architecture, tokens: float, own: str | Path | None = None
     model = full_loss(own)
     params, active, _ = body_sizes(network.operators, network.hidden)
     prediction = model.predict(Table.joined(model.table([network], tokens),
-                                            of_size(model, [PLAIN], float(effective(params, active)), tokens)))
+                                            of_size(model, [PLAIN], float(effective(params, active)),
+                                                    tokens)))
     difference, sd = prediction.difference(0, 1)
     recall_model = load_recall()
     recall, covariance = recall_model.predict([network.operators])
     words = recall_model.supported(network.operators)
-    return Expected(train_tokens=float(tokens), full_loss=float(prediction.mean[0]), full_loss_difference=difference,
+    return Expected(train_tokens=float(tokens), full_loss=float(prediction.mean[0]),
+                    full_loss_difference=difference,
                     full_loss_sd=sd, recall=float(recall[0]), recall_sd=float(np.sqrt(covariance[0, 0])),
                     outside=(*outside_support(network, tokens), *([f"for recall: {words}"] if words else ())))
 
 
 def of_size(model: FullLoss, stacks: Sequence[tuple[OperatorSpec, ...]], params: float, tokens: float, *,
             published: bool = False) -> Table:
-    """Stacks of one size as the model sees them, each at the best shape by the law: what differs is their mix.
+    """Stacks of one size as the model sees them, each at the best shape by the law: what differs is their
+    mix.
 
     Args:
         model: with its law.

@@ -1,4 +1,5 @@
-"""Each published row foretold by a model that has not seen its publication, held against what was published."""
+"""Each published row foretold by a model that has not seen its publication, held against what was
+published."""
 
 from __future__ import annotations
 
@@ -40,37 +41,44 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
                 continue
             table = rows_of([rows[place] for place in places], model.law, response=model.response,
                             short=None if short is None else [short[place] for place in places]).table
-            prediction = model.predict(dataclasses.replace(table, publication=np.full(len(table), NEW, object)))
+            prediction = model.predict(dataclasses.replace(table,
+                                                           publication=np.full(len(table), NEW, object)))
             for one, other in itertools.combinations(range(len(places)), 2):
                 mean, sd = prediction.difference(one, other)
-                found.append(Pair(places[one], places[other], rows[places[one]].nats - rows[places[other]].nats, mean,
+                found.append(Pair(places[one], places[other], rows[places[one]].nats
+                                  - rows[places[other]].nats, mean,
                                   math.hypot(sd, math.sqrt(2) * prediction.noise)))
     return found
 
 
-def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | None) -> dict[str, list[Pair]]:
-    """All pairs as the short loss orders them, and as each of MODELS foretells them without their publication.
+def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | None) -> dict[str,
+                                                                                              list[Pair]]:
+    """All pairs as the short loss orders them, and as each of MODELS foretells them without their
+    publication.
 
     Args:
         rows: published ones.
         losses: [N] of the short trainings; NaN where there is none.
-        short: the same with their networks, for `full`; None if the model cannot read losses of such trainings.
+        short: the same with their networks, for `full`; None if the model cannot read losses of such
+            trainings.
     """
-    return {"short": pairs_of(rows, losses), **{name: foretell(rows, parts, short) for name, parts in MODELS.items()}}
+    return {"short": pairs_of(rows, losses), **{name: foretell(rows, parts, short) for name, parts
+                                                in MODELS.items()}}
 
 
 def in_common(models: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
     """Of each model the pairs that all models have."""
     places = set.intersection(*({(pair.one, pair.other) for pair in pairs} for pairs in models.values()))
-    return {name: [pair for pair in pairs if (pair.one, pair.other) in places] for name, pairs in models.items()}
+    return {name: [pair for pair in pairs if (pair.one, pair.other) in places] for name, pairs
+            in models.items()}
 
 
 def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, Any]:
     """Figures of pairs, JSON-ready.
 
-    pairs, right, share: clear ones, those in the published order, and their share. Of all pairs: rmse_nats of the
-    differences, coverage of the 90 % intervals, log_score. publications: the same means with equal weights of the
-    publications, and of the groups within one. groups: pairs and right of each.
+    pairs, right, share: clear ones, those in the published order, and their share. Of all pairs: rmse_nats of
+    the differences, coverage of the 90 % intervals, log_score. publications: the same means with equal
+    weights of the publications, and of the groups within one. groups: pairs and right of each.
     """
     if not pairs:
         return {"pairs": 0, "right": 0, "share": None, "rmse_nats": None, "coverage": None, "log_score": None,
@@ -86,10 +94,13 @@ def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, An
     pooled = {**_counts(table), "rmse_nats": float(np.sqrt(table["square"].mean())), **_of_intervals(table)}
     return _none_for_nan({
         **pooled, "groups": [{"group": name, "pairs": counts["pairs"], "right": counts["right"]}
-                             for name, some in table.groupby("group", sort=False) for counts in [_counts(some)]],
-        "publications": {**{name: float(equal[name]) for name in ("share", "spearman", "coverage", "log_score")},
+                             for name, some in table.groupby("group", sort=False) for counts
+                             in [_counts(some)]],
+        "publications": {**{name: float(equal[name]) for name
+                            in ("share", "spearman", "coverage", "log_score")},
                          "rmse_nats": float(np.sqrt(equal["square"])),
-                         "each": {source: {name: found[name] for name in shown} for source, found in each.items()}}})
+                         "each": {source: {name: found[name] for name in shown} for source, found
+                                  in each.items()}}})
 
 
 def _counts(table: pd.DataFrame) -> dict[str, Any]:
@@ -102,7 +113,8 @@ def _of_intervals(table: pd.DataFrame) -> dict[str, float]:
 
 
 def _figures(rows: Sequence[PublishedRow], table: pd.DataFrame) -> dict[str, Any]:
-    """Of one publication, with equal weights of its groups; NaN where there is nothing to take a figure of."""
+    """Of one publication, with equal weights of its groups; NaN where there is nothing to take a figure
+    of."""
     groups = [some for _, some in table.groupby("group", sort=False)]
     square = float(np.mean([some["square"].mean() for some in groups]))
     ranks = pd.Series([_rank_correlation_of(rows, some) for some in groups])

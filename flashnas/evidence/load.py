@@ -1,4 +1,5 @@
-"""The shipped evidence, and the model that was fitted to it: of all publications, without one, or with a user's own.
+"""The shipped evidence, and the model that was fitted to it: of all publications, without one, or with a
+user's own.
 
 The constants in `data/fitted.json` come from `experiments/evidence/fit.py`.
 """
@@ -27,7 +28,8 @@ from flashnas.evidence.recall import SHIPPED as RECALL
 from flashnas.evidence.trainings import SHIPPED, PublishedRow, nested_groups, read_published
 
 DATA = SHIPPED.parent
-SHAPES, FFN_SHARES, FITTED = (DATA / name for name in ("published_shapes.csv", "published_ffn_share.csv", "fitted.json"))
+SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"
+FITTED = DATA / "fitted.json"
 OWN = "own trainings"    # the publication that a user's file is, whatever its column source says
 WIDTHS = 256             # a network is built at the nearest multiple of this to count the shares of its parts
 RELIABILITY_SD = 0.7     # of the logarithm of a publication's reliability, before anything was seen
@@ -37,10 +39,12 @@ Short = Sequence[tuple[Architecture, float] | None]  # network and loss of the s
 
 @dataclass(frozen=True)
 class Evidence:
-    """The published rows, as they ship. Each has its `source` (an arXiv number) and the table that it is from.
+    """The published rows, as they ship. Each has its `source` (an arXiv number) and the table that it is
+    from.
 
-    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares: transformers with
-    more or less of their parameters in feed-forward layers. recall: what networks find again in their context.
+    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares:
+    transformers with more or less of their parameters in feed-forward layers. recall: what networks find
+    again in their context.
     """
 
     trainings: pd.DataFrame
@@ -58,7 +62,8 @@ def load() -> Evidence:
         >>> len(evidence.trainings) >= 164, (evidence.trainings.source != "").all().item()
         (True, True)
     """
-    return Evidence(*(pd.read_csv(path, dtype={"source": str, "level": str, "note": str}, keep_default_na=True)
+    return Evidence(*(pd.read_csv(path, dtype={"source": str, "level": str, "note": str},
+                                  keep_default_na=True)
                       for path in (SHIPPED, SHAPES, FFN_SHARES, RECALL)))
 
 
@@ -74,8 +79,8 @@ def digests() -> dict[str, str]:
 
 @functools.cache
 def fitted() -> dict[str, Any]:
-    """The constants that ship: law, response of the proxy, spreads, those without each publication, rows as numbers;
-    `recipe` is the digest of the recipe whose short losses the model can read."""
+    """The constants that ship: law, response of the proxy, spreads, those without each publication, rows as
+    numbers; `recipe` is the digest of the recipe whose short losses the model can read."""
     return dict(json.loads(FITTED.read_text(encoding="utf-8")))
 
 
@@ -110,7 +115,8 @@ def rows_of(trainings: Sequence[PublishedRow], law: Law, *, response: Sequence[f
         beyond.append(0.0 if proxy is None or row.group in without else
                       float(proxy[1] - response_row(proxy[0]) @ np.array(response)))
     table = Table.of(law, [mix_of(row.specs, published=True) for row in rows], sizes, widths,
-                     np.array([row.tokens for row in rows]), [row.source for row in rows], beyond=np.array(beyond))
+                     np.array([row.tokens for row in rows]), [row.source for row in rows],
+                     beyond=np.array(beyond))
     return Rows(table, np.array([row.nats for row in rows]),
                 np.array([row.level or row.group for row in rows], object))
 
@@ -124,8 +130,8 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
     """The model of the loss after a full training.
 
     Args:
-        own: a CSV of the user's own trainings (`flashnas.evidence.trainings.read_published`). Predictions are then for
-            the user's publication and no longer for a new one.
+        own: a CSV of the user's own trainings (`flashnas.evidence.trainings.read_published`). Predictions are
+            then for the user's publication and no longer for a new one.
         without: a publication, by its source, that the model has not seen.
         parts: of `law`, `mix` and `beyond` (short trainings), those that it uses.
 
@@ -134,8 +140,8 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
 
     Example:
         >>> import flashnas as fn
-        >>> networks = [fn.Architecture.parse(text) for text in ("2048: 12x(m2 f)", "2048: 5x(m2 f) a f 6x(m2 f)")]
-        >>> prediction = fn.evidence.full_loss().predict_networks(networks, tokens=1e11)
+        >>> pure, hybrid = (fn.Architecture.parse(f"2048: {text}") for text in ("12x(m2 f)", "2x(5x(m2 f) a f)"))
+        >>> prediction = fn.evidence.full_loss().predict_networks([pure, hybrid], tokens=1e11)
         >>> mean, sd = prediction.difference(1, 0)    # the hybrid less the pure stack, nats per token
         >>> mean < 0, 0 < sd < 0.1
         (True, True)

@@ -1,7 +1,7 @@
 """Other people's full trainings: rows in groups that compare among themselves. No torch.
 
-The shipped rows are `data/published_training.csv`. The column `source` has the arXiv number of the publication. A
-user's own trainings are one more publication, in a file with the same columns.
+The shipped rows are `data/published_training.csv`. The column `source` has the arXiv number of the
+publication. A user's own trainings are one more publication, in a file with the same columns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flashnas.operators import OperatorSpec
 
 SHIPPED = Path(__file__).parent / "data" / "published_training.csv"
 NEEDED = ("group", "source", "operators", "params", "metric", "value")
-DEFAULT_VOCAB = 32_000   # of the embedding that `params` holds: publications rarely state theirs; one matrix, tied
+DEFAULT_VOCAB = 32_000   # of the one, tied embedding in `params`; publications rarely state theirs
 DEFAULT_TOKENS = 1e11    # of a training whose length is not stated
 MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
 MAX_SIZE = 2**30     # of a width or a vocabulary
@@ -34,13 +34,13 @@ MAX_SIZE = 2**30     # of a width or a vocabulary
 class PublishedRow:
     """One published training.
 
-    group: rows of one group were trained alike, and compare. operators: in the notation, without a width. specs: the
-    same, parsed. params: parameters of the network, those of one embedding matrix of `vocab` words included; a vocab of
-    0 says that they are counted without it. hidden: its width, or 0 where the publication does not say. nats: the
-    published loss in nats per token, up to a constant of the group; of a perplexity its logarithm. tokens: of the
-    training. level: groups of one level were trained alike but for their size, and compare, too. source, table, note:
-    where it stands and what a reader must know. place: file and line that it was read
-    from, for messages.
+    group: rows of one group were trained alike, and compare. operators: in the notation, without a width.
+    specs: the same, parsed. params: parameters of the network, those of one embedding matrix of `vocab` words
+    included; a vocab of 0 says that they are counted without it. hidden: its width, or 0 where the
+    publication does not say. nats: the published loss in nats per token, up to a constant of the group; of a
+    perplexity its logarithm. tokens: of the training. level: groups of one level were trained alike but for
+    their size, and compare, too. source, table, note: where it stands and what a reader must know. place:
+    file and line that it was read from, for messages.
     """
 
     group: str
@@ -67,14 +67,15 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[str, dict[str, st
     """The lines of a CSV of published rows: place (`file:3`), and column -> text without spaces at its ends.
 
     Raises:
-        ConfigError: the file cannot be read, a needed column is missing, group or source of a line are empty, or a
-            group has one row. With file, line, rule and value.
+        ConfigError: the file cannot be read, a needed column is missing, group or source of a line are empty,
+            or a group has one row. With file, line, rule and value.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="")
             columns = reader.fieldnames or []
-            lines = [(f"{path}:{reader.line_num}", {str(name): str(text).strip() for name, text in line.items()})
+            lines = [(f"{path}:{reader.line_num}", {str(name): str(text).strip() for name, text
+                                                    in line.items()})
                      for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -90,8 +91,8 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[str, dict[str, st
             if not line[name]:
                 raise ConfigError(f"{place}: {name} must not be empty")
         if counts[line["group"]] == 1:
-            raise ConfigError(f"{place}: group {line['group']!r} must have at least 2 rows, because rows compare only"
-                              " within their group; got 1")
+            raise ConfigError(f"{place}: group {line['group']!r} must have at least 2 rows, because rows"
+                              f" compare only within their group; got 1")
     return lines
 
 
@@ -108,11 +109,12 @@ def specs_of(place: str, operators: str) -> tuple[OperatorSpec, ...]:
 def read_published(path: str | Path | None = None) -> list[PublishedRow]:
     """The rows of a CSV, in its order; None: the shipped ones.
 
-    Columns: group, source (such as an arXiv number; `own` for one's own trainings), operators (notation without a
-    width; options are allowed), params (such as 438M or 2.7B), metric (`*_ppl` is a perplexity, `*_loss` is in nats
-    per token) and value. Optional: tokens (such as 100B, or `20 tok/param` for so many tokens for each parameter of the
-    smallest network of the group), hidden (the width), vocab (words of the embedding that params holds; 0: params are
-    without embeddings), table, context_tokens, decode_8k_a100_s, note.
+    Columns: group, source (such as an arXiv number; `own` for one's own trainings), operators (notation
+    without a width; options are allowed), params (such as 438M or 2.7B), metric (`*_ppl` is a perplexity,
+    `*_loss` is in nats per token) and value. Optional: tokens (such as 100B, or `20 tok/param` for so many
+    tokens for each parameter of the smallest network of the group), hidden (the width), vocab (words of the
+    embedding that params holds; 0: params are without embeddings), table, context_tokens, decode_8k_a100_s,
+    note.
 
     Raises:
         ConfigError: with file, line, rule and value.
@@ -121,7 +123,8 @@ def read_published(path: str | Path | None = None) -> list[PublishedRow]:
     smallest: dict[str, float] = {}
     for row in rows:
         smallest[row.group] = min(row.params, smallest.get(row.group, math.inf))
-    return [dataclasses.replace(row, tokens=row.tokens * smallest[row.group]) if row.tokens < MIN_TOKENS else row
+    return [dataclasses.replace(row, tokens=row.tokens * smallest[row.group]) if row.tokens < MIN_TOKENS
+            else row
             for row in rows]
 
 
@@ -135,7 +138,8 @@ def _row(place: str, line: dict[str, str]) -> PublishedRow:
         raise ConfigError(f"{place}: metric must end in _ppl (a perplexity) or _loss (nats per token);"
                           f" got {line['metric']!r}")
     return PublishedRow(group=line["group"], operators=line["operators"], specs=specs, nats=nats, place=place,
-                        params=_number(place, "params", line["params"]), tokens=_tokens(place, line.get("tokens", "")),
+                        params=_number(place, "params", line["params"]),
+                        tokens=_tokens(place, line.get("tokens", "")),
                         hidden=_whole(place, "hidden", line.get("hidden", ""), 0),
                         vocab=_whole(place, "vocab", line.get("vocab", ""), DEFAULT_VOCAB),
                         **{name: line.get(name, "") for name in ("source", "level", "table", "note")})
@@ -149,8 +153,8 @@ def _tokens(place: str, text: str) -> float:
         return _number(place, "tokens", per_parameter[1])
     tokens = _number(place, "tokens", text)
     if tokens < MIN_TOKENS:
-        raise ConfigError(f"{place}: tokens must be a number of at least {MIN_TOKENS:,}, such as 100B, or such as"
-                          f" '20 tok/param'; got {text!r}")
+        raise ConfigError(f"{place}: tokens must be a number of at least {MIN_TOKENS:,}, such as 100B, or"
+                          f" such as '20 tok/param'; got {text!r}")
     return tokens
 
 
@@ -165,8 +169,8 @@ def _whole(place: str, name: str, text: str, default: int) -> int:
 def _number(place: str, name: str, text: str, units: dict[str, int] = UNITS) -> float:
     number = number_of(text, units)
     if math.isnan(number):
-        raise ConfigError(f"{place}: {name} must be a number above 0, such as {'350M' if 'M' in units else 8.6};"
-                          f" got {text!r}")
+        raise ConfigError(f"{place}: {name} must be a number above 0, such as"
+                          f" {'350M' if 'M' in units else 8.6}; got {text!r}")
     return number
 
 
@@ -179,12 +183,13 @@ def groups_of(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
 
 
 def nested_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str]]:
-    """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller, such as the same mixes
-    at three sizes. To count both would count rows twice."""
+    """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller, such as the
+    same mixes at three sizes. To count both would count rows twice."""
     known: dict[str, set[tuple[str, str, float]]] = {}
     for row in rows:
         known.setdefault(row.group, set()).add((row.source, row.operators, row.nats))
-    return [(small, large) for small, large in itertools.permutations(known, 2) if known[small] < known[large]]
+    return [(small, large) for small, large in itertools.permutations(known, 2) if known[small]
+            < known[large]]
 
 
 def comparable(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:

@@ -256,7 +256,8 @@ def test_the_shipped_spreads_follow_from_the_shipped_rows(parts, name, experimen
 def test_a_form_without_robustness_or_residual_has_none(experiment):
     rows = shipped_rows()
     some = rows.part(np.flatnonzero(np.isin(rows.table.publication, ["2511.18890", "2406.07522", "2405.21060"])))
-    found = experiment("fitting").fit_spreads(some, Law(**fitted()["law"]), ("law", "mix"), robust=False, residual=False)
+    law = Law(**fitted()["law"])
+    found = experiment("fitting").fit_spreads(some, law, ("law", "mix"), robust=False, residual=False)
     assert found.residual == found.own_residual == 0.0
     assert set(found.reliability.values()) == {1.0}
     assert found.reliability[NEW] == 1.0

@@ -11,7 +11,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_calibration, write_entry
 from flashnas.latency.validation import ROUNDS, Comparison, Summary, half, sample, store, validate
 from flashnas.latency.workload import Workload
-from flashnas.report.terminal_validation import validation_text
+from flashnas.report.terminal_device import validation_text
 from flashnas.space import load_space
 
 TINY = load_space("tiny")

@@ -18,8 +18,8 @@ from flashnas.latency.workload import load_workload
 from flashnas.space import load_space
 from flashnas.study import evidence_search
 from flashnas.study.config import MIN_RECALL, SearchConfig
+from flashnas.study.evidence import foresight_of
 from flashnas.study.evidence_search import search_by_evidence
-from flashnas.study.foresight import foresight_of
 
 PLACES = [
     ("nemotron_flash", "h100_sxm", "decode-8k"), ("nemotron_flash", "h100_sxm", "prefill-2k"),

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.folding import compressed, fold, kinds, mixers_by_use
 from flashnas.architecture.source import presets
-from flashnas.report.folding import compressed, fold, kinds, mixers_by_use
 
 
 @pytest.mark.parametrize(("words", "expected"), [
