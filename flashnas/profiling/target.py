@@ -161,6 +161,8 @@ class Target(Settings, ABC):
         except KeyError as error:
             raise TableError(f"{where}: its stack does not say how {cls.name} ran: no {error}") from None
         except ConfigError as error:
+            if backend is not None:  # the choice of the user is wrong, not the table
+                raise
             raise TableError(f"{where}: {error}") from None
         if any_stack:
             return target

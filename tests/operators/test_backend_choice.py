@@ -223,7 +223,7 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert backends_of(specs, HIDDEN, auto) == {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake", "conv": "fla 0.0-fake",
                                                 "f": "torch"}
-    with pytest.raises(ConfigError, match=r"^--backend must be one of auto, torch, fla"):
+    with pytest.raises(ConfigError, match=r"^setup\.backend must be one of auto, torch, fla"):
         Setup(backend="triton")
 
 
