@@ -63,6 +63,7 @@ class Setting:
     separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
     objects: classes, as "module:Class", whose instances Python may give in place of a name; subclasses, too.
     yaml: False for what a YAML file cannot set: what starts a program, or belongs to one call.
+    identity: of a search: it fixes the trajectory, so that a run is continued only with the same value.
     name, container (tuple, dict or None), kind (type of a value, or of each value of the container; Any: any type) and
         optional (None is a value, too) follow from the field.
     """
@@ -83,6 +84,7 @@ class Setting:
     separator: str | None = None
     objects: Sequence[str] = ()
     yaml: bool = True
+    identity: bool = True
     name: str = ""
     container: type | None = None
     kind: Any = str

@@ -13,6 +13,7 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
+from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import did_you_mean
 from flashnas.base.settings import SettingError, Settings, option, place_of, settings_of
 from flashnas.base.yaml import LocatedDict, read_yaml
@@ -27,6 +28,8 @@ FAMILIES = (*OPERATORS, *(f"{kind}.{part}" for kind, spec in OPERATORS.items() f
             "embedding", "norm")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
+# fields on which the loss of a given network does not depend: it shows what it is, and tasks have losses of their own
+NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks")
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
 
 
@@ -208,6 +211,16 @@ class Recipe(Settings, where="recipe"):
                        sequence_tokens=length,
                        batch_sequences=batch, micro_batch_sequences=0, tokens=settings.steps * batch * length,
                        validation_tokens=length, curve_tokens=length)
+
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """The fields on which the loss of a given network depends."""
+        return {name: value for name, value in self.to_dict().items() if name not in NOT_OF_A_NETWORK}
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of all that the recipe says about a training; its name says nothing."""
+        return fingerprint({**self.to_dict(), "name": ""})
 
     def multiplier(self, family: str) -> float:
         """The factor on the rate of a family; a convolution or router without one has the factor of its

@@ -60,10 +60,14 @@ def test_a_depth_factor_keeps_the_shares_of_the_kinds_and_their_order():
 
 
 def test_recipes_of_before_there_was_a_depth_factor_keep_their_digests():
-    from flashnas.trust.published_study import recipe_digest
+    assert Recipe.load("cpu").digest == "c8c9fe55a17feaf0"  # of the shipped trainings
+    assert Recipe(depth_factor=2).digest != Recipe().digest
 
-    assert recipe_digest(Recipe.load("cpu")) == "c8c9fe55a17feaf0"  # of the shipped trainings
-    assert recipe_digest(Recipe(depth_factor=2)) != recipe_digest(Recipe())
+
+def test_a_name_makes_no_other_recipe_and_every_setting_does():
+    recipe = Recipe()
+    assert recipe.digest == Recipe(name="mine").digest
+    assert len({each.digest for each in (recipe, Recipe(least_head_dim=32), Recipe(tokens=1000))}) == 3
 
 
 def test_saved_recipe_loads_back_equal(tmp_path):
