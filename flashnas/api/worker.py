@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
-from flashnas.executors.local import LEAST_MEMORY_GB
+from flashnas.executors.local import MIN_MEMORY_GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class WorkerOptions(Settings, where="worker"):
     processes_per_candidate: int = option(1, "processes with a thread or a GPU each that a job may have, as its search"
                                           " names them", metavar="N", min=1, max=MAX_THREADS)
     worker_memory_gb: float | None = option(None, "memory of one process; a candidate that needs more fails",
-                                            metavar="GB", min=LEAST_MEMORY_GB, max=1e6)
+                                            metavar="GB", min=MIN_MEMORY_GB, max=1e6)
     idle_timeout: float | None = option(None, "end after S seconds without a job", metavar="S", shown="never", min=0,
                                         max=1e9)
     evaluators: tuple[str, ...] = option((), "module:function of an evaluator that may run here; may be repeated",

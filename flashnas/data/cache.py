@@ -18,7 +18,8 @@ def cache_folder() -> Path:
 
 @contextmanager
 def writing_cache(folder: Path) -> Iterator[None]:
-    """Create `folder` for the block to write into; raises CorpusError naming it if the disk is full or read-only."""
+    """Create `folder` for the block to write into; raises CorpusError naming it if the disk is full or
+    read-only."""
     with disk_errors(f"cannot cache data in {folder}", CorpusError,
                      "; free some space or name another folder with FLASHNAS_CACHE"):
         folder.mkdir(parents=True, exist_ok=True)

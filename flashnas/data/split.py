@@ -1,4 +1,5 @@
-"""Training and validation text without overlap, found in one pass over documents that need not be in memory."""
+"""Training and validation text without overlap, found in one pass over documents that need not be in
+memory."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Part:
         size: bytes of all of them in UTF-8.
     """
 
-    def __init__(self, documents: Iterable[str], marks: bytearray, part: int, digests: bytes, size: int) -> None:
+    def __init__(self, documents: Iterable[str], marks: bytearray, part: int, digests: bytes,
+                 size: int) -> None:
         self._documents, self._marks, self._part, self._digests = documents, marks, part, digests
         self.size = size
 
@@ -55,7 +57,8 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Both parts; `duplicates`: copies, equal but for outer white space, that were left out before splitting."""
+    """Both parts; `duplicates`: copies, equal but for outer white space, that were left out before
+    splitting."""
 
     train: Part
     validation: Part
@@ -65,8 +68,8 @@ class Split:
 def split_documents(documents: Iterable[str]) -> Split:
     """Hold out every tenth distinct document; with fewer than ten, the contiguous last tenth of the text.
 
-    No document is in both parts. A part is empty if the text is very short. The pass keeps 50 bytes of each document;
-    the parts read the documents again.
+    No document is in both parts. A part is empty if the text is very short. The pass keeps 50 bytes of each
+    document; the parts read the documents again.
 
     Args:
         documents: can be read several times, and is the same each time.
