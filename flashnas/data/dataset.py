@@ -168,7 +168,7 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
         source: a corpus, as `read_corpus` takes it.
         recipe: its vocabulary, and the lengths for which the text must suffice.
         tokenizer: a tokenizer.json; None: one of `recipe.vocab` tokens is trained on the training part.
-        cache: the folder of cached data; None: `cache_folder()`.
+        cache: None: `cache_folder()`.
 
     Raises:
         CorpusError: for text that cannot be read or is too short, and for a full disk.

@@ -12,10 +12,11 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from flashnas.base.errors import CorpusError
+from flashnas.base.files import write_atomic
 from flashnas.base.foreign import read_json
 from flashnas.base.hints import first_line
-from flashnas.data.cache import file_in_cache
-from flashnas.data.split import Part
+from flashnas.data.cache import writing_cache
+from flashnas.data.split import TextPart
 
 END_OF_DOCUMENT = "<|endoftext|>"
 MAX_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
@@ -26,7 +27,7 @@ _LONG_RUN = re.compile(rf"(?<!\S)\S{{{_MAX_WORD}}}|(?<!\s)\s{{{_MAX_WORD}}}")
 
 
 def train_tokenizer(documents: Iterable[str], vocab: int) -> Tokenizer:
-    """Train byte-level BPE; id 0 ends a document.
+    """Byte-level BPE; id 0 ends a document.
 
     Words of more than 4096 characters, as in base64 text or in a line of dashes, are cut for the training
     only.
@@ -55,7 +56,7 @@ def _with_short_words(document: str) -> list[str]:
     return [document[start:end] for start, end in zip([0, *cuts], [*cuts, len(document)], strict=True)]
 
 
-def cached_tokenizer(documents: Part, vocab: int, cache: Path) -> Tokenizer:
+def cached_tokenizer(documents: TextPart, vocab: int, cache: Path) -> Tokenizer:
     """`train_tokenizer`, with its result kept under `cache` by the hash of the text and the vocabulary size.
 
     Of more text than MAX_BYTES it sees every second document, or every third, and so on.
@@ -71,7 +72,8 @@ def cached_tokenizer(documents: Part, vocab: int, cache: Path) -> Tokenizer:
             pass
     every = -(-documents.size // MAX_BYTES)
     tokenizer = train_tokenizer(itertools.islice(documents, 0, None, max(1, every)), vocab)
-    file_in_cache(path, tokenizer.to_str().encode())
+    with writing_cache(path.parent):
+        write_atomic(path, tokenizer.to_str())
     return tokenizer
 
 
