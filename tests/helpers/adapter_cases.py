@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.attention.layer import KeyValueCache
+from flashnas.operators.backends.core import SELECTIVE_SCAN
 from flashnas.operators.layer import Layer, RecurrentState, build_layer
 
 HIDDEN = 64
@@ -57,7 +58,7 @@ def run(form: Any, layer: Layer, x: Tensor, state: Any) -> dict[str, Tensor]:
         leaves |= {f"state {n}": part for n, part in enumerate(state)}
     y, after = form(x, state)
     # whose state has no gradient
-    told = None if getattr(layer.core, "kind", "") == "selective_scan" else after
+    told = None if getattr(layer.core, "kind", None) is SELECTIVE_SCAN else after
     gradients = torch.autograd.grad(weighted_sum(y, told), list(leaves.values()), allow_unused=True)
     results = {"output": y, **{f"final state {n}": part for n, part in enumerate(state_tensors(after))}}
     for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):

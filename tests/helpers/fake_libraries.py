@@ -73,8 +73,8 @@ def _delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, scal
     return _recurrence(q, k, v, scale, state, lambda t: decays[:, t], write)
 
 
-def _linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor | None) -> tuple[Tensor,
-                                                                                                     Tensor]:
+def _linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float,
+            state: Tensor | None) -> tuple[Tensor, Tensor]:
     decays = g.float().exp().reshape(*q.shape[:3], -1, 1)
     return _recurrence(q, k, v, scale, state, lambda t: decays[:, t],
                        lambda t, _: torch.einsum("bhk,bhv->bhkv", k[:, t].float(), v[:, t].float()))

@@ -23,13 +23,13 @@ Rule = Callable[..., tuple[Tensor, Tensor]]
 BATCH = 2
 
 
-def ssd_of_inputs(q: Tensor, k: Tensor, x: Tensor, dt: Tensor, rate: Tensor, state: Tensor) -> tuple[Tensor,
-                                                                                                     Tensor]:
+def ssd_of_inputs(q: Tensor, k: Tensor, x: Tensor, dt: Tensor, rate: Tensor,
+                  state: Tensor) -> tuple[Tensor, Tensor]:
     return ssd_reference(q, k, x * dt.unsqueeze(-1), -dt * rate, state)
 
 
-def scan_of_inputs(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor,
-                                                                                                   Tensor]:
+def scan_of_inputs(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor,
+                   state: Tensor) -> tuple[Tensor, Tensor]:
     return scan_reference(dt * x, dt, a, b, c, state)
 
 

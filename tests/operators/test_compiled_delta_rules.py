@@ -31,8 +31,8 @@ TORCH = {"delta_rule": (delta_rule_chunked, delta_rule_step),
 DECAYS = {"none": 0.0, "weak": 0.1, "strong": 40.0}
 
 
-def kda_reference(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor,
-                                                                                                    Tensor]:
+def kda_reference(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor,
+                  state: Tensor) -> tuple[Tensor, Tensor]:
     return dplr_reference(q, k * beta.unsqueeze(-1), v, -k, None, g, state)
 
 

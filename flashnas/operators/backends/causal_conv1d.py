@@ -21,8 +21,8 @@ def convolution(dtype: torch.dtype) -> Pair:
     """`short_convolution` and `short_convolution_step`; the step writes into the state."""
     from causal_conv1d import causal_conv1d_fn, causal_conv1d_update
 
-    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
-                                                                                                Tensor]:
+    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
+                bias: Tensor | None) -> tuple[Tensor, Tensor]:
         if x_BTC.stride(2) != 1 or x_BTC.stride(1) % ALIGNED or x_BTC.stride(0) % ALIGNED:
             # one token of one sequence counts as contiguous
             x_BTC = x_BTC.clone(memory_format=torch.contiguous_format)

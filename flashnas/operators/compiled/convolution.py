@@ -138,8 +138,8 @@ class _CompiledConvolution(torch.autograd.Function):
         return *grads, *wide
 
 
-def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
-                                                                                                      Tensor]:
+def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
+                      bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """`parts.convolution.short_convolution` of up to TAPS taps; of x in float32 or bfloat16, by torch
     otherwise."""
     if x_BTC.dtype not in (torch.float32, torch.bfloat16):

@@ -54,8 +54,8 @@ def _softmax(logits: Any, half: bool, gradient: bool, shares: Any, wanted: Any, 
                 store_bits(logits, at + i, load(room, i) * factor, half)
 
 
-def softmax_(logits_NV: Tensor, targets_N1: Tensor, shares_N1: Tensor, gradient: bool) -> tuple[Tensor,
-                                                                                                Tensor]:
+def softmax_(logits_NV: Tensor, targets_N1: Tensor, shares_N1: Tensor,
+             gradient: bool) -> tuple[Tensor, Tensor]:
     """`parts.fused.softmax_` of logits in float32 or bfloat16."""
     rows, size = logits_NV.shape
     if size % LANES or logits_NV.dtype not in (torch.float32, torch.bfloat16):

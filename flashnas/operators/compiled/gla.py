@@ -256,8 +256,8 @@ class _Gla(torch.autograd.Function):
         return grad_q, grad_k, grad_v, grad_g, grad_state_BHKV
 
 
-def gla(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor,
-                                                                                                     Tensor]:
+def gla(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor,
+        state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`recurrences.gla.gla_chunked`: q, k and v in float32 or bfloat16, everything else in float32."""
     if not q_BTHK.dtype == k_BTHK.dtype == v_BTHV.dtype == torch.bfloat16:
         q_BTHK, k_BTHK, v_BTHV = (part.float() for part in (q_BTHK, k_BTHK, v_BTHV))
@@ -268,8 +268,8 @@ def gla(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BH
     return o[..., :value_dim], state[..., :key_dim, :value_dim]
 
 
-def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor,
-                                                                                                      Tensor]:
+def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor,
+             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`recurrences.gla.gla_step` without gradients; the state is written in place. By torch if sizes are odd.
     """
     if odd(state_BHKV):

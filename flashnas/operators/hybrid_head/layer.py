@@ -47,8 +47,8 @@ class HybridHeadLayer(Layer):
         return HybridHeadState(self.attention.init_state(batch, dtype, device),
                                self.ssm.init_state(batch, dtype, device))
 
-    def reference(self, x_BTD: Tensor, state: HybridHeadState | None = None) -> tuple[Tensor,
-                                                                                      HybridHeadState]:
+    def reference(self, x_BTD: Tensor,
+                  state: HybridHeadState | None = None) -> tuple[Tensor, HybridHeadState]:
         x = x_BTD.double()
         state = state or self.init_state(len(x), x.dtype, x.device)
         looked, attention = self.attention.reference(x, state.attention)

@@ -81,8 +81,8 @@ class MambaLayer(RecurrentLayer):
         y, state_BNC = scan_reference(dt * x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
         return (y + x * self.D.double()) * z * torch.sigmoid(z), state_BNC.unsqueeze(1)
 
-    def _recur_raw(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor,
-                                                                                                 Tensor]:
+    def _recur_raw(self, parts: Sequence[Tensor], state_BNC: Tensor | None,
+                   rule: Rule) -> tuple[Tensor, Tensor]:
         x, z = parts
         low, b, c = self.x_proj(x).split(self.parts, -1)
         dt = self.dt_proj(low)

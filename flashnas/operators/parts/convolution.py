@@ -14,8 +14,8 @@ from flashnas.operators.parts.fused import convolution_silu
 from flashnas.operators.roles import Declared, Role
 
 
-def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
-                                                                                                      Tensor]:
+def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
+                      bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """silu of a causal depthwise convolution after the inputs in `state_BTC`: (y_BTC, the last inputs)."""
     history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
     return convolution_silu(history, weight, bias), history[:, x_BTC.shape[1]:]

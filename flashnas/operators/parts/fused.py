@@ -168,8 +168,8 @@ class _SwiGLU(torch.autograd.Function):
         return grad_both
 
 
-def softmax_(logits_NV: Tensor, targets_N1: Tensor, shares_N1: Tensor, gradient: bool) -> tuple[Tensor,
-                                                                                                Tensor]:
+def softmax_(logits_NV: Tensor, targets_N1: Tensor, shares_N1: Tensor,
+             gradient: bool) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each row, and its gradient times the row's share; both in float32 at least, inside.
 
     Args:

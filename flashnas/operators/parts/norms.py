@@ -57,8 +57,8 @@ def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
-def normalised_queries_and_keys(qk_THK: Tensor, scale: float, norm: Function = rms_norm) -> tuple[Tensor,
-                                                                                                  Tensor]:
+def normalised_queries_and_keys(qk_THK: Tensor, scale: float,
+                                norm: Function = rms_norm) -> tuple[Tensor, Tensor]:
     """`l2_normalise` of queries (times `scale`) and keys; the head dimension has the queries first. norm:
     what computes `rms_norm`."""
     heads, dim = qk_THK.shape[-2] // 2, qk_THK.shape[-1]

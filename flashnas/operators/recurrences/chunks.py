@@ -44,8 +44,8 @@ class _Scan(torch.autograd.Function):
     """state[n + 1] = factor[n] (*) state[n] + update[n], where (*) is a product of matrices or of entries."""
 
     @staticmethod
-    def forward(ctx: Any, factor: Tensor, update: Tensor, state: Tensor, matrix: bool) -> tuple[Tensor,
-                                                                                                Tensor]:
+    def forward(ctx: Any, factor: Tensor, update: Tensor, state: Tensor,
+                matrix: bool) -> tuple[Tensor, Tensor]:
         states = scan_forward(torch.baddbmm if matrix else torch.addcmul, factor, update, state)
         ctx.save_for_backward(factor, states)
         ctx.matrix = matrix

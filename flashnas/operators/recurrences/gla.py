@@ -27,8 +27,8 @@ def gla_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor
     return torch.stack(outputs, 1), state_BHKV
 
 
-def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor,
-                                                                                                      Tensor]:
+def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor,
+             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state)."""
     state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1) + k_BHK.unsqueeze(-1) * v_BHV.unsqueeze(-2)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV

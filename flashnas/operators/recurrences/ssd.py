@@ -25,8 +25,8 @@ def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
     return torch.stack(outputs, 1), state_BHKV
 
 
-def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BHKV: Tensor) -> tuple[Tensor,
-                                                                                                     Tensor]:
+def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor,
+             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state). Head h reads group h // (heads / groups)."""
     heads, groups = v_BHV.shape[1], k_BGK.shape[1]
     q_BGK, k_BGK = q_BGK.to(state_BHKV.dtype), k_BGK.to(state_BHKV.dtype)
