@@ -20,7 +20,7 @@ from flashnas.network.cache import HybridCache
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.layer import KeyValueCache
-from flashnas.operators.backends.core import choose_backend, running, surrounding
+from flashnas.operators.backends.core import choose_backend, fused_around, running
 from flashnas.profiling.device_timing import NotCapturable, Timer
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
@@ -172,11 +172,11 @@ def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dic
 
 
 def surroundings_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
-    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`surrounding`); on a GPU, where
+    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`fused_around`); on a GPU, where
     every kernel of its own is a large share of a step."""
     if setup.device == "cpu":
         return {}
-    return surrounding(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
+    return fused_around(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
 
 
 def _unbuilt(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> list[tuple[str, Block]]:
