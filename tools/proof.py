@@ -469,6 +469,8 @@ def main():
                         help=f"some of {', '.join(OBSERVATIONS)}")
     parser.add_argument("--all", action="store_true", help="show all differences of each, not only the first")
     options = parser.parse_args()
+    if os.environ.get("PYTHONHASHSEED") != SETTINGS["PYTHONHASHSEED"]:  # which is read at the start
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})
     was = json.loads(options.file.read_text()) if options.action == "compare" else {}
     groups = options.only or list(OBSERVATIONS)
     now = observe(groups)
