@@ -159,8 +159,13 @@ def read_store(path: Path, kind: type[R], error: type[FlashnasError] = RunError)
 
 def _rows(entries: Any, path: Path, kind: type[R], error: type[FlashnasError]) -> list[R]:
     rows: dict[Any, R] = {}
+    needed = [item.name for item in dataclasses.fields(kind)
+              if item.default is item.default_factory is dataclasses.MISSING]
     for number, entry in entries:
         place = f"{path}:{number}"
+        missing = [name for name in needed if isinstance(entry, dict) and name not in entry]
+        if missing and not set(entry) - set(_types(kind)):  # msgspec keeps a default that a subclass took away
+            raise error(f"{place}: training needs the key {missing[0]!r}")
         row = convert(entry, kind, place, error, name="training", closed=True)
         if isinstance(row, TrainingRow) and row.loss is None and not row.reason:
             raise error(f"{place}: training needs the key 'loss' where 'reason' is empty")
