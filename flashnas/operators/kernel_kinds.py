@@ -83,7 +83,8 @@ def _expert_bytes(call: KernelCall, load: Load, size: int) -> float:
 EXPERTS = KernelKind(
     name="experts", family=PRODUCTS, shape=("n", "k", "experts", "active"),
     rules=(AsCall("with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are"
-                  " hit; all of these as one gemm of as many weights and operations", _one_product, spread=0.50),),
+                  " hit; all of these as one gemm of as many weights and operations", _one_product,
+                  spread=0.50),),
     written=lambda call: call["active"] * call["n"], bytes_moved=_expert_bytes,
     weights=lambda call: call["experts"] * call["k"] * call["n"])
 

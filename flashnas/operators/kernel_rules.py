@@ -121,7 +121,8 @@ class Steps(Rule):
 
     def text(self) -> str:
         return (f"no prefill measured: up to {self.longest} tokens as {self.steps:g} decode steps for each"
-                f" begun chunk of {self.chunk} tokens, and as many once (-{self.spread:.0%}, +{self.upper:.0%})")
+                f" begun chunk of {self.chunk} tokens, and as many once (-{self.spread:.0%},"
+                f" +{self.upper:.0%})")
 
     def apply(self, times: Times, asked: Asked) -> Any:
         if asked.phase == "decode" or asked.tokens > self.longest:

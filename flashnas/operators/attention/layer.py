@@ -330,8 +330,8 @@ class AttentionLayer(Layer):
         return self._turned(heads,
                             functools.partial(rotate, first_position=first_position, rotary=self.rotary))
 
-    def _turned(self, heads: Tensor, turn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor,
-                                                                                Tensor]:
+    def _turned(self, heads: Tensor,
+                turn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Projected heads [.., H, K] -> normalised and rotated queries and keys, values, gate."""
         if self.q_norm is not None and self.k_norm is not None:
             q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], -2)

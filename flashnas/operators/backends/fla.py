@@ -192,18 +192,16 @@ def raw_dplr(dtype: torch.dtype) -> tuple[Function, Function]:
     from fla.ops.rwkv7.fused_k_update import fused_k_rwkv7
     from fla.ops.rwkv7.gate_output_correction import gate_output_correction
 
-    def chunked(kk: Tensor, rate: Tensor, state: Tensor, lowest: float, **parts: Tensor) -> tuple[Tensor,
-                                                                                                  Tensor]:
+    def chunked(kk: Tensor, rate: Tensor, state: Tensor, lowest: float, **parts: Tensor) -> Any:
         bound: dict[str, Any] = {}
         if dtype in HALF and kk.shape[-1] <= BOUNDED_DIM:  # by tensor cores, partly in float16
             bound = {"safe_gate": True, "lower_bound": lowest, "chunk_size": BOUNDED_CHUNK}
         return chunk_rwkv7(**parts, a=-kk, b=kk * rate, scale=1.0, initial_state=_given(state),
-                           output_final_state=True, **bound)  # type: ignore[no-any-return]
+                           output_final_state=True, **bound)
 
-    def recurrent(kk: Tensor, rate: Tensor, state: Tensor, lowest: float, **parts: Tensor) -> tuple[Tensor,
-                                                                                                    Tensor]:
+    def recurrent(kk: Tensor, rate: Tensor, state: Tensor, lowest: float, **parts: Tensor) -> Any:
         return fused_mul_recurrent_rwkv7(**parts, kk=kk, a=rate, scale=1.0, initial_state=state,
-                                         # type: ignore[no-any-return]
+                                       
                                          output_final_state=True)
 
     def around(rule: Function, parts_BTD: Sequence[Tensor], k_k: Tensor, k_a: Tensor, r_k: Tensor,

@@ -46,7 +46,7 @@ class _DeltaRule(torch.autograd.Function):
         grad_state_BHKV = grad_final_BHKV.contiguous().clone()
         kernel = backward_kernel(lanes_of(value_dim), g.ndim == 4, a is not None)
         tensors = q, k, v, k if a is None else a, b, g, seen_BTHV, ready(grad_o_BTHV)
-        written = [grads[1] if x is None else x for x in grads]
+        written: list[Any] = [grads[1] if x is None else x for x in grads]
 
         def run(part: slice) -> None:
             room = torch.empty(key_dim * value_dim + 130 * value_dim + 209 * key_dim + 9 * 256 + 16)
@@ -113,7 +113,7 @@ def _whole(*inputs: Any) -> tuple[Tensor, Tensor]:
 def _step(*inputs: Any) -> tuple[Tensor, Tensor]:
     """As `_whole`, for one token; sizes are multiples of 16, the state is written in place."""
     *parts, state_BHKV = inputs
-    ready_parts = [None if x is None else x.unsqueeze(1) for x in _ready(parts)]
+    ready_parts: list[Any] = [None if x is None else x.unsqueeze(1) for x in _ready(parts)]
     o_BTHV = torch.empty(ready_parts[2].shape)
     final_BHKV = _run((*ready_parts, state_BHKV.float()), o_BTHV, o_BTHV, None, inplace=True)
     return o_BTHV.squeeze(1), final_BHKV
@@ -136,7 +136,7 @@ def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor
     """`delta_rule_step`, or with g [B, H, K] `kda_step`, without gradients; the state is written in place. By
     torch if sizes are odd."""
     if odd(state_BHKV):
-        step = kda_step_by_torch if g is not None and g.ndim == 3 else delta_rule_step_by_torch
+        step: Any = kda_step_by_torch if g is not None and g.ndim == 3 else delta_rule_step_by_torch
         q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV = (x.float()
                                                     for x in (q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV))
         return step(q_BHK, k_BHK, v_BHV, beta_BH, g if g is None else g.float(), state_BHKV)

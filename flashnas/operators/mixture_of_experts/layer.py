@@ -52,10 +52,9 @@ class MixtureOfExpertsLayer(Layer):
         x = x_BTD.double()
         p, chosen = self._chosen(linear_reference(self.router, x))
         y = torch.zeros_like(x)
-        for e in range(len(self.in_proj)):
-            gate, up = linear_reference(self.in_proj[e], x).chunk(2, -1)  # type: ignore[arg-type]
-            out = linear_reference(self.out_proj[e],
-                                   gate * torch.sigmoid(gate) * up)  # type: ignore[arg-type]
+        for e, (into, out_of) in enumerate(zip(self.in_proj, self.out_proj, strict=True)):
+            gate, up = linear_reference(into, x).chunk(2, -1)  # type: ignore[arg-type]
+            out = linear_reference(out_of, gate * torch.sigmoid(gate) * up)  # type: ignore[arg-type]
             if e < self.experts:
                 share = (p * (chosen == e)).sum(-1, keepdim=True)
             elif self.gate_proj is not None:
