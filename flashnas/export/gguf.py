@@ -1,5 +1,5 @@
-"""`--to gguf`: one file for llama.cpp and the programs built on it, which must compute there what the network computes
-with its weights as they were written."""
+"""`--to gguf`: one file for llama.cpp and the programs built on it, which must compute there what the network
+computes with its weights as they were written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.15, "q4_0": 0.15
 PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
 GENERATED = 64
 MIN_LOGPROB = -60.0  # log-probabilities below come from numbers that float32 holds badly
-TEXTS = ("The state of the union is strong.", "  two  spaces\n\n\tand a tab", "it's 1234.5 -- (x_1 == y) != z's",
+TEXTS = ("The state of the union is strong.", "  two  spaces\n\n\tand a tab", "it's 1234.5 -- (x_1 == y) !="
+                                                                              " z's",
          "na\u00efve caf\u00e9, \u041f\u0440\u0438\u0432\u0435\u0442, \u4f60\u597d, \U0001f600!",
          "def f(x):\n    return x**2  # squared\r\n", "ALLCAPS mixedCase we'll they're")
 
@@ -68,12 +69,14 @@ class GgufExporter(Exporter):
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
         answer, equal = check_parity(file, network, words, source.tokenizer, name)
-        notes = [f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED} greedy tokens are"
+        notes = [f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED} greedy"
+                 f" tokens are"
                  f" equal (xllamacpp {version('xllamacpp')})"]
         if wide:
             notes.append(f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}")
         if words.first is not None:
-            notes.append(f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of a text")
+            notes.append(f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of"
+                         f" a text")
         return Written(answer, tuple(notes), dtype=name)
 
 
@@ -92,8 +95,8 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
         type_name: of the weights.
 
     Returns:
-        Largest differences over the largest logit, by what was compared, and how many of GENERATED greedy tokens are
-        those of the network; another one must be as likely within the tolerance.
+        Largest differences over the largest logit, by what was compared, and how many of GENERATED greedy
+        tokens are those of the network; another one must be as likely within the tolerance.
 
     Raises:
         ExportError: a difference exceeds the tolerance, or llama.cpp does not run the file.
@@ -119,7 +122,8 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
 
 
 def take_over(network: HybridLM, piece: Piece, written: Tensor) -> None:
-    """Put a tensor of a file into the network that it was made of; that of the embedding may have further rows."""
+    """Put a tensor of a file into the network that it was made of; that of the embedding may have further
+    rows."""
     tensors = network.state_dict()
     if piece.source in ("embedding.weight", "head.weight"):
         rows = len(tensors[piece.source])
@@ -145,7 +149,8 @@ def _compare_generated(network: HybridLM, prompt: list[int], answer: Mapping[str
     worst, equal = 0.0, 0
     for logits_V, token, (ids, values) in zip(logits_TV, tokens, answer["decode"], strict=True):
         pairs = [(id_, value) for id_, value in zip(ids, values, strict=True) if id_ < len(logits_V)]
-        difference = _difference(logits_V, torch.tensor([id_ for id_, _ in pairs]), [value for _, value in pairs])
+        difference = _difference(logits_V, torch.tensor([id_ for id_, _ in pairs]), [value for _,
+                                                                                     value in pairs])
         allowed = logits_V.clone()
         allowed[[id_ for id_ in never if id_ < len(allowed)]] = -torch.inf
         behind = float(allowed.max() - allowed[token]) / float(logits_V.abs().max())
@@ -154,7 +159,8 @@ def _compare_generated(network: HybridLM, prompt: list[int], answer: Mapping[str
 
 
 def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -> float:
-    """Between log-probabilities of some tokens and logits, each up to a constant; NaN where one is missing."""
+    """Between log-probabilities of some tokens and logits, each up to a constant; NaN where one is
+    missing."""
     theirs = torch.tensor([float("nan") if value is None else value for value in values])
     ours = logits_V[ids]
     keep = ~(theirs < MIN_LOGPROB)

@@ -1,6 +1,7 @@
 """`--to nemotron-h`: a folder that transformers loads as Nemotron-H, without flashnas.
 
-transformers has one epsilon in all norms of this model; see formats/pieces.py. The head of the model is never tied.
+transformers has one epsilon in all norms of this model; see formats/pieces.py. The head of the model is never
+tied.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ EXPORTER = NemotronHExporter()
 
 
 def _pieces(architecture: Architecture) -> list[Piece]:
-    """The tensors of a network under the names of released checkpoints; the head is the embedding where that is so."""
+    """The tensors of a network under the names of released checkpoints; the head is the embedding where that
+    is so."""
     scale = STREAM_SCALE if any(spec.kind == "m2" for spec in architecture.operators) else 1.0
     # a tied head is the scaled embedding; the norm before it takes the scale back
     back = scale if architecture.tied else 1.0
@@ -94,7 +96,8 @@ def _pieces(architecture: Architecture) -> list[Piece]:
         layer = f"backbone.layers.{n}."
         pieces.append(Piece(f"{layer}norm.weight", f"layers.{n}.norm.weight"))
         pieces += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
-            operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=f"{layer}mixer.", source=f"layers.{n}",
+            operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=f"{layer}mixer.",
+            source=f"layers.{n}",
             scale=scale)]
     return pieces
 
@@ -116,7 +119,8 @@ def _least_likely(network: HybridLM) -> int:
 
     The meta tokens get its row of the head, so that they take next to nothing of the probability.
     """
-    tokens = torch.randint(network.architecture.vocab, (1, PROMPT), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(network.architecture.vocab, (1, PROMPT),
+                           generator=torch.Generator().manual_seed(0))
     return int(network(tokens)[0].log_softmax(-1).amax(0).argmin())
 
 
@@ -152,7 +156,8 @@ def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
 
 
 def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, float], int]:
-    """Compare logits in parallel and step by step along 64 greedy tokens, as transformers loads the folder."""
+    """Compare logits in parallel and step by step along 64 greedy tokens, as transformers loads the
+    folder."""
     with quiet_transformers():
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     vocab = network.architecture.vocab

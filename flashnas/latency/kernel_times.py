@@ -1,8 +1,8 @@
-"""KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows, else by the rules of
-its kind (operators/kernel_rules.py).
+"""KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows, else by the
+rules of its kind (operators/kernel_rules.py).
 
-Where neither answers, LookupFailure names what is missing; the model turns it into a MissingRowsError that names the
-operator and the command that measures it.
+Where neither answers, LookupFailure names what is missing; the model turns it into a MissingRowsError that
+names the operator and the command that measures it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class LookupFailure(Exception):
 
 
 class KernelTimes:
-    """Answers kernel calls from `table`, in rows of `dtype`; of kinds with weights in rows of the type `weights`, if
+    """Answers kernel calls from `table`, in rows of `dtype`; of kinds with weights in rows of the type
+    `weights`, if
     one is given. `dtype_bytes`: the size of an activation."""
 
     def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = "") -> None:
@@ -38,7 +39,8 @@ class KernelTimes:
             call: the kernel and its sizes.
             phase: a decode step, or the reading of a prompt.
             batch: sequences.
-            seen: decode: the contexts over which the mean is taken. prefill: one value, the tokens of each sequence.
+            seen: decode: the contexts over which the mean is taken. prefill: one value, the tokens of each
+                sequence.
 
         Raises:
             LookupFailure: no row and no rule answers.
@@ -46,7 +48,8 @@ class KernelTimes:
         tokens = 1 if phase == "decode" else int(seen[0])
         return self.answer(Asked(call, phase, batch, seen, batch * tokens))
 
-    # -- what the rules of a kind may ask (operators/kernel.py: Times) -------------------------------------------------
+    # -- what the rules of a kind may ask (operators/kernel.py: Times)
+    # -------------------------------------------------
 
     def answer(self, question: Asked) -> BoundedTime:
         """By rows, else by the first rule of the kind that applies; raises LookupFailure."""
@@ -66,8 +69,8 @@ class KernelTimes:
         return answer
 
     def by_rows(self, question: Asked) -> BoundedTime | None:
-        """By interpolation of rows with the call's matched values; None if there are none, LookupFailure if the other
-        sizes are out of reach."""
+        """By interpolation of rows with the call's matched values; None if there are none, LookupFailure if
+        the other sizes are out of reach."""
         kind, phase = question.call.kind, question.phase
         if kind.between:
             return self._between(question)
@@ -89,11 +92,12 @@ class KernelTimes:
         device = self.table.device
         return roofline(device.launch_us + 1e6 * bytes_moved / (device.bandwidth_bytes_s * device.bandwidth_share))
 
-    # -- rows --------------------------------------------------------------------------------------------------------
+    # -- rows
+    # --------------------------------------------------------------------------------------------------------
 
     def _between(self, question: Asked) -> BoundedTime | None:
-        """The log-space mean of the grids of the measured neighbours in the columns `between`; None if they do not
-        surround the call, or if the other sizes are out of reach."""
+        """The log-space mean of the grids of the measured neighbours in the columns `between`; None if they
+        do not surround the call, or if the other sizes are out of reach."""
         call, kind, name = question.call, question.call.kind, question.call.kind.rows_name(question.phase)
         others = tuple(call[column] for column in kind.matched if column not in kind.between)
         pairs = self._pairs(kind, name).get(others)
@@ -102,9 +106,11 @@ class KernelTimes:
         if not mix:
             return None
         sizes = self._sizes(question)
-        log_us, ruled, source = np.zeros((len(question.seen), 3)), np.zeros(len(question.seen), bool), "imported"
+        log_us, ruled, source = np.zeros((len(question.seen), 3)), np.zeros(len(question.seen),
+                                                                            bool), "imported"
         for pair, weight in mix:
-            values = dict(zip((*kind.between, *(c for c in kind.matched if c not in kind.between)), (*pair, *others),
+            values = dict(zip((*kind.between, *(c for c in kind.matched if c not in kind.between)),
+                              (*pair, *others),
                               strict=True))
             grid, source = self._grid(kind, name, tuple(values[column] for column in kind.matched))
             us, rule = grid.at(**sizes)
@@ -151,7 +157,8 @@ class KernelTimes:
         if not kind.matched or not len(rows):
             return {(): np.arange(len(rows))} if len(rows) else {}
         keys = rows[list(kind.matched)].to_numpy(np.int64)
-        codes = np.ravel_multi_index(tuple(keys.T), tuple(keys.max(axis=0) + 1))  # one number sorts faster than a row
+        # one number sorts faster than a row
+        codes = np.ravel_multi_index(tuple(keys.T), tuple(keys.max(axis=0) + 1))
         order = np.argsort(codes, kind="stable")
         parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
         return {tuple(map(int, keys[part[0]])): part for part in parts}
@@ -173,19 +180,22 @@ class KernelTimes:
         axes = [column for column in columns if column not in kind.matched]
         source = source_of(rows)
         power = kind.tokens_power(dict(zip(kind.matched, key, strict=True)))
-        return LogGrid.from_rows(rows, axes, grow=kind.grow, spread=SOURCE_SPREAD[source], tokens_power=power), source
+        return LogGrid.from_rows(rows, axes, grow=kind.grow, spread=SOURCE_SPREAD[source],
+                                 tokens_power=power), source
 
 
 @functools.lru_cache(maxsize=4096)
-def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int) -> list[tuple[tuple[int, int], float]] | None:
+def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int) -> list[tuple[tuple[int, int],
+                                                                                        float]] | None:
     """Log-space weights over measured (heads, kv_heads) pairs; None if they do not surround the given one.
 
-    Key/value heads are interpolated at the next measured head counts below and above that cover them. A head count
-    below is taken with at most as many key/value heads as it has heads.
+    Key/value heads are interpolated at the next measured head counts below and above that cover them. A head
+    count below is taken with at most as many key/value heads as it has heads.
     """
     covered: dict[int, list[tuple[int, float]]] = {}
     for count in sorted({h for h, _ in pairs}):
-        mix = bracket(sorted(kv for h, kv in pairs if h == count), min(kv_heads, count) if count < heads else kv_heads)
+        mix = bracket(sorted(kv for h, kv in pairs if h == count), min(kv_heads, count) if count < heads
+                      else kv_heads)
         if mix:
             covered[count] = mix
     outer = bracket(list(covered), heads)

@@ -1,9 +1,10 @@
-"""What each operator costs, from the times of whole networks: for programs that cannot time a part of a network.
+"""What each operator costs, from the times of whole networks: for programs that cannot time a part of a
+network.
 
 A network's time is taken as the sum of its operators' times and of a rest that all networks of a width share:
-embedding, head, and what the program does for each token. Weighted least squares with coefficients of at least 0 finds
-them. The differences between whole networks contain what caches of the processor do in a real network, which an
-operator that runs alone does not show.
+embedding, head, and what the program does for each token. Weighted least squares with coefficients of at
+least 0 finds them. The differences between whole networks contain what caches of the processor do in a real
+network, which an operator that runs alone does not show.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ Row = dict[Any, float]  # regressor -> how often
 
 @dataclass(frozen=True)
 class Fitted:
-    """Regressor -> microseconds (value, 10th and 90th percentile), and the relative errors of the networks."""
+    """Regressor -> microseconds (value, 10th and 90th percentile), and the relative errors of the
+    networks."""
 
     values: dict[Any, tuple[float, float, float]]
     errors: tuple[float, ...]
@@ -62,8 +64,8 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
                     check: Callable[[Architecture], None]) -> list[Architecture]:
     """Networks of a space whose times determine those of its operators, two for each unknown and two more.
 
-    Greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be separated;
-    NARROWED networks with FFNs of half the width are then added.
+    Greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be
+    separated; NARROWED networks with FFNs of half the width are then added.
 
     Args:
         space: whose operators are measured.
@@ -83,7 +85,8 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
         pool.setdefault(architecture.hash, architecture)
     held = _held(pool.values(), check)
     if len(held) < count:
-        raise SpaceError(f"space {space.name!r} gave only {len(held)} networks of width {hidden}; {count} are needed"
+        raise SpaceError(f"space {space.name!r} gave only {len(held)} networks of width {hidden}; {count}"
+                         f" are needed"
                          f" to separate {len(kinds)} operators")
     names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
     x = matrix([counts(each, kinds) for each in held], names)
@@ -100,7 +103,8 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
     if np.linalg.matrix_rank(x[chosen]) < len(names):
         networks += [narrowed(each) for each in networks[:NARROWED]]
     if np.linalg.matrix_rank(matrix([counts(each, kinds) for each in networks], names)) < len(names):
-        raise SpaceError(f"space {space.name!r}: the times of its operators at width {hidden} cannot be separated,"
+        raise SpaceError(f"space {space.name!r}: the times of its operators at width {hidden} cannot be"
+                         f" separated,"
                          " because they always occur together")
     return networks
 

@@ -44,7 +44,8 @@ class OperatorTimes:
             seen: contexts over which the mean is taken, or one value: the tokens of each sequence.
             vocab: of `embedding` and `head`; 0 for the others.
         """
-        grid_of_rows = self._grid(OPERATOR_DECODE if phase == "decode" else OPERATOR_PREFILL, operator, hidden, vocab)
+        grid_of_rows = self._grid(OPERATOR_DECODE if phase == "decode" else OPERATOR_PREFILL, operator,
+                                  hidden, vocab)
         if grid_of_rows is None:
             return None
         grid, source = grid_of_rows

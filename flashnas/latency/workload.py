@@ -28,7 +28,8 @@ WORKLOAD_HELP = "named workload, YAML file or batch=..,prompt=..,generated=.."
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One request: `prompt_tokens` are read at once, then `generated_tokens` one by one, for `batch` sequences.
+    """One request: `prompt_tokens` are read at once, then `generated_tokens` one by one, for `batch`
+    sequences.
 
     Args:
         name: for people.
@@ -53,7 +54,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         if self.batch != "max" and (type(self.batch) is not int or self.batch < 1):
-            raise WorkloadError(f"workload.batch must be a whole number of at least 1, or max; got {self.batch!r}")
+            raise WorkloadError(f"workload.batch must be a whole number of at least 1, or max; got"
+                                f" {self.batch!r}")
         if self.batch != "max" and self.batch > MAX_BATCH:
             raise WorkloadError(f"workload.batch must be at most {MAX_BATCH:,}; got {self.batch!r}")
         for field in ("prompt_tokens", "generated_tokens"):
@@ -73,12 +75,13 @@ class Workload:
         return self.prompt_tokens + self.generated_tokens
 
     def with_weights(self, weights: str | None) -> Workload:
-        """The same requests to a model whose matrices have that type; raises WorkloadError where the workload's own
-        dtype excludes it."""
+        """The same requests to a model whose matrices have that type; raises WorkloadError where the
+        workload's own dtype excludes it."""
         if weights is None or weights == self.dtype:
             return self
         if self.dtype not in ("auto", "bfloat16"):
-            raise WorkloadError(f"--weights {weights} needs a workload in bfloat16; workload.dtype is {self.dtype}")
+            raise WorkloadError(f"--weights {weights} needs a workload in bfloat16; workload.dtype is"
+                                f" {self.dtype}")
         return replace(self, dtype=weights)
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,7 +103,8 @@ _SHORT = {"batch": "batch", "prompt": "prompt_tokens", "generated": "generated_t
 
 
 def load_workload(source: str | Workload) -> Workload:
-    """A workload by name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises WorkloadError."""
+    """A workload by name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises
+    WorkloadError."""
     if isinstance(source, Workload):
         return source
     if source in WORKLOADS:
@@ -110,7 +114,8 @@ def load_workload(source: str | Workload) -> Workload:
     if "=" in source:
         return _from_text(source)
     raise WorkloadError(f"workload {source!r} does not exist{did_you_mean(source, WORKLOADS)}; named ones:"
-                        f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML file")
+                        f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML"
+                        f" file")
 
 
 def _from_text(text: str) -> Workload:

@@ -1,9 +1,9 @@
 """Operators timed alone, one call after the other of several copies with weights and states of their own.
 
-This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache. A hot loop over one
-operator would keep its weights in the cache and misrank operators, whereas a deployed model reads every weight from
-memory at each step. They serve all rows of their operator at one width. Memory is counted before it is asked for; a row
-that does not fit is left out with a note.
+This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache. A hot loop
+over one operator would keep its weights in the cache and misrank operators, whereas a deployed model reads
+every weight from memory at each step. They serve all rows of their operator at one width. Memory is counted
+before it is asked for; a row that does not fit is left out with a note.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
         setup: how this machine runs them.
         timer: the clock around a call.
         copies_at_most: as many copies of an operator as a model of the space has operators.
-        note: receives a request and a line for what does not fit into memory, which is left out, and for what no graph
-            can hold, which is timed in the mode eager.
+        note: receives a request and a line for what does not fit into memory, which is left out, and for what
+            no graph can hold, which is timed in the mode eager.
     """
     rows = {}
     copies = _Copies(copies_at_most)
@@ -61,7 +61,8 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
             reason = ""
             copies.keep_for(item)
             if setup.mode_name == "compiled":
-                torch.compiler.reset()  # as for a whole model: variants of earlier rows would be searched at each call
+                # as for a whole model: variants of earlier rows would be searched at each call
+                torch.compiler.reset()
                 copies.forget()
             try:
                 rows[item] = _measure(item, specs, setup, timer, copies, note)
@@ -129,7 +130,8 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
     if item.operator in ("embedding", "head"):
         # a model has one, read once a token; copies only keep it out of the cache
         table_bytes = item.vocab * item.hidden * dtype.itemsize
-        written = tokens_at_once * (item.hidden if item.operator == "embedding" else item.vocab) * dtype.itemsize
+        written = tokens_at_once * (item.hidden if item.operator == "embedding"
+                                    else item.vocab) * dtype.itemsize
         for _ in range(_fitting(_number(table_bytes, copies.at_most), table_bytes, written, setup)):
             weight = torch.randn(item.vocab, item.hidden, dtype=dtype, device=device)
             norm = RMSNorm(item.hidden).to(device, dtype)
@@ -174,8 +176,8 @@ def _read(block: Block, x_BTD: torch.Tensor, plan: Plan) -> None:
 
 
 def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) -> int:
-    """At most so many copies of `each` bytes beside `alive` bytes as there is memory for, `kept` bytes of which the
-    copies have already; raises DeviceMemoryError if those are fewer than MIN_COPIES."""
+    """At most so many copies of `each` bytes beside `alive` bytes as there is memory for, `kept` bytes of
+    which the copies have already; raises DeviceMemoryError if those are fewer than MIN_COPIES."""
     free = setup.platform.free_bytes()
     if free is None:
         return copies

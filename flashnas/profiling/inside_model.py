@@ -1,9 +1,9 @@
 """Operators timed inside a whole model, with a clock between its blocks.
 
-The model has every operator of the space and is about as deep as the space's architectures. Its weights are in the
-caches as those of a deployed model, and its timings include what happens between blocks. At width 512, sums of such
-rows were 0.86 to 1.05 of whole models; sums of operators alone, rotated over copies of their weights, were 0.95 to 1.33
-(experiments/validate_cpu).
+The model has every operator of the space and is about as deep as the space's architectures. Its weights are
+in the caches as those of a deployed model, and its timings include what happens between blocks. At width 512,
+sums of such rows were 0.86 to 1.05 of whole models; sums of operators alone, rotated over copies of their
+weights, were 0.95 to 1.33 (experiments/validate_cpu).
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import at_once, build_model, filled_cache, pieces, too_large
 from flashnas.space.operator_space import OperatorSpace
 
-ROUNDS = 3                   # over all lengths of a group, so that a slow moment of the machine affects them all
+# over all lengths of a group, so that a slow moment of the machine affects them all
+ROUNDS = 3
 LOOKED_AT = 64               # sampled genotypes for the depth of the model
 MODEL_BYTES = 4 * 2**30      # of the operators' weights at most
 
 
 def reference_architecture(space: OperatorSpace[Any], hidden: int, value_bytes: int) -> Architecture:
-    """Every operator of the space equally often, in a shuffled order that is always the same; as deep as the median
-    of sampled architectures, or as deep as fits MODEL_BYTES."""
+    """Every operator of the space equally often, in a shuffled order that is always the same; as deep as the
+    median of sampled architectures, or as deep as fits MODEL_BYTES."""
     rng, kinds = np.random.default_rng(0), space.kinds()
     depth = float(np.median([len(space.operators(space.sample(rng))) for _ in range(LOOKED_AT)]))
     weight_bytes = value_bytes * sum(spec.params(hidden) for spec in kinds)
@@ -43,10 +44,11 @@ def reference_architecture(space: OperatorSpace[Any], hidden: int, value_bytes: 
     return space.build(tuple(kinds[i] for i in order), hidden)
 
 
-def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note = lambda *_: None,
+def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setup,
+                         note: Note = lambda *_: None,
                          ) -> dict[RowRequest, Measurement]:
-    """Time the requests of a group; `effort.seconds` limits each of its lengths. note: receives a request and a line
-    for what does not fit into memory, which is left out."""
+    """Time the requests of a group; `effort.seconds` limits each of its lengths. note: receives a request and
+    a line for what does not fit into memory, which is left out."""
     with setup.running():
         architecture = reference_architecture(space, group.hidden, setup.torch_dtype.itemsize)
         lengths, reason = _fitting(architecture, group, setup)

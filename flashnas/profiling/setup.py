@@ -29,8 +29,9 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True, kw_only=True)
 class Setup(Target, where="setup"):
-    """How torch runs what is timed. mode `compiled`: each block by torch.compile; on a CPU this needs a C++ compiler
-    and takes seconds to minutes for each operator and width. A small model decodes fastest on few threads.
+    """How torch runs what is timed. mode `compiled`: each block by torch.compile; on a CPU this needs a C++
+    compiler and takes seconds to minutes for each operator and width. A small model decodes fastest on few
+    threads.
 
     Raises:
         ConfigError: for an option that this machine cannot fulfil, in one line.
@@ -39,7 +40,8 @@ class Setup(Target, where="setup"):
     name = "torch"
     profiler = "flashnas.profiling.profile:profile"
 
-    device: str = option("cpu", "platform", choices=tuple(PLATFORMS))  # type: ignore[misc]  # a constant elsewhere
+    # type: ignore[misc]  # a constant elsewhere
+    device: str = option("cpu", "platform", choices=tuple(PLATFORMS))
     dtype: str = option("auto", "auto: that of the platform", choices=("auto", *DTYPES))
     mode: str = option("auto", "auto: that of the platform", choices=("auto", *MODES))
     backend: str = option("auto", "libraries that compute the operators", choices=BACKENDS)
@@ -48,7 +50,8 @@ class Setup(Target, where="setup"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.platform.available():
-            self.wrong("device", f"{self.device}: torch {torch.__version__} sees no {self.device.upper()} device")
+            self.wrong("device", f"{self.device}: torch {torch.__version__} sees no {self.device.upper()}"
+                                 f" device")
         if self.mode_name not in self.platform.modes:
             able = next(name for name, platform in PLATFORMS.items() if self.mode in platform.modes)
             self.wrong("mode", f"{self.mode} needs --device {able}; got --device {self.device}")
@@ -105,7 +108,8 @@ class Setup(Target, where="setup"):
         here = PLATFORMS[rows.device.platform].available()
         return cls(device=rows.device.platform if here else "cpu", dtype=dtype if dtype in DTYPES else "auto",
                    threads=int(described.get("threads", 1)), mode=rows.default_mode if here else "auto",
-                   backend=backend or (str(described.get("backend", "auto")) if here else "auto"), effort=effort)
+                   backend=backend or (str(described.get("backend", "auto")) if here else "auto"),
+                   effort=effort)
 
     def table_name(self) -> str:
         """Such as `cpu_epyc_7b13`."""

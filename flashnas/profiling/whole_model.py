@@ -27,7 +27,8 @@ from flashnas.profiling.target import Measured
 
 OUT_OF_MEMORY = "the device ran out of memory"
 PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it keeps
-CONTEXTS = 3              # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
+# at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
+CONTEXTS = 3
 COMPILED_VARIANTS = 512
 DRAWN = 2 ** 20           # random values of a tensor on a CPU
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
@@ -83,7 +84,8 @@ def _time_model(architecture: Architecture, workload: Workload, batch: int, setu
 
 
 def check_memory(architecture: Architecture, workload: Workload, batch: int, setup: Setup) -> None:
-    """Raise DeviceMemoryError if weights, caches and activations need more than is free, where the platform can say."""
+    """Raise DeviceMemoryError if weights, caches and activations need more than is free, where the platform
+    can say."""
     free = setup.platform.free_bytes()
     if free is None:
         return
@@ -102,8 +104,9 @@ Plan = Sequence[tuple[int, tuple[int, ...]]]
 
 
 def pieces(batch: int, tokens: int, max_tokens: int) -> list[tuple[int, tuple[int, ...]]]:
-    """How the prompts of a batch are read with at most `max_tokens` at once (0: in one piece), as serving engines do:
-    for each piece the number of sequences, and the lengths of the parts into which longer prompts are cut."""
+    """How the prompts of a batch are read with at most `max_tokens` at once (0: in one piece), as serving
+    engines do: for each piece the number of sequences, and the lengths of the parts into which longer prompts
+    are cut."""
     if not tokens:
         return []
     if not max_tokens or batch * tokens <= max_tokens:
@@ -141,7 +144,8 @@ def build_model(architecture: Architecture, setup: Setup) -> HybridLM:
 
 
 class _RepeatedDraws(TorchDispatchMode):
-    """Draws `DRAWN` random values of a tensor and repeats them: to draw a billion takes a CPU half a minute."""
+    """Draws `DRAWN` random values of a tensor and repeats them: to draw a billion takes a CPU half a
+    minute."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _DRAWS and args[0].numel() > DRAWN and args[0].is_contiguous():
@@ -155,7 +159,8 @@ class _RepeatedDraws(TorchDispatchMode):
 
 
 def built_on(setup: Setup) -> contextlib.AbstractContextManager[object]:
-    """A context that builds on the setup's device in little time: weights are random, and on a CPU they repeat."""
+    """A context that builds on the setup's device in little time: weights are random, and on a CPU they
+    repeat."""
     return _RepeatedDraws() if setup.device == "cpu" else torch.device(setup.device)
 
 
@@ -172,8 +177,8 @@ def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dic
 
 
 def surroundings_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
-    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`fused_around`); on a GPU, where
-    every kernel of its own is a large share of a step."""
+    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`fused_around`); on a
+    GPU, where every kernel of its own is a large share of a step."""
     if setup.device == "cpu":
         return {}
     return fused_around(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
@@ -193,12 +198,13 @@ def compile_block(block: torch.nn.Module) -> None:
         setattr(block, name, torch.compile(getattr(block, name), dynamic=False))
 
 
-def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype, device: str | torch.device) -> Any:
+def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype,
+                 device: str | torch.device) -> Any:
     """The state before the token that makes the context `context` tokens long; values are random.
 
-    The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache. On a GPU a
-    recurrent state lies in memory as the block's own library leaves it after a prompt, which decides how fast a step
-    reads it.
+    The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache.
+    On a GPU a recurrent state lies in memory as the block's own library leaves it after a prompt, which
+    decides how fast a step reads it.
 
     Args:
         block: the operator.
@@ -211,7 +217,8 @@ def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype, dev
             room = min(context, state.window) if state.window else context
             shape = (batch, state.keys_BGTK.shape[1], room, state.keys_BGTK.shape[3])
             return KeyValueCache(torch.randn(shape, dtype=dtype, device=device),
-                                 torch.randn(shape, dtype=dtype, device=device), context - 1, state.window, owned=True)
+                                 torch.randn(shape, dtype=dtype, device=device), context - 1, state.window,
+                                 owned=True)
         if isinstance(state, tuple):  # of tensors, or of the states of several halves
             return type(state)(*map(filled, state))
         return state

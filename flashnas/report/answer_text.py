@@ -1,4 +1,5 @@
-"""The answer of a search that ranks by full trainings, in plain English: statements for the terminal and the page."""
+"""The answer of a search that ranks by full trainings, in plain English: statements for the terminal and the
+page."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
 LARGE_TOKENS = 1e9                        # of a planned training, from which on the command names a GPU
-REASONS = {"size": "size", "shape": "width against depth", "mix": "mix of operators", "training": "own short training"}
+REASONS = {"size": "size", "shape": "width against depth", "mix": "mix of operators", "training": "own short"
+                                                                                                  " training"}
 
 
 class Statement(NamedTuple):
@@ -39,14 +41,16 @@ def reasons_of(answer: Answer) -> dict[str, float]:
 
 
 def next_commands(run: Run) -> list[str]:
-    """The commands that train the recommended network on a text of the user's, and export it; empty without an answer.
+    """The commands that train the recommended network on a text of the user's, and export it; empty without
+    an answer.
     """
     if run.answer is None:
         return []
     entry = run.front[run.finalists[1][run.answer.recommended]]
     gpu = " --device cuda" if run.answer.train_tokens >= LARGE_TOKENS else ""
     path = shlex.quote(str(run.path / "pareto" / entry.path.name))
-    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out trained",
+    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out"
+            f" trained",
             "flashnas export trained --to hf --out exported"]
 
 
@@ -98,12 +102,14 @@ class _Words:
             yield Statement("to change it", self._to_change())
         yield Statement("outside", self._outside())
         if self.answer.extrapolated:
-            yield Statement("extrapolated", f"{tokens_text(self.answer.train_tokens)} training tokens are fewer or more"
+            yield Statement("extrapolated", f"{tokens_text(self.answer.train_tokens)} training tokens are"
+                                            f" fewer or more"
                                             " than publications have: the differences are read off their edge")
 
     def _recommended(self) -> str:
         best = self._standing(self.answer.recommended).best
-        return (f"{self.entry.name} at {self._ms(self.entry.latency_ms)}, {compressed(self.entry.notation)}; the lowest"
+        return (f"{self.entry.name} at {self._ms(self.entry.latency_ms)}, {compressed(self.entry.notation)};"
+                f" the lowest"
                 f" expected loss after {tokens_text(self.answer.train_tokens)} tokens with one standard"
                 f" deviation added; probability of being the best of all shown {best:.2f}")
 
@@ -111,7 +117,8 @@ class _Words:
         tied = [self._entry(key) for key in self.answer.tied]
         if not tied:
             return f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each network"
-        text = (f"{names_text([one.name for one in tied])}: the probability that {self.entry.name} is better is below"
+        text = (f"{names_text([one.name for one in tied])}: the probability that {self.entry.name} is better"
+                f" is below"
                 f" {TOLD_APART}{' for each' * (len(tied) > 1)}")
         cheapest = self._entry(self.answer.cheapest)
         if cheapest.hash != self.answer.recommended:
@@ -140,12 +147,14 @@ class _Words:
 
     def _why(self) -> str:
         reasons = reasons_of(self.answer)
-        parts = ", ".join(f"{words} {signed(reasons[name])}" for name, words in REASONS.items() if name in reasons)
+        parts = ", ".join(f"{words} {signed(reasons[name])}" for name, words in REASONS.items()
+                          if name in reasons)
         return f"{parts} nats to that stack; below 0 speaks for {self.entry.name}"
 
     def _recall(self) -> str:
         figures, floor = self.entry.figures, self.answer.min_recall
-        value = (f"{with_sd(figures['expected_recall'] or 0.0, figures.get('expected_recall_sd') or 0.0, 2)} of full"
+        value = (f"{with_sd(figures['expected_recall'] or 0.0, figures.get('expected_recall_sd') or 0.0, 2)}"
+                 f" of full"
                  " marks against a transformer" if known(figures.get("expected_recall")) else "not known")
         kept = f"which keeps the floor of {floor:.2f}" if self.answer.kept else (
             f"no network of the front keeps the floor of {floor:.2f}")
@@ -157,7 +166,8 @@ class _Words:
         name = compressed(other["notation"]) if at is None else self.run.front[at].name
         buys = "that buys" if other["difference"] < 0 else "that buys nothing on average, but is less uncertain:"
         return (f"{value}, {kept}; without the floor {name} would be recommended, recall"
-                f" {signed(other['expected_recall'], 2)}; {buys} {with_sd(other['difference'], other['sd'])} nats")
+                f" {signed(other['expected_recall'], 2)}; {buys} {with_sd(other['difference'], other['sd'])}"
+                f" nats")
 
     def _budget(self) -> str:
         names = [self._entry(key).name for key in self.answer.above_budget]
@@ -166,7 +176,8 @@ class _Words:
 
     def _training(self) -> str:
         if not self.answer.trained:
-            return ("nothing was trained: all of this follows from what others trained in full; a search with --trials"
+            return ("nothing was trained: all of this follows from what others trained in full; a search"
+                    " with --trials"
                     " above 0 trains what can still change it")
         if self.answer.same:
             return "the short trainings left the answer as it was before them"
@@ -181,7 +192,8 @@ class _Words:
             return "no single short training of what is not trained yet"
         name = compressed(other["notation"])
         if other["nats"] <= 0:
-            return (f"a short training of {name}, which is expected to be as good and was not trained: the answer"
+            return (f"a short training of {name}, which is expected to be as good and was not trained: the"
+                    f" answer"
                     f" changes with a probability of {other['probability']:.2f}")
         return (f"a short training of {name} that ends {other['nats']:.3f} nats lower than expected (assumed"
                 f" standard deviation: {other['usual_nats']:.2f}); probability {other['probability']:.2f}")

@@ -1,4 +1,5 @@
-"""report.html: one page that needs nothing else. Plotly is embedded, no request leaves it, all text is escaped."""
+"""report.html: one page that needs nothing else. Plotly is embedded, no request leaves it, all text is
+escaped."""
 
 from __future__ import annotations
 

@@ -28,7 +28,8 @@ class Stack:
 
     def __str__(self) -> str:
         ffn = {True: " with FFNs", False: " without FFNs", None: ""}[self.ffn]
-        return " + ".join(self.mixers) + ("" if len(self.mixers) > 1 or self.ffn is not None else " alone") + ffn
+        return " + ".join(self.mixers) + ("" if len(self.mixers) > 1 or self.ffn is not None
+                                          else " alone") + ffn
 
     def holds(self, found: Composition) -> bool:
         return _mixers(found) == self.mixers and self.ffn in (None, _has_ffn(found))
@@ -36,8 +37,8 @@ class Stack:
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What one published group says: the smallest and the largest gap of its rows, in nats, above 0 if the second
-    stack has the lower loss."""
+    """What one published group says: the smallest and the largest gap of its rows, in nats, above 0 if the
+    second stack has the lower loss."""
 
     group: str
     sources: tuple[str, ...]
@@ -130,7 +131,8 @@ def _questions(front: Sequence[Composition]) -> dict[str, list[tuple[Stack, Stac
     asked: dict[str, list[tuple[Stack, Stack]]] = {}
     for one, other in itertools.combinations(kinds, 2):
         both = Stack(tuple(sorted((one, other), key=operator_order)))
-        asked[f"{one} and {other}"] = [(Stack((one,)), Stack((other,))), (Stack((one,)), both), (Stack((other,)), both)]
+        asked[f"{one} and {other}"] = [(Stack((one,)), Stack((other,))), (Stack((one,)), both),
+                                       (Stack((other,)), both)]
     stacks = sorted({Stack(_mixers(found)) for found in front if _mixers(found)},
                     key=lambda stack: (len(stack.mixers), [operator_order(kind) for kind in stack.mixers]))
     asked[""] = [*itertools.combinations(stacks, 2),

@@ -34,8 +34,8 @@ class Section(ABC):
         """The content below the heading, from what the run folder holds; nothing is evaluated again.
 
         Returns:
-            Markup (markupsafe), as `render` and jinja2 templates give it. Plain text is escaped. An empty text leaves
-            the section out.
+            Markup (markupsafe), as `render` and jinja2 templates give it. Plain text is escaped. An empty
+            text leaves the section out.
         """
 
     def png(self, run: Run) -> Figure | None:
@@ -50,7 +50,8 @@ def render(template: str, **values: Any) -> Markup:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(loader=PackageLoader("flashnas.report"), autoescape=True, undefined=StrictUndefined,
+    environment = Environment(loader=PackageLoader("flashnas.report"), autoescape=True,
+                              undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = lambda value: MISSING if value is None or value == "" else value
     return environment

@@ -11,13 +11,14 @@ from flashnas.runs.run import Run
 from flashnas.runs.trial import KNOWN
 
 MAX_ORIGIN = 22  # letters of the column `from`
-PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic tasks",
+PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic"
+                                                                                               " tasks",
          "tokens_seeds": "for further seeds of the front"}  # of the tokens of a run
 
 
 def counts_line(run: Run) -> str:
-    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`; networks
-    from a bench are neither searched nor baselines."""
+    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`;
+    networks from a bench are neither searched nor baselines."""
     counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
     if run.untrained:
         pure = len(run.baselines)
@@ -28,7 +29,8 @@ def counts_line(run: Run) -> str:
         sources = {"bench": "from a bench", "run": "from earlier runs"}
         parts += [f"{count} {words}" for name, words in sources.items()
                   if (count := int((run.trained["source"] == name).sum()))]
-    for state, text in (("stopped", "stopped at a rung"), ("failed", "failed"), ("infeasible", "outside the budget"),
+    for state, text in (("stopped", "stopped at a rung"), ("failed", "failed"), ("infeasible", "outside the"
+                                                                                               " budget"),
                         ("reused", "repeat" if counts["reused"] == 1 else "repeats")):
         if counts[state]:
             parts.append(f"{counts[state]} {text}")
@@ -40,9 +42,10 @@ def _baselines(count: int) -> str:
 
 
 def tokens_words(run: Run) -> str:
-    """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front; 327,680 saved by rungs, at which 5
-    trainings stopped`; empty where nothing was trained."""
-    tokens, saved, stopped = (int(run.entry("totals", name) or 0) for name in ("tokens", "tokens_saved", "stopped"))
+    """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front; 327,680 saved by rungs, at
+    which 5 trainings stopped`; empty where nothing was trained."""
+    tokens, saved, stopped = (int(run.entry("totals", name) or 0) for name in ("tokens", "tokens_saved",
+                                                                               "stopped"))
     if not tokens:
         return ""
     own = run.entry("proxy", "evaluator") is not None
@@ -50,7 +53,8 @@ def tokens_words(run: Run) -> str:
     parts += [f"{count:,} of them {why}" for name, why in PARTS.items()
               if (count := int(run.entry("totals", name) or 0))]
     if stopped:
-        parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''} stopped")
+        parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''}"
+                     f" stopped")
     return "; ".join(parts)
 
 
@@ -79,7 +83,8 @@ def exceeds(run: Run, finalist: FrontEntry) -> bool:
 
 
 def full_loss_words(run: Run, finalist: FrontEntry) -> str:
-    """`+0.026 ± 0.048`, to the recommended network; without an answer the difference to the lowest of the front."""
+    """`+0.026 ± 0.048`, to the recommended network; without an answer the difference to the lowest of the
+    front."""
     figures = finalist.figures
     difference, sd = (figures.get(name) for name in ("full_loss_difference", "full_loss_difference_sd"))
     if known(difference) and known(sd):
@@ -108,7 +113,8 @@ def loss_words(figures: Mapping[str, float | None]) -> str:
 
 
 def origin_words(finalist: FrontEntry) -> str:
-    """`pure d` for a baseline, `trial 17` for what the search found; ` of first` where there are several runs."""
+    """`pure d` for a baseline, `trial 17` for what the search found; ` of first` where there are several
+    runs."""
     origin = finalist.origin
     label, place = origin.get("label"), origin.get("trial", origin.get("number"))
     words = str(label) if label and label != "search" else f"trial {place}" if place is not None else "search"

@@ -1,4 +1,5 @@
-"""Networks that earlier runs trained: read back with their genotypes, and checked to have comparable losses."""
+"""Networks that earlier runs trained: read back with their genotypes, and checked to have comparable
+losses."""
 
 from __future__ import annotations
 
@@ -21,8 +22,10 @@ from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe
 
 # of a score: field of a trial -> its name there
-SCORE = {"loss": "loss", "bits_per_byte": "bits_per_byte", "curve": "curve", "scores": "scores", "tokens": "tokens",
-         "proxy_params": "proxy_params", "tokens_per_s": "tokens_per_s", "train_seconds": "seconds", "seed": "seed",
+SCORE = {"loss": "loss", "bits_per_byte": "bits_per_byte", "curve": "curve", "scores": "scores",
+         "tokens": "tokens",
+         "proxy_params": "proxy_params", "tokens_per_s": "tokens_per_s", "train_seconds": "seconds",
+         "seed": "seed",
          "backends": "backends", "seeds": "seeds", "loss_se": "loss_se"}
 WHOLE = ("tokens", "proxy_params", "seed", "seeds")
 
@@ -45,12 +48,13 @@ class Trained:
 
     @property
     def score(self) -> dict[str, Any]:
-        """The score as `executors.job.run_job` returns it, without metrics of the evaluator's. A mean of seeds has
-        `seeds`, `loss_se` and `seeds_tried`, with those that failed."""
+        """The score as `executors.job.run_job` returns it, without metrics of the evaluator's. A mean of
+        seeds has `seeds`, `loss_se` and `seeds_tried`, with those that failed."""
         found = {name: getattr(self.row, own) for own, name in SCORE.items()}
         whole = {name: int(found[name]) for name in WHOLE if found[name] == found[name]}
         tried = {} if self.seeds == 1 else {"seeds_tried": max(self.seeds, int(self.run.entry("seeds") or 1))}
-        return {**{name: value for name, value in found.items() if value == value}, **whole, **tried, "source": RUN}
+        return {**{name: value for name, value in found.items() if value == value}, **whole, **tried,
+                "source": RUN}
 
     @property
     def seeds(self) -> int:
@@ -107,7 +111,8 @@ def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | No
         space: the space of all of them, where it is not a shipped one or a file.
 
     Raises:
-        RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first one.
+        RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first
+            one.
     """
     runs = tuple(source if isinstance(source, Run) else Run.load(source) for source in sources)
     if len({run.path.resolve() for run in runs}) < len(runs):
@@ -115,7 +120,8 @@ def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | No
     for run in runs:
         if run.trained.empty:
             raise RunError(f"{run.path}: has no trained network yet")
-        if reason := difference(training_of(runs[0]), training_of(run), f"in {runs[0].path}", f"in {run.path}"):
+        if reason := difference(training_of(runs[0]), training_of(run), f"in {runs[0].path}",
+                                f"in {run.path}"):
             raise RunError(f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}")
     spaces = tuple(space_of(run, space) for run in runs)
     found: dict[str, Trained] = {}
@@ -140,7 +146,8 @@ def training_of(run: Run) -> dict[str, Any]:
     """All that a network's loss depends on in a run; raises RunError where run.yaml does not say."""
     question = run.entry("question")
     if not isinstance(question, dict) or "seed" not in question:
-        raise RunError(f"{run.path}: run.yaml has no question, so that nobody knows how its networks were trained")
+        raise RunError(f"{run.path}: run.yaml has no question, so that nobody knows how its networks were"
+                       f" trained")
     recipe = question.get("recipe")
     try:
         known = None if recipe is None else Recipe.from_dict(recipe)

@@ -164,7 +164,8 @@ def _rows(entries: Any, path: Path, kind: type[R], error: type[FlashnasError]) -
     for number, entry in entries:
         place = f"{path}:{number}"
         missing = [name for name in needed if isinstance(entry, dict) and name not in entry]
-        if missing and not set(entry) - set(_types(kind)):  # msgspec keeps a default that a subclass took away
+        # msgspec keeps a default that a subclass took away
+        if missing and not set(entry) - set(_types(kind)):
             raise error(f"{place}: training needs the key {missing[0]!r}")
         row = convert(entry, kind, place, error, name="training", closed=True)
         if isinstance(row, TrainingRow) and row.loss is None and not row.reason:

@@ -1,4 +1,5 @@
-"""The tensors of HybridLM under the names of the family: `gla`, `mamba` and `self_attn` for mixers, and `ffn`."""
+"""The tensors of HybridLM under the names of the family: `gla`, `mamba` and `self_attn` for mixers, and
+`ffn`."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from flashnas.architecture import Architecture
 from flashnas.formats.pieces import Piece, named, operator_pieces, with_channels
 
 NAMES = {
-    "d": {**{part: f"gla.{part}_proj" for part in "qkvb"}, **{f"{part}_conv": f"gla.{part}_conv1d" for part in "qkv"},
+    "d": {**{part: f"gla.{part}_proj" for part in "qkvb"}, **{f"{part}_conv": f"gla.{part}_conv1d"
+                                                              for part in "qkv"},
           "norm": "gla.o_norm", "out": "gla.o_proj"},
     "m2": {"in": "mamba.in_proj", "conv": "mamba.conv1d", "norm": "mamba.norm", "out": "mamba.out_proj",
            **{part: f"mamba.{part}" for part in ("A_log", "D", "dt_bias")}},

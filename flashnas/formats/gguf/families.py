@@ -1,4 +1,5 @@
-"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys that describe a network."""
+"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys that describe a
+network."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class Family:
 
     def pieces(self, architecture: Architecture) -> list[Piece]:
         """Every tensor of a file."""
-        return model_pieces(architecture.canonical(), second_norm=self.second_norm, interleaved=self.interleaved,
+        return model_pieces(architecture.canonical(), second_norm=self.second_norm,
+                            interleaved=self.interleaved,
                             scaled="m2" in self.format.demands)
 
     def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
@@ -77,8 +79,10 @@ class Family:
         if mamba := _first(operators, Mamba2):
             writer.add_layer_norm_rms_eps(OUTPUT_NORM_EPS)
             writer.add_layer_norm_eps(OUTPUT_NORM_EPS)  # nemotron_h does not use it, but must have it
-            # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not be 0 in any layer
-            writer.add_head_count([spec.heads if isinstance(spec, Attention) else attention.heads for spec in first])
+            # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not
+            # be 0 in any layer
+            writer.add_head_count([spec.heads if isinstance(spec, Attention) else attention.heads
+                                   for spec in first])
             writer.add_head_count_kv([spec.kv_heads if isinstance(spec, Attention) else 0 for spec in first])
             writer.add_rope_scaling_finetuned(bool(attention.rotary_dim))
             writer.add_ssm_conv_kernel(mamba.conv_size)

@@ -72,7 +72,8 @@ def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[P
 
 
 def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
-    """llama.cpp counts value heads so that neighbours read different key heads; HybridLM so that they read the same."""
+    """llama.cpp counts value heads so that neighbours read different key heads; HybridLM so that they read
+    the same."""
     key, value, heads, dim = spec.key_size(hidden), spec.value_size(hidden), spec.v_heads(hidden), spec.head_dim
     order = torch.arange(heads).unflatten(0, (spec.k_heads, spec.expand_v)).T.flatten()
     wide = (order[:, None] * dim + torch.arange(dim)).flatten()  # channels of the value heads in that order
@@ -91,13 +92,14 @@ def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
     ]
 
 
-def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: bool, scaled: bool) -> list[Piece]:
+def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: bool,
+                 scaled: bool) -> list[Piece]:
     """All tensors of a file.
 
     Args:
         architecture: with every option explicit.
-        second_norm: name of the norm of an FFN that belongs to the layer of the mixer before it; "": it is a layer of
-            its own.
+        second_norm: name of the norm of an FFN that belongs to the layer of the mixer before it; "": it is a
+            layer of its own.
         interleaved: see `operator_pieces`.
         scaled: multiply what writes to the residual stream by STREAM_SCALE.
     """
@@ -113,6 +115,7 @@ def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: b
         layer += not second
         norm = second_norm if second else "attn_norm"
         parts.append(Piece(f"blk.{layer}.{norm}.weight", f"layers.{n}.norm.weight"))
-        parts += named(operator_pieces(spec, architecture.hidden, interleaved=interleaved), NAMES.get(spec.kind, {}),
+        parts += named(operator_pieces(spec, architecture.hidden, interleaved=interleaved),
+                       NAMES.get(spec.kind, {}),
                        layer=f"blk.{layer}.", source=f"layers.{n}", scale=scale)
     return parts
