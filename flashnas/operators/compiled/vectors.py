@@ -99,9 +99,6 @@ def _call(builder: Any, name: str, *values: Any, flags: tuple[str, ...] = ()) ->
     return builder.call(function, values, fastmath=flags)
 
 
-# -- memory --------------------------------------------------------------------------------------------------
-
-
 @primitive
 def load(typing_context, array, place, lanes=LANES):
     """The vector from `place` on."""
@@ -254,9 +251,6 @@ def transpose_16(typing_context, source, place, stride, target, to, step):
     return types.none(source, types.intp, types.intp, target, types.intp, types.intp), generate
 
 
-# -- lanes ---------------------------------------------------------------------------------------------------
-
-
 @primitive
 def fill(typing_context, number, lanes=LANES):
     """The same float32 in all lanes."""
@@ -299,9 +293,6 @@ def _joined(builder: Any, parts: list[Any]) -> Any:
         mask = _mask(range(2 * parts[0].type.count))
         parts = [builder.shuffle_vector(*pair, mask) for pair in zip(parts[::2], parts[1::2], strict=True)]
     return parts[0]
-
-
-# -- numbers -------------------------------------------------------------------------------------------------
 
 
 def _operator(python: Callable[..., Any], instruction: str) -> None:
