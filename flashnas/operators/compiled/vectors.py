@@ -223,11 +223,7 @@ def _rounded(builder: Any, value: Any) -> Any:
 
 @primitive
 def transpose_16(typing_context, source, place, stride, target, to, step):
-    """A block of 16 x 16 from one matrix into another, with rows and columns exchanged.
-
-    source, place, stride: where the block's first number is, and what lies between its rows. target, to,
-    step: likewise.
-    """
+    """A block of 16 x 16, whose rows are `stride` apart, into another matrix, rows and columns exchanged."""
     _expect(source)
     _expect(target)
 
