@@ -201,7 +201,6 @@ def raw_dplr(dtype: torch.dtype) -> tuple[Function, Function]:
 
     def recurrent(kk: Tensor, rate: Tensor, state: Tensor, lowest: float, **parts: Tensor) -> Any:
         return fused_mul_recurrent_rwkv7(**parts, kk=kk, a=rate, scale=1.0, initial_state=state,
-                                       
                                          output_final_state=True)
 
     def around(rule: Function, parts_BTD: Sequence[Tensor], k_k: Tensor, k_a: Tensor, r_k: Tensor,

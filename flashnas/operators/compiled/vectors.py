@@ -99,9 +99,6 @@ def _call(builder: Any, name: str, *values: Any, flags: tuple[str, ...] = ()) ->
     return builder.call(function, values, fastmath=flags)
 
 
-# -- memory --------------------------------------------------------------------------------------------------
-
-
 @primitive
 def load(typing_context, array, place, lanes=LANES):
     """The vector from `place` on."""
@@ -226,11 +223,7 @@ def _rounded(builder: Any, value: Any) -> Any:
 
 @primitive
 def transpose_16(typing_context, source, place, stride, target, to, step):
-    """A block of 16 x 16 from one matrix into another, with rows and columns exchanged.
-
-    source, place, stride: where the block's first number is, and what lies between its rows. target, to,
-    step: likewise.
-    """
+    """A block of 16 x 16, whose rows are `stride` apart, into another matrix, rows and columns exchanged."""
     _expect(source)
     _expect(target)
 
@@ -252,9 +245,6 @@ def transpose_16(typing_context, source, place, stride, target, to, step):
             to = builder.add(to, step)
         return context.get_dummy_value()
     return types.none(source, types.intp, types.intp, target, types.intp, types.intp), generate
-
-
-# -- lanes ---------------------------------------------------------------------------------------------------
 
 
 @primitive
@@ -299,9 +289,6 @@ def _joined(builder: Any, parts: list[Any]) -> Any:
         mask = _mask(range(2 * parts[0].type.count))
         parts = [builder.shuffle_vector(*pair, mask) for pair in zip(parts[::2], parts[1::2], strict=True)]
     return parts[0]
-
-
-# -- numbers -------------------------------------------------------------------------------------------------
 
 
 def _operator(python: Callable[..., Any], instruction: str) -> None:
