@@ -348,8 +348,9 @@ def published():
     for name, source, line in (
             ("law", "depth_width/trainings", "scaling-law 'm2 f' --budget-ms 16000 --out law"),
             ("trust", "proxy_trust/results", "proxy-trust")):
-        Path(f"{name}.csv").write_bytes((ROOT / f"experiments/{source}.csv").read_bytes())
-        yield name, flashnas(f"{line} --results {name}.csv --json")
+        file = next(ROOT.glob(f"experiments/{source}.*[lv]"))  # .csv or .jsonl
+        Path(f"{name}{file.suffix}").write_bytes(file.read_bytes())
+        yield name, flashnas(f"{line} --results {name}{file.suffix} --json")
     frame = fn.bench.load()
     yield "bench", {"columns": list(frame.columns), "rows": len(frame), "attrs": frame.attrs,
                     "content": hashlib.sha256(frame.to_csv(quoting=csv.QUOTE_ALL).encode()).hexdigest()}
