@@ -8,11 +8,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from flashnas.base.errors import ConfigError
+from flashnas.base.hints import shown
 from flashnas.base.settings import REQUIRED, Setting, Settings, settings_of
 
 T = TypeVar("T")
 
 
+CALLED = {"progress", "note", "evaluator"}    # keywords that take a function, or a progress object
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
 
 
@@ -41,6 +44,10 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
         @functools.wraps(function)
         def call(*words: Any, **keywords: Any) -> T:
             more = {name: keywords.pop(name) for name in own if name in keywords}
+            for name in CALLED & {*more}:
+                if not any(map(callable, (more[name], getattr(more[name], "update", None)))) and more[name] is not None:
+                    raise ConfigError(f"{cls.where}.{name} must be a function, or an object with the method update; got"
+                                      f" {shown(more[name])}")
             if places:
                 more["objects"] = {name: keywords.pop(name) for name in places
                                    if not isinstance(keywords.get(name), PLAIN)}

@@ -1,19 +1,18 @@
-"""Names that options take, with one line about each, read from the source where an import would be heavy."""
+"""Names that options take, with one line about each; nothing heavy is imported for it."""
 
 from __future__ import annotations
 
-import ast
 import importlib.util
-import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import takes
-from flashnas.base.registry import Registry
+from flashnas.base.hints import first_sentence
+from flashnas.base.registry import load_object
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
@@ -82,18 +81,6 @@ def _workloads() -> dict[str, str]:
             for name, workload in WORKLOADS.items()}
 
 
-def _samplers() -> dict[str, str]:
-    from flashnas.search import ALGORITHMS
-
-    return _described(ALGORITHMS)
-
-
-def _executors() -> dict[str, str]:
-    from flashnas.executors import EXECUTORS
-
-    return _described(EXECUTORS)
-
-
 def _recipes() -> dict[str, str]:
     folder = _folder("flashnas.training") / "recipes"
     return {path.stem: _first_comment(path) for path in sorted(folder.glob("*.yaml"))}
@@ -122,14 +109,6 @@ def _objectives() -> dict[str, str]:
     return found
 
 
-def _tasks() -> dict[str, str]:
-    from flashnas.proxy.tasks import TASKS
-
-    if isinstance(TASKS, Registry):
-        return _described(TASKS)
-    return {name: _summary(place) for name, place in TASKS.items()}
-
-
 def _plugins() -> dict[str, str]:
     added: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in entry_points().groups:
@@ -140,10 +119,16 @@ def _plugins() -> dict[str, str]:
             for package, groups in sorted(added.items())}
 
 
+def _registered(place: str) -> Callable[[], dict[str, str]]:
+    """The names of the registry at "module:OBJECT"."""
+    return lambda: load_object(place).described()
+
+
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    "tables": _tables, "spaces": _spaces, "workloads": _workloads, "samplers": _samplers, "executors": _executors,
-    "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives, "tasks": _tasks,
-    "plugins": _plugins}
+    "tables": _tables, "spaces": _spaces, "workloads": _workloads,
+    "samplers": _registered("flashnas.search:ALGORITHMS"), "executors": _registered("flashnas.executors:EXECUTORS"),
+    "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives,
+    "tasks": _registered("flashnas.proxy.tasks:TASKS"), "plugins": _plugins}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,32 +148,6 @@ def names(options: ListOptions) -> Names:
     return Names(options.kind, KINDS[options.kind]())
 
 
-def _described(registry: Registry[Any]) -> dict[str, str]:
-    """The first sentence of each class's docstring; names that packages add say where they are from."""
-    added = {name: entry.value for name, entry in registry.plugins().items()}
-    places: Mapping[str, str] = {**registry.shipped, **added}
-    return {name: _summary(place) + ("" if name in registry.shipped else f" (from {registry.origin(name)})")
-            for name, place in places.items()}
-
-
-def _summary(place: str) -> str:
-    """The first sentence of the docstring of the class at "module:Class", without importing the module."""
-    module, _, attribute = place.partition(":")
-    try:
-        found = importlib.util.find_spec(module)
-        tree = ast.parse(Path(found.origin or "").read_text(encoding="utf-8")) if found else ast.Module([], [])
-    except (ImportError, OSError, SyntaxError, ValueError):
-        return "cannot be read"
-    doc = next((ast.get_docstring(node) for node in tree.body
-                if isinstance(node, ast.ClassDef) and node.name == attribute), None)
-    return _sentence(doc or "")
-
-
-def _sentence(text: str) -> str:
-    paragraph = " ".join(text.partition("\n\n")[0].split())
-    return re.split(r"(?<=[\w)\]`])\.(?:\s|$)", paragraph)[0]
-
-
 def _first_comment(path: Path) -> str:
     """The comment at the top of a YAML file, its first sentence."""
     lines = []
@@ -196,7 +155,7 @@ def _first_comment(path: Path) -> str:
         if not line.startswith("#"):
             break
         lines.append(line.lstrip("# "))
-    return _sentence(" ".join(lines))
+    return first_sentence(" ".join(lines))
 
 
 def _folder(package: str) -> Path:

@@ -46,12 +46,12 @@ class ProfileOptions(Settings, where="profile"):
     threads: int = option(1, "threads on a CPU", metavar="N", min=1, max=MAX_THREADS)
     seconds: float = option(2.0, "longest time for what is measured together: one width at one length", metavar="S",
                             above=0, max=3600)
-    weights: str = option("q8_0", "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0")
+    weights: str | None = option(None, "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0", shown="q8_0")
     flash_attention: bool = option(False, "let llama.cpp compute attention in one pass, as it does by itself; on a CPU"
                                    " this is often slower")
-    cache_type: str = option("f16", "type of keys and values in llama.cpp: f32, f16 or q8_0")
+    cache_type: str | None = option(None, "type of keys and values in llama.cpp: f32, f16 or q8_0", shown="f16")
     vllm_python: str = option("", "interpreter of the Python environment that has vLLM", metavar="FILE",
-                              shown="$FLASHNAS_VLLM_PYTHON")
+                              shown="$FLASHNAS_VLLM_PYTHON", yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,7 +130,8 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
         from flashnas.profiling.profile_runtime import profile_runtime
         from flashnas.profiling.vllm.target import Vllm
 
-        program = LlamaCpp(weights=options.weights, threads=options.threads, cache_type=options.cache_type,
+        program = LlamaCpp(weights=options.weights or "q8_0", threads=options.threads,
+                           cache_type=options.cache_type or "f16",
                            flash_attention=options.flash_attention) if options.runtime == "llama.cpp" else Vllm(
             python=options.vllm_python, threads=options.threads,
             dtype="float32" if options.dtype == "auto" else options.dtype)

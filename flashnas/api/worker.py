@@ -24,7 +24,7 @@ class WorkerOptions(Settings, where="worker"):
     idle_timeout: float | None = option(None, "end after S seconds without a job", metavar="S", shown="never", min=0,
                                         max=1e9)
     evaluators: tuple[str, ...] = option((), "module:function of an evaluator that may run here; may be repeated",
-                                         flag="--evaluator", metavar="NAME")
+                                         flag="--evaluator", metavar="NAME", yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,17 +20,18 @@ repaired or appended to, `check_regular(path, error, write=True)` refuses a link
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import FlashnasError
-from flashnas.base.hints import first_line, printable
+from flashnas.base.hints import did_you_mean, first_line, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,7 @@ def parse_json(text: str | bytes, place: str | Path, error: type[FlashnasError],
 
     Args:
         text: the JSON text.
-        place: where it is from, for messages: `trials.jsonl:3`.
+        place: where it is from, for messages: `trials.jsonl:3`, or a Path, to which the line is added.
         error: class of the error to raise.
         options: as json.loads takes them.
     """
@@ -103,21 +104,37 @@ def parse_json(text: str | bytes, place: str | Path, error: type[FlashnasError],
         value = json.loads(text, **options)
     except RecursionError:
         raise error(f"{printable(place)}: {TOO_DEEP}") from None
-    except ValueError as caught:
-        raise error(f"{printable(place)}: not valid JSON: {first_line(caught)}") from None
+    except ValueError as caught:  # also a number with thousands of digits
+        line = f":{caught.lineno}" if isinstance(caught, json.JSONDecodeError) and isinstance(place, Path) else ""
+        raise error(f"{printable(place)}{line}: not valid JSON: {getattr(caught, 'msg', caught)}") from None
     check_depth(value, place, error)
     return value
 
 
 def read_json(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB, **options: Any) -> Any:
     """The value in a JSON file; options as json.loads takes them."""
-    return parse_json(read_text(path, error, max_mb=max_mb), path, error, **options)
+    return parse_json(read_text(path, error, max_mb=max_mb), Path(path), error, **options)
 
 
 def read_json_lines(path: str | Path, error: type[FlashnasError]) -> list[Any]:
     """The value of each line of a journal. A last line without its end, as a killed process leaves it, is left out."""
     lines = read_text(path, error, max_mb=MAX_JOURNAL_MB).split("\n")[:-1]
     return [parse_json(line, f"{path}:{number}", error) for number, line in enumerate(lines, start=1)]
+
+
+def read_csv(path: str | Path, error: type[FlashnasError], needed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """The rows of a CSV file with a header, each with its place, `file.csv:3`; columns that are `needed` are there."""
+    text = io.StringIO(read_text(path, error).removeprefix("\ufeff"), newline="")
+    try:
+        reader = csv.DictReader(text, restval="")
+        columns = reader.fieldnames or []
+        rows = [(f"{path}:{reader.line_num}", row) for row in reader]
+    except csv.Error as caught:
+        raise error(f"{printable(path)}: cannot be read: {caught}") from None
+    if lacking := [column for column in needed if column not in columns]:
+        raise error(f"{printable(path)}: column {lacking[0]!r} is missing{did_you_mean(lacking[0], columns)};"
+                    f" needed: {', '.join(needed)}")
+    return rows
 
 
 def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Iterable[str] | None = None,

@@ -12,6 +12,8 @@ from types import FrameType
 # read by the numerical libraries when they are loaded
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
+# what ends a command but for Ctrl-C; Windows has no SIGHUP
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 # glibc's mallopt(3): parameters
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_TOP_PAD = -1, -4, -2
 
@@ -46,7 +48,8 @@ def keep_memory() -> bool:
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """Within the block, SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that both end a command in the same way.
+    """Within the block, SIGTERM and SIGHUP (a terminal that is closed) raise KeyboardInterrupt, as Ctrl-C does, so that
+    all end a command in the same way. A SIGHUP that the caller ignores, as under nohup, stays ignored.
 
     Outside the main thread, where Python cannot set signal handlers, nothing changes.
     """
@@ -57,17 +60,19 @@ def terminate_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt)
+              for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Within the block, SIGINT and SIGTERM wait; they act after it. For writes of libraries that an exception in their
-    middle would confuse.
+    """Within the block, SIGINT, SIGTERM and SIGHUP wait; they act after it. For writes of libraries that an exception
+    in their middle would confuse.
 
     Outside the main thread nothing changes: Python handles signals in the main thread only.
     """
@@ -76,7 +81,7 @@ def uninterrupted() -> Iterator[None]:
         return
     waiting: list[int] = []
     before = {number: signal.signal(number, lambda number, _: waiting.append(number))
-              for number in (signal.SIGINT, signal.SIGTERM)}
+              for number in (signal.SIGINT, *ENDING) if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Self, TextIO
 
-from flashnas.base.hints import duration
+from flashnas.base.hints import duration, printable
 
 if TYPE_CHECKING:
     from flashnas.api.search import Snapshot
@@ -33,7 +33,7 @@ class LiveLine:
     def note(self, text: str) -> None:
         """A line that stays."""
         self._clear()
-        self._stream.write(text + "\n")
+        self._stream.write(printable(text) + "\n")
         self._stream.flush()
 
     def due(self, matters: bool) -> bool:

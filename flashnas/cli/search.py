@@ -37,7 +37,7 @@ def run(options: SearchCommandOptions, as_json: bool) -> int:
     if as_json:
         print(json.dumps(found.summary))
     else:
-        print(*filter(None, (str(found), found.effort())), sep="\n")
+        show("\n".join(filter(None, (str(found), found.effort()))), as_json)
         print(f"report  {found.path / 'report.html'}\npicture {found.path / 'pareto.png'}\n"
               f"front   {found.path / 'pareto'}/")
     over = [Path(entry["config"]).name for entry in found.summary["front"] if entry.get("missed")]

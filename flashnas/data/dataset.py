@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, Protocol, Self
 import numpy as np
 
 from flashnas.base.errors import CorpusError
+from flashnas.base.foreign import check_regular, read_json, read_text
+from flashnas.base.hints import first_line
 from flashnas.data.cache import cache_folder, folder_in_cache
 from flashnas.data.corpus import read_corpus
 from flashnas.data.split import split_documents
@@ -61,15 +63,15 @@ class Dataset:
         """Open a prepared folder without reading the corpus; raises CorpusError if it is missing or damaged."""
         folder = Path(folder)
         try:
-            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            train, validation = (np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
-                                 for part in ("train", "validation"))
+            meta = read_json(folder / "meta.json", CorpusError)
+            train, validation = (np.load(check_regular(folder / f"{part}.npy", CorpusError), mmap_mode="r",
+                                         allow_pickle=False) for part in ("train", "validation"))
             if (len(train), len(validation)) != (meta["train_tokens"], meta["validation_tokens"]):
                 raise ValueError("token arrays are cut short")
             return cls(folder=folder, source=meta["source"], vocab=meta["vocab"], train=train, validation=validation,
                        validation_bytes=meta["validation_bytes"], notes=tuple(meta["notes"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorpusError(f"{folder}: not a prepared dataset: {str(error).splitlines()[0]}") from None
+        except (CorpusError, OSError, ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"{folder}: not a prepared dataset: {first_line(error)}") from None
 
     @property
     def digest(self) -> str:
@@ -79,10 +81,7 @@ class Dataset:
     @property
     def tokenizer_json(self) -> str:
         """The tokenizer that encoded the text; raises CorpusError if it cannot be read."""
-        try:
-            return (self.folder / "tokenizer.json").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CorpusError(f"{self.folder}: not a prepared dataset: {str(error).splitlines()[0]}") from None
+        return read_text(self.folder / "tokenizer.json", CorpusError)
 
     def bits_per_byte(self, loss_nats: float) -> float:
         """loss x tokens / (bytes x ln 2) over the validation part; comparable between tokenizers."""
@@ -195,7 +194,11 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
     with path.open("wb") as file:
         _write_header(file, dtype, count)
         while together := list(itertools.islice(rest, _ENCODE_TOGETHER)):
-            for encoding in tokenizer.encode_batch_fast(together, add_special_tokens=False):
+            try:
+                encodings = tokenizer.encode_batch_fast(together, add_special_tokens=False)
+            except Exception as error:  # tokenizers raises bare Exception
+                raise CorpusError(f"the tokenizer cannot encode the text: {first_line(error)}") from None
+            for encoding in encodings:
                 ids = encoding.ids if end is None else [*encoding.ids, end]
                 file.write(np.array(ids, dtype=dtype).tobytes())
                 count += len(ids)

@@ -12,6 +12,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from flashnas.base.errors import CorpusError
+from flashnas.base.foreign import MAX_JSON_MB, check_regular
+from flashnas.base.hints import first_line
 from flashnas.data.cache import file_in_cache
 from flashnas.data.split import Part
 
@@ -77,14 +79,13 @@ def cached_tokenizer(documents: Part, vocab: int, cache: Path) -> Tokenizer:
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer.json; raises CorpusError if it is missing or is not one."""
-    if not Path(path).is_file():
-        raise CorpusError(f"tokenizer {path}: no such file")
+    check_regular(path, CorpusError, max_mb=MAX_JSON_MB)
     if (largest := _largest_id(Path(path))) > LARGEST_ID:
         raise CorpusError(f"tokenizer {path}: ids must be at most {LARGEST_ID:,}; got {largest}")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
-        raise CorpusError(f"tokenizer {path}: not a tokenizer.json: {str(error).splitlines()[0]}") from None
+        raise CorpusError(f"tokenizer {path}: not a tokenizer.json: {first_line(error)}") from None
     if not tokenizer.get_vocab(with_added_tokens=True):
         raise CorpusError(f"tokenizer {path}: has no tokens")
     return tokenizer

@@ -74,7 +74,7 @@ EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
     "hf": "flashnas.export.transformers.write:EXPORTER",
     "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER",
     "nemotron-h": "flashnas.export.nemotron_h:EXPORTER",
-    "gguf": "flashnas.export.gguf.write:EXPORTER"}, error=ExportError)
+    "gguf": "flashnas.export.gguf.write:EXPORTER"}, error=ExportError, base="flashnas.export.exporter:Exporter")
 
 # of shipped formats: the extra of flashnas and what it installs, looked up before a module imports it
 _TRANSFORMERS = ("export", ("transformers",))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.base.errors import TableError
+from flashnas.base.foreign import MAX_JOURNAL_MB, read_bytes, read_parquet
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.latency.bounded_time import rules
@@ -156,17 +156,10 @@ def _find(source: str) -> Path:
 
 def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
     file = path / f"{kind}.parquet"
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise TableError(f"{file}: cannot be read: {error.strerror}") from None
+    data = read_bytes(file, TableError, max_mb=MAX_JOURNAL_MB)
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise TableError(f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited")
-    try:
-        frame = pd.read_parquet(io.BytesIO(data))
-    except (OSError, ValueError) as error:
-        raise TableError(f"{file}: not a parquet file: {str(error).splitlines()[0]}") from None
-    frame = frame.assign(**entry["constants"])
+    frame = read_parquet(file, TableError, data=data).assign(**entry["constants"])
     expected = [*KINDS[kind], *VALUE_COLUMNS]
     if set(frame.columns) != set(expected):
         lacking, extra = [c for c in expected if c not in frame], [c for c in frame if c not in expected]

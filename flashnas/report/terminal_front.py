@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
+from flashnas.base.hints import printable
 from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, signed, statements, with_sd
 from flashnas.report.folding import compressed
 from flashnas.report.plot_data import latency_unit
@@ -33,7 +34,7 @@ def front_table(run: Run) -> str:
         "full loss", "P(best)", *([] if run.untrained else ["short loss"]), "recall")
     header = ("#", *objectives, *losses, f"latency ({unit})", "bounds", *shown.values(), "params", "memory", "from",
               "architecture")
-    lines = [_row(run, finalist, factor, objectives, tuple(shown)) for finalist in run.front]
+    lines = [tuple(map(printable, _row(run, finalist, factor, objectives, tuple(shown)))) for finalist in run.front]
     widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header) - 1)]
     left = (len(header) - 2, *([0] if run.ranks_full else []))  # the other columns hold numbers
 
@@ -162,5 +163,5 @@ def _best_baseline(run: Run, factor: float, unit: str) -> list[str]:
     if run.baselines.empty or run.ranks_full:
         return []
     best = min(rows(run.baselines), key=lambda row: row.loss)
-    return [f"best pure-operator baseline: {best.label}, loss {best.loss:.3f} at"
+    return [f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at"
             f" {best.latency_ms * factor:.2f} {unit}"]

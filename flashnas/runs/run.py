@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.hints import shown
 from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.runs.front import FrontEntry, read_front
 from flashnas.runs.layout import CONFIG, TRIALS, is_number, read_trials
@@ -45,6 +47,8 @@ class Run:
     @classmethod
     def load(cls, folder: str | Path) -> Run:
         """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial yet."""
+        if not isinstance(folder, str | os.PathLike):
+            raise RunError(f"a run must be the path of a folder; got {shown(folder)}")
         path = Path(folder)
         if not path.exists():
             raise RunError(f"{path}: no such folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.hints import did_you_mean, one_of, shown
 from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
@@ -22,7 +23,7 @@ from flashnas.training.task_settings import TaskTraining
 
 RECIPES = Path(__file__).parent / "recipes"
 # of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm: the final norm
-FAMILIES = (*OPERATORS, *(f"{kind}.{part}" for kind, spec in OPERATORS.items() for part in spec.own_rates),
+FAMILIES = (*OPERATORS.shipped, *(f"{kind}.{part}" for kind in OPERATORS.shipped for part in OPERATORS[kind].own_rates),
             "embedding", "norm")
 OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
@@ -141,7 +142,8 @@ class Recipe:
             if getattr(self, name) not in allowed:
                 raise _FieldError(name, one_of(f"recipe.{name}", getattr(self, name), allowed))
         for family, value in self.lr_multipliers.items():
-            if family not in FAMILIES:
+            kind, _, part = family.partition(".") if isinstance(family, str) else ("", "", "")
+            if family not in FAMILIES and (kind not in OPERATORS or (part and part not in OPERATORS[kind].own_rates)):
                 raise _FieldError("lr_multipliers", f"recipe.lr_multipliers has no family {family!r}"
                                   f"{did_you_mean(family, FAMILIES)}; allowed: {', '.join(FAMILIES)}")
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -255,6 +257,8 @@ class Recipe:
     @classmethod
     def load(cls, source: str | Path) -> Self:
         """A shipped recipe by name, or a YAML file; raises ConfigError with file, line, rule and value."""
+        if not isinstance(source, str | os.PathLike):
+            raise ConfigError(f"a recipe must be a name or the path of a YAML file; got {shown(source)}")
         shipped = shipped_recipes()
         path = shipped.get(str(source), Path(source))
         if not path.is_file():

@@ -102,7 +102,9 @@ def test_files_that_cannot_be_read(tmp_path):
     binary.write_bytes(b"\xff\xfe\x00")
     listed.write_text("- 1\n")
     empty.write_text("")
-    for path, message in ((missing, "cannot be read: No such file or directory"), (tmp_path, "must be a regular file; got a folder"),
+    for path, message in (
+            (missing, "cannot be read: No such file or directory"),
+            (tmp_path, "must be a regular file; got a folder"),
                           (binary, "cannot be read: not UTF-8 text"),
                           (listed, ":1: the top level must be a mapping; got list"),
                           (empty, ":1: the top level must be a mapping; got NoneType")):

@@ -1,9 +1,12 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 
+import pandas as pd
 import pytest
+import yaml
 
 from flashnas.api.listing import Names
 from flashnas.base.hints import duration
@@ -29,7 +32,7 @@ ESTIMATE = "flashnas.api.estimate.estimate"
     (["search", "--buget-ms", "3"], "does not know '--buget-ms' (did you mean '--budget-ms'?)"),
     (["estimate", "2048: d q f"], "operator must be one of a, swa, m"),
     (["estimate", "Nemotron-Flash-1"], "is not a preset (did you mean 'Nemotron-Flash-1B'?)"),
-    (["estimate", "nowhere/01.yaml"], "nowhere/01.yaml: no such file"),
+    (["estimate", "nowhere/01.yaml"], "nowhere/01.yaml: cannot be read: No such file"),
     (["estimate", "1024: d", "--table", "h100_sx"], "h100_sxm"),
     (["estimate", "1024: d", "--workload", "decode-9k"], "decode-8k"),
     (["report", "nowhere"], "nowhere"),
@@ -57,7 +60,8 @@ def test_a_full_disk_is_one_line(capsys, monkeypatch):
     assert capsys.readouterr().err == ("flashnas estimate: No space left on device: run/trials.parquet\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+                         ids=["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize(("place", "words"), [
     ("flashnas.cli.main.build_parser", "flashnas: interrupted"),
     ("flashnas.study.search.prepare", "flashnas search: interrupted; finished work is kept; continue with: flashnas"
@@ -79,6 +83,28 @@ def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number,
         for number, handler in before.items():
             signal.signal(number, handler)
     assert capsys.readouterr().err.strip() == words
+
+
+def test_the_reader_of_a_command_may_leave_early():
+    for words in (["--help"], ["--print-completion", "bash"], ["list", "presets"]):
+        child = subprocess.run(f"{sys.executable} -m flashnas {' '.join(words)} | head -n 0", shell=True,
+                               capture_output=True, text=True, check=False)
+        assert child.stderr == ""
+
+
+def test_what_a_terminal_obeys_is_printed_as_text(build_run, capsys):
+    evil = "\x1b]0;PWN\x07\x1b[2J\r\nroot# "
+    run = build_run()
+    front = run / "pareto" / "01.yaml"
+    entry = yaml.safe_load(front.read_text())
+    front.write_text(yaml.safe_dump({**entry, "origin": {**entry["origin"], "label": evil}}))
+    frame = pd.read_parquet(run / "trials.parquet")
+    frame.assign(label=evil, reason=evil).to_parquet(run / "trials.parquet")
+    for words in (["report", str(run)], ["pareto", str(run)]):
+        assert main(words) in (0, 2)
+        out, err = capsys.readouterr()
+        assert not {letter for letter in out + err if not letter.isprintable()} - {"\n"}
+        assert not [line for line in (out + err).splitlines() if line.startswith("root#")]
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):

@@ -115,7 +115,7 @@ def test_a_given_tokenizer_that_is_none(folder, tmp_path):
     (tmp_path / "t.json").write_text('{"model": 3}')
     with pytest.raises(CorpusError, match=r"t\.json: not a tokenizer\.json"):
         prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "t.json", cache=tmp_path / "c")
-    with pytest.raises(CorpusError, match=r"u\.json: no such file"):
+    with pytest.raises(CorpusError, match=r"u\.json: cannot be read: No such file"):
         prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "u.json", cache=tmp_path / "c")
 
 

@@ -171,7 +171,7 @@ def test_device_facts_that_are_missing(package, tmp_path):
 def test_damaged_measurements(package, tmp_path):
     file = package / "aiconfigurator_core/systems/data/fake/gemm/vllm/0.10.0/gemm_perf.parquet"
     file.write_bytes(b"junk")
-    with pytest.raises(TableError, match=r"gemm_perf\.parquet: not a parquet file"):
+    with pytest.raises(TableError, match=r"gemm_perf\.parquet: damaged, not readable as parquet"):
         import_system("fake", package, tmp_path / "out")
     pd.DataFrame({"m": [1]}).to_parquet(file)
     with pytest.raises(TableError, match="column latency"):

@@ -130,7 +130,7 @@ def test_something_else_with_a_valid_checksum(folder):
     (folder / "gemm.parquet").write_bytes(b"not parquet")
     digest = table_writer.hashlib.sha256(b"not parquet").hexdigest()
     edit_meta(folder, lambda meta: meta["kinds"]["gemm"].update(sha256=digest))
-    assert "gemm.parquet: not a parquet file" in error_of(folder)
+    assert "gemm.parquet: damaged, not readable as parquet" in error_of(folder)
 
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (-1.0, "-1"), (0.0, "0"), (np.inf, "inf")])

@@ -6,6 +6,7 @@ words.py has what a case is made of. Each of the other modules adds its cases to
 from bad_input import (  # noqa: F401
     benches_and_tables,
     commands_and_architectures,
+    foreign_files,
     recipes_texts_spaces,
     runs,
     searches,
