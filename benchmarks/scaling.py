@@ -34,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,13 @@ from flashnas.executors import Ended, Executor
 from flashnas.executors.job import run_job
 from flashnas.executors.local import WorkerPool
 from flashnas.search import ALGORITHMS
-from flashnas.study.asynchronous import AsynchronousSearch
 from flashnas.study.config import SearchConfig
+from flashnas.study.cycles import Cycles
+from flashnas.study.finish import finish
+from flashnas.study.loop import search
 from flashnas.study.prepare import prepare
-from flashnas.study.session import Session
+from flashnas.study.record import Candidate
+from flashnas.study.search import opened
 
 SPACE, TABLE, WORKLOAD, BUDGET_MS = "nemotron_flash", "h100_sxm", "decode-8k", 14_000.0
 TOKENS = 262_144          # of a simulated training
@@ -152,15 +156,19 @@ def drive(sampler: str, trials: int, workers: int, cycle: int, out: Path) -> dic
     question = prepare(config, note=lambda _: None, evaluator=never)
     simulated = SimulatedWorkers(workers, load()["seconds"].to_numpy())
     marks = sorted({n for n in (100, 1000, 2000, 5000, 10_000, trials) if n <= trials})
-    with Session(question, out, resume=False, progress=Silent(), command="scaling") as study:
-        study.pool = study.trajectory.pool = simulated
-        study.evaluate_baselines()
-        times = [(0, time.process_time() - simulated.own_cpu_s, memory_mb())]
-        while study.wanted:
-            study.algorithm.tell(study.evaluate(study.algorithm.ask(study.wanted)))
-            times.append((study.trajectory.evaluated, time.process_time() - simulated.own_cpu_s, memory_mb()))
+    times: list[tuple[int, float, float]] = []
+
+    class Timed(Cycles):
+        """Notes the time after each cycle; the first one is that of the baselines."""
+
+        def end_cycle(self) -> None:
+            super().end_cycle()
+            times.append((self.record.evaluated, time.process_time() - simulated.own_cpu_s, memory_mb()))
+
+    with opened(question, simulated, out, resume=False, progress=Silent(), command="scaling", kind=Timed) as state:
+        search(state, simulated.flow())
         searched_cpu_s = times[-1][1] - times[0][1]
-        study.finish()
+        finish(state, simulated)
     count, at, memory = (np.array(column) for column in zip(*times, strict=True))
 
     def at_count(n: float) -> float:
@@ -209,17 +217,14 @@ def waiting(arguments: argparse.Namespace) -> None:
     question = prepare(config, note=lambda _: None, evaluator=evaluator)
     simulated = SimulatedWorkers(arguments.workers, load()["seconds"].to_numpy(), driver_counts=True)
     with (tempfile.TemporaryDirectory() as folder,
-          Session(question, Path(folder) / "run", resume=False, progress=Silent(), command="scaling") as study):
-        study.pool = study.trajectory.pool = simulated
+          opened(question, simulated, Path(folder) / "run", resume=False, progress=Silent(), command="scaling"
+                 ) as state):
         started = time.process_time()
         simulated.own_cpu_s, simulated._left = 0.0, started
-        if arguments.free:
-            AsynchronousSearch(study).run()
-        while not arguments.free and study.wanted:
-            study.algorithm.tell(study.evaluate(study.algorithm.ask(study.wanted)))
+        search(state, simulated.flow())
         spent = time.process_time() - started - simulated.own_cpu_s
         print(json.dumps({"busy": simulated.busy_s / (arguments.workers * simulated.clock_s),
-                          "clock_s": simulated.clock_s, "driver_ms": 1e3 * spent / study.trajectory.evaluated}))
+                          "clock_s": simulated.clock_s, "driver_ms": 1e3 * spent / state.record.evaluated}))
 
 
 def filled(arguments: argparse.Namespace) -> None:
@@ -235,32 +240,45 @@ def filled(arguments: argparse.Namespace) -> None:
     simulated = SimulatedWorkers(arguments.workers, load()["seconds"].to_numpy())
     rng = np.random.default_rng(0)
     print("| sampler | trials | ms per candidate | of it the sampler | MB |\n|---|--:|--:|--:|--:|", flush=True)
+    known: list[Evaluation] = []
+
+    class Filled(Cycles):
+        """Evaluates random candidates, then a few cycles of each sampler, which starts from these."""
+
+        def all_cycles(self) -> Iterator[list[Candidate]]:
+            while len(known) < arguments.filled:
+                genotypes = {g for g in (question.space.sample(rng) for _ in range(512))
+                             if question.fitter.latency_of(g)[0] is not None} - {each.genotype for each in known}
+                cycle = self.drawn(sorted(genotypes, key=str), pending=False)
+                yield cycle
+                known.extend(map(self.record.evaluation, cycle))
+            for sampler in arguments.samplers:
+                self.algorithm = make_algorithm(sampler, space=question.space, seed=1,
+                                                latency_of=question.fitter.latency_of, cycle_size=arguments.cycle)
+                self.algorithm.start_from(known)
+                own, spent, count = 0.0, 0.0, 0
+                for _ in range(arguments.cycles):
+                    simulated.own_cpu_s, started = 0.0, time.process_time()
+                    cycle = self.drawn(self.ask(arguments.cycle), pending=False)
+                    asked = time.process_time()
+                    yield cycle
+                    evaluations = list(map(self.record.evaluation, cycle))
+                    before = time.process_time()
+                    self.algorithm.tell(evaluations)
+                    ended = time.process_time()
+                    own += asked - started + ended - before
+                    spent += ended - started - simulated.own_cpu_s
+                    count += len(cycle)
+                print(f"| {sampler} | {len(known):,} | {1e3 * spent / count:.1f} | {1e3 * own / count:.1f} |"
+                      f" {memory_mb():.0f} |", flush=True)
+
+        def learn(self, candidates: Sequence[Candidate]) -> None:
+            """Timed apart."""
+
     with (tempfile.TemporaryDirectory() as folder,
-          Session(question, Path(folder) / "run", resume=False, progress=Silent(), command="scaling") as study):
-        study.pool = study.trajectory.pool = simulated
-        known: list[Evaluation] = []
-        while len(known) < arguments.filled:
-            genotypes = {g for g in (question.space.sample(rng) for _ in range(512))
-                         if question.fitter.latency_of(g)[0] is not None} - {one.genotype for one in known}
-            known += study.evaluate(sorted(genotypes, key=str))
-        for sampler in arguments.samplers:
-            algorithm = make_algorithm(sampler, space=question.space, seed=1, latency_of=question.fitter.latency_of,
-                                       cycle_size=arguments.cycle)
-            algorithm.start_from(known)
-            own, spent, count = 0.0, 0.0, 0
-            for _ in range(arguments.cycles):
-                simulated.own_cpu_s, started = 0.0, time.process_time()
-                genotypes = algorithm.ask()
-                asked = time.process_time()
-                evaluations = study.evaluate(genotypes)
-                before = time.process_time()
-                algorithm.tell(evaluations)
-                ended = time.process_time()
-                own += asked - started + ended - before
-                spent += ended - started - simulated.own_cpu_s
-                count += len(genotypes)
-            print(f"| {sampler} | {len(known):,} | {1e3 * spent / count:.1f} | {1e3 * own / count:.1f} |"
-                  f" {memory_mb():.0f} |", flush=True)
+          opened(question, simulated, Path(folder) / "run", resume=False, progress=Silent(), command="scaling",
+                 kind=Filled) as state):
+        search(state, simulated.flow())
 
 
 def memory_mb() -> float:

@@ -39,23 +39,23 @@ def room_of(path):
 
 @functools.cache
 def source(path):
-    found = Source([], set(), [])
+    result = Source([], set(), [])
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.ImportFrom(module=str(module)):
-                found.imports.extend((module, alias.name) for alias in node.names)
+                result.imports.extend((module, alias.name) for alias in node.names)
             case ast.Import():
-                found.imports.extend((alias.name, "") for alias in node.names)
+                result.imports.extend((alias.name, "") for alias in node.names)
             case ast.FunctionDef() | ast.ClassDef():
-                found.defined.add(node.name)
+                result.defined.add(node.name)
             case ast.Name(ctx=ast.Store()):
-                found.defined.add(node.id)
+                result.defined.add(node.id)
             case ast.Attribute():
                 if isinstance(node.ctx, ast.Store):
-                    found.defined.add(node.attr)
+                    result.defined.add(node.attr)
                 if node.attr.startswith("_") and not node.attr.startswith("__"):
-                    found.private.append((node.lineno, node.attr))
-    return found
+                    result.private.append((node.lineno, node.attr))
+    return result
 
 
 def graph():
@@ -70,25 +70,30 @@ def graph():
     return edges
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_room_imports_only_rooms_before_it(path):
-    room = room_of(path)
-    if room in ("__init__", "__main__"):
-        return
-    assert room in ROOMS, f"{room}: a new room needs its place in ROOMS and in the docs"
-    for module, taken in source(path).imports:
-        parts = module.split(".")
-        if parts[0] != "flashnas" or (module == "flashnas" and taken in ("", "__version__")):  # the version
+def where(path):
+    return str(path.relative_to(ROOT))
+
+
+def test_every_folder_is_a_room_with_its_place():
+    rooms = {room_of(path) for path in modules()} - {"__init__", "__main__"}
+    assert rooms == set(ROOMS), "a new room needs its place in ROOMS and in CONTRIBUTING.md"
+
+
+def test_a_room_imports_only_rooms_before_it():
+    wrong = []
+    for path in modules():
+        if (room := room_of(path)) not in ROOMS:
             continue
-        target = parts[1] if len(parts) > 1 else taken
-        allowed = ROOMS[:ROOMS.index(room) + 1]
-        assert target in allowed, f"{path.relative_to(ROOT)} must not import {target}"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda path: path.name)
-def test_the_command_line_calls_the_api_only(path):
-    rooms = {module.split(".")[1] for module, _ in source(path).imports if module.startswith("flashnas.")}
-    assert rooms <= {"api", "base", "cli"}
+        for module, taken in source(path).imports:
+            parts = module.split(".")
+            if parts[0] != "flashnas" or (module == "flashnas" and taken in ("", "__version__")):  # the version
+                continue
+            target = parts[1] if len(parts) > 1 else taken
+            if target not in ROOMS[:ROOMS.index(room) + 1]:
+                wrong.append(f"{where(path)} must not import {target}")
+            if room == "cli" and target not in ("api", "base", "cli"):
+                wrong.append(f"{where(path)} may use api and base only, not {target}")
+    assert not wrong
 
 
 def test_no_import_circles():
@@ -108,29 +113,26 @@ def test_no_import_circles():
         visit(name)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_torch_is_imported_only_where_networks_are_computed(path):
-    if room_of(path) in WITHOUT_TORCH:
-        assert not [name for name, _ in source(path).imports if name.split(".")[0] in ("torch", "botorch", "gpytorch")]
+def test_torch_is_imported_only_where_networks_are_computed():
+    wrong = [f"{where(path)}: {name}" for path in modules() if room_of(path) in WITHOUT_TORCH
+             for name, _ in source(path).imports if name.split(".")[0] in ("torch", "botorch", "gpytorch")]
+    assert not wrong
 
 
-def names_of(room):
-    """What the files of a room define."""
-    return set().union(*(source(path).defined for path in modules() if room_of(path) == room))
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_private_names_stay_in_their_room(room):
-    known = names_of(room)
-    everything = set().union(*(names_of(other) for other in ROOMS if other != room)) - known
+def test_private_names_stay_in_their_room():
+    defined = {room: set().union(*(source(path).defined for path in modules() if room_of(path) == room))
+               for room in ROOMS}
+    wrong = []
     for path in modules():
-        if room_of(path) != room:
+        if (room := room_of(path)) not in ROOMS:
             continue
-        for module, taken in source(path).imports:
-            if module.startswith("flashnas.") and taken.startswith("_") and not taken.startswith("__"):
-                assert module.split(".")[1] == room, f"{path}: imports {taken} of {module}"
-        for line, name in source(path).private:
-            assert name not in everything, f"{path}:{line}: uses {name} of another room"
+        others = set().union(*(names for other, names in defined.items() if other != room)) - defined[room]
+        wrong += [f"{where(path)}: imports {taken} of {module}" for module, taken in source(path).imports
+                  if module.startswith("flashnas.") and taken.startswith("_") and not taken.startswith("__")
+                  and module.split(".")[1] != room]
+        wrong += [f"{where(path)}:{line}: uses {name} of another room" for line, name in source(path).private
+                  if name in others]
+    assert not wrong
 
 
 @pytest.mark.parametrize("statement", ["import flashnas", "import flashnas.operators", "import flashnas.runs.run",

@@ -22,7 +22,7 @@ DRAWN = 60
 def main() -> None:
     question = prepare(SearchConfig.load(FIRST_SEARCH, {"bench": False}), note=print)
     networks = {network.hash: (f"baseline:{question.space.name}", network)
-                for _, network in question.baselines() if network is not None}
+                for _, network in question.baselines if network is not None}
     wanted, rng = len(networks) + DRAWN, np.random.default_rng(0)
     while len(networks) < wanted:
         network, _ = question.fitter.latency_of(question.space.sample(rng))

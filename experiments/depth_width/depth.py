@@ -1,6 +1,6 @@
 """Is the deeper of two networks of equal size ahead after a short training, and do sizes keep their order?
 
-    python experiments/depth_width/depth.py [TRAININGS.csv]    # seconds, trains nothing
+    python experiments/depth_width/depth.py [TRAININGS]    # seconds, trains nothing
 
 Publications find the deeper one better at equal parameters (arXiv 2402.14905 figure 4; arXiv 2511.18890 section 2.1).
 One line for each token count of the trainings of `flashnas scaling-law`; the order is held against the most tokens.
@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flashnas.evidence.rank_correlation import interval, spearman
-from flashnas.trust.scaling_grid import read_trainings
+from flashnas.training.store import read_table
+from flashnas.trust.analysis import interval, spearman
+from flashnas.trust.scaling_grid import GridTraining
 
 EQUAL = 1.2    # depth times width squared of two sizes, at most this far apart
 APART_NATS = 0.02
@@ -21,8 +22,8 @@ APART_NATS = 0.02
 
 def main() -> None:
     """Print one line for each token count."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("trainings.csv")
-    table = read_trainings(path)
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("trainings.jsonl")
+    table = read_table(path, GridTraining)
     losses = table[table["loss"].notna()].groupby(["tokens", "depth", "width"])["loss"].mean()
     most = max(losses.index.get_level_values("tokens"))
     print(f"{path}: {len(losses[most])} sizes")

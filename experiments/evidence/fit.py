@@ -16,23 +16,27 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from fitting import ShapeRow, ffn_rows, fit_law, fit_response, fit_spreads, read_shapes
 
 from flashnas import bench
 from flashnas.architecture import Architecture
 from flashnas.base.files import write_atomic
-from flashnas.evidence.fitting import ffn_rows, fit_response, fit_spreads, joined, rows_of
-from flashnas.evidence.full_loss import FITTED, PARTS, FullLoss
-from flashnas.evidence.law import Law, constants, fit_law, read_shapes
-from flashnas.evidence.leave_one_out import ForetoldPair, foretell, leave_one_out, shapes_left_out, summary
-from flashnas.evidence.load import digests, fitted, shipped_rows
+from flashnas.evidence.agreement import CLEAR_NATS, Pair
+from flashnas.evidence.foretold import MODELS, foretell, summary
+from flashnas.evidence.full_loss import PARTS, FullLoss, Rows
+from flashnas.evidence.law import Law
+from flashnas.evidence.load import FITTED, digests, fitted, rows_of, shipped_rows
 from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published_study import PublishedPlan, recipe_digest
+from flashnas.training.store import read_table
+from flashnas.trust.published_study import ProxyTraining, PublishedPlan
 
 HERE = Path(__file__).parent
-PROXIES = HERE.parent / "proxy_recipe" / "cpu" / "published.csv"
+PROXIES = HERE.parent / "proxy_recipe" / "cpu" / "published.jsonl"
 DIGITS = 8
+SIZE_CLASSES = ("gem_50m", "gem_100m", "gem_500m", "gem_1b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +68,7 @@ def rounded(value):
 
 def short_trainings(trainings, recipe):
     """The short training of each row, seed 0: network and loss, or None."""
-    table = pd.read_csv(PROXIES)
+    table = read_table(PROXIES, ProxyTraining)
     losses = table[(table.seed == 0) & table.loss.notna()].set_index("proxy").loss.to_dict()
     networks = PublishedPlan(rows=trainings, recipe=recipe, data="").networks(recipe.vocab)
     return [(network, losses[network.notation]) if network.notation in losses else None for network in networks]
@@ -81,7 +85,7 @@ def fit():
     table = bench.load().groupby("proxy", as_index=False).loss.mean().dropna()
     response = fit_response([Architecture.parse(text) for text in table.proxy], table.loss.to_numpy())
     short = short_trainings(trainings, recipe)
-    rows = joined(rows_of(trainings, law, response=response, proxies=short), ffn_rows(law))
+    rows = Rows.joined(rows_of(trainings, law, response=response, short=short), ffn_rows(law))
     sources = list(dict.fromkeys(rows.table.publication))
     spreads = {name: {"spreads": dataclasses.asdict(fit_spreads(rows, law, parts)),
                       "folds": {source: dataclasses.asdict(fit_spreads(without(rows, [source]), law, parts))
@@ -89,7 +93,7 @@ def fit():
                for name, parts in (("", PARTS), ("law_", ("law",)))}
     model = FullLoss(rows, fit_spreads(rows, law), law, response=response)
     return rounded({
-        "digests": digests(), "recipe": recipe_digest(recipe), "law": constants(law), "response": list(response),
+        "digests": digests(), "recipe": recipe.digest, "law": dataclasses.asdict(law), "response": list(response),
         **{f"{name}{kind}": each[kind] for name, each in spreads.items() for kind in ("spreads", "folds")},
         "coefficients": {name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
                          for name, values in model.coefficients().items()},
@@ -107,7 +111,7 @@ def nested(note=print):
     trainings = read_published()
     short = short_trainings(trainings, Recipe.load("cpu"))
     sources = list(dict.fromkeys(row.source for row in trainings))
-    told: dict[tuple[str, Form, frozenset[str]], list[ForetoldPair]] = {}
+    told: dict[tuple[str, Form, frozenset[str]], list[Pair]] = {}
     places = {source: [place for place, row in enumerate(trainings) if row.source == source] for source in sources}
     for form in FORMS:
         note(str(form), flush=True)
@@ -135,6 +139,26 @@ def nested(note=print):
             "forms": {name: _brief(figures) for name, figures in each.items()}}
 
 
+def shapes_left_out(rows: list[ShapeRow]):
+    """The law fitted without a size class orders the shapes of that class: clear pairs of equal tokens, and those in
+    the published order."""
+    found = {}
+    for size in SIZE_CLASSES:
+        law = fit_law([row for row in rows if not row.group.startswith(f"{size}_")])
+        pairs = right = 0
+        for group in dict.fromkeys(row.group for row in rows if row.group.startswith(f"{size}_")):
+            some = [row for row in rows if row.group == group]
+            losses = law.loss(*(np.array([getattr(row, name) for row in some])
+                                for name in ("params", "tokens", "width")))
+            for one, other in itertools.combinations(range(len(some)), 2):
+                gap = some[one].loss - some[other].loss
+                if abs(gap) > CLEAR_NATS:
+                    pairs, right = pairs + 1, right + (gap * (losses[one] - losses[other]) > 0)
+        found[size] = {"pairs": pairs, "right": int(right)}
+    total = {name: sum(each[name] for each in found.values()) for name in ("pairs", "right")}
+    return {**total, "share": total["right"] / total["pairs"], "classes": found}
+
+
 def _brief(figures):
     """The figures of one form, without those of each group and publication."""
     means = {name: value for name, value in figures["publications"].items() if name != "each"}
@@ -154,8 +178,9 @@ if __name__ == "__main__":
             write_atomic(FITTED, json.dumps(fit(), indent=None, separators=(",", ":")) + "\n")
             fitted.cache_clear()
         trainings = read_published()
-        found = {"left_out": leave_one_out(trainings, short_trainings(trainings, Recipe.load("cpu"))),
-                 "shapes": shapes_left_out()}
+        short = short_trainings(trainings, Recipe.load("cpu"))
+        found = {"left_out": {name: summary(trainings, foretell(trainings, parts, short))
+                              for name, parts in MODELS.items()}, "shapes": shapes_left_out(read_shapes())}
         path = HERE / "results.json"
     write_atomic(path, json.dumps(rounded(found), indent=1) + "\n")
     print(json.dumps(rounded(found), indent=1))

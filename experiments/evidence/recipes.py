@@ -15,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fitting import ffn_rows
 
 from flashnas.architecture import Architecture
-from flashnas.evidence.fitting import ffn_rows, joined, rows_of
-from flashnas.evidence.full_loss import FullLoss, Spreads, response_row
+from flashnas.evidence.foretold import foretell, summary
+from flashnas.evidence.full_loss import FullLoss, Rows, Spreads, response_row
 from flashnas.evidence.law import Law
-from flashnas.evidence.leave_one_out import foretell, summary
-from flashnas.evidence.load import fitted
+from flashnas.evidence.load import fitted, rows_of
 from flashnas.evidence.trainings import read_published
+from flashnas.training.store import read_table
+from flashnas.trust.published_study import ProxyTraining
 
 PROXIES = Path(__file__).parent.parent / "proxy_recipe"
 NAMES = {"cpu": "cpu", "second_seed": "cpu, seed 1", "half_depth": "half the operators",
@@ -40,7 +42,7 @@ def trainings():
                 found.setdefault(name, {})[line["group"], line["operators"]] = (
                     Architecture.parse(line["proxy"]), float(line["loss"]))
                 minutes[name] = minutes.get(name, 0.0) + float(line["seconds"]) / 60
-    table = pd.read_csv(PROXIES / "cpu-long" / "published.csv").query("seed == 0").set_index("proxy")
+    table = read_table(PROXIES / "cpu-long" / "published.jsonl", ProxyTraining).query("seed == 0").set_index("proxy")
     by_row = {key: network for key, (network, _) in found["cpu"].items()}
     found[LONG] = {key: (network, float(table.loss[network.notation])) for key, network in by_row.items()
                          if network.notation in table.index}
@@ -63,7 +65,7 @@ def main() -> None:
         known = [short.get((row.group, row.operators)) for row in rows]
 
         def without(source, response=response, known=known):
-            learnt = joined(rows_of(rows, law, response=response, proxies=known), ffn)
+            learnt = Rows.joined(rows_of(rows, law, response=response, short=known), ffn)
             learnt = learnt.part(np.flatnonzero(learnt.table.publication != source))
             return FullLoss(learnt, Spreads(**constants["folds"][source]), law, response=tuple(response))
 

@@ -16,11 +16,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from levers import readings_of
+from levers import clear_pairs, readings_of
+from levers import right as right_of
 from scipy.optimize import minimize
 
-from flashnas.evidence.agreement import agreement
-from flashnas.evidence.trainings import Pair, PublishedRow, groups_of, pairs_of, read_published
+from flashnas.evidence.agreement import Pair
+from flashnas.evidence.trainings import PublishedRow, read_published
 
 LEAST_NATS = 0.03     # a feature of the layout moves the score by about this much before it is fitted
 PULL = 0.03           # strength of the pull towards the loss alone
@@ -60,7 +61,7 @@ def parts_of(rows: list[PublishedRow], lines: list[dict[str, str]], names: tuple
 
 def fit(parts: np.ndarray, pairs: list[Pair]) -> np.ndarray:
     """A weight for each part; the first is the loss."""
-    gaps = np.array([parts[pair.worse] - parts[pair.better] for pair in pairs])
+    gaps = np.array([parts[worse] - parts[better] for better, worse in (pair.order for pair in pairs)])
     start = np.eye(parts.shape[1])[0]
     scale = 2 / gaps.std(axis=0).mean()
 
@@ -79,14 +80,13 @@ def main() -> None:
     for names in SCORES:
         parts = parts_of(rows, lines, names)
         known = np.isfinite(parts).all(axis=1)
-        groups = {group: found for group, places in groups_of(rows).items()
-                  if (found := pairs_of(rows, [place for place in places if known[place]]))}
-        right = {group: agreement(parts @ fit(parts, [pair for other in groups if other != group
+        groups = clear_pairs(rows, known)
+        right = {group: right_of(parts @ fit(parts, [pair for other in groups if other != group
                                                       for pair in groups[other]]), pairs).sum()
                  for group, pairs in groups.items()}
         every = [pair for pairs in groups.values() for pair in pairs]
         weights = fit(parts, every)
-        best, total = agreement(parts @ weights, every).sum(), len(every)
+        best, total = right_of(parts @ weights, every).sum(), len(every)
         named = "  ".join(f"{name} {weight / weights[0]:+.2f}" for name, weight in zip(names, weights, strict=True))
         print(f"{sum(right.values()):>5g}/{total} left out  {best:>5g}/{total} all   {named}")
     choose(rows, lines)
@@ -100,9 +100,8 @@ def choose(rows: list[PublishedRow], lines: list[dict[str, str]]) -> None:
         for name, value in readings_of(line).items():
             losses[name][places[line["group"], line["operators"]]] = value
     known = np.isfinite(losses["loss"])
-    pairs = {group: found for group, members in groups_of(rows).items()
-             if (found := pairs_of(rows, [place for place in members if known[place]]))}
-    right = {name: {group: agreement(losses[name], found).sum() for group, found in pairs.items()}
+    pairs = clear_pairs(rows, known)
+    right = {name: {group: right_of(losses[name], found).sum() for group, found in pairs.items()}
              for name in CHOICES if np.isfinite(losses[name][known]).all()}
     chosen = {group: max(right, key=lambda name: sum(right[name].values()) - right[name][group]) for group in pairs}
     count = sum(right[name][group] for group, name in chosen.items())

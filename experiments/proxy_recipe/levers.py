@@ -10,15 +10,17 @@ trials over the same rows (column `rows`).
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from flashnas.evidence.agreement import Agreement, measure
-from flashnas.evidence.trainings import read_published
+from flashnas.evidence.agreement import Agreement, Pair, measure, pairs_of
+from flashnas.evidence.trainings import PublishedRow, groups_of, read_published
 
 READINGS = ("loss", "late", "recall", "no_recall", "frequent", "rare", "copied", "answers")
 
@@ -28,6 +30,20 @@ def readings_of(line: dict[str, str]) -> dict[str, float]:
     curve = json.loads(line["curve"])
     found = {f"curve {tokens // 1024}k": loss for tokens, loss in curve[:-1]}
     return found | {name: float(line[name]) for name in READINGS if line[name]}
+
+
+def clear_pairs(rows: Sequence[PublishedRow], known: np.ndarray) -> dict[str, list[Pair]]:
+    """The clear pairs of each group that has some, of the rows in a mask."""
+    losses = np.where(known, 0.0, np.nan)
+    pairs = {name: [pair for pair in pairs_of(rows, losses, [places]) if pair.clear]
+             for name, places in groups_of(rows).items()}
+    return {name: some for name, some in pairs.items() if some}
+
+
+def right(losses: np.ndarray, pairs: Sequence[Pair]) -> np.ndarray:
+    """1.0 for each pair whose order the losses (one per row) have, 0.5 for a tie, 0.0 for a wrong order."""
+    return np.array([dataclasses.replace(pair, predicted=losses[pair.one] - losses[pair.other]).right
+                     for pair in pairs])
 
 
 def count(found: Agreement) -> str:

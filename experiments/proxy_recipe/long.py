@@ -1,6 +1,6 @@
 """Do four times the tokens order published pairs better? `cpu` and `cpu-long` over the rows that both have trained.
 
-    python experiments/proxy_recipe/long.py     # reads cpu/published.csv and cpu-long/published.csv; seconds
+    python experiments/proxy_recipe/long.py     # reads cpu/published.jsonl and cpu-long/published.jsonl; seconds
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from levers import clear_pairs, right
 
 from flashnas.data.dataset import prepare_dataset
-from flashnas.evidence.agreement import Agreement, agreement, measure
-from flashnas.evidence.trainings import groups_of, pairs_of, read_published
+from flashnas.evidence.agreement import Agreement, measure
+from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published_study import FILE, PublishedPlan, read_trainings
+from flashnas.training.store import read_table
+from flashnas.trust.published_study import FILE, ProxyTraining, PublishedPlan
 
 HERE = Path(__file__).parent
 
@@ -22,7 +24,7 @@ def losses_of(name: str) -> np.ndarray:
     """The loss of each published row by that recipe; NaN where it is not trained."""
     recipe = Recipe.load(str(HERE / f"{name}.yaml") if name == "cpu-long" else name)
     plan = PublishedPlan(rows=read_published(), recipe=recipe, data="sotu")
-    known = read_trainings(HERE / name / FILE).set_index("proxy")["loss"]
+    known = read_table(HERE / name / FILE, ProxyTraining).set_index("proxy")["loss"]
     vocab = prepare_dataset(plan.data, plan.recipe).vocab
     return np.array([known.get(network.notation, np.nan) for network in plan.networks(vocab)])
 
@@ -43,9 +45,8 @@ def main() -> None:
         if first.pairs:
             print(f"{name:<24} cpu {words(first):<36} cpu-long {words(second)}")
     print(f"Spearman: cpu {one.overall.spearman:.2f}, cpu-long {four.overall.spearman:.2f}")
-    pairs = [pair for places in groups_of(rows).values() for pair in pairs_of(rows, places)
-             if both[pair.better] and both[pair.worse]]
-    change = agreement(long, pairs) - agreement(short, pairs)
+    pairs = [pair for some in clear_pairs(rows, both).values() for pair in some]
+    change = right(long, pairs) - right(short, pairs)
     print(f"pairs that cpu-long gains: {change[change > 0].sum():g}, loses: {-change[change < 0].sum():g}")
 
 

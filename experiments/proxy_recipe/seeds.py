@@ -12,9 +12,10 @@ import csv
 from pathlib import Path
 
 import numpy as np
+from levers import clear_pairs, right
 
-from flashnas.evidence.agreement import agreement, consensus_pairs
-from flashnas.evidence.trainings import groups_of, pairs_of, read_published
+from flashnas.evidence.agreement import consensus_pairs
+from flashnas.evidence.trainings import read_published
 
 TRIALS = (("cpu", "second_seed"), ("half_depth", "half_second"))
 
@@ -34,16 +35,15 @@ def compare(trials: tuple[str, str]) -> None:
             if line["trial"] in trials and line["loss"]:
                 losses[trials.index(line["trial"]), places[line["group"], line["operators"]]] = float(line["loss"])
     known = np.isfinite(losses).all(axis=0)
-    groups = {name: pairs for name, members in groups_of(rows).items()
-              if (pairs := pairs_of(rows, [place for place in members if known[place]]))}
+    groups = clear_pairs(rows, known)
     every = [pair for pairs in groups.values() for pair in pairs]
     agreed = consensus_pairs(rows, np.flatnonzero(known))
-    named = {"all": every, "agreed": [pair for pair in every if (pair.better, pair.worse) in agreed], **groups}
+    named = {"all": every, "agreed": [pair for pair in every if pair.order in agreed], **groups}
     sd = float(np.sqrt(np.mean(np.diff(losses[:, known], axis=0) ** 2) / 2))
-    turned = int((agreement(losses[0], every) != agreement(losses[1], every)).sum())
+    turned = int((right(losses[0], every) != right(losses[1], every)).sum())
     print(f"{' and '.join(trials)}: {known.sum()} of {len(rows)} rows, seed SD {sd:.4f}, turned {turned}")
     for name, pairs in named.items():
-        counts = [agreement(values, pairs).sum() for values in (*losses, losses.mean(axis=0))]
+        counts = [right(values, pairs).sum() for values in (*losses, losses.mean(axis=0))]
         first, second, mean = (f"{count:g}" for count in counts)
         print(f"  {name:<22} of {len(pairs):>3}: seed 0 {first:>3}  seed 1 {second:>3}  mean {mean:>3}")
 

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr, t
 
 import flashnas.bench
 from flashnas.bench.table import LATENCY
-from flashnas.search.final_loss import Curve, forecast, rank_correlations
+from flashnas.search.forecast import Curve, forecast, rank_correlations
 from flashnas.search.pareto import hypervolume, non_dominated, standings
 from flashnas.search.rungs import decide
 

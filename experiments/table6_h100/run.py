@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from flashnas.architecture.source import presets
-from flashnas.latency.kernel_correction import STACKS
-from flashnas.latency.kernel_fit import fit, whole_models
+from flashnas.latency.corrections import STACKS
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parents[1] / "tools"))
+from fit_kernels import fit, whole_models  # noqa: E402
+
 COLORS = {"fused": "#7A8B99", "unfused": "#2A6F97"}
 
 

@@ -121,8 +121,7 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     from dataclasses import replace
 
     from flashnas.base.process import terminate_as_interrupt
-    from flashnas.bench.grow import grow, header_of, train_gently
-    from flashnas.bench.journal import journals_in, merged
+    from flashnas.bench.journal import Header, grow, journals_in, merged, train_gently
     from flashnas.bench.plan import balance, part_of, plan, read_networks
     from flashnas.data.dataset import prepare_dataset
     from flashnas.executors.local import WorkerPool
@@ -149,14 +148,14 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     part, parts = options.place
     asked = part_of(planned, part, parts)
     name = "trainings.jsonl" if parts == 1 else f"trainings-{part}-of-{parts}.jsonl"
-    header = header_of(recipe, options.data, dataset.digest, dataset.vocab)
+    header = Header.here(recipe, options.data, dataset.digest, dataset.vocab)
     if options.dry_run:
         known = {training.key for training in merged(paths)[1]} if paths else set()
         return Grown(folder / name, {"asked": len(asked), "known": sum(one.key in known for one in asked)},
                      balance(asked))
     with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers, timeout_s=options.timeout_s
                                               ) as pool:
-        counts = grow(asked, folder, name, header, dataset.folder, pool, progress or (lambda *_: None),
+        counts = grow(asked, folder / name, header, dataset.folder, pool, progress or (lambda *_: None),
                       options.workers)
     return Grown(folder / name, counts, balance(asked))
 

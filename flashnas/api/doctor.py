@@ -79,9 +79,9 @@ class Examined:
                 "tests": [test.to_dict() for test in self.tests], "healthy": self.healthy}
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_doctor import text_of
+        from flashnas.report.terminal_device import doctor_text
 
-        return text_of(self.machine, self.packages, self.choices, self.tests)
+        return doctor_text(self.machine, self.packages, self.choices, self.tests)
 
 
 @takes(DoctorOptions)

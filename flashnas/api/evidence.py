@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,8 @@ from flashnas.base.settings import Settings, option
 class EvidenceOptions(Settings, where="evidence"):
     """What `flashnas evidence` takes."""
 
-    mixes: tuple[str, ...] = option((), "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all"
+    mixes: tuple[str, ...] = option((),
+                                    "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all"
                                     " publications are listed alone", metavar="MIX", positional=True)
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
 
@@ -27,7 +27,8 @@ class EvidenceOptions(Settings, where="evidence"):
 
 @dataclass(frozen=True)
 class PublishedEvidence:
-    """The publications, what they say of two mixes, how far they disagree, and what a user's own trainings add.
+    """The publications, what they say of two mixes, how far they disagree, and what a user's own trainings
+    add.
 
     warnings: one line each, such as that own trainings contradict the publications.
     """
@@ -39,18 +40,19 @@ class PublishedEvidence:
         return {**self.found, "warnings": list(self.warnings)}
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_evidence import evidence_text
+        from flashnas.report.terminal_studies import evidence_text
 
         return evidence_text(self.found)
 
 
 @takes(EvidenceOptions)
 def evidence(options: EvidenceOptions) -> PublishedEvidence:
-    """List the full trainings that others have published, and say what they show of two mixes. Nothing is trained.
+    """List the full trainings that others have published, and say what they show of two mixes. Nothing is
+    trained.
 
     Returns:
-        A PublishedEvidence. `found` has `publications`, `disagreement`, `rows` and, for two mixes, `mixes`. `print`
-        shows it.
+        A PublishedEvidence. `found` has `publications`, `disagreement`, `rows` and, for two mixes, `mixes`.
+        `print` shows it.
 
     Raises:
         ArchitectureError: a mix is not an operator pattern.
@@ -62,23 +64,19 @@ def evidence(options: EvidenceOptions) -> PublishedEvidence:
         >>> len(found["publications"]), len(found["mixes"]["said"])
         (9, 4)
     """
-    from flashnas.evidence.load import full_loss
-    from flashnas.evidence.publications import (
-        all_rows,
-        contradiction,
-        disagreement,
-        further_sources,
-        publications,
-        two_mixes,
-    )
+    from flashnas.evidence.load import full_loss, load, own_rows
+    from flashnas.evidence.publications import contradiction, disagreement, publications, two_mixes
+    from flashnas.evidence.trainings import read_published
 
-    rows, model = all_rows(options.evidence), full_loss(options.evidence)
+    model, shipped = full_loss(options.evidence), load()
+    rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
     found: dict[str, Any] = {
-        "publications": [dataclasses.asdict(publication) for publication in publications(rows, model)],
-        "rows": {"trainings": len(rows), **further_sources()}, "disagreement": disagreement(rows, model),
-        "evidence": options.evidence}
+        "publications": publications(rows, model), "disagreement": disagreement(rows, model),
+        "evidence": options.evidence,
+        "rows": {"trainings": len(rows), "shapes": len(shipped.shapes), "ffn_shares": len(shipped.ffn_shares),
+                 "recall": len(shipped.recall)}}
     if options.mixes:
         one, other = options.mixes
-        found["mixes"] = dataclasses.asdict(two_mixes(one, other, rows, model))
+        found["mixes"] = two_mixes(one, other, rows, model)
     words = contradiction(options.evidence) if options.evidence is not None else ""
     return PublishedEvidence(found, (words,) if words else ())

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 SPACE = "flashnas.space.base:SearchSpace"
 LEAST_TO_CALIBRATE = 8
-# option -> the runtimes that have it
-ONLY_FOR = {**dict.fromkeys(("device", "mode", "backend", "seconds"), ("torch",)), "dtype": ("torch", "vllm"),
-            **dict.fromkeys(("weights", "flash_attention", "cache_type"), ("llama.cpp",)), "vllm_python": ("vllm",)}
+SHARED = ("runtime", "space", "workload", "out", "threads")  # options of every runtime
 Counted = Callable[[int, int], None]  # groups or models done, all of them
 
 
@@ -31,7 +29,7 @@ class ProfileOptions(Settings, where="profile"):
     """What `flashnas profile` takes."""
 
     runtime: str = option("torch", "the program that is timed: torch, or llama.cpp or vllm in a process of its own,"
-                          " with random weights", choices=("torch", *RUNTIMES))
+                          " with random weights", choices=RUNTIMES)
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
     space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
     workload: tuple[str, ...] = option(("decode-8k",), f"{WORKLOAD_HELP}; may be repeated", objects=(WORKLOAD,))
@@ -56,9 +54,11 @@ class ProfileOptions(Settings, where="profile"):
     def __post_init__(self) -> None:
         super().__post_init__()
         for one in dataclasses.fields(self):
-            needed = ONLY_FOR.get(one.name, (self.runtime,))
-            if self.runtime not in needed and getattr(self, one.name) != one.default:
-                self.wrong(one.name, f"is for --runtime {' or '.join(needed)}; got --runtime {self.runtime}")
+            if one.name in SHARED or getattr(self, one.name) == one.default:
+                continue
+            able = [name for name in RUNTIMES if RUNTIMES[name].has_option(one.name)]
+            if self.runtime not in able:
+                self.wrong(one.name, f"is for --runtime {' or '.join(able)}; got --runtime {self.runtime}")
 
 
 @dataclass(frozen=True)
@@ -118,29 +118,13 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
     out = None if options.out is None else check_out(options, holds="meta.yaml")
 
     from flashnas.latency.workload import load_workload
-    from flashnas.profiling.device_timing import Effort
-    from flashnas.profiling.profile import profile as measure
-    from flashnas.profiling.setup import Setup
     from flashnas.space.load import load_operator_space
 
     space = load_operator_space(options.space, "flashnas profile")
     workloads = [load_workload(one) for one in options.workload]
-    if options.runtime != "torch":
-        from flashnas.profiling.llama_cpp.target import LlamaCpp
-        from flashnas.profiling.profile_runtime import profile_runtime
-        from flashnas.profiling.vllm.target import Vllm
-
-        program = LlamaCpp(weights=options.weights or "q8_0", threads=options.threads,
-                           cache_type=options.cache_type or "f16",
-                           flash_attention=options.flash_attention) if options.runtime == "llama.cpp" else Vllm(
-            python=options.vllm_python, threads=options.threads,
-            dtype="float32" if options.dtype == "auto" else options.dtype)
-        folder = out or Path("latency_tables") / program.table_name()
-        return Profiled(folder, profile_runtime(space, workloads, folder, program, progress))
-    setup = Setup(device=options.device, dtype=options.dtype, mode=options.mode, backend=options.backend,
-                  threads=options.threads, effort=Effort(seconds=options.seconds))
-    folder = out or Path("latency_tables") / setup.table_name()
-    return Profiled(folder, measure(space, workloads, folder, setup, progress))
+    target = RUNTIMES[options.runtime].of_options(options)
+    folder = out or Path("latency_tables") / target.table_name()
+    return Profiled(folder, target.profile(space, workloads, folder, progress))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +138,7 @@ class ValidateOptions(Settings, where="validate"):
     workload: str = option("decode-1k", WORKLOAD_HELP, objects=(WORKLOAD,))
     seed: int = option(0, "fixes the architectures", metavar="N", min=0, max=MAX_SEED)
     runtime: str | None = option(None, "the program that the table was measured in: torch, llama.cpp or vllm",
-                                 shown="the table's", choices=("torch", *RUNTIMES))
+                                 shown="the table's", choices=RUNTIMES)
     mode: str | None = option(None, "eager, compiled or cuda_graph", shown="the table's")
     backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
     calibrate: bool = option(False, "fit what whole models cost beyond their operators to one half of the"
@@ -184,7 +168,7 @@ class Validated:
         return self.result.to_dict()
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_validation import validation_text
+        from flashnas.report.terminal_device import validation_text
 
         return validation_text(self.result.to_dict())
 
@@ -217,7 +201,7 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     from flashnas.latency.validation import validate as compare
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.finalists import EFFORT
-    from flashnas.profiling.programs import rows_of, setup_of, time_request
+    from flashnas.profiling.target import rows_of, target_like
     from flashnas.space.load import load_operator_space
 
     table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
@@ -225,11 +209,11 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     workload = load_workload(options.workload)
     mode = rows_of(table, options.runtime, options.mode)
     model = LatencyModel(table, workload, mode=mode)
-    setup = setup_of(table, dtype=model.dtype, mode=mode, backend=options.backend, effort=EFFORT,
+    target = target_like(table, dtype=model.dtype, mode=mode, backend=options.backend, effort=EFFORT,
                      any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
     for hidden in space.hidden_sizes:
         model.check([space.build(space.kinds(), hidden)])
-    result = compare(table, space, workload, lambda a: time_request(a, workload, model.batch(a), setup).to_dict(),
+    result = compare(table, space, workload, lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
                      count=options.count, seed=options.seed, calibrate=options.calibrate, mode=mode, progress=progress)
     if not options.allow_other_stack:
         store(result, space, workload, seed=options.seed, calibrate=options.calibrate)

@@ -96,7 +96,7 @@ class Pareto:
         return {**self.found.to_dict(), "out": None if self.path is None else str(self.path)}
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_pareto import pareto_text
+        from flashnas.report.terminal import pareto_text
 
         text = pareto_text(self.found)
         if self.path is None:
@@ -147,9 +147,8 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any], space: SearchS
     from flashnas.base.errors import RunError
     from flashnas.base.files import disk_errors
     from flashnas.report import write_report
-    from flashnas.runs.folder import write_answer
 
     with disk_errors(f"{options.out}: cannot be written", RunError):
-        write_answer(found.run, options.out)
+        found.run.write(options.out)
     write_report(options.out)
     return Pareto(Run.load(options.out), found, options.out)

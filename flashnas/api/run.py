@@ -100,7 +100,7 @@ class Run(study_run.Run):
     def effort(self) -> str:
         """What the search cost, in words: training tokens, of them those that were repeated, of synthetic tasks and of
         further seeds; and those that rungs saved."""
-        from flashnas.report.terminal_front import tokens_words
+        from flashnas.report.words import tokens_words
 
         return tokens_words(self)
 

@@ -19,7 +19,7 @@ from flashnas.latency.workload import WORKLOAD_HELP
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flashnas.trust.scaling_grid import Progress
+    from flashnas.training.store import Progress
 
 FOUND, PICTURE = "scaling_law.json", "scaling_law.png"
 
@@ -29,7 +29,8 @@ class ScalingLawOptions(Settings, where="scaling_law"):
     """What `flashnas scaling-law` takes."""
 
     pattern: str | None = option(None, "operators of one block, such as 'm2 f'", positional=True)
-    results: str | None = option(None, "fit a table of trainings (CSV or parquet) and train nothing", metavar="FILE")
+    results: str | None = option(None, "fit a table of trainings (CSV, parquet, or trainings.jsonl) and train nothing",
+                                 metavar="FILE")
     depths: tuple[int, ...] = option((3, 6, 12, 24), "numbers of blocks", metavar="A,B,..", separator=",", min=1,
                                      max=2048)
     widths: tuple[int, ...] = option((512, 1024, 1536, 2048), "hidden sizes, which the recipe's width factor"
@@ -97,7 +98,7 @@ class ScalingLaw:
         return self.found
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_scaling import scaling_text
+        from flashnas.report.terminal_studies import scaling_text
 
         return f"{scaling_text(self.found)}\n\ntrainings {self.found['results']}\npicture   {self.found['picture']}"
 
@@ -135,17 +136,17 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
-    from flashnas.report.scaling_figure import draw_scaling, write_scaling_figure
-    from flashnas.report.terminal_scaling import headline
+    from flashnas.report.still_figures import draw_scaling
+    from flashnas.report.terminal_studies import scaling_headline
     from flashnas.trust.depth_width import Sizes, findings
-    from flashnas.trust.scaling_grid import block, points_of
+    from flashnas.trust.scaling_grid import block
 
     if options.pattern is not None:
         block(options.pattern, 1, options.widths[0])  # a pattern that does not parse is said first
     table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
     model = LatencyModel(table, load_workload(options.workload))
     file, trainings, out = _trainings(options, progress)
-    found = findings(points_of(trainings), failed=int(trainings["loss"].isna().sum()), place=str(file))
+    found = findings(trainings, place=str(file))
     pattern = options.pattern or str(trainings["pattern"].iloc[0])
     if not pattern:
         options.wrong("pattern", f"is required: {file} has no column pattern")
@@ -155,7 +156,7 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
                "table": table.name, "workload": model.workload.name, "tokens": sizes.tokens, "answer": answer,
                "by_budget": [{**size.to_dict(), "budget_ms": budget_ms} for budget_ms, size in sizes.ladder()]}
     best = None if options.budget_ms is None else sizes.best(options.budget_ms)
-    write_scaling_figure(draw_scaling(found, sizes, headline(summary), best, options.budget_ms), out / PICTURE)
+    draw_scaling(found, sizes, scaling_headline(summary), best, options.budget_ms).savefig(out / PICTURE, format="png")
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
     return ScalingLaw(summary)
 
@@ -163,11 +164,12 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
 def _trainings(options: ScalingLawOptions, progress: Progress | None) -> tuple[Path, pd.DataFrame, Path]:
     """-> the file of the trainings, its rows, and the folder to write to."""
     from flashnas.training.recipe import Recipe
-    from flashnas.trust.scaling_grid import FILE, Grid, of_one_kind, read_trainings, train_grid
+    from flashnas.training.store import read_table
+    from flashnas.trust.scaling_grid import FILE, Grid, GridTraining, of_one_kind, train_grid
 
     if options.results is not None:
         file = Path(options.results)
-        table = of_one_kind(read_trainings(file), file, options.pattern)
+        table = of_one_kind(read_table(file, GridTraining), file, options.pattern)
         out = file.parent if options.out is None else check_out(options)
         out.mkdir(parents=True, exist_ok=True)
         return file, table, out

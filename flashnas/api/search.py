@@ -86,8 +86,8 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 
     summary = run_search(options.config, out, resume=options.resume, progress=progress or Quiet(), command=command,
                          evaluator=evaluator, **objects)
-    write_report(out)
     run = Run.load(out)
+    write_report(run)
     object.__setattr__(run, "summary", summary)
     return run
 

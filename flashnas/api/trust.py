@@ -14,7 +14,7 @@ from flashnas.base.settings import BARE, MAX_THREADS, Settings, option
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flashnas.trust.study import Progress
+    from flashnas.training.store import Progress
 
 
 RULES = ("params", "layout")  # of flashnas.evidence.proxies
@@ -25,7 +25,8 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
     """What `flashnas proxy-trust` takes."""
 
     run: str | None = option(None, "finished run folder, such as experiments/runs/first_search", positional=True)
-    results: str | None = option(None, "analyse a table of trainings (CSV) and train nothing", metavar="FILE")
+    results: str | None = option(None, "analyse a table of trainings (CSV, parquet, or proxy_trust.jsonl) and train"
+                                 " nothing", metavar="FILE")
     published: str | None = option(None, "hold short trainings and models of published ones against what was published;"
                                    " FILE: a CSV in place of the shipped one", metavar="[FILE]")
     recipe: str = option("cpu", "shipped training recipe or YAML file, for --published",
@@ -75,8 +76,7 @@ class ProxyTrust:
         return self.found
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_published import published_text
-        from flashnas.report.terminal_trust import trust_text
+        from flashnas.report.terminal_studies import published_text, trust_text
 
         if "groups" in self.found:
             return (f"{published_text(self.found)}\n\ntrainings {self.found['results']}\n"
@@ -118,8 +118,8 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
     if options.published is not None:
         return ProxyTrust(_published(options, progress or (lambda *_: None), note or (lambda _: None)))
     from flashnas.base.files import write_atomic
-    from flashnas.report.terminal_trust import headline, verdict
-    from flashnas.report.trust_figure import write_trust_figure
+    from flashnas.report.still_figures import draw_trust
+    from flashnas.report.terminal_studies import headline, verdict
     from flashnas.report.trust_section import FOUND, PICTURE
     from flashnas.runs.run import Run
     from flashnas.trust.study import FILE, Plan, study, study_results
@@ -136,7 +136,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
         table, trust = study(searched, plan, workers=options.workers, progress=progress or (lambda *_: None))
     picture = results.parent / PICTURE
     found = trust.to_dict()
-    write_trust_figure(table, headline(found), picture)
+    draw_trust(table, headline(found)).savefig(picture, format="png")
     summary = {"run": options.run, "results": str(results), "picture": str(picture), "verdict": verdict(found),
                **found}
     if options.run is not None:
@@ -146,8 +146,8 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
 
 def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> dict[str, Any]:
     from flashnas.evidence.trainings import read_published
-    from flashnas.report.published_figure import PICTURE, write_published_figure
-    from flashnas.report.terminal_published import published_verdict
+    from flashnas.report.still_figures import PUBLISHED_PICTURE, draw_published
+    from flashnas.report.terminal_studies import published_verdict
     from flashnas.training.recipe import Recipe
     from flashnas.trust.published_study import PublishedPlan, study_published
 
@@ -158,6 +158,6 @@ def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[s
                          bench=options.bench, train=options.train)
     folder = Path(options.out or f"experiments/runs/published_{recipe.name}")
     study = study_published(plan, folder, workers=options.workers, progress=progress, note=note)
-    found, picture = study.to_dict(), folder / PICTURE
-    write_published_figure(rows, study.models, found["models"], picture)
+    found, picture = study.to_dict(), folder / PUBLISHED_PICTURE
+    draw_published(rows, study.models, found["models"]).savefig(picture, format="png")
     return {"published": options.published, "verdict": published_verdict(found), **found, "picture": str(picture)}

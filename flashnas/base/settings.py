@@ -63,6 +63,7 @@ class Setting:
     separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
     objects: classes, as "module:Class", whose instances Python may give in place of a name; subclasses, too.
     yaml: False for what a YAML file cannot set: what starts a program, or belongs to one call.
+    identity: of a search: it fixes the trajectory, so that a run is continued only with the same value.
     name, container (tuple, dict or None), kind (type of a value, or of each value of the container; Any: any type) and
         optional (None is a value, too) follow from the field.
     """
@@ -83,6 +84,7 @@ class Setting:
     separator: str | None = None
     objects: Sequence[str] = ()
     yaml: bool = True
+    identity: bool = True
     name: str = ""
     container: type | None = None
     kind: Any = str
@@ -278,7 +280,7 @@ class Settings:
         try:
             from_file = {name: cls.setting(name).checked(value, cls.where) for name, value in data.items()}
         except SettingError as error:
-            raise ConfigError(f"{_place(data, error)}: {error}") from None
+            raise ConfigError(f"{place_of(data, error)}: {error}") from None
         from_file = cls.expand_shorthands(from_file)
         given = cls.expand_shorthands({name: cls.setting(name).checked(value, cls.where)
                                        for name, value in overrides.items() if value is not None})
@@ -291,7 +293,7 @@ class Settings:
         except SettingError as error:
             if error.setting.name not in data or error.setting.name in given:
                 raise
-            raise ConfigError(f"{_place(data, error)}: {error}") from None
+            raise ConfigError(f"{place_of(data, error)}: {error}") from None
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -353,7 +355,7 @@ def _listed(choices: Choices) -> list[str]:
     return list(choices() if callable(choices) else choices)
 
 
-def _place(data: LocatedDict, error: SettingError) -> str:
+def place_of(data: LocatedDict, error: SettingError) -> str:
     """`file.yaml:3`, where the wrong value or entry is."""
     from flashnas.base.yaml import LocatedDict, LocatedList
 

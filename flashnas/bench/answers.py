@@ -1,4 +1,5 @@
-"""The scores that a bench holds for one search: same settings of the training, same text, vocabulary and seed."""
+"""The scores that a bench holds for one search: same settings of the training, same text, vocabulary and
+seed."""
 
 from __future__ import annotations
 
@@ -98,8 +99,8 @@ def answers(bench: Bench, recipe: Recipe, *, dataset: str, vocab: int, seed: int
 
 def find_answers(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int, seed: int,
                  ) -> Answers | str | None:
-    """`answers` of a bench by name or folder; None: of the shipped ones, the first that answers, or None if none is
-    shipped."""
+    """`answers` of a bench by name or folder; None: of the shipped ones, the first that answers, or None if
+    none is shipped."""
     if source is not None:
         return answers(Bench.read(source), recipe, dataset=dataset, vocab=vocab, seed=seed)
     reasons = []
@@ -112,14 +113,15 @@ def find_answers(source: str | Path | None, recipe: Recipe, *, dataset: str, voc
     return "; ".join(reasons) or None
 
 
-def find_curves(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int) -> tuple[str, list[Any]]:
+def find_curves(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int) -> tuple[str,
+                                                                                                 list[Any]]:
     """The curves of the networks of a bench, trained as in a search under any seed; each network once.
 
     Args: as `find_answers`.
 
     Returns:
-        The name of the bench and the curves, [training tokens, validation loss] pairs to the end; "" and none where no
-        bench is of this recipe, text and vocabulary.
+        The name of the bench and the curves, [training tokens, validation loss] pairs to the end; "" and none
+        where no bench is of this recipe, text and vocabulary.
     """
     for name in shipped_benches() if source is None else (source,):
         bench = Bench.read(name)

@@ -1,4 +1,5 @@
-"""Journals to the parquet file and card of a bench. Everything but the trainings is computed here, in seconds."""
+"""Journals to the parquet file and card of a bench. Everything but the trainings is computed here, in
+seconds."""
 
 from __future__ import annotations
 
@@ -18,14 +19,13 @@ from flashnas.base.errors import BenchError, MissingRowsError
 from flashnas.base.files import atomic_file, write_atomic
 from flashnas.bench.journal import Header, Training
 from flashnas.bench.measure import read_latencies
-from flashnas.bench.table import CARD, COLUMNS, FILE, FURTHER, LATENCY, MEASURED, META, MORE, Bench
+from flashnas.bench.table import CARD, COLUMNS, FILE, FURTHER, LATENCY, MEASURED, META, MORE, WHOLE, Bench
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.workload import WORKLOADS
 from flashnas.operators import OPERATORS
 
 LIST = pa.list_(pa.list_(pa.float64()))
-WHOLE = ("hidden", "depth", "params", "width_factor", "vocab", "proxy_params", "seed", "tokens")
 
 
 def build(header: Header, trainings: Sequence[Training], out: Path, measured: Sequence[Path] = (),
@@ -54,8 +54,8 @@ def build(header: Header, trainings: Sequence[Training], out: Path, measured: Se
         measurement, times = read_latencies(path)
         how.append(measurement.to_dict())
         for name in ("ttft_ms", "tpot_ms"):
-            frame[f"{MEASURED}{name}/{measurement.workload.name}"] = [
-                times.get(training.network.hash, {}).get(name) for training in trainings]
+            frame[f"{MEASURED}{name}/{measurement.workload['name']}"] = [
+                getattr(times.get(training.network.hash), name, None) for training in trainings]
     frame = frame.astype({name: "float64" for name in frame.columns if name.startswith(MORE)})
     frame = frame.astype({name: "Int64" for name in WHOLE})
     table = pa.Table.from_pandas(frame.drop(columns="curve"), preserve_index=False)
@@ -92,17 +92,13 @@ def _row(header: Header, training: Training) -> dict[str, Any]:
     kinds = Counter(spec.kind for spec in network.operators)
     mixers = sorted({spec.kind for spec in network.operators if spec.mixes_tokens})
     row = {
-        "architecture": training.architecture, "hidden": network.hidden, "depth": len(network.operators),
-        "mixers": " ".join(mixers), **{f"n_{kind}": kinds.get(kind, 0) for kind in OPERATORS.shipped},
-        "params": network.params, "origin": training.origin, "recipe": header.recipe.name,
-        "recipe_digest": header.digest, "width_factor": training.width_factor, "dataset": header.source,
-        "dataset_digest": header.dataset, "vocab": header.vocab, "proxy": training.proxy,
-        "proxy_hash": training.key[0], "proxy_params": training.proxy_params, "seed": training.seed,
-        "loss": training.loss, "bits_per_byte": training.bits_per_byte,
-        "curve": [list(map(float, point)) for point in training.curve], "tokens": training.tokens,
-        "tokens_per_s": training.tokens_per_s, "seconds": training.seconds,
-        "backends": json.dumps(dict(training.backends)), "more": json.dumps(dict(training.more)),
-        "reason": training.reason}
+        **vars(training), "hidden": network.hidden, "depth": len(network.operators),
+        "mixers": " ".join(mixers),
+        **{f"n_{kind}": kinds.get(kind, 0) for kind in OPERATORS.shipped}, "params": network.params,
+        "recipe": header.recipe.name, "recipe_digest": header.digest, "dataset": header.source,
+        "dataset_digest": header.dataset, "vocab": header.vocab, "proxy_hash": training.key[0],
+        "curve": [list(map(float, point)) for point in training.curve],
+        "backends": json.dumps(dict(training.backends)), "more": json.dumps(dict(training.more))}
     return {name: row[name] for name in COLUMNS}
 
 
@@ -116,16 +112,18 @@ def card(bench: Bench) -> str:
     made_by = ", ".join(f"{name} {value}" for name, value in bench.header.made_by.items()) or "not recorded"
     trained, networks = bench.frame[bench.frame["loss"].notna()], bench.frame["architecture"].nunique()
     span = "" if trained.empty else (
-        f" Depths go from {trained['depth'].min()} to {trained['depth'].max()} operators, widths of the trained"
-        f" networks from {min(map(_width, trained['proxy']))} to {max(map(_width, trained['proxy']))}.")
-    lead = (f"{found['trainings']} trainings of {found['networks']} hybrid language models, really trained by one"
-            f" recipe on one text. {found['failed']} of them failed and say why. Each row has the validation curve,"
-            " and the latencies of the network at full width on the shipped device tables."
+        f" Depths go from {trained['depth'].min()} to {trained['depth'].max()} operators, widths of the"
+        f" trained networks from {min(map(_width, trained['proxy']))} to"
+        f" {max(map(_width, trained['proxy']))}.")
+    lead = (f"{found['trainings']} trainings of {found['networks']} hybrid language models, really trained"
+            f" by one recipe on one text. {found['failed']} of them failed and say why. Each row has the"
+            f" validation curve, and the latencies of the network at full width on the shipped device tables."
             f"{span} `flashnas bench build` writes this page.")
     timed = "".join(_wrapped(
         f"- `{MEASURED}*/{entry['workload']['name']}` was timed on {entry['device']} ({entry['stack']},"
-        f" {entry['dtype']}, random weights) by `flashnas bench measure`: {entry['networks']} of {networks} networks."
-        " Larger ones than that machine's free memory have none.", "  ") + "\n" for entry in found["measured"])
+        f" {entry['dtype']}, random weights) by `flashnas bench measure`: {entry['networks']} of {networks}"
+        f" networks. Larger ones than that machine's free memory have none.", "  ") + "\n" for entry
+                    in found["measured"])
     return f"""# flashnas-bench: {bench.name}
 
 {_wrapped(lead)}
@@ -135,8 +133,8 @@ import flashnas.bench
 frame = flashnas.bench.load({'' if bench.name == 'cpu' else repr(bench.name)})   # a pandas DataFrame
 ```
 
-A search whose recipe, text, vocabulary and seed are those of a row takes its score at once (`source` is `bench` in
-`trials.parquet`). `--no-bench` turns that off.
+A search whose recipe, text, vocabulary and seed are those of a row takes its score at once (`source` is
+`bench` in `trials.parquet`). `--no-bench` turns that off.
 
 ## What it holds
 
@@ -149,23 +147,26 @@ A search whose recipe, text, vocabulary and seed are those of a row takes its sc
 ## How it was made
 
 - Recipe `{recipe.name}` (digest `{bench.header.digest}`): {recipe.tokens:,} tokens in sequences of
-  {recipe.sequence_tokens}; widths divided by {recipe.width_factor}, or by the factor that a space or network has of its
-  own. All fields of the recipe are in the metadata of the file.
+  {recipe.sequence_tokens}; widths divided by {recipe.width_factor}, or by the factor that a space or network
+  has of its own. All fields of the recipe are in the metadata of the file.
 - Text `{bench.header.source}` (digest `{bench.header.dataset}`), vocabulary {bench.header.vocab}.
 - Started with {made_by}. {found['core_hours']:g} core-hours in all.
 - `flashnas bench grow` trained the rows; `flashnas bench build` added counts and latencies.
 
 ## Limits
 
-- The losses are of small networks after few tokens. They rank architectures as far as `flashnas proxy-trust` says, and
-  not further. Differences below the noise between seeds, which the repeated rows show, mean nothing.
+- The losses are of small networks after few tokens. They rank architectures as far as
+  `flashnas proxy-trust` says, and not further. Differences below the noise between seeds, which the
+  repeated rows show, mean nothing.
 - The same training on another processor gives losses that differ by about 0.01 nats.
 - `{LATENCY}*` are predictions of the shipped tables for the network at full width and not measurements.
-{timed}- `tokens_per_s` and `seconds` are of the machines that trained the rows, at low priority beside other work.
+{timed}- `tokens_per_s` and `seconds` are of the machines that trained the rows, at low priority beside other
+  work.
 
 ## Licence
 
-Apache-2.0, as flashnas. The latencies come from tables that are made from NVIDIA's AIConfigurator data (Apache-2.0).
+Apache-2.0, as flashnas. The latencies come from tables that are made from NVIDIA's AIConfigurator data
+(Apache-2.0).
 
 ## Columns
 

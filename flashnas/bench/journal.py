@@ -1,46 +1,65 @@
-"""The journal of a bench: a text file with one JSON object a line, so that Git shows what was added.
+"""The journals of a bench, and what grows them: stores of trainings by one recipe on one text.
 
-The first line says how all its networks are trained. Every other line is a finished training. A line is on the disk
-before the next training is waited for; a process that is killed loses at most the trainings that it was running.
-Several journals, from several machines or worktrees, make one bench.
+The header says how all networks of a journal are trained. Several journals, from several machines or
+worktrees, make one bench. Workers train at low priority, one thread each.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
+import functools
+import importlib.metadata
+import os
+import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import flashnas
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError, FlashnasError
-from flashnas.base.files import append_synced, complete_lines, drop_torn_line
 from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import shown
+from flashnas.base.schema import convert
+from flashnas.bench.plan import Planned
+from flashnas.proxy.worker import run_candidate
 from flashnas.training.recipe import Recipe
+from flashnas.training.store import (
+    PlannedTraining,
+    Pool,
+    Progress,
+    TrainingRow,
+    TrainingStore,
+    read_store,
+    train_missing,
+)
 
 FORMAT = 1
 NAMES = "trainings*.jsonl"
-# of a recipe: its name, what the trained network itself shows, and what only synthetic tasks read
-NOT_OF_THE_TRAINING = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks")
-FIGURES = ("loss", "bits_per_byte", "tokens", "tokens_per_s", "seconds", "proxy_params")  # None where it failed
+NICENESS = 10   # of the workers: everything else on the machine goes first
 
 
-def training_settings(recipe: Recipe) -> dict[str, Any]:
-    """The fields of a recipe on which the loss of a given network depends."""
-    return {name: value for name, value in recipe.to_dict().items() if name not in NOT_OF_THE_TRAINING}
+@dataclass(frozen=True, kw_only=True)
+class _HeaderLine:
+    """The first line of a journal; `flashnas_bench` is the number of its format."""
+
+    flashnas_bench: int
+    recipe: dict[str, Any]
+    source: str
+    dataset: str
+    vocab: int
+    made_by: dict[str, str] = field(default_factory=dict)
+    measured: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """How all networks of a bench are trained.
 
-    recipe: its width factor is the one for spaces without a factor of their own. source: of the text, as `--data` names
-    it. dataset: digest of text and tokenizer. vocab: tokens of the tokenizer. made_by: versions, for readers only.
+    recipe: its width factor is the one for spaces without a factor of their own. source: of the text, as
+    `--data` names it. dataset: digest of text and tokenizer. vocab: tokens of the tokenizer. made_by:
+    versions, for readers only.
     """
 
     recipe: Recipe
@@ -49,10 +68,17 @@ class Header:
     vocab: int
     made_by: Mapping[str, str] = field(default_factory=dict, compare=False)
 
+    @classmethod
+    def here(cls, recipe: Recipe, source: str, dataset: str, vocab: int) -> Self:
+        """The header of a journal that this machine starts."""
+        made_by = {"flashnas": flashnas.__version__, "torch": importlib.metadata.version("torch"),
+                   "cpu": platform.processor() or platform.machine()}
+        return cls(recipe=recipe, source=source, dataset=dataset, vocab=vocab, made_by=made_by)
+
     @cached_property
     def digest(self) -> str:
         """16 hex digits; equal for two recipes by which a given network gets the same loss."""
-        return fingerprint(training_settings(self.recipe))
+        return fingerprint(self.recipe.training_settings)
 
     def difference(self, recipe: Recipe, dataset: str, vocab: int, *, own: str = "in the bench",
                    other: str = "here") -> str | None:
@@ -62,19 +88,19 @@ class Header:
             recipe, dataset, vocab: of the other training.
             own, other: where the two are, for the words.
         """
-        here, there = training_settings(self.recipe), training_settings(recipe)
+        here, there = self.recipe.training_settings, recipe.training_settings
         for name in here:
             if here[name] != there[name]:
                 return f"recipe.{name} is {shown(here[name])} {own} and {shown(there[name])} {other}"
         if vocab != self.vocab:
             return f"the vocabulary has {self.vocab} tokens {own} and {vocab} {other}"
         if dataset != self.dataset:
-            return f"text and tokenizer have the digest {self.dataset} ({self.source}) {own} and {dataset} {other}"
+            return (f"text and tokenizer have the digest {self.dataset} ({self.source}) {own} and {dataset}"
+                    f" {other}")
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"flashnas_bench": FORMAT, "recipe": self.recipe.to_dict(), "source": self.source,
-                "dataset": self.dataset, "vocab": self.vocab, "made_by": dict(self.made_by)}
+        return {"flashnas_bench": FORMAT, **asdict(self), "recipe": self.recipe.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Any, place: str) -> Self:
@@ -82,45 +108,31 @@ class Header:
         if not isinstance(data, Mapping) or "flashnas_bench" not in data:
             raise BenchError(f"{place}: not the header of a bench (it has no key 'flashnas_bench')")
         if data["flashnas_bench"] != FORMAT:
-            raise BenchError(f"{place}: a bench of format {shown(data['flashnas_bench'])}; this version of flashnas"
-                             f" reads format {FORMAT}")
-        for name, kind in (("recipe", Mapping), ("source", str), ("dataset", str), ("vocab", int)):
-            if not isinstance(data.get(name), kind):
-                raise BenchError(f"{place}: damaged header: {name} is {shown(data.get(name))}")
+            raise BenchError(f"{place}: a bench of format {shown(data['flashnas_bench'])}; this version of"
+                             f" flashnas reads format {FORMAT}")
+        line = convert(data, _HeaderLine, place, BenchError, name="header")
         try:
-            recipe = Recipe.from_dict(data["recipe"])
+            recipe = Recipe.from_dict(line.recipe)
         except FlashnasError as error:
             raise BenchError(f"{place}: {error}") from None
-        made_by = data.get("made_by")
-        return cls(recipe=recipe, source=data["source"], dataset=data["dataset"], vocab=data["vocab"],
-                   made_by=dict(made_by) if isinstance(made_by, Mapping) else {})
+        return cls(recipe=recipe, source=line.source, dataset=line.dataset, vocab=line.vocab,
+                   made_by=line.made_by)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(TrainingRow):
     """One finished training.
 
-    origin: name of the space, or `published:<group>`. architecture: notation at full width. width_factor: by which it
-    was shrunk; None where the trained network follows from another rule. proxy: notation of the network that was
-    trained, every option explicit. curve: [tokens, validation loss in nats per token] pairs. more: fields of the score
-    that have no field here. reason: why it failed; the figures are then None.
+    origin: name of the space, or `published:<group>`. architecture: notation at full width. width_factor: by
+    which it was shrunk; None where the trained network follows from another rule. proxy: notation of the
+    network that was trained, every option explicit.
     """
 
     origin: str
     architecture: str
-    width_factor: int | None
+    width_factor: int | None = None
     proxy: str
     seed: int
-    loss: float | None = None
-    bits_per_byte: float | None = None
-    curve: Sequence[Sequence[float]] = ()
-    tokens: int | None = None
-    tokens_per_s: float | None = None
-    seconds: float | None = None
-    proxy_params: int | None = None
-    backends: Mapping[str, str] = field(default_factory=dict)
-    more: Mapping[str, Any] = field(default_factory=dict)
-    reason: str = ""
 
     @cached_property
     def network(self) -> Architecture:
@@ -129,93 +141,16 @@ class Training:
 
     @cached_property
     def key(self) -> tuple[str, int]:
-        """What is trained once: hash of the trained network, and seed."""
+        """What is trained once: hash of the trained network, and seed. Both notations are parsed."""
+        assert self.network
         return Architecture.parse(self.proxy).hash, self.seed
 
-    def line(self) -> str:
-        """The line of the journal; keys in the order of the fields, so that lines compare."""
-        return json.dumps(dataclasses.asdict(self), separators=(", ", ": "))
-
     @classmethod
-    def from_dict(cls, data: Any, place: str) -> Self:
-        """Raises BenchError with the place, the key and the value."""
-        if not isinstance(data, Mapping):
-            raise BenchError(f"{place}: a training must be a mapping; got {shown(data)}")
-        known = {item.name: item for item in dataclasses.fields(cls)}
-        for name in data:
-            if name not in known:
-                raise BenchError(f"{place}: a training has no key {name!r}; allowed: {', '.join(known)}")
-        failed = bool(data.get("reason"))
-        for name, item in known.items():
-            value = data.get(name)
-            if str(item.type).startswith("Mapping") and not isinstance(data.get(name, {}), Mapping):
-                raise BenchError(f"{place}: {name} must be a mapping; got {shown(value)}")
-            if item.type == "str" and not isinstance(value, str):
-                raise BenchError(f"{place}: {name} must be text; got {shown(value)}")
-            if (item.type == "int" or (name == "width_factor" and value is not None)) and type(value) is not int:
-                raise BenchError(f"{place}: {name} must be a whole number; got {shown(value)}")
-            if name in FIGURES and not (failed and value is None) and not is_number(value):
-                raise BenchError(f"{place}: {name} must be a number; got {shown(value)}")
-        try:
-            made = cls(**data)
-            made.key, made.network  # noqa: B018  (parsed here, so that the place is known)
-        except FlashnasError as error:
-            raise BenchError(f"{place}: {error}") from None
-        return made
-
-
-def read_journal(path: Path) -> tuple[Header, list[Training]]:
-    """The header and trainings of a journal. A last line without its end, which a killed process can leave, is ignored.
-
-    Raises:
-        BenchError: with file, line and rule.
-    """
-    entries = read_lines(path)
-    return Header.from_dict(entries[0], f"{path}:1"), [
-        Training.from_dict(entry, f"{path}:{number}") for number, entry in enumerate(entries[1:], start=2)]
-
-
-def read_lines(path: Path) -> list[Any]:
-    """The complete lines of a journal, at least one, each as its JSON value; raises BenchError with file and line."""
-    try:
-        text = complete_lines(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
-    entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            entries.append(json.loads(line))
-        except (ValueError, RecursionError):
-            raise BenchError(f"{path}:{number}: damaged, not a JSON value: {shown(line)}") from None
-    if not entries:
-        raise BenchError(f"{path}: an empty journal; remove it")
-    return entries
-
-
-class Journal:
-    """A journal that one process appends to.
-
-    Args:
-        path: the file; it is started with the header, or continued.
-        header: how its networks are trained.
-
-    Raises:
-        BenchError: the file is damaged, or is of other trainings.
-    """
-
-    def __init__(self, path: Path, header: Header) -> None:
-        self.path = path
-        drop_torn_line(path)
-        if not path.exists() or not path.stat().st_size:
-            append_synced(path, json.dumps(header.to_dict()))
-        found, self.trainings = read_journal(path)
-        if reason := found.difference(header.recipe, header.dataset, header.vocab):
-            raise BenchError(f"{path}: holds a bench of another recipe or text: {reason}; choose another --out")
-
-    def add(self, training: Training) -> None:
-        """Append one training and wait until it is on the disk."""
-        append_synced(self.path, training.line())
-        self.trainings.append(training)
+    def planned(cls, item: Planned) -> Self:
+        """The training of a list, without its outcome."""
+        return cls(origin=item.network.origin, architecture=item.network.architecture.notation,
+                   width_factor=None if item.network.proxy else item.recipe.width_factor,
+                   proxy=item.proxy.canonical().notation, seed=item.seed)
 
 
 def journals_in(place: Path) -> list[Path]:
@@ -231,19 +166,61 @@ def merged(paths: Sequence[Path]) -> tuple[Header, list[Training]]:
     """
     if not paths:
         raise BenchError(f"no journal of a bench ({NAMES}) was found; grow one with flashnas bench grow")
-    header: Header | None = None
-    found: dict[tuple[str, int], Training] = {}
+    headers, trainings = [], {}
     for path in paths:
-        own, trainings = read_journal(path)
-        header = header or own
-        if reason := header.difference(own.recipe, own.dataset, own.vocab, own=f"in {paths[0].name}"):
+        data, rows = read_store(path, Training, BenchError)
+        headers.append(own := Header.from_dict(data, f"{path}:1"))
+        if reason := headers[0].difference(own.recipe, own.dataset, own.vocab, own=f"in {paths[0].name}"):
             raise BenchError(f"{path}: is of another recipe or text than {paths[0]}: {reason}")
-        for training in trainings:
-            found.setdefault(training.key, training)
-    assert header is not None
-    return header, list(found.values())
+        trainings.update({row.key: row for row in rows if row.key not in trainings})
+    return headers[0], list(trainings.values())
 
 
-def is_number(value: Any) -> bool:
-    """True for a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, pool: Pool,
+         progress: Progress,
+         workers: int) -> dict[str, int]:
+    """Train what no journal of a folder has; returns the counts of `train_missing`.
+
+    Args:
+        planned: the trainings, or a part of them.
+        path: the journal that is written.
+        header: how its networks are trained.
+        dataset: the prepared text.
+        pool: runs jobs through `train_gently`.
+        progress, workers: as `train_missing`.
+
+    Raises:
+        BenchError: another process grows this journal, a journal is damaged or of another recipe, or a
+            training ended with an error that is not a property of its network.
+    """
+    with TrainingStore(path, header.to_dict(), Training, BenchError) as store:
+        found = Header.from_dict(store.header, f"{path}:1")
+        if reason := found.difference(header.recipe, header.dataset, header.vocab):
+            raise BenchError(f"{path}: holds a bench of another recipe or text: {reason}; choose another"
+                             f" --out")
+        _, before = merged(journals_in(path.parent))
+        return train_missing([_job(item, dataset) for item in planned], store, pool, progress,
+                             workers=workers,
+                             known={training.key for training in before})
+
+
+def _job(item: Planned, dataset: Path) -> PlannedTraining[Training]:
+    """The trained network itself, which is not shrunk further. Its time grows with its operators."""
+    job = {"architecture": item.proxy.to_dict(), "dataset": str(dataset), "seed": item.seed,
+           "recipe": replace(item.recipe, width_factor=1, depth_factor=1).to_dict()}
+    network = item.network.architecture
+    return PlannedTraining(Training.planned(item), network.notation, job, len(network.operators))
+
+
+@functools.cache
+def _lower_priority() -> None:
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(max(0, NICENESS - os.nice(0)))
+
+
+def train_gently(job: dict[str, Any]) -> dict[str, Any]:
+    """`run_candidate` in a worker process whose priority is lowered once."""
+    _lower_priority()
+    return run_candidate(job)
+
+

@@ -1,13 +1,12 @@
-"""What a bench trains, in order: given networks first, then networks of search spaces, chosen so that every prefix of
-the list is balanced.
+"""What a bench trains, in order: given networks first, then networks of search spaces, chosen so that every
+prefix of the list is balanced.
 
-The list depends on its arguments only, and a longer list starts with the shorter one. A bench can therefore be stopped
-at any time, continued with more trainings, and trained in parts on several machines.
+The list depends on its arguments only, and a longer list starts with the shorter one. A bench can therefore
+be stopped at any time, continued with more trainings, and trained in parts on several machines.
 """
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +19,12 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, BenchError, FlashnasError, OperatorError
-from flashnas.base.hints import did_you_mean
+from flashnas.base.foreign import read_csv
 from flashnas.space import OperatorSpace
 from flashnas.training.recipe import Recipe
 
 POOL = 24        # networks that are drawn for each one that is taken
-BARREN = 4       # turns in a row in which every space draws only what is taken already: the spaces are exhausted
+BARREN = 4       # turns in a row without a new network from any space: the spaces are exhausted
 DEPTH_STEP = 4   # operators; depths within one step count as the same
 SHARE_STEPS = 4  # so do shares of feed-forward operators within a quarter
 
@@ -34,8 +33,9 @@ SHARE_STEPS = 4  # so do shares of feed-forward operators within a quarter
 class Given:
     """A network that a bench trains whatever the spaces hold.
 
-    origin: where it is from, such as `published:samba_438m_20b`. architecture: at full width. width_factor: by which it
-    is shrunk; None: by that of the recipe. proxy: the network to train in its place, where shrinking does not give it.
+    origin: where it is from, such as `published:samba_438m_20b`. architecture: at full width. width_factor:
+    by which it is shrunk; None: by that of the recipe. proxy: the network to train in its place, where
+    shrinking does not give it.
     """
 
     origin: str
@@ -48,8 +48,8 @@ class Given:
 class Planned:
     """One training of the list.
 
-    network: the network at full width with its origin. recipe: with the network's own width factor. vocab: tokens of
-    the tokenizer.
+    network: the network at full width with its origin. recipe: with the network's own width factor. vocab:
+    tokens of the tokenizer.
     """
 
     network: Given
@@ -70,7 +70,8 @@ class Planned:
         return self.proxy.hash, self.seed
 
 
-def plan(given: Iterable[Given], spaces: Sequence[OperatorSpace[Any]], recipe: Recipe, *, vocab: int, trainings: int,
+def plan(given: Iterable[Given], spaces: Sequence[OperatorSpace[Any]], recipe: Recipe, *, vocab: int,
+         trainings: int,
          seeds: int = 3, repeat_every: int = 6) -> list[Planned]:
     """The first `trainings` trainings of the list.
 
@@ -80,7 +81,8 @@ def plan(given: Iterable[Given], spaces: Sequence[OperatorSpace[Any]], recipe: R
         recipe: of all trainings. A space with a width factor of its own is shrunk by that.
         vocab: tokens of the tokenizer.
         trainings: length of the list, repeats under further seeds included.
-        seeds: under which every `repeat_every`-th network is trained, 0 to seeds - 1; the others under seed 0.
+        seeds: under which every `repeat_every`-th network is trained, 0 to seeds - 1; the others under seed
+            0.
 
     Raises:
         BenchError: a given network cannot be shrunk by its factor.
@@ -95,7 +97,8 @@ def plan(given: Iterable[Given], spaces: Sequence[OperatorSpace[Any]], recipe: R
 
 
 def part_of(planned: Sequence[Planned], part: int, parts: int) -> list[Planned]:
-    """Every `parts`-th training, from the `part`-th (from 1) on: parts are disjoint and as balanced as the whole."""
+    """Every `parts`-th training, from the `part`-th (from 1) on: parts are disjoint and as balanced as the
+    whole."""
     return list(planned[part - 1::parts])
 
 
@@ -109,8 +112,8 @@ def _networks(given: Iterable[Given], spaces: Sequence[OperatorSpace[Any]], reci
         try:
             fresh = item.proxy.hash not in taken
         except (ArchitectureError, OperatorError) as error:
-            raise BenchError(f"network {network.architecture.notation!r} ({network.origin}) cannot be shrunk by the"
-                             f" width factor {item.recipe.width_factor}: {error}") from None
+            raise BenchError(f"network {network.architecture.notation!r} ({network.origin}) cannot be shrunk"
+                             f" by the width factor {item.recipe.width_factor}: {error}") from None
         if fresh:
             taken.add(item.proxy.hash)
             seen.update(features(network))
@@ -118,7 +121,8 @@ def _networks(given: Iterable[Given], spaces: Sequence[OperatorSpace[Any]], reci
     turn = barren = 0
     while spaces and barren < BARREN * len(spaces):
         space = spaces[turn % len(spaces)]
-        pool = _draw(space, _with_factor(recipe, space.width_factor), vocab, np.random.default_rng(turn), taken)
+        pool = _draw(space, _with_factor(recipe, space.width_factor), vocab, np.random.default_rng(turn),
+                     taken)
         turn += 1
         barren = 0 if pool else barren + 1
         if pool:
@@ -144,8 +148,8 @@ def _draw(space: OperatorSpace[Any], recipe: Recipe, vocab: int, rng: np.random.
 
 
 def features(network: Given) -> set[tuple[Any, ...]]:
-    """What is counted to keep the list balanced: mixers, which follows which, the first, the last, how many, the share
-    of feed-forward operators, depth, and width within its space."""
+    """What is counted to keep the list balanced: mixers, which follows which, the first, the last, how many,
+    the share of feed-forward operators, depth, and width within its space."""
     operators = network.architecture.operators
     mixers = [spec.kind for spec in operators if spec.mixes_tokens]
     share = (len(operators) - len(mixers)) / len(operators)
@@ -174,39 +178,34 @@ def balance(planned: Sequence[Planned]) -> dict[str, dict[str, int]]:
         "mixer": Counter(kind for item in networks for kind in sorted({
             spec.kind for spec in item.proxy.operators if spec.mixes_tokens})),
         "depth": Counter(len(item.proxy.operators) for item in networks),
-        "width": Counter(item.proxy.hidden for item in networks), "seed": Counter(item.seed for item in planned)}
-    return {name: {str(key): count for key, count in sorted(counts.items())} for name, counts in counted.items()}
+        "width": Counter(item.proxy.hidden for item in networks),
+        "seed": Counter(item.seed for item in planned)}
+    return {name: {str(key): count for key, count in sorted(counts.items())} for name, counts
+            in counted.items()}
 
 
 COLUMNS = ("origin", "architecture")
 
 
 def read_networks(path: Path) -> list[Given]:
-    """Given networks from a CSV file with the columns `origin`, `architecture` (notation) and, if any, `width_factor`
-    and `proxy` (notation of the network to train, where shrinking does not give it).
+    """Given networks from a CSV file with the columns `origin`, `architecture` (notation) and, if any,
+    `width_factor` and `proxy` (notation of the network to train, where shrinking does not give it).
 
     Raises:
         BenchError: with file, line and rule.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
-    reader = csv.DictReader(lines)
-    for column in COLUMNS:
-        if column not in (reader.fieldnames or ()):
-            raise BenchError(f"{path}:1: column {column!r} is missing{did_you_mean(column, reader.fieldnames or ())}")
     found = []
-    for row in reader:
-        place = f"{path}:{reader.line_num}"
+    for place, row in read_csv(path, BenchError, COLUMNS):
         factor = (row.get("width_factor") or "").strip()
         if factor and (not factor.isdigit() or int(factor) < 1):
-            raise BenchError(f"{place}: width_factor must be a whole number of at least 1 or empty; got {factor!r}")
+            raise BenchError(f"{place}: width_factor must be a whole number of at least 1 or empty; got"
+                             f" {factor!r}")
         if not row["origin"]:
             raise BenchError(f"{place}: origin must say where the network is from; it is empty")
         try:
             architecture, proxy = (Architecture.parse(text) if text or name == "architecture" else None
-                                   for name in ("architecture", "proxy") for text in [(row.get(name) or "").strip()])
+                                   for name in ("architecture", "proxy") for text
+                                   in [(row.get(name) or "").strip()])
         except FlashnasError as error:
             raise BenchError(f"{place}: {error}") from None
         assert architecture is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from flashnas.base.errors import BenchError
-from flashnas.base.hints import did_you_mean, one_of, shown
+from flashnas.base.foreign import parse_json, read_bytes, read_parquet
+from flashnas.base.hints import did_you_mean, first_line, one_of, shown
 from flashnas.base.shipped import shipped_names
 from flashnas.bench.journal import Header, journals_in
 from flashnas.operators import OPERATORS
@@ -24,7 +25,10 @@ CARD = "README.md"        # beside it: what it is, how it was made, licence, lim
 META = b"flashnas_bench"  # key of the header among the metadata of the parquet file
 LATENCY, MEASURED = "latency_ms/", "measured_"  # starts of further columns
 JSON = ("backends", "more")
-FIGURES = ("architecture", "proxy_hash", "origin", "seed", "bits_per_byte", "seconds", "tokens_per_s", "tokens",
+NUMBERS = ("loss", "bits_per_byte", "seconds", "tokens_per_s")
+WHOLE = ("hidden", "depth", "params", "width_factor", "vocab", "proxy_params", "seed", "tokens")
+FIGURES = ("architecture", "proxy_hash", "origin", "seed", "bits_per_byte", "seconds", "tokens_per_s",
+           "tokens",
            "proxy_params")  # of every training that did not fail
 MORE = (LATENCY, MEASURED)
 COUNTS = {f"n_{kind}": f"operators {kind!r} in the network" for kind in OPERATORS.shipped}
@@ -38,7 +42,8 @@ COLUMNS = {
     "origin": "name of the search space that it was drawn from, or published:<group>",
     "recipe": "name of the recipe",
     "recipe_digest": "of all settings of the recipe on which the loss of a given network depends",
-    "width_factor": "by which its widths were divided; missing where the trained network follows from another rule",
+    "width_factor": "by which its widths were divided; missing where the trained network follows from"
+                    " another rule",
     "dataset": "text, as --data names it",
     "dataset_digest": "of text and tokenizer",
     "vocab": "tokens of the tokenizer, which the trained network has in place of its own",
@@ -57,10 +62,10 @@ COLUMNS = {
     "reason": "why the training failed; empty for the others",
 }
 FURTHER = {  # columns whose names have variable parts
-    f"{LATENCY}<table>/<workload>": "time of one request at full width in ms, predicted by a shipped latency table;"
-                                    " missing where the table cannot answer",
-    f"{MEASURED}ttft_ms/<workload>": "time until the prompt was read at full width on a CPU, in ms; missing where"
-                                     " nobody measured it",
+    f"{LATENCY}<table>/<workload>": "time of one request at full width in ms, predicted by a shipped latency"
+                                    " table; missing where the table cannot answer",
+    f"{MEASURED}ttft_ms/<workload>": "time until the prompt was read at full width on a CPU, in ms; missing"
+                                     " where nobody measured it",
     f"{MEASURED}tpot_ms/<workload>": "time of one generation step there, in ms",
 }
 DEFAULT = "cpu"           # the shipped bench that is meant where none is named
@@ -70,9 +75,9 @@ DEFAULT = "cpu"           # the shipped bench that is meant where none is named
 class Bench:
     """A bench that was read.
 
-    path: the folder. header: how its networks are trained. digest: 16 hex digits of the file. frame: one row for each
-    training, with the columns COLUMNS and those of latencies. measured: how each workload was timed, as
-    `flashnas.bench.measure.Measurement.to_dict`.
+    path: the folder. header: how its networks are trained. digest: 16 hex digits of the file. frame: one row
+    for each training, with the columns COLUMNS and those of latencies. measured: how each workload was timed,
+    as `flashnas.bench.measure.Measurement.to_dict`.
     """
 
     path: Path
@@ -93,12 +98,8 @@ class Bench:
             BenchError: in one line, for a bench that is missing, damaged or of an unknown format.
         """
         path = _find(source)
-        file = path / FILE
-        try:
-            data = file.read_bytes()
-            header, measured, frame = _parse(file)
-        except OSError as error:
-            raise BenchError(f"{file}: cannot be read: {error.strerror or error}") from None
+        data = read_bytes(path / FILE, BenchError)
+        header, measured, frame = _parse(path / FILE, data)
         return cls(path, header, hashlib.sha256(data).hexdigest()[:16], frame, measured)
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,14 +130,14 @@ class Bench:
         losses = "" if found["best_loss"] is None else (
             f", losses {found['best_loss']:.3f} to {found['worst_loss']:.3f} nats per token")
         return "\n".join((
-            f"{self.path}: {found['trainings']} trainings of {found['networks']} networks, {found['failed']} failed"
-            f"{losses}",
-            f"recipe    {found['recipe']} ({found['recipe_digest']}): {self.header.recipe.tokens:,} tokens each;"
-            f" text {found['data']}, vocabulary {found['vocab']}",
+            f"{self.path}: {found['trainings']} trainings of {found['networks']} networks, {found['failed']}"
+            f" failed{losses}",
+            f"recipe    {found['recipe']} ({found['recipe_digest']}): {self.header.recipe.tokens:,} tokens"
+            f" each; text {found['data']}, vocabulary {found['vocab']}",
             f"origins   {_listed(found['origins'])}", f"mixers    {_listed(found['mixers'])}",
             f"seeds     {_listed(found['seeds'])}", f"cost      {found['core_hours']:g} core-hours",
-            *(f"measured  {entry['networks']} networks on {entry['device']} ({entry['stack']}, {entry['dtype']}):"
-              f" {entry['workload']['name']}" for entry in found["measured"])))
+            *(f"measured  {entry['networks']} networks on {entry['device']} ({entry['stack']},"
+              f" {entry['dtype']}): {entry['workload']['name']}" for entry in found["measured"])))
 
 
 def load(source: str | Path | None = None, *, recipe: str | None = None, origin: str | None = None,
@@ -155,12 +156,12 @@ def load(source: str | Path | None = None, *, recipe: str | None = None, origin:
         failed: also those that failed, whose loss is missing.
 
     Returns:
-        A DataFrame; `frame.attrs` holds `bench` (the folder), `digest`, `recipe` (all its fields), `dataset` and
-        `vocab`.
+        A DataFrame; `frame.attrs` holds `bench` (the folder), `digest`, `recipe` (all its fields), `dataset`
+        and `vocab`.
 
     Raises:
-        BenchError: in one line, for a bench that is missing, damaged, of an unknown format or of another recipe, and
-            for a filter that names what the bench does not have.
+        BenchError: in one line, for a bench that is missing, damaged, of an unknown format or of another
+            recipe, and for a filter that names what the bench does not have.
 
     Example:
         >>> import flashnas.bench
@@ -171,7 +172,8 @@ def load(source: str | Path | None = None, *, recipe: str | None = None, origin:
     header = bench.header
     if recipe is not None:
         asked = Recipe.load(recipe)
-        if reason := header.difference(asked, header.dataset, header.vocab, other=f"in recipe {asked.name!r}"):
+        if reason := header.difference(asked, header.dataset, header.vocab,
+                                       other=f"in recipe {asked.name!r}"):
             raise BenchError(f"bench {bench.path}: is of another recipe: {reason}")
     frame = bench.frame
     kept = pd.Series(True, index=frame.index)
@@ -179,7 +181,8 @@ def load(source: str | Path | None = None, *, recipe: str | None = None, origin:
         kept &= frame["loss"].notna()
     if origin is not None:
         known = sorted(set(frame["origin"]))
-        chosen = frame["origin"].str.startswith("published:") if origin == "published" else frame["origin"] == origin
+        published = frame["origin"].str.startswith("published:")
+        chosen = published if origin == "published" else frame["origin"] == origin
         if not chosen.any():
             raise BenchError(f"bench {bench.path}: {one_of('origin', origin, ['published', *known])}")
         kept &= chosen
@@ -219,51 +222,45 @@ def _find(source: str | Path | None) -> Path:
     if path.name == FILE and path.is_file():
         return path.parent
     if not path.is_dir():
-        raise BenchError(f"bench {str(source)!r}: no shipped bench{did_you_mean(source, shipped)} and no folder;"
-                         f" shipped: {', '.join(shipped) or 'none'}")
+        raise BenchError(f"bench {str(source)!r}: no shipped bench{did_you_mean(source, shipped)} and no"
+                         f" folder; shipped: {', '.join(shipped) or 'none'}")
     if not (path / FILE).is_file():
         hint = "; make it of its journals with flashnas bench build" if journals_in(path) else ""
         raise BenchError(f"{path}: not a bench, it has no {FILE}{hint}")
     return path
 
 
-def _parse(file: Path) -> tuple[Header, tuple[Mapping[str, Any], ...], pd.DataFrame]:
+def _parse(file: Path, data: bytes) -> tuple[Header, tuple[Mapping[str, Any], ...], pd.DataFrame]:
     """Header, how latencies were measured, and rows; raises BenchError for anything but a whole bench."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, ValueError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BenchError(f"{file}: damaged, not readable as parquet: {line}") from None
-    text = (table.schema.metadata or {}).get(META)
+    frame = read_parquet(file, BenchError, data=data)
+    text = (pq.read_schema(io.BytesIO(data)).metadata or {}).get(META)
     if text is None:
         raise BenchError(f"{file}: not a bench of flashnas (its metadata has no {META.decode()!r})")
+    meta = parse_json(text, f"{file}: metadata {META.decode()!r}", BenchError)
+    header = Header.from_dict(meta, str(file))
+    for name in COLUMNS:
+        if name not in frame.columns and name not in COUNTS:
+            raise BenchError(f"{file}: damaged: column {name!r} is missing")
+    for name in set(COUNTS) - set(frame.columns):  # an operator that is newer than the bench
+        frame[name] = 0
+    column = "curve"
     try:
-        data = json.loads(text)
-    except ValueError:
-        raise BenchError(f"{file}: damaged: the metadata {META.decode()!r} is not JSON") from None
-    header = Header.from_dict(data, str(file))
-    for column in COLUMNS:
-        if column not in table.column_names and column not in COUNTS:
-            raise BenchError(f"{file}: damaged: column {column!r} is missing")
-    frame = table.to_pandas()
-    try:
-        for column in set(COUNTS) - set(frame.columns):  # an operator that is newer than the bench
-            frame[column] = 0
         frame["curve"] = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
-        for column in JSON:
-            frame[column] = [json.loads(text) for text in frame[column]]
-        for column in ("loss", "bits_per_byte", "seconds", "tokens_per_s"):
-            frame[column] = pd.to_numeric(frame[column]).astype("float64")
-        for column in FIGURES:
-            if frame.loc[frame["loss"].notna(), column].isna().any():
-                raise ValueError(f"column {column!r} has no value in a row with a loss")
+        for column in (*NUMBERS, *WHOLE, *COUNTS):
+            frame[column] = pd.to_numeric(frame[column])
+        frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))
     except (ValueError, TypeError) as error:
-        raise BenchError(f"{file}: damaged: {str(error).splitlines()[0]}") from None
+        raise BenchError(f"{file}: damaged: column {column!r}: {first_line(error)}") from None
+    for column in JSON:
+        frame[column] = [parse_json(text, f"{file}: damaged: column {column!r}", BenchError) for text
+                         in frame[column]]
+    for column in FIGURES:
+        if frame.loc[frame["loss"].notna(), column].isna().any():
+            raise BenchError(f"{file}: damaged: column {column!r} has no value in a row with a loss")
     columns = [*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]
-    return header, tuple(data.get("measured", ())), frame[columns]
+    return header, tuple(meta.get("measured", ())), frame[columns]
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -1,8 +1,11 @@
-"""What a model of the full loss sees of a network: its size, its shape, its mix, and where publications are silent.
+"""What a model of the full loss sees of a network: its size, its shape, its mix, and where publications are
+silent.
 
-The columns of FEATURES have an expected effect or an uncertain one. The columns of SILENT are 0 wherever at least two
-publications have trained something alike. They grow outside, where only the standard deviation of the loss follows
-them: an optimiser gains nothing there that publications do not vouch for.
+The columns of FEATURES have an expected effect or an uncertain one. The columns of SILENT are 0 wherever at
+least two publications have trained something alike. They grow outside, where only the standard deviation of
+the loss follows
+them: an optimiser gains nothing there that publications do not vouch for. Nothing is forbidden there, and
+`outside_support` says in words what lies outside.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from flashnas.evidence.law import RANGE
+from flashnas.architecture import Architecture
+from flashnas.base.quantities import tokens_text
+from flashnas.evidence.law import RANGE, aspect
 from flashnas.operators import OperatorSpec
 
 FULL_SHARE = 0.15          # a second family with this share of the mixers counts fully
@@ -36,17 +42,23 @@ MIN_FFN_SHARE = 1 / 3      # of the operators, for families that have no channel
 NEED_FFN = ("delta rule", "linear attention")
 ASPECTS = (0.9, 5.6)       # ln(width / depth)
 SIZES = (2e7, 3e9)         # parameters without embeddings
+# from which on a network is said to lie outside
+# of the operators: publications have at most half, and one row of one publication more
+SUPPORTED_FFN_SHARE = 0.55
+SUPPORTED_BARE = 0.25       # share of delta rules and gated linear attention without feed-forward layers
+SUPPORTED_RARE = 0.25       # share of mixers that at most one publication has trained
+SUPPORTED_NEW_MIX = 0.5     # of the gain of a mix that nobody tried at such a share
 
 
 @dataclass(frozen=True)
 class Mix:
     """The composition of a stack, without its sizes.
 
-    shares [K]: of the token mixers by KINDS. ffn_share: of feed-forward layers among the operators. mixed: how far a
-    second family is there, 0 to 1. gated_delta, rare: shares of the mixers. window: share of the mixers that see a
-    short window, weighted by how short. edge: 1 where the few attention layers stand at one end of the stack. new_mix:
-    `mixed` as far as no publication had such a pair of families at such a share. bare: share of recurrent mixers
-    without a channel mixer of their own, where feed-forward layers are few.
+    shares [K]: of the token mixers by KINDS. ffn_share: of feed-forward layers among the operators. mixed:
+    how far a second family is there, 0 to 1. gated_delta, rare: shares of the mixers. window: share of the
+    mixers that see a short window, weighted by how short. edge: 1 where the few attention layers stand at one
+    end of the stack. new_mix: `mixed` as far as no publication had such a pair of families at such a share.
+    bare: share of recurrent mixers without a channel mixer of their own, where feed-forward layers are few.
     """
 
     shares: tuple[float, ...]
@@ -62,8 +74,8 @@ class Mix:
 
 @functools.lru_cache(maxsize=65_536)
 def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> Mix:
-    """The composition of an operator list. published: the list is that of a publication, whose windows are not stated
-    where they are at their default."""
+    """The composition of an operator list. published: the list is that of a publication, whose windows are
+    not stated where they are at their default."""
     mixers = [spec for spec in operators if spec.mixes_tokens]
     total = max(len(mixers), 1)
     shares: dict[str, float] = dict.fromkeys(KINDS, 0.0)
@@ -99,8 +111,9 @@ def _edge(mixers: Sequence[OperatorSpec]) -> float:
 
 
 def _new_mix(families: Mapping[str, float], minor: float) -> float:
-    """The part of `mixed` that stems from a second family which nobody tried at a small share; 0 for attention beside
-    anything or anything beside attention, and for about equal shares, which publications have."""
+    """The part of `mixed` that stems from a second family which nobody tried at a small share; 0 for
+    attention beside anything or anything beside attention, and for about equal shares, which publications
+    have."""
     first = max(families, key=lambda family: families[family], default="")
     tried = minor if first == TRIED_BESIDE_ALL else min(minor, families.get(TRIED_BESIDE_ALL, 0.0))
     new = min(1.0, minor / FULL_SHARE) - min(1.0, tried / FULL_SHARE)
@@ -115,7 +128,8 @@ def _sizes(spec: OperatorSpec, hidden: int) -> tuple[int, float]:
 
 
 def body_sizes(operators: Sequence[OperatorSpec], hidden: int) -> tuple[float, float, float]:
-    """Parameters without embeddings, those of them that one token uses, and the share of feed-forward layers."""
+    """Parameters without embeddings, those of them that one token uses, and the share of feed-forward
+    layers."""
     total = active = ffn = 0.0
     for spec, count in Counter(operators).items():
         own, used = _sizes(spec, hidden)
@@ -124,32 +138,72 @@ def body_sizes(operators: Sequence[OperatorSpec], hidden: int) -> tuple[float, f
     return total, active, ffn / total
 
 
-def columns(mix: Mix, *, law: float, params: float, active: float, ffn: float, aspect: float, tokens: float,
-            beyond: float = 0.0) -> list[float]:
-    """The row of a network: FEATURES, then SILENT.
+def features(mixes: Sequence[Mix], *, law: np.ndarray, params: np.ndarray, active: np.ndarray,
+             ffn: np.ndarray,
+             aspects: np.ndarray, tokens: np.ndarray | float, beyond: np.ndarray | float = 0.0) -> np.ndarray:
+    """The row [F] of each network: FEATURES, then SILENT; [N, F].
 
     Args:
+        mixes: of the networks; all else is of shape [N].
         law: loss of the law of size and shape at `effective` parameters, nats per token.
         params, active: without embeddings; all, and those that one token uses.
         ffn: share of the feed-forward layers in the parameters.
-        aspect: ln(width / depth).
+        aspects: ln(width / depth).
         tokens: of the planned training.
         beyond: what the loss of a short training says beyond size, shape and mix, in nats.
     """
-    return [law, mix.mixed, mix.gated_delta, beyond, (ffn - FFN_PARAMS) ** 2, mix.window, mix.edge,
-            float(np.log(params / active)),
-            np.sqrt(max(0.0, mix.ffn_share - MAX_FFN_SHARE) / 0.15), np.sqrt(mix.bare), mix.rare, np.sqrt(mix.new_mix),
-            np.sqrt(_outside(aspect, *ASPECTS)),
-            _outside(np.log(params), *np.log(SIZES)), _outside(np.log(tokens), *np.log(RANGE)) * np.log(params / 1e9)]
+    def of_mix(name: str) -> np.ndarray:
+        return np.array([getattr(mix, name) for mix in mixes], float)
+
+    return np.stack(np.broadcast_arrays(
+        law, of_mix("mixed"), of_mix("gated_delta"), beyond, (ffn - FFN_PARAMS) ** 2, of_mix("window"),
+        of_mix("edge"),
+        np.log(params / active),
+        np.sqrt(np.maximum(0.0, of_mix("ffn_share") - MAX_FFN_SHARE) / 0.15), np.sqrt(of_mix("bare")),
+        of_mix("rare"),
+        np.sqrt(of_mix("new_mix")), np.sqrt(_outside(aspects, *ASPECTS)),
+        _outside(np.log(params), *np.log(SIZES)),
+        _outside(np.log(tokens), *np.log(RANGE)) * np.log(params / 1e9)), axis=-1)
 
 
-def effective(params: float, active: float) -> float:
-    """Parameters that the law counts: of a mixture of experts the geometric mean of all and of the active ones."""
-    return float(np.sqrt(params * active))
+def effective(params: Any, active: Any) -> Any:
+    """Parameters that the law counts: of a mixture of experts the geometric mean of all and of the active
+    ones."""
+    return np.sqrt(params * active)
 
 
-def _outside(value: float, least: float, most: float) -> float:
-    """How far a value lies outside a range; 0 inside."""
-    return float(max(least - value, value - most, 0.0))
+def _outside(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """How far values lie outside a range; 0 inside."""
+    return np.maximum(np.maximum(low - values, values - high), 0.0)
 
 
+def outside_support(network: Architecture, tokens: float | None = None) -> list[str]:
+    """What of a network no two publications have trained, one sentence part each; empty inside the support.
+
+    Args:
+        network: at full width.
+        tokens: of the planned training; None: they are not looked at.
+    """
+    mix = mix_of(network.operators)
+    params, active, _ = body_sizes(network.operators, network.hidden)
+    shape = float(aspect(effective(params, active), np.array(network.hidden)))
+    words = []
+    if mix.ffn_share > SUPPORTED_FFN_SHARE:
+        words.append(f"{mix.ffn_share:.0%} of its operators are feed-forward layers; publications have about"
+                     f" half")
+    if mix.bare > SUPPORTED_BARE:
+        words.append(f"{mix.ffn_share:.0%} of its operators are feed-forward layers; with these mixers"
+                     f" publications have at least {MIN_FFN_SHARE:.0%}")
+    if mix.rare > SUPPORTED_RARE:
+        words.append(f"{mix.rare:.0%} of its mixers are of kinds that at most one publication has trained")
+    if mix.new_mix > SUPPORTED_NEW_MIX:
+        words.append("its second family of mixers has a share at which publications have not tried it")
+    if not ASPECTS[0] <= shape <= ASPECTS[1]:
+        words.append(f"its width is {np.exp(shape):.0f} times its depth; publications have"
+                     f" {np.exp(ASPECTS[0]):.0f} to {np.exp(ASPECTS[1]):.0f}")
+    for value, (low, high), what in ((params, SIZES, "parameters without embeddings"),
+                                     (tokens, RANGE, "training tokens")):
+        if value is not None and not low <= value <= high:
+            words.append(f"{tokens_text(value)} {what}; publications have {tokens_text(low)} to"
+                         f" {tokens_text(high)}")
+    return words

@@ -10,26 +10,26 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
-from flashnas.evidence.composition import body_sizes, columns, effective, mix_of
+from flashnas.evidence.composition import body_sizes, effective, mix_of, outside_support
 from flashnas.evidence.full_loss import FullLoss, Table
-from flashnas.evidence.load import full_loss
+from flashnas.evidence.load import full_loss, nearest_width
 from flashnas.evidence.proxies import as_published
 from flashnas.evidence.recall import load_recall
-from flashnas.evidence.support import outside_support
 from flashnas.operators import OperatorSpec
 
-PLAIN = tuple(parse_operators("a f"))   # a block of the transformer to which networks are compared
-WIDTHS = 256                            # at the nearest multiple of this the shares of a stack's parts are counted
+PLAIN = parse_operators("a f")   # a block of the transformer to which networks are compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
     """Of one network after a full training.
 
-    full_loss: mean, in nats per token, up to a constant of the text and the tokenizer. full_loss_difference, its
-    standard deviation full_loss_sd: the same less that of the plain transformer (`a f`, repeated) with as many
-    parameters without embeddings, at the best ratio of width to depth. recall, recall_sd: marks from 0 to 1, less those
-    of that transformer. outside: what of the network no two publications have trained, in words.
+    full_loss: mean, in nats per token, up to a constant of the text and the tokenizer. full_loss_difference,
+    its
+    standard deviation full_loss_sd: the same less that of the plain transformer (`a f`, repeated) with as
+    many parameters without embeddings, at the best ratio of width to depth. recall, recall_sd: marks from 0
+    to 1, less those of that transformer. outside: what of the network no two publications have trained, in
+    words.
     """
 
     train_tokens: float
@@ -61,19 +61,22 @@ def expected(network: Architecture, tokens: float, own: str | Path | None = None
     model = full_loss(own)
     params, active, _ = body_sizes(network.operators, network.hidden)
     prediction = model.predict(Table.joined(model.table([network], tokens),
-                                            of_size(model, [PLAIN], effective(params, active), tokens)))
+                                            of_size(model, [PLAIN], float(effective(params, active)),
+                                                    tokens)))
     difference, sd = prediction.difference(0, 1)
     recall_model = load_recall()
     recall, covariance = recall_model.predict([network.operators])
     words = recall_model.supported(network.operators)
-    return Expected(train_tokens=float(tokens), full_loss=float(prediction.mean[0]), full_loss_difference=difference,
+    return Expected(train_tokens=float(tokens), full_loss=float(prediction.mean[0]),
+                    full_loss_difference=difference,
                     full_loss_sd=sd, recall=float(recall[0]), recall_sd=float(np.sqrt(covariance[0, 0])),
                     outside=(*outside_support(network, tokens), *([f"for recall: {words}"] if words else ())))
 
 
-def of_size(model: FullLoss, stacks: Sequence[Sequence[OperatorSpec]], params: float, tokens: float, *,
+def of_size(model: FullLoss, stacks: Sequence[tuple[OperatorSpec, ...]], params: float, tokens: float, *,
             published: bool = False) -> Table:
-    """Stacks of one size as the model sees them, each at the best shape by the law: what differs is their mix.
+    """Stacks of one size as the model sees them, each at the best shape by the law: what differs is their
+    mix.
 
     Args:
         model: with its law.
@@ -82,14 +85,10 @@ def of_size(model: FullLoss, stacks: Sequence[Sequence[OperatorSpec]], params: f
         tokens: of the planned training.
         published: attention and windows at their defaults are those of publications.
     """
-    width = (params * np.exp(model.law.r0) / 12) ** (1 / 3)
-    law = float(model.law.loss(np.array(params), tokens, np.array(width)))
-    built = max(WIDTHS, round(width / WIDTHS) * WIDTHS)
-    mixes, x = [mix_of(tuple(stack), published=published) for stack in stacks], []
-    for mix, stack in zip(mixes, stacks, strict=True):
+    width, sizes = (params * np.exp(model.law.r0) / 12) ** (1 / 3), []
+    built = nearest_width(width)
+    for stack in stacks:
         total, active, ffn = body_sizes(as_published(stack, built) if published else stack, built)
-        x.append(columns(mix, law=law, params=params, active=params * active / total, ffn=ffn, aspect=model.law.r0,
-                         tokens=tokens))
-    return Table(np.array(x), np.array([mix.shares for mix in mixes]), np.array([mix.ffn_share for mix in mixes]),
-                 np.array([model.publication] * len(mixes), object))
-
+        sizes.append((params, params * active / total, ffn))
+    return Table.of(model.law, [mix_of(stack, published=published) for stack in stacks], sizes, width, tokens,
+                    model.publication, counted=np.full(len(stacks), params))

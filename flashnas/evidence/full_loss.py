@@ -1,12 +1,13 @@
 """The loss to expect of a full training, up to a constant: from what others have trained in full.
 
-    loss = level of the group + lambda law + beta . features + kappa beyond + residual of the composition + noise
+    loss = level of the group + lambda law + beta . features + kappa beyond + residual of the composition
+           + noise
 
 Every coefficient is a mean over publications plus a deviation of each publication. A prediction is for a new
-publication, or, with rows of the user's own, for the user's. The residual is a Gaussian process over the composition:
-near-identical networks have nearly the same, and it is as uncertain as its prior where nobody trained anything alike.
-Publications have levels of reliability of their own, a robust likelihood. All else is a Gaussian posterior, which is
-exact. No torch.
+publication, or, with rows of the user's own, for the user's. The residual is a Gaussian process over the
+composition: near-identical networks have nearly the same, and it is as uncertain as its prior where nobody
+trained anything alike. Publications have levels of reliability of their own, a robust likelihood. All else is
+a Gaussian posterior, which is exact. No torch.
 
 Differences alone have a meaning, and each comes with its standard deviation.
 """
@@ -15,36 +16,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.evidence.composition import FEATURES, KINDS, SILENT, body_sizes, columns, effective, mix_of
+from flashnas.evidence.composition import (
+    FEATURES,
+    KINDS,
+    SILENT,
+    Mix,
+    body_sizes,
+    effective,
+    features,
+    mix_of,
+)
 from flashnas.evidence.law import Law, aspect
 
-FITTED = Path(__file__).parent / "data" / "fitted.json"
 NEW = "a new publication"
 LAW_NATS = 2.5                       # the law's value at which its coefficient turns
 SHARE_SCALE, FFN_SCALE = 0.5, 0.2    # of the residual process: shares of mixers, share of feed-forward layers
-NEW_RELIABILITY = 1.25               # of a publication that nobody has seen yet; 1: as the median of the others
+NEW_RELIABILITY = 1.25               # of a publication that nobody has seen yet; 1: as the others' median
 # standard deviations before anything was seen, in nats for a full effect. law: of its coefficient
-PRIOR_SDS = {"law": 0.3, "mixed": 0.15, "gated_delta": 0.15, "beyond": 0.5, "ffn": 0.3, "window": 0.05, "edge": 0.05,
+PRIOR_SDS = {"law": 0.3, "mixed": 0.15, "gated_delta": 0.15, "beyond": 0.5, "ffn": 0.3, "window": 0.05,
+             "edge": 0.05,
              "experts": 0.05}
-# of what publications do not vouch for. Each publication has effects of its own there: the one row that somebody
-# trained teaches nothing about the next publication.
+# of what publications do not vouch for. Each publication has effects of its own there: the one row that
+# somebody trained teaches nothing about the next publication.
 SILENT_SDS = {"ffn_share": 0.1, "bare": 0.1, "rare": 0.06, "new_mix": 0.06, "aspect": 0.2, "size": 0.05,
               "tokens": 0.02}
-OWN_SDS = ("law", "mixed", "gated_delta", "beyond", "ffn")  # features whose effect differs between publications
+OWN_SDS = ("law", "mixed", "gated_delta", "beyond",
+           "ffn")  # features whose effect differs between publications
 PARTS = ("law", "mix", "beyond")     # of a prediction, which may be left out
-_LAW, _BEYOND = FEATURES.index("law"), FEATURES.index("beyond")
+OF_SIZE = ("law", "size", "tokens", "aspect", "experts")  # columns of size and shape
+_LAW = FEATURES.index("law")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Networks or rows as the model sees them: x [N, F] of FEATURES and SILENT, shares [N, K] of KINDS, ffn [N]: share
-    of feed-forward layers among the operators, publication [N]."""
+    """Networks or rows as the model sees them: x [N, F] of FEATURES and SILENT, shares [N, K] of KINDS, ffn
+    [N]: share of feed-forward layers among the operators, publication [N]."""
 
     x: np.ndarray
     shares: np.ndarray
@@ -53,6 +64,29 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @classmethod
+    def of(cls, law: Law, mixes: Sequence[Mix], sizes_N3: Any, widths: Any, tokens: Any, publication: Any, *,
+           beyond: Any = 0.0, counted: Any = None) -> Self:
+        """Networks by their mixes and sizes; each argument is of shape [N], or one value for all.
+
+        Args:
+            law: of size and shape.
+            mixes: of the networks.
+            sizes_N3: of each, what `body_sizes` gives: parameters without embeddings, those that one token
+                uses, and the share of feed-forward layers.
+            widths, tokens: of the networks and of their trainings.
+            publication: in which they are trained.
+            beyond: what their short losses say, as `FullLoss.beyond`.
+            counted: parameters that the law counts; None: the geometric mean of all and of the active ones.
+        """
+        params, active, ffn = np.array(sizes_N3, float).reshape(-1, 3).T
+        counted, widths = effective(params, active) if counted is None else counted, np.asarray(widths, float)
+        x = features(mixes, law=law.loss(counted, tokens, widths), params=params, active=active, ffn=ffn,
+                     aspects=aspect(counted, widths), tokens=tokens, beyond=beyond)
+        return cls(x, np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS)),
+                   np.array([mix.ffn_share for mix in mixes]),
+                   np.broadcast_to(np.array(publication, object), len(mixes)))
 
     @classmethod
     def joined(cls, *tables: Table) -> Self:
@@ -75,6 +109,13 @@ class Rows:
     def __len__(self) -> int:
         return len(self.nats)
 
+    @classmethod
+    def joined(cls, *parts: Rows) -> Self:
+        """All rows of several."""
+        return cls(Table.joined(*(part.table for part in parts)),
+                   np.concatenate([part.nats for part in parts]),
+                   np.concatenate([part.level for part in parts]))
+
     def part(self, places: np.ndarray) -> Rows:
         return Rows(self.table.part(places), self.nats[places], self.level[places])
 
@@ -82,7 +123,8 @@ class Rows:
 @dataclass(frozen=True)
 class Spreads:
     """Standard deviations that the data tell: between publications (`own`, by feature), of the common and a
-    publication's residual process, and of the noise; `reliability` of each publication is a factor on its own ones."""
+    publication's residual process, and of the noise; `reliability` of each publication is a factor on its own
+    ones."""
 
     common: Mapping[str, float]
     own: Mapping[str, float]
@@ -94,8 +136,8 @@ class Spreads:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of N networks: the mean of the loss [N] in nats per token, up to one constant, and what the covariances of
-    differences follow from. `noise` is that of one training. It is not part of a difference."""
+    """Of N networks: the mean of the loss [N] in nats per token, up to one constant, and what the covariances
+    of differences follow from. `noise` is that of one training. It is not part of a difference."""
 
     mean: np.ndarray
     prior: Any        # (rows, columns) -> prior covariance
@@ -109,7 +151,8 @@ class Prediction:
         return np.asarray(self.prior(index, index) - self.gain[index] @ self.gain[index].T)
 
     def difference(self, one: int, other: int) -> tuple[float, float]:
-        """Loss of network `one` less that of network `other`: mean and standard deviation, in nats per token."""
+        """Loss of network `one` less that of network `other`: mean and standard deviation, in nats per
+        token."""
         return float(self.mean[one] - self.mean[other]), float(self.sd_to(other)[one])
 
     def sd_to(self, reference: int) -> np.ndarray:
@@ -134,7 +177,7 @@ class FullLoss:
 
     Args:
         rows: what it learns from.
-        spreads: the standard deviations, of `flashnas.evidence.fitting`.
+        spreads: the standard deviations (experiments/evidence/fitting.py).
         law: of size and shape.
         response: of the loss of a proxy in ln N, r, mixed, gated_delta and 1, for `beyond`.
         parts: those of PARTS that it has.
@@ -147,49 +190,46 @@ class FullLoss:
         self.parts, self.publication = tuple(parts), publication
         self.contrasts = contrasts(rows.level)
         gaps = self.contrasts @ (rows.nats - self._known(rows.table))
-        full = self.contrasts @ self._of_rows() @ self.contrasts.T
+        noise = np.square(spreads.noise * self._reliability(rows.table.publication))
+        full = self.contrasts @ (self._prior(rows.table, rows.table) + np.diag(noise)) @ self.contrasts.T
         self._root = np.linalg.cholesky(full)
         self._weights = np.linalg.solve(self._root, gaps)
         self.cost = float(0.5 * self._weights @ self._weights + np.log(np.diag(self._root)).sum())
 
-    # -- what a network looks like -------------------------------------------------------------------------------
+    # -- what a network looks like ---------------------------------------------------------------------------
 
-    def table(self, networks: Sequence[Architecture], tokens: float, beyond: Sequence[float] | None = None) -> Table:
+    def table(self, networks: Sequence[Architecture], tokens: float, beyond: Sequence[float]
+              | None = None) -> Table:
         """Networks of one planned training as the model sees them.
 
         Args:
             networks: at full width.
             tokens: of the planned full training.
-            beyond: what the short loss of each says beyond size, shape and mix (`beyond`); None: nothing is known.
+            beyond: what the short loss of each says beyond size, shape and mix (`beyond`); None: nothing is
+                known.
         """
-        sizes = np.array([body_sizes(network.operators, network.hidden) for network in networks]).reshape(-1, 3)
-        widths = np.array([network.hidden for network in networks], float)
-        counted = np.sqrt(sizes[:, 0] * sizes[:, 1])
-        shapes, laws = aspect(counted, widths), self.law.loss(counted, tokens, widths)
-        mixes = [mix_of(network.operators) for network in networks]
-        x = [columns(mix, law=laws[i], params=sizes[i, 0], active=sizes[i, 1], ffn=sizes[i, 2], aspect=shapes[i],
-                     tokens=tokens, beyond=0.0 if beyond is None else beyond[i]) for i, mix in enumerate(mixes)]
-        return Table(np.array(x).reshape(-1, len(FEATURES) + len(SILENT)),
-                     np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS)),
-                     np.array([mix.ffn_share for mix in mixes]), np.array([self.publication] * len(mixes), object))
+        return Table.of(self.law, [mix_of(network.operators) for network in networks],
+                        [body_sizes(network.operators, network.hidden) for network in networks],
+                        [network.hidden for network in networks], tokens, self.publication,
+                        beyond=0.0 if beyond is None else np.asarray(beyond, float))
 
     def beyond(self, proxy: Architecture, loss: float | None) -> float:
-        """What the loss of a short training says beyond the size, shape and mix of the network that was trained; 0
-        without a loss."""
+        """What the loss of a short training says beyond the size, shape and mix of the network that was
+        trained; 0 without a loss."""
         if loss is None or not np.isfinite(loss) or not self.response:
             return 0.0
         return float(loss - response_row(proxy) @ np.array(self.response))
 
-    # -- predictions ---------------------------------------------------------------------------------------------
+    # -- predictions -----------------------------------------------------------------------------------------
 
     def predict(self, table: Table) -> Prediction:
         """Mean of each network, up to one constant, and the covariance of all."""
-        cross = self._prior(table, self.rows.table) @ self.contrasts.T
-        gain = np.linalg.solve(self._root, cross.T).T
+        gain = self._gain(self._prior(table, self.rows.table))
         variance = self._prior_variance(table) - np.sum(gain**2, axis=1)
         return Prediction(LAW_NATS + self._known(table) + gain @ self._weights,
                           lambda one, other: self._prior(table.part(one), table.part(other)), gain, variance,
-                          self.spreads.noise * self._reliability(table.publication[:1])[0] if len(table) else 0.0)
+                          self.spreads.noise * self._reliability(table.publication[:1])[0] if len(table)
+                          else 0.0)
 
     def predict_networks(self, networks: Sequence[Architecture], tokens: float,
                          beyond: Sequence[float] | None = None) -> Prediction:
@@ -197,51 +237,49 @@ class FullLoss:
         return self.predict(self.table(networks, tokens, beyond))
 
     def coefficients(self) -> dict[str, tuple[float, float, float]]:
-        """Of each feature: mean, standard deviation of the mean, and standard deviation between publications."""
+        """Of each feature: mean, standard deviation of the mean, and standard deviation between
+        publications."""
         common, own = self._variances()
-        cross = common[:, None] * (self._x(self.rows.table).T @ self.contrasts.T)
-        gain = np.linalg.solve(self._root, cross.T).T
+        gain = self._gain(common[:, None] * self._x(self.rows.table).T)
         means = gain @ self._weights
         means[_LAW] += 1.0
         sds = np.sqrt(np.maximum(common - np.sum(gain**2, axis=1), 0.0))
-        return {name: (float(means[i]), float(sds[i]), float(np.sqrt(own[i]))) for i, name in enumerate(FEATURES)}
+        return {name: (float(means[i]), float(sds[i]), float(np.sqrt(own[i]))) for i, name
+                in enumerate(FEATURES)}
 
     def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
-        """The difference of two networks by its reasons, in nats: size and shape, mix, own training; they add up to the
-        difference of the means."""
-        size = np.zeros(table.x.shape[1])
-        size[[_LAW, len(FEATURES) + SILENT.index("size"), len(FEATURES) + SILENT.index("tokens"),
-              len(FEATURES) + SILENT.index("aspect"), FEATURES.index("experts")]] = 1.0
-        training = np.zeros_like(size)
-        training[_BEYOND] = 1.0
-        whole = self.predict(table.part(np.array([one, other]))).mean
+        """The difference of two networks by its reasons, in nats: size and shape, mix, own training; they add
+        up to the difference of the means."""
+        columns = (*FEATURES, *SILENT)
+        both = table.part(np.array([one, other]))
+        x, learnt = self._x(both), self._x(self.rows.table)
+        common, own = self._variances()
         found = {}
-        for name, mask in (("size", size), ("training", training)):
-            common, own = self._variances()
-            x = self._x(table)[[one, other]] * mask
-            cross = (x * common) @ self._x(self.rows.table).T
+        for reason, names in (("size", OF_SIZE), ("training", ("beyond",))):
+            some = x * np.isin(columns, names)
+            cross = (some * common) @ learnt.T
             if self.publication in set(self.rows.table.publication):
-                cross += ((x * own) @ self._x(self.rows.table).T) * (self.rows.table.publication == self.publication)
-            gain = np.linalg.solve(self._root, (cross @ self.contrasts.T).T).T
-            values = gain @ self._weights + x[:, _LAW]
-            found[name] = float(values[0] - values[1])
+                cross += ((some * own) @ learnt.T) * (self.rows.table.publication == self.publication)
+            values = self._gain(cross) @ self._weights + some[:, _LAW]
+            found[reason] = float(values[0] - values[1])
+        whole = self.predict(both).mean
         found["mix"] = float(whole[0] - whole[1]) - sum(found.values())
         return found
 
-    # -- the prior -----------------------------------------------------------------------------------------------
+    def _gain(self, cross: np.ndarray) -> np.ndarray:
+        """What each contrast of the rows says of N quantities [N, C]; cross: covariance with the rows [N,
+        rows]."""
+        return np.asarray(np.linalg.solve(self._root, (cross @ self.contrasts.T).T).T)
+
+    # -- the prior -------------------------------------------------------------------------------------------
 
     def _x(self, table: Table) -> np.ndarray:
         """The columns, those of parts that it has not at 0."""
-        has = np.ones(table.x.shape[1])
-        if "law" not in self.parts:
-            has[_LAW] = 0.0
-        if "beyond" not in self.parts:
-            has[_BEYOND] = 0.0
-        if "mix" not in self.parts:
-            has[[i for i in range(len(has)) if i not in (_LAW, _BEYOND)]] = 0.0
-        shift = np.zeros(table.x.shape[1])
-        shift[_LAW] = LAW_NATS
-        return np.asarray((table.x - shift) * has)
+        has = [{"law": "law", "beyond": "beyond"}.get(name, "mix") in self.parts for name
+               in (*FEATURES, *SILENT)]
+        x = np.array(table.x)
+        x[:, _LAW] -= LAW_NATS
+        return np.asarray(x * has)
 
     def _known(self, table: Table) -> np.ndarray:
         return np.asarray(self._x(table)[:, _LAW])
@@ -280,11 +318,6 @@ class FullLoss:
         with_mix = float("mix" in self.parts)
         return np.asarray(square @ common + with_mix * self.spreads.residual**2
                           + reliability * (square @ own + with_mix * self.spreads.own_residual**2))
-
-    def _of_rows(self) -> np.ndarray:
-        table = self.rows.table
-        noise = (self.spreads.noise * self._reliability(table.publication))**2
-        return self._prior(table, table) + np.diag(noise)
 
 
 def response_row(proxy: Architecture) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""The shipped evidence, and the model that was fitted to it."""
+"""The shipped evidence, and the model that was fitted to it: of all publications, without one, or with a
+user's own.
+
+The constants in `data/fitted.json` come from `experiments/evidence/fit.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,34 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
 
-from flashnas.evidence.fitting import FFN_SHARES, fit_reliability, joined, rows_of
-from flashnas.evidence.full_loss import FITTED, NEW, PARTS, FullLoss, Rows, Spreads, Table
-from flashnas.evidence.law import SHAPES, Law
+from flashnas.architecture import Architecture
+from flashnas.evidence.composition import body_sizes, mix_of
+from flashnas.evidence.full_loss import NEW, PARTS, FullLoss, Rows, Spreads, Table, response_row
+from flashnas.evidence.law import Law
+from flashnas.evidence.proxies import full_network, full_width
 from flashnas.evidence.recall import SHIPPED as RECALL
-from flashnas.evidence.trainings import SHIPPED, PublishedRow, read_published
+from flashnas.evidence.trainings import SHIPPED, PublishedRow, nested_groups, read_published
 
-OWN = "own trainings"   # the publication that a user's file is, whatever its column source says
+DATA = SHIPPED.parent
+SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"
+FITTED = DATA / "fitted.json"
+OWN = "own trainings"    # the publication that a user's file is, whatever its column source says
+WIDTHS = 256             # a network is built at the nearest multiple of this to count the shares of its parts
+RELIABILITY_SD = 0.7     # of the logarithm of a publication's reliability, before anything was seen
+FURTHEST = 4.0           # standard deviations from there
+Short = Sequence[tuple[Architecture, float] | None]  # network and loss of the short training of each row
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The published rows, as they ship. Each has its `source` (an arXiv number) and the table that it is from.
+    """The published rows, as they ship. Each has its `source` (an arXiv number) and the table that it is
+    from.
 
-    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares: transformers with
-    more or less of their parameters in feed-forward layers. recall: what networks find again in their context.
+    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares:
+    transformers with more or less of their parameters in feed-forward layers. recall: what networks find
+    again in their context.
     """
 
     trainings: pd.DataFrame
@@ -46,7 +62,8 @@ def load() -> Evidence:
         >>> len(evidence.trainings) >= 164, (evidence.trainings.source != "").all().item()
         (True, True)
     """
-    return Evidence(*(pd.read_csv(path, dtype={"source": str, "level": str, "note": str}, keep_default_na=True)
+    return Evidence(*(pd.read_csv(path, dtype={"source": str, "level": str, "note": str},
+                                  keep_default_na=True)
                       for path in (SHIPPED, SHAPES, FFN_SHARES, RECALL)))
 
 
@@ -62,7 +79,8 @@ def digests() -> dict[str, str]:
 
 @functools.cache
 def fitted() -> dict[str, Any]:
-    """The constants that ship: law, response of the proxy, spreads, those without each publication, rows as numbers."""
+    """The constants that ship: law, response of the proxy, spreads, those without each publication, rows as
+    numbers; `recipe` is the digest of the recipe whose short losses the model can read."""
     return dict(json.loads(FITTED.read_text(encoding="utf-8")))
 
 
@@ -74,12 +92,46 @@ def shipped_rows() -> Rows:
     return Rows(table, np.array(rows["nats"]), np.array(rows["level"], object))
 
 
+def rows_of(trainings: Sequence[PublishedRow], law: Law, *, response: Sequence[float] = (),
+            short: Short | None = None) -> Rows:
+    """Published trainings as the model sees them, without the smaller ones of nested groups.
+
+    Args:
+        trainings: all rows; groups compare within themselves, or within their level.
+        law, response: of the model.
+        short: of each row; None where there is none. They count for a group that has all of them.
+    """
+    smaller = {small for small, _ in nested_groups(trainings)}
+    kept = [place for place, row in enumerate(trainings) if row.group not in smaller]
+    rows, widths = [trainings[place] for place in kept], [full_width(trainings[place]) for place in kept]
+    proxies = [None if short is None else short[place] for place in kept]
+    without = {row.group for row, proxy in zip(rows, proxies, strict=True) if proxy is None}
+    sizes, beyond = [], []
+    for row, width, proxy in zip(rows, widths, proxies, strict=True):
+        built = full_network(row, nearest_width(width))
+        total, active, ffn = body_sizes(built.operators, built.hidden)
+        params = row.params - width * row.vocab
+        sizes.append((params, params * active / total, ffn))
+        beyond.append(0.0 if proxy is None or row.group in without else
+                      float(proxy[1] - response_row(proxy[0]) @ np.array(response)))
+    table = Table.of(law, [mix_of(row.specs, published=True) for row in rows], sizes, widths,
+                     np.array([row.tokens for row in rows]), [row.source for row in rows],
+                     beyond=np.array(beyond))
+    return Rows(table, np.array([row.nats for row in rows]),
+                np.array([row.level or row.group for row in rows], object))
+
+
+def nearest_width(width: float) -> int:
+    """The width at which a network of a width that is a real number is built."""
+    return max(WIDTHS, round(width / WIDTHS) * WIDTHS)
+
+
 def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequence[str] = PARTS) -> FullLoss:
     """The model of the loss after a full training.
 
     Args:
-        own: a CSV of the user's own trainings (`flashnas.evidence.trainings.read_published`). Predictions are then for
-            the user's publication and no longer for a new one.
+        own: a CSV of the user's own trainings (`flashnas.evidence.trainings.read_published`). Predictions are
+            then for the user's publication and no longer for a new one.
         without: a publication, by its source, that the model has not seen.
         parts: of `law`, `mix` and `beyond` (short trainings), those that it uses.
 
@@ -88,18 +140,18 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
 
     Example:
         >>> import flashnas as fn
-        >>> networks = [fn.Architecture.parse(text) for text in ("2048: 12x(m2 f)", "2048: 5x(m2 f) a f 6x(m2 f)")]
-        >>> prediction = fn.evidence.full_loss().predict_networks(networks, tokens=1e11)
+        >>> pure, hybrid = (fn.Architecture.parse(f"2048: {text}") for text in ("12x(m2 f)", "2x(5x(m2 f) a f)"))
+        >>> prediction = fn.evidence.full_loss().predict_networks([pure, hybrid], tokens=1e11)
         >>> mean, sd = prediction.difference(1, 0)    # the hybrid less the pure stack, nats per token
         >>> mean < 0, 0 < sd < 0.1
         (True, True)
     """
+    shipped = _shipped(without, tuple(parts))
     if own is None:
-        return _shipped(without, tuple(parts))
-    constants, law = fitted(), Law(**fitted()["law"])
-    rows = joined(shipped_rows(), rows_of(own_rows(own), law))
-    spreads = fit_reliability(rows, Spreads(**constants[f"{_prefix(parts)}spreads"]), law, OWN)
-    return FullLoss(rows, spreads, law, parts=parts, response=constants["response"], publication=OWN)
+        return shipped
+    rows = Rows.joined(shipped.rows, rows_of(own_rows(own), shipped.law))
+    return FullLoss(rows, _with_own(rows, shipped), shipped.law, parts=parts, response=shipped.response,
+                    publication=OWN)
 
 
 def own_rows(path: str | Path) -> list[PublishedRow]:
@@ -112,22 +164,27 @@ def own_rows(path: str | Path) -> list[PublishedRow]:
             for row in read_published(path)]
 
 
-def _prefix(parts: Sequence[str]) -> str:
-    """Of the constants: the law alone has spreads of its own, because differences of mixes are noise to it."""
-    return "law_" if tuple(parts) == ("law",) else ""
+def _with_own(rows: Rows, shipped: FullLoss) -> Spreads:
+    """The shipped spreads with the reliability of OWN that the rows tell."""
+    spreads = shipped.spreads
+
+    def with_log(log: float) -> Spreads:
+        return dataclasses.replace(spreads, reliability={**spreads.reliability, OWN: float(np.exp(log))})
+
+    def cost(log: float) -> float:
+        return FullLoss(rows, with_log(log), shipped.law).cost + 0.5 * (log / RELIABILITY_SD) ** 2
+
+    bound = FURTHEST * RELIABILITY_SD
+    return with_log(float(minimize_scalar(cost, bounds=(-bound, bound), method="bounded",
+                                          options={"xatol": 0.01}).x))
 
 
 @functools.cache
 def _shipped(without: str, parts: tuple[str, ...]) -> FullLoss:
-    constants, rows = fitted(), shipped_rows()
-    prefix = _prefix(parts)
+    """The law alone has spreads of its own, because differences of mixes are noise to it."""
+    constants, rows, prefix = fitted(), shipped_rows(), "law_" if parts == ("law",) else ""
     spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
     if without:
         rows = rows.part(np.flatnonzero(rows.table.publication != without))
     return FullLoss(rows, spreads, Law(**constants["law"]), response=constants["response"], parts=parts,
                     publication=NEW)
-
-
-def recipe_of_response() -> str:
-    """The digest of the recipe whose short losses the model can read."""
-    return str(fitted()["recipe"])

@@ -1,10 +1,11 @@
 """The network that stands for a published row in a short training. No torch.
 
-Publications hold parameters, latency or the layout equal, and print operators without sizes. The matching rule fills
-the sizes in: `params` gives each full-size network the width at which it has the published number of parameters;
-`layout` gives every network of a group the same width. All other options are at their defaults, but attention has as
-many key heads as query heads. Then all widths of a group shrink by one factor, so that the middle one becomes the
-proxy's.
+Publications hold parameters, latency or the layout equal, and print operators without sizes. The matching
+rule fills
+the sizes in: `params` gives each full-size network the width at which it has the published number of
+parameters; `layout` gives every network of a group the same width. All other options are at their defaults,
+but attention has as many key heads as query heads. Then all widths of a group shrink by one factor, so that
+the middle one becomes the proxy's.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ _STEP = 4                 # proxies have widths that are multiples of it
 
 
 def as_published(specs: Sequence[OperatorSpec], hidden: int) -> tuple[OperatorSpec, ...]:
-    """Operators as publications mean them at a width. Attention without options has as many key heads as query heads:
-    most publications train it so, and a proxy has a single head of each."""
+    """Operators as publications mean them at a width. Attention without options has as many key heads as
+    query heads: most publications train it so, and a proxy has a single head of each."""
     return tuple(dataclasses.replace(spec, heads=hidden // spec.head_dim, kv_heads=hidden // spec.head_dim)
-                 if isinstance(spec, Attention) and not spec.heads and not spec.kv_heads and not hidden % spec.head_dim
+                 if isinstance(spec, Attention) and not spec.heads and not spec.kv_heads
+                 and not hidden % spec.head_dim
                  else spec for spec in specs)
 
 
@@ -42,7 +44,8 @@ def full_network(row: PublishedRow, hidden: int) -> Architecture:
 
 @functools.lru_cache(maxsize=1024)
 def full_width(row: PublishedRow) -> float:
-    """The hidden size that is stated, or at which the row's operators have its number of parameters, a real number.
+    """The hidden size that is stated, or at which the row's operators have its number of parameters, a real
+    number.
 
     Raises ConfigError for a number that no width from 256 to 8192 reaches.
     """
@@ -51,8 +54,8 @@ def full_width(row: PublishedRow) -> float:
     networks = full_networks(row)
     params = [network.params - (0 if row.vocab else network.vocab * network.hidden) for network in networks]
     if not params[0] <= row.params <= params[-1]:
-        raise ConfigError(f"{row.named}: params must be from {params[0]:,} to {params[-1]:,}, which it has at widths"
-                          f" {networks[0].hidden} to {networks[-1].hidden}; got {row.params:,.0f}")
+        raise ConfigError(f"{row.named}: params must be from {params[0]:,} to {params[-1]:,}, which it has"
+                          f" at widths {networks[0].hidden} to {networks[-1].hidden}; got {row.params:,.0f}")
     widths = [network.hidden for network in networks]
     return float(np.exp(np.interp(np.log(row.params), np.log(params), np.log(widths))))
 
@@ -89,7 +92,8 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
         depth_factor: proxies have every so many-th operator of each kind.
 
     Raises:
-        ConfigError: for a row that cannot be built near its width, or whose number of parameters no width has.
+        ConfigError: for a row that cannot be built near its width, or whose number of parameters no width
+            has.
     """
     def built(place: int, small: int) -> Architecture:
         try:
@@ -111,7 +115,8 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
 
 def _nearest(places: Sequence[int], wanted: float, built: Callable[[int, int], Architecture],
              ) -> dict[int, Architecture]:
-    """The networks of these rows at the width nearest to `wanted` at which all can be built, at most twice `wanted`."""
+    """The networks of these rows at the width nearest to `wanted` at which all can be built, at most twice
+    `wanted`."""
     first: ConfigError | None = None
     widths = range(_STEP, max(_STEP, 2 * round(wanted)) + 1, _STEP)
     for small in sorted(widths, key=lambda small: abs(small - wanted)):

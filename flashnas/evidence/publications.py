@@ -3,25 +3,20 @@ contradict them. No torch."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
-from flashnas.evidence.agreement import twos_of
+from flashnas.evidence.agreement import CLEAR_NATS, group_pairs
 from flashnas.evidence.expected import of_size
-from flashnas.evidence.fitting import rows_of
+from flashnas.evidence.foretold import COVERED, WITHIN_SDS, foretell
 from flashnas.evidence.full_loss import FullLoss
-from flashnas.evidence.leave_one_out import COVERED, comparable, foretell
-from flashnas.evidence.load import full_loss, load, own_rows
-from flashnas.evidence.recall import read_recall
-from flashnas.evidence.trainings import CLEAR_NATS, PublishedRow, composition, read_published
+from flashnas.evidence.load import full_loss, own_rows, rows_of
+from flashnas.evidence.trainings import PublishedRow, comparable, composition
 from flashnas.operators import OperatorSpec
 
 MIN_CLEAR_PAIRS = 4      # from which on their order may contradict
@@ -29,74 +24,39 @@ MIN_OPERATORS = 24       # a pattern is repeated to a stack of at least so many
 PARAMS, TOKENS = 1e9, 1e11   # without embeddings, and of a training: for which the model states a difference
 
 
-@dataclass(frozen=True, kw_only=True)
-class Publication:
-    """One publication of the evidence.
+def publications(rows: Sequence[PublishedRow], model: FullLoss) -> list[dict[str, Any]]:
+    """The publications of the rows, those with the most rows first; JSON-ready.
 
-    source: its arXiv number, or that of load.OWN. mixers: kinds of token mixers. params, tokens: least and most of its
-    rows. spread: the factor on what a publication has of its own, relative to the middle one; above 1 for gaps that
-    others do not find. None for rows that the model was not fitted to.
+    source: its arXiv number, or that of load.OWN. mixers: kinds of token mixers. params, tokens: least and
+    most of its `rows`. spread: the factor on what a publication has of its own, relative to the middle one;
+    above 1 for gaps that others do not find. None for rows that the model was not fitted to.
     """
-
-    source: str
-    groups: tuple[str, ...]
-    rows: int
-    mixers: tuple[str, ...]
-    params: tuple[float, float]
-    tokens: tuple[float, float]
-    spread: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """What one publication says of two mixes: mean, least and most of its differences in nats per token, after the
-    law of size and shape is taken out; below 0 where the second mix has the lower loss."""
-
-    source: str
-    groups: tuple[str, ...]
-    pairs: int
-    mean: float
-    least: float
-    most: float
+    by_source: dict[str, list[PublishedRow]] = {}
+    for row in rows:
+        by_source.setdefault(row.source, []).append(row)
+    return sorted(({
+        "source": source, "groups": list(dict.fromkeys(row.group for row in own)), "rows": len(own),
+        "mixers": list(dict.fromkeys(spec.kind for row in own for spec in row.specs if spec.mixes_tokens)),
+        "params": [min(row.params for row in own), max(row.params for row in own)],
+        "tokens": [min(row.tokens for row in own), max(row.tokens for row in own)],
+        "spread": model.spreads.reliability.get(source)} for source, own in by_source.items()),
+        key=lambda publication: -int(publication["rows"]))
 
 
-@dataclass(frozen=True, kw_only=True)
-class TwoMixes:
-    """Two mixes of one size.
-
-    said: by each publication that trained both in one group. spread: standard deviation of their means; None for fewer
-    than two. mean, sd: of the model, for a publication that nobody has seen (or the user's own), at PARAMS and TOKENS.
-    """
-
-    one: str
-    other: str
-    said: tuple[Said, ...]
-    spread: float | None
-    mean: float
-    sd: float
-
-
-def publications(rows: Sequence[PublishedRow], model: FullLoss) -> list[Publication]:
-    """The publications of the rows, those with the most rows first."""
-    found = []
-    for source in dict.fromkeys(row.source for row in rows):
-        some = [row for row in rows if row.source == source]
-        mixers = {spec.kind: None for row in some for spec in row.specs if spec.mixes_tokens}
-        found.append(Publication(
-            source=source, groups=tuple(dict.fromkeys(row.group for row in some)), rows=len(some),
-            mixers=tuple(mixers), spread=model.spreads.reliability.get(source),
-            params=(min(row.params for row in some), max(row.params for row in some)),
-            tokens=(min(row.tokens for row in some), max(row.tokens for row in some))))
-    return sorted(found, key=lambda publication: -publication.rows)
-
-
-def two_mixes(one: str, other: str, rows: Sequence[PublishedRow], model: FullLoss) -> TwoMixes:
-    """What publications and the model say of two mixes, such as `a f` and `m2 f`.
+def two_mixes(one: str, other: str, rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any]:
+    """What publications and the model say of two mixes of one size, such as `a f` and `m2 f`.
 
     Args:
         one, other: patterns of operators, without a width.
         rows: of the publications.
         model: of the full loss.
+
+    Returns:
+        JSON-ready. said: by each publication that trained both in one group, mean, least and most of its
+        differences in nats per token, after the law of size and shape is taken out; below 0 where the second
+        mix has the lower loss.
+        spread: standard deviation of their means; None for fewer than two. mean, sd: of the model, for a
+        publication that nobody has seen (or the user's own), at PARAMS and TOKENS.
 
     Raises:
         ArchitectureError: a pattern is wrong.
@@ -104,22 +64,24 @@ def two_mixes(one: str, other: str, rows: Sequence[PublishedRow], model: FullLos
     stacks = [_stack(text) for text in (one, other)]
     parts = [composition(stack) for stack in stacks]
     slope = model.coefficients()["law"][0]
-    gaps: dict[str, dict[str, list[float]]] = {}
+    gaps: dict[str, dict[str, np.ndarray]] = {}
     for group, places in comparable(rows).items():
-        here = [[place for place in places if composition(rows[place].specs) == part] for part in parts]
-        if not all(here) or parts[0] == parts[1]:
-            continue
-        both = [rows[place] for place in (*here[0], *here[1])]
-        law = rows_of(both, model.law).table.x[:, 0]
-        rest = np.array([row.nats for row in both]) - slope * law
-        first = len(here[0])
-        gaps.setdefault(both[0].source, {})[group] = [
-            float(rest[first + b] - rest[a]) for a, b in itertools.product(range(first), range(len(here[1])))]
-    said = tuple(_said(source, by_group) for source, by_group in gaps.items())
-    prediction = model.predict(of_size(model, stacks, PARAMS, TOKENS, published=True))
-    mean, sd = prediction.difference(1, 0)
-    return TwoMixes(one=one, other=other, said=said, mean=mean, sd=sd,
-                    spread=float(np.std([each.mean for each in said], ddof=1)) if len(said) > 1 else None)
+        firsts, seconds = ([rows[place] for place in places if composition(rows[place].specs) == part]
+                           for part in parts)
+        if firsts and seconds and parts[0] != parts[1]:
+            both = [*firsts, *seconds]
+            rest = np.array([row.nats for row in both]) - slope * rows_of(both, model.law).table.x[:, 0]
+            gaps.setdefault(both[0].source, {})[group] = np.subtract.outer(rest[len(firsts):],
+                                                                           rest[:len(firsts)]).T
+    said = []
+    for source, by_group in gaps.items():
+        values = np.concatenate([own.ravel() for own in by_group.values()])
+        said.append({"source": source, "groups": list(by_group), "pairs": len(values),
+                     "mean": float(values.mean()),
+                     "least": float(values.min()), "most": float(values.max())})
+    mean, sd = model.predict(of_size(model, stacks, PARAMS, TOKENS, published=True)).difference(1, 0)
+    spread = float(np.std([claim["mean"] for claim in said], ddof=1)) if len(said) > 1 else None
+    return {"one": one, "other": other, "said": said, "spread": spread, "mean": mean, "sd": sd}
 
 
 def _stack(text: str) -> tuple[OperatorSpec, ...]:
@@ -129,30 +91,25 @@ def _stack(text: str) -> tuple[OperatorSpec, ...]:
     return specs * -(-MIN_OPERATORS // len(specs))
 
 
-def _said(source: str, by_group: dict[str, list[float]]) -> Said:
-    values = [gap for gaps in by_group.values() for gap in gaps]
-    return Said(source=source, groups=tuple(by_group), pairs=len(values), mean=float(np.mean(values)),
-                least=min(values), most=max(values))
-
-
 def disagreement(rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any]:
     """How far publications disagree.
 
-    pairs, right: clear pairs of mixes that two publications have in common, and those that both order alike. effects:
-    of each feature of the model its mean, the standard deviation of that, and the one between publications, in nats
-    (of `law`: of its slope).
+    pairs, right: clear pairs of mixes that two publications have in common, and those that both order alike.
+    effects: of each feature of the model its mean, the standard deviation of that, and the one between
+    publications, in nats (of `law`: of its slope).
     """
-    twos = [two for two in twos_of(rows) if not two.one_publication]
+    twos = [two for two in group_pairs(rows) if not two.one_publication]
     effects = {name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
                for name, values in model.coefficients().items() if values[2] > 0}
-    return {"pairs": sum(two.pairs for two in twos), "right": sum(two.right for two in twos), "effects": effects}
+    return {"pairs": sum(two.pairs for two in twos), "right": sum(two.right for two in twos),
+            "effects": effects}
 
 
 def contradiction(own: str | Path) -> str:
     """How a user's own trainings contradict the publications, in one line; empty if they do not.
 
-    They do if fewer than half of at least MIN_CLEAR_PAIRS clear pairs have the order that the model of the publications
-    predicts, or if more than half of the differences lie outside its 90 % intervals.
+    They do if fewer than half of at least MIN_CLEAR_PAIRS clear pairs have the order that the model of the
+    publications predicts, or if more than half of the differences lie outside its 90 % intervals.
 
     Raises:
         ConfigError: the file is wrong; with file, line, rule and value.
@@ -161,23 +118,13 @@ def contradiction(own: str | Path) -> str:
     pairs = foretell(own_rows(own), model_without=lambda _: shipped)
     clear = [pair for pair in pairs if pair.clear]
     right = sum(pair.right for pair in clear)
-    bound = norm.ppf(0.5 + COVERED / 2)
-    inside = sum(abs(pair.published - pair.predicted) < bound * (pair.sd or 0.0) for pair in pairs)
+    inside = sum(abs(pair.published - pair.predicted) < WITHIN_SDS * (pair.sd or 0.0) for pair in pairs)
     words = []
     if len(clear) >= MIN_CLEAR_PAIRS and 2 * right < len(clear):
-        words.append(f"{right:g} of {len(clear)} pairs that differ by more than {CLEAR_NATS:g} nats have the order that"
-                     " publications let expect")
+        words.append(f"{right:g} of {len(clear)} pairs that differ by more than {CLEAR_NATS:g} nats have the"
+                     " order that publications let expect")
     if 2 * inside < len(pairs):
         words.append(f"{inside} of {len(pairs)} differences lie within the {COVERED:.0%} intervals")
-    return f"{own}: contradicts the publications: {' and '.join(words)}; it is used all the same" if words else ""
-
-
-def all_rows(own: str | Path | None = None) -> list[PublishedRow]:
-    """The shipped rows, and those of a user's file."""
-    return read_published() + ([] if own is None else own_rows(own))
-
-
-def further_sources() -> dict[str, int]:
-    """Rows of the evidence that are not trainings of mixes: of shapes, of feed-forward shares, of recall."""
-    evidence = load()
-    return {"shapes": len(evidence.shapes), "ffn_shares": len(evidence.ffn_shares), "recall": len(read_recall())}
+    if not words:
+        return ""
+    return f"{own}: contradicts the publications: {' and '.join(words)}; it is used all the same"

@@ -1,34 +1,30 @@
 """Other people's full trainings: rows in groups that compare among themselves. No torch.
 
-The shipped rows are `data/published_training.csv`. The column `source` has the arXiv number of the publication. A
-user's own trainings are one more publication, in a file with the same columns.
+The shipped rows are `data/published_training.csv`. The column `source` has the arXiv number of the
+publication. A user's own trainings are one more publication, in a file with the same columns.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError
-from flashnas.base.hints import did_you_mean
+from flashnas.base.foreign import read_csv
 from flashnas.base.quantities import UNITS, number_of
 from flashnas.operators import OperatorSpec
 
 SHIPPED = Path(__file__).parent / "data" / "published_training.csv"
 NEEDED = ("group", "source", "operators", "params", "metric", "value")
-COLUMNS = (*NEEDED, "level", "table", "tokens", "context_tokens", "hidden", "vocab", "decode_8k_a100_s", "note")
-DEFAULT_VOCAB = 32_000   # of the embedding that `params` holds: publications rarely state theirs; one matrix, tied
+DEFAULT_VOCAB = 32_000   # of the one, tied embedding in `params`; publications rarely state theirs
 DEFAULT_TOKENS = 1e11    # of a training whose length is not stated
-CLEAR_NATS = 0.02   # a pair with a larger published gap is clear
-CLOSE_NATS = 0.01   # one with a gap between this and CLEAR_NATS is counted apart
 MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
 MAX_SIZE = 2**30     # of a width or a vocabulary
 
@@ -37,13 +33,13 @@ MAX_SIZE = 2**30     # of a width or a vocabulary
 class PublishedRow:
     """One published training.
 
-    group: rows of one group were trained alike, and compare. operators: in the notation, without a width. specs: the
-    same, parsed. params: parameters of the network, those of one embedding matrix of `vocab` words included; a vocab of
-    0 says that they are counted without it. hidden: its width, or 0 where the publication does not say. nats: the
-    published loss in nats per token, up to a constant of the group; of a perplexity its logarithm. tokens: of the
-    training. level: groups of one level were trained alike but for their size, and compare, too. source, table, note:
-    where it stands and what a reader must know. place: file and line that it was read
-    from, for messages.
+    group: rows of one group were trained alike, and compare. operators: in the notation, without a width.
+    specs: the same, parsed. params: parameters of the network, those of one embedding matrix of `vocab` words
+    included; a vocab of 0 says that they are counted without it. hidden: its width, or 0 where the
+    publication does not say. nats: the published loss in nats per token, up to a constant of the group; of a
+    perplexity its logarithm. tokens: of the training. level: groups of one level were trained alike but for
+    their size, and compare, too. source, table, note: where it stands and what a reader must know. place:
+    file and line that it was read from, for messages.
     """
 
     group: str
@@ -66,79 +62,75 @@ class PublishedRow:
         return f"{self.place or f'group {self.group!r}'}: {self.operators!r}"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two rows of a group, by their places in the list of rows; the first has the lower published loss.
+def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """The lines of a CSV of published rows: place (`file:3`), and column -> text without spaces at its ends.
 
-    gap: how far the published losses lie apart, in nats.
+    Raises:
+        ConfigError: the file cannot be read, a needed column is missing, group or source of a line are empty,
+            or a group has one row. With file, line, rule and value.
     """
+    lines = [(place, {str(name): str(text).strip() for name, text in line.items()})
+             for place, line in read_csv(path, ConfigError, needed)]
+    if not lines:
+        raise ConfigError(f"{path}: holds no row")
+    counts = Counter(line["group"] for _, line in lines)
+    for place, line in lines:
+        for name in ("group", "source"):
+            if not line[name]:
+                raise ConfigError(f"{place}: {name} must not be empty")
+        if counts[line["group"]] == 1:
+            raise ConfigError(f"{place}: group {line['group']!r} must have at least 2 rows, because rows"
+                              f" compare only within their group; got 1")
+    return lines
 
-    better: int
-    worse: int
-    gap: float
+
+def specs_of(place: str, operators: str) -> tuple[OperatorSpec, ...]:
+    """The operators of a row; raises ConfigError with its place."""
+    try:
+        if specs := parse_operators(operators):
+            return specs
+        raise ConfigError("operators must not be empty")
+    except FlashnasError as error:
+        raise ConfigError(f"{place}: the notation does not express {operators!r}: {error}") from None
 
 
 def read_published(path: str | Path | None = None) -> list[PublishedRow]:
     """The rows of a CSV, in its order; None: the shipped ones.
 
-    Columns: group, source (such as an arXiv number; `own` for one's own trainings), operators (notation without a
-    width; options are allowed), params (such as 438M or 2.7B), metric (`*_ppl` is a perplexity, `*_loss` is in nats
-    per token) and value. Optional: tokens (such as 100B, or `20 tok/param` for so many tokens for each parameter of the
-    smallest network of the group), hidden (the width), vocab (words of the embedding that params holds; 0: params are
-    without embeddings), table, context_tokens, decode_8k_a100_s, note.
+    Columns: group, source (such as an arXiv number; `own` for one's own trainings), operators (notation
+    without a width; options are allowed), params (such as 438M or 2.7B), metric (`*_ppl` is a perplexity,
+    `*_loss` is in nats per token) and value. Optional: tokens (such as 100B, or `20 tok/param` for so many
+    tokens for each parameter of the smallest network of the group), hidden (the width), vocab (words of the
+    embedding that params holds; 0: params are without embeddings), table, context_tokens, decode_8k_a100_s,
+    note.
 
     Raises:
         ConfigError: with file, line, rule and value.
     """
-    path = Path(path) if path is not None else SHIPPED
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            columns = reader.fieldnames or []
-            lines = [(reader.line_num, line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    for column in NEEDED:
-        if column not in columns:
-            raise ConfigError(f"{path}: column {column!r} is missing{did_you_mean(column, columns)};"
-                              f" needed: {', '.join(NEEDED)}")
-    rows = [_row(f"{path}:{number}", line) for number, line in lines]
-    counts = Counter(row.group for row in rows)
-    if not counts:
-        raise ConfigError(f"{path}: holds no row")
-    for (number, _), row in zip(lines, rows, strict=True):
-        if counts[row.group] == 1:
-            raise ConfigError(f"{path}:{number}: group {row.group!r} must have at least 2 rows, because rows compare"
-                              " only within their group; got 1")
-    least = {group: min(row.params for row in rows if row.group == group) for group in counts}
-    return [dataclasses.replace(row, tokens=row.tokens * least[row.group]) if row.tokens < MIN_TOKENS else row
+    rows = [_row(place, line) for place, line in read_rows(Path(path or SHIPPED), NEEDED)]
+    smallest: dict[str, float] = {}
+    for row in rows:
+        smallest[row.group] = min(row.params, smallest.get(row.group, math.inf))
+    return [dataclasses.replace(row, tokens=row.tokens * smallest[row.group]) if row.tokens < MIN_TOKENS
+            else row
             for row in rows]
 
 
 def _row(place: str, line: dict[str, str]) -> PublishedRow:
-    text = {column: (line.get(column) or "").strip() for column in COLUMNS}
-    for name in ("group", "source"):
-        if not text[name]:
-            raise ConfigError(f"{place}: {name} must not be empty")
-    try:
-        specs = parse_operators(text["operators"])
-        if not specs:
-            raise ConfigError("operators must not be empty")
-    except FlashnasError as error:
-        raise ConfigError(f"{place}: the notation does not express {text['operators']!r}: {error}") from None
-    value = _number(place, "value", text["value"], units={"": 1})
-    if text["metric"].endswith("_ppl"):
+    specs, value = specs_of(place, line["operators"]), _number(place, "value", line["value"], units={"": 1})
+    if line["metric"].endswith("_ppl"):
         nats = math.log(value)
-    elif text["metric"].endswith("_loss"):
+    elif line["metric"].endswith("_loss"):
         nats = value
     else:
         raise ConfigError(f"{place}: metric must end in _ppl (a perplexity) or _loss (nats per token);"
-                          f" got {text['metric']!r}")
-    return PublishedRow(group=text["group"], operators=text["operators"], specs=specs, nats=nats,
-                        params=_number(place, "params", text["params"]), place=place,
-                        tokens=_tokens(place, text["tokens"]), hidden=_whole(place, "hidden", text["hidden"], 0),
-                        vocab=_whole(place, "vocab", text["vocab"], DEFAULT_VOCAB),
-                        **{name: text[name] for name in ("source", "level", "table", "note")})
+                          f" got {line['metric']!r}")
+    return PublishedRow(group=line["group"], operators=line["operators"], specs=specs, nats=nats, place=place,
+                        params=_number(place, "params", line["params"]),
+                        tokens=_tokens(place, line.get("tokens", "")),
+                        hidden=_whole(place, "hidden", line.get("hidden", ""), 0),
+                        vocab=_whole(place, "vocab", line.get("vocab", ""), DEFAULT_VOCAB),
+                        **{name: line.get(name, "") for name in ("source", "level", "table", "note")})
 
 
 def _tokens(place: str, text: str) -> float:
@@ -149,8 +141,8 @@ def _tokens(place: str, text: str) -> float:
         return _number(place, "tokens", per_parameter[1])
     tokens = _number(place, "tokens", text)
     if tokens < MIN_TOKENS:
-        raise ConfigError(f"{place}: tokens must be a number of at least {MIN_TOKENS:,}, such as 100B, or such as"
-                          f" '20 tok/param'; got {text!r}")
+        raise ConfigError(f"{place}: tokens must be a number of at least {MIN_TOKENS:,}, such as 100B, or"
+                          f" such as '20 tok/param'; got {text!r}")
     return tokens
 
 
@@ -165,8 +157,8 @@ def _whole(place: str, name: str, text: str, default: int) -> int:
 def _number(place: str, name: str, text: str, units: dict[str, int] = UNITS) -> float:
     number = number_of(text, units)
     if math.isnan(number):
-        raise ConfigError(f"{place}: {name} must be a number above 0, such as {'350M' if 'M' in units else 8.6};"
-                          f" got {text!r}")
+        raise ConfigError(f"{place}: {name} must be a number above 0, such as"
+                          f" {'350M' if 'M' in units else 8.6}; got {text!r}")
     return number
 
 
@@ -178,15 +170,20 @@ def groups_of(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
     return found
 
 
-def pairs_of(rows: Sequence[PublishedRow], places: Iterable[int], least_nats: float = CLEAR_NATS,
-             most_nats: float = math.inf) -> list[Pair]:
-    """The pairs of rows whose published losses differ by more than `least_nats` and at most `most_nats`."""
-    found = []
-    for one, other in itertools.combinations(places, 2):
-        gap = rows[one].nats - rows[other].nats
-        if least_nats < abs(gap) <= most_nats:
-            found.append(Pair(*(one, other) if gap < 0 else (other, one), abs(gap)))
-    return found
+def nested_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str]]:
+    """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller, such as the
+    same mixes at three sizes. To count both would count rows twice."""
+    known: dict[str, set[tuple[str, str, float]]] = {}
+    for row in rows:
+        known.setdefault(row.group, set()).add((row.source, row.operators, row.nats))
+    return [(small, large) for small, large in itertools.permutations(known, 2) if known[small]
+            < known[large]]
+
+
+def comparable(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
+    """`groups_of`, without the larger ones of nested groups."""
+    larger = {large for _, large in nested_groups(rows)}
+    return {name: places for name, places in groups_of(rows).items() if name not in larger}
 
 
 def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:

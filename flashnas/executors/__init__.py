@@ -9,9 +9,9 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
 from flashnas.base.registry import Registry
 from flashnas.base.settings import Setting, settings_of
-from flashnas.executors.base import Ended, Executor, NoOptions, Work, Workers
+from flashnas.executors.base import Ended, Executor, NoOptions, Work
 
-__all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "Workers", "executor_options", "make_executor"]
+__all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "executor_options", "make_executor"]
 
 EXECUTORS: Registry[type[Executor]] = Registry("executor", "flashnas.executors", {
     "local": "flashnas.executors.local:LocalExecutor",

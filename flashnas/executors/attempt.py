@@ -46,18 +46,19 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        ended = judged(error, own=getattr(job, "evaluator", None) is not None)
+        ended = classify_error(error, user_code=getattr(job, "evaluator", None) is not None)
     return ended if ended.reusable and not _threads_left(before) else Ended(
         kind=ended.kind, result=ended.result, reason=ended.reason, reusable=False)
 
 
-def judged(error: BaseException, *, own: bool) -> Ended:
+def classify_error(error: BaseException, *, user_code: bool = False) -> Ended:
     """What an error says: of the candidate, of the memory, or of the environment.
 
     Args:
         error: what the job raised.
-        own: True if it ran a user's evaluator. Whatever that raises is a result, except what a broken installation,
-            disk or driver raises; of a training, a library's own error and an error in the code are not results.
+        user_code: True if it ran a user's evaluator. Whatever that raises is a result, except what a broken
+            installation, disk or driver raises; of a training, a library's own error and an error in the code are not
+            results.
     """
     text = str(error)
     if isinstance(error, MemoryError | CandidateMemoryError) or any(words in text for words in MEMORY_WORDS):
@@ -74,10 +75,11 @@ def judged(error: BaseException, *, own: bool) -> Ended:
         return Ended(kind="failed", reason=f"ended its process (exit code {error.code})")
     broken = (isinstance(error, BROKEN) and not isinstance(error, TimeoutError)) or (
         isinstance(error, RuntimeError) and any(words in text for words in DRIVER_WORDS))
-    foreign = type(error).__module__.partition(".")[0] not in ("builtins", "flashnas", *sys.stdlib_module_names)
-    if broken or (not own and (isinstance(error, BUGS) or (foreign and type(error).__name__ not in OF_THE_SIZES))):
+    foreign = (type(error).__module__.partition(".")[0] not in ("builtins", "flashnas", *sys.stdlib_module_names)
+               and type(error).__name__ not in OF_THE_SIZES)
+    if broken or (not user_code and (isinstance(error, BUGS) or foreign)):
         return Ended(kind="broken", reason=f"{reason_of(error)} (on {socket.gethostname()})", reusable=False)
-    return Ended(kind="failed", reason=reason_of(error))
+    return Ended(kind="error", reason=reason_of(error))
 
 
 def reason_of(error: BaseException) -> str:

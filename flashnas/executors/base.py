@@ -11,32 +11,25 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from flashnas.base.errors import WorkerError
 from flashnas.base.settings import Settings
 
 Result = dict[str, Any]
-Finished = tuple[str, Result | None, str]  # key, result or None, reason
-Kind = Literal["done", "failed", "memory", "died", "broken"]
+Kind = Literal["done", "failed", "error", "memory", "killed", "died", "broken"]
+RETRIED = ("memory", "killed", "died")  # once
 POLL_S = 1.0
-
-
-class Workers(Protocol):
-    """Runs jobs; `run` yields each one's key with its result, or None and the reason, as it finishes."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
-    def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None) -> Iterator[Finished]: ...
-    def flow(self) -> Flow: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How one attempt at a job ended.
+    """How a job ended.
 
-    kind: `done`: with a result. `failed`: by the job's own fault. `memory`: there was not enough memory. `died`: its
-    process or its machine vanished. `broken`: no job can run where this one ran.
+    kind: `done`: with a result. `failed`: by the candidate's own fault. `error`: the code that scores it raised an
+    error that is not about the candidate by its class. `memory`: there was not enough memory. `killed`: its
+    process got SIGKILL, which most often is the kernel's when memory is out. `died`: its process or its machine
+    vanished. `broken`: no job can run where this one ran.
     result: of a `done` one. reason: of any other, in one line.
     reusable: False if the process that ran it must not run another job.
     """
@@ -48,6 +41,14 @@ class Ended:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """Of a `to_dict`; raises TypeError or ValueError for anything else."""
+        ended = cls(**data)
+        if ended.kind not in get_args(Kind) or (ended.kind == "done") != isinstance(ended.result, dict):
+            raise ValueError(f"not the end of a job: {data!r:.80}")
+        return ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,8 @@ class Executor(ABC):
 
     name: ClassVar[str] = ""
     Options: ClassVar[type[Any]] = NoOptions
+    needs_storage: ClassVar[bool] = False
+    runs_here: ClassVar[bool] = False  # on this machine; a job that no other process can load may run in this one
 
     def __init__(self, work: Work, options: Any) -> None:
         self.work, self.options = work, options
@@ -145,8 +148,9 @@ class Executor(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None) -> Iterator[Finished]:
-        """Yield each job's outcome as it finishes; `on_wait` is called about once a second meanwhile.
+    def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None,
+            ) -> Iterator[tuple[str, Ended]]:
+        """Yield each job's key and outcome as it finishes; `on_wait` is called about once a second meanwhile.
 
         What is tried again, and what is raised: as `Flow.ended`.
         """
@@ -195,8 +199,8 @@ class Flow:
         self.executor.submit(key, job)
         self._running[key] = job
 
-    def ended(self, wait_s: float = POLL_S) -> Iterator[Finished]:
-        """Yield the outcomes since the last call; waits up to `wait_s` seconds for the first.
+    def ended(self, wait_s: float = POLL_S) -> Iterator[tuple[str, Ended]]:
+        """Yield keys and outcomes since the last call; waits up to `wait_s` seconds for the first.
 
         Raises:
             WorkerError: the environment of a worker is broken; its job has no outcome.
@@ -214,16 +218,16 @@ class Flow:
                                   " that and continue, a search with --resume, finished work is kept")
             job = self._running.pop(key)
             self._lone = False
-            if end.kind in ("memory", "died") and key not in self._tried:
+            if end.kind in RETRIED and key not in self._tried:
                 self._tried.add(key)
                 executor.forget(key)
-                if end.kind == "memory":
+                if end.kind != "died":
                     self._alone.append((key, job))
                 else:
                     self.submit(key, job)
             else:
                 self._tried.discard(key)
-                yield key, end.result, end.reason
+                yield key, end
                 executor.forget(key)
 
     def close(self) -> None:

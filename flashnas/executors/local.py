@@ -24,7 +24,7 @@ from typing import Any
 from flashnas.base.errors import ConfigError
 from flashnas.base.process import die_with_parent, limit_memory, limit_threads
 from flashnas.base.settings import MAX_THREADS, Settings, option
-from flashnas.executors.attempt import attempt, judged, reason_of
+from flashnas.executors.attempt import attempt, classify_error, reason_of
 from flashnas.executors.base import Ended, Executor, Result, Work
 
 MOST_STARTS = 3         # of a process that ends before it has taken a job
@@ -52,6 +52,7 @@ class LocalExecutor(Executor):
     """
 
     name = "local"
+    runs_here = True
     Options = LocalOptions
     options: LocalOptions
 
@@ -87,7 +88,7 @@ class LocalExecutor(Executor):
         try:
             data = pickle.dumps((self.work.function, job))
         except Exception as error:  # pickle raises PicklingError, AttributeError or TypeError by kind of object
-            self._ended.append((key, Ended(kind="failed", reason=reason_of(error))))
+            self._ended.append((key, Ended(kind="error", reason=reason_of(error))))
             return
         self.submit_pickled(key, data, timeout_s or self.work.timeout_s)
 
@@ -196,7 +197,7 @@ class _Slot:
                 return Ended(kind="died", reason="worker closed its connection")
         except Exception as error:  # the result of a user's function cannot be loaded here
             self.stop()
-            return judged(error, own=True)
+            return classify_error(error, user_code=True)
         if not self._process.is_alive():
             return self._died(order)
         if time.monotonic() >= self.deadline:
@@ -213,7 +214,7 @@ class _Slot:
         name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
         if ready:
             killed = code == -signal.SIGKILL
-            return Ended(kind="memory" if killed else "died",
+            return Ended(kind="killed" if killed else "died",
                          reason=f"worker died ({name}{', out of memory?' if killed else ''})")
         self._starts += 1
         if self._starts < MOST_STARTS:
@@ -282,13 +283,13 @@ def _answer(pipe: Connection) -> None:
         try:
             function, job = pickle.loads(data)
         except BaseException as error:  # its module cannot be imported here
-            pipe.send(judged(error, own=False))
+            pipe.send(classify_error(error))
             continue
         ended = attempt(function, job)
         try:
             pipe.send(ended)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            pipe.send(Ended(kind="failed", reason=reason_of(error)))
+            pipe.send(Ended(kind="error", reason=reason_of(error)))
 
 
 class WorkerPool(LocalExecutor):

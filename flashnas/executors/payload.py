@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashnas.base.errors import ConfigError, CorpusError, WorkerError
+from flashnas.base.errors import ConfigError, CorpusError, FlashnasError, PluginError, WorkerError
 from flashnas.base.registry import load_object
+from flashnas.executors.attempt import reason_of
 from flashnas.executors.job import Job, evaluator_name
+from flashnas.training.recipe import Recipe
+
+PLAIN = {"dataset": str, "recipe": dict, "seed": int, "checkpoints": str, "pause_tokens": int, "processes": int}
+
+
+class PayloadError(FlashnasError):
+    """A row of the database that is not a job; no machine can run it."""
 
 
 def payload_of(job: Job, corpus: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,10 +31,10 @@ def payload_of(job: Job, corpus: Mapping[str, Any]) -> dict[str, Any]:
         return {"training": job.to_dict(), "corpus": dict(corpus)}
     name, network = evaluator_name(job.evaluator), job.architecture
     try:
-        found = load_object(name)
+        function = load_object(name)
     except (ImportError, AttributeError, ValueError):
-        found = None
-    if found is not job.evaluator or name.startswith("__main__:"):
+        function = None
+    if function is not job.evaluator or name.startswith("__main__:"):
         raise ConfigError(f"executor storage: workers find an evaluator by its name, so it must be a function of a"
                           f" module that they can import; got {name}")
     kind = f"{type(network).__module__}:{type(network).__qualname__}"
@@ -37,40 +46,51 @@ def payload_of(job: Job, corpus: Mapping[str, Any]) -> dict[str, Any]:
     return {"evaluator": name, "network": kind, "architecture": network.to_dict(), "plain": plain}
 
 
-def job_of(payload: Mapping[str, Any], evaluators: Sequence[str]) -> Job:
+def job_of(text: str, evaluators: Sequence[str], processes: int = 1) -> Job:
     """The job again; a training with a dataset that this machine has.
 
     Args:
-        payload: of `payload_of`.
+        text: JSON of a `payload_of`.
         evaluators: names of the evaluators that may run here. A network must be of the package of one of them.
+        processes: that a job may have.
 
     Raises:
+        PayloadError: the text is not that of a job.
         WorkerError: in one line, for what this machine lacks.
     """
-    if "training" in payload:
-        data = payload["training"]
-        return Job.from_dict({**data, "dataset": _dataset(data, payload["corpus"])})
-    name, kind = payload["evaluator"], payload["network"]
+    try:
+        payload = json.loads(text)
+        name, kind, corpus = payload.get("evaluator", ""), str(payload.get("network")), payload.get("corpus")
+        data: dict[str, Any] = {"architecture": None, **payload["plain"]} if name else payload["training"]
+        job = Job(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+                  ) if name else Job.from_dict(data)
+        for field, type_ in PLAIN.items():
+            if type(getattr(job, field)) is not type_:
+                raise TypeError(f"{field} must be {type_.__name__}")
+        if job.evaluator is not None or job.processes > processes:
+            raise ValueError("it asks for more than its row says")
+        recipe = Recipe.from_dict(job.recipe)
+    except PluginError:
+        raise
+    except Exception as error:  # whatever was written there
+        raise PayloadError(f"the payload is not that of a job: {reason_of(error)}") from None
+    if not name:
+        return dataclasses.replace(job, dataset=_dataset(Path(job.dataset), recipe, corpus))
     packages = {"flashnas", *(allowed.partition(":")[0].partition(".")[0] for allowed in evaluators)}
     if name not in evaluators or kind.partition(":")[0].partition(".")[0] not in packages:
         raise WorkerError(f"a job wants {name} for {kind}, which --evaluator does not allow here")
     try:
-        network = load_object(kind).from_dict(payload["architecture"])
-        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
-                                 for key, value in payload["plain"].items()}
-        return Job(architecture=network, evaluator=load_object(name), **plain)
+        return dataclasses.replace(job, architecture=load_object(kind).from_dict(payload["architecture"]),
+                                   evaluator=load_object(name))
     except Exception as error:  # of the user's code
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise WorkerError(f"evaluator {name} cannot be used here: {type(error).__name__}: {line}") from None
+        raise WorkerError(f"evaluator {name} cannot be used here: {reason_of(error)}") from None
 
 
-def _dataset(training: Mapping[str, Any], corpus: Mapping[str, Any]) -> str:
+def _dataset(asked: Path, recipe: Recipe, corpus: Any) -> str:
     """The prepared folder of a training on this machine: at its own path, in the cache, or prepared now."""
     from flashnas.data.cache import cache_folder
     from flashnas.data.dataset import Dataset, prepare_dataset
-    from flashnas.training.recipe import Recipe
 
-    asked = Path(training["dataset"])
     here = cache_folder() / "datasets" / asked.name
     for folder in (asked, here):
         try:
@@ -79,7 +99,7 @@ def _dataset(training: Mapping[str, Any], corpus: Mapping[str, Any]) -> str:
             continue
     fix = f"copy the folder {asked} of the machine that searches to {here}"
     try:
-        made = prepare_dataset(corpus["data"], Recipe.from_dict(training["recipe"]), corpus["tokenizer"])
+        made = prepare_dataset(corpus["data"], recipe, corpus["tokenizer"])
     except (CorpusError, ConfigError) as error:
         raise WorkerError(f"the corpus {corpus['data']!r} of a job cannot be read here: {error}; {fix}") from None
     if made.digest != asked.name:

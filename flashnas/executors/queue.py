@@ -1,64 +1,101 @@
-"""The jobs of searches in a database that all machines reach: three tables, and the few statements on them.
+"""The jobs of searches in a database that all machines reach: two tables, and the few statements on them.
 
-A driver enqueues, a worker claims one job at a time; both count `beats` up while they work. Nobody compares clocks of
-two machines: who waits for another watches whether its count changes. A claim is one compare-and-swap, for which
-PostgreSQL skips rows that another worker holds; SQLite has one writer at a time. A job that waits without a driver is
-nobody's, and any worker removes it; a driver that was only silent enqueues it again.
+A driver enqueues, a worker claims one job at a time. Both are peers, and each keeps its `heartbeat` fresh. All times
+are the database's: nobody compares clocks of two machines. A claim is one compare-and-swap, for which PostgreSQL
+skips rows that another worker holds; SQLite has one writer at a time. A job without a driver is removed by any
+worker; a driver that was only silent enqueues it again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sql
 import sqlalchemy.orm  # at once: two threads that import it on first use can meet it half imported
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
 
 import flashnas
 from flashnas.base.errors import WorkerError
 from flashnas.base.process import uninterrupted
 from flashnas.runs.outage import Patience, engine_url, shown_url
 
-CREATE_TRIES = 5    # where several processes make the tables at once
+CREATE_TRIES = 5        # where several processes make the tables at once
+BEAT_S = 2.0            # between heartbeats, or a quarter of `stale_s`
+SHORTEST_BEAT_S = 0.1
+LEAVE_S = 5.0           # an ending process waits no longer for a database that is away
+KEEP_S = 86_400.0       # for which the row of a peer that vanished remains
 _TABLES = sql.MetaData()
+
+
+def _columns(**types: Any) -> list[sql.Column[Any]]:
+    return [sql.Column(name, kind, nullable=False) for name, kind in types.items()]
+
+
 JOBS = sql.Table(
-    "flashnas_jobs_2", _TABLES,
-    sql.Column("id", sql.Integer, primary_key=True, autoincrement=True),
-    sql.Column("run", sql.String(64), nullable=False),
-    sql.Column("digest", sql.String(64), nullable=False),       # of the payload
-    sql.Column("version", sql.String(32), nullable=False),      # of flashnas
-    sql.Column("evaluator", sql.String(255), nullable=False),   # module:function, or empty for a training
-    sql.Column("gpu", sql.Boolean, nullable=False),
-    sql.Column("processes", sql.Integer, nullable=False),       # that run it together
-    sql.Column("payload", sql.Text, nullable=False),            # JSON
-    sql.Column("timeout_s", sql.Float, nullable=False),
-    sql.Column("stale_s", sql.Float, nullable=False),           # a claim without a beat for so long is void
-    sql.Column("state", sql.String(8), nullable=False),         # waiting, running, done, broken
-    sql.Column("claim", sql.String(32), nullable=False),        # of the worker that runs it; changes with each claim
-    sql.Column("worker", sql.String(255), nullable=False),
-    sql.Column("beats", sql.Integer, nullable=False),
-    sql.Column("ended", sql.Text, nullable=False),              # JSON, of a done one
-    sql.UniqueConstraint("run", "digest", name="flashnas_jobs_2_once"),
-    sql.Index("flashnas_jobs_2_state", "state", "id"))
-WORKERS = sql.Table(
-    "flashnas_workers_2", _TABLES,
-    sql.Column("name", sql.String(255), primary_key=True),
-    sql.Column("slots", sql.Integer, nullable=False),
-    sql.Column("able", sql.Text, nullable=False),               # JSON, for `lacking`
-    sql.Column("beats", sql.Integer, nullable=False))
-DRIVERS = sql.Table(
-    "flashnas_drivers_1", _TABLES,
-    sql.Column("name", sql.String(64), primary_key=True),
-    sql.Column("run", sql.String(64), nullable=False),          # several may ask the same question
-    sql.Column("stale_s", sql.Float, nullable=False),           # one without a beat for so long is gone
-    sql.Column("beats", sql.Integer, nullable=False))
-NOBODYS = JOBS.c.run.not_in(sql.select(DRIVERS.c.run))
+    "flashnas_jobs_3", _TABLES, sql.Column("id", sql.Integer, primary_key=True, autoincrement=True),
+    *_columns(run=sql.String(64), digest=sql.String(64),  # of the payload
+              version=sql.String(32),                     # of flashnas
+              evaluator=sql.String(255),                  # module:function, or empty for a training
+              gpu=sql.Boolean, processes=sql.Integer,     # that it needs
+              payload=sql.Text,                           # JSON
+              timeout_s=sql.Float, stale_s=sql.Float,     # a worker that is silent for so long is given up
+              state=sql.String(8),                        # waiting, running, done, broken
+              claim=sql.String(32),                       # changes with each claim
+              worker=sql.String(255), ended=sql.Text),    # JSON, of a done or broken one
+    sql.UniqueConstraint("run", "digest", name="flashnas_jobs_3_once"),
+    sql.Index("flashnas_jobs_3_state", "state", "id"))
+PEERS = sql.Table(
+    "flashnas_peers_1", _TABLES, sql.Column("name", sql.String(255), primary_key=True),
+    *_columns(run=sql.String(64),                         # of a driver; empty for a worker
+              slots=sql.Integer,                          # jobs that a worker runs at one time
+              version=sql.String(32), evaluators=sql.Text,  # separated by spaces
+              gpu=sql.Boolean, processes=sql.Integer,
+              stale_s=sql.Float,                          # a driver that is silent for so long is gone
+              since=sql.Float,                            # since then its heartbeats have come in time
+              heartbeat=sql.Float))
+
+
+class _Now(sql.sql.functions.FunctionElement[float]):
+    """The database's clock in seconds, with fractions."""
+
+    inherit_cache = True
+    type = sql.Float()
+
+
+@compiles(_Now)
+def _now_of_postgres(*_: Any, **__: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+@compiles(_Now, "sqlite")
+def _now_of_sqlite(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+NOW = _Now()
+
+
+@dataclass(kw_only=True)
+class Peer:
+    """A driver, which has a `run`, or a worker, with what it is able to run, as its row says it."""
+
+    name: str = ""
+    run: str = ""
+    slots: int = 0
+    evaluators: Sequence[str] = ()
+    gpu: bool = False
+    processes: int = 1
+    stale_s: float = 60.0
+    version: str = flashnas.__version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,38 +113,42 @@ class Order:
     version: str = flashnas.__version__
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claimed:
-    """A job that this worker holds."""
+    """A job that a worker holds. payload: JSON, not read yet."""
 
-    id: int
     claim: str
-    payload: dict[str, Any]
+    id: int
+    digest: str
+    payload: str
+    processes: int
     timeout_s: float
-    stale_s: float
 
 
-def lacking(job: Any, *, gpu: bool, evaluators: Sequence[str], processes: int = 1, version: str = flashnas.__version__,
-            ) -> str:
-    """What a job (an Order, or its row) needs that a worker with these abilities lacks, in words; empty if nothing."""
-    if job.version != version:
-        return f"flashnas {job.version}; the worker has {version}"
+def lacking(job: Any, worker: Any) -> str:
+    """What a job (an Order, or its row) needs that a worker (a Peer, or its row) lacks, in words; empty if nothing."""
+    evaluators = worker.evaluators.split() if isinstance(worker.evaluators, str) else worker.evaluators
+    if job.version != worker.version:
+        return f"flashnas {job.version}; the worker has {worker.version}"
     if job.evaluator and job.evaluator not in evaluators:
         return f"the evaluator {job.evaluator}; start the worker with --evaluator {job.evaluator}"
-    if job.gpu and not gpu:
+    if job.gpu and not worker.gpu:
         return "a GPU; the worker has none"
-    if job.processes > processes:
-        return (f"{job.processes} processes; the worker has {processes} for a job; start it with"
+    if job.processes > worker.processes:
+        return (f"{job.processes} processes; the worker has {worker.processes} for a job; start it with"
                 f" --processes-per-candidate {job.processes}")
     return ""
 
 
 class JobQueue:
-    """The tables. Every method waits while the database is away.
+    """The tables, seen by one peer. Every method waits while the database is away.
+
+    Within its context the peer gives heartbeats, from a thread of its own.
 
     Args:
         url: of the database.
         note: receives lines for the user.
+        me: who looks; one without a name only looks.
         answered: the database has answered this process before, so that it is waited for here, too.
 
     Raises:
@@ -115,15 +156,18 @@ class JobQueue:
         WorkerError: the database cannot be opened.
     """
 
-    def __init__(self, url: str, note: Callable[[str], None], *, answered: bool = False) -> None:
-        self.place = f"database {shown_url(url)}"
+    def __init__(self, url: str, note: Callable[[str], None], me: Peer | None = None, *,
+                 answered: bool = False) -> None:
+        self.place, self.me = f"database {shown_url(url)}", me or Peer()
         full = engine_url(url)
         more = {"connect_args": {"timeout": 60}} if full.startswith("sqlite") else {}
         self._engine = sql.create_engine(full, pool_pre_ping=True, **more)
-        self.patience = Patience(self.place, note)
+        self._wait = Patience(self.place, note)
+        self._ends, self._woken = False, threading.Event()
+        self._thread = threading.Thread(target=self._live, daemon=True)
         try:
             if answered:
-                self.patience(self._create)
+                self._wait(self._create)
             else:
                 self._create()
         except SQLAlchemyError as error:
@@ -148,16 +192,75 @@ class JobQueue:
         def once() -> Any:
             with uninterrupted(), self._engine.begin() as connection:
                 return action(connection)
-        return self.patience(once, longest_s)
+        return self._wait(once, longest_s)
+
+    def _rows(self, query: sql.Select[Any]) -> list[Any]:
+        rows: list[Any] = self._do(lambda connection: connection.execute(query).all())
+        return rows
+
+    def _write(self, statement: Any, longest_s: float | None = None) -> None:
+        self._do(lambda connection: connection.execute(statement), longest_s)
+
+    # -- who is alive --------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._write(sql.delete(PEERS).where(NOW - PEERS.c.heartbeat > KEEP_S))
+        self.beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave, and let other workers have what this one runs."""
+        self._ends = True
+        self._woken.set()
+        self._thread.join(LEAVE_S)
+        with contextlib.suppress(WorkerError):
+            self._write(sql.update(JOBS).where(JOBS.c.worker == self.me.name, JOBS.c.state == "running")
+                        .values(state="waiting", claim="", worker=""), LEAVE_S)
+            self._write(sql.delete(PEERS).where(PEERS.c.name == self.me.name), LEAVE_S)
+        self.close()
+
+    def _live(self) -> None:
+        while not self._ends:
+            with contextlib.suppress(SQLAlchemyError):  # the other thread tells the user
+                self.beat()
+            self._woken.wait(max(SHORTEST_BEAT_S, min(BEAT_S, self.me.stale_s / 4)))
+            self._woken.clear()
+
+    def beat(self) -> None:
+        """Give a heartbeat. After a pause, in which this process or the database may have been stopped, `since`
+        begins anew."""
+        late = NOW - PEERS.c.heartbeat > PEERS.c.stale_s / 2
+        said = {**dataclasses.asdict(self.me), "evaluators": " ".join(self.me.evaluators), "heartbeat": NOW}
+        with self._engine.begin() as connection:
+            if not connection.execute(sql.update(PEERS).where(PEERS.c.name == self.me.name).values(
+                    {**said, "since": sql.case((late, NOW), else_=PEERS.c.since)})).rowcount:
+                connection.execute(sql.insert(PEERS).values({**said, "since": NOW}))
+
+    def obey(self, stale_s: float) -> None:
+        """Give heartbeats so often that nobody who waits for `stale_s` seconds gives this peer up."""
+        if stale_s != self.me.stale_s:
+            self.me.stale_s = stale_s
+            self._woken.set()
+
+    def _watched_since(self) -> Any:
+        """Since when this peer has watched the others without a pause; now, where it has just missed a heartbeat."""
+        mine = PEERS.alias()
+        late = NOW - mine.c.heartbeat > mine.c.stale_s / 2
+        since = sql.select(sql.case((late, NOW), else_=mine.c.since)).where(mine.c.name == self.me.name)
+        return sql.func.coalesce(since.scalar_subquery(), NOW)
+
+    def _silent_s(self, peer: Any) -> Any:
+        """How long a peer has been silent while this one watched."""
+        since, heartbeat = self._watched_since(), sql.func.coalesce(peer.c.heartbeat, 0.0)
+        return NOW - sql.case((heartbeat > since, heartbeat), else_=since)
 
     # -- the driver's --------------------------------------------------------------------------------------------
 
     def put(self, order: Order) -> None:
-        """Enqueue a job, unless the run has it already. That a worker could not train it counts no longer."""
-        row = {"run": order.run, "digest": order.digest, "version": order.version, "evaluator": order.evaluator,
-               "gpu": order.gpu, "processes": order.processes, "payload": json.dumps(order.payload),
-               "timeout_s": order.timeout_s, "stale_s": order.stale_s, "state": "waiting", "claim": "", "worker": "",
-               "beats": 0, "ended": ""}
+        """Enqueue a job, unless the run has it already. Clears an earlier failure of a worker."""
+        row = {**dataclasses.asdict(order), "payload": json.dumps(order.payload), "state": "waiting", "claim": "",
+               "worker": "", "ended": ""}
 
         def insert(connection: sql.Connection) -> None:
             connection.execute(sql.delete(JOBS).where(JOBS.c.run == order.run, JOBS.c.digest == order.digest,
@@ -166,51 +269,48 @@ class JobQueue:
         with contextlib.suppress(IntegrityError):  # it is there, of a driver that was interrupted
             self._do(insert)
 
-    def read(self, run: str, digests: Iterable[str]) -> list[Any]:
-        """The rows of these jobs: digest, state, claim, worker, beats, ended."""
-        wanted = set(digests)
-        columns = (JOBS.c.digest, JOBS.c.state, JOBS.c.claim, JOBS.c.worker, JOBS.c.beats, JOBS.c.ended)
-        rows = self._do(lambda connection: connection.execute(
-            sql.select(*columns).where(JOBS.c.run == run).order_by(JOBS.c.id)).all())
-        return [row for row in rows if row.digest in wanted]
+    def read(self, run: str, digests: Iterable[str]) -> dict[str, Any]:
+        """The rows of these jobs by their digest: state, worker, silent_s of the worker, ended."""
+        rows = self._rows(sql.select(JOBS.c.digest, JOBS.c.state, JOBS.c.worker, JOBS.c.ended,
+                                     self._silent_s(PEERS).label("silent_s"))
+                          .select_from(JOBS.outerjoin(PEERS, PEERS.c.name == JOBS.c.worker)).where(JOBS.c.run == run))
+        by_digest = {row.digest: row for row in rows}
+        return {digest: by_digest[digest] for digest in digests if digest in by_digest}
 
-    def remove(self, run: str, digest: str, *, only: Sequence[str] = (), longest_s: float | None = None) -> None:
-        """Delete a job, in whatever state it is, or in one of `only`."""
-        where = [JOBS.c.run == run, JOBS.c.digest == digest, *([JOBS.c.state.in_(only)] if only else [])]
-        self._do(lambda connection: connection.execute(sql.delete(JOBS).where(*where)), longest_s)
+    def remove(self, run: str, digest: str) -> None:
+        """Delete a job, in whatever state it is."""
+        self._write(sql.delete(JOBS).where(JOBS.c.run == run, JOBS.c.digest == digest))
+
+    def withdraw(self, run: str, digest: str) -> None:
+        """Delete a job that no worker has taken."""
+        self._write(sql.delete(JOBS).where(JOBS.c.run == run, JOBS.c.digest == digest, JOBS.c.state == "waiting"),
+                    LEAVE_S)
 
     def workers(self) -> list[Any]:
-        """name, slots, able, beats of all that have not taken their leave."""
-        found: list[Any] = self._do(lambda connection: connection.execute(sql.select(*WORKERS.c)).all())
-        return found
-
-    def sign(self, driver: str, run: str, stale_s: float) -> None:
-        """Show that a driver is alive, if the database answers. The thread that reads jobs tells the user if not."""
-        def count(connection: sql.Connection) -> None:
-            if not connection.execute(sql.update(DRIVERS).where(DRIVERS.c.name == driver).values(
-                    beats=DRIVERS.c.beats + 1)).rowcount:
-                connection.execute(sql.insert(DRIVERS).values(name=driver, run=run, stale_s=stale_s, beats=1))
-
-        with contextlib.suppress(SQLAlchemyError), self._engine.begin() as connection:
-            count(connection)
-
-    def end_driver(self, driver: str, beats: int | None = None, longest_s: float | None = None) -> None:
-        """Forget a driver; with `beats`, only if it has given no sign since."""
-        where = [DRIVERS.c.name == driver, *([] if beats is None else [DRIVERS.c.beats == beats])]
-        self._do(lambda connection: connection.execute(sql.delete(DRIVERS).where(*where)), longest_s)
+        """The rows of all workers that are connected."""
+        return self._rows(sql.select(PEERS).where(PEERS.c.run == "", self._silent_s(PEERS) <= self.me.stale_s))
 
     # -- the worker's --------------------------------------------------------------------------------------------
 
-    def claim(self, worker: str, *, gpu: bool, evaluators: Sequence[str], processes: int = 1,
-              runs: Collection[str] | None = None) -> Claimed | None:
-        """The oldest job that waits, of `runs`, and that this worker can run; it is then this worker's."""
-        if runs is not None and not runs:
+    def drivers(self) -> list[Any]:
+        """run, stale_s and silent_s of all drivers that are alive, and `seen`: a heartbeat came while this peer
+        watched."""
+        silent_s = self._silent_s(PEERS)
+        return self._rows(sql.select(PEERS.c.run, PEERS.c.stale_s, silent_s.label("silent_s"),
+                                     (PEERS.c.heartbeat >= self._watched_since()).label("seen"))
+                          .where(PEERS.c.run != "", silent_s <= PEERS.c.stale_s))
+
+    def claim(self, runs: Collection[str], refused: Collection[str] = ()) -> Claimed | None:
+        """The oldest job that waits, of `runs` and not `refused` (digests), and that this worker can run; it is then
+        this worker's."""
+        if not runs:
             return None
-        fits = [JOBS.c.state == "waiting", JOBS.c.version == flashnas.__version__, JOBS.c.processes <= processes,
-                JOBS.c.evaluator.in_(["", *evaluators]), *([] if gpu else [JOBS.c.gpu == sql.false()]),
-                *([] if runs is None else [JOBS.c.run.in_(runs)])]
-        oldest = (sql.select(JOBS.c.id, JOBS.c.payload, JOBS.c.timeout_s, JOBS.c.stale_s).where(*fits)
-                  .order_by(JOBS.c.id).limit(1).with_for_update(skip_locked=True))
+        me = self.me
+        oldest = sql.select(JOBS.c.id, JOBS.c.digest, JOBS.c.payload, JOBS.c.processes, JOBS.c.timeout_s).where(
+            JOBS.c.state == "waiting", JOBS.c.version == me.version, JOBS.c.processes <= me.processes,
+            JOBS.c.evaluator.in_(["", *me.evaluators]), *([] if me.gpu else [JOBS.c.gpu == sql.false()]),
+            JOBS.c.run.in_(runs), JOBS.c.digest.not_in(refused),
+        ).order_by(JOBS.c.id).limit(1).with_for_update(skip_locked=True)
 
         def take(connection: sql.Connection) -> Claimed | bool:
             row = connection.execute(oldest).first()
@@ -218,63 +318,28 @@ class JobQueue:
                 return False
             claim = uuid.uuid4().hex
             taken = connection.execute(sql.update(JOBS).where(JOBS.c.id == row.id, JOBS.c.state == "waiting").values(
-                state="running", claim=claim, worker=worker, beats=0))
-            return taken.rowcount != 1 or Claimed(row.id, claim, json.loads(row.payload), row.timeout_s, row.stale_s)
+                state="running", claim=claim, worker=me.name))
+            return taken.rowcount != 1 or Claimed(claim=claim, **row._mapping)
 
-        while (found := self._do(take)) is True:  # SQLite: another worker was faster
+        while (claimed := self._do(take)) is True:  # SQLite: another worker was faster
             pass
-        return found or None
+        return claimed or None
 
-    def unfit(self, runs: Collection[str], *, gpu: bool, evaluators: Sequence[str], processes: int = 1) -> list[str]:
+    def unfit(self, runs: Collection[str]) -> list[str]:
         """What waiting jobs of `runs` need that this worker lacks, in words."""
-        columns = (JOBS.c.version, JOBS.c.evaluator, JOBS.c.gpu, JOBS.c.processes)
-        rows = self._do(lambda connection: connection.execute(
-            sql.select(*columns).where(JOBS.c.state == "waiting", JOBS.c.run.in_(runs)).distinct()).all())
-        found = (lacking(row, gpu=gpu, evaluators=evaluators, processes=processes) for row in rows)
-        return sorted(filter(None, found))
+        rows = self._rows(sql.select(JOBS.c.version, JOBS.c.evaluator, JOBS.c.gpu, JOBS.c.processes).where(
+            JOBS.c.state == "waiting", JOBS.c.run.in_(runs)).distinct())
+        return sorted(filter(None, (lacking(row, self.me) for row in rows)))
 
-    def drivers(self) -> list[Any]:
-        """name, run, stale_s, beats of all that have not ended."""
-        found: list[Any] = self._do(lambda connection: connection.execute(sql.select(*DRIVERS.c)).all())
-        return found
-
-    def nobodys(self) -> list[Any]:
-        """Jobs without a result and without a driver: id, state, claim, beats, stale_s."""
-        columns = (JOBS.c.id, JOBS.c.state, JOBS.c.claim, JOBS.c.beats, JOBS.c.stale_s)
-        found: list[Any] = self._do(lambda connection: connection.execute(
-            sql.select(*columns).where(JOBS.c.state != "done", NOBODYS)).all())
-        return found
-
-    def discard(self, job: Any) -> None:
-        """Delete a row of `nobodys`, if it still is one and nothing has happened to it."""
-        same = [JOBS.c[name] == getattr(job, name) for name in ("id", "state", "claim", "beats")]
-        self._do(lambda connection: connection.execute(sql.delete(JOBS).where(*same, NOBODYS)))
-
-    def beat(self, worker: str, slots: int, held: Iterable[Claimed], **able: Any) -> None:
-        """Show that the worker is alive, and its jobs with it. `able`: as `claim` takes it."""
-        claims = [job.claim for job in held]
-        said = json.dumps({"version": flashnas.__version__, **able})
-
-        def count(connection: sql.Connection) -> None:
-            if not connection.execute(sql.update(WORKERS).where(WORKERS.c.name == worker).values(
-                    beats=WORKERS.c.beats + 1)).rowcount:
-                connection.execute(sql.insert(WORKERS).values(name=worker, slots=slots, able=said, beats=1))
-            if claims:
-                connection.execute(sql.update(JOBS).where(JOBS.c.claim.in_(claims)).values(beats=JOBS.c.beats + 1))
-        self._do(count)
-
-    def end(self, job: Claimed, ended: Mapping[str, Any]) -> None:
+    def end(self, claim: str, ended: Mapping[str, Any]) -> None:
         """Write how a job ended; nothing happens if it is no longer this worker's."""
-        self._do(lambda connection: connection.execute(
-            sql.update(JOBS).where(JOBS.c.id == job.id, JOBS.c.claim == job.claim)
-            .values(state="broken" if ended["kind"] == "broken" else "done", ended=json.dumps(ended))))
+        self._write(sql.update(JOBS).where(JOBS.c.claim == claim).values(
+            state="broken" if ended["kind"] == "broken" else "done", ended=json.dumps(ended)))
 
-    def give_back(self, worker: str, longest_s: float | None = None) -> None:
-        """Let other workers have what this one runs."""
-        self._do(lambda connection: connection.execute(
-            sql.update(JOBS).where(JOBS.c.worker == worker, JOBS.c.state == "running")
-            .values(state="waiting", claim="", worker="")), longest_s)
-
-    def leave(self, worker: str, longest_s: float | None = None) -> None:
-        """Forget a worker."""
-        self._do(lambda connection: connection.execute(sql.delete(WORKERS).where(WORKERS.c.name == worker)), longest_s)
+    def tidy(self) -> None:
+        """Remove jobs without a result that nobody waits for: no driver is alive, and no worker runs them."""
+        drivers = sql.select(PEERS.c.run).where(PEERS.c.run != "", self._silent_s(PEERS) <= PEERS.c.stale_s)
+        workers = sql.select(PEERS.c.name).where(self._silent_s(PEERS) <= JOBS.c.stale_s)
+        self._write(sql.delete(JOBS).where(
+            JOBS.c.state != "done", JOBS.c.run.not_in(drivers),
+            sql.or_(JOBS.c.state != "running", JOBS.c.worker.not_in(workers))))

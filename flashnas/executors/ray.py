@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import flashnas
 from flashnas.base.errors import ConfigError, CorpusError, WorkerError
 from flashnas.base.settings import Settings, option
-from flashnas.executors.attempt import judged
+from flashnas.executors.attempt import classify_error
 from flashnas.executors.base import Ended, Executor, Work
 from flashnas.executors.local import LEAST_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
 
@@ -168,11 +168,11 @@ class RayExecutor(Executor):
     def _outcome(self, ref: Any) -> Ended:
         errors = self._ray.exceptions
         try:
-            return Ended(**self._ray.get(ref))
+            return Ended.from_dict(self._ray.get(ref))
         except errors.OutOfMemoryError as error:
             return Ended(kind="memory", reason=f"Ray ended it: {_line(error)}")
         except errors.RayTaskError as error:  # in the supervisor: flashnas is missing there, or another one
-            return judged(error.cause or error, own=False)
+            return classify_error(error.cause or error)
         except errors.RuntimeEnvSetupError as error:
             return Ended(kind="broken", reason=_line(error))
         except errors.RayError as error:  # the worker process, the machine, or the object on it
@@ -240,7 +240,7 @@ def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float,
         if getattr(job, "dataset", ""):
             data = cloudpickle.dumps((function, dataclasses.replace(job, dataset=_text_here(job.dataset, text))))
     except BaseException as error:
-        return judged(error, own=False).to_dict()
+        return classify_error(error).to_dict()
     place = os.environ.get("CUDA_VISIBLE_DEVICES"), memory_gb
     if place not in _pools:
         devices = (place[0],) if place[0] else ()

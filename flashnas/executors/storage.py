@@ -1,7 +1,7 @@
 """Jobs in a shared database, for arrays of a cluster and for a few machines: the side of the search.
 
 A search enqueues, `flashnas worker` on any machine that reaches the database trains (`worker.py`). Workers come and go;
-a job whose worker gives no sign is another worker's. What ended while the search was away is found when it is
+a job whose worker gives no heartbeat is another worker's. What ended while the search was away is found when it is
 continued; what still waited then is not trained.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -19,18 +18,13 @@ from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.base.settings import Settings, option
 from flashnas.executors.base import Ended, Executor, Work
-from flashnas.executors.signs import Signs
 
 if TYPE_CHECKING:
     from flashnas.executors.queue import JobQueue, Order
 
 ASK_S = 0.2             # between two looks at the database while a result is waited for
 LONELY_S = 15.0         # without a worker that suits, until the user is told
-LEAVE_S = 5.0           # an ending process waits no longer for a database that is away
-BEATS = 4               # signs of life within `stale_s`
-BEAT_S = 1.0            # between those of a search, or less
-FROZEN_S = 2.0          # a search that has not looked for so long was itself stopped
-MOST_WITNESSES = 3      # workers of one machine that cannot train a job, until that ends the search
+MAX_FAILED_WORKERS = 3  # of one machine that cannot train a job, until that ends the search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +40,7 @@ class StorageExecutor(Executor):
 
     name = "storage"
     Options = StorageOptions
+    needs_storage = True
     options: StorageOptions
 
     def __init__(self, work: Work, options: StorageOptions | None = None) -> None:
@@ -56,37 +51,21 @@ class StorageExecutor(Executor):
 
         engine_url(work.storage)  # its errors come before anything is written
         self._queue: JobQueue | None = None
-        self._jobs: dict[str, tuple[str, dict[str, Any], str]] = {}  # key -> digest, payload, evaluator
-        self._signs = Signs()  # of claims and workers
-        self._outages, self._last_worker, self._told = 0, time.monotonic(), False
-        self._looked = time.monotonic()
-        self._broken: dict[str, dict[str, str]] = {}  # digest -> workers that cannot train it, and why
-        self._slots = 0
-        self._ends, self._alive = threading.Event(), threading.Thread()
+        self._orders: dict[str, Order] = {}  # of the jobs that have not ended, by their key
+        self._failed_workers: dict[str, dict[str, str]] = {}  # digest -> workers that cannot train it, and why
+        self._slots, self._suited, self._told = 0, time.monotonic(), False  # since when no worker suits
 
     @property
     def queue(self) -> JobQueue:
+        """The database, opened when the first job comes."""
         if self._queue is None:
-            from flashnas.executors.queue import JobQueue
+            from flashnas.executors.queue import JobQueue, Peer
 
             assert self.work.storage is not None
-            self._queue = JobQueue(self.work.storage, self.work.note, answered=True)  # the study is in it
-            self._last_worker = time.monotonic()
-            self._ends = threading.Event()
-            name = uuid.uuid4().hex
-            self._queue.sign(name, self.work.run, self.options.stale_s)
-            self._alive = threading.Thread(target=self._beat, args=(self._queue, name, self._ends), daemon=True)
-            self._alive.start()
+            me = Peer(name=uuid.uuid4().hex, run=self.work.run, stale_s=self.options.stale_s)
+            self._queue = JobQueue(self.work.storage, self.work.note, me, answered=True).__enter__()
+            self._suited = time.monotonic()
         return self._queue
-
-    def _beat(self, queue: JobQueue, name: str, ends: threading.Event) -> None:
-        """Give signs of life until the end, the first ones soon: workers wait for a change."""
-        pause_s, longest_s = ASK_S, min(BEAT_S, self.options.stale_s / BEATS)
-        while not ends.wait(pause_s):
-            queue.sign(name, self.work.run, self.options.stale_s)
-            pause_s = min(1.5 * pause_s, longest_s)
-        with contextlib.suppress(WorkerError):
-            queue.end_driver(name, longest_s=LEAVE_S)
 
     @property
     def workers(self) -> int:
@@ -103,98 +82,77 @@ class StorageExecutor(Executor):
 
     def submit(self, key: str, job: Any) -> None:
         from flashnas.executors.payload import payload_of
-
-        payload = payload_of(job, self.work.corpus)
-        self._jobs[key] = fingerprint(payload), payload, payload.get("evaluator", "")
-        self._put(key)
-
-    def _put(self, key: str) -> None:
-        self.queue.put(self._order(key))
-
-    def _order(self, key: str) -> Order:
         from flashnas.executors.queue import Order
 
-        digest, payload, evaluator = self._jobs[key]
-        return Order(run=self.work.run, digest=digest, payload=payload, evaluator=evaluator, gpu=self.work.gpu,
-                     processes=self.work.processes, timeout_s=self.work.timeout_s, stale_s=self.options.stale_s)
+        payload = payload_of(job, self.work.corpus)
+        self._orders[key] = Order(run=self.work.run, digest=fingerprint(payload), payload=payload,
+                                  evaluator=payload.get("evaluator", ""), gpu=self.work.gpu,
+                                  processes=self.work.processes, timeout_s=self.work.timeout_s,
+                                  stale_s=self.options.stale_s)
+        self.queue.put(self._orders[key])
 
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
         until = time.monotonic() + wait_s
-        while not (found := self._look()) and time.monotonic() < until:
+        while not (ended := self._look()) and time.monotonic() < until:
             time.sleep(ASK_S)
-        if not found and self._jobs:
+        if not ended and self._orders:
             self._count_workers()
-        return found
+        return ended
 
     def _look(self) -> list[tuple[str, Ended]]:
-        keys: dict[str, list[str]] = {}
-        for key, (digest, _, _) in self._jobs.items():
-            keys.setdefault(digest, []).append(key)
-        rows = {row.digest: row for row in self.queue.read(self.work.run, keys)}
-        now = time.monotonic()
-        frozen = now - self._looked > max(self.options.stale_s / 2, FROZEN_S)
-        if frozen or self.queue.patience.outages != self._outages:  # nobody could give a sign, or none was seen
-            self._outages = self.queue.patience.outages
-            self._last_worker = now
-            self._signs.restart()
-        self._looked = now
-        found: list[tuple[str, Ended]] = []
-        for digest, same in keys.items():
-            row = rows.get(digest)
-            ended = None
+        orders = {order.digest: order for order in self._orders.values()}
+        rows = self.queue.read(self.work.run, orders)
+        ended: dict[str, Ended] = {}
+        for digest, order in orders.items():
+            row, failed = rows.get(digest), self._failed_workers.get(digest)
             if row is None:  # another search with the same question has removed it, or a worker while this was silent
-                self._put(same[0])
+                self.queue.put(order)
             elif row.state == "done":
-                ended = Ended(**json.loads(row.ended))
+                ended[digest] = _outcome(row.ended)
             elif row.state == "broken":
-                ended = Ended(**json.loads(row.ended))
-                if self._elsewhere(row, ended.reason):
-                    self._put(same[0])
-                    continue
-            elif row.state == "waiting" and digest in self._broken and now - self._last_worker > LONELY_S:
-                ended = Ended(kind="broken", reason=list(self._broken[digest].values())[-1])  # of the last worker
-            elif row.state == "running" and self._signs.silent_s(row.claim, row.beats) > self.options.stale_s:
-                ended = Ended(kind="died", reason=f"worker {row.worker} gave no sign for {self.options.stale_s:g} s")
-            if ended:
-                found += [(key, ended) for key in same]
-        return found
+                if self._retry_elsewhere(digest, row.worker, reason := _outcome(row.ended).reason):
+                    self.queue.put(order)
+                else:
+                    ended[digest] = Ended(kind="broken", reason=reason)
+            elif row.state == "waiting" and failed and self._lonely_s() > LONELY_S:
+                ended[digest] = Ended(kind="broken", reason=list(failed.values())[-1])
+            elif row.state == "running" and row.silent_s > self.options.stale_s:
+                ended[digest] = Ended(kind="died", reason=f"worker {row.worker} gave no sign for"
+                                                          f" {self.options.stale_s:g} s")
+        return [(key, ended[order.digest]) for key, order in self._orders.items() if order.digest in ended]
 
-    def _elsewhere(self, row: Any, reason: str) -> bool:
-        """True if another worker is to try a job on which a worker has ended as broken: one machine that is broken does
-        not end the search. Two machines that say so do, and so does the last worker."""
-        witnesses = self._broken.setdefault(row.digest, {})
-        witnesses[row.worker] = reason
-        if len(witnesses) == MOST_WITNESSES or len({name.rsplit(":", 2)[0] for name in witnesses}) > 1:
+    def _retry_elsewhere(self, digest: str, worker: str, reason: str) -> bool:
+        """True if another worker is to try a job that one could not train: one machine that is broken does not end the
+        search. Two machines that say so do, and so does the last worker."""
+        failed = self._failed_workers.setdefault(digest, {})
+        failed[worker] = reason
+        if len(failed) == MAX_FAILED_WORKERS or len({name.rsplit(":", 2)[0] for name in failed}) > 1:
             return False
-        ended = {name for names in self._broken.values() for name in names}
-        if not any(one.name not in ended and not lacks for one, lacks in self._connected()):
+        everywhere = {name for workers in self._failed_workers.values() for name in workers}
+        if not any(row.name not in everywhere and not lacks for row, lacks in self._connected()):
             return False
-        self.work.note(f"worker {row.worker} has ended, since it cannot train: {reason}; its job goes to another"
-                       " worker")
+        self.work.note(f"worker {worker} cannot train: {reason}; its job goes to another worker")
         return True
 
     def _connected(self) -> list[tuple[Any, str]]:
-        """The workers that are alive, each with what the jobs of this search need and it lacks."""
+        """The workers that are connected, each with what the jobs of this search need and it lacks."""
         from flashnas.executors.queue import lacking
 
-        order = self._order(next(iter(self._jobs)))
-        found = []
-        for row in self.queue.workers():
-            if self._signs.silent_s(row.name, row.beats) <= self.options.stale_s:
-                found.append((row, lacking(order, **json.loads(row.able))))
-            else:
-                self.queue.leave(row.name)
-        return found
+        order = next(iter(self._orders.values()))
+        return [(row, lacking(order, row)) for row in self.queue.workers()]
+
+    def _lonely_s(self) -> float:
+        """For how long no worker that suits has been connected; they are counted now."""
+        connected = self._connected()
+        self._slots = sum(row.slots for row, lacks in connected if not lacks)
+        if self._slots:
+            self._suited, self._told = time.monotonic(), False
+        return time.monotonic() - self._suited
 
     def _count_workers(self) -> None:
-        connected = self._connected()
-        suit = [row for row, lacks in connected if not lacks]
-        self._slots = sum(row.slots for row in suit)
-        now = time.monotonic()
-        if suit:
-            self._last_worker, self._told = now, False
-        elif now - self._last_worker > LONELY_S and not self._told:
-            self._told = True
+        """Tell the user once if none suits."""
+        if self._lonely_s() > LONELY_S and not self._told:
+            self._told, connected = True, self._connected()
             self.work.note(
                 f"no worker that is connected can train for this search: a job needs {connected[0][1]} (worker"
                 f" {connected[0][0].name})" if connected else
@@ -203,22 +161,28 @@ class StorageExecutor(Executor):
 
     def forget(self, key: str) -> None:
         """Remove a job whose outcome is recorded, or that is to be tried again."""
-        digest, _, _ = self._jobs.pop(key)
-        self._broken.pop(digest, None)
-        self.queue.remove(self.work.run, digest)
+        order = self._orders.pop(key)
+        self._failed_workers.pop(order.digest, None)
+        self.queue.remove(self.work.run, order.digest)
 
     def drop(self) -> None:
         """Withdraw what no worker has taken. What a worker trains is found when the run is continued."""
         if self._queue is not None:
             with contextlib.suppress(WorkerError):
-                for digest, _, _ in self._jobs.values():
-                    self._queue.remove(self.work.run, digest, only=("waiting",), longest_s=LEAVE_S)
-        self._jobs.clear()
+                for order in self._orders.values():
+                    self._queue.withdraw(self.work.run, order.digest)
+        self._orders.clear()
 
     def close(self) -> None:
         self.drop()
         if self._queue is not None:
-            self._ends.set()
-            self._alive.join(LEAVE_S)
-            self._queue.close()
+            self._queue.__exit__()
             self._queue = None
+
+
+def _outcome(text: str) -> Ended:
+    """As a worker wrote it; a row that nobody can read is that of a worker that died."""
+    try:
+        return Ended.from_dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        return Ended(kind="died", reason="its row in the database is damaged")

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flashnas.base.errors import WorkerError
 from flashnas.executors.attempt import reason_of
 from flashnas.executors.base import Ended, Work
 from flashnas.executors.local import LocalExecutor, LocalOptions
-from flashnas.executors.signs import Signs
-from flashnas.executors.storage import ASK_S, BEATS, LEAVE_S
+from flashnas.executors.storage import ASK_S
 
 if TYPE_CHECKING:
     from flashnas.executors.queue import Claimed
 
-IDLE_BEAT_S = 2.0       # between signs of life without a job
-LONGEST_ASK_S = 2.0     # between two looks when nothing was found for a while
+MAX_ASK_S = 2.0         # between two looks when nothing was found for a while
 UNSURE_S = 5.0          # a search that has given no sign for so long counts as gone until it gives one
+MAX_REFUSED = 1000      # rows that are not jobs, of which a worker takes no notice any more
 
 
 class Worker:
@@ -43,21 +41,20 @@ class Worker:
 
     def __init__(self, url: str, work: Work, options: LocalOptions, *, evaluators: Sequence[str] = (),
                  idle_timeout_s: float | None = None) -> None:
-        from flashnas.executors.queue import JobQueue
+        from flashnas.executors.queue import JobQueue, Peer
 
-        self.queue = JobQueue(url, work.note)
-        self.work, self.evaluators, self.idle_timeout_s = work, tuple(evaluators), idle_timeout_s
+        self.work, self.idle_timeout_s = work, idle_timeout_s
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"  # containers share names and numbers
         self.pool = LocalExecutor(work, options)
-        self.able: dict[str, Any] = {"gpu": bool(work.devices), "evaluators": self.evaluators,
-                                     "processes": work.processes}
-        self.held: dict[str, Claimed] = {}
-        self._signs, self._outages = Signs(), 0  # of searches, and of jobs that nobody waits for
+        self.queue = JobQueue(url, work.note, Peer(
+            name=self.name, slots=self.pool.workers, evaluators=tuple(evaluators), gpu=bool(work.devices),
+            processes=work.processes))
+        self.done = 0
+        self._held: dict[str, Claimed] = {}
+        self._refused: deque[str] = deque(maxlen=MAX_REFUSED)  # digests
         self._runs: set[str] = set()             # of searches that are alive
         self._unsure = False                     # it is not known yet whether one is
         self._told: set[str] = set()
-        self.done = 0
-        self._ends = threading.Event()
 
     def serve(self) -> int:
         """Work until it is interrupted or idle for too long; returns the number of jobs that ended here.
@@ -68,44 +65,39 @@ class Worker:
             WorkerError: a job that suits it cannot run on this machine; the line says why, and the search hears it.
         """
         idle_since, pause_s = time.monotonic(), ASK_S
-        alive = threading.Thread(target=self._beat, daemon=True)  # also while a text is prepared, which takes minutes
-        alive.start()
         try:
-            while True:
-                self._take()
-                if self.held:
-                    for key, ended in self.pool.finished(ASK_S):
-                        self._end(key, ended)
-                    idle_since, pause_s = time.monotonic(), ASK_S
-                    continue
-                if self._unsure:
-                    idle_since, pause_s = time.monotonic(), ASK_S
-                elif self.idle_timeout_s is not None and time.monotonic() - idle_since > self.idle_timeout_s:
-                    return self.done
-                self._tell()
-                self._tidy()
-                time.sleep(pause_s)
-                pause_s = min(1.5 * pause_s, LONGEST_ASK_S)
+            with self.queue:
+                while True:
+                    self._take()
+                    if self._held or self._unsure:
+                        idle_since, pause_s = time.monotonic(), ASK_S
+                    if self._held:
+                        for claim, ended in self.pool.finished(ASK_S):
+                            self._end(claim, ended)
+                        continue
+                    if self.idle_timeout_s is not None and time.monotonic() - idle_since > self.idle_timeout_s:
+                        return self.done
+                    self._tell()
+                    self.queue.tidy()
+                    time.sleep(pause_s)
+                    pause_s = min(1.5 * pause_s, MAX_ASK_S)
         finally:
-            self._ends.set()
-            alive.join(LEAVE_S)
-            with contextlib.suppress(WorkerError):
-                self.queue.give_back(self.name, LEAVE_S)
-                self.queue.leave(self.name, LEAVE_S)
             self.pool.close()
-            self.queue.close()
 
     def _take(self) -> None:
-        from flashnas.executors.payload import job_of
+        from flashnas.executors.payload import PayloadError, job_of
 
-        while len(self.held) < self.pool.workers:
+        while len(self._held) < self.pool.workers:
             self._look()
-            claimed = self.queue.claim(self.name, **self.able, runs=self._runs)
-            if claimed is None:
+            if (claimed := self.queue.claim(self._runs, self._refused)) is None:
                 return
-            self.held[claimed.claim] = claimed
+            self._held[claimed.claim] = claimed
             try:
-                job = job_of(claimed.payload, self.evaluators)
+                job = job_of(claimed.payload, self.queue.me.evaluators, claimed.processes)
+            except PayloadError as error:  # not the fault of this machine
+                self._refused.append(claimed.digest)
+                self.work.note(f"job {claimed.id} of {self.queue.place} is left out: {error}")
+                self._write(claimed.claim, Ended(kind="broken", reason=str(error)))
             except Exception as error:  # this machine lacks the text or the user's code, or its disk is full
                 reason = str(error) if isinstance(error, WorkerError) else reason_of(error)
                 self._end(claimed.claim, Ended(kind="broken", reason=f"{reason} (on {socket.gethostname()})"))
@@ -113,46 +105,26 @@ class Worker:
                 self.pool.submit(claimed.claim, job, claimed.timeout_s)
 
     def _look(self) -> None:
-        """Find the searches that are alive: their counts have changed since this worker looks, and not too long ago."""
-        if self.queue.patience.outages != self._outages:
-            self._outages = self.queue.patience.outages
-            self._signs.restart()
-        self._runs, self._unsure = set(), False
-        for row in self.queue.drivers():
-            silent_s = self._signs.silent_s(row.name, row.beats)
-            if silent_s > row.stale_s:
-                self.queue.end_driver(row.name, row.beats)
-            elif self._signs.moved(row.name):
-                self._runs.add(row.run)
-            else:
-                self._unsure |= silent_s <= UNSURE_S
+        """Find the searches that are alive, and have given a sign of it while this worker watched."""
+        drivers = self.queue.drivers()
+        self._runs = {row.run for row in drivers if row.seen}
+        self._unsure = any(not row.seen and row.silent_s <= UNSURE_S for row in drivers)
+        if drivers:
+            self.queue.obey(min(row.stale_s for row in drivers))
 
     def _tell(self) -> None:
         """Say once of each need that this worker does not meet."""
-        for why in self.queue.unfit(self._runs, **self.able):
+        for why in self.queue.unfit(self._runs):
             if why not in self._told:
                 self._told.add(why)
                 self.work.note(f"a job of {self.queue.place} needs {why}; it is left to other workers")
 
-    def _tidy(self) -> None:
-        """Remove jobs that nobody waits for: no search is there, and no worker runs them."""
-        for job in self.queue.nobodys():
-            if job.state != "running" or self._signs.silent_s(job.claim, job.beats) > job.stale_s:
-                self.queue.discard(job)
-
-    def _beat(self) -> None:
-        """Give signs of life until the end."""
-        while not self._ends.is_set():
-            held = list(self.held.values())
-            with contextlib.suppress(WorkerError):  # the database was away for long: the main thread ends, too
-                self.queue.beat(self.name, self.pool.workers, held, **self.able)
-            self._ends.wait(min([IDLE_BEAT_S, *(job.stale_s / BEATS for job in held)]))
-
-    def _end(self, key: str, ended: Ended) -> None:
-        job = self.held[key]
-        self.queue.end(job, ended.to_dict())
-        del self.held[key]
+    def _write(self, claim: str, ended: Ended) -> None:
+        self.queue.end(claim, ended.to_dict())
+        del self._held[claim]
         self.done += 1
+
+    def _end(self, claim: str, ended: Ended) -> None:
+        self._write(claim, ended)
         if ended.kind == "broken":
             raise WorkerError(f"this worker cannot train: {ended.reason}")
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 
 import torch
 
+import flashnas
 from flashnas.base.errors import ExportError
 from flashnas.base.files import atomic_folder, disk_errors, write_synced
 from flashnas.base.hints import one_of
 from flashnas.base.registry import Registry
-from flashnas.export.card import model_card
-from flashnas.export.source import Source
-from flashnas.export.tokenizer import write_tokenizer
+from flashnas.export.source import Source, write_tokenizer
 from flashnas.training.recipe import DTYPES
 
 
@@ -45,6 +44,7 @@ class Exporter(ABC):
     loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the folder's name.
     options: switches and values of the format, name -> one line; none is set unless given.
     dtypes: of the weights, as `--dtype` takes them. library: what model hubs call the program that reads the format.
+    packages: that the exporter and its check need.
     own_tokenizer: the format keeps the tokenizer in files of its own; else tokenizer.json is written.
     """
 
@@ -53,6 +53,7 @@ class Exporter(ABC):
     options: ClassVar[Mapping[str, str]] = MappingProxyType({})
     dtypes: ClassVar[tuple[str, ...]] = tuple(DTYPES)
     library: ClassVar[str] = "transformers"
+    packages: ClassVar[tuple[str, ...]] = ()
     own_tokenizer: ClassVar[bool] = False
 
     @abstractmethod
@@ -74,13 +75,10 @@ EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
     "hf": "flashnas.export.transformers.write:EXPORTER",
     "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER",
     "nemotron-h": "flashnas.export.nemotron_h:EXPORTER",
-    "gguf": "flashnas.export.gguf.write:EXPORTER"}, error=ExportError, base="flashnas.export.exporter:Exporter")
+    "gguf": "flashnas.export.gguf:EXPORTER"}, error=ExportError, base="flashnas.export.exporter:Exporter")
 
-# of shipped formats: the extra of flashnas and what it installs, looked up before a module imports it
-_TRANSFORMERS = ("export", ("transformers",))
-EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
-    "hf": _TRANSFORMERS, "nemotron-flash": _TRANSFORMERS, "nemotron-h": _TRANSFORMERS,
-    "gguf": ("llama-cpp", ("gguf", "xllamacpp"))})
+# package -> the extra of flashnas that installs it
+EXTRAS = {"transformers": "export", "gguf": "llama-cpp", "xllamacpp": "llama-cpp"}
 
 
 def export_network(source: Source, target: str, out: str | Path, *, dtype: str = "float32",
@@ -102,16 +100,15 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
             full; `out` is then not written.
     """
     out = Path(out)
-    if target not in EXPORTS:
-        raise ExportError(one_of("--to", target, EXPORTS))
-    if dtype not in DTYPES:
-        raise ExportError(one_of("--dtype", dtype, DTYPES))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"--out {out}: exists and is not empty; choose another folder")
-    _check_installed(target, *EXTRAS.get(target, ("", ())))
-    exporter = EXPORTS[target]
-    if not exporter.own_tokenizer:
-        _check_installed(target, *_TRANSFORMERS)
+    try:
+        exporter = EXPORTS[target]
+    except ModuleNotFoundError as error:
+        raise _needs(target, [error.name or ""]) from None
+    packages = (*exporter.packages, *(() if exporter.own_tokenizer else ("transformers",)))
+    if missing := [name for name in dict.fromkeys(packages) if importlib.util.find_spec(name) is None]:
+        raise _needs(target, missing)
     chosen = {name: value for name, value in options.items() if value not in (False, None)}
     for name in chosen:
         if name not in exporter.options:
@@ -137,7 +134,47 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
     return report
 
 
-def _check_installed(target: str, extra: str, modules: tuple[str, ...]) -> None:
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        raise ExportError(f"--to {target} needs {' and '.join(missing)}: pip install 'flashnas[{extra}]'")
+def _needs(target: str, packages: Sequence[str]) -> ExportError:
+    return ExportError(f"--to {target} needs {' and '.join(packages)}: pip install"
+                       f" 'flashnas[{EXTRAS.get(packages[0], 'export')}]'")
+
+
+def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest one, relative to the largest logit."""
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+def check_differences(program: str, differences: Mapping[str, float], tolerance: float, end: str = "") -> None:
+    """Raise ExportError if what a program computes differs from the network by more than the tolerance, or is NaN."""
+    for name, value in differences.items():
+        if not value <= tolerance:
+            raise ExportError(f"{program} does not compute what the network does: {name.replace('_', ' ')} differ by"
+                              f" {value:.1e} of the largest logit; at most {tolerance:.0e} is allowed{end}")
+
+
+def model_card(report: Mapping[str, Any], loading: str, library: str) -> str:
+    """Markdown with the header that model hubs read, from the report of `export_network`, a text on loading, and what
+    hubs call the program that loads it."""
+    parity = "".join(f"- {name.replace('_', ' ')}: {value:.1e}\n" for name, value in report["parity"].items())
+    notes = "".join(f"- {note}\n" for note in report["notes"])
+    return f"""\
+---
+library_name: {library}
+pipeline_tag: text-generation
+tags: [flashnas]
+---
+
+# {report["hash"]}
+
+    {report["notation"]}
+
+{report["params"]:,} parameters, {report["dtype"]}, {report["source"]}. Written by flashnas {flashnas.__version__}.
+
+## Load
+
+{loading}
+## Checked when written
+
+Largest differences from the original network with the weights as written, relative to its largest logit:
+
+{parity}{f"{chr(10)}## Notes{chr(10)}{chr(10)}{notes}" if notes else ""}"""

@@ -1,12 +1,12 @@
 """`--to nemotron-h`: a folder that transformers loads as Nemotron-H, without flashnas.
 
-transformers has one epsilon in all norms of this model and flashnas has another one inside Mamba2; STREAM_SCALE of the
-GGUF format makes up for it here, too. The head of the model is never tied.
+transformers has one epsilon in all norms of this model; see formats/pieces.py. The head of the model is never tied.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,17 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ExportError
 from flashnas.base.files import write_synced
-from flashnas.export.exporter import Exporter, Written
-from flashnas.export.source import Source
-from flashnas.export.tokenizer import special_ids, write_tokenizer
+from flashnas.export.exporter import Exporter, Written, check_differences, difference
+from flashnas.export.source import Source, quiet_transformers, special_ids, write_tokenizer
 from flashnas.formats.fitting import choose
-from flashnas.formats.gguf.pieces import STREAM_SCALE
 from flashnas.formats.nemotron_h import FORMAT, configuration
+from flashnas.formats.pieces import STREAM_SCALE, Piece, named, operator_pieces, with_channels
 from flashnas.network.model import HybridLM
-from flashnas.operators.attention.spec import Attention
-from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.operators.mamba2.spec import Mamba2
 
+NAMES = {"m2": {"in": "in_proj", "conv": "conv1d", "out": "out_proj"},
+         "a": {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "o_proj"},
+         "f": {"up": "up_proj", "down": "down_proj"}}
 TOLERANCE = 1e-3  # of the largest logit
 PROMPT, GENERATED = 70, 64  # tokens
 
@@ -51,6 +49,7 @@ class NemotronHExporter(Exporter):
 
     title = "transformers, as Nemotron-H, without flashnas"
     loading = LOADING
+    packages = ("transformers",)
     own_tokenizer = True
 
     @torch.no_grad()
@@ -67,8 +66,8 @@ class NemotronHExporter(Exporter):
             generation["suppress_tokens"] = meta
         for name, content in (("config", config), ("generation_config", generation)):
             write_synced(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
-        scale = _scale(architecture)
-        tensors = {name: tensor.to(dtype, copy=True) for name, tensor in _tensors(network, scale).items()}
+        pieces = _pieces(architecture)
+        tensors = {name: tensor.to(dtype) for name, tensor in _tensors(network, pieces).items()}
         save_torch_state_dict(tensors, folder)
         notes = []
         if source.tokenizer is not None:
@@ -76,48 +75,40 @@ class NemotronHExporter(Exporter):
         if meta:
             puts = "each text needs in front" if source.tokenizer is None else "the tokenizer puts in front of a text"
             notes.append(f"the meta tokens are the ids {meta[0]} to {meta[-1]}, which {puts}")
-        differences, equal = _check(folder, _as_written(network, tensors, scale), meta)
+        differences, equal = _check(folder, _take_over(network, pieces, tensors), meta)
         return Written(differences, (f"{equal} of {GENERATED} greedy tokens are equal", *notes))
 
 
 EXPORTER = NemotronHExporter()
 
 
-def _scale(architecture: Architecture) -> float:
-    return STREAM_SCALE if any(isinstance(spec, Mamba2) for spec in architecture.operators) else 1.0
-
-
-def _tensors(network: HybridLM, scale: float) -> dict[str, Tensor]:
-    """The tensors of a network under the names of released checkpoints."""
-    state = network.state_dict()
+def _pieces(architecture: Architecture) -> list[Piece]:
+    """The tensors of a network under the names of released checkpoints; the head is the embedding where that is so."""
+    scale = STREAM_SCALE if any(spec.kind == "m2" for spec in architecture.operators) else 1.0
     # a tied head is the scaled embedding; the norm before it takes the scale back
-    tied = scale if network.head is None else 1.0
-    found = {"backbone.norm_f.weight": state["final_norm.weight"] / tied}
-    embedding, head = state["embedding.weight"], network.head_weight * tied
-    if network.meta_tokens is not None:
-        embedding = torch.cat([embedding, network.meta_tokens])
-        head = torch.cat([head, head[_least_likely(network)].expand_as(network.meta_tokens)])
-    found |= {"backbone.embeddings.weight": embedding * scale, "lm_head.weight": head}
-    for n, spec in enumerate(network.architecture.canonical().operators):
-        for name, tensor in state.items():
-            if name.startswith(f"layers.{n}."):
-                writes = name.startswith(f"layers.{n}.mixer.out_proj.")
-                for to, part in _named(spec, name.removeprefix(f"layers.{n}."), tensor):
-                    found[f"backbone.layers.{n}.{to}"] = part * scale if writes else part
+    back = scale if architecture.tied else 1.0
+    found = [Piece("backbone.embeddings.weight", "embedding.weight", scale=scale),
+             Piece("backbone.norm_f.weight", "final_norm.weight", scale=1 / back),
+             Piece("lm_head.weight", "embedding.weight" if architecture.tied else "head.weight", scale=back)]
+    for n, spec in enumerate(architecture.canonical().operators):
+        layer = f"backbone.layers.{n}."
+        found.append(Piece(f"{layer}norm.weight", f"layers.{n}.norm.weight"))
+        found += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
+            operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=f"{layer}mixer.", source=f"layers.{n}",
+            scale=scale)]
     return found
 
 
-def _named(spec: Any, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    if isinstance(spec, Attention) and name == "mixer.in_proj.weight":
-        rows = [count * spec.head_dim for count in (spec.heads, spec.kv_heads, spec.kv_heads)]
-        return [(f"mixer.{x}_proj.weight", part) for x, part in zip("qkv", tensor.split(rows), strict=True)]
-    if isinstance(spec, Attention):
-        return [(name.replace("out_proj", "o_proj"), tensor)]
-    if isinstance(spec, FeedForward):
-        return [(name.replace("in_proj", "up_proj").replace("out_proj", "down_proj"), tensor)]
-    if name == "mixer.conv.weight":
-        tensor = tensor.unsqueeze(1)
-    return [(name.replace("mixer.conv.", "mixer.conv1d."), tensor)]
+def _tensors(network: HybridLM, pieces: Sequence[Piece]) -> dict[str, Tensor]:
+    """In the order of pieces. Rows for the meta tokens are behind the embedding and the head."""
+    state = network.state_dict()
+    tensors = {piece.name: piece.of(state) for piece in pieces}
+    if network.meta_tokens is not None:
+        embedding, head = "backbone.embeddings.weight", "lm_head.weight"
+        tensors[embedding] = torch.cat([tensors[embedding], network.meta_tokens * pieces[0].scale])
+        unlikely = tensors[head][_least_likely(network)].expand_as(network.meta_tokens)
+        tensors[head] = torch.cat([tensors[head], unlikely])
+    return tensors
 
 
 def _least_likely(network: HybridLM) -> int:
@@ -129,25 +120,16 @@ def _least_likely(network: HybridLM) -> int:
     return int(network(tokens)[0].log_softmax(-1).amax(0).argmin())
 
 
-def _as_written(network: HybridLM, written: dict[str, Tensor], scale: float) -> HybridLM:
+def _take_over(network: HybridLM, pieces: Sequence[Piece], written: Mapping[str, Tensor]) -> HybridLM:
     """Give the network the weights as they were rounded."""
-    vocab = network.architecture.vocab
-    embedding = written["backbone.embeddings.weight"].float() / scale
-    for name, tensor in network.state_dict().items():
-        if name == "embedding.weight":
-            tensor.copy_(embedding[:vocab])
-        elif name == "meta_tokens":
-            tensor.copy_(embedding[vocab:])
-        elif name == "head.weight":
-            tensor.copy_(written["lm_head.weight"][:vocab])
-        elif name == "final_norm.weight":
-            tensor.copy_(written["backbone.norm_f.weight"].float() * (scale if network.head is None else 1.0))
-        else:
-            _, number, rest = name.split(".", 2)
-            spec = network.architecture.canonical().operators[int(number)]
-            parts = [written[f"backbone.layers.{number}.{to}"].float() for to, _ in _named(spec, rest, tensor)]
-            rounded = torch.cat(parts).reshape(tensor.shape)
-            tensor.copy_(rounded / scale if rest.startswith("mixer.out_proj.") else rounded)
+    state, vocab = network.state_dict(), network.architecture.vocab
+    for piece in pieces:
+        tensor = written[piece.name].float()
+        if piece.source in ("embedding.weight", "head.weight"):
+            if network.meta_tokens is not None and piece is pieces[0]:
+                state["meta_tokens"].copy_(tensor[vocab:] / piece.scale)
+            tensor = tensor[:vocab]
+        piece.back(tensor, state)
     return network
 
 
@@ -171,16 +153,8 @@ def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
 
 def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, float], int]:
     """Compare logits in parallel and step by step along 64 greedy tokens, as transformers loads the folder."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with quiet_transformers():
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
     vocab = network.architecture.vocab
     prompt = torch.randint(vocab, (1, PROMPT), generator=torch.Generator().manual_seed(0))
     output = loaded(torch.cat([torch.tensor([meta], dtype=torch.long), prompt], 1), use_cache=True)
@@ -192,14 +166,7 @@ def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, 
             output = loaded(token, cache=output.cache, use_cache=True)
             theirs.append(output.logits[..., :vocab])
     ours = network(tokens[:, :-1])
-    differences = {"prefill_logits": _difference(theirs[0], ours[:, :PROMPT]),
-                   "greedy_logits": _difference(torch.cat(theirs[1:], 1), ours[:, PROMPT:])}
-    for name, difference in differences.items():
-        if not difference <= TOLERANCE:  # NaN fails too
-            raise ExportError(f"transformers does not compute what the network does: {name.replace('_', ' ')} differ by"
-                              f" {difference:.1e} of the largest logit; at most {TOLERANCE:.0e} is allowed")
+    differences = {"prefill_logits": difference(theirs[0], ours[:, :PROMPT]),
+                   "greedy_logits": difference(torch.cat(theirs[1:], 1), ours[:, PROMPT:])}
+    check_differences("transformers", differences, TOLERANCE)
     return differences, int((ours[:, PROMPT - 1:].argmax(-1) == tokens[:, PROMPT:]).sum())
-
-
-def _difference(got: Tensor, expected: Tensor) -> float:
-    return float((got - expected).abs().max() / expected.abs().max())

@@ -1,8 +1,10 @@
-"""The network to export: a folder of trained weights, or an architecture whose weights are drawn."""
+"""The network to export and its tokenizer."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +14,11 @@ from tokenizers import Tokenizer
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ExportError
-from flashnas.export.tokenizer import read_tokenizer
+from flashnas.data.tokenizer import end_of_document_id, load_tokenizer, vocab_size
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
 from flashnas.training.checkpoint import checkpoints
 from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL
-from flashnas.training.job import MAX_SEED
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,9 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         tokenizer: a tokenizer.json; None: that of the trained weights.
 
     Raises:
-        ExportError: an architecture without weights, or a wrong seed.
+        ExportError: an architecture without weights.
         WeightsError, ArchitectureError, CorpusError: files that cannot be read.
     """
-    if init_seed is not None and not 0 <= init_seed <= MAX_SEED:
-        raise ExportError(f"--init-seed must be between 0 and {MAX_SEED:,}; got {init_seed}")
     folder = _weights_folder(Path(text))
     if folder is not None and init_seed is not None:
         raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
@@ -88,3 +87,43 @@ def _weights_folder(path: Path) -> Path | None:
         raise ExportError(f"{path}: is the folder of a search, which keeps no weights; train one of its networks with"
                           f" flashnas train {path / 'pareto' / '01.yaml'}")
     return None
+
+
+def read_tokenizer(path: str, vocab: int) -> Tokenizer:
+    """Read a tokenizer.json; raises CorpusError if it is not one, ExportError if its ids exceed the vocabulary."""
+    tokenizer = load_tokenizer(path)
+    if (needed := vocab_size(tokenizer)) > vocab:
+        raise ExportError(f"tokenizer {path}: its ids go up to {needed - 1}; the architecture's vocabulary ends at"
+                          f" {vocab - 1}")
+    return tokenizer
+
+
+def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
+    """The ids of special tokens: the token that separates documents begins, ends and pads a sequence."""
+    end = None if tokenizer is None else end_of_document_id(tokenizer)
+    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Neither progress bars nor warnings."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """tokenizer.json and tokenizer_config.json; padding on the left, as generation needs it."""
+    from transformers import PreTrainedTokenizerFast
+
+    end = end_of_document_id(tokenizer)
+    names = {} if end is None else dict.fromkeys(("bos_token", "eos_token", "pad_token"), tokenizer.id_to_token(end))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", clean_up_tokenization_spaces=False,
+                            **names).save_pretrained(folder)

@@ -21,7 +21,8 @@ FORMAT = Format("Nemotron-H", {
     "a": Demands(fixed={"qk_norm": False, "qkv_bias": False, "out_bias": False, "out_gate": False, "rope_share": 0.0},
                  shared=("heads", "kv_heads", "head_dim")),
     "f": Demands(fixed={"relu2": True}, shared=("intermediate", "bias")),
-}, needs=("attention",))
+}, needs=("a",))
+
 
 def configuration(architecture: Architecture, ids: Mapping[str, int | None], dtype: str) -> dict[str, Any]:
     """The keys of config.json. Those of experts are left out: readers take a network that has them for a mixture.

@@ -62,8 +62,8 @@ class Certificate:
             raise TableError(f"{where} has no validation of space {space_name!r} and workload {workload.name!r}, which"
                              f" --confidence rests on: {command}")
         try:
-            ratios = {metric: [float(value) for value in known["log_ratios"]]
-                      for metric, known in entry["metrics"].items()}
+            ratios = {metric: [float(value) for value in kept["log_ratios"]]
+                      for metric, kept in entry["metrics"].items()}
             stale, date = entry["basis"] != basis(table), entry["date"]
         except (KeyError, TypeError, ValueError, AttributeError):
             raise TableError(f"{where}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again: {command}"
@@ -71,7 +71,7 @@ class Certificate:
         if stale:
             raise TableError(f"{where} was calibrated or measured anew since it was validated on {date};"
                              f" validate it again: {command}")
-        needed = least_count(confidence)
+        needed = min_count(confidence)
         count = min((len(values) for values in ratios.values()), default=0)
         if count < needed:
             raise TableError(f"{where}: a confidence of {confidence:g} needs {needed} architectures that were validated"
@@ -98,7 +98,7 @@ class Certificate:
         return [Budget(budget.metric, budget.limit / self._factor(budget.metric)) for budget in budgets]
 
 
-def least_count(confidence: float) -> int:
+def min_count(confidence: float) -> int:
     """The number of residuals that a finite bound needs: 19 for 0.95."""
     return math.ceil(confidence / (1 - confidence) - 1e-9)
 
@@ -107,7 +107,7 @@ def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
     """The upper conformal quantile; raises BudgetError where there are too few values for a finite one."""
     rank = math.ceil((len(log_ratios) + 1) * confidence - 1e-9)
     if rank > len(log_ratios):
-        raise BudgetError(f"a confidence of {confidence:g} needs {least_count(confidence)} values;"
+        raise BudgetError(f"a confidence of {confidence:g} needs {min_count(confidence)} values;"
                           f" got {len(log_ratios)}")
     return float(sorted(log_ratios)[rank - 1])
 
@@ -122,8 +122,8 @@ def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, 
 
 def key(table: LatencyTable, workload: Workload, space_hash: str) -> tuple[dict[str, Any], str, str]:
     """What identifies a validation; the name of a workload does not matter."""
-    asked = {name: value for name, value in workload.to_dict().items() if name != "name"}
-    return asked, space_hash, table.default_mode
+    requests = {name: value for name, value in workload.to_dict().items() if name != "name"}
+    return requests, space_hash, table.default_mode
 
 
 def basis(table: LatencyTable) -> str:

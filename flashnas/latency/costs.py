@@ -57,11 +57,11 @@ class TableCosts:
 
     def _estimated(self, network: Architecture) -> dict[str, float]:
         estimate = self.estimate(network)
-        found = {name: getattr(estimate, name) for name in PREDICTED}
+        metrics = {name: getattr(estimate, name) for name in PREDICTED}
         if self.bounds is not None:
-            found |= {name: estimate.latency_ms * math.exp(by)
+            metrics |= {name: estimate.latency_ms * math.exp(by)
                       for name, by in zip(("lower_ms", "upper_ms"), self.bounds, strict=True)}
-        return found
+        return metrics
 
     def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
         return list(map(float, self.model.latencies(networks)))
@@ -71,10 +71,23 @@ class TableCosts:
         return {"breakdown": data["breakdown"], "sources": data["sources"]}
 
 
-class OwnCosts:
-    """Metrics by a function of the user's: network -> latency_ms, or a mapping of metrics."""
+class _WithoutTable:
+    """Metrics one by one, without a breakdown."""
 
     known = True
+
+    def metrics(self, network: Any) -> dict[str, float]:
+        raise NotImplementedError
+
+    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
+        return [self.metrics(network).get("latency_ms") for network in networks]
+
+    def details(self, network: Any) -> dict[str, Any]:
+        return {"breakdown": [], "sources": {}}
+
+
+class OwnCosts(_WithoutTable):
+    """Metrics by a function of the user's: network -> latency_ms, or a mapping of metrics."""
 
     def __init__(self, function: CostFunction) -> None:
         self.function = function
@@ -84,44 +97,28 @@ class OwnCosts:
         """Raises ConfigError for an unknown metric or a value that is not a finite number."""
         if network.hash not in self._metrics:
             with foreign_errors(("cost function", self.function)):
-                found = self.function(network)
-            values = dict(found) if isinstance(found, Mapping) else {"latency_ms": found}
-            params = getattr(network, "params", None)
-            known = {"params": params} if isinstance(params, int) else {}
-            self._metrics[network.hash] = {**known, **{name: _checked(name, value) for name, value in values.items()}}
+                result = self.function(network)
+            values = dict(result) if isinstance(result, Mapping) else {"latency_ms": result}
+            self._metrics[network.hash] = {**_params(network),
+                                           **{name: _checked(name, value) for name, value in values.items()}}
         return self._metrics[network.hash]
 
-    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
-        return [self.metrics(network).get("latency_ms") for network in networks]
 
-    def details(self, network: Any) -> dict[str, Any]:
-        return {"breakdown": [], "sources": {}}
-
-
-class NoCosts:
+class NoCosts(_WithoutTable):
     """Nothing is known before the evaluation: the evaluator returns the metrics together with the loss."""
 
     known = False
 
     def metrics(self, network: Any) -> dict[str, float]:
-        params = getattr(network, "params", None)
-        return {"params": params} if isinstance(params, int) else {}
-
-    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
-        return [None] * len(networks)
-
-    def details(self, network: Any) -> dict[str, Any]:
-        return {"breakdown": [], "sources": {}}
+        return _params(network)
 
 
-class RecordedCosts:
+class RecordedCosts(_WithoutTable):
     """The metrics that runs recorded: by a function of the user's, or by an evaluator. Other widths have none.
 
     Args:
         recorded: hash of a network -> its metrics.
     """
-
-    known = True
 
     def __init__(self, recorded: Mapping[str, dict[str, float]]) -> None:
         self._recorded = recorded
@@ -129,11 +126,10 @@ class RecordedCosts:
     def metrics(self, network: Any) -> dict[str, float]:
         return self._recorded[network.hash]
 
-    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
-        return [self.metrics(network).get("latency_ms") for network in networks]
 
-    def details(self, network: Any) -> dict[str, Any]:
-        return {"breakdown": [], "sources": {}}
+def _params(network: Any) -> dict[str, float]:
+    params = getattr(network, "params", None)
+    return {"params": params} if isinstance(params, int) else {}
 
 
 def metric_of(name: str, metrics: Mapping[str, float]) -> float:

@@ -17,11 +17,10 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
 from flashnas.latency import metrics
 from flashnas.latency.bounded_time import BoundedTime
+from flashnas.latency.corrections import KernelCorrection, ModelCorrection, Stack, choose_stack
 from flashnas.latency.estimate import Estimate
-from flashnas.latency.kernel_correction import KernelCorrection, Stack, choose_stack
 from flashnas.latency.kernel_times import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
-from flashnas.latency.model_correction import ModelCorrection
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.whole_operators import OperatorTimes
 from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload, load_workload
@@ -64,7 +63,7 @@ class LatencyModel:
     Args:
         table: or its name or folder.
         workload: or its name or text.
-        stack: the kernels that serve an operator, "fused" or "unfused" (kernel_correction.py); None: the one for which
+        stack: the kernels that serve an operator, "fused" or "unfused" (corrections.py); None: the one for which
             the table was calibrated.
         calibrated: apply the table's corrections to whole models, shown as `calibration` entries of the breakdown.
         mode: of a table with rows in several modes; None: the table's default.
@@ -254,7 +253,7 @@ class LatencyModel:
 
     def _whole(self, phase: Phase, kernel: str, label: str, answer: BoundedTime, times: int, *, operators: int = 0,
                models: int = 0, megabytes: float = 0.0) -> list[Part]:
-        """The row of a whole operator, and what the table's correction adds to it (model_correction.py)."""
+        """The row of a whole operator, and what the table's correction adds to it (corrections.py)."""
         correction = self.model_corrections[phase]
         part = Part(phase, kernel, label, answer.times(times * correction.scale))
         added = correction.added(operators=operators, models=models, megabytes=megabytes)

@@ -102,7 +102,7 @@ def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str,
 
 
 @dataclass(frozen=True, order=True)
-class Group:
+class RowGroup:
     """Requests that are timed together: of one phase, width and batch inside one model, or of one operator and width,
     with the phase "" and the batch 0."""
 
@@ -117,17 +117,17 @@ class Group:
         return tuple(sorted({item.length for item in self.items if item.length})) or (1,)
 
 
-def groups(items: Iterable[RowRequest]) -> list[Group]:
+def groups(items: Iterable[RowRequest]) -> list[RowGroup]:
     """The requests by phase, width and batch, in a fixed order."""
-    found: dict[tuple[str, int, int], list[RowRequest]] = {}
+    members: dict[tuple[str, int, int], list[RowRequest]] = {}
     for item in items:
-        found.setdefault((item.phase, item.hidden, item.batch), []).append(item)
-    return [Group(*key, tuple(members)) for key, members in sorted(found.items())]
+        members.setdefault((item.phase, item.hidden, item.batch), []).append(item)
+    return [RowGroup(*key, tuple(rows)) for key, rows in sorted(members.items())]
 
 
-def by_operator(items: Iterable[RowRequest]) -> list[Group]:
+def by_operator(items: Iterable[RowRequest]) -> list[RowGroup]:
     """The requests by width and operator, whose copies then serve all phases, batches and lengths."""
-    found: dict[tuple[int, str], list[RowRequest]] = {}
+    members: dict[tuple[int, str], list[RowRequest]] = {}
     for item in items:
-        found.setdefault((item.hidden, item.operator), []).append(item)
-    return [Group("", hidden, 0, tuple(members)) for (hidden, _), members in sorted(found.items())]
+        members.setdefault((item.hidden, item.operator), []).append(item)
+    return [RowGroup("", hidden, 0, tuple(rows)) for (hidden, _), rows in sorted(members.items())]

@@ -6,7 +6,6 @@ kind of rows. Times are in microseconds, memory is in bytes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import Any, ClassVar
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import one_of
-from flashnas.base.yaml import check_keys, read_yaml
+from flashnas.base.registry import Registry
+from flashnas.base.schema import convert
+from flashnas.base.yaml import read_yaml
 from flashnas.operators.kernel import PHASES
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
 
@@ -63,7 +64,11 @@ TEXT_KEYS = ("operator",)
 # versions, driver or threads) is not: it is stale, and the newer one replaces it.
 VARIANT = ("mode", "dtype")
 MODES = ("eager", "compiled", "cuda_graph")
-RUNTIMES = ("llama.cpp", "vllm")  # programs that run whole networks; each is the mode of its rows
+# What can be timed: a Target each. The name of one that runs whole networks only is the mode of its rows.
+RUNTIMES: Registry[Any] = Registry("runtime", "flashnas.runtimes", {
+    "torch": "flashnas.profiling.setup:Setup",
+    "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp",
+    "vllm": "flashnas.profiling.vllm.target:Vllm"}, error=ConfigError, attribute="name")
 PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}  # platform -> the mode that is measured by default
 # Row columns after the key. p10_us, p90_us and repeats are null where the source does not state them.
 VALUE_COLUMNS = ("latency_us", "p10_us", "p90_us", "repeats", "dtype", "stack", "mode", "source")
@@ -102,20 +107,17 @@ class Device:
     @classmethod
     def load(cls, path: Path) -> Device:
         """Read device.yaml; raises TableError with file, line and rule."""
-        number = (int, float)
         try:
             data = read_yaml(path)
-            check_keys(data, where="device", required={
-                "name": str, "platform": str, "peak_flops": number, "bandwidth_bytes_s": number, "memory_bytes": int,
-            }, optional={"launch_us": number, "bandwidth_share": number, "label": str, "cite": str})
         except ConfigError as error:
             raise TableError(str(error)) from None
+        device = convert(data, cls, error=TableError, name="device", closed=True)
         for key in ("peak_flops", "bandwidth_bytes_s", "memory_bytes", "bandwidth_share"):
-            if key in data and not 0 < data[key] < math.inf:  # NaN is outside too
+            if getattr(device, key) <= 0:
                 raise TableError(f"{data.place(key)}: device.{key} must be positive; got {data[key]!r}")
-        if not 0 <= data.get("launch_us", 0) < math.inf:
+        if device.launch_us < 0:
             raise TableError(f"{data.place('launch_us')}: device.launch_us must be at least 0;"
                              f" got {data['launch_us']!r}")
-        if data["platform"] not in PLATFORMS:
-            raise TableError(one_of(f"{data.place('platform')}: device.platform", data["platform"], PLATFORMS))
-        return cls(**data)
+        if device.platform not in PLATFORMS:
+            raise TableError(one_of(f"{data.place('platform')}: device.platform", device.platform, PLATFORMS))
+        return device

@@ -172,15 +172,13 @@ def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
 
 
 def _check_values(file: Path, kind: str, frame: pd.DataFrame) -> None:
-    latency = frame["latency_us"].to_numpy(float)
-    if not (np.isfinite(latency) & (latency > 0)).all():
-        row = int(np.flatnonzero(~(np.isfinite(latency) & (latency > 0)))[0])
-        raise TableError(f"{file}: row {row}: latency_us must be a positive number; got {latency[row]}")
-    for column in ("p10_us", "p90_us"):
+    for column, rule in (("latency_us", "a positive number"), ("p10_us", "positive or null"),
+                         ("p90_us", "positive or null")):
         values = frame[column].astype(float).to_numpy()
-        bad = np.flatnonzero(~np.isnan(values) & ~(np.isfinite(values) & (values > 0)))
-        if len(bad):
-            raise TableError(f"{file}: row {int(bad[0])}: {column} must be positive or null; got {values[bad[0]]}")
+        wrong = ~(np.isfinite(values) & (values > 0)) & ~(np.isnan(values) & (column != "latency_us"))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise TableError(f"{file}: row {row}: {column} must be {rule}; got {values[row]}")
     for column in KINDS[kind]:
         if column not in TEXT_KEYS and frame[column].isna().any():
             raise TableError(f"{file}: column {column} must not be null")

@@ -27,7 +27,7 @@ class RowContext:
         device: on which they were measured.
         stacks: describes each value of the column `stack` (framework, version, ...).
         origin: where the rows are from (package, version, licence, machine, ...).
-        calibration: of the table (calibration.py); None: leave the one that is there.
+        calibration: of the table (corrections.py); None: leave the one that is there.
     """
 
     device: Device
@@ -99,7 +99,7 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
 
 
 def write_calibration(folder: str | Path, calibration: Mapping[str, Any]) -> None:
-    """Replace the `calibration` of a table's meta.yaml (calibration.py)."""
+    """Replace the `calibration` of a table's meta.yaml (corrections.py)."""
     write_entry(folder, "calibration", calibration)
 
 

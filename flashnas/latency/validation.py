@@ -2,7 +2,7 @@
 
 This file has no torch and no clock: `measure` times one architecture (whole_model.py). The residuals are kept in
 meta.yaml, where `search --confidence` finds them (certificate.py). `calibrate` also fits the correction of whole models
-(latency/model_correction.py) to one half of the architectures, and reports and keeps the residuals of the other half.
+(corrections.py) to one half of the architectures, and reports and keeps the residuals of the other half.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, DeviceMemoryError, SpaceError, TableError
-from flashnas.latency import model_correction
+from flashnas.base.errors import DeviceMemoryError, SpaceError, TableError
+from flashnas.latency import corrections
 from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
-from flashnas.latency.model_correction import ModelCorrection, Regressors
+from flashnas.latency.corrections import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_calibration, write_entry
@@ -38,13 +38,7 @@ Progress = Callable[[int, int], None]                     # (timings that are do
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One architecture, predicted and measured.
-
-    Attributes:
-        architecture: what was built and timed.
-        predicted, measured: metric -> ms, for the metrics of TIMES.
-        fitted: the calibration was fitted to it.
-    """
+    """One architecture, predicted and measured: metric of TIMES -> ms. fitted: the calibration was fitted to it."""
 
     architecture: Architecture
     predicted: Mapping[str, float]
@@ -58,15 +52,8 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Relative errors of one metric over some architectures.
-
-    Attributes:
-        metric: one of TIMES.
-        count: number of architectures.
-        mean_error, max_error: of |predicted / measured - 1|.
-        bias: median of predicted / measured - 1.
-        spearman: rank correlation of predicted and measured; NaN for fewer than 3 architectures.
-    """
+    """Relative errors of one metric over `count` architectures: mean and maximum of |predicted / measured - 1|; bias,
+    the median of predicted / measured - 1; spearman, their rank correlation, NaN for fewer than 3 architectures."""
 
     metric: str
     count: int
@@ -78,13 +65,13 @@ class Summary:
     @classmethod
     def of(cls, comparisons: Sequence[Comparison], metric: str) -> Summary:
         """The errors of a metric over these comparisons, at least one."""
-        errors = np.array([one.error(metric) for one in comparisons])
+        errors = np.array([each.error(metric) for each in comparisons])
         correlation = math.nan
         if len(comparisons) >= 3:
             from scipy.stats import spearmanr
 
-            correlation = float(spearmanr([one.predicted[metric] for one in comparisons],
-                                          [one.measured[metric] for one in comparisons]).statistic)
+            correlation = float(spearmanr([each.predicted[metric] for each in comparisons],
+                                          [each.measured[metric] for each in comparisons]).statistic)
         return cls(metric=metric, count=len(comparisons), mean_error=float(np.abs(errors).mean()),
                    max_error=float(np.abs(errors).max()), bias=float(np.median(errors)), spearman=correlation)
 
@@ -103,7 +90,7 @@ class Validation:
         metrics: errors over the architectures that were held out.
         before: the same without the new calibration; None if there is none.
         corrections: phase -> correction of whole models.
-        carriers: phase -> operator -> own_error, share, carries (`model_correction.kinds_of_error`), over the
+        carriers: phase -> operator -> own_error, share, carries (`corrections.kinds_of_error`), over the
             architectures that were held out.
         left_out: (notation, reason) of what did not fit into the device's memory.
     """
@@ -120,22 +107,22 @@ class Validation:
     @property
     def held_out(self) -> tuple[Comparison, ...]:
         """The comparisons that no calibration was fitted to."""
-        return tuple(one for one in self.comparisons if not one.fitted)
+        return tuple(each for each in self.comparisons if not each.fitted)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "table": str(self.table.path), "mode": self.mode,
-            "architectures": [{"notation": one.architecture.notation, "hash": one.architecture.hash,
-                               "fitted": one.fitted, "predicted": dict(one.predicted),
-                               "measured": dict(one.measured),
-                               "error": {name: one.error(name) for name in one.predicted}}
-                              for one in self.comparisons],
+            "architectures": [{"notation": each.architecture.notation, "hash": each.architecture.hash,
+                               "fitted": each.fitted, "predicted": dict(each.predicted),
+                               "measured": dict(each.measured),
+                               "error": {name: each.error(name) for name in each.predicted}}
+                              for each in self.comparisons],
             "metrics": [summary.to_dict() for summary in self.metrics],
             "before": None if self.before is None else [summary.to_dict() for summary in self.before],
             "corrections": {phase: value.to_dict() for phase, value in self.corrections.items()},
             "carriers": {phase: dict(value) for phase, value in self.carriers.items()},
-            "left_out": [list(one) for one in self.left_out]}
+            "left_out": [list(pair) for pair in self.left_out]}
 
 
 def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *, count: int = 20,
@@ -155,14 +142,9 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
         progress: called with the timings that are done and the number of all timings.
 
     Raises:
-        ConfigError: for a count or a seed outside its range.
         SpaceError: when the space has too few architectures.
         TableError: when there is nothing to calibrate.
     """
-    if count < 1:
-        raise ConfigError(f"-n must be at least 1; got {count}")
-    if seed < 0:
-        raise ConfigError(f"--seed must be at least 0; got {seed}")
     rng = np.random.default_rng(seed)
     model = LatencyModel(table, workload, mode=mode)
     if calibrate and not any(kind.startswith("operator_") for kind in model.table.kinds):
@@ -183,19 +165,16 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
                       measured={name: measured[a][name] for name in names}, fitted=i in fitted)
                 for i, (a, estimate) in enumerate(zip(architectures, estimates, strict=True))]
 
-    before = None
+    before, fitted = None, half(len(architectures), rng) if calibrate else frozenset[int]()
     if calibrate:
-        fitted = half(len(architectures), rng)
-        held = [one for one in compared_by(model, fitted) if not one.fitted]
+        held = [each for each in compared_by(model, fitted) if not each.fitted]
         before = tuple(Summary.of(held, name) for name in names)
-        table, model = calibrated(table, model, [(a, measured[a]) for i, a in enumerate(architectures) if i in fitted])
-        compared = compared_by(model, fitted)
-    else:
-        compared = compared_by(model, frozenset())
-    held = [one for one in compared if not one.fitted]
+        table, model = _calibrated(table, model, [(a, measured[a]) for i, a in enumerate(architectures) if i in fitted])
+    compared = compared_by(model, fitted)
+    held = [each for each in compared if not each.fitted]
     bare = LatencyModel(table, workload, calibrated=False, mode=mode)
-    carriers = {phase: model_correction.kinds_of_error([terms(bare, one.architecture, phase, one.measured)
-                                                  for one in held], model.model_corrections[phase])
+    carriers = {phase: corrections.kinds_of_error([terms(bare, each.architecture, phase, each.measured)
+                                                   for each in held], model.model_corrections[phase])
                 for phase, metric in PHASES.items() if metric in names}
     return Validation(table=table, mode=model.table.default_mode, comparisons=tuple(compared),
                       metrics=tuple(Summary.of(held, name) for name in names), before=before,
@@ -218,9 +197,9 @@ def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.r
     if len(pool) < count:
         raise SpaceError(f"space {space.name!r} gave only {len(pool)} architectures that no calibration was fitted to;"
                          f" asked for {count}")
-    found = list(pool.values())
-    order = np.argsort(model.latencies(found), kind="stable")
-    return [found[int(rng.choice(part))] for part in np.array_split(order, count)]
+    drawn = list(pool.values())
+    order = np.argsort(model.latencies(drawn), kind="stable")
+    return [drawn[int(rng.choice(part))] for part in np.array_split(order, count)]
 
 
 def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, rng: np.random.Generator,
@@ -236,20 +215,20 @@ def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, r
         left_out: called with an architecture that needs more memory than there is, and why. It is not in the result.
     """
     order = [architectures[int(i)] for _ in range(ROUNDS) for i in rng.permutation(len(architectures))]
-    found: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
+    timings: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
     for number, architecture in enumerate(order):
         if progress is not None:
             progress(number, len(order))
-        if architecture in found:
+        if architecture in timings:
             try:
-                found[architecture].append(measure(architecture))
+                timings[architecture].append(measure(architecture))
             except DeviceMemoryError as error:
-                del found[architecture]
+                del timings[architecture]
                 left_out(architecture, str(error))
     if progress is not None:
         progress(len(order), len(order))
     return {a: {name: float(np.median([values[name] for values in rounds])) for name in TIMES}
-            for a, rounds in found.items()}
+            for a, rounds in timings.items()}
 
 
 def half(count: int, rng: np.random.Generator) -> frozenset[int]:
@@ -257,11 +236,11 @@ def half(count: int, rng: np.random.Generator) -> frozenset[int]:
     return frozenset(int(first + rng.integers(2)) for first in range(0, count - 1, 2))
 
 
-def calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tuple[Architecture, Mapping[str, float]]],
-               ) -> tuple[LatencyTable, LatencyModel]:
+def _calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tuple[Architecture, Mapping[str, float]]],
+                ) -> tuple[LatencyTable, LatencyModel]:
     """The table with a correction fitted to these architectures (in memory), and its model."""
     bare = LatencyModel(table, model.workload, calibrated=False, mode=model.table.default_mode)
-    fits = {phase: model_correction.fit([terms(bare, a, phase, metrics) for a, metrics in measured],
+    fits = {phase: corrections.fit([terms(bare, a, phase, metrics) for a, metrics in measured],
                                         bare.table.default_mode)
             for phase, metric in PHASES.items() if measured[0][1][metric] > 0}
     return with_corrections(table, model, fits, [a for a, _ in measured])
@@ -270,14 +249,12 @@ def calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tupl
 def with_corrections(table: LatencyTable, model: LatencyModel, fits: Mapping[Phase, ModelCorrection],
                      fitted_on: Sequence[Architecture]) -> tuple[LatencyTable, LatencyModel]:
     """The table (in memory) and its model with other corrections of whole models in the model's mode."""
-    mode, known = model.table.default_mode, table.calibration.get("whole") or {}
-    constants = {phase: found.to_dict() for phase, found in fits.items()}
-    whole = {**known, mode: {**known.get(mode, {}), **constants}, "workload": model.workload.name,
-             "fitted_on": sorted({*known.get("fitted_on", ()), *(a.hash for a in fitted_on)})}
+    mode, before = model.table.default_mode, table.calibration.get("whole") or {}
+    constants = {phase: fit.to_dict() for phase, fit in fits.items()}
+    whole = {**before, mode: {**before.get(mode, {}), **constants}, "workload": model.workload.name,
+             "fitted_on": sorted({*before.get("fitted_on", ()), *(a.hash for a in fitted_on)})}
     table = replace(table, meta={**table.meta, "calibration": {**table.calibration, "whole": whole}})
     return table, LatencyModel(table, model.workload, mode=mode)
-
-
 
 
 def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, metrics: Mapping[str, float]) -> Regressors:
@@ -301,13 +278,13 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
     if calibrate:
         write_calibration(table.path, table.calibration)
     rows = table.only(result.mode)
-    asked, space_hash, mode = key(rows, workload, space.hash)
-    entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, "space_hash": space_hash, "workload": asked,
+    requests, space_hash, mode = key(rows, workload, space.hash)
+    entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, "space_hash": space_hash, "workload": requests,
              "mode": mode, "seed": seed, "basis": basis(rows), "architectures": len(result.held_out),
              "metrics": {summary.metric: {
                  **{name: value for name, value in summary.to_dict().items() if name not in ("metric", "count")},
-                 "log_ratios": [round(-float(np.log1p(one.error(summary.metric))), 5) for one in result.held_out]}
+                 "log_ratios": [round(-float(np.log1p(each.error(summary.metric))), 5) for each in result.held_out]}
                  for summary in result.metrics}}
     others = [old for old in table.meta.get(VALIDATIONS, ())
-              if (old.get("workload"), old.get("space_hash"), old.get("mode")) != (asked, space_hash, mode)]
+              if (old.get("workload"), old.get("space_hash"), old.get("mode")) != (requests, space_hash, mode)]
     write_entry(table.path, VALIDATIONS, [*others, entry])

@@ -60,7 +60,7 @@ class KernelKind:
             activation.
         weights: numbers in the weight of a call, which an engine may keep in another type than the activations: a table
             may have rows of the kind in that type; None: the kind has no such weight.
-        correction: the constant that scales the kernel in a whole model (latency/kernel_correction.py); "": none.
+        correction: the constant that scales the kernel in a whole model (latency/corrections.py); "": none.
     """
 
     name: str

@@ -34,7 +34,7 @@ from flashnas.profiling.whole_model import (
     pieces,
 )
 
-LEAST_COPIES = 2
+MIN_COPIES = 2
 Note = Callable[[RowRequest, str], None]
 
 
@@ -51,7 +51,7 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
         note: receives a request and a line for what does not fit into memory, which is left out, and for what no graph
             can hold, which is timed in the mode eager.
     """
-    found = {}
+    rows = {}
     copies = _Copies(copies_at_most)
     with setup.running():
         for item in items:
@@ -61,7 +61,7 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
                 torch.compiler.reset()  # as for a whole model: variants of earlier rows would be searched at each call
                 copies.forget()
             try:
-                found[item] = _measure(item, specs, setup, timer, copies, note)
+                rows[item] = _measure(item, specs, setup, timer, copies, note)
             except DeviceMemoryError as error:
                 reason = str(error)
             except torch.OutOfMemoryError:
@@ -70,7 +70,7 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
             if reason:  # here, because the error keeps what was allocated
                 note(item, f"left out: {reason}")
                 setup.platform.forget()
-    return found
+    return rows
 
 
 class _Copies:
@@ -172,17 +172,17 @@ def _read(block: Block, x_BTD: torch.Tensor, plan: Sequence[tuple[int, tuple[int
 
 def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) -> int:
     """At most so many copies of `each` bytes beside `alive` bytes as there is memory for, `kept` bytes of which the
-    copies have already; raises DeviceMemoryError if those are fewer than LEAST_COPIES."""
+    copies have already; raises DeviceMemoryError if those are fewer than MIN_COPIES."""
     free = setup.platform.free_bytes()
     if free is None:
         return copies
     free += kept
     most = int((free - alive) // max(each, 1))
-    if most < LEAST_COPIES:
-        needed = LEAST_COPIES * each + alive
+    if most < MIN_COPIES:
+        needed = MIN_COPIES * each + alive
         raise DeviceMemoryError(f"it needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
     return min(copies, most)
 
 
 def _number(weight_bytes: int, at_most: int) -> int:
-    return max(LEAST_COPIES, min(at_most, math.ceil(BEYOND_CACHE_BYTES / max(weight_bytes, 1))))
+    return max(MIN_COPIES, min(at_most, math.ceil(BEYOND_CACHE_BYTES / max(weight_bytes, 1))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,40 +11,32 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from flashnas.base.errors import ConfigError
+from flashnas.base.settings import Settings, option
 
 CONFIDENCE = 1.96        # two-sided 95 %
 LAUNCH_REPEATS = 50, 200
 SMALL_KERNELS = 8, 128   # in the graphs that show what a launch takes
-LARGEST_LAUNCH = 0.5     # share of a graph's time that may be taken off for its launch
-LONGEST_SECONDS = 3600   # of what is timed together; beyond it is a typing error
+MAX_LAUNCH = 0.5     # share of a graph's time that may be taken off for its launch
+MAX_SECONDS = 3600      # of what is timed together; beyond it is a typing error
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class Effort(Settings, where="effort"):
     """How long a timing is repeated: until the 95 % interval of each median is narrower than `width`, within limits.
 
-    Attributes:
-        least, most: number of repeats.
-        seconds: limit for what is timed together (inside a model: all operators at one width and length).
-        width: of the interval, as a share of the median.
-
-    Raises:
-        ConfigError: for a limit outside its range.
+    seconds: limit for what is timed together (inside a model: all operators at one width and length). width: of the
+    interval, as a share of the median.
     """
 
-    least: int = 15
-    most: int = 400
-    seconds: float = 2.0
-    width: float = 0.05
+    least: int = option(15, "repeats", min=1)
+    most: int = option(400, "repeats")
+    seconds: float = option(2.0, "limit of what is timed together", above=0, max=MAX_SECONDS)
+    width: float = option(0.05, "of the interval, as a share of the median", above=0)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.seconds) and 0 < self.seconds <= LONGEST_SECONDS):
-            raise ConfigError(f"--seconds must be above 0 and at most {LONGEST_SECONDS}; got {self.seconds!r}")
-        if not 1 <= self.least <= self.most:
-            raise ConfigError(f"repeats must have 1 <= least <= most; got {self.least} and {self.most}")
-        if not 0 < self.width < math.inf:
-            raise ConfigError(f"the width of an interval must be above 0; got {self.width!r}")
+        super().__post_init__()
+        if self.most < self.least:
+            self.wrong("most", f"must be at least {self.least}; got {self.most}")
 
 
 @dataclass(frozen=True)
@@ -171,7 +162,7 @@ class CudaGraphTimer:
         graph, off = self._capture(calls), 0.0 if self.launch else self.launch_us()
         graph.replay()
         torch.cuda.synchronize()
-        least_us = 1 - LARGEST_LAUNCH
+        least_us = 1 - MAX_LAUNCH
 
         def once_us(index: int) -> float:
             us = _replayed_us(graph, index)

@@ -13,31 +13,29 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.program import Program
-from flashnas.profiling.programs import runs, setup_of, time_request
-from flashnas.profiling.setup import Setup
+from flashnas.profiling.target import Target, target_like
 
 # of each timing in each round; the same for `flashnas validate`, so that its bounds hold for finalists
 EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
 
 
-def setup_here(model: LatencyModel) -> Setup | Program:
+def setup_here(model: LatencyModel) -> Target:
     """How this machine times whole models for the table; raises TableError if it is another device or stack."""
-    return setup_of(model.table, dtype=model.dtype, effort=EFFORT)
+    return target_like(model.table, dtype=model.dtype, effort=EFFORT)
 
 
-def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Setup | Program,
+def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Target,
                       note: Callable[[str], None] = lambda _: None) -> dict[str, dict[str, float]]:
     """Hash -> metrics as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s. A network that the setup's program
     cannot hold is left out, and with a note one that the device's memory cannot."""
     if not architectures:
         return {}
     workload = model.workload
-    able = [a for a in architectures if runs(a, setup)]
+    able = [a for a in architectures if setup.holds(a)]
     told: set[str] = set()
 
     def measure(a: Architecture) -> Mapping[str, float]:
-        measured = time_request(a, workload, model.batch(a), setup)
+        measured = setup.time_request(a, workload, model.batch(a))
         if measured.note and a.hash not in told:
             told.add(a.hash)
             note(f"finalist {a.notation}: {measured.note}")

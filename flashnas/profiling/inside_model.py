@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from flashnas.architecture import Architecture
 from flashnas.latency.memory import memory_bytes
-from flashnas.latency.row_requests import Group, RowRequest
+from flashnas.latency.row_requests import RowGroup, RowRequest
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
 from flashnas.profiling.alone import Note
@@ -43,7 +43,7 @@ def reference_architecture(space: OperatorSpace[Any], hidden: int, value_bytes: 
     return space.build(tuple(kinds[i] for i in order), hidden)
 
 
-def measure_inside_model(group: Group, space: OperatorSpace[Any], setup: Setup, note: Note = lambda *_: None,
+def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note = lambda *_: None,
                          ) -> dict[RowRequest, Measurement]:
     """Time the requests of a group; `effort.seconds` limits each of its lengths. note: receives a request and a line
     for what does not fit into memory, which is left out."""
@@ -71,7 +71,7 @@ def measure_inside_model(group: Group, space: OperatorSpace[Any], setup: Setup, 
     return {item: Measurement.of(values) for item, values in samples.items()}
 
 
-def _fitting(architecture: Architecture, group: Group, setup: Setup) -> tuple[list[int], str]:
+def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple[list[int], str]:
     """The lengths of a group for which there is memory, and why there is none for the others.
 
     The caches of all contexts are there together, beside the weights; prompts are read one after the other.

@@ -72,11 +72,11 @@ class Nvml:
 
 
 def _stated(values: dict[str, Callable[[], Any]], refused: type[Exception]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     for name, ask in values.items():
         with contextlib.suppress(refused):
-            found[name] = ask()
-    return found
+            stated[name] = ask()
+    return stated
 
 
 def limits() -> dict[str, Any]:
@@ -130,14 +130,12 @@ class Watch:
         throttling. Empty where nothing was watched; {"nvml": reason} where it could not be."""
         if self._reason:
             return {"nvml": self._reason}
-        found = dict(self._limits)
-        for name in ("sm_mhz", "memory_mhz"):
+        facts = dict(self._limits)
+        for name in ("sm_mhz", "memory_mhz", "power_w", "temperature_c"):
             if values := [sample[name] for sample in self._samples if name in sample]:
-                found |= {name: statistics.median(values), f"least_{name}": min(values)}
-        for name in ("power_w", "temperature_c"):
-            if values := [sample[name] for sample in self._samples if name in sample]:
-                found[f"most_{name}"] = max(values)
+                facts |= ({name: statistics.median(values), f"least_{name}": min(values)} if name.endswith("mhz") else
+                          {f"most_{name}": max(values)})
         reasons = Counter(reason for sample in self._samples for reason in sample.get("throttled", ()))
         if reasons:
-            found["throttled"] = {reason: round(count / len(self._samples), 3) for reason, count in reasons.items()}
-        return found
+            facts["throttled"] = {reason: round(count / len(self._samples), 3) for reason, count in reasons.items()}
+        return facts

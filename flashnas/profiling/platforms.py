@@ -227,11 +227,6 @@ class Cuda(Platform):
 PLATFORMS: dict[str, Platform] = {platform.name: platform for platform in (Cpu(), Cuda())}
 
 
-def make_timer(device: str, mode: str) -> Timer:
-    """The timer of a platform for one of `flashnas.latency.schema.MODES`."""
-    return PLATFORMS[device].timer(mode)
-
-
 def device_label(device: str) -> str:
     """What device.yaml calls this machine's device of that platform."""
     return PLATFORMS[device].label()

@@ -19,7 +19,7 @@ import torch
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.files import disk_errors
-from flashnas.latency.row_requests import Group, RowRequest, by_operator, groups, missing, plan
+from flashnas.latency.row_requests import RowGroup, RowRequest, by_operator, groups, missing, plan
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, append_entry, write_rows
 from flashnas.latency.workload import Workload
@@ -68,14 +68,14 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     with setup.running():
         device = device_of(folder, setup.device)
     done: Rows = {}
-    probes: dict[Group, float] = {}
+    probes: dict[RowGroup, float] = {}
     pending: Rows = {}
     written = time.monotonic()
     waiting = (by_operator if _alone(setup) else groups)(todo)
 
     notes: dict[RowRequest, str] = {}
 
-    def measure(group: Group) -> None:
+    def measure(group: RowGroup) -> None:
         nonlocal pending, written
         before = _probe(setup)
         fresh = _measure_group(group, space, setup, notes.__setitem__)
@@ -90,7 +90,7 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
         if progress is not None:
             progress(number, len(waiting))
 
-    again: list[Group] = []
+    again: list[RowGroup] = []
     with Watch(on=setup.device == "cuda") as watch:
         try:
             report(0)
@@ -135,7 +135,7 @@ def _alone(setup: Setup) -> bool:
     return setup.mode_name in setup.platform.alone
 
 
-def _measure_group(group: Group, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
+def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
     if _alone(setup):
         specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
         return measure_alone(group.items, specs, setup, setup.platform.row_timer(setup.mode_name), space.max_operators,
@@ -155,13 +155,13 @@ def _probe(setup: Setup) -> float:
         return probe_us(setup.device)
 
 
-def _disturbed(group: Group, rows: Rows, probes: dict[Group, float]) -> bool:
+def _disturbed(group: RowGroup, rows: Rows, probes: dict[RowGroup, float]) -> bool:
     usual = float(np.median(list(probes.values())))
     return (probes[group] > (1 + DISTURBED) * usual
             or abs(float(np.median([rows[item].drift for item in group.items if item in rows] or [0.0]))) > DISTURBED)
 
 
-def _record(setup: Setup, rows: Rows, probes: dict[Group, float], again: Sequence[Group]) -> dict[str, Any]:
+def _record(setup: Setup, rows: Rows, probes: dict[RowGroup, float], again: Sequence[RowGroup]) -> dict[str, Any]:
     still = [group for group in again if _disturbed(group, rows, probes)]
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": setup.stack, "mode": setup.mode_name,

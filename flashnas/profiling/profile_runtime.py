@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import TableError
-from flashnas.base.files import append_synced, complete_lines, disk_errors, drop_torn_line
+from flashnas.base.files import append_synced, disk_errors, drop_torn_line
+from flashnas.base.foreign import read_json_lines
+from flashnas.base.schema import convert
 from flashnas.latency.regression import REST, Row, choose_networks, counts, fit
 from flashnas.latency.row_requests import RowRequest, missing, plan
 from flashnas.latency.table import LatencyTable
@@ -33,7 +35,7 @@ from flashnas.space.operator_space import OperatorSpace
 JOURNAL = "networks.jsonl"
 ROUNDS = 3                 # timings of a network, spread over the measurement; their median counts
 DISTURBED = 0.15           # a range of a network's timings, relative to their median, that is worth a warning
-LEAST_US = 0.1             # of a row. The rest (regression.py) is the head's row in a decode step
+MIN_US = 0.1             # of a row. The rest (regression.py) is the head's row in a decode step
 MARGIN = 8                 # tokens between the last step that is timed at a piece and the piece's end
 
 
@@ -78,15 +80,15 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     meta = space.model.meta_tokens
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
     pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta, setup.piece_tokens)})
-    journal = Journal(folder / JOURNAL, setup)
+    journal = NetworkJournal(folder / JOURNAL, setup)
     order = [(network, turn) for turn in range(ROUNDS) for hidden in widths for network in networks[hidden]]
     for number, (network, turn) in enumerate(order):
         if progress is not None:
             progress(number, len(order))
         if not journal.has(network, turn, prompts, pieces):
-            found = setup.times(network, prompts, [timed_context(piece) for piece in pieces], STEPS)
-            journal.add(network, turn, dict(zip(prompts, found["prompts"], strict=True)),
-                        dict(zip(pieces, found["contexts"], strict=True)))
+            times = setup.times(network, prompts, [timed_context(piece) for piece in pieces], STEPS)
+            journal.add(network, turn, dict(zip(prompts, times["prompts"], strict=True)),
+                        dict(zip(pieces, times["contexts"], strict=True)))
     if progress is not None:
         progress(len(order), len(order))
     errors: dict[str, list[float]] = {"decode": [], "prefill": []}
@@ -124,11 +126,11 @@ def context_pieces(workload: Workload, meta_tokens: int, piece_tokens: int) -> l
     first = meta_tokens + workload.prompt_tokens + 1
     last = first + workload.generated_tokens - 1
     piece, last = (-(-count // piece_tokens) * piece_tokens for count in (first, last))
-    found = []
+    pieces = []
     while piece < last:
-        found.append(piece)
+        pieces.append(piece)
         piece *= 2
-    return [*found, last]
+    return [*pieces, last]
 
 
 def timed_context(piece: int) -> int:
@@ -136,17 +138,18 @@ def timed_context(piece: int) -> int:
     return max(piece - MARGIN, STEPS + 1)
 
 
-def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequence[Architecture], journal: Journal,
-          prompts: Sequence[int], pieces: Sequence[int], errors: dict[str, list[float]]) -> list[dict[str, Any]]:
+def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequence[Architecture],
+          journal: NetworkJournal, prompts: Sequence[int], pieces: Sequence[int],
+          errors: dict[str, list[float]]) -> list[dict[str, Any]]:
     """The rows of one width, and more of those whose time depends on the context, one at the middle of each piece."""
-    kinds, rng, setup = space.kinds(), np.random.default_rng(0), journal.setup
+    kinds, rng, setup = space.kinds(), np.random.default_rng(0), journal.program
     once = [counts(network, kinds) for network in networks]
     depends = {item.operator for item in items if item.phase == "decode" and item.length}
     rest_us = 0.0
     rows: list[dict[str, Any]] = []
 
     def add(phase: str, item: RowRequest, length: int, value: tuple[float, float, float]) -> None:
-        latency_us, p10_us, p90_us = (max(one, LEAST_US) for one in value)
+        latency_us, p10_us, p90_us = (max(one, MIN_US) for one in value)
         column = "context" if phase == "decode" else "tokens"
         rows.append({"phase": phase, "operator": item.operator, "hidden": item.hidden, "vocab": item.vocab,
                      "batch": item.batch, column: length, "latency_us": latency_us, "p10_us": p10_us,
@@ -165,10 +168,10 @@ def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequ
                     add("decode", item, length, tuple(np.interp(length, middles, column) for column in values.T))
             else:
                 name = REST if item.operator == "head" else item.operator
-                add("decode", item, 0, fitted.values.get(name, (LEAST_US,) * 3))
+                add("decode", item, 0, fitted.values.get(name, (MIN_US,) * 3))
     elif head := next((item for item in items if item.operator == "head"), None):
-        add("decode", head, 0, (LEAST_US,) * 3)  # prompts alone: their fixed costs are the embedding's
-        add("decode", next(item for item in items if item.operator == "embedding"), 0, (LEAST_US,) * 3)
+        add("decode", head, 0, (MIN_US,) * 3)  # prompts alone: their fixed costs are the embedding's
+        add("decode", next(item for item in items if item.operator == "embedding"), 0, (MIN_US,) * 3)
     for prompt in prompts:
         fixed_us = rest_us if prompt > space.model.meta_tokens else 0.0  # the head's row is counted for a prompt, too
         fitted = fit(once, [journal.median_us(network, "prompts", prompt) - fixed_us for network in networks], rng)
@@ -185,54 +188,57 @@ def _at(row: Row, piece: int, depends: Iterable[str]) -> Row:
     return {(name, piece) if name in depends else name: value for name, value in row.items()}
 
 
-@dataclass
-class Journal:
+@dataclass(kw_only=True)
+class _NetworkTiming:
+    hash: str
+    notation: str
+    stack: str
+    round: int
+    prompts: dict[str, dict[str, float]]
+    contexts: dict[str, dict[str, float]]
+
+
+class NetworkJournal:
     """The timings of one stack in a file of JSON lines, one timing of a network a line.
 
     Raises:
         TableError: a line is damaged, or the disk is full.
     """
 
-    path: Path
-    setup: Program
-    known: dict[tuple[str, int], dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
+    def __init__(self, path: Path, program: Program) -> None:
+        self.path, self.program = path, program
+        self._timings: dict[tuple[str, int], _NetworkTiming] = {}
+        for number, line in enumerate(read_json_lines(path, TableError) if path.exists() else (), 1):
+            timing = convert(line, _NetworkTiming, f"{path}:{number}", TableError, name="timing")
+            if timing.stack == program.stack:
+                self._take(timing)
+        drop_torn_line(path)
 
-    def __post_init__(self) -> None:
-        if not self.path.exists():
-            return
-        for number, line in enumerate(complete_lines(self.path.read_text()).splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                if entry["stack"] == self.setup.stack:
-                    self._take(entry)
-            except (ValueError, KeyError, TypeError):
-                raise TableError(f"{self.path}:{number}: not a timing of a network; delete the line to time it again"
-                                 ) from None
-        drop_torn_line(self.path)
-
-    def _take(self, entry: dict[str, Any]) -> None:
-        place = self.known.setdefault((entry["hash"], entry["round"]), {"prompts": {}, "contexts": {}})
-        for what, values in place.items():
-            values.update(entry[what])
+    def _take(self, timing: _NetworkTiming) -> None:
+        place = self._timings.setdefault((timing.hash, timing.round), timing)
+        place.prompts.update(timing.prompts)
+        place.contexts.update(timing.contexts)
 
     def has(self, network: Architecture, turn: int, prompts: Iterable[int], pieces: Iterable[int]) -> bool:
         """True if the round of a network has all these times."""
-        found = self.known.get((network.hash, turn), {"prompts": {}, "contexts": {}})
-        return {*map(str, prompts)} <= {*found["prompts"]} and {*map(str, pieces)} <= {*found["contexts"]}
+        timing = self._timings.get((network.hash, turn))
+        return timing is not None and {*map(str, prompts)} <= {*timing.prompts} and (
+            {*map(str, pieces)} <= {*timing.contexts})
 
     def add(self, network: Architecture, turn: int, prompts: dict[int, dict[str, float]],
             contexts: dict[int, dict[str, float]]) -> None:
         """Keep a timing: length -> wall_ms and cpu_ms of a whole prompt, or of a step at a context."""
-        entry = {"hash": network.hash, "notation": str(network), "stack": self.setup.stack, "round": turn,
-                 **{what: {str(length): {name: round(value, 4) for name, value in times.items()}
-                           for length, times in found.items()}
-                    for what, found in (("prompts", prompts), ("contexts", contexts))}}
+        kept = [{str(length): {name: round(value, 4) for name, value in times.items()}
+                 for length, times in by_length.items()} for by_length in (prompts, contexts)]
+        timing = _NetworkTiming(hash=network.hash, notation=str(network), stack=self.program.stack, round=turn,
+                                prompts=kept[0], contexts=kept[1])
         with disk_errors(f"{self.path}: cannot be written", TableError):
-            append_synced(self.path, json.dumps(entry))
-        self._take(entry)
+            append_synced(self.path, json.dumps(vars(timing)))
+        self._take(timing)
 
     def _values_us(self, network: Architecture, what: str, length: int | str) -> list[float]:
-        return [1000 * self.known[network.hash, turn][what][str(length)][self.setup.clock] for turn in range(ROUNDS)]
+        return [1000 * getattr(self._timings[network.hash, turn], what)[str(length)][self.program.clock]
+                for turn in range(ROUNDS)]
 
     def median_us(self, network: Architecture, what: str, length: int) -> float:
         """The median of the rounds; what: prompts or contexts."""
@@ -240,6 +246,7 @@ class Journal:
 
     def spread(self, network: Architecture) -> float:
         """The largest range of the rounds relative to their median."""
-        values = [self._values_us(network, what, length) for what, found in self.known[network.hash, 0].items()
-                  for length in found]
+        first = self._timings[network.hash, 0]
+        values = [self._values_us(network, what, length) for what in ("prompts", "contexts")
+                  for length in getattr(first, what)]
         return max(float(np.ptp(each) / np.median(each)) for each in values)

@@ -1,70 +1,58 @@
-"""Setup: how this machine runs what is timed, and whether it can answer for a table."""
+"""Setup: torch as the runtime, which times operators and whole models on a platform."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.hints import one_of
-from flashnas.base.settings import MAX_THREADS
+from flashnas.architecture import Architecture
+from flashnas.base.settings import option
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import installed
 from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.platforms import PLATFORMS, Platform, device_label
+from flashnas.profiling.platforms import PLATFORMS, Platform
+from flashnas.profiling.target import Measured, Target
+
+if TYPE_CHECKING:
+    from flashnas.space.operator_space import OperatorSpace
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
-    """How this machine runs what is timed.
-
-    Attributes:
-        device: a platform of `flashnas.profiling.platforms`.
-        dtype: float32 or bfloat16; auto: that of the platform.
-        mode: eager; compiled (each block by torch.compile; on a CPU this needs a C++ compiler and takes seconds to
-            minutes for each operator and width); cuda_graph; auto: that of the platform.
-        backend: the libraries that compute the operators, one of `flashnas.operators.backends.BACKENDS`.
-        threads: of torch, on a CPU. A small model decodes fastest on few threads.
-        effort: how long each timing is repeated.
+class Setup(Target, where="setup"):
+    """How torch runs what is timed. mode `compiled`: each block by torch.compile; on a CPU this needs a C++ compiler
+    and takes seconds to minutes for each operator and width. A small model decodes fastest on few threads.
 
     Raises:
         ConfigError: for an option that this machine cannot fulfil, in one line.
     """
 
-    device: str = "cpu"
-    dtype: str = "auto"
-    mode: str = "auto"
-    backend: str = "auto"
-    threads: int = 1
+    name = "torch"
+
+    device: str = option("cpu", "platform", choices=tuple(PLATFORMS))  # type: ignore[misc]  # a constant elsewhere
+    dtype: str = option("auto", "auto: that of the platform", choices=("auto", *DTYPES))
+    mode: str = option("auto", "auto: that of the platform", choices=("auto", *MODES))
+    backend: str = option("auto", "libraries that compute the operators", choices=BACKENDS)
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
-        if self.device not in PLATFORMS:
-            raise ConfigError(one_of("--device", self.device, PLATFORMS))
+        super().__post_init__()
         if not self.platform.available():
-            raise ConfigError(f"--device {self.device}: torch {torch.__version__} sees no {self.device.upper()} device")
-        if self.dtype not in ("auto", *DTYPES):
-            raise ConfigError(one_of("--dtype", self.dtype, ("auto", *DTYPES)))
-        if self.mode not in ("auto", *MODES):
-            raise ConfigError(one_of("--mode", self.mode, ("auto", *MODES)))
+            self.wrong("device", f"{self.device}: torch {torch.__version__} sees no {self.device.upper()} device")
         if self.mode_name not in self.platform.modes:
             able = next(name for name, platform in PLATFORMS.items() if self.mode in platform.modes)
-            raise ConfigError(f"--mode {self.mode} needs --device {able}; got --device {self.device}")
-        if self.backend not in BACKENDS:
-            raise ConfigError(one_of("--backend", self.backend, BACKENDS))
-        if not 1 <= self.threads <= MAX_THREADS:
-            raise ConfigError(f"--threads must be from 1 to {MAX_THREADS}; got {self.threads}")
+            self.wrong("mode", f"{self.mode} needs --device {able}; got --device {self.device}")
 
     @property
     def platform(self) -> Platform:
@@ -78,17 +66,15 @@ class Setup:
 
     @property
     def dtype_name(self) -> str:
-        """The dtype, with `auto` resolved."""
         return self.platform.dtype if self.dtype == "auto" else self.dtype
 
     @property
     def mode_name(self) -> str:
-        """The mode, with `auto` resolved."""
         return self.platform.mode if self.mode == "auto" else self.mode
 
     @property
     def stack(self) -> str:
-        """Name of the software that runs. Rows of another version, library, driver or number of threads are stale."""
+        """Rows of another version, library, driver or number of threads are stale."""
         libraries = "".join(f"-{name}-{version}" for name, version in self.libraries.items())
         chosen = "" if self._ordinary else f"-by-{self.backend}"
         return f"torch-{torch.__version__}" + (f"-{self.threads}t" if self.device == "cpu" else _driver()) + (
@@ -106,18 +92,37 @@ class Setup:
                                           and not installed("auto", "cpu"))
 
     def describe_stack(self) -> dict[str, Any]:
-        """The entry of `stack` in meta.yaml."""
-        known: dict[str, Any] = {"framework": "torch", "version": str(torch.__version__)}
-        known |= {"threads": self.threads} if self.device == "cpu" else {
+        facts: dict[str, Any] = {"framework": "torch", "version": str(torch.__version__)}
+        facts |= {"threads": self.threads} if self.device == "cpu" else {
             "cuda": torch.version.cuda, "driver": _driver().removeprefix("-driver-")}
         if self.libraries or self.device != "cpu":
-            known["libraries"] = self.libraries
-        return known if self._ordinary else {**known, "backend": self.backend}
+            facts["libraries"] = self.libraries
+        return facts if self._ordinary else {**facts, "backend": self.backend}
+
+    @classmethod
+    def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], *, dtype: str, backend: str | None,
+                effort: Effort) -> Self:
+        """A dtype that torch cannot run here is replaced by the platform's own."""
+        here = PLATFORMS[rows.device.platform].available()
+        return cls(device=rows.device.platform if here else "cpu", dtype=dtype if dtype in DTYPES else "auto",
+                   threads=int(described.get("threads", 1)), mode=rows.default_mode if here else "auto",
+                   backend=backend or (str(described.get("backend", "auto")) if here else "auto"), effort=effort)
 
     def table_name(self) -> str:
-        """Name of the folder that a table of this device gets by default, such as `cpu_epyc_7b13`."""
-        words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", device_label(self.device))
+        """Such as `cpu_epyc_7b13`."""
+        words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", self.platform.label())
         return re.sub(r"[^a-z0-9]+", "_", f"{self.device} {words}".lower()).strip("_")
+
+    def time_request(self, architecture: Architecture, workload: Workload, batch: int) -> Measured:
+        from flashnas.profiling.whole_model import time_model
+
+        return time_model(architecture, workload, batch, self)
+
+    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
+                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        from flashnas.profiling.profile import profile
+
+        return profile(space, workloads, folder, self, progress)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -135,43 +140,5 @@ class Setup:
 def _driver() -> str:
     if not NVIDIA_DRIVER.exists():
         return ""
-    found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", NVIDIA_DRIVER.read_text())
-    return f"-driver-{found[1]}" if found else ""
-
-
-def setup_like(table: LatencyTable, *, dtype: str, mode: str | None = None, backend: str | None = None,
-               effort: Effort | None = None, any_stack: bool = False, hint: str = "") -> Setup:
-    """The setup that runs whole models here as the operators of a table were run.
-
-    Args:
-        table: rows of whole operators, as `flashnas profile` writes them.
-        dtype: of the rows; one that torch cannot run here is replaced by the platform's own.
-        mode: of the rows (None: the table's default).
-        backend: libraries that compute the operators (None: those of the rows).
-        effort: how long each timing is repeated (None: the default).
-        any_stack: on another device or stack, return the nearest setup that this machine can run.
-        hint: end of the error messages.
-
-    Raises:
-        TableError: in one line, where this machine is another device or runs another stack.
-    """
-    device = table.device.platform
-    here = PLATFORMS[device].available()
-    rows = table.only(mode)
-    stacks = sorted({str(name) for kind, frame in rows.frames.items() if kind.startswith("operator_")
-                     for name in frame["stack"].unique()})
-    threads = max([int(table.meta["stacks"].get(name, {}).get("threads", 1)) for name in stacks], default=1)
-    backends = [str(table.meta["stacks"].get(name, {}).get("backend", "auto")) for name in stacks]
-    setup = Setup(device=device if here else "cpu", dtype=dtype if dtype in DTYPES else "auto", threads=threads,
-                  mode=rows.default_mode if here else "auto", effort=effort or Effort(),
-                  backend=backend or (backends[0] if backends and here else "auto"))
-    if any_stack:
-        return setup
-    where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
-    if not here or table.device.label != device_label(device):
-        found = device_label(device) if here else f"a machine without {device.upper()} ({device_label('cpu')})"
-        raise TableError(f"{where} is of {table.device.label or table.name}, but this is {found}{end}")
-    if stacks != [setup.stack]:
-        raise TableError(f"{where} has rows of {', '.join(stacks) or table.stack}, but this machine runs {setup.stack};"
-                         f" measure them anew with flashnas profile{end}")
-    return setup
+    version = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", NVIDIA_DRIVER.read_text())
+    return f"-driver-{version[1]}" if version else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,8 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.layer import KeyValueCache
 from flashnas.operators.backends.core import choose_backend, running, surrounding
 from flashnas.profiling.device_timing import NotCapturable, Timer
-from flashnas.profiling.platforms import make_timer
 from flashnas.profiling.setup import Setup
+from flashnas.profiling.target import Measured
 
 OUT_OF_MEMORY = "the device ran out of memory"
 PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it keeps
@@ -32,19 +31,6 @@ CONTEXTS = 3              # at which a decode step is timed, by Gauss's rule: ex
 COMPILED_VARIANTS = 512
 DRAWN = 2 ** 20           # random values of a tensor on a CPU
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Figures of one request as timed (`flashnas.latency.metrics`). note: what a reader must know of them."""
-
-    ttft_ms: float
-    tpot_ms: float
-    latency_ms: float
-    note: str = ""
-
-    def to_dict(self) -> dict[str, float]:
-        return {name: value for name, value in vars(self).items() if name != "note"}
 
 
 def time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
@@ -73,7 +59,7 @@ def time_model(architecture: Architecture, workload: Workload, batch: int, setup
 def _time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
                 timer: Timer | None) -> Measured:
     notes: dict[str, None] = {}
-    clock = timer or make_timer(setup.device, setup.mode_name)
+    clock = timer or setup.platform.timer(setup.mode_name)
 
     def time_us(call: Callable[[], object]) -> float:
         try:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from flashnas.base.errors import RunError
 from flashnas.base.files import atomic_file, disk_errors, write_atomic
-from flashnas.report.terminal_front import front_table
+from flashnas.report.terminal import front_table
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import Run
 
 __all__ = ["FrontEntry", "Run", "front_table", "write_report"]
 
 
-def write_report(folder: str | Path) -> tuple[Path, Path]:
-    """Write report.html and its still pictures, pareto.png first, into a run folder.
+def write_report(source: str | Path | Run) -> tuple[Path, Path]:
+    """Write report.html and its still pictures, pareto.png first, into a run folder; source: it, or its run.
 
     Returns:
         The paths of report.html and pareto.png.
@@ -26,7 +26,7 @@ def write_report(folder: str | Path) -> tuple[Path, Path]:
     from flashnas.report.html import render_html
     from flashnas.report.sections import FINALISTS, SECTIONS
 
-    run = Run.load(folder)
+    run = source if isinstance(source, Run) else Run.load(source)
     page = run.path / "report.html"
     with disk_errors(f"{run.path}: the report cannot be written", RunError):
         write_atomic(page, render_html(run))

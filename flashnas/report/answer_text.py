@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
-from flashnas.report.folding import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import known, number
 from flashnas.runs.answer import Answer, Standing

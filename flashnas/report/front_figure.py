@@ -12,36 +12,12 @@ from flashnas.report.plane import Plane, plane_of
 from flashnas.report.plot_data import finalist_of, mixer_colours, name_of
 from flashnas.report.text import number
 from flashnas.report.theme import hover, new_figure, nothing_to_show
+from flashnas.report.words import counts_line
 from flashnas.runs.run import Run, rows
-from flashnas.runs.trial import KNOWN
 
 MOST_FOLDED = 600  # networks up to which all hover texts have short notations
 PLOT_WIDTH, MARGINS = 800.0, 170.0  # about the plotting area in pixels, for the placement of labels
 HEIGHT, SMALL_HEIGHT = 600, 380
-
-
-def counts_line(run: Run) -> str:
-    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`; networks
-    from a bench are neither searched nor baselines."""
-    counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
-    if run.untrained:
-        pure = len(run.baselines)
-        return f"{len(run.scored) - pure} found{_baselines(pure)} by published trainings · nothing was trained"
-    baselines = int((~from_bench & (run.trained["origin"] == "baseline")).sum())
-    parts = [f"{len(run.trained) - int(from_bench.sum()) - baselines} searched{_baselines(baselines)} trained"]
-    if from_bench.any():
-        sources = {"bench": "from a bench", "run": "from earlier runs"}
-        parts += [f"{count} {words}" for name, words in sources.items()
-                  if (count := int((run.trained["source"] == name).sum()))]
-    for state, text in (("stopped", "stopped at a rung"), ("failed", "failed"), ("infeasible", "outside the budget"),
-                        ("reused", "repeat" if counts["reused"] == 1 else "repeats")):
-        if counts[state]:
-            parts.append(f"{counts[state]} {text}")
-    return " · ".join(parts)
-
-
-def _baselines(count: int) -> str:
-    return f" + {count} baseline{'s' * (count > 1)}" if count else ""
 
 
 def pareto_front(run: Run) -> go.Figure:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flashnas.architecture.folding import kinds, mixers_by_use
 from flashnas.latency.schema import KINDS
 from flashnas.operators.kernel_kinds import kind_of_rows
-from flashnas.report.folding import kinds, mixers_by_use
 from flashnas.report.palette import KERNEL_COLOURS, operator_order
 from flashnas.report.text import known
 from flashnas.runs.front import FrontEntry

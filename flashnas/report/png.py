@@ -8,12 +8,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from flashnas.report.front_figure import counts_line
 from flashnas.report.objectives_figure import draw_panel
 from flashnas.report.palette import BUDGET, INK, INTERVAL, MUTED, RULE, operator_colour, operator_label, operator_order
 from flashnas.report.plane import Plane, plane_of
 from flashnas.report.plot_data import mixer_colours
 from flashnas.report.text import number
+from flashnas.report.words import counts_line
 from flashnas.runs.run import Run
 
 SIZE_INCHES, DPI = (10.0, 6.0), 150

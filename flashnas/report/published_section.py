@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flashnas.evidence.agreement import Composition, shared_pairs
-from flashnas.evidence.trainings import CLEAR_NATS, PublishedRow, composition, groups_of, read_published
-from flashnas.report.folding import parsed
+from flashnas.architecture.folding import parsed
+from flashnas.evidence.agreement import CLEAR_NATS, Composition, shared_pairs
+from flashnas.evidence.trainings import PublishedRow, composition, groups_of, read_published
 from flashnas.report.palette import operator_order
 from flashnas.report.section import Section, render
 from flashnas.runs.run import Run, rows

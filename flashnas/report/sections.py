@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from flashnas.architecture.folding import compressed
 from flashnas.base.errors import RunError
 from flashnas.base.quantities import tokens_text
 from flashnas.base.registry import Registry
 from flashnas.report.answer_text import REASONS, RECOMMENDED, TIED, next_commands, signed, statements
-from flashnas.report.folding import compressed
-from flashnas.report.front_figure import counts_line
 from flashnas.report.palette import INK, SOURCE_MEANING, operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.plots import FIGURES, FURTHER
 from flashnas.report.section import Section, render
-from flashnas.report.terminal_front import (
+from flashnas.report.text import MISSING, duration, known, number, parameters
+from flashnas.report.words import (
+    counts_line,
     exceeds,
     fixed,
     full_loss_words,
@@ -29,7 +30,6 @@ from flashnas.report.terminal_front import (
     shortened,
     tokens_words,
 )
-from flashnas.report.text import MISSING, duration, known, number, parameters
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import Run, rows
 from flashnas.search.objectives import task_scores, title_of

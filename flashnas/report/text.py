@@ -1,11 +1,13 @@
-"""Numbers as text, with thousands separators and units; a dash for missing ones. No plotting library."""
+"""Numbers as text, with thousands separators and units, a dash for missing ones; columns. No plotting library."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Sequence
 from typing import Any, TypeGuard
 
 from flashnas.base import hints
+from flashnas.base.hints import printable
 
 MISSING = "–"  # noqa: RUF001 - an en dash for a number that is not known
 
@@ -33,3 +35,17 @@ def parameters(value: Any) -> str:
 def duration(seconds: Any) -> str:
     """`1 h 02 min`, `11 min 40 s`, `8.2 s`; an en dash for a number that is not known."""
     return hints.duration(seconds, decimals=1) if known(seconds) else MISSING
+
+
+def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[str]:
+    """Lines of cells under each other, two spaces apart; the last column is left as it is.
+
+    Args:
+        lines: the header and the rows.
+        left: columns of text; the others hold numbers and end under each other.
+    """
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
+    return ["  ".join([*(cell.ljust(width) if column in left else cell.rjust(width)
+                         for column, (cell, width) in enumerate(zip(line, widths, strict=False))), line[-1]]).rstrip()
+            for line in lines]

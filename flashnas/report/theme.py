@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from flashnas.report.folding import compressed
+from flashnas.architecture.folding import compressed
 from flashnas.report.palette import INK, MUTED, RULE
 from flashnas.report.text import known, number, parameters
 

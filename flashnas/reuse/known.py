@@ -14,7 +14,6 @@ from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import shown
 from flashnas.base.registry import foreign_errors
-from flashnas.bench.journal import training_settings
 from flashnas.latency.metrics import METRICS
 from flashnas.runs.run import Run, rows
 from flashnas.runs.trial import RUN
@@ -153,7 +152,7 @@ def training_of(run: Run) -> dict[str, Any]:
 def training(recipe: Recipe | None, corpus: str | None, seed: int, evaluator: str | None) -> dict[str, Any]:
     """The same of any training, by the names that a message uses."""
     settings = {} if recipe is None else {
-        **training_settings(recipe), "width_factor": recipe.width_factor, "depth_factor": recipe.depth_factor,
+        **recipe.training_settings, "width_factor": recipe.width_factor, "depth_factor": recipe.depth_factor,
         "least_head_dim": recipe.least_head_dim}
     return {"evaluator": evaluator, **{f"recipe.{name}": value for name, value in settings.items()},
             "the digest of text and vocabulary": corpus, "seed": seed}

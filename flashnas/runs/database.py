@@ -1,13 +1,12 @@
 """The database of a run: an Optuna study that holds each finished evaluation the moment it ends.
 
-By default a journal in the run folder, which is checked line by line before Optuna reads it; or any Optuna storage by
-URL. The study has the identity of the run as its name, never the name of the folder: a renamed or copied folder
-continues.
+By default a journal in the run folder, which is checked line by line before Optuna reads it; or any Optuna
+storage by URL. The study has the identity of the run as its name, never the name of the folder: a renamed or
+copied folder continues.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,10 @@ from optuna.trial import TrialState
 
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.files import drop_torn_line
+from flashnas.base.foreign import read_json_lines
+from flashnas.base.hints import first_line, shown
 from flashnas.base.process import uninterrupted
+from flashnas.base.schema import convert
 from flashnas.runs.outage import Patience, engine_url, shown_url
 from flashnas.runs.trial import Outcome
 
@@ -61,19 +63,16 @@ class Database:
         except Exception as error:  # Optuna raises KeyError and others by kind of damage, SQLAlchemy its own
             if isinstance(error, OSError):
                 raise
-            line = (str(error).strip().splitlines() or [""])[0]
-            raise RunError(f"{self.place}: cannot be opened: {type(error).__name__}: {line}") from None
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise RunError(f"{self.place}: cannot be opened: {reason}") from None
         self.outcomes: dict[str, Outcome] = {}
         for trial in trials:
             if trial.state.is_finished():
-                self._read(trial.number, trial.user_attrs)
-
-    def _read(self, number: int, attributes: Mapping[str, Any]) -> None:
-        try:
-            outcome = Outcome.from_dict(attributes.get("outcome"))
-        except ValueError as error:
-            raise RunError(f"{self.place}: evaluation {number} is damaged: {error}") from None
-        self.outcomes.setdefault(outcome.key, outcome)
+                outcome = convert(trial.user_attrs.get("outcome"), Outcome,
+                                  f"{self.place}: evaluation {trial.number} is damaged", RunError,
+                                  name="outcome",
+                                  finite=False)
+                self.outcomes.setdefault(outcome.key, outcome)
 
     def remember(self, outcome: Outcome, *, params: Mapping[str, Any], distributions: Mapping[str, Any],
                  values: Sequence[float] | None) -> None:
@@ -87,7 +86,8 @@ class Database:
         """
         paused = outcome.rung is not None and outcome.score is not None
         trial = optuna.trial.create_trial(
-            state=TrialState.COMPLETE if values is not None else TrialState.PRUNED if paused else TrialState.FAIL,
+            state=TrialState.COMPLETE if values is not None else TrialState.PRUNED if paused else
+            TrialState.FAIL,
             values=values, params=dict(params), distributions=dict(distributions),
             user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
 
@@ -100,17 +100,14 @@ class Database:
 
 
 def _check_journal(journal: Path) -> None:
-    """Cut a last line that a killed process left unfinished; raise RunError for any other damage, naming the line."""
-    if journal.is_dir():
-        raise RunError(f"{journal}: is a folder; the journal of a run is a file")
+    """Cut a last line that a killed process left unfinished; raise RunError for any other damage, naming the
+    line."""
+    drop_torn_line(journal)
     if not journal.exists():
         return
-    drop_torn_line(journal)
-    hint = "restore the file, or choose another --out"
-    for number, line in enumerate(journal.read_bytes().splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError:  # UnicodeDecodeError is one
-            raise RunError(f"{journal}:{number}: damaged, not a JSON record: {line[:40]!r}; {hint}") from None
-        if not isinstance(entry, dict) or "op_code" not in entry:
-            raise RunError(f"{journal}:{number}: damaged, not a record of Optuna's journal: {line[:40]!r}; {hint}")
+    try:
+        for number, entry in enumerate(read_json_lines(journal, RunError), start=1):
+            if not isinstance(entry, dict) or "op_code" not in entry:
+                raise RunError(f"{journal}:{number}: must be a record of Optuna's journal; got {shown(entry)}")
+    except RunError as error:
+        raise RunError(f"{error}; restore the file, or choose another --out") from None

@@ -1,46 +1,51 @@
 """The run folder of one search, open for writing. Nothing finished is lost.
 
-The database holds each evaluated network the moment it is finished, in the order of completion; trials.parquet is the
-trajectory in order. A continued run replays the trajectory and finds its networks in the database.
+The database holds each evaluated network the moment it is finished, in the order of completion;
+trials.parquet is the trajectory in order. A continued run replays the trajectory and finds its networks in
+the database.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
-import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import yaml
+from typing import Any, NoReturn, Self
 
 from flashnas.base.errors import RunError
 from flashnas.base.files import (
     append_synced,
     atomic_file,
-    atomic_folder,
     drop_torn_line,
     hold_lock,
     reason_of,
     recover_folder,
     write_atomic,
-    write_synced,
 )
+from flashnas.base.foreign import read_json, read_json_lines, read_parquet
+from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
 from flashnas.runs.database import Database
-from flashnas.runs.front import FrontEntry
+from flashnas.runs.front import FrontEntry, write_front
 from flashnas.runs.identity import Identity
-from flashnas.runs.layout import ASKED, CHECKPOINTS, CONFIG, FRONT, JOURNAL, LOCK, MEASURED, TRIALS, TrialsTable
-from flashnas.runs.run import Run, rows
+from flashnas.runs.layout import (
+    ASKED,
+    CHECKPOINTS,
+    CONFIG,
+    FRONT,
+    JOURNAL,
+    LOCK,
+    MEASURED,
+    TRIALS,
+    TrialsTable,
+    yaml_text,
+)
 from flashnas.runs.trial import Trial
-
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
 
 def check_out(path: Path, *, resume: bool) -> None:
@@ -50,29 +55,37 @@ def check_out(path: Path, *, resume: bool) -> None:
         path: the run folder, as the user named it.
         resume: True if a run in it may be continued.
     """
+    text = str(path) if len(str(path)) <= 100 else f"{str(path)[:60]}..{str(path)[-20:]}"
+
+    def refuse(rule: str) -> NoReturn:
+        raise RunError(f"{text}: {rule}; choose another --out") from None
+
     try:
         str(path).encode()
-    except UnicodeEncodeError:
-        raise RunError(f"{str(path)!a}: the name of a run folder must be UTF-8 text; choose another --out") from None
-    try:
         parent = next(place for place in (path.absolute(), *path.absolute().parents) if _exists(place))
+    except UnicodeEncodeError:
+        text = ascii(str(path))
+        refuse("the name of a run folder must be UTF-8 text")
     except OSError as error:
-        reason = reason_of(error)
-        raise RunError(f"{_shortened(path)}: cannot be a run folder: {reason}; choose another --out") from None
+        refuse(f"cannot be a run folder: {reason_of(error)}")
     except ValueError as error:  # a NUL character
-        raise RunError(f"{_shortened(path)!r}: cannot be a run folder: {error}; choose another --out") from None
+        text = repr(text)
+        refuse(f"cannot be a run folder: {error}")
+    text = str(path)
     if not parent.is_dir():
-        what = "is a file, and a run needs a folder" if parent == path.absolute() else f"{parent} is not a folder"
-        raise RunError(f"{path}: {what}; choose another --out")
+        refuse("is a file, and a run needs a folder" if parent == path.absolute() else
+               f"{parent} is not a folder")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise RunError(f"{path}: {parent} is read-only; choose another --out")
+        refuse(f"{parent} is read-only")
     if (path / CONFIG).exists():
         if not resume:
             raise RunError(f"{path}: holds a run already; continue it with --resume or choose another --out")
         if (path / FRONT).exists() and not (path / FRONT).is_dir():
-            raise RunError(f"{path / FRONT}: is a file, and the front of a run is a folder; move the file away")
-    elif path.exists() and any(place.name != LOCK for place in path.iterdir()):  # it is all where a disk was full
-        raise RunError(f"{path}: exists and is not a run folder (it has no {CONFIG}); choose another --out")
+            raise RunError(f"{path / FRONT}: is a file, and the front of a run is a folder; move the file"
+                           " away")
+    # the lock is all that is there after a disk was full
+    elif path.exists() and any(place.name != LOCK for place in path.iterdir()):
+        refuse(f"exists and is not a run folder (it has no {CONFIG})")
 
 
 def _exists(path: Path) -> bool:
@@ -86,9 +99,13 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _shortened(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 100 else f"{text[:60]}..{text[-20:]}"
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A candidate of an asynchronous search as it was proposed: its number, from 1, and its encoded
+    genotype."""
+
+    number: int
+    genotype: dict[str, Any]
 
 
 class RunFolder:
@@ -123,13 +140,13 @@ class RunFolder:
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self.config = {**facts, "started": before.get("started") or facts.get("started"),
-                           "question": identity.to_dict()}
+                           "question": identity.values}
             seconds = before.get("seconds")
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
             if recorded is None and storage is None:  # a journal without it would be no run
                 self.write_config()
             self.database = Database(path / JOURNAL, url=storage, identity=identity.hash,
-                                     objectives=len(identity.objectives), note=note)
+                                     objectives=len(identity.values["objectives"]), note=note)
             if recorded is None and storage is not None:  # one that cannot be opened leaves no run behind
                 self.write_config()
             self._check_complete()
@@ -137,28 +154,34 @@ class RunFolder:
             self.close()
             raise
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let other processes write."""
         self._lock.release()
 
     def _check_complete(self) -> None:
-        """Raise RunError if the database lacks networks that trials.parquet lists: they would be evaluated again."""
+        """Raise RunError if the database lacks networks that trials.parquet lists: they would be evaluated
+        again."""
         if not (self.path / TRIALS).exists():
             return
         try:
-            known = pd.read_parquet(self.path / TRIALS, columns=["hash", "state"])
-        except Exception as error:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RunError(f"{self.path / TRIALS}: damaged, not readable as parquet: {line}; remove it to have it"
-                           " written again") from None
+            known = read_parquet(self.path / TRIALS, RunError, columns=["hash", "state"])
+        except RunError as error:
+            raise RunError(f"{error}; remove it to have it written again") from None
         evaluated = set(known.loc[known["state"].isin(["complete", "failed"]), "hash"])
         stopped = set(known.loc[known["state"] == "stopped", "hash"])
         reached = {outcome.hash for outcome in self.database.outcomes.values()}
         lost = (evaluated - set(self.database.outcomes)) | (stopped - reached)
         evaluated |= stopped
         if lost:
-            raise RunError(f"{self.database.place}: lacks {len(lost)} of the {len(evaluated)} evaluations that {TRIALS}"
-                           f" lists, so that they would be made again; restore it, or choose another --out")
+            raise RunError(f"{self.database.place}: lacks {len(lost)} of the {len(evaluated)} evaluations"
+                           f" that {TRIALS} lists, so that they would be made again; restore it, or choose"
+                           " another --out")
 
     @property
     def measured(self) -> dict[str, dict[str, float]]:
@@ -167,42 +190,34 @@ class RunFolder:
         if not path.exists():
             return {}
         try:
-            return {key: {name: float(value) for name, value in figures.items()}
-                    for key, figures in json.loads(path.read_bytes()).items()}
-        except (ValueError, TypeError, AttributeError):
-            raise RunError(f"{path}: damaged, not a JSON mapping of figures; remove it to have them timed again"
-                           ) from None
+            return convert(read_json(path, RunError), dict[str, dict[str, float]], path, RunError)
+        except RunError as error:
+            raise RunError(f"{error}; remove it to have them timed again") from None
 
     def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
         """Add timed finalists; a continued run does not time them again."""
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
 
-    def record_asked(self, entries: Sequence[dict[str, Any]]) -> None:
+    def record_asked(self, proposals: Sequence[Proposal]) -> None:
         """Add candidates that were proposed, before they are evaluated."""
-        append_synced(self.path / ASKED, "\n".join(json.dumps(entry) for entry in entries))
+        append_synced(self.path / ASKED, "\n".join(json.dumps(vars(proposal)) for proposal in proposals))
 
-    def asked(self) -> list[dict[str, Any]]:
-        """The candidates that were proposed so far, with their `number` and `genotype`.
-
-        Raises:
-            RunError: with file and line, for a damaged one; the last line may be unfinished.
-        """
+    def asked(self) -> list[Proposal]:
+        """The candidates that were proposed so far; raises RunError with file and line for a damaged one. The
+        last line may be unfinished."""
         path = self.path / ASKED
         drop_torn_line(path)
         if not path.exists():
             return []
-        found = []
-        for line, text in enumerate(path.read_bytes().splitlines(), start=1):
-            try:
-                entry = json.loads(text)
-                found.append({"number": int(entry["number"]), "genotype": dict(entry["genotype"])})
-            except (ValueError, TypeError, KeyError):
-                raise RunError(f"{path}:{line}: damaged, not a proposed candidate: {text[:40]!r}; restore the file, or"
-                               " choose another --out") from None
-        return found
+        try:
+            return [convert(entry, Proposal, f"{path}:{line}", RunError, name="proposal")
+                    for line, entry in enumerate(read_json_lines(path, RunError), start=1)]
+        except RunError as error:
+            raise RunError(f"{error}; restore the file, or choose another --out") from None
 
     def checkpoints_of(self, network_hash: str) -> Path:
-        """Folder for the checkpoint of a network's training while it is paused; the folder above it exists."""
+        """Folder for the checkpoint of a network's training while it is paused; the folder above it
+        exists."""
         folder = self.path.absolute() / CHECKPOINTS
         folder.mkdir(exist_ok=True)
         return folder / network_hash
@@ -217,7 +232,7 @@ class RunFolder:
     def write_config(self, **updates: Any) -> None:
         """Write run.yaml with the given entries replaced."""
         self.config.update(updates)
-        write_atomic(self.path / CONFIG, _yaml(self.config))
+        write_atomic(self.path / CONFIG, yaml_text(self.config))
 
     def write_finished(self, seconds: float, totals: dict[str, int]) -> None:
         """Write into run.yaml that the search ended, after `seconds` of this process."""
@@ -232,36 +247,3 @@ class RunFolder:
     def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
         """Replace pareto/ by these entries, one YAML file each; returns them with number and path."""
         return write_front(self.path / FRONT, entries)
-
-
-def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
-    """Replace a folder by these entries, one YAML file each; returns them with number and path."""
-    numbered = [dataclasses.replace(entry, number=number, path=folder / f"{number:02d}.yaml")
-                for number, entry in enumerate(entries, start=1)]
-    with atomic_folder(folder) as fresh:
-        for entry in numbered:
-            write_synced(fresh / f"{entry.number:02d}.yaml", _yaml(entry.to_dict()))
-    return numbered
-
-
-def write_answer(run: Run, out: Path) -> None:
-    """Write a run that no search made, such as the answer to another question: its head, trials and front. It has no
-    question of its own and is not continued.
-
-    Args:
-        run: what to write; its path is not used.
-        out: a folder, which is created.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    names = {item.name for item in dataclasses.fields(Trial)}
-    trials = [Trial.from_dict({name: None if isinstance(value, float) and math.isnan(value) else value
-                               for name, value in row._asdict().items() if name in names}) for row in rows(run.trials)]
-    with atomic_file(out / TRIALS) as part:
-        TrialsTable().write(trials, part)
-    write_front(out / FRONT, run.front)
-    write_atomic(out / CONFIG, _yaml(run.config))
-
-
-def _yaml(data: dict[str, Any]) -> str:
-    text: str = yaml.dump(json.loads(json.dumps(data, default=str)), Dumper=_Dumper, sort_keys=False, width=120)
-    return text

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.base.yaml import LocatedDict, read_yaml
-from flashnas.runs.layout import FRONT
+from flashnas.base.files import atomic_folder, write_synced
+from flashnas.base.schema import convert
+from flashnas.base.yaml import read_yaml
+from flashnas.runs.layout import FRONT, yaml_text
 
 
 @dataclass(frozen=True)
 class ForeignNetwork:
-    """A network of a foreign space, as a run records it: data without its class, which reading does not import."""
+    """A network of a foreign space, as a run records it: data without its class, which reading does not
+    import."""
 
     made_by: str  # "module:class"
     notation: str
@@ -34,8 +38,8 @@ class FrontEntry:
     Attributes:
         architecture: at full width.
         figures: name -> value, units in the names; None where one does not exist.
-        breakdown: one mapping for each kernel of each operator (operator, index, phase, kernel, label, source, ms,
-            share); empty without a latency table.
+        breakdown: one mapping for each kernel of each operator (operator, index, phase, kernel, label,
+            source, ms, share); empty without a latency table.
         sources: source of the latency -> share of it.
         origin: `number` of the trial, and `label` of a baseline or `search`.
         missed: figures that exceed their budget as measured on the device; None where nothing was measured.
@@ -71,48 +75,52 @@ class FrontEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of its file, YAML- and JSON-ready."""
-        made_by = {"made_by": self.architecture.made_by} if isinstance(self.architecture, ForeignNetwork) else {}
+        made_by = {"made_by": self.architecture.made_by} if isinstance(self.architecture,
+                                                                       ForeignNetwork) else {}
         missed = {} if self.missed is None else {"missed": list(self.missed)}
-        return {"notation": self.notation, "hash": self.hash, **made_by, "architecture": self.architecture.to_dict(),
-                "figures": self.figures, "breakdown": self.breakdown, "sources": self.sources, "origin": self.origin,
+        return {"notation": self.notation, "hash": self.hash, **made_by,
+                "architecture": self.architecture.to_dict(),
+                "figures": self.figures, "breakdown": self.breakdown, "sources": self.sources,
+                "origin": self.origin,
                 **missed}
 
     @classmethod
-    def from_dict(cls, data: LocatedDict, path: Path) -> FrontEntry:
-        """The entry of a file.
-
-        Args:
-            data: its content.
-            path: its place, whose name is the number.
+    def read(cls, path: Path) -> FrontEntry:
+        """The entry of a file, whose name is the number.
 
         Raises:
-            RunError: with file, line, rule and value.
+            RunError, ConfigError: with file, line, rule and value.
         """
         if not path.stem.isdigit():
             raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
-        mappings = {key: _mapping(data, key) for key in ("architecture", "figures", "sources", "origin")}
-        if data.get("architecture") is None:
-            raise RunError(f"{data.place()}: an entry of the front needs the key 'architecture' (a mapping)")
-        rows, missed = _list(data, "breakdown"), _list(data, "missed")
-        if not all(isinstance(row, dict) for row in rows):
-            raise RunError(f"{data.place('breakdown')}: breakdown must be a list of mappings")
-        notation, identity = str(data.get("notation") or ""), str(data.get("hash") or "")
+        data = read_yaml(path)
+        file = convert(data, _File, error=RunError, finite=False)
         architecture: Architecture | ForeignNetwork
-        if "made_by" in data:
-            architecture = ForeignNetwork(str(data["made_by"]), notation, identity, mappings["architecture"])
+        if file.made_by is not None:
+            architecture = ForeignNetwork(file.made_by, file.notation, file.hash, file.architecture)
         else:
             try:
-                architecture = Architecture.from_dict(mappings["architecture"])
+                architecture = Architecture.from_dict(file.architecture)
             except (FlashnasError, TypeError) as error:
                 raise RunError(f"{data.place('architecture')}: {error}") from None
-        return cls(
-            number=int(path.stem), path=path, notation=notation or architecture.notation,
-            hash=identity or architecture.hash, architecture=architecture, breakdown=[dict(row) for row in rows],
-            figures={name: float(value) if isinstance(value, int | float) else None
-                     for name, value in mappings["figures"].items()},
-            sources={str(name): float(share) for name, share in mappings["sources"].items()
-                     if isinstance(share, int | float)},
-            origin=dict(mappings["origin"]), missed=tuple(map(str, missed)) if "missed" in data else None)
+        return cls(number=int(path.stem), path=path, notation=file.notation or architecture.notation,
+                   hash=file.hash or architecture.hash, architecture=architecture, breakdown=file.breakdown,
+                   figures=file.figures, sources=file.sources, origin=file.origin, missed=file.missed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What a file of the front holds."""
+
+    architecture: dict[str, Any]
+    made_by: str | None = None
+    notation: str = ""
+    hash: str = ""
+    figures: dict[str, float | None] = field(default_factory=dict)
+    breakdown: list[dict[str, Any]] = field(default_factory=list)
+    sources: dict[str, float] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+    missed: tuple[str, ...] | None = None
 
 
 def recorded(network: Any) -> Architecture | ForeignNetwork:
@@ -125,7 +133,7 @@ def recorded(network: Any) -> Architecture | ForeignNetwork:
 
 def read_front(folder: Path) -> tuple[FrontEntry, ...]:
     """The front in a run folder, fastest first; raises RunError or ConfigError for a damaged file."""
-    return tuple(FrontEntry.from_dict(read_yaml(path), path) for path in front_files(folder))
+    return tuple(map(FrontEntry.read, front_files(folder)))
 
 
 def front_files(folder: Path) -> list[Path]:
@@ -134,15 +142,11 @@ def front_files(folder: Path) -> list[Path]:
                   key=lambda path: (int(path.stem) if path.stem.isdigit() else 10**9, path.stem))
 
 
-def _mapping(data: LocatedDict, key: str) -> dict[str, Any]:
-    value = data.get(key)
-    if value is not None and not isinstance(value, dict):
-        raise RunError(f"{data.place(key)}: {key} must be a mapping; got {value!r:.60}")
-    return value or {}
-
-
-def _list(data: LocatedDict, key: str) -> list[Any]:
-    value = data.get(key)
-    if value is not None and not isinstance(value, list):
-        raise RunError(f"{data.place(key)}: {key} must be a list; got {value!r:.60}")
-    return value or []
+def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
+    """Replace a folder by these entries, one YAML file each; returns them with number and path."""
+    numbered = [dataclasses.replace(entry, number=number, path=folder / f"{number:02d}.yaml")
+                for number, entry in enumerate(entries, start=1)]
+    with atomic_folder(folder) as fresh:
+        for entry in numbered:
+            write_synced(fresh / f"{entry.number:02d}.yaml", yaml_text(entry.to_dict()))
+    return numbered

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import yaml
 
 from flashnas.base.errors import RunError
+from flashnas.base.foreign import parse_json, read_parquet
+from flashnas.base.hints import first_line
+from flashnas.base.schema import convert
 from flashnas.latency.metrics import PREDICTED
 from flashnas.runs.trial import Trial
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
 CONFIG = "run.yaml"           # what was asked, versions, totals
 JOURNAL = "study.journal"     # the database: every finished evaluation, in order of completion
@@ -22,22 +27,28 @@ TRIALS = "trials.parquet"     # the trajectory, in order
 FRONT = "pareto"              # folder: NN.yaml, one file for each architecture of the front, fastest first
 MEASURED = "measured.json"    # finalists that were timed on the device
 LOCK = ".lock"                # held by the process that writes
-ASKED = "asked.jsonl"         # of an asynchronous search: the candidates, in the order in which they were proposed
+# of an asynchronous search: the candidates, in the order in which they were proposed
+ASKED = "asked.jsonl"
 CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at the end of their cycle
 
 JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value
+_KINDS: dict[str, Any] = {"genotype": dict[str, Any], "curve": list[tuple[float, float]],
+                          "scores": dict[str, float],
+                          "backends": dict[str, Any]}
 WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed", "seeds")
 NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expected_loss_sd", "full_loss",
            "full_loss_sd", "expected_recall", "expected_recall_sd", "seeds",
            "loss_se", "proxy_params", "tokens", "tokens_per_s", "train_seconds", "seed")
 TEXTS = ("label", "reason", "notation", "hash", "source", "outside")
 COSTS = ("tokens", "train_seconds")                            # of a training, which a repeat did not have
-NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")  # without these there is nothing to show
+# without these there is nothing to show
+NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
 
 
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. The types of the
-    columns do not depend on the trials. A repeated network has no cost, so that sums over the trials are right."""
+    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. The
+    types of the columns do not depend on the trials. A repeated network has no cost, so that sums over the
+    trials are right."""
     rows = [{**vars(trial), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS},
              **(dict.fromkeys(COSTS) if trial.state == "reused" else {})} for trial in trials]
     frame = pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(Trial)])
@@ -61,7 +72,8 @@ class TrialsTable:
             same += 1
         new = pa.Table.from_pandas(trials_frame(trials[same:]), preserve_index=False)
         if self._table is not None:
-            new = pa.concat_tables([self._table.slice(0, same), new], promote_options="default").combine_chunks()
+            new = pa.concat_tables([self._table.slice(0, same), new],
+                                   promote_options="default").combine_chunks()
         self._trials, self._table = list(trials), new
         pq.write_table(new, path)
 
@@ -74,11 +86,7 @@ def read_trials(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} is missing)")
-    try:
-        frame = pd.read_parquet(path)
-    except Exception as error:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
-        detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path}: damaged, not readable as parquet: {detail}") from None
+    frame = read_parquet(path, RunError)
     for name in NEEDED:
         if name not in frame.columns:
             raise RunError(f"{path}: not the trials of a run: column {name!r} is missing")
@@ -87,39 +95,28 @@ def read_trials(path: Path) -> pd.DataFrame:
     for field in dataclasses.fields(Trial):
         if field.name not in frame.columns:
             frame[field.name] = None
-    try:
-        for name in ("number", *NUMBERS):
+    for name in ("number", *NUMBERS):
+        try:
             frame[name] = pd.to_numeric(frame[name]).astype("int64" if name == "number" else "float64")
-            if frame[name].isin([float("inf"), float("-inf")]).any():
-                raise ValueError("must hold finite numbers")
-        for name in TEXTS:
-            frame[name] = frame[name].fillna("").astype(str)
-        for name, empty in JSON_COLUMNS.items():
-            frame[name] = [_decoded(name, text if isinstance(text, str) else empty) for text in frame[name]]
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{path}: damaged: column {name!r}: {str(error).splitlines()[0]}") from None
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{path}: damaged: column {name!r}: {first_line(error)}") from None
+        if frame[name].isin([float("inf"), float("-inf")]).any():
+            raise RunError(f"{path}: damaged: column {name!r}: must hold finite numbers")
+    for name in TEXTS:
+        frame[name] = frame[name].fillna("").astype(str)
+    for name, empty in JSON_COLUMNS.items():
+        place = f"{path}: damaged: column {name!r}"
+        frame[name] = [parse_json(text if isinstance(text, str) else empty, place, RunError)
+                       for text in frame[name]]
+        for value in frame[name]:
+            convert(value, _KINDS[name], place, RunError, finite=name == "scores")
     for name in sorted({name for scores in frame["scores"] for name in scores}):
         frame[name] = [float(scores.get(name, "nan")) for scores in frame["scores"]]
     return frame.sort_values("number", kind="stable").reset_index(drop=True)
 
 
-def _decoded(name: str, text: str) -> Any:
-    """The value of a JSON column; raises ValueError for another shape than its own."""
-    value = json.loads(text)
-    if name == "curve":
-        if not isinstance(value, list) or not all(_is_point(point) for point in value):
-            raise ValueError(f"must be a list of [tokens, loss] pairs; got {text:.60}")
-    elif not isinstance(value, dict):
-        raise ValueError(f"must be a mapping; got {text:.60}")
-    elif name == "scores" and not all(is_number(score) for score in value.values()):
-        raise ValueError(f"must map names to numbers; got {text:.60}")
-    return value
-
-
-def _is_point(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(is_number(number) for number in value)
-
-
-def is_number(value: Any) -> bool:
-    """True for a number that is not infinite; NaN is one, since a missing figure is written so."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isinf(value)
+def yaml_text(data: Any) -> str:
+    """The text of a YAML file of a run folder."""
+    text: str = yaml.dump(json.loads(json.dumps(data, default=str)), Dumper=_Dumper, sort_keys=False,
+                          width=120)
+    return text

@@ -36,8 +36,8 @@ def engine_url(url: str) -> str:
         raise ConfigError(f"storage {shown_url(url)}: needs the package {error.name}{hint}") from None
     except (SQLAlchemyError, ValueError) as error:
         line = (str(error).strip().splitlines() or [""])[0]
-        raise ConfigError(f"storage {shown_url(url)}: must be the URL of a database, such as postgresql://host/name or"
-                          f" sqlite:////shared/a.db: {line}") from None
+        raise ConfigError(f"storage {shown_url(url)}: must be the URL of a database, such as"
+                          f" postgresql://host/name or sqlite:////shared/a.db: {line}") from None
     if "@" in (parsed.host or ""):
         raise ConfigError(f"storage {shown_url(url)}: an @ in the password must be written as %40")
     return parsed.render_as_string(hide_password=False)
@@ -54,7 +54,8 @@ def is_outage(error: Exception) -> bool:
         return False
     from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-    cause = error.__cause__ if type(error).__name__ == "StorageInternalError" else error  # Optuna's, of a commit
+    # Optuna's, of a commit
+    cause = error.__cause__ if type(error).__name__ == "StorageInternalError" else error
     return isinstance(cause, OperationalError | InterfaceError) or (
         isinstance(cause, DBAPIError) and bool(cause.connection_invalidated))
 
@@ -86,7 +87,7 @@ class Patience:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                found = action()
+                result = action()
             except Exception as error:
                 if not is_outage(error):
                     raise
@@ -96,14 +97,14 @@ class Patience:
                     began, self.outages = now, self.outages + 1
                     self.note(f"{self.place} does not answer ({line}); trying for {duration(limit_s)}")
                 if now - began > limit_s:
-                    raise WorkerError(f"{self.place} did not answer for {duration(limit_s)}: {line}; finished work is"
-                                      " kept, continue with --resume when it is back") from None
+                    raise WorkerError(f"{self.place} did not answer for {duration(limit_s)}: {line}; finished"
+                                      " work is kept, continue with --resume when it is back") from None
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 if began is not None:
                     self.note(f"{self.place} answers again, after {duration(time.monotonic() - began)}")
-                return found
+                return result
 
 
 def _line_of(error: Any) -> str:

@@ -1,30 +1,51 @@
-"""Run: a run folder read back; what was asked (run.yaml), the trials in order, and the front (pareto/NN.yaml)."""
+"""Run: a run folder read back; what was asked (run.yaml), the trials in order, and the front
+(pareto/NN.yaml)."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pandas as pd
 
 from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.files import atomic_file, write_atomic
 from flashnas.base.hints import shown
+from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
-from flashnas.runs.front import FrontEntry, read_front
-from flashnas.runs.layout import CONFIG, TRIALS, is_number, read_trials
+from flashnas.runs.front import FrontEntry, read_front, write_front
+from flashnas.runs.layout import CONFIG, FRONT, TRIALS, TrialsTable, read_trials, yaml_text
+from flashnas.runs.trial import Trial
 from flashnas.search.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
 
 if TYPE_CHECKING:
     from flashnas.runs.answer import Answer
 
-# entries of run.yaml that are mappings; they may be missing or null
-MAPPINGS = ("space", "table", "workload", "budgets", "proxy", "host", "totals", "question", "answer", "foresight")
 COUNTED = ("complete", "reused", "stopped", "failed", "infeasible", "expected")  # states
 SCORED = ("complete", "reused", "expected")  # states of networks that were compared
+
+
+class _Config(TypedDict, total=False):
+    """What run.yaml holds where the entries are there, besides plain values that are only shown."""
+
+    space: dict[str, Any] | None
+    table: dict[str, Any] | None
+    workload: dict[str, Any] | None
+    budgets: dict[str, float] | None
+    confidence: float | None
+    proxy: dict[str, Any] | None
+    host: dict[str, Any] | None
+    totals: dict[str, float] | None
+    question: dict[str, Any] | None
+    answer: dict[str, Any] | None
+    foresight: dict[str, Any] | None
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -34,8 +55,8 @@ class Run:
     Attributes:
         path: the run folder.
         config: run.yaml.
-        trials: one row for each candidate, in the order of the trajectory; the columns are the fields of Trial, and
-            one for each score.
+        trials: one row for each candidate, in the order of the trajectory; the columns are the fields of
+            Trial, and one for each score.
         front: the Pareto front, fastest first; empty while the search runs.
     """
 
@@ -46,7 +67,8 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
-        """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial yet."""
+        """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial
+        yet."""
         if not isinstance(folder, str | os.PathLike):
             raise RunError(f"a run must be the path of a folder; got {shown(folder)}")
         path = Path(folder)
@@ -57,12 +79,13 @@ class Run:
         if not (path / CONFIG).is_file():
             raise RunError(f"{path}: not a run folder (it has no {CONFIG})")
         try:
-            config, front = _read_config(path / CONFIG), read_front(path)
+            config, front = read_yaml(path / CONFIG), read_front(path)
+            convert(config, _Config, error=RunError, finite=False)
         except FlashnasError as error:
             raise RunError(str(error)) from None
         return cls(path, config, read_trials(path / TRIALS), front)
 
-    # -- what was asked ------------------------------------------------------------------------------------------
+    # -- what was asked --------------------------------------------------------------------------------------
 
     def entry(self, *keys: str) -> Any:
         """A nested entry of run.yaml, or None where it is missing: `entry("table", "device")`."""
@@ -79,7 +102,7 @@ class Run:
     def budget_ms(self) -> float | None:
         """The budget on the latency of the whole request, if one was set."""
         value = self.entry("budgets", "latency_ms")
-        return float(value) if is_number(value) else None
+        return None if value is None else float(value)
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -109,16 +132,18 @@ class Run:
         states = set(self.trials["state"])
         return "expected" in states and not states & {"complete", "reused", "stopped"}
 
-    # -- what came of it -----------------------------------------------------------------------------------------
+    # -- what came of it -------------------------------------------------------------------------------------
 
     @functools.cached_property
     def trained(self) -> pd.DataFrame:
-        """One row per network with a loss and a latency, in the order of the trajectory; repeats are left out."""
+        """One row per network with a loss and a latency, in the order of the trajectory; repeats are left
+        out."""
         return self._once(self.trials["loss"].notna())
 
     @functools.cached_property
     def scored(self) -> pd.DataFrame:
-        """As `trained`, of the networks that have what ranks: these are other ones where nothing was trained."""
+        """As `trained`, of the networks that have what ranks: these are other ones where nothing was
+        trained."""
         return self._once(self.trials[self.quality].notna()
                           & self.trials["state"].isin(SCORED)) if self.ranks_full else self.trained
 
@@ -140,17 +165,13 @@ class Run:
             return None
         from flashnas.runs.answer import Answer  # with the models of evidence
 
-        try:
-            answer = Answer.from_dict(entry)
-            if answer.recommended not in self.finalists[1]:
-                raise ValueError(f"recommended must be a network of the front; got {answer.recommended!r:.60}")
-        except ValueError as error:
-            raise RunError(f"{self._place('answer')}: answer.{error}") from None
+        answer = convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
+        if answer.recommended not in self.finalists[1]:
+            place = self.config.place("answer") if isinstance(self.config,
+                                                              LocatedDict) else self.path / CONFIG
+            raise RunError(f"{place}: answer.recommended must be a network of the front; got"
+                           f" {answer.recommended!r:.60}")
         return answer
-
-    def _place(self, key: str) -> str:
-        """File and line of an entry of run.yaml."""
-        return self.config.place(key) if isinstance(self.config, LocatedDict) else str(self.path / CONFIG)
 
     @functools.cached_property
     def finalists(self) -> tuple[dict[Any, int], dict[str, int]]:
@@ -180,7 +201,20 @@ class Run:
     def confidence(self) -> float | None:
         """With which the budgets were to be kept, if one was asked for."""
         value = self.entry("confidence")
-        return float(value) if is_number(value) else None
+        return None if value is None else float(value)
+
+    def write(self, out: Path) -> None:
+        """Write a run that no search made, such as the answer to another question, into a folder, which is
+        created: its head, trials and front. It has no question of its own and is not continued."""
+        out.mkdir(parents=True, exist_ok=True)
+        names = {item.name for item in dataclasses.fields(Trial)}
+        trials = [Trial(**{name: None if isinstance(value, float) and math.isnan(value) else value
+                           for name, value in row._asdict().items() if name in names})
+                           for row in rows(self.trials)]
+        with atomic_file(out / TRIALS) as part:
+            TrialsTable().write(trials, part)
+        write_front(out / FRONT, self.front)
+        write_atomic(out / CONFIG, yaml_text(self.config))
 
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""
@@ -191,22 +225,3 @@ class Run:
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
     """The trials of a frame one by one, columns as attributes."""
     yield from frame.itertuples()
-
-
-def _read_config(path: Path) -> LocatedDict:
-    """run.yaml; raises RunError with file, line, rule and value."""
-    config = read_yaml(path)
-    for key in MAPPINGS:
-        value = config.get(key)
-        if value is not None and not isinstance(value, dict):
-            raise RunError(f"{config.place(key)}: {key} must be a mapping; got {value!r:.60}")
-    for figure, limit in (config.get("budgets") or {}).items():
-        if not is_number(limit):
-            raise RunError(f"{config.place('budgets')}: budgets.{figure} must be a number; got {limit!r:.60}")
-    for state, count in (config.get("totals") or {}).items():
-        if not is_number(count):
-            raise RunError(f"{config.place('totals')}: totals.{state} must be a number; got {count!r:.60}")
-    seconds = config.get("seconds")
-    if seconds is not None and not is_number(seconds):
-        raise RunError(f"{config.place('seconds')}: seconds must be a number; got {seconds!r:.60}")
-    return config

@@ -1,10 +1,10 @@
-"""Trial: one row of a run, what was proposed and what came of it; and Outcome, the part that an evaluation adds."""
+"""Trial: one row of a run, what was proposed and what came of it; and Outcome, the part that an evaluation
+adds."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,18 +14,22 @@ RUN = "run"               # source of a score that another run computed
 KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
 
 State = Literal["complete", "stopped", "failed", "infeasible", "reused", "expected"]
-Origin = Literal["baseline", "bench", "search"]  # bench: of a bench or an earlier run, which the search starts from
+# bench: of a bench or an earlier run, which the search starts from
+Origin = Literal["baseline", "bench", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
-SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed", "seeds",
+SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed",
+          "seeds",
           "loss_se", "backends", "source")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one evaluation ended with, before it has its place in the trajectory; the database keeps it by `key`.
+    """What one evaluation ended with, before it has its place in the trajectory; the database keeps it by
+    `key`.
 
-    score: the dictionary of `executors.job.run_job`, or None with the `reason` of the failure. rung: the tokens
-    after which the training paused; None: it ended. seed: of a finalist's further training; None: that of the search.
+    score: the dictionary of `executors.job.run_job`, or None with the `reason` of the failure. rung: the
+    tokens after which the training paused; None: it ended. seed: of a finalist's further training; None: that
+    of the search.
     """
 
     hash: str
@@ -45,27 +49,11 @@ class Outcome:
         return {name: value for name, value in dataclasses.asdict(self).items()
                 if value is not None or name == "score"}
 
-    @classmethod
-    def from_dict(cls, data: Any) -> Outcome:
-        """Raises ValueError naming what is missing or wrong."""
-        if not isinstance(data, Mapping):
-            raise ValueError(f"an outcome must be a mapping; got {data!r:.60}")
-        for name in ("hash", "notation", "reason"):
-            if not isinstance(data.get(name), str):
-                raise ValueError(f"outcome.{name} must be text; got {data.get(name)!r:.60}")
-        score = data.get("score")
-        if score is not None and not isinstance(score, Mapping):
-            raise ValueError(f"outcome.score must be a mapping or null; got {score!r:.60}")
-        for name in ("loss", "seconds") if score is not None else ():
-            value = score.get(name) if score is not None else None
+    def __post_init__(self) -> None:
+        for name in ("loss", "seconds") if self.score is not None else ():
+            value = (self.score or {}).get(name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
                 raise ValueError(f"outcome.score.{name} must be a number; got {value!r:.60}")
-        for name in ("rung", "seed"):
-            value = data.get(name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise ValueError(f"outcome.{name} must be a whole number or null; got {value!r:.60}")
-        return cls(hash=data["hash"], notation=data["notation"], reason=data["reason"],
-                   score=None if score is None else dict(score), rung=data.get("rung"), seed=data.get("seed"))
 
     def fields(self) -> dict[str, Any]:
         """The fields of a Trial that the evaluation fills."""
@@ -88,28 +76,30 @@ def outcome_key(network_hash: str, *, rung: int | None = None, seed: int | None 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A candidate of a run, in the order of the trajectory (`number`), not of completion. An asynchronous search has
-    the order of completion, and `cycle` is the number of the proposal.
+    """A candidate of a run, in the order of the trajectory (`number`), not of completion. An asynchronous
+    search has the order of completion, and `cycle` is the number of the proposal.
 
-    complete: evaluated in this run, or known from a bench or an earlier run (`source`). stopped: trained to a rung and
-    not on, since it was not expected to enter the front; it has `tokens`, the `curve` so far and `expected_loss`, but
-    not a loss. reused: the same network was already evaluated; its figures are repeated. infeasible: outside a budget
-    at every width, never evaluated. failed: the evaluation ended with `reason`. expected: scored by published trainings
-    alone, in a search that trains nothing.
-    Figures that do not exist are None. `loss` is the validation loss in nats per token; of a network that was trained
-    under several `seeds` it is their mean, with its standard error `loss_se`, and so are bits per byte and scores;
-    `expected_loss` is the forecast of a stopped training's final loss, `expected_loss_sd` its standard deviation;
-    `full_loss` is the loss to expect of a full training, in nats per token up to a constant, and `full_loss_sd` the
-    standard deviation of its difference to the reference of the run; `expected_recall` is the recall after a full
-    training less that of the transformer of the same training, of full marks, with its standard deviation;
-    `curve` holds [tokens seen, validation loss] pairs; `scores` are accuracies of synthetic tasks in 0..1, by score or
-    task, or what the user's evaluator returned; units of times are in their names.
+    complete: evaluated in this run, or known from a bench or an earlier run (`source`). stopped: trained to a
+    rung and not on, since it was not expected to enter the front; it has `tokens`, the `curve` so far and
+    `expected_loss`, but not a loss. reused: the same network was already evaluated; its figures are repeated.
+    infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended with `reason`.
+    expected: scored by published trainings alone, in a search that trains nothing. Figures that do not exist
+    are None. `loss` is the validation loss in nats per token; of a network that was trained under several
+    `seeds` it is their mean, with its standard error `loss_se`, and so are bits per byte and scores;
+    `expected_loss` is the forecast of a stopped training's final loss, `expected_loss_sd` its standard
+    deviation; `full_loss` is the loss to expect of a full training, in nats per token up to a constant, and
+    `full_loss_sd` the standard deviation of its difference to the reference of the run; `expected_recall` is
+    the recall after a full training less that of the transformer of the same training, of full marks, with
+    its standard deviation; `curve` holds [tokens seen, validation loss] pairs; `scores` are accuracies of
+    synthetic tasks in 0..1, by score or task, or what the user's evaluator returned; units of times are in
+    their names.
     """
 
     number: int
     cycle: int
     origin: Origin
-    label: str = ""                 # of a baseline, such as "pure 7x(d f)", or of a network that a bench knows
+    # of a baseline, such as "pure 7x(d f)", or of a network that a bench knows
+    label: str = ""
     state: State
     reason: str = ""
     genotype: dict[str, Any]        # the space's encoding (Optuna parameters)
@@ -143,16 +133,10 @@ class Trial:
     train_seconds: float | None = None
     seed: int | None = None
     backends: dict[str, str] = field(default_factory=dict)  # what computed each kind of operator in training
-    source: str = ""                # of the loss: `training`, `bench`, `run` or `evaluator`; empty without one
+    # of the loss: `training`, `bench`, `run` or `evaluator`; empty without one
+    source: str = ""
 
     @property
     def from_bench(self) -> bool:
         """True if its first evaluation was not made in this run."""
         return self.source in KNOWN
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Trial:
-        return cls(**data)

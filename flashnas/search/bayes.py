@@ -3,8 +3,8 @@
 Only trained qualities are uncertain. Where something is known of the first one without any training (`Prior`), the
 model is of the rest alone, and a gain counts by its cost. The latency of a candidate, its memory and the other metrics
 are known from the table before it is trained. BoTorch's ExpectedHypervolumeImprovement would need a model of them too;
-the acquisition is therefore a closed form: `hypervolume_improvement.py` for loss and latency, `grid_improvement.py` for
-other goals. It is exact, and vectorised over the whole pool. BoTorch fits the Gaussian processes.
+the acquisition is therefore a closed form (`improvement.py`), exact and vectorised over the pool. BoTorch fits the
+Gaussian processes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ from flashnas.search.algorithm import (
     SearchAlgorithm,
     check_whole,
 )
-from flashnas.search.grid_improvement import expected_grid_improvement
-from flashnas.search.history import kept
-from flashnas.search.hypervolume_improvement import expected_hypervolume_improvement
-from flashnas.search.pareto import non_dominated
+from flashnas.search.improvement import expected_hypervolume_improvement
+from flashnas.search.pareto import non_dominated, subsample_history
 from flashnas.search.surrogate import Surrogate
 from flashnas.space import SearchSpace
 
 SAMPLE = 256             # random genotypes that fix the scale of the features and the reference latency
 RECENT_GOOD = 10         # best trained candidates whose mutants join the pool, beside the front's
 CLIMBS = 2               # rounds of mutating the pool's best by acquisition
-MODELLED = 300           # candidates that the model is fitted to; of more, a part is chosen (history.py)
+MODELLED = 300           # candidates that the model is fitted to; of more, a part is chosen
 ALWAYS_FITTED = 100      # up to so many candidates hyper-parameters are fitted in every cycle, ..
 GROWTH = 1.1             # .. later each time the history has grown by this factor
 DESIGN = 8               # draws for each candidate before there is a model
@@ -45,7 +43,7 @@ REFERENCE = 50           # percentile of the losses predicted for random candida
 
 
 @dataclass
-class Beliefs:
+class Posterior:
     """Predictions for N candidates: trained qualities [K] as means [N] and covariances [N, N], known ones [N, J].
 
     Points and references have the trained qualities first.
@@ -60,12 +58,10 @@ class Beliefs:
     def gain(self, points: np.ndarray, reference: np.ndarray) -> np.ndarray:
         """Expected hypervolume improvement [N]."""
         sds = [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
-        if len(sds) == 1 and self.known.shape[1] == 1:
-            return expected_hypervolume_improvement(self.means[0], sds[0], self.known[:, 0], points, reference)
-        return expected_grid_improvement(np.column_stack([*self.means, self.known]),
+        return expected_hypervolume_improvement(np.column_stack([*self.means, self.known]),
                                          np.column_stack([*sds, np.zeros_like(self.known)]), points, reference)
 
-    def believe(self, index: int, points: np.ndarray) -> np.ndarray:
+    def condition_on_mean(self, index: int, points: np.ndarray) -> np.ndarray:
         """Observe the candidate at its means: shrink the covariances, return the points with it."""
         for covariance, noise in zip(self.covariances, self.noises, strict=True):
             column = covariance[:, index].copy()
@@ -114,7 +110,7 @@ class Bayes(SearchAlgorithm):
 
     def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:
         if before.feasible:
-            own = sum(one.feasible for one in self.history[:place])
+            own = sum(earlier.feasible for earlier in self.history[:place])
             self._trained[own] = evaluation
             self._values[own] = self._qualities(evaluation) if evaluation.complete else None
 
@@ -169,20 +165,20 @@ class Bayes(SearchAlgorithm):
             yield self.draw_fresh(lambda: self.space.sample(self.rng))
         if not pool:
             return
-        beliefs = self._beliefs(surrogates, [*pending, *pool])
+        posterior = self._posterior(surrogates, [*pending, *pool])
         for index in range(len(pending)):
-            points = beliefs.believe(index, points)
+            points = posterior.condition_on_mean(index, points)
         open_ = np.arange(len(pending) + len(pool)) >= len(pending)
         for _ in range(min(count, len(pool))):
-            gain = beliefs.gain(points, reference) / beliefs.costs
-            index = int(np.lexsort((beliefs.means[0], -gain, ~open_))[0])  # among equal gains the lowest loss
+            gain = posterior.gain(points, reference) / posterior.costs
+            index = int(np.lexsort((posterior.means[0], -gain, ~open_))[0])  # among equal gains the lowest loss
             open_[index] = False
-            points = beliefs.believe(index, points)
+            points = posterior.condition_on_mean(index, points)
             yield pool[index - len(pending)]
 
     def _surrogates(self, trained: Sequence[Evaluation], losses: Sequence[np.ndarray]) -> list[Surrogate]:
         """A model of each quality, fitted to a part of a long history."""
-        part = kept(np.column_stack([*losses, self._exact]), MODELLED)
+        part = subsample_history(np.column_stack([*losses, self._exact]), MODELLED)
         rows = self._scaled([trained[i].genotype for i in part])
         same = bool(self._models) and ALWAYS_FITTED < len(trained) < GROWTH * self._modelled
         found = [Surrogate(rows, column[part], seed=self.seed, like=self._models[k] if same else None)
@@ -208,7 +204,7 @@ class Bayes(SearchAlgorithm):
         corner += [column.max() + 0.1 * np.ptp(column) for column in np.concatenate([known, sampled]).T]
         return np.array(corner) + 1e-9 * np.abs(corner)
 
-    def _beliefs(self, surrogates: Sequence[Surrogate], genotypes: Sequence[Genotype]) -> Beliefs:
+    def _posterior(self, surrogates: Sequence[Surrogate], genotypes: Sequence[Genotype]) -> Posterior:
         rows = self._scaled(genotypes)
         predictions = [surrogate.predict(rows) for surrogate in surrogates]
         means, covariances = [mean for mean, _ in predictions], [covariance for _, covariance in predictions]
@@ -218,7 +214,7 @@ class Bayes(SearchAlgorithm):
             means[0] = means[0] + self._expected(genotypes)
             covariances[0] = covariances[0] + np.diag(self.prior.moves_of(networks)**2)
             costs = np.array([self.prior.cost_of(network) for network in networks])
-        return Beliefs(means, covariances, np.array([self._known(g) for g in genotypes]).reshape(len(genotypes), -1),
+        return Posterior(means, covariances, np.array([self._known(g) for g in genotypes]).reshape(len(genotypes), -1),
                        [surrogate.noise for surrogate in surrogates], costs)
 
     def _expected(self, genotypes: Sequence[Genotype]) -> np.ndarray:
@@ -244,7 +240,7 @@ class Bayes(SearchAlgorithm):
             candidates = list(pool)
             if not candidates:
                 break
-            gain = self._beliefs(surrogates, candidates).gain(points, reference)
+            gain = self._posterior(surrogates, candidates).gain(points, reference)
             top = np.argsort(-gain, kind="stable")[:RECENT_GOOD]
             self._fill(pool, self.pool_size // 8, [candidates[int(i)] for i in top])
         return list(pool)

@@ -21,8 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from flashnas.base.settings import MAX_SEED
 from flashnas.search.algorithm import Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
-from flashnas.search.history import kept
-from flashnas.search.pareto import standings
+from flashnas.search.pareto import standings, subsample_history
 from flashnas.space import SearchSpace
 
 REDRAWS = 16             # draws of the sampler for one candidate, before mutation helps out
@@ -81,7 +80,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         if len(told) < 1.5 * self.most_trials:
             return
         finite = [trial for trial in told if np.isfinite(trial.values).all()]
-        self._begin_again([finite[i] for i in kept([trial.values for trial in finite], self.most_trials)])
+        self._begin_again([finite[i] for i in subsample_history([trial.values for trial in finite], self.most_trials)])
 
     def _begin_again(self, trials: Sequence[FrozenTrial]) -> None:
         """Go on in a new study with these finished trials, and with the pending ones."""

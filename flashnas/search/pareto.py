@@ -1,4 +1,4 @@
-"""Dominance and hypervolume. Pure functions; every objective is minimised.
+"""Dominance, hypervolume, and what a model keeps of a history. Pure functions; every objective is minimised.
 
 Fronts are found here and not by moocore, whose fronts are wrong for infinite values.
 """
@@ -86,6 +86,36 @@ def hypervolume(points: Points, reference: npt.ArrayLike) -> float:
     import moocore  # 40 ms, which only a report with a hypervolume pays
 
     return float(moocore.hypervolume(inside, ref=corner))
+
+
+def subsample_history(points: Points, limit: int) -> npt.NDArray[np.int_]:
+    """Indices of the part of a long history that is enough for a model whose cost grows with it.
+
+    They are at most `limit` of the points [N, M], oldest first, in their order; all if N is at most `limit`.
+
+    A third is the front (where it is larger: spread along its first objective), a third the most recent ones, and the
+    rest is spread evenly over the order of the first objective, best and worst included, so that a model keeps the
+    scale of what is bad. Deterministic; all objectives are minimised.
+    """
+    values = np.asarray(points, dtype=np.float64)
+    count = len(values)
+    if count <= limit:
+        return np.arange(count)
+    front = np.flatnonzero(non_dominated(values))
+    front = _spread(front[np.argsort(values[front, 0], kind="stable")], limit // 3)
+    chosen = np.zeros(count, dtype=bool)
+    chosen[front] = True
+    chosen[count - limit // 3:] = True
+    rest = np.flatnonzero(~chosen)
+    chosen[_spread(rest[np.argsort(values[rest, 0], kind="stable")], limit - int(chosen.sum()))] = True
+    return np.flatnonzero(chosen)
+
+
+def _spread(ordered: npt.NDArray[np.int_], count: int) -> npt.NDArray[np.int_]:
+    """`count` entries at equal distances, the first and the last included; all of them if they are at most `count`."""
+    if len(ordered) <= count:
+        return ordered
+    return ordered[np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))] if count else ordered[:0]
 
 
 def _checked(points: Points) -> npt.NDArray[np.float64]:

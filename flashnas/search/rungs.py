@@ -2,7 +2,7 @@
 
 All objectives but the loss are exactly known before a training. A candidate therefore enters the front if its final
 loss is below that of every network that is nowhere more costly. The chance of that follows from the forecast of the
-final losses (flashnas/proxy/final_loss.py). Who has at least a given chance trains on, and the best of each cycle in
+final losses (search/forecast.py). Who has at least a given chance trains on, and the best of each cycle in
 any case, so that the forecast goes on learning from finished trainings.
 
 A fixed share of each cycle, as in successive halving, would drop good candidates of a good cycle, and would finish
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flashnas.search.final_loss import Curve, Forecast, forecast
+from flashnas.search.forecast import Curve, Forecast, forecast
 from flashnas.search.pareto import standings
 
 

@@ -18,7 +18,8 @@ TOLD_APART = 0.8     # probability from which on a network is told to be worse t
 
 
 def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[Trial],
-              networks: Mapping[str, Architecture], *, min_recall: float, budget_ms: float | None, before: str,
+              networks: Mapping[str, Architecture], *, min_recall: float, budget_ms: float | None,
+              before: str,
               untrained: Sequence[Architecture] = ()) -> Answer:
     """The answer that a front gives.
 
@@ -32,9 +33,12 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
         before: notation of what published trainings alone recommend.
         untrained: networks of which a training might change the answer.
     """
-    baselines = sorted(baselines, key=lambda trial: trial.hash)  # without cycles their order is that of completion
-    trials = sorted({trial.hash: trial for trial in (*front, *baselines)}.values(), key=lambda trial: trial.hash)
-    prediction = foresight.predict([networks[trial.hash] for trial in trials], [trial.loss for trial in trials])
+    # without cycles their order is that of completion
+    baselines = sorted(baselines, key=lambda trial: trial.hash)
+    trials = sorted({trial.hash: trial for trial in (*front, *baselines)}.values(),
+                    key=lambda trial: trial.hash)
+    prediction = foresight.predict([networks[trial.hash] for trial in trials],
+                                   [trial.loss for trial in trials])
     at = {trial.hash: place for place, trial in enumerate(trials, start=1)}
     values = {trial.hash: _value(trial) for trial in trials}
     keeping = [trial for trial in front if (trial.expected_recall or 0.0) >= min_recall]
@@ -54,14 +58,18 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
         pure={} if pure is None else {
             "label": pure.label, "notation": pure.notation, "hash": pure.hash, "latency_ms": pure.latency_ms,
             "difference": difference, "sd": sd, "probability": _below(difference, sd)},
-        reasons={} if pure is None or pure.hash == chosen.hash else _reasons(foresight, chosen, pure, networks),
+        reasons={} if pure is None or pure.hash == chosen.hash else
+        _reasons(foresight, chosen, pure, networks),
         kept=bool(keeping), without_floor={} if freest.hash == chosen.hash else {
             "hash": freest.hash, "notation": freest.notation, "expected_recall": freest.expected_recall,
-            **dict(zip(("difference", "sd"), prediction.difference(at[freest.hash], at[chosen.hash]), strict=True))},
-        above_budget=tuple(trial.hash for trial in front if budget_ms is not None and trial.upper_ms is not None
+            **dict(zip(("difference", "sd"), prediction.difference(at[freest.hash], at[chosen.hash]),
+                       strict=True))},
+        above_budget=tuple(trial.hash for trial in front if budget_ms is not None
+                           and trial.upper_ms is not None
                            and trial.upper_ms > budget_ms),
         to_change=_to_change(foresight, chosen, values, untrained), before=before,
-        same=not before or before == chosen.notation, trained=any(trial.state == "complete" for trial in front),
+        same=not before or before == chosen.notation,
+        trained=any(trial.state == "complete" for trial in front),
         train_tokens=foresight.tokens, extrapolated=foresight.extrapolated)
 
 
@@ -88,9 +96,9 @@ def _reasons(foresight: Foresight, chosen: Trial, pure: Trial, networks: Mapping
     both = [networks[chosen.hash], networks[pure.hash]]
     table = foresight.model.table(both, foresight.tokens, [
         foresight.beyond(network, trial.loss) for network, trial in zip(both, (chosen, pure), strict=True)])
-    found = foresight.model.parts_of(table, 0, 1)
+    parts = foresight.model.parts_of(table, 0, 1)
     shape = foresight.shape_part(both)
-    return {"size": found["size"] - shape, "shape": shape, "mix": found["mix"], "training": found["training"]}
+    return {"size": parts["size"] - shape, "shape": shape, "mix": parts["mix"], "training": parts["training"]}
 
 
 def _to_change(foresight: Foresight, chosen: Trial, values: Mapping[str, float],

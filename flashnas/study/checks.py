@@ -1,60 +1,53 @@
-"""What is checked of a search before anything is trained: parts that do not fit together are errors of one line."""
+"""What is checked of a search before anything is trained: parts that do not fit together are errors of one
+line."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import (
-    ArchitectureError,
-    BudgetError,
-    ConfigError,
-    MissingRowsError,
-    OperatorError,
-    SpaceError,
-)
-from flashnas.base.hints import warn
+from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, SpaceError
 from flashnas.base.registry import foreign_errors
-from flashnas.base.settings import SettingError
-from flashnas.executors.base import Executor
-from flashnas.executors.job import Job, UserEvaluator, evaluator_name
-from flashnas.latency.costs import Costs
-from flashnas.latency.prediction import LatencyModel
+from flashnas.executors.job import UserEvaluator, evaluator_name, takes_seed
+from flashnas.latency.table import LatencyTable
+from flashnas.search import SearchAlgorithm
+from flashnas.search.objectives import QUALITY, RECALL
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
-from flashnas.training.recipe import Recipe
-
-LEAST_PROXY_WIDTH = 16    # a narrower network would say nothing
-LARGEST_FACTOR = 1024     # of the width factors that a message offers
 
 
-def check_without_table(config: SearchConfig, costs: Costs, evaluator: UserEvaluator | None) -> None:
-    """Raise ConfigError for what only a latency table can answer."""
-    if config.confidence is not None:
-        raise ConfigError("search.confidence needs a latency table; got table=None or a function")
-    if config.weights is not None:
-        raise ConfigError(f"search.weights needs a latency table; got weights {config.weights} and table=None or a"
-                          " function")
-    if config.strict:
-        raise ConfigError("search.strict needs a latency table, whose device times the finalists")
-    if costs.known:
-        return
-    if evaluator is None:
-        raise ConfigError("search.table must name a latency table, or be a function network -> latency_ms, where"
-                          " flashnas trains the networks; got None")
-    if config.budgets:
-        raise ConfigError(f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation: give"
-                          " table=FUNCTION, network -> latency_ms or a mapping of metrics; got table=None")
+def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
+    """Raise ConfigError for an object of a wrong type."""
+    if not isinstance(space, SearchSpace):
+        raise ConfigError("search.space must be a name, a YAML file or a SearchSpace; got"
+                          f" {type(space).__name__}")
+    if sampler is not None and not (isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)):
+        raise ConfigError(f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}")
+    if evaluator is not None and not callable(evaluator):
+        raise ConfigError(f"search.evaluator must be a function network -> loss, or a mapping with it; got"
+                          f" {evaluator!r:.60}")
+    if not (table is None or callable(table) or isinstance(table, LatencyTable)):
+        raise ConfigError("search.table must be a name, a folder, a LatencyTable or a function; got"
+                          f" {table!r:.60}")
+
+
+def check_evaluator(config: SearchConfig, evaluator: UserEvaluator) -> None:
+    """Raise SettingError for what an evaluator does not do."""
+    if (config.seeds or 1) > 1 and not takes_seed(evaluator):
+        config.wrong("seeds", f"above 1 needs an evaluator with an argument 'seed'; got {config.seeds} and"
+                     f" {evaluator_name(evaluator)}")
+    if config.processes_per_candidate > 1:
+        config.wrong("processes_per_candidate", "are those of trainings, which an evaluator of one's own does"
+                                                " not do")
 
 
 def check_space(space: SearchSpace[Any]) -> None:
-    """Call a space of another package once, so that a method that cannot be called is an error before the search.
+    """Call a space of another package once, so that a method that cannot be called is an error before the
+    search.
 
     Raises:
         PluginError: a method raises.
@@ -71,35 +64,38 @@ def check_space(space: SearchSpace[Any]) -> None:
         space.distributions()
         sizes = space.architectures(genotype)
     if not isinstance(genotype, Hashable):
-        raise ConfigError(f"space {space.name!r}: its genotypes must be hashable; got {type(genotype).__name__}")
+        raise ConfigError(f"space {space.name!r}: its genotypes must be hashable; got"
+                          f" {type(genotype).__name__}")
     if not len(sizes):
-        raise ConfigError(f"space {space.name!r}: architectures must return at least one network; got none for"
-                          f" {genotype}")
+        raise ConfigError(f"space {space.name!r}: architectures must return at least one network; got none"
+                          f" for {genotype}")
 
 
 def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
-    """Raise ConfigError if the space builds networks that flashnas would have to train or to time, and cannot."""
+    """Raise ConfigError if the space builds networks that flashnas would have to train or to time, and
+    cannot."""
     if isinstance(space, OperatorSpace):
         return
     network = any_network(space)
     for name in ("notation", "hash", "to_dict"):
         if not hasattr(network, name):
-            raise ConfigError(f"space {space.name!r}: its networks need {name!r}; got {type(network).__name__}")
+            raise ConfigError(f"space {space.name!r}: its networks need {name!r}; got"
+                              f" {type(network).__name__}")
     if isinstance(network, Architecture):
         return
     if trained:
-        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which flashnas cannot train;"
-                          " give an evaluator")
+        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which flashnas"
+                          " cannot train; give an evaluator")
     if timed:
-        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which a latency table cannot"
-                          " answer; give table=None or a function network -> latency_ms")
+        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which a latency"
+                          " table cannot answer; give table=None or a function network -> latency_ms")
 
 
-def check_answerable(space: SearchSpace[Any], model: LatencyModel, config: SearchConfig) -> None:
+def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) -> None:
     """Raise MissingRowsError before anything is trained when the table lacks what the space needs.
 
-    Each operator is looked up at each width in a pure model, and not alone: the largest batch of a single operator
-    would be one that no network of the space has."""
+    Each operator is looked up at each width in a pure model, and not alone: the largest batch of a single
+    operator would be one that no network of the space has."""
     if not isinstance(space, OperatorSpace):
         return
     models = [operators for _, operators in space.pure_models()]
@@ -115,77 +111,34 @@ def check_answerable(space: SearchSpace[Any], model: LatencyModel, config: Searc
                                        ) from None
 
 
-def check_without_workers(config: SearchConfig, job: Job) -> None:
-    """Warn that an evaluator runs in this process, because worker processes cannot load it or its networks.
-
-    Raises:
-        SettingError: for a limit that the user gives and that only worker processes keep.
-    """
-    assert job.evaluator is not None
-    network = type(job.architecture)
-    what = f"the evaluator {evaluator_name(job.evaluator)}"
-    if dataclasses.replace(job, architecture=None).portable():
-        what = f"the networks {network.__module__}:{network.__qualname__}"
-    why, fix = f"worker processes cannot load {what}", "put it into a module of its own"
-    if (config.workers or 1) > 1:
-        config.wrong("workers", f"must be 1: {why}; {fix}; got {config.workers}")
-    if config.candidate_timeout_s is not None:
-        config.wrong("candidate_timeout_s", f"needs worker processes: {why}; {fix}; got {config.candidate_timeout_s:g}")
-    for name, value in config.executor_options.items():  # worker_memory_gb
-        raise SettingError(config.where, config.setting("executor_options"),
-                           f"needs worker processes: {why}; {fix}; got {value}", name)
-    warn(f"{why}: the evaluator scores one network after another in this process, without limits of time and memory;"
-         f" {fix}")
-
-
 def any_network(space: SearchSpace[Any]) -> Any:
     """Some network of the space, always the same, to look at its class."""
     return space.architectures(space.sample(np.random.default_rng(0)))[-1]
 
 
-def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
-    """Raise ConfigError before anything is trained if the recipe's width factor does not suit an operator of the space.
+def ranking(config: SearchConfig, space: SearchSpace[Any], *, costed: bool, evaluated: bool,
+            note: Callable[[str], None]) -> str:
+    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain. costed:
+    the latency is known. evaluated: by a user's function.
 
-    Args:
-        space: a search space; one that does not name its operators passes.
-        recipe: of the trainings.
-        own: True if the user named no recipe, so that the width factor is that of the space or the default.
+    Raises:
+        SettingError: for an option that needs the other ranking.
     """
-    if not isinstance(space, OperatorSpace):
-        return
-    if (found := _unscalable(space, recipe.width_factor, recipe.least_head_dim)) is None:
-        return
-    spec, hidden, reason = found
-    common = math.gcd(*space.hidden_sizes)
-    working = [factor for factor in range(1, min(common, LARGEST_FACTOR) + 1)
-               if common % factor == 0 and _unscalable(space, factor, recipe.least_head_dim) is None]
-    factor = space.width_factor
-    offer = f"; leave out --recipe to train at the space's own factor {factor}" if factor in working and not own else (
-        f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}" if working else "")
-    raise ConfigError(f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width factor"
-                      f" {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
-
-
-def _unscalable(space: OperatorSpace[Any], factor: int, least_dim: int) -> tuple[Any, int, str] | None:
-    """The first operator and width that the factor does not suit, with the reason."""
-    for hidden in space.hidden_sizes:
-        for spec in space.kinds():
-            if factor > 1 and hidden < LEAST_PROXY_WIDTH * factor:
-                return spec, hidden, f"a trained network must be at least {LEAST_PROXY_WIDTH} wide"
-            try:
-                space.build((spec,), hidden).scaled(factor, least_dim)
-            except (ArchitectureError, OperatorError) as error:
-                return spec, hidden, str(error)
-    return None
-
-
-def side_by_side(config: SearchConfig, executor: Executor, note: Callable[[str], None]) -> int:
-    """How many workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which is noted
-    where their number is known."""
-    workers = executor.workers
-    if config.asynchronous or workers <= config.cycle_size:
-        return workers
-    if executor.shown_workers == workers:
-        note(f"cycles of {config.cycle_size} candidates keep at most {config.cycle_size} of {workers} workers busy;"
-             f" --cycle-size {workers} or --asynchronous keeps all")
-    return config.cycle_size
+    why = ("an evaluator scores the networks" if evaluated else
+           "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
+           "nothing is known of the latency" if not costed else
+           "rungs compare the losses of short trainings" if config.rungs else
+           "the objectives name no loss" if not set(config.objectives) & set(QUALITY) else "")
+    if config.rank_by == "full" and not why:
+        return "full"
+    needs = "needs --rank-by full" + (f"; here {why}" if why else "")
+    if config.trials == 0:
+        config.wrong("trials", f"0 answers from published trainings alone, which {needs}")
+    for name in ("min_recall", "evidence"):
+        if getattr(config, name) is not None:
+            config.wrong(name, needs)
+    if RECALL in config.objectives:
+        config.wrong("objectives", f"has {RECALL}, which {needs}")
+    if config.rank_by == "full" and not evaluated and isinstance(space, OperatorSpace):
+        note(f"ranked by the loss of short trainings, because {why}")
+    return "short"

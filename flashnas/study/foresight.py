@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.fingerprint import fingerprint
-from flashnas.evidence.composition import FEATURES, SILENT, body_sizes
+from flashnas.evidence.composition import FEATURES, SILENT, body_sizes, outside_support
 from flashnas.evidence.full_loss import SILENT_SDS, FullLoss, Prediction
 from flashnas.evidence.law import RANGE, aspect
-from flashnas.evidence.load import digest, digests, full_loss, recipe_of_response
-from flashnas.evidence.recall import RecallModel, load_recall
-from flashnas.evidence.support import outside_support
-from flashnas.latency.fitting import Fitter
-from flashnas.study.config import SearchConfig
-from flashnas.study.evidence_search import pure_stacks
+from flashnas.evidence.recall import RecallModel
 from flashnas.training.recipe import Recipe
 
 REMEMBERED = 16_384      # networks whose figures are kept
 TOGETHER = 512           # networks whose recall is computed at once
-# of a short loss beyond what follows from size, shape and mix, in nats: assumed for networks that nobody trained. Over
-# the 306 networks of the shipped bench, to which the response was fitted, it is 0.034
+# of a short loss beyond what follows from size, shape and mix, in nats: assumed for networks that nobody
+# trained. Over the 306 networks of the shipped bench, to which the response was fitted, it is 0.034
 BEYOND_SD = 0.05
 OVERSTATED = 3.0         # times that a short training shows of a difference between mixes
 FIGURES = ("full_loss", "full_loss_sd", "expected_recall", "expected_recall_sd")
@@ -40,7 +34,8 @@ class Foresight:
         model: of the full loss.
         recall: of recall after a full training.
         tokens: of the training that the user plans.
-        reference: the network to which standard deviations are taken: the pure stack that is expected to be the best.
+        reference: the network to which standard deviations are taken: the pure stack that is expected to be
+            the best.
         recipe: of the short trainings, where the model can read their losses; None where it cannot.
         source: what `model` rests on, for the record: digests, and the user's file.
     """
@@ -57,7 +52,8 @@ class Foresight:
         """Changes with the evidence, the planned training and the reference."""
         return fingerprint([dict(self.source), self.tokens, self.reference.hash, self.recipe is not None])
 
-    def predict(self, networks: Sequence[Architecture], losses: Sequence[float | None] | None = None) -> Prediction:
+    def predict(self, networks: Sequence[Architecture],
+                losses: Sequence[float | None] | None = None) -> Prediction:
         """The full loss of the reference, which comes first, and of the networks.
 
         Args:
@@ -69,18 +65,19 @@ class Foresight:
         return self.model.predict_networks([self.reference, *networks], self.tokens, beyond)
 
     def beyond(self, network: Architecture, loss: float | None) -> float:
-        """What the loss of a short training says beyond size, shape and mix, in nats; 0 where it says nothing."""
+        """What the loss of a short training says beyond size, shape and mix, in nats; 0 where it says
+        nothing."""
         if loss is None or self.recipe is None:
             return 0.0
         return self.model.beyond(self.recipe.proxy_of(network), loss)
 
     def expected(self, networks: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [N] of the full loss without any short training, and the standard deviation of the difference to the
-        reference [N], in nats per token."""
+        """Mean [N] of the full loss without any short training, and the standard deviation of the difference
+        to the reference [N], in nats per token."""
         if not networks:
             return np.zeros(0), np.zeros(0)
-        found = self.predict(networks)
-        return found.mean[1:], found.sd_to(0)[1:]
+        prediction = self.predict(networks)
+        return prediction.mean[1:], prediction.sd_to(0)[1:]
 
     def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
         """Recall of each network [N] less that of the transformer of its training, of full marks."""
@@ -96,24 +93,27 @@ class Foresight:
     def _figures(self, network: Any, loss: float | None) -> Mapping[str, Any]:
         if not isinstance(network, Architecture):
             return {}
-        found = self.predict([network], [loss])
+        prediction = self.predict([network], [loss])
         mean, covariance = self.recall.predict([network.operators])
-        return {"full_loss": float(found.mean[1]), "full_loss_sd": float(found.sd_to(0)[1]),
+        return {"full_loss": float(prediction.mean[1]), "full_loss_sd": float(prediction.sd_to(0)[1]),
                 "expected_recall": float(mean[0]), "expected_recall_sd": float(np.sqrt(covariance[0, 0])),
                 "outside": "; ".join(outside_support(network, self.tokens))}
 
     def moves(self, networks: Sequence[Architecture]) -> np.ndarray:
-        """By how much a short training of each network is expected to move its full loss: the standard deviation of
-        that step [N], in nats. It is larger where publications are silent, since more is to be learnt there."""
+        """By how much a short training of each network is expected to move its full loss: the standard
+        deviation of that step [N], in nats. It is larger where publications are silent, since more is to be
+        learnt there."""
         if self.recipe is None or not networks:
             return np.zeros(len(networks))
         kappa = self.model.coefficients()["beyond"][0]
-        return np.asarray(kappa * np.hypot(BEYOND_SD, OVERSTATED * silence(self.model, networks, self.tokens)))
+        return np.asarray(kappa * np.hypot(BEYOND_SD,
+                                           OVERSTATED * silence(self.model, networks, self.tokens)))
 
     def shape_part(self, both: Sequence[Architecture]) -> float:
         """The part of the difference of two networks that their ratio of width to depth makes, in nats."""
         sizes = np.array([body_sizes(network.operators, network.hidden) for network in both])
-        counted, widths = np.sqrt(sizes[:, 0] * sizes[:, 1]), np.array([network.hidden for network in both], float)
+        counted, widths = np.sqrt(sizes[:, 0] * sizes[:, 1]), np.array([network.hidden for network in both],
+                                                                       float)
         bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0)**2
         return float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
 
@@ -124,63 +124,9 @@ class Foresight:
 
     def to_dict(self) -> dict[str, Any]:
         """For run.yaml."""
-        return {"train_tokens": self.tokens, "reference": self.reference.notation, "source": dict(self.source),
+        return {"train_tokens": self.tokens, "reference": self.reference.notation,
+                "source": dict(self.source),
                 "reads_short_loss": self.recipe is not None}
-
-
-def recipe_read(recipe: Recipe | None) -> Recipe | None:
-    """The recipe, if short losses under it were held against publications; else None."""
-    return recipe if recipe is not None and fingerprint({**recipe.to_dict(), "name": ""}) == recipe_of_response(
-        ) else None
-
-
-def load_models(own: str | None) -> tuple[FullLoss, RecallModel, dict[str, Any]]:
-    """The models, with the user's own trainings where there are any, and what they rest on.
-
-    Raises:
-        ConfigError: the file of own trainings is wrong.
-    """
-    source: dict[str, Any] = {"shipped": digests()}
-    model = full_loss(own)
-    if own is not None:
-        source["own"] = {"path": own, "sha256": digest(Path(own))}
-    return model, load_recall(), source
-
-
-def foresight_of(config: SearchConfig, space: Any, fitter: Fitter[Any], recipe: Recipe | None,
-                 note: Callable[[str], None]) -> Foresight:
-    """The models of a search, and the network to which its standard deviations are taken.
-
-    Args:
-        config, space, fitter: of the search.
-        recipe: of its short trainings; None: nothing is trained.
-        note: receives a line where short trainings say nothing to the model, and where own trainings contradict.
-
-    Raises:
-        ConfigError: the file of own trainings is wrong.
-    """
-    model, recall, source = load_models(config.evidence)
-    if config.evidence is not None:
-        from flashnas.evidence.publications import contradiction  # loads what the model itself does not need
-
-        if words := contradiction(config.evidence):
-            note(words)
-    tokens = config.planned_tokens
-
-    def value_of(networks: Sequence[Architecture]) -> np.ndarray:
-        return np.asarray(model.predict_networks(networks, tokens).mean + silence(model, networks, tokens))
-
-    stacks = [network for _, network in pure_stacks(space, fitter, value_of)]
-    if not stacks:
-        fastest = fitter.fastest(config.seed)
-        assert fastest is not None, "metrics are known wherever the full loss ranks"
-        stacks = [fastest[0]]
-    reference = stacks[int(np.argmin(value_of(stacks)))]
-    read = recipe_read(recipe)
-    if recipe is not None and read is None:
-        note(f"the loss of recipe {recipe.name!r} with these settings was not held against published trainings: the"
-             " full loss rests on them alone; --rank-by short ranks by the trainings")
-    return Foresight(model, recall, tokens, reference, read, source)
 
 
 def silence(model: FullLoss, networks: Sequence[Architecture], tokens: float) -> np.ndarray:

@@ -8,21 +8,14 @@ from typing import Any
 
 from flashnas.base.errors import RunError
 from flashnas.base.registry import foreign_errors
-from flashnas.executors.job import UserEvaluator, run_job, takes_seed
+from flashnas.executors.job import run_job, takes_seed
 from flashnas.executors.local import WorkerPool
-from flashnas.latency.costs import CostFunction
-from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import Workload
 from flashnas.proxy.tasks import task_tokens
-from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import task_scores
-from flashnas.space import OperatorSpace, SearchSpace
-from flashnas.study.checks import side_by_side
 from flashnas.study.config import SearchConfig
-from flashnas.study.opening import executor_of
+from flashnas.study.executor import executor_of, side_by_side
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
-from flashnas.training.recipe import Recipe
 
 TIMED_STEPS = 3            # optimizer steps of the training that is timed
 FORWARD_SHARE = 1 / 3      # time of a validation token over that of a training token: no backward pass
@@ -36,25 +29,28 @@ class SearchPlan:
         space, space_size: name, and number of genotypes (infinite for a real parameter).
         widths: the hidden sizes; empty for a space with architectures of its own.
         budgets: metric -> limit.
-        fastest: notation of the smallest network found, in the sense of the budgets or, without any, of latency_ms.
+        fastest: notation of the smallest network found, in the sense of the budgets or, without any, of
+            latency_ms.
         fastest_metrics: its metrics.
         baselines: (label, notation or None where no width meets the budgets).
         candidates: networks that the search evaluates besides the baselines; 0 where nothing is trained.
         evaluations: both together; equal networks count once, and baselines that a bench knows do not count.
-        width_factor, proxy_widths: how the trained networks are shrunk; None and empty with the user's evaluator.
-        known: networks whose scores a bench or an earlier run has: baselines, and those that the search starts from.
+        width_factor, proxy_widths: how the trained networks are shrunk; None and empty with the user's
+            evaluator.
+        known: networks whose scores a bench or an earlier run has: baselines, and those that the search
+            starts from.
         bench: which bench answers, or why none does, in words; empty without one.
         start_from: the earlier runs that are known, in words; empty without one.
-        tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's evaluator.
-            With rungs `tokens` are the most that it can be, without further seeds.
+        tokens_each, tokens: training tokens of one network and of all that are trained; 0 with the user's
+            evaluator. With rungs `tokens` are the most that it can be, without further seeds.
         task_tokens: of each network on synthetic tasks, besides.
         least_tokens: the fewest, if as many trainings stop at the first rung as can.
         seeds: under which the networks of the front are evaluated in the end.
         seeds_why: why it is one, although there are rungs, in words; empty otherwise.
         seed_tokens: of further seeds, for each network of the front, which nobody knows before.
         tokens_per_s: of one worker, from a few timed steps; None where nothing was timed.
-        seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on synthetic tasks
-            and the timing of finalists are not in it.
+        seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on
+            synthetic tasks and the timing of finalists are not in it.
         workers: processes that train side by side.
         flops_each: of the longest training among those looked at; 0 with the user's evaluator.
         time_limit_s: of one training.
@@ -102,12 +98,12 @@ class SearchPlan:
             lines.append(f"fastest    {metric} {self.fastest_metrics[metric]:,.4g}: {self.fastest}")
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
         if not self.candidates:
-            lines.append("evaluated  nothing is trained: published trainings alone answer, for networks of the space"
-                         f" and {len(fitting)} baselines")
+            lines.append("evaluated  nothing is trained: published trainings alone answer, for networks of"
+                         f" the space and {len(fitting)} baselines")
         else:
-            lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and {len(fitting)} of"
-                         f" {len(self.baselines)} baselines, which meet the budgets"
-                         f"{', but for those that are known' if self.known else ''}")
+            lines.append(f"evaluated  {self.evaluations} networks: {self.candidates} candidates and"
+                         f" {len(fitting)} of {len(self.baselines)} baselines, which meet the"
+                         f" budgets{', but for those that are known' if self.known else ''}")
         if self.bench:
             lines.append(f"bench      {self.bench}")
         if self.start_from:
@@ -116,38 +112,37 @@ class SearchPlan:
             why = f": {self.seeds_why}" if self.seeds_why else ""
             lines.append(f"seeds      {self.seeds} for each network of the front{why}")
         if self.tokens:
-            shrunk = f" at width {self.proxy_widths[0]} to {self.proxy_widths[-1]}" if self.proxy_widths else ""
+            widths = self.proxy_widths
+            shrunk = f" at width {widths[0]} to {widths[-1]}" if widths else ""
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
             seeds = f", and {self.seed_tokens:,} for each network of the front" if self.seed_tokens else ""
             flops = f"; up to {self.flops_each:.1e} FLOP each" if self.flops_each else ""
             tasks = f"; {self.task_tokens:,} more each on synthetic tasks" if self.task_tokens else ""
-            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in all{seeds}"
-                         f"{tasks}{flops}")
+            lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in"
+                         f" all{seeds}{tasks}{flops}")
             lines.append(f"limit      {self.time_limit_s:,.0f} s a training")
         if self.seconds is not None and self.least_seconds is not None and self.tokens_per_s is not None:
             fewest = f"{self.least_seconds / 60:,.1f} to " if self.least_seconds < self.seconds else ""
             seeds = ", before the front has its further seeds" if self.seed_tokens else ""
-            lines.append(f"time       about {fewest}{self.seconds / 60:,.1f} min with {self.workers} workers, at"
-                         f" {self.tokens_per_s:,.0f} tokens/s each{seeds}")
+            lines.append(f"time       about {fewest}{self.seconds / 60:,.1f} min with {self.workers} workers,"
+                         f" at {self.tokens_per_s:,.0f} tokens/s each{seeds}")
         return "\n".join(lines)
 
 
 def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = True,
-         evaluator: UserEvaluator | None = None, space: SearchSpace[Any] | None = None,
-         table: LatencyTable | CostFunction | None = None, workload: Workload | None = None,
-         recipe: Recipe | None = None, sampler: type[SearchAlgorithm] | None = None) -> SearchPlan:
+         **objects: Any) -> SearchPlan:
     """What `run_search` with the same arguments would evaluate. Writes nothing but the cache of the corpus.
 
     Args:
         note: receives lines for the user.
-        timed: train one network of middle size for a few steps in a worker process, for the estimate of the time.
-        Others: as `flashnas.study.search.run_search`.
+        timed: train one network of middle size for a few steps in a worker process, for the estimate of the
+            time.
+        objects: as `flashnas.study.prepare.prepare`.
 
     Raises:
         FlashnasError: for whatever would stop the search before its first evaluation.
     """
-    question = prepare(config, note=note, evaluator=evaluator, space=space, table=table, workload=workload,
-                       recipe=recipe, sampler=sampler)
+    question = prepare(config, note=note, **objects)
     with foreign_errors(*question.foreign(), direct=False):
         return _planned(question, note, timed)
 
@@ -156,14 +151,15 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     config, seeds = question.config, question.config.seeds or 1
     for line in question.notes:
         note(line)
-    baselines = question.baselines()
+    baselines = question.baselines
     different = {network.hash: network for _, network in baselines
-                 if network is not None and question.known_score(network) is None}
-    known = {network.hash for _, network in baselines if network is not None and network.hash not in different}
-    known |= {one.network.hash for one in question.known_networks()}
+                 if network is not None and question.scores.score(network) is None}
+    known = {network.hash for _, network in baselines if network is not None
+             and network.hash not in different}
+    known |= {network.hash for _, network, _ in question.known_networks()}
     evaluations = len(different) + int(min(config.trials, question.space.size())) if config.trials else 0
     fastest = question.fitter.fastest(config.seed)
-    widths = question.space.hidden_sizes if isinstance(question.space, OperatorSpace) else ()
+    widths = getattr(question.space, "hidden_sizes", ())
     trained = question.recipe
     rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
     each = 0 if trained is None else trained.steps * trained.batch_tokens
@@ -171,7 +167,7 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     seconds, executor = None, executor_of(question, note)
     if rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
-        rounds = _rounds(config, evaluations - len(different), side_by_side(config, executor, note)) - (
+        rounds = _rounds(config, evaluations - len(different), side_by_side(question, executor, note)) - (
             -len(different) // executor.workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
     trained_baselines = len(different) if config.trials else 0
@@ -180,7 +176,8 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
         space=question.space.name, space_size=float(question.space.size()), widths=tuple(widths),
         budgets=dict(config.budgets), fastest=None if fastest is None else fastest[0].notation,
         fastest_metrics={} if fastest is None else fastest[1],
-        baselines=tuple((label, None if network is None else network.notation) for label, network in baselines),
+        baselines=tuple((label, None if network is None else network.notation) for label,
+                        network in baselines),
         candidates=evaluations - trained_baselines, evaluations=evaluations,
         width_factor=None if trained is None else trained.width_factor,
         proxy_widths=() if trained is None else tuple(width // trained.width_factor for width in widths),
@@ -197,7 +194,8 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
 
 
 def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> tuple[int, int]:
-    """The fewest and the most training tokens under the first seed: a cycle finishes at least one candidate, or all."""
+    """The fewest and the most training tokens under the first seed: a cycle finishes at least one candidate,
+    or all."""
     rungs = question.rungs.tokens
     candidates = evaluations - baselines
     finished = -(-candidates // question.config.cycle_size) if rungs else candidates
@@ -215,17 +213,16 @@ def _rounds(config: SearchConfig, candidates: int, workers: int) -> int:
 
 def _seeds_why(question: Question) -> str:
     """Why the front has one seed, although there are rungs and nobody asked for one."""
-    own = question.evaluator
-    return "the evaluator has no argument 'seed'" if question.rungs.tokens and own is not None and not takes_seed(
-        own) else ""
+    able = question.evaluator is None or takes_seed(question.evaluator)
+    return "the evaluator has no argument 'seed'" if question.rungs.tokens and not able else ""
 
 
 def _bench_words(question: Question, known: int) -> str:
     """Which bench answers, or why none does."""
-    if question.bench is not None:
-        return (f"{question.bench.bench}: the search starts from {known} networks that it has scores for;"
-                f" it has {len(question.bench)}")
-    return f"not used; {question.no_bench}" if question.no_bench else ""
+    if question.scores.bench is not None:
+        return (f"{question.scores.bench.bench}: the search starts from {known} networks that it has scores"
+                f" for; it has {len(question.scores.bench)}")
+    return f"not used; {question.scores.no_bench}" if question.scores.no_bench else ""
 
 
 def _tokens_per_s(question: Question, networks: list[Any]) -> float:
@@ -244,8 +241,7 @@ def _tokens_per_s(question: Question, networks: list[Any]) -> float:
     job = dataclasses.replace(question.job(network), recipe=short.to_dict(), tasks=())
     with WorkerPool(run_job, workers=1, timeout_s=question.time_limit.seconds) as pool:
         # the first one loads libraries and compiled kernels, which a worker does once
-        ended = {key: (score, reason) for key, score, reason in pool.run({"first": job, "timed": job})}
-    score, reason = ended["timed"]
-    if score is None:
-        raise RunError(f"the timed training of {network.notation} failed: {reason}")
-    return float(score["tokens_per_s"])
+        timed = dict(pool.run({"first": job, "timed": job}))["timed"]
+    if timed.result is None:
+        raise RunError(f"the timed training of {network.notation} failed: {timed.reason}")
+    return float(timed.result["tokens_per_s"])

@@ -33,9 +33,9 @@ from flashnas.runs.run import Run
 from flashnas.search.objectives import DEFAULT, TRAINED, check_objectives, point
 from flashnas.search.pareto import non_dominated
 from flashnas.space import SearchSpace
-from flashnas.study.question import table_hash
+from flashnas.study.front import IN_ENTRY
+from flashnas.study.identity import table_hash
 from flashnas.study.refit import MOST_REFITS, Refit, genotypes_of, refits, vars_of
-from flashnas.study.session import IN_ENTRY
 from flashnas.training.recipe import Recipe
 
 

@@ -13,9 +13,8 @@ from flashnas.latency.costs import Costs, metric_of
 from flashnas.latency.fitting import Fitter
 from flashnas.reuse.known import KnownRuns, Trained, genotype_of
 from flashnas.runs.run import rows
-from flashnas.search.history import kept
 from flashnas.search.objectives import TRAINED, figure_of, larger_is_better, minimised
-from flashnas.search.pareto import hypervolume
+from flashnas.search.pareto import hypervolume, subsample_history
 from flashnas.space import SearchSpace
 
 LEAST_TRAINED = 5         # networks to which a model of the loss is fitted
@@ -140,7 +139,7 @@ def _of_space(space: SearchSpace[Any], networks: Sequence[Trained]) -> list[Trai
 def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Sequence[Refit],
               objectives: Sequence[str], front: np.ndarray) -> list[Refit]:
     """The candidates with expected values and gains."""
-    from flashnas.search.grid_improvement import expected_grid_improvement
+    from flashnas.search.improvement import expected_hypervolume_improvement
     from flashnas.search.surrogate import Surrogate  # loads torch
 
     trained = [name for name in objectives if name in TRAINED]
@@ -151,7 +150,7 @@ def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Seque
         return list(candidates)
     losses = np.array([[minimised(name, value or 0.0) for name, value in zip(trained, values[i], strict=True)]
                        for i in complete])
-    part = kept(losses, MOST_TRAINED)
+    part = subsample_history(losses, MOST_TRAINED)
     rows = np.stack([_features(space, own[complete[i]].genotype, own[complete[i]].network) for i in part])
     low, span = rows.min(axis=0), np.ptp(rows, axis=0)
     span = np.where(span > 1e-12, span, 1.0)
@@ -161,7 +160,7 @@ def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Seque
     known = np.array([[minimised(name, metric_of(name, one.metrics)) for name in exact] for one in candidates]
                      ).reshape(len(candidates), -1)
     if front.shape[1] > 2 and len(front):  # the improvement is computed on a grid through the points of the front
-        front = front[kept(front, MOST_ON_GRID)]
+        front = front[subsample_history(front, MOST_ON_GRID)]
     corner = _corner(losses, known, front, len(trained))
     whole = hypervolume(front, corner) if len(front) else 0.0
     whole = whole or float(np.prod(corner - np.concatenate([losses.min(axis=0), known.min(axis=0)])))
@@ -176,7 +175,7 @@ def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Seque
         for i, recorded in enumerate(one.recorded for one in some):
             if recorded is not None and "loss" in trained:
                 means[i, trained.index("loss")], sds[i, trained.index("loss")] = recorded
-        gains = expected_grid_improvement(
+        gains = expected_hypervolume_improvement(
             np.column_stack([means, known[start:start + TOGETHER]]),
             np.column_stack([sds, np.zeros((len(some), len(exact)))]),
             front if len(front) else corner[None] + 1.0, corner)

@@ -1,7 +1,9 @@
-"""A search that measures while it searches: the table's correction is fitted anew to the networks that were timed.
+"""A search that measures while it searches: the table's correction is fitted anew to the networks that were
+timed.
 
-Every k-th network is timed after its cycle. A correction that predicts the timed networks, each left out in turn,
-better than the table does takes the place of the table's own; bounds and certificate then rest on the same residuals.
+Every k-th network is timed after its cycle. A correction that predicts the timed networks, each left out in
+turn, better than the table does takes the place of the table's own; bounds and certificate then rest on the
+same residuals.
 """
 
 from __future__ import annotations
@@ -13,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from flashnas.latency import metrics as definitions
-from flashnas.latency.certificate import TIMES, Certificate, conformal_margin, least_count
+from flashnas.latency.certificate import TIMES, Certificate, conformal_margin, min_count
+from flashnas.latency.corrections import fit_leaving_out
 from flashnas.latency.costs import TableCosts
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
-from flashnas.latency.model_correction import fit_leaving_out
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import PHASES, terms, with_corrections
 from flashnas.runs.trial import Trial
+from flashnas.study.question import Question
 
-LEAST = 6                # timed networks below which nothing is corrected
+MIN_TIMED = 6            # timed networks below which nothing is corrected
 BOUNDS = 0.1, 0.9        # quantiles of the residuals
 COUNTED = ("complete", "stopped")
 
@@ -35,8 +38,8 @@ class Version:
         trials: that there were.
         networks: that were timed.
         taken: the correction is in use; else the table's own predicts better.
-        table_error, left_out_error: mean relative error of latency_ms over the timed networks, by the table, and by a
-            correction that was fitted to the others.
+        table_error, left_out_error: mean relative error of latency_ms over the timed networks, by the table,
+            and by a correction that was fitted to the others.
         constants: phase -> constants of the correction.
         margins: of the certificate, None without one.
         bounds: natural logarithms by which lower_ms and upper_ms differ from latency_ms.
@@ -55,6 +58,13 @@ class Version:
         """JSON-ready, as run.yaml keeps it."""
         return {**vars(self), "constants": {phase: dict(values) for phase, values in self.constants.items()},
                 "margins": None if self.margins is None else dict(self.margins), "bounds": list(self.bounds)}
+
+    def __str__(self) -> str:
+        errors = f"{self.left_out_error:.1%} against {self.table_error:.1%} by the table"
+        if not self.taken:
+            return f"{self.networks} networks timed: the table predicts them best (a correction: {errors})"
+        return (f"{self.networks} networks timed: latencies corrected; mean error of networks left out"
+                f" {errors}")
 
 
 class SelfCorrection:
@@ -76,6 +86,15 @@ class SelfCorrection:
         self._base: LatencyModel = costs.model
         self._fitted_to = 0
 
+    @classmethod
+    def of(cls, question: Question) -> SelfCorrection | None:
+        """That of a search, if it is asked for."""
+        every = question.config.measure_every
+        if every is None or not isinstance(question.costs, TableCosts):
+            return None
+        return cls(question.costs, question.fitter, every=every, budgets=question.config.bounds,
+                   certificate=question.certificate)
+
     def due(self, trials: Sequence[Trial]) -> list[str]:
         """Hashes of the networks to time: the first trained one and every k-th after it."""
         return [trial.hash for trial in trials if trial.state in COUNTED][::self.every]
@@ -87,32 +106,35 @@ class SelfCorrection:
             timed: all that were timed so far.
             trials: that there are.
         """
-        if len(timed) < LEAST or len(timed) == self._fitted_to:
+        if len(timed) < MIN_TIMED or len(timed) == self._fitted_to:
             return False
         self._fitted_to = len(timed)
         base, workload = self._base, self._base.workload
         bare = LatencyModel(base.table, workload, calibrated=False, mode=base.table.default_mode)
-        fits = {phase: fit_leaving_out([terms(bare, network, phase, found) for network, found in timed])
+        fits = {phase: fit_leaving_out([terms(bare, network, phase, times) for network, times in timed])
                 for phase, metric in PHASES.items() if timed[0][1][metric] > 0}
         left_out = {PHASES[phase]: np.array(predicted) / 1000 for phase, (_, predicted) in fits.items()}
         zero = np.zeros(len(timed))
         left_out["latency_ms"] = np.array([
             definitions.latency_ms(float(ttft_ms), float(tpot_ms), workload.generated_tokens)
-            for ttft_ms, tpot_ms in zip(left_out.get("ttft_ms", zero), left_out.get("tpot_ms", zero), strict=True)])
-        measured = {metric: np.array([found[metric] for _, found in timed]) for metric in left_out}
+            for ttft_ms, tpot_ms in zip(left_out.get("ttft_ms", zero), left_out.get("tpot_ms", zero),
+                                        strict=True)])
+        measured = {metric: np.array([times[metric] for _, times in timed]) for metric in left_out}
         ratios = {metric: np.log(measured[metric] / predicted) for metric, predicted in left_out.items()}
         latency_ms = measured["latency_ms"]
-        table_error = float(np.mean(np.abs(base.latencies([network for network, _ in timed]) / latency_ms - 1)))
+        table_error = float(np.mean(np.abs(base.latencies([network for network,
+                                                           _ in timed]) / latency_ms - 1)))
         left_out_error = float(np.mean(np.abs(left_out["latency_ms"] / latency_ms - 1)))
         taken = left_out_error < table_error
         before = (self.costs.model, self.certificate, self.costs.bounds)
         model, certificate, bounds = base, self._first, None
         if taken:
-            _, model = with_corrections(base.table, base, {phase: found for phase, (found, _) in fits.items()},
+            _, model = with_corrections(base.table, base,
+                                        {phase: correction for phase, (correction, _) in fits.items()},
                                         [network for network, _ in timed])
             low, high = np.quantile(ratios["latency_ms"], BOUNDS)
             bounds = (min(float(low), 0.0), max(float(high), 0.0))
-            if self._first is not None and len(timed) >= least_count(self._first.confidence):
+            if self._first is not None and len(timed) >= min_count(self._first.confidence):
                 certificate = Certificate(self._first.confidence, {
                     metric: max(0.0, conformal_margin(list(ratios[metric]), self._first.confidence))
                     for metric in TIMES if metric in ratios})
@@ -122,7 +144,7 @@ class SelfCorrection:
         self.versions.append(Version(
             trials=trials, networks=len(timed), taken=taken, table_error=round(table_error, 5),
             left_out_error=round(left_out_error, 5),
-            constants={phase: found.to_dict() for phase, (found, _) in fits.items()},
+            constants={phase: correction.to_dict() for phase, (correction, _) in fits.items()},
             margins=None if certificate is None else certificate.margins,
             bounds=bounds or (0.0, 0.0)))
         return before != (model, certificate, bounds)

@@ -13,7 +13,13 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.latency.fitting import Fitter
 from flashnas.study.config import TIMEOUT_S, SearchConfig
-from flashnas.training.cost import ASSUMED_RATES, FASTEST_RATES, expected_seconds, least_seconds, training_flops
+from flashnas.training.cost import (
+    ASSUMED_RATES,
+    FASTEST_RATES,
+    expected_seconds,
+    least_seconds,
+    training_flops,
+)
 from flashnas.training.recipe import Recipe
 
 SLACK = 4             # the limit over the time that is expected
@@ -37,10 +43,11 @@ class TimeLimit:
     expected_s: float = 0.0
 
 
-def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any], baselines: Sequence[Any],
+def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any],
+                    baselines: Sequence[Any],
                     note: Callable[[str], None]) -> TimeLimit:
-    """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings SLACK times the time
-    that is expected of the longest one, in whole minutes.
+    """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings SLACK times
+    the time that is expected of the longest one, in whole minutes.
 
     Args:
         config: the question.
@@ -61,11 +68,12 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     limit = TimeLimit(seconds=given or by_recipe_s, flops=max(flops), expected_s=expected_s)
     where = DEVICES[recipe.device]
     if given is not None and least_seconds(min(flops), recipe) > given:
-        config.wrong("candidate_timeout_s", f"must be above {math.ceil(least_seconds(min(flops), recipe)):,}: recipe"
-                     f" {recipe.name!r} takes {min(flops):.1e} FLOP for the smallest network, and {where} computes at"
-                     f" most {FASTEST_RATES[recipe.device]:.1e} FLOP/s; got {given:g}")
-    cost = (f"recipe {recipe.name!r} takes up to {max(flops):.1e} FLOP a training, {expected_s / 3600:,.1f} h on"
-            f" {where} at an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s")
+        config.wrong("candidate_timeout_s",
+                     f"must be above {math.ceil(least_seconds(min(flops), recipe)):,}: recipe {recipe.name!r}"
+                     f" takes {min(flops):.1e} FLOP for the smallest network, and {where} computes at most"
+                     f" {FASTEST_RATES[recipe.device]:.1e} FLOP/s; got {given:g}")
+    cost = (f"recipe {recipe.name!r} takes up to {max(flops):.1e} FLOP a training, {expected_s / 3600:,.1f} h"
+            f" on {where} at an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s")
     if expected_s > limit.seconds:
         note(f"{cost}; --candidate-timeout-s {limit.seconds:g} may end it before")
     elif expected_s > LONG_S:
@@ -74,15 +82,15 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
 
 
 def _flops(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any], seed: int) -> list[float]:
-    """Of the trainings of the baselines and of some networks that the search could draw; empty for networks of the
-    user's own class."""
+    """Of the trainings of the baselines and of some networks that the search could draw; empty for networks
+    of the user's own class."""
     rng, space = np.random.default_rng(seed), fitter.space
     drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
-    found = []
+    flops = []
     for network in (*baselines, *drawn):
         if isinstance(network, Architecture):
             try:
-                found.append(training_flops(recipe.proxy_of(network), recipe))
+                flops.append(training_flops(recipe.proxy_of(network), recipe))
             except (ArchitectureError, OperatorError):  # a failed trial with its reason
                 continue
-    return found
+    return flops

@@ -147,10 +147,10 @@ class Place:
         """Key -> loss, or the reason of the failure, each once."""
         found: dict[str, Any] = {}
         try:
-            for key, result, reason in executor.run(jobs):
-                self.require((result is None) == bool(reason), "a job ends with a result, or with a reason")
-                self.require("\n" not in reason, f"a reason must be one line; got {reason!r}")
-                found[key] = reason if result is None else result["loss"]
+            for key, ended in executor.run(jobs):
+                self.require((ended.result is None) == bool(ended.reason), "a job ends with a result, or with a reason")
+                self.require("\n" not in ended.reason, f"a reason must be one line; got {ended.reason!r}")
+                found[key] = ended.reason if ended.result is None else ended.result["loss"]
         except KeyError as error:  # of a key that does not run
             self.require(False, f"a job must come back once, by its key, and not after `drop`; got {error}")
         self.require(set(found) == set(jobs), f"every job must come back; {sorted(set(jobs) - set(found))} did not")
@@ -214,8 +214,8 @@ def check_later_jobs(place: Place, executor: Executor) -> None:
     late = {"third": 3.0, "fourth": 4.0, "first": 5.0}
     until = time.monotonic() + LONGEST_S
     while flow.busy and time.monotonic() < until:
-        for key, result, _ in flow.ended():
-            found[f"{key} again" if key in found else key] = result["loss"] if result else float("nan")
+        for key, ended in flow.ended():
+            found[f"{key} again" if key in found else key] = ended.result["loss"] if ended.result else float("nan")
         ready = [key for key in late if key != "first" or "first" in found]
         for key in ready if found else ():
             flow.submit(key, place.job("slow", late.pop(key)))

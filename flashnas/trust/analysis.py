@@ -1,15 +1,16 @@
-"""Can short training be trusted? Rank correlations between trainings of the same architectures, with intervals.
+"""Can short training be trusted? Rank correlations between trainings of the same architectures, with
+intervals.
 
-A table of trainings holds one row per training with the columns COLUMNS. `variant` is `short` (what a search does),
-`long` (more tokens) or `wide` (a smaller width factor); several seeds of each are replicates. Losses are in nats per
-token, lower is better everywhere. Nothing here trains; no torch.
+A table of trainings holds one row for each `trust.study.RankedTraining`; several seeds of a variant are
+replicates. Losses are in nats per token, lower is better everywhere. Nothing here trains; no torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,15 @@ import pandas as pd
 from scipy import stats
 
 from flashnas.base.errors import RunError
-from flashnas.evidence.rank_correlation import CONFIDENCE, LEAST, Interval, interval, kendall, spearman
-from flashnas.trust.table import VARIANTS
+from flashnas.evidence.agreement import CONFIDENCE, MIN_RANKED, RESAMPLES
 
-TOP = (1, 3, 5)    # candidates that a user might take on to longer training
+VARIANTS = ("short", "long", "wide")  # what a search does; more tokens; a smaller width factor
+TOP = (1, 3, 5)     # candidates that a user might take on to longer training
+BATCH_CELLS = 1 << 21  # pairs of entries compared at once in all resamples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreement:
+class OrderAgreement:
     """How far two orders of the same architectures agree; `count`: architectures that have both."""
 
     first: str
@@ -37,10 +39,11 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """What two seeds of one architecture differ by. sd: standard deviation of one training's loss, with what a seed
-    adds to all architectures alike taken out; `degrees` of freedom behind it. detectable: the least difference between
-    two architectures, one training each under the same seed, that is not noise at 95 %; `detectable_mean`: between
-    means of `seeds` trainings. pairs_tied: share of pairs of architectures whose means differ by less."""
+    """What two seeds of one architecture differ by. sd: standard deviation of one training's loss, with what
+    a seed adds to all architectures alike taken out; `degrees` of freedom behind it. detectable: the least
+    difference between two architectures, one training each under the same seed, that is not noise at 95 %;
+    `detectable_mean`: between means of `seeds` trainings. pairs_tied: share of pairs of architectures whose
+    means differ by less."""
 
     variant: str
     seeds: int
@@ -53,8 +56,8 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """Take the best `top` by `rule`, train them long, keep the best: how much its long loss is above the best of all.
-    `by_chance`: the same for `top` drawn at random, in the mean."""
+    """Take the best `top` by `rule`, train them long, keep the best: how much its long loss is above the best
+    of all. `by_chance`: the same for `top` drawn at random, in the mean."""
 
     rule: str
     top: int
@@ -66,17 +69,17 @@ class Pick:
 class Trust:
     """Everything that a table of trainings says; parts that it does not allow are None or empty.
 
-    fidelity: short against long, seed means. ceiling: the correlation that seeds leave room for if short and long
-    trainings agreed perfectly. gains: fidelity minus that of the parameter count and of the width, where widths differ
-    (Spearman). tied_neighbours: of `neighbours` architectures next to each other on the front, those that one short
-    training cannot tell apart.
+    fidelity: short against long, seed means. ceiling: the correlation that seeds leave room for if short and
+    long trainings agreed perfectly. gains: fidelity minus that of the parameter count and of the width, where
+    widths differ (Spearman). tied_neighbours: of `neighbours` architectures next to each other on the front,
+    those that one short training cannot tell apart.
     """
 
     architectures: int
     trainings: int
     failed: int
     tokens: dict[str, int]
-    agreements: tuple[Agreement, ...]
+    agreements: tuple[OrderAgreement, ...]
     noise: tuple[Noise, ...]
     ceiling: float | None
     gains: dict[str, Interval]
@@ -84,7 +87,7 @@ class Trust:
     neighbours: int
     tied_neighbours: int
 
-    def agreement(self, first: str, second: str) -> Agreement | None:
+    def agreement(self, first: str, second: str) -> OrderAgreement | None:
         return next((a for a in self.agreements if (a.first, a.second) == (first, second)), None)
 
     def noise_of(self, variant: str) -> Noise | None:
@@ -96,10 +99,11 @@ class Trust:
 
 
 def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
-    """What a table of trainings (`table.read_table`) says of short training.
+    """What a table of trainings (of `study.RankedTraining`) says of short training.
 
-    `front`: hashes of the architectures whose order matters, those next to each other in latency side by side. Raises
-    RunError for fewer than LEAST architectures with a loss and for a variant trained at two lengths or widths.
+    `front`: hashes of the architectures whose order matters, those next to each other in latency side by
+    side. Raises RunError for fewer than MIN_RANKED architectures with a loss and for a variant trained at two
+    lengths or widths.
     """
     for variant, rows in table.groupby("variant"):
         for column in ("tokens", "width_factor"):
@@ -108,9 +112,11 @@ def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
                 raise RunError(f"results: {variant!r} trainings must share one {column}; got {values}")
     trained = table[table["loss"].notna()]
     facts = trained.drop_duplicates("hash").set_index("hash")
-    if len(facts) < LEAST:
-        raise RunError(f"proxy-trust needs at least {LEAST} architectures with a loss; the results hold {len(facts)}")
-    losses = {variant: trained[trained["variant"] == variant].pivot(index="hash", columns="seed", values="loss")
+    if len(facts) < MIN_RANKED:
+        raise RunError(f"proxy-trust needs at least {MIN_RANKED} architectures with a loss; the results hold"
+                       f" {len(facts)}")
+    losses = {variant: trained[trained["variant"] == variant].pivot(index="hash", columns="seed",
+                                                                    values="loss")
               for variant in VARIANTS if (trained["variant"] == variant).any()}
     means = {variant: frame.mean(axis=1) for variant, frame in losses.items()}
     # what can be known without training, larger guessed better
@@ -120,7 +126,8 @@ def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
     tied, neighbours = _tied_neighbours(losses.get("short"), front, noise)
     return Trust(
         architectures=len(facts), trainings=len(trained), failed=int(table["loss"].isna().sum()),
-        tokens={variant: int(trained.loc[trained["variant"] == variant, "tokens"].max()) for variant in losses},
+        tokens={variant: int(trained.loc[trained["variant"] == variant, "tokens"].max()) for variant
+                in losses},
         agreements=tuple(agreements), noise=noise, ceiling=_ceiling(losses),
         gains={name: gain for name in ("parameters", "width") if (gain := _gain(means, guesses.get(name)))},
         picks=tuple(_picks(means, guesses)), neighbours=neighbours, tied_neighbours=tied)
@@ -132,19 +139,70 @@ def _widths(facts: pd.DataFrame) -> dict[str, pd.Series]:
     return {"width": -width} if width.notna().all() and width.nunique() > 1 else {}
 
 
-# -- agreement ---------------------------------------------------------------------------------------------------
+# -- rank correlations; along the last axis, so that all resamples are computed at once ----------------------
 
 
-def _agreement(first: str, x: pd.Series, second: str, y: pd.Series) -> Agreement | None:
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Pearson correlation of the ranks, ties in the mean; 0 where one side is constant (a resample may
+    be)."""
+    ranks = [stats.rankdata(side, axis=axis) for side in (x, y)]
+    a, b = (r - r.mean(axis, keepdims=True) for r in ranks)
+    scale = np.sqrt((a * a).sum(axis) * (b * b).sum(axis))
+    return np.asarray((a * b).sum(axis) / np.where(scale > 0, scale, 1.0))
+
+
+def kendall(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """tau-b: agreeing minus disagreeing pairs over those that are not tied; 0 where one side is constant."""
+    x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
+    first, second = np.triu_indices(x.shape[-1], 1)
+    a, b = (np.sign(side[..., first] - side[..., second]) for side in (x, y))
+    scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return np.asarray((a * b).sum(-1) / np.where(scale > 0, scale, 1.0))
+
+
+def interval(columns: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> Interval:
+    """The statistic with a bootstrap interval over the entries of paired columns, the same resamples in every
+    call.
+
+    Bias-corrected and accelerated (Efron 1987); percentiles where resamples that all agree leave that
+    undefined.
+    """
+    value = float(statistic(*columns))
+    batch = max(1, BATCH_CELLS // len(columns[0]) ** 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of degenerate resamples
+        found = stats.bootstrap(columns, statistic, paired=True, n_resamples=RESAMPLES,
+                                confidence_level=CONFIDENCE,
+                                method="BCa", vectorized=True, batch=batch, rng=np.random.default_rng(0))
+    low, high = found.confidence_interval
+    if not np.isfinite([low, high]).all():
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(found.bootstrap_distribution, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+# -- agreement -----------------------------------------------------------------------------------------------
+
+
+def _agreement(first: str, x: pd.Series, second: str, y: pd.Series) -> OrderAgreement | None:
     both = pd.concat([x, y], axis=1, keys=["x", "y"]).dropna()
-    if len(both) < LEAST:
+    if len(both) < MIN_RANKED:
         return None
     columns = [both["x"].to_numpy(float), both["y"].to_numpy(float)]
-    return Agreement(first=first, second=second, count=len(both), spearman=interval(columns, spearman),
+    return OrderAgreement(first=first, second=second, count=len(both), spearman=interval(columns, spearman),
                      kendall=interval(columns, kendall))
 
 
-def _between_variants(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterable[Agreement]:
+def _between_variants(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterable[OrderAgreement]:
     for first, second in itertools.combinations(means, 2):
         if found := _agreement(first, means[first], second, means[second]):
             yield found
@@ -154,7 +212,7 @@ def _between_variants(means: dict[str, pd.Series], guesses: dict[str, pd.Series]
             yield found
 
 
-def _between_seeds(losses: dict[str, pd.DataFrame]) -> Iterable[Agreement]:
+def _between_seeds(losses: dict[str, pd.DataFrame]) -> Iterable[OrderAgreement]:
     for variant, frame in losses.items():
         for i, j in itertools.combinations(frame.columns, 2):
             if found := _agreement(f"{variant} seed {i}", frame[i], f"{variant} seed {j}", frame[j]):
@@ -166,14 +224,14 @@ def _gain(means: dict[str, pd.Series], guess: pd.Series | None) -> Interval | No
     if guess is None or not {"short", "long"} <= set(means):
         return None
     all_three = pd.concat([means["short"], means["long"], guess], axis=1).dropna()
-    if len(all_three) < LEAST:
+    if len(all_three) < MIN_RANKED:
         return None
     columns = [all_three.iloc[:, column].to_numpy(float) for column in range(3)]
     return interval(columns, lambda short, long, guessed, axis=-1: (
         spearman(short, long, axis) - spearman(guessed, long, axis)))
 
 
-# -- noise -------------------------------------------------------------------------------------------------------
+# -- noise ---------------------------------------------------------------------------------------------------
 
 
 def _noise(variant: str, frame: pd.DataFrame) -> Noise | None:
@@ -193,18 +251,21 @@ def _noise(variant: str, frame: pd.DataFrame) -> Noise | None:
     mean = frame.dropna().mean(axis=1).to_numpy(float)
     apart = np.abs(np.subtract.outer(mean, mean))[np.triu_indices(len(mean), 1)]
     return Noise(variant=variant, seeds=seeds, sd=sd, degrees=degrees, detectable=float(least),
-                 detectable_mean=float(of_mean), pairs_tied=float(np.mean(apart < of_mean)) if len(apart) else 0.0)
+                 detectable_mean=float(of_mean), pairs_tied=float(np.mean(apart < of_mean)) if len(apart)
+                 else 0.0)
 
 
 def _reliability(frame: pd.DataFrame) -> float | None:
-    """Mean correlation of two seeds: the share of the variance of one training that the architecture explains."""
+    """Mean correlation of two seeds: the share of the variance of one training that the architecture
+    explains."""
     pairs = [frame[[i, j]].dropna() for i, j in itertools.combinations(frame.columns, 2)]
-    found = [float(spearman(*pair.to_numpy(float).T)) for pair in pairs if len(pair) >= LEAST]
+    found = [float(spearman(*pair.to_numpy(float).T)) for pair in pairs if len(pair) >= MIN_RANKED]
     return float(np.mean(found)) if found else None
 
 
 def _ceiling(losses: dict[str, pd.DataFrame]) -> float | None:
-    """sqrt of the product of both reliabilities, each raised to that of its seed mean (Spearman 1904, 1910)."""
+    """sqrt of the product of both reliabilities, each raised to that of its seed mean (Spearman 1904,
+    1910)."""
     if not {"short", "long"} <= set(losses):
         return None
     product = 1.0
@@ -217,7 +278,8 @@ def _ceiling(losses: dict[str, pd.DataFrame]) -> float | None:
     return float(np.sqrt(product))
 
 
-def _tied_neighbours(short: pd.DataFrame | None, front: Sequence[str], noise: Sequence[Noise]) -> tuple[int, int]:
+def _tied_neighbours(short: pd.DataFrame | None, front: Sequence[str], noise: Sequence[Noise]) -> tuple[int,
+                                                                                                        int]:
     """(tied, all) pairs of neighbours on the front, as the first seed ranks them."""
     found = next((n for n in noise if n.variant == "short"), None)
     if short is None or found is None:
@@ -228,7 +290,7 @@ def _tied_neighbours(short: pd.DataFrame | None, front: Sequence[str], noise: Se
     return int((steps < found.detectable).sum()), len(steps)
 
 
-# -- regret ------------------------------------------------------------------------------------------------------
+# -- regret --------------------------------------------------------------------------------------------------
 
 
 def _picks(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterable[Pick]:
@@ -237,7 +299,7 @@ def _picks(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterab
     rules = {variant: means[variant] for variant in ("short", "wide") if variant in means} | guesses
     for rule, order in rules.items():
         both = pd.concat([order, means["long"]], axis=1, keys=["order", "long"]).dropna().sort_values("order")
-        if len(both) < LEAST:
+        if len(both) < MIN_RANKED:
             continue
         long = both["long"].to_numpy(float)
         for top in TOP:

@@ -1,6 +1,8 @@
-"""What a scaling law is good for: how well it foretells larger sizes, and which depth and width suit a latency budget.
+"""What a scaling law is good for: how well it foretells larger sizes, and which depth and width suit a
+latency budget.
 
-The law adds its terms, so more tokens lower the loss of all sizes alike and never change the answer. Whether that holds
+The law adds its terms, so more tokens lower the loss of all sizes alike and never change the answer. Whether
+that holds
 is measured: `mixing` is what the residuals hold of depth and tokens together.
 """
 
@@ -16,25 +18,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError
-from flashnas.evidence.rank_correlation import Interval, interval
 from flashnas.latency.prediction import LatencyModel
+from flashnas.trust.analysis import Interval, interval
 from flashnas.trust.scaling_grid import block
-from flashnas.trust.scaling_law import AXES, RESAMPLES, Law, Points, constants_of, fit
+from flashnas.trust.scaling_law import AXES, RESAMPLES, SizeLaw, fit, sizes_P3, too_few
 
 PAPER_ERROR = 0.053       # arXiv 2511.18890, section 2.1: perplexity at larger depths and widths
 ENOUGH = 4                # values of an axis from which on its largest is held out
 BEYOND = 2                # times the largest trained size that an answer may have
-MOST_VALUES = 64          # of depths and of widths among which an answer is sought
+MAX_VALUES = 64          # of depths and of widths among which an answer is sought
 SAME_NATS = 5e-4          # losses this close are the same
 LADDER = 6                # budgets for which the best size is shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """A size that was left out of a fit. loss: mean over its seeds, in nats per token; predicted: by the fit to the
-    smaller ones; error: of the perplexity, relative, above 0 if the law foretells too much."""
+    """A size that was left out of a fit. loss: mean over its seeds, in nats per token; predicted: by the fit
+    to the smaller ones; error: of the perplexity, relative, above 0 if the law foretells too much."""
 
     depth: float
     width: float
@@ -52,7 +53,8 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A depth and width with what they cost. latency_ms: of the workload. low, high: 95 % interval of the loss.
+    """A depth and width with what they cost. latency_ms: of the workload. low, high: 95 % interval of the
+    loss.
     extrapolated: axes along which no training was as large."""
 
     depth: int
@@ -75,16 +77,17 @@ class Findings:
 
     Attributes:
         law: fitted to all trainings.
-        points: the trainings.
+        points: the trainings that have a loss.
         held_out: the largest sizes, as the law that was fitted to the others foretells them.
         held_out_tokens: the same for the largest token count; empty where fewer than ENOUGH were trained.
-        mixing: how far the residuals grow with depth and tokens together, in nats for e times the depth and e times the
-            tokens. Below 0, depth pays off with more tokens than a short training has. None without several counts.
+        mixing: how far the residuals grow with depth and tokens together, in nats for e times the depth and e
+            times the tokens. Below 0, depth pays off with more tokens than a short training has. None without
+            several counts.
         failed: trainings without a loss.
     """
 
-    law: Law
-    points: Points
+    law: SizeLaw
+    points: pd.DataFrame
     held_out: tuple[HeldOut, ...]
     held_out_tokens: tuple[HeldOut, ...]
     mixing: Interval | None
@@ -100,11 +103,14 @@ class Findings:
         errors = [abs(held.error) for held in self.held_out]
         return {
             "law": self.law.to_dict(), "trainings": len(self.points), "failed": self.failed,
-            "held_out": [held.to_dict() for held in self.held_out], "extrapolation_error": self.extrapolation_error,
-            "mean_extrapolation_error": float(np.mean(errors)) if errors else None, "paper_error": PAPER_ERROR,
+            "held_out": [held.to_dict() for held in self.held_out],
+            "extrapolation_error": self.extrapolation_error,
+            "mean_extrapolation_error": float(np.mean(errors)) if errors else None,
+            "paper_error": PAPER_ERROR,
             "held_out_tokens": [held.to_dict() for held in self.held_out_tokens],
             "token_extrapolation_error": largest_error(self.held_out_tokens),
-            "mixing": None if self.mixing is None else dataclasses.asdict(self.mixing), "gone": list(self.law.gone)}
+            "mixing": None if self.mixing is None else dataclasses.asdict(self.mixing),
+            "gone": list(self.law.gone)}
 
 
 def largest_error(held: Sequence[HeldOut]) -> float | None:
@@ -112,49 +118,45 @@ def largest_error(held: Sequence[HeldOut]) -> float | None:
     return max((abs(one.error) for one in held), default=None)
 
 
-def findings(points: Points, *, failed: int = 0, resamples: int = RESAMPLES, place: str = "scaling law") -> Findings:
-    """Fit the law and hold it against the largest sizes. Arguments and errors as of `scaling_law.fit`."""
+def findings(table: pd.DataFrame, *, resamples: int = RESAMPLES, place: str = "scaling law") -> Findings:
+    """Fit the law to a table of trainings and hold it against the largest sizes. Errors as of
+    `scaling_law.fit`."""
+    points = table[table["loss"].notna()].reset_index(drop=True)
     law = fit(points, resamples=resamples, place=place)
-    return Findings(law=law, points=points, failed=failed, held_out=_foretold(points, _largest(points)),
+    largest = _at_most(points, "depth") | _at_most(points, "width")
+    if not largest.any():  # few values of each: the corner
+        largest = ((points["depth"] == points["depth"].max())
+                   & (points["width"] == points["width"].max())).to_numpy()
+    return Findings(law=law, points=points, failed=len(table) - len(points),
+                    held_out=_foretold(points, largest),
                     held_out_tokens=_foretold(points, _at_most(points, "tokens")),
                     mixing=_mixing(points, law) if "tokens" in law.axes else None)
 
 
-# -- held-out sizes ----------------------------------------------------------------------------------------------
+# -- held-out sizes ------------------------------------------------------------------------------------------
 
 
-def _at_most(points: Points, axis: str) -> np.ndarray:
+def _at_most(points: pd.DataFrame, axis: str) -> np.ndarray:
     """Mask of the trainings with the largest value of an axis; none where it has fewer than ENOUGH values."""
-    values = getattr(points, axis)
-    return (values == values.max()) & (len(np.unique(values)) >= ENOUGH)
+    return np.asarray((points[axis] == points[axis].max()) & (points[axis].nunique() >= ENOUGH))
 
 
-def _largest(points: Points) -> np.ndarray:
-    """Mask of the largest depth and the largest width; of their corner where each has few values."""
-    found = _at_most(points, "depth") | _at_most(points, "width")
-    if found.any():
-        return found
-    return (points.depth == points.depth.max()) & (points.width == points.width.max())
-
-
-def _foretold(points: Points, held: np.ndarray) -> tuple[HeldOut, ...]:
-    """What the law of the trainings outside the mask says of those inside; empty where it cannot be fitted."""
+def _foretold(points: pd.DataFrame, held: np.ndarray) -> tuple[HeldOut, ...]:
+    """What the law of the trainings outside the mask says of those inside; empty where it cannot be
+    fitted."""
     rest = points[~held]
-    fits = all(len(np.unique(getattr(rest, axis))) > 1 for axis in AXES[:2])
-    if not held.any() or not fits or len(np.unique(rest.sizes_P3, axis=0)) < constants_of(rest.axes):
+    if not held.any() or rest.empty or too_few(rest):
         return ()
     law = fit(rest, resamples=0)
-    sizes, group_P = np.unique(points[held].sizes_P3, axis=0, return_inverse=True)
-    loss = [float(points[held].loss[group_P.ravel() == number].mean()) for number in range(len(sizes))]
-    return tuple(HeldOut(depth=float(d), width=float(w), tokens=float(n), loss=observed,
-                         predicted=float(law.loss(d, w, n)))
-                 for (d, w, n), observed in zip(sizes, loss, strict=True))
+    return tuple(HeldOut(depth=d, width=w, tokens=n, loss=float(loss), predicted=float(law.loss(d, w, n)))
+                 for (d, w, n), loss in points[held].groupby(list(AXES))["loss"].mean().items())
 
 
-def _mixing(points: Points, law: Law) -> Interval:
+def _mixing(points: pd.DataFrame, law: SizeLaw) -> Interval:
     """Slope of the residuals over (log depth, centred) x (log tokens, centred), with a bootstrap interval."""
-    depth, tokens = (np.log(values) - np.log(values).mean() for values in (points.depth, points.tokens))
-    residual = points.loss - law.loss(points.depth, points.width, points.tokens)
+    sizes = sizes_P3(points)
+    depth, tokens = (np.log(values) - np.log(values).mean() for values in (sizes[:, 0], sizes[:, 2]))
+    residual = points["loss"].to_numpy(float) - law.loss(*sizes.T)
 
     def slope(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
         x = x - x.mean(axis, keepdims=True)
@@ -163,7 +165,7 @@ def _mixing(points: Points, law: Law) -> Interval:
     return interval([depth * tokens, residual], slope)
 
 
-# -- the answer --------------------------------------------------------------------------------------------------
+# -- the answer ----------------------------------------------------------------------------------------------
 
 
 class Sizes:
@@ -183,38 +185,31 @@ class Sizes:
 
     def __init__(self, pattern: str, found: Findings, model: LatencyModel, tokens: int | None = None) -> None:
         self.pattern, self.law, self.model = pattern, found.law, model
-        trained = int(found.points.tokens.max())
+        trained = int(found.points["tokens"].max())
         self.tokens = trained if tokens is None else tokens
         if "tokens" not in self.law.axes and self.tokens != trained:
-            raise ConfigError(f"scaling_law.at_tokens must be {trained:,}, the only token count of the trainings; got"
-                              f" {self.tokens:,}")
-        self.trained = {axis: sorted({int(value) for value in getattr(found.points, axis)}) for axis in AXES[:2]}
+            raise ConfigError(f"scaling_law.at_tokens must be {trained:,}, the only token count of the"
+                              f" trainings; got {self.tokens:,}")
+        self.trained = {axis: sorted({int(value) for value in found.points[axis]}) for axis in AXES[:2]}
         block(pattern, self.trained["depth"][-1], self.trained["width"][-1])
         self.depths = _spread(self.trained["depth"], 1)
-        self.widths = self._buildable(_spread(self.trained["width"], math.gcd(*self.trained["width"])))
+        widths = _spread(self.trained["width"], math.gcd(*self.trained["width"]))
+        self.widths = [width for width in widths if self._can_be_built(width)]
+        if not self.widths:
+            block(pattern, 1, widths[-1])  # raises the reason
 
-    def _buildable(self, widths: Sequence[int]) -> list[int]:
-        """Those at which the pattern can be built; raises ConfigError if there are none."""
-        found, reason = [], ConfigError(f"scaling_law.pattern {self.pattern!r}: no width can be built")
-        for width in widths:
-            try:
-                block(self.pattern, 1, width)
-                found.append(width)
-            except ConfigError as error:
-                reason = error
-        if not found:
-            raise reason
-        return found
-
-    def architecture(self, depth: int, width: int) -> Architecture:
-        return block(self.pattern, depth, width)
+    def _can_be_built(self, width: int) -> bool:
+        try:
+            return bool(block(self.pattern, 1, width))
+        except ConfigError:
+            return False
 
     @functools.cached_property
     def table(self) -> pd.DataFrame:
         """Columns depth, width, latency_ms and loss (nats per token), a row for each size."""
         sizes = [(depth, width) for width in self.widths for depth in self.depths]
         table = pd.DataFrame(sizes, columns=["depth", "width"])
-        table["latency_ms"] = self.model.latencies([self.architecture(*size) for size in sizes])
+        table["latency_ms"] = self.model.latencies([block(self.pattern, *size) for size in sizes])
         table["loss"] = self.law.loss(table["depth"], table["width"], self.tokens)
         return table
 
@@ -225,7 +220,8 @@ class Sizes:
 
     def by_depth(self, budget_ms: float) -> list[Size]:
         """For each trained depth the best width within the budget."""
-        fitting = self.table[(self.table["latency_ms"] <= budget_ms) & self.table["depth"].isin(self.trained["depth"])]
+        fitting = self.table[(self.table["latency_ms"] <= budget_ms)
+                             & self.table["depth"].isin(self.trained["depth"])]
         return [self._size(_fastest_of_best(sizes)) for _, sizes in fitting.groupby("depth")]
 
     def ladder(self) -> list[tuple[float, Size]]:
@@ -237,24 +233,23 @@ class Sizes:
         return [(budget_ms, size) for budget_ms, size in found if size is not None]
 
     def answer(self, budget_ms: float) -> dict[str, Any]:
-        """JSON-ready: the best size, and the best width of each trained depth. Raises BudgetError if no size is within
-        the budget."""
+        """JSON-ready: the best size, and the best width of each trained depth. Raises BudgetError if no size
+        is within the budget."""
         size = self.best(budget_ms)
         if size is None:
             fastest = self.table.iloc[int(self.table["latency_ms"].argmin())]
-            raise BudgetError(f"scaling_law.budget_ms: no depth and width of {self.pattern!r} is within {budget_ms:g}"
-                              f" ms; the fastest, depth {fastest['depth']:.0f} at width {fastest['width']:.0f}, takes"
-                              f" {fastest['latency_ms']:,.4g} ms")
+            raise BudgetError(f"scaling_law.budget_ms: no depth and width of {self.pattern!r} is within"
+                              f" {budget_ms:g} ms; the fastest, depth {fastest['depth']:.0f} at width"
+                              f" {fastest['width']:.0f}, takes {fastest['latency_ms']:,.4g} ms")
         return {**size.to_dict(), "budget_ms": budget_ms, "by_depth": [one.to_dict() for one in
                                                                        self.by_depth(budget_ms)]}
 
     def _size(self, row: Any) -> Size:
         depth, width = int(row["depth"]), int(row["width"])
         low, high = self.law.interval(depth, width, self.tokens)
-        architecture = self.architecture(depth, width)
         return Size(depth=depth, width=width, notation=f"{width}: {depth}x({self.pattern})",
-                    params=architecture.params, latency_ms=float(row["latency_ms"]), loss=float(row["loss"]),
-                    low=float(low), high=float(high),
+                    params=block(self.pattern, depth, width).params, latency_ms=float(row["latency_ms"]),
+                    loss=float(row["loss"]), low=float(low), high=float(high),
                     extrapolated=tuple(axis for axis, value in (("depth", depth), ("width", width))
                                        if value > self.trained[axis][-1]))
 
@@ -266,8 +261,8 @@ def _fastest_of_best(sizes: pd.DataFrame) -> Any:
 
 
 def _spread(trained: Sequence[int], step: int) -> list[int]:
-    """Multiples of the step from the smallest trained value to BEYOND times the largest; thinned if they are many, the
-    trained ones always among them."""
-    most = BEYOND * trained[-1]
-    step *= max(1, -(-(most - trained[0]) // (step * MOST_VALUES)))
-    return sorted({*trained, *range(trained[0], most + 1, step)})
+    """Multiples of the step from the smallest trained value to BEYOND times the largest; thinned if they are
+    many, the trained ones always among them."""
+    largest = BEYOND * trained[-1]
+    step *= max(1, -(-(largest - trained[0]) // (step * MAX_VALUES)))
+    return sorted({*trained, *range(trained[0], largest + 1, step)})

@@ -1,11 +1,16 @@
-"""The loss as a function of depth D, width W and training tokens N: `L0 + a D^-alpha + b W^-beta + c N^-gamma`.
+"""The loss as a function of depth D, width W and training tokens N: `L0 + a D^-alpha + b W^-beta + c
+N^-gamma`.
 
-The law is that of Nemotron-Flash (arXiv 2511.18890, section 2.1), here for losses in nats per token. Its constants are
-positive. They are fitted in the logarithm, by least squares with a robust loss from many starts. Nothing here trains;
-no torch.
+The law is that of Nemotron-Flash (arXiv 2511.18890, section 2.1), here for losses in nats per token. Its
+constants are positive. They are fitted in the logarithm, by least squares with a robust loss from many
+starts. Nothing here trains; no torch.
 
-A term is written by its size in the middle of the data, `a (D / D')^-alpha` with D' the geometric mean of the depths,
-which keeps size and exponent apart in the fit. A weak prior holds an exponent that the data do not fix.
+Trainings are a table with the columns depth, width, tokens and loss (nats per token), several seeds of a size
+among them if there are any. Tokens that are the same everywhere leave their term in L0.
+
+A term is written by its size in the middle of the data, `a (D / D')^-alpha` with D' the geometric mean of the
+depths, which keeps size and exponent apart in the fit. A weak prior holds an exponent that the data do not
+fix.
 """
 
 from __future__ import annotations
@@ -15,50 +20,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import least_squares, nnls
 
 from flashnas.base.errors import RunError
-from flashnas.evidence.rank_correlation import CONFIDENCE
+from flashnas.evidence.agreement import CONFIDENCE
 
 AXES = ("depth", "width", "tokens")
 CONSTANTS = {"depth": ("a", "alpha"), "width": ("b", "beta"), "tokens": ("c", "gamma")}
-DRAWS, STARTS = 200, 6                # exponents that are drawn, and the best of them, from which the fit starts
+DRAWS, STARTS = 200, 6                # exponents that are drawn; the best of them, where the fit starts
 RESAMPLES = 200
 EXPONENTS = (0.01, 6.0)               # limits in the fit
 TERM_NATS = (1e-6, 100.0)             # limits of a term in the middle of the data, and of L0
 GONE_NATS = 1e-3                      # a term below this in the middle of the data says nothing
-USUAL_EXPONENT, SPREAD = 0.5, 1.5     # prior of an exponent: its median, and the standard deviation of its logarithm
-LEAST_NOISE_NATS = 1e-5
+USUAL_EXPONENT, SPREAD = 0.5, 1.5     # prior of an exponent: median, standard deviation of the logarithm
+MIN_NOISE_NATS = 1e-5
+TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 
 
-@dataclass(frozen=True)
-class Points:
-    """Trainings, one entry each: depth, width and tokens, and the loss in nats per token; all of shape [P]."""
-
-    depth: np.ndarray
-    width: np.ndarray
-    tokens: np.ndarray
-    loss: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.loss)
-
-    def __getitem__(self, chosen: np.ndarray) -> Points:
-        return Points(self.depth[chosen], self.width[chosen], self.tokens[chosen], self.loss[chosen])
-
-    @property
-    def sizes_P3(self) -> np.ndarray:
-        """Depth, width and tokens of each training."""
-        return np.stack([self.depth, self.width, self.tokens], axis=1).astype(float)
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """What the law depends on. Tokens that are the same everywhere leave their term in L0."""
-        return AXES if len(np.unique(self.tokens)) > 1 else AXES[:2]
+def sizes_P3(points: pd.DataFrame) -> np.ndarray:
+    """Depth, width and tokens of each training."""
+    return points[list(AXES)].to_numpy(float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Law:
+class SizeLaw:
     """A fitted law.
 
     Attributes:
@@ -80,14 +66,11 @@ class Law:
         return _predicted(self.theta, self._logs(depth, width, tokens))
 
     def interval(self, depth: Any, width: Any, tokens: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the 95 % interval of `loss`; both equal `loss` without resamples. Noise of a training is not in
-        it."""
+        """Ends of the 95 % interval of `loss`; both equal `loss` without resamples. Noise of a training is
+        not in it."""
         logs = self._logs(depth, width, tokens)
-        if not len(self.draws):
-            found = _predicted(self.theta, logs)
-            return found, found
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile([_predicted(theta, logs) for theta in self.draws], [tail, 1 - tail], axis=0)
+        losses = [_predicted(theta, logs) for theta in (self.draws if len(self.draws) else [self.theta])]
+        low, high = np.quantile(losses, TAILS, axis=0)
         return low, high
 
     def _logs(self, depth: Any, width: Any, tokens: Any) -> np.ndarray:
@@ -103,57 +86,60 @@ class Law:
 
     @property
     def gone(self) -> tuple[str, ...]:
-        """Axes whose term the data do not show: it is at most a thousandth of a nat in the middle of the data."""
-        return tuple(axis for axis, size in zip(self.axes, self.theta[1::2], strict=True) if size < np.log(GONE_NATS))
+        """Axes whose term the data do not show: it is at most a thousandth of a nat in the middle of the
+        data."""
+        return tuple(axis for axis, size in zip(self.axes, self.theta[1::2], strict=True) if size
+                     < np.log(GONE_NATS))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the constants, and `intervals`, name -> [low, high]."""
-        intervals: dict[str, list[float]] = {}
-        if len(self.draws):
-            tail = (1 - CONFIDENCE) / 2
-            found = [_constants(theta, self.axes, self.middle) for theta in self.draws]
-            for name, value in self.constants.items():
-                if value is not None:
-                    low, high = np.quantile([constants[name] for constants in found], [tail, 1 - tail])
-                    intervals[name] = [float(low), float(high)]
+        draws = pd.DataFrame([_constants(theta, self.axes, self.middle) for theta in self.draws])
+        intervals = {name: np.quantile(draws[name], TAILS).tolist() for name, value in self.constants.items()
+                     if value is not None and len(draws)}
         return {**self.constants, "intervals": intervals, "noise_nats": self.noise_nats}
 
 
-def constants_of(axes: tuple[str, ...]) -> int:
-    """How many constants a law with these axes has."""
-    return 1 + 2 * len(axes)
+def too_few(points: pd.DataFrame) -> str:
+    """Why a law cannot be fitted to these trainings, in words; empty if it can."""
+    sizes, constants = np.unique(sizes_P3(points), axis=0), 1 + 2 * len(_axes(points))
+    if len(sizes) < constants:
+        return (f"the law has {constants} constants, so that it needs trainings of at least as many sizes;"
+                f" got {len(sizes)}")
+    for axis in AXES[:2]:
+        if (points[axis] == points[axis].iloc[0]).all():
+            return f"the law needs at least 2 values of {axis}; got {points[axis].iloc[0]:g} only"
+    return ""
 
 
-def fit(points: Points, *, resamples: int = RESAMPLES, place: str = "scaling law") -> Law:
+def _axes(points: pd.DataFrame) -> tuple[str, ...]:
+    return AXES if points["tokens"].nunique() > 1 else AXES[:2]
+
+
+def fit(points: pd.DataFrame, *, resamples: int = RESAMPLES, place: str = "scaling law") -> SizeLaw:
     """The law of these trainings; the same trainings give the same law.
 
     Args:
-        points: trainings, several seeds of a size among them if there are any.
+        points: the trainings.
         resamples: of the bootstrap over sizes, for the intervals; 0: no intervals.
         place: what the trainings are from, for messages.
 
     Raises:
         RunError: for fewer sizes than the law has constants, and for a single depth or width.
     """
-    axes = points.axes
-    sizes, group_P = np.unique(points.sizes_P3, axis=0, return_inverse=True)
-    if len(sizes) < constants_of(axes):
-        raise RunError(f"{place}: the law has {constants_of(axes)} constants, so that it needs trainings of at least as"
-                       f" many sizes; got {len(sizes)}")
-    for axis in AXES[:2]:
-        values = np.unique(getattr(points, axis))
-        if len(values) < 2:
-            raise RunError(f"{place}: the law needs at least 2 values of {axis}; got {values[0]:g} only")
-    indices = [AXES.index(axis) for axis in axes]
-    middle = np.exp(np.log(points.sizes_P3[:, indices]).mean(axis=0))
-    logs = np.log(points.sizes_P3[:, indices] / middle).T
+    if reason := too_few(points):
+        raise RunError(f"{place}: {reason}")
+    axes, loss_P = _axes(points), points["loss"].to_numpy(float)
+    logs = np.log(points[list(axes)].to_numpy(float))
+    middle = np.exp(logs.mean(axis=0))
+    logs = np.log(points[list(axes)].to_numpy(float) / middle).T
     rng = np.random.default_rng(0)
-    theta, noise = _fitted(logs, points.loss, rng)
-    draws = np.array(list(_resampled(logs, points.loss, group_P.ravel(), theta, noise, resamples, rng)))
-    return Law(axes=axes, middle=middle, theta=theta, noise_nats=noise, draws=draws)
+    theta, noise = _fitted(logs, loss_P, rng)
+    group_P = np.unique(sizes_P3(points), axis=0, return_inverse=True)[1].ravel()
+    draws = np.array(list(_resampled(logs, loss_P, group_P, theta, noise, resamples, rng)))
+    return SizeLaw(axes=axes, middle=middle, theta=theta, noise_nats=noise, draws=draws)
 
 
-# -- the fit -----------------------------------------------------------------------------------------------------
+# -- the fit -------------------------------------------------------------------------------------------------
 
 
 def _predicted(theta: np.ndarray, logs: np.ndarray) -> np.ndarray:
@@ -202,8 +188,8 @@ def _starts(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> l
 
 def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: float, steps: int = 500,
                ) -> tuple[float, np.ndarray]:
-    """-> (cost, theta) of one descent of at most so many steps. The prior counts as one measurement with the noise of a
-    training."""
+    """-> (cost, theta) of one descent of at most so many steps. The prior counts as one measurement with the
+    noise of a training."""
     terms = len(logs)
     prior = np.zeros((terms, 1 + 2 * terms))
     prior[np.arange(terms), 2 + 2 * np.arange(terms)] = noise / SPREAD
@@ -214,29 +200,32 @@ def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: f
 
     low = np.log([TERM_NATS[0], *[TERM_NATS[0], EXPONENTS[0]] * terms])
     high = np.log([TERM_NATS[1], *[TERM_NATS[1], EXPONENTS[1]] * terms])
-    found = least_squares(residuals, np.clip(start, low + 1e-9, high - 1e-9), bounds=(low, high), loss="soft_l1",
+    found = least_squares(residuals, np.clip(start, low + 1e-9, high - 1e-9), bounds=(low, high),
+                          loss="soft_l1",
                           f_scale=2 * noise, x_scale="jac", max_nfev=steps,
                           jac=lambda theta: np.concatenate([_jacobian(theta, logs), prior]))
     return float(found.cost), found.x
 
 
 def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """-> (theta, noise). Fits again as the noise, which sets the robust loss and the prior's weight, becomes known."""
+    """-> (theta, noise). Fits again as the noise, which sets the robust loss and the prior's weight, becomes
+    known."""
     starts, noise = _starts(logs, loss_P, rng), 0.05
     for _ in range(4):
-        ends = sorted((_descended(start, logs, loss_P, noise) for start in starts), key=lambda found: found[0])
+        ends = sorted((_descended(start, logs, loss_P, noise) for start in starts),
+                      key=lambda found: found[0])
         theta = ends[0][1]
         free = len(loss_P) / max(1, len(loss_P) - len(theta))
         spread = 1.4826 * float(np.median(np.abs(_predicted(theta, logs) - loss_P))) * np.sqrt(free)
-        noise = float(np.clip(spread, LEAST_NOISE_NATS, noise))
+        noise = float(np.clip(spread, MIN_NOISE_NATS, noise))
         starts = [end for _, end in ends[:2]]
     return theta, noise
 
 
 def _resampled(logs: np.ndarray, loss_P: np.ndarray, group_P: np.ndarray, theta: np.ndarray, noise: float,
                resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Fits to sizes drawn with replacement, all seeds of a size together; a draw that holds one value of an axis only
-    is drawn again."""
+    """Fits to sizes drawn with replacement, all seeds of a size together; a draw that holds one value of an
+    axis only is drawn again."""
     members = [np.flatnonzero(group_P == group) for group in range(group_P.max() + 1)]
     for _ in range(resamples):
         while True:

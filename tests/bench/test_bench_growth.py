@@ -13,13 +13,12 @@ import pytest
 import flashnas.bench.measure as bench_measure
 from flashnas.api.bench import grow_bench
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BenchError
-from flashnas.bench.grow import grow, header_of, train_gently
-from flashnas.bench.journal import journals_in, merged, read_journal
+from flashnas.bench.journal import Header, grow, journals_in, merged, train_gently
 from flashnas.bench.plan import plan
 from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
 from flashnas.evidence.trainings import read_published
+from flashnas.executors import Ended
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.setup import Setup
@@ -60,7 +59,7 @@ def test_a_killed_growth_goes_on_and_loses_nothing_that_was_finished(command, tm
     process.wait()
     finished = journal.read_bytes()
     kept = finished[:finished.rfind(b"\n") + 1]
-    assert 2 <= len(read_journal(journal)[1]) < 7
+    assert 2 <= len(merged([journal])[1]) < 7
     assert main([*cut, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["asked"], found["known"] + found["trained"], found["failed"]) == (7, 7, 0)
@@ -99,7 +98,7 @@ def test_networks_that_need_more_memory_than_is_free_are_counted_and_not_timed(t
 
 
 class Pool:
-    """Answers each job in turn with (score, reason)."""
+    """Answers each job in turn with (kind, score, reason)."""
 
     def __init__(self, *answers):
         self.answers, self.asked = answers, []
@@ -107,7 +106,7 @@ class Pool:
     def run(self, jobs, on_wait=None):
         for key, answer in zip(jobs, self.answers, strict=False):
             self.asked.append(jobs[key])
-            yield (key, *answer)
+            yield key, Ended(**dict(zip(("kind", "result", "reason"), answer, strict=True)))
             on_wait()
 
 
@@ -121,48 +120,20 @@ def growing(quick_recipe, small_corpus, tmp_path):
     recipe = Recipe.load(quick_recipe)
     dataset = prepare_dataset(str(small_corpus), recipe)
     planned = plan([], [load_space("tiny")], recipe, vocab=dataset.vocab, trainings=4, seeds=1)
-    header = header_of(recipe, str(small_corpus), dataset.digest, dataset.vocab)
-    shown = []
+    header = Header.here(recipe, str(small_corpus), dataset.digest, dataset.vocab)
 
-    def run(pool, workers=1):
-        return grow(planned, tmp_path / "journals", "trainings.jsonl", header, dataset.folder, pool,
-                    lambda *line: shown.append(line), workers)
-    run.shown, run.journal, run.planned = shown, tmp_path / "journals" / "trainings.jsonl", planned
+    def run(pool, name="trainings.jsonl"):
+        return grow(planned, tmp_path / "journals" / name, header, dataset.folder, pool, lambda *_: None, workers=1)
+    run.planned = planned
     return run
 
 
-def test_failures_are_rows_and_lost_workers_are_tried_again(growing):
-    counts = growing(Pool((SCORE, ""), (None, "diverged"), (None, "worker died (SIGKILL)"), (SCORE, "")))
-    assert counts == {"asked": 4, "known": 0, "trained": 2, "failed": 1, "lost": 1}
-    assert [one.reason for one in read_journal(growing.journal)[1]] == ["", "diverged", ""]
-    again = Pool((SCORE, ""))
-    assert growing(again) == {"asked": 4, "known": 3, "trained": 1, "failed": 0, "lost": 0}
-    assert again.asked[0]["architecture"] == growing.planned[2].proxy.to_dict()
-
-
-def test_an_error_of_the_program_ends_the_growth_and_is_not_a_row(growing):
-    with pytest.raises(BenchError, match="ended with: ModuleNotFoundError: No module named 'torch'"):
-        growing(Pool((SCORE, ""), (None, "ModuleNotFoundError: No module named 'torch'")))
-    assert len(read_journal(growing.journal)[1]) == 1
-
-
-def test_the_time_left_follows_the_operators_that_are_left(growing):
-    growing(Pool((SCORE, "")))
-    operators = [len(item.network.architecture.operators) for item in growing.planned]
-    assert growing.shown[0] == (0, 4, None)
-    per_operator = 10.0 / operators[0]
-    assert growing.shown[1] == (1, 4, pytest.approx(per_operator * sum(operators[1:])))
-    growing(Pool((SCORE, "")), workers=2)  # continued: known at once
-    assert growing.shown[-3] == (1, 4, pytest.approx(per_operator * sum(operators[1:]) / 2))
-
-
-def test_a_journal_is_grown_by_one_process_at_a_time(growing):
-    class Nested:
-        def run(self, jobs, on_wait=None):
-            with pytest.raises(BenchError, match="another process is growing this journal"):
-                growing(Pool())
-            return iter(())
-    growing(Nested())
+def test_what_any_journal_of_the_folder_has_is_not_trained_again(growing):
+    counts = growing(Pool(("done", SCORE, ""), ("failed", None, "diverged")))
+    assert counts == {"asked": 4, "known": 0, "trained": 1, "failed": 1, "lost": 0}
+    pool = Pool(("done", SCORE, ""))
+    assert growing(pool, name="trainings-2.jsonl") == {"asked": 4, "known": 2, "trained": 1, "failed": 0, "lost": 0}
+    assert pool.asked[0]["architecture"] == growing.planned[2].proxy.to_dict()
 
 
 def test_a_job_runs_at_low_priority_and_gives_a_whole_score(growing, small_corpus, quick_recipe):
@@ -171,13 +142,13 @@ def test_a_job_runs_at_low_priority_and_gives_a_whole_score(growing, small_corpu
     recipe = Recipe.load(quick_recipe)
     job = {"architecture": growing.planned[0].network.architecture.to_dict(), "seed": 0, "recipe": recipe.to_dict(),
            "dataset": str(prepare_dataset(str(small_corpus), recipe).folder)}
-    script = ("import json, os, sys; from flashnas.bench.grow import train_gently\n"
+    script = ("import json, os, sys; from flashnas.bench.journal import train_gently\n"
               "print(json.dumps([train_gently(json.loads(sys.argv[1])), os.nice(0)]))")
     child = subprocess.run([sys.executable, "-c", script, json.dumps(job)], capture_output=True, text=True, check=True)
     score, niceness = json.loads(child.stdout)
     assert niceness >= 10
     assert set(score) >= set(SCORE)
-    assert train_gently.__module__ == "flashnas.bench.grow"
+    assert train_gently.__module__ == "flashnas.bench.journal"
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -120,7 +120,7 @@ def test_measured_latencies_become_columns(folder, tmp_path):
     assert frame["measured_ttft_ms/chat"].tolist()[1] == 12.5
     assert frame["measured_tpot_ms/chat"].isna().tolist() == [True, False]
     append_synced(path, "{}")
-    with pytest.raises(BenchError, match=r"latencies-chat.jsonl:3: a measured latency needs hash, ttft_ms and tpot_ms"):
+    with pytest.raises(BenchError, match=r"latencies-chat.jsonl:3: training needs the key 'hash'"):
         build(header(RECIPE), trainings, tmp_path / "bench", [path], tables=())
 
 
@@ -140,7 +140,10 @@ def cut(path):
 DAMAGE = {
     "cut short": (lambda folder: cut(folder / FILE), "not readable as parquet"),
     "another table": (lambda folder: pd.DataFrame({"a": [1]}).to_parquet(folder / FILE), "not a bench of flashnas"),
-    "no JSON": (lambda folder: rewritten(folder, with_meta("{")), "is not JSON"),
+    "no JSON": (lambda folder: rewritten(folder, with_meta("{")), "metadata 'flashnas_bench': not valid JSON"),
+    "nested metadata": (lambda folder: rewritten(folder, with_meta("[" * 100_000)), "must be nested at most"),
+    "seeds in words": (lambda folder: rewritten(folder, lambda table: table.set_column(
+        table.column_names.index("seed"), "seed", [["x"] * len(table)])), "column 'seed': Unable to parse string"),
     "another format": (lambda folder: rewritten(folder, with_meta('{"flashnas_bench": 7}')), "a bench of format 7"),
     "no loss": (lambda folder: rewritten(folder, lambda table: table.drop_columns("loss")), "column 'loss' is missing"),
     "losses in words": (lambda folder: rewritten(folder, lambda table: table.set_column(

@@ -13,9 +13,10 @@ from flashnas.base.hints import duration
 from flashnas.cli.main import main
 from flashnas.cli.progress import TrustProgress
 from flashnas.training.recipe import Recipe
-from flashnas.trust.study import Plan, choose
-from flashnas.trust.table import COLUMNS, KEY, read_table
+from flashnas.training.store import read_table
+from flashnas.trust.study import Plan, RankedTraining, choose
 
+KEY = ["hash", "variant", "width_factor", "tokens", "seed"]
 SMALL = ["--architectures", "4", "--seeds", "2", "--longer", "2", "--workers", "1"]
 
 
@@ -39,7 +40,7 @@ def run_folder(finished, tmp_path):
 def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, capsys):
     assert main(["proxy-trust", str(run_folder), *SMALL, "--wider", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    table = read_table(run_folder / "proxy_trust.csv")
+    table = read_table(run_folder / "proxy_trust.jsonl", RankedTraining)
     assert table.groupby("variant").size().to_dict() == {"short": 8, "long": 8, "wide": 8}
     assert set(table["reason"]) == {""}
     assert table["loss"].notna().all()
@@ -56,20 +57,19 @@ def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, 
     assert (run_folder / "proxy_trust.png").read_bytes().startswith(b"\x89PNG")
 
     # broken off: half of the rows and a torn line are left; only what is missing is trained, nothing else changes
-    lines = (run_folder / "proxy_trust.csv").read_text().splitlines(keepends=True)
-    (run_folder / "proxy_trust.csv").write_text("".join(lines[:13]) + lines[13][:20])
+    lines = (run_folder / "proxy_trust.jsonl").read_text().splitlines(keepends=True)
+    (run_folder / "proxy_trust.jsonl").write_text("".join(lines[:13]) + lines[13][:20])
     assert main(["proxy-trust", str(run_folder), *SMALL, "--wider", "2"]) == 0
     out, err = capsys.readouterr()
     assert "24 trainings of 4 architectures" in out
     assert "[24/24] trainings" in err
-    again = read_table(run_folder / "proxy_trust.csv").set_index(KEY).sort_index()
+    again = read_table(run_folder / "proxy_trust.jsonl", RankedTraining).set_index(KEY).sort_index()
     before = table.set_index(KEY).sort_index()
     assert again["loss"].tolist() == before["loss"].tolist()
-    kept = [tuple(row) for row in table[KEY].to_numpy()[:12]]
-    assert again.loc[kept, "seconds"].tolist() == before.loc[kept, "seconds"].tolist()
+    assert (run_folder / "proxy_trust.jsonl").read_text().startswith("".join(lines[:13]))
 
     # the table can be analysed by itself
-    assert main(["proxy-trust", "--results", str(run_folder / "proxy_trust.csv"), "--json"]) == 0
+    assert main(["proxy-trust", "--results", str(run_folder / "proxy_trust.jsonl"), "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
     assert alone["trainings"] == 24
     assert alone["agreements"] == found["agreements"]
@@ -115,14 +115,14 @@ def _two_left(run):
 
 
 def _damaged(run):
-    (run / "proxy_trust.csv").write_text(",".join(COLUMNS) + "\n" + "x," * 6 + "16,512,0,5.5,,,,,\n")
+    (run / "proxy_trust.jsonl").write_text('{"flashnas_proxy_trust": 1}\n{"params": "x"}\n')
 
 
 @pytest.mark.parametrize(("damage", "expected"), [
     (_unfinished, "the search is not finished; continue it with flashnas search --resume first"),
     (_other_text, "is not the one that the run was trained on"),
     (_two_left, "proxy-trust needs at least 3 trained architectures; the run holds 2"),
-    (_damaged, "proxy_trust.csv:2: params must be a number or empty; got 'x'"),
+    (_damaged, "proxy_trust.jsonl:2: training.params must be a number or null; got 'x'"),
     (lambda run: (run / "run.yaml").unlink(), "not a run folder (it has no run.yaml)"),
 ])
 def test_a_run_that_cannot_be_studied_is_one_line(run_folder, damage, expected, capsys):

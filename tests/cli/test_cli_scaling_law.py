@@ -5,8 +5,10 @@ import json
 import pytest
 
 from flashnas.cli.main import main
-from flashnas.trust.scaling_grid import KEY, read_trainings
+from flashnas.training.store import read_table
+from flashnas.trust.scaling_grid import GridTraining
 
+KEY = ["pattern", "depth", "width", "tokens", "seed", "recipe"]
 GRID = ["--depths", "1,2,3", "--widths", "16,32", "--tokens", "128,256", "--workload", "chat", "--workers", "1"]
 
 
@@ -29,11 +31,11 @@ def test_a_grid_is_trained_fitted_and_answered(trained, command, capsys):
     capsys.readouterr()
     assert main(command(trained, "--budget-ms", "200", "--json")) == 0
     found = json.loads(capsys.readouterr().out)
-    table = read_trainings(trained / "trainings.csv")
+    table = read_table(trained / "trainings.jsonl", GridTraining)
     assert sorted(set(zip(table["depth"], table["width"], table["tokens"], strict=True))) == [
         (d, w, n) for d in (1, 2, 3) for w in (16, 32) for n in (128, 256)]
     assert table["loss"].notna().all()
-    assert (table["tokens"] == [json.loads(curve)[-1][0] for curve in table["curve"]]).all()
+    assert table["tokens"].tolist() == [curve[-1][0] for curve in table["curve"]]
     assert found["trainings"] == 12
     assert set(found["law"]) == {"L0", "a", "alpha", "b", "beta", "c", "gamma", "intervals", "noise_nats"}
     assert {(held["depth"], held["width"]) for held in found["held_out"]} == {(3, 32)}
@@ -44,30 +46,29 @@ def test_a_grid_is_trained_fitted_and_answered(trained, command, capsys):
 
 
 def test_a_broken_off_grid_trains_only_what_is_missing(trained, command, tmp_path, capsys):
-    before = read_trainings(trained / "trainings.csv").set_index(KEY).sort_index()
+    before = read_table(trained / "trainings.jsonl", GridTraining).set_index(KEY).sort_index()
     out = tmp_path / "grid"
     out.mkdir()
-    lines = (trained / "trainings.csv").read_text().splitlines(keepends=True)
-    (out / "trainings.csv").write_text("".join(lines[:9]) + lines[9][:20])
+    lines = (trained / "trainings.jsonl").read_text().splitlines(keepends=True)
+    (out / "trainings.jsonl").write_text("".join(lines[:9]) + lines[9][:20])
     assert main(command(out)) == 0
     shown, progress = capsys.readouterr()
     assert "12 trainings of blocks `d(head_dim=16) f`" in shown
     assert "(the paper: within 5.3%)" in shown
     assert "[12/12] trainings" in progress
-    after = read_trainings(out / "trainings.csv").set_index(KEY).sort_index()
+    after = read_table(out / "trainings.jsonl", GridTraining).set_index(KEY).sort_index()
     assert after["loss"].tolist() == before["loss"].tolist()
-    kept = [tuple(row) for row in read_trainings(trained / "trainings.csv")[KEY].to_numpy()[:8]]
-    assert after.loc[kept, "seconds"].tolist() == before.loc[kept, "seconds"].tolist()
+    assert (out / "trainings.jsonl").read_text().startswith("".join(lines[:9]))
 
 
 @pytest.mark.slow
 def test_a_larger_grid_keeps_what_is_there(trained, command, tmp_path, capsys):
     out = tmp_path / "grid"
     out.mkdir()
-    (out / "trainings.csv").write_text((trained / "trainings.csv").read_text())
+    (out / "trainings.jsonl").write_text((trained / "trainings.jsonl").read_text())
     assert main([*command(out), "--depths", "1,2,3,4"]) == 0
-    assert len(read_trainings(out / "trainings.csv")) == 16
-    assert main(["scaling-law", "--results", str(out / "trainings.csv"), "--workload", "chat"]) == 0
+    assert len(read_table(out / "trainings.jsonl", GridTraining)) == 16
+    assert main(["scaling-law", "--results", str(out / "trainings.jsonl"), "--workload", "chat"]) == 0
     assert capsys.readouterr().out.count("16 trainings of blocks") == 2
 
 

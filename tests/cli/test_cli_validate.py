@@ -1,12 +1,12 @@
 import json
 
 import pytest
+import torch
 
 from flashnas.cli.main import main
 from flashnas.latency.table import LatencyTable
-from flashnas.profiling import setup as jobs
-from flashnas.profiling import whole_model
 from flashnas.profiling.device_timing import Measurement
+from flashnas.profiling.platforms import Cpu
 
 
 class FixedTimer:
@@ -21,7 +21,7 @@ class FixedTimer:
 
 @pytest.fixture
 def fixed(monkeypatch):
-    monkeypatch.setattr(whole_model, "make_timer", lambda device, mode: FixedTimer())
+    monkeypatch.setattr(Cpu, "timer", lambda self, mode: FixedTimer())
 
 
 def command(table, *more):
@@ -75,7 +75,7 @@ def test_wrong_options_are_one_line(profiled_tiny_table, capsys, more, words):
 
 
 def test_another_device_or_stack_is_refused_unless_allowed(copied_tiny_table, fixed, capsys, monkeypatch):
-    monkeypatch.setattr(jobs, "device_label", lambda device: "Other CPU")
+    monkeypatch.setattr(Cpu, "label", lambda self: "Other CPU")
     assert main(command(copied_tiny_table, "-n", "2")) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -83,8 +83,8 @@ def test_another_device_or_stack_is_refused_unless_allowed(copied_tiny_table, fi
     assert main(command(copied_tiny_table, "-n", "2", "--allow-other-stack")) == 0
     assert "validations" not in LatencyTable.load(copied_tiny_table).meta, "nothing is written"
     monkeypatch.undo()
-    monkeypatch.setattr(whole_model, "make_timer", lambda device, mode: FixedTimer())
-    monkeypatch.setattr(jobs.torch, "__version__", "1.0")
+    monkeypatch.setattr(Cpu, "timer", lambda self, mode: FixedTimer())
+    monkeypatch.setattr(torch, "__version__", "1.0")
     capsys.readouterr()
     assert main(command(copied_tiny_table, "-n", "2")) == 2
     assert "but this machine runs torch-1.0-1t-numba-" in capsys.readouterr().err

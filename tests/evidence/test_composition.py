@@ -3,16 +3,18 @@
 import numpy as np
 import pytest
 
-from flashnas.architecture import parse_operators
+from flashnas.architecture import Architecture, parse_operators
 from flashnas.evidence.composition import (
     FEATURES,
     KINDS,
     SILENT,
     body_sizes,
-    columns,
     effective,
+    features,
     mix_of,
+    outside_support,
 )
+from flashnas.evidence.proxies import full_network, full_width
 
 
 def mix(text, **options):
@@ -70,10 +72,44 @@ def test_experts_count_by_the_active_ones_and_by_all():
 
 def test_a_stack_that_publications_have_has_no_silent_column():
     found = mix("2x(5x(m2 f) a f)")
-    row = columns(found, law=2.5, params=1e9, active=1e9, ffn=0.6, aspect=3.6, tokens=1e11)
-    assert len(row) == len(FEATURES) + len(SILENT)
-    assert row[len(FEATURES):] == [0.0] * len(SILENT)
-    far = dict(zip(SILENT, columns(mix("12x(r7 f f f)"), law=2.5, params=1e10, active=1e10, ffn=0.8, aspect=6.0,
-                                   tokens=1e13)[len(FEATURES):], strict=True))
+    rows = features([found, mix("12x(r7 f f f)")], law=np.array([2.5, 2.5]), params=np.array([1e9, 1e10]),
+                    active=np.array([1e9, 1e10]), ffn=np.array([0.6, 0.8]), aspects=np.array([3.6, 6.0]),
+                    tokens=np.array([1e11, 1e13]))
+    assert rows.shape == (2, len(FEATURES) + len(SILENT))
+    assert rows[0, len(FEATURES):].tolist() == [0.0] * len(SILENT)
+    far = dict(zip(SILENT, rows[1, len(FEATURES):], strict=True))
     assert all(far[name] > 0 for name in ("ffn_share", "rare", "aspect", "size", "tokens"))
     assert far["bare"] == far["new_mix"] == 0
+
+
+# -- outside of what publications have trained, in words --------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "tokens", "words"), [
+    ("2048: 12x(a f)", 1e11, None),
+    ("2048: 2x(5x(m2 f) a f)", 1e11, None),
+    ("2048: 6x(m2 f f f)", 1e11, "75% of its operators are feed-forward layers; publications have about half"),
+    ("2048: 24x(d)", 1e11, "0% of its operators are feed-forward layers; with these mixers publications have at least"),
+    ("2048: 12x(r7 f)", 1e11, "100% of its mixers are of kinds that at most one publication has trained"),
+    ("2048: 10x(m2 f) d f d f", 1e11, "its second family of mixers has a share at which publications have not tried"),
+    ("4096: a f", 1e11, "times its depth; publications have 2 to 270"),
+    ("8192: 40x(a f)", 1e11, "parameters without embeddings; publications have 20M to 3B"),
+    ("2048: 12x(a f)", 1e13, "10T training tokens; publications have 7B to 350B"),
+    ("2048: 12x(a f)", 1e9, "1B training tokens; publications have 7B to 350B"),
+    ("2048: 12x(a f)", None, None),
+])
+def test_what_lies_outside(text, tokens, words):
+    found = outside_support(Architecture.parse(text), tokens)
+    if words is None:
+        assert found == []
+    else:
+        assert any(words in each for each in found), found
+
+
+def test_nearly_all_published_networks_lie_inside(shipped):
+    outside = []
+    for row in shipped:
+        width = max(256, round(full_width(row) / 256) * 256)
+        if outside_support(full_network(row, width), row.tokens):
+            outside.append(row.operators)
+    assert len(outside) < 0.12 * len(shipped), outside

@@ -10,7 +10,6 @@ from scipy.stats import multivariate_normal
 
 from flashnas.architecture import Architecture
 from flashnas.evidence.composition import FEATURES, SILENT
-from flashnas.evidence.fitting import fit_spreads
 from flashnas.evidence.full_loss import LAW_NATS, NEW, FullLoss, Spreads, Table, contrasts
 from flashnas.evidence.law import Law
 from flashnas.evidence.load import fitted, full_loss, shipped_rows
@@ -243,8 +242,8 @@ def test_more_tokens_matter_more_to_larger_networks():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("parts", "name"), [(("law", "mix", "beyond"), "spreads"), (("law",), "law_spreads")])
-def test_the_shipped_spreads_follow_from_the_shipped_rows(parts, name):
-    found = fit_spreads(shipped_rows(), Law(**fitted()["law"]), parts)
+def test_the_shipped_spreads_follow_from_the_shipped_rows(parts, name, experiment):
+    found = experiment("fitting").fit_spreads(shipped_rows(), Law(**fitted()["law"]), parts)
     shipped = Spreads(**fitted()[name])
     assert found.noise == pytest.approx(shipped.noise, abs=1e-3)
     assert found.residual == pytest.approx(shipped.residual, abs=1e-3)
@@ -254,10 +253,11 @@ def test_the_shipped_spreads_follow_from_the_shipped_rows(parts, name):
     assert dict(found.reliability) == pytest.approx(dict(shipped.reliability), abs=5e-3)
 
 
-def test_a_form_without_robustness_or_residual_has_none():
+def test_a_form_without_robustness_or_residual_has_none(experiment):
     rows = shipped_rows()
     some = rows.part(np.flatnonzero(np.isin(rows.table.publication, ["2511.18890", "2406.07522", "2405.21060"])))
-    found = fit_spreads(some, Law(**fitted()["law"]), ("law", "mix"), robust=False, residual=False)
+    law = Law(**fitted()["law"])
+    found = experiment("fitting").fit_spreads(some, law, ("law", "mix"), robust=False, residual=False)
     assert found.residual == found.own_residual == 0.0
     assert set(found.reliability.values()) == {1.0}
     assert found.reliability[NEW] == 1.0

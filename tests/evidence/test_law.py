@@ -7,12 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashnas.base.errors import ConfigError
-from flashnas.evidence.law import RANGE, SHAPES, Law, annealed, aspect, constants, fit_law, read_shapes
-from flashnas.evidence.leave_one_out import shapes_left_out
+from flashnas.evidence.law import RANGE, Law, aspect
 from flashnas.evidence.load import fitted
 
-HEAD = "group,source,params_nonemb,depth,width,tokens,metric,value\n"
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.fixture(scope="module")
@@ -20,23 +18,23 @@ def law():
     return Law(**fitted()["law"])
 
 
-def test_the_shipped_constants_are_those_of_the_shipped_shapes(law):
-    with np.errstate(over="ignore"):
-        found = constants(fit_law(read_shapes()))
-    assert found == pytest.approx(dataclasses.asdict(law), rel=1e-3)
+def test_the_shipped_constants_are_those_of_the_shipped_shapes(law, experiment):
+    fitting = experiment("fitting")
+    found = fitting.fit_law(fitting.read_shapes())
+    assert dataclasses.asdict(found) == pytest.approx(dataclasses.asdict(law), rel=1e-3)
 
 
-def test_the_law_fits_the_trainings_that_it_was_fitted_to(law):
-    rows = annealed(read_shapes())
+def test_the_law_fits_the_trainings_that_it_was_fitted_to(law, experiment):
+    rows = experiment("fitting").read_shapes()
     params, tokens, width = (np.array([getattr(row, name) for row in rows], float)
                              for name in ("params", "tokens", "width"))
     losses = law.loss(params, tokens, width)
     assert np.sqrt(np.mean((losses - [row.loss for row in rows])**2)) < 0.02
 
 
-def test_a_size_class_that_was_left_out_is_ordered_by_the_others():
-    with np.errstate(over="ignore"):
-        found = shapes_left_out()
+def test_a_size_class_that_was_left_out_is_ordered_by_the_others(experiment):
+    fit = experiment("fit")
+    found = fit.shapes_left_out(fit.read_shapes())
     assert found["pairs"] >= 120
     assert found["share"] >= 0.97
     assert set(found["classes"]) == {"gem_50m", "gem_100m", "gem_500m", "gem_1b"}
@@ -61,23 +59,3 @@ def test_tokens_beyond_those_of_publications_count_as_the_last_that_they_have(la
 
 def test_the_aspect_of_a_block_of_twelve_squared_widths_is_width_over_depth():
     assert aspect(np.array([12 * 24 * 1024**2]), np.array([1024])) == pytest.approx(np.log(1024 / 24))
-
-
-@pytest.mark.parametrize(("line", "words"), [
-    ("g,s,many,12,768,1e10,dolma_val_loss,3\n", "shapes.csv:2: cannot be read as a training of a shape: "),
-    ("g,,1e8,12,768,1e10,dolma_val_loss,3\n", "shapes.csv:2: source must not be empty"),
-    ("g,s,1e8\n", "shapes.csv:2: cannot be read as a training of a shape: "),
-])
-def test_what_is_wrong_in_shapes_is_one_line(tmp_path, line, words):
-    path = tmp_path / "shapes.csv"
-    path.write_text(HEAD + line)
-    with pytest.raises(ConfigError) as caught:
-        read_shapes(path)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_every_shipped_shape_has_a_source():
-    rows = read_shapes(SHAPES)
-    assert len(rows) == 292
-    assert all(row.source for row in rows)

@@ -11,11 +11,10 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.quantities import number_of, tokens_of, tokens_text
 from flashnas.cli.main import main
 from flashnas.evidence.expected import expected
-from flashnas.evidence.full_loss import FITTED
-from flashnas.evidence.load import OWN, digests, fitted, full_loss, own_rows, recipe_of_response
-from flashnas.evidence.publications import all_rows, contradiction, disagreement, publications, two_mixes
+from flashnas.evidence.load import FITTED, OWN, digests, fitted, full_loss, own_rows
+from flashnas.evidence.publications import contradiction, disagreement, publications, two_mixes
+from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published_study import recipe_digest
 
 AS_PUBLISHED = {"12x(a f)": 2.60, "12x(m2 f)": 2.62, "12x(gd f)": 2.595, "2x(5x(m2 f) a f)": 2.58,
                 "2x(5x(gd f) a f)": 2.57}
@@ -25,7 +24,7 @@ NETWORKS = [Architecture.parse(f"2048: {text}") for text in ("12x(a f)", "12x(m2
 
 def test_the_shipped_constants_are_of_the_shipped_files():
     assert fitted()["digests"] == digests()
-    assert recipe_of_response() == recipe_digest(Recipe.load("cpu"))
+    assert fitted()["recipe"] == Recipe.load("cpu").digest
     assert FITTED.stat().st_size < 100_000
 
 
@@ -103,22 +102,21 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
 # -- what publications say ---------------------------------------------------------------------------------------
 
 def test_the_publications_and_what_they_say_of_two_mixes():
-    rows, model = all_rows(), full_loss()
+    rows, model = read_published(), full_loss()
     found = publications(rows, model)
-    assert sum(each.rows for each in found) == 164
-    assert [each.rows for each in found] == sorted((each.rows for each in found), reverse=True)
-    assert max(found, key=lambda each: each.spread).source == "2501.00663"     # Titans: gaps that nobody else finds
-    both = two_mixes("a f", "gd f", rows, model)
-    back = two_mixes("gd f", "a f", rows, model)
-    assert len(both.said) >= 4
-    assert both.mean == pytest.approx(-back.mean)
-    assert both.sd == pytest.approx(back.sd)
-    assert {each.source: each.mean for each in both.said} == pytest.approx({each.source: -each.mean
-                                                                            for each in back.said})
-    assert all(each.least <= each.mean <= each.most for each in both.said)
-    assert both.spread == pytest.approx(np.std([each.mean for each in both.said], ddof=1))
+    assert sum(each["rows"] for each in found) == 164
+    assert [each["rows"] for each in found] == sorted((each["rows"] for each in found), reverse=True)
+    assert max(found, key=lambda each: each["spread"])["source"] == "2501.00663"  # Titans: gaps that nobody else finds
+    both, back = two_mixes("a f", "gd f", rows, model), two_mixes("gd f", "a f", rows, model)
+    assert len(both["said"]) >= 4
+    assert both["mean"] == pytest.approx(-back["mean"])
+    assert both["sd"] == pytest.approx(back["sd"])
+    means, opposed = ({claim["source"]: claim["mean"] for claim in mixes["said"]} for mixes in (both, back))
+    assert means == pytest.approx({source: -mean for source, mean in opposed.items()})
+    assert all(claim["least"] <= claim["mean"] <= claim["most"] for claim in both["said"])
+    assert both["spread"] == pytest.approx(np.std(list(means.values()), ddof=1))
     same = two_mixes("a f", "a f", rows, model)
-    assert (same.said, same.spread, same.mean, same.sd) == ((), None, 0.0, pytest.approx(0, abs=1e-6))
+    assert [same[name] for name in ("said", "spread", "mean", "sd")] == [[], None, 0.0, pytest.approx(0, abs=1e-6)]
     assert 0.5 < disagreement(rows, model)["right"] / disagreement(rows, model)["pairs"] < 1
 
 

@@ -13,20 +13,13 @@ from hypothesis import strategies as st
 from flashnas.api.trust import RULES as API_RULES
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.evidence.agreement import (
-    agreement,
-    consensus_pairs,
-    measure,
-    shared_pairs,
-    twos_of,
-)
+from flashnas.evidence.agreement import Pair, consensus_pairs, group_pairs, measure, pairs_of, shared_pairs
 from flashnas.evidence.proxies import RULES, full_width, proxies
 from flashnas.evidence.trainings import (
     DEFAULT_TOKENS,
     PublishedRow,
     composition,
     groups_of,
-    pairs_of,
     read_published,
 )
 from flashnas.training.recipe import Recipe
@@ -40,9 +33,9 @@ def row(operators, nats, group="g", params=350e6, source=""):
                         source=source)
 
 
-@pytest.fixture(scope="module")
-def shipped():
-    return read_published()
+def clear_pairs(rows, losses=None, groups=None):
+    losses = np.zeros(len(rows)) if losses is None else losses
+    return [pair for pair in pairs_of(rows, losses, groups) if pair.clear]
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
@@ -103,17 +96,18 @@ def test_the_shipped_rows_have_sources_and_clear_pairs(shipped):
     for places in groups_of(shipped).values():
         assert len(places) > 1
         assert len({shipped[place].source for place in places}) == 1
-    assert sum(bool(pairs_of(shipped, places)) for places in groups_of(shipped).values()) >= 18
+    assert sum(bool(clear_pairs(shipped, groups=[places])) for places in groups_of(shipped).values()) >= 18
 
 
 # -- pairs and compositions --------------------------------------------------------------------------------------
 
-def test_pairs_have_the_lower_loss_first_and_keep_their_bounds():
-    rows = [row("a f", 1.0), row("d f", 0.95), row("m2 f", 0.985), row("gd f", 0.995)]
-    clear = pairs_of(rows, range(4))
-    assert [(pair.better, pair.worse) for pair in clear] == [(1, 0), (1, 2), (1, 3)]
-    assert clear[0].gap == pytest.approx(0.05)
-    assert [(pair.better, pair.worse) for pair in pairs_of(rows, range(4), 0.0099, 0.02)] == [(2, 0), (2, 3)]
+def test_pairs_have_an_order_and_their_bounds():
+    rows = [row("a f", 1.0), row("d f", 0.95), row("m2 f", 0.985), row("gd f", 0.9951)]
+    pairs = pairs_of(rows, np.array([1.0, 2.0, 2.0, np.nan]))
+    assert [(pair.order, pair.clear, pair.close, pair.right) for pair in pairs] == [
+        ((1, 0), True, False, 0.0), ((2, 0), False, True, 0.0), ((1, 2), True, False, 0.5)]
+    assert [pair.order for pair in clear_pairs(rows)] == [(1, 0), (1, 2), (1, 3)]
+    assert Pair(0, 1, 0.05, 0.1).right == Pair(0, 1, -0.05, -0.1).right == 1.0
 
 
 @pytest.mark.parametrize(("operators", "expected"), [
@@ -137,7 +131,7 @@ def test_what_groups_say_of_the_pairs_that_they_share():
     found = shared_pairs(rows)
     assert found[a, d] == {"g": pytest.approx(0.1), "h": pytest.approx(-0.1)}
     assert found[a, m2] == {"g": pytest.approx(0.5), "h": pytest.approx(0.1)}
-    assert [(two.groups, two.compositions, two.pairs, two.right) for two in twos_of(rows)] == [
+    assert [(two.groups, two.compositions, two.pairs, two.right) for two in group_pairs(rows)] == [
         (("g", "h"), 3, 3, 2), (("g", "i"), 2, 0, 0), (("h", "i"), 2, 0, 0)]
     assert consensus_pairs(rows, range(len(rows))) == {(2, 0), (2, 1), (5, 3), (5, 4)}
     assert consensus_pairs(rows, [0, 2, 3]) == {(2, 0)}
@@ -159,7 +153,7 @@ def test_groups_of_one_source_are_counted_apart(shipped):
 def test_a_pair_of_one_group_is_no_consensus():
     rows = [row("a f", 1.0), row("d f", 0.9)]
     assert consensus_pairs(rows, range(2)) == set()
-    assert twos_of(rows) == []
+    assert group_pairs(rows) == []
 
 
 # -- shares ------------------------------------------------------------------------------------------------------
@@ -175,7 +169,6 @@ def test_a_share_by_hand():
     assert found.groups["g"].spearman == pytest.approx(found.overall.spearman)
     assert found.consensus.share is None
     assert found.consensus.interval is None
-    assert agreement(np.array([1.0, 2.0, 2.0]), pairs_of(rows, range(3))).tolist() == [0.0, 0.0, 0.5]
 
 
 def test_a_row_without_a_loss_counts_nowhere():
@@ -204,10 +197,10 @@ def test_perfect_losses_have_the_share_one_and_negated_ones_zero(shipped):
 
 
 def test_the_share_of_random_losses_is_a_half_in_expectation(shipped):
-    pairs = [pair for places in groups_of(shipped).values() for pair in pairs_of(shipped, places)]
     rng = np.random.default_rng(0)
-    shares = [agreement(rng.normal(size=len(shipped)), pairs).mean() for _ in range(400)]
-    assert abs(np.mean(shares) - 0.5) < 4 * np.std(shares) / math.sqrt(400)
+    shares = [np.mean([pair.right for pair in clear_pairs(shipped, rng.normal(size=len(shipped)))])
+              for _ in range(100)]
+    assert abs(np.mean(shares) - 0.5) < 4 * np.std(shares) / math.sqrt(100)
 
 
 @st.composite

@@ -13,7 +13,7 @@ import pytest
 from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.executors import EXECUTORS, Work, make_executor
-from flashnas.executors.attempt import judged
+from flashnas.executors.attempt import classify_error
 from flashnas.executors.local import LocalExecutor, LocalOptions, WorkerPool
 from flashnas.executors.ray import check_address
 from flashnas.study.config import SearchConfig
@@ -39,7 +39,7 @@ def pool():
 
 
 def outcomes(executor, jobs):
-    return {key: result if result is not None else reason for key, result, reason in executor.run(jobs)}
+    return {key: ended.result if ended.result is not None else ended.reason for key, ended in executor.run(jobs)}
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_broken_environment_stops_the_search_and_is_no_outcome(pool, do, words
     jobs = {"good": {"do": "return", "value": 1}, "broken": {"do": do}, "later": {"do": "log", "log": os.devnull}}
     found = {}
     with pytest.raises(WorkerError) as caught:
-        found.update((key, result) for key, result, _ in pool.run(jobs))
+        found.update(pool.run(jobs))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "nothing is recorded for that candidate" in str(caught.value)
@@ -118,7 +118,7 @@ def test_what_finished_beside_a_broken_one_is_kept():
     jobs = {"1": {"do": "return", "value": 1}, "2": {"do": "return", "value": 2}, "broken": {"do": "missing module"}}
     kept = []
     with WorkerPool(pool_jobs.act, workers=1, timeout_s=9) as pool, pytest.raises(WorkerError):
-        kept.extend(key for key, _, _ in pool.run(jobs))
+        kept.extend(key for key, _ in pool.run(jobs))
     assert kept == ["1", "2"]
 
 
@@ -296,12 +296,12 @@ def test_another_package_adds_an_executor(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory",
                                   "CUDA out of memory. Tried to allocate 2.00 GiB"])
 def test_lacking_memory_of_a_gpu_is_tried_again_in_another_process(text):
-    ended = judged(RuntimeError(text), own=False)
+    ended = classify_error(RuntimeError(text))
     assert (ended.kind, ended.reusable) == ("memory", False)
 
 
 def test_after_a_fault_on_the_gpu_no_job_runs_in_that_process():
     for text in ("CUDA error: misaligned address", "Triton Error [CUDA]: an illegal memory access was encountered"):
-        for own in (True, False):
-            ended = judged(RuntimeError(text), own=own)
+        for user_code in (True, False):
+            ended = classify_error(RuntimeError(text), user_code=user_code)
             assert (ended.kind, ended.reusable) == ("broken", False)

@@ -1,94 +1,80 @@
-"""The jobs of a database: who gets which, and what stays of them."""
+"""The jobs of a database: who gets which, what stays of them, and who is alive."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
-from database_workers import (
-    both,
-    on_sqlite,
-    order,
-)
+import sqlalchemy as sql
+from database_workers import both, connected, driving, kill, on_sqlite, order, states
 
 from flashnas.base.errors import WorkerError
-from flashnas.executors.queue import JobQueue
+from flashnas.executors.queue import NOW, PEERS, JobQueue, Peer
 
 
 @both
 def test_each_job_is_claimed_once_by_many_workers_at_once(url):
-    queue = JobQueue(url, print)
-    for number in range(40):
-        queue.put(order(number))
-        queue.put(order(number))  # a continued driver enqueues it again
+    with closing(JobQueue(url, print)) as queue:
+        for number in range(40):
+            queue.put(order(number))
+            queue.put(order(number))  # a continued driver enqueues it again
 
-    def work(name):
-        mine = JobQueue(url, print)
-        taken = []
-        while job := mine.claim(name, gpu=False, evaluators=[]):
-            taken.append(job.payload["number"])
-            mine.end(job, {"kind": "done", "result": {"by": name}, "reason": "", "reusable": True})
-        mine.close()
-        return taken
+        def work(name):
+            taken = []
+            with closing(JobQueue(url, print, Peer(name=name))) as mine:
+                while job := mine.claim(["r"]):
+                    taken.append(json.loads(job.payload)["number"])
+                    mine.end(job.claim, {"kind": "done", "by": name})
+            return taken
 
-    with ThreadPoolExecutor(6) as threads:
-        found = list(threads.map(work, [f"w{n}" for n in range(6)]))
-    assert sorted(number for taken in found for number in taken) == list(range(40))
-    rows = queue.read("r", map(str, range(40)))
-    assert {row.state for row in rows} == {"done"}
-    assert all(int(row.digest) in found[int(json.loads(row.ended)["result"]["by"][1])] for row in rows)
-    queue.close()
+        with ThreadPoolExecutor(6) as threads:
+            taken = list(threads.map(work, [f"w{n}" for n in range(6)]))
+        assert sorted(number for numbers in taken for number in numbers) == list(range(40))
+        rows = queue.read("r", map(str, range(40)))
+        assert {row.state for row in rows.values()} == {"done"}
+        assert all(int(digest) in taken[int(json.loads(row.ended)["by"][1])] for digest, row in rows.items())
 
 
 @both
 def test_a_claim_that_was_given_to_another_worker_writes_nothing(url):
-    queue = JobQueue(url, print)
-    queue.put(order(1))
-    first = queue.claim("a", gpu=False, evaluators=[])
-    assert queue.claim("b", gpu=False, evaluators=[]) is None
-    queue.give_back("b")
-    assert queue.claim("b", gpu=False, evaluators=[]) is None
-    queue.give_back("a")
-    second = queue.claim("b", gpu=False, evaluators=[])
-    queue.end(first, {"kind": "done", "by": "a"})
-    assert [row.state for row in queue.read("r", ["1"])] == ["running"]
-    queue.end(second, {"kind": "done", "by": "b"})
-    assert json.loads(queue.read("r", ["1"])[0].ended) == {"kind": "done", "by": "b"}
-    queue.close()
+    with connected(url, "a", "b") as (a, b):
+        a.put(order(1))
+        first = a.claim(["r"])
+        assert b.claim(["r"]) is None
+        a.__exit__()
+        second = b.claim(["r"])
+        b.end(first.claim, {"kind": "done", "by": "a"})
+        assert b.read("r", "1")["1"].state == "running"
+        b.end(second.claim, {"kind": "done", "by": "b"})
+        assert json.loads(b.read("r", "1")["1"].ended) == {"kind": "done", "by": "b"}
 
 
 @on_sqlite
-def test_a_worker_takes_only_what_it_can_run(url):
-    queue = JobQueue(url, print)
-    queue.put(order(1, gpu=True))
-    assert queue.claim("a", gpu=False, evaluators=[]) is None
-    assert queue.unfit(["r"], gpu=False, evaluators=[]) == ["a GPU; the worker has none"]
-    assert queue.unfit(["another"], gpu=False, evaluators=[]) == []
-    assert queue.claim("a", gpu=True, evaluators=[], runs=["another"]) is None
-    assert queue.claim("a", gpu=True, evaluators=[]).payload == {"number": 1}
-    queue.put(order(2, evaluator="m:f"))
-    assert queue.claim("a", gpu=True, evaluators=[]) is None
-    assert queue.unfit(["r"], gpu=True, evaluators=[]) == ["the evaluator m:f; start the worker with --evaluator m:f"]
-    assert queue.claim("a", gpu=True, evaluators=["m:f"]).payload == {"number": 2}
-    assert queue.unfit(["r"], gpu=True, evaluators=[]) == []
-    queue.put(order(3, processes=2))
-    assert queue.claim("a", gpu=True, evaluators=[]) is None
-    assert queue.unfit(["r"], gpu=True, evaluators=[]) == ["2 processes; the worker has 1 for a job; start it with"
-                                                           " --processes-per-candidate 2"]
-    assert queue.unfit(["r"], gpu=True, evaluators=[], processes=4) == []
-    assert queue.claim("a", gpu=True, evaluators=[], processes=4).payload == {"number": 3}
-    queue.close()
+@pytest.mark.parametrize(("needs", "lacks", "suits"), [
+    ({"gpu": True}, "a GPU; the worker has none", {"gpu": True}),
+    ({"evaluator": "m:f"}, "the evaluator m:f; start the worker with --evaluator m:f", {"evaluators": ["a:b", "m:f"]}),
+    ({"processes": 2}, "2 processes; the worker has 1 for a job; start it with --processes-per-candidate 2",
+     {"processes": 4})])
+def test_a_worker_takes_only_what_it_can_run(url, needs, lacks, suits):
+    with (closing(JobQueue(url, print, Peer(name="a"))) as a,
+          closing(JobQueue(url, print, Peer(name="b", **suits))) as b):
+        a.put(order(1, **needs))
+        assert a.claim(["r"]) is None
+        assert (a.unfit(["r"]), a.unfit(["another"]), b.unfit(["r"])) == ([lacks], [], [])
+        assert b.claim(["another"]) is b.claim([]) is b.claim(["r"], ["1"]) is None
+        assert json.loads(b.claim(["r"]).payload) == {"number": 1}
 
 
 @both
 def test_what_a_worker_could_not_train_waits_again_when_the_search_is_continued(url):
-    queue = JobQueue(url, print)
-    for kind in ("done", "broken"):
-        queue.put(order(kind))
-        queue.end(queue.claim("w", gpu=False, evaluators=[]), {"kind": kind})
-        queue.put(order(kind))
-    assert {row.digest: row.state for row in queue.read("r", ["broken", "done"])} == {
-        "broken": "waiting", "done": "done"}
-    queue.close()
+    with closing(JobQueue(url, print, Peer(name="w"))) as queue:
+        for kind in ("done", "broken"):
+            queue.put(order(kind))
+            queue.end(queue.claim(["r"]).claim, {"kind": kind})
+            queue.put(order(kind))
+        assert {digest: row.state for digest, row in queue.read("r", ["broken", "done"]).items()} == {
+            "broken": "waiting", "done": "done"}
 
 
 def test_only_a_database_that_has_answered_before_is_waited_for(tmp_path, monkeypatch):
@@ -102,9 +88,88 @@ def test_only_a_database_that_has_answered_before_is_waited_for(tmp_path, monkey
         notes.append(line)
         (tmp_path / "later").mkdir(exist_ok=True)
 
-    queue = JobQueue(url, note, answered=True)
-    queue.put(order(1))
-    assert [row.state for row in queue.read("r", ["1"])] == ["waiting"]
+    with closing(JobQueue(url, note, answered=True)) as queue:
+        queue.put(order(1))
+        assert queue.read("r", "1")["1"].state == "waiting"
     assert "does not answer" in notes[0]
     assert "answers again" in notes[1]
-    queue.close()
+
+
+# -- who is alive --------------------------------------------------------------------------------------------------
+
+
+@both
+def test_times_are_those_of_the_database(url):
+    with closing(JobQueue(url, print)) as queue:
+        first, second = (queue._rows(sql.select(NOW))[0][0] for _ in range(2))
+    assert abs(first - time.time()) < 10
+    assert 0 <= second - first < 5
+
+
+def pretend(queue, name, **columns):
+    """As if the peer's row had these values, in seconds before now."""
+    with queue._engine.begin() as connection:
+        connection.execute(sql.update(PEERS).where(PEERS.c.name == name).values(
+            {column: NOW - value for column, value in columns.items()}))
+
+
+def seen_by(queue):
+    return ([row.name for row in queue.workers()], sorted((row.run, bool(row.seen)) for row in queue.drivers()),
+            {digest: round(row.silent_s) for digest, row in queue.read("r", "1").items()})
+
+
+@both
+def test_a_peer_is_silent_for_as_long_as_another_has_watched_it(url):
+    """What the watcher has missed, since it or the database was stopped, does not count."""
+    with (connected(url, "worker") as (worker,), driving(url) as driver,
+          JobQueue(url, print, Peer(name="me", run="other")) as me):
+        worker.put(order(1))
+        worker.claim(["r"])
+        for queue in (worker, driver, me):
+            kill(queue)
+        me.me.stale_s = 60.0
+        me.beat()
+        pretend(me, "me", since=1000)
+        assert seen_by(me) == (["worker"], [("other", True), ("r", True)], {"1": 0})
+        pretend(me, "worker", heartbeat=100)
+        pretend(me, "driver", heartbeat=0.5)
+        assert seen_by(me) == ([], [("other", True), ("r", True)], {"1": 100})
+        pretend(me, "driver", heartbeat=100)
+        assert seen_by(me)[1] == [("other", True)]
+        pretend(me, "me", since=20)                  # it has watched for 20 s
+        assert seen_by(me) == (["worker"], [("other", True)], {"1": 20})
+        pretend(me, "me", since=0.2)
+        assert seen_by(me) == (["worker"], [("other", True), ("r", False)], {"1": 0})
+        pretend(me, "me", since=1000, heartbeat=40)  # it was stopped, or got no answer
+        assert seen_by(me)[0] == ["worker"]
+        assert seen_by(me)[2] == {"1": 0}
+        me.beat()
+        assert seen_by(me) == (["worker"], [("other", True), ("r", False)], {"1": 0})
+
+
+@both
+def test_jobs_that_nobody_waits_for_are_removed(url):
+    with connected(url, "me", "gone") as (me, gone), driving(url) as driver:
+        for number in range(3):
+            me.put(order(number))
+        gone.end(gone.claim(["r"]).claim, {"kind": "done"})
+        gone.claim(["r"])
+        for queue in (me, gone, driver):
+            kill(queue)
+        me.me.stale_s = 60.0
+        me.beat()
+        pretend(me, "me", since=1000)
+        pretend(me, "gone", heartbeat=50)
+        me.tidy()
+        assert [row.state for row in states(me)] == ["done", "running", "waiting"]  # the driver lives
+        pretend(me, "driver", heartbeat=50)
+        pretend(me, "gone", heartbeat=5)
+        me.tidy()
+        assert [row.state for row in states(me)] == ["done", "running"]
+        pretend(me, "gone", heartbeat=50)
+        pretend(me, "me", since=1000, heartbeat=40)  # it has missed what happened
+        me.tidy()
+        assert len(states(me)) == 2
+        pretend(me, "me", since=1000, heartbeat=0)
+        me.tidy()
+        assert [row.state for row in states(me)] == ["done"]

@@ -137,7 +137,7 @@ def parent_of(pid):
 def test_each_candidate_has_a_gpu_of_its_own(cluster):
     work = Work(function=pool_jobs.act, timeout_s=60, gpu=True)
     with RayExecutor(work, RayOptions(address=cluster.address)) as executor:
-        found = [result for _, result, _ in executor.run({str(n): {"do": "device"} for n in range(6)})]
+        found = [ended.result for _, ended in executor.run({str(n): {"do": "device"} for n in range(6)})]
         assert executor.workers == 2
     assert {one["device"] for one in found} == {"0", "1"}
     assert len({(one["pid"], one["device"]) for one in found}) == len({one["pid"] for one in found})
@@ -148,7 +148,7 @@ def test_no_more_candidates_run_at_once_than_the_user_says(cluster, tmp_path):
     jobs = {str(n): {"do": "touch slowly", "path": str(tmp_path / "begun")} for n in range(3)}
     with RayExecutor(Work(function=pool_jobs.act, timeout_s=60, workers=1),
                      RayOptions(address=cluster.address)) as executor:
-        found = [result["value"] for _, result, _ in executor.run(jobs)]
+        found = [ended.result["value"] for _, ended in executor.run(jobs)]
         assert executor.workers == 1
     assert found == [1, 2, 3]
 
@@ -170,7 +170,8 @@ def test_the_text_travels_once_to_each_node(cluster, place, tmp_path, small_corp
     work = Work(function=run_job, timeout_s=300, dataset=str(dataset.folder))
 
     def losses(*keys):
-        return [(key, result["loss"]) for key, result, _ in executor.run({key: jobs[key] for key in keys}) if result]
+        return [(key, ended.result["loss"]) for key, ended in executor.run({key: jobs[key] for key in keys})
+                if ended.result]
 
     with (second_node(cluster, place, FLASHNAS_CACHE="cache there"),
           RayExecutor(work, RayOptions(address=cluster.address)) as executor):

@@ -46,7 +46,8 @@ def executor(importable_in_workers):
 
 
 def outcomes(executor, jobs, on_wait=None):
-    return {key: result if result is not None else reason for key, result, reason in executor.run(jobs, on_wait)}
+    return {key: ended.result if ended.result is not None else ended.reason
+            for key, ended in executor.run(jobs, on_wait)}
 
 
 def test_ray_keeps_the_contract(importable_in_workers):

@@ -3,20 +3,19 @@
 import os
 import signal
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import fault_driver
 import pandas as pd
 import pytest
 import slow_space
-import sqlalchemy as sql
-from database_workers import Notes, both, on_sqlite, start_worker, working
+from database_workers import Notes, both, on_sqlite, start_worker, states, working
 from slow_space import NamedSpace
 
 from flashnas.base.errors import RunError
 from flashnas.cli.main import main
-from flashnas.executors.queue import JOBS, JobQueue
+from flashnas.executors.queue import JobQueue
 from flashnas.runs.folder import RunFolder
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
@@ -91,11 +90,8 @@ def test_workers_on_a_database_give_the_same_trajectory(tmp_path, alone, url, wo
     with working(url, workers):
         search(tmp_path / "run", url)
     pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), alone)
-    queue = JobQueue(url, print)
-    assert queue.workers() == []
-    with queue._engine.begin() as connection:
-        assert connection.execute(sql.select(JOBS.c.id)).all() == []
-    queue.close()
+    with closing(JobQueue(url, print)) as queue:
+        assert queue.workers() == states(queue) == []
 
 
 def params_ms(network):

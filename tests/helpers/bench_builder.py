@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from flashnas.bench.build import build
-from flashnas.bench.grow import trained
 from flashnas.bench.journal import Header, Training
 from flashnas.bench.plan import Given, Planned
 from flashnas.bench.table import Bench
@@ -26,7 +25,8 @@ def made_up_trainings(recipe: Recipe, *, vocab: int, count: int = 20, space: str
         network = found.architecture(found.sample(rng), hidden)
         item = Planned(Given(space, network), recipe, vocab, seed)
         loss = 4.0 - 0.1 * len(network.operators) - hidden / 1000 + 0.001 * len(trainings)
-        trainings.setdefault(item.key, trained(item, score(recipe, loss, item.proxy.params), ""))
+        trainings.setdefault(item.key, Training.planned(item).ended(
+            score(recipe, loss, item.proxy.params), ""))
     return list(trainings.values())
 
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 import sqlalchemy as sql
@@ -13,7 +13,7 @@ from postgres import binaries
 from flashnas.executors import Work
 from flashnas.executors.job import run_job
 from flashnas.executors.local import LocalOptions
-from flashnas.executors.queue import JOBS, JobQueue, Order
+from flashnas.executors.queue import JOBS, JobQueue, Order, Peer
 from flashnas.executors.worker import Worker
 
 EVALUATOR, BY_FIDELITY = "slow_space:loss_and_latency", "slow_space:by_fidelity"
@@ -35,7 +35,7 @@ class Notes:
 
 
 @contextmanager
-def working(url, count=1, **more):
+def working(url, count=1, note=print, **more):
     """Workers in threads of this process, until the block ends."""
     stop = threading.Event()
 
@@ -55,7 +55,7 @@ def working(url, count=1, **more):
             raise
 
     def serve_or_raise():
-        worker = Stopped(url, Work(function=run_job, timeout_s=0, workers=1), LocalOptions(),
+        worker = Stopped(url, Work(function=run_job, timeout_s=0, workers=1, note=note), LocalOptions(),
                          evaluators=[EVALUATOR, BY_FIDELITY], **more)
         with suppress(KeyboardInterrupt):
             worker.serve()
@@ -80,35 +80,28 @@ def order(number, **more):
 @contextmanager
 def driving(url, run="r"):
     """A search that gives signs of life, until the block ends."""
-    queue, ends = JobQueue(url, print), threading.Event()
-
-    def sign():
-        while not ends.wait(0.1):
-            queue.sign("driver", run, 9.0)
-
-    queue.sign("driver", run, 9.0)
-    thread = threading.Thread(target=sign)
-    thread.start()
-    try:
+    with JobQueue(url, print, Peer(name="driver", run=run, stale_s=5.0)) as queue:
         yield queue
-    finally:
-        ends.set()
-        thread.join()
-        queue.end_driver("driver")
-        queue.close()
 
 
-def kill(executor):
-    """It gives no sign any more; its rows stay."""
-    executor.queue.end_driver = lambda *_, **__: None
-    executor._ends.set()
-    executor._alive.join()
-    executor.queue.close()
+@contextmanager
+def connected(url, *names, **more):
+    """The queues of workers that are connected and do nothing of themselves, until the block ends."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(JobQueue(url, print, Peer(
+            **{"name": name, "slots": 1, "evaluators": [EVALUATOR], "stale_s": 1.0, **more}))) for name in names]
+
+
+def kill(queue):
+    """It gives no heartbeat any more; its rows stay."""
+    queue._ends = True
+    queue._woken.set()
+    queue._thread.join()
 
 
 def states(queue):
     with queue._engine.begin() as connection:
-        return connection.execute(sql.select(JOBS.c.state, JOBS.c.run)).all()
+        return connection.execute(sql.select(JOBS.c.state, JOBS.c.run).order_by(JOBS.c.state)).all()
 
 
 def start_worker(url, *more, **environment):

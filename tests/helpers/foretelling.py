@@ -12,10 +12,11 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.space import load_space
-from flashnas.study import evidence_search, question
+from flashnas.study import evidence_search, proposer
 from flashnas.study.config import SearchConfig
+from flashnas.study.evidence import foresight_of
 from flashnas.study.evidence_search import search_by_evidence
-from flashnas.study.foresight import Foresight, foresight_of
+from flashnas.study.foresight import Foresight
 from flashnas.training.recipe import Recipe
 
 FEW = {"FIRST": 250, "EACH": 150}
@@ -25,7 +26,7 @@ def with_few_candidates(patch: Any, candidates: int = 700) -> None:
     """Searches by published trainings look at few candidates, until `patch` is undone."""
     for name, count in FEW.items():
         patch.setattr(evidence_search, name, count)
-    patch.setattr(question, "search_by_evidence", functools.partial(search_by_evidence, candidates=candidates))
+    patch.setattr(proposer, "search_by_evidence", functools.partial(search_by_evidence, candidates=candidates))
 
 
 @functools.cache

@@ -3,13 +3,13 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from fit_kernels import WHOLE_THROUGHPUT, fit, main, whole_models
 from tiny_tables import TINY, tiny_kinds, write_table
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.latency.kernel_correction import STACKS, WHOLE_THROUGHPUT, KernelCorrection
-from flashnas.latency.kernel_fit import fit, main, whole_models
+from flashnas.latency.corrections import STACKS, KernelCorrection
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_calibration
@@ -72,14 +72,6 @@ def test_constants_of_a_stack_come_before_those_of_all(tmp_path):
 def test_an_unknown_stack(tmp_path, tiny_table):
     with pytest.raises(ConfigError, match="stack must be one of fused, unfused; got 'fusd'"):
         LatencyModel(tiny_table, "generated=1", stack="fusd")
-
-
-@pytest.mark.parametrize("value", ["much", -1.0, True])
-def test_a_calibration_that_is_no_number(tmp_path, value):
-    write_table(tmp_path / "t", tiny_kinds())
-    write_calibration(tmp_path / "t", {"gap_us": value})
-    with pytest.raises(TableError, match=r"meta\.yaml:\d+: calibration\.gap_us must be a number of at least 0"):
-        LatencyModel(tmp_path / "t", "generated=8")
 
 
 def test_shipped_h100_constants_are_what_the_fit_gives(capsys):

@@ -7,7 +7,6 @@ from flashnas.architecture.source import load_architecture, presets
 from flashnas.base.errors import MissingRowsError
 from flashnas.base.shipped import shipped_root
 from flashnas.latency.bounded_time import rules
-from flashnas.latency.kernel_correction import WHOLE_MODELS
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.workload import WORKLOADS
@@ -94,7 +93,7 @@ def test_a_faster_memory_is_faster_and_wider_models_are_slower(tables):
 
 def test_whole_models_lie_within_the_bounds_and_in_order(tables):
     table = tables["h100_sxm"]
-    measured = pd.read_csv(table.path / WHOLE_MODELS, comment="#").sort_values("latency_s")
+    measured = pd.read_csv(table.path / "whole_models.csv", comment="#").sort_values("latency_s")
     model = LatencyModel(table, "decode-8k")
     estimates = [model.estimate(presets()[name]) for name in measured["model"]]
     for estimate, seconds in zip(estimates, measured["latency_s"], strict=True):

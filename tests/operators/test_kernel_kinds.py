@@ -7,7 +7,7 @@ from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.base.errors import OperatorError, TableError
 from flashnas.base.registry import forget_plugins
-from flashnas.latency.kernel_correction import KernelCorrection
+from flashnas.latency.corrections import KernelCorrection
 from flashnas.latency.kernel_times import KernelTimes
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel import PHASES, Load

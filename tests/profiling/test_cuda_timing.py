@@ -197,7 +197,7 @@ def test_a_profile_of_operators_alone_builds_each_once(counting, tmp_path, monke
     items = plan(space, [WORKLOADS["chat"]])
     counts = profiling.profile(space, [WORKLOADS["chat"]], tmp_path / "table", Setup())
     assert counts["measured"] == len(items)
-    assert set(Counter(built).values()) == {alone.LEAST_COPIES}
+    assert set(Counter(built).values()) == {alone.MIN_COPIES}
     assert len(set(built)) == len(space.kinds()) * len(space.hidden_sizes)
 
 

@@ -28,7 +28,7 @@ from flashnas.profiling.llama_cpp import target as llama_cpp
 from flashnas.profiling.llama_cpp.target import LlamaCpp
 from flashnas.profiling.platforms import device_label
 from flashnas.profiling.program import Program
-from flashnas.profiling.programs import rows_of, runs, setup_of
+from flashnas.profiling.target import rows_of, target_like
 from flashnas.space import load_space
 
 SPACE = """\
@@ -192,7 +192,7 @@ def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
     folder = tmp_path / "table"
     folder.mkdir()
     (folder / profile_runtime.JOURNAL).write_text('{"hash": 1}\n')
-    with pytest.raises(TableError, match=r"networks\.jsonl:1: not a timing of a network"):
+    with pytest.raises(TableError, match=r"networks\.jsonl:1: timing"):
         profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
 
 
@@ -222,14 +222,14 @@ def test_several_sequences_are_refused(space, tmp_path):
 def test_a_table_of_another_llama_cpp_is_refused(space, clock, tmp_path, monkeypatch):
     profile_runtime.profile_runtime(space, [CHAT], tmp_path / "table", LlamaCpp(flash_attention=True, threads=2))
     table = LatencyTable.load(tmp_path / "table")
-    assert setup_of(table, dtype="q8_0") == LlamaCpp(flash_attention=True, threads=2)
+    assert target_like(table, dtype="q8_0") == LlamaCpp(flash_attention=True, threads=2)
     with monkeypatch.context() as other:
         other.setattr(llama_cpp, "_build", lambda: {"build": "mine", "system": "test"})
         with pytest.raises(TableError, match=r"table: table table was measured with another build of llama\.cpp: its"
                                              r" build is test, that of this machine mine; measure it anew") as caught:
-            setup_of(table, dtype="q8_0")
+            target_like(table, dtype="q8_0")
         assert "\n" not in str(caught.value)
-        assert setup_of(table, dtype="q8_0", any_stack=True)
+        assert target_like(table, dtype="q8_0", any_stack=True)
         with pytest.raises(TableError, match=r"--out .*table: the table was measured with another build of llama\.cpp"):
             profile_runtime.profile_runtime(space, [dataclasses.replace(CHAT, prompt_tokens=600)], tmp_path / "table",
                                             LlamaCpp(flash_attention=True, threads=2))
@@ -240,8 +240,8 @@ def test_a_table_of_another_llama_cpp_is_refused(space, clock, tmp_path, monkeyp
 
 
 def test_networks_that_llama_cpp_cannot_hold_are_told_apart():
-    assert runs(Architecture.parse(SMALL), LlamaCpp())
-    assert not runs(Architecture.parse("64(vocab=320): m2(head_dim=32,state=16) f"), LlamaCpp())
+    assert LlamaCpp().holds(Architecture.parse(SMALL))
+    assert not LlamaCpp().holds(Architecture.parse("64(vocab=320): m2(head_dim=32,state=16) f"))
 
 
 # -- llama.cpp itself ------------------------------------------------------------------------------------------------
@@ -273,10 +273,11 @@ def test_llama_cpp_that_ends_is_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_larger_than_the_memory_is_refused():
+def test_a_network_larger_than_the_memory_is_refused(monkeypatch):
     device = Device(name="small", platform="cpu", peak_flops=1e9, bandwidth_bytes_s=1e9, memory_bytes=100_000)
+    monkeypatch.setattr(program, "this_machine", lambda: device)
     with pytest.raises(BudgetError, match="does not fit 90% of the memory of small"):
-        LlamaCpp().time_request(Architecture.parse(SMALL), Workload(generated_tokens=8), device)
+        LlamaCpp().time_request(Architecture.parse(SMALL), Workload(generated_tokens=8))
 
 
 def test_a_space_of_one_network_is_refused(tmp_path):

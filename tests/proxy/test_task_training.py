@@ -135,7 +135,7 @@ def test_the_tokens_of_the_tasks_are_those_that_were_trained(monkeypatch):
 
 
 @pytest.mark.parametrize(("tasks", "words"), [
-    ({"step": 3}, "recipe.tasks has no key 'step' (did you mean 'steps'?)"),
+    ({"step": 3}, "recipe.tasks has no option 'step' (did you mean 'steps'?)"),
     ({"steps": 0}, "recipe.tasks.steps must be at least 1; got 0"),
     ({"steps": 2.5}, "recipe.tasks.steps must be a whole number; got 2.5"),
     ({"muon_lr": 0}, "recipe.tasks.muon_lr must be above 0; got 0"),

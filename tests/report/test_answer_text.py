@@ -9,9 +9,9 @@ import yaml
 from answered_runs import write_answered_run
 from matplotlib.image import imread
 
+from flashnas.architecture.folding import compressed
 from flashnas.report import Run, front_table, write_report
 from flashnas.report.answer_text import names_text, next_commands, signed, statements
-from flashnas.report.folding import compressed
 from flashnas.report.html import render_html
 from flashnas.report.plane import INTERVAL_90, plane_of
 from flashnas.report.plots import pareto_front, short_loss

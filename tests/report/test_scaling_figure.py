@@ -1,12 +1,13 @@
 """The picture of `flashnas scaling-law`."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from flashnas.latency.prediction import LatencyModel
-from flashnas.report.scaling_figure import draw_scaling
+from flashnas.report.still_figures import draw_scaling
 from flashnas.trust.depth_width import Sizes, findings
-from flashnas.trust.scaling_law import Points
+from flashnas.trust.scaling_grid import block
 
 DEPTHS, WIDTHS = (2, 4, 8, 16), (512, 768, 1024, 2048)
 
@@ -15,8 +16,8 @@ DEPTHS, WIDTHS = (2, 4, 8, 16), (512, 768, 1024, 2048)
 def found():
     depth, width, tokens = (axis.ravel().astype(float) for axis in np.meshgrid(DEPTHS, WIDTHS, [10**5, 10**6],
                                                                                indexing="ij"))
-    return findings(Points(depth, width, tokens, 2 + depth ** -0.5 + 9 * width ** -0.4 + 20 * tokens ** -0.3),
-                    resamples=0)
+    loss = 2 + depth ** -0.5 + 9 * width ** -0.4 + 20 * tokens ** -0.3
+    return findings(pd.DataFrame({"depth": depth, "width": width, "tokens": tokens, "loss": loss}), resamples=0)
 
 
 def test_each_depth_has_a_line_and_the_answer_a_star(found):
@@ -28,7 +29,7 @@ def test_each_depth_has_a_line_and_the_answer_a_star(found):
                      strict=True))
     assert list(shown) == [*(f"{depth} blocks" for depth in DEPTHS), f"best: {best.depth} x {best.width}"]
     dots = next(line for line in left.lines if line.get_label() == "4 blocks")
-    expected = [sizes.model.estimate(sizes.architecture(4, width)).latency_ms / 1000 for width in WIDTHS]
+    expected = [sizes.model.estimate(block("m2 f", 4, width)).latency_ms / 1000 for width in WIDTHS]
     assert dots.get_xdata() == pytest.approx(expected)
     assert "budget 6 s" in [text.get_text() for text in left.texts]
     fitted, held = (next(line for line in right.lines if line.get_label().startswith(name)) for name in

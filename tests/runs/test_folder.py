@@ -24,7 +24,7 @@ from flashnas.study.config import SearchConfig
 
 def identity(**changes):
     asked = SearchConfig(space="tiny").question()
-    return Identity(**{**asked, "space_hash": "0", "table_hash": "0", "workload": None, "margins": None,
+    return Identity({**asked, "space_hash": "0", "table_hash": "0", "workload": None, "margins": None,
                        "recipe": None, "corpus": None, "evaluator": None, **changes})
 
 
@@ -122,7 +122,7 @@ def replaced_by_a_folder(journal):
     (damaged_lines(lambda lines: [line.replace(b'"loss"', b'"lost"') for line in lines]),
      "evaluation 0 is damaged: outcome.score.loss must be a number; got None"),
     (damaged_lines(lambda lines: [line.replace(b'"outcome"', b'"result"') for line in lines]),
-     "evaluation 0 is damaged: an outcome must be a mapping"),
+     "evaluation 0 is damaged: outcome must be a mapping; got None"),
     (lambda journal: journal.write_bytes(b""), "lacks 2 of the 2 evaluations that trials.parquet lists"),
     (lambda journal: journal.unlink(), "lacks 2 of the 2 evaluations that trials.parquet lists"),
     (damaged_lines(lambda lines: lines[:-1]), "lacks 1 of the 2 evaluations that trials.parquet lists"),
@@ -154,7 +154,7 @@ def test_damaged_trials_are_one_line(run):
 
 def test_damaged_times_of_finalists_are_one_line(run):
     (run / "measured.json").write_text("[1, 2]")
-    with pytest.raises(RunError, match=r"measured\.json: damaged"):
+    with pytest.raises(RunError, match=r"measured\.json: .* must be a mapping; got \[1, 2\]; remove it"):
         _ = opened(run, resume=True).measured
 
 
@@ -252,7 +252,7 @@ def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
               Trial(number=1, cycle=0, origin="search", state="complete", genotype={}, loss=1.0, curve=[[1, 2.0]])]
     folder.write_trials(trials)
     frame = pd.read_parquet(tmp_path / "run" / "trials.parquet")
-    assert list(frame.columns) == list(trials[0].to_dict())
+    assert list(frame.columns) == list(vars(trials[0]))
     assert frame["curve"].tolist() == ["[]", "[[1, 2.0]]"]
     assert frame["params"].isna().all()
     for notations in (["2048: a f", "2048: d f"], ["2048: m2"]):

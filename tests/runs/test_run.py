@@ -101,7 +101,7 @@ def test_a_run_without_trials_says_so(build_run, rows):
 
 
 @pytest.mark.parametrize(("change", "expected"), [
-    ({"architecture": None}, "needs the key 'architecture'"),
+    ({"architecture": None}, "architecture must be a mapping; got None"),
     ({"architecture": {"hidden": 2048}}, "needs the key 'operators'"),
     ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"),
 ])
@@ -115,17 +115,17 @@ def test_a_damaged_finalist_names_file_and_rule(build_run, change, expected):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"budgets": 3}, "budgets must be a mapping; got 3"),
+    ({"budgets": 3}, "budgets must be a mapping or null; got 3"),
     ({"budgets": {"latency_ms": "fast"}}, "budgets.latency_ms must be a number; got 'fast'"),
-    ({"totals": "x"}, "totals must be a mapping; got 'x'"),
+    ({"totals": "x"}, "totals must be a mapping or null; got 'x'"),
     ({"totals": {"complete": [1]}}, "totals.complete must be a number; got [1]"),
-    ({"proxy": [1]}, "proxy must be a mapping; got [1]"),
-    ({"space": 1}, "space must be a mapping; got 1"),
-    ({"table": "h100"}, "table must be a mapping; got 'h100'"),
-    ({"workload": True}, "workload must be a mapping; got True"),
-    ({"host": []}, "host must be a mapping; got []"),
-    ({"question": "hi"}, "question must be a mapping; got 'hi'"),
-    ({"seconds": "long"}, "seconds must be a number; got 'long'"),
+    ({"proxy": [1]}, "proxy must be a mapping or null; got [1]"),
+    ({"space": 1}, "space must be a mapping or null; got 1"),
+    ({"table": "h100"}, "table must be a mapping or null; got 'h100'"),
+    ({"workload": True}, "workload must be a mapping or null; got True"),
+    ({"host": []}, "host must be a mapping or null; got []"),
+    ({"question": "hi"}, "question must be a mapping or null; got 'hi'"),
+    ({"seconds": "long"}, "seconds must be a number or null; got 'long'"),
 ])
 def test_a_damaged_run_yaml_names_line_rule_and_value(build_run, change, words):
     folder = build_run(3)
@@ -138,8 +138,8 @@ def test_a_damaged_run_yaml_names_line_rule_and_value(build_run, change, words):
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"breakdown": 5}, "breakdown must be a list; got 5"),
-    ({"breakdown": [5]}, "breakdown must be a list of mappings"),
-    ({"missed": "latency_ms"}, "missed must be a list; got 'latency_ms'"),
+    ({"breakdown": [5]}, "breakdown[0] must be a mapping; got 5"),
+    ({"missed": "latency_ms"}, "missed must be a list or null; got 'latency_ms'"),
     ({"figures": [1]}, "figures must be a mapping; got [1]"),
     ({"sources": 1.0}, "sources must be a mapping; got 1.0"),
     ({"origin": "trial 3"}, "origin must be a mapping; got 'trial 3'"),
@@ -155,12 +155,12 @@ def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run, chang
 
 
 @pytest.mark.parametrize(("column", "value", "words"), [
-    ("curve", '[1,"a",[2]]', "must be a list of [tokens, loss] pairs"),
-    ("curve", '{"a": 1}', "must be a list of [tokens, loss] pairs"),
-    ("curve", "[[1, null]]", "must be a list of [tokens, loss] pairs"),
-    ("scores", '{"recall": "high"}', "must map names to numbers"),
-    ("scores", "[1]", "must be a mapping"),
-    ("genotype", "3", "must be a mapping"),
+    ("curve", '[1,"a",[2]]', "[0] must be a list; got 1"),
+    ("curve", '{"a": 1}', "must be a list; got {'a': 1}"),
+    ("curve", "[[1, null]]", "[0][1] must be a number; got None"),
+    ("scores", '{"recall": "high"}', "recall must be a number; got 'high'"),
+    ("scores", "[1]", "must be a mapping; got [1]"),
+    ("genotype", "3", "must be a mapping; got 3"),
     ("loss", "low", "column 'loss'"),
     ("number", "first", "column 'number'"),
 ])
@@ -203,9 +203,9 @@ def test_a_run_that_ranks_by_the_short_loss_has_no_answer(run):
     ({"recommended": "x"}, "answer.recommended must be a network of the front; got 'x'"),
     ({"min_recall": "low"}, "answer.min_recall must be a number; got 'low'"),
     ({"standings": 3}, "answer.standings must be a list; got 3"),
-    ({"standings": [3]}, "answer.standings must hold mappings; got 3"),
-    ({"standings": [{"hash": "x"}]}, "answer.difference is missing"),
-    ({"pure": {"label": "x"}}, "answer.pure.notation must be text; got None"),
+    ({"standings": [3]}, "answer.standings[0] must be a mapping; got 3"),
+    ({"standings": [{"hash": "x"}]}, "answer.standings[0] needs the key 'difference'"),
+    ({"pure": {"label": "x"}}, "answer.pure needs the key 'notation'"),
     ({"reasons": {"size": "x"}}, "answer.reasons.size must be a number; got 'x'"),
     ({"trained": 1}, "answer.trained must be true or false; got 1"),
 ])
@@ -225,7 +225,7 @@ def test_an_answer_of_another_type_stops_the_reading(tmp_path):
     folder = write_answered_run(tmp_path / "demo")
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "answer": 3}, sort_keys=False))
-    assert "answer must be a mapping; got 3" in error_of(folder)
+    assert "answer must be a mapping or null; got 3" in error_of(folder)
 
 
 def test_repeats_cost_nothing(run):

@@ -9,7 +9,7 @@ from bit_space import BitSpace
 
 from flashnas.base.errors import ConfigError
 from flashnas.search import Evaluation, make_algorithm, surrogate
-from flashnas.search.bayes import Beliefs, _modelled
+from flashnas.search.bayes import Posterior, _modelled
 from flashnas.search.surrogate import Surrogate
 
 RNG = np.random.default_rng(0)
@@ -59,8 +59,8 @@ def test_believing_equals_conditioning_the_process_on_the_mean():
     new = FEATURES[12:]
     mean, covariance = model.predict(new)
     believed = covariance.copy()
-    beliefs = Beliefs([mean], [believed], np.arange(18.0)[:, None], [model.noise], np.ones(18))
-    points = beliefs.believe(3, np.empty((0, 2)))
+    joint = Posterior([mean], [believed], np.arange(18.0)[:, None], [model.noise], np.ones(18))
+    points = joint.condition_on_mean(3, np.empty((0, 2)))
     target = (mean[3:4] - model.center) / model.scale
     with torch.no_grad():
         conditioned = model._model.condition_on_observations(torch.tensor(new[3:4]), torch.tensor(target[:, None]))

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flashnas.search import bayes, surrogate
-from flashnas.search.history import kept
 from flashnas.search.optuna_samplers import Nsga2, Tpe
-from flashnas.search.pareto import non_dominated, standings
+from flashnas.search.pareto import non_dominated, standings, subsample_history
 from flashnas.testing import sampler as contract
 from flashnas.testing.sampler import World, three_goals
 
@@ -22,7 +21,7 @@ def histories(draw):
 
 @given(histories(), st.integers(6, 70))
 def test_a_part_has_the_recent_the_ends_and_a_front_that_has_room(points, limit):
-    part = kept(points, limit)
+    part = subsample_history(points, limit)
     assert part.tolist() == sorted(set(part.tolist()))
     assert len(part) <= limit
     if len(points) <= limit:
@@ -40,8 +39,8 @@ def test_a_part_has_the_recent_the_ends_and_a_front_that_has_room(points, limit)
 
 def test_it_is_the_same_every_time_and_spread():
     points = np.random.default_rng(0).normal(size=(500, 2))
-    part = kept(points, 60)
-    assert part.tolist() == kept(points, 60).tolist()
+    part = subsample_history(points, 60)
+    assert part.tolist() == subsample_history(points, 60).tolist()
     ranks = np.argsort(np.argsort(points[:, 0]))[part] / 500
     assert all(((ranks >= low) & (ranks <= low + 0.1)).any() for low in np.arange(0, 1, 0.1))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_t
 
-from flashnas.search.final_loss import Forecast
+from flashnas.search.forecast import Forecast
 from flashnas.search.rungs import decide, front_chances
 
 

@@ -37,7 +37,7 @@ def workers(monkeypatch):
     """Sets how many virtual workers the next search has; returns them."""
     def use(count, took=took):
         pool = VirtualWorkers(count, took)
-        monkeypatch.setattr("flashnas.study.session.executor_of", lambda question, note: pool)
+        monkeypatch.setattr("flashnas.study.search.executor_of", lambda question, note: pool)
         return pool
     return use
 
@@ -192,7 +192,7 @@ def test_a_damaged_list_of_candidates_is_one_line(tmp_path, workers):
     workers(2)
     search(out, evaluator([]), trials=6)
     lines = (out / "asked.jsonl").read_text().splitlines(keepends=True)
-    for damage, words in ((lambda: ["{}\n", *lines[1:]], r"asked\.jsonl:1: damaged, not a proposed candidate: b'{}'"),
+    for damage, words in ((lambda: ["{}\n", *lines[1:]], r"asked\.jsonl:1: proposal needs the key 'number'; restore"),
                           (lambda: lines[:-2], r"asked\.jsonl: lacks [12] of the \d+ networks .* holds; restore it")):
         (out / "asked.jsonl").write_text("".join(damage()))
         with pytest.raises(RunError, match=words):

@@ -14,18 +14,19 @@ from flashnas.base.errors import BenchError, ConfigError, RunError
 from flashnas.bench import Bench
 from flashnas.bench.answers import Answers, answers
 from flashnas.bench.build import build
-from flashnas.bench.grow import trained
+from flashnas.bench.journal import Training
 from flashnas.bench.plan import Given, Planned
 from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.job import run_job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.report import write_report
-from flashnas.report.front_figure import counts_line
+from flashnas.report.words import counts_line
 from flashnas.runs.run import Run
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
+from flashnas.study.identity import identity_of
 from flashnas.study.plan import plan
 from flashnas.study.prepare import prepare
 from flashnas.study.search import run_search
@@ -81,12 +82,12 @@ def test_a_grown_bench_has_the_scores_that_a_search_would_compute(small_corpus, 
     question = prepare(dataclasses.replace(config, bench_table=str(tmp_path / "grown"), budgets={}), note=print)
     known = question.known_networks()
     assert len(known) == 4
-    for one in known[:2]:
-        answered, computed = question.known_score(one.network), run_job(question.job(one.network))
+    for _, network, _ in known[:2]:
+        answered, computed = question.scores.score(network), run_job(question.job(network))
         for name in ("loss", "bits_per_byte", "curve", "tokens", "seed", "proxy_params", "backends"):
             assert answered[name] == computed[name], name
-    assert Bench.read(tmp_path / "grown").frame["loss"].tolist() == [question.known_score(one.network)["loss"]
-                                                                    for one in known]
+    assert Bench.read(tmp_path / "grown").frame["loss"].tolist() == [question.scores.score(network)["loss"]
+                                                                    for _, network, _ in known]
 
 
 @pytest.fixture(scope="module")
@@ -154,25 +155,26 @@ def test_another_bench_or_none_does_not_continue_the_run(finished, config, datas
 
 def test_a_search_without_a_bench_has_the_identity_of_versions_without_benches(config):
     question = prepare(dataclasses.replace(config, bench=False, bench_table=None), note=print)
-    assert (question.bench, question.no_bench, question.known_networks()) == (None, "", [])
-    assert "bench" not in question.identity().to_dict()
-    with_bench = prepare(config, note=print).identity()
-    assert with_bench.to_dict()["bench"] == prepare(config, note=print).bench.digest
-    assert with_bench.hash != question.identity().hash
+    assert (question.scores.bench, question.scores.no_bench, question.known_networks()) == (None, "", [])
+    assert "bench" not in identity_of(question).values
+    with_bench = identity_of(prepare(config, note=print))
+    assert with_bench.values["bench"] == prepare(config, note=print).scores.bench.digest
+    assert with_bench.hash != identity_of(question).hash
 
 
 @pytest.mark.parametrize("sampler", ["aging-evolution", "bayes", "nsga2", "tpe", "random"])
 def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench):
     """The algorithm learns the networks with the largest width within the budget, and proposes none of them again."""
     question = prepare(dataclasses.replace(config, sampler=sampler), note=print)
-    known = [one for one in question.known_networks()
-             if question.fitter.latency_of(one.genotype)[0] == one.network]
+    known = [(genotype, network) for genotype, network, _ in question.known_networks()
+             if question.fitter.latency_of(genotype)[0] == network]
     assert 3 < len(known) < len(question.known_networks())
     algorithm = question.algorithm()
-    algorithm.start_from([Evaluation(one.genotype, one.network, loss=question.known_score(one.network)["loss"],
-                                     latency_ms=question.fitter.latency_of(one.genotype)[1]) for one in known])
+    algorithm.start_from([Evaluation(genotype, network, loss=question.scores.score(network)["loss"],
+                                     latency_ms=question.fitter.latency_of(genotype)[1])
+                          for genotype, network in known])
     assert len(algorithm.complete()) == len(known)
-    assert not set(algorithm.ask(20)) & {one.genotype for one in known}
+    assert not set(algorithm.ask(20)) & {genotype for genotype, _ in known}
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -207,9 +209,9 @@ def test_a_shipped_bench_that_does_not_match_is_a_line_of_the_plan_and_nothing_e
 def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, dataset, tmp_path):
     """Pure models are baselines of the space; the bench of this test has one of them."""
     question = prepare(dataclasses.replace(config, baselines=True, bench=False, bench_table=None), note=print)
-    label, network = next(one for one in question.baselines() if one[1] is not None)
+    label, network = next(one for one in question.baselines if one[1] is not None)
     item = Planned(Given("mine", network), recipe, dataset.vocab, 0)
-    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [trained(item, score(recipe, 1.5, 9), "")],
+    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [Training.planned(item).ended(score(recipe, 1.5, 9), "")],
           tmp_path / "one", tables=())
     found = plan(dataclasses.replace(config, baselines=True, bench_table=str(tmp_path / "one")), timed=False)
     without = plan(dataclasses.replace(config, baselines=True, bench_table=None, bench=False), timed=False)

@@ -7,9 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flashnas.evidence.composition import ASPECTS, body_sizes
+from flashnas.evidence.composition import ASPECTS, body_sizes, outside_support
 from flashnas.evidence.law import aspect
-from flashnas.evidence.support import outside_support
 from flashnas.latency.costs import TableCosts
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
@@ -19,8 +18,8 @@ from flashnas.latency.workload import load_workload
 from flashnas.space import load_space
 from flashnas.study import evidence_search
 from flashnas.study.config import MIN_RECALL, SearchConfig
+from flashnas.study.evidence import foresight_of
 from flashnas.study.evidence_search import search_by_evidence
-from flashnas.study.foresight import foresight_of
 
 PLACES = [
     ("nemotron_flash", "h100_sxm", "decode-8k"), ("nemotron_flash", "h100_sxm", "prefill-2k"),

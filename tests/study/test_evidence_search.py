@@ -5,7 +5,7 @@ import pytest
 from foretelling import asked, with_few_candidates
 
 from flashnas.architecture import Architecture
-from flashnas.evidence.support import outside_support
+from flashnas.evidence.composition import outside_support
 from flashnas.study.evidence_search import Foretold, pure_stacks, ranked, search_by_evidence, unevenness
 
 FLOOR = -0.05

@@ -31,7 +31,7 @@ from fault_driver import (
 from postgres import Postgres, binaries
 from slow_space import NamedSpace
 
-from flashnas.base.errors import PluginError, RunError
+from flashnas.base.errors import PluginError
 from flashnas.executors.queue import JOBS
 from flashnas.runs.outage import engine_url
 from flashnas.search.aging_evolution import AgingEvolution
@@ -244,34 +244,21 @@ def test_a_sampler_that_raises_is_one_line_and_the_run_goes_on_when_it_is_repair
     pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), trajectory(tmp_path / "whole"))
 
 
-def test_two_drivers_on_one_folder_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLOW_S", "0.3")
-    first = start_driver(tmp_path / "log", tmp_path / "run", 1)
-    wait_for(lambda: (tmp_path / "run" / "run.yaml").exists())
-    with pytest.raises(RunError, match="another process is writing this run"):
-        run(tmp_path / "run", 1)
-    first.kill()
-    first.join()
-
-
-@pytest.mark.parametrize("where", ["journal", "trials"])
-def test_a_full_disk_ends_the_search_and_the_same_question_goes_on(tmp_path, monkeypatch, where):
+def test_a_full_disk_ends_the_search_and_the_same_question_goes_on(tmp_path, monkeypatch):
     from flashnas.runs.database import Database
-    from flashnas.runs.folder import RunFolder
 
     monkeypatch.delenv("CALLS")
     run(tmp_path / "whole", 1, trials=6)
-    kind, name = (Database, "remember") if where == "journal" else (RunFolder, "write_trials")
-    really, left = getattr(kind, name), [3 if where == "journal" else 1]
+    really, left = Database.remember, [3]
 
     def full(self, *words, **more):
         left[0] -= 1
         if left[0] < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run" / where))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run" / "study.journal"))
         return really(self, *words, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(kind, name, full)
+        patch.setattr(Database, "remember", full)
         with pytest.raises(OSError, match="No space left on device"):
             run(tmp_path / "run", 2, trials=6)
     kept = recorded(tmp_path / "run")

@@ -6,7 +6,7 @@ import pytest
 from foreign_space import Gpt2Space, latency_ms, loss
 
 from flashnas.base.errors import ConfigError
-from flashnas.report.terminal_front import tokens_words
+from flashnas.report.words import tokens_words
 from flashnas.runs.run import Run
 from flashnas.search import ALGORITHMS
 from flashnas.search.pareto import hypervolume, non_dominated

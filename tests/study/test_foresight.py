@@ -9,7 +9,8 @@ from foretelling import asked
 
 from flashnas.architecture import Architecture
 from flashnas.study import foresight as room
-from flashnas.study.foresight import FIGURES, Foresight, foresight_of, recipe_read, silence
+from flashnas.study.evidence import foresight_of, recipe_read
+from flashnas.study.foresight import FIGURES, Foresight, silence
 from flashnas.training.recipe import Recipe
 
 HYBRID = Architecture.parse("1536: 4x(m2 f m2 f a f)")

@@ -15,7 +15,7 @@ from foretelling import with_few_candidates
 from flashnas.cli.main import main
 from flashnas.runs.run import Run
 from flashnas.search.pareto import non_dominated
-from flashnas.study import foresight
+from flashnas.study import evidence
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 
@@ -45,7 +45,7 @@ def config_of(corpus, recipe, **more):
 
 def read_every_recipe(patch):
     """Short losses of any recipe count, as those of the recipe `cpu` do."""
-    patch.setattr(foresight, "recipe_read", lambda recipe: recipe)
+    patch.setattr(evidence, "recipe_read", lambda recipe: recipe)
 
 
 def killed_search(out, read, corpus, recipe):

@@ -23,9 +23,9 @@ INVENTED = {"lucky": (1.0, (1.0, 3.0, 3.2)), "steady": (1.0, (1.5, 1.6, 1.4)), "
 
 
 class Invented:
-    """What `train_under_seeds` uses of a trajectory, with losses from the table above."""
+    """What `train_under_seeds` uses of a record, with losses from the table above."""
 
-    def __init__(self, known=()):
+    def __init__(self, known=(), bench=None):
         self.networks, self.notes, self.trained = {name: name for name in INVENTED}, [], []
         self.outcomes = {name: self.outcome(name, None) for name in INVENTED}
         self.outcomes.update({outcome_key(name, seed=seed): self.outcome(name, seed) for name, seed in known})
@@ -34,8 +34,9 @@ class Invented:
                        for number, (name, (latency, losses)) in enumerate(INVENTED.items())]
         self.trials.append(Trial(number=9, cycle=2, origin="search", state="reused", genotype={}, hash="steady",
                                  loss=1.5))
-        self.pool, self.progress = self, SimpleNamespace(note=self.notes.append)
-        self.folder = SimpleNamespace(database=SimpleNamespace(remember=self.remember), write_trials=self.written)
+        self.progress = SimpleNamespace(note=self.notes.append)
+        self.question = SimpleNamespace(job=lambda network, seed: (network, seed), foresee=lambda network, loss: {},
+                                        scores=SimpleNamespace(score=lambda network, seed: bench))
 
     @staticmethod
     def outcome(name, seed):
@@ -47,21 +48,16 @@ class Invented:
         for key, (name, seed) in reversed(jobs.items()):  # in any order
             self.trained.append(key)
             found = self.outcome(name, seed)
-            yield key, found.score, found.reason
+            yield key, SimpleNamespace(result=found.score, reason=found.reason)
 
-    def remember(self, outcome, *, params, distributions, values):
+    def remember(self, network, score, reason="", *, seed):
+        outcome = Outcome(hash=network, notation=network, score=score, reason=reason, seed=seed)
         self.outcomes[outcome.key] = outcome
 
-    def values_of(self, network, outcome):
-        return None
+    def write(self):
+        self.final = list(self.trials)
 
-    def foresee(self, network, loss):
-        return {}
-
-    def written(self, trials):
-        self.final = list(trials)
-
-    def report(self):
+    def report(self, *, now=False):
         """Nobody reads it."""
 
     def front(self):
@@ -72,8 +68,7 @@ class Invented:
 
 def confirmed(**more):
     found = Invented(**more)
-    train_under_seeds(found, found.front, (1, 2), make_job=lambda network, seed: (network, seed),
-                      known_score=lambda network, seed: None)
+    train_under_seeds(found, found, found.front, (1, 2))
     return found
 
 
@@ -106,9 +101,7 @@ def test_what_is_recorded_is_not_trained_again_and_the_result_is_the_same():
 
 
 def test_a_score_from_a_bench_is_not_trained():
-    found = Invented()
-    train_under_seeds(found, found.front, (1, 2), make_job=lambda network, seed: (network, seed),
-                      known_score=lambda network, seed: {"loss": 3.0, "seconds": 1.0, "source": "bench"})
+    found = confirmed(bench={"loss": 3.0, "seconds": 1.0, "source": "bench"})
     assert found.trained == []
     assert found.outcomes["lucky#2"].from_bench
 
@@ -178,8 +171,7 @@ def test_a_mean_that_an_earlier_run_knows_is_trained_under_the_other_seeds_only(
         score = {**found.outcomes[name].score, "loss": mean, "bits_per_byte": mean / 2, "seeds": 2, "loss_se": error,
                  "seeds_tried": tried}
         found.outcomes[name] = Outcome(hash=name, notation=name, score=score)
-    train_under_seeds(found, lambda: found.trials[:5], (1, 2), make_job=lambda network, seed: (network, seed),
-                      known_score=lambda network, seed: None)
+    train_under_seeds(found, found, lambda: found.trials[:5], (1, 2))
     assert [key for key in sorted(found.trained) if key.partition("#")[0] in ("lucky", "slow")] == ["lucky#2"]
     alone = confirmed()
     whole = {trial.hash: trial for trial in alone.trials}

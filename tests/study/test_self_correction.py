@@ -9,7 +9,7 @@ import yaml
 from invented_times import CHAT, truth, write_invented_table
 
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.latency.model_correction import ModelCorrection, Regressors, fit, fit_leaving_out
+from flashnas.latency.corrections import ModelCorrection, Regressors, fit, fit_leaving_out
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import store, validate
 from flashnas.profiling import finalists

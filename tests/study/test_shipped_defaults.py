@@ -9,9 +9,9 @@ from flashnas.base.errors import ConfigError, SpaceError
 from flashnas.base.shipped import shipped_names
 from flashnas.runs.run import Run
 from flashnas.space import OperatorSpace, load_space
-from flashnas.study.checks import check_scalable
 from flashnas.study.config import SearchConfig
 from flashnas.study.prepare import prepare
+from flashnas.study.recipe import check_scalable
 from flashnas.study.search import run_search
 from flashnas.training.recipe import Recipe
 

@@ -18,6 +18,7 @@ from flashnas.executors.job import Job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
+from flashnas.report import front_table, write_report
 from flashnas.runs.front import ForeignNetwork
 from flashnas.runs.run import Run
 from flashnas.search import ALGORITHMS
@@ -76,15 +77,9 @@ def test_a_foreign_space_is_searched_with_figures_of_the_evaluator(tmp_path):
         ForeignNetwork("foreign_space:Gpt2", e["notation"], e["hash"], run.front[i].architecture.to_dict())
         for i, e in enumerate(summary["front"])]
     assert all(Gpt2(**entry.architecture.to_dict()).notation == entry.notation for entry in run.front)
-
-
-def test_the_report_shows_a_foreign_space(tmp_path):
-    from flashnas.report import front_table, write_report
-
-    search(tmp_path / "run")
-    page, _ = write_report(tmp_path / "run")
+    page, _ = write_report(run)
     assert "width=" in page.read_text()
-    assert "width=" in front_table(Run.load(tmp_path / "run"))
+    assert "width=" in front_table(run)
 
 
 def test_a_budget_on_own_latency_is_kept_before_anything_is_evaluated(tmp_path):
@@ -123,16 +118,6 @@ def test_width_and_baselines_of_a_foreign_space_are_fitted_to_the_budget(tmp_pat
                  if width > int(row.hash.split("-")[0])]
         assert row.latency_ms <= 12.0
         assert all(foreign_space.latency_ms(network) > 12.0 for network in wider)
-
-
-def test_resuming_calls_the_evaluator_for_new_networks_only(tmp_path):
-    evaluator = Counting(tmp_path / "calls")
-    search(tmp_path / "whole", evaluator=Counting(tmp_path / "other"), trials=9)
-    search(tmp_path / "run", evaluator=evaluator, trials=5)
-    search(tmp_path / "run", evaluator=evaluator, trials=9, resume=True)
-    lines = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
-    assert len(lines) == len({notation for notation, _ in lines})
-    pd.testing.assert_series_equal(trajectory(tmp_path / "run")["loss"], trajectory(tmp_path / "whole")["loss"])
 
 
 def test_a_class_serves_as_sampler(tmp_path):
@@ -291,13 +276,6 @@ def test_a_table_cannot_time_foreign_networks(tmp_path):
     with pytest.raises(ConfigError, match="builds Gpt2 objects, which a latency table cannot answer"):
         run_search(SearchConfig(workload="chat"), tmp_path / "run", resume=False, progress=Notes(), table=table,
                    space=Gpt2Space(), evaluator=foreign_space.loss, workload=load_workload("chat"))
-
-
-def test_the_same_seed_gives_the_same_trajectory(tmp_path):
-    for name in ("one", "two"):
-        search(tmp_path / name, trials=12)
-    pd.testing.assert_frame_equal(trajectory(tmp_path / "one"), trajectory(tmp_path / "two"))
-    assert np.unique(trajectory(tmp_path / "one")["hash"]).size == 12
 
 
 def test_the_display_counts_baselines_once_and_a_finished_run_as_finished(tmp_path):

@@ -315,7 +315,8 @@ def test_divergence_and_nan_are_reasons_of_their_candidates_and_the_others_go_on
     wild = {**good, "recipe": {**good["recipe"], "muon_lr": 1e30, "adamw_lr": 1e30}}
     far = {**good, "architecture": Architecture.parse("512: a(rope_factor=2.0,rope_original=8)").to_dict()}
     with WorkerPool(run_candidate, workers=1, timeout_s=120) as pool:
-        outcomes = {key: (score, why) for key, score, why in pool.run({"wild": wild, "far": far, "good": good})}
+        outcomes = {key: (ended.result, ended.reason) for key, ended in pool.run(
+            {"wild": wild, "far": far, "good": good})}
     score, why = outcomes["wild"]  # where the first NaN arises depends on the backend
     assert score is None
     assert re.fullmatch("(validation loss|gradient norm) became nan after (256|512) tokens", why)

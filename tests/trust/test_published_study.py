@@ -16,7 +16,8 @@ from flashnas.bench.answers import Answers
 from flashnas.cli.main import main
 from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
-from flashnas.trust.published_study import COLUMNS, KEY, PublishedPlan, read_trainings, recipe_digest, study_published
+from flashnas.training.store import read_table
+from flashnas.trust.published_study import ProxyTraining, PublishedPlan, study_published
 
 ROWS = """\
 group,source,operators,params,metric,value
@@ -26,6 +27,7 @@ g,2405.21060,2x(d f),350M,pile_val_ppl,8.2
 h,2511.18890,2x(a f),350M,val_loss,2.5
 h,2511.18890,2x(d f),350M,val_loss,2.6
 """
+KEY = ["proxy", "recipe", "data", "seed"]
 RECIPE = """\
 width_factor: 64
 vocab: 300
@@ -62,6 +64,10 @@ def folder(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "study")
 
 
+def trainings_of(path):
+    return read_table(path, ProxyTraining)
+
+
 def run_json(words, capsys):
     assert main([*words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -93,16 +99,16 @@ def test_the_result_as_json_and_in_words(given, folder, capsys):
     out = capsys.readouterr().out
     assert f"orders {found['overall']['right']} of 3 clear pairs as published" in out
     assert "one publication by another" in out
-    assert str(folder / "published.csv") in out
+    assert str(folder / "published.jsonl") in out
 
 
 def test_a_proxy_that_two_rows_share_is_trained_once(given, folder, capsys):
-    table = read_trainings(folder / "published.csv")
+    table = trainings_of(folder / "published.jsonl")
     assert len(table) == 3  # of five rows: groups g and h share a and d under the layout rule
-    before = (folder / "published.csv").read_bytes()
+    before = (folder / "published.jsonl").read_bytes()
     found = run_json([*given, "--out", str(folder)], capsys)
     assert found["trainings"] == 3
-    assert (folder / "published.csv").read_bytes() == before  # nothing was trained again
+    assert (folder / "published.jsonl").read_bytes() == before  # nothing was trained again
 
 
 @pytest.mark.slow
@@ -112,16 +118,15 @@ def test_more_seeds_and_another_recipe_in_the_same_folder_do_not_mix(given, fold
     other.write_text(RECIPE.replace("\ntokens: 512", "\ntokens: 1024"))
     words = [str(other) if word.endswith("tiny.yaml") else word for word in given]
     second = run_json([*words, "--out", str(folder)], capsys)
-    table = read_trainings(folder / "published.csv")
+    table = trainings_of(folder / "published.jsonl")
     assert table.groupby("recipe").size().to_dict() == {
-        recipe_digest(Recipe.load(str(other))): 3, recipe_digest(Recipe.load(given[4])): 3}
+        Recipe.load(str(other)).digest: 3, Recipe.load(given[4]).digest: 3}
     assert second["trainings"] == first["trainings"] == 3
     again = run_json([*given, "--out", str(folder)], capsys)
     assert again == first
     seeds = run_json([*given, "--out", str(folder), "--seeds", "2"], capsys)
     assert seeds["trainings"] == 6
-    assert len(read_trainings(folder / "published.csv")) == 9
-    assert (folder / "published.csv").read_bytes().startswith(",".join(COLUMNS).encode())
+    assert len(trainings_of(folder / "published.jsonl")) == 9
 
 
 def test_a_proxy_is_thinned_out_once(given, tmp_path, capsys):
@@ -130,47 +135,35 @@ def test_a_proxy_is_thinned_out_once(given, tmp_path, capsys):
     shallow.write_text(RECIPE + "depth_factor: 2\n")
     words = [str(shallow) if word.endswith("tiny.yaml") else word for word in given]
     run_json([*words, "--out", str(tmp_path / "out")], capsys)
-    table = read_trainings(tmp_path / "out" / "published.csv")
+    table = trainings_of(tmp_path / "out" / "published.jsonl")
     networks = [Architecture.parse(text) for text in table["proxy"]]
     assert [[spec.kind for spec in network.operators] for network in networks] == [["a", "f"], ["m2"] * 2, ["d", "f"]]
     assert table["proxy_params"].tolist() == [network.params for network in networks]
 
 
-def test_a_name_makes_no_other_recipe_and_every_setting_does():
-    recipe = Recipe()
-    assert recipe_digest(recipe) == recipe_digest(Recipe(name="mine"))
-    assert len({recipe_digest(each) for each in (recipe, Recipe(least_head_dim=32), Recipe(tokens=1000))}) == 3
-
-
 def test_a_torn_line_is_trained_again_and_only_that(given, folder, capsys):
-    path = folder / "published.csv"
+    path = folder / "published.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]) + lines[-1][:40])
-    assert len(read_trainings(path)) == 2
+    assert len(trainings_of(path)) == 2
     run_json([*given, "--out", str(folder)], capsys)
     again = path.read_text().splitlines(keepends=True)
     assert again[:-1] == lines[:-1]
-    assert read_trainings(path)["loss"].tolist()[-1] == float(dict(zip(COLUMNS, lines[-1].split(","), strict=False)
-                                                                   )["loss"])
+    assert trainings_of(path)["loss"].tolist()[-1] == json.loads(lines[-1])["loss"]
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda text: text.replace("loss", "nats", 1), "published.csv: column 'loss' is missing"),
-    (lambda text: text.replace("\n", ",\n", 1).replace(",seconds,", ",time,"), "column 'seconds' is missing"),
-    (lambda text: text + "p,r,d,zero,1,1,1,1,1,1,\n", "published.csv:5: seed must be a number; got 'zero'"),
-])
-def test_a_damaged_table_is_one_line(given, folder, change, words, capsys):
-    path = folder / "published.csv"
-    path.write_text(change(path.read_text()))
+def test_a_damaged_file_is_one_line(given, folder, capsys):
+    path = folder / "published.jsonl"
+    path.write_text(path.read_text() + '{"proxy": "p", "recipe": "r", "data": "d", "seed": "zero"}\n')
     assert main([*given, "--out", str(folder)]) != 0
     err = capsys.readouterr().err
-    assert words in err
+    assert "published.jsonl:5: training.seed must be a whole number; got 'zero'" in err
     assert err.strip().count("\n") == 0
 
 
 def test_what_a_bench_has_is_not_trained(given, folder, capsys, tmp_path, monkeypatch):
     recipe = Recipe.load(given[4])
-    trained = read_trainings(folder / "published.csv")
+    trained = trainings_of(folder / "published.jsonl")
     first = trained.iloc[0]
     score = {"loss": 1.5, "bits_per_byte": 1.0, "tokens": 512, "tokens_per_s": 1.0, "proxy_params": 7, "seconds": 60.0}
     asked = []
@@ -184,7 +177,7 @@ def test_what_a_bench_has_is_not_trained(given, folder, capsys, tmp_path, monkey
     assert asked == [(None, recipe.name, first["data"], 300, 0)]
     assert (found["from_bench"], found["trainings"]) == (1, 3)
     assert found["core_seconds_each"] == 60.0
-    kept = read_trainings(out / "published.csv")
+    kept = trainings_of(out / "published.jsonl")
     assert kept["proxy"].tolist() == trained["proxy"].tolist()[1:]
     assert "2x(d f) | 2x(a f)" in found["groups"][0]["wrong"]   # the network of the bench is far ahead of all others
     assert main([*given, "--out", str(out)]) == 0
@@ -192,11 +185,11 @@ def test_what_a_bench_has_is_not_trained(given, folder, capsys, tmp_path, monkey
         capsys.readouterr().out)
     assert run_json([*given, "--out", str(folder)], capsys)["from_bench"] == 0   # the folder has them all
     assert run_json([*given, "--out", str(out), "--no-bench"], capsys)["from_bench"] == 0
-    assert sorted(read_trainings(out / "published.csv")["proxy"]) == sorted(trained["proxy"])
+    assert sorted(trainings_of(out / "published.jsonl")["proxy"]) == sorted(trained["proxy"])
 
 
 def test_what_is_missing_is_said_before_it_is_trained_and_may_be_left_out(given, folder, tmp_path, capsys):
-    path = folder / "published.csv"
+    path = folder / "published.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
     assert main([*given, "--out", str(folder), "--no-train", "--json"]) == 0
@@ -237,7 +230,7 @@ def test_a_second_study_in_the_folder_is_refused(given, folder):
     from flashnas.base.files import hold_lock
 
     plan = PublishedPlan(rows=read_published(given[2]), recipe=Recipe.load(given[4]), data=given[6], rule="layout")
-    with hold_lock(folder / ".published.csv.lock", RunError("held")), pytest.raises(RunError, match="another"):
+    with hold_lock(folder / ".published.jsonl.lock", RunError("held")), pytest.raises(RunError, match="another"):
         study_published(plan, folder, workers=1, progress=lambda *_: None)
 
 
@@ -277,16 +270,16 @@ def test_a_killed_study_loses_nothing_that_was_finished(given, finished, tmp_pat
     out = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-m", "flashnas", *given, "--seeds", "4", "--out", str(out)],
                                start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    path, until = out / "published.csv", time.monotonic() + 120
+    path, until = out / "published.jsonl", time.monotonic() + 120
     while time.monotonic() < until and not (path.exists() and path.read_text().count("\n") > 3):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    kept = read_trainings(path)
+    kept = trainings_of(path)
     assert 3 <= len(kept) < 12
     found = run_json([*given, "--seeds", "4", "--out", str(out)], capsys)
-    table = read_trainings(path)
+    table = trainings_of(path)
     assert found["trainings"] == len(table) == 12
     assert table.head(len(kept)).equals(kept)  # with their seconds: none was trained again
-    whole = read_trainings(finished / "published.csv").set_index(KEY)["loss"]
+    whole = trainings_of(finished / "published.jsonl").set_index(KEY)["loss"]
     assert table.set_index(KEY)["loss"].reindex(whole.index).tolist() == whole.tolist()

@@ -6,9 +6,10 @@ import pytest
 
 from flashnas.base.errors import BudgetError, ConfigError, RunError
 from flashnas.latency.prediction import LatencyModel
+from flashnas.training.store import read_table
 from flashnas.trust.depth_width import ENOUGH, Sizes, findings
-from flashnas.trust.scaling_grid import COLUMNS, of_one_kind, points_of, read_trainings
-from flashnas.trust.scaling_law import CONSTANTS, Points, fit
+from flashnas.trust.scaling_grid import GridTraining, block, of_one_kind
+from flashnas.trust.scaling_law import CONSTANTS, fit
 
 TRUE = {"L0": 2.0, "a": 1.5, "alpha": 0.7, "b": 30.0, "beta": 0.6, "c": 40.0, "gamma": 0.35}
 DEPTHS, WIDTHS, TOKENS = (3, 6, 9, 12, 18), (512, 768, 1024, 1536), (20_480, 40_960, 81_920, 163_840)
@@ -22,7 +23,8 @@ def true_loss(depth, width, tokens):
 def points(depths=DEPTHS, widths=WIDTHS, tokens=TOKENS, noise=0.0, seed=0):
     depth, width, count = (axis.ravel().astype(float) for axis in np.meshgrid(depths, widths, tokens, indexing="ij"))
     exact = true_loss(depth, width, count)
-    return Points(depth, width, count, exact + noise * np.random.default_rng(seed).standard_normal(len(exact)))
+    return pd.DataFrame({"depth": depth, "width": width, "tokens": count,
+                         "loss": exact + noise * np.random.default_rng(seed).standard_normal(len(exact))})
 
 
 def test_constants_are_found_again_from_exact_losses():
@@ -46,9 +48,9 @@ def test_noise_widens_the_intervals_which_hold_the_truth():
 
 def test_outliers_do_not_move_the_law():
     clean = points(noise=0.005)
-    loss = clean.loss.copy()
+    loss = clean.loss.to_numpy(copy=True)
     loss[::16] += 0.8  # trainings that went wrong
-    law = fit(Points(clean.depth, clean.width, clean.tokens, loss), resamples=0)
+    law = fit(clean.assign(loss=loss), resamples=0)
     assert np.abs(law.loss(clean.depth, clean.width, clean.tokens)
                   - true_loss(clean.depth, clean.width, clean.tokens)).max() < 0.03
 
@@ -64,7 +66,7 @@ def test_one_token_count_leaves_its_term_in_the_constant():
 def test_a_term_that_the_data_do_not_show_is_named():
     flat = points(noise=0.003)
     loss = flat.loss - TRUE["a"] * flat.depth ** -TRUE["alpha"] + 0.002 * flat.depth  # deeper is worse
-    law = fit(Points(flat.depth, flat.width, flat.tokens, loss), resamples=0)
+    law = fit(flat.assign(loss=loss), resamples=0)
     assert law.gone == ("depth",)
     assert law.loss(30, 1024, 81_920) == pytest.approx(law.loss(3, 1024, 81_920), abs=1e-3)
 
@@ -102,7 +104,7 @@ def test_the_largest_depth_and_width_are_held_out_and_foretold():
 def test_held_out_sizes_are_not_in_the_fit_that_foretells_them():
     grid = points()
     larger = (grid.depth == max(DEPTHS)) | (grid.width == max(WIDTHS))
-    spoiled = Points(grid.depth, grid.width, grid.tokens, grid.loss + 0.5 * larger)
+    spoiled = grid.assign(loss=grid.loss + 0.5 * larger)
     found = findings(spoiled, resamples=0)
     assert [one.predicted - true_loss(one.depth, one.width, one.tokens) for one in found.held_out] == pytest.approx(
         [0.0] * len(found.held_out), abs=1e-3)
@@ -117,7 +119,7 @@ def test_with_few_values_the_corner_is_held_out():
 def test_depth_that_pays_off_later_shows_in_depth_and_tokens_together():
     grid = points(noise=0.002)
     late = -0.05 * np.log(grid.depth / 9) * np.log(grid.tokens / 60_000)
-    found = findings(Points(grid.depth, grid.width, grid.tokens, grid.loss + late), resamples=0)
+    found = findings(grid.assign(loss=grid.loss + late), resamples=0)
     assert found.mixing.value == pytest.approx(-0.05, abs=0.01)
     assert found.mixing.high < 0
 
@@ -139,11 +141,11 @@ def test_the_answer_is_the_best_size_of_all_within_the_budget(sizes):
     answer = sizes.answer(10_000)
     every = [(float(true_loss(depth, width, max(TOKENS))), depth, width)
              for depth in range(3, 37) for width in range(512, 3073, 256)
-             if sizes.model.estimate(sizes.architecture(depth, width)).latency_ms <= 10_000]
+             if sizes.model.estimate(block("m2 f", depth, width)).latency_ms <= 10_000]
     assert answer["loss"] == pytest.approx(min(every)[0], abs=1e-3)
     assert answer["latency_ms"] <= 10_000
     assert answer["latency_ms"] == pytest.approx(
-        sizes.model.estimate(sizes.architecture(answer["depth"], answer["width"])).latency_ms)
+        sizes.model.estimate(block("m2 f", answer["depth"], answer["width"])).latency_ms)
     assert answer["notation"] == f"{answer['width']}: {answer['depth']}x(m2 f)"
     assert [one["depth"] for one in answer["by_depth"]] == [d for d in DEPTHS if any(e[1] == d for e in every)]
     assert min(one["loss"] for one in answer["by_depth"]) >= answer["loss"] - 1e-3
@@ -164,7 +166,7 @@ def test_a_budget_that_nothing_meets_names_the_fastest(sizes):
 
 def test_without_a_term_for_depth_the_answer_takes_the_fastest():
     grid = points()
-    flat = Points(grid.depth, grid.width, grid.tokens, grid.loss - TRUE["a"] * grid.depth ** -TRUE["alpha"])
+    flat = grid.assign(loss=grid.loss - TRUE["a"] * grid.depth ** -TRUE["alpha"])
     found = Sizes("m2 f", findings(flat, resamples=0), LatencyModel("h100_sxm", "decode-8k")).answer(10_000)
     assert found["depth"] == 3
 
@@ -202,41 +204,26 @@ def frame(**columns):
                          "tokens": grid.tokens.astype(int), "loss": grid.loss, **columns})
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
-def test_a_table_is_read_from_csv_and_parquet(name, tmp_path):
+def test_a_table_of_ones_own_needs_depth_width_tokens_and_loss(tmp_path):
     table = frame()
     table.loc[3, "loss"] = None  # a training that failed
-    (table.to_parquet if name.endswith("parquet") else table.to_csv)(tmp_path / name, index=False)
-    read = read_trainings(tmp_path / name)
-    assert tuple(read.columns) == COLUMNS
-    assert len(points_of(read)) == len(table) - 1
-    assert points_of(read).loss == pytest.approx(table["loss"].dropna().to_numpy())
+    table.to_csv(tmp_path / "t.csv", index=False)
+    read = read_table(tmp_path / "t.csv", GridTraining)
+    found = findings(read, resamples=0)
+    assert (len(found.points), found.failed) == (len(table) - 1, 1)
+    assert found.points["loss"].to_numpy() == pytest.approx(table["loss"].dropna().to_numpy())
     assert set(read["seed"]) == {0}
 
 
-def test_a_last_line_without_its_end_counts_if_it_is_whole(tmp_path):
-    path = tmp_path / "t.csv"
-    frame().to_csv(path, index=False)
-    text = path.read_text()
-    path.write_text(text[:-1])
-    assert len(read_trainings(path)) == len(points())
-    path.write_text(text[:text.rindex(",")])  # a process was killed while it wrote
-    assert len(read_trainings(path)) == len(points()) - 1
-
-
 @pytest.mark.parametrize(("change", "rule"), [
-    (lambda t: t.rename(columns={"width": "widht"}), r"column 'widht' is unknown \(did you mean 'width'\?\)"),
-    (lambda t: t.drop(columns="tokens"), "column 'tokens' is missing"),
-    (lambda t: t.assign(depth=t["depth"].where(t.index != 4, 0)), ":6: depth must be above 0"),
-    (lambda t: t.assign(depth=t["depth"] + 0.5), ":2: depth must be a whole number"),
-    (lambda t: t.assign(loss="low"), ":2: loss must be a number or empty; got 'low'"),
-    (lambda t: t.assign(width=t["width"].astype(object).where(t.index != 2, "")), ":4: width must be a number"),
-    (lambda t: pd.concat([t, t.head(1)]), f":{len(points()) + 2}: seed must be another one"),
+    (lambda t: t.drop(columns="tokens"), ":2: training needs the key 'tokens'"),
+    (lambda t: t.assign(depth=t["depth"].where(t.index != 4, 0)), ":6: .*depth must be above 0; got 0"),
+    (lambda t: t.assign(depth=t["depth"] + 0.5), ":2: training.depth must be a whole number"),
 ])
 def test_a_damaged_table_is_refused_in_one_line(change, rule, tmp_path):
     change(frame()).to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(RunError, match=f"t.csv.*{rule}") as error:
-        read_trainings(tmp_path / "t.csv")
+    with pytest.raises(RunError, match=f"t.csv{rule}") as error:
+        read_table(tmp_path / "t.csv", GridTraining)
     assert "\n" not in str(error.value)
 
 
@@ -244,7 +231,7 @@ def test_a_law_is_of_one_pattern_and_one_recipe(tmp_path):
     path = tmp_path / "t.csv"
     both = pd.concat([frame(pattern="m2 f"), frame(pattern="a f")])
     both.to_csv(path, index=False)
-    table = read_trainings(path)
+    table = read_table(path, GridTraining)
     with pytest.raises(RunError, match=r"several patterns.*'a f', 'm2 f'"):
         of_one_kind(table, path, None)
     assert set(of_one_kind(table, path, "m2  f")["pattern"]) == {"m2 f"}

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flashnas.base.errors import RunError
-from flashnas.evidence.rank_correlation import interval, kendall, spearman
-from flashnas.report.terminal_trust import headline, trust_text, verdict
-from flashnas.report.trust_figure import draw_trust, trust_points
-from flashnas.trust.analysis import analyse, expected_minimum
-from flashnas.trust.table import COLUMNS, TrustTable, read_table
+from flashnas.report.still_figures import draw_trust, trust_points
+from flashnas.report.terminal_studies import headline, trust_text, verdict
+from flashnas.training.store import read_table
+from flashnas.trust.analysis import analyse, expected_minimum, interval, kendall, spearman
+from flashnas.trust.study import RankedTraining
 
 TOKENS = {"short": 81_920, "long": 327_680, "wide": 81_920}
 
@@ -192,52 +192,15 @@ def test_the_picture_shows_each_architecture_with_its_seeds():
     assert draw_trust(table[table["variant"] == "short"], "").axes[0].texts
 
 
-# -- the file ----------------------------------------------------------------------------------------------------
-
-
-def write(path, table):
-    table.to_csv(path, index=False, columns=list(COLUMNS))
-    return path
-
-
-def test_a_table_comes_back_as_it_was_written_row_by_row(tmp_path):
-    table = TrustTable(tmp_path / "t.csv")
-    row = trainings(1, seeds=1, variants=("short",)).iloc[0].to_dict() | {"notation": "64(meta=4): d, \"x\""}
-    table.add(row)
-    table.add({**row, "seed": 1, "loss": "", "reason": "out of memory"})
-    with (tmp_path / "t.csv").open("a") as file:
-        file.write("front,64: d,h9,1,2,sho")  # killed while writing
-    found = read_table(tmp_path / "t.csv")
-    assert found.loc[0, "notation"] == row["notation"]
-    assert found.loc[0, "loss"] == row["loss"]
-    assert found["loss"].isna().tolist() == [False, True]
-    TrustTable(tmp_path / "t.csv").add({**row, "seed": 2})
-    assert read_table(tmp_path / "t.csv")["seed"].tolist() == [0, 1, 2]
-
-
 @pytest.mark.parametrize(("column", "value", "message"), [
-    ("loss", "low", "t.csv:3: loss must be a number or empty; got 'low'"),
-    ("seed", "1.5", "t.csv:3: seed must be a whole number; got '1.5'"),
-    ("tokens", "", "t.csv:3: tokens must be a whole number; got ''"),
-    ("variant", "shrot", "t.csv:3: variant must be one of short, long, wide; got 'shrot'"),
-    ("hash", "", "t.csv:3: hash must be the hash of an architecture; got ''"),
-    ("seed", "0", "t.csv:3: seed must be another one: this training stands above already"),
+    ("tokens", "", "t.csv:3: training needs the key 'tokens'"),
+    ("variant", "shrot", "t.csv:3: training.variant must be one of short, long, wide; got 'shrot'"),
+    ("seed", "0", "t.csv:3: must be another training or seed; this one stands above already"),
 ])
 def test_what_is_wrong_in_a_table_is_one_line_with_its_place(tmp_path, column, value, message):
     table = trainings(1, variants=("short",)).astype(object)
     table.loc[1, column] = value
+    table.to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(RunError) as error:
-        read_table(write(tmp_path / "t.csv", table))
+        read_table(tmp_path / "t.csv", RankedTraining)
     assert message in str(error.value)
-
-
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "not a table of trainings"), (b"\xff\xfe\n", "cannot be read: not UTF-8 text"),
-    (b"set,notation,hsah\n", "column 'hash' is missing (did you mean 'hsah'?)"), (b"a,b\n1,2,3\n4\n\"", "is missing"),
-])
-def test_a_file_that_is_none_is_one_line(tmp_path, content, message):
-    (tmp_path / "t.csv").write_bytes(content)
-    with pytest.raises(RunError) as error:
-        read_table(tmp_path / "t.csv")
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
+from flashnas.formats.fitting import Demands, Format
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
 
-LAYER_TYPES: dict[str, str] = {"d": "deltanet", "m2": "m2", "a": "a", "f": "f"}
-# values that the code of the family fixes; the others are keys of its configuration
-FIXED: dict[str, dict[str, Any]] = {
-    "d": {"conv_size": 4},
-    "m2": {"groups": 1, "bias": False, "conv_bias": True, "dt_min": 0.0},
-    "a": {"qkv_bias": False, "out_bias": False, "out_gate": False, "rope_factor": 1.0},
-    "f": {"bias": False, "relu2": False},
-}
+LAYER_TYPES = {"d": "deltanet", "m2": "m2", "a": "a", "f": "f"}
+
+
+def _demands(kind: type[OperatorSpec], **fixed: Any) -> Demands:
+    """One set of options holds for all operators of a kind; those in `fixed` have one value in the family's code."""
+    return Demands(fixed=fixed, shared=tuple(each.name for each in dataclasses.fields(kind)))
+
+
+FORMAT = Format("Nemotron-Flash", {
+    "d": _demands(DeltaNet, conv_size=4),
+    "m2": _demands(Mamba2, groups=1, bias=False, conv_bias=True, dt_min=0.0),
+    "a": _demands(Attention, qkv_bias=False, out_bias=False, out_gate=False, rope_factor=1.0),
+    "f": _demands(FeedForward, bias=False, relu2=False),
+}, needs=())
 FFN_MULTIPLE = 128  # the family cuts its feed-forward width down to a multiple of this
 RELEASED = "nvidia/Nemotron-Flash-1B"  # has the code of the family
 Spec = TypeVar("Spec", bound=OperatorSpec)
@@ -29,16 +37,18 @@ Spec = TypeVar("Spec", bound=OperatorSpec)
 def family_config(architecture: Architecture, ids: dict[str, int | None], dtype: str) -> dict[str, Any]:
     """The keys of config.json; raises ExportError in one line for a part that the family lacks."""
     operators = architecture.canonical().operators
-    for place, spec in enumerate(operators):
-        _check(place, spec)
+    if problems := FORMAT.problems(architecture.canonical()):
+        raise _lacking(problems[0])
     hidden = architecture.hidden
-    delta, mamba = _alike(operators, DeltaNet), _alike(operators, Mamba2) or Mamba2()
-    attention, feed_forward = _alike(operators, Attention), _alike(operators, FeedForward)
+    delta, mamba = _first(operators, DeltaNet), _first(operators, Mamba2) or Mamba2()
+    attention, feed_forward = _first(operators, Attention), _first(operators, FeedForward)
     heads = delta.heads(hidden) if delta else max(1, hidden // 128)
     if attention:
         if delta and attention.heads != heads:
             raise _lacking(f"{heads} heads of 'd' beside {attention.heads} heads of 'a': one number holds for both")
         heads = attention.heads
+    if attention and attention.rope_share not in (0, 1):
+        raise _lacking(f"operator 'a' with rope_share={attention.rope_share}; it has 0 or 1")
     own_dim = attention is not None and attention.head_dim * heads != hidden
     if mamba.heads:
         raise _lacking(f"operator 'm2' with heads={mamba.heads}, {mamba.inner(hidden)} channels: a whole multiple of"
@@ -68,23 +78,8 @@ def family_config(architecture: Architecture, ids: dict[str, int | None], dtype:
     }
 
 
-def _check(place: int, spec: OperatorSpec) -> None:
-    if spec.kind not in LAYER_TYPES:
-        raise _lacking(f"operator {place} is {spec.kind!r}; it has {', '.join(LAYER_TYPES)}")
-    for name, value in FIXED[spec.kind].items():
-        if getattr(spec, name) != value:
-            raise _lacking(f"operator {place}, {spec.kind!r}, has {name}={getattr(spec, name)}; it has {value}")
-    if isinstance(spec, Attention) and spec.rope_share not in (0, 1):
-        raise _lacking(f"operator {place}, 'a', has rope_share={spec.rope_share}; it has 0 or 1")
-
-
-def _alike(operators: Sequence[OperatorSpec], kind: type[Spec]) -> Spec | None:
-    """The one operator of a kind; None if there is none."""
-    found = list(dict.fromkeys(spec for spec in operators if isinstance(spec, kind)))
-    if len(found) > 1:
-        raise _lacking(f"two different operators {found[0]} and {found[1]}: one set of options holds for all"
-                       f" {kind.kind!r}")
-    return found[0] if found else None
+def _first(operators: Sequence[OperatorSpec], kind: type[Spec]) -> Spec | None:
+    return next((spec for spec in operators if isinstance(spec, kind)), None)
 
 
 def _expand_ratio(spec: FeedForward | None, hidden: int) -> float:

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from flashnas.base.errors import ExportError
 from flashnas.base.files import write_synced
-from flashnas.export.exporter import Exporter, Written
+from flashnas.export.exporter import Exporter, Written, check_differences, difference
 from flashnas.export.nemotron_flash.config import family_config
 from flashnas.export.nemotron_flash.family import family_logits
-from flashnas.export.nemotron_flash.names import to_family
-from flashnas.export.source import Source
-from flashnas.export.tokenizer import special_ids
+from flashnas.export.nemotron_flash.names import pieces
+from flashnas.export.source import Source, special_ids
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import read_tensors
 
@@ -56,7 +55,8 @@ class NemotronFlashExporter(Exporter):
             head.div_(head.norm(dim=1, keepdim=True))
         network.to(dtype)
         notes = _head_notes(network, source.drawn, bool(options.get("raw_logits")))
-        tensors = to_family(network.state_dict(), network.architecture)
+        state = network.state_dict()
+        tensors = {piece.name: piece.of(state) for piece in pieces(network.architecture)}
         if network.head is not None and network.meta_tokens is not None:
             # rows that are read and not used; 1 is their norm, by which the released model code divides
             rows = len(network.meta_tokens)
@@ -94,8 +94,6 @@ def _check(folder: Path, network: HybridLM) -> dict[str, float]:
     tokens = torch.randint(network.architecture.vocab, (BATCH, TOKENS), generator=generator)
     original_BTV = network(tokens)
     exported_BTV = family_logits(config, tensors, tokens)
-    difference = float((exported_BTV - original_BTV).abs().max() / original_BTV.abs().max())
-    if not difference <= TOLERANCE:  # NaN fails too
-        raise ExportError("the exported network does not compute what the original does: logits differ by"
-                          f" {difference:.1e} of the largest; at most {TOLERANCE:.0e} is allowed")
-    return {"logits": difference}
+    differences = {"logits": difference(exported_BTV, original_BTV)}
+    check_differences("the Nemotron-Flash family", differences, TOLERANCE)
+    return differences

@@ -8,8 +8,7 @@
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from flashnas.export.transformers.cache import FlashnasCache
-from flashnas.export.transformers.configuration import FlashnasConfig
-from flashnas.export.transformers.modeling import FlashnasForCausalLM
+from flashnas.export.transformers.modeling import FlashnasConfig, FlashnasForCausalLM
 
 AutoConfig.register(FlashnasConfig.model_type, FlashnasConfig, exist_ok=True)
 AutoModelForCausalLM.register(FlashnasConfig, FlashnasForCausalLM, exist_ok=True)

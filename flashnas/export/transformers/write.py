@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig
-from transformers.utils import logging
+from transformers import AutoModelForCausalLM, GenerationConfig
 
-from flashnas.export.exporter import Exporter, Written
-from flashnas.export.source import Source
-from flashnas.export.tokenizer import special_ids
+from flashnas.export.exporter import Exporter, Written, check_differences, difference
+from flashnas.export.source import Source, quiet_transformers, special_ids
 from flashnas.export.transformers import FlashnasConfig, FlashnasForCausalLM
-from flashnas.export.transformers.parity import check_parity
+from flashnas.network.model import HybridLM
+
+TOLERANCE = 1e-4  # of the largest logit
+BATCH, PROMPT, STEPS = 2, 19, 5
 
 LOADING = """\
 ```python
@@ -41,15 +42,48 @@ class TransformersExporter(Exporter):
             model = FlashnasForCausalLM(FlashnasConfig.of(source.architecture, dtype=dtype, **ids))
         model.model = network
         model.generation_config = GenerationConfig(**ids)
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
+        with quiet_transformers():
             model.save_pretrained(folder)
             return Written(check_parity(folder, network))
-        finally:
-            logging.set_verbosity(verbosity)
-            logging.enable_progress_bar()
 
 
 EXPORTER = TransformersExporter()
+
+
+@torch.no_grad()
+def check_parity(folder: Path, network: HybridLM) -> dict[str, float]:
+    """Compare logits, cached decoding and a padded batch in float32.
+
+    Args:
+        folder: the export.
+        network: the original, with its weights rounded as they were written.
+
+    Returns:
+        Largest differences over the largest logit, by what was compared.
+
+    Raises:
+        ExportError: a difference exceeds TOLERANCE.
+    """
+    network = network.float().eval()
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(network.architecture.vocab, (BATCH, PROMPT + STEPS), generator=generator)
+    differences = {"logits": difference(loaded(tokens).logits, network(tokens))}
+
+    expected, cache = network.prefill(tokens[:, :PROMPT])
+    output = loaded(tokens[:, :PROMPT], use_cache=True)
+    worst = difference(output.logits[:, -1], expected)
+    for n in range(PROMPT, PROMPT + STEPS):
+        expected, cache = network.decode_step(tokens[:, n], cache)
+        output = loaded(tokens[:, n:n + 1], cache=output.cache)
+        worst = max(worst, difference(output.logits[:, -1], expected))
+    differences["cached_decode"] = worst
+
+    cut = PROMPT // 2  # the second row loses its first tokens to padding
+    mask = torch.ones_like(tokens[:, :PROMPT])
+    mask[1, :cut] = 0
+    output = loaded(tokens[:, :PROMPT], attention_mask=mask, use_cache=True)
+    alone, _ = network.prefill(tokens[1:, cut:PROMPT])
+    differences["padded_batch"] = difference(output.logits[1:, -1], alone)
+    check_differences("transformers", differences, TOLERANCE)
+    return differences

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format, choose
-from flashnas.formats.gguf.pieces import Piece, model_pieces
+from flashnas.formats.gguf.pieces import model_pieces
+from flashnas.formats.pieces import Piece
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -40,7 +41,7 @@ class Family:
     def pieces(self, architecture: Architecture) -> list[Piece]:
         """Every tensor of a file."""
         return model_pieces(architecture.canonical(), second_norm=self.second_norm, interleaved=self.interleaved,
-                            scaled=self.format.recurrent == "m2")
+                            scaled="m2" in self.format.demands)
 
     def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
         """All keys but those of the tokenizer."""
@@ -92,18 +93,18 @@ FAMILIES: Mapping[str, Family] = {family.format.name: family for family in (
         "m2": Demands(fixed={**MAMBA2, "heads": 0, "expand": 2}, shared=MAMBA2_SHAPE),
         "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_factor": 1.0}, shared=ROTARY),
         "f": Demands(fixed={"relu2": False}, shared=("intermediate",)),
-    }, pairs=True, most_meta_tokens=1), second_norm="ffn_norm", interleaved=True),
+    }, needs=("m2", "a"), pairs=True, max_meta_tokens=1), second_norm="ffn_norm", interleaved=True),
     Family(Format("nemotron_h", {
         "m2": Demands(fixed=MAMBA2, shared=("heads", "expand", *MAMBA2_SHAPE)),
         "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_share": 0.0}, shared=("head_dim",)),
         "f": Demands(fixed={"relu2": True}),
-    }, most_meta_tokens=1), second_norm=""),
+    }, needs=("m2", "a"), max_meta_tokens=1), second_norm=""),
     Family(Format("qwen35", {
         "gd": Demands(shared=("k_heads", "expand_v", "head_dim", "conv_size")),
         "a": Demands(fixed={"qk_norm": True, "out_gate": True, "out_bias": False, "rope_factor": 1.0},
-                     nonzero={"rope_share": 1.0}, shared=("heads", "kv_heads", *ROTARY)),
+                     nonzero=("rope_share",), shared=("heads", "kv_heads", *ROTARY)),
         "f": Demands(fixed={"relu2": False, "bias": False}, shared=("intermediate",)),
-    }, recurrent="gd", pairs=True, most_meta_tokens=1), second_norm="post_attention_norm"),
+    }, needs=("gd", "a"), pairs=True, max_meta_tokens=1), second_norm="post_attention_norm"),
 )}
 
 

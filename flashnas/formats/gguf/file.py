@@ -14,8 +14,8 @@ from torch import Tensor
 
 from flashnas.architecture import Architecture
 from flashnas.formats.gguf.families import family_of
-from flashnas.formats.gguf.pieces import Piece
 from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
+from flashnas.formats.pieces import Piece
 from flashnas.network.model import Block
 
 Type = gguf.GGMLQuantizationType
@@ -123,7 +123,7 @@ def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[s
 
 
 def _type_of(piece: Piece, tensors: Mapping[str, Tensor], name: str) -> Type:
-    if piece.small:
+    if not piece.matrix:
         return Type.F32
     usual, ends, _ = TYPES[name]
     chosen = ends if piece.source in ("embedding.weight", "head.weight") else usual

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -45,6 +46,16 @@ SLACK = 1.25
 KDA_CHUNK_KERNELS = ("flashkda_fwd", "chunk_kda", "chunk_kda_with_fused_gate")
 KDA_STEP_KERNELS = ("fused_recurrent_kda_packed_decode",)
 HEADS = {"heads": "num_v_heads", "key_dim": "head_k_dim", "value_dim": "head_v_dim", "batch": "batch_size"}
+PROMPT = {**HEADS, "tokens": "seq_len"}
+CONV = {"channels": "channels", "conv_size": "d_conv", "batch": "batch_size"}
+# family, file, and for each kind of rows: phase, kernels, key columns
+GATED_DELTA = ("linear_attention", "gdn_perf", (
+    ("gated_delta_rule_decode", "generation", STEP_KERNELS, HEADS),
+    ("gated_delta_rule_prefill", "context", CHUNK_KERNELS, PROMPT),
+    ("conv_decode", "generation", ("causal_conv1d_update",), CONV),
+    ("conv_prefill", "context", ("causal_conv1d_fn",), {**CONV, "tokens": "seq_len"})))
+KDA = ("kda", "kda_perf", (("kda_decode", "generation", KDA_STEP_KERNELS, HEADS),
+                           ("kda_prefill", "context", KDA_CHUNK_KERNELS, PROMPT)))
 
 
 def import_system(system: str, source_path: str | Path | None, out_dir: str | Path) -> Path:
@@ -62,7 +73,8 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
             raise TableError(f"{out}: exists already; import into a new folder")
         data = systems / "data" / system
         origin = {"package": "aiconfigurator-core", "version": version, "licence": LICENCE, "copyright": COPYRIGHT}
-        tables = {**_gemm(data), **_attention(data), **_recurrent(data), **_triton(data), **_kda(data)}
+        tables = {**_gemm(data), **_attention(data), **_recurrent(data, *GATED_DELTA), **_triton(data),
+                  **_recurrent(data, *KDA)}
         if not tables:
             raise TableError(f"{data}: {system} has no bfloat16 measurements")
         for kind, rows in tables.items():
@@ -199,22 +211,18 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
     return result
 
 
-def _recurrent(data: Path) -> dict[str, pd.DataFrame]:
+def _recurrent(data: Path, family: str, name: str, kinds: tuple[Any, ...]) -> dict[str, pd.DataFrame]:
     """In these frameworks the number of key heads changes the kernels' times by a few per cent: rows of one number of
     value heads are taken together. The convolution runs over q, k and v at once."""
     result: dict[str, pd.DataFrame] = {}
-    conv = {"channels": "channels", "conv_size": "d_conv", "batch": "batch_size"}
     for framework in RECURRENT:
-        rows = _read(data, "linear_attention", framework, "gdn_perf")
+        rows = _read(data, family, framework, name)
         if rows is None:
             continue
-        channels = 2 * rows["num_k_heads"] * rows["head_k_dim"] + rows["num_v_heads"] * rows["head_v_dim"]
-        rows = rows.assign(channels=channels)
-        for kind, phase, kernels, columns in (
-                ("gated_delta_rule_decode", "generation", STEP_KERNELS, HEADS),
-                ("gated_delta_rule_prefill", "context", CHUNK_KERNELS, {**HEADS, "tokens": "seq_len"}),
-                ("conv_decode", "generation", ("causal_conv1d_update",), conv),
-                ("conv_prefill", "context", ("causal_conv1d_fn",), {**conv, "tokens": "seq_len"})):
+        if "num_k_heads" in rows:
+            channels = 2 * rows["num_k_heads"] * rows["head_k_dim"] + rows["num_v_heads"] * rows["head_v_dim"]
+            rows = rows.assign(channels=channels)
+        for kind, phase, kernels, columns in kinds:
             chosen = _of(rows, phase, kernels)
             if len(chosen):
                 result.setdefault(kind, _table(chosen, columns))
@@ -238,9 +246,8 @@ def _triton(data: Path) -> dict[str, pd.DataFrame]:
         rows = _read(data, "linear_attention", framework, "gdn_perf")
         if rows is None or not len(chosen := _of(rows, "context", TRITON_KERNELS)):
             continue
-        columns = {**HEADS, "tokens": "seq_len"}
-        shortest = chosen.groupby([*columns.values(), "stack", "device"], as_index=False, observed=True)
-        result = _table(shortest[["latency_us"]].min(), columns)
+        shortest = chosen.groupby([*PROMPT.values(), "stack", "device"], as_index=False, observed=True)
+        result = _table(shortest[["latency_us"]].min(), PROMPT)
         return {"gated_delta_rule_triton_prefill": _undisturbed(result)}
     return {}
 
@@ -264,21 +271,6 @@ def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
             kept.append(i)
     result = rows.loc[sorted(kept)].reset_index(drop=True)
     result.attrs.update(rows.attrs)
-    return result
-
-
-def _kda(data: Path) -> dict[str, pd.DataFrame]:
-    result: dict[str, pd.DataFrame] = {}
-    for framework in RECURRENT:
-        rows = _read(data, "kda", framework, "kda_perf")
-        if rows is None:
-            continue
-        for kind, phase, kernels, columns in (
-                ("kda_decode", "generation", KDA_STEP_KERNELS, HEADS),
-                ("kda_prefill", "context", KDA_CHUNK_KERNELS, {**HEADS, "tokens": "seq_len"})):
-            chosen = _of(rows, phase, kernels)
-            if len(chosen):
-                result.setdefault(kind, _table(chosen, columns))
     return result
 
 

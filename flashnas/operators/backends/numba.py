@@ -19,8 +19,8 @@ MOST_TAPS = 4  # of a convolution
 ENTRIES = {
     "delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
     "gated_delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
-    "kda": ("delta_rule:kda", "delta_rule:kda_step"),
-    "dplr": ("dplr:dplr", "dplr:dplr_step"),
+    "kda": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
+    "dplr": ("delta_rule:dplr", "delta_rule:dplr_step"),
     "ssd": ("ssd:ssd_scan", "ssd:ssd_scan_step"),
     "gla": ("gla:gla", "gla:gla_step"),
     "selective_scan": ("selective_scan:scan_of_inputs", "selective_scan:scan_of_inputs_step"),

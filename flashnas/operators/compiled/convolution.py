@@ -7,24 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flashnas.operators.compiled.arrays import bits, flat, rows
-from flashnas.operators.compiled.jit import compiled, ready, writable
-from flashnas.operators.compiled.simd import load as wide
-from flashnas.operators.compiled.simd import spread
+from flashnas.operators.compiled.jit import bits, compiled, flat, ready, rows, writable
 from flashnas.operators.compiled.tiles import clear
-from flashnas.operators.compiled.vectors import LANES, fma, load, load_bits, sigmoid, splat, store, store_bits
+from flashnas.operators.compiled.vectors import LANES, fill, fma, load, load_bits, sigmoid, spread, store, store_bits
 from flashnas.operators.parts.convolution import short_convolution as by_torch
 from flashnas.operators.parts.convolution import short_convolution_step as step_by_torch
 
 TAPS = 4  # fewer are taps of 0
 BLOCK = 64  # tokens for which all channels are taken, so that their rows stay in the cache
-ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
 
 @compiled
@@ -68,7 +63,7 @@ def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias:
             for j in range(0, channels, LANES):
                 w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
                                   load(weight, 3 * channels + j))
-                constant, nothing = load(bias, j), splat(ZERO)
+                constant, nothing = load(bias, j), fill(0.0)
                 sum_0, sum_1, sum_2, sum_3, sum_of_grads = nothing, nothing, nothing, nothing, nothing
                 later_1, later_2, later_3 = load(later, j), load(later, channels + j), load(later, 2 * channels + j)
                 x1, x2, x3 = (_input(x, x_stride, before, half, channels, length, b, end - 3, j),
@@ -81,7 +76,7 @@ def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias:
                         x0 = load_bits(x, (b * length + t - 3) * x_stride + j, half)
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
                     gate, place = sigmoid(z), (b * length + t) * channels + j
-                    grad = load_bits(grad_y, place, half) * gate * fma(z, splat(ONE) - gate, splat(ONE))
+                    grad = load_bits(grad_y, place, half) * gate * fma(z, fill(1.0) - gate, fill(1.0))
                     sum_0, sum_1, sum_2, sum_3 = (fma(grad, x0, sum_0), fma(grad, x1, sum_1), fma(grad, x2, sum_2),
                                                   fma(grad, x3, sum_3))
                     sum_of_grads = sum_of_grads + grad
@@ -157,7 +152,7 @@ def _step(x: int, x_stride: int, state: int, half: bool, weight: int, bias: int,
             now, place = load_bits(x, b * x_stride + j, half), b * last * channels + j
             z = now * spread(weight, j * taps + last, taps, 16, 1)
             if bias:
-                z = z + wide(bias, j, 16)
+                z = z + load(bias, j)
             for n in range(last):
                 before = load_bits(state, place, half)
                 z = fma(spread(weight, j * taps + n, taps, 16, 1), before, z)

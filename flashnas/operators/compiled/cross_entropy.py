@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashnas.operators.compiled.arrays import bits, flat
-from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.jit import bits, compiled, flat
 from flashnas.operators.compiled.vectors import (
     LANES,
     LOG2_E,
     exp2,
+    fill,
     greatest,
     load,
     load_bits,
-    splat,
     store,
     store_bits,
     total,
@@ -34,13 +33,13 @@ def _softmax(logits: Any, half: bool, gradient: bool, shares: Any, wanted: Any, 
     """The gradients overwrite the logits; the entry of the target is left to the caller. wanted: the logits of the
     targets. room [size]: scratch."""
     for t in range(rows):
-        at, highest, sums = t * size, splat(LOWEST), splat(ZERO)
+        at, highest, sums = t * size, fill(LOWEST), fill(0.0)
         for i in range(0, size, LANES):
             logit = load_bits(logits, at + i, half)
             highest = where_larger(highest, logit, highest, logit)
             store(room, i, logit)
         most = greatest(highest)
-        below, scaled = splat(-most * LOG2_E), splat(LOG2_E)
+        below, scaled = fill(-most * LOG2_E), fill(LOG2_E)
         for i in range(0, size, LANES):
             power = exp2(load(room, i) * scaled + below)
             sums = sums + power
@@ -49,7 +48,7 @@ def _softmax(logits: Any, half: bool, gradient: bool, shares: Any, wanted: Any, 
         losses[t] = most + np.log(sum_of_row) - wanted[t]
         if gradient:
             wanted_grads[t] = (np.exp(-losses[t]) - ONE) * shares[t]
-            factor = splat(shares[t] / sum_of_row)
+            factor = fill(shares[t] / sum_of_row)
             for i in range(0, size, LANES):
                 store_bits(logits, at + i, load(room, i) * factor, half)
 

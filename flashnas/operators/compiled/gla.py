@@ -18,26 +18,33 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
-from flashnas.operators.compiled.jit import compiled, filled, odd
+from flashnas.operators.compiled.jit import bits, compiled, filled, flat, odd, rows, wide_copy
 from flashnas.operators.compiled.steps import linear_step
-from flashnas.operators.compiled.tiles import clear, copy, inner_product, load_rows, pack, run_tiles, transpose
+from flashnas.operators.compiled.tiles import (
+    CHUNK,
+    FORGETS,
+    LARGEST,
+    clear,
+    copy,
+    inner_product,
+    load_rows,
+    pack,
+    run_tiles,
+    transpose,
+)
 from flashnas.operators.compiled.vectors import (
     LANES,
     LOG2_E,
     exp2,
+    fill,
     least,
     load,
-    splat,
     store,
     store_bits,
     where_larger,
 )
 from flashnas.operators.recurrences.gla import gla_step as by_torch
 
-CHUNK = 64
-LARGEST = np.float32(60.0)
-FORGETS = np.float32(26.0)
 ZERO = np.float32(0.0)
 
 
@@ -64,10 +71,10 @@ def _segments(g: Any, at: int, stride: int, tokens: int, size: int, starts: Any,
             starts[count] = t
             count += 1
         for i in range(0, size, LANES):
-            now = load(g, at + t * stride + i) * splat(LOG2_E)
+            now = load(g, at + t * stride + i) * fill(LOG2_E)
             if fresh:
                 store(begin, (count - 1) * size + i, exp2(now))
-                now = splat(ZERO)
+                now = fill(0.0)
             else:
                 now = load(since, i) + now
             store(since, i, now)
@@ -87,7 +94,7 @@ def _decay(q: Any, k: Any, grow: Any, size: int) -> None:
 @compiled
 def _scale_rows(state: Any, factors: Any, at: int, rows: int, width: int) -> None:
     for i in range(rows):
-        factor = splat(factors[at + i])
+        factor = fill(factors[at + i])
         for j in range(0, width, LANES):
             store(state, i * width + j, load(state, i * width + j) * factor)
 
@@ -200,8 +207,8 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: in
                         here, growth = t * key_dim + i, load(grow, t * key_dim + i)
                         grad_query, grad_key = load(grad_queries, here), load(grad_keys, here)
                         share = load(queries, here) * grad_query - load(keys, here) * grad_key
-                        here_g = load(g, row * key_dim + i) * splat(LOG2_E)
-                        store(later, i, where_larger(here_g, splat(-FORGETS), load(later, i) + share, splat(ZERO)))
+                        here_g = load(g, row * key_dim + i) * fill(LOG2_E)
+                        store(later, i, where_larger(here_g, fill(-FORGETS), load(later, i) + share, fill(0.0)))
                         store(grad_g, row * key_dim + i, load(later, i))
                         store_bits(grad_q, row * key_dim + i, grad_query * growth, half)
                         store_bits(grad_k, row * key_dim + i, grad_key / growth, half)

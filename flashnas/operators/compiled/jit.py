@@ -90,10 +90,10 @@ def writable(state: Tensor) -> Tensor:
     return state.clone(memory_format=torch.contiguous_format) if state.requires_grad else state.contiguous()
 
 
-def over_batches(batch: int, run: Callable[[slice], None], least: int = 1) -> None:
+def over_batches(batch: int, run: Callable[[slice], None], min_size: int = 1) -> None:
     """Calls run for slices of the batch, one for each of torch's threads, which release Python's lock; each slice has
-    at least `least` sequences."""
-    threads = min(torch.get_num_threads(), batch // least)
+    at least `min_size` sequences."""
+    threads = min(torch.get_num_threads(), batch // min_size)
     if threads <= 1:
         run(slice(0, batch))
         return
@@ -107,9 +107,44 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def differentiable(rule: Callable[..., Any], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
+def differentiable(rule: Callable[..., Any], inputs: Sequence[Any], grads: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradients of `rule`, a plain form of a compiled one, of which gradients can be taken again."""
-    wanted = [x for x in inputs if x.requires_grad]
+    needed = [x is not None and x.requires_grad for x in inputs]
     with torch.enable_grad():
-        found = iter(torch.autograd.grad(rule(*inputs), wanted, grads, create_graph=True, allow_unused=True))
-    return [next(found) if x.requires_grad else None for x in inputs]
+        leaves = [x for x, need in zip(inputs, needed, strict=True) if need]
+        gradients = iter(torch.autograd.grad(rule(*inputs), leaves, grads, create_graph=True, allow_unused=True))
+    return [next(gradients) if need else None for need in needed]
+
+
+# -- tensors as the flat numpy arrays that compiled code takes; they share the tensors' memory ---------------------------
+
+
+def flat(x: Tensor) -> Any:
+    """A contiguous tensor as one row."""
+    return x.detach().view(-1).numpy()
+
+
+def bits(x: Tensor) -> Any:
+    """A contiguous tensor in float32 or bfloat16 as the uint16 numbers in its memory."""
+    return x.detach().view(-1).view(torch.uint16).numpy()
+
+
+def rows(x: Tensor) -> tuple[Any, int]:
+    """[B, T, ..] in float32 or bfloat16 as (the uint16 numbers in its memory from its first number on, numbers from one
+    token to the next).
+
+    A part of a projection, whose other parts lie between its tokens, is not copied.
+    """
+    x = x.detach()
+    batch, tokens = x.shape[:2]
+    row = x[0, 0]
+    size = row.numel()
+    stride = x.stride(1) if tokens > 1 else x.stride(0) if batch > 1 else size
+    if not row.is_contiguous() or stride < size or (batch > 1 and x.stride(0) != tokens * stride):
+        x, stride = x.contiguous(), size
+    return x.as_strided(((batch * tokens - 1) * stride + size,), (1,)).view(torch.uint16).numpy(), stride
+
+
+def wide_copy(x: Tensor) -> Tensor:
+    """A contiguous copy in float32, to be written into."""
+    return x.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flashnas.operators.compiled.arrays import bits, flat, rows
-from flashnas.operators.compiled.jit import compiled
-from flashnas.operators.compiled.vectors import LANES, fma, load, load_bits, sigmoid, splat, store, store_bits, total
+from flashnas.operators.compiled.jit import bits, compiled, flat, rows
+from flashnas.operators.compiled.vectors import LANES, fill, fma, load, load_bits, sigmoid, store, store_bits, total
 from flashnas.operators.parts import fused
 
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
@@ -33,7 +32,7 @@ def _forward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, g
     y_half = x_half if mode == PLAIN else gate_half
     for t in range(tokens):
         for h in range(heads):
-            at, squares = t * x_stride + h * size, splat(ZERO)
+            at, squares = t * x_stride + h * size, fill(0.0)
             for i in range(0, size, LANES):
                 value = load_bits(x, at + i, x_half)
                 if mode == GATE_FIRST:
@@ -45,7 +44,7 @@ def _forward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, g
             scale[t * heads + h] = factor
             row = (t * heads + h) * size
             for i in range(0, size, LANES):
-                value = load(room, i) * splat(factor) * load(weight, h % weights * size + i)
+                value = load(room, i) * fill(factor) * load(weight, h % weights * size + i)
                 if mode == NORM_FIRST:
                     open_ = load_bits(gate, t * gate_stride + h * size + i, gate_half)
                     value = value * open_ * sigmoid(open_)
@@ -61,14 +60,14 @@ def _backward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, 
     y_half = x_half if mode == PLAIN else gate_half
     for t in range(tokens):
         for h in range(heads):
-            at, row, w, inner = t * x_stride + h * size, (t * heads + h) * size, h % weights * size, splat(ZERO)
-            factor = splat(scale[t * heads + h])
+            at, row, w, inner = t * x_stride + h * size, (t * heads + h) * size, h % weights * size, fill(0.0)
+            factor = fill(scale[t * heads + h])
             for i in range(0, size, LANES):
                 value, grad = load_bits(x, at + i, x_half), load_bits(grad_y, row + i, y_half)
                 if mode != PLAIN:
                     open_ = load_bits(gate, t * gate_stride + h * size + i, gate_half)
                     share = sigmoid(open_)
-                    activated, slope = open_ * share, share * fma(open_, splat(ONE) - share, splat(ONE))
+                    activated, slope = open_ * share, share * fma(open_, fill(1.0) - share, fill(1.0))
                     if mode == NORM_FIRST:
                         through = grad * value * factor * load(weight, w + i) * slope
                         store_bits(grad_gate, row + i, through, gate_half)
@@ -82,7 +81,7 @@ def _backward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, 
                 inner = fma(grad, value, inner)
                 store(room, i, value)
                 store(room, size + i, grad)
-            mean = splat(total(inner) / np.float32(size)) * factor * factor
+            mean = fill(total(inner) / np.float32(size)) * factor * factor
             for i in range(0, size, LANES):
                 grad = (load(room, size + i) - load(room, i) * mean) * factor
                 if mode == GATE_FIRST:
@@ -159,7 +158,7 @@ def _swiglu_backward(x: Any, half: bool, grad_y: Any, grad_x: Any, tokens: int, 
         for i in range(0, size, LANES):
             gate, up = load_bits(x, 2 * t * size + i, half), load_bits(x, (2 * t + 1) * size + i, half)
             grad, share = load_bits(grad_y, t * size + i, half), sigmoid(gate)
-            slope = share * fma(gate, splat(ONE) - share, splat(ONE))
+            slope = share * fma(gate, fill(1.0) - share, fill(1.0))
             store_bits(grad_x, 2 * t * size + i, grad * up * slope, half)
             store_bits(grad_x, (2 * t + 1) * size + i, grad * gate * share, half)
 

@@ -14,19 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
-from flashnas.operators.compiled.jit import compiled
+from flashnas.operators.compiled.jit import bits, compiled, flat, rows, wide_copy
 from flashnas.operators.compiled.steps import scan_step
 from flashnas.operators.compiled.tiles import clear, copy
 from flashnas.operators.compiled.vectors import (
     LANES,
     LOG2_E,
     exp2,
+    fill,
     fma,
     load,
     load_bits,
-    splat,
-    spread,
+    repeat,
     store,
     store_bits,
     total,
@@ -49,13 +48,13 @@ def _forward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c:
             for j in range(0, channels, LANES):
                 for t in range(i * length + n * CHUNK, i * length + min(length, (n + 1) * CHUNK)):
                     step_size = load(dt, t * channels + j)
-                    u, out = step_size * load_bits(x, t * x_stride + j, half), splat(ZERO)
+                    u, out = step_size * load_bits(x, t * x_stride + j, half), fill(0.0)
                     for e in range(entries):
                         place = i * size + e * channels + j
                         decay = exp2(step_size * load(a_log2, e * channels + j))
-                        now = fma(decay, load(state, place), spread(b, t * entries + e) * u)
+                        now = fma(decay, load(state, place), repeat(b, t * entries + e) * u)
                         store(state, place, now)
-                        out = fma(spread(c, t * entries + e), now, out)
+                        out = fma(repeat(c, t * entries + e), now, out)
                     store(y, t * channels + j, out)
 
 
@@ -87,26 +86,26 @@ def _backward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c
                         decay = exp2(step_size * load(a_log2, e * channels + j))
                         store(decays, place, decay)
                         store(states, place + line, fma(decay, load(states, place),
-                                                        spread(b, (first + t) * entries + e) * u))
+                                                        repeat(b, (first + t) * entries + e) * u))
                 for t in range(tokens - 1, -1, -1):
                     row = (first + t) * channels + j
                     step_size, value = load(dt, row), load_bits(x, (first + t) * x_stride + j, half)
                     u, grad = step_size * value, load(grad_y, row)
-                    grad_u, grad_step = splat(ZERO), splat(ZERO)
+                    grad_u, grad_step = fill(0.0), fill(0.0)
                     for e in range(entries):
                         place, at = t * line + e * LANES, i * size + e * channels + j
                         a = e * channels + j
-                        grad_now = fma(spread(c, (first + t) * entries + e), grad, load(grad_state, at))
+                        grad_now = fma(repeat(c, (first + t) * entries + e), grad, load(grad_state, at))
                         store(wide_c, place, fma(load(states, place + line), grad, load(wide_c, place)))
                         store(wide_b, place, fma(grad_now, u, load(wide_b, place)))
-                        grad_u = fma(grad_now, spread(b, (first + t) * entries + e), grad_u)
+                        grad_u = fma(grad_now, repeat(b, (first + t) * entries + e), grad_u)
                         before = grad_now * load(decays, place)
                         store(grad_state, at, before)
                         share = before * load(states, place)  # of ln(decay) = dt a
                         grad_step = fma(share, load(a_log2, a), grad_step)
                         store(grad_a_log2, a, fma(share, step_size, load(grad_a_log2, a)))
                     store_bits(grad_x, row, grad_u * step_size, half)
-                    store(grad_dt, row, fma(grad_u, value, grad_step / splat(LOG2_E)))
+                    store(grad_dt, row, fma(grad_u, value, grad_step / fill(LOG2_E)))
             for t in range(tokens):
                 for e in range(entries):
                     grad_b[(first + t) * entries + e] = total(load(wide_b, t * line + e * LANES))

@@ -18,16 +18,24 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flashnas.operators.compiled.arrays import bits, flat, rows, wide_copy
-from flashnas.operators.compiled.jit import compiled, filled, odd
+from flashnas.operators.compiled.jit import bits, compiled, filled, flat, odd, rows, wide_copy
 from flashnas.operators.compiled.steps import linear_step
-from flashnas.operators.compiled.tiles import clear, copy, inner_product, load_rows, pack, run_tiles, scale, transpose
-from flashnas.operators.compiled.vectors import LANES, LOG2_E, fma, load, load_bits, splat, store, store_bits, total
+from flashnas.operators.compiled.tiles import (
+    CHUNK,
+    FORGETS,
+    LARGEST,
+    clear,
+    copy,
+    inner_product,
+    load_rows,
+    pack,
+    run_tiles,
+    scale,
+    transpose,
+)
+from flashnas.operators.compiled.vectors import LANES, LOG2_E, fill, fma, load, load_bits, store, store_bits, total
 from flashnas.operators.recurrences.ssd import ssd_scan_step as by_torch
 
-CHUNK = 64
-LARGEST = np.float32(60.0)
-FORGETS = np.float32(26.0)
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
 
@@ -78,11 +86,11 @@ def _forward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: int
                         copy(matrix, 0, kept, at, size)
                     count = _segments(dt, first * heads + h, heads, rate[h], tokens, starts, begin, grow)
                     for t in range(tokens):
-                        factor = splat(dt[(first + t) * heads + h] / grow[t])
+                        factor = fill(dt[(first + t) * heads + h] / grow[t])
                         for j in range(0, value_dim, LANES):
                             value = load_bits(x, (first + t) * x_stride + h * value_dim + j, half)
                             store(v, t * value_dim + j, value * factor)
-                            store(out, t * value_dim + j, splat(ZERO))
+                            store(out, t * value_dim + j, fill(0.0))
                     before = ONE
                     for s in range(count):
                         t, length_s = starts[s], starts[s + 1] - starts[s]
@@ -97,7 +105,7 @@ def _forward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: int
                     for t in range(tokens):
                         for j in range(0, value_dim, LANES):
                             store(o, ((first + t) * heads + h) * value_dim + j,
-                                  load(out, t * value_dim + j) * splat(grow[t]))
+                                  load(out, t * value_dim + j) * fill(grow[t]))
 
 
 @compiled
@@ -135,12 +143,12 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: in
                     count = _segments(dt, first * heads + h, heads, rate[h], tokens, starts, begin, grow)
                     for t in range(tokens):
                         row = (first + t) * heads + h
-                        factor, growth = splat(dt[row] / grow[t]), splat(grow[t])
+                        factor, growth = fill(dt[row] / grow[t]), fill(grow[t])
                         for j in range(0, value_dim, LANES):
                             value = load_bits(x, (first + t) * x_stride + h * value_dim + j, half)
                             store(v, t * value_dim + j, value * factor)
                             store(grad_out, t * value_dim + j, load(grad_o, row * value_dim + j) * growth)
-                            store(grad_v, t * value_dim + j, splat(ZERO))
+                            store(grad_v, t * value_dim + j, fill(0.0))
                     before = ONE
                     for s in range(count):
                         t, length_s = starts[s], starts[s + 1] - starts[s]
@@ -166,14 +174,14 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: in
                         after = begin[s]
                     scale(grad_matrix, after, size)
                     for t in range(tokens - 1, -1, -1):
-                        row, inner, share = (first + t) * heads + h, splat(ZERO), splat(ZERO)
+                        row, inner, share = (first + t) * heads + h, fill(0.0), fill(0.0)
                         inverse, time_step = ONE / grow[t], dt[row]
                         for j in range(0, value_dim, LANES):
-                            grad = load(grad_v, t * value_dim + j) * splat(inverse)
+                            grad = load(grad_v, t * value_dim + j) * fill(inverse)
                             value = load_bits(x, (first + t) * x_stride + h * value_dim + j, half)
                             inner = fma(grad, value, inner)
                             share = fma(load(grad_o, row * value_dim + j), load(o, row * value_dim + j), share)
-                            store_bits(grad_x, row * value_dim + j, grad * splat(time_step), half)
+                            store_bits(grad_x, row * value_dim + j, grad * fill(time_step), half)
                         grad_step = total(inner)
                         grad_g += total(share) - time_step * grad_step
                         if time_step * rate[h] * LOG2_E > FORGETS:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.compiled.jit import View, at, compiled, lanes_of, over_batches, ready, variant, writable
-from flashnas.operators.compiled.simd import exponential, fill, load, multiply_add, put, repeat, scalar, spread, store
+from flashnas.operators.compiled.vectors import exponential, fill, fma, load, repeat, scalar, spread, store
 
 SHARE = 1 << 18  # of the entries of all states that is worth a thread
 
@@ -39,16 +39,16 @@ def _kernel(lanes: int, channel: bool) -> Callable[..., None]:
                     factor = scalar(at(g, b, 0, h), 0)
                     decay = np.exp(-factor * scalar(rate, h))
                     for i in range(key_dim):
-                        put(decays, i, decay)
+                        store(decays, i, decay)
                 query, key = at(q, b, 0, h * groups // heads), at(k, b, 0, h * groups // heads)
                 for column in range(0, value_dim, lanes):
                     matrix = state + 4 * ((b * heads + h) * key_dim * value_dim + column)
                     value, out = load(at(v, b, 0, h), column, lanes) * fill(factor, lanes), fill(0.0, lanes)
                     for i in range(key_dim):
                         row = load(matrix, i * value_dim, lanes) * repeat(decays, i, lanes)
-                        row = multiply_add(repeat(key, i, lanes), value, row)
+                        row = fma(repeat(key, i, lanes), value, row)
                         store(matrix, i * value_dim, row)
-                        out = multiply_add(repeat(query, i, lanes), row, out)
+                        out = fma(repeat(query, i, lanes), row, out)
                     store(at(o, b, 0, h), column, out)
     return linear_step
 
@@ -93,9 +93,9 @@ def _scan(x, dt, a, b, c, y, state, first, end, sizes):
                 at_entry = (n * entries + e) * channels + j
                 decay = exponential(step_size * spread(a[0], e * a[1] + j * a[2], a[2], 16, 1))
                 now = load(state, at_entry, 16) * decay
-                now = multiply_add(repeat(b[0], n * b[1] + e, 16), u, now)
+                now = fma(repeat(b[0], n * b[1] + e, 16), u, now)
                 store(state, at_entry, now)
-                out = multiply_add(repeat(c[0], n * c[1] + e, 16), now, out)
+                out = fma(repeat(c[0], n * c[1] + e, 16), now, out)
             store(y, place, out)
 
 

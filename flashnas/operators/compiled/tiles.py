@@ -1,7 +1,8 @@
-"""The loop in which linear attention spends its time, over tiles of a state that stay in registers.
+"""Loops over rows, columns and tiles that several kernels share; all sizes are multiples of 16.
 
-All is without decay: a chunk of queries and keys is divided by its own decays before, and multiplied by them after.
-Forward and backward pass are four runs of the same loop:
+`run_tiles` is the loop in which linear attention spends its time, over tiles of a state that stay in registers. All is
+without decay: a chunk of queries and keys is divided by its own decays before, and multiplied by them after. Forward and
+backward pass are four runs of the same loop:
 
     o: rows are key entries, S += k' v, o += q' S;              dq: rows are value entries, S += v k', dq += do S
     dv: rows are key entries, from the end, D += q' do, dv += k' D;   dk: rows are value entries, D += do q', dk += v D
@@ -9,22 +10,81 @@ Forward and backward pass are four runs of the same loop:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba.extending import overload
 
-from flashnas.operators.compiled.jit import compiled
-from flashnas.operators.compiled.vectors import LANES, fma, load, load_bits, splat, spread, store, total, transpose_16
+from flashnas.operators.compiled.jit import compiled, variant
+from flashnas.operators.compiled.vectors import (
+    LANES,
+    fill,
+    fma,
+    load,
+    load_bits,
+    repeat,
+    spread,
+    store,
+    tile,
+    total,
+    transpose_16,
+)
 
 ROWS = 8  # of a tile: with two vectors each, 16 of a CPU's 32 registers
+ENTRIES = 16 * ROWS  # of a product at once
+# A chunk of linear attention. Within a segment of it no decay is applied to the state; a segment ends before what is
+# divided by the decay since its first token exceeds 2^LARGEST.
+CHUNK = 64
+LARGEST = np.float32(60.0)
+# The sum that gives the gradients of log decays starts at zero before a token whose decay is below 2^-FORGETS: what is
+# left of the state is then less than the rounding of the sum.
+FORGETS = np.float32(26.0)
 
 
-@compiled
-def _row(packed: Any, read: int, write: int, x0: Any, x1: Any, s0: Any, s1: Any, y0: Any, y1: Any) -> Any:
-    """One row of a tile: S += write x, y += read S."""
-    key, query = spread(packed, write), spread(packed, read)
-    s0, s1 = fma(key, x0, s0), fma(key, x1, s1)
-    return s0, s1, fma(query, s0, y0), fma(query, s1, y1)
+def _tiles(lanes: int) -> Callable[..., None]:
+    """`run_tiles` in tiles of 8 rows and `lanes` columns, which divide the width."""
+    @variant(f"{lanes}")
+    def row(packed, read, write, x, s, y):
+        """One row of a tile: S += write x, y += read S."""
+        s = fma(repeat(packed, write, lanes), x, s)
+        return s, fma(repeat(packed, read, lanes), s, y)
+
+    @variant(f"{lanes}")
+    def run(packed, x, x_at, y, y_at, state, tokens, rows, width, backwards):
+        for block in range(rows // ROWS):
+            for j in range(0, width, lanes):
+                r = block * ROWS * width + j
+                s0, s1 = load(state, r, lanes), load(state, r + width, lanes)
+                s2, s3 = load(state, r + 2 * width, lanes), load(state, r + 3 * width, lanes)
+                s4, s5 = load(state, r + 4 * width, lanes), load(state, r + 5 * width, lanes)
+                s6, s7 = load(state, r + 6 * width, lanes), load(state, r + 7 * width, lanes)
+                for n in range(tokens):
+                    t = tokens - 1 - n if backwards else n
+                    u = (block // 2 * tokens + t) * 2 * LANES + block % 2 * ROWS
+                    w, to = u + LANES, y_at + t * width + j
+                    value, out = load(x, x_at + t * width + j, lanes), load(y, to, lanes)
+                    s0, out = row(packed, u, w, value, s0, out)
+                    s1, out = row(packed, u + 1, w + 1, value, s1, out)
+                    s2, out = row(packed, u + 2, w + 2, value, s2, out)
+                    s3, out = row(packed, u + 3, w + 3, value, s3, out)
+                    s4, out = row(packed, u + 4, w + 4, value, s4, out)
+                    s5, out = row(packed, u + 5, w + 5, value, s5, out)
+                    s6, out = row(packed, u + 6, w + 6, value, s6, out)
+                    s7, out = row(packed, u + 7, w + 7, value, s7, out)
+                    store(y, to, out)
+                store(state, r, s0)
+                store(state, r + width, s1)
+                store(state, r + 2 * width, s2)
+                store(state, r + 3 * width, s3)
+                store(state, r + 4 * width, s4)
+                store(state, r + 5 * width, s5)
+                store(state, r + 6 * width, s6)
+                store(state, r + 7 * width, s7)
+    return run
+
+
+_run_narrow, _run_wide = _tiles(LANES), _tiles(2 * LANES)
 
 
 @compiled
@@ -33,51 +93,12 @@ def run_tiles(packed: Any, x: Any, x_at: int, y: Any, y_at: int, state: Any, tok
     """For each token: state += written x^T, then y += state^T read.
 
     packed: read and written, as `pack` puts them side by side. x, y: [tokens, width] from x_at and y_at on. state:
-    [rows, width]; both sizes are multiples of 16. backwards: from the last token to the first.
+    [rows, width]. backwards: from the last token to the first.
     """
-    for block in range(rows // ROWS):
-        for j in range(0, width, 2 * LANES):
-            r = block * ROWS * width + j
-            other = LANES if j + LANES < width else 0  # the last tile of an odd number of vectors computes one twice
-            a0, b0 = load(state, r), load(state, r + other)
-            a1, b1 = load(state, r + width), load(state, r + width + other)
-            a2, b2 = load(state, r + 2 * width), load(state, r + 2 * width + other)
-            a3, b3 = load(state, r + 3 * width), load(state, r + 3 * width + other)
-            a4, b4 = load(state, r + 4 * width), load(state, r + 4 * width + other)
-            a5, b5 = load(state, r + 5 * width), load(state, r + 5 * width + other)
-            a6, b6 = load(state, r + 6 * width), load(state, r + 6 * width + other)
-            a7, b7 = load(state, r + 7 * width), load(state, r + 7 * width + other)
-            for n in range(tokens):
-                t = tokens - 1 - n if backwards else n
-                u = (block // 2 * tokens + t) * 2 * LANES + block % 2 * ROWS
-                w, at, to = u + LANES, x_at + t * width + j, y_at + t * width + j
-                x0, x1, y0, y1 = load(x, at), load(x, at + other), load(y, to), load(y, to + other)
-                a0, b0, y0, y1 = _row(packed, u, w, x0, x1, a0, b0, y0, y1)
-                a1, b1, y0, y1 = _row(packed, u + 1, w + 1, x0, x1, a1, b1, y0, y1)
-                a2, b2, y0, y1 = _row(packed, u + 2, w + 2, x0, x1, a2, b2, y0, y1)
-                a3, b3, y0, y1 = _row(packed, u + 3, w + 3, x0, x1, a3, b3, y0, y1)
-                a4, b4, y0, y1 = _row(packed, u + 4, w + 4, x0, x1, a4, b4, y0, y1)
-                a5, b5, y0, y1 = _row(packed, u + 5, w + 5, x0, x1, a5, b5, y0, y1)
-                a6, b6, y0, y1 = _row(packed, u + 6, w + 6, x0, x1, a6, b6, y0, y1)
-                a7, b7, y0, y1 = _row(packed, u + 7, w + 7, x0, x1, a7, b7, y0, y1)
-                store(y, to, y0)
-                store(y, to + other, y1)
-            store(state, r, a0)
-            store(state, r + other, b0)
-            store(state, r + width, a1)
-            store(state, r + width + other, b1)
-            store(state, r + 2 * width, a2)
-            store(state, r + 2 * width + other, b2)
-            store(state, r + 3 * width, a3)
-            store(state, r + 3 * width + other, b3)
-            store(state, r + 4 * width, a4)
-            store(state, r + 4 * width + other, b4)
-            store(state, r + 5 * width, a5)
-            store(state, r + 5 * width + other, b5)
-            store(state, r + 6 * width, a6)
-            store(state, r + 6 * width + other, b6)
-            store(state, r + 7 * width, a7)
-            store(state, r + 7 * width + other, b7)
+    if width % (2 * LANES):
+        _run_narrow(packed, x, x_at, y, y_at, state, tokens, rows, width, backwards)
+    else:
+        _run_wide(packed, x, x_at, y, y_at, state, tokens, rows, width, backwards)
 
 
 @compiled
@@ -110,13 +131,13 @@ def copy(source: Any, at: int, target: Any, to: int, size: int) -> None:
 @compiled
 def clear(target: Any, size: int) -> None:
     for i in range(0, size, LANES):
-        store(target, i, splat(np.float32(0.0)))
+        store(target, i, fill(0.0))
 
 
 @compiled
 def scale(state: Any, factor: float, size: int) -> None:
     for i in range(0, size, LANES):
-        store(state, i, load(state, i) * splat(factor))
+        store(state, i, load(state, i) * fill(factor))
 
 
 @compiled
@@ -129,7 +150,26 @@ def transpose(matrix: Any, at: int, rows: int, columns: int, out: Any) -> None:
 
 @compiled
 def inner_product(x: Any, at: int, y: Any, to: int, size: int) -> float:
-    result = splat(np.float32(0.0))
-    for i in range(0, size, LANES):
+    """The sum of x[at + i] y[to + i]."""
+    result = load(x, at) * load(y, to)
+    for i in range(LANES, size, LANES):
         result = fma(load(x, at + i), load(y, to + i), result)
     return total(result)
+
+
+def add_product(width: int, left: int, right: int, out: int, rows: int) -> None:
+    """out += left right, in compiled code, for left [rows, width], right [width, 16] and out [rows, 16] at addresses."""
+    raise NotImplementedError("add_product can be called from compiled code only")
+
+
+@overload(add_product, prefer_literal=True)
+def _add_product(width, left, right, out, rows):
+    size = width.literal_value  # so that LLVM knows how far apart the rows are
+
+    def add(width, left, right, out, rows):
+        for i in range(0, rows, ROWS):
+            y = load(out, 16 * i, ENTRIES)
+            for j in range(size):
+                y = fma(spread(left, i * size + j, size, ROWS, 16), tile(load(right, 16 * j), ROWS), y)
+            store(out, 16 * i, y)
+    return add

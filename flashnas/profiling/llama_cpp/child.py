@@ -26,7 +26,7 @@ CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # of keys and values, by their nu
 
 def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int], texts: list[str], vocab: int,
         plain: int) -> dict[str, Any]:
-    """What llama.cpp computes from a file, with caches in float32 and without flash attention.
+    """What llama.cpp computes from a GGUF file, with caches in float32 and without flash attention.
 
     Args:
         file: the GGUF file.
@@ -42,45 +42,34 @@ def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int]
         of them the ids and log-probabilities of the most likely tokens. "texts": token ids.
 
     Raises:
-        RuntimeFailure: the child ended without an answer.
+        RuntimeFailure: the child ended without an answer; so do the functions below.
     """
     longest = max((len(prompt) for prompt in prompts), default=1)
     # one thread: two that wait for each other in a loop take up to 100 times as long on a busy machine
-    return _call({"work": "compute", "file": str(file), "context": longest + generate, "threads": 1,
-                  "flash_attention": False, "cache_type": "f32", "prompts": prompts, "generate": generate,
-                  "never": never, "texts": texts, "vocab": vocab, "plain": plain})
+    return _call("compute", file, longest + generate, threads=1, flash_attention=False, cache_type="f32",
+                 prompts=prompts, generate=generate, never=never, texts=texts, vocab=vocab, plain=plain)
 
 
-def time_requests(file: Path, *, prompts: Sequence[int], contexts: Sequence[int], steps: int, vocab: int, threads: int,
-                  flash_attention: bool, cache_type: str) -> dict[str, list[dict[str, float]]]:
+def time_requests(file: Path, *, prompts: Sequence[int], contexts: Sequence[int], steps: int, vocab: int,
+                  **options: Any) -> dict[str, list[dict[str, float]]]:
     """How long llama.cpp reads prompts and generates tokens, one sequence at a time.
 
     Args:
         file: the GGUF file; its vocabulary has at least `vocab` tokens.
-        prompts: numbers of tokens that are read into an empty cache.
-        contexts: for each of them `steps` tokens are generated; the first one is the context's token number
-            `context - steps + 1`, and the last one makes the context `context` tokens long. In ascending order, at
-            least `steps` apart.
-        steps: generated tokens.
+        prompts, contexts, steps: as `flashnas.profiling.program.Program.run`.
         vocab: random tokens are below it.
-        threads: of llama.cpp.
-        flash_attention: compute attention in one pass.
-        cache_type: of keys and values, one of CACHE_TYPES.
+        options: threads; flash_attention, whether attention is computed in one pass; cache_type, of keys and values,
+            one of CACHE_TYPES.
 
     Returns:
-        "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and `cpu_ms` of the whole prompt,
-        or of one step. cpu_ms is the time that the processor spent for the process, all threads together.
-
-    Raises:
-        RuntimeFailure: the child ended without an answer.
+        As `Program.run`; cpu_ms is the time that the processor spent for the process, all threads together.
     """
-    return _call({"work": "time", "file": str(file), "context": max([*prompts, *contexts]), "threads": threads,
-                  "flash_attention": flash_attention, "cache_type": cache_type, "prompts": list(prompts),
-                  "contexts": list(contexts), "steps": steps, "vocab": vocab})
+    return _call("time", file, max([*prompts, *contexts]), prompts=list(prompts), contexts=list(contexts), steps=steps,
+                 vocab=vocab, **options)
 
 
 def read_texts(file: Path, *, windows: list[list[int]], texts: list[str], generate: int, vocab: int, plain: int,
-               threads: int, flash_attention: bool, cache_type: str) -> dict[str, Any]:
+               **options: Any) -> dict[str, Any]:
     """What llama.cpp makes of texts.
 
     Args:
@@ -89,31 +78,28 @@ def read_texts(file: Path, *, windows: list[list[int]], texts: list[str], genera
         texts: to be continued with the most likely tokens.
         generate: tokens that continue a text.
         vocab, plain: as for `ask`.
-        threads, flash_attention, cache_type: as for `time_requests`.
+        options: as for `time_requests`.
 
     Returns:
         "logprobs": for each window the natural logarithm of the probability of each token but the first. "texts": the
         continuations.
-
-    Raises:
-        RuntimeFailure: the child ended without an answer.
     """
     longest = max([*map(len, windows), *(len(text.encode()) + generate for text in texts)])
-    return _call({"work": "read", "file": str(file), "context": longest, "threads": threads,
-                  "flash_attention": flash_attention, "cache_type": cache_type, "windows": windows, "texts": texts,
-                  "generate": generate, "vocab": vocab, "plain": plain})
+    return _call("read", file, longest, windows=windows, texts=texts, generate=generate, vocab=vocab, plain=plain,
+                 **options)
 
 
 def describe() -> dict[str, str]:
     """Of the installed llama.cpp: the version of `xllamacpp` and what it was built with and runs on."""
-    return _call({"work": "describe"})
+    return _call("describe", Path(), 0)
 
 
-def _call(request: dict[str, Any]) -> Any:
+def _call(work: str, file: Path, context: int, **request: Any) -> Any:
     from flashnas.profiling.child_process import RuntimeFailure, answer_of  # the child imports nothing of flashnas
 
     try:
-        return answer_of("llama.cpp", [sys.executable, __file__], request)
+        return answer_of("llama.cpp", [sys.executable, __file__],
+                         {"work": work, "file": str(file), "context": context, **request})
     except RuntimeFailure as error:
         unknown = re.search("unknown model architecture: ?'?([^']*)", str(error))
         if unknown is None:
@@ -150,34 +136,29 @@ class _Server:
                                                       {"Content-Type": "application/json"})) as reply:
             return json.load(reply)
 
-
     def after(self, prompt: list[int], shown: int, plain: int) -> list[dict[str, Any]]:
         """The most likely tokens after a prompt, of which the server keeps the state.
 
         It reports no probabilities beside a token that ends within a character. A bias, which they do not include,
         makes it take another one.
         """
-        found = self.post("completion", prompt=prompt, n_predict=1, n_probs=shown, temperature=0.0, cache_prompt=True,
+        reply = self.post("completion", prompt=prompt, n_predict=1, n_probs=shown, temperature=0.0, cache_prompt=True,
                           logit_bias=[[plain, 1e6]])
-        top: list[dict[str, Any]] = found["completion_probabilities"][0]["top_logprobs"]
+        top: list[dict[str, Any]] = reply["completion_probabilities"][0]["top_logprobs"]
         return top
 
 
 def _compute(request: dict[str, Any]) -> dict[str, Any]:
-    server = _Server(request)
-
-    def after(prompt: list[int], shown: int) -> list[dict[str, Any]]:
-        return server.after(prompt, shown, request["plain"])
-
+    server, plain = _Server(request), request["plain"]
     answer: dict[str, Any] = {"prefill": [], "tokens": [], "decode": [], "texts": []}
     for prompt in reversed(request["prompts"]):  # the first one last: generation goes on from it
         row: list[float | None] = [None] * request["vocab"]
-        for entry in after(prompt, request["vocab"]):
+        for entry in server.after(prompt, request["vocab"], plain):
             row[entry["id"]] = entry["logprob"]
         answer["prefill"].insert(0, row)
     prompt = request["prompts"][0]
     for _ in range(request["generate"]):
-        top = after(prompt, TOP + len(request["never"]))
+        top = server.after(prompt, TOP + len(request["never"]), plain)
         answer["tokens"].append(next(entry["id"] for entry in top if entry["id"] not in request["never"]))
         answer["decode"].append([[entry["id"] for entry in top], [entry["logprob"] for entry in top]])
         prompt = [*prompt, answer["tokens"][-1]]
@@ -196,9 +177,9 @@ def _time(request: dict[str, Any]) -> dict[str, Any]:
     def run(prompt: list[int], generate: int, cached: bool) -> tuple[dict[str, Any], float, list[int]]:
         """-> the server's own times, milliseconds of the processor without those of this thread, generated ids."""
         before = time.process_time() - time.thread_time()
-        found = server.post("completion", prompt=prompt, n_predict=generate, temperature=0.0, ignore_eos=True,
+        reply = server.post("completion", prompt=prompt, n_predict=generate, temperature=0.0, ignore_eos=True,
                             cache_prompt=cached, return_tokens=True)
-        return found["timings"], 1000 * (time.process_time() - time.thread_time() - before), found["tokens"]
+        return reply["timings"], 1000 * (time.process_time() - time.thread_time() - before), reply["tokens"]
 
     for count in request["prompts"]:
         times, cpu_ms, _ = run(tokens(count), 1, cached=False)
@@ -224,11 +205,9 @@ def _read(request: dict[str, Any]) -> dict[str, Any]:
     server = _Server(request)
     answer: dict[str, Any] = {"logprobs": [], "texts": []}
     for window in request["windows"]:
-        found = []
-        for end in range(1, len(window)):
-            known = server.after(window[:end], request["vocab"], request["plain"])
-            found.append(next(entry["logprob"] for entry in known if entry["id"] == window[end]))
-        answer["logprobs"].append(found)
+        answer["logprobs"].append([
+            next(entry["logprob"] for entry in server.after(window[:end], request["vocab"], request["plain"])
+                 if entry["id"] == window[end]) for end in range(1, len(window))])
     for text in request["texts"]:
         answer["texts"].append(server.post("completion", prompt=text, n_predict=request["generate"], temperature=0.0,
                                            cache_prompt=False)["content"])

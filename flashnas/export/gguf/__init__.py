@@ -1,1 +1,0 @@
-"""Networks as GGUF files, the format of llama.cpp and of the programs built on it."""

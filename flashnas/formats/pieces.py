@@ -1,0 +1,138 @@
+"""How each tensor of a file follows from a tensor of HybridLM, and back; one idea for all formats.
+
+HybridLM has one projection where most formats have a matrix for each part. `operator_pieces` states the cuts once, and
+a format gives the parts its names.
+
+Many formats have one epsilon in all norms of a network. HybridLM has two: NORM_EPS in front of operators and
+OUTPUT_NORM_EPS inside Mamba2. A norm does not change when its input and the root of its epsilon are scaled by the same
+number. A file with Mamba2 therefore has OUTPUT_NORM_EPS, and all that writes to the residual stream is multiplied by
+STREAM_SCALE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashnas.operators import OperatorSpec
+from flashnas.operators.attention.spec import Attention
+from flashnas.operators.delta_net.spec import DeltaNet
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.mamba2.spec import Mamba2
+from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
+
+STREAM_SCALE = (OUTPUT_NORM_EPS / NORM_EPS) ** 0.5
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tensor of a file: scale x the chosen rows or columns of one tensor of HybridLM.
+
+    rows, columns: slices or indices; None: all. shape: of the written tensor; None: as it is. matrix: a weight that may
+    have a type of few bits; all else stays in float32 in every type of file. decay: -exp of the tensor is written.
+    source "": zeros of `shape`, for a bias that HybridLM lacks.
+    """
+
+    name: str
+    source: str
+    rows: Any = None
+    columns: Tensor | None = None
+    scale: float = 1.0
+    shape: tuple[int, ...] | None = None
+    matrix: bool = False
+    decay: bool = False
+
+    @property
+    def _place(self) -> Any:
+        if self.columns is not None:
+            return slice(None), self.columns
+        return slice(None) if self.rows is None else self.rows
+
+    @property
+    def writes(self) -> bool:
+        """True for what an operator adds to the residual stream."""
+        return self.source.endswith(("out_proj.weight", "out_proj.bias"))
+
+    def of(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The tensor to write; it shares no memory with those of HybridLM."""
+        if not self.source:
+            assert self.shape is not None
+            return torch.zeros(self.shape)
+        tensor = tensors[self.source][self._place]
+        tensor = -tensor.exp() if self.decay else tensor * self.scale
+        return tensor.reshape(self.shape) if self.shape else tensor
+
+    def back(self, written: Tensor, tensors: Mapping[str, Tensor]) -> None:
+        """Put a written tensor into its place in `tensors`, which has the tensors of HybridLM."""
+        if self.source:
+            target = tensors[self.source]
+            value = (-written).log() if self.decay else written / self.scale
+            target[self._place] = value.reshape(target[self._place].shape)
+
+
+def operator_pieces(spec: OperatorSpec, hidden: int) -> list[Piece]:
+    """The tensors of an operator without its norm, `PART.weight` and `PART.bias` from those of its mixer.
+
+    Args:
+        spec: with every option explicit.
+        hidden: width of the network.
+    """
+    if isinstance(spec, Mamba2):
+        return [*_cut("in_proj", {"in": None}, spec.bias), Piece("conv.weight", "conv.weight"),
+                *([Piece("conv.bias", "conv.bias")] if spec.conv_bias else []),
+                *(Piece(name, name) for name in ("dt_bias", "A_log", "D")), Piece("norm.weight", "norm.weight"),
+                *_cut("out_proj", {"out": None}, spec.bias)]
+    if isinstance(spec, Attention):
+        q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+        norms = [Piece(f"{part}_norm.weight", f"{part}_norm.weight") for part in ("q", "k")]
+        return [*_cut("in_proj", {"q": q, "k": kv, "v": kv, **({"gate": q} if spec.out_gate else {})}, spec.qkv_bias),
+                *(norms if spec.qk_norm else []), *_cut("out_proj", {"out": None}, spec.out_bias)]
+    if isinstance(spec, FeedForward):
+        parts = {"up": spec.intermediate} if spec.relu2 else {"gate": spec.intermediate, "up": spec.intermediate}
+        return [*_cut("in_proj", parts, spec.bias), *_cut("out_proj", {"down": None}, spec.bias)]
+    if isinstance(spec, DeltaNet):
+        qkv = dict.fromkeys("qkv", hidden)
+        filters = [replace(piece, name=piece.name.replace(".", "_conv."), matrix=False) for piece in _cut("conv", qkv)]
+        return [*_cut("in_proj", {**qkv, "b": spec.heads(hidden)}), *filters, Piece("norm.weight", "norm.weight"),
+                *_cut("out_proj", {"out": None})]
+    raise TypeError(f"no pieces for operator {spec.kind!r}")
+
+
+def _cut(source: str, parts: Mapping[str, int | None], bias: bool = False) -> list[Piece]:
+    """Consecutive rows of a projection; None: all."""
+    pieces, start = [], 0
+    for part, count in parts.items():
+        rows = None if count is None else slice(start, start := start + count)
+        pieces.append(Piece(f"{part}.weight", f"{source}.weight", rows=rows, matrix=True))
+        if bias:
+            pieces.append(Piece(f"{part}.bias", f"{source}.bias", rows=rows))
+    return pieces
+
+
+def named(pieces: Iterable[Piece], names: Mapping[str, str], *, layer: str, source: str,
+          scale: float = 1.0) -> list[Piece]:
+    """The pieces of an operator under a format's names.
+
+    Args:
+        pieces: as `operator_pieces` gives them.
+        names: part -> its name.
+        layer: in front of each name, with its dot.
+        source: layer of HybridLM, "layers.N".
+        scale: of what writes to the residual stream.
+    """
+    renamed = []
+    for piece in pieces:
+        part, dot, rest = piece.name.partition(".")
+        renamed.append(replace(piece, name=f"{layer}{names.get(part, part)}{dot}{rest}",
+                               source=piece.source and f"{source}.mixer.{piece.source}",
+                               scale=scale if piece.writes else piece.scale))
+    return renamed
+
+
+def with_channels(piece: Piece, kernel: int) -> Piece:
+    """Filters of most formats have the shape [C, 1, K], those of HybridLM [C, K]."""
+    return replace(piece, shape=(-1, 1, kernel)) if piece.source.endswith("conv.weight") else piece

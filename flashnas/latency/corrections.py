@@ -1,0 +1,353 @@
+"""From times of rows to the time of a whole model: the constants under `calibration` in a table's meta.yaml.
+
+    calibration:
+      stack: unfused                    the stack that `estimate` takes if none is given
+      unfused: {scale: 1.1, ...}        a KernelCorrection, for sums of kernels: one for each table and stack
+      width: 0.3                        constants outside of a stack are those of all stacks
+      fitted_on: ...                    what the constants come from, and the command that finds them again
+      reproduce: ...
+      whole:                            a ModelCorrection for each mode and phase, for rows of whole operators
+        eager: {prefill: {scale: 1.0, ...}, decode: {...}}
+        workload: chat
+        fitted_on: [hash, ...]
+
+**Kernels.** A stack states which kernels serve an operator. `fused`: what an optimised engine launches (one product for
+q, k and v, one kernel for silu and product, residual additions inside the norms). `unfused`: what a framework launches
+inside a CUDA graph when nothing is folded. A kernel in a hot loop finds part of its weights in the cache and has no gap
+before it, and another engine has another attention kernel than the measured one. tools/fit_kernels.py finds the
+constants from whole models that somebody measured:
+
+    decode step = scale x (products, recurrent kernels, convolutions) + attention + pointwise kernels
+                  + gap_us x (number of kernels)
+    attention   = attention_scale x row + attention_us, and at least
+                  attention_slowdown x (head_dim / 128)^head_dim_power x (bytes / the device's bandwidth)
+
+Grouped heads read few bytes: the first line counts. Heads that are not grouped, and many sequences, read many. Which
+constant scales a kernel is a field of its kind (`correction`).
+
+**Whole operators.** `flashnas validate --calibrate` finds what whole models cost beyond the sum of their rows:
+
+    time = scale x (rows) + operator_us x (operators) + model_us + mb_us x (megabytes of weights and state)
+
+operator_us is the time between two blocks, model_us the time that a model takes once, mb_us the pressure on the caches
+that grows with the model. Constants are at least 0, but for operator_us in the mode cuda_graph: operators that were
+timed alone start and end alone, whereas in a model the start of one hides behind the end of the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+
+from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.schema import convert
+from flashnas.base.yaml import LocatedDict
+from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime
+from flashnas.latency.schema import MODES, RUNTIMES
+from flashnas.operators import KernelCall, Phase
+from flashnas.operators.kernel import PHASES
+
+Stack = Literal["fused", "unfused"]
+STACKS: tuple[Stack, ...] = get_args(Stack)
+HEAD_DIM = 128                  # for which attention_slowdown is stated
+TIMED_ALONE = ("cuda_graph",)   # modes whose rows are of operators alone: operator_us may be negative
+MIN_MODELS = 4
+PARSIMONY = 0.9    # a further constant must bring the left-out error below this share of the error without it
+MAX_CREDIT = 0.5   # share of a model's mean row that a negative operator_us may take off
+RIDGE = 0.01       # of the search for the operators that carry the error, relative to the mean square of the shares
+SPREAD = SOURCE_SPREAD["derived"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """The fields of a subclass are its constants; their defaults correct nothing."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The constants, in order."""
+        return tuple(each.name for each in fields(cls))
+
+    @classmethod
+    def read(cls, *entries: Mapping[str, Any]) -> Self:
+        """From mappings that `check_calibration` has seen; a later entry overrides."""
+        return cls(**{name: float(entry[name]) for entry in entries for name in cls.names() if name in entry})
+
+    def to_dict(self) -> dict[str, float]:
+        """Ready for meta.yaml."""
+        return {name: round(float(getattr(self, name)), 5) for name in self.names()}
+
+
+def choose_stack(calibration: Mapping[str, Any], stack: str | None) -> Stack:
+    """`stack`, or else the one that the table's calibration names (`calibration.stack`), or else fused. Raises
+    ConfigError for an unknown one."""
+    chosen = stack or calibration.get("stack", "fused")
+    if chosen not in STACKS:
+        raise ConfigError(one_of("stack", chosen, STACKS))
+    return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelCorrection(Correction):
+    """Applied to the kernels of a decode step; rows of whole operators need none.
+
+    Args:
+        scale: of kernels whose kind is corrected by `scale`.
+        attention_scale: of kernels whose kind is corrected by it; 0: as `scale`.
+        gap_us: before each kernel.
+        attention_us: of each such kernel, on top of its row.
+        attention_slowdown: how many times as long as its bytes at the device's bandwidth such a kernel takes at least,
+            with heads of HEAD_DIM; 0: no such bound.
+        head_dim_power: the power of the size of the heads with which that grows.
+        width: of the bounds, as a share of what the correction adds.
+        batched: how many times as long as estimated a step of several sequences took where it was measured; 0: not
+            known. It widens the upper bound alone.
+    """
+
+    scale: float = 1.0
+    attention_scale: float = 0.0
+    gap_us: float = 0.0
+    attention_us: float = 0.0
+    attention_slowdown: float = 0.0
+    head_dim_power: float = 0.0
+    width: float = 0.0
+    batched: float = 0.0
+
+    @classmethod
+    def of(cls, calibration: Mapping[str, Any], stack: Stack = "fused") -> KernelCorrection:
+        """The constants of a stack, over those of all stacks."""
+        return cls.read(calibration, calibration.get(stack, {}))
+
+    def attention(self, time_us: float, bytes_us: float, head_dim: int) -> float:
+        """Microseconds of an attention kernel in a whole model.
+
+        Args:
+            time_us: of its row.
+            bytes_us: of its bytes at the device's bandwidth.
+            head_dim: size of a head.
+        """
+        floor = self.attention_slowdown * (head_dim / HEAD_DIM) ** self.head_dim_power * bytes_us
+        return max((self.attention_scale or self.scale) * time_us + self.attention_us, floor)
+
+    def added(self, calls: Sequence[KernelCall], times: Sequence[BoundedTime], batch: int,
+              bytes_us: Callable[[KernelCall], float]) -> BoundedTime | None:
+        """What the correction adds to one decode step; None if nothing.
+
+        Args:
+            calls: the kernels of the step.
+            times: of these kernels.
+            batch: sequences.
+            bytes_us: what the bytes of a kernel take at the device's bandwidth.
+        """
+        us = self.gap_us * len(times)
+        for call, time in zip(calls, times, strict=True):
+            if call.kind.correction == "attention_scale":
+                us += self.attention(time.us, bytes_us(call), dict(call.shape).get("head_dim", HEAD_DIM)) - time.us
+            elif call.kind.correction:
+                us += (self.scale - 1) * time.us
+        if not us:
+            return None
+        lower, upper = sorted((us * (1 - self.width), us * (1 + self.width)))
+        if batch != 1:
+            upper += max(self.batched - 1, 0) * (us + sum(time.us for time in times))
+        return BoundedTime(us, lower, upper, "derived")
+
+    def note(self, batch: int) -> str | None:
+        """What a reader of an estimate for `batch` sequences has to know."""
+        if batch == 1 or self.batched <= 1:
+            return None
+        return ("a step of several sequences is calibrated on one engine, whose attention is slower than the kernels of"
+                f" this table; it took up to {self.batched:g} times as long as estimated where it was measured: take"
+                " throughput as a ranking")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCorrection(Correction):
+    """Of one mode and phase."""
+
+    scale: float = 1.0
+    operator_us: float = 0.0
+    model_us: float = 0.0
+    mb_us: float = 0.0
+
+    @classmethod
+    def of(cls, calibration: Mapping[str, Any], mode: str, phase: Phase) -> ModelCorrection:
+        """The constants of a mode and phase."""
+        return cls.read(calibration.get("whole", {}).get(mode, {}).get(phase, {}))
+
+    def added(self, *, operators: int, models: int, megabytes: float) -> BoundedTime | None:
+        """What the correction adds to `scale` times the row; None if nothing.
+
+        Args:
+            operators: 1 with the row of an operator, else 0.
+            models: 1 with the row that every model has once, else 0.
+            megabytes: 10^6 bytes of weights and state.
+        """
+        us = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes
+        lower, upper = sorted((us * (1 - SPREAD), us * (1 + SPREAD)))
+        return BoundedTime(us, lower, upper, "derived") if us else None
+
+
+CONSTANTS = ModelCorrection.names()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regressors:
+    """One model in one phase: what the constants multiply, and the measured time.
+
+    Args:
+        rows_us: sum of the rows.
+        operators: how many.
+        megabytes: 10^6 bytes of weights and state.
+        measured_us: time of the whole model.
+        by_kind_us: operator -> its part of rows_us.
+    """
+
+    rows_us: float
+    operators: int
+    megabytes: float
+    measured_us: float
+    by_kind_us: dict[str, float] = field(default_factory=dict)
+
+    def vector(self) -> np.ndarray:
+        """In the order of CONSTANTS, shape [4]."""
+        return np.array([self.rows_us, self.operators, 1.0, self.megabytes])
+
+    def predicted_us(self, correction: ModelCorrection) -> float:
+        """The time that the correction predicts."""
+        return float(self.vector() @ [getattr(correction, key) for key in CONSTANTS])
+
+
+def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
+    """Least squares of the relative error with as few constants as the models left out justify, at least 0 each; in
+    the mode cuda_graph operator_us may be negative, down to MAX_CREDIT of the mean row of a model.
+
+    Raises TableError below 4 models.
+    """
+    if len(models) < MIN_MODELS:
+        raise TableError(f"calibration needs at least {MIN_MODELS} whole models; got {len(models)}")
+    x, min_us = _relative(models), _min_operator_us(models, mode)
+    chosen = _choose(x, min_us)
+    return ModelCorrection(**dict(zip(CONSTANTS, map(float, _solve(x, chosen, min_us)), strict=True)))
+
+
+def fit_leaving_out(models: list[Regressors], mode: str = "") -> tuple[ModelCorrection, list[float]]:
+    """`fit`, and for each model the time in microseconds that a fit of the same constants to the others predicts."""
+    found, x, min_us = fit(models, mode), _relative(models), _min_operator_us(models, mode)
+    chosen, everyone = _choose(x, min_us), np.arange(len(x))
+    return found, [float(x[i] @ _solve(x[everyone != i], chosen, min_us)) * models[i].measured_us for i in everyone]
+
+
+def _min_operator_us(models: list[Regressors], mode: str) -> float:
+    if mode not in TIMED_ALONE:
+        return 0.0
+    return -MAX_CREDIT * min(model.rows_us / model.operators for model in models)
+
+
+def _relative(models: list[Regressors]) -> np.ndarray:
+    """What the constants multiply, as shares of the measured times, shape [models, 4]."""
+    return np.array([model.vector() / model.measured_us for model in models])
+
+
+def _choose(x: np.ndarray, min_us: float) -> tuple[int, ...]:
+    """The constants that the models left out justify."""
+    best: tuple[int, ...] = ()
+    best_error = _left_out_error(x, best, min_us)
+    for count in range(1, len(CONSTANTS) + 1):
+        tried = {chosen: _left_out_error(x, chosen, min_us)
+                 for chosen in itertools.combinations(range(len(CONSTANTS)), count)}
+        chosen = min(tried, key=lambda key: tried[key])
+        if tried[chosen] < PARSIMONY * best_error:
+            best, best_error = chosen, tried[chosen]
+    return best
+
+
+def _solve(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> np.ndarray:
+    """The constants, of which only `chosen` are fitted; the others correct nothing. min_us: of operator_us."""
+    values = np.array([getattr(ModelCorrection(), key) for key in CONSTANTS])
+    if chosen:
+        from scipy.optimize import nnls  # slow to import; estimates do not need it
+
+        values[list(chosen)] = 0.0
+        floor = np.array([min_us if CONSTANTS[i] == "operator_us" else 0.0 for i in chosen])
+        values[list(chosen)] = floor + nnls(x[:, chosen], 1 - x @ values - x[:, chosen] @ floor)[0]
+    return values
+
+
+def _left_out_error(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> float:
+    """Root mean square of the relative errors of each model under the fit to the others."""
+    everyone = np.arange(len(x))
+    errors = [x[i] @ _solve(x[everyone != i], chosen, min_us) - 1 for i in everyone]
+    return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
+
+
+def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dict[str, dict[str, float]]:
+    """Which operators cause the error: for each kind the relative error of its own time that explains the residuals
+    best (ridge regression), its mean share of the time, and their product. Operator -> own_error, share, carries."""
+    names = sorted({kind for model in models for kind in model.by_kind_us})
+    if not names:
+        return {}
+    y = np.array([model.measured_us for model in models])
+    shares = np.array([[model.by_kind_us.get(name, 0.0) for name in names] for model in models]) / y[:, None]
+    residual = 1 - np.array([model.predicted_us(correction) for model in models]) / y
+    ridge = RIDGE * len(models) * np.square(shares).mean()
+    own = np.linalg.solve(shares.T @ shares + ridge * np.eye(len(names)), shares.T @ residual)
+    mean = shares.mean(0)
+    return {name: {"own_error": float(own[i]), "share": float(mean[i]), "carries": float(own[i] * mean[i])}
+            for i, name in sorted(enumerate(names), key=lambda pair: -abs(own[pair[0]] * mean[pair[0]]))}
+
+
+# -- what meta.yaml may hold -------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, kw_only=True)
+class _StackEntry(KernelCorrection):
+    """The constants, and the relative errors of models that they were not fitted to."""
+
+    left_out_mean_error: float = 0.0
+    left_out_max_error: float = 0.0
+    left_out_throughput_mean_error: float = 0.0
+    left_out_throughput_max_error: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CalibrationEntry(_StackEntry):
+    stack: Stack = "fused"
+    fused: Mapping[str, Any] = field(default_factory=dict)
+    unfused: Mapping[str, Any] = field(default_factory=dict)
+    fitted_on: str = ""
+    reproduce: str = ""
+    whole: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_calibration(calibration: LocatedDict) -> None:
+    """Raise TableError, with file, line and rule, for a key that does not exist or a value of another type or range."""
+    for name, entry, kind, signed in _entries(calibration):
+        convert(entry, kind, error=TableError, name=name, closed=True)
+        for key, value in entry.items():
+            if isinstance(value, int | float) and value < 0 and key not in signed:
+                raise TableError(f"{entry.place(key)}: {name}.{key} must be a number of at least 0; got {value!r}")
+
+
+def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, tuple[str, ...]]]:
+    """(name, mapping, its class, keys of any sign) of all mappings, each after the one around it was checked."""
+    yield "calibration", calibration, _CalibrationEntry, ()
+    for stack in STACKS:
+        if stack in calibration:
+            yield f"calibration.{stack}", calibration[stack], _StackEntry, ()
+    whole = calibration.get("whole", LocatedDict())
+    allowed = (*MODES, *(name for name in RUNTIMES if name != "torch"), "workload", "fitted_on")
+    for key, value in whole.items():
+        name = f"calibration.whole.{key}"
+        if key not in allowed:
+            raise TableError(f"{whole.place(key)}: calibration.whole has no key {key!r}{did_you_mean(key, allowed)};"
+                             f" allowed: {', '.join(allowed)}")
+        kind = {"workload": str, "fitted_on": list[str]}.get(key, dict[str, dict[str, float]])
+        convert(value, kind, whole.place(key), TableError, name=name)
+        for phase in value if key not in ("workload", "fitted_on") else ():
+            if phase not in PHASES:
+                raise TableError(f"{value.place(phase)}: {one_of(f'a key of {name}', phase, PHASES)}")
+            yield f"{name}.{phase}", value[phase], ModelCorrection, ("operator_us",) if key in TIMED_ALONE else ()

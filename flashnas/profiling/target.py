@@ -1,0 +1,223 @@
+"""Target: a runtime on this machine that times whole networks, and rows of a table. `latency/schema.py` lists them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, ExportError, TableError
+from flashnas.base.settings import MAX_THREADS, Settings, option
+from flashnas.latency.schema import RUNTIMES
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload
+from flashnas.profiling.device_timing import Effort
+from flashnas.profiling.platforms import PLATFORMS
+
+if TYPE_CHECKING:
+    from flashnas.space.operator_space import OperatorSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Figures of one request as timed (`flashnas.latency.metrics`). note: what a reader must know of them."""
+
+    ttft_ms: float
+    tpot_ms: float
+    latency_ms: float
+    note: str = ""
+
+    def to_dict(self) -> dict[str, float]:
+        return {name: value for name, value in vars(self).items() if name != "note"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target(Settings, ABC):
+    """How a runtime runs what is timed. Each option decides which mix of operators is fast, and is part of the stack.
+
+    A new runtime is a subclass in a folder of its own, one line in `flashnas.latency.schema.RUNTIMES`, and its options
+    in `flashnas profile`, where it has some of its own.
+
+    Attributes:
+        name: of the runtime, as in RUNTIMES.
+        build_facts: entries of `describe_stack` that differ between builds of one release.
+        device: a platform of `flashnas.profiling.platforms`.
+        threads: of the runtime, on a CPU.
+    """
+
+    name: ClassVar[str]
+    build_facts: ClassVar[tuple[str, ...]] = ()
+    device: ClassVar[str] = "cpu"
+    threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
+
+    # -- what a runtime states ---------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def dtype_name(self) -> str:
+        """The dtype column of the rows."""
+
+    @property
+    @abstractmethod
+    def mode_name(self) -> str:
+        """The mode column of the rows."""
+
+    @property
+    @abstractmethod
+    def stack(self) -> str:
+        """Name of the software that runs. Rows of another one are stale."""
+
+    @abstractmethod
+    def describe_stack(self) -> dict[str, Any]:
+        """The entry of `stack` in meta.yaml; it has what `of_rows` needs."""
+
+    @classmethod
+    @abstractmethod
+    def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], *, dtype: str, backend: str | None,
+                effort: Effort) -> Self:
+        """The target as rows were measured, or the nearest one that this machine has.
+
+        Args:
+            rows: of one mode.
+            described: the entry of their stack in meta.yaml; KeyError if it lacks something.
+            dtype: of the rows.
+            backend: libraries that compute the operators (None: those of the rows).
+            effort: how long each timing is repeated.
+        """
+
+    @abstractmethod
+    def table_name(self) -> str:
+        """Name of the folder that a table gets by default."""
+
+    @abstractmethod
+    def time_request(self, architecture: Architecture, workload: Workload, batch: int) -> Measured:
+        """Time a network with random weights.
+
+        Raises:
+            DeviceMemoryError, BudgetError: it does not fit into the memory.
+            ExportError: the runtime cannot hold the network.
+            DeviceError: the runtime ended without an answer.
+        """
+
+    @abstractmethod
+    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
+                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """Measure the rows of a space that the table in a folder lacks; see profile.py and profile_runtime.py."""
+
+    def check_holds(self, architecture: Architecture) -> None:
+        """Raises ExportError, with the rule that is broken, unless the runtime can run the network."""
+
+    # -- what follows from it ----------------------------------------------------------------------------------------
+
+    def holds(self, architecture: Architecture) -> bool:
+        """True if the runtime can run the network."""
+        try:
+            self.check_holds(architecture)
+        except ExportError:
+            return False
+        return True
+
+    @classmethod
+    def of_options(cls, options: Any) -> Self:
+        """From the options of a command that have the names of the target's own."""
+        values = {each.name: getattr(options, each.name) for each in fields(cls) if hasattr(options, each.name)}
+        if any(each.name == "effort" for each in fields(cls)):
+            values["effort"] = Effort(seconds=options.seconds)
+        return cls(**values)
+
+    @classmethod
+    def has_option(cls, name: str) -> bool:
+        """True if an option of `flashnas profile` is one of the target's."""
+        own = {each.name for each in fields(cls)}
+        return name in own or (name == "seconds" and "effort" in own)
+
+    @classmethod
+    def like(cls, table: LatencyTable, *, dtype: str, mode: str | None = None, backend: str | None = None,
+             effort: Effort | None = None, any_stack: bool = False, hint: str = "") -> Self:
+        """The target that runs whole networks here as the operators of a table were run.
+
+        Args:
+            table: rows of whole operators, as `flashnas profile` writes them.
+            dtype: of the rows.
+            mode: of the rows (None: the table's default).
+            backend: libraries that compute the operators (None: those of the rows).
+            effort: how long each timing is repeated (None: the default).
+            any_stack: on another device or stack, return the nearest target that this machine can run.
+            hint: end of the error messages.
+
+        Raises:
+            TableError: in one line, where this machine is another device or runs another stack.
+        """
+        rows = table.only(mode)
+        stacks = sorted({str(name) for kind, frame in rows.frames.items() if kind.startswith("operator_")
+                         for name in frame.loc[frame["dtype"] == dtype, "stack"].unique()})
+        where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
+        described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
+        try:
+            target = cls.of_rows(rows, described, dtype=dtype, backend=backend, effort=effort or Effort())
+        except KeyError as error:
+            raise TableError(f"{where}: its stack does not say how {cls.name} ran: no {error}") from None
+        except ConfigError as error:
+            raise TableError(f"{where}: {error}") from None
+        if any_stack:
+            return target
+        here = PLATFORMS[target.device].label()
+        if table.device.platform != target.device:
+            here = f"a machine without {table.device.platform.upper()} ({here})"
+        if table.device.label != here:
+            raise TableError(f"{where} is of {table.device.label or table.name}, but this is {here}{end}")
+        if stacks != [target.stack]:
+            runtime = "" if cls.name == "torch" else f" --runtime {cls.name}"
+            raise TableError(f"{where} has rows of {', '.join(stacks) or table.stack}, but this machine runs"
+                             f" {target.stack}; measure them anew with flashnas profile{runtime}{end}")
+        target.check_build(where, described, end)
+        return target
+
+    def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
+        """Raises TableError if rows are of another build of the same release.
+
+        Args:
+            where: the table, for the message.
+            described: its entry of `stack`, as `describe_stack` gives it.
+            end: of the message.
+        """
+        here = self.describe_stack() if self.build_facts else {}
+        for name in self.build_facts:
+            if described.get(name) not in (None, here[name]):
+                raise TableError(f"{where} was measured with another build of {self.name}: its {name} is"
+                                 f" {described[name]}, that of this machine {here[name]}; measure it anew in another"
+                                 f" folder{end}")
+
+
+def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str | None:
+    """The mode of the rows that were measured in a runtime: `mode`, if that is given.
+
+    Args:
+        table: with rows of one or several modes.
+        runtime: one of RUNTIMES; None: whatever the rows are from.
+        mode: None: the only one of the runtime, or the default of the table.
+
+    Raises:
+        TableError: the rows are of another runtime.
+    """
+    if mode is None and runtime != "torch" and runtime in table.modes:
+        mode = runtime
+    measured_in = _runtime_of(mode or table.default_mode)
+    if runtime not in (None, measured_in):
+        raise TableError(f"{table.path}: table {table.name} is of {measured_in}; got --runtime {runtime}; leave it out,"
+                         f" or measure another table with flashnas profile --runtime {runtime}")
+    return mode
+
+
+def target_like(table: LatencyTable, *, mode: str | None = None, **options: Any) -> Target:
+    """How this machine runs whole networks as the operators of a table were run, in the runtime of its rows; options as
+    those of `Target.like`."""
+    return RUNTIMES[_runtime_of(mode or table.default_mode)].like(table, mode=mode, **options)
+
+
+def _runtime_of(mode: str) -> str:
+    """Rows of a runtime that cannot time a part of a network have its name as their mode."""
+    return mode if mode in RUNTIMES else "torch"

@@ -1,0 +1,115 @@
+"""What is said of a run and of its finalists in a few words, in the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flashnas.report.answer_text import RECOMMENDED, TIED, signed, with_sd
+from flashnas.report.text import MISSING, known
+from flashnas.runs.front import FrontEntry
+from flashnas.runs.run import Run
+from flashnas.runs.trial import KNOWN
+
+MAX_ORIGIN = 22  # letters of the column `from`
+PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic tasks",
+         "tokens_seeds": "for further seeds of the front"}  # of the tokens of a run
+
+
+def counts_line(run: Run) -> str:
+    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`; networks
+    from a bench are neither searched nor baselines."""
+    counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
+    if run.untrained:
+        pure = len(run.baselines)
+        return f"{len(run.scored) - pure} found{_baselines(pure)} by published trainings · nothing was trained"
+    baselines = int((~from_bench & (run.trained["origin"] == "baseline")).sum())
+    parts = [f"{len(run.trained) - int(from_bench.sum()) - baselines} searched{_baselines(baselines)} trained"]
+    if from_bench.any():
+        sources = {"bench": "from a bench", "run": "from earlier runs"}
+        parts += [f"{count} {words}" for name, words in sources.items()
+                  if (count := int((run.trained["source"] == name).sum()))]
+    for state, text in (("stopped", "stopped at a rung"), ("failed", "failed"), ("infeasible", "outside the budget"),
+                        ("reused", "repeat" if counts["reused"] == 1 else "repeats")):
+        if counts[state]:
+            parts.append(f"{counts[state]} {text}")
+    return " · ".join(parts)
+
+
+def _baselines(count: int) -> str:
+    return f" + {count} baseline{'s' * (count > 1)}" if count else ""
+
+
+def tokens_words(run: Run) -> str:
+    """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front; 327,680 saved by rungs, at which 5
+    trainings stopped`; empty where nothing was trained."""
+    tokens, saved, stopped = (int(run.entry("totals", name) or 0) for name in ("tokens", "tokens_saved", "stopped"))
+    if not tokens:
+        return ""
+    own = run.entry("proxy", "evaluator") is not None
+    parts = [f"evaluated {tokens:,} of the evaluator's units" if own else f"trained {tokens:,} tokens"]
+    parts += [f"{count:,} of them {why}" for name, why in PARTS.items()
+              if (count := int(run.entry("totals", name) or 0))]
+    if stopped:
+        parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''} stopped")
+    return "; ".join(parts)
+
+
+def misses(run: Run) -> list[str]:
+    """One line that names the finalists that miss a budget as measured."""
+    over = [f"{finalist.name} ({', '.join(finalist.missed)})" for finalist in run.front if finalist.missed]
+    return [f"over the budget as measured: {', '.join(over)}"] if over else []
+
+
+def shortened(text: str) -> str:
+    """At most MAX_ORIGIN letters."""
+    return text if len(text) <= MAX_ORIGIN else f"{text[:MAX_ORIGIN - 1]}…"
+
+
+def mark_of(run: Run, finalist: FrontEntry) -> str:
+    """RECOMMENDED, TIED, or nothing."""
+    if run.answer is None:
+        return ""
+    return RECOMMENDED if finalist.hash == run.answer.recommended else TIED * (finalist.hash in run.answer.tied)
+
+
+def exceeds(run: Run, finalist: FrontEntry) -> bool:
+    """Whether the latency may exceed the budget by its upper bound."""
+    upper = finalist.figures.get("upper_ms")
+    return run.budget_ms is not None and known(upper) and upper > run.budget_ms
+
+
+def full_loss_words(run: Run, finalist: FrontEntry) -> str:
+    """`+0.026 ± 0.048`, to the recommended network; without an answer the difference to the lowest of the front."""
+    figures = finalist.figures
+    difference, sd = (figures.get(name) for name in ("full_loss_difference", "full_loss_difference_sd"))
+    if known(difference) and known(sd):
+        return "0" if run.answer is not None and finalist.hash == run.answer.recommended else with_sd(difference, sd)
+    values = [value for one in run.front if known(value := one.figures.get("full_loss"))]
+    value = figures.get("full_loss")
+    return signed(value - min(values)) if known(value) else MISSING
+
+
+def recall_words(figures: Mapping[str, float | None]) -> str:
+    """`-0.05 ± 0.07`."""
+    value, sd = figures.get("expected_recall"), figures.get("expected_recall_sd")
+    return with_sd(value, sd, 2) if known(value) and known(sd) else MISSING
+
+
+def fixed(value: float | None, digits: int) -> str:
+    return f"{value:.{digits}f}" if known(value) else MISSING
+
+
+def loss_words(figures: Mapping[str, float | None]) -> str:
+    """`4.389`; the mean of several seeds with its standard error, `4.389 ± 0.004`."""
+    loss, error = figures.get("loss"), figures.get("loss_se")
+    if not known(loss):
+        return MISSING
+    return f"{loss:.3f} ± {error:.3f}" if known(error) else f"{loss:.3f}"
+
+
+def origin_words(finalist: FrontEntry) -> str:
+    """`pure d` for a baseline, `trial 17` for what the search found; ` of first` where there are several runs."""
+    origin = finalist.origin
+    label, place = origin.get("label"), origin.get("trial", origin.get("number"))
+    words = str(label) if label and label != "search" else f"trial {place}" if place is not None else "search"
+    return f"{words} of {origin['run']}" if "run" in origin else words

@@ -1,0 +1,98 @@
+"""What a run says of itself: the identity under which it is continued, and the head of run.yaml."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import flashnas
+from flashnas.base.fingerprint import fingerprint
+from flashnas.executors import Executor
+from flashnas.executors.job import evaluator_name
+from flashnas.latency.costs import OwnCosts
+from flashnas.latency.table import LatencyTable
+from flashnas.runs.identity import Identity
+from flashnas.search import sampler_name
+from flashnas.study.question import Question
+
+IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed
+ANY_ORDER = "depends on when workers finish (asynchronous); the same seed gives other candidates"
+LAST = ("rank_by", "min_recall")  # in the record of the identity
+
+
+def identity_of(question: Question) -> Identity:
+    """All that fixes the trajectory. A further option of the search is part of it where it differs from its
+    default, so that a run without it goes on."""
+    model, recipe, dataset, rungs = question.model, question.recipe, question.dataset, question.rungs
+    options, known, bench = question.config.question(), question.known, question.scores.bench
+    function = question.costs.function if isinstance(question.costs, OwnCosts) else None
+    record: dict[str, Any] = {
+        "space": question.space.name, "space_hash": question.space.hash,
+        "table": options["table"] if model else None if function is None else evaluator_name(function),
+        "table_hash": table_hash(model.table) if model else None, "mode": options["mode"],
+        "workload": model.workload.to_dict() if model else None, "budgets": options["budgets"],
+        "confidence": options["confidence"],
+        "margins": dict(question.certificate.margins) if question.certificate else None,
+        "objectives": options["objectives"], "sampler": sampler_name(question.sampler),
+        **{name: options[name] for name in ("sampler_options", "cycle_size", "seed", "baselines")},
+        "recipe": None if recipe is None else recipe.to_dict(),
+        "data": None if dataset is None else options["data"],
+        "tokenizer": None if dataset is None else options["tokenizer"],
+        "corpus": None if dataset is None else dataset.folder.name,
+        "evaluator": None if question.evaluator is None else evaluator_name(question.evaluator)}
+    record |= {} if bench is None else {"bench": bench.digest}
+    record |= {"rungs": rungs.tokens, "rung_chance": rungs.chance,
+               "rung_curves": rungs.digest} if rungs.tokens else {}
+    record |= {} if known is None else {"start_from": known.digest}
+    record |= {name: value for name, value in options.items()
+               if name not in (*record, "rungs", "rung_chance", *LAST)
+               and value != question.config.setting(name).default}
+    record |= {"rank_by": options["rank_by"]}
+    record |= {} if question.foresight is None else {"foresight": question.foresight.digest}
+    record |= {} if options["min_recall"] is None else {"min_recall": options["min_recall"]}
+    return Identity(record)
+
+
+def table_hash(table: LatencyTable) -> str:
+    """Changes with any row of the table and with its calibration."""
+    return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()},
+                        table.calibration])
+
+
+def run_facts(question: Question, out: Path, command: str, executor: Executor) -> dict[str, Any]:
+    """All that was asked, all versions: the head of run.yaml."""
+    config, space, model = question.config, question.space, question.model
+    recipe, dataset, bench = question.recipe, question.dataset, question.scores.bench
+    packages = {name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")}
+    scored: dict[str, Any] = {}
+    if question.evaluator is not None:
+        scored = {"evaluator": evaluator_name(question.evaluator)}
+    elif recipe is not None and dataset is not None:
+        scored = {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
+                  "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab}
+    table = None if not isinstance(question.costs,
+                                   OwnCosts) else {"name": evaluator_name(question.costs.function)}
+    if model is not None:
+        table = {"name": model.table.name, "device": model.table.device.label or model.table.name,
+                 "stack": model.table.stack, "mode": model.table.default_mode, "weights": model.dtype,
+                 "hash": table_hash(model.table)}
+    return {
+        "flashnas": flashnas.__version__, "name": out.name, "command": command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,
+        "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
+        "table": table, "workload": None if model is None else model.workload.to_dict(),
+        "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
+        "sampler": sampler_name(question.sampler), "trajectory": ANY_ORDER if config.asynchronous else
+        IN_CYCLES,
+        "rank_by": config.rank_by, "foresight": None if question.foresight is None else
+        question.foresight.to_dict(),
+        "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
+        "bench": None if bench is None else bench.to_dict(),
+        "rungs": list(question.rungs.tokens), "seeds": config.seeds,
+        "start_from": None if question.known is None else question.known.to_dict(),
+        "host": {"cpu": platform.processor() or platform.machine(), "executor": executor.name,
+                 "workers": executor.shown_workers, "python": platform.python_version(), **packages},
+    }

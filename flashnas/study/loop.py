@@ -1,0 +1,261 @@
+"""The loop of a search, and its state: the candidates on their way from a proposal to a trial.
+
+A candidate waits in the queue for a worker, runs, pauses at rungs, and ends as a trial, which the algorithm
+learns. In cycles all of that happens together (`cycles.py`); without, each candidate goes its own way
+(`asynchronous.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from flashnas.base.registry import foreign_errors
+from flashnas.base.settings import MAX_SEED
+from flashnas.executors.base import Ended, Flow
+from flashnas.runs.trial import outcome_key
+from flashnas.search.objectives import point
+from flashnas.search.pareto import non_dominated
+from flashnas.search.rungs import Pause
+from flashnas.study.measuring import time_networks
+from flashnas.study.record import Candidate, Record, Stopped
+from flashnas.study.self_correction import SelfCorrection
+
+IDLE_CYCLES = 20         # cycles in a row without anything new: the space is exhausted
+
+
+def search(state: State, flow: Flow) -> None:
+    """Evaluate all candidates of a search."""
+    with contextlib.closing(flow):
+        while True:
+            while (job := state.next_job(flow)) is not None:
+                flow.submit(*job)
+            if not flow.busy:
+                break
+            for key, ended in flow.ended():
+                state.end(key, ended)
+            state.record.report()
+    state.record.report(now=True)
+    state.record.write()
+
+
+class State(ABC):
+    """One search.
+
+    Args:
+        record: of the run, with nothing evaluated yet.
+
+    Attributes:
+        queue: candidates that wait for a worker, with the rung to which they train; None: to the end.
+        running: the same of those in training, by hash.
+        paused: at each rung, by hash.
+        idle: candidates in a row that were nothing new.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record, self.question, self.folder = record, record.question, record.folder
+        self.algorithm = self._algorithm(self.question.config.seed)
+        self.correction = SelfCorrection.of(self.question)
+        self.rungs = self.question.rungs.tokens
+        self.queue: deque[tuple[Candidate, int | None]] = deque()
+        self.running: dict[str, tuple[Candidate, int | None]] = {}
+        self.paused: dict[int, dict[str, Candidate]] = {rung: {} for rung in self.rungs}
+        self.idle = 0
+
+    @abstractmethod
+    def next_job(self, flow: Flow) -> tuple[str, Any] | None:
+        """Key and job of the next evaluation that may start now; None: something has to end first, or all is
+        done."""
+
+    @abstractmethod
+    def finish(self, candidate: Candidate) -> None:
+        """The outcome of a candidate is known."""
+
+    # -- evaluations -----------------------------------------------------------------------------------------
+
+    def meet(self, candidate: Candidate) -> None:
+        """Take over what is known of the network of a new candidate."""
+        self.record.networks.setdefault(candidate.key, candidate.network)
+        if candidate.key not in self.record.outcomes:
+            score = self.question.scores.score(candidate.network)
+            if score is not None:
+                self.record.remember(candidate.network, score, candidate=candidate)
+
+    def send(self, candidate: Candidate, rung: int | None) -> None:
+        """To a rung, or to its end: it is there already if that is recorded, and else waits for a worker."""
+        if rung is not None and self.reached(candidate.key, rung):
+            self.paused[rung][candidate.key] = candidate
+        elif candidate.key in self.record.outcomes:
+            self.finish(candidate)
+        else:
+            self.queue.append((candidate, rung))
+
+    def reached(self, key: str, rung: int) -> bool:
+        """True if the training of a network paused at a rung, or went on from there."""
+        return outcome_key(key, rung=rung) in self.record.outcomes
+
+    def after(self, rung: int) -> int | None:
+        """The next rung; None after the last one."""
+        return next((later for later in self.rungs if later > rung), None)
+
+    def start(self, candidate: Candidate, rung: int | None) -> tuple[str, Any]:
+        """Key and job of an evaluation that begins."""
+        self.running[candidate.key] = candidate, rung
+        return candidate.key, self.record.job(candidate, rung)
+
+    def end(self, key: str, ended: Ended) -> None:
+        """Record what a worker has finished."""
+        candidate, rung = self.running.pop(key)
+        self.record.remember(candidate.network, ended.result, ended.reason, rung=rung, candidate=candidate)
+        if rung is None or ended.result is None:
+            self.finish(candidate)
+        else:
+            self.paused[rung][key] = candidate
+        self.record.report()
+
+    def judge(self, rung: int, keys: Sequence[str], further: Iterable[str] = (), *,
+              at_least_one: bool = True) -> Pause:
+        """The chances of networks at a rung.
+
+        Args:
+            keys: of the networks, whose curves to the rung are recorded.
+            further: networks that are finished besides those with a trial.
+            at_least_one: as of `flashnas.search.rungs.decide`.
+        """
+        record, finished = self.record, list(self.record.finished.values())
+        finished += [(record.point_of(key, (record.outcomes[key].score or {})["loss"]), None)
+                     for key in further]
+        curves = [(record.outcomes[outcome_key(key, rung=rung)].score or {})["curve"] for key in keys]
+        return self.question.rungs.decide(
+            curves, [record.point_of(key, 0.0)[1:] for key in keys],
+            finished=[values for values, _ in finished],
+            curves=[curve for _, curve in finished if curve is not None], at_least_one=at_least_one)
+
+    def stop(self, key: str, rung: int, pause: Pause, place: int) -> None:
+        """The network at this place of a decision does not train on."""
+        self.record.stopped[key] = Stopped(rung, float(pause.losses[place]), float(pause.sds[place]))
+
+    # -- the algorithm ---------------------------------------------------------------------------------------
+
+    def _algorithm(self, seed: int) -> Any:
+        """A fresh algorithm, with what published trainings tell it."""
+        algorithm = self.question.algorithm(seed)
+        if (prior := self.question.prior()) is not None:
+            algorithm.use_prior(prior)
+        return algorithm
+
+    def sampler_errors(self) -> AbstractContextManager[None]:
+        """Around a call of the algorithm: what code of another package raises in it is one line."""
+        return foreign_errors(("sampler", self.algorithm), *self.question.foreign())
+
+    @property
+    def exhausted(self) -> bool:
+        """True if the space has nothing new."""
+        return self.idle >= IDLE_CYCLES * self.question.config.cycle_size
+
+    def ask(self, count: int) -> list[Any]:
+        """Genotypes that the algorithm proposes."""
+        with self.sampler_errors():
+            return list(self.algorithm.ask(count))
+
+    def learn(self, candidates: Sequence[Candidate]) -> None:
+        """Tell the algorithm of trials: of what it waits for, or of what was evaluated without its
+        proposal."""
+        for candidate in candidates:
+            if candidate.genotype is not None:
+                evaluation = self.record.evaluation(candidate)
+                with self.sampler_errors():
+                    if candidate.pending:
+                        self.algorithm.tell([evaluation], in_order=False)
+                    else:
+                        self.algorithm.start_from([evaluation])
+
+    def candidate(self, genotype: Any, number: int, *, pending: bool) -> Candidate:
+        """A proposal at the largest width within the budgets."""
+        return Candidate("search", "", self.question.fitter.latency_of(genotype)[0], genotype, number,
+                         pending)
+
+    # -- what is evaluated besides the proposals of the algorithm --------------------------------------------
+
+    def baselines(self) -> list[Candidate]:
+        """The pure-operator models, or what the space names."""
+        return [Candidate("baseline", label, network) for label, network in self.question.baselines]
+
+    def start_from_bench(self) -> None:
+        """The networks of the space that a bench or an earlier run has scores for and that meet the budgets.
+
+        All become trials. The algorithm learns those that it would propose, which have the largest width
+        within the budgets, from the highest loss to the lowest.
+        """
+        candidates = [Candidate("bench", label, network, genotype)
+                      for genotype, network, label in self.question.known_networks()
+                      if network.hash not in self.record.networks]  # else it is a baseline
+        if not candidates:
+            return
+        for candidate in candidates:
+            self.meet(candidate)
+        for candidate in candidates:
+            self.record.place(candidate)
+        self.record.write()
+        self.record.report()
+        self.learn(sorted(filter(self._fits_best, candidates), key=lambda one: -(self.record.trials[
+            one.place or 0].loss or 0.0)))
+
+    def _fits_best(self, candidate: Candidate) -> bool:
+        """True if the genotype is to be built at this width."""
+        return bool(self.question.fitter.latency_of(candidate.genotype)[0] == candidate.network)
+
+    def expected(self) -> list[Any]:
+        """The genotypes that publications expect to be the best, of different value, the recommended one
+        first: a training of one of these is the most likely to change the answer."""
+        question, told = self.question, self.question.foretold
+        return [] if told is None else [
+            told.genotypes[place] for place in told.nearest(question.config.recall_floor,
+                                                            question.config.cycle_size)]
+
+    def refits(self) -> list[Any]:
+        """The genotypes of earlier runs that are worth a training at the width that they have here."""
+        objectives = self.question.config.objectives
+        points = [values for trial in self.record.trials if trial.state == "complete"
+                  and (values := point(objectives, vars(trial), trial.scores)) is not None]
+        known = np.array(points).reshape(-1, len(objectives))
+        return self.question.refits(known[non_dominated(known)] if len(known) else known)
+
+    # -- corrections of the latency --------------------------------------------------------------------------
+
+    def correct(self, further: Sequence[str] = ()) -> bool:
+        """Time what is due, and search on by a correction that is fitted to all timed networks; True if it is
+        another.
+
+        The algorithm then starts afresh from the trials whose networks have the width that the corrected
+        latency allows. A continued run finds the times in its folder and makes the same corrections.
+
+        Args:
+            further: hashes of networks to time besides those that are due.
+        """
+        correction, record = self.correction, self.record
+        if correction is None:
+            return False
+        due = list(dict.fromkeys([*correction.due(record.trials), *further]))
+        time_networks(record, due)
+        times = self.folder.measured
+        if not correction.update([(record.networks[key], times[key]) for key in due if key in times],
+                                 len(record.trials)):
+            return False
+        record.cost_again()
+        self.folder.write_config(corrections=[version.to_dict() for version in correction.versions])
+        record.progress.note(str(correction.versions[-1]))
+        seed = self.question.config.seed + len(correction.versions)
+        self.algorithm = self._algorithm(seed % (MAX_SEED + 1))
+        fitting = [candidate for candidate in record.candidates
+                   if candidate.genotype is not None and self._fits_best(candidate)]
+        evaluations = [record.evaluation(candidate) for candidate in fitting]
+        with self.sampler_errors():
+            self.algorithm.start_from(evaluations)
+        return True

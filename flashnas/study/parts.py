@@ -1,0 +1,58 @@
+"""The loaded parts of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flashnas.executors.job import UserEvaluator
+from flashnas.latency.certificate import Certificate
+from flashnas.latency.costs import Costs, TableCosts
+from flashnas.latency.fitting import Fitter
+from flashnas.latency.prediction import LatencyModel
+from flashnas.reuse.known import KnownRuns
+from flashnas.search import SearchAlgorithm, algorithm_class
+from flashnas.space import SearchSpace
+from flashnas.study.config import SearchConfig
+from flashnas.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """What a search is made of.
+
+    Attributes:
+        recipe: of the trainings; None where an evaluator scores the networks, or nothing is trained.
+        evaluator: the user's function, or None.
+        certificate: what the table's validation says of its predictions, if a confidence is asked for.
+        timing: how the finalists are timed (`flashnas.profiling`); None where the table's device is not at
+            hand.
+        known: the networks of earlier runs that the search starts from, or None.
+        note: receives lines for the user while parts are loaded.
+        notes: lines for the user on how networks are ranked, once nothing is wrong.
+        started: when its preparation began, in seconds since the epoch.
+    """
+
+    config: SearchConfig
+    space: SearchSpace[Any]
+    costs: Costs
+    fitter: Fitter[Any]
+    sampler: str | type[SearchAlgorithm]
+    recipe: Recipe | None = None
+    evaluator: UserEvaluator | None = None
+    certificate: Certificate | None = None
+    timing: Any = None
+    known: KnownRuns | None = None
+    note: Callable[[str], None] = field(default=lambda _: None, repr=False)
+    notes: list[str] = field(default_factory=list)
+    started: float = 0.0
+
+    @property
+    def model(self) -> LatencyModel | None:
+        """The latency model, where a table answers."""
+        return self.costs.model if isinstance(self.costs, TableCosts) else None
+
+    def foreign(self) -> tuple[tuple[str, object], ...]:
+        """What may be code of another package, for `foreign_errors`."""
+        return ("sampler", algorithm_class(self.sampler)), ("space", self.space)

@@ -1,0 +1,108 @@
+"""What a search draws from: its algorithm, its baselines, and what published trainings say of the
+networks."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from flashnas.base.registry import foreign_errors
+from flashnas.latency.costs import metric_of
+from flashnas.search import Goals, SearchAlgorithm, make_algorithm
+from flashnas.search.algorithm import Prior
+from flashnas.search.objectives import TRAINED, minimised
+from flashnas.space import OperatorSpace
+from flashnas.study.evidence import Foresight, foresight_of
+from flashnas.study.evidence_search import Foretold, pure_stacks, ranked, search_by_evidence
+from flashnas.study.parts import Parts
+from flashnas.training.cost import training_flops
+
+NEAR = 20               # networks near the recommended one that the algorithm looks at, beside the front
+UNIT_FLOPS = 1e12       # of the cost of a training
+
+
+class Proposer(Parts):
+    """The parts, and what follows from them before any network has a score."""
+
+    # -- what is searched ------------------------------------------------------------------------------------
+
+    def algorithm(self, seed: int | None = None) -> SearchAlgorithm:
+        """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot
+        serve.
+
+        seed: of its draws, if it is not that of the search.
+        """
+        config = self.config
+        with foreign_errors(*self.foreign()):
+            return make_algorithm(self.sampler if config.trials else "random", space=self.space,
+                                  seed=config.seed if seed is None else seed,
+                                  latency_of=self.fitter.latency_of,
+                                  cycle_size=config.cycle_size, goals=self._goals(),
+                                  **(config.sampler_options if config.trials else {}))
+
+    def _goals(self) -> Goals | None:
+        """None for one trained quality against a latency_ms that is known; else which objectives are known,
+        and how."""
+        names, costs = self.config.objectives, self.costs
+        if costs.known and names[1] == "latency_ms" and len(names) == 2:
+            return None
+        exact = [name for name in names if name not in TRAINED] if costs.known else []
+        return Goals(tuple(name in exact for name in names), lambda network: tuple(
+            minimised(name, metric_of(name, {**costs.metrics(network), **self.foresee(network, None)}))
+            for name in exact))
+
+    @functools.cached_property
+    def baselines(self) -> list[tuple[str, Any | None]]:
+        """(label, network or None where no width meets the budgets): the best pure stack of each mixer, where
+        published trainings say which that is; else the layouts of the space."""
+        if not self.config.baselines:
+            return []
+        if (foresight := self.foresight) is not None and isinstance(self.space, OperatorSpace):
+            return list(pure_stacks(self.space, self.fitter,
+                                    lambda networks: ranked(*foresight.expected(networks))))
+        return [(label, self.fitter.largest(sizes)) for label, sizes in self.space.baselines()]
+
+    # -- what published trainings say ------------------------------------------------------------------------
+
+    @functools.cached_property
+    def foresight(self) -> Foresight | None:
+        """What is expected of full trainings, in a search that ranks by it; else None."""
+        if self.config.rank_by == "short":
+            return None
+        return foresight_of(self.config, self.space, self.fitter, self.recipe, self.notes.append)
+
+    def foresee(self, network: Any, loss: float | None) -> dict[str, Any]:
+        """What is expected of a full training of a network, as fields of a Trial; loss: of its short
+        training."""
+        return {} if self.foresight is None else self.foresight.figures(network, loss)
+
+    @functools.cached_property
+    def foretold(self) -> Foretold | None:
+        """The networks that published trainings expect to be good; None in a search that does not rank by
+        them."""
+        if self.foresight is None or not isinstance(self.space, OperatorSpace):
+            return None
+        return search_by_evidence(self.space, self.fitter, self.foresight, seed=self.config.seed,
+                                  min_recall=self.config.recall_floor)
+
+    def evidence_lines(self) -> list[str]:
+        """One line on what published trainings alone recommend; none in a search that does not rank by
+        them."""
+        if (told := self.foretold) is None:
+            return []
+        place = told.best(self.config.recall_floor)
+        assert place is not None, "budgets that no network meets are refused earlier"
+        return [f"published trainings alone recommend {told.networks[place].notation}, of"
+                f" {len(told.networks):,} networks within the budgets"]
+
+    def prior(self) -> Prior | None:
+        """What published trainings tell the algorithm; None in a search that does not rank by them."""
+        foresight, told, recipe = self.foresight, self.foretold, self.recipe
+        if foresight is None or told is None or recipe is None:
+            return None
+        floor = self.config.recall_floor
+        order = dict.fromkeys([*told.nearest(floor, NEAR), *reversed(told.front(floor))])
+        return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)),
+                     moves_of=foresight.moves,
+                     cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
+                     best=[told.genotypes[place] for place in order])

@@ -1,0 +1,109 @@
+"""Scores that nothing has to be trained for: of a bench, and of earlier runs that a search starts from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import BenchError, RunError
+from flashnas.bench.answers import Answers, find_answers
+from flashnas.data.dataset import Dataset
+from flashnas.executors.job import UserEvaluator, evaluator_name
+from flashnas.reuse.known import KnownRuns, difference, training, training_of
+from flashnas.search.objectives import task_scores
+from flashnas.space import OperatorSpace, SearchSpace
+from flashnas.study.config import SearchConfig
+from flashnas.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What a bench and earlier runs know in one search.
+
+    Attributes:
+        known: the earlier runs, or None.
+        with_metrics: a score of theirs has its metrics, since no cost function gives them.
+        recipe, dataset: of the trainings; None where an evaluator scores the networks, of which a bench knows
+            none.
+    """
+
+    config: SearchConfig
+    known: KnownRuns | None
+    with_metrics: bool
+    recipe: Recipe | None = None
+    dataset: Dataset | None = None
+
+    @functools.cached_property
+    def bench(self) -> Answers | None:
+        """What a bench answers under the seed of the search, or None."""
+        return self._answers(self.config.seed)
+
+    @functools.cached_property
+    def no_bench(self) -> str:
+        """Why no bench answers, in words; empty if one does or none is asked.
+
+        Raises:
+            BenchError: the bench that the user names cannot be read, or answers nothing.
+        """
+        answers = self._found(self.config.seed)
+        if isinstance(answers, str) and self.config.bench_table is not None:
+            raise BenchError(f"bench {self.config.bench_table}: answers nothing in this search: {answers}")
+        return answers if isinstance(answers, str) else ""
+
+    @functools.cache  # noqa: B019 - as long as the search
+    def _found(self, seed: int) -> Answers | str | None:
+        """What a bench answers under a seed, or why nothing; None where there is none to ask."""
+        config, dataset = self.config, self.dataset
+        if self.recipe is None or dataset is None or not config.bench:
+            return None
+        if needed := task_scores(config.objectives):
+            return f"a bench has no {', '.join(needed)}, which the objectives name"
+        return find_answers(config.bench_table, self.recipe, dataset=dataset.digest, vocab=dataset.vocab,
+                            seed=seed)
+
+    def _answers(self, seed: int) -> Answers | None:
+        answers = self._found(seed)
+        return answers if isinstance(answers, Answers) else None
+
+    def check_known(self, evaluator: UserEvaluator | None) -> None:
+        """Raise RunError if the earlier runs trained otherwise than this search does."""
+        if self.known is None or not self.config.trials:
+            return
+        own = training(self.recipe, None if self.dataset is None else self.dataset.digest, self.config.seed,
+                       None if evaluator is None else evaluator_name(evaluator))
+        if reason := difference(training_of(self.known.runs[0]), own, "in the run", "in this search"):
+            raise RunError(f"{self.known.runs[0].path}: a search cannot start from its networks: {reason}")
+
+    def score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
+        """The score of a network, or None.
+
+        Args:
+            seed: of its training, if it is not that of the search, which a bench alone may know: a run has
+                the mean of its seeds, in the score of the first one.
+        """
+        if seed is not None:
+            bench = self._answers(seed)
+            return None if bench is None else bench.score(network)
+        score = None if self.known is None else self.known.score(network, metrics=self.with_metrics)
+        if score is not None and set(task_scores(self.config.objectives)) <= set(score["scores"]):
+            return score
+        return None if self.bench is None else self.bench.score(network)
+
+    def networks(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
+        """Genotype, network and source of all networks of a space: the runs' in their order, then the
+        bench's."""
+        for trained in () if self.known is None else self.known.networks:
+            genotype, network = trained.genotype, trained.network
+            if trained.run.entry("space", "hash") != space.hash:
+                genotype = (space.locate(network) if isinstance(space, OperatorSpace)
+                            and isinstance(network, Architecture) and space.contains(network) else None)
+            if genotype is not None and network is not None:
+                yield genotype, network, f"run {trained.run.name}"
+        if self.bench is not None and isinstance(space, OperatorSpace):
+            for entry in self.bench.known:
+                if (genotype := space.locate(entry.architecture)) is not None:
+                    yield genotype, space.architecture(genotype,
+                                                       entry.architecture.hidden), f"bench {entry.origin}"

@@ -1,0 +1,113 @@
+"""How well publications are foretold that the model has not seen: the shipped figures, and the counting by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flashnas.architecture import parse_operators
+from flashnas.evidence.agreement import Pair, pairs_of
+from flashnas.evidence.foretold import MODELS, all_models, foretell, in_common, summary
+from flashnas.evidence.load import full_loss
+from flashnas.evidence.trainings import PublishedRow, comparable
+
+RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
+
+
+def row(operators, nats, group="g", source="s", params=350e6):
+    return PublishedRow(group=group, operators=operators, specs=parse_operators(operators), params=params, nats=nats,
+                        source=source)
+
+
+@pytest.fixture(scope="module")
+def figures(shipped):
+    return {name: summary(shipped, foretell(shipped, parts)) for name, parts in MODELS.items()}
+
+
+def test_the_evidence_foretells_publications_that_it_has_not_seen(figures):
+    evidence, law = figures["evidence"], figures["law"]
+    assert (evidence["pairs"], law["pairs"]) == (311, 311)
+    assert evidence["right"] >= 270
+    assert evidence["publications"]["share"] >= 0.84
+    assert evidence["rmse_nats"] <= 0.0385
+    assert evidence["publications"]["rmse_nats"] <= 0.048
+    assert 0.85 <= evidence["publications"]["coverage"] <= 0.95
+    assert figures["full"]["right"] >= 270
+    assert 190 <= law["right"] <= 205
+    assert 0.8 <= law["coverage"] <= 0.95           # with spreads of its own
+    assert evidence["log_score"] > law["log_score"]
+    assert evidence["publications"]["spearman"] > 0.6 > 0.3 > law["publications"]["spearman"]
+
+
+def test_the_figures_are_those_that_the_experiment_keeps(figures):
+    kept = json.loads((RESULTS / "results.json").read_text())["left_out"]
+    for name in ("law", "evidence"):
+        assert figures[name]["right"] == pytest.approx(kept[name]["right"], abs=1)
+        assert figures[name]["rmse_nats"] == pytest.approx(kept[name]["rmse_nats"], rel=0.01)
+
+
+def test_the_form_that_is_chosen_without_the_publication_foretells_it_nearly_as_well():
+    kept = json.loads((RESULTS / "forms.json").read_text())
+    nested = kept["nested"]
+    assert nested["publications"]["share"] >= 0.79
+    assert 0.85 <= nested["publications"]["coverage"] <= 0.95
+    assert nested["pairs"] == 311
+    assert set(kept["chosen"].values()) <= set(kept["forms"])
+    assert len(kept["chosen"]) == 9
+
+
+def test_groups_and_sums_agree(figures):
+    for found in figures.values():
+        assert sum(group["pairs"] for group in found["groups"]) == found["pairs"]
+        assert sum(group["right"] for group in found["groups"]) == found["right"]
+        each = found["publications"]["each"]
+        assert sum(one["pairs"] for one in each.values()) == found["pairs"]
+        shares = [one["share"] for one in each.values() if one["share"] is not None]
+        assert np.mean(shares) == pytest.approx(found["publications"]["share"])
+
+
+def test_a_summary_by_hand():
+    rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.89), row("a f", 2.0, "h", "t"), row("d f", 2.1, "h", "t")]
+    pairs = [Pair(0, 1, 0.1, 0.05, 0.1), Pair(0, 2, 0.11, -0.05, 0.1),
+             Pair(1, 2, 0.01, 0.05, 0.1),
+             Pair(3, 4, -0.1, 0.0, 0.05)]
+    found = summary(rows, pairs)
+    assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
+    assert found["rmse_nats"] == pytest.approx(np.sqrt((0.05**2 + 0.16**2 + 0.04**2 + 0.1**2) / 4))
+    assert found["coverage"] == 0.75              # the last one lies outside 1.64 times 0.05, 0.16 inside 0.164
+    assert found["publications"]["share"] == 0.5
+    assert found["publications"]["coverage"] == 0.5
+    assert found["groups"] == [{"group": "g", "pairs": 2, "right": 1}, {"group": "h", "pairs": 1, "right": 0.5}]
+    assert summary(rows, [])["share"] is None
+
+
+def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval():
+    rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8)]
+    pairs = pairs_of(rows, np.array([3.0, np.nan, 2.5]))
+    assert [(pair.one, pair.other) for pair in pairs] == [(0, 2)]
+    assert (pairs[0].predicted, pairs[0].sd) == (0.5, None)
+    found = summary(rows, pairs)
+    assert (found["coverage"], found["log_score"], found["share"]) == (None, None, 1.0)
+    models = all_models(rows, np.array([3.0, np.nan, 2.5]), None)
+    assert list(models) == ["short", *MODELS]
+    assert [len(pairs) for pairs in models.values()] == [1, 3, 3, 3]
+    assert [len(pairs) for pairs in in_common(models).values()] == [1, 1, 1, 1]
+
+
+def test_a_group_that_repeats_smaller_ones_is_counted_once(shipped):
+    groups = comparable(shipped)
+    assert "mesa_sizes_15b" not in groups
+    assert {"mesa_145m_15b", "mesa_400m_15b", "mesa_1b_15b"} <= set(groups)
+    rows = [row("a f", 1.0), row("d f", 0.9), row("a f", 1.0, "all"), row("d f", 0.9, "all"), row("m2 f", 0.8, "all")]
+    assert list(comparable(rows)) == ["g"]
+
+
+def test_a_publication_that_was_left_out_has_no_say(shipped):
+    """Its own losses do not change what the model without it predicts."""
+    some = [row for row in shipped if row.source == "2501.00663"]
+    before = foretell(some)
+    moved = [row.__class__(**{**vars(row), "nats": row.nats + 0.3 * place}) for place, row in enumerate(some)]
+    after = foretell(moved)
+    assert [(pair.predicted, pair.sd) for pair in before] == [(pair.predicted, pair.sd) for pair in after]
+    assert full_loss(without="2501.00663").rows.table.publication.tolist().count("2501.00663") == 0

@@ -1,0 +1,188 @@
+"""Finds the constants of `latency/corrections.py` from whole models that somebody measured.
+
+Reproduce the constants of a shipped table (prints them with the leave-one-out errors):
+
+    python tools/fit_kernels.py h100_sxm
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flashnas.architecture.source import load_architecture
+from flashnas.base.errors import FlashnasError, TableError
+from flashnas.latency.corrections import HEAD_DIM, STACKS, KernelCorrection, Stack
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.operators.kernel_kinds import kind_of_rows
+
+# Constants that are fitted, the same for both stacks; attention without a scale of its own is scaled like the rest.
+FITTED = ("scale", "gap_us", "attention_us", "attention_slowdown", "head_dim_power")
+WHOLE_MODELS = "whole_models.csv"  # in the table's folder: model, workload, latency_s
+WHOLE_THROUGHPUT = "whole_throughput.csv"  # model, workload, throughput_tok_s
+START = KernelCorrection(scale=1.1, gap_us=1.0, attention_us=10.0, attention_slowdown=3.0, head_dim_power=0.5)
+THROUGHPUT_WEIGHT = 0.5  # of an error: the real batch of a measured rate is not known
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The constants, and the errors of each model under the fit to the other models, in the order of `measured`:
+    relative, of the time or the rate that was measured."""
+
+    stack: Stack
+    correction: KernelCorrection
+    measured: pd.DataFrame
+    left_out: np.ndarray
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Which rows are rates, shape [rows]."""
+        return self.measured["throughput_tok_s"].notna().to_numpy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for meta.yaml."""
+        result = {name: round(getattr(self.correction, name), 3) for name in FITTED}
+        for text, chosen in (("", ~self.rates), ("throughput_", self.rates)):
+            if chosen.any():
+                errors = np.abs(self.left_out[chosen])
+                result[f"left_out_{text}mean_error"] = round(float(errors.mean()), 3)
+                result[f"left_out_{text}max_error"] = round(float(errors.max()), 3)
+        return result
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a step of a model consists of; microseconds.
+
+    Args:
+        generated: tokens.
+        batch: sequences.
+        fixed_ms: of the request, which no constant touches.
+        scaled_us: of kernels that `scale` corrects.
+        launches: kernels of a step.
+        attention: (time, time of its bytes at the device's bandwidth, head_dim) of each attention kernel.
+        prefill_ms: the part of fixed_ms that reads the prompt.
+    """
+
+    generated: int
+    batch: int
+    fixed_ms: float
+    scaled_us: float
+    launches: int
+    attention: tuple[tuple[float, float, int], ...]
+    prefill_ms: float
+
+    def latency_ms(self, correction: KernelCorrection) -> float:
+        """Of the request."""
+        step_us = correction.scale * self.scaled_us + correction.gap_us * self.launches + sum(
+            correction.attention(*kernel) for kernel in self.attention)
+        return self.fixed_ms + self.generated * step_us / 1000
+
+    def rate(self, correction: KernelCorrection) -> float:
+        """Tokens per second of all sequences; the prompt is not counted."""
+        step_ms = (self.latency_ms(correction) - self.prefill_ms) / self.generated
+        return 1000 * self.batch / step_ms
+
+
+def features(table: LatencyTable, model: str, workload: str, stack: Stack) -> Features:
+    """Of one model under one workload."""
+    bare = LatencyModel(table, workload, stack=stack, calibrated=False)
+    architecture = load_architecture(model)
+    estimate = bare.estimate(architecture)
+    generated, batch = bare.workload.generated_tokens, estimate.batch
+    fixed_ms = scaled_ms = prefill_ms = 0.0
+    launches = 0
+    for entry in estimate.breakdown:
+        found = kind_of_rows(entry["kernel"])
+        correction = found[0].correction if found else "scale"
+        launches += entry["phase"] == "decode"
+        prefill_ms += entry["ms"] if entry["phase"] == "prefill" else 0.0
+        if entry["phase"] != "decode" or not correction:
+            fixed_ms += entry["ms"]
+        elif correction == "scale":
+            scaled_ms += entry["ms"]
+    attention = []
+    for phase, seen, _ in bare.phases(architecture.meta_tokens):
+        for spec in architecture.operators if phase == "decode" else ():
+            for call in bare.launched(spec, architecture.hidden, phase):
+                if call.kind.correction == "attention_scale":
+                    time = bare.kernels.time(call, phase, batch, seen)
+                    attention.append((time.us, bare.bytes_us(call, batch, seen),
+                                      int(dict(call.shape).get("head_dim", HEAD_DIM))))
+    return Features(generated, batch, fixed_ms, 1000 * scaled_ms / max(generated, 1), launches, tuple(attention),
+                    prefill_ms)
+
+
+def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused") -> Fit:
+    """Least squares of the relative error over whole models.
+
+    Args:
+        table: or its name or folder.
+        measured: columns model (anything that load_architecture accepts), workload, and latency_s or throughput_tok_s.
+        stack: whose constants are fitted.
+
+    Raises:
+        TableError: not more rows than constants.
+    """
+    from scipy.optimize import least_squares  # slow to import; estimates do not need it
+
+    if len(measured) <= len(FITTED):
+        raise TableError(f"calibration of stack {stack} needs at least {len(FITTED) + 1} measurements of whole models;"
+                         f" got {len(measured)}")
+    table = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
+    measured = measured.reindex(columns=["model", "workload", "latency_s", "throughput_tok_s"]).reset_index(drop=True)
+    parts = [features(table, model, workload, stack)
+             for model, workload in zip(measured["model"], measured["workload"], strict=True)]
+    rates = measured["throughput_tok_s"].notna().to_numpy()
+    target = np.where(rates, measured["throughput_tok_s"], 1000 * measured["latency_s"])
+
+    def ratios(correction: KernelCorrection) -> np.ndarray:
+        return np.array([part.rate(correction) if rate else part.latency_ms(correction)
+                         for part, rate in zip(parts, rates, strict=True)]) / target
+
+    def solve(kept: np.ndarray) -> KernelCorrection:
+        weights = np.where(rates, THROUGHPUT_WEIGHT, 1.0)[kept]
+        found = least_squares(lambda x: np.log(ratios(constants(x)))[kept] * weights,
+                              [getattr(START, name) for name in FITTED], bounds=(0, np.inf), x_scale="jac", xtol=1e-12,
+                              ftol=1e-12, gtol=1e-12)
+        return constants(found.x)
+
+    def constants(values: Sequence[float]) -> KernelCorrection:
+        return KernelCorrection(**dict(zip(FITTED, map(float, values), strict=True)))
+
+    models = measured["model"].to_numpy()
+    left_out = np.empty(len(measured))
+    for model in dict.fromkeys(models):  # with all that was measured of it
+        left_out[models == model] = ratios(solve(models != model))[models == model] - 1
+    return Fit(stack, solve(np.ones(len(models), bool)), measured, left_out)
+
+
+def whole_models(table: LatencyTable) -> pd.DataFrame:
+    """What the folder of a table holds about whole models."""
+    return pd.concat([pd.read_csv(table.path / name, comment="#") for name in (WHOLE_MODELS, WHOLE_THROUGHPUT)
+                      if (table.path / name).is_file()], ignore_index=True)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the fits of one table to the whole models in its folder."""
+    table = LatencyTable.load(arguments[0])
+    measured = whole_models(table)
+    fits = [fit(table, measured, stack) for stack in STACKS]
+    for result in fits:
+        print(f"{result.stack}: {result.to_dict()}")
+    print(f"\n{'error when left out':<36}" + "".join(f"{result.stack:>10}" for result in fits))
+    for i, (model, workload) in enumerate(zip(measured["model"], measured["workload"], strict=True)):
+        print(f"{model:<20}{workload:<16}" + "".join(f"{result.left_out[i]:>+10.1%}" for result in fits))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except FlashnasError as error:
+        sys.exit(str(error))
