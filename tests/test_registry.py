@@ -75,7 +75,8 @@ def test_a_plugin_with_a_shipped_name_is_refused_whatever_is_asked(install):
     for ask in (list, len, lambda things: things["other"], lambda things: "other" in things):
         with pytest.raises(PluginError) as caught:
             ask(registry())
-        assert str(caught.value) == ("thing 'path' of the package test-plugin-a has the name of one of flashnas itself;"
+        assert str(caught.value) == ("thing 'path' of the package test-plugin-a has the name of one of"
+                                     " flashnas itself;"
                                      " uninstall one of the packages")
 
 
@@ -94,7 +95,8 @@ def test_two_plugins_of_one_name_are_refused_but_one_that_is_found_twice_is_not(
      "cannot be loaded from broken_a:Z: ModuleNotFoundError: No module named 'a_module_that_is_missing'"),
     ("broken_b:Z", "raise RuntimeError('no GPU\\nsecond line')\n",
      "cannot be loaded from broken_b:Z: RuntimeError: no GPU"),
-    ("broken_c:Z", "Y = 1\n", "cannot be loaded from broken_c:Z: AttributeError: module 'broken_c' has no attribute"),
+    ("broken_c:Z", "Y = 1\n", "cannot be loaded from broken_c:Z: AttributeError: module 'broken_c' has no"
+                              " attribute"),
     ("broken_d:Z", "def f(:\n", "cannot be loaded from broken_d:Z: SyntaxError: "),
 ])
 def test_a_plugin_that_cannot_be_imported_is_named_with_its_package_and_reason(install, value, source, words):
@@ -115,7 +117,7 @@ def test_an_object_must_state_the_name_of_its_entry_point(install):
             registry("kind")[name]
 
 
-# -- the registries of flashnas -----------------------------------------------------------------------------------
+# -- the registries of flashnas ------------------------------------------------------------------------------
 
 OPERATOR = """\
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -152,7 +154,8 @@ def test_a_plugin_operator_with_another_kind_is_refused_when_it_is_used(tmp_path
             Architecture.parse("64: wider")
         except PluginError as error:
             print(error)
-        """) == ("64\noperator 'wider' of the package flashnas-wide: kind of wide_operator:Wide must be 'wider', the"
+        """) == ("64\noperator 'wider' of the package flashnas-wide: kind of wide_operator:Wide must be"
+                 " 'wider', the"
                  " name of its entry point; got 'wide'")
 
 
@@ -164,7 +167,8 @@ BROKEN = "operator 'zz' of the package flashnas-bad cannot be loaded from bad_op
     ("import sys\nsys.exit(7)\n", "SystemExit: 7"),
 ])
 def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(tmp_path, source, reason):
-    folder = write_plugin(tmp_path, "flashnas-bad", {"flashnas.operators": {"zz": "bad_operator:Z", "../x": "os:sep"}},
+    folder = write_plugin(tmp_path, "flashnas-bad", {"flashnas.operators": {"zz": "bad_operator:Z",
+                                                                            "../x": "os:sep"}},
                           {"bad_operator.py": source})
     lines = run_with(folder, """if True:
         import contextlib, sys
@@ -179,8 +183,10 @@ def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(tmp_path, 
 
 
 def test_no_plugin_that_is_not_used_is_imported(tmp_path):
-    groups = ("operators", "samplers", "tasks", "spaces", "exports", "executors", "report_sections", "commands")
-    folder = write_plugin(tmp_path, "flashnas-bad", {f"flashnas.{group}": {"zz": "slow_plugin:Z"} for group in groups},
+    groups = ("operators", "samplers", "tasks", "spaces", "exports", "executors", "report_sections",
+              "commands")
+    folder = write_plugin(tmp_path, "flashnas-bad", {f"flashnas.{group}": {"zz": "slow_plugin:Z"}
+                                                     for group in groups},
                           {"slow_plugin.py": "raise AssertionError('imported')\n"})
     assert run_with(folder, """if True:
         import contextlib, io, sys
@@ -206,7 +212,8 @@ def test_the_help_works_with_a_broken_command(tmp_path):
 
 
 @pytest.mark.parametrize("place", [
-    "flashnas.operators:OPERATORS", "flashnas.operators.kernel_kinds:KERNEL_KINDS", "flashnas.search:ALGORITHMS",
+    "flashnas.operators:OPERATORS", "flashnas.operators.kernel_kinds:KERNEL_KINDS",
+    "flashnas.search:ALGORITHMS",
     "flashnas.executors:EXECUTORS", "flashnas.proxy.tasks:TASKS", "flashnas.space.load:TEMPLATES",
     "flashnas.export.exporter:EXPORTS", "flashnas.report.sections:SECTIONS", "flashnas.cli.command:COMMANDS"])
 def test_a_plugin_of_another_type_is_one_line(install, place):
@@ -214,5 +221,6 @@ def test_a_plugin_of_another_type_is_one_line(install, place):
     install("test-plugin-b", {"function": "os:getcwd", "class": "decimal:Decimal", "number": "math:pi"},
             group=things.group)
     for name in ("function", "class", "number"):
-        with pytest.raises(PluginError, match=f"^{things.noun} '{name}' of the package test-plugin-b: .* must be a"):
+        with pytest.raises(PluginError, match=f"^{things.noun} '{name}' of the package test-plugin-b: .*"
+                                              f" must be a"):
             things[name]

@@ -23,14 +23,14 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
           ) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Turn `function(options, *, more)` into one that takes the fields of `cls` as keywords.
 
-    Options without a flag may be given by position. An instance of `cls` alone is taken as it is. The signature and the
-    section `Args` of the docstring are made from the fields; a docstring states the keywords of its own under
-    `Further:`, which becomes the end of `Args`.
+    Options without a flag may be given by position. An instance of `cls` alone is taken as it is. The
+    signature and the section `Args` of the docstring are made from the fields; a docstring states the
+    keywords of its own under `Further:`, which becomes the end of `Args`.
 
     Args:
         cls: the options.
-        objects: option name -> type in words, for options in whose place any object may be given. The function takes
-            these as its keyword `objects`, a mapping.
+        objects: option name -> type in words, for options in whose place any object may be given. The
+            function takes these as its keyword `objects`, a mapping.
     """
     places = dict(objects or {})
 
@@ -45,8 +45,10 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
         def call(*words: Any, **keywords: Any) -> T:
             more = {name: keywords.pop(name) for name in own if name in keywords}
             for name in CALLED & {*more}:
-                if not any(map(callable, (more[name], getattr(more[name], "update", None)))) and more[name] is not None:
-                    raise ConfigError(f"{cls.where}.{name} must be a function, or an object with the method update; got"
+                called = more[name]
+                if called is not None and not callable(called) and not hasattr(called, "update"):
+                    raise ConfigError(f"{cls.where}.{name} must be a function, or an object with the method"
+                                      f" update; got"
                                       f" {shown(more[name])}")
             if places:
                 more["objects"] = {name: keywords.pop(name) for name in places
@@ -99,9 +101,10 @@ def _documented(doc: str, settings: tuple[Setting, ...], objects: Mapping[str, s
 
 def _limits(setting: Setting) -> str:
     words = [f"{name} {f'{limit:,}' if isinstance(limit, int) else f'{limit:g}'}" for name, limit in (
-        ("at least", setting.min), ("above", setting.above), ("at most", setting.max), ("below", setting.below))
+        ("at least", setting.min), ("above", setting.above), ("at most", setting.max),
+        ("below", setting.below))
         if limit is not None]
-    if setting.default is not REQUIRED and not callable(setting.default) and setting.default not in (None, ()):
+    if not callable(setting.default) and setting.default not in (None, (), REQUIRED):
         words.append(f"default {setting.shown or repr(setting.default)}")
     elif setting.shown:
         words.append(f"default: {setting.shown}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import takes
+from flashnas.api.output import Findings
 from flashnas.base.hints import first_sentence
 from flashnas.base.registry import load_object
 from flashnas.base.settings import REQUIRED, Settings, option
@@ -24,8 +25,8 @@ def list_names(kind: str) -> dict[str, str]:
     """The names that an option may take, with one line about each.
 
     Args:
-        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives, tasks or
-            plugins.
+        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives,
+            tasks or plugins.
 
     Returns:
         Name -> description. For plugins: package -> the names that it adds.
@@ -38,24 +39,7 @@ def list_names(kind: str) -> dict[str, str]:
         >>> "aging-evolution" in fn.list_names("samplers"), "d" in fn.list_names("operators")
         (True, True)
     """
-    return names(kind).names
-
-
-@dataclass(frozen=True)
-class Names:
-    """names: name -> description."""
-
-    kind: str
-    names: dict[str, str] = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "names": self.names}
-
-    def __str__(self) -> str:
-        if not self.names:
-            return f"no {self.kind}"
-        width = max(map(len, self.names))
-        return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in self.names.items())
+    return dict(names(kind).names)
 
 
 def _tables() -> dict[str, str]:
@@ -77,7 +61,8 @@ def _spaces() -> dict[str, str]:
 def _workloads() -> dict[str, str]:
     from flashnas.latency.workload import WORKLOADS
 
-    return {name: f"batch {workload.batch}, {workload.prompt_tokens:,} tokens in, {workload.generated_tokens:,} out"
+    return {name: f"batch {workload.batch}, {workload.prompt_tokens:,} tokens in,"
+                  f" {workload.generated_tokens:,} out"
             for name, workload in WORKLOADS.items()}
 
 
@@ -87,7 +72,8 @@ def _recipes() -> dict[str, str]:
 
 
 def _presets() -> dict[str, str]:
-    return {name: str(text) for name, text in read_yaml(_folder("flashnas.architecture") / "presets.yaml").items()}
+    texts = read_yaml(_folder("flashnas.architecture") / "presets.yaml")
+    return {name: str(text) for name, text in texts.items()}
 
 
 def _operators() -> dict[str, str]:
@@ -104,7 +90,8 @@ def _objectives() -> dict[str, str]:
     found = {}
     for name in OBJECTIVES:
         what = ("validation loss in nats per token, trained" if name == "loss" else
-                f"{METRICS[name]}, from the table" if name in METRICS else f"accuracy of {title_of(name)}, trained")
+                f"{METRICS[name]}, from the table" if name in METRICS else
+                f"accuracy of {title_of(name)}, trained")
         found[name] = f"{what}; {'higher' if larger_is_better(name) else 'lower'} is better"
     return found
 
@@ -115,7 +102,8 @@ def _plugins() -> dict[str, str]:
         for entry in entry_points(group=group) if group.startswith(PREFIX) else ():
             package = entry.dist.name if entry.dist is not None else entry.module
             added[package][group.removeprefix(PREFIX)].append(entry.name)
-    return {package: "; ".join(f"{group}: {', '.join(sorted(found))}" for group, found in sorted(groups.items()))
+    return {package: "; ".join(f"{group}: {', '.join(sorted(found))}" for group,
+                               found in sorted(groups.items()))
             for package, groups in sorted(added.items())}
 
 
@@ -126,7 +114,8 @@ def _registered(place: str) -> Callable[[], dict[str, str]]:
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "tables": _tables, "spaces": _spaces, "workloads": _workloads,
-    "samplers": _registered("flashnas.search:ALGORITHMS"), "executors": _registered("flashnas.executors:EXECUTORS"),
+    "samplers": _registered("flashnas.search:ALGORITHMS"),
+    "executors": _registered("flashnas.executors:EXECUTORS"),
     "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives,
     "tasks": _registered("flashnas.proxy.tasks:TASKS"), "plugins": _plugins}
 
@@ -139,13 +128,20 @@ class ListOptions(Settings, where="list"):
 
 
 @takes(ListOptions)
-def names(options: ListOptions) -> Names:
+def names(options: ListOptions) -> Findings:
     """As `list_names`; the result prints as the command line shows it.
 
     Returns:
-        A Names.
+        Findings: `kind` and `names`, name -> description.
     """
-    return Names(options.kind, KINDS[options.kind]())
+    return Findings({"kind": options.kind, "names": KINDS[options.kind]()}, _listed)
+
+
+def _listed(found: dict[str, Any]) -> str:
+    if not found["names"]:
+        return f"no {found['kind']}"
+    width = max(map(len, found["names"]))
+    return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in found["names"].items())
 
 
 def _first_comment(path: Path) -> str:

@@ -52,7 +52,8 @@ def first_sentence(text: str) -> str:
 
 
 def printable(text: object) -> str:
-    """Foreign text for one line of a terminal: control characters, line ends included, as Python escapes them."""
+    """Foreign text for one line of a terminal: control characters, line ends included, as Python escapes
+    them."""
     text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
     return text if text.isprintable() else "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

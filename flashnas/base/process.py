@@ -19,7 +19,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_TOP_PAD = -1, -4, -2
 
 
 def limit_threads(count: int, *, keep: bool = False) -> None:
-    """Set the threads of the numerical libraries that this process, and processes that it starts, load from now on.
+    """Set the threads of the numerical libraries that this process, and processes that it starts, load from
+    now on.
 
     Args:
         count: threads of each library.
@@ -31,11 +32,13 @@ def limit_threads(count: int, *, keep: bool = False) -> None:
 
 
 def keep_memory() -> bool:
-    """Keep freed memory in the process instead of giving it back to the kernel; True if glibc accepted the settings.
+    """Keep freed memory in the process instead of giving it back to the kernel; True if glibc accepted the
+    settings.
 
-    Tensors of a few megabytes lie above glibc's mmap threshold. Whether each is mapped, zeroed page by page and
-    unmapped again depends on what the process did before. With this setting a training step takes 10-14 % less time.
-    Without it one model read the same prompt in 265 or in 390 ms, which no latency table could predict.
+    Tensors of a few megabytes lie above glibc's mmap threshold. Whether each is mapped, zeroed page by page
+    and unmapped again depends on what the process did before. With this setting a training step takes 10-14 %
+    less time. Without it one model read the same prompt in 265 or in 390 ms, which no latency table could
+    predict.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -43,13 +46,15 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # musl
         return False
-    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_TOP_PAD, 64 << 20)])
+    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1),
+                mallopt(_M_TOP_PAD, 64 << 20)])
 
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """Within the block, SIGTERM and SIGHUP (a terminal that is closed) raise KeyboardInterrupt, as Ctrl-C does, so that
-    all end a command in the same way. A SIGHUP that the caller ignores, as under nohup, stays ignored.
+    """Within the block, SIGTERM and SIGHUP (a terminal that is closed) raise KeyboardInterrupt, as Ctrl-C
+    does, so that all end a command in the same way. A SIGHUP that the caller ignores, as under nohup, stays
+    ignored.
 
     Outside the main thread, where Python cannot set signal handlers, nothing changes.
     """
@@ -71,8 +76,8 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Within the block, SIGINT, SIGTERM and SIGHUP wait; they act after it. For writes of libraries that an exception
-    in their middle would confuse.
+    """Within the block, SIGINT, SIGTERM and SIGHUP wait; they act after it. For writes of libraries that an
+    exception in their middle would confuse.
 
     Outside the main thread nothing changes: Python handles signals in the main thread only.
     """
@@ -92,16 +97,18 @@ def uninterrupted() -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when the one that started it ends. Linux only; elsewhere nothing changes."""
+    """Let the kernel kill this process when the one that started it ends. Linux only; elsewhere nothing
+    changes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def limit_memory(memory_gb: float) -> None:
-    """Let this process have at most so much memory; what asks for more gets MemoryError, or torch's error of its kind.
+    """Let this process have at most so much memory; what asks for more gets MemoryError, or torch's error of
+    its kind.
 
-    The limit holds for memory of its own (RLIMIT_DATA), not for files that are mapped. Where the system has no such
-    limit, nothing changes.
+    The limit holds for memory of its own (RLIMIT_DATA), not for files that are mapped. Where the system has
+    no such limit, nothing changes.
     """
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource  # not on Windows

@@ -1,8 +1,8 @@
-"""Names to objects, loaded when they are used: the one way to find an operator, sampler, task, space template, export
-format, executor, report section or command.
+"""Names to objects, loaded when they are used: the one way to find an operator, sampler, task, space
+template, export format, executor, runtime, report section or command.
 
-What flashnas ships is one line here, `name: "module:object"`. Another package adds a name by an entry point of the same
-group in its pyproject.toml; nothing has to be imported or called:
+What flashnas ships is one line here, `name: "module:object"`. Another package adds a name by an entry point
+of the same group in its pyproject.toml; nothing has to be imported or called:
 
     [project.entry-points."flashnas.operators"]
     gsc = "flashnas_short_conv.spec:GatedShortConvolution"
@@ -28,27 +28,29 @@ from flashnas.base.errors import FlashnasError, PluginError
 from flashnas.base.hints import first_line, first_sentence, one_of, shown, warn_of_plugin
 
 T = TypeVar("T")
+NOTHING: Mapping[str, str] = MappingProxyType({})
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 SLOW_S = 5.0              # a plugin whose import takes longer is named
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A read-only mapping from names to objects. Iterating over names imports nothing; `registry[name]` imports the one
-    object. `items()` and `values()` import all; a plugin that cannot be used is a warning there, and is left out.
+    """A read-only mapping from names to objects. Iterating over names imports nothing; `registry[name]`
+    imports the one object. `items()` and `values()` import all; a plugin that cannot be used is a warning
+    there, and is left out.
 
     Args:
         noun: what a name refers to, such as "sampler"; used in messages.
         group: entry point group in which other packages add names, such as "flashnas.samplers".
         shipped: name -> "module:object" of what flashnas brings.
         error: class of the error for an unknown name.
-        attribute: the attribute in which an object states its own name, such as "kind"; "" if it has none. A plugin
-            whose object states another name than its entry point is refused.
+        attribute: the attribute in which an object states its own name, such as "kind"; "" if it has none. A
+            plugin whose object states another name than its entry point is refused.
         base: "module:Class" that a plugin must be an instance or a subclass of.
         summaries: name -> one line about what flashnas brings, for lists that import nothing.
     """
 
     def __init__(self, noun: str, group: str, shipped: Mapping[str, str], error: type[FlashnasError],
-                 attribute: str = "", *, base: str = "", summaries: Mapping[str, str] = MappingProxyType({})) -> None:
+                 attribute: str = "", *, base: str = "", summaries: Mapping[str, str] = NOTHING) -> None:
         self.noun, self.group, self.shipped, self.error = noun, group, dict(shipped), error
         self.attribute, self.base, self.summaries = attribute, base, summaries
 
@@ -57,8 +59,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
         Raises:
             FlashnasError: the registry's own class, for an unknown name.
-            PluginError: the plugin cannot be imported, takes a shipped name, is of another type, or states another
-                name.
+            PluginError: the plugin cannot be imported, takes a shipped name, is of another type, or states
+                another name.
         """
         self._check(name)
         value: T = load_object(self.shipped[name]) if name in self.shipped else self._plugin(name)
@@ -98,30 +100,34 @@ class Registry(Mapping[str, T], Generic[T]):
     def plugins(self) -> Mapping[str, EntryPoint]:
         """The entry points of installed packages in this group, by name, in alphabetical order.
 
-        Raises PluginError if two packages, or a package and flashnas, define one name. An entry point whose name is not
-        a word is a warning, and is left out.
+        Raises PluginError if two packages, or a package and flashnas, define one name. An entry point whose
+        name is not a word is a warning, and is left out.
         """
         entries: dict[str, EntryPoint] = {}
         for entry in _entry_points(self.group):
             if not NAME.fullmatch(entry.name):
-                warn_of_plugin(f"{self.noun} {shown(entry.name)} of the package {_package(entry)}: the name must be a"
+                warn_of_plugin(f"{self.noun} {shown(entry.name)} of the package {_package(entry)}: the name"
+                               f" must be a"
                                " word of letters, digits, '_', '.' and '-'; it is left out")
                 continue
             other = entries.get(entry.name)
             if entry.name in self.shipped or (other is not None and other.value != entry.value):
                 owner = f"the package {_package(other)}" if other else "flashnas itself"
-                raise PluginError(f"{self.noun} {entry.name!r} of the package {_package(entry)} has the name of one of"
+                raise PluginError(f"{self.noun} {entry.name!r} of the package {_package(entry)} has the name"
+                                  f" of one of"
                                   f" {owner}; uninstall one of the packages")
             entries[entry.name] = entry
         return entries
 
     def origin(self, name: str) -> str:
-        """`flashnas`, or the name of the package that adds the entry; raises the registry's error if it is unknown."""
+        """`flashnas`, or the name of the package that adds the entry; raises the registry's error if it is
+        unknown."""
         self._check(name)
         return "flashnas" if name in self.shipped else _package(self.plugins()[name])
 
     def described(self) -> dict[str, str]:
-        """Name -> one line: the summary of what flashnas brings, the docstring's first sentence of a plugin."""
+        """Name -> one line: the summary of what flashnas brings, the docstring's first sentence of a
+        plugin."""
         lines = {name: self.summaries.get(name, "") for name in self.shipped}
         for name in self.plugins():
             doc = getattr(self[name], "__doc__", None) if self.usable(name) else "Cannot be used."
@@ -147,7 +153,8 @@ class Registry(Mapping[str, T], Generic[T]):
             if not (isinstance(loaded, base) or (isinstance(loaded, type) and issubclass(loaded, base))):
                 raise PluginError(f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}")
         if self.attribute and getattr(loaded, self.attribute, None) != name:
-            raise PluginError(f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its entry"
+            raise PluginError(f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its"
+                              f" entry"
                               f" point; got {getattr(loaded, self.attribute, None)!r}")
         return loaded
 
@@ -159,19 +166,22 @@ def _entry_points(group: str) -> tuple[EntryPoint, ...]:
 
 
 def forget_plugins() -> None:
-    """Read the installed packages again, after one was installed while this process runs (tests, notebooks)."""
+    """Read the installed packages again, after one was installed while this process runs (tests,
+    notebooks)."""
     _entry_points.cache_clear()
 
 
 @contextlib.contextmanager
 def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator[None]:
-    """Within the block, what the code of another package raises is a PluginError, in one line with the place of that
-    code; flashnas' own errors and those of its own code stay. It costs nothing until something is raised.
+    """Within the block, what the code of another package raises is a PluginError, in one line with the place
+    of that code; flashnas' own errors and those of its own code stay. It costs nothing until something is
+    raised.
 
     Args:
-        things: (what it is in words, such as "sampler", the object or its class), for each one that is called.
-        direct: the block calls the first thing itself, so that an error without a frame of any thing, such as a call
-            with too many arguments, comes from there.
+        things: (what it is in words, such as "sampler", the object or its class), for each one that is
+            called.
+        direct: the block calls the first thing itself, so that an error without a frame of any thing, such as
+            a call with too many arguments, comes from there.
     """
     try:
         yield
@@ -188,8 +198,8 @@ def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator
 
 
 def _blamed(error: Exception, things: tuple[tuple[str, object], ...]) -> str:
-    """`space pkg.module:Class.mutate`: of the thing whose package's code was entered last before the error, the first
-    function; empty if no frame is of the package of a thing."""
+    """`space pkg.module:Class.mutate`: of the thing whose package's code was entered last before the error,
+    the first function; empty if no frame is of the package of a thing."""
     blamed = inside = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
@@ -217,7 +227,8 @@ def _package(entry: EntryPoint) -> str:
 def load_object(place: str) -> Any:
     """The object at "module:object"."""
     module, _, attribute = place.partition(":")
-    loaded = sys.modules.get(module)  # import_module takes as long as parsing an operator, which needs the object
+    # import_module takes as long as parsing an operator, which needs the object
+    loaded = sys.modules.get(module)
     if loaded is None or getattr(getattr(loaded, "__spec__", None), "_initializing", False):
         loaded = importlib.import_module(module)
     return getattr(loaded, attribute)

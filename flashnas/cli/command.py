@@ -34,7 +34,8 @@ class Command:
 
     summary: one line for the help.
     options: the class of its options, or "module:Class", which is imported when the command is used.
-    run: called with the options and whether --json was given; returns the exit code, None for 0. Or "module:function".
+    run: called with the options and whether --json was given; returns the exit code, None for 0. Or
+        "module:function".
     actions: name -> command, for a command that has its own, such as `flashnas table info`.
     resumable: --resume continues what was interrupted.
     after: what an interrupt leaves, in words.
@@ -58,9 +59,10 @@ def loaded(found: T | str) -> T:
 
 
 def show(result: Any, as_json: bool) -> None:
-    """What a function of the API returned: its dictionary as one JSON object, or its text, without what a terminal
-    obeys."""
-    print(json.dumps(result.to_dict(), default=str) if as_json else "\n".join(map(printable, str(result).split("\n"))))
+    """What a function of the API returned: its dictionary as one JSON object, or its text, without what a
+    terminal obeys."""
+    text = "\n".join(map(printable, str(result).split("\n")))
+    print(json.dumps(result.to_dict(), default=str) if as_json else text)
 
 
 def calling(function: str, progress: Callable[[Any], Any] | None = None, *, notes: bool = False) -> Run:

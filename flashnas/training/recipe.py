@@ -253,8 +253,11 @@ class Recipe(Settings, where="recipe"):
         return cls(**data)
 
     @classmethod
-    def load(cls, source: str | Path) -> Self:  # type: ignore[override]  # a recipe is a file as a whole
-        """A shipped recipe by name, or a YAML file; raises ConfigError with file, line, rule and value."""
+    def load(cls, source: str | Path | Self) -> Self:  # type: ignore[override]  # a recipe is a file as a whole
+        """A shipped recipe by name, or a YAML file; a recipe itself is returned as it is. Raises ConfigError with
+        file, line, rule and value."""
+        if isinstance(source, cls):
+            return source
         if not isinstance(source, str | os.PathLike):
             raise ConfigError(f"a recipe must be a name or the path of a YAML file; got {shown(source)}")
         shipped = shipped_recipes()

@@ -78,7 +78,7 @@ def _linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Ten
                        lambda t, _: torch.einsum("bhk,bhv->bhkv", k[:, t].float(), v[:, t].float()))
 
 
-# -- flash-linear-attention ------------------------------------------------------------------------------------------
+# -- flash-linear-attention ----------------------------------------------------------------------------------
 
 
 def _l2(x: Tensor) -> Tensor:
@@ -336,7 +336,7 @@ def rmsnorm_fn(x, weight, bias, z=None, eps=1e-6, group_size=None, norm_before_g
             * weight.float()).to(x.dtype)
 
 
-# -- mamba-ssm and causal-conv1d -------------------------------------------------------------------------------------
+# -- mamba-ssm and causal-conv1d -----------------------------------------------------------------------------
 
 
 def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None,
@@ -461,7 +461,7 @@ def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, cach
     return F.silu(y) if activation == "silu" else y
 
 
-# -- flash-attn ------------------------------------------------------------------------------------------------------
+# -- flash-attn ----------------------------------------------------------------------------------------------
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,

@@ -92,7 +92,7 @@ def check(folder):
         assert set(table.rows(kind)["stack"]) == {"vllm-0.11"}
     assert table.rows("conv_decode")["channels"].tolist() == [2 * 2 * 128 + 4 * 128]
     assert set(gemm["source"]) == {"imported"}
-    origin = table.info()["kinds"]["gemm"]["origin"]
+    origin = table.to_dict()["kinds"]["gemm"]["origin"]
     assert (origin["package"], origin["version"], origin["licence"]) == ("aiconfigurator-core", "9.9", "Apache-2.0")
     assert "NVIDIA" in origin["copyright"]
     assert table.meta["stacks"]["vllm-0.10.0"] == {"framework": "vllm", "version": "0.10.0", "mode": "cuda_graph",

@@ -224,7 +224,7 @@ def test_tables_made_in_inference_mode_serve_training():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-# -- decoding from weights that have changed ---------------------------------------------------------------------
+# -- decoding from weights that have changed -----------------------------------------------------------------
 
 WIDE = "64(vocab=300,tied=false,meta=2): d(head_dim=16) f a(head_dim=16) f gla(head_dim=16)"
 
@@ -299,7 +299,7 @@ def test_train_eval_and_conversions_free_the_copies_of_decoding(change) -> None:
     assert all(copy._copy is None for copy in held)
 
 
-# -- the residual stream of a GPU ------------------------------------------------------------------------------------
+# -- the residual stream of a GPU ----------------------------------------------------------------------------
 
 EVERY = ("64(vocab=101,meta=3): a(head_dim=16) d(head_dim=16) gd(head_dim=16,k_heads=2,expand_v=2) gla(head_dim=32)"
          " m2(head_dim=16,state=16) kda(head_dim=16) r7(head_dim=16) m(state=8) h(head_dim=16,ssm_head_dim=16,state=16)"

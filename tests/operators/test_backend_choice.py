@@ -200,7 +200,7 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.Monk
     assert asked == [torch.bfloat16, torch.float32]
 
 
-# -- records ---------------------------------------------------------------------------------------------------------
+# -- records -------------------------------------------------------------------------------------------------
 
 
 def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def test_shapes_of_a_real_model_fit_the_libraries(name: str, kind: str, monkeypa
     assert final.dtype == after.dtype == torch.float32
 
 
-# -- fla's own kernels under Triton's interpreter --------------------------------------------------------------------
+# -- fla's own kernels under Triton's interpreter ------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_every_library_is_reachable() -> None:
         assert library.rounds <= set(library.kernels)
 
 
-# -- the beginning of a sequence, and what a GPU's generation prefers --------------------------------------------------
+# -- the beginning of a sequence, and what a GPU's generation prefers ----------------------------------------
 
 
 @pytest.mark.parametrize(("backend", "text"), CASES)

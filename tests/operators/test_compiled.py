@@ -188,7 +188,7 @@ def test_a_scan_without_a_state_starts_at_zero() -> None:
         assert torch.equal(got, expected)
 
 
-# -- what surrounds them -----------------------------------------------------------------------------------------------
+# -- what surrounds them -------------------------------------------------------------------------------------
 
 
 def check(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], arguments: list[Tensor]) -> None:

@@ -233,7 +233,7 @@ def test_operators_of_odd_sizes_have_proxies(hidden, text):
         assert architecture.scaled(factor).params < architecture.params
 
 
-# -- the default number of heads -----------------------------------------------------------------------------------
+# -- the default number of heads -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("head_dim", [16, 64, 128])
 @pytest.mark.parametrize("kind", ["a", "swa", "h"])

@@ -98,7 +98,7 @@ def test_inverse_gradient() -> None:
     assert torch.autograd.gradcheck(lambda x: unit_lower_inverse(x.tril(-1)), lower)
 
 
-# -- fla's plain implementations; their layouts and scales differ ---------------------------------------------------
+# -- fla's plain implementations; their layouts and scales differ --------------------------------------------
 
 
 def test_delta_rule_equals_fla() -> None:

@@ -175,7 +175,7 @@ def test_the_identity_has_a_hash_of_all_its_fields():
         assert identity(**change).hash != identity().hash
 
 
-# -- the place of a run ------------------------------------------------------------------------------------------
+# -- the place of a run --------------------------------------------------------------------------------------
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):
@@ -223,7 +223,7 @@ def test_two_processes_cannot_write_one_run(tmp_path):
     opened(tmp_path / "run", resume=True)
 
 
-# -- storages ----------------------------------------------------------------------------------------------------
+# -- storages ------------------------------------------------------------------------------------------------
 
 
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
@@ -238,7 +238,7 @@ def test_any_optuna_storage_holds_the_study(tmp_path):
     assert opened(tmp_path / "run", resume=True, storage=url).database.outcomes["x"] == outcome("x")
 
 
-# -- files -------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 def entry(notation):

@@ -135,7 +135,7 @@ def test_a_training_killed_twice_gives_the_same_curve_and_weights_to_the_bit(who
 
 
 def test_an_interrupted_training_saves_its_step_first(asked, whole, tmp_path, monkeypatch, capsys):
-    from flashnas.cli.train import TrainingProgress
+    from flashnas.cli.progress import TrainingProgress
 
     update, out = TrainingProgress.update, tmp_path / "run"
     monkeypatch.setattr(TrainingProgress, "update", lambda self, step, of: (
@@ -172,7 +172,7 @@ def test_every_kind_of_operator_goes_on_to_the_bit_in_bfloat16_with_normalised_w
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
-# -- damaged and foreign checkpoints -----------------------------------------------------------------------------
+# -- damaged and foreign checkpoints -------------------------------------------------------------------------
 
 
 def flip(path):
@@ -283,7 +283,7 @@ def test_another_architecture_than_recorded_is_refused_with_both(copied, asked, 
             " but this training asks '64(vocab=300): f f'") in line
 
 
-# -- what else a user can get wrong ------------------------------------------------------------------------------
+# -- what else a user can get wrong --------------------------------------------------------------------------
 
 
 def test_folders_that_exist_are_not_overwritten(copied, asked, tmp_path, capsys):
