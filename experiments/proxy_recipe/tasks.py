@@ -15,7 +15,7 @@ from pathlib import Path
 from flashnas.evidence.proxies import full_network, proxies
 from flashnas.evidence.trainings import read_published
 from flashnas.proxy.tasks import SCORES
-from flashnas.proxy.tasks.score import task_scores
+from flashnas.proxy.tasks.train import task_scores
 from flashnas.proxy.worker import single_thread
 from flashnas.training.recipe import Recipe
 

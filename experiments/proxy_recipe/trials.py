@@ -25,7 +25,7 @@ from flashnas.base.errors import CandidateError
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.evidence.proxies import RULES, proxies
 from flashnas.evidence.trainings import read_published
-from flashnas.proxy.tasks.in_context_recall import InContextRecall
+from flashnas.proxy.tasks.mad import InContextRecall
 from flashnas.proxy.worker import single_thread
 from flashnas.training.recipe import Recipe
 

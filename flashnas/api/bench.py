@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import WORKLOAD
-from flashnas.api.output import Findings, check_out
+from flashnas.api.output import Figures, check_out
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
 from flashnas.latency.workload import WORKLOAD_HELP
@@ -80,7 +80,7 @@ class GrowBenchOptions(Settings, where="grow_bench"):
 
 @takes(GrowBenchOptions)
 def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
-               progress: Counted | None = None) -> Findings:
+               progress: Counted | None = None) -> Figures:
     """Train the networks of a bench that no journal of its folder has yet, at low priority.
 
     The list depends on the options only. A longer list starts with the shorter one, and every prefix of it is
@@ -93,7 +93,7 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
             None.
 
     Returns:
-        Findings: `journal`, the file that was written; trainings `asked` for, `known` before, `trained` and
+        Figures: `journal`, the file that was written; trainings `asked` for, `known` before, `trained` and
         `failed` now, and `lost` with their worker process; `balance`, what the list holds, by origin, mixer,
         depth, width and seed. `print` shows them.
 
@@ -137,13 +137,13 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
     if options.dry_run:
         known = {training.key for training in merged(paths)[1]} if paths else set()
         counts = {"asked": len(asked), "known": sum(one.key in known for one in asked)}
-        return Findings({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
+        return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
     with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers,
                                               timeout_s=options.timeout_s
                                               ) as pool:
         counts = grow(asked, folder / name, header, dataset.folder, pool, progress or (lambda *_: None),
                       options.workers)
-    return Findings({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
+    return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
 
 
 def _grown(found: dict[str, Any]) -> str:
@@ -190,7 +190,7 @@ class MeasureBenchOptions(Settings, where="measure_bench"):
 
 @takes(MeasureBenchOptions)
 def measure_bench(options: MeasureBenchOptions, *,
-                  progress: Callable[[int, int], None] | None = None) -> Findings:
+                  progress: Callable[[int, int], None] | None = None) -> Figures:
     """Time the networks of a bench at full width on this CPU: reading the prompt, and one generation step.
 
     Weights are random. What the folder has already is kept; the same call goes on after an interruption.
@@ -200,7 +200,7 @@ def measure_bench(options: MeasureBenchOptions, *,
         progress (Callable): called with the networks that are done and all of them.
 
     Returns:
-        Findings: networks that were `measured` now and `known` before, and those `too_large` for the memory.
+        Figures: networks that were `measured` now and `known` before, and those `too_large` for the memory.
 
     Raises:
         BenchError: there are no journals, one is damaged, or the latencies were measured on another machine.
@@ -218,7 +218,7 @@ def measure_bench(options: MeasureBenchOptions, *,
     setup = Setup(threads=options.threads, effort=Effort(least=2, seconds=options.seconds))
     counts = measure((training.network for training in trainings), options.journals, setup, workload,
                      progress or (lambda *_: None))
-    return Findings({"journals": str(options.journals), **counts}, lambda found: (
+    return Figures({"journals": str(options.journals), **counts}, lambda found: (
         f"{options.journals}: {found['measured']} networks measured now, {found['known']} known before,"
         f" {found['too_large']} too large for the free memory"))
 

@@ -156,13 +156,13 @@ def _machine(device: str) -> dict[str, Any]:
 
 def _package(name: str) -> dict[str, str]:
     """Name, version, purpose and what is wrong with a package."""
-    from flashnas.operators.backends.core import MODULES, load
+    from flashnas.operators.backends.core import LIBRARIES
     from flashnas.operators.backends.library import Library, importable
 
     package, purpose = PACKAGES[name]
-    known = next((load(one) for one in MODULES if load(one).distribution == name and one != "sdpa"), None)
-    library = known or Library(name=name, package=package, distribution=name, kernels={},
-                               refusal=lambda *_: "")
+    known = next((library for library in LIBRARIES.values() if library.distribution == name
+                  and library.name != "sdpa"), None)
+    library = known or Library(name=name, package=package, distribution=name, kernels={}, refusal=lambda *_: "")
     problem = library.missing() if known or name == "triton" else ""  # others are slow to import
     if not importable(package):
         problem = library.missing()

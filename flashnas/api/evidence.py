@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.api.calling import takes
-from flashnas.api.output import Findings
+from flashnas.api.output import Figures
 from flashnas.base.quantities import EVIDENCE_HELP
 from flashnas.base.settings import Settings, option
 
@@ -27,12 +27,12 @@ class EvidenceOptions(Settings, where="evidence"):
 
 
 @takes(EvidenceOptions)
-def evidence(options: EvidenceOptions) -> Findings:
+def evidence(options: EvidenceOptions) -> Figures:
     """List the full trainings that others have published, and say what they show of two mixes. Nothing is
     trained.
 
     Returns:
-        Findings: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; `warnings`, such as that
+        Figures: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; `warnings`, such as that
         own trainings contradict the publications. `print` shows them.
 
     Raises:
@@ -62,4 +62,4 @@ def evidence(options: EvidenceOptions) -> Findings:
         found["mixes"] = two_mixes(one, other, rows, model)
     words = contradiction(options.evidence) if options.evidence is not None else ""
     found["warnings"] = [words] if words else []
-    return Findings(found, evidence_text, tuple(found["warnings"]))
+    return Figures(found, evidence_text, tuple(found["warnings"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import takes
-from flashnas.api.output import Findings
+from flashnas.api.output import Figures
 from flashnas.base.hints import first_sentence
 from flashnas.base.registry import load_object
 from flashnas.base.settings import REQUIRED, Settings, option
@@ -128,13 +128,13 @@ class ListOptions(Settings, where="list"):
 
 
 @takes(ListOptions)
-def names(options: ListOptions) -> Findings:
+def names(options: ListOptions) -> Figures:
     """As `list_names`; the result prints as the command line shows it.
 
     Returns:
-        Findings: `kind` and `names`, name -> description.
+        Figures: `kind` and `names`, name -> description.
     """
-    return Findings({"kind": options.kind, "names": KINDS[options.kind]()}, _listed)
+    return Figures({"kind": options.kind, "names": KINDS[options.kind]()}, _listed)
 
 
 def _listed(found: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
-from flashnas.api.output import Findings, check_out
+from flashnas.api.output import Figures, check_out
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 from flashnas.latency.workload import WORKLOAD_HELP
@@ -73,7 +73,7 @@ class ProfileOptions(Settings, where="profile"):
 
 
 @takes(ProfileOptions)
-def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Findings:
+def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Figures:
     """Measure on this device what a search space needs for some workloads and its table lacks.
 
     What the table has already, from the same stack, mode and dtype, is kept. An interrupted measurement
@@ -83,7 +83,7 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Find
         progress (Callable): called with the groups of rows that are done and the number of all groups.
 
     Returns:
-        Findings: `table`, the folder; rows that were `measured` now and `known` before; the record of the
+        Figures: `table`, the folder; rows that were `measured` now and `known` before; the record of the
         measurement; `warnings`, what makes the rows doubtful.
 
     Raises:
@@ -107,7 +107,7 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Find
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
     found = {"table": str(folder), **target.profile(space, workloads, folder, progress)}
-    return Findings(found, lambda found: f"{folder}: {found['measured']} rows measured, {found['known']}"
+    return Figures(found, lambda found: f"{folder}: {found['measured']} rows measured, {found['known']}"
                                          f" were there;"
                                          f" use it with --table {folder}", doubts(found))
 
@@ -159,7 +159,7 @@ class ValidateOptions(Settings, where="validate"):
 
 
 @takes(ValidateOptions)
-def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Findings:
+def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Figures:
     """Build sampled architectures of a space, time them end to end, and compare with a table's predictions.
 
     The residuals are kept in the table, where `search(confidence=..)` finds them.
@@ -168,7 +168,7 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Fi
         progress (Callable): called with the timings that are done and the number of all timings.
 
     Returns:
-        Findings: `comparisons`, one for each architecture, and `metrics` (errors, bias and rank correlation).
+        Figures: `architectures`, each predicted and measured, and `metrics` (errors, bias and rank correlation).
         `print` shows them.
 
     Raises:
@@ -178,7 +178,7 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Fi
     Example:
         >>> import flashnas as fn
         >>> found = fn.validate(table="my_table", space="tiny", count=2, workload="chat")
-        >>> len(found.comparisons)
+        >>> len(found.architectures)
         2
     """
     from flashnas.latency.prediction import LatencyModel
@@ -206,4 +206,4 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Fi
                      progress=progress)
     if not options.allow_other_stack:
         store(result, space, workload, seed=options.seed, calibrate=options.calibrate)
-    return Findings(result.to_dict(), validation_text)
+    return Figures(result.to_dict(), validation_text)

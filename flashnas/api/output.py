@@ -13,7 +13,7 @@ from flashnas.base.settings import Settings
 
 
 @dataclass(frozen=True)
-class Findings:
+class Figures:
     """What a command found. `print` shows it.
 
     found: JSON-ready figures by name; each is an attribute, too: `law.found["answer"]` is `law.answer`.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
-from flashnas.api.output import Findings, check_out
+from flashnas.api.output import Figures, check_out
 from flashnas.api.train import RECIPE
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_THREADS, Settings, option
@@ -82,7 +82,7 @@ class ScalingLawOptions(Settings, where="scaling_law"):
 
 
 @takes(ScalingLawOptions)
-def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None) -> Findings:
+def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None) -> Figures:
     """Fit `L0 + a depth^-alpha + b width^-beta + c tokens^-gamma` to a grid of trainings; choose depth and
     width by it.
 
@@ -95,7 +95,7 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
         progress (Callable): called with the trainings that are done, all of them, and the seconds left.
 
     Returns:
-        Findings: `law` (L0, a, alpha, b, beta, c, gamma and their `intervals`), `held_out` (the largest sizes
+        Figures: `law` (L0, a, alpha, b, beta, c, gamma and their `intervals`), `held_out` (the largest sizes
         with `loss`, `predicted` and `error`), `extrapolation_error`, the largest of these errors,
         `by_budget`, the best size for some latencies, and `answer` (`depth`, `width`, `notation`, `loss` and
         `latency_ms`), that for the budget. `print` shows them.
@@ -145,7 +145,7 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     picture = draw_scaling(found, sizes, scaling_headline(summary), best, options.budget_ms)
     picture.savefig(out / PICTURE, format="png")
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
-    return Findings(summary, lambda found: f"{scaling_text(found)}\n\ntrainings {file}\npicture  "
+    return Figures(summary, lambda found: f"{scaling_text(found)}\n\ntrainings {file}\npicture  "
                                            f" {out / PICTURE}")
 
 

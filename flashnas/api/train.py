@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import ARCHITECTURE
-from flashnas.api.output import Findings, check_out
+from flashnas.api.output import Figures, check_out
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
@@ -65,7 +65,7 @@ class TrainOptions(Settings, where="train"):
 
 @takes(TrainOptions)
 def train(options: TrainOptions, *, progress: TrainProgress | None = None,
-          command: str = "flashnas.train") -> Findings:
+          command: str = "flashnas.train") -> Figures:
     """Train one architecture, with checkpoints; alone, or by several processes that torchrun started.
 
     Further:
@@ -73,7 +73,7 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
         command (str): what the folder records as the command that made it.
 
     Returns:
-        Findings: `loss` in nats per token and `bits_per_byte`, both of the validation slice; `run` and
+        Figures: `loss` in nats per token and `bits_per_byte`, both of the validation slice; `run` and
         `final`, the folders of the training and of the weights; `curve`, `tokens`, `tokens_per_s`, `params`,
         `notation` and `hash`.
 
@@ -101,7 +101,7 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
     with processes(options.threads) as ranks:
         now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
         job = ranks.run_on_all(lambda: _job(options, now, command))
-        return Findings(run_training(job, ranks, progress or Quiet()), _trained)
+        return Figures(run_training(job, ranks, progress or Quiet()), _trained)
 
 
 def _trained(found: dict[str, Any]) -> str:
@@ -170,7 +170,7 @@ class ExportOptions(Settings, where="export"):
 
 
 @takes(ExportOptions)
-def export(options: ExportOptions) -> Findings:
+def export(options: ExportOptions) -> Figures:
     """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness, what loads
     Nemotron-Flash.
 
@@ -178,7 +178,7 @@ def export(options: ExportOptions) -> Findings:
     agrees with the original.
 
     Returns:
-        Findings: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest difference from
+        Figures: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest difference from
         the original over its largest logit, by what was compared) and `notes`.
 
     Raises:
@@ -198,7 +198,7 @@ def export(options: ExportOptions) -> Findings:
 
     source = load_source(options.source, init_seed=options.init_seed, tokenizer=options.tokenizer)
     own = {name: value for name, value in vars(options).items() if name not in EVERY_FORMAT}
-    return Findings(export_network(source, options.to, out, dtype=options.dtype, options=own), _exported)
+    return Figures(export_network(source, options.to, out, dtype=options.dtype, options=own), _exported)
 
 
 def _exported(found: dict[str, Any]) -> str:

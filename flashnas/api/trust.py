@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
-from flashnas.api.output import Findings
+from flashnas.api.output import Figures
 from flashnas.base.settings import BARE, MAX_THREADS, Settings, option
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
 
 @takes(ProxyTrustOptions)
 def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
-                note: Callable[[str], None] | None = None) -> Findings:
+                note: Callable[[str], None] | None = None) -> Figures:
     """Train some networks of a finished run longer and with more seeds, and say how far the run's order
     holds.
 
@@ -89,7 +89,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
         note (Callable): called with what is going to be trained, in words.
 
     Returns:
-        Findings: `verdict`, one sentence for each figure that matters; the agreements between short and
+        Figures: `verdict`, one sentence for each figure that matters; the agreements between short and
         longer trainings, and the noise between seeds; with `published` the agreement with published
         trainings, over all and by group. `print` shows them.
 
@@ -131,10 +131,10 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
                **found}
     if options.run is not None:
         write_atomic(results.parent / FOUND, json.dumps(summary))  # for flashnas report
-    return Findings(summary, lambda found: _with_files(trust_text(found), found))
+    return Figures(summary, lambda found: _with_files(trust_text(found), found))
 
 
-def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> Findings:
+def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> Figures:
     from flashnas.evidence.trainings import read_published
     from flashnas.report.still_figures import PUBLISHED_PICTURE, draw_published
     from flashnas.report.terminal_studies import published_text, published_verdict
@@ -153,7 +153,7 @@ def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[s
     draw_published(rows, study.models, found["models"]).savefig(picture, format="png")
     summary = {"published": options.published, "verdict": published_verdict(found), **found,
                "picture": str(picture)}
-    return Findings(summary, lambda found: _with_files(published_text(found), found))
+    return Figures(summary, lambda found: _with_files(published_text(found), found))
 
 
 def _with_files(text: str, found: dict[str, Any]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flashnas.api.output import Findings
+from flashnas.api.output import Figures
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import first_line
 from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
-from flashnas.executors.local import LEAST_MEMORY_GB
+from flashnas.executors.local import MIN_MEMORY_GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class WorkerOptions(Settings, where="worker"):
         1, "processes with a thread or a GPU each that a job may have, as its search names them", metavar="N",
         min=1, max=MAX_THREADS)
     worker_memory_gb: float | None = option(
-        None, "memory of one process; a candidate that needs more fails", metavar="GB", min=LEAST_MEMORY_GB,
+        None, "memory of one process; a candidate that needs more fails", metavar="GB", min=MIN_MEMORY_GB,
         max=1e6)
     idle_timeout: float | None = option(
         None, "end after S seconds without a job", metavar="S", shown="never", min=0, max=1e9)
@@ -40,7 +40,7 @@ class WorkerOptions(Settings, where="worker"):
                 self.wrong("evaluators", f"must be module:function; got {name!r:.80}")
 
 
-def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: None) -> Findings:
+def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: None) -> Figures:
     """Train what searches with `--executor storage` enqueue and suits this machine, until it is interrupted.
 
     Args:
@@ -69,7 +69,7 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
         count = found.pool.workers * work.processes
         places = f"{count} GPUs" if work.devices else f"{count} processes"
         note(f"worker {found.name} waits for jobs of {found.queue.place} with {places}")
-        return Findings({"jobs": found.serve()}, lambda found: f"no job left; {found['jobs']} ended here")
+        return Figures({"jobs": found.serve()}, lambda found: f"no job left; {found['jobs']} ended here")
 
 
 def _check_evaluator(name: str) -> None:

@@ -190,14 +190,14 @@ def complete_lines(text: str) -> str:
     return text[:text.rfind("\n") + 1]
 
 
-def drop_torn_line(path: Path) -> None:
+def drop_torn_line(path: Path, error: type[FlashnasError] = FlashnasError) -> None:
     """Cut a last line without an end off a file, so that later lines can be appended. A missing file stays
     missing.
 
     Raises:
         FlashnasError: the path is a link, through which another file would be cut, or not a regular file.
     """
-    if not check_regular(path, FlashnasError, write=True).exists():
+    if not check_regular(path, error, write=True).exists():
         return
     data = path.read_bytes()
     if data and not data.endswith(b"\n"):

@@ -77,7 +77,7 @@ class Bench:
 
     path: the folder. header: how its networks are trained. digest: 16 hex digits of the file. frame: one row
     for each training, with the columns COLUMNS and those of latencies. measured: how each workload was timed,
-    as `flashnas.bench.measure.Measurement.to_dict`.
+    as `flashnas.bench.measure.LatencyHeader.to_dict`.
     """
 
     path: Path
@@ -247,7 +247,8 @@ def _parse(file: Path, data: bytes) -> tuple[Header, tuple[Mapping[str, Any], ..
         frame[name] = 0
     column = "curve"
     try:
-        frame["curve"] = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
+        curves = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
+        frame["curve"] = pd.Series(curves, index=frame.index, dtype=object)
         for column in (*NUMBERS, *WHOLE, *COUNTS):
             frame[column] = pd.to_numeric(frame[column])
         frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.files import atomic_folder, disk_errors, write_atomic
+from flashnas.base.files import atomic_folder, disk_errors
 
 
 def cache_folder() -> Path:
@@ -18,24 +18,16 @@ def cache_folder() -> Path:
 
 @contextmanager
 def writing_cache(folder: Path) -> Iterator[None]:
-    """Create `folder` for the block to write into; raises CorpusError naming it if the disk is full or read-only."""
+    """Create `folder` for the block to write into; raises CorpusError naming it if the disk is full or
+    read-only."""
     with disk_errors(f"cannot cache data in {folder}", CorpusError,
                      "; free some space or name another folder with FLASHNAS_CACHE"):
         folder.mkdir(parents=True, exist_ok=True)
         yield
 
 
-def file_in_cache(path: Path, content: bytes) -> None:
-    """Write a file as a whole; raises CorpusError naming the folder if the disk is full or read-only."""
-    with writing_cache(path.parent):
-        write_atomic(path, content)
-
-
 @contextmanager
 def folder_in_cache(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill, which becomes `path`; if another process was first, its folder stays.
-
-    Raises CorpusError naming the folder if the disk is full or read-only.
-    """
+    """A temporary folder to fill, which becomes `path`; if another process was first, its folder stays."""
     with writing_cache(path.parent), atomic_folder(path, keep_existing=True) as fresh:
         yield fresh

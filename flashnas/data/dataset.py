@@ -20,7 +20,13 @@ from flashnas.base.hints import first_line
 from flashnas.data.cache import cache_folder, folder_in_cache
 from flashnas.data.corpus import read_corpus
 from flashnas.data.split import split_documents
-from flashnas.data.tokenizer import Tokenizer, cached_tokenizer, end_of_document_id, load_tokenizer, vocab_size
+from flashnas.data.tokenizer import (
+    Tokenizer,
+    cached_tokenizer,
+    end_of_document_id,
+    load_tokenizer,
+    vocab_size,
+)
 
 _VERSION = "dataset-2"  # part of the cache key: raise it when splitting, encoding or the files change
 _ENCODE_TOGETHER = 256
@@ -41,7 +47,8 @@ class BatchShape(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if it has one.
+    """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if it has
+    one.
 
     folder: of the prepared files; its name is the digest. source: the corpus, as the user names it.
     vocab: rows that an embedding needs.
@@ -60,7 +67,8 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Open a prepared folder without reading the corpus; raises CorpusError if it is missing or damaged."""
+        """Open a prepared folder without reading the corpus; raises CorpusError if it is missing or
+        damaged."""
         folder = Path(folder)
         try:
             meta = read_json(folder / "meta.json", CorpusError)
@@ -68,10 +76,19 @@ class Dataset:
                                          allow_pickle=False) for part in ("train", "validation"))
             if (len(train), len(validation)) != (meta["train_tokens"], meta["validation_tokens"]):
                 raise ValueError("token arrays are cut short")
-            return cls(folder=folder, source=meta["source"], vocab=meta["vocab"], train=train, validation=validation,
+            return cls(folder=folder, source=meta["source"], vocab=meta["vocab"], train=train,
+                       validation=validation,
                        validation_bytes=meta["validation_bytes"], notes=tuple(meta["notes"]))
         except (CorpusError, OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{folder}: not a prepared dataset: {first_line(error)}") from None
+
+    @classmethod
+    def find(cls, folder: str | Path) -> Self:
+        """`open`, at the path that another machine names or, by its digest, in this machine's cache."""
+        try:
+            return cls.open(folder)
+        except CorpusError:
+            return cls.open(cached_dataset(Path(folder).name))
 
     @property
     def digest(self) -> str:
@@ -93,13 +110,14 @@ class Dataset:
                  ("validation", self.validation, recipe.sequence_tokens + 1))
         for part, tokens, least in needs:
             if len(tokens) < least:
-                raise CorpusError(f"corpus {self.source!r} is too short: its {part} part has {len(tokens)} tokens,"
-                                  f" one batch needs {least}")
+                raise CorpusError(f"corpus {self.source!r} is too short: its {part} part has {len(tokens)}"
+                                  f" tokens, one batch needs {least}")
 
     def batches(self, recipe: BatchShape, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
         """Training batches without end. Their order depends on the seed only.
 
-        One epoch visits disjoint windows from a random offset, in random order; the next epoch draws both again.
+        One epoch visits disjoint windows from a random offset, in random order; the next epoch draws both
+        again.
 
         Args:
             recipe: number and length of the sequences of a batch.
@@ -107,7 +125,8 @@ class Dataset:
             skip: leave out this many batches; drawing their order takes under 1 us a sequence.
 
         Yields:
-            int64 token ids [batch_sequences, sequence_tokens + 1]; neighbouring columns are inputs and targets.
+            int64 token ids [batch_sequences, sequence_tokens + 1]; neighbouring columns are inputs and
+            targets.
         """
         length, rng = recipe.sequence_tokens, np.random.default_rng([seed, 0xDA7A])
         order, position = np.empty(0, dtype=np.int64), skip * recipe.batch_sequences
@@ -132,6 +151,11 @@ class Dataset:
         return _windows(self.validation, [i * available // count * length for i in range(count)], length)
 
 
+def cached_dataset(digest: str, cache: Path | None = None) -> Path:
+    """Where the cache, by default this machine's, has the dataset of a digest, or will have it."""
+    return (cache or cache_folder()) / "datasets" / digest
+
+
 def _windows(tokens: np.ndarray, starts: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
     return np.stack([tokens[start:start + length + 1] for start in starts]).astype(np.int64)
 
@@ -144,7 +168,7 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
         source: a corpus, as `read_corpus` takes it.
         recipe: its vocabulary, and the lengths for which the text must suffice.
         tokenizer: a tokenizer.json; None: one of `recipe.vocab` tokens is trained on the training part.
-        cache: the folder of cached data; None: `cache_folder()`.
+        cache: None: `cache_folder()`.
 
     Raises:
         CorpusError: for text that cannot be read or is too short, and for a full disk.
@@ -164,7 +188,7 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
                      for texts in ((source, encoder.to_str()), ("",))]
     for of_text in itertools.chain(head, split.train.digests(), between, split.validation.digests()):
         digest.update(of_text)
-    folder = cache / "datasets" / digest.hexdigest()[:24]
+    folder = cached_dataset(digest.hexdigest()[:24], cache)
     if folder.exists():
         try:
             dataset = Dataset.open(folder)
@@ -186,7 +210,8 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
 
 
 def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
-    """Write the ids of all documents as one array, some documents at a time; returns how many ids there are."""
+    """Write the ids of all documents as one array, some documents at a time; returns how many ids there
+    are."""
     end = end_of_document_id(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size(tokenizer) <= 1 << 16 else np.uint32)
     count, rest = 0, iter(documents)
@@ -197,7 +222,7 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
             try:
                 encodings = tokenizer.encode_batch_fast(together, add_special_tokens=False)
             except Exception as error:  # tokenizers raises bare Exception
-                raise CorpusError(f"the tokenizer cannot encode the text: {first_line(error)}") from None
+                raise CorpusError(f"the tokenizer cannot encode the corpus: {first_line(error)}") from None
             for encoding in encodings:
                 ids = encoding.ids if end is None else [*encoding.ids, end]
                 file.write(np.array(ids, dtype=dtype).tobytes())
@@ -208,5 +233,7 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], count: int) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
+    np.lib.format.write_array_header_1_0(file,
+                                         {"descr": np.lib.format.dtype_to_descr(dtype),
+                                          "fortran_order": False,
                                                 "shape": (count,)})

@@ -1,4 +1,5 @@
-"""Training and validation text without overlap, found in one pass over documents that need not be in memory."""
+"""Training and validation text without overlap, found in one pass over documents that need not be in
+memory."""
 
 from __future__ import annotations
 
@@ -13,18 +14,15 @@ CHANGED = "the corpus changed while it was read; start again"
 LEFT_OUT, TRAIN, VALIDATION = range(3)
 
 
-class Part:
+class TextPart:
     """The documents of a stream that belong to one part, read anew at each pass.
 
-    Args:
-        documents: the stream.
-        marks: of each document, its part.
-        part: TRAIN or VALIDATION.
-        digests: the SHA-256 of the text of each document of the part.
-        size: bytes of all of them in UTF-8.
+    marks: of each document, its part. digests: the SHA-256 of the text of each document of the part. size:
+    bytes of all of them in UTF-8.
     """
 
-    def __init__(self, documents: Iterable[str], marks: bytearray, part: int, digests: bytes, size: int) -> None:
+    def __init__(self, documents: Iterable[str], marks: bytearray, part: int, digests: bytes,
+                 size: int) -> None:
         self._documents, self._marks, self._part, self._digests = documents, marks, part, digests
         self.size = size
 
@@ -46,7 +44,7 @@ class Part:
         return (self._digests[n:n + 32] for n in range(0, len(self._digests), 32))
 
     @classmethod
-    def of(cls, documents: Sequence[str]) -> Part:
+    def of(cls, documents: Sequence[str]) -> TextPart:
         """All of some documents."""
         texts = [text.encode() for text in documents]
         return cls(documents, bytearray([TRAIN]) * len(documents), TRAIN,
@@ -55,18 +53,19 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Both parts; `duplicates`: copies, equal but for outer white space, that were left out before splitting."""
+    """Both parts; `duplicates`: copies, equal but for outer white space, that were left out before
+    splitting."""
 
-    train: Part
-    validation: Part
+    train: TextPart
+    validation: TextPart
     duplicates: int
 
 
 def split_documents(documents: Iterable[str]) -> Split:
     """Hold out every tenth distinct document; with fewer than ten, the contiguous last tenth of the text.
 
-    No document is in both parts. A part is empty if the text is very short. The pass keeps 50 bytes of each document;
-    the parts read the documents again.
+    No document is in both parts. A part is empty if the text is very short. The pass keeps 50 bytes of each
+    document; the parts read the documents again.
 
     Args:
         documents: can be read several times, and is the same each time.
@@ -93,8 +92,8 @@ def split_documents(documents: Iterable[str]) -> Split:
     duplicates = len(marks) - blank - len(seen)
     if len(seen) < HELD_OUT_EVERY:
         train, validation = _cut_tail(few)
-        return Split(train=Part.of(train), validation=Part.of(validation), duplicates=duplicates)
-    train_part, validation_part = (Part(documents, marks, part, bytes(digests[part]), sizes[part])
+        return Split(train=TextPart.of(train), validation=TextPart.of(validation), duplicates=duplicates)
+    train_part, validation_part = (TextPart(documents, marks, part, bytes(digests[part]), sizes[part])
                                    for part in (TRAIN, VALIDATION))
     return Split(train=train_part, validation=validation_part, duplicates=duplicates)
 

@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.foreign import MAX_JSON_MB, check_regular
+from flashnas.base.files import write_atomic
+from flashnas.base.foreign import read_json
 from flashnas.base.hints import first_line
-from flashnas.data.cache import file_in_cache
-from flashnas.data.split import Part
+from flashnas.data.cache import writing_cache
+from flashnas.data.split import TextPart
 
 END_OF_DOCUMENT = "<|endoftext|>"
-LARGEST_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
-MOST_BYTES = 2**30  # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
+MAX_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
+MAX_BYTES = 2**30  # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
 _VERSION = "bpe-2"  # part of the cache key: raise it when training changes
-_LONGEST_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
-_LONG_RUN = re.compile(rf"(?<!\S)\S{{{_LONGEST_WORD}}}|(?<!\s)\s{{{_LONGEST_WORD}}}")
+_MAX_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
+_LONG_RUN = re.compile(rf"(?<!\S)\S{{{_MAX_WORD}}}|(?<!\s)\s{{{_MAX_WORD}}}")
 
 
 def train_tokenizer(documents: Iterable[str], vocab: int) -> Tokenizer:
-    """Train byte-level BPE; id 0 ends a document.
+    """Byte-level BPE; id 0 ends a document.
 
-    Words of more than 4096 characters, as in base64 text or in a line of dashes, are cut for the training only.
+    Words of more than 4096 characters, as in base64 text or in a line of dashes, are cut for the training
+    only.
 
     Args:
         documents: the texts of the training part.
         vocab: tokens at most; a small text gives fewer.
-
-    Returns:
-        The tokenizer.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -53,14 +52,14 @@ def _with_short_words(document: str) -> list[str]:
         return [document]
     words = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(document)
     cuts = [cut for _, (start, end) in words
-            for cut in range(start + _LONGEST_WORD, end, _LONGEST_WORD)]
+            for cut in range(start + _MAX_WORD, end, _MAX_WORD)]
     return [document[start:end] for start, end in zip([0, *cuts], [*cuts, len(document)], strict=True)]
 
 
-def cached_tokenizer(documents: Part, vocab: int, cache: Path) -> Tokenizer:
+def cached_tokenizer(documents: TextPart, vocab: int, cache: Path) -> Tokenizer:
     """`train_tokenizer`, with its result kept under `cache` by the hash of the text and the vocabulary size.
 
-    Of more text than MOST_BYTES it sees every second document, or every third, and so on.
+    Of more text than MAX_BYTES it sees every second document, or every third, and so on.
     """
     digest = hashlib.sha256(f"{_VERSION} {vocab}".encode())
     for of_document in documents.digests():
@@ -71,17 +70,18 @@ def cached_tokenizer(documents: Part, vocab: int, cache: Path) -> Tokenizer:
             return Tokenizer.from_file(str(path))
         except Exception:  # tokenizers raises bare Exception; a damaged file is trained again
             pass
-    every = -(-documents.size // MOST_BYTES)
+    every = -(-documents.size // MAX_BYTES)
     tokenizer = train_tokenizer(itertools.islice(documents, 0, None, max(1, every)), vocab)
-    file_in_cache(path, tokenizer.to_str().encode())
+    with writing_cache(path.parent):
+        write_atomic(path, tokenizer.to_str())
     return tokenizer
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer.json; raises CorpusError if it is missing or is not one."""
-    check_regular(path, CorpusError, max_mb=MAX_JSON_MB)
-    if (largest := _largest_id(Path(path))) > LARGEST_ID:
-        raise CorpusError(f"tokenizer {path}: ids must be at most {LARGEST_ID:,}; got {largest}")
+    content = read_json(path, CorpusError)
+    if (largest := _largest_id(content)) > MAX_ID:
+        raise CorpusError(f"tokenizer {path}: ids must be at most {MAX_ID:,}; got {largest}")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
@@ -91,19 +91,21 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     return tokenizer
 
 
-def _largest_id(path: Path) -> int:
-    """The largest id in a tokenizer.json, 0 for another file. The library aborts the process where one is huge."""
+def _largest_id(content: Any) -> int:
+    """The largest id in a tokenizer.json, 0 for another file. The library aborts the process where one is
+    huge."""
     try:
-        data = json.loads(path.read_bytes())
-        vocab, added = data["model"]["vocab"], data.get("added_tokens") or []
-        ids = [*(vocab.values() if isinstance(vocab, dict) else [len(vocab)]), *(token["id"] for token in added)]
+        vocab, added = content["model"]["vocab"], content.get("added_tokens") or []
+        ids = [*(vocab.values() if isinstance(vocab, dict) else [len(vocab)]),
+               *(token["id"] for token in added)]
         return max((value for value in ids if isinstance(value, int)), default=0)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return 0
 
 
 def end_of_document_id(tokenizer: Tokenizer) -> int | None:
-    """The id of END_OF_DOCUMENT, or of a usual name for it; None if the tokenizer has none. It separates documents."""
+    """The id of END_OF_DOCUMENT, or of a usual name for it; None if the tokenizer has none. It separates
+    documents."""
     for name in (END_OF_DOCUMENT, "</s>", "<|end_of_text|>", "<eos>", "[SEP]"):
         if (token := tokenizer.token_to_id(name)) is not None:
             return token

@@ -1,4 +1,5 @@
-"""Where candidates run, by name. A module of an executor is imported when it is chosen; its library when it starts."""
+"""Where candidates run, by name. A module of an executor is imported when it is chosen; its library when it
+starts."""
 
 from __future__ import annotations
 
@@ -30,14 +31,16 @@ def executor_options(name: str, values: Mapping[str, Any]) -> Any:
     """The checked options of an executor.
 
     Raises:
-        ConfigError: for an unknown executor or option, or a wrong value; a SettingError has the option's name as key.
+        ConfigError: for an unknown executor or option, or a wrong value; a SettingError has the option's name
+            as key.
     """
-    options = EXECUTORS[name].Options
+    options: Any = EXECUTORS[name].Options
     known: dict[str, Setting] = {setting.name: setting for setting in settings_of(options)}
     for key in values:
         if key not in known:
             allowed = ", ".join(known) or "none"
-            raise ConfigError(f"executor {name} has no option {key!r}{did_you_mean(key, known)}; allowed: {allowed}")
+            raise ConfigError(f"executor {name} has no option {key!r}{did_you_mean(key, known)}; allowed:"
+                              f" {allowed}")
     return options.build(**values)
 
 

@@ -1,7 +1,7 @@
 """One attempt at a job inside a worker: what it ended with, and a process that is as it was before.
 
-A job may raise, exit, change global state or leave a thread behind. Everything that it raises comes back as plain data,
-so that an error whose class the driver cannot load, or cannot pickle, is a reason like any other.
+A job may raise, exit, change global state or leave a thread behind. Everything that it raises comes back as
+plain data, so that an error whose class the driver cannot load, or cannot pickle, is a reason like any other.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from flashnas.executors.base import Ended, Result
 BROKEN = (ImportError, OSError, CorpusError, DeviceError, PluginError)
 BUGS = (AttributeError, NameError, SyntaxError, TypeError)
 # parts of messages of the CUDA and ROCm runtimes, which torch raises as RuntimeError
-DRIVER_WORDS = ("CUDA error", "Triton Error [CUDA]", "CUDA driver", "NVIDIA driver", "HIP error", "cuDNN error",
+DRIVER_WORDS = ("CUDA error", "Triton Error [CUDA]", "CUDA driver", "NVIDIA driver", "HIP error",
+                "cuDNN error",
                 "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
-MEMORY_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "allocate memory", "CUDA error: out of memory",
+MEMORY_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "allocate memory",
+                "CUDA error: out of memory",
                 "Triton Error [CUDA]: out of memory")
-OF_THE_SIZES = ("OutOfResources",)  # classes of libraries: a kernel needs more shared memory than the device has
+# classes of libraries: a kernel needs more shared memory than the device has
+OF_THE_SIZES = ("OutOfResources",)
 THREAD_PATIENCE_S = 0.2
 
 
@@ -57,14 +60,15 @@ def classify_error(error: BaseException, *, user_code: bool = False) -> Ended:
     Args:
         error: what the job raised.
         user_code: True if it ran a user's evaluator. Whatever that raises is a result, except what a broken
-            installation, disk or driver raises; of a training, a library's own error and an error in the code are not
-            results.
+            installation, disk or driver raises; of a training, a library's own error and an error in the code
+            are not results.
     """
     text = str(error)
     if isinstance(error, MemoryError | CandidateMemoryError) or any(words in text for words in MEMORY_WORDS):
         limit_gb = memory_limit_gb()
         if limit_gb is not None and not _cuda_is_used():
-            return Ended(kind="failed", reason=f"out of memory: a worker may use {limit_gb:g} GB (worker_memory_gb)",
+            return Ended(kind="failed",
+                         reason=f"out of memory: a worker may use {limit_gb:g} GB (worker_memory_gb)",
                          reusable=False)
         return Ended(kind="memory", reason=reason_of(error), reusable=False)
     if isinstance(error, CandidateDiedError):
@@ -75,7 +79,8 @@ def classify_error(error: BaseException, *, user_code: bool = False) -> Ended:
         return Ended(kind="failed", reason=f"ended its process (exit code {error.code})")
     broken = (isinstance(error, BROKEN) and not isinstance(error, TimeoutError)) or (
         isinstance(error, RuntimeError) and any(words in text for words in DRIVER_WORDS))
-    foreign = (type(error).__module__.partition(".")[0] not in ("builtins", "flashnas", *sys.stdlib_module_names)
+    foreign = (type(error).__module__.partition(".")[0] not in ("builtins", "flashnas",
+                                                                *sys.stdlib_module_names)
                and type(error).__name__ not in OF_THE_SIZES)
     if broken or (not user_code and (isinstance(error, BUGS) or foreign)):
         return Ended(kind="broken", reason=f"{reason_of(error)} (on {socket.gethostname()})", reusable=False)
@@ -98,28 +103,31 @@ def _cuda_is_used() -> bool:
 
 @contextlib.contextmanager
 def state_kept() -> Iterator[None]:
-    """Put back what the block changed for later jobs of this process: environment, folder, and torch's defaults."""
+    """Put back what the block changed for later jobs of this process: environment, folder, and torch's
+    defaults."""
     environment, folder, torch = dict(os.environ), os.getcwd(), _torch_state()
     try:
         yield
     finally:
         for name in set(os.environ) - set(environment) - set(THREAD_VARIABLES):
             del os.environ[name]
-        os.environ.update({name: value for name, value in environment.items() if name not in THREAD_VARIABLES})
+        os.environ.update({name: value for name, value in environment.items()
+                           if name not in THREAD_VARIABLES})
         with contextlib.suppress(OSError):
             os.chdir(folder)
         _restore_torch(torch)
 
 
 def _torch_state() -> dict[str, Any] | None:
-    """Torch's process-wide settings; None while it is not loaded."""
+    """Torch's process-wide settings, by the name of what sets each; None while it is not loaded."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "get_default_device"):
         return None
-    return {"dtype": torch.get_default_dtype(), "device": torch.get_default_device(),
-            "threads": torch.get_num_threads(), "gradients": torch.is_grad_enabled(),
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "precision": torch.get_float32_matmul_precision()}
+    return {"set_default_dtype": torch.get_default_dtype(),
+            "set_default_device": str(torch.get_default_device()),
+            "set_num_threads": torch.get_num_threads(), "set_grad_enabled": torch.is_grad_enabled(),
+            "use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "set_float32_matmul_precision": torch.get_float32_matmul_precision()}
 
 
 def _restore_torch(before: dict[str, Any] | None) -> None:
@@ -128,22 +136,17 @@ def _restore_torch(before: dict[str, Any] | None) -> None:
         return
     if before is None:  # loaded by this job: its defaults
         threads = os.environ.get("OMP_NUM_THREADS", "")
-        before = {"dtype": torch.float32, "device": torch.device("cpu"), "gradients": True, "deterministic": False,
-                  "precision": "highest", "threads": int(threads) if threads.isdecimal() else now["threads"]}
-    if now == before:
-        return
-    torch.set_default_dtype(before["dtype"])
-    if now["device"] != before["device"]:
-        torch.set_default_device(None if before["device"].type == "cpu" else before["device"])
-    torch.set_num_threads(before["threads"])
-    torch.set_grad_enabled(before["gradients"])
-    torch.use_deterministic_algorithms(before["deterministic"])
-    torch.set_float32_matmul_precision(before["precision"])
+        before = {"set_default_dtype": torch.float32, "set_default_device": "cpu", "set_grad_enabled": True,
+                  "use_deterministic_algorithms": False, "set_float32_matmul_precision": "highest",
+                  "set_num_threads": int(threads) if threads.isdecimal() else now["set_num_threads"]}
+    for name, value in before.items():
+        if now[name] != value:
+            getattr(torch, name)(None if value == "cpu" else value)
 
 
 def _threads_left(before: set[threading.Thread]) -> bool:
-    """True if the job left a thread behind that would compute beside the next one. Threads of libraries that may be cut
-    off at any time are daemons and do not count."""
+    """True if the job left a thread behind that would compute beside the next one. Threads of libraries that
+    may be cut off at any time are daemons and do not count."""
     for thread in set(threading.enumerate()) - before:
         if not thread.daemon:
             thread.join(THREAD_PATIENCE_S)

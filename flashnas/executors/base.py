@@ -1,7 +1,7 @@
 """What every executor is: it takes jobs, gives back how each ended, and one policy says what is tried again.
 
-A candidate's own failure is a result. A candidate whose process died, or for which memory did not suffice, is tried
-once more before that is a result. A broken environment is not a result: it ends the search.
+A candidate's own failure is a result. A candidate whose process died, or for which memory did not suffice, is
+tried once more before that is a result. A broken environment is not a result: it ends the search.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ POLL_S = 1.0
 class Ended:
     """How a job ended.
 
-    kind: `done`: with a result. `failed`: by the candidate's own fault. `error`: the code that scores it raised an
+    kind: `done`: with a result. `failed`: by the candidate's own fault. `error`: the code that scores it
+        raised an
     error that is not about the candidate by its class. `memory`: there was not enough memory. `killed`: its
-    process got SIGKILL, which most often is the kernel's when memory is out. `died`: its process or its machine
-    vanished. `broken`: no job can run where this one ran.
+    process got SIGKILL, which most often is the kernel's when memory is out. `died`: its process or its
+    machine vanished. `broken`: no job can run where this one ran.
     result: of a `done` one. reason: of any other, in one line.
     reusable: False if the process that ran it must not run another job.
     """
@@ -59,7 +60,8 @@ class Work:
         function: runs one job, `function(job) -> dict`; importable from a fresh process.
         timeout_s: time limit of one job.
         workers: jobs that run side by side; None: as many as the place has room for.
-        devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this machine; empty where jobs run on CPUs.
+        devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this machine; empty where jobs run on
+            CPUs.
         gpu: True if a job needs a GPU.
         processes: that train one candidate together, each with a GPU or a thread of its own.
         run: names the run, so that several can share one database.
@@ -88,7 +90,8 @@ class NoOptions(Settings, where="executor"):
 
 
 class Executor(ABC):
-    """A place where jobs run. A subclass starts on its first job, so that continuing a finished run costs nothing.
+    """A place where jobs run. A subclass starts on its first job, so that continuing a finished run costs
+    nothing.
 
     Args:
         work: what the search asks.
@@ -101,12 +104,13 @@ class Executor(ABC):
     name: ClassVar[str] = ""
     Options: ClassVar[type[Any]] = NoOptions
     needs_storage: ClassVar[bool] = False
-    runs_here: ClassVar[bool] = False  # on this machine; a job that no other process can load may run in this one
+    # on this machine; a job that no other process can load may run in this one
+    runs_here: ClassVar[bool] = False
 
     def __init__(self, work: Work, options: Any) -> None:
         self.work, self.options = work, options
 
-    # -- what a subclass defines ---------------------------------------------------------------------------------
+    # -- what a subclass defines -----------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -140,7 +144,7 @@ class Executor(ABC):
         """End all that was started."""
         self.drop()
 
-    # -- what all share ------------------------------------------------------------------------------------------
+    # -- what all share --------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         return self
@@ -173,8 +177,8 @@ class Executor(ABC):
 class Flow:
     """Jobs on an executor, given to it at any time, with what is tried again.
 
-    A job that died is submitted again at once, and one that lacked memory runs again alone; the second failure is the
-    outcome.
+    A job that died is submitted again at once, and one that lacked memory runs again alone; the second
+    failure is the outcome.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -214,8 +218,9 @@ class Flow:
         for key, end in sorted(ended, key=lambda pair: pair[1].kind == "broken"):
             if end.kind == "broken":
                 executor.forget(key)
-                raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that candidate; repair"
-                                  " that and continue, a search with --resume, finished work is kept")
+                raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that"
+                                  " candidate; repair that and continue, a search with --resume, finished"
+                                  " work is kept")
             job = self._running.pop(key)
             self._lone = False
             if end.kind in RETRIED and key not in self._tried:

@@ -1,5 +1,5 @@
-"""Job: one evaluation as it is sent to a worker process; either flashnas trains the network, or the user's function
-scores it. Importing this module does not import torch."""
+"""Job: one evaluation as it is sent to a worker process; either flashnas trains the network, or the user's
+function scores it. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from flashnas.latency.metrics import METRICS
 from flashnas.proxy.worker import run_candidate
 
 UserEvaluator = Callable[..., "float | Mapping[str, float]"]
-"""network -> loss, or a mapping with `loss` and further scores or metrics. With the attribute `fidelities`, increasing
-whole numbers of which the last one is a full evaluation, it is called with the network and one of them. With an
-argument `seed` it gets that of the evaluation by this name."""
+"""network -> loss, or a mapping with `loss` and further scores or metrics. With the attribute `fidelities`,
+increasing whole numbers of which the last one is a full evaluation, it is called with the network and one of
+them. With an argument `seed` it gets that of the evaluation by this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,11 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `flashnas.proxy.worker.run_candidate` takes it; for trainings only."""
-        return {"architecture": self.architecture.to_dict(), "dataset": self.dataset, "recipe": dict(self.recipe),
+        return {"architecture": self.architecture.to_dict(), "dataset": self.dataset,
+                "recipe": dict(self.recipe),
                 "seed": self.seed, "tasks": list(self.tasks), "checkpoints": self.checkpoints,
-                "pause_tokens": self.pause_tokens, **({"processes": self.processes} if self.processes > 1 else {})}
+                "pause_tokens": self.pause_tokens,
+                **({"processes": self.processes} if self.processes > 1 else {})}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Job:
@@ -66,7 +68,8 @@ class Job:
                       "tasks": tuple(data.get("tasks", ()))})
 
     def portable(self) -> bool:
-        """True if a fresh process can run it: all its objects are importable, and none is of the main script."""
+        """True if a fresh process can run it: all its objects are importable, and none is of the main
+        script."""
         if self.evaluator is None:
             return True
         try:
@@ -80,8 +83,8 @@ def run_job(job: Job) -> dict[str, Any]:
     """Run it in this process.
 
     Returns:
-        The score: `loss`, `seconds` and, of a training, the other fields of `ProxyScore`; `scores` and `metrics` are
-        mappings.
+        The score: `loss`, `seconds` and, of a training, the other fields of `ProxyScore`; `scores` and
+        `metrics` are mappings.
 
     Raises:
         CandidateError: with the reason, if the network cannot be scored.
@@ -92,7 +95,8 @@ def run_job(job: Job) -> dict[str, Any]:
     steps = fidelities_of(job.evaluator)
     seed = {"seed": job.seed} if takes_seed(job.evaluator) else {}
     if not steps:
-        return {**_score(job.evaluator(job.architecture, **seed), job.needed), "seconds": time.perf_counter() - started}
+        return {**_score(job.evaluator(job.architecture, **seed), job.needed),
+                "seconds": time.perf_counter() - started}
     fidelity = job.pause_tokens or steps[-1]
     score = _score(job.evaluator(job.architecture, fidelity, **seed), job.needed)
     return {**score, "curve": [*map(list, job.curve), [fidelity, score["loss"]]], "tokens": fidelity,
@@ -100,12 +104,14 @@ def run_job(job: Job) -> dict[str, Any]:
 
 
 def fidelities_of(evaluator: UserEvaluator) -> tuple[int, ...]:
-    """The fidelities of an evaluator; none if it has only full evaluations. Raises ConfigError for a wrong value."""
+    """The fidelities of an evaluator; none if it has only full evaluations. Raises ConfigError for a wrong
+    value."""
     found = getattr(evaluator, "fidelities", ())
-    whole = isinstance(found, list | tuple) and all(isinstance(value, int) and not isinstance(value, bool) and value > 0
-                                                    for value in found)
+    whole = isinstance(found, list | tuple) and all(
+        isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in found)
     if not whole or any(later <= earlier for earlier, later in itertools.pairwise(found)):
-        raise ConfigError(f"the evaluator's fidelities must be increasing whole numbers above 0; got {found!r:.80}")
+        raise ConfigError(f"the evaluator's fidelities must be increasing whole numbers above 0; got"
+                          f" {found!r:.80}")
     return tuple(found)
 
 
@@ -119,7 +125,8 @@ def takes_seed(evaluator: UserEvaluator) -> bool:
 
 
 def _score(found: Any, needed: tuple[str, ...]) -> dict[str, Any]:
-    """What an evaluator returned, split into loss, scores and metrics; raises CandidateError for a wrong value."""
+    """What an evaluator returned, split into loss, scores and metrics; raises CandidateError for a wrong
+    value."""
     values = dict(found) if isinstance(found, Mapping) else {"loss": found}
     numbers = {str(name): _number(str(name), value) for name, value in values.items()}
     for name in ("loss", *needed):

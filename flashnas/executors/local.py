@@ -1,6 +1,7 @@
 """Jobs in processes of this machine, one thread each, or, for a function that only this process has, here.
 
-A candidate that crashes, hangs or exhausts its memory ends alone; the others go on. On GPUs each process owns one.
+A candidate that crashes, hangs or exhausts its memory ends alone; the others go on. On GPUs each process owns
+one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.executors.attempt import attempt, classify_error, reason_of
 from flashnas.executors.base import Ended, Executor, Result, Work
 
-MOST_STARTS = 3         # of a process that ends before it has taken a job
+MAX_STARTS = 3         # of a process that ends before it has taken a job
 EXIT_S = 1.0            # a process whose pipe is closed has so long to end
-LEAST_MEMORY_GB = 0.5   # that a process may have; with less it does not load its libraries
-NO_LIMIT_ON_GPUS = ("worker_memory_gb limits what a process reserves, which CUDA does far beyond its use; leave it out"
-                    " where candidates train on GPUs")
+MIN_MEMORY_GB = 0.5   # that a process may have; with less it does not load its libraries
+NO_LIMIT_ON_GPUS = ("worker_memory_gb limits what a process reserves, which CUDA does far beyond its use;"
+                    " leave it out where candidates train on GPUs")
 SESSION_ENDS_S = 0.5    # within which SIGTERM comes to all processes of a session that ends
 START_S = 60.0          # of a process, which its first job does not pay
 
@@ -40,15 +40,17 @@ START_S = 60.0          # of a process, which its first job does not pay
 class LocalOptions(Settings, where="executor"):
     """The options of `--executor local`."""
 
-    worker_memory_gb: float | None = option(None, "memory of one worker process; a candidate that needs more fails",
-                                            metavar="GB", min=LEAST_MEMORY_GB, max=1e6)
+    worker_memory_gb: float | None = option(
+        None, "memory of one worker process; a candidate that needs more fails", metavar="GB",
+        min=MIN_MEMORY_GB, max=1e6)
 
 
 class LocalExecutor(Executor):
-    """Worker processes on this machine, each with one thread or GPU, or with as many as train a candidate together.
+    """Worker processes on this machine, each with one thread or GPU, or with as many as train a candidate
+    together.
 
-    A process is reused from job to job, so that libraries load once. It is replaced when it dies, exceeds the time
-    limit, lacked memory, or keeps a thread of its last job.
+    A process is reused from job to job, so that libraries load once. It is replaced when it dies, exceeds the
+    time limit, lacked memory, or keeps a thread of its last job.
     """
 
     name = "local"
@@ -63,9 +65,10 @@ class LocalExecutor(Executor):
         limit_threads(1, keep=True)
         each = work.processes
         if 0 < len(work.devices) < each:
-            raise ConfigError(f"processes_per_candidate must be at most the {len(work.devices)} GPUs of this machine;"
-                              f" got {each}")
-        groups = [",".join(work.devices[start:start + each]) for start in range(0, len(work.devices) - each + 1, each)]
+            raise ConfigError(f"processes_per_candidate must be at most the {len(work.devices)} GPUs of this"
+                              f" machine; got {each}")
+        groups = [",".join(work.devices[start:start + each])
+                  for start in range(0, len(work.devices) - each + 1, each)]
         places = groups or (None,)
         count = work.workers or (len(groups) or max(1, (os.cpu_count() or 1) // each))
         self._slots = [_Slot(places[number % len(places)], self.options.worker_memory_gb)
@@ -78,16 +81,12 @@ class LocalExecutor(Executor):
     def workers(self) -> int:
         return len(self._slots)
 
-    @property
-    def running(self) -> list[str]:
-        """Keys of the jobs that processes work on."""
-        return [slot.order.key for slot in self._slots if slot.order]
-
     def submit(self, key: str, job: Any, timeout_s: float | None = None) -> None:
         """Accept a job; `timeout_s` takes the place of the common limit."""
         try:
             data = pickle.dumps((self.work.function, job))
-        except Exception as error:  # pickle raises PicklingError, AttributeError or TypeError by kind of object
+        except Exception as error:
+            # pickle raises PicklingError, AttributeError or TypeError by kind of object
             self._ended.append((key, Ended(kind="error", reason=reason_of(error))))
             return
         self.submit_pickled(key, data, timeout_s or self.work.timeout_s)
@@ -101,7 +100,8 @@ class LocalExecutor(Executor):
         busy = [slot for slot in self._slots if slot.order]
         if busy and not self._ended:
             until = min([time.monotonic() + wait_s, *(slot.deadline for slot in busy)])
-            wait([place for slot in busy for place in slot.places], timeout=max(0.0, until - time.monotonic()))
+            wait([place for slot in busy for place in slot.places],
+                 timeout=max(0.0, until - time.monotonic()))
         for slot in busy:
             order = slot.order
             if order and (ended := slot.ended()):
@@ -149,14 +149,14 @@ class _Slot:
         self.device, self.memory_gb = device, memory_gb
         self.order: _Order | None = None
         self.deadline = 0.0
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._process: Any = None  # a process and its pipe, or None and None
+        self._pipe: Any = None
         self._ready, self._starts = False, 0
 
     @property
     def places(self) -> list[Any]:
         """What `multiprocessing.connection.wait` watches: results, and the end of the process."""
-        return [self._pipe, self._process.sentinel] if self._process and self._pipe else []
+        return [self._pipe, self._process.sentinel] if self._process else []
 
     def start(self, order: _Order) -> None:
         """Send a job to the process, after starting one where there is none."""
@@ -171,16 +171,12 @@ class _Slot:
             self._process.start()
             theirs.close()
         self._clock()
-        assert self._pipe is not None
         with contextlib.suppress(OSError):  # it died meanwhile: `ended` finds that
             self._pipe.send_bytes(order.data)
 
     def ended(self) -> Ended | None:
         """How the job ended; None if it has not."""
-        order = self.order
-        assert self._process is not None
-        assert self._pipe is not None
-        assert order is not None
+        order: Any = self.order
         try:
             while self._pipe.poll():
                 answer: Ended | None = self._pipe.recv()
@@ -191,7 +187,8 @@ class _Slot:
                     return answer
                 self._ready, self._starts = True, 0
                 self._clock()
-        except (EOFError, OSError):  # it died, or the job closed what it did not open; what was sent before is read
+        except (EOFError, OSError):
+            # it died, or the job closed what it did not open; what was sent before is read
             if not self._exited():
                 self.stop()
                 return Ended(kind="died", reason="worker closed its connection")
@@ -206,27 +203,27 @@ class _Slot:
         return None
 
     def _died(self, order: _Order) -> Ended | None:
-        assert self._process is not None
         code, ready = self._process.exitcode, self._ready
         self.stop()
         if code == -signal.SIGTERM:
-            time.sleep(SESSION_ENDS_S)  # if the search gets it too, it ends here, and the candidate has not failed
+            # if the search gets it too, it ends here, and the candidate has not failed
+            time.sleep(SESSION_ENDS_S)
         name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
         if ready:
             killed = code == -signal.SIGKILL
             return Ended(kind="killed" if killed else "died",
                          reason=f"worker died ({name}{', out of memory?' if killed else ''})")
         self._starts += 1
-        if self._starts < MOST_STARTS:
+        if self._starts < MAX_STARTS:
             self.start(order)
             return None
-        return Ended(kind="broken", reason=f"a worker process ends while it starts ({name}); a script that searches"
+        return Ended(kind="broken",
+                     reason=f"a worker process ends while it starts ({name}); a script that searches"
                                            " needs `if __name__ == '__main__':`")
 
     def _exited(self) -> bool:
-        """True if the process has ended, or does so soon. `join` with a time limit waits without one if a job has
-        closed what multiprocessing watches."""
-        assert self._process is not None
+        """True if the process has ended, or does so soon. `join` with a time limit waits without one if a job
+        has closed what multiprocessing watches."""
         until = time.monotonic() + EXIT_S
         while self._process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)
@@ -234,29 +231,29 @@ class _Slot:
 
     def _clock(self) -> None:
         """The time limit runs from now on; the start of a process does not count."""
-        assert self.order is not None
-        self.deadline = time.monotonic() + self.order.timeout_s + (0.0 if self._ready else START_S)
+        order: Any = self.order
+        self.deadline = time.monotonic() + order.timeout_s + (0.0 if self._ready else START_S)
 
     def stop(self) -> None:
         """End the process and what it started."""
         self.order = None
-        process, self._process = self._process, None
+        process, pipe = self._process, self._pipe
+        self._process, self._pipe, self._ready = None, None, False
         if process is not None and process.pid is not None:
             if process.is_alive():
                 with contextlib.suppress(OSError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.kill()
             process.join()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._pipe, self._ready = None, False
+        if pipe is not None:
+            pipe.close()
 
 
 def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float | None) -> None:
     """The worker process: one job after another from the pipe, until it closes.
 
-    It dies with its parent, because kill -9 of a search must not leave trainings behind. Ctrl-C is the parent's. The
-    kernel, when the machine is out of memory, ends a worker before it ends the search.
+    It dies with its parent, because kill -9 of a search must not leave trainings behind. Ctrl-C is the
+    parent's. The kernel, when the machine is out of memory, ends a worker before it ends the search.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
@@ -272,24 +269,23 @@ def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float |
     if memory_gb is not None:
         limit_memory(memory_gb)
     with contextlib.suppress(EOFError, ConnectionError):  # the search closed the pipe, or was killed
-        _answer(pipe)
+        pipe.send(None)  # it is ready
+        while True:
+            pipe.send(_outcome(pipe.recv_bytes()))
 
 
-def _answer(pipe: Connection) -> None:
-    """Say that this worker is ready, then how each job ended. Raises EOFError or ConnectionError without a search."""
-    pipe.send(None)
-    while True:
-        data = pipe.recv_bytes()
-        try:
-            function, job = pickle.loads(data)
-        except BaseException as error:  # its module cannot be imported here
-            pipe.send(classify_error(error))
-            continue
-        ended = attempt(function, job)
-        try:
-            pipe.send(ended)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            pipe.send(Ended(kind="error", reason=reason_of(error)))
+def _outcome(data: bytes) -> Ended:
+    """How a pickled job ended, as data that can be pickled."""
+    try:
+        function, job = pickle.loads(data)
+    except BaseException as error:  # its module cannot be imported here
+        return classify_error(error)
+    ended = attempt(function, job)
+    try:
+        pickle.dumps(ended)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return Ended(kind="error", reason=reason_of(error))
+    return ended
 
 
 class WorkerPool(LocalExecutor):
@@ -306,7 +302,8 @@ class WorkerPool(LocalExecutor):
 
 
 class InProcess(Executor):
-    """Jobs one after another in this process, for functions that a fresh process cannot import; no time limit."""
+    """Jobs one after another in this process, for functions that a fresh process cannot import; no time
+    limit."""
 
     name = "in-process"
 

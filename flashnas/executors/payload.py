@@ -14,7 +14,8 @@ from flashnas.executors.attempt import reason_of
 from flashnas.executors.job import Job, evaluator_name
 from flashnas.training.recipe import Recipe
 
-PLAIN = {"dataset": str, "recipe": dict, "seed": int, "checkpoints": str, "pause_tokens": int, "processes": int}
+PLAIN = {"dataset": str, "recipe": dict, "seed": int, "checkpoints": str, "pause_tokens": int,
+         "processes": int}
 
 
 class PayloadError(FlashnasError):
@@ -35,12 +36,12 @@ def payload_of(job: Job, corpus: Mapping[str, Any]) -> dict[str, Any]:
     except (ImportError, AttributeError, ValueError):
         function = None
     if function is not job.evaluator or name.startswith("__main__:"):
-        raise ConfigError(f"executor storage: workers find an evaluator by its name, so it must be a function of a"
-                          f" module that they can import; got {name}")
+        raise ConfigError("executor storage: workers find an evaluator by its name, so it must be a function"
+                          f" of a module that they can import; got {name}")
     kind = f"{type(network).__module__}:{type(network).__qualname__}"
     if not hasattr(type(network), "from_dict"):
-        raise ConfigError(f"executor storage: workers build a network by from_dict(to_dict()), and {kind} has no"
-                          " from_dict")
+        raise ConfigError(f"executor storage: workers build a network by from_dict(to_dict()), and {kind} has"
+                          " no from_dict")
     plain = {field.name: getattr(job, field.name) for field in dataclasses.fields(job)
              if field.name not in ("architecture", "evaluator")}
     return {"evaluator": name, "network": kind, "architecture": network.to_dict(), "plain": plain}
@@ -51,7 +52,8 @@ def job_of(text: str, evaluators: Sequence[str], processes: int = 1) -> Job:
 
     Args:
         text: JSON of a `payload_of`.
-        evaluators: names of the evaluators that may run here. A network must be of the package of one of them.
+        evaluators: names of the evaluators that may run here. A network must be of the package of one of
+            them.
         processes: that a job may have.
 
     Raises:
@@ -62,8 +64,7 @@ def job_of(text: str, evaluators: Sequence[str], processes: int = 1) -> Job:
         payload = json.loads(text)
         name, kind, corpus = payload.get("evaluator", ""), str(payload.get("network")), payload.get("corpus")
         data: dict[str, Any] = {"architecture": None, **payload["plain"]} if name else payload["training"]
-        job = Job(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-                  ) if name else Job.from_dict(data)
+        job = Job(**_tuples(data)) if name else Job.from_dict(data)
         for field, type_ in PLAIN.items():
             if type(getattr(job, field)) is not type_:
                 raise TypeError(f"{field} must be {type_.__name__}")
@@ -86,23 +87,24 @@ def job_of(text: str, evaluators: Sequence[str], processes: int = 1) -> Job:
         raise WorkerError(f"evaluator {name} cannot be used here: {reason_of(error)}") from None
 
 
-def _dataset(asked: Path, recipe: Recipe, corpus: Any) -> str:
-    """The prepared folder of a training on this machine: at its own path, in the cache, or prepared now."""
-    from flashnas.data.cache import cache_folder
-    from flashnas.data.dataset import Dataset, prepare_dataset
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
-    here = cache_folder() / "datasets" / asked.name
-    for folder in (asked, here):
-        try:
-            return str(Dataset.open(folder).folder)
-        except CorpusError:
-            continue
-    fix = f"copy the folder {asked} of the machine that searches to {here}"
+
+def _dataset(folder: Path, recipe: Recipe, corpus: Any) -> str:
+    """The prepared folder of a training on this machine: at its own path, in the cache, or prepared now."""
+    from flashnas.data.dataset import Dataset, cached_dataset, prepare_dataset
+
+    try:
+        return str(Dataset.find(folder).folder)
+    except CorpusError:
+        fix = f"copy the folder {folder} of the machine that searches to {cached_dataset(folder.name)}"
     try:
         made = prepare_dataset(corpus["data"], recipe, corpus["tokenizer"])
     except (CorpusError, ConfigError) as error:
-        raise WorkerError(f"the corpus {corpus['data']!r} of a job cannot be read here: {error}; {fix}") from None
-    if made.digest != asked.name:
-        raise WorkerError(f"the corpus {corpus['data']!r} is another text here: its digest is {made.digest}, and the"
-                          f" search has {asked.name}; {fix}")
+        raise WorkerError(f"the corpus {corpus['data']!r} of a job cannot be read here: {error};"
+                          f" {fix}") from None
+    if made.digest != folder.name:
+        raise WorkerError(f"the corpus {corpus['data']!r} is another text here: its digest is {made.digest},"
+                          f" and the search has {folder.name}; {fix}")
     return str(made.folder)

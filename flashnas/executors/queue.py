@@ -1,9 +1,9 @@
 """The jobs of searches in a database that all machines reach: two tables, and the few statements on them.
 
-A driver enqueues, a worker claims one job at a time. Both are peers, and each keeps its `heartbeat` fresh. All times
-are the database's: nobody compares clocks of two machines. A claim is one compare-and-swap, for which PostgreSQL
-skips rows that another worker holds; SQLite has one writer at a time. A job without a driver is removed by any
-worker; a driver that was only silent enqueues it again.
+A driver enqueues, a worker claims one job at a time. Both are peers, and each keeps its `heartbeat` fresh.
+All times are the database's: nobody compares clocks of two machines. A claim is one compare-and-swap, for
+which PostgreSQL skips rows that another worker holds; SQLite has one writer at a time. A job without a driver
+is removed by any worker; a driver that was only silent enqueues it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ from sqlalchemy.ext.compiler import compiles
 
 import flashnas
 from flashnas.base.errors import WorkerError
+from flashnas.base.hints import first_line
 from flashnas.base.process import uninterrupted
 from flashnas.runs.outage import Patience, engine_url, shown_url
 
@@ -86,12 +87,12 @@ NOW = _Now()
 
 @dataclass(kw_only=True)
 class Peer:
-    """A driver, which has a `run`, or a worker, with what it is able to run, as its row says it."""
+    """A driver, which has a `run`, or a worker, with what it is able to run: the columns of its row."""
 
     name: str = ""
     run: str = ""
     slots: int = 0
-    evaluators: Sequence[str] = ()
+    evaluators: str = ""
     gpu: bool = False
     processes: int = 1
     stale_s: float = 60.0
@@ -113,7 +114,7 @@ class Order:
     version: str = flashnas.__version__
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Claimed:
     """A job that a worker holds. payload: JSON, not read yet."""
 
@@ -126,11 +127,11 @@ class Claimed:
 
 
 def lacking(job: Any, worker: Any) -> str:
-    """What a job (an Order, or its row) needs that a worker (a Peer, or its row) lacks, in words; empty if nothing."""
-    evaluators = worker.evaluators.split() if isinstance(worker.evaluators, str) else worker.evaluators
+    """What a job (an Order, or its row) needs that a worker (a Peer, or its row) lacks, in words; empty if
+    nothing."""
     if job.version != worker.version:
         return f"flashnas {job.version}; the worker has {worker.version}"
-    if job.evaluator and job.evaluator not in evaluators:
+    if job.evaluator and job.evaluator not in worker.evaluators.split():
         return f"the evaluator {job.evaluator}; start the worker with --evaluator {job.evaluator}"
     if job.gpu and not worker.gpu:
         return "a GPU; the worker has none"
@@ -138,6 +139,11 @@ def lacking(job: Any, worker: Any) -> str:
         return (f"{job.processes} processes; the worker has {worker.processes} for a job; start it with"
                 f" --processes-per-candidate {job.processes}")
     return ""
+
+
+def _since(peer: Any) -> Any:
+    """Since when a peer has given its heartbeats in time; now, where it has just missed one."""
+    return sql.case((NOW - peer.c.heartbeat > peer.c.stale_s / 2, NOW), else_=peer.c.since)
 
 
 class JobQueue:
@@ -172,8 +178,7 @@ class JobQueue:
                 self._create()
         except SQLAlchemyError as error:
             own = getattr(error, "orig", None) or error
-            line = (str(own).strip().splitlines() or [""])[0]
-            raise WorkerError(f"{self.place} cannot be opened: {line}") from None
+            raise WorkerError(f"{self.place} cannot be opened: {first_line(own)}") from None
 
     def _create(self) -> None:
         for left in reversed(range(CREATE_TRIES)):
@@ -201,7 +206,7 @@ class JobQueue:
     def _write(self, statement: Any, longest_s: float | None = None) -> None:
         self._do(lambda connection: connection.execute(statement), longest_s)
 
-    # -- who is alive --------------------------------------------------------------------------------------------
+    # -- who is alive ----------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._write(sql.delete(PEERS).where(NOW - PEERS.c.heartbeat > KEEP_S))
@@ -228,14 +233,13 @@ class JobQueue:
             self._woken.clear()
 
     def beat(self) -> None:
-        """Give a heartbeat. After a pause, in which this process or the database may have been stopped, `since`
-        begins anew."""
-        late = NOW - PEERS.c.heartbeat > PEERS.c.stale_s / 2
-        said = {**dataclasses.asdict(self.me), "evaluators": " ".join(self.me.evaluators), "heartbeat": NOW}
+        """Give a heartbeat. After a pause, in which this process or the database may have been stopped,
+        `since` begins anew."""
+        row = {**dataclasses.asdict(self.me), "heartbeat": NOW}
         with self._engine.begin() as connection:
             if not connection.execute(sql.update(PEERS).where(PEERS.c.name == self.me.name).values(
-                    {**said, "since": sql.case((late, NOW), else_=PEERS.c.since)})).rowcount:
-                connection.execute(sql.insert(PEERS).values({**said, "since": NOW}))
+                    {**row, "since": _since(PEERS)})).rowcount:
+                connection.execute(sql.insert(PEERS).values({**row, "since": NOW}))
 
     def obey(self, stale_s: float) -> None:
         """Give heartbeats so often that nobody who waits for `stale_s` seconds gives this peer up."""
@@ -244,22 +248,22 @@ class JobQueue:
             self._woken.set()
 
     def _watched_since(self) -> Any:
-        """Since when this peer has watched the others without a pause; now, where it has just missed a heartbeat."""
+        """Since when this peer has watched the others without a pause."""
         mine = PEERS.alias()
-        late = NOW - mine.c.heartbeat > mine.c.stale_s / 2
-        since = sql.select(sql.case((late, NOW), else_=mine.c.since)).where(mine.c.name == self.me.name)
-        return sql.func.coalesce(since.scalar_subquery(), NOW)
+        return sql.func.coalesce(sql.select(_since(mine)).where(mine.c.name
+                                                                == self.me.name).scalar_subquery(), NOW)
 
     def _silent_s(self, peer: Any) -> Any:
         """How long a peer has been silent while this one watched."""
         since, heartbeat = self._watched_since(), sql.func.coalesce(peer.c.heartbeat, 0.0)
         return NOW - sql.case((heartbeat > since, heartbeat), else_=since)
 
-    # -- the driver's --------------------------------------------------------------------------------------------
+    # -- the driver's ----------------------------------------------------------------------------------------
 
     def put(self, order: Order) -> None:
         """Enqueue a job, unless the run has it already. Clears an earlier failure of a worker."""
-        row = {**dataclasses.asdict(order), "payload": json.dumps(order.payload), "state": "waiting", "claim": "",
+        row = {**dataclasses.asdict(order), "payload": json.dumps(order.payload), "state": "waiting",
+               "claim": "",
                "worker": "", "ended": ""}
 
         def insert(connection: sql.Connection) -> None:
@@ -273,7 +277,8 @@ class JobQueue:
         """The rows of these jobs by their digest: state, worker, silent_s of the worker, ended."""
         rows = self._rows(sql.select(JOBS.c.digest, JOBS.c.state, JOBS.c.worker, JOBS.c.ended,
                                      self._silent_s(PEERS).label("silent_s"))
-                          .select_from(JOBS.outerjoin(PEERS, PEERS.c.name == JOBS.c.worker)).where(JOBS.c.run == run))
+                          .select_from(JOBS.outerjoin(PEERS, PEERS.c.name == JOBS.c.worker)).where(JOBS.c.run
+                                                                                                   == run))
         by_digest = {row.digest: row for row in rows}
         return {digest: by_digest[digest] for digest in digests if digest in by_digest}
 
@@ -283,32 +288,36 @@ class JobQueue:
 
     def withdraw(self, run: str, digest: str) -> None:
         """Delete a job that no worker has taken."""
-        self._write(sql.delete(JOBS).where(JOBS.c.run == run, JOBS.c.digest == digest, JOBS.c.state == "waiting"),
+        self._write(sql.delete(JOBS).where(JOBS.c.run == run, JOBS.c.digest == digest,
+                                           JOBS.c.state == "waiting"),
                     LEAVE_S)
 
     def workers(self) -> list[Any]:
         """The rows of all workers that are connected."""
-        return self._rows(sql.select(PEERS).where(PEERS.c.run == "", self._silent_s(PEERS) <= self.me.stale_s))
+        return self._rows(sql.select(PEERS).where(PEERS.c.run == "",
+                                                  self._silent_s(PEERS) <= self.me.stale_s))
 
-    # -- the worker's --------------------------------------------------------------------------------------------
+    # -- the worker's ----------------------------------------------------------------------------------------
 
     def drivers(self) -> list[Any]:
-        """run, stale_s and silent_s of all drivers that are alive, and `seen`: a heartbeat came while this peer
-        watched."""
+        """run, stale_s and silent_s of all drivers that are alive, and `seen`: a heartbeat came while this
+        peer watched."""
         silent_s = self._silent_s(PEERS)
         return self._rows(sql.select(PEERS.c.run, PEERS.c.stale_s, silent_s.label("silent_s"),
                                      (PEERS.c.heartbeat >= self._watched_since()).label("seen"))
                           .where(PEERS.c.run != "", silent_s <= PEERS.c.stale_s))
 
     def claim(self, runs: Collection[str], refused: Collection[str] = ()) -> Claimed | None:
-        """The oldest job that waits, of `runs` and not `refused` (digests), and that this worker can run; it is then
-        this worker's."""
+        """The oldest job that waits, of `runs` and not `refused` (digests), and that this worker can run; it
+        is then this worker's."""
         if not runs:
             return None
         me = self.me
-        oldest = sql.select(JOBS.c.id, JOBS.c.digest, JOBS.c.payload, JOBS.c.processes, JOBS.c.timeout_s).where(
+        oldest = sql.select(JOBS.c.id, JOBS.c.digest, JOBS.c.payload, JOBS.c.processes,
+                            JOBS.c.timeout_s).where(
             JOBS.c.state == "waiting", JOBS.c.version == me.version, JOBS.c.processes <= me.processes,
-            JOBS.c.evaluator.in_(["", *me.evaluators]), *([] if me.gpu else [JOBS.c.gpu == sql.false()]),
+            JOBS.c.evaluator.in_(["", *me.evaluators.split()]),
+            *([] if me.gpu else [JOBS.c.gpu == sql.false()]),
             JOBS.c.run.in_(runs), JOBS.c.digest.not_in(refused),
         ).order_by(JOBS.c.id).limit(1).with_for_update(skip_locked=True)
 
@@ -317,9 +326,10 @@ class JobQueue:
             if row is None:
                 return False
             claim = uuid.uuid4().hex
-            taken = connection.execute(sql.update(JOBS).where(JOBS.c.id == row.id, JOBS.c.state == "waiting").values(
+            taken = connection.execute(sql.update(JOBS).where(JOBS.c.id == row.id,
+                                                              JOBS.c.state == "waiting").values(
                 state="running", claim=claim, worker=me.name))
-            return taken.rowcount != 1 or Claimed(claim=claim, **row._mapping)
+            return taken.rowcount != 1 or Claimed(claim, *row)
 
         while (claimed := self._do(take)) is True:  # SQLite: another worker was faster
             pass

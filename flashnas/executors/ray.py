@@ -1,13 +1,14 @@
 """Jobs as tasks of a Ray cluster, or of a Ray that is started on this machine.
 
-A task is a supervisor: it runs its candidate in a process of its own, as the local executor does, so that time limit,
-memory limit and crashes are the same everywhere. A machine that vanishes costs the candidate one try. The prepared text
-travels once to each machine that does not have it.
+A task is a supervisor: it runs its candidate in a process of its own, as the local executor does, so that
+time limit, memory limit and crashes are the same everywhere. A machine that vanishes costs the candidate one
+try. The prepared text travels once to each machine that does not have it.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import os
 import pickle
@@ -24,10 +25,11 @@ from urllib.parse import urlsplit
 
 import flashnas
 from flashnas.base.errors import ConfigError, CorpusError, WorkerError
+from flashnas.base.hints import first_line
 from flashnas.base.settings import Settings, option
 from flashnas.executors.attempt import classify_error
 from flashnas.executors.base import Ended, Executor, Work
-from flashnas.executors.local import LEAST_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
+from flashnas.executors.local import MIN_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
 
 ANSWER_S = 5.0      # until a machine must have accepted a connection
 CLIENT_PORT = 10001  # of ray://HOST
@@ -42,10 +44,11 @@ class RayOptions(Settings, where="executor"):
     address: str | None = option(None, "of the cluster: HOST:PORT, ray://HOST:PORT, auto or local",
                                  shown="RAY_ADDRESS, or a Ray of this machine's own")
     cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, max=1024)
-    gpus: float | None = option(None, "GPUs of one process of a candidate; below 1 several candidates share one",
-                                above=0, max=1, shown="1 for a recipe on cuda")
-    worker_memory_gb: float | None = option(None, "memory of one candidate; one that needs more fails", metavar="GB",
-                                            min=LEAST_MEMORY_GB, max=1e6)
+    gpus: float | None = option(
+        None, "GPUs of one process of a candidate; below 1 several candidates share one", above=0, max=1,
+        shown="1 for a recipe on cuda")
+    worker_memory_gb: float | None = option(
+        None, "memory of one candidate; one that needs more fails", metavar="GB", min=MIN_MEMORY_GB, max=1e6)
 
 
 class RayExecutor(Executor):
@@ -60,17 +63,19 @@ class RayExecutor(Executor):
         try:
             import ray
         except ImportError as error:
-            raise ConfigError(f"executor ray needs the package {error.name}: pip install 'flashnas[ray]'") from None
+            raise ConfigError(f"executor ray needs the package {error.name}: pip install"
+                              f" 'flashnas[ray]'") from None
         if work.processes > 1 and (self.options.gpus or 1.0) < 1:
-            raise ConfigError("executor ray: gpus below 1 and --processes-per-candidate exclude each other, since each"
-                              f" process owns a GPU; got gpus {self.options.gpus:g}")
+            raise ConfigError("executor ray: gpus below 1 and --processes-per-candidate exclude each other,"
+                              f" since each process owns a GPU; got gpus {self.options.gpus:g}")
         if self.gpus and self.options.worker_memory_gb is not None:
             raise ConfigError(NO_LIMIT_ON_GPUS)
         self._ray = ray
         self._task: Any = None
         self._refs: dict[Any, str] = {}         # of tasks that have not ended, in the order of submission
         self._waiting: deque[tuple[str, bytes]] = deque()  # jobs beyond `--workers`
-        self._text: list[Any] = []              # reference to the prepared text; in a list, Ray does not resolve it
+        # reference to the prepared text; in a list, Ray does not resolve it
+        self._text: list[Any] = []
         self._moved, self._told = time.monotonic(), False
 
     @property
@@ -86,7 +91,9 @@ class RayExecutor(Executor):
     @property
     def workers(self) -> int:
         if not self._ray.is_initialized():
-            return self.work.workers or max(1, (len(self.work.devices) or os.cpu_count() or 1) // self.work.processes)
+            return self.work.workers or max(1,
+                                            (len(self.work.devices) or os.cpu_count()
+                                             or 1) // self.work.processes)
         have = self._ray.cluster_resources()
         places = have.get("CPU", 0.0) / self.cpus
         found = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
@@ -94,7 +101,8 @@ class RayExecutor(Executor):
 
     @property
     def shown_workers(self) -> int | str:
-        return "as many as the cluster has room for" if self.address and not self.work.workers else self.workers
+        unknown = self.address and not self.work.workers
+        return "as many as the cluster has room for" if unknown else self.workers
 
     @property
     def address(self) -> str | None:
@@ -123,18 +131,21 @@ class RayExecutor(Executor):
             try:
                 ray.init(logging_level="ERROR", log_to_driver=False, namespace="flashnas", **more)
                 break
-            except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own by kind
+            except Exception as error:
+                # Ray raises ConnectionError, ValueError, RuntimeError and its own by kind
                 ray.shutdown()
                 if not left:
                     raise WorkerError(f"executor ray: {address or 'a Ray of this machine'} cannot be reached:"
-                                      f" {_line(error)}") from None
+                                      f" {first_line(error)}") from None
             finally:
                 if main:
-                    signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal, and would end without a word
+                    # Ray takes the signal, and would end without a word
+                    signal.signal(signal.SIGTERM, terminated)
         self._task = ray.remote(_supervise).options(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, scheduling_strategy="SPREAD")
         if self.work.dataset:
-            self._text = [ray.put({file.name: file.read_bytes() for file in sorted(Path(self.work.dataset).iterdir())})]
+            self._text = [ray.put({file.name: file.read_bytes()
+                                   for file in sorted(Path(self.work.dataset).iterdir())})]
         self._moved = time.monotonic()
 
     def submit(self, key: str, job: Any) -> None:
@@ -170,11 +181,11 @@ class RayExecutor(Executor):
         try:
             return Ended.from_dict(self._ray.get(ref))
         except errors.OutOfMemoryError as error:
-            return Ended(kind="memory", reason=f"Ray ended it: {_line(error)}")
+            return Ended(kind="memory", reason=f"Ray ended it: {first_line(error)}")
         except errors.RayTaskError as error:  # in the supervisor: flashnas is missing there, or another one
             return classify_error(error.cause or error)
         except errors.RuntimeEnvSetupError as error:
-            return Ended(kind="broken", reason=_line(error))
+            return Ended(kind="broken", reason=first_line(error))
         except errors.RayError as error:  # the worker process, the machine, or the object on it
             return Ended(kind="died", reason=f"machine or worker lost ({type(error).__name__})")
 
@@ -214,37 +225,43 @@ def check_address(address: str) -> None:
     except ValueError:  # the port is not a number
         host = port = None
     if not host or not port:
-        raise ConfigError(f"executor ray: address must be HOST:PORT, ray://HOST:PORT, auto or local; got {address!r}")
+        raise ConfigError(f"executor ray: address must be HOST:PORT, ray://HOST:PORT, auto or local; got"
+                          f" {address!r}")
     try:
         socket.create_connection((host, port), timeout=ANSWER_S).close()
     except (OSError, UnicodeError) as error:
-        reason = f"within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else getattr(error, "strerror", "")
+        reason = f"within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else getattr(error, "strerror",
+                                                                                          "")
         raise ConfigError(f"executor ray: address {address} does not answer: {reason or error}") from None
 
 
-# -- on the machine of a task --------------------------------------------------------------------------------------
+# -- on the machine of a task --------------------------------------------------------------------------------
 
-_pools: dict[tuple[str | None, float | None], LocalExecutor] = {}  # of this process, which Ray uses for several tasks
+# of this process, which Ray uses for several tasks
+_pools: dict[tuple[str | None, float | None], LocalExecutor] = {}
 
 
 def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float, memory_gb: float | None,
                ) -> dict[str, Any]:
     """Run one job in a process below this one; returns `Ended.to_dict()`."""
     if version != flashnas.__version__:
-        return Ended(kind="broken", reason=f"{socket.gethostname()} has flashnas {flashnas.__version__}, and the search"
+        return Ended(kind="broken",
+                     reason=f"{socket.gethostname()} has flashnas {flashnas.__version__}, and the search"
                                            f" {version}").to_dict()
     from ray import cloudpickle
 
     try:
         function, job = pickle.loads(data)
         if getattr(job, "dataset", ""):
-            data = cloudpickle.dumps((function, dataclasses.replace(job, dataset=_text_here(job.dataset, text))))
+            data = cloudpickle.dumps((function,
+                                      dataclasses.replace(job, dataset=_text_here(job.dataset, text))))
     except BaseException as error:
         return classify_error(error).to_dict()
     place = os.environ.get("CUDA_VISIBLE_DEVICES"), memory_gb
     if place not in _pools:
         devices = (place[0],) if place[0] else ()
-        _pools[place] = LocalExecutor(Work(function=function, timeout_s=timeout_s, workers=1, devices=devices),
+        _pools[place] = LocalExecutor(Work(function=function, timeout_s=timeout_s, workers=1,
+                                           devices=devices),
                                       LocalOptions(worker_memory_gb=memory_gb))
         atexit.register(_pools[place].close)
     pool = _pools[place]
@@ -261,21 +278,13 @@ def _text_here(folder: str, text: Sequence[Any]) -> str:
     """The prepared text on this machine: where the search has it, in the cache, or written there now."""
     import ray
 
-    from flashnas.data.cache import cache_folder, folder_in_cache
-    from flashnas.data.dataset import Dataset
+    from flashnas.data.cache import folder_in_cache
+    from flashnas.data.dataset import Dataset, cached_dataset
 
-    here = cache_folder() / "datasets" / Path(folder).name
-    for place in (folder, here):
-        try:
-            return str(Dataset.open(place).folder)
-        except CorpusError:
-            continue
+    with contextlib.suppress(CorpusError):
+        return str(Dataset.find(folder).folder)
     files: Mapping[str, bytes] = ray.get(text[0])
-    with folder_in_cache(here) as fresh:
+    with folder_in_cache(here := cached_dataset(Path(folder).name)) as fresh:
         for name, content in files.items():
             (fresh / name).write_bytes(content)
     return str(here)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

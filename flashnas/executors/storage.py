@@ -1,8 +1,8 @@
 """Jobs in a shared database, for arrays of a cluster and for a few machines: the side of the search.
 
-A search enqueues, `flashnas worker` on any machine that reaches the database trains (`worker.py`). Workers come and go;
-a job whose worker gives no heartbeat is another worker's. What ended while the search was away is found when it is
-continued; what still waited then is not trained.
+A search enqueues, `flashnas worker` on any machine that reaches the database trains (`worker.py`). Workers
+come and go; a job whose worker gives no heartbeat is another worker's. What ended while the search was away
+is found when it is continued; what still waited then is not trained.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ MAX_FAILED_WORKERS = 3  # of one machine that cannot train a job, until that end
 class StorageOptions(Settings, where="executor"):
     """The options of `--executor storage`."""
 
-    stale_s: float = option(60.0, "a worker that gives no sign of life for so long is given up, and its job is another"
-                            " worker's; what waits of such a search is withdrawn", metavar="S", min=1, max=86_400)
+    stale_s: float = option(
+        60.0, "a worker that gives no sign of life for so long is given up, and its job is another worker's; what"
+        " waits of such a search is withdrawn", metavar="S", min=1, max=86_400)
 
 
 class StorageExecutor(Executor):
@@ -52,7 +53,8 @@ class StorageExecutor(Executor):
         engine_url(work.storage)  # its errors come before anything is written
         self._queue: JobQueue | None = None
         self._orders: dict[str, Order] = {}  # of the jobs that have not ended, by their key
-        self._failed_workers: dict[str, dict[str, str]] = {}  # digest -> workers that cannot train it, and why
+        # digest -> workers that cannot train it, and why
+        self._failed_workers: dict[str, dict[str, str]] = {}
         self._slots, self._suited, self._told = 0, time.monotonic(), False  # since when no worker suits
 
     @property
@@ -105,7 +107,8 @@ class StorageExecutor(Executor):
         ended: dict[str, Ended] = {}
         for digest, order in orders.items():
             row, failed = rows.get(digest), self._failed_workers.get(digest)
-            if row is None:  # another search with the same question has removed it, or a worker while this was silent
+            # another search with the same question has removed it, or a worker while this was silent
+            if row is None:
                 self.queue.put(order)
             elif row.state == "done":
                 ended[digest] = _outcome(row.ended)
@@ -122,8 +125,8 @@ class StorageExecutor(Executor):
         return [(key, ended[order.digest]) for key, order in self._orders.items() if order.digest in ended]
 
     def _retry_elsewhere(self, digest: str, worker: str, reason: str) -> bool:
-        """True if another worker is to try a job that one could not train: one machine that is broken does not end the
-        search. Two machines that say so do, and so does the last worker."""
+        """True if another worker is to try a job that one could not train: one machine that is broken does
+        not end the search. Two machines that say so do, and so does the last worker."""
         failed = self._failed_workers.setdefault(digest, {})
         failed[worker] = reason
         if len(failed) == MAX_FAILED_WORKERS or len({name.rsplit(":", 2)[0] for name in failed}) > 1:
@@ -154,8 +157,8 @@ class StorageExecutor(Executor):
         if self._lonely_s() > LONELY_S and not self._told:
             self._told, connected = True, self._connected()
             self.work.note(
-                f"no worker that is connected can train for this search: a job needs {connected[0][1]} (worker"
-                f" {connected[0][0].name})" if connected else
+                f"no worker that is connected can train for this search: a job needs {connected[0][1]}"
+                f" (worker {connected[0][0].name})" if connected else
                 "no worker is connected; start one with: flashnas worker --storage"
                 f" {self.queue.place.removeprefix('database ')}")
 

@@ -44,10 +44,11 @@ class Worker:
         from flashnas.executors.queue import JobQueue, Peer
 
         self.work, self.idle_timeout_s = work, idle_timeout_s
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"  # containers share names and numbers
+        # containers share names and numbers
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self.pool = LocalExecutor(work, options)
         self.queue = JobQueue(url, work.note, Peer(
-            name=self.name, slots=self.pool.workers, evaluators=tuple(evaluators), gpu=bool(work.devices),
+            name=self.name, slots=self.pool.workers, evaluators=" ".join(evaluators), gpu=bool(work.devices),
             processes=work.processes))
         self.done = 0
         self._held: dict[str, Claimed] = {}
@@ -62,7 +63,8 @@ class Worker:
         What it holds at its end is given back. Jobs that do not suit it are left to others.
 
         Raises:
-            WorkerError: a job that suits it cannot run on this machine; the line says why, and the search hears it.
+            WorkerError: a job that suits it cannot run on this machine; the line says why, and the search
+                hears it.
         """
         idle_since, pause_s = time.monotonic(), ASK_S
         try:
@@ -75,7 +77,8 @@ class Worker:
                         for claim, ended in self.pool.finished(ASK_S):
                             self._end(claim, ended)
                         continue
-                    if self.idle_timeout_s is not None and time.monotonic() - idle_since > self.idle_timeout_s:
+                    idle_s = time.monotonic() - idle_since
+                    if self.idle_timeout_s is not None and idle_s > self.idle_timeout_s:
                         return self.done
                     self._tell()
                     self.queue.tidy()
@@ -93,7 +96,7 @@ class Worker:
                 return
             self._held[claimed.claim] = claimed
             try:
-                job = job_of(claimed.payload, self.queue.me.evaluators, claimed.processes)
+                job = job_of(claimed.payload, self.queue.me.evaluators.split(), claimed.processes)
             except PayloadError as error:  # not the fault of this machine
                 self._refused.append(claimed.digest)
                 self.work.note(f"job {claimed.id} of {self.queue.place} is left out: {error}")

@@ -67,14 +67,14 @@ class GgufExporter(Exporter):
                           lambda piece, written: take_over(network, piece, written))
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
-        found, equal = check_parity(file, network, words, source.tokenizer, name)
+        answer, equal = check_parity(file, network, words, source.tokenizer, name)
         notes = [f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED} greedy tokens are"
                  f" equal (xllamacpp {version('xllamacpp')})"]
         if wide:
             notes.append(f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}")
         if words.first is not None:
             notes.append(f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of a text")
-        return Written(found, tuple(notes), dtype=name)
+        return Written(answer, tuple(notes), dtype=name)
 
 
 EXPORTER = GgufExporter()
@@ -103,16 +103,16 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
     prompts = [torch.randint(vocab, (count,), generator=generator).tolist() for count in PROMPTS]
     front = [] if vocabulary.first is None else [vocabulary.first]
     try:
-        found = ask(file, prompts=[front + prompt for prompt in prompts], generate=GENERATED,
+        answer = ask(file, prompts=[front + prompt for prompt in prompts], generate=GENERATED,
                     never=list(vocabulary.never), texts=list(TEXTS) if tokenizer is not None else [],
                     vocab=len(vocabulary.tokens), plain=vocabulary.plain)
     except RuntimeFailure as error:
         raise ExportError(f"{network.architecture}: {error}; nothing was written") from None
     if tokenizer is not None:
-        _check_texts(tokenizer, found["texts"])
+        _check_texts(tokenizer, answer["texts"])
     prefill = max(_difference(_logits(network, prompt)[-1], torch.arange(vocab), row[:vocab])
-                  for prompt, row in zip(prompts, found["prefill"], strict=True))
-    decode, equal = _compare_generated(network, prompts[0], found, vocabulary.never)
+                  for prompt, row in zip(prompts, answer["prefill"], strict=True))
+    decode, equal = _compare_generated(network, prompts[0], answer, vocabulary.never)
     differences = {"prefill_logits": prefill, "greedy_logits": decode}
     check_differences("llama.cpp", differences, TOLERANCES[type_name], f" for {type_name}")
     return differences, equal
@@ -134,21 +134,20 @@ def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:
     return logits
 
 
-def _compare_generated(network: HybridLM, prompt: list[int], found: Mapping[str, Any],
+def _compare_generated(network: HybridLM, prompt: list[int], answer: Mapping[str, Any],
                        never: Sequence[int]) -> tuple[float, int]:
     """Largest difference while llama.cpp generates, and how often its token is the network's.
 
     The network reads the same tokens; one that it would not have taken counts by how much less likely it is.
     """
-    tokens: list[int] = found["tokens"]
+    tokens: list[int] = answer["tokens"]
     logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1:]
     worst, equal = 0.0, 0
-    for logits_V, token, (ids, values) in zip(logits_TV, tokens, found["decode"], strict=True):
-        known = [(one, value) for one, value in zip(ids, values, strict=True) if one < len(logits_V)]
-        found_ids = torch.tensor([one for one, _ in known])
-        difference = _difference(logits_V, found_ids, [value for _, value in known])
+    for logits_V, token, (ids, values) in zip(logits_TV, tokens, answer["decode"], strict=True):
+        pairs = [(id_, value) for id_, value in zip(ids, values, strict=True) if id_ < len(logits_V)]
+        difference = _difference(logits_V, torch.tensor([id_ for id_, _ in pairs]), [value for _, value in pairs])
         allowed = logits_V.clone()
-        allowed[[one for one in never if one < len(allowed)]] = -torch.inf
+        allowed[[id_ for id_ in never if id_ < len(allowed)]] = -torch.inf
         behind = float(allowed.max() - allowed[token]) / float(logits_V.abs().max())
         worst, equal = max(worst, difference, behind), equal + (token == int(allowed.argmax()))
     return worst, equal
@@ -164,8 +163,8 @@ def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -
     return float(centred.abs().max() / logits_V.abs().max())
 
 
-def _check_texts(tokenizer: Tokenizer, found: Sequence[Sequence[int]]) -> None:
-    for text, ids in zip(TEXTS, found, strict=True):
+def _check_texts(tokenizer: Tokenizer, answer: Sequence[Sequence[int]]) -> None:
+    for text, ids in zip(TEXTS, answer, strict=True):
         ours = tokenizer.encode(text, add_special_tokens=False).ids
         if list(ids) != ours:
             raise ExportError(f"llama.cpp cuts a text into other tokens than the tokenizer: {text!r} gives"

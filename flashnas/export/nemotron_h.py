@@ -87,16 +87,16 @@ def _pieces(architecture: Architecture) -> list[Piece]:
     scale = STREAM_SCALE if any(spec.kind == "m2" for spec in architecture.operators) else 1.0
     # a tied head is the scaled embedding; the norm before it takes the scale back
     back = scale if architecture.tied else 1.0
-    found = [Piece("backbone.embeddings.weight", "embedding.weight", scale=scale),
+    pieces = [Piece("backbone.embeddings.weight", "embedding.weight", scale=scale),
              Piece("backbone.norm_f.weight", "final_norm.weight", scale=1 / back),
              Piece("lm_head.weight", "embedding.weight" if architecture.tied else "head.weight", scale=back)]
     for n, spec in enumerate(architecture.canonical().operators):
         layer = f"backbone.layers.{n}."
-        found.append(Piece(f"{layer}norm.weight", f"layers.{n}.norm.weight"))
-        found += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
+        pieces.append(Piece(f"{layer}norm.weight", f"layers.{n}.norm.weight"))
+        pieces += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
             operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=f"{layer}mixer.", source=f"layers.{n}",
             scale=scale)]
-    return found
+    return pieces
 
 
 def _tensors(network: HybridLM, pieces: Sequence[Piece]) -> dict[str, Tensor]:
@@ -142,13 +142,13 @@ def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
         described["model"]["vocab"][name] = token
         described["added_tokens"].append({"id": token, "content": name, "single_word": False, "lstrip": False,
                                           "rstrip": False, "normalized": False, "special": True})
-    found = Tokenizer.from_str(json.dumps(described))
+    extended = Tokenizer.from_str(json.dumps(described))
     template = processors.TemplateProcessing(
         single=f"{names[0]} $A", pair=f"{names[0]} $A $B",
         special_tokens=[{"id": names[0], "ids": meta, "tokens": names}])
-    before = found.post_processor
-    found.post_processor = template if before is None else processors.Sequence([before, template])
-    return found
+    before = extended.post_processor
+    extended.post_processor = template if before is None else processors.Sequence([before, template])
+    return extended
 
 
 def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, float], int]:

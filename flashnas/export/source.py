@@ -70,8 +70,8 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
             torch.manual_seed(init_seed)
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
-    found = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
-    return Source(network.eval(), found, origin, drawn=folder is None)
+    read = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
+    return Source(network.eval(), read, origin, drawn=folder is None)
 
 
 def _weights_folder(path: Path) -> Path | None:

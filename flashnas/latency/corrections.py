@@ -237,9 +237,10 @@ def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
 
 def fit_leaving_out(models: list[Regressors], mode: str = "") -> tuple[ModelCorrection, list[float]]:
     """`fit`, and for each model the time in microseconds that a fit of the same constants to the others predicts."""
-    found, x, min_us = fit(models, mode), _relative(models), _min_operator_us(models, mode)
+    correction, x, min_us = fit(models, mode), _relative(models), _min_operator_us(models, mode)
     chosen, everyone = _choose(x, min_us), np.arange(len(x))
-    return found, [float(x[i] @ _solve(x[everyone != i], chosen, min_us)) * models[i].measured_us for i in everyone]
+    return correction, [float(x[i] @ _solve(x[everyone != i], chosen, min_us)) * models[i].measured_us
+                        for i in everyone]
 
 
 def _min_operator_us(models: list[Regressors], mode: str) -> float:
@@ -345,7 +346,7 @@ def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, 
         if key not in allowed:
             raise TableError(f"{whole.place(key)}: calibration.whole has no key {key!r}{did_you_mean(key, allowed)};"
                              f" allowed: {', '.join(allowed)}")
-        kind = {"workload": str, "fitted_on": list[str]}.get(key, dict[str, dict[str, float]])
+        kind: Any = {"workload": str, "fitted_on": list[str]}.get(key, dict[str, dict[str, float]])
         convert(value, kind, whole.place(key), TableError, name=name)
         for phase in value if key not in ("workload", "fitted_on") else ():
             if phase not in PHASES:

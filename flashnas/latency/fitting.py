@@ -102,9 +102,9 @@ class Fitter(Generic[G]):
         """Raise BudgetError with the fastest found when the budgets look out of reach of the whole space."""
         if not self.budgets:
             return
-        found = self.fastest(seed, enough=True)
-        assert found is not None, "budgets without costs are refused earlier"
-        network, metrics = found
+        fastest = self.fastest(seed, enough=True)
+        assert fastest is not None, "budgets without costs are refused earlier"
+        network, metrics = fastest
         if self.fits(metrics):
             return
         listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in self.budgets)

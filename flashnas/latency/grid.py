@@ -42,18 +42,18 @@ class Axis:
     power: int = 1
     reach: float = 1
 
-    def fit(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def fit(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sizes as points of the grid.
 
         Args:
-            asked: sizes, any shape.
+            sizes: any shape.
 
         Returns:
-            Two arrays of that shape: the nearest size inside the grid (NaN: no answer), and the asked size as a
+            Two arrays of that shape: the nearest size inside the grid (NaN: no answer), and the size itself as a
             multiple of it.
         """
-        inside = np.clip(asked, self.values[0], self.values[-1])
-        return np.where(asked <= self.reach * self.values[-1], inside, np.nan), asked / inside
+        inside = np.clip(sizes, self.values[0], self.values[-1])
+        return np.where(sizes <= self.reach * self.values[-1], inside, np.nan), sizes / inside
 
     @property
     def half(self) -> float:
@@ -125,18 +125,18 @@ class LogGrid:
             moved[i] = np.where(np.isnan(moved[i]), moved[i + 1], moved[i])
         return cls(axes, us, inferred)
 
-    def at(self, **asked: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, **sizes: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The times at some points.
 
         Args:
-            asked: a size, or an array of sizes, for each axis; together they broadcast to [...].
+            sizes: a size, or an array of sizes, for each axis; together they broadcast to [...].
 
         Returns:
             us [..., 3]: median, p10 and p90 in microseconds, NaN where there is no answer; and ruled [...]: whether a
             point lay outside the grid or used an inferred cell. Beyond the largest size p90 grows in proportion, or
             along a steeper line. Below the smallest size the smallest answers, and p10 falls in proportion.
         """
-        fitted = [axis.fit(np.asarray(asked[axis.name], float)) for axis in self.axes]
+        fitted = [axis.fit(np.asarray(sizes[axis.name], float)) for axis in self.axes]
         inside, times = [point for point, _ in fitted], [times for _, times in fitted]
         us, ruled = self._inside(inside)
         within = us[..., 0]
@@ -179,13 +179,13 @@ class LogGrid:
         return np.exp(log_us), ruled
 
 
-def bracket(values: Sequence[int], asked: float) -> list[tuple[int, float]] | None:
-    """The one or two neighbours of `asked` among ascending values, with log-space weights; None outside them."""
-    if not values or not values[0] <= asked <= values[-1]:
+def bracket(values: Sequence[int], size: float) -> list[tuple[int, float]] | None:
+    """The one or two neighbours of `size` among ascending values, with log-space weights; None outside them."""
+    if not values or not values[0] <= size <= values[-1]:
         return None
-    if asked in values:
-        return [(int(asked), 1.0)]
-    i = int(np.searchsorted(values, asked))
+    if size in values:
+        return [(int(size), 1.0)]
+    i = int(np.searchsorted(values, size))
     below, above = values[i - 1], values[i]
-    weight = float(np.log(asked / below) / np.log(above / below))
+    weight = float(np.log(size / below) / np.log(above / below))
     return [(below, 1 - weight), (above, weight)]

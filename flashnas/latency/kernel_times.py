@@ -48,37 +48,37 @@ class KernelTimes:
 
     # -- what the rules of a kind may ask (operators/kernel.py: Times) -------------------------------------------------
 
-    def answer(self, asked: Asked) -> BoundedTime:
+    def answer(self, question: Asked) -> BoundedTime:
         """By rows, else by the first rule of the kind that applies; raises LookupFailure."""
-        kind = asked.call.kind
-        found = self.by_rows(asked)
+        kind = question.call.kind
+        answer = self.by_rows(question)
         try:
-            for rule in kind.rules if found is None else ():
-                found = rule.apply(self, asked)
-                if found is not None:
+            for rule in kind.rules if answer is None else ():
+                answer = rule.apply(self, question)
+                if answer is not None:
                     break
         except LookupFailure:
-            if not kind.columns(asked.phase):
+            if not kind.columns(question.phase):
                 raise  # the kind that this one is computed from is what can be measured
-            found = None
-        if found is None:
-            raise LookupFailure(self._described(asked))
-        return found
+            answer = None
+        if answer is None:
+            raise LookupFailure(self._described(question))
+        return answer
 
-    def by_rows(self, asked: Asked) -> BoundedTime | None:
+    def by_rows(self, question: Asked) -> BoundedTime | None:
         """By interpolation of rows with the call's matched values; None if there are none, LookupFailure if the other
         sizes are out of reach."""
-        kind, phase = asked.call.kind, asked.phase
+        kind, phase = question.call.kind, question.phase
         if kind.between:
-            return self._between(asked)
-        key = tuple(asked.call[name] for name in kind.matched)
+            return self._between(question)
+        key = tuple(question.call[name] for name in kind.matched)
         if key not in self._groups(kind, kind.rows_name(phase)):
             return None
         grid, source = self._grid(kind, kind.rows_name(phase), key)
-        found = from_grid(*grid.at(**self._sizes(asked)), source)
-        if np.isnan(found.us):
-            raise LookupFailure(self._described(asked))
-        return found
+        answer = from_grid(*grid.at(**self._sizes(question)), source)
+        if np.isnan(answer.us):
+            raise LookupFailure(self._described(question))
+        return answer
 
     def measured(self, kind: KernelKind, phase: Phase) -> list[tuple[int, ...]]:
         """The measured values of the kind's `matched` columns, ascending."""
@@ -91,44 +91,44 @@ class KernelTimes:
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
-    def _between(self, asked: Asked) -> BoundedTime | None:
+    def _between(self, question: Asked) -> BoundedTime | None:
         """The log-space mean of the grids of the measured neighbours in the columns `between`; None if they do not
         surround the call, or if the other sizes are out of reach."""
-        call, kind, name = asked.call, asked.call.kind, asked.call.kind.rows_name(asked.phase)
+        call, kind, name = question.call, question.call.kind, question.call.kind.rows_name(question.phase)
         others = tuple(call[column] for column in kind.matched if column not in kind.between)
         pairs = self._pairs(kind, name).get(others)
         first, second = kind.between
         mix = head_mix(tuple(pairs), call[first], call[second]) if pairs else None
         if not mix:
             return None
-        sizes = self._sizes(asked)
-        log_us, ruled, source = np.zeros((len(asked.seen), 3)), np.zeros(len(asked.seen), bool), "imported"
+        sizes = self._sizes(question)
+        log_us, ruled, source = np.zeros((len(question.seen), 3)), np.zeros(len(question.seen), bool), "imported"
         for pair, weight in mix:
             values = dict(zip((*kind.between, *(c for c in kind.matched if c not in kind.between)), (*pair, *others),
                               strict=True))
             grid, source = self._grid(kind, name, tuple(values[column] for column in kind.matched))
             us, rule = grid.at(**sizes)
             log_us, ruled = log_us + weight * np.log(us), ruled | rule
-        found = from_grid(np.exp(log_us), ruled, source)
-        if np.isnan(found.us):
+        answer = from_grid(np.exp(log_us), ruled, source)
+        if np.isnan(answer.us):
             return None
-        return found if len(mix) == 1 else found.derived(HEADS_SPREAD)
+        return answer if len(mix) == 1 else answer.derived(HEADS_SPREAD)
 
-    def _sizes(self, asked: Asked) -> dict[str, float | np.ndarray]:
+    def _sizes(self, question: Asked) -> dict[str, float | np.ndarray]:
         """Every column that a row may have, for this question."""
-        return {**dict(asked.call.shape), "batch": asked.batch, "tokens": asked.tokens, "context": asked.seen,
-                "m": asked.rows}
+        return {**dict(question.call.shape), "batch": question.batch, "tokens": question.tokens,
+                "context": question.seen, "m": question.rows}
 
-    def _described(self, asked: Asked) -> str:
+    def _described(self, question: Asked) -> str:
         """`conv_decode channels=96, conv_size=5 (measured: 4), batch=1`."""
-        kind, name = asked.call.kind, asked.call.kind.rows_name(asked.phase)
-        sizes, measured = self._sizes(asked), self.measured(kind, asked.phase)
+        kind, name = question.call.kind, question.call.kind.rows_name(question.phase)
+        sizes, measured = self._sizes(question), self.measured(kind, question.phase)
         parts = []
-        for column in kind.columns(asked.phase) or kind.shape:
+        for column in kind.columns(question.phase) or kind.shape:
             part = f"{column}={np.max(sizes[column]):.0f}"
             if column in kind.matched and column not in kind.between and measured:
-                known = sorted({values[kind.matched.index(column)] for values in measured})
-                part += "" if sizes[column] in known else f" (measured: {', '.join(map(str, known))})"
+                stated = sorted({values[kind.matched.index(column)] for values in measured})
+                part += "" if sizes[column] in stated else f" (measured: {', '.join(map(str, stated))})"
             parts.append(part)
         other_dtype = name in self.table.kinds and not measured
         return f"{name} {', '.join(parts)}" + (f" in {self._dtype(kind)}" if other_dtype else "")
@@ -178,7 +178,7 @@ class KernelTimes:
 
 @functools.lru_cache(maxsize=4096)
 def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int) -> list[tuple[tuple[int, int], float]] | None:
-    """Log-space weights over measured (heads, kv_heads) pairs; None if they do not surround the asked one.
+    """Log-space weights over measured (heads, kv_heads) pairs; None if they do not surround the given one.
 
     Key/value heads are interpolated at the next measured head counts below and above that cover them. A head count
     below is taken with at most as many key/value heads as it has heads.

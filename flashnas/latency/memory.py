@@ -65,11 +65,11 @@ def _sizes(a: Architecture, workload: Workload, dtype: str) -> _Sizes:
     dtype_bytes = DTYPE_BYTES[dtype]
     context = workload.context + a.meta_tokens
     others = WEIGHT_BYTES[MATRICES_ONLY.get(dtype, dtype)]
-    known = {spec: _operator_sizes(spec, a.hidden, context, dtype_bytes) for spec in set(a.operators)}
+    sizes_of = {spec: _operator_sizes(spec, a.hidden, context, dtype_bytes) for spec in set(a.operators)}
     params = a.vocab * a.hidden * (1 if a.tied else 2) + a.meta_tokens * a.hidden + a.hidden
-    params += sum(known[spec][0] for spec in a.operators)
-    cache = sum(known[spec][1] for spec in a.operators)
-    alive = max(sizes[2] for sizes in known.values())
+    params += sum(sizes_of[spec][0] for spec in a.operators)
+    cache = sum(sizes_of[spec][1] for spec in a.operators)
+    alive = max(sizes[2] for sizes in sizes_of.values())
     weight_bytes = params * others - sum(matrix_numbers(spec, a.hidden) for spec in a.operators) * (
         others - WEIGHT_BYTES[dtype])
     return _Sizes(math.ceil(weight_bytes), cache + 4 * a.vocab, a.hidden * dtype_bytes + alive,

@@ -135,10 +135,10 @@ class LatencyModel:
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
         result = np.empty(len(architectures))
-        known: dict[tuple[int, int, int, int], dict[int, Cost]] = {}
+        costs_by_id: dict[tuple[int, int, int, int], dict[int, Cost]] = {}
         for i, a in enumerate(architectures):
             batch = self.batch(a)
-            by_id = known.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
+            by_id = costs_by_id.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
             embedding, head = self._fixed_costs(a, batch)
             costs = [embedding]
             for spec in a.operators:
@@ -234,7 +234,7 @@ class LatencyModel:
         if self.operators.has(name, hidden):
             answer = self.operators.answer(name, hidden, phase, batch, seen)
             if answer is None:
-                raise self._missing(name, hidden, _asked(f"operator_{phase}", batch, seen))
+                raise self._missing(name, hidden, _rows_asked(f"operator_{phase}", batch, seen))
             return self._whole(phase, f"operator_{phase}", spec.name, answer, times, operators=1,
                                megabytes=self.megabytes(spec, hidden, phase, batch, seen))
         return self._composed(name, hidden, self.launched(spec, hidden, phase), phase, batch, seen, times,
@@ -298,7 +298,7 @@ class LatencyModel:
         if self.operators.has(name, a.hidden, a.vocab):
             answer = self.operators.answer(name, a.hidden, phase, batch, seen, a.vocab)
             if answer is None:
-                raise self._missing(name, a.hidden, _asked(f"operator_{phase}", batch, seen))
+                raise self._missing(name, a.hidden, _rows_asked(f"operator_{phase}", batch, seen))
             return self._whole(shown or phase, f"operator_{phase}", name, answer, times,
                                models=int(name == "embedding"))
         calls = ([pointwise("lookup", 2 * a.hidden)] if name == "embedding" else
@@ -315,9 +315,9 @@ class LatencyModel:
             raise MissingRowsError(f"table {self.table.name} has no matrix products with weights in {self.dtype};"
                                    f" shipped tables with them: {', '.join(others) or 'none'}")
 
-    def _missing(self, operator: str, hidden: int, asked: str) -> MissingRowsError:
+    def _missing(self, operator: str, hidden: int, rows: str) -> MissingRowsError:
         return MissingRowsError(f"table {self.table.name} cannot answer operator {operator!r} at hidden size {hidden}"
-                                f" for workload {self.workload.name}: no {asked}; measure it: {self._command()}")
+                                f" for workload {self.workload.name}: no {rows}; measure it: {self._command()}")
 
     def _command(self) -> str:
         return f"flashnas profile --space SPACE --workload {self.workload.name} --device {self.table.device.platform}"
@@ -329,5 +329,5 @@ def has_weights(table: LatencyTable, dtype: str) -> bool:
                for name in {kind.rows_name(phase) for phase in PHASES} if name in table.frames)
 
 
-def _asked(kind: str, batch: int, seen: np.ndarray) -> str:
+def _rows_asked(kind: str, batch: int, seen: np.ndarray) -> str:
     return f"{kind} rows for batch {batch} and {int(seen.min())} to {int(seen.max())} tokens"

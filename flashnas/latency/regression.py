@@ -45,15 +45,15 @@ def counts(architecture: Architecture, full: Sequence[OperatorSpec]) -> Row:
     hidden = architecture.hidden
     widths = {spec.resolved(hidden).intermediate: str(spec.resolved(hidden))
               for spec in full if isinstance(spec, FeedForward)}
-    found: Counter[str] = Counter()
+    whole_ones: Counter[str] = Counter()
     row: Row = {REST: 1.0}
     for spec in architecture.canonical().operators:
         if isinstance(spec, FeedForward) and spec.intermediate not in widths:
             whole = min(width for width in widths if width >= spec.intermediate)
             row[widths[whole]] = row.get(widths[whole], 0.0) + spec.intermediate / whole
         else:
-            found[str(spec.resolved(hidden))] += 1
-    for name, number in found.items():
+            whole_ones[str(spec.resolved(hidden))] += 1
+    for name, number in whole_ones.items():
         row[name] = row.get(name, 0.0) + number
     return row
 
@@ -66,7 +66,7 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
     NARROWED networks with FFNs of half the width are then added.
 
     Args:
-        space: whose operators are wanted.
+        space: whose operators are measured.
         hidden: width of the networks.
         rng: draws the sample.
         check: raises ExportError where the program cannot run a network; others are chosen then.
@@ -76,27 +76,27 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
         SpaceError: the space has too few networks of the width.
     """
     kinds = space.kinds()
-    wanted = 2 * (len(kinds) + 1) + 2
+    count = 2 * (len(kinds) + 1) + 2
     pool: dict[str, Architecture] = {}
-    for _ in range(POOL * wanted):
+    for _ in range(POOL * count):
         architecture = space.architecture(space.sample(rng), hidden)
         pool.setdefault(architecture.hash, architecture)
-    found = _held(pool.values(), check)
-    if len(found) < wanted:
-        raise SpaceError(f"space {space.name!r} gave only {len(found)} networks of width {hidden}; {wanted} are needed"
+    held = _held(pool.values(), check)
+    if len(held) < count:
+        raise SpaceError(f"space {space.name!r} gave only {len(held)} networks of width {hidden}; {count} are needed"
                          f" to separate {len(kinds)} operators")
     names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
-    x = matrix([counts(each, kinds) for each in found], names)
+    x = matrix([counts(each, kinds) for each in held], names)
     x /= x[:, 1:].sum(1, keepdims=True)  # relative errors count
     chosen: list[int] = []
     information = 1e-6 * np.eye(len(names))
-    while len(chosen) < wanted:
+    while len(chosen) < count:
         gain = np.einsum("ij,jk,ik->i", x, np.linalg.inv(information), x)
         gain[chosen] = -np.inf
         best = int(gain.argmax())
         chosen.append(best)
         information += np.outer(x[best], x[best])
-    networks = [found[i] for i in chosen]
+    networks = [held[i] for i in chosen]
     if np.linalg.matrix_rank(x[chosen]) < len(names):
         networks += [narrowed(each) for each in networks[:NARROWED]]
     if np.linalg.matrix_rank(matrix([counts(each, kinds) for each in networks], names)) < len(names):
@@ -107,16 +107,16 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
 
 def _held(networks: Iterable[Architecture], check: Callable[[Architecture], None]) -> list[Architecture]:
     """Those that the program can run; raises what `check` raises if it can run none."""
-    found, reason = [], None
+    held, reason = [], None
     for network in networks:
         try:
             check(network)
-            found.append(network)
+            held.append(network)
         except ExportError as error:
             reason = reason or error
-    if reason is not None and not found:
+    if reason is not None and not held:
         raise reason
-    return found
+    return held
 
 
 def narrowed(architecture: Architecture) -> Architecture:

@@ -90,15 +90,15 @@ def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str,
     if not (folder / "meta.yaml").exists():
         return list(items)
     table = LatencyTable.load(folder)
-    known: set[tuple[Any, ...]] = set()
+    answered: set[tuple[Any, ...]] = set()
     for kind in table.kinds:
         if kind.startswith("operator_"):
             rows = table.rows(kind)
             for column, value in (("stack", stack), ("mode", mode), ("dtype", dtype)):
                 rows = rows[rows[column].astype(str) == value]
             columns = ["operator", "hidden", "vocab", "batch", "context" if kind.endswith("decode") else "tokens"]
-            known.update((kind, *row) for row in rows[columns].astype({"operator": str}).itertuples(index=False))
-    return [item for item in items if (item.kind, *item.key) not in known]
+            answered.update((kind, *row) for row in rows[columns].astype({"operator": str}).itertuples(index=False))
+    return [item for item in items if (item.kind, *item.key) not in answered]
 
 
 @dataclass(frozen=True, order=True)

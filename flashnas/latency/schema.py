@@ -43,8 +43,8 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
     def __getitem__(self, name: str) -> tuple[str, ...]:
         if name in self.own:
             return self.own[name]
-        found = kind_of_rows(name)
-        columns = found[0].columns(found[1] or "decode") if found else ()
+        kind = kind_of_rows(name)
+        columns = kind[0].columns(kind[1] or "decode") if kind else ()
         if not columns:
             raise KeyError(name)
         return columns

@@ -129,9 +129,9 @@ def _update(meta: dict[str, Any], kind: str, entry: dict[str, Any], context: Row
     meta.setdefault("format", FORMAT)
     meta.setdefault("device", context.device.name)
     meta.setdefault("units", dict(UNITS))
-    known = meta.setdefault("stacks", {})
+    described = meta.setdefault("stacks", {})
     for name, stack in context.stacks.items():
-        known[name] = _plain(stack)
+        described[name] = _plain(stack)
     if context.calibration:
         meta["calibration"] = _plain(context.calibration)
     kinds = meta.setdefault("kinds", {})

@@ -41,10 +41,10 @@ def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel
             note(f"finalist {a.notation}: {measured.note}")
         return measured.to_dict()
 
-    found = measure_in_rounds(able, measure, np.random.default_rng(0),
+    timed = measure_in_rounds(able, measure, np.random.default_rng(0),
                               left_out=lambda a, reason: note(f"finalist {a.notation}: not timed: {reason}"))
     return {a.hash: _metrics(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
-            for a, times in found.items()}
+            for a, times in timed.items()}
 
 
 def _metrics(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> dict[str, float]:

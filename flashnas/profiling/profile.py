@@ -29,6 +29,7 @@ from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import Watch
 from flashnas.profiling.platforms import describe_device, device_label, probe_us
 from flashnas.profiling.setup import Setup
+from flashnas.profiling.target import Target
 from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of, surroundings_of
 from flashnas.space.operator_space import OperatorSpace
 
@@ -187,15 +188,23 @@ def device_of(folder: Path, platform: str) -> Device:
 
 
 def _write(folder: Path, device: Device, setup: Setup, rows: Rows) -> None:
-    for phase, column in (("decode", "context"), ("prefill", "tokens")):
-        part = [(item, result) for item, result in rows.items() if item.phase == phase]
-        if not part:
-            continue
-        frame = pd.DataFrame([{
-            "operator": item.operator, "hidden": item.hidden, "vocab": item.vocab, "batch": item.batch,
-            column: item.length, "latency_us": result.latency_us, "p10_us": result.p10_us, "p90_us": result.p90_us,
-            "repeats": result.repeats, "dtype": setup.dtype_name, "stack": setup.stack,
-            "mode": result.mode or setup.mode_name, "source": "measured"} for item, result in part])
-        write_rows(folder, f"operator_{phase}", frame, RowContext(
-            device=device, stacks={setup.stack: setup.describe_stack()},
-            origin={"measured_by": f"flashnas profile, torch {torch.__version__}"}), append=True)
+    write_measured(folder, device, setup, [
+        {"phase": item.phase, **key_of(item), "latency_us": row.latency_us, "p10_us": row.p10_us, "p90_us": row.p90_us,
+         "repeats": row.repeats, "mode": row.mode or setup.mode_name} for item, row in rows.items()],
+        f"flashnas profile, torch {torch.__version__}")
+
+
+def key_of(item: RowRequest, length: int | None = None) -> dict[str, Any]:
+    """The key columns of a row; length: in place of the request's."""
+    return {"operator": item.operator, "hidden": item.hidden, "vocab": item.vocab, "batch": item.batch,
+            "context" if item.phase == "decode" else "tokens": item.length if length is None else length}
+
+
+def write_measured(folder: Path, device: Device, target: Target, rows: Sequence[dict[str, Any]], by: str) -> None:
+    """Write rows of whole operators, each with its `phase`; by: what measured them."""
+    context = RowContext(device=device, stacks={target.stack: target.describe_stack()}, origin={"measured_by": by})
+    for phase in ("decode", "prefill"):
+        part = pd.DataFrame([row for row in rows if row["phase"] == phase])
+        if len(part):
+            write_rows(folder, f"operator_{phase}", part.assign(
+                dtype=target.dtype_name, stack=target.stack, source="measured"), context, append=True)

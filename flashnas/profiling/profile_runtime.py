@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import TableError
@@ -24,10 +23,10 @@ from flashnas.base.schema import convert
 from flashnas.latency.regression import REST, Row, choose_networks, counts, fit
 from flashnas.latency.row_requests import RowRequest, missing, plan
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import RowContext, append_entry, write_entry, write_rows
+from flashnas.latency.table_writer import append_entry, write_entry
 from flashnas.latency.validation import TIMED
 from flashnas.latency.workload import Workload
-from flashnas.profiling.profile import device_of, prepare_folder
+from flashnas.profiling.profile import device_of, key_of, prepare_folder, write_measured
 from flashnas.profiling.program import STEPS, Program
 from flashnas.profiling.setup import Setup
 from flashnas.space.operator_space import OperatorSpace
@@ -72,7 +71,6 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
         return {"measured": 0, "known": len(items)}
     widths = sorted({item.hidden for item in todo})
     setup.check_memory([network for hidden in widths for network in networks[hidden]], workloads)
-    described = setup.describe_stack()
     if (folder / "meta.yaml").exists():
         setup.check_build(f"--out {folder}: the table", LatencyTable.load(folder).meta["stacks"].get(setup.stack, {}))
     with Setup().running():
@@ -94,17 +92,11 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     errors: dict[str, list[float]] = {"decode": [], "prefill": []}
     rows: list[dict[str, Any]] = []
     for hidden in widths:
-        asked = [item for item in items if item.hidden == hidden]
-        rows += _rows(space, asked, networks[hidden], journal, prompts, pieces, errors)
-    for phase in ("decode", "prefill"):
-        part = pd.DataFrame([{name: value for name, value in row.items() if name != "phase"} for row in rows
-                             if row["phase"] == phase])
-        if len(part):
-            write_rows(folder, f"operator_{phase}", part.assign(
-                repeats=ROUNDS * max(map(len, networks.values())), dtype=setup.dtype_name, stack=setup.stack,
-                mode=setup.mode_name, source="measured"), RowContext(
-                device=device, stacks={setup.stack: described},
-                origin={"measured_by": f"flashnas profile --runtime {setup.name}, {setup.stack}"}), append=True)
+        requests = [item for item in items if item.hidden == hidden]
+        rows += _rows(space, requests, networks[hidden], journal, prompts, pieces, errors)
+    repeats = ROUNDS * max(map(len, networks.values()))
+    write_measured(folder, device, setup, [{**row, "repeats": repeats, "mode": setup.mode_name} for row in rows],
+                   f"flashnas profile --runtime {setup.name}, {setup.stack}")
     timed = {*LatencyTable.load(folder).meta.get(TIMED, ()), *(network.hash for network, _ in order)}
     write_entry(folder, TIMED, sorted(timed))
     record = {
@@ -148,11 +140,9 @@ def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequ
     rest_us = 0.0
     rows: list[dict[str, Any]] = []
 
-    def add(phase: str, item: RowRequest, length: int, value: tuple[float, float, float]) -> None:
-        latency_us, p10_us, p90_us = (max(one, MIN_US) for one in value)
-        column = "context" if phase == "decode" else "tokens"
-        rows.append({"phase": phase, "operator": item.operator, "hidden": item.hidden, "vocab": item.vocab,
-                     "batch": item.batch, column: length, "latency_us": latency_us, "p10_us": p10_us,
+    def add(item: RowRequest, length: int, value: tuple[float, float, float]) -> None:
+        latency_us, p10_us, p90_us = (max(us, MIN_US) for us in value)
+        rows.append({"phase": item.phase, **key_of(item, length), "latency_us": latency_us, "p10_us": p10_us,
                      "p90_us": p90_us})
 
     if pieces:
@@ -164,21 +154,21 @@ def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequ
         for item in (item for item in items if item.phase == "decode"):
             if item.operator in depends:
                 values = np.array([fitted.values[item.operator, piece] for piece in pieces])
-                for length in {item.length, *(one for one in middles if one > 0)}:
-                    add("decode", item, length, tuple(np.interp(length, middles, column) for column in values.T))
+                for length in {item.length, *(middle for middle in middles if middle > 0)}:
+                    add(item, length, tuple(np.interp(length, middles, column) for column in values.T))
             else:
                 name = REST if item.operator == "head" else item.operator
-                add("decode", item, 0, fitted.values.get(name, (MIN_US,) * 3))
+                add(item, 0, fitted.values.get(name, (MIN_US,) * 3))
     elif head := next((item for item in items if item.operator == "head"), None):
-        add("decode", head, 0, (MIN_US,) * 3)  # prompts alone: their fixed costs are the embedding's
-        add("decode", next(item for item in items if item.operator == "embedding"), 0, (MIN_US,) * 3)
+        add(head, 0, (MIN_US,) * 3)  # prompts alone: their fixed costs are the embedding's
+        add(next(item for item in items if item.operator == "embedding"), 0, (MIN_US,) * 3)
     for prompt in prompts:
         fixed_us = rest_us if prompt > space.model.meta_tokens else 0.0  # the head's row is counted for a prompt, too
         fitted = fit(once, [journal.median_us(network, "prompts", prompt) - fixed_us for network in networks], rng)
         errors["prefill"] += fitted.errors
         for item in items:
             if item.phase == "prefill" and item.length == prompt:
-                add("prefill", item, prompt, fitted.values[REST if item.operator == "embedding" else item.operator])
+                add(item, prompt, fitted.values[REST if item.operator == "embedding" else item.operator])
     unique = {(row["phase"], row["operator"], row.get("context", 0), row.get("tokens", 0)): row for row in rows}
     return list(unique.values())
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError
@@ -24,9 +24,6 @@ from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured, Target
 from flashnas.profiling.whole_model import decode_contexts
-
-if TYPE_CHECKING:
-    from flashnas.space.operator_space import OperatorSpace
 
 STEPS = 48                      # that are timed at a context
 MAX_WHOLE_REQUEST_STEPS = 512   # requests that generate at most this many tokens are timed as a whole
@@ -41,6 +38,7 @@ class Program(Target):
         piece_tokens: the program computes attention over the next multiple of this many tokens.
     """
 
+    profiler = "flashnas.profiling.profile_runtime:profile_runtime"
     piece_tokens: ClassVar[int]
 
     @abstractmethod
@@ -121,12 +119,6 @@ class Program(Target):
         ttft_ms = times["prompts"][0][self.clock] if read else 0.0
         tpot_ms = sum(share * entry[self.clock] for (_, share), entry in zip(parts, times["contexts"], strict=True))
         return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms, latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, generated))
-
-    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
-                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        from flashnas.profiling.profile_runtime import profile_runtime
-
-        return profile_runtime(space, workloads, folder, self, progress)
 
 
 @functools.cache

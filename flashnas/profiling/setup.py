@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 
 from flashnas.architecture import Architecture
+from flashnas.base.registry import load_object
 from flashnas.base.settings import option
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
@@ -21,9 +22,6 @@ from flashnas.operators.backends.core import installed
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.platforms import PLATFORMS, Platform
 from flashnas.profiling.target import Measured, Target
-
-if TYPE_CHECKING:
-    from flashnas.space.operator_space import OperatorSpace
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -39,6 +37,7 @@ class Setup(Target, where="setup"):
     """
 
     name = "torch"
+    profiler = "flashnas.profiling.profile:profile"
 
     device: str = option("cpu", "platform", choices=tuple(PLATFORMS))  # type: ignore[misc]  # a constant elsewhere
     dtype: str = option("auto", "auto: that of the platform", choices=("auto", *DTYPES))
@@ -114,15 +113,9 @@ class Setup(Target, where="setup"):
         return re.sub(r"[^a-z0-9]+", "_", f"{self.device} {words}".lower()).strip("_")
 
     def time_request(self, architecture: Architecture, workload: Workload, batch: int) -> Measured:
-        from flashnas.profiling.whole_model import time_model
-
-        return time_model(architecture, workload, batch, self)
-
-    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
-                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        from flashnas.profiling.profile import profile
-
-        return profile(space, workloads, folder, self, progress)
+        measured: Measured = load_object("flashnas.profiling.whole_model:time_model")(
+            architecture, workload, batch, self)
+        return measured
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, ExportError, TableError
+from flashnas.base.registry import load_object
 from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.latency.schema import RUNTIMES
 from flashnas.latency.table import LatencyTable
@@ -43,12 +44,14 @@ class Target(Settings, ABC):
 
     Attributes:
         name: of the runtime, as in RUNTIMES.
+        profiler: "module:function" of what measures rows.
         build_facts: entries of `describe_stack` that differ between builds of one release.
         device: a platform of `flashnas.profiling.platforms`.
         threads: of the runtime, on a CPU.
     """
 
     name: ClassVar[str]
+    profiler: ClassVar[str]
     build_facts: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
@@ -102,15 +105,16 @@ class Target(Settings, ABC):
             DeviceError: the runtime ended without an answer.
         """
 
-    @abstractmethod
-    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
-                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        """Measure the rows of a space that the table in a folder lacks; see profile.py and profile_runtime.py."""
-
     def check_holds(self, architecture: Architecture) -> None:
         """Raises ExportError, with the rule that is broken, unless the runtime can run the network."""
 
     # -- what follows from it ----------------------------------------------------------------------------------------
+
+    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
+                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """Measure the rows of a space that the table in a folder lacks; see profile.py and profile_runtime.py."""
+        measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self, progress)
+        return measured
 
     def holds(self, architecture: Architecture) -> bool:
         """True if the runtime can run the network."""
@@ -162,6 +166,8 @@ class Target(Settings, ABC):
         except KeyError as error:
             raise TableError(f"{where}: its stack does not say how {cls.name} ran: no {error}") from None
         except ConfigError as error:
+            if backend is not None:  # the choice of the user is wrong, not the table
+                raise
             raise TableError(f"{where}: {error}") from None
         if any_stack:
             return target

@@ -20,7 +20,7 @@ from flashnas.network.cache import HybridCache
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.layer import KeyValueCache
-from flashnas.operators.backends.core import choose_backend, running, surrounding
+from flashnas.operators.backends.core import choose_backend, fused_around, running
 from flashnas.profiling.device_timing import NotCapturable, Timer
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
@@ -87,24 +87,35 @@ def check_memory(architecture: Architecture, workload: Workload, batch: int, set
     free = setup.platform.free_bytes()
     if free is None:
         return
-    tokens = workload.prompt_tokens + architecture.meta_tokens
-    at_once = max((count * max(parts) for count, parts in pieces(batch, tokens, setup.platform.piece_tokens)),
-                  default=0)
-    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once)
+    plan = pieces(batch, workload.prompt_tokens + architecture.meta_tokens, setup.platform.piece_tokens)
+    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once(plan))
     if needed > free:
-        raise DeviceMemoryError(f"it needs {needed / 1e9:.1f} GB with batch {batch}, and {free / 1e9:.1f} GB are free")
+        raise DeviceMemoryError(too_large(needed, free, batch))
 
 
-def pieces(batch: int, tokens: int, most: int) -> list[tuple[int, tuple[int, ...]]]:
-    """How the prompts of a batch are read with at most `most` tokens at once (0: in one piece): for each piece the
-    number of sequences, and the lengths of the parts into which longer prompts are cut. As serving engines do."""
+def too_large(needed: float, free: float, batch: int = 0) -> str:
+    """The reason in one line."""
+    return f"it needs {needed / 1e9:.1f} GB{f' with batch {batch}' if batch else ''}, and {free / 1e9:.1f} GB are free"
+
+
+Plan = Sequence[tuple[int, tuple[int, ...]]]
+
+
+def pieces(batch: int, tokens: int, max_tokens: int) -> list[tuple[int, tuple[int, ...]]]:
+    """How the prompts of a batch are read with at most `max_tokens` at once (0: in one piece), as serving engines do:
+    for each piece the number of sequences, and the lengths of the parts into which longer prompts are cut."""
     if not tokens:
         return []
-    if not most or batch * tokens <= most:
+    if not max_tokens or batch * tokens <= max_tokens:
         return [(batch, (tokens,))]
-    together = max(1, most // tokens)
-    parts = tuple(min(most, tokens - start) for start in range(0, tokens, most))
+    together = max(1, max_tokens // tokens)
+    parts = tuple(min(max_tokens, tokens - start) for start in range(0, tokens, max_tokens))
     return [(min(together, batch - start), parts) for start in range(0, batch, together)]
+
+
+def at_once(plan: Plan, default: int = 0) -> int:
+    """The most tokens that a plan reads in one call; `default` without a plan."""
+    return max((count * max(parts) for count, parts in plan), default=default)
 
 
 def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, float]]:
@@ -161,11 +172,11 @@ def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dic
 
 
 def surroundings_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
-    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`surrounding`); on a GPU, where
+    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`fused_around`); on a GPU, where
     every kernel of its own is a large share of a step."""
     if setup.device == "cpu":
         return {}
-    return surrounding(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
+    return fused_around(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
 
 
 def _unbuilt(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> list[tuple[str, Block]]:
@@ -234,14 +245,14 @@ def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int)
     return functools.partial(_first_token, model, tokens, pieces(batch, workload.prompt_tokens, piece_tokens))
 
 
-def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Sequence[tuple[int, tuple[int, ...]]]) -> torch.Tensor:
-    found = []
+def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Plan) -> torch.Tensor:
+    tokens = []
     for rows_BT in tokens_BT.split([sequences for sequences, _ in plan]):
         cache: HybridCache | None = None
         for part_BT in rows_BT.split(list(plan[0][1]), 1):
             logits_BV, cache = model.prefill(part_BT, cache)
-        found.append(logits_BV.argmax(-1))
-    return torch.cat(found) if len(found) > 1 else found[0]
+        tokens.append(logits_BV.argmax(-1))
+    return torch.cat(tokens) if len(tokens) > 1 else tokens[0]
 
 
 def _step(model: HybridLM, tokens_B: torch.Tensor, cache: HybridCache) -> torch.Tensor:

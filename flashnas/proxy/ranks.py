@@ -1,4 +1,5 @@
-"""One of the processes that train a candidate together; torchrun starts `python -m flashnas.proxy.ranks FOLDER`."""
+"""One of the processes that train a candidate together; torchrun starts `python -m flashnas.proxy.ranks
+FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from flashnas.base.files import write_atomic
 from flashnas.base.process import die_with_parent
 from flashnas.proxy.together import FAILED, JOB, SCORE, WORKER
 from flashnas.proxy.worker import train_candidate
+
+LOST = ("gloo", "NCCL", "Connection closed by peer", "another process of this training has ended")
 
 
 def main(folder: Path) -> int:
@@ -56,10 +59,9 @@ def _write_failure(folder: Path, rank: str, error: BaseException) -> None:
     if path.exists():
         return
     text = (str(error).strip().splitlines() or [""])[0]
-    lost = isinstance(error, SystemExit) or "gloo" in text or "NCCL" in text or "Connection closed by peer" in text or (
-        "another process of this training has ended" in text)
-    write_atomic(path, json.dumps({"class": type(error).__name__, "module": type(error).__module__, "text": text,
-                                   "lost": lost}))
+    lost = isinstance(error, SystemExit) or any(words in text for words in LOST)
+    kind = type(error)
+    write_atomic(path, json.dumps({"class": kind.__name__, "module": kind.__module__, "text": text, "lost": lost}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""One candidate on several GPUs, or on several cores: its worker starts them by torchrun, and they train it together.
+"""One candidate on several GPUs, or on several cores: its worker starts them by torchrun, and they train it
+together.
 
-The job and its score are files of a folder that the worker makes and removes. torchrun ends all processes when one of
-them fails. All of them end with the worker, however that ends: torchrun is in the worker's group, and the kernel kills
-each process with the one that started it.
+The job and its score are files of a folder that the worker makes and removes. torchrun ends all processes
+when one of them fails. All of them end with the worker, however that ends: torchrun is in the worker's group,
+and the kernel kills each process with the one that started it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def train_together(job: dict[str, Any], module: str = "flashnas.proxy.ranks") ->
 
 
 def _reason(folder: Path, code: int) -> Exception:
-    """What the processes raised; of several the first one that is not about a lost connection to another one."""
+    """What the processes raised; of several the first one that is not about a lost connection to another
+    one."""
     said = [json.loads(path.read_bytes()) for path in sorted(folder.glob(f"{FAILED}-*"))]
     own = [one for one in said if not one["lost"]]
     if own:
@@ -64,7 +66,8 @@ def _reason(folder: Path, code: int) -> Exception:
     output = (folder / "output").read_text(errors="replace")
     codes = [int(text) for text in EXIT_CODE.findall(output)]
     by_torchrun = -signal.SIGTERM  # when another one failed; all of them: by somebody else
-    killed = next((number for number in codes if number < 0 and (number != by_torchrun or set(codes) == {by_torchrun})),
+    killed = next((number for number in codes if number < 0
+                   and (number != by_torchrun or set(codes) == {by_torchrun})),
                   None)
     if killed is not None:
         name = signal.Signals(-killed).name
@@ -76,7 +79,8 @@ def _reason(folder: Path, code: int) -> Exception:
 
 
 def _error(said: dict[str, Any]) -> Exception:
-    """An error as another process raised it; one of a library, which no architecture causes, as a DeviceError."""
+    """An error as another process raised it; one of a library, which no architecture causes, as a
+    DeviceError."""
     name, text = said["class"], said["text"]
     kind = getattr(errors if said["module"] == errors.__name__ else builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):

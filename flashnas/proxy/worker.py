@@ -19,16 +19,18 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     """Train one candidate on one thread, or by several processes.
 
     Args:
-        job: plain data that any pool can carry: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a
-            prepared folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of each
-            training; `tasks`, the names of the scores of synthetic tasks that are computed besides the loss; and
-            `checkpoints`, a folder for the checkpoint of a training that pauses after `pause_tokens` (0: it is
-            finished) and goes on from there; `processes`, if more than one train it together.
+        job: plain data that any pool can carry: `architecture` (`Architecture.to_dict()` at full width),
+            `dataset` (a prepared folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`,
+            the limit of each training; `tasks`, the names of the scores of synthetic tasks that are computed
+            besides the loss; and `checkpoints`, a folder for the checkpoint of a training that pauses after
+            `pause_tokens` (0: it is finished) and goes on from there; `processes`, if more than one train it
+            together.
 
     Returns:
-        `ProxyScore.to_dict()`; with `tasks` also `scores` and `task_tokens`, those of their trainings, which `seconds`
-        then includes; with `checkpoints` also `begun_tokens`, those of the checkpoint from which the training went on
-        (0 at the start), and `checkpoint_problem`, why none could be written, or an empty text.
+        `ProxyScore.to_dict()`; with `tasks` also `scores` and `task_tokens`, those of their trainings, which
+        `seconds` then includes; with `checkpoints` also `begun_tokens`, those of the checkpoint from which
+        the training went on (0 at the start), and `checkpoint_problem`, why none could be written, or an
+        empty text.
 
     Raises:
         CandidateError: with the reason in one line, if the candidate fails.
@@ -56,7 +58,7 @@ def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str
     if not job.get("tasks") or (ranks is not None and not ranks.first):
         return score
     from flashnas.proxy.tasks import task_tokens
-    from flashnas.proxy.tasks.score import task_scores
+    from flashnas.proxy.tasks.train import task_scores
 
     started = time.perf_counter()
     scores = task_scores(Architecture.from_dict(job["architecture"]), job["tasks"], recipe, job["seed"],
@@ -71,17 +73,20 @@ def _trained(proxy: Architecture, dataset: Dataset, recipe: Recipe, job: dict[st
     if not job.get("checkpoints"):
         from flashnas.training.trainer import train
 
-        return train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s"), ranks=ranks).to_dict()
-    from flashnas.training.pausing import train_to
+        return train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s"),
+                     ranks=ranks).to_dict()
+    from flashnas.training.checkpoint import train_to
 
     whole = recipe.steps * recipe.batch_tokens
     score, begun, problem = train_to(job.get("pause_tokens") or whole, proxy, dataset, recipe, job["seed"],
-                                     folder=Path(job["checkpoints"]), deadline_s=job.get("deadline_s"), ranks=ranks)
+                                     folder=Path(job["checkpoints"]), deadline_s=job.get("deadline_s"),
+                                     ranks=ranks)
     return {**score.to_dict(), "begun_tokens": begun, "checkpoint_problem": problem}
 
 
 def single_thread() -> None:
-    """One thread for every numerical library: candidates run in parallel, and one thread gives reproducible bits."""
+    """One thread for every numerical library: candidates run in parallel, and one thread gives reproducible
+    bits."""
     limit_threads(1)
     import torch
 

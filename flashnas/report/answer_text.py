@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
@@ -30,6 +30,12 @@ class Statement(NamedTuple):
 def statements(run: Run) -> list[Statement]:
     """What the answer says; empty for a run without one."""
     return [] if run.answer is None else list(_Words(run, run.answer).all())
+
+
+def reasons_of(answer: Answer) -> dict[str, float]:
+    """The reasons by name; that of the own training only where there was one."""
+    reasons: dict[str, Any] = {**answer.reasons}
+    return {name: value for name, value in reasons.items() if answer.trained or name != "training"}
 
 
 def next_commands(run: Run) -> list[str]:
@@ -133,8 +139,8 @@ class _Words:
         return f"{name} cannot be told from {stack}: {gap}, probability of being better {odds:.2f}"
 
     def _why(self) -> str:
-        parts = ", ".join(f"{words} {signed(self.answer.reasons[name])}" for name, words in REASONS.items()
-                          if self.answer.trained or name != "training")
+        reasons = reasons_of(self.answer)
+        parts = ", ".join(f"{words} {signed(reasons[name])}" for name, words in REASONS.items() if name in reasons)
         return f"{parts} nats to that stack; below 0 speaks for {self.entry.name}"
 
     def _recall(self) -> str:

@@ -11,7 +11,7 @@ from flashnas.architecture.folding import compressed
 from flashnas.base.errors import RunError
 from flashnas.base.quantities import tokens_text
 from flashnas.base.registry import Registry
-from flashnas.report.answer_text import REASONS, RECOMMENDED, TIED, next_commands, signed, statements
+from flashnas.report.answer_text import REASONS, RECOMMENDED, TIED, next_commands, reasons_of, signed, statements
 from flashnas.report.palette import INK, SOURCE_MEANING, operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.plots import FIGURES, FURTHER
@@ -95,8 +95,7 @@ class HeaderSection(Section):
 
 def _bars(run: Run) -> list[dict[str, Any]]:
     """The reasons of the answer: words, value and the place of the bar, in percent of the width."""
-    reasons = {} if run.answer is None else {name: value for name, value in run.answer.reasons.items()
-                                             if run.answer.trained or name != "training"}
+    reasons = {} if run.answer is None else reasons_of(run.answer)
     widest = max([abs(value) for value in reasons.values()] or [0.0]) or 1.0
     return [{"words": REASONS.get(name, name), "value": signed(value), "good": value < 0,
              "left": 50 + min(50 * value / widest, 0), "width": 50 * abs(value) / widest}

@@ -102,7 +102,7 @@ class Database:
 def _check_journal(journal: Path) -> None:
     """Cut a last line that a killed process left unfinished; raise RunError for any other damage, naming the
     line."""
-    drop_torn_line(journal)
+    drop_torn_line(journal, RunError)
     if not journal.exists():
         return
     try:

@@ -208,11 +208,11 @@ class Run:
         created: its head, trials and front. It has no question of its own and is not continued."""
         out.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in dataclasses.fields(Trial)}
-        trials = [Trial(**{name: None if isinstance(value, float) and math.isnan(value) else value
-                           for name, value in row._asdict().items() if name in names})
-                           for row in rows(self.trials)]
+        figures: list[dict[str, Any]] = [{
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in row._asdict().items() if name in names} for row in rows(self.trials)]
         with atomic_file(out / TRIALS) as part:
-            TrialsTable().write(trials, part)
+            TrialsTable().write([Trial(**values) for values in figures], part)
         write_front(out / FRONT, self.front)
         write_atomic(out / CONFIG, yaml_text(self.config))
 

@@ -1,7 +1,8 @@
-"""The contract of an executor: every job comes back once, failures are outcomes, and what may be bad luck is repeated.
+"""The contract of an executor: every job comes back once, failures are outcomes, and what may be bad luck is
+repeated.
 
-The jobs are evaluations of a made-up network, as a search with a user's evaluator submits them. They must be able to
-run in a process other than this one, which reads and writes the files of this machine.
+The jobs are evaluations of a made-up network, as a search with a user's evaluator submits them. They must be
+able to run in a process other than this one, which reads and writes the files of this machine.
 """
 
 from __future__ import annotations
@@ -90,21 +91,23 @@ def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | 
                    work: Mapping[str, Any] | None = None,
                    beside: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
                    ends_jobs: bool = True) -> None:
-    """Check that an executor keeps its contract. It takes about half a minute, most of it for a job that hangs.
+    """Check that an executor keeps its contract. It takes about half a minute, most of it for a job that
+    hangs.
 
     Args:
         executor: the class, or its name in the registry.
         options: of the executor.
         work: further fields of `Work` that it needs, such as `storage`.
-        beside: makes a context within which jobs can run, such as one that starts workers. They must allow the
-            evaluator `flashnas.testing.executor:solve`.
+        beside: makes a context within which jobs can run, such as one that starts workers. They must allow
+            the evaluator `flashnas.testing.executor:solve`.
         ends_jobs: False if `close` leaves alone what workers have begun that the executor has not started.
 
     Raises:
         AssertionError: one line that names the executor and the rule.
     """
     cls = EXECUTORS[executor] if isinstance(executor, str) else executor
-    chosen = executor_options(executor, options or {}) if isinstance(executor, str) else cls.Options(**(options or {}))
+    chosen = executor_options(executor, options or {}) if isinstance(executor,
+                                                                     str) else cls.Options(**(options or {}))
     with tempfile.TemporaryDirectory(prefix="flashnas-executor-") as folder, beside():
         place = Place(cls, chosen, Work(function=run_job, timeout_s=TIMEOUT_S, workers=2, run="contract",
                                         **(work or {})), Path(folder))
@@ -148,16 +151,18 @@ class Place:
         found: dict[str, Any] = {}
         try:
             for key, ended in executor.run(jobs):
-                self.require((ended.result is None) == bool(ended.reason), "a job ends with a result, or with a reason")
+                self.require((ended.result is None) == bool(ended.reason),
+                             "a job ends with a result, or with a reason")
                 self.require("\n" not in ended.reason, f"a reason must be one line; got {ended.reason!r}")
                 found[key] = ended.reason if ended.result is None else ended.result["loss"]
         except KeyError as error:  # of a key that does not run
             self.require(False, f"a job must come back once, by its key, and not after `drop`; got {error}")
-        self.require(set(found) == set(jobs), f"every job must come back; {sorted(set(jobs) - set(found))} did not")
+        self.require(set(found) == set(jobs),
+                     f"every job must come back; {sorted(set(jobs) - set(found))} did not")
         return found
 
 
-# -- the rules -----------------------------------------------------------------------------------------------------
+# -- the rules -----------------------------------------------------------------------------------------------
 
 
 def check_nothing(place: Place, executor: Executor) -> None:
@@ -169,7 +174,8 @@ def check_results(place: Place, executor: Executor) -> None:
     executor.check(place.job("return"))
     jobs = {f"job {n}": place.job("return", float(n)) for n in range(7)}
     found = place.outcomes(executor, jobs)
-    place.require(found == {f"job {n}": float(n) for n in range(7)}, f"results must be those of the jobs; got {found}")
+    place.require(found == {f"job {n}": float(n) for n in range(7)},
+                  f"results must be those of the jobs; got {found}")
     place.require(place.outcomes(executor, dict(reversed(jobs.items()))) == found,
                   "a key may be used again once its job has ended, and results must not depend on the order")
 
@@ -180,7 +186,8 @@ def check_failures(place: Place, executor: Executor) -> None:
     place.require(found["good"] == 5.0, "the others go on when a job fails")
     for do, words in (("fail", "loss became NaN at step 3"), ("bug", "ValueError: boom"),
                       ("hang", f"time limit of {TIMEOUT_S:g} s")):
-        place.require(words in str(found[do]), f"a job that has to {do} must fail with {words!r}; got {found[do]!r}")
+        place.require(words in str(found[do]),
+                      f"a job that has to {do} must fail with {words!r}; got {found[do]!r}")
         place.require(len(place.tries(f"{do} tries")) == 1, f"a job that has to {do} must not be tried again")
 
 
@@ -194,15 +201,18 @@ def check_second_tries(place: Place, executor: Executor) -> None:
     for do in names:
         place.require(len(place.tries(f"{do} tries")) == 2, f"a job that has to {do} must be tried twice;"
                                                             f" got {len(place.tries(f'{do} tries'))}")
-        place.require((found[do] == 2.0) == do.endswith("once"), f"the second try must be the outcome of a job that has"
+        place.require((found[do] == 2.0) == do.endswith("once"),
+                      f"the second try must be the outcome of a job that has"
                                                                  f" to {do}; got {found[do]!r}")
 
 
 def check_clean_processes(place: Place, executor: Executor) -> None:
     for _ in range(2):
         place.outcomes(executor, {f"mark {n}": place.job("leave a mark", float(n)) for n in range(4)})
-        found = place.outcomes(executor, {f"look {n}": place.job("look for a mark", float(n)) for n in range(4)})
-        place.require(not any(found.values()), "a job must find environment and folder as they were before other jobs")
+        found = place.outcomes(executor,
+                               {f"look {n}": place.job("look for a mark", float(n)) for n in range(4)})
+        place.require(not any(found.values()),
+                      "a job must find environment and folder as they were before other jobs")
 
 
 def check_later_jobs(place: Place, executor: Executor) -> None:
@@ -215,7 +225,8 @@ def check_later_jobs(place: Place, executor: Executor) -> None:
     until = time.monotonic() + LONGEST_S
     while flow.busy and time.monotonic() < until:
         for key, ended in flow.ended():
-            found[f"{key} again" if key in found else key] = ended.result["loss"] if ended.result else float("nan")
+            found[f"{key} again" if key in found
+                  else key] = ended.result["loss"] if ended.result else float("nan")
         ready = [key for key in late if key != "first" or "first" in found]
         for key in ready if found else ():
             flow.submit(key, place.job("slow", late.pop(key)))

@@ -1,11 +1,13 @@
-"""Checkpoints of a training: `step-NNNNNNNN/`, each a weights folder with the optimizer's state beside the weights.
+"""Checkpoints of a training: `step-NNNNNNNN/`, each a weights folder with the optimizer's state beside the
+weights.
 
-    architecture.yaml  model.safetensors  tokenizer.json    as in network/weights.py: a checkpoint can be exported
-    optimizer.safetensors                                   `<parameter>/<key>`, and torch's random numbers
-    checkpoint.json                                         scalars, and the sha256 of the other files and of itself
+    architecture.yaml  model.safetensors  tokenizer.json    as in network/weights.py: a checkpoint can be
+    exported optimizer.safetensors                                   `<parameter>/<key>`, and torch's random
+    numbers checkpoint.json                                         scalars, and the sha256 of the other files
+    and of itself
 
-A folder gets its name when all its files are on the disk. A folder with that name is complete unless the disk damaged
-it.
+A folder gets its name when all its files are on the disk. A folder with that name is complete unless the disk
+damaged it.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flashnas.architecture import Architecture
 from flashnas.base.errors import WeightsError
-from flashnas.base.files import atomic_folder, write_synced
+from flashnas.base.files import atomic_folder, reason_of, system_error, write_synced
 from flashnas.base.foreign import read_json
+from flashnas.data.dataset import Dataset
 from flashnas.network.weights import (
     ARCHITECTURE,
     MODEL,
@@ -33,7 +38,9 @@ from flashnas.network.weights import (
     write_model,
     write_tensors,
 )
-from flashnas.training.trainer import Trainer
+from flashnas.training.distributed import Ranks
+from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import ProxyScore, Trainer, check_job, out_of_memory_is_a_reason
 
 OPTIMIZER = "optimizer.safetensors"
 SCALARS = "checkpoint.json"
@@ -110,7 +117,68 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     trainer.restore(content["trainer"])
 
 
-# -- the state of optimizers -------------------------------------------------------------------------------------
+# -- trainings that pause ------------------------------------------------------------------------------------
+
+
+def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, *,
+             folder: Path,
+             deadline_s: float | None = None, ranks: Ranks | None = None) -> tuple[ProxyScore, int, str]:
+    """Train as `flashnas.training.trainer.train`, by the schedule of the whole length, up to a point of the
+    curve.
+
+    The training goes on from a checkpoint in the folder. Where there is none, or a damaged one, it begins at
+    the start, with the same result.
+
+    Args:
+        tokens: where to pause, a point of the recipe's curve; the end of the training, or more: it is
+            finished.
+        architecture, dataset, recipe, seed, deadline_s: as in `train`.
+        folder: of the training's checkpoint. It is created, but its parent is not: on a machine that does not
+            share the disk, no checkpoint is written.
+        ranks: as in `train`; the first process writes the checkpoint.
+
+    Returns:
+        The score at the pause, whose loss is that of the curve's last point and whose seconds are those of
+        the whole training so far; the tokens of the checkpoint from which it went on, 0 at the start; and why
+        the checkpoint could not be written, in one line, or an empty text.
+
+    Raises: as `train`.
+    """
+    check_job(architecture, dataset, recipe)
+    with out_of_memory_is_a_reason():
+        trainer = _continued(folder, tokens, lambda: Trainer(architecture, dataset, recipe, seed, ranks))
+        begun, problem = trainer.tokens, ""
+        if begun < tokens:
+            for step in trainer.steps(deadline_s):
+                if step.tokens >= tokens:
+                    break
+        if trainer.done < recipe.steps and trainer.ranks.first:
+            try:
+                folder.parent.stat()
+                save_checkpoint(folder, trainer, dataset.tokenizer_json, keep=1)
+            except Exception as error:
+                # what follows then trains from the start; nothing that was found is lost
+                if (system := system_error(error)) is None:
+                    raise
+                problem = reason_of(system)
+        return trainer.score(), begun, problem
+
+
+def _continued(folder: Path, tokens: int, fresh: Callable[[], Trainer]) -> Trainer:
+    """A trainer at the newest checkpoint that is undamaged and not beyond `tokens`, else at the start."""
+    for path in checkpoints(folder):
+        trainer = fresh()
+        try:
+            check_checkpoint(path)
+            load_checkpoint(path, trainer)
+        except WeightsError:
+            continue
+        if trainer.tokens <= tokens:
+            return trainer
+    return fresh()
+
+
+# -- the state of optimizers ---------------------------------------------------------------------------------
 
 
 def _optimizer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -125,17 +193,20 @@ def _optimizer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any
     return tensors, scalars
 
 
-def _fill_optimizer(trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[str, Any], path: Path) -> None:
+def _fill_optimizer(trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[str, Any],
+                    path: Path) -> None:
     parameters = dict(trainer.network.named_parameters())
     owners = {parameter: optimizer for optimizer in trainer.optimizers.optimizers
               for group in optimizer.param_groups for parameter in group["params"]}
     for entry, value in {**tensors, **scalars}.items():
         name, _, key = entry.rpartition("/")
         parameter = parameters.get(name)
-        if parameter is None or (isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size([]))):
+        if parameter is None or (isinstance(value, Tensor)
+                                 and value.shape not in (parameter.shape, torch.Size([]))):
             raise WeightsError(f"{path}: holds the optimizer state of another architecture: {entry}"
                                f" {list(getattr(value, 'shape', []))} has no place in this one")
-        owners[parameter].state[parameter][key] = value.to(parameter.device) if isinstance(value, Tensor) else value
+        owners[parameter].state[parameter][key] = value.to(parameter.device) if isinstance(value,
+                                                                                           Tensor) else value
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What a training costs in FLOPs, and how long it takes at a stated rate. No torch.
 
-The rates are round figures for an estimate before anything runs. That of a CPU is slower than nine tenths of the
-trainings of bench_tables/cpu (1.6e10 FLOP/s and more, one thread). That of a GPU is an assumption and was not measured:
-one H100 computes 989e12 FLOP/s of dense bfloat16 products, and training in eager torch is taken to reach 15 % of it.
+The rates are round figures for an estimate before anything runs. That of a CPU is slower than nine tenths of
+the trainings of bench_tables/cpu (1.6e10 FLOP/s and more, one thread). That of a GPU is an assumption and was
+not measured: one H100 computes 989e12 FLOP/s of dense bfloat16 products, and training in eager torch is taken
+to reach 15 % of it.
 """
 
 from __future__ import annotations

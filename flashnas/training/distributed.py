@@ -1,9 +1,9 @@
 """The processes that train one network together, as `torchrun` starts them; one process without it.
 
-Every process holds the whole network and computes its share of each batch. torch's DistributedDataParallel averages
-the gradients. Up to rounding, each process then takes the step that one process would take with the whole batch. Every
-process computes all of Muon's Newton-Schulz iterations; for the sizes that flashnas trains, this costs less than
-sending the results between processes.
+Every process holds the whole network and computes its share of each batch. torch's DistributedDataParallel
+averages the gradients. Up to rounding, each process then takes the step that one process would take with the
+whole batch. Every process computes all of Muon's Newton-Schulz iterations; for the sizes that flashnas
+trains, this costs less than sending the results between processes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from flashnas.training.recipe import Recipe
 Loss = Callable[[Tensor, Tensor], Tensor]  # tokens [B, T], targets [B, T] -> mean loss in nats per token
 T = TypeVar("T")
 
-_TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others, as while the first prepares the corpus
+# for which a process waits for the others, as while the first prepares the corpus
+_TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
 class Ranks:
     """One process of a training.
 
-    rank: its number among all processes, from 0. size: the number of processes. local: its number on this machine,
+    rank: its number among all processes, from 0. size: the number of processes. local: its number on this
+        machine,
     which is also the number of its GPU.
     """
 
@@ -72,14 +74,15 @@ class Ranks:
         return rows_BT if self.size == 1 else rows_BT.tensor_split(self.size)[self.rank]
 
     def replicate(self, network: HybridLM) -> tuple[Loss, nn.Module | None]:
-        """The loss of `network` with gradients averaged over the processes, and the module that averages them, or None
-        for one process."""
+        """The loss of `network` with gradients averaged over the processes, and the module that averages
+        them, or None for one process."""
         if self.size == 1:
             return network.loss, None
         device = network.embedding.weight.device
         replica = DistributedDataParallel(
             _Loss(network), device_ids=[device.index] if device.type == "cuda" else None,
-            find_unused_parameters=any(spec.kind == "moe" for spec in network.architecture.operators))  # idle experts
+            # idle experts
+            find_unused_parameters=any(spec.kind == "moe" for spec in network.architecture.operators))
         return replica, replica
 
     def total(self, *values: float) -> list[float]:
@@ -101,8 +104,8 @@ class Ranks:
     def run_on_all(self, action: Callable[[], T]) -> T:
         """Run `action` on every process and return its result.
 
-        If the action fails on some processes with a FlashnasError or OSError, the lowest of these ranks raises the
-        error and the other processes exit silently, so that the message is printed once.
+        If the action fails on some processes with a FlashnasError or OSError, the lowest of these ranks
+        raises the error and the other processes exit silently, so that the message is printed once.
         """
         if self.size == 1:
             return action()
@@ -140,7 +143,8 @@ class _Loss(nn.Module):
 
 
 def accumulating(replica: nn.Module | None, last: bool) -> contextlib.AbstractContextManager[None]:
-    """A context for forward and backward of one part of a batch; gradients are averaged with the last part only."""
+    """A context for forward and backward of one part of a batch; gradients are averaged with the last part
+    only."""
     if isinstance(replica, DistributedDataParallel) and not last:
         return replica.no_sync()
     return contextlib.nullcontext()
@@ -158,7 +162,8 @@ def processes(threads: int | None = None) -> Iterator[Ranks]:
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    if not dist.is_available() or not dist.is_torchelastic_launched() or os.environ.get("WORLD_SIZE", "1") == "1":
+    if not dist.is_available() or not dist.is_torchelastic_launched() or os.environ.get("WORLD_SIZE",
+                                                                                        "1") == "1":
         yield Ranks()
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)

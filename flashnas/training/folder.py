@@ -54,7 +54,8 @@ class TrainFolder:
                 raise RunError(f"{config}: question must be a mapping; got {recorded!r:.80}")
             _check_same(config, recorded, question)
             if not resume:
-                raise RunError(f"{path}: holds a training already; continue it with --resume or choose another --out")
+                raise RunError(f"{path}: holds a training already; continue it with --resume or choose"
+                               f" another --out")
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(f"{path}: exists and is not the folder of a training (it has no {CONFIG});"
                            " choose another --out")
@@ -74,7 +75,8 @@ class TrainFolder:
                 raise RunError(f"{folder}: is a file, and must be a folder; move the file away")
         final = self.path / FINAL
         if final.exists() and any(final.iterdir()) and not (final / ARCHITECTURE).is_file():
-            raise RunError(f"{final}: exists and does not hold weights (it has no {ARCHITECTURE}); move it away")
+            raise RunError(f"{final}: exists and does not hold weights (it has no {ARCHITECTURE}); move it"
+                           f" away")
         for _ in _rows(self.path / LOG):
             pass
 
@@ -85,7 +87,8 @@ class TrainFolder:
         write_atomic(self.path / CONFIG, text)
 
     def newest_checkpoint(self) -> tuple[Path | None, list[str]]:
-        """The newest undamaged checkpoint, and notes on newer damaged ones; raises WeightsError if all are damaged.
+        """The newest undamaged checkpoint, and notes on newer damaged ones; raises WeightsError if all are
+        damaged.
 
         From an older checkpoint, the steps between are trained again, with the same result.
         """
@@ -99,8 +102,8 @@ class TrainFolder:
                 first = first or error
                 notes.append(f"{error}; continuing from an earlier checkpoint")
         if first is not None:
-            raise WeightsError(f"{first}; no earlier checkpoint is undamaged; delete {self.checkpoints}/ to train again"
-                               " from the start")
+            raise WeightsError(f"{first}; no earlier checkpoint is undamaged; delete {self.checkpoints}/ to"
+                               " train again from the start")
         return None, notes
 
 
@@ -108,8 +111,8 @@ class StepLog:
     """log.csv: one row per step, written as soon as the step is taken."""
 
     def __init__(self, path: Path, done: int) -> None:
-        """Continue after `done` steps. Later rows are dropped, and so is a last row that a killed process left
-        unfinished. Raises RunError with the line of a row that is damaged."""
+        """Continue after `done` steps. Later rows are dropped, and so is a last row that a killed process
+        left unfinished. Raises RunError with the line of a row that is damaged."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -121,7 +124,8 @@ class StepLog:
     def add(self, step: Step, batch_tokens: int) -> None:
         """Write the row of a step of `batch_tokens` tokens."""
         validation = "" if step.validation is None else repr(step.validation)
-        self._writer.writerow([step.number, step.tokens, repr(step.loss), validation, repr(step.gradient_norm),
+        self._writer.writerow([step.number, step.tokens, repr(step.loss), validation,
+                               repr(step.gradient_norm),
                                f"{step.lr_factor:.6g}", f"{batch_tokens / step.seconds:.1f}"])
         self._file.flush()
 
@@ -152,20 +156,22 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     for number, line in enumerate(lines[1:], start=2):
         values = line.split(",")
         if len(values) != len(COLUMNS) or not values[0].isascii() or not values[0].isdigit():
-            raise _damaged(path, f"line {number} must hold the {len(COLUMNS)} values of one step; got {line!r:.80}")
+            raise _damaged(path,
+                           f"line {number} must hold the {len(COLUMNS)} values of one step; got {line!r:.80}")
         yield dict(zip(COLUMNS, values, strict=True))
 
 
 def _damaged(path: Path, reason: str) -> RunError:
-    return RunError(f"{path}: is damaged: {reason}; delete it to continue without the losses of earlier steps")
+    return RunError(f"{path}: is damaged: {reason}; delete it to continue without the losses of earlier"
+                    f" steps")
 
 
 def _check_same(path: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     before, now = (dict(_flat(json.loads(json.dumps(question)))) for question in (recorded, asked))
     for key in [*now, *(key for key in before if key not in now)]:
         if before.get(key) != now.get(key):
-            raise RunError(f"{path}: question.{key} is {before.get(key)!r}, but this training asks {now.get(key)!r};"
-                           " choose another --out or the same question")
+            raise RunError(f"{path}: question.{key} is {before.get(key)!r}, but this training asks"
+                           f" {now.get(key)!r}; choose another --out or the same question")
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

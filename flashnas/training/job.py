@@ -43,7 +43,8 @@ class TrainJob:
     tokenizer: path of a tokenizer.json; None: one is trained on the corpus.
     seed: fixes the start and the order of the text.
     resume: continue the training in `out` if there is one.
-    positions: the longest sequence that the architecture's source allows, with meta tokens; None: no known limit.
+    positions: the longest sequence that the architecture's source allows, with meta tokens; None: no known
+        limit.
     checkpoint_every_tokens: training tokens between checkpoints; None: `checkpoint_every_s` applies.
     checkpoint_every_s: seconds between checkpoints. One more is written at the end.
     keep: the number of newest checkpoints that remain.
@@ -66,9 +67,10 @@ class TrainJob:
     def __post_init__(self) -> None:
         recipe = self.recipe
         if recipe.tokens < recipe.batch_tokens:
-            raise ConfigError(f"tokens must be at least one batch ({recipe.batch_sequences} x {recipe.sequence_tokens}"
-                              f" = {recipe.batch_tokens:,}); got {recipe.tokens:,}")
-        for name, least, most in (("checkpoint_every_tokens", 1, math.inf), ("checkpoint_every_s", 0, math.inf),
+            raise ConfigError(f"tokens must be at least one batch ({recipe.batch_sequences} x"
+                              f" {recipe.sequence_tokens} = {recipe.batch_tokens:,}); got {recipe.tokens:,}")
+        for name, least, most in (("checkpoint_every_tokens", 1, math.inf),
+                                  ("checkpoint_every_s", 0, math.inf),
                                   ("keep", 1, math.inf), ("seed", 0, MAX_SEED)):
             value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
             if value is not None and not value >= least:
@@ -78,10 +80,11 @@ class TrainJob:
         tokens = recipe.sequence_tokens + self.architecture.meta_tokens
         if self.positions is not None and tokens > self.positions:
             raise ConfigError(f"recipe.sequence_tokens {recipe.sequence_tokens}"
-                              + (f" and {self.architecture.meta_tokens} meta tokens" if self.architecture.meta_tokens
+                              + (f" and {self.architecture.meta_tokens} meta tokens"
+                                 if self.architecture.meta_tokens
                                  else "")
-                              + f" are beyond the rotary range of the configuration: max_position_embeddings is"
-                                f" {self.positions:,}")
+                              + " are beyond the rotary range of the configuration: max_position_embeddings"
+                                f" is {self.positions:,}")
 
 
 class TrainProgress(Protocol):
@@ -97,8 +100,8 @@ class TrainProgress(Protocol):
 def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[str, Any]:
     """Train, or continue the training in `job.out`. Only rank 0 writes.
 
-    On one CPU thread, a training that was interrupted and continued gives the same losses to the bit as one that was
-    not interrupted.
+    On one CPU thread, a training that was interrupted and continued gives the same losses to the bit as one
+    that was not interrupted.
 
     Args:
         job: what to train and where to write.
@@ -137,7 +140,7 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
     return summary
 
 
-# -- what is trained on what -------------------------------------------------------------------------------------
+# -- what is trained on what ---------------------------------------------------------------------------------
 
 
 def _dataset(job: TrainJob) -> Dataset:
@@ -146,29 +149,30 @@ def _dataset(job: TrainJob) -> Dataset:
         return prepare_dataset(job.data, replace(job.recipe, vocab=min(job.recipe.vocab, wanted)))
     found = vocab_size(load_tokenizer(job.tokenizer))
     if found > wanted:
-        raise ConfigError(f"tokenizer {job.tokenizer}: has {found:,} tokens, but the architecture's vocabulary is"
-                          f" {wanted:,}; take a smaller one, or write the architecture with vocab={found}")
+        raise ConfigError(f"tokenizer {job.tokenizer}: has {found:,} tokens, but the architecture's"
+                          f" vocabulary is {wanted:,}; take a smaller one, or write the architecture with"
+                          f" vocab={found}")
     return prepare_dataset(job.data, job.recipe, tokenizer=job.tokenizer)
 
 
 def _trained(job: TrainJob, dataset: Dataset) -> tuple[Architecture, list[str]]:
-    """The network that is trained, and notes. Its vocabulary is that of the tokenizer trained on the corpus, or the
-    architecture's own if a tokenizer is given."""
+    """The network that is trained, and notes. Its vocabulary is that of the tokenizer trained on the corpus,
+    or the architecture's own if a tokenizer is given."""
     own, found = job.architecture.vocab, dataset.vocab
     architecture = job.recipe.proxy_of(job.architecture, own if job.tokenizer else found)
     if own == found:
         return architecture, []
     if job.tokenizer is None:
-        return architecture, [f"vocabulary {found:,}, of the tokenizer trained on the corpus, in place of {own:,};"
-                              " give --tokenizer to keep the architecture's"]
+        return architecture, [f"vocabulary {found:,}, of the tokenizer trained on the corpus, in place of"
+                              f" {own:,}; give --tokenizer to keep the architecture's"]
     return architecture, [f"the tokenizer has {found:,} tokens: {own - found:,} of the architecture's {own:,}"
                           " are never seen"]
 
 
 def _same_text(dataset: Dataset, digest: str) -> None:
     if dataset.digest != digest:
-        raise ConfigError(f"corpus {dataset.source!r}: its digest is {dataset.digest} here and {digest} on the first"
-                          " process; all processes need the same text")
+        raise ConfigError(f"corpus {dataset.source!r}: its digest is {dataset.digest} here and {digest} on"
+                          " the first process; all processes need the same text")
 
 
 def _open(job: TrainJob, architecture: Architecture, dataset: Dataset, ranks: Ranks) -> TrainFolder:
@@ -176,7 +180,8 @@ def _open(job: TrainJob, architecture: Architecture, dataset: Dataset, ranks: Ra
                 "corpus": dataset.source, "tokenizer": job.tokenizer, "corpus_digest": dataset.digest}
     packages = {name: version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")}
     facts = {"flashnas": flashnas.__version__, "name": job.out.name, "command": job.command,
-             "started": _now(), "finished": None, "architecture": architecture.to_dict(), "hash": architecture.hash,
+             "started": _now(), "finished": None, "architecture": architecture.to_dict(),
+             "hash": architecture.hash,
              "params": architecture.params, "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab,
              "host": {"cpu": platform.processor() or platform.machine(), "processes": ranks.size,
                       "threads": torch.get_num_threads(), "python": platform.python_version(), **packages}}
@@ -187,7 +192,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-# -- training ----------------------------------------------------------------------------------------------------
+# -- training ------------------------------------------------------------------------------------------------
 
 
 def _resume(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: Ranks,
@@ -206,7 +211,7 @@ def _resume(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: 
 
 def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: Ranks,
            progress: TrainProgress) -> None:
-    recipe, last_s, last_tokens = job.recipe, time.monotonic(), trainer.done * job.recipe.batch_tokens
+    recipe, last_s, last_tokens = job.recipe, time.monotonic(), trainer.tokens
     tokenizer_json = trainer.dataset.tokenizer_json
     log = StepLog(folder.path / LOG, trainer.done) if folder else None
     try:
@@ -219,7 +224,8 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: R
                         raise SystemExit(130)
                     continue
                 log.add(step, recipe.batch_tokens)
-                due = (time.monotonic() - last_s >= job.checkpoint_every_s if job.checkpoint_every_tokens is None
+                due = (time.monotonic() - last_s >= job.checkpoint_every_s
+                       if job.checkpoint_every_tokens is None
                        else step.tokens - last_tokens >= job.checkpoint_every_tokens)
                 if due or stop or step.number == recipe.steps:
                     log.sync()
@@ -259,4 +265,5 @@ class _Signals:
 
 def with_overrides(recipe: Recipe, **changes: Any) -> Recipe:
     """The recipe with these fields replaced; None: keep the recipe's value."""
-    return dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    return dataclasses.replace(recipe,
+                               **{name: value for name, value in changes.items() if value is not None})

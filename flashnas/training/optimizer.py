@@ -1,37 +1,48 @@
-"""Where parameters start and how fast each learns: one group each, by operator family and optimizer."""
+"""Where parameters start and how fast each learns: one group each, by operator family and optimizer.
+
+Muon takes matrices of one shape together: a small network spends more on the calls of torch's loop over
+matrices than on the products in them. `weight_norm` is that of Nemotron-Flash (arXiv 2511.18890): after each
+step every matrix goes back to unit norm. A matrix W [C_out, C_in] that reads the hidden state keeps rows of
+norm 1 (each output is an inner product with a unit vector); one that writes into it keeps columns of norm 1
+(each inner feature adds a unit vector). The paper states the projection alone, and we do the same: the norm
+in front of a matrix learns what scale it needs. Matrices of three and more dimensions are stacks of matrices,
+one per expert or head.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flashnas.network.model import HybridLM
 from flashnas.operators.roles import Role
-from flashnas.training.muon import BatchedMuon
 from flashnas.training.recipe import Recipe
-from flashnas.training.weight_norm import WeightNorm
 
-# Filters, decays, routers and low-rank gates are not maps between features: an orthogonal update would move them far
+# Filters, decays, routers and low-rank gates are not maps between features: an orthogonal update would move
+# them far
 # too fast. Token tables are maps, but from single tokens.
 MUON_ROLES = (Role.READS, Role.WRITES, Role.INNER)
 DECAYING_ROLES = (*MUON_ROLES, Role.GATE, Role.GATE_READS, Role.ROUTER, Role.TOKENS)
-_LEAST_SIDE = 16
+_MIN_SIDE = 16
+MAX_ENTRIES = 1 << 22  # of the matrices that Muon takes at once: their copies stay small
 
 
 def taken_by_muon(role: Role, parameter: nn.Parameter) -> bool:
-    """True for dense projections inside an operator; embeddings, gates, filters and very thin matrices go to AdamW."""
-    return role in MUON_ROLES and min(parameter.shape) >= _LEAST_SIDE
+    """True for dense projections inside an operator; embeddings, gates, filters and very thin matrices go to
+    AdamW."""
+    return role in MUON_ROLES and min(parameter.shape) >= _MIN_SIDE
 
 
 @torch.no_grad()
 def initialise(network: HybridLM, recipe: Recipe) -> None:
     """Move a freshly drawn network to the recipe's starting point.
 
-    With few steps the start decides much: random updates of 24 operators bury an embedding of std 0.02, most of all
-    those of operators that normalise their output (see experiments/pure_operators).
+    With few steps the start decides much: random updates of 24 operators bury an embedding of std 0.02, most
+    of all those of operators that normalise their output (see experiments/pure_operators).
     """
     uses = network.parameter_uses()
     for name, parameter in network.named_parameters():
@@ -46,7 +57,8 @@ def initialise(network: HybridLM, recipe: Recipe) -> None:
 
 
 class Optimizers:
-    """Muon and AdamW over one network, driven by one schedule; with `weight_norm`, matrices stay at unit norm."""
+    """Muon and AdamW over one network, driven by one schedule; with `weight_norm`, matrices stay at unit
+    norm."""
 
     def __init__(self, network: HybridLM, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -64,7 +76,8 @@ class Optimizers:
         muon_lr = recipe.muon_lr * recipe.depth_multiplier(len(network.architecture.operators))
         if muon_groups := list(self._groups(groups, "muon", muon_lr)):
             # match_rms_adamw: one rate moves the entries of matrices of all shapes equally
-            self.optimizers.append(BatchedMuon(muon_groups, momentum=recipe.muon_momentum, ns_steps=recipe.muon_steps,
+            self.optimizers.append(BatchedMuon(muon_groups, momentum=recipe.muon_momentum,
+                                               ns_steps=recipe.muon_steps,
                                                adjust_lr_fn="match_rms_adamw"))
         self.optimizers.append(torch.optim.AdamW(self._groups(groups, "adamw", recipe.adamw_lr), fused=True,
                                                  betas=(recipe.adamw_beta1, recipe.adamw_beta2)))
@@ -87,3 +100,105 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
         if self.weight_norm:
             self.weight_norm.project()
+
+
+# -- Muon ----------------------------------------------------------------------------------------------------
+
+
+class BatchedMuon(torch.optim.Muon):
+    """torch.optim.Muon with Nesterov momentum and the rates of `match_rms_adamw`; state and options are the
+    same."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient. There is no closure."""
+        found = [(parameter, group) for group in self.param_groups for parameter in group["params"]
+                 if parameter.grad is not None]
+        for parameter, _ in found:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
+        for together in _batches(found):
+            self._update([parameter for parameter, _ in together], [group for _, group in together])
+
+    def _update(self, parameters: list[Tensor], groups: list[dict[str, Any]]) -> None:
+        """Matrices of one shape whose groups differ in rate and weight decay alone."""
+        momentum, eps, count = groups[0]["momentum"], groups[0]["eps"], groups[0]["ns_steps"]
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, grads, 1 - momentum)
+        updates = torch._foreach_lerp(grads, momenta, momentum)
+        updates_NRC = orthogonalised(torch.stack(updates), groups[0]["ns_coefficients"], count, eps)
+        size = max(parameters[0].shape)
+        torch._foreach_mul_(parameters, [1 - group["lr"] * group["weight_decay"] for group in groups])
+        rates = torch.tensor([-0.2 * size ** 0.5 * group["lr"] for group in groups],
+                             device=updates_NRC.device)
+        torch._foreach_add_(parameters, list((updates_NRC * rates.view(-1, 1, 1)).unbind()))
+
+
+def orthogonalised(matrices_NRC: Tensor, coefficients: tuple[float, float, float], steps: int,
+                   eps: float) -> Tensor:
+    """Newton-Schulz iterations towards the nearest (semi-)orthogonal matrices, in bfloat16."""
+    linear, cubic, quintic = coefficients
+    tall = matrices_NRC.shape[1] > matrices_NRC.shape[2]
+    x_NRC = matrices_NRC.bfloat16()
+    x_NRC = x_NRC.mT if tall else x_NRC
+    x_NRC = x_NRC / torch.linalg.vector_norm(x_NRC, dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram_NRR = torch.bmm(x_NRC, x_NRC.mT)
+        factor_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=cubic, alpha=quintic)
+        x_NRC = torch.baddbmm(x_NRC, factor_NRR, x_NRC, beta=linear)
+    return x_NRC.mT if tall else x_NRC
+
+
+def _batches(found: list[tuple[Tensor, dict[str, Any]]]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
+    """Parameters of one shape, device and dtype, and of one momentum and number of iterations, in parts of
+    MAX_ENTRIES entries."""
+    alike: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
+    for parameter, group in found:
+        key = (parameter.shape, parameter.device, parameter.dtype, group["momentum"], group["ns_steps"],
+               group["eps"],
+               group["ns_coefficients"])
+        alike.setdefault(key, []).append((parameter, group))
+    for members in alike.values():
+        count = max(1, MAX_ENTRIES // members[0][0].numel())
+        for first in range(0, len(members), count):
+            yield members[first:first + count]
+
+
+# -- weight normalization ------------------------------------------------------------------------------------
+
+
+class Case(Enum):
+    """What is kept at norm 1; the value is the dimension that is summed over."""
+
+    ROWS = -1     # reads the hidden state
+    COLUMNS = -2  # writes into it
+
+
+# Filters, decays, low-rank gates and what maps an operator's own features have no case: their size is part of
+# what they
+# compute. A row of a token table is the vector of one token, which the head reads and the table writes.
+CASES = {Role.READS: Case.ROWS, Role.GATE_READS: Case.ROWS, Role.ROUTER: Case.ROWS, Role.TOKENS: Case.ROWS,
+         Role.WRITES: Case.COLUMNS}
+
+
+@torch.no_grad()
+def to_unit_norm(matrix: Tensor, case: Case) -> None:
+    """Divide the rows or columns of a matrix [.., C_out, C_in] by their norm in place; those of zeros stay
+    zero."""
+    norm = torch.linalg.vector_norm(matrix, dim=case.value, keepdim=True)
+    matrix.div_(torch.where(norm > 0, norm, 1.0))
+
+
+class WeightNorm:
+    """The matrices of one network that are kept at unit norm: `matrices`, each with its case."""
+
+    def __init__(self, network: HybridLM) -> None:
+        uses = network.parameter_uses()
+        self.matrices = [(parameter, CASES[uses[name].role]) for name, parameter in network.named_parameters()
+                         if uses[name].role in CASES]
+
+    def project(self) -> None:
+        """Bring all of them back to unit norm."""
+        for parameter, case in self.matrices:
+            to_unit_norm(parameter, case)

@@ -43,7 +43,8 @@ def families() -> tuple[str, ...]:
 class TaskTraining(Settings, where="recipe.tasks"):
     """How long and how fast a network is trained on synthetic tasks: the section `tasks` of a recipe.
 
-    Width, optimizer, start, schedule and dtype are those of the recipe. experiments/mad shows the effect of the rates.
+    Width, optimizer, start, schedule and dtype are those of the recipe. experiments/mad shows the effect of
+    the rates.
     """
 
     steps: int = option(200, "optimizer steps of each network", min=1, max=10**9)
@@ -67,40 +68,54 @@ class Recipe(Settings, where="recipe"):
 
     name: str = option("custom", "of the recipe; of a file without one, the file's")
     width_factor: int = option(
-        16, "the trained network is `architecture.scaled(width_factor)`: the same operators at smaller widths",
+        16,
+        "the trained network is `architecture.scaled(width_factor)`: the same operators at smaller widths",
         min=1, max=2**16)
     depth_factor: int = option(
-        1, "the trained network is `architecture.shallower(depth_factor)`: every so many-th operator of each kind",
+        1,
+        "the trained network is `architecture.shallower(depth_factor)`: every so many-th operator of each"
+        " kind",
         min=1, max=2**10)
     least_head_dim: int = option(
-        PROXY_HEAD_DIM, "heads, states and windows shrink with the width, but not below this; fewer heads remain"
+        PROXY_HEAD_DIM,
+        "heads, states and windows shrink with the width, but not below this; fewer heads remain"
         " instead", min=2, max=2**16)
     vocab: int = option(4096, "size of the tokenizer that is trained if none is given", min=257, max=2**22)
     sequence_tokens: int = option(256, "tokens of a sequence", min=2, max=2**24)
     batch_sequences: int = option(4, "sequences of a step", min=1, max=2**24)
     micro_batch_sequences: int = option(
         0, "sequences per backward pass, for gradient accumulation; 0: the whole batch", min=0, max=2**24)
-    tokens: int = option(81_920, "training tokens. A step takes `batch_sequences` x `sequence_tokens` of them; there is"
+    tokens: int = option(81_920,
+                         "training tokens. A step takes `batch_sequences` x `sequence_tokens` of them; there"
+                         " is"
                          " at least one step", min=1, max=2**53)
-    validation_tokens: int = option(20_480, "size of the fixed validation slice, for the last point of the curve",
+    validation_tokens: int = option(20_480,
+                                    "size of the fixed validation slice, for the last point of the curve",
                                     min=1, max=2**53)
     curve_points: int = option(5, "validations during the training, the last one included", min=1, max=10_000)
     curve_tokens: int = option(4_096, "the part of the validation slice that the points before the last use",
                                min=1, max=2**53)
     optimizer: str = option(
-        "muon", "`muon` gives the hidden matrices to Muon at `muon_lr`, with `muon_steps` Newton-Schulz iterations, and"
-        " the other parameters to AdamW at `adamw_lr`; `adamw` gives everything to AdamW at `adamw_lr`",
+        "muon",
+        "`muon` gives the hidden matrices to Muon at `muon_lr`, with `muon_steps` Newton-Schulz iterations,"
+        " and the other parameters to AdamW at `adamw_lr`; `adamw` gives everything to AdamW at `adamw_lr`",
         choices=("muon", "adamw"))
-    muon_lr: float = option(0.00125, "peak, reached after `warmup_fraction` of the steps. A cosine then falls to"
+    muon_lr: float = option(0.00125,
+                            "peak, reached after `warmup_fraction` of the steps. A cosine then falls to"
                             " `final_lr_fraction`", above=0)
     adamw_lr: float = option(0.06, "likewise", above=0)
     lr_multipliers: dict[str, float] = option(
-        dict, "factors on the rate of one family of parameters each: an operator's short name, that name with `.conv`"
-        " for its short convolution, `moe.router`, `embedding` or `norm`. Other families have the factor 1",
+        dict,
+        "factors on the rate of one family of parameters each: an operator's short name, that name with"
+        " `.conv` for its short convolution, `moe.router`, `embedding` or `norm`. Other families have the"
+        " factor 1",
         keys=families, above=0)
     lr_depth: int = option(
-        0, "operators of the networks that `muon_lr` suits. Muon's rate for a network of N operators is multiplied by"
-        " sqrt(lr_depth / N), since deeper networks want lower ones; 0: one rate for all depths", min=0, max=2**20)
+        0,
+        "operators of the networks that `muon_lr` suits. Muon's rate for a network of N operators is"
+        " multiplied by"
+        " sqrt(lr_depth / N), since deeper networks want lower ones; 0: one rate for all depths", min=0,
+        max=2**20)
     muon_momentum: float = option(0.95, "Nesterov momentum of Muon", min=0, below=1)
     muon_steps: int = option(3, "Newton-Schulz iterations of Muon", min=1, max=100)
     adamw_beta1: float = option(0.9, "decay of AdamW's mean of gradients", min=0, below=1)
@@ -109,29 +124,39 @@ class Recipe(Settings, where="recipe"):
     warmup_fraction: float = option(0.1, "share of the steps in which the rate rises", min=0, max=1)
     final_lr_fraction: float = option(0.1, "share of the peak rate at the end", min=0, max=1)
     clip: float = option(1.0, "largest gradient norm; 0: gradients are not clipped", min=0)
-    embedding_std: float = option(0.2, "standard deviation of embedding, meta tokens and head at the start", above=0)
-    output_scale: float = option(0.0, "factor on the drawn output projections of the operators; 0: every operator"
+    embedding_std: float = option(0.2, "standard deviation of embedding, meta tokens and head at the start",
+                                  above=0)
+    output_scale: float = option(0.0,
+                                 "factor on the drawn output projections of the operators; 0: every operator"
                                  " starts as the identity", min=0)
     conv_noise: float = option(
-        0.2, "share of the random filter in a short convolution's start; the rest passes the current token through. 1:"
+        0.2,
+        "share of the random filter in a short convolution's start; the rest passes the current token"
+        " through. 1:"
         " as the model draws it", min=0, max=1)
     weight_norm: bool = option(
-        False, "set every matrix to unit norm at the start and after each step (training/weight_norm.py); it needs"
+        False,
+        "set every matrix to unit norm at the start and after each step (training/optimizer.py); it needs"
         " rates of its own (experiments/weight_norm)")
     dtype: str = option(
-        "bfloat16", "`bfloat16` keeps weights and optimizer in float32 and computes matrix products in bfloat16; on"
+        "bfloat16",
+        "`bfloat16` keeps weights and optimizer in float32 and computes matrix products in bfloat16; on"
         " CUDA the residual stream, too", choices=DTYPES)
     device: str = option("cpu", "that trains", choices=DEVICES)
-    backend: str = option("auto", "the library that computes the operators; `auto`: the best installed one that serves"
+    backend: str = option("auto",
+                          "the library that computes the operators; `auto`: the best installed one that"
+                          " serves"
                           " the device", choices=BACKENDS)
     tasks: dict[str, float] = option(
-        dict, "settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}")
+        dict,
+        "settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}")
 
     def __post_init__(self) -> None:
         for setting in settings_of(Recipe):
             value = getattr(self, setting.name)
             checked = setting.checked(value, self.where)
-            if not isinstance(value, int | float | Mapping):  # a whole number stays one, for the digest's sake
+            # a whole number stays one, for the digest's sake
+            if not isinstance(value, int | float | Mapping):
                 object.__setattr__(self, setting.name, checked)
         for name in ("validation_tokens", "curve_tokens"):
             if getattr(self, name) < self.sequence_tokens:
@@ -141,7 +166,8 @@ class Recipe(Settings, where="recipe"):
             self.wrong("curve_tokens", f"must be at most validation_tokens ({self.validation_tokens}); got"
                                        f" {self.curve_tokens}")
         if self.batch_sequences % (self.micro_batch_sequences or 1):
-            self.wrong("micro_batch_sequences", f"must be a divisor of batch_sequences ({self.batch_sequences}) or 0;"
+            self.wrong("micro_batch_sequences",
+                       f"must be a divisor of batch_sequences ({self.batch_sequences}) or 0;"
                                                 f" got {self.micro_batch_sequences}")
         try:
             self.task_training  # noqa: B018 - raises for what is wrong
@@ -153,7 +179,7 @@ class Recipe(Settings, where="recipe"):
     def __hash__(self) -> int:
         return hash((self.name, self.tokens, self.muon_lr))  # mappings have none
 
-    # -- derived values ------------------------------------------------------------------------------------------
+    # -- derived values --------------------------------------------------------------------------------------
 
     @property
     def batch_tokens(self) -> int:
@@ -167,7 +193,8 @@ class Recipe(Settings, where="recipe"):
 
     @property
     def curve_at(self) -> tuple[int, ...]:
-        """Training tokens after which the network is validated: the points of its curve, the last one at the end."""
+        """Training tokens after which the network is validated: the points of its curve, the last one at the
+        end."""
         steps = {round(self.steps * (point + 1) / self.curve_points) for point in range(self.curve_points)}
         return tuple(step * self.batch_tokens for step in sorted(steps) if step)
 
@@ -177,7 +204,8 @@ class Recipe(Settings, where="recipe"):
         return TaskTraining.build(**self.tasks)
 
     def for_tasks(self, *, tasks: int, length: int) -> Self:
-        """The recipe that trains on synthetic tasks, with the rates and the number of steps of `task_training`.
+        """The recipe that trains on synthetic tasks, with the rates and the number of steps of
+        `task_training`.
 
         Args:
             tasks: number of tasks that are trained together; a batch has equally many sequences of each.
@@ -185,7 +213,8 @@ class Recipe(Settings, where="recipe"):
         """
         settings = self.task_training
         batch = tasks * max(1, settings.batch_tokens // (tasks * length))
-        return replace(self, muon_lr=settings.muon_lr, adamw_lr=settings.adamw_lr, lr_depth=0, sequence_tokens=length,
+        return replace(self, muon_lr=settings.muon_lr, adamw_lr=settings.adamw_lr, lr_depth=0,
+                       sequence_tokens=length,
                        batch_sequences=batch, micro_batch_sequences=0, tokens=settings.steps * batch * length,
                        validation_tokens=length, curve_tokens=length)
 
@@ -200,7 +229,8 @@ class Recipe(Settings, where="recipe"):
         return fingerprint({**self.to_dict(), "name": ""})
 
     def multiplier(self, family: str) -> float:
-        """The factor on the rate of a family; a convolution or router without one has the factor of its operator."""
+        """The factor on the rate of a family; a convolution or router without one has the factor of its
+        operator."""
         return float(self.lr_multipliers.get(family, self.lr_multipliers.get(family.partition(".")[0], 1.0)))
 
     def depth_multiplier(self, operators: int) -> float:
@@ -208,7 +238,8 @@ class Recipe(Settings, where="recipe"):
         return math.sqrt(self.lr_depth / operators) if self.lr_depth else 1.0
 
     def lr_factor(self, step: int) -> float:
-        """Share of the peak learning rate at a step, from 0: linear warm-up, then a cosine to final_lr_fraction."""
+        """Share of the peak learning rate at a step, from 0: linear warm-up, then a cosine to
+        final_lr_fraction."""
         warmup = round(self.steps * self.warmup_fraction)
         if step < warmup:
             return (step + 1) / (warmup + 1)
@@ -223,8 +254,8 @@ class Recipe(Settings, where="recipe"):
             vocab: tokens of the tokenizer in use; None: `recipe.vocab`.
 
         Returns:
-            The architecture with its widths divided by `width_factor`, its operators thinned out by `depth_factor`, and
-            this vocabulary.
+            The architecture with its widths divided by `width_factor`, its operators thinned out by
+            `depth_factor`, and this vocabulary.
 
         Raises:
             ArchitectureError: if the factor does not divide the hidden size.
@@ -232,11 +263,12 @@ class Recipe(Settings, where="recipe"):
         smaller = architecture.shallower(self.depth_factor).scaled(self.width_factor, self.least_head_dim)
         return replace(smaller, vocab=vocab or self.vocab)
 
-    # -- files ---------------------------------------------------------------------------------------------------
+    # -- files -----------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """YAML- and JSON-ready; `from_dict` gives the same object back."""
-        fields = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
+        fields = {name: dict(value) if isinstance(value, Mapping) else value
+                  for name, value in vars(self).items()}
         if self.depth_factor == 1:  # recipes of before there was this field keep their digests
             del fields["depth_factor"]
         return fields
@@ -244,7 +276,7 @@ class Recipe(Settings, where="recipe"):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Raises ConfigError naming an unknown key, a wrong type or value."""
-        allowed = [setting.name for setting in settings_of(cls)]
+        allowed = [setting.name for setting in settings_of(Recipe)]
         for key in data:
             if key not in allowed:
                 place = f"{data.place(key)}: " if isinstance(data, LocatedDict) else ""
@@ -263,7 +295,8 @@ class Recipe(Settings, where="recipe"):
         shipped = shipped_recipes()
         path = shipped.get(str(source), Path(source))
         if not path.is_file():
-            raise ConfigError(f"recipe {str(source)!r} is neither a shipped recipe{did_you_mean(source, shipped)}"
+            raise ConfigError(f"recipe {str(source)!r} is neither a shipped"
+                              f" recipe{did_you_mean(source, shipped)}"
                               f" nor a YAML file; shipped: {', '.join(shipped)}")
         data = read_yaml(path)
         try:
@@ -278,7 +311,9 @@ class Recipe(Settings, where="recipe"):
 
 
 Recipe.__doc__ = (Recipe.__doc__ or "").replace("\n    Example:", "\n".join(
-    ["", *(textwrap.fill(f"{setting.name}: {setting.doc}.", 110, initial_indent=4 * " ", subsequent_indent=8 * " ")
+    ["",
+     *(textwrap.fill(f"{setting.name}: {setting.doc}.", 110, initial_indent=4 * " ",
+                     subsequent_indent=8 * " ")
            for setting in settings_of(Recipe)), "", "    Example:"]))
 
 

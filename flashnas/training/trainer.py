@@ -1,18 +1,19 @@
 """Training one network: an architecture, a dataset, a recipe and a seed give a ProxyScore.
 
-A search trains each candidate for a short time by `train`. `flashnas train` uses the same `Trainer` for longer, with
-checkpoints and several processes.
+A search trains each candidate for a short time by `train`. `flashnas train` uses the same `Trainer` for
+longer, with checkpoints and several processes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -27,7 +28,6 @@ from flashnas.operators.layer import build_layer
 from flashnas.training.distributed import Ranks, accumulating
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
-from flashnas.training.score import ProxyScore
 
 TOKEN_BY_TOKEN = ("selective_scan",)   # recurrences whose parallel form in torch is a loop on CUDA
 Progress = Callable[[int, float], None]  # training tokens seen, training loss of the step
@@ -36,10 +36,48 @@ _DIVERGED_NATS = 1.0  # above both guessing, ln(vocab), and the first loss: the 
 _EVALUATE_TOGETHER = 8      # validation sequences per forward pass
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProxyScore:
+    """The score of one trained network; lower is better.
+
+    loss: nats per token over the validation slice, after the last step.
+    bits_per_byte: the same loss per byte of text.
+    curve: (training tokens, validation loss); the last point is `loss`, earlier points use a part of the
+        slice.
+    tokens: training tokens.
+    tokens_per_s: training tokens per second of training steps, without validation.
+    seconds: of the whole training, with validation.
+    seed: of start and order of the text.
+    proxy_params: parameters of the trained network.
+    backends: the library that computed each kind of operator, as `HybridLM.backends` names it.
+    """
+
+    loss: float
+    bits_per_byte: float
+    curve: tuple[tuple[int, float], ...]
+    tokens: int
+    tokens_per_s: float
+    seconds: float
+    seed: int
+    proxy_params: int
+    backends: dict[str, str] = field(default_factory=dict, hash=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` gives an equal object back."""
+        return {**dataclasses.asdict(self), "curve": [list(point) for point in self.curve]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The score of a `to_dict`."""
+        curve = tuple((int(tokens), float(loss)) for tokens, loss in data["curve"])
+        return cls(**{**data, "curve": curve})
+
+
 def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
-          progress: Progress | None = None, deadline_s: float | None = None, ranks: Ranks | None = None) -> ProxyScore:
-    """Train a network and score it on held-out text. The same arguments on one CPU thread give the same score to the
-    bit.
+          progress: Progress | None = None, deadline_s: float | None = None,
+          ranks: Ranks | None = None) -> ProxyScore:
+    """Train a network and score it on held-out text. The same arguments on one CPU thread give the same score
+    to the bit.
 
     Args:
         architecture: the network, already scaled (`Recipe.proxy_of`).
@@ -48,14 +86,15 @@ def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: in
         seed: fixes the start and the order of the text.
         progress: called after each step with the training tokens so far and the loss of the step.
         deadline_s: time limit in seconds; None: no limit.
-        ranks: this process among those that train together. They have the same score, which is that of one process up
-            to rounding.
+        ranks: this process among those that train together. They have the same score, which is that of one
+            process up to rounding.
 
     Returns:
         The score on the validation part.
 
     Raises:
-        CandidateError: for NaN, divergence, lack of memory and an exceeded time limit, with a one-line reason.
+        CandidateError: for NaN, divergence, lack of memory and an exceeded time limit, with a one-line
+            reason.
         CorpusError: if the text is too short.
         ConfigError: if vocabulary, length or device do not fit.
     """
@@ -63,7 +102,8 @@ def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: in
 
 
 def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
-                  progress: Progress | None = None, deadline_s: float | None = None, ranks: Ranks | None = None,
+                  progress: Progress | None = None, deadline_s: float | None = None,
+                  ranks: Ranks | None = None,
                   ) -> tuple[HybridLM, ProxyScore]:
     """`train` that also returns the trained network, in float32 on the recipe's device."""
     check_job(architecture, dataset, recipe)
@@ -76,7 +116,8 @@ def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, 
 
 
 def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> None:
-    """Raises CorpusError for text that is too short, ConfigError for a vocabulary, length or device that is wrong."""
+    """Raises CorpusError for text that is too short, ConfigError for a vocabulary, length or device that is
+    wrong."""
     dataset.check_length(recipe)
     if architecture.vocab < dataset.vocab:
         raise ConfigError(f"architecture: vocab must be at least the tokenizer's {dataset.vocab};"
@@ -86,8 +127,8 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> N
         original = getattr(spec.resolved(architecture.hidden), "rope_original", 0)
         if original and positions > original * getattr(spec, "rope_factor", 1.0):
             meta = f" and {architecture.meta_tokens} meta tokens" if architecture.meta_tokens else ""
-            raise ConfigError(f"recipe.sequence_tokens {recipe.sequence_tokens}{meta} are beyond the rotary range of"
-                              f" operator {str(spec)!r}: rope_original x rope_factor ="
+            raise ConfigError(f"recipe.sequence_tokens {recipe.sequence_tokens}{meta} are beyond the rotary"
+                              f" range of operator {str(spec)!r}: rope_original x rope_factor ="
                               f" {original * getattr(spec, 'rope_factor', 1.0):,.0f} positions")
     check_device(recipe)
     check_kernels(dict.fromkeys(architecture.operators), architecture.hidden, recipe)
@@ -101,8 +142,8 @@ def check_device(recipe: Recipe) -> None:
 
 
 def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) -> None:
-    """Raises DeviceError for an operator that torch would compute token by token on CUDA, though nobody chose torch:
-    its trainings would take hundreds of times as long as the others.
+    """Raises DeviceError for an operator that torch would compute token by token on CUDA, though nobody chose
+    torch: its trainings would take hundreds of times as long as the others.
 
     Args:
         specs: the operators that are trained.
@@ -117,11 +158,13 @@ def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) ->
             layer = build_layer(spec, hidden)
             choose_backend(layer, recipe.backend)
         for core in cores_of(layer):
-            if core.kind in TOKEN_BY_TOKEN and core.kernels("cuda", dtype).name.startswith("torch"):
-                reasons = "; ".join(f"{name}: {reason}" for name, reason in core.passed_over("cuda", dtype).items())
-                raise DeviceError(f"recipe {recipe.name!r}: operator {spec.name} would be trained token by token by"
-                                  f" torch ({reasons or 'no library has it'}); install mamba-ssm built with"
-                                  " MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set backend: torch")
+            if core.kind.name in TOKEN_BY_TOKEN and core.kernels("cuda", dtype).name.startswith("torch"):
+                reasons = "; ".join(f"{name}: {reason}"
+                                    for name, reason in core.rejected("cuda", dtype).items())
+                raise DeviceError(f"recipe {recipe.name!r}: operator {spec.name} would be trained token by"
+                                  f" token by torch ({reasons or 'no library has it'}); install mamba-ssm"
+                                  " built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set"
+                                  " backend: torch")
 
 
 def visible_devices() -> tuple[str, ...]:
@@ -147,9 +190,10 @@ def out_of_memory_is_a_reason() -> Iterator[None]:
 class Step:
     """One finished step.
 
-    number: from 1. tokens: training tokens so far. loss: mean of the batch in nats per token. gradient_norm: before
-    clipping. lr_factor: share of the peak learning rate. seconds: of the step, without validation. validation: the
-    validation loss in nats per token if one was computed after the step.
+    number: from 1. tokens: training tokens so far. loss: mean of the batch in nats per token. gradient_norm:
+        before
+    clipping. lr_factor: share of the peak learning rate. seconds: of the step, without validation.
+    validation: the validation loss in nats per token if one was computed after the step.
     """
 
     number: int
@@ -183,9 +227,16 @@ class Trainer:
         self.curve: list[tuple[int, float]] = []
         self.training_s = 0.0
 
+    @property
+    def tokens(self) -> int:
+        """Training tokens so far."""
+        return self.done * self.recipe.batch_tokens
+
     def state(self) -> dict[str, Any]:
-        """The numbers that a continued training needs besides weights, optimizer states and random numbers."""
-        return {"done": self.done, "start_loss": self.start_loss, "curve": [list(point) for point in self.curve],
+        """The numbers that a continued training needs besides weights, optimizer states and random
+        numbers."""
+        return {"done": self.done, "start_loss": self.start_loss,
+                "curve": [list(point) for point in self.curve],
                 "training_s": self.training_s, "seconds": time.perf_counter() - self.started}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -196,8 +247,8 @@ class Trainer:
         self.started = time.perf_counter() - float(state["seconds"])
 
     def steps(self, deadline_s: float | None = None) -> Iterator[Step]:
-        """Train to the end, one optimizer step at a time. Raises CandidateError for NaN, divergence and an exceeded
-        time limit of `deadline_s` seconds."""
+        """Train to the end, one optimizer step at a time. Raises CandidateError for NaN, divergence and an
+        exceeded time limit of `deadline_s` seconds."""
         recipe = self.recipe
         points = {tokens // recipe.batch_tokens for tokens in recipe.curve_at}
         batches = self.dataset.batches(recipe, self.seed, skip=self.done)
@@ -209,23 +260,23 @@ class Trainer:
             self.start_loss = loss if self.done == 0 else self.start_loss
             self.done += 1
             self.training_s += seconds
-            seen = self.done * recipe.batch_tokens
             if deadline_s is not None and time.perf_counter() - self.started > deadline_s:
-                raise CandidateError(f"time limit: {deadline_s:g} s were over after {seen:,} of"
+                raise CandidateError(f"time limit: {deadline_s:g} s were over after {self.tokens:,} of"
                                      f" {recipe.steps * recipe.batch_tokens:,} tokens")
             validation = None
             if self.done in points:
                 last = self.done == recipe.steps
                 validation = self.validate(recipe.validation_tokens if last else recipe.curve_tokens)
-                self._check(validation, "validation", seen)
-                self.curve.append((seen, validation))
-            yield Step(number=self.done, tokens=seen, loss=loss, gradient_norm=norm, seconds=seconds,
+                self._check_divergence(validation)
+                self.curve.append((self.tokens, validation))
+            yield Step(number=self.done, tokens=self.tokens, loss=loss, gradient_norm=norm, seconds=seconds,
                        lr_factor=recipe.lr_factor(self.done - 1), validation=validation)
 
     def score(self) -> ProxyScore:
         """The score of a finished training."""
         tokens, final = self.curve[-1]
-        return ProxyScore(loss=final, bits_per_byte=self.dataset.bits_per_byte(final), curve=tuple(self.curve),
+        return ProxyScore(loss=final, bits_per_byte=self.dataset.bits_per_byte(final),
+                          curve=tuple(self.curve),
                           tokens=tokens, tokens_per_s=tokens / self.training_s,
                           seconds=time.perf_counter() - self.started, seed=self.seed,
                           proxy_params=self.architecture.params, backends=self.backends)
@@ -243,18 +294,18 @@ class Trainer:
                 loss.backward()
             losses.append(loss.detach())  # read at the end of the step: a GPU waits for the host at each look
         total = self.ranks.total(sum(loss.item() for loss in losses))[0] / self.ranks.size
-        seen = self.done * recipe.batch_tokens
         if not math.isfinite(total):
-            raise CandidateError(f"training loss became {total} after {seen:,} tokens")
+            raise CandidateError(f"training loss became {total} after {self.tokens:,} tokens")
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip or math.inf).item()
         if not math.isfinite(norm):
-            raise CandidateError(f"gradient norm became {norm} after {seen:,} tokens")
+            raise CandidateError(f"gradient norm became {norm} after {self.tokens:,} tokens")
         self.optimizers.step(self.done)
         return total, norm
 
     @torch.no_grad()
     def validate(self, tokens: int) -> float:
-        """Mean loss in nats per token over about `tokens` validation tokens, the same ones for every candidate."""
+        """Mean loss in nats per token over about `tokens` validation tokens, the same ones for every
+        candidate."""
         rows_NT = torch.from_numpy(self.dataset.validation_slice(self.recipe, tokens))
         self.network.eval()
         losses: list[tuple[torch.Tensor, int]] = []
@@ -266,13 +317,14 @@ class Trainer:
         self.network.train()
         return self.ranks.total(sum(loss.item() * rows for loss, rows in losses))[0] / len(rows_NT)
 
-    def _check(self, loss: float, what: str, seen: int) -> None:
+    def _check_divergence(self, loss: float) -> None:
         guessing = math.log(self.architecture.vocab)  # a tied head with a large embedding starts far above it
         if not math.isfinite(loss):
-            raise CandidateError(f"{what} loss became {loss} after {seen:,} tokens")
+            raise CandidateError(f"validation loss became {loss} after {self.tokens:,} tokens")
         if loss > max(guessing, self.start_loss) + _DIVERGED_NATS:
-            raise CandidateError(f"diverged: {what} loss {loss:.2f} after {seen:,} tokens is worse than at the start"
-                                 f" ({self.start_loss:.2f}) and than guessing ({guessing:.2f})")
+            raise CandidateError(f"diverged: validation loss {loss:.2f} after {self.tokens:,} tokens is worse"
+                                 f" than at the start ({self.start_loss:.2f}) and than guessing"
+                                 f" ({guessing:.2f})")
 
 
 def autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.evidence.agreement import MIN_RANKED
 from flashnas.executors.job import Job, run_job
 from flashnas.executors.local import WorkerPool
 from flashnas.runs.run import Run, rows
@@ -38,7 +37,7 @@ from flashnas.training.store import (
     read_table,
     train_missing,
 )
-from flashnas.trust.analysis import Trust, analyse
+from flashnas.trust.analysis import MIN_RANKED, Trust, analyse
 
 FILE = "proxy_trust.jsonl"
 HEADER = {"flashnas_proxy_trust": 1}
@@ -57,7 +56,7 @@ class RankedTraining(TrainingRow):
     latency_ms: float | None = None
     variant: Literal["short", "long", "wide"]
     width_factor: int
-    tokens: int
+    tokens: int = field()
     seed: int
 
     def __post_init__(self) -> None:

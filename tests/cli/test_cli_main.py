@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from flashnas.api.output import Findings
+from flashnas.api.output import Figures
 from flashnas.base.hints import duration
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
@@ -138,7 +138,7 @@ def test_budgets_and_options_are_read_from_pairs(monkeypatch, capsys):
 
 def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(ESTIMATE, lambda options: (seen.append(options), Findings({}, str))[1])
+    monkeypatch.setattr(ESTIMATE, lambda options: (seen.append(options), Figures({}, str))[1])
     path = tmp_path / "options.yaml"
     path.write_text("arch: '1024: d'\ntable: l40s\nworkload: chat\n")
     assert main(["estimate", "--config", str(path), "--workload", "decode-1k", "--json"]) == 0

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import json
 import math
 import os
 import re
@@ -111,6 +112,28 @@ def test_a_given_tokenizer_is_used(folder, tmp_path):
     assert not (tmp_path / "c" / "tokenizers").exists()
 
 
+def test_a_given_tokenizer_that_cannot_encode_the_text(folder, tmp_path):
+    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
+    (tmp_path / "t.json").write_text(json.dumps({"version": "1.0", "model": words, **dict.fromkeys(
+        ["truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"]), "added_tokens": []}))
+    with pytest.raises(CorpusError, match=r"\Athe tokenizer cannot encode the corpus: .*Missing \[UNK\] token.*\Z"):
+        prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "t.json", cache=tmp_path / "c")
+    assert not list((tmp_path / "c" / "datasets").iterdir())
+
+
+def test_what_is_not_a_regular_file_is_refused_at_once(folder, tmp_path):
+    os.mkfifo(tmp_path / "fifo.txt")
+    with pytest.raises(CorpusError, match=r"fifo\.txt: must be a regular file; got a FIFO"):
+        prepare_dataset(str(tmp_path / "fifo.txt"), RECIPE, cache=tmp_path / "c")
+    with pytest.raises(CorpusError, match=r"zero: must be a regular file; got a device"):
+        prepare_dataset(str(folder), RECIPE, tokenizer="/dev/zero", cache=tmp_path / "c")
+    data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    (data.folder / "meta.json").unlink()
+    os.mkfifo(data.folder / "meta.json")
+    with pytest.raises(CorpusError, match=r"not a prepared dataset: .*must be a regular file; got a FIFO"):
+        Dataset.open(data.folder)
+
+
 def test_a_given_tokenizer_that_is_none(folder, tmp_path):
     (tmp_path / "t.json").write_text('{"model": 3}')
     with pytest.raises(CorpusError, match=r"t\.json: not a tokenizer\.json"):
@@ -150,7 +173,7 @@ def test_words_of_any_length_are_trained_on_in_seconds(tmp_path, text):
 
 
 def test_long_words_are_cut_in_training_alone(monkeypatch):
-    monkeypatch.setattr(tokenizer_module, "_LONGEST_WORD", 4)
+    monkeypatch.setattr(tokenizer_module, "_MAX_WORD", 4)
     monkeypatch.setattr(tokenizer_module, "_LONG_RUN", re.compile(r"(?<!\S)\S{4}"))
     assert tokenizer_module._with_short_words("abcdefghij klm 12345é6") == ["abcd", "efgh", "ij klm 123", "45é6"]
     assert tokenizer_module._with_short_words("abc def") == ["abc def"]
@@ -243,7 +266,7 @@ def test_no_more_than_some_documents_are_in_memory(tmp_path, monkeypatch):
 
 
 def test_a_tokenizer_is_trained_on_a_part_of_very_much_text(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenizer_module, "MOST_BYTES", 5000)  # of 12 kB
+    monkeypatch.setattr(tokenizer_module, "MAX_BYTES", 5000)  # of 12 kB
     seen = []
     real = tokenizer_module.train_tokenizer
     monkeypatch.setattr(tokenizer_module, "train_tokenizer",

@@ -53,7 +53,7 @@ def test_a_claim_that_was_given_to_another_worker_writes_nothing(url):
 @on_sqlite
 @pytest.mark.parametrize(("needs", "lacks", "suits"), [
     ({"gpu": True}, "a GPU; the worker has none", {"gpu": True}),
-    ({"evaluator": "m:f"}, "the evaluator m:f; start the worker with --evaluator m:f", {"evaluators": ["a:b", "m:f"]}),
+    ({"evaluator": "m:f"}, "the evaluator m:f; start the worker with --evaluator m:f", {"evaluators": "a:b m:f"}),
     ({"processes": 2}, "2 processes; the worker has 1 for a job; start it with --processes-per-candidate 2",
      {"processes": 4})])
 def test_a_worker_takes_only_what_it_can_run(url, needs, lacks, suits):

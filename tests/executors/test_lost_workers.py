@@ -118,7 +118,7 @@ def test_a_worker_trains_what_suits_it_beside_jobs_that_do_not(url):
 def test_a_search_says_why_no_worker_that_is_connected_suits_it(url, monkeypatch):
     notes, now = Notes(), [0.0]
     monkeypatch.setattr("flashnas.executors.storage.time.monotonic", lambda: now[0])
-    with connected(url, "w", slots=3, gpu=True, evaluators=[]), searching(url, note=notes.note) as executor:
+    with connected(url, "w", slots=3, gpu=True, evaluators=""), searching(url, note=notes.note) as executor:
         executor.submit("a", job())
         for now[0] in np.arange(0.0, 20.0):
             executor._look()
@@ -158,7 +158,7 @@ def test_what_waits_of_a_search_that_was_killed_is_removed_and_not_trained(tmp_p
     gone = searching(url, "gone", stale_s=1.0)
     for n in range(3):
         gone.submit(str(n), job(n))
-    with closing(JobQueue(url, print, Peer(name="gone, too", evaluators=[EVALUATOR]))) as queue:
+    with closing(JobQueue(url, print, Peer(name="gone, too", evaluators=EVALUATOR))) as queue:
         for _ in range(2):
             held = queue.claim(["gone"])
         queue.end(held.claim, {"kind": "done"})

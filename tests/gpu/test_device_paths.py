@@ -15,7 +15,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import DeviceError
 from flashnas.network.model import Block
 from flashnas.operators import OPERATORS
-from flashnas.proxy.tasks.in_context_recall import InContextRecall
+from flashnas.proxy.tasks.mad import InContextRecall
 from flashnas.proxy.tasks.train import score_tasks
 from flashnas.testing.self_test import REPLAYED, check_layer, difference, inputs, replayed
 from flashnas.training.recipe import Recipe

@@ -89,7 +89,7 @@ def connected(url, *names, **more):
     """The queues of workers that are connected and do nothing of themselves, until the block ends."""
     with ExitStack() as stack:
         yield [stack.enter_context(JobQueue(url, print, Peer(
-            **{"name": name, "slots": 1, "evaluators": [EVALUATOR], "stale_s": 1.0, **more}))) for name in names]
+            **{"name": name, "slots": 1, "evaluators": EVALUATOR, "stale_s": 1.0, **more}))) for name in names]
 
 
 def kill(queue):

@@ -58,7 +58,7 @@ def test_a_spawned_worker_finds_and_trains_it(plugin):
     (plugin / "jobs.py").write_text("""if True:
         def score(seed):
             from flashnas.architecture import Architecture
-            from flashnas.proxy.tasks.score import task_scores
+            from flashnas.proxy.tasks.train import task_scores
             from flashnas.proxy.worker import single_thread
             from flashnas.training.recipe import Recipe
             single_thread()

@@ -9,15 +9,11 @@ import torch
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.network.model import HybridLM
-from flashnas.proxy.tasks import score as score_module
 from flashnas.proxy.tasks import task_tokens
 from flashnas.proxy.tasks import train as train_module
 from flashnas.proxy.tasks.base import IGNORED
-from flashnas.proxy.tasks.compression import Compression
-from flashnas.proxy.tasks.from_last import FromLast, place_codes
-from flashnas.proxy.tasks.fuzzy_recall import FuzzyRecall
-from flashnas.proxy.tasks.in_context_recall import InContextRecall
-from flashnas.proxy.tasks.memorisation import Memorisation
+from flashnas.proxy.tasks.mad import Compression, FuzzyRecall, InContextRecall, Memorisation
+from flashnas.proxy.tasks.readout import FromLast, place_codes
 from flashnas.proxy.tasks.train import score_tasks, side_by_side
 from flashnas.training.recipe import Recipe
 
@@ -111,8 +107,8 @@ def test_a_score_is_the_mean_of_its_tasks_and_each_group_is_trained_once(monkeyp
         trained.append([task.name for task in tasks])
         return {task.name: 0.1 * (len(trained) + number) for number, task in enumerate(tasks)}
 
-    monkeypatch.setattr(score_module, "score_tasks", pretend)
-    scores = score_module.task_scores(TINY, ["recall", "noisy-recall", "memorisation"], recipe(), 0)
+    monkeypatch.setattr(train_module, "score_tasks", pretend)
+    scores = train_module.task_scores(TINY, ["recall", "noisy-recall", "memorisation"], recipe(), 0)
     assert trained == [["in-context-recall", "fuzzy-recall", "noisy-recall"], ["memorisation"]]
     assert scores["recall"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
     assert scores["noisy-recall"] == pytest.approx(0.3)
@@ -128,7 +124,7 @@ def test_the_tokens_of_the_tasks_are_those_that_were_trained(monkeypatch):
 
     monkeypatch.setattr(train_module, "side_by_side", listened)
     asked = recipe(steps=3, test_sequences=2)
-    score_module.task_scores(TINY, ["noisy-recall", "memorisation"], asked, 0)
+    train_module.task_scores(TINY, ["noisy-recall", "memorisation"], asked, 0)
     batches = [batch for place, batch in enumerate(seen, start=1) if place % 4]  # the fourth is the test set
     assert len(batches) == 6
     assert task_tokens(["noisy-recall", "memorisation"], asked) == sum(batch.inputs_BT.size for batch in batches)

@@ -5,11 +5,7 @@ import pytest
 
 from flashnas.proxy.tasks import SCORES, TASKS, groups_for, make_task
 from flashnas.proxy.tasks.base import IGNORED
-from flashnas.proxy.tasks.fuzzy_recall import FuzzyRecall
-from flashnas.proxy.tasks.in_context_recall import InContextRecall
-from flashnas.proxy.tasks.memorisation import Memorisation
-from flashnas.proxy.tasks.noisy_recall import NoisyRecall
-from flashnas.proxy.tasks.selective_copying import SelectiveCopying
+from flashnas.proxy.tasks.mad import FuzzyRecall, InContextRecall, Memorisation, NoisyRecall, SelectiveCopying
 from flashnas.testing import task as contract
 
 

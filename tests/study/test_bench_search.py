@@ -211,8 +211,8 @@ def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, d
     question = prepare(dataclasses.replace(config, baselines=True, bench=False, bench_table=None), note=print)
     label, network = next(one for one in question.baselines if one[1] is not None)
     item = Planned(Given("mine", network), recipe, dataset.vocab, 0)
-    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [Training.planned(item).ended(score(recipe, 1.5, 9), "")],
-          tmp_path / "one", tables=())
+    training = Training.planned(item).ended(score(recipe, 1.5, 9), "")
+    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [training], tmp_path / "one", tables=())
     found = plan(dataclasses.replace(config, baselines=True, bench_table=str(tmp_path / "one")), timed=False)
     without = plan(dataclasses.replace(config, baselines=True, bench_table=None, bench=False), timed=False)
     assert (found.known, found.evaluations, found.candidates) == (1, without.evaluations - 1, 4)

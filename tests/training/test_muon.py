@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flashnas.training import muon
-from flashnas.training.muon import BatchedMuon
+from flashnas.training.optimizer import MAX_ENTRIES, BatchedMuon
 
 SHAPES = [(48, 16), (16, 48), (48, 16), (16, 16), (48, 16), (16, 48), (20, 17)]
 
 
-@pytest.mark.parametrize("most_entries", [muon.MOST_ENTRIES, 2 * 48 * 16, 1])
+@pytest.mark.parametrize("most_entries", [MAX_ENTRIES, 2 * 48 * 16, 1])
 def test_updates_equal_those_of_torch(most_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups with rates of their own, a matrix without a gradient, and parts of a shape at a time."""
-    monkeypatch.setattr(muon, "MOST_ENTRIES", most_entries)
+    monkeypatch.setattr("flashnas.training.optimizer.MAX_ENTRIES", most_entries)
     torch.manual_seed(0)
     weights = [torch.randn(shape) for shape in SHAPES]
     sides = []

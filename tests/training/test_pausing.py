@@ -8,9 +8,8 @@ import torch
 
 from flashnas.architecture import Architecture
 from flashnas.data.dataset import prepare_dataset
-from flashnas.training import pausing
-from flashnas.training.checkpoint import checkpoints
-from flashnas.training.pausing import train_to
+from flashnas.training import checkpoint
+from flashnas.training.checkpoint import checkpoints, train_to
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import train
 
@@ -103,7 +102,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_note_and_no_failure(dataset, r
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pausing, "save_checkpoint", full)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", full)
     score, _, problem = train_to(768, NETWORK, dataset, recipe, 3, folder=tmp_path)
     assert (timeless(score)["curve"], problem) == (whole["curve"][:2], "No space left on device")
     assert trained(recipe.tokens, dataset, recipe, tmp_path) == whole

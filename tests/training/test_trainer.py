@@ -19,8 +19,7 @@ from flashnas.operators import OPERATORS
 from flashnas.proxy.worker import run_candidate
 from flashnas.training.optimizer import Optimizers, initialise, taken_by_muon
 from flashnas.training.recipe import FAMILIES, Recipe
-from flashnas.training.score import ProxyScore
-from flashnas.training.trainer import Trainer, check_kernels, train, train_network
+from flashnas.training.trainer import ProxyScore, Trainer, check_kernels, train, train_network
 
 RECIPE = Recipe(vocab=300, width_factor=16, sequence_tokens=32, batch_sequences=8, tokens=40 * 256,
                 muon_lr=0.005, adamw_lr=0.02, dtype="float32", validation_tokens=1024, curve_tokens=512, curve_points=4)

@@ -14,10 +14,9 @@ from flashnas.base.errors import ConfigError
 from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
-from flashnas.training.optimizer import Optimizers, initialise
+from flashnas.training.optimizer import Case, Optimizers, WeightNorm, initialise, to_unit_norm
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import train, train_network
-from flashnas.training.weight_norm import Case, WeightNorm, to_unit_norm
 
 RECIPE = Recipe(vocab=300, width_factor=1, sequence_tokens=32, batch_sequences=4, tokens=6 * 128, muon_lr=0.02,
                 adamw_lr=0.02, dtype="float32", validation_tokens=256, curve_tokens=128, curve_points=2,

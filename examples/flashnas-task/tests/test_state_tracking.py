@@ -4,7 +4,7 @@ from flashnas_task.state_tracking import PERMUTATIONS, StateTracking
 
 from flashnas.architecture import Architecture
 from flashnas.proxy.tasks import SCORES
-from flashnas.proxy.tasks.score import task_scores
+from flashnas.proxy.tasks.train import task_scores
 from flashnas.testing import check_task
 from flashnas.training.recipe import Recipe
 

@@ -18,16 +18,16 @@ NAMES = {
 
 def pieces(architecture: Architecture) -> list[Piece]:
     """Every tensor of an architecture that the family can hold."""
-    found = [Piece("model.embed_tokens.weight", "embedding.weight"),
+    tensors = [Piece("model.embed_tokens.weight", "embedding.weight"),
              Piece("model.final_layernorm.weight", "final_norm.weight")]
     if architecture.meta_tokens:
-        found.append(Piece("model.memory_tokens", "meta_tokens"))
+        tensors.append(Piece("model.memory_tokens", "meta_tokens"))
     if not architecture.tied:
-        found.append(Piece("lm_head.weight", "head.weight"))
+        tensors.append(Piece("lm_head.weight", "head.weight"))
     for n, spec in enumerate(architecture.canonical().operators):
         layer = f"model.layers.{n}."
         norm = "pre_ffn_layernorm" if spec.kind == "f" else "input_layernorm"
-        found.append(Piece(f"{layer}{norm}.weight", f"layers.{n}.norm.weight"))
-        found += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
+        tensors.append(Piece(f"{layer}{norm}.weight", f"layers.{n}.norm.weight"))
+        tensors += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
             operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=layer, source=f"layers.{n}")]
-    return found
+    return tensors

@@ -115,11 +115,11 @@ def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[s
     embedding = tensors["embedding.weight"]
     rows = [embedding, *([tensors["meta_tokens"]] if "meta_tokens" in tensors else [])]
     missing = len(words.tokens) - sum(map(len, rows))
-    found = {**tensors, "embedding.weight": torch.cat([*rows, embedding.new_zeros(missing, embedding.shape[1])])}
+    extended = {**tensors, "embedding.weight": torch.cat([*rows, embedding.new_zeros(missing, embedding.shape[1])])}
     if "head.weight" in tensors:
         head = tensors["head.weight"]
-        found["head.weight"] = torch.cat([head, head.new_zeros(words.added, head.shape[1])])
-    return found
+        extended["head.weight"] = torch.cat([head, head.new_zeros(words.added, head.shape[1])])
+    return extended
 
 
 def _type_of(piece: Piece, tensors: Mapping[str, Tensor], name: str) -> Type:

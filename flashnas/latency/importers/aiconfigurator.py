@@ -65,9 +65,9 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
     Raises TableError: no such package, no such system, nothing measured.
     """
     with _systems(source_path, system) as (systems, version):
-        known = sorted(path.stem for path in systems.glob("*.yaml"))
-        if system not in known:
-            raise TableError(one_of("system", system, known))
+        names = sorted(path.stem for path in systems.glob("*.yaml"))
+        if system not in names:
+            raise TableError(one_of("system", system, names))
         device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TableError(f"{out}: exists already; import into a new folder")
@@ -90,11 +90,11 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
 def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path, str]]:
     """The folder `systems` of the package and the package's version."""
     if source_path is None:
-        found = importlib.util.find_spec(PACKAGE)
-        if found is None or not found.submodule_search_locations:
+        package = importlib.util.find_spec(PACKAGE)
+        if package is None or not package.submodule_search_locations:
             raise TableError("the package aiconfigurator-core is not installed: pip install 'flashnas[import]', or give"
                              " the path of its wheel")
-        source_path = Path(next(iter(found.submodule_search_locations)))
+        source_path = Path(next(iter(package.submodule_search_locations)))
     path = Path(source_path)
     if path.is_file():
         with tempfile.TemporaryDirectory() as folder:

@@ -47,8 +47,8 @@ def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts
 
 def describe(python: str) -> dict[str, str]:
     """The versions of vLLM and torch in an environment; raises RuntimeFailure, also where vLLM is not for a CPU."""
-    found: dict[str, str] = _call(python, {"work": "describe"}, 1)
-    return found
+    versions: dict[str, str] = _call(python, {"work": "describe"}, 1)
+    return versions
 
 
 def _call(python: str, request: dict[str, Any], threads: int) -> Any:
@@ -88,9 +88,9 @@ def _time(request: dict[str, Any]) -> dict[str, Any]:
         tokens = [draw.randrange(request["vocab"]) for _ in range(read)]
         sampling = SamplingParams(temperature=0.0, max_tokens=generate, ignore_eos=True, detokenize=False)
         wall, cpu = time.perf_counter(), time.process_time()
-        found = llm.generate([{"prompt_token_ids": tokens}], sampling, use_tqdm=False)
-        if len(found[0].outputs[0].token_ids) != generate:
-            raise RuntimeError(f"error: {len(found[0].outputs[0].token_ids)} of {generate} tokens were generated")
+        outputs = llm.generate([{"prompt_token_ids": tokens}], sampling, use_tqdm=False)
+        if len(outputs[0].outputs[0].token_ids) != generate:
+            raise RuntimeError(f"error: {len(outputs[0].outputs[0].token_ids)} of {generate} tokens were generated")
         return 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)
 
     run(WARM_UP_TOKENS, WARM_UP_TOKENS)

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["SCORES", "TASKS", "groups_for", "make_task", "task_tokens"]
 
 TASKS: Registry[type[Task]] = Registry("task", "flashnas.tasks", {
-    "in-context-recall": "flashnas.proxy.tasks.in_context_recall:InContextRecall",
-    "fuzzy-recall": "flashnas.proxy.tasks.fuzzy_recall:FuzzyRecall",
-    "noisy-recall": "flashnas.proxy.tasks.noisy_recall:NoisyRecall",
-    "selective-copying": "flashnas.proxy.tasks.selective_copying:SelectiveCopying",
-    "compression": "flashnas.proxy.tasks.compression:Compression",
-    "memorisation": "flashnas.proxy.tasks.memorisation:Memorisation",
+    "in-context-recall": "flashnas.proxy.tasks.mad:InContextRecall",
+    "fuzzy-recall": "flashnas.proxy.tasks.mad:FuzzyRecall",
+    "noisy-recall": "flashnas.proxy.tasks.mad:NoisyRecall",
+    "selective-copying": "flashnas.proxy.tasks.mad:SelectiveCopying",
+    "compression": "flashnas.proxy.tasks.mad:Compression",
+    "memorisation": "flashnas.proxy.tasks.mad:Memorisation",
 }, ConfigError, "name", base="flashnas.proxy.tasks.base:Task", summaries={
     "in-context-recall": "Keys are tokens 0 .. k - 1, values the next k",
     "fuzzy-recall":
@@ -44,8 +44,8 @@ _MEANS = {"recall": ("in-context-recall", "fuzzy-recall", "noisy-recall"), "mad"
 def _scores() -> dict[str, tuple[str, ...]]:
     for name in TASKS:
         if name in _MEANS:
-            raise PluginError(f"task {name!r} of the package {TASKS.origin(name)} has the name of a score of flashnas"
-                              " itself; uninstall the package")
+            raise PluginError(f"task {name!r} of the package {TASKS.origin(name)} has the name of a score of"
+                              " flashnas itself; uninstall the package")
     return {**_MEANS, **{name: (name,) for name in TASKS}}
 
 
@@ -62,9 +62,9 @@ def make_task(name: str) -> Task:
 def groups_for(scores: Iterable[str]) -> list[tuple[str, ...]]:
     """The groups of tasks that must be trained for these scores, each by one network.
 
-    A group holds the tasks of one package that state the same `Task.group`. A task without a group is trained alone.
-    All tasks of a group are trained also if only one of them is scored, so that a task's score does not depend on the
-    other scores of the search.
+    A group holds the tasks of one package that state the same `Task.group`. A task without a group is trained
+    alone. All tasks of a group are trained also if only one of them is scored, so that a task's score does
+    not depend on the other scores of the search.
     """
     wanted = {task for score in scores for task in SCORES[score]}
     groups: dict[tuple[str, str], list[str]] = {}

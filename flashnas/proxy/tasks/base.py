@@ -14,7 +14,8 @@ _TEST, _TRAIN = 0x7E57, 0x7EA1
 
 
 class Batch(NamedTuple):
-    """inputs_BT, targets_BT: int64 [B, T]. A target is the answer after the token of its position, or IGNORED."""
+    """inputs_BT, targets_BT: int64 [B, T]. A target is the answer after the token of its position, or
+    IGNORED."""
 
     inputs_BT: np.ndarray
     targets_BT: np.ndarray
@@ -25,11 +26,11 @@ class Task(ABC):
     """A synthetic task. Its fields are its difficulty; two equal tasks draw equal sequences from equal seeds.
 
     name: the name in the registry and of the score, in lower-case words with hyphens between them.
-    from_last: True if all answers are read from the output of the last position, False if each answer is read from the
-        output at its own position.
-    group: tasks of one package with the same group are learned by one network at once; "" for a network of its own.
-        They need one `length` and one `from_last`. Tasks that need the same skill belong together: a network then
-        learns them in the steps that one of them takes.
+    from_last: True if all answers are read from the output of the last position, False if each answer is read
+        from the output at its own position.
+    group: tasks of one package with the same group are learned by one network at once; "" for a network of
+        its own. They need one `length` and one `from_last`. Tasks that need the same skill belong together: a
+        network then learns them in the steps that one of them takes.
     vocab: number of tokens, special ones included.
     length: tokens of a sequence.
     """
@@ -50,8 +51,8 @@ class Task(ABC):
             test: True for the test set, which may be harder than the training.
 
         Returns:
-            inputs_BT with tokens in 0..vocab-1 and targets_BT, int64 [count, length]. At least one target of each
-            sequence is not IGNORED.
+            inputs_BT with tokens in 0..vocab-1 and targets_BT, int64 [count, length]. At least one target of
+            each sequence is not IGNORED.
         """
 
     @property

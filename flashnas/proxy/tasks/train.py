@@ -1,4 +1,8 @@
-"""A short training on synthetic tasks, and the share of right answers after it."""
+"""The scores of a search on synthetic tasks.
+
+One network is trained for each group of tasks, and a score is a mean of the shares of right answers after
+that.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,48 @@ from torch import Tensor, nn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.network.model import HybridLM
+from flashnas.proxy.tasks import SCORES, groups_for, make_task
 from flashnas.proxy.tasks.base import Batch, Task
-from flashnas.proxy.tasks.from_last import FromLast
+from flashnas.proxy.tasks.readout import EachPosition, FromLast
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import autocast
 
 
+def task_scores(architecture: Architecture, names: Sequence[str], recipe: Recipe, seed: int,
+                deadline_s: float | None = None) -> dict[str, float]:
+    """The scores of an architecture.
+
+    Args:
+        architecture: at full width.
+        names: names in SCORES.
+        recipe: its `task_training` holds what the tasks change.
+        seed: of the weights and the sequences.
+        deadline_s: limit of the training of each group in seconds; None for no limit.
+
+    Returns:
+        The scores, and the accuracy of each task that was trained for them, in 0..1; higher is better.
+
+    Raises:
+        CandidateError, ConfigError: as `score_tasks`.
+    """
+    accuracies: dict[str, float] = {}
+    for group in groups_for(names):
+        accuracies |= score_tasks(architecture, [make_task(name) for name in group], recipe, seed, deadline_s)
+    means = {name: sum(accuracies[task] for task in SCORES[name]) / len(SCORES[name]) for name in names}
+    return {**means, **accuracies}
+
+
 def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recipe, seed: int,
                 deadline_s: float | None = None) -> dict[str, float]:
-    """Train one network on all of these tasks at once; each batch has the same number of sequences of each task.
+    """Train one network on all of these tasks at once; each batch has the same number of sequences of each
+    task.
 
     The same arguments on one CPU thread give the same accuracies.
 
     Args:
-        architecture: at full width; the network is `recipe.proxy_of` it, with the vocabularies of the tasks side by
-            side.
+        architecture: at full width; the network is `recipe.proxy_of` it, with the vocabularies of the tasks
+            side by side.
         tasks: of one group, so that they have one length and one `from_last`.
         recipe: its `task_training` holds what the tasks change.
         seed: of the weights, the training sequences and the test sets.
@@ -54,7 +84,7 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
     network.embedding = _WithPrevious(proxy.vocab, proxy.hidden, _weight=network.embedding.weight.detach())
     initialise(network, recipe)
     device = torch.device(recipe.device)
-    learner = (FromLast(network, length, recipe) if tasks[0].from_last else _EachPosition(network)).to(device)
+    learner = (FromLast(network, length, recipe) if tasks[0].from_last else EachPosition(network)).to(device)
     optimizers = Optimizers(network, recipe)
     tests = [task.test_set(settings.test_sequences, seed) for task in tasks]
     batches = [task.batches(recipe.batch_sequences // len(tasks), seed, apart_from=test)
@@ -83,7 +113,8 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
 
 
 def side_by_side(tasks: Sequence[Task], batches: Sequence[Batch]) -> Batch:
-    """One batch of all sequences, each task in a vocabulary of its own: its tokens follow those of the tasks before."""
+    """One batch of all sequences, each task in a vocabulary of its own: its tokens follow those of the tasks
+    before."""
     first = np.cumsum([0, *(task.vocab for task in tasks)])
     inputs = [batch.inputs_BT + start for batch, start in zip(batches, first, strict=False)]
     targets = [np.where(batch.targets_BT < 0, batch.targets_BT, batch.targets_BT + start)
@@ -94,32 +125,14 @@ def side_by_side(tasks: Sequence[Task], batches: Sequence[Batch]) -> Batch:
 class _WithPrevious(nn.Embedding):
     """The vector of a token includes the vector of the token before, with its features rotated by half.
 
-    The short convolutions of the recurrent operators join a value to its key from the first step on; two layers of
-    attention learn this after hundreds of steps (experiments/mad). All candidates get it, so that the tasks measure
-    what MAD is about: what a network keeps and finds again.
+    The short convolutions of the recurrent operators join a value to its key from the first step on; two
+    layers of attention learn this after hundreds of steps (experiments/mad). All candidates get it, so that
+    the tasks measure what MAD is about: what a network keeps and finds again.
     """
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         x_BTD = super().forward(tokens_BT)
         return x_BTD + F.pad(x_BTD[:, :-1], (0, 0, 1, 0)).roll(x_BTD.shape[-1] // 2, -1)
-
-
-class _EachPosition(nn.Module):
-    """Each answer is read from the output at its own position."""
-
-    def __init__(self, network: HybridLM) -> None:
-        super().__init__()
-        self.network = network
-
-    def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        return self.network.loss(inputs_BT, targets_BT)
-
-    def guess(self, inputs_BT: Tensor) -> Tensor:
-        guess_BT: Tensor = self.network(inputs_BT).argmax(-1)
-        return guess_BT
-
-    def step(self, step: int) -> None:
-        """Nothing to update: it has no parameters besides those of the network."""
 
 
 def _tensors(batch: Batch, device: torch.device) -> Iterator[Tensor]:

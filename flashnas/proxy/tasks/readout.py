@@ -1,4 +1,4 @@
-"""All answers are read from the output of the last position, as in MAD's autoencoder (arXiv 2403.17844)."""
+"""Where the answers of a task are read from a network: at each position, or all at the last one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,30 @@ from flashnas.training.recipe import Recipe
 _LR = 0.003              # of the decoder: it is the same small one for every candidate
 
 
+class EachPosition(nn.Module):
+    """Each answer is read from the output at its own position."""
+
+    def __init__(self, network: HybridLM) -> None:
+        super().__init__()
+        self.network = network
+
+    def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        return self.network.loss(inputs_BT, targets_BT)
+
+    def guess(self, inputs_BT: Tensor) -> Tensor:
+        guess_BT: Tensor = self.network(inputs_BT).argmax(-1)
+        return guess_BT
+
+    def step(self, step: int) -> None:
+        """Nothing to update: it has no parameters besides those of the network."""
+
+
 class FromLast(nn.Module):
-    """The last output plus the code of a position goes through two linear layers, and the network's head reads out the
-    token of that position. Only these two layers are added to the network."""
+    """All answers are read from the output of the last position, as in MAD's autoencoder (arXiv 2403.17844).
+
+    The last output plus the code of a position goes through two linear layers, and the network's head reads
+    out the token of that position. Only these two layers are added to the network.
+    """
 
     codes_TD: Tensor
 
