@@ -162,7 +162,8 @@ def _package(name: str) -> dict[str, str]:
     package, purpose = PACKAGES[name]
     known = next((library for library in LIBRARIES.values() if library.distribution == name
                   and library.name != "sdpa"), None)
-    library = known or Library(name=name, package=package, distribution=name, kernels={}, refusal=lambda *_: "")
+    library = known or Library(name=name, package=package, distribution=name, kernels={},
+                               refusal=lambda *_: "")
     problem = library.missing() if known or name == "triton" else ""  # others are slow to import
     if not importable(package):
         problem = library.missing()

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
@@ -15,9 +15,6 @@ from flashnas.api.output import Figures, check_out
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 from flashnas.latency.workload import WORKLOAD_HELP
-
-if TYPE_CHECKING:
-    pass
 
 SPACE = "flashnas.space.base:SearchSpace"
 LEAST_TO_CALIBRATE = 8
@@ -168,8 +165,8 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Fi
         progress (Callable): called with the timings that are done and the number of all timings.
 
     Returns:
-        Figures: `architectures`, each predicted and measured, and `metrics` (errors, bias and rank correlation).
-        `print` shows them.
+        Figures: `architectures`, each predicted and measured, and `metrics` (errors, bias and rank
+        correlation). `print` shows them.
 
     Raises:
         TableError: the table is of another device, stack or runtime, or there is nothing to calibrate.

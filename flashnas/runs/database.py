@@ -108,6 +108,7 @@ def _check_journal(journal: Path) -> None:
     try:
         for number, entry in enumerate(read_json_lines(journal, RunError), start=1):
             if not isinstance(entry, dict) or "op_code" not in entry:
-                raise RunError(f"{journal}:{number}: must be a record of Optuna's journal; got {shown(entry)}")
+                raise RunError(f"{journal}:{number}: must be a record of Optuna's journal;"
+                               f" got {shown(entry)}")
     except RunError as error:
         raise RunError(f"{error}; restore the file, or choose another --out") from None

@@ -140,7 +140,8 @@ class StepLog:
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a log; none if there is no file. Raises RunError for what a killed process cannot have left."""
+    """The rows of a log; none if there is no file. Raises RunError for what a killed process cannot have
+    left."""
     try:
         if not check_regular(path, RunError, max_mb=MAX_JOURNAL_MB, write=True).exists():
             return

@@ -23,12 +23,14 @@ from flashnas.operators.backends import BACKENDS
 from flashnas.operators.spec import PROXY_HEAD_DIM
 
 RECIPES = Path(__file__).parent / "recipes"
-# of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm: the final norm
+# of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm: the final
+# norm
 FAMILIES = (*OPERATORS.shipped, *(f"{kind}.{part}" for kind in OPERATORS.shipped
                                   for part in OPERATORS[kind].own_rates), "embedding", "norm")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
-# fields on which the loss of a given network does not depend: it shows what it is, and tasks have losses of their own
+# fields on which the loss of a given network does not depend: it shows what it is, and tasks have losses of
+# their own
 NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks")
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
 
@@ -285,9 +287,10 @@ class Recipe(Settings, where="recipe"):
         return cls(**data)
 
     @classmethod
-    def load(cls, source: str | Path | Self) -> Self:  # type: ignore[override]  # a recipe is a file as a whole
-        """A shipped recipe by name, or a YAML file; a recipe itself is returned as it is. Raises ConfigError with
-        file, line, rule and value."""
+    # type: ignore[override]  # a recipe is a file as a whole
+    def load(cls, source: str | Path | Self) -> Self:
+        """A shipped recipe by name, or a YAML file; a recipe itself is returned as it is. Raises ConfigError
+        with file, line, rule and value."""
         if isinstance(source, cls):
             return source
         if not isinstance(source, str | os.PathLike):
