@@ -158,6 +158,8 @@ class Architecture:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
         """Raises ArchitectureError naming a missing or unknown key."""
+        if not isinstance(data, Mapping):
+            raise ArchitectureError(f"architecture must be a mapping; got {shown(data)}")
         allowed = ("hidden", "vocab", "tied", "meta_tokens", "operators")
         for key in data:
             if key not in allowed:
@@ -177,6 +179,8 @@ class Architecture:
     @classmethod
     def parse(cls, text: str) -> Architecture:
         """Parse the notation; raises ArchitectureError or OperatorError with the place and what is allowed there."""
+        if not isinstance(text, str):
+            raise ArchitectureError(f"architecture must be text, such as '2048: 3x(d f m2 f)'; got {shown(text)}")
         hidden, header, operators = split_notation(text)
         names = {"vocab": "vocab", "tied": "tied", "meta": "meta_tokens"}
         for key in header:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 
 from flashnas.base.errors import BenchError
 from flashnas.base.foreign import parse_json, read_bytes, read_parquet
-from flashnas.base.hints import did_you_mean, first_line, one_of
+from flashnas.base.hints import did_you_mean, first_line, one_of, shown
 from flashnas.base.shipped import shipped_names
 from flashnas.bench.journal import Header, journals_in
 from flashnas.operators import OPERATORS
@@ -208,6 +209,8 @@ def shipped_benches() -> dict[str, Path]:
 
 def _find(source: str | Path | None) -> Path:
     shipped = shipped_benches()
+    if not isinstance(source, str | os.PathLike | None):
+        raise BenchError(f"a bench must be a name or the path of a folder; got {shown(source)}")
     if source is None:
         if not shipped:
             raise BenchError("no bench comes with this version of flashnas; name a folder, or grow one with"

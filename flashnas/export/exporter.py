@@ -75,7 +75,7 @@ EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
     "hf": "flashnas.export.transformers.write:EXPORTER",
     "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER",
     "nemotron-h": "flashnas.export.nemotron_h:EXPORTER",
-    "gguf": "flashnas.export.gguf:EXPORTER"}, error=ExportError)
+    "gguf": "flashnas.export.gguf:EXPORTER"}, error=ExportError, base="flashnas.export.exporter:Exporter")
 
 # package -> the extra of flashnas that installs it
 EXTRAS = {"transformers": "export", "gguf": "llama-cpp", "xllamacpp": "llama-cpp"}

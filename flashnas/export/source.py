@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         network = load_model(folder)
         recorded = str(read_architecture(folder)[1].get("sha256", ""))
         origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
-        if tokenizer is None and (folder / TOKENIZER).is_file():
+        if tokenizer is None and os.path.lexists(folder / TOKENIZER):
             tokenizer = str(folder / TOKENIZER)
     else:
         architecture = load_architecture(text)

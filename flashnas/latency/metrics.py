@@ -13,12 +13,12 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Protocol
 
 from flashnas.base.errors import BudgetError
-from flashnas.base.hints import one_of
+from flashnas.base.hints import one_of, shown
 
 METRICS = {  # name -> unit
     "latency_ms": "ms",
@@ -93,8 +93,9 @@ class Budget:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise BudgetError(one_of("budget metric", self.metric, METRICS))
-        if not (math.isfinite(self.limit) and self.limit > 0):
-            raise BudgetError(f"budget {self.metric} must be a positive number; got {self.limit!r}")
+        number = isinstance(self.limit, int | float) and not isinstance(self.limit, bool)
+        if not number or not 0 < self.limit <= sys.float_info.max:
+            raise BudgetError(f"budget {self.metric} must be a positive number; got {shown(self.limit)}")
 
     @property
     def unit(self) -> str:

@@ -76,7 +76,7 @@ class LatencyModel:
 
     def __init__(self, table: LatencyTable | str, workload: Workload | str, *,
                  stack: Stack | None = None, calibrated: bool = True, mode: str | None = None) -> None:
-        self.table = (table if isinstance(table, LatencyTable) else LatencyTable.load(table)).only(mode)
+        self.table = LatencyTable.load(table).only(mode)
         self.workload = load_workload(workload)
         self.stack = choose_stack(self.table.calibration, stack)
         dtypes = self.table.dtypes

@@ -1,4 +1,4 @@
-"""LatencyTable: the rows of one device, verified when loaded. `describe` says what it can answer."""
+"""LatencyTable: the rows of one device, verified when loaded. `print` says what it can answer."""
 
 from __future__ import annotations
 
@@ -47,13 +47,15 @@ class LatencyTable:
     frames: dict[str, pd.DataFrame] = field(repr=False)
 
     @classmethod
-    def load(cls, source: str | Path) -> LatencyTable:
-        """A table from a folder, or a shipped one by name.
+    def load(cls, source: str | Path | LatencyTable) -> LatencyTable:
+        """A table from a folder, or a shipped one by name; a table itself is returned as it is.
 
         Raises:
             TableError: missing or damaged file, wrong columns or units, values that are not times, a calibration with
                 unknown keys or constants that are not numbers of at least 0.
         """
+        if isinstance(source, LatencyTable):
+            return source
         path = _find(str(source))
         device = Device.load(path / "device.yaml")
         meta = load_meta(path, device)
@@ -107,7 +109,7 @@ class LatencyTable:
                              f"{did_you_mean(kind, self.kinds)}; it has: {', '.join(self.kinds)}")
         return self.frames[kind].assign(device=self.name)
 
-    def info(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-ready: device, stacks, for each kind the rows, the range of each column and the origin, the rules by
         which this version derives times that no row states, and the calibration."""
         kinds = {}
@@ -125,9 +127,9 @@ class LatencyTable:
                 "stacks": self.meta["stacks"], "kinds": kinds, "rules": rules(),
                 "calibration": self.calibration or None}
 
-    def describe(self) -> str:
+    def __str__(self) -> str:
         """What the table can answer and by which rules, for people."""
-        info, device = self.info(), self.device
+        info, device = self.to_dict(), self.device
         lines = [
             f"{self.name}: {device.label or device.platform}, {device.peak_flops / 1e12:g} TFLOP/s,"
             f" {device.bandwidth_bytes_s / 1e9:g} GB/s, {device.memory_bytes / 2**30:g} GiB; {', '.join(self.dtypes)}",

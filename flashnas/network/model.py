@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import ArchitectureError
+from flashnas.base.hints import shown
 from flashnas.network.cache import HybridCache
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
@@ -81,6 +83,8 @@ class HybridLM(nn.Module):
     """
 
     def __init__(self, architecture: Architecture, backend: str = "auto") -> None:
+        if not isinstance(architecture, Architecture):
+            raise ArchitectureError(f"a network needs an Architecture; got {shown(architecture)}")
         super().__init__()
         self.architecture, self.backend = architecture, backend
         hidden, vocab = architecture.hidden, architecture.vocab

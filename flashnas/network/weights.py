@@ -22,6 +22,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import WeightsError
 from flashnas.base.files import FILE_MODE, atomic_folder, system_error, write_synced
+from flashnas.base.foreign import check_regular
 from flashnas.base.yaml import read_yaml
 from flashnas.network.model import HybridLM
 
@@ -135,6 +136,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """All tensors of a safetensors file; raises WeightsError if it is missing, damaged, or has not this
     digest."""
+    check_regular(path, WeightsError)
     try:
         if sha256 is not None and digest_of(path) != sha256:
             raise WeightsError(f"{path}: is damaged: its sha256 is not the recorded {sha256[:16]}..")

@@ -26,7 +26,7 @@ OPERATORS: Registry[type[OperatorSpec]] = Registry("operator", "flashnas.operato
     "h": "flashnas.operators.hybrid_head.spec:HybridHead",
     "f": "flashnas.operators.feed_forward.spec:FeedForward",
     "moe": "flashnas.operators.mixture_of_experts.spec:MixtureOfExperts",
-}, OperatorError, "kind")
+}, OperatorError, "kind", base="flashnas.operators.spec:OperatorSpec")
 
 
 def operator_class(kind: str) -> type[OperatorSpec]:

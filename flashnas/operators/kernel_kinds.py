@@ -204,7 +204,8 @@ SELECTIVE_SCAN = KernelKind(
 KERNEL_KINDS: Registry[KernelKind] = Registry("kernel kind", "flashnas.kernel_kinds", {
     name: f"flashnas.operators.kernel_kinds:{name.upper()}" for name in (
         "gemm", "pointwise", "experts", "attention", "conv", "gated_delta_rule", "gated_delta_rule_triton",
-        "delta_rule", "gla", "ssd", "rwkv7", "kda", "selective_scan")}, TableError, attribute="name")
+        "delta_rule", "gla", "ssd", "rwkv7", "kda", "selective_scan")}, TableError, attribute="name",
+    base="flashnas.operators.kernel:KernelKind")
 
 
 def families() -> tuple[Family, ...]:

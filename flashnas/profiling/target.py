@@ -126,8 +126,9 @@ class Target(Settings, ABC):
 
     @classmethod
     def of_options(cls, options: Any) -> Self:
-        """From the options of a command that have the names of the target's own."""
-        values = {each.name: getattr(options, each.name) for each in fields(cls) if hasattr(options, each.name)}
+        """From the options of a command that have the names of the target's own and are given."""
+        values = {each.name: getattr(options, each.name) for each in fields(cls)
+                  if getattr(options, each.name, None) is not None}
         if any(each.name == "effort" for each in fields(cls)):
             values["effort"] = Effort(seconds=options.seconds)
         return cls(**values)

@@ -45,7 +45,8 @@ SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sectio
     "published": "flashnas.report.published_section:PUBLISHED",
     "sources": "flashnas.report.sections:SOURCES",
     "failures": "flashnas.report.sections:FAILURES",
-    "reproduce": "flashnas.report.sections:REPRODUCE"}, error=RunError)
+    "reproduce": "flashnas.report.sections:REPRODUCE"}, error=RunError,
+    base="flashnas.report.section:Section")
 
 SOURCE_COLOURS = {"measured": "#2B2D5B", "imported": "#55578F", "derived": "#ABADD0", "roofline": "#E69F00"}
 MAX_FAILURES = 200

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from flashnas.architecture.folding import compressed
+from flashnas.base.hints import printable
 from flashnas.base.quantities import tokens_text
 from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, statements
 from flashnas.report.plot_data import latency_unit
@@ -99,7 +100,7 @@ def _best_baseline(run: Run, factor: float, unit: str) -> list[str]:
     if run.baselines.empty or run.ranks_full:
         return []
     best = min(rows(run.baselines), key=lambda row: row.loss)
-    return [f"best pure-operator baseline: {best.label}, loss {best.loss:.3f} at"
+    return [f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at"
             f" {best.latency_ms * factor:.2f} {unit}"]
 
 

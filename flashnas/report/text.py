@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from typing import Any, TypeGuard
 
 from flashnas.base import hints
+from flashnas.base.hints import printable
 
 MISSING = "–"  # noqa: RUF001 - an en dash for a number that is not known
 
@@ -43,6 +44,7 @@ def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[s
         lines: the header and the rows.
         left: columns of text; the others hold numbers and end under each other.
     """
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     return ["  ".join([*(cell.ljust(width) if column in left else cell.rjust(width)
                          for column, (cell, width) in enumerate(zip(line, widths, strict=False))), line[-1]]).rstrip()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import atomic_file, write_atomic
+from flashnas.base.hints import shown
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.runs.front import FrontEntry, read_front, write_front
@@ -67,6 +69,8 @@ class Run:
     def load(cls, folder: str | Path) -> Run:
         """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial
         yet."""
+        if not isinstance(folder, str | os.PathLike):
+            raise RunError(f"a run must be the path of a folder; got {shown(folder)}")
         path = Path(folder)
         if not path.exists():
             raise RunError(f"{path}: no such folder")

@@ -20,7 +20,17 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samp
     "tpe": "flashnas.search.optuna_samplers:Tpe",
     "random": "flashnas.search.random_search:Random",
     "bayes": "flashnas.search.bayes:Bayes",
-}, ConfigError, "name")
+}, ConfigError, "name", base="flashnas.search.algorithm:SearchAlgorithm", summaries={
+    "aging-evolution": "Tournament winners of a population are mutated; the oldest members leave",
+    "nsga2": "NSGA-II; `population` is small so that tens of candidates make several generations",
+    "tpe":
+        "Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle is "
+        "spread out",
+    "random": "Draws from the space: the baseline for all other algorithms",
+    "bayes":
+        "A Gaussian process for each trained quality, expected hypervolume improvement, a pool of fresh "
+        "candidates",
+})
 
 SHARED_OPTIONS = ("space", "seed", "latency_of", "cycle_size", "goals")
 

@@ -18,7 +18,7 @@ from flashnas.space.operator_space import OperatorSpace, as_operator_space
 TEMPLATES: Registry[type[SearchSpace[Any]]] = Registry("search space template", "flashnas.spaces", {
     "three_stage": "flashnas.space.three_stage:ThreeStageSpace",
     "layerwise": "flashnas.space.layerwise:LayerwiseSpace",
-}, SpaceError, "template")
+}, SpaceError, "template", base="flashnas.space.base:SearchSpace")
 
 
 def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:

@@ -118,7 +118,7 @@ def test_other_errors_and_lacking_memory_keep_their_class(cuda):
             CudaGraphTimer().measure([call], EFFORT)
 
 
-# -- rows --------------------------------------------------------------------------------------------------------------
+# -- rows ----------------------------------------------------------------------------------------------------
 
 
 def test_a_row_that_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
@@ -293,7 +293,7 @@ class CountingMarks:
         return [1.0] * (self.count - 1)
 
 
-# -- whole models ------------------------------------------------------------------------------------------------------
+# -- whole models --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("batch", "tokens", "most", "expected"), [
@@ -376,7 +376,7 @@ def test_finalists_that_do_not_fit_have_a_note(monkeypatch):
                                     f"finalist {large.notation}: not timed: it needs 9 GB"])
 
 
-# -- states ------------------------------------------------------------------------------------------------------------
+# -- states --------------------------------------------------------------------------------------------------
 
 
 def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):

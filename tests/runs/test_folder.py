@@ -115,10 +115,10 @@ def replaced_by_a_folder(journal):
 
 
 @pytest.mark.parametrize(("damage", "words"), [
-    (lambda journal: journal.write_bytes(os.urandom(300) + b"\xff\n"), "study.journal:1: damaged, not a JSON record"),
-    (damaged_lines(lambda lines: [lines[0], lines[1][:40] + b"\n", *lines[2:]]), "study.journal:2: damaged"),
-    (damaged_lines(lambda lines: [*lines[:1], b'"text"\n', *lines[1:]]), "study.journal:2: damaged, not a record"),
-    (replaced_by_a_folder, "study.journal: is a folder"),
+    (lambda journal: journal.write_bytes(os.urandom(300) + b"\xff\n"), "study.journal: cannot be read: not UTF-8 text; restore"),
+    (damaged_lines(lambda lines: [lines[0], lines[1][:40] + b"\n", *lines[2:]]), "study.journal:2: not valid JSON"),
+    (damaged_lines(lambda lines: [*lines[:1], b'"text"\n', *lines[1:]]), "study.journal:2: must be a record of Optuna's journal; got 'text'"),
+    (replaced_by_a_folder, "study.journal: must be a regular file; got a folder"),
     (damaged_lines(lambda lines: [line.replace(b'"loss"', b'"lost"') for line in lines]),
      "evaluation 0 is damaged: outcome.score.loss must be a number; got None"),
     (damaged_lines(lambda lines: [line.replace(b'"outcome"', b'"result"') for line in lines]),
@@ -175,7 +175,7 @@ def test_the_identity_has_a_hash_of_all_its_fields():
         assert identity(**change).hash != identity().hash
 
 
-# -- the place of a run ------------------------------------------------------------------------------------------
+# -- the place of a run --------------------------------------------------------------------------------------
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):
@@ -223,7 +223,7 @@ def test_two_processes_cannot_write_one_run(tmp_path):
     opened(tmp_path / "run", resume=True)
 
 
-# -- storages ----------------------------------------------------------------------------------------------------
+# -- storages ------------------------------------------------------------------------------------------------
 
 
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
@@ -238,7 +238,7 @@ def test_any_optuna_storage_holds_the_study(tmp_path):
     assert opened(tmp_path / "run", resume=True, storage=url).database.outcomes["x"] == outcome("x")
 
 
-# -- files -------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 def entry(notation):

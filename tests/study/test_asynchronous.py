@@ -199,7 +199,7 @@ def test_a_damaged_list_of_candidates_is_one_line(tmp_path, workers):
             search(out, evaluator([]), trials=6, resume=True)
 
 
-# -- with processes ------------------------------------------------------------------------------------------------
+# -- with processes ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ def test_a_finished_run_goes_on_and_another_ranking_does_not(whole, small_corpus
         assert str(out) in str(caught.value)
 
 
-# -- nothing is trained ------------------------------------------------------------------------------------------
+# -- nothing is trained --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

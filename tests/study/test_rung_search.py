@@ -205,7 +205,7 @@ def test_a_question_without_rungs_does_not_name_them(plain):
     assert not {"rungs", "rung_chance", "rung_curves", "seeds"} & set(question)
 
 
-# -- where trainings pause ---------------------------------------------------------------------------------------
+# -- where trainings pause -----------------------------------------------------------------------------------
 
 
 def curves(count, agreeing):

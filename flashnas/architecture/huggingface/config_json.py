@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flashnas.architecture.huggingface.defaults import DEFAULTS
 from flashnas.architecture.notation import MAX_OPERATORS
+from flashnas.base import foreign
 from flashnas.base.errors import ArchitectureError
 from flashnas.base.hints import shown
 from flashnas.operators.spec import MAX_VALUE
@@ -23,16 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ArchitectureError(f"{path}:{twice}: duplicate key")
         return mapping
 
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except OSError as error:
-        raise ArchitectureError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ArchitectureError(f"{path}: not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise ArchitectureError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # numbers too long to convert, nested too deeply
-        raise ArchitectureError(f"{path}: not valid JSON: {str(error).splitlines()[0]}") from None
+    data = foreign.read_json(path, ArchitectureError, object_pairs_hook=unique)
     if not isinstance(data, dict):
         raise ArchitectureError(f"{path}: the top level must be a mapping; got {type(data).__name__}")
     return data

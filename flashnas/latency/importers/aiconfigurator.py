@@ -20,7 +20,8 @@ import pandas as pd
 import yaml
 
 from flashnas.base.errors import TableError
-from flashnas.base.hints import one_of
+from flashnas.base.foreign import MAX_YAML_MB, read_parquet, read_text
+from flashnas.base.hints import first_line, one_of
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, write_rows
 
@@ -29,6 +30,7 @@ LICENCE = "Apache-2.0"
 COPYRIGHT = "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights reserved."
 DTYPE, FP8 = "bfloat16", "fp8"
 MODE = "cuda_graph"
+MAX_UNPACKED_MB = 4_000   # the wheel has 82 MB
 HEAD_DIMS = (64, 128, 256)
 # Which framework's rows are taken for a kind: the first that has rows.
 GEMM = ("vllm", "sglang", "trtllm")
@@ -98,10 +100,17 @@ def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path
         with tempfile.TemporaryDirectory() as folder:
             try:
                 with zipfile.ZipFile(path) as wheel:
-                    wheel.extractall(folder, [name for name in wheel.namelist() if _wanted(name, system)])
+                    parts = [part for part in wheel.infolist() if _wanted(part.filename, system)]
+                    if (size_mb := sum(part.file_size for part in parts) / 1e6) > MAX_UNPACKED_MB:
+                        raise TableError(f"{path}: must unpack to at most {MAX_UNPACKED_MB:,} MB;"
+                                         f" got {size_mb:,.0f} MB")
+                    wheel.extractall(folder, parts)
             except (zipfile.BadZipFile, OSError):
                 raise TableError(f"{path}: not a wheel") from None
-            yield _in_folder(Path(folder))
+            try:
+                yield _in_folder(Path(folder))
+            except TableError as error:  # its place is in the folder, which is deleted
+                raise TableError(str(error).replace(folder, str(path))) from None
     else:
         yield _in_folder(path)
 
@@ -119,7 +128,7 @@ def _in_folder(path: Path) -> tuple[Path, str]:
         raise TableError(f"{path}: neither a wheel nor a folder of aiconfigurator-core (no systems/*.yaml)")
     for root in (systems.parent.parent, systems.parent):
         for metadata in root.glob(f"{PACKAGE}-*.dist-info/METADATA"):
-            for line in metadata.read_text(encoding="utf-8").splitlines():
+            for line in read_text(metadata, TableError).splitlines():
                 if line.startswith("Version:"):
                     return systems, line.split(":", 1)[1].strip()
     return systems, "unknown"
@@ -127,7 +136,8 @@ def _in_folder(path: Path) -> tuple[Path, str]:
 
 def _device(path: Path, system: str, version: str) -> Device:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))  # has numbers as keys, which read_yaml refuses
+        # has numbers as keys, which read_yaml refuses
+        data = yaml.safe_load(read_text(path, TableError, max_mb=MAX_YAML_MB))
         gpu = data["gpu"]
         return Device(
             name=system, platform="cuda", peak_flops=float(gpu["bfloat16_tc_flops"]),
@@ -137,8 +147,8 @@ def _device(path: Path, system: str, version: str) -> Device:
             cite=f"aiconfigurator-core {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})")
     except KeyError as error:
         raise TableError(f"{path}: the key {error.args[0]} is missing") from None
-    except (yaml.YAMLError, TypeError, ValueError, OSError) as error:
-        raise TableError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise TableError(f"{path}: cannot be read: {first_line(error)}") from None
 
 
 def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | None:
@@ -147,10 +157,7 @@ def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | 
                    key=lambda path: [int(number) for number in re.findall(r"\d+", path.parent.name)])
     if not files:
         return None
-    try:
-        rows = pd.read_parquet(files[-1])
-    except (OSError, ValueError) as error:
-        raise TableError(f"{files[-1]}: not a parquet file: {str(error).splitlines()[0]}") from None
+    rows = read_parquet(files[-1], TableError)
     if "latency" not in rows:
         raise TableError(f"{files[-1]}: the column latency (milliseconds) is missing")
     rows = rows[rows["latency"] > 0]
