@@ -31,7 +31,7 @@ class ParetoOptions(Settings, where="pareto"):
 
     runs: tuple[str, ...] = option(
         REQUIRED, "run folders, finished or not; several are merged", metavar="RUN", positional=True,
-        objects=("flashnas.api.run:Run", "flashnas.runs.run:Run"))
+        objects=("flashnas.api.run:Run", "flashnas.runs.run:RecordedRun"))
     table: str | None = option(
         None, "shipped latency table or folder of another device", shown="that of the first run")
     workload: str | None = option(None, WORKLOAD_HELP, shown="that of the first run")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Run(study_run.Run):
+class Run(study_run.RecordedRun):
     """A finished or running search, read from its folder.
 
     path: the folder. config: run.yaml. trials: a DataFrame with one row per trial, in the order of the
@@ -44,7 +44,7 @@ class Run(study_run.Run):
     @classmethod
     def load(cls, folder: str | Path) -> Run:
         """As `load_run`."""
-        found = study_run.Run.load(folder)
+        found = study_run.RecordedRun.load(folder)
         return cls(**{item.name: getattr(found, item.name) for item in fields(found)})
 
     def plot_front(self) -> go.Figure:

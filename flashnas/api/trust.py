@@ -110,7 +110,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
     from flashnas.report.still_figures import draw_trust
     from flashnas.report.terminal_studies import headline, trust_text, verdict
     from flashnas.report.trust_section import FOUND, PICTURE
-    from flashnas.runs.run import Run
+    from flashnas.runs.run import RecordedRun
     from flashnas.trust.study import FILE, Plan, study, study_results
 
     if options.results is not None:
@@ -120,7 +120,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
         assert options.run is not None
         plan = Plan(architectures=options.architectures, seeds=options.seeds or 2, longer=options.longer,
                     wider=options.wider)
-        searched = Run.load(options.run)
+        searched = RecordedRun.load(options.run)
         results = searched.path / FILE
         table, trust = study(searched, plan, workers=options.workers, progress=progress or (lambda *_: None))
     picture = results.parent / PICTURE

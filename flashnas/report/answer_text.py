@@ -13,7 +13,7 @@ from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import known, number
 from flashnas.runs.answer import Answer, Standing
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
@@ -29,7 +29,7 @@ class Statement(NamedTuple):
     words: str
 
 
-def statements(run: Run) -> list[Statement]:
+def statements(run: RecordedRun) -> list[Statement]:
     """What the answer says; empty for a run without one."""
     return [] if run.answer is None else list(_Words(run, run.answer).all())
 
@@ -40,7 +40,7 @@ def reasons_of(answer: Answer) -> dict[str, float]:
     return {name: value for name, value in reasons.items() if answer.trained or name != "training"}
 
 
-def next_commands(run: Run) -> list[str]:
+def next_commands(run: RecordedRun) -> list[str]:
     """The commands that train the recommended network on a text of the user's, and export it; empty without
     an answer.
     """
@@ -80,7 +80,7 @@ def with_sd(value: float, sd: float, digits: int = 3) -> str:
 class _Words:
     """The sentences of one answer."""
 
-    def __init__(self, run: Run, answer: Answer) -> None:
+    def __init__(self, run: RecordedRun, answer: Answer) -> None:
         self.run, self.answer = run, answer
         self.factor, self.unit = latency_unit([entry.latency_ms or 0.0 for entry in run.front])
         self.places = run.finalists[1]

@@ -13,14 +13,14 @@ from flashnas.report.plot_data import finalist_of, mixer_colours, name_of
 from flashnas.report.text import number
 from flashnas.report.theme import hover, new_figure, nothing_to_show
 from flashnas.report.words import counts_line
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 
 MOST_FOLDED = 600  # networks up to which all hover texts have short notations
 PLOT_WIDTH, MARGINS = 800.0, 170.0  # about the plotting area in pixels, for the placement of labels
 HEIGHT, SMALL_HEIGHT = 600, 380
 
 
-def pareto_front(run: Run) -> go.Figure:
+def pareto_front(run: RecordedRun) -> go.Figure:
     """Figure 1: what ranks, against latency. Fill: most frequent token mixer, ring: second most frequent;
     diamonds: pure-operator baselines; where the full loss ranks, bars: 90 % intervals of the difference."""
     if run.scored.empty:
@@ -29,7 +29,7 @@ def pareto_front(run: Run) -> go.Figure:
     return _drawn(plane_of(run), HEIGHT)
 
 
-def short_loss(run: Run) -> go.Figure:
+def short_loss(run: RecordedRun) -> go.Figure:
     """The loss of the short trainings against latency, smaller, where the full loss ranks."""
     if run.trained.empty:
         return nothing_to_show("Loss of the short trainings", "Nothing was trained.")
@@ -115,7 +115,7 @@ def _legend_entry(figure: go.Figure, name: str, symbol: str, fill: str, edge: st
                                                                                      "width": 1.2}})
 
 
-def _mark_failed(figure: go.Figure, run: Run, factor: float, height: float) -> None:
+def _mark_failed(figure: go.Figure, run: RecordedRun, factor: float, height: float) -> None:
     failed = run.failed[run.failed["latency_ms"].notna()]
     if failed.empty:
         return
@@ -126,7 +126,7 @@ def _mark_failed(figure: go.Figure, run: Run, factor: float, height: float) -> N
         text=[f"<b>trial {row.number} failed</b><br>{html.escape(row.reason)}" for row in rows(failed)])
 
 
-def _workload_words(run: Run) -> str:
+def _workload_words(run: RecordedRun) -> str:
     workload, device = run.entry("workload", "name"), run.entry("table", "device") or run.entry("table",
                                                                                                 "name")
     words = f"latency of one request, {workload}" if workload else "latency of one request"

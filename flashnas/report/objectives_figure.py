@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from flashnas.report.palette import INK, operator_colour
 from flashnas.report.plot_data import finalist_of, latency_unit, mixer_colours, name_of, objective_points
 from flashnas.report.theme import apply_theme, hover, nothing_to_show
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import larger_is_better, title_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def heading(name: str) -> str:
     return f"{title_of(name)}, {'higher' if larger_is_better(name) else 'lower'} is better"
 
 
-def further_objectives(run: Run) -> go.Figure:
+def further_objectives(run: RecordedRun) -> go.Figure:
     """One panel for each objective besides loss and latency; the front is named."""
     trained, names = objective_points(run)[0], run.further_objectives
     if trained.empty:
@@ -58,7 +58,7 @@ def further_objectives(run: Run) -> go.Figure:
     return figure
 
 
-def draw_panel(axes: Axes, run: Run, name: str, factor: float) -> None:
+def draw_panel(axes: Axes, run: RecordedRun, name: str, factor: float) -> None:
     """The same panel in the still picture."""
     for row, value in _with_values(run, name):
         first, second = mixer_colours(row.notation)
@@ -76,6 +76,6 @@ def draw_panel(axes: Axes, run: Run, name: str, factor: float) -> None:
     axes.set_ylabel(heading(name).replace(", ", "\n"), color=INK)
 
 
-def _with_values(run: Run, name: str) -> list[tuple]:
+def _with_values(run: RecordedRun, name: str) -> list[tuple]:
     trained = objective_points(run)[0]
     return list(zip(rows(trained), trained[name], strict=True))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from flashnas.report.plot_data import finalist_of, front, latency_unit, name_of, place_labels, staircase
 from flashnas.report.text import known
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL
 
 INTERVAL_90 = 1.645      # standard deviations on each side
@@ -29,7 +29,7 @@ class Plane:
         title, axis: of the picture and of the vertical axis.
     """
 
-    run: Run
+    run: RecordedRun
     quality: str
     points: pd.DataFrame
     title: str
@@ -107,7 +107,7 @@ class Plane:
         return name_of(self.run, row).replace("pure ", "")
 
 
-def plane_of(run: Run, quality: str | None = None) -> Plane:
+def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     """The plane of what ranks, or of another quality."""
     quality = quality or run.quality
     if quality == FULL:
@@ -120,7 +120,7 @@ def plane_of(run: Run, quality: str | None = None) -> Plane:
                  "short loss (nats per token)")
 
 
-def _full_plane(run: Run) -> Plane:
+def _full_plane(run: RecordedRun) -> Plane:
     """The full loss to expect, as the difference to the recommended network; without one, to the lowest."""
     points, answer = run.scored, run.answer
     base = points[FULL].min() if answer is None else run.front[run.finalists[1][answer.recommended]].figures[FULL]
@@ -136,7 +136,7 @@ def _full_plane(run: Run) -> Plane:
                  f"expected full loss, difference to {to} (nats per token)")
 
 
-def _marked(run: Run, points: pd.DataFrame, y: pd.Series, reach: pd.Series) -> pd.DataFrame:
+def _marked(run: RecordedRun, points: pd.DataFrame, y: pd.Series, reach: pd.Series) -> pd.DataFrame:
     """The points with the further columns."""
     final = np.array([finalist_of(run, row) is not None for row in rows(points)], dtype=bool)
     return points.assign(y=y, reach=reach, final=final,

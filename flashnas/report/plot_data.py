@@ -16,7 +16,7 @@ from flashnas.operators.kernel_kinds import kind_of_rows
 from flashnas.report.palette import KERNEL_COLOURS, operator_order
 from flashnas.report.text import known
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL, larger_is_better
 from flashnas.search.pareto import hypervolume, non_dominated
 
@@ -27,7 +27,7 @@ OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that
 
 # -- the front ---------------------------------------------------------------------------------------------------
 
-def front(run: Run) -> pd.DataFrame:
+def front(run: RecordedRun) -> pd.DataFrame:
     """The networks that are non-dominated in the run's objectives, fastest first. Where the full loss ranks,
     they are those of the folder, because networks that keep a floor for recall are among them."""
     if run.ranks_full:
@@ -39,7 +39,7 @@ def front(run: Run) -> pd.DataFrame:
     return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
 
 
-def objective_points(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
+def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
     """The networks that have all objectives, and these, latency_ms first, all minimised [N, M]. The full loss
     is
     compared as the search does: its mean with one standard deviation."""
@@ -72,7 +72,7 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
     return xs, ys
 
 
-def finalist_of(run: Run, row: Any) -> FrontEntry | None:
+def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
     """The finalist that is this trial's network, if any."""
     by_number, by_hash = run.finalists
     found = [place for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
@@ -80,7 +80,7 @@ def finalist_of(run: Run, row: Any) -> FrontEntry | None:
     return run.front[min(found)] if found else None
 
 
-def name_of(run: Run, row: Any) -> str:
+def name_of(run: RecordedRun, row: Any) -> str:
     """`P2` for a finalist's trial, the label of a baseline (`P2 · pure d` for both), else `trial 17`."""
     finalist = finalist_of(run, row)
     label = row.label if row.origin == "baseline" else ""
@@ -114,7 +114,7 @@ class HypervolumeSeries:
     reference: tuple[float, ...]
 
 
-def hypervolume_series(run: Run) -> HypervolumeSeries:
+def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
     """The hypervolume after each trained network, in the order of the search."""
     trained, points = objective_points(run)
     if not len(points):
@@ -166,7 +166,7 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
 
 # -- latency breakdown -------------------------------------------------------------------------------------------
 
-def breakdown(run: Run) -> pd.DataFrame:
+def breakdown(run: RecordedRun) -> pd.DataFrame:
     """Milliseconds of each finalist by operator, kernel and source, in a fixed order of operators.
 
     Columns: finalist, operator, kernel, label, family, source, ms, share. Finalists without a breakdown are

@@ -34,14 +34,14 @@ from flashnas.report.plot_data import (
 )
 from flashnas.report.text import known, number
 from flashnas.report.theme import apply_theme, new_figure, nothing_to_show
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 
 CURVE_HEIGHT = 368.0  # pixels of the plotting area of the curves
 MOST_CURVES = 500  # grey ones
 CURVE_WARMUP = 0.3  # of the tokens: the vertical axis of the curves is fitted to what comes after
 
 
-def hypervolume(run: Run) -> go.Figure:
+def hypervolume(run: RecordedRun) -> go.Figure:
     """Figure 2. Hypervolume of the front so far over the networks trained; higher is better."""
     title = "Hypervolume of the front over the networks trained"
     series = hypervolume_series(run)
@@ -68,7 +68,7 @@ def hypervolume(run: Run) -> go.Figure:
     return figure
 
 
-def _many_objectives(run: Run, title: str, series: HypervolumeSeries) -> go.Figure:
+def _many_objectives(run: RecordedRun, title: str, series: HypervolumeSeries) -> go.Figure:
     figure = new_figure(title, f"volume in {' by '.join(run.objectives)}, as a share of the last; higher is"
                                f" better",
                         height=400, showlegend=False)
@@ -83,7 +83,7 @@ def _many_objectives(run: Run, title: str, series: HypervolumeSeries) -> go.Figu
     return figure
 
 
-def operator_share(run: Run) -> go.Figure:
+def operator_share(run: RecordedRun) -> go.Figure:
     """Figure 3. Share of each kind of operator along the relative depth, in the front and in all networks."""
     title = "Operators along the depth"
     best, trained = front(run), run.scored
@@ -116,7 +116,7 @@ def operator_share(run: Run) -> go.Figure:
     return figure
 
 
-def latency_by_operator(run: Run) -> go.Figure:
+def latency_by_operator(run: RecordedRun) -> go.Figure:
     """Figure 4. Latency of each finalist: operators by colour, kernels by segment, sources by hatching."""
     title = "Latency of each finalist by operator"
     parts = breakdown(run)
@@ -139,7 +139,7 @@ def latency_by_operator(run: Run) -> go.Figure:
     return figure
 
 
-def latency_by_kernel(run: Run) -> go.Figure:
+def latency_by_kernel(run: RecordedRun) -> go.Figure:
     """Figure 4, second view: the same latencies by family of kernels."""
     title = "Latency of each finalist by kernel"
     parts = breakdown(run)
@@ -158,7 +158,7 @@ def latency_by_kernel(run: Run) -> go.Figure:
     return figure
 
 
-def training_curves(run: Run) -> go.Figure:
+def training_curves(run: RecordedRun) -> go.Figure:
     """Figure 5. Validation loss over tokens seen; finalists and baselines in the colour of their main
     mixer."""
     title = "Training curves"
@@ -204,7 +204,7 @@ def training_curves(run: Run) -> go.Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[Run], go.Figure]] = {
+FIGURES: dict[str, Callable[[RecordedRun], go.Figure]] = {
     "front": pareto_front,
     "hypervolume": hypervolume,
     "operators": operator_share,
@@ -213,12 +213,12 @@ FIGURES: dict[str, Callable[[Run], go.Figure]] = {
     "curves": training_curves,
 }
 # of some runs: those that rank by the full loss, and those with more than two objectives
-FURTHER: dict[str, Callable[[Run], go.Figure]] = {"short-loss": short_loss, "objectives": further_objectives}
+FURTHER: dict[str, Callable[[RecordedRun], go.Figure]] = {"short-loss": short_loss, "objectives": further_objectives}
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
 
-def _bars(run: Run, title: str, subtitle: str) -> tuple[go.Figure, float, str]:
+def _bars(run: RecordedRun, title: str, subtitle: str) -> tuple[go.Figure, float, str]:
     totals = breakdown(run).groupby("finalist", sort=False)["ms"].sum()
     factor, unit = latency_unit(totals)
     figure = new_figure(title, subtitle, height=max(170 + 44 * len(totals), 400), barmode="stack",
@@ -266,7 +266,7 @@ def _add_source_legend(figure: go.Figure, sources: set[str]) -> None:
                            "solidity": 0.3, "fillmode": "overlay"}})
 
 
-def _add_bounds(figure: go.Figure, run: Run, factor: float) -> None:
+def _add_bounds(figure: go.Figure, run: RecordedRun, factor: float) -> None:
     shown = [f for f in run.front if f.breakdown and all(
         known(f.figures.get(name)) for name in ("lower_ms", "latency_ms", "upper_ms"))]
     if not shown:

@@ -14,14 +14,14 @@ from flashnas.report.plane import Plane, plane_of
 from flashnas.report.plot_data import mixer_colours
 from flashnas.report.text import number
 from flashnas.report.words import counts_line
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 
 SIZE_INCHES, DPI = (10.0, 6.0), 150
 PANEL_INCHES = 3.0       # of each objective besides loss and latency, below the first axes
 AXES_BOX = (0.085, 0.115, 0.665, 0.745)  # left, bottom, width, height as shares of the picture
 
 
-def draw_png(run: Run) -> Figure:
+def draw_png(run: RecordedRun) -> Figure:
     """The picture of a run: all networks, the front, the baselines with their names, and the budget. Below,
     smaller, the short loss where the full loss ranks, and further objectives."""
     panels = (*(["loss"] if run.ranks_full and not run.trained.empty else []), *run.further_objectives)
@@ -67,7 +67,7 @@ def _frame(axes: Axes) -> None:
     axes.tick_params(colors=INK, color="#98A2B3")
 
 
-def _subtitle(run: Run) -> str:
+def _subtitle(run: RecordedRun) -> str:
     parts = [run.entry("workload", "name"), run.entry("table", "device") or run.entry("table", "name")]
     return " · ".join([*(_plain(part) for part in parts if part), counts_line(run)])
 

@@ -13,7 +13,7 @@ from flashnas.evidence.agreement import CLEAR_NATS, Composition, shared_pairs
 from flashnas.evidence.trainings import PublishedRow, composition, groups_of, read_published
 from flashnas.report.palette import operator_order
 from flashnas.report.section import Section, render
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 
 ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 NO_FFN = "no ffn"  # of a composition
@@ -90,7 +90,7 @@ class PublishedSection(Section):
 
     title = "Do published trainings agree?"
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         if not run.front:
             return ""
         known = read_published()
@@ -157,7 +157,7 @@ def _line(first: Stack, second: Stack, gaps: Mapping[tuple[Composition, Composit
                 run_gap=None if lowest[0] is None or lowest[1] is None else lowest[0] - lowest[1])
 
 
-def _best_losses(run: Run) -> dict[Composition, float]:
+def _best_losses(run: RecordedRun) -> dict[Composition, float]:
     """The lowest loss of each composition that the run trained, baselines included."""
     found: dict[Composition, float] = {}
     for row in rows(run.trained):

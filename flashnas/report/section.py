@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from flashnas.report.text import MISSING
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ class Section(ABC):
     picture: ClassVar[str] = ""
 
     @abstractmethod
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         """The content below the heading, from what the run folder holds; nothing is evaluated again.
 
         Returns:
@@ -38,7 +38,7 @@ class Section(ABC):
             text leaves the section out.
         """
 
-    def png(self, run: Run) -> Figure | None:
+    def png(self, run: RecordedRun) -> Figure | None:
         """The still picture as a matplotlib figure; None: it is not written."""
         return None
 

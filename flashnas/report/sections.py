@@ -31,7 +31,7 @@ from flashnas.report.words import (
     tokens_words,
 )
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import task_scores, title_of
 
 if TYPE_CHECKING:
@@ -88,12 +88,12 @@ FULL_CAPTIONS = {
 class HeaderSection(Section):
     """Name, the result in a sentence, and the settings."""
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         return render("header.html", run=run, lead="" if run.answer else result_sentence(run),
                       answer=statements(run), commands=next_commands(run), bars=_bars(run), facts=list(_facts(run)))
 
 
-def _bars(run: Run) -> list[dict[str, Any]]:
+def _bars(run: RecordedRun) -> list[dict[str, Any]]:
     """The reasons of the answer: words, value and the place of the bar, in percent of the width."""
     reasons = {} if run.answer is None else reasons_of(run.answer)
     widest = max([abs(value) for value in reasons.values()] or [0.0]) or 1.0
@@ -102,7 +102,7 @@ def _bars(run: Run) -> list[dict[str, Any]]:
             for name, value in reasons.items()]
 
 
-def result_sentence(run: Run) -> str:
+def result_sentence(run: RecordedRun) -> str:
     """The result, the best pure-operator baseline to compare with, and how many trainings failed."""
     if run.scored.empty:
         return f"No network was trained to the end ({counts_line(run)}).{_failed_words(run)}"
@@ -126,7 +126,7 @@ def result_sentence(run: Run) -> str:
     return f"{text}.{_failed_words(run)}"
 
 
-def _failed_words(run: Run) -> str:
+def _failed_words(run: RecordedRun) -> str:
     """` 9 of 18 trainings failed, most often: REASON.`; empty if none failed."""
     failed = run.failed
     if failed.empty:
@@ -135,7 +135,7 @@ def _failed_words(run: Run) -> str:
     return f" {len(failed)} of {len(failed) + len(run.trained)} trainings failed, most often: {reason or MISSING}."
 
 
-def _facts(run: Run) -> Iterable[tuple[str, Any, str]]:
+def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     """(name, value, detail) of what was asked."""
     entry = run.entry
     mode = entry("table", "mode")
@@ -192,7 +192,7 @@ def _networks(count: int) -> str:
     return f"{count} network{'s' * (count != 1)}"
 
 
-def _mapping(run: Run, key: str) -> Mapping[str, Any]:
+def _mapping(run: RecordedRun, key: str) -> Mapping[str, Any]:
     value = run.entry(key)
     return value if isinstance(value, Mapping) else {}
 
@@ -205,7 +205,7 @@ class FinalistsSection(Section):
     title = "Finalists"
     picture = "pareto.png"
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.front])
         objectives = tuple(name for name in run.further_objectives if name == "ttft_ms" or task_scores((name,)))
         losses = [("Loss", "nats/token", ""), ("", "bits/byte", "")] if not run.ranks_full else [
@@ -223,13 +223,13 @@ class FinalistsSection(Section):
                       looks={kind: _look(kind) for kind in kinds},
                       legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds])
 
-    def png(self, run: Run) -> Figure:
+    def png(self, run: RecordedRun) -> Figure:
         from flashnas.report.png import draw_png  # matplotlib loads when a picture is drawn
 
         return draw_png(run)
 
 
-def _measured_words(run: Run) -> str:
+def _measured_words(run: RecordedRun) -> str:
     """What the text above the table says of measured finalists; empty if none was measured."""
     if not any(known(finalist.figures.get("measured_ms")) for finalist in run.front):
         return ""
@@ -237,7 +237,7 @@ def _measured_words(run: Run) -> str:
     return f" Measured: the whole model, timed on the device.{over}{_corrected_words(run)}"
 
 
-def _corrected_words(run: Run) -> str:
+def _corrected_words(run: RecordedRun) -> str:
     """What a search that timed networks on its way did to the predictions."""
     versions = run.config.get("corrections") or []
     if not versions:
@@ -250,12 +250,12 @@ def _corrected_words(run: Run) -> str:
             f" left out in turn, by {last['left_out_error']:.1%}.")
 
 
-def _limit(run: Run, factor: float) -> str:
+def _limit(run: RecordedRun, factor: float) -> str:
     """The budget for the heading, where networks are marked that may exceed it."""
     return f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
 
 
-def _shown(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> dict[str, Any]:
+def _shown(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: tuple[str, ...]) -> dict[str, Any]:
     """The texts of one finalist."""
     figures = finalist.figures
 
@@ -299,7 +299,7 @@ class FiguresSection(Section):
 
     title = "Figures"
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         drawn = [*(["short-loss"] if run.ranks_full else ["front"]), *FIGURES]
         empty = {*(["front"] if run.ranks_full else []),  # it is above the table
                  *(["short-loss", "hypervolume", "curves"] if run.untrained else []),
@@ -309,7 +309,7 @@ class FiguresSection(Section):
             _figure(run, name) for name in dict.fromkeys(drawn) if name not in empty])
 
 
-def _figure(run: Run, name: str) -> dict[str, Any]:
+def _figure(run: RecordedRun, name: str) -> dict[str, Any]:
     """A figure with its caption, for the page."""
     caption = (FULL_CAPTIONS.get(name) if run.ranks_full else None) or CAPTIONS[name]
     return {"name": name, "json": _inert({**FIGURES, **FURTHER}[name](run).to_json()), "caption": caption}
@@ -325,7 +325,7 @@ class SourcesSection(Section):
 
     title = "Where the latencies come from"
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         shown = [finalist for finalist in run.front if finalist.sources]
         if not shown:
             return ""
@@ -342,7 +342,7 @@ class FailuresSection(Section):
 
     title = "What failed"
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         failed, outside = run.failed, run.trials[run.trials["state"] == "infeasible"]
         return render("failures.html", reasons=list(failed["reason"].value_counts().items()),
                       failed=[(row.number, row.reason, compressed(row.notation))
@@ -355,7 +355,7 @@ class ReproduceSection(Section):
 
     title = "How to reproduce"
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         return render("reproduce.html", command=run.entry("command"), entries=[
             (name, value) for name, value in _flat(run.config)
             if name != "command" and not name.startswith("question.")])

@@ -24,7 +24,7 @@ from flashnas.report.words import (
     shortened,
 )
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import TRAINED, title_of
 from flashnas.study.rebudget import Rebudgeted
 from flashnas.study.refit import Refit, vars_of
@@ -40,7 +40,7 @@ OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have 
 WIDTH = 150  # of the lines of the answer
 
 
-def front_table(run: Run) -> str:
+def front_table(run: RecordedRun) -> str:
     """Finalists, fastest first, one a line; then the answer, or the best baseline; figures as predicted for the run's
     workload."""
     if not run.front:
@@ -60,7 +60,7 @@ def front_table(run: Run) -> str:
     return "\n".join([*columns([header, *lines], left), *below, *misses(run)])
 
 
-def _answer(run: Run) -> list[str]:
+def _answer(run: RecordedRun) -> list[str]:
     """What the marks and columns mean, the statements, and the next commands."""
     texts = statements(run)
     wide = max(len(about) for about, _ in texts) + 2
@@ -73,7 +73,7 @@ def _answer(run: Run) -> list[str]:
                       for place, command in enumerate(next_commands(run)))]
 
 
-def _row(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str, ...], shown: tuple[str, ...],
+def _row(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: tuple[str, ...], shown: tuple[str, ...],
          ) -> tuple[str, ...]:
     figures = finalist.figures
 
@@ -96,7 +96,7 @@ def _row(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str, .
             compressed(finalist.notation))
 
 
-def _best_baseline(run: Run, factor: float, unit: str) -> list[str]:
+def _best_baseline(run: RecordedRun, factor: float, unit: str) -> list[str]:
     if run.baselines.empty or run.ranks_full:
         return []
     best = min(rows(run.baselines), key=lambda row: row.loss)

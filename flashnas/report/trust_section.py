@@ -9,7 +9,7 @@ from flashnas.base.foreign import read_json
 from flashnas.base.hints import first_line
 from flashnas.report.section import Section, render
 from flashnas.report.text import known
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 
 FOUND, PICTURE = "proxy_trust.json", "proxy_trust.png"
 
@@ -19,7 +19,7 @@ class TrustSection(Section):
 
     title = "How far the order is to be trusted"
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         """See Section. Raises RunError in one line for a damaged file."""
         path, picture = run.path / FOUND, run.path / PICTURE
         verdict: list[str] = []

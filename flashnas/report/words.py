@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from flashnas.report.answer_text import RECOMMENDED, TIED, signed, with_sd
 from flashnas.report.text import MISSING, known
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import KNOWN
 
 MAX_ORIGIN = 22  # letters of the column `from`
@@ -16,7 +16,7 @@ PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "
          "tokens_seeds": "for further seeds of the front"}  # of the tokens of a run
 
 
-def counts_line(run: Run) -> str:
+def counts_line(run: RecordedRun) -> str:
     """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`;
     networks from a bench are neither searched nor baselines."""
     counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
@@ -41,7 +41,7 @@ def _baselines(count: int) -> str:
     return f" + {count} baseline{'s' * (count > 1)}" if count else ""
 
 
-def tokens_words(run: Run) -> str:
+def tokens_words(run: RecordedRun) -> str:
     """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front; 327,680 saved by rungs, at
     which 5 trainings stopped`; empty where nothing was trained."""
     tokens, saved, stopped = (int(run.entry("totals", name) or 0) for name in ("tokens", "tokens_saved",
@@ -58,7 +58,7 @@ def tokens_words(run: Run) -> str:
     return "; ".join(parts)
 
 
-def misses(run: Run) -> list[str]:
+def misses(run: RecordedRun) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
     over = [f"{finalist.name} ({', '.join(finalist.missed)})" for finalist in run.front if finalist.missed]
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
@@ -69,20 +69,20 @@ def shortened(text: str) -> str:
     return text if len(text) <= MAX_ORIGIN else f"{text[:MAX_ORIGIN - 1]}…"
 
 
-def mark_of(run: Run, finalist: FrontEntry) -> str:
+def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
     """RECOMMENDED, TIED, or nothing."""
     if run.answer is None:
         return ""
     return RECOMMENDED if finalist.hash == run.answer.recommended else TIED * (finalist.hash in run.answer.tied)
 
 
-def exceeds(run: Run, finalist: FrontEntry) -> bool:
+def exceeds(run: RecordedRun, finalist: FrontEntry) -> bool:
     """Whether the latency may exceed the budget by its upper bound."""
     upper = finalist.figures.get("upper_ms")
     return run.budget_ms is not None and known(upper) and upper > run.budget_ms
 
 
-def full_loss_words(run: Run, finalist: FrontEntry) -> str:
+def full_loss_words(run: RecordedRun, finalist: FrontEntry) -> str:
     """`+0.026 ± 0.048`, to the recommended network; without an answer the difference to the lowest of the
     front."""
     figures = finalist.figures

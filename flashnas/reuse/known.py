@@ -16,7 +16,7 @@ from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import shown
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.metrics import METRICS
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trial import RUN
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe
@@ -41,7 +41,7 @@ class Trained:
         genotype: None for a network that no genotype of the run's space builds, such as most baselines.
     """
 
-    run: Run
+    run: RecordedRun
     row: Any = field(repr=False)
     network: Any | None
     genotype: Any | None
@@ -76,7 +76,7 @@ class KnownRuns:
     failed: hashes of networks that have no score, since their evaluation failed.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[RecordedRun, ...]
     spaces: tuple[SearchSpace[Any] | None, ...]
     networks: tuple[Trained, ...]
     stopped: tuple[Trained, ...]
@@ -103,7 +103,7 @@ class KnownRuns:
         return {"runs": [str(run.path) for run in self.runs], "digest": self.digest, "networks": len(self)}
 
 
-def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | None = None) -> KnownRuns:
+def known_runs(sources: Sequence[str | Path | RecordedRun], space: SearchSpace[Any] | None = None) -> KnownRuns:
     """Read runs, finished or not.
 
     Args:
@@ -114,7 +114,7 @@ def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | No
         RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first
             one.
     """
-    runs = tuple(source if isinstance(source, Run) else Run.load(source) for source in sources)
+    runs = tuple(source if isinstance(source, RecordedRun) else RecordedRun.load(source) for source in sources)
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError(f"{runs[-1].path}: a run is named twice")
     for run in runs:
@@ -142,7 +142,7 @@ def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | No
 # -- what a loss depends on --------------------------------------------------------------------------------------
 
 
-def training_of(run: Run) -> dict[str, Any]:
+def training_of(run: RecordedRun) -> dict[str, Any]:
     """All that a network's loss depends on in a run; raises RunError where run.yaml does not say."""
     question = run.entry("question")
     if not isinstance(question, dict) or "seed" not in question:
@@ -176,7 +176,7 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any], own: str, there
 # -- networks and their genotypes --------------------------------------------------------------------------------
 
 
-def space_of(run: Run, given: SearchSpace[Any] | None = None) -> SearchSpace[Any] | None:
+def space_of(run: RecordedRun, given: SearchSpace[Any] | None = None) -> SearchSpace[Any] | None:
     """The space that was searched, if it is at hand as it was then."""
     for source in (given, run.entry("space", "name"), run.entry("space", "path")):
         try:
@@ -193,7 +193,7 @@ def genotype_of(space: SearchSpace[Any] | None, row: Any) -> Any | None:
     return space.decode(row.genotype) if space is not None and row.genotype else None
 
 
-def _networks(run: Run, space: SearchSpace[Any] | None, trials: pd.DataFrame) -> Iterator[Trained]:
+def _networks(run: RecordedRun, space: SearchSpace[Any] | None, trials: pd.DataFrame) -> Iterator[Trained]:
     """The networks of some trials of a run, in their order."""
     baselines = {} if space is None or isinstance(space, OperatorSpace) else {
         network.hash: network for _, sizes in space.baselines() for network in sizes}

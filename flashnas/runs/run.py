@@ -49,7 +49,7 @@ class _Config(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A finished or running search, as its folder holds it.
 
     Attributes:
@@ -66,7 +66,7 @@ class Run:
     front: tuple[FrontEntry, ...]
 
     @classmethod
-    def load(cls, folder: str | Path) -> Run:
+    def load(cls, folder: str | Path) -> RecordedRun:
         """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial
         yet."""
         if not isinstance(folder, str | os.PathLike):

@@ -29,7 +29,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload, load_workload
 from flashnas.reuse.known import KnownRuns, Trained, known_runs
 from flashnas.runs.front import ForeignNetwork, FrontEntry, recorded
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import DEFAULT, TRAINED, check_objectives, point
 from flashnas.search.pareto import non_dominated
 from flashnas.space import SearchSpace
@@ -60,7 +60,7 @@ class Rebudgeted:
         notes: what a reader has to know.
     """
 
-    run: Run
+    run: RecordedRun
     trained: int
     outside: int
     unanswered: dict[str, int]
@@ -94,7 +94,7 @@ class Rebudgeted:
             "notes": list(self.notes)}
 
 
-def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable | CostFunction | None = None,
+def rebudget(sources: Sequence[str | Path | RecordedRun], *, table: str | LatencyTable | CostFunction | None = None,
              workload: str | Workload | None = None, mode: str | None = None,
              budgets: Mapping[str, float] | None = None, objectives: Sequence[str] | None = None,
              confidence: float | None = None, space: SearchSpace[Any] | None = None) -> Rebudgeted:
@@ -145,7 +145,7 @@ def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable |
     places = {one.row.hash: number for number, (one, _) in enumerate(within)}
     entries = tuple(_entry(one, metrics, costs, certificate, number, places[one.row.hash], len(known.runs) > 1)
                     for number, (one, metrics) in enumerate(((scored[i][0], scored[i][1]) for i in best), start=1))
-    run = Run(first.path, _config(known, model, limits, confidence, names), trials, entries)
+    run = RecordedRun(first.path, _config(known, model, limits, confidence, names), trials, entries)
     found, fitting, commands = _to_train(known, costs, model, tightened, names, front, limits, confidence, mode, table,
                                          notes)
     if not within and not found:
@@ -164,7 +164,7 @@ def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable |
 # -- the new question --------------------------------------------------------------------------------------------
 
 
-def _limits(run: Run) -> dict[str, float]:
+def _limits(run: RecordedRun) -> dict[str, float]:
     return {str(name): float(limit) for name, limit in (run.entry("budgets") or {}).items()}
 
 
@@ -310,7 +310,7 @@ def _config(known: KnownRuns, model: LatencyModel | None, budgets: Mapping[str, 
 # -- what would have to be trained -------------------------------------------------------------------------------
 
 
-def _recipe(run: Run) -> Recipe | None:
+def _recipe(run: RecordedRun) -> Recipe | None:
     recipe = run.entry("question", "recipe")
     return None if recipe is None else Recipe.from_dict(recipe)
 
@@ -362,7 +362,7 @@ def _none_fits(known: KnownRuns, costs: Costs, budgets: Sequence[Budget],
     return BudgetError(f"no network of the runs meets the budget; the nearest that is known has {listed}: {notation}")
 
 
-def _command(known: KnownRuns, run: Run, model: LatencyModel | None, limits: Mapping[str, float],
+def _command(known: KnownRuns, run: RecordedRun, model: LatencyModel | None, limits: Mapping[str, float],
              objectives: Sequence[str], confidence: float | None, mode: str | None, table: Any, count: int,
              ) -> str | None:
     """`flashnas search ..` from the runs for the new question; None where the command line cannot say it."""
@@ -390,7 +390,7 @@ def _command(known: KnownRuns, run: Run, model: LatencyModel | None, limits: Map
     return shlex.join([*words, "--trials", str(2 * min(count, MOST_REFITS) or MOST_REFITS)])
 
 
-def _short_space(run: Run, path: str) -> str:
+def _short_space(run: RecordedRun, path: str) -> str:
     """The name of a shipped space, else its file."""
     from flashnas.base.shipped import shipped_names
 

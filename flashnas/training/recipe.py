@@ -287,8 +287,7 @@ class Recipe(Settings, where="recipe"):
         return cls(**data)
 
     @classmethod
-    # type: ignore[override]  # a recipe is a file as a whole
-    def load(cls, source: str | Path | Self) -> Self:
+    def load(cls, source: str | Path | Self) -> Self:  # type: ignore[override]  # a file as a whole
         """A shipped recipe by name, or a YAML file; a recipe itself is returned as it is. Raises ConfigError
         with file, line, rule and value."""
         if isinstance(source, cls):

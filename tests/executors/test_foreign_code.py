@@ -12,7 +12,7 @@ import flashnas as fn
 from flashnas.api.search import plan
 from flashnas.base.errors import ConfigError, PluginError
 from flashnas.cli.main import one_line
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search.aging_evolution import AgingEvolution
 
 CALLS = {"left": 0}
@@ -126,7 +126,7 @@ def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repai
             return super().mutate(genotype, rng)
 
     assert ".mutate raised" in failure(lambda: fn.search(**asked(tmp_path / "run", space=Broken())), 4)
-    assert 0 < len(Run.load(tmp_path / "run").trained) < len(finished.trained)
+    assert 0 < len(RecordedRun.load(tmp_path / "run").trained) < len(finished.trained)
     whole = fn.search(**asked(tmp_path / "run"), resume=True)
     assert whole.trials["hash"].tolist() == finished.trials["hash"].tolist()
 

@@ -17,7 +17,7 @@ from flashnas.base.process import terminate_as_interrupt
 from flashnas.runs.folder import RunFolder, check_out
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.identity import Identity
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Outcome, Trial
 from flashnas.study.config import SearchConfig
 
@@ -259,7 +259,7 @@ def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
         written = folder.write_front([entry(notation) for notation in notations])
         assert [path.name for path in sorted((tmp_path / "run" / "pareto").iterdir())] == [
             f"{number:02d}.yaml" for number in range(1, len(notations) + 1)]
-        assert Run.load(folder.path).front == tuple(written)
+        assert RecordedRun.load(folder.path).front == tuple(written)
         assert [e.notation for e in written] == notations
     assert (written[0].loss, written[0].latency_ms) == (1.0, None)
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith((".part", ".pareto"))]
@@ -282,7 +282,7 @@ def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(tmp_p
     monkeypatch.undo()
     folder.close()
     opened(tmp_path / "run", resume=True).close()
-    assert [e.notation for e in Run.load(folder.path).front] in (["2048: a f"], ["2048: d f"])
+    assert [e.notation for e in RecordedRun.load(folder.path).front] in (["2048: a f"], ["2048: d f"])
 
 
 def test_the_time_of_a_continued_run_adds_up(run):

@@ -22,7 +22,7 @@ from flashnas.executors.job import run_job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.report import write_report
 from flashnas.report.words import counts_line
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
@@ -71,7 +71,7 @@ def config(small_corpus, quick_recipe, bench):
 def searched(config, out, resume=False):
     progress = Silent()
     summary = run_search(config, out, resume=resume, progress=progress)
-    return Run.load(out), summary, progress.last
+    return RecordedRun.load(out), summary, progress.last
 
 
 @pytest.mark.slow

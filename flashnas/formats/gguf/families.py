@@ -29,7 +29,7 @@ Spec = TypeVar("Spec", bound=OperatorSpec)
 
 
 @dataclass(frozen=True)
-class Family:
+class GgufFamily:
     """An architecture of llama.cpp, with the rules that its loader and its graph have.
 
     format: what it can hold. second_norm, interleaved: see `model_pieces`.
@@ -92,18 +92,18 @@ class Family:
             writer.add_ssm_inner_size(mamba.inner(hidden))
 
 
-FAMILIES: Mapping[str, Family] = {family.format.name: family for family in (
-    Family(Format("granitehybrid", {
+FAMILIES: Mapping[str, GgufFamily] = {family.format.name: family for family in (
+    GgufFamily(Format("granitehybrid", {
         "m2": Demands(fixed={**MAMBA2, "heads": 0, "expand": 2}, shared=MAMBA2_SHAPE),
         "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_factor": 1.0}, shared=ROTARY),
         "f": Demands(fixed={"relu2": False}, shared=("intermediate",)),
     }, needs=("m2", "a"), pairs=True, max_meta_tokens=1), second_norm="ffn_norm", interleaved=True),
-    Family(Format("nemotron_h", {
+    GgufFamily(Format("nemotron_h", {
         "m2": Demands(fixed=MAMBA2, shared=("heads", "expand", *MAMBA2_SHAPE)),
         "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_share": 0.0}, shared=("head_dim",)),
         "f": Demands(fixed={"relu2": True}),
     }, needs=("m2", "a"), max_meta_tokens=1), second_norm=""),
-    Family(Format("qwen35", {
+    GgufFamily(Format("qwen35", {
         "gd": Demands(shared=("k_heads", "expand_v", "head_dim", "conv_size")),
         "a": Demands(fixed={"qk_norm": True, "out_gate": True, "out_bias": False, "rope_factor": 1.0},
                      nonzero=("rope_share",), shared=("heads", "kv_heads", *ROTARY)),
@@ -112,7 +112,7 @@ FAMILIES: Mapping[str, Family] = {family.format.name: family for family in (
 )}
 
 
-def family_of(architecture: Architecture) -> Family:
+def family_of(architecture: Architecture) -> GgufFamily:
     """The first family that holds the architecture; raises ExportError with the rule that none meets."""
     return FAMILIES[choose(architecture, [family.format for family in FAMILIES.values()], "llama.cpp").name]
 
