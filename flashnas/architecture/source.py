@@ -25,8 +25,8 @@ def load_architecture(source: str) -> Architecture:
     """The architecture that a text describes.
 
     Args:
-        source (str): a notation, the name of a preset (in any case), a YAML file with the key `architecture` (such as
-            pareto/01.yaml of a run), or a Hugging Face config.json or the folder that holds one.
+        source (str): a notation, the name of a preset (in any case), a YAML file with the key `architecture`
+            (such as pareto/01.yaml of a run), or a Hugging Face config.json or the folder that holds one.
 
     Returns:
         The Architecture.
@@ -49,7 +49,8 @@ def load_architecture(source: str) -> Architecture:
     path = Path(source)
     if path.suffix == ".json" or os.path.isdir(source):
         return architecture_from_hf(path)
-    if path.suffix in (".yaml", ".yml") or os.path.exists(source):  # os.path accepts any text, pathlib does not
+    # os.path accepts any text, pathlib does not
+    if path.suffix in (".yaml", ".yml") or os.path.exists(source):
         data = read_yaml(check_regular(path, ArchitectureError))
         entry = data.get("architecture")
         try:
@@ -61,7 +62,8 @@ def load_architecture(source: str) -> Architecture:
             raise ArchitectureError(f"{data.place('architecture')}: {error}") from None
         raise ArchitectureError(f"{data.place()}: an architecture file needs the key 'architecture'"
                                 " (a notation or a mapping)")
-    raise ArchitectureError(f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML or JSON file"
+    raise ArchitectureError(f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML"
+                            f" or JSON file"
                             f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(presets())}")
 
 

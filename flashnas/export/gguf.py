@@ -26,8 +26,8 @@ from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.llama_cpp.child import ask
 
 DEFAULT_TYPE = "f16"
-# Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11 bits beside
-# f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized types.
+# Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11
+# bits beside f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized types.
 TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.15, "q4_0": 0.15}
 PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
 GENERATED = 64

@@ -40,8 +40,9 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
-flashnas is not needed. Names and keys are those of released Nemotron-H checkpoints. vLLM (0.32, on a CPU) loads the
-folder, too, where attention has heads of 32, 64 or more. For llama.cpp, `flashnas export --to gguf` writes a file.
+flashnas is not needed. Names and keys are those of released Nemotron-H checkpoints. vLLM (0.32, on a CPU)
+loads the folder, too, where attention has heads of 32, 64 or more. For llama.cpp, `flashnas export --to gguf`
+writes a file.
 """
 
 
@@ -74,7 +75,8 @@ class NemotronHExporter(Exporter):
         if source.tokenizer is not None:
             write_tokenizer(folder, _with_meta_tokens(source.tokenizer, meta))
         if meta:
-            puts = "each text needs in front" if source.tokenizer is None else "the tokenizer puts in front of a text"
+            puts = ("each text needs in front" if source.tokenizer is None else
+                    "the tokenizer puts in front of a text")
             notes.append(f"the meta tokens are the ids {meta[0]} to {meta[-1]}, which {puts}")
         differences, equal = _check(folder, _take_over(network, pieces, tensors), meta)
         return Written(differences, (f"{equal} of {GENERATED} greedy tokens are equal", *notes))

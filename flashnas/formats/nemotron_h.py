@@ -58,5 +58,6 @@ def configuration(architecture: Architecture, ids: Mapping[str, int | None], dty
             "n_groups": mamba.groups, "ssm_state_size": mamba.state, "conv_kernel": mamba.conv_size,
             "expand": mamba.expand, "use_conv_bias": mamba.conv_bias, "use_bias": mamba.bias,
             "mamba_proj_bias": mamba.bias, "mamba_hidden_act": "silu",
-            # transformers clamps time steps to it in parallel, not step by step; its start draws from its logarithm
+            # transformers clamps time steps to it in parallel, not step by step; its start draws from its
+            # logarithm
             "time_step_min": 1e-30}

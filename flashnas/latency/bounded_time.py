@@ -10,12 +10,13 @@ import pandas as pd
 from flashnas.latency.schema import SOURCES
 from flashnas.operators.kernel_kinds import KERNEL_KINDS
 
-# Half-widths of the bounds, relative to the value. Measured rows have their own p10 and p90, but a median in another
-# process moves by a few per cent; imported rows state no percentiles. Bounds add up linearly over the parts of a model.
+# Half-widths of the bounds, relative to the value. Measured rows have their own p10 and p90, but a median in
+# another process moves by a few per cent; imported rows state no percentiles. Bounds add up linearly over the
+# parts of a model.
 SOURCE_SPREAD = {"measured": 0.05, "imported": 0.10, "derived": 0.20, "roofline": 0.50}
-# Widths of the rules, set so that at least nine of ten rows that a rule did not use lie inside its bounds on each of
-# the shipped tables (experiments/rule_coverage).
-# a point outside the grid, or a cell that was not measured, on top of what the grid says:
+# Widths of the rules, set so that at least nine of ten rows that a rule did not use lie inside its bounds on
+# each of the shipped tables (experiments/rule_coverage). a point outside the grid, or a cell that was not
+# measured, on top of what the grid says:
 OUTSIDE_SPREAD = 0.25
 OUTSIDE_UPPER = 0.60   # further up, because a kernel that leaves a cache grows faster than its work
 HEADS_SPREAD = 0.40    # attention with numbers of heads between measured ones

@@ -312,7 +312,7 @@ def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dic
             for i, name in sorted(enumerate(names), key=lambda pair: -abs(own[pair[0]] * mean[pair[0]]))}
 
 
-# -- what meta.yaml may hold -------------------------------------------------------------------------------------------
+# -- what meta.yaml may hold ---------------------------------------------------------------------------------
 
 @dataclass(frozen=True, kw_only=True)
 class _StackEntry(KernelCorrection):

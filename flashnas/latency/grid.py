@@ -20,10 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-# Beyond the largest measured value of an axis the time grows along a straight line through the largest one and the
-# largest of at most half its size, at most in proportion: a kernel costs a launch, and then so much for each unit of
-# work. Up to this many times the largest value, OTHER_REACH on axes that are not named here. Rows and sequences do not
-# depend on each other, and an engine cuts a large batch into pieces: they have no limit.
+# Beyond the largest measured value of an axis the time grows along a straight line through the largest one
+# and the largest of at most half its size, at most in proportion: a kernel costs a launch, and then so much
+# for each unit of work. Up to this many times the largest value, OTHER_REACH on axes that are not named here.
+# Rows and sequences do not depend on each other, and an engine cuts a large batch into pieces: they have no
+# limit.
 REACH = {"m": math.inf, "n": 16, "k": 16, "batch": math.inf, "tokens": 16, "context": 16}
 OTHER_REACH = 4
 

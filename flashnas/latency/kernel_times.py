@@ -13,7 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from flashnas.latency.bounded_time import HEADS_SPREAD, SOURCE_SPREAD, BoundedTime, from_grid, roofline, source_of
+from flashnas.latency.bounded_time import (
+    HEADS_SPREAD,
+    SOURCE_SPREAD,
+    BoundedTime,
+    from_grid,
+    roofline,
+    source_of,
+)
 from flashnas.latency.grid import LogGrid, bracket
 from flashnas.latency.table import LatencyTable
 from flashnas.operators import KernelCall, KernelKind, Phase
@@ -90,7 +97,8 @@ class KernelTimes:
     def moving(self, bytes_moved: float) -> BoundedTime:
         """The time of a kernel that the bandwidth alone limits."""
         device = self.table.device
-        return roofline(device.launch_us + 1e6 * bytes_moved / (device.bandwidth_bytes_s * device.bandwidth_share))
+        bytes_s = device.bandwidth_bytes_s * device.bandwidth_share
+        return roofline(device.launch_us + 1e6 * bytes_moved / bytes_s)
 
     # -- rows
     # --------------------------------------------------------------------------------------------------------

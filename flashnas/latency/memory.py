@@ -16,8 +16,8 @@ from flashnas.latency.schema import Device
 from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload
 from flashnas.operators import OperatorSpec
 
-# Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens (8192 is the
-# default of vLLM and TensorRT-LLM). Only one piece has activations at a time.
+# Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens (8192 is
+# the default of vLLM and TensorRT-LLM). Only one piece has activations at a time.
 PREFILL_PIECE_TOKENS = 8192
 # Share of the memory that a batch of "max" may fill; 0.9 is the default of vLLM and TensorRT-LLM.
 USABLE_SHARE = 0.9

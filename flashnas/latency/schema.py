@@ -63,8 +63,8 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
 
 KINDS = _RowKinds()
 TEXT_KEYS = ("operator",)
-# One device runs the same call in several modes and dtypes; each is a row of its own. A row of another stack (other
-# versions, driver or threads) is not: it is stale, and the newer one replaces it.
+# One device runs the same call in several modes and dtypes; each is a row of its own. A row of another stack
+# (other versions, driver or threads) is not: it is stale, and the newer one replaces it.
 VARIANT = ("mode", "dtype")
 MODES = ("eager", "compiled", "cuda_graph")
 # What can be timed: a Target each. The name of one that runs whole networks only is the mode of its rows.

@@ -251,8 +251,8 @@ def half(count: int, rng: np.random.Generator) -> frozenset[int]:
     return frozenset(int(first + rng.integers(2)) for first in range(0, count - 1, 2))
 
 
-def _calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tuple[Architecture, Mapping[str,
-                                                                                                         float]]],
+def _calibrated(table: LatencyTable, model: LatencyModel,
+                measured: Sequence[tuple[Architecture, Mapping[str, float]]],
                 ) -> tuple[LatencyTable, LatencyModel]:
     """The table with a correction fitted to these architectures (in memory), and its model."""
     bare = LatencyModel(table, model.workload, calibrated=False, mode=model.table.default_mode)
@@ -273,8 +273,8 @@ def with_corrections(table: LatencyTable, model: LatencyModel, fits: Mapping[Pha
     return table, LatencyModel(table, model.workload, mode=mode)
 
 
-def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, metrics: Mapping[str,
-                                                                                         float]) -> Regressors:
+def terms(bare: LatencyModel, architecture: Architecture, phase: Phase,
+          metrics: Mapping[str, float]) -> Regressors:
     """What the constants of a correction multiply, from a model without one; a decode step is the mean
     one."""
     steps = bare.workload.generated_tokens if phase == "decode" else 1

@@ -11,12 +11,13 @@ from flashnas.base.errors import WorkloadError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 
-# of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them, hold weights only
+# of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them, hold weights
+# only
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "q8_0": 2, "q4_0": 2, "fp8": 2}
 # of a weight: a block of 32 has a scale in 16 bits
 WEIGHT_BYTES: dict[str, float] = {**DTYPE_BYTES, "q8_0": 34 / 32, "q4_0": 18 / 32, "fp8": 1}
-# A type that only the matrices of the operators have, as in serving engines; embedding, head, norms, convolutions,
-# attention and recurrences stay in the other one.
+# A type that only the matrices of the operators have, as in serving engines; embedding, head, norms,
+# convolutions, attention and recurrences stay in the other one.
 MATRICES_ONLY = {"fp8": "bfloat16"}
 WEIGHTS = ("bfloat16", "fp8")   # what --weights takes for a table of kernels
 WEIGHTS_HELP = "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
@@ -93,8 +94,8 @@ WORKLOADS = {workload.name: workload for workload in (
     Workload(name="decode-1k", generated_tokens=1024),
     Workload(name="prefill-2k", prompt_tokens=2048),
     Workload(name="chat", prompt_tokens=512, generated_tokens=256),
-    # "throughput at 32k tokens of input and the largest batch that fits": decode steps right after a 32k prompt.
-    # 256 of them move the context by 0.8 %: throughput_tok_s is the rate at 32k.
+    # "throughput at 32k tokens of input and the largest batch that fits": decode steps right after a 32k
+    # prompt. 256 of them move the context by 0.8 %: throughput_tok_s is the rate at 32k.
     Workload(name="throughput-32k", batch="max", prompt_tokens=32768, generated_tokens=256),
 )}
 

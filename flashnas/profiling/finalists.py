@@ -52,8 +52,8 @@ def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel
 def _metrics(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> dict[str, float]:
     """All metrics from the two medians, so that they agree with each other."""
     read, generated = workload.prompt_tokens, workload.generated_tokens
-    return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": metrics.latency_ms(ttft_ms, tpot_ms,
-                                                                                     generated),
+    return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms,
+            "latency_ms": metrics.latency_ms(ttft_ms, tpot_ms, generated),
             "throughput_tok_s": metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, read, generated)}
 
 

@@ -60,8 +60,8 @@ class Nvml:
 
         def throttled() -> list[str]:
             bits = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
-            return [text for name, text in REASONS.items() if bits & getattr(nvml,
-                                                                             f"nvmlClocksThrottleReason{name}")]
+            return [text for name, text in REASONS.items()
+                    if bits & getattr(nvml, f"nvmlClocksThrottleReason{name}")]
 
         return _stated({
             "sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),

@@ -131,7 +131,8 @@ def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
         others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".")
                   .startswith((*OWN_FILES, *further))]
         if others and not (folder / "meta.yaml").exists():
-            raise ConfigError(f"--out {folder}: must be a new folder or a latency table; it has {min(others)}")
+            raise ConfigError(f"--out {folder}: must be a new folder or a latency table;"
+                              f" it has {min(others)}")
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
@@ -170,8 +171,8 @@ def _disturbed(group: RowGroup, rows: Rows, probes: dict[RowGroup, float]) -> bo
                                    or [0.0]))) > DISTURBED)
 
 
-def _record(setup: Setup, rows: Rows, probes: dict[RowGroup, float], again: Sequence[RowGroup]) -> dict[str,
-                                                                                                        Any]:
+def _record(setup: Setup, rows: Rows, probes: dict[RowGroup, float],
+            again: Sequence[RowGroup]) -> dict[str, Any]:
     still = [group for group in again if _disturbed(group, rows, probes)]
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": setup.stack, "mode": setup.mode_name,

@@ -125,8 +125,8 @@ class Program(Target):
         ttft_ms = times["prompts"][0][self.clock] if read else 0.0
         tpot_ms = sum(share * entry[self.clock] for (_, share), entry in zip(parts, times["contexts"],
                                                                              strict=True))
-        return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms, latency_ms=metrics.latency_ms(ttft_ms, tpot_ms,
-                                                                                        generated))
+        return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms,
+                        latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, generated))
 
 
 @functools.cache

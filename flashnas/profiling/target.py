@@ -1,4 +1,5 @@
-"""Target: a runtime on this machine that times whole networks, and rows of a table. `latency/schema.py` lists them."""
+"""Target: a runtime on this machine that times whole networks, and rows of a table. `latency/schema.py` lists
+them."""
 
 from __future__ import annotations
 
@@ -37,10 +38,11 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Settings, ABC):
-    """How a runtime runs what is timed. Each option decides which mix of operators is fast, and is part of the stack.
+    """How a runtime runs what is timed. Each option decides which mix of operators is fast, and is part of
+    the stack.
 
-    A new runtime is a subclass in a folder of its own, one line in `flashnas.latency.schema.RUNTIMES`, and its options
-    in `flashnas profile`, where it has some of its own.
+    A new runtime is a subclass in a folder of its own, one line in `flashnas.latency.schema.RUNTIMES`, and
+    its options in `flashnas profile`, where it has some of its own.
 
     Attributes:
         name: of the runtime, as in RUNTIMES.
@@ -56,7 +58,8 @@ class Target(Settings, ABC):
     device: ClassVar[str] = "cpu"
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
 
-    # -- what a runtime states ---------------------------------------------------------------------------------------
+    # -- what a runtime states
+    # ---------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -108,11 +111,13 @@ class Target(Settings, ABC):
     def check_holds(self, architecture: Architecture) -> None:
         """Raises ExportError, with the rule that is broken, unless the runtime can run the network."""
 
-    # -- what follows from it ----------------------------------------------------------------------------------------
+    # -- what follows from it
+    # ----------------------------------------------------------------------------------------
 
     def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
                 progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        """Measure the rows of a space that the table in a folder lacks; see profile.py and profile_runtime.py."""
+        """Measure the rows of a space that the table in a folder lacks; see profile.py and
+        profile_runtime.py."""
         measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self, progress)
         return measured
 
@@ -195,7 +200,8 @@ class Target(Settings, ABC):
         for name in self.build_facts:
             if described.get(name) not in (None, here[name]):
                 raise TableError(f"{where} was measured with another build of {self.name}: its {name} is"
-                                 f" {described[name]}, that of this machine {here[name]}; measure it anew in another"
+                                 f" {described[name]}, that of this machine {here[name]}; measure it anew in"
+                                 f" another"
                                  f" folder{end}")
 
 
@@ -214,14 +220,15 @@ def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str |
         mode = runtime
     measured_in = _runtime_of(mode or table.default_mode)
     if runtime not in (None, measured_in):
-        raise TableError(f"{table.path}: table {table.name} is of {measured_in}; got --runtime {runtime}; leave it out,"
+        raise TableError(f"{table.path}: table {table.name} is of {measured_in}; got --runtime {runtime};"
+                         f" leave it out,"
                          f" or measure another table with flashnas profile --runtime {runtime}")
     return mode
 
 
 def target_like(table: LatencyTable, *, mode: str | None = None, **options: Any) -> Target:
-    """How this machine runs whole networks as the operators of a table were run, in the runtime of its rows; options as
-    those of `Target.like`."""
+    """How this machine runs whole networks as the operators of a table were run, in the runtime of its rows;
+    options as those of `Target.like`."""
     return RUNTIMES[_runtime_of(mode or table.default_mode)].like(table, mode=mode, **options)
 
 

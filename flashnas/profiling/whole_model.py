@@ -97,7 +97,8 @@ def check_memory(architecture: Architecture, workload: Workload, batch: int, set
 
 def too_large(needed: float, free: float, batch: int = 0) -> str:
     """The reason in one line."""
-    return f"it needs {needed / 1e9:.1f} GB{f' with batch {batch}' if batch else ''}, and {free / 1e9:.1f} GB are free"
+    of_batch = f" with batch {batch}" if batch else ""
+    return f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
 
 
 Plan = Sequence[tuple[int, tuple[int, ...]]]

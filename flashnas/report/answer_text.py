@@ -102,9 +102,8 @@ class _Words:
             yield Statement("to change it", self._to_change())
         yield Statement("outside", self._outside())
         if self.answer.extrapolated:
-            yield Statement("extrapolated", f"{tokens_text(self.answer.train_tokens)} training tokens are"
-                                            f" fewer or more"
-                                            " than publications have: the differences are read off their edge")
+            yield Statement("extrapolated", f"{tokens_text(self.answer.train_tokens)} training tokens are fewer"
+                            " or more than publications have: the differences are read off their edge")
 
     def _recommended(self) -> str:
         best = self._standing(self.answer.recommended).best
@@ -116,7 +115,8 @@ class _Words:
     def _tied(self) -> str:
         tied = [self._entry(key) for key in self.answer.tied]
         if not tied:
-            return f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each network"
+            return (f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each"
+                    " network")
         text = (f"{names_text([one.name for one in tied])}: the probability that {self.entry.name} is better"
                 f" is below"
                 f" {TOLD_APART}{' for each' * (len(tied) > 1)}")
@@ -127,8 +127,9 @@ class _Words:
             return (f"{text}; {fastest}, {self._ms(cheapest.latency_ms)} ({saved:.0%} less), at"
                     f" {with_sd(standing.difference, standing.sd)} nats")
         lost = [one.name for one in tied if self._share(one) < 1 and not self._keeps(one)]
-        return f"{text}; {names_text(lost)} would be faster, but {self._do(lost)} not keep the recall" if lost else (
-            f"{text}; none of these is faster")
+        if lost:
+            return f"{text}; {names_text(lost)} would be faster, but {self._do(lost)} not keep the recall"
+        return f"{text}; none of these is faster"
 
     def _pure(self) -> str:
         pure, name = self.answer.pure, self.entry.name
@@ -164,7 +165,8 @@ class _Words:
                 f"{value}; {kept}")
         at = self.places.get(other["hash"])
         name = compressed(other["notation"]) if at is None else self.run.front[at].name
-        buys = "that buys" if other["difference"] < 0 else "that buys nothing on average, but is less uncertain:"
+        buys = ("that buys" if other["difference"] < 0 else
+                "that buys nothing on average, but is less uncertain:")
         return (f"{value}, {kept}; without the floor {name} would be recommended, recall"
                 f" {signed(other['expected_recall'], 2)}; {buys} {with_sd(other['difference'], other['sd'])}"
                 f" nats")
@@ -184,7 +186,8 @@ class _Words:
         name = next((f"{one.name}, " for one in self.run.front if one.notation == self.answer.before), "")
         before = f"published trainings alone recommend {name}{compressed(self.answer.before)}"
         trained = (self.run.trained["notation"] == self.answer.before).any()
-        return f"the short trainings changed the answer: {before}" if trained else f"{before}, which was not trained"
+        return (f"the short trainings changed the answer: {before}" if trained else
+                f"{before}, which was not trained")
 
     def _to_change(self) -> str:
         other = self.answer.to_change
@@ -205,8 +208,11 @@ class _Words:
                   and entry.hash != self.answer.recommended]
         text = (f"of {self.entry.name}, publications do not vouch for this: {own}" if own else
                 f"{self.entry.name} lies within what publications have trained")
-        return f"{text}; {names_text(others)} {'do' if len(others) > 1 else 'does'} not" if others and not own else (
-            f"{text}; {names_text(others)} also lie{'s' * (len(others) == 1)} outside" if others else text)
+        if not others:
+            return text
+        if not own:
+            return f"{text}; {names_text(others)} {'do' if len(others) > 1 else 'does'} not"
+        return f"{text}; {names_text(others)} also lie{'s' * (len(others) == 1)} outside"
 
     def _entry(self, key: str) -> FrontEntry:
         return self.run.front[self.places[key]]

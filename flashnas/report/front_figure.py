@@ -7,7 +7,16 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
-from flashnas.report.palette import BUDGET, INK, INTERVAL, MUTED, RULE, operator_colour, operator_label, operator_order
+from flashnas.report.palette import (
+    BUDGET,
+    INK,
+    INTERVAL,
+    MUTED,
+    RULE,
+    operator_colour,
+    operator_label,
+    operator_order,
+)
 from flashnas.report.plane import Plane, plane_of
 from flashnas.report.plot_data import finalist_of, mixer_colours, name_of
 from flashnas.report.text import number
@@ -127,7 +136,7 @@ def _mark_failed(figure: go.Figure, run: RecordedRun, factor: float, height: flo
 
 
 def _workload_words(run: RecordedRun) -> str:
-    workload, device = run.entry("workload", "name"), run.entry("table", "device") or run.entry("table",
-                                                                                                "name")
+    workload = run.entry("workload", "name")
+    device = run.entry("table", "device") or run.entry("table", "name")
     words = f"latency of one request, {workload}" if workload else "latency of one request"
     return html.escape(f"{words} on {device}" if device else words)

@@ -1,4 +1,5 @@
-"""The colours of every figure. Operators state their own (hues of Okabe-Ito and Tol, for colour-blind readers)."""
+"""The colours of every figure. Operators state their own (hues of Okabe-Ito and Tol, for colour-blind
+readers)."""
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel_kinds import families
@@ -7,7 +8,8 @@ OPERATOR_COLOURS = {kind: OPERATORS[kind].colour for kind in OPERATORS.shipped}
 OTHER_COLOURS = {"head": "#5B6470", "embedding": "#98A2B3"}
 OTHER_COLOUR = "#7B8494"  # of other names that are not operators
 
-# Kernels by family (operators/kernel_kinds.py), apart from the colours of the operators; then what is not a kernel.
+# Kernels by family (operators/kernel_kinds.py), apart from the colours of the operators; then what is not a
+# kernel.
 KERNEL_COLOURS = {
     **{family.name: family.colour for family in families()},
     "calibration to whole models": "#E9C46A",

@@ -60,8 +60,8 @@ class Plane:
         uncertainty counts there as well, and a floor for recall."""
         return ([], []) if self.run.ranks_full else staircase(front(self.run), right)
 
-    def labels(self, box: tuple[float, float], letter: float = 6.6) -> list[tuple[str, Any, tuple[float,
-                                                                                                  float]]]:
+    def labels(self, box: tuple[float, float], letter: float = 6.6,
+               ) -> list[tuple[str, Any, tuple[float, float]]]:
         """(text, trial, offset in pixels) of the labels: the front's names and the baselines'; of short
         losses where the full loss ranks, the recommended network and those that cannot be told from it.
 
@@ -123,14 +123,15 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
 def _full_plane(run: RecordedRun) -> Plane:
     """The full loss to expect, as the difference to the recommended network; without one, to the lowest."""
     points, answer = run.scored, run.answer
-    base = points[FULL].min() if answer is None else run.front[run.finalists[1][answer.recommended]].figures[FULL]
+    chosen = None if answer is None else run.front[run.finalists[1][answer.recommended]]
+    base = points[FULL].min() if chosen is None else chosen.figures[FULL]
     y, reach = points[FULL] - base, pd.Series(np.nan, index=points.index)
     standings = {} if answer is None else {one.hash: one for one in (*answer.baselines, *answer.standings)}
     for row in rows(points):
         if row.hash in standings:
             y.at[row.Index] = standings[row.hash].difference
             reach.at[row.Index] = INTERVAL_90 * standings[row.hash].sd
-    to = "the lowest" if answer is None else run.front[run.finalists[1][answer.recommended]].name
+    to = "the lowest" if chosen is None else chosen.name
     return Plane(run, FULL, _marked(run, points, y, reach),
                  "Loss to expect of a full training, against latency",
                  f"expected full loss, difference to {to} (nats per token)")

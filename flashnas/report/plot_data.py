@@ -25,7 +25,7 @@ REFERENCE_MARGIN = 1.01
 OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that it can cover
 
 
-# -- the front ---------------------------------------------------------------------------------------------------
+# -- the front -----------------------------------------------------------------------------------------------
 
 def front(run: RecordedRun) -> pd.DataFrame:
     """The networks that are non-dominated in the run's objectives, fastest first. Where the full loss ranks,
@@ -94,7 +94,7 @@ def mixer_colours(notation: str) -> tuple[str, str]:
     return mixers[0], mixers[min(1, len(mixers) - 1)]
 
 
-# -- hypervolume -------------------------------------------------------------------------------------------------
+# -- hypervolume ---------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class HypervolumeSeries:
@@ -138,7 +138,7 @@ def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
                              tuple(float(value) for value in reference))
 
 
-# -- operators along the depth -----------------------------------------------------------------------------------
+# -- operators along the depth -------------------------------------------------------------------------------
 
 def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFrame:
     """Mean share of each operator kind (columns) in equal slices of the relative depth (rows); each row sums
@@ -164,7 +164,7 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
     return pd.DataFrame(total / len(readable), index=centres, columns=columns)
 
 
-# -- latency breakdown -------------------------------------------------------------------------------------------
+# -- latency breakdown ---------------------------------------------------------------------------------------
 
 def breakdown(run: RecordedRun) -> pd.DataFrame:
     """Milliseconds of each finalist by operator, kernel and source, in a fixed order of operators.
@@ -204,7 +204,7 @@ def kernel_family(kernel: str) -> str:
     return calibration if kernel == "calibration" else operators if kernel in KINDS else other
 
 
-# -- layout ------------------------------------------------------------------------------------------------------
+# -- layout --------------------------------------------------------------------------------------------------
 
 def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, float]],
                  obstacles: list[tuple[float, float]], box: tuple[float, float]) -> list[tuple[float, float]]:

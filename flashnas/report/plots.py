@@ -213,10 +213,11 @@ FIGURES: dict[str, Callable[[RecordedRun], go.Figure]] = {
     "curves": training_curves,
 }
 # of some runs: those that rank by the full loss, and those with more than two objectives
-FURTHER: dict[str, Callable[[RecordedRun], go.Figure]] = {"short-loss": short_loss, "objectives": further_objectives}
+FURTHER: dict[str, Callable[[RecordedRun], go.Figure]] = {"short-loss": short_loss,
+                                                          "objectives": further_objectives}
 
 
-# -- parts -------------------------------------------------------------------------------------------------------
+# -- parts ---------------------------------------------------------------------------------------------------
 
 def _bars(run: RecordedRun, title: str, subtitle: str) -> tuple[go.Figure, float, str]:
     totals = breakdown(run).groupby("finalist", sort=False)["ms"].sum()
@@ -232,8 +233,8 @@ def _bars(run: RecordedRun, title: str, subtitle: str) -> tuple[go.Figure, float
 
 def _groups(frame: pd.DataFrame, columns: list[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
     """Groups of rows in the order of appearance, with their values of `columns`."""
-    return [(tuple(part[columns].iloc[0].astype(str)), part) for _, part in frame.groupby(columns,
-                                                                                          sort=False)]
+    return [(tuple(part[columns].iloc[0].astype(str)), part)
+            for _, part in frame.groupby(columns, sort=False)]
 
 
 def _add_segments(figure: go.Figure, part: pd.DataFrame, factor: float, unit: str, *, name: str, group: str,

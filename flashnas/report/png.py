@@ -9,7 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flashnas.report.objectives_figure import draw_panel
-from flashnas.report.palette import BUDGET, INK, INTERVAL, MUTED, RULE, operator_colour, operator_label, operator_order
+from flashnas.report.palette import (
+    BUDGET,
+    INK,
+    INTERVAL,
+    MUTED,
+    RULE,
+    operator_colour,
+    operator_label,
+    operator_order,
+)
 from flashnas.report.plane import Plane, plane_of
 from flashnas.report.plot_data import mixer_colours
 from flashnas.report.text import number
@@ -94,8 +103,8 @@ def _draw(axes: Axes, plane: Plane, tall_inches: float, *, small: bool = False) 
     baseline = points["origin"] == "baseline"
     size = 5.5 if small else 7.5
     for pure, tiny, marker, size_points, width in (
-            (False, True, "o", 3.5, 0.9), (False, False, "o", size, 0.24 * size), (True, False, "D", size,
-                                                                                   0.9)):
+            (False, True, "o", 3.5, 0.9), (False, False, "o", size, 0.24 * size),
+            (True, False, "D", size, 0.9)):
         drawn = points[(baseline == pure) & (points["small"] == tiny)]
         axes.scatter(drawn["latency_ms"] * factor, drawn["y"], marker=marker, s=size_points**2,
                      linewidths=width,

@@ -51,7 +51,7 @@ def framed(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
     return axes
 
 
-# -- short and long training -----------------------------------------------------------------------------------
+# -- short and long training ---------------------------------------------------------------------------------
 
 def trust_points(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each architecture that was trained both short and long.
@@ -98,7 +98,7 @@ def _tokens(table: pd.DataFrame, variant: str) -> str:
     return f"{int(tokens.max()):,}" if len(tokens) else "no"
 
 
-# -- depth and width -------------------------------------------------------------------------------------------
+# -- depth and width -----------------------------------------------------------------------------------------
 
 def draw_scaling(found: Findings, sizes: Sizes, words: str, best: Size | None,
                  budget_ms: float | None) -> Figure:
@@ -122,9 +122,8 @@ def _by_depth(axes: Axes, sizes: Sizes, best: Size | None, budget_ms: float | No
         beyond = line[line["width"] >= widths[-1]]
         trained = line[line["width"].isin(widths)]
         axes.plot(inside["latency_ms"] * factor, inside["loss"], color=colour, linewidth=1.8)
-        axes.plot(beyond["latency_ms"] * factor, beyond["loss"], color=colour, linewidth=1.2, linestyle=(0,
-                                                                                                         (4,
-                                                                                                          3)))
+        axes.plot(beyond["latency_ms"] * factor, beyond["loss"], color=colour, linewidth=1.2,
+                  linestyle=(0, (4, 3)))
         axes.plot(trained["latency_ms"] * factor, trained["loss"], "o", color=colour, markersize=5,
                   label=f"{depth} blocks")
     if budget_ms is not None:
@@ -168,7 +167,7 @@ def _against_measured(axes: Axes, found: Findings) -> None:
     axes.legend(frameon=False, loc="upper left")
 
 
-# -- published trainings ---------------------------------------------------------------------------------------
+# -- published trainings -------------------------------------------------------------------------------------
 
 def draw_published(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[Pair]],
                    summaries: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -200,8 +199,8 @@ def draw_published(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[P
         handles = [matplotlib.lines.Line2D([], [], marker="o", linestyle="", markersize=5,
                                            color=colour[source])
                    for source in sources]
-        figure.legend(handles, sources, loc="lower center", ncols=5, frameon=False, bbox_to_anchor=(0.5,
-                                                                                                    0.01))
+        figure.legend(handles, sources, loc="lower center", ncols=5, frameon=False,
+                      bbox_to_anchor=(0.5, 0.01))
     return figure
 
 

@@ -38,7 +38,8 @@ def _packages(packages: Sequence[Mapping[str, str]]) -> str:
     rows = []
     for package in packages:
         problem = package.get("problem", "")
-        state = package["version"] if not problem else "not installed" if not package["version"] else "cannot be used"
+        state = (package["version"] if not problem else
+                 "not installed" if not package["version"] else "cannot be used")
         told = f"{package['purpose']}; {problem}" if problem and package["version"] else package["purpose"]
         rows.append((package["name"], state, told))
     return _table(("package", "version", "for"), rows)
@@ -74,7 +75,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(columns([head, *rows], range(len(head))))
 
 
-# -- validate --------------------------------------------------------------------------------------------------
+# -- validate ------------------------------------------------------------------------------------------------
 
 WORDS = {"ttft_ms": "prefill", "tpot_ms": "decode step", "latency_ms": "request"}
 SHOWN_WIDTH = 60
@@ -88,7 +89,8 @@ def validation_text(result: Mapping[str, Any]) -> str:
     for entry in result["architectures"]:
         cells = ["*" if entry["fitted"] else " "]
         for name in names:
-            values = f"{entry['predicted'][name]:>10.3f}{entry['measured'][name]:>10.3f}{entry['error'][name]:>+8.1%}"
+            values = (f"{entry['predicted'][name]:>10.3f}{entry['measured'][name]:>10.3f}"
+                      f"{entry['error'][name]:>+8.1%}")
             cells.append(values.rjust(len(WORDS[name]) + 32))
         notation = compressed(entry["notation"])
         cells.append(notation if len(notation) <= SHOWN_WIDTH else notation[:SHOWN_WIDTH - 1] + "…")
@@ -99,8 +101,8 @@ def validation_text(result: Mapping[str, Any]) -> str:
                   *_summaries("calibrated", result["metrics"]), "", *_corrections(result["corrections"])]
     else:
         lines += ["", *_summaries("", result["metrics"])]
-    lines += [f"left out: {compressed(notation)}: {reason}" for notation, reason in result.get("left_out",
-                                                                                               ())]
+    lines += [f"left out: {compressed(notation)}: {reason}"
+              for notation, reason in result.get("left_out", ())]
     return "\n".join([*lines, "", *_carriers(result["carriers"])]).rstrip()
 
 
@@ -124,4 +126,5 @@ def _carriers(carriers: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iter
         parts = [f"{kind} {entry['carries']:+.1%} ({entry['own_error']:+.1%} of its own {entry['share']:.0%})"
                  for kind, entry in kinds.items()]
         if parts:
-            yield f"error that each operator carries, {phase} (+: takes longer than predicted): {', '.join(parts)}"
+            yield (f"error that each operator carries, {phase} (+: takes longer than predicted):"
+                   f" {', '.join(parts)}")

@@ -11,7 +11,7 @@ from flashnas.report.text import known, number, parameters
 
 Result = Mapping[str, Any]   # of a study, as its to_dict() gives it
 
-# -- proxy-trust -----------------------------------------------------------------------------------------------
+# -- proxy-trust ---------------------------------------------------------------------------------------------
 
 def trust_text(result: Result) -> str:
     """Verdict and figures of a Trust.to_dict()."""
@@ -54,7 +54,8 @@ def headline(result: Result) -> str:
 def _order_words(result: Result) -> Iterable[str]:
     found = _agreement(result, "short", "long")
     if found is None:
-        yield "not known yet: whether longer training ranks alike (too few architectures are trained short and long)"
+        yield ("not known yet: whether longer training ranks alike (too few architectures are trained short"
+               " and long)")
         return
     tokens, rho = result["tokens"], found["spearman"]
     factor = tokens["long"] / tokens["short"]
@@ -125,7 +126,7 @@ def _cells(result: Result, tops: Iterable[int], name: str, rule: str) -> str:
     return "".join(f"{values[top]:12.4f}" if top in values else f"{'':12}" for top in tops)
 
 
-# -- proxy-trust --published -----------------------------------------------------------------------------------
+# -- proxy-trust --published ---------------------------------------------------------------------------------
 
 MODELS = {"short": "short: the loss of a short training", "law": "law: size and shape",
           "evidence": "evidence: law and mix", "full": "full: evidence and short loss"}
@@ -255,7 +256,7 @@ def _close(close: Any) -> str:
     return f"{close['right']:g} of {close['pairs']}" if close and close["pairs"] else ""
 
 
-# -- scaling-law -----------------------------------------------------------------------------------------------
+# -- scaling-law ---------------------------------------------------------------------------------------------
 
 CONSTANTS = ("L0", "a", "alpha", "b", "beta", "c", "gamma")
 
@@ -339,7 +340,7 @@ def _size(size: Result) -> str:
             f"  {parameters(size['params'])}")
 
 
-# -- evidence --------------------------------------------------------------------------------------------------
+# -- evidence ------------------------------------------------------------------------------------------------
 
 EFFECTS = {"law": "slope of the law of size and shape", "mixed": "a second family of mixers",
            "gated_delta": "gated delta rules in place of other mixers",

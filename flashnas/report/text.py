@@ -1,4 +1,5 @@
-"""Numbers as text, with thousands separators and units, a dash for missing ones; columns. No plotting library."""
+"""Numbers as text, with thousands separators and units, a dash for missing ones; columns. No plotting
+library."""
 
 from __future__ import annotations
 
@@ -47,5 +48,6 @@ def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[s
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     return ["  ".join([*(cell.ljust(width) if column in left else cell.rjust(width)
-                         for column, (cell, width) in enumerate(zip(line, widths, strict=False))), line[-1]]).rstrip()
+                         for column, (cell, width) in enumerate(zip(line, widths, strict=False))),
+                       line[-1]]).rstrip()
             for line in lines]

@@ -1,4 +1,5 @@
-"""The section of report.html about the order of the losses, from the files that `flashnas proxy-trust` leaves."""
+"""The section of report.html about the order of the losses, from the files that `flashnas proxy-trust`
+leaves."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class TrustSection(Section):
             try:
                 verdict = [str(words) for words in read_json(path, RunError)["verdict"]]
             except (RunError, KeyError, TypeError) as error:
-                raise RunError(f"{path}: damaged: {first_line(error)}; run flashnas proxy-trust again") from None
+                raise RunError(f"{path}: damaged: {first_line(error)};"
+                               " run flashnas proxy-trust again") from None
         if run.untrained:
             return ""
         seeds = run.entry("seeds")

@@ -22,9 +22,11 @@ def counts_line(run: RecordedRun) -> str:
     counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
     if run.untrained:
         pure = len(run.baselines)
-        return f"{len(run.scored) - pure} found{_baselines(pure)} by published trainings · nothing was trained"
+        count = len(run.scored) - pure
+        return f"{count} found{_baselines(pure)} by published trainings · nothing was trained"
     baselines = int((~from_bench & (run.trained["origin"] == "baseline")).sum())
-    parts = [f"{len(run.trained) - int(from_bench.sum()) - baselines} searched{_baselines(baselines)} trained"]
+    searched = len(run.trained) - int(from_bench.sum()) - baselines
+    parts = [f"{searched} searched{_baselines(baselines)} trained"]
     if from_bench.any():
         sources = {"bench": "from a bench", "run": "from earlier runs"}
         parts += [f"{count} {words}" for name, words in sources.items()
@@ -44,8 +46,8 @@ def _baselines(count: int) -> str:
 def tokens_words(run: RecordedRun) -> str:
     """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front; 327,680 saved by rungs, at
     which 5 trainings stopped`; empty where nothing was trained."""
-    tokens, saved, stopped = (int(run.entry("totals", name) or 0) for name in ("tokens", "tokens_saved",
-                                                                               "stopped"))
+    tokens, saved, stopped = (int(run.entry("totals", name) or 0)
+                              for name in ("tokens", "tokens_saved", "stopped"))
     if not tokens:
         return ""
     own = run.entry("proxy", "evaluator") is not None
@@ -73,7 +75,8 @@ def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
     """RECOMMENDED, TIED, or nothing."""
     if run.answer is None:
         return ""
-    return RECOMMENDED if finalist.hash == run.answer.recommended else TIED * (finalist.hash in run.answer.tied)
+    return (RECOMMENDED if finalist.hash == run.answer.recommended else
+            TIED * (finalist.hash in run.answer.tied))
 
 
 def exceeds(run: RecordedRun, finalist: FrontEntry) -> bool:
@@ -88,7 +91,8 @@ def full_loss_words(run: RecordedRun, finalist: FrontEntry) -> str:
     figures = finalist.figures
     difference, sd = (figures.get(name) for name in ("full_loss_difference", "full_loss_difference_sd"))
     if known(difference) and known(sd):
-        return "0" if run.answer is not None and finalist.hash == run.answer.recommended else with_sd(difference, sd)
+        chosen = run.answer is not None and finalist.hash == run.answer.recommended
+        return "0" if chosen else with_sd(difference, sd)
     values = [value for one in run.front if known(value := one.figures.get("full_loss"))]
     value = figures.get("full_loss")
     return signed(value - min(values)) if known(value) else MISSING

@@ -103,7 +103,8 @@ class KnownRuns:
         return {"runs": [str(run.path) for run in self.runs], "digest": self.digest, "networks": len(self)}
 
 
-def known_runs(sources: Sequence[str | Path | RecordedRun], space: SearchSpace[Any] | None = None) -> KnownRuns:
+def known_runs(sources: Sequence[str | Path | RecordedRun],
+               space: SearchSpace[Any] | None = None) -> KnownRuns:
     """Read runs, finished or not.
 
     Args:
@@ -114,7 +115,8 @@ def known_runs(sources: Sequence[str | Path | RecordedRun], space: SearchSpace[A
         RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first
             one.
     """
-    runs = tuple(source if isinstance(source, RecordedRun) else RecordedRun.load(source) for source in sources)
+    runs = tuple(source if isinstance(source, RecordedRun) else RecordedRun.load(source)
+                 for source in sources)
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError(f"{runs[-1].path}: a run is named twice")
     for run in runs:
@@ -139,7 +141,7 @@ def known_runs(sources: Sequence[str | Path | RecordedRun], space: SearchSpace[A
                      tuple(one for key, one in stopped.items() if key not in found), failed, found)
 
 
-# -- what a loss depends on --------------------------------------------------------------------------------------
+# -- what a loss depends on ----------------------------------------------------------------------------------
 
 
 def training_of(run: RecordedRun) -> dict[str, Any]:
@@ -173,7 +175,7 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any], own: str, there
     return None
 
 
-# -- networks and their genotypes --------------------------------------------------------------------------------
+# -- networks and their genotypes ----------------------------------------------------------------------------
 
 
 def space_of(run: RecordedRun, given: SearchSpace[Any] | None = None) -> SearchSpace[Any] | None:

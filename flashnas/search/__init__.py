@@ -1,4 +1,5 @@
-"""The search algorithms by name. One is imported when it is made: torch only with `bayes`, optuna only with its own."""
+"""The search algorithms by name. One is imported when it is made: torch only with `bayes`, optuna only with
+its own."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ def algorithm_options(sampler: str | type[SearchAlgorithm]) -> dict[str, Any]:
     return {key: parameter.default for key, parameter in parameters.items() if key not in SHARED_OPTIONS}
 
 
-def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf,
+def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[Any], seed: int,
+                   latency_of: LatencyOf,
                    cycle_size: int = 10, goals: Goals | None = None, **options: Any) -> SearchAlgorithm:
     """Build a search algorithm.
 

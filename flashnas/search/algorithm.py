@@ -23,8 +23,9 @@ from flashnas.space import SearchSpace
 
 Genotype = Hashable
 LatencyOf = Callable[[Any], tuple[Any | None, float | None]]
-"""Genotype -> its width-fitted network and the exact `latency_ms` of that. Without a width that meets the budgets there
-is not a network, and the latency may be that of the smallest width, as a measure of the distance to the budget."""
+"""Genotype -> its width-fitted network and the exact `latency_ms` of that. Without a width that meets the
+budgets there is not a network, and the latency may be that of the smallest width, as a measure of the
+distance to the budget."""
 
 DRAWS = 64               # tries for one fresh candidate; then a repeated or infeasible one is accepted
 ENUMERABLE = 2048        # spaces of up to so many genotypes are searched to the last one

@@ -96,7 +96,8 @@ def read_operators(place: str, name: str, text: object, widths: tuple[int, ...])
             try:
                 spec.resolved(hidden)
             except OperatorError as error:
-                raise SpaceError(f"{place}: {name} {str(spec)!r} does not fit width {hidden}: {error}") from None
+                raise SpaceError(f"{place}: {name} {str(spec)!r} does not fit width {hidden}:"
+                                 f" {error}") from None
     return operators
 
 

@@ -27,7 +27,16 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space import settings
 from flashnas.space.base import Value
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
-from flashnas.space.stage import ALONE, RATIOS, STAGES, Span, Stage, StageRules, ThreeStageGenotype, ratio_counts
+from flashnas.space.stage import (
+    ALONE,
+    RATIOS,
+    STAGES,
+    Span,
+    Stage,
+    StageRules,
+    ThreeStageGenotype,
+    ratio_counts,
+)
 from flashnas.space.stage_mutation import moves
 from flashnas.space.stage_parser import StageParser
 
@@ -69,8 +78,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         cap = settings.whole(data.place("max_operators"), "max_operators", data["max_operators"], 1,
                              settings.MAX_DEPTH)
         repeats = _read_repeats(data, cap)
-        longest = max(sum(ratio_counts(ratio)) for ratio in (ratios if len(mixers) > 1 else (ALONE,
-                                                                                             ))) * (1 + max(ffns))
+        mixed = ratios if len(mixers) > 1 else (ALONE,)
+        longest = max(sum(ratio_counts(ratio)) for ratio in mixed) * (1 + max(ffns))
         needed = longest * (repeats[0][0] + repeats[1][0]) + 1
         if cap < needed:
             raise SpaceError(f"{data.place('max_operators')}: max_operators must be at least {needed}, so"
@@ -114,7 +123,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         """
         early, middle, late = (self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages))
         while early.length + middle.length >= self.max_operators:
-            can_early, can_middle = early.repeats > self.rules.repeats[0][0], middle.repeats > self.rules.repeats[1][0]
+            can_early = early.repeats > self.rules.repeats[0][0]
+            can_middle = middle.repeats > self.rules.repeats[1][0]
             if can_early and (early.length > middle.length or not can_middle):
                 early = dataclasses.replace(early, repeats=early.repeats - 1)
             else:

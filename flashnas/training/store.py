@@ -141,8 +141,8 @@ def line_of(row: Row) -> str:
     return json.dumps({name: values[name] for name in sorted(values, key=lambda name: name in shared)})
 
 
-def read_store(path: Path, kind: type[R], error: type[FlashnasError] = RunError) -> tuple[dict[str, Any],
-                                                                                          list[R]]:
+def read_store(path: Path, kind: type[R], error: type[FlashnasError] = RunError,
+               ) -> tuple[dict[str, Any], list[R]]:
     """The header and the rows of a store. A last line without its end, as a killed process leaves it, is left
     out.
 
@@ -212,8 +212,8 @@ def _csv_lines(path: Path, error: type[FlashnasError]) -> Iterator[tuple[int, di
         raise error(f"{path}: not a table of trainings: {first_line(caught)}") from None
 
 
-def _values(line: Mapping[str, Any], kind: type[Any], place: str, error: type[FlashnasError]) -> dict[str,
-                                                                                                      Any]:
+def _values(line: Mapping[str, Any], kind: type[Any], place: str,
+            error: type[FlashnasError]) -> dict[str, Any]:
     """The cells of a table as the values of a row; empty ones are left out, and a failed training gets a
     reason."""
     types: dict[str, str] = _types(kind)

@@ -166,7 +166,8 @@ def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
                                   count).round().astype(int)] if count > 0 else frame.iloc[:0]
 
 
-def _trainings(run: RecordedRun, plan: Plan, recipes: dict[str, Recipe], front: Sequence[str], dataset: Dataset,
+def _trainings(run: RecordedRun, plan: Plan, recipes: dict[str, Recipe], front: Sequence[str],
+               dataset: Dataset,
                ) -> list[PlannedTraining[RankedTraining]]:
     """Cheap variants and the run's own seed first: what is there when a study is broken off says most for its
     cost."""

@@ -115,9 +115,11 @@ def replaced_by_a_folder(journal):
 
 
 @pytest.mark.parametrize(("damage", "words"), [
-    (lambda journal: journal.write_bytes(os.urandom(300) + b"\xff\n"), "study.journal: cannot be read: not UTF-8 text; restore"),
+    (lambda journal: journal.write_bytes(os.urandom(300) + b"\xff\n"),
+     "study.journal: cannot be read: not UTF-8 text; restore"),
     (damaged_lines(lambda lines: [lines[0], lines[1][:40] + b"\n", *lines[2:]]), "study.journal:2: not valid JSON"),
-    (damaged_lines(lambda lines: [*lines[:1], b'"text"\n', *lines[1:]]), "study.journal:2: must be a record of Optuna's journal; got 'text'"),
+    (damaged_lines(lambda lines: [*lines[:1], b'"text"\n', *lines[1:]]),
+     "study.journal:2: must be a record of Optuna's journal; got 'text'"),
     (replaced_by_a_folder, "study.journal: must be a regular file; got a folder"),
     (damaged_lines(lambda lines: [line.replace(b'"loss"', b'"lost"') for line in lines]),
      "evaluation 0 is damaged: outcome.score.loss must be a number; got None"),

@@ -1,4 +1,5 @@
-"""Reading of a `config.json`: typed look-up with transformers' defaults, and errors that name file and key."""
+"""Reading of a `config.json`: typed look-up with transformers' defaults, and errors that name file and
+key."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from flashnas.operators.spec import MAX_VALUE
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping at the top of a JSON file; raises ArchitectureError with the file, and the line if it has one."""
+    """The mapping at the top of a JSON file; raises ArchitectureError with the file, and the line if it has
+    one."""
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         mapping = dict(pairs)
         if len(mapping) < len(pairs):
@@ -54,7 +56,8 @@ class HfConfig:
         return self.data.get(key, self.defaults[key])
 
     def inner(self, key: str, model_type: str) -> HfConfig:
-        """The configuration within this one, such as that of the language model in a model that also reads images."""
+        """The configuration within this one, such as that of the language model in a model that also reads
+        images."""
         data = self.data.get(key)
         if not isinstance(data, dict | None):
             raise self.error(key, f"must be a mapping; got {data!r}")
@@ -96,12 +99,14 @@ class HfConfig:
         return count
 
     def listed(self, key: str, kind: type, length: int | None = None) -> list[Any] | None:
-        """A list of `kind`, one entry per layer if `length` is given. None where the key is absent or `null`."""
+        """A list of `kind`, one entry per layer if `length` is given. None where the key is absent or
+        `null`."""
         value = self.data.get(key)
         if value is None:
             return None
         if not isinstance(value, list) or not all(type(entry) is kind for entry in value):
-            raise self.error(key, f"must be a list of {'text' if kind is str else 'whole numbers'}; got {shown(value)}")
+            raise self.error(key, f"must be a list of {'text' if kind is str else 'whole numbers'}; got"
+                                  f" {shown(value)}")
         if length is not None and len(value) != length:
             raise self.error(key, f"must have one entry for each of the {length} layers; got {len(value)}")
         return value

@@ -74,7 +74,8 @@ class _Family:
             name, mixer = mixers[kind]
             x = x + mixer(self.norm(x, f"{layer}.input_layernorm", eps), f"{layer}.{name}")
         x = self.norm(x, "model.final_layernorm", eps)[:, memory:]
-        head = embedding if config["tie_word_embeddings"] else self.weight("lm_head.weight")[:config["vocab_size"]]
+        head = (embedding if config["tie_word_embeddings"] else
+                self.weight("lm_head.weight")[:config["vocab_size"]])
         return x @ head.T / (head.norm(dim=1) if divided else 1.0)
 
     def feed_forward(self, x: Tensor, name: str) -> Tensor:

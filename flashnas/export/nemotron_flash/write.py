@@ -26,8 +26,9 @@ NORM_TOLERANCE = 0.01  # rows of norm 1 in bfloat16
 BATCH, TOKENS = 2, 17
 
 LOADING = """\
-For runtimes that load the Nemotron-Flash family, such as TensorRT-LLM's AutoDeploy. The model code is not in this
-folder: `auto_map` in config.json names that of the released checkpoints, which needs `trust_remote_code=True`.
+For runtimes that load the Nemotron-Flash family, such as TensorRT-LLM's AutoDeploy. The model code is not in
+this folder: `auto_map` in config.json names that of the released checkpoints, which needs
+`trust_remote_code=True`.
 """
 
 

@@ -113,7 +113,7 @@ def select_rows(state: Any, rows: Tensor) -> Any:
     return state
 
 
-# -- where the tokens of a padded batch begin ----------------------------------------------------------------------
+# -- where the tokens of a padded batch begin ----------------------------------------------------------------
 
 def first_tokens(tokens_BT: Tensor, mask: Tensor | None, positions: Tensor | None,
                  cache: FlashnasCache | None) -> list[int] | None:

@@ -20,7 +20,8 @@ from flashnas.formats.pieces import Piece
 from flashnas.network.model import Block
 
 Type = gguf.GGMLQuantizationType
-# of a weight, and of the embedding and the head: these stay at 8 bits in a file of 4, as in files of llama.cpp itself
+# of a weight, and of the embedding and the head: these stay at 8 bits in a file of 4, as in files of
+# llama.cpp itself
 TYPES: Mapping[str, tuple[Type, Type, gguf.LlamaFileType]] = MappingProxyType({
     "f32": (Type.F32, Type.F32, gguf.LlamaFileType.ALL_F32),
     "f16": (Type.F16, Type.F16, gguf.LlamaFileType.MOSTLY_F16),

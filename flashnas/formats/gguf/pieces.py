@@ -74,7 +74,8 @@ def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[P
 def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
     """llama.cpp counts value heads so that neighbours read different key heads; HybridLM so that they read
     the same."""
-    key, value, heads, dim = spec.key_size(hidden), spec.value_size(hidden), spec.v_heads(hidden), spec.head_dim
+    key, value = spec.key_size(hidden), spec.value_size(hidden)
+    heads, dim = spec.v_heads(hidden), spec.head_dim
     order = torch.arange(heads).unflatten(0, (spec.k_heads, spec.expand_v)).T.flatten()
     wide = (order[:, None] * dim + torch.arange(dim)).flatten()  # channels of the value heads in that order
     qkv = torch.cat([torch.arange(2 * key), 2 * key + wide])

@@ -1,7 +1,7 @@
 """Public kernel measurements of the package aiconfigurator-core (Apache-2.0, NVIDIA) -> a latency table.
 
-Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule with its short convolution, and
-Kimi delta attention; and fp8 rows of gemm, where the framework of the others has them.
+Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule with its short
+convolution, and Kimi delta attention; and fp8 rows of gemm, where the framework of the others has them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ ATTENTION = ("trtllm", "vllm", "sglang")
 RECURRENT = ("vllm", "sglang", "trtllm")
 CHUNK_KERNELS = ("chunk_gated_delta_rule_flashinfer", "chunk_gated_delta_rule")
 STEP_KERNELS = ("fused_recurrent_gated_delta_rule_packed_decode", "fused_recurrent_gated_delta_rule")
-# The Triton kernel of flash-linear-attention, from which other recurrences are derived that have no rows (the first
-# that has rows); a table whose own chunk rows are of it needs them once.
+# The Triton kernel of flash-linear-attention, from which other recurrences are derived that have no rows (the
+# first that has rows); a table whose own chunk rows are of it needs them once.
 TRITON, TRITON_KERNELS = ("sglang", "vllm"), ("chunk_gated_delta_rule", "chunk_gated_delta_rule_triton")
 SLACK = 1.25
-# Without the kernels that include the short convolution (fused_kda_decode), which is a launch of its own here.
+# Without the kernels that include the short convolution (fused_kda_decode), which is a launch of its own
+# here.
 KDA_CHUNK_KERNELS = ("flashkda_fwd", "chunk_kda", "chunk_kda_with_fused_gate")
 KDA_STEP_KERNELS = ("fused_recurrent_kda_packed_decode",)
 HEADS = {"heads": "num_v_heads", "key_dim": "head_k_dim", "value_dim": "head_v_dim", "batch": "batch_size"}
@@ -72,14 +73,17 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TableError(f"{out}: exists already; import into a new folder")
         data = systems / "data" / system
-        origin = {"package": "aiconfigurator-core", "version": version, "licence": LICENCE, "copyright": COPYRIGHT}
+        origin = {"package": "aiconfigurator-core", "version": version, "licence": LICENCE,
+                  "copyright": COPYRIGHT}
         tables = {**_gemm(data), **_attention(data), **_recurrent(data, *GATED_DELTA), **_triton(data),
                   **_recurrent(data, *KDA)}
         if not tables:
             raise TableError(f"{data}: {system} has no bfloat16 measurements")
         for kind, rows in tables.items():
-            stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)), "mode": MODE,
-                             "measured_on": rows.attrs["measured_on"]} for name in sorted(rows["stack"].unique())}
+            stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
+                             "mode": MODE,
+                             "measured_on": rows.attrs["measured_on"]}
+                      for name in sorted(rows["stack"].unique())}
             rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
             write_rows(out, kind, rows.assign(mode=MODE, source="imported"),
                        RowContext(device=device, stacks=stacks, origin=origin))
@@ -92,7 +96,8 @@ def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path
     if source_path is None:
         package = importlib.util.find_spec(PACKAGE)
         if package is None or not package.submodule_search_locations:
-            raise TableError("the package aiconfigurator-core is not installed: pip install 'flashnas[import]', or give"
+            raise TableError("the package aiconfigurator-core is not installed: pip install"
+                             " 'flashnas[import]', or give"
                              " the path of its wheel")
         source_path = Path(next(iter(package.submodule_search_locations)))
     path = Path(source_path)
@@ -174,7 +179,8 @@ def _table(rows: pd.DataFrame, keys: dict[str, str], measured_on: str = "") -> p
 
 
 def _gemm(data: Path) -> dict[str, pd.DataFrame]:
-    """fp8: weights in fp8 with one scale; the time includes the conversion of the activations, token by token."""
+    """fp8: weights in fp8 with one scale; the time includes the conversion of the activations, token by
+    token."""
     for framework in GEMM:
         rows = _read(data, "gemm", framework, "gemm_perf")
         if rows is not None and (rows["gemm_dtype"] == DTYPE).any():
@@ -196,8 +202,8 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
                 continue
             if "window_size" not in rows:
                 rows = rows.assign(window_size=0)
-            rows = rows[(rows["attn_dtype"] == DTYPE) & (rows["kv_cache_dtype"] == DTYPE) & (rows["beam_width"] == 1)
-                        & rows["head_dim"].isin(HEAD_DIMS)]
+            rows = rows[(rows["attn_dtype"] == DTYPE) & (rows["kv_cache_dtype"] == DTYPE)
+                        & (rows["beam_width"] == 1) & rows["head_dim"].isin(HEAD_DIMS)]
             slices = pd.MultiIndex.from_frame(rows[["head_dim", "window_size"]])
             parts.append(rows[~slices.isin(list(seen))])
             seen |= set(slices.unique())
@@ -212,8 +218,8 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
 
 
 def _recurrent(data: Path, family: str, name: str, kinds: tuple[Any, ...]) -> dict[str, pd.DataFrame]:
-    """In these frameworks the number of key heads changes the kernels' times by a few per cent: rows of one number of
-    value heads are taken together. The convolution runs over q, k and v at once."""
+    """In these frameworks the number of key heads changes the kernels' times by a few per cent: rows of one
+    number of value heads are taken together. The convolution runs over q, k and v at once."""
     result: dict[str, pd.DataFrame] = {}
     for framework in RECURRENT:
         rows = _read(data, family, framework, name)
@@ -230,9 +236,10 @@ def _recurrent(data: Path, family: str, name: str, kinds: tuple[Any, ...]) -> di
 
 
 def _triton(data: Path) -> dict[str, pd.DataFrame]:
-    """Chunk rows of the Triton kernel, where `_recurrent` took those of another one. Repeated measurements of one shape
-    differ by up to 2 times, and numbers of key heads by up to 1.6 times without an order: what disturbs a measurement
-    lengthens it, so that the shortest is taken."""
+    """Chunk rows of the Triton kernel, where `_recurrent` took those of another one. Repeated measurements of
+    one shape
+    differ by up to 2 times, and numbers of key heads by up to 1.6 times without an order: what disturbs a
+    measurement lengthens it, so that the shortest is taken."""
     for framework in RECURRENT:
         rows = _read(data, "linear_attention", framework, "gdn_perf")
         first = None if rows is None else _of(rows, "context", CHUNK_KERNELS)
@@ -253,9 +260,10 @@ def _triton(data: Path) -> dict[str, pd.DataFrame]:
 
 
 def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without the rows of several sequences that take more than SLACK times as long as two of half as many sequences,
-    or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on the H200, which is not the slower one.
-    A table answers such a cell from the smaller batch."""
+    """Without the rows of several sequences that take more than SLACK times as long as two of half as many
+    sequences,
+    or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on the H200, which is not the
+    slower one. A table answers such a cell from the smaller batch."""
     names = ["heads", "key_dim", "value_dim", "batch", "tokens"]
     order = rows.assign(work=rows["batch"] * rows["tokens"]).sort_values(["work", "batch"]).index
     sizes, times = rows[names].to_numpy(int), rows["latency_us"].to_numpy(float)

@@ -201,8 +201,8 @@ def _blocks_forward(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: int)
         bias_XS = _causal_bias(count, end - first, window, repeats, rows_PXK.dtype, rows_PXK.device)
         weights_PXS = torch.baddbmm(bias_XS, rows_PXK, k_PSK[:, first:end].mT,
                                     alpha=head_dim ** -0.5).softmax(-1)
-        outputs.append(torch.bmm(weights_PXS, v_PSK[:, first:end]).view(batch, groups, repeats, count,
-                                                                        head_dim))
+        rows_of_part = torch.bmm(weights_PXS, v_PSK[:, first:end])
+        outputs.append(rows_of_part.view(batch, groups, repeats, count, head_dim))
         kept += [rows_PXK, weights_PXS]
     return torch.cat(outputs, 3).flatten(1, 2), kept
 

@@ -66,8 +66,8 @@ def forward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None]
                     start = starts + 4 * ((n * heads + h) * chunks * value_dim + column) * key_dim
                     for i in range(key_dim):
                         store(matrix, i * lanes, load(whole, i * value_dim, lanes))
-                    key, other, write, read = at(k, n, 0, h), at(b, n, 0, h), fill(0.0, lanes), fill(0.0,
-                                                                                                     lanes)
+                    key, other = at(k, n, 0, h), at(b, n, 0, h)
+                    write, read = fill(0.0, lanes), fill(0.0, lanes)
                     for t in range(tokens):
                         query, reader = at(q, n, t, h), at(a, n, t, h)
                         seen_by_reader, seen_by_query = fill(0.0, 64), fill(0.0, 64)

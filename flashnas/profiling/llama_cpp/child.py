@@ -110,10 +110,11 @@ def _call(work: str, file: Path, context: int, **request: Any) -> Any:
         if unknown is None:
             raise
         raise RuntimeFailure(f"the installed llama.cpp (xllamacpp {version('xllamacpp')}) does not know the"
-                             f" architecture {unknown[1]}; a newer one may: pip install --upgrade xllamacpp") from None
+                             f" architecture {unknown[1]}; a newer one may: pip install --upgrade"
+                             " xllamacpp") from None
 
 
-# -- the child ---------------------------------------------------------------------------------------------------------
+# -- the child -----------------------------------------------------------------------------------------------
 
 
 class _Server:

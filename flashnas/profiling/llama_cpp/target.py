@@ -55,8 +55,8 @@ class LlamaCpp(Program, where="llama_cpp"):
     @property
     def stack(self) -> str:
         attention = "flash" if self.flash_attention else "plain"
-        return (f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}-{attention}-attention"
-                f"-{self.cache_type}-cache")
+        return (f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}"
+                f"-{attention}-attention-{self.cache_type}-cache")
 
     def describe_stack(self) -> dict[str, Any]:
         return {"framework": self.name, "version": version("xllamacpp"), "threads": self.threads,

@@ -65,7 +65,7 @@ def _call(python: str, request: dict[str, Any], threads: int) -> Any:
                      {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": ""})
 
 
-# -- the child ---------------------------------------------------------------------------------------------------------
+# -- the child -----------------------------------------------------------------------------------------------
 
 
 def _check_platform() -> None:
