@@ -40,7 +40,7 @@ class Setup(Target, where="setup"):
     name = "torch"
     profiler = "flashnas.profiling.profile:profile"
 
-    device: str = option("cpu", "platform", choices=tuple(PLATFORMS))  # type: ignore[misc]  # no constant here
+    device: str = option("cpu", "platform", choices=tuple(PLATFORMS))  # type: ignore[misc]
     dtype: str = option("auto", "auto: that of the platform", choices=("auto", *DTYPES))
     mode: str = option("auto", "auto: that of the platform", choices=("auto", *MODES))
     backend: str = option("auto", "libraries that compute the operators", choices=BACKENDS)

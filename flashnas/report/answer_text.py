@@ -102,8 +102,9 @@ class _Words:
             yield Statement("to change it", self._to_change())
         yield Statement("outside", self._outside())
         if self.answer.extrapolated:
-            yield Statement("extrapolated", f"{tokens_text(self.answer.train_tokens)} training tokens are fewer"
-                            " or more than publications have: the differences are read off their edge")
+            tokens = tokens_text(self.answer.train_tokens)
+            yield Statement("extrapolated", f"{tokens} training tokens are fewer or more than publications have:"
+                            " the differences are read off their edge")
 
     def _recommended(self) -> str:
         best = self._standing(self.answer.recommended).best
