@@ -103,8 +103,8 @@ class _Words:
         yield Statement("outside", self._outside())
         if self.answer.extrapolated:
             tokens = tokens_text(self.answer.train_tokens)
-            yield Statement("extrapolated", f"{tokens} training tokens are fewer or more than publications have:"
-                            " the differences are read off their edge")
+            yield Statement("extrapolated", f"{tokens} training tokens are fewer or more than publications"
+                            " have: the differences are read off their edge")
 
     def _recommended(self) -> str:
         best = self._standing(self.answer.recommended).best
