@@ -85,7 +85,7 @@ SAMPLER_METHODS = ("__init__", "ask", "tell", "_propose", "_learn")
 @pytest.mark.parametrize(("method", "after"), [
     *((method, 0) for method in SPACE_METHODS), *((method, 20 if method == "architectures" else 3)
                                                   for method in SPACE_METHODS[:4]),
-    ("distributions", 1), ("baselines", 1)])
+    ("distributions", 1)])
 def test_a_space_that_raises_is_named_with_its_method(tmp_path, method, after):
     """At its first call, before the search, and later."""
     space = breaking(WidthFittedGpt2Space, method)()
