@@ -272,7 +272,7 @@ def filled(arguments: argparse.Namespace) -> None:
                 print(f"| {sampler} | {len(known):,} | {1e3 * spent / count:.1f} | {1e3 * own / count:.1f} |"
                       f" {memory_mb():.0f} |", flush=True)
 
-        def learn(self, candidates: Sequence[Candidate]) -> None:
+        def learn(self, candidates: Sequence[Candidate], *, in_order: bool = True) -> None:
             """Timed apart."""
 
     with (tempfile.TemporaryDirectory() as folder,

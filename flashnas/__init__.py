@@ -1,10 +1,11 @@
 """flashnas: latency-aware neural architecture search for hybrid small language models.
 
     import flashnas as fn
-    run = fn.search(space="nemotron_flash", table="h100_sxm", budgets={"latency_ms": 14_000}, trials=24, out="runs/a")
-    run.front[0].architecture, run.trials, run.plot_front(), run.report("report.html")
+    run = fn.search(space="nemotron_flash", table="h100_sxm", budgets={"latency_ms": 14_000}, trials=24,
+    out="runs/a") run.front[0].architecture, run.trials, run.plot_front(), run.report("report.html")
 
-Names are loaded when they are used, so that `import flashnas` costs milliseconds; `help(fn.search)` explains one.
+Names are loaded when they are used, so that `import flashnas` costs milliseconds; `help(fn.search)` explains
+one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _PUBLIC = {
     "scaling_law": "flashnas.api.scaling",
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
-    "report": "flashnas.api.reports",
+    "report": "flashnas.api.run",
     "pareto": "flashnas.api.pareto",
     "load_run": "flashnas.api.run",
     "load_architecture": "flashnas.architecture.source",
@@ -45,8 +46,10 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace", "Workload",
-    "__version__", "doctor", "estimate", "export", "list_names", "load_architecture", "load_run", "load_space",
+    "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace",
+    "Workload",
+    "__version__", "doctor", "estimate", "export", "list_names", "load_architecture", "load_run",
+    "load_space",
     "pareto", "profile", "proxy_trust", "report", "scaling_law", "search", "train", "validate",
 ]
 
@@ -56,7 +59,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
-    if name in ("bench", "evidence"):  # rooms that readers use by their names: fn.bench.load(), fn.evidence.load()
+    # rooms that readers use by their names: fn.bench.load(), fn.evidence.load()
+    if name in ("bench", "evidence"):
         return importlib.import_module(f"flashnas.{name}")
     raise AttributeError(f"module 'flashnas' has no attribute {name!r}")
 
@@ -66,8 +70,9 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Three functions have the name of a room: search, report and export. Python binds a room to its name here when it
-    is first imported; this keeps the name for the function. `from flashnas.search import ..` is not affected."""
+    """Three functions have the name of a room: search, report and export. Python binds a room to its name
+    here when it is first imported; this keeps the name for the function. `from flashnas.search import ..` is
+    not affected."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _PUBLIC and isinstance(value, ModuleType)):

@@ -12,7 +12,7 @@ import forks
 import pytest
 from run_builder import make_trials, write_run
 
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Trial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -120,8 +120,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(run_folder: Path) -> Run:
-    return Run.load(run_folder)
+def run(run_folder: Path) -> RecordedRun:
+    return RecordedRun.load(run_folder)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,14 @@ MAX_ARGUMENTS = 7        # of a constructor, without self; fields of dataclasses
 MAX_LINES = 400          # of a file
 MAX_WIDTH = 110          # characters of a line
 FRONT_DOORS = ("__init__.py",)   # of the package: it names the public API
+# files that still import more; a figure may only fall, and goes when it has reached MAX_IMPORTS
+STILL_MORE = {
+    "api/bench.py": 22, "study/rebudget.py": 21, "report/terminal.py": 17, "api/scaling.py": 16, "api/pareto.py": 15,
+    "profiling/profile.py": 15, "profiling/profile_runtime.py": 15, "report/sections.py": 15,
+    "latency/prediction.py": 14, "trust/published_study.py": 14, "api/measure.py": 13, "api/train.py": 13,
+    "api/trust.py": 13, "profiling/whole_model.py": 13, "api/doctor.py": 12, "api/estimate.py": 12,
+    "network/model.py": 12, "api/listing.py": 11, "api/worker.py": 11, "profiling/program.py": 11,
+    "profiling/setup.py": 11, "space/three_stage.py": 11, "training/job.py": 11, "trust/study.py": 11}
 
 
 @functools.cache
@@ -67,9 +75,12 @@ def imported(tree, names):
 
 def test_a_file_imports_few_modules():
     names = {".".join(("flashnas", *path.with_suffix("").parts)).removesuffix(".__init__") for path in trees()}
-    many = {str(path): count for path, tree in trees().items() if str(path) not in FRONT_DOORS
-            if (count := len(imported(tree, names))) > MAX_IMPORTS}
-    assert not many, f"more than {MAX_IMPORTS} modules of flashnas: {many}"
+    counts = {str(path): len(imported(tree, names)) for path, tree in trees().items()
+              if str(path) not in FRONT_DOORS}
+    many = {path: count for path, count in counts.items() if count > STILL_MORE.get(path, MAX_IMPORTS)}
+    assert not many, f"more than {MAX_IMPORTS} modules of flashnas, or than before: {many}"
+    fewer = {path: counts.get(path) for path, figure in STILL_MORE.items() if counts.get(path) != figure}
+    assert not fewer, f"lower the figures in STILL_MORE: {fewer}"
 
 
 def test_a_constructor_has_few_arguments():

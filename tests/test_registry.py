@@ -6,7 +6,7 @@ import pytest
 from fake_plugins import run_with, write_plugin
 
 from flashnas.base.errors import ConfigError, PluginError
-from flashnas.base.registry import Registry, forget_plugins
+from flashnas.base.registry import Registry, forget_plugins, load_object
 
 GROUP = "flashnas.test_things"
 
@@ -20,8 +20,8 @@ def install(tmp_path, monkeypatch):
     """Puts packages with entry points on sys.path for one test."""
     forget_plugins()
 
-    def install(package, names, **modules):
-        folder = write_plugin(tmp_path / package, package, {GROUP: names},
+    def install(package, names, *, group=GROUP, **modules):
+        folder = write_plugin(tmp_path / package, package, {group: names},
                               {f"{name}.py": source for name, source in modules.items()})
         monkeypatch.syspath_prepend(folder)
         forget_plugins()
@@ -75,7 +75,8 @@ def test_a_plugin_with_a_shipped_name_is_refused_whatever_is_asked(install):
     for ask in (list, len, lambda things: things["other"], lambda things: "other" in things):
         with pytest.raises(PluginError) as caught:
             ask(registry())
-        assert str(caught.value) == ("thing 'path' of the package test-plugin-a has the name of one of flashnas itself;"
+        assert str(caught.value) == ("thing 'path' of the package test-plugin-a has the name of one of"
+                                     " flashnas itself;"
                                      " uninstall one of the packages")
 
 
@@ -94,7 +95,8 @@ def test_two_plugins_of_one_name_are_refused_but_one_that_is_found_twice_is_not(
      "cannot be loaded from broken_a:Z: ModuleNotFoundError: No module named 'a_module_that_is_missing'"),
     ("broken_b:Z", "raise RuntimeError('no GPU\\nsecond line')\n",
      "cannot be loaded from broken_b:Z: RuntimeError: no GPU"),
-    ("broken_c:Z", "Y = 1\n", "cannot be loaded from broken_c:Z: AttributeError: module 'broken_c' has no attribute"),
+    ("broken_c:Z", "Y = 1\n", "cannot be loaded from broken_c:Z: AttributeError: module 'broken_c' has no"
+                              " attribute"),
     ("broken_d:Z", "def f(:\n", "cannot be loaded from broken_d:Z: SyntaxError: "),
 ])
 def test_a_plugin_that_cannot_be_imported_is_named_with_its_package_and_reason(install, value, source, words):
@@ -115,7 +117,7 @@ def test_an_object_must_state_the_name_of_its_entry_point(install):
             registry("kind")[name]
 
 
-# -- the registries of flashnas -----------------------------------------------------------------------------------
+# -- the registries of flashnas ------------------------------------------------------------------------------
 
 OPERATOR = """\
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -152,19 +154,73 @@ def test_a_plugin_operator_with_another_kind_is_refused_when_it_is_used(tmp_path
             Architecture.parse("64: wider")
         except PluginError as error:
             print(error)
-        """) == ("64\noperator 'wider' of the package flashnas-wide: kind of wide_operator:Wide must be 'wider', the"
+        """) == ("64\noperator 'wider' of the package flashnas-wide: kind of wide_operator:Wide must be"
+                 " 'wider', the"
                  " name of its entry point; got 'wide'")
 
 
-def test_a_broken_plugin_is_one_line_of_the_command_line_and_is_still_listed(tmp_path):
-    folder = write_plugin(tmp_path, "flashnas-bad", {"flashnas.operators": {"zz": "bad_operator:Z"}},
-                          {"bad_operator.py": "import nothing_there\n"})
-    assert run_with(folder, """if True:
+BROKEN = "operator 'zz' of the package flashnas-bad cannot be loaded from bad_operator:Z: "
+
+
+@pytest.mark.parametrize(("source", "reason"), [
+    ("import nothing_there\n", "ModuleNotFoundError: No module named 'nothing_there'"),
+    ("import sys\nsys.exit(7)\n", "SystemExit: 7"),
+])
+def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(tmp_path, source, reason):
+    folder = write_plugin(tmp_path, "flashnas-bad", {"flashnas.operators": {"zz": "bad_operator:Z",
+                                                                            "../x": "os:sep"}},
+                          {"bad_operator.py": source})
+    lines = run_with(folder, """if True:
         import contextlib, sys
         from flashnas.cli.main import main
         with contextlib.redirect_stderr(sys.stdout):
-            print(main(["list", "operators"]))
-            print(main(["list", "plugins"]))
-        """).splitlines() == [
-            "flashnas list: operator 'zz' of the package flashnas-bad cannot be loaded from bad_operator:Z:"
-            " ModuleNotFoundError: No module named 'nothing_there'", "2", "flashnas-bad  operators: zz", "0"]
+            print(main(["list", "operators"]), main(["estimate", "2048: zz f"]))
+        """).splitlines()
+    assert f"flashnas: {BROKEN}{reason}; it is left out" in lines
+    bad_name = "flashnas: operator '../x' of the package flashnas-bad: the name must be"
+    assert any(line.startswith(bad_name) for line in lines)
+    assert lines[-2:] == [f"flashnas estimate: {BROKEN}{reason}", "0 2"]
+
+
+def test_no_plugin_that_is_not_used_is_imported(tmp_path):
+    groups = ("operators", "samplers", "tasks", "spaces", "exports", "executors", "report_sections",
+              "commands")
+    folder = write_plugin(tmp_path, "flashnas-bad", {f"flashnas.{group}": {"zz": "slow_plugin:Z"}
+                                                     for group in groups},
+                          {"slow_plugin.py": "raise AssertionError('imported')\n"})
+    assert run_with(folder, """if True:
+        import contextlib, io, sys
+        from flashnas.cli.main import main
+        with contextlib.redirect_stdout(io.StringIO()):
+            codes = [main(["estimate", "2048: d f"]), main(["estimate", "--help"])]
+        print(codes, "slow_plugin" in sys.modules)
+        """) == "[0, 0] False"
+
+
+def test_the_help_works_with_a_broken_command(tmp_path):
+    folder = write_plugin(tmp_path, "flashnas-bad", {"flashnas.commands": {"zz": "bad_command:Z"}},
+                          {"bad_command.py": "Z = 5\n"})
+    lines = run_with(folder, """if True:
+        import contextlib, sys
+        from flashnas.cli.main import main
+        with contextlib.redirect_stderr(sys.stdout):
+            print(main(["--help"]), main(["zz"]))
+        """).splitlines()
+    line = "command 'zz' of the package flashnas-bad: bad_command:Z must be a Command; got 5"
+    assert lines[0] == f"flashnas: {line}; it is left out"
+    assert lines[-2:] == [f"flashnas: {line}", "0 2"]
+
+
+@pytest.mark.parametrize("place", [
+    "flashnas.operators:OPERATORS", "flashnas.operators.kernel_kinds:KERNEL_KINDS",
+    "flashnas.search:ALGORITHMS",
+    "flashnas.executors:EXECUTORS", "flashnas.proxy.tasks:TASKS", "flashnas.space.load:TEMPLATES",
+    "flashnas.export.exporter:EXPORTS", "flashnas.report.sections:SECTIONS", "flashnas.cli.command:COMMANDS"])
+def test_a_plugin_of_another_type_is_one_line(install, place):
+    things = load_object(place)
+    install("test-plugin-b", {"function": "os:getcwd", "class": "decimal:Decimal", "number": "math:pi"},
+            group=things.group)
+    for name in ("function", "class", "number"):
+        with pytest.raises(PluginError, match=f"^{things.noun} '{name}' of the package test-plugin-b: .*"
+                                              f" must be a"):
+            things[name]

@@ -106,7 +106,7 @@ def run(training: Training, given: argparse.Namespace) -> Row:
     try:
         found = fn.train(training.notation, recipe=recipe, data=given.data, seed=SEED, threads=1, keep=1,
                          checkpoint_every_s=given.checkpoint_every_s, resume=True,
-                         out=str(given.runs / training.name)).summary
+                         out=str(given.runs / training.name)).found
     except CandidateError as error:
         return row | {"reason": str(error)}
     return row | {"tokens": found["tokens"], "loss": f"{found['loss']:.6f}",

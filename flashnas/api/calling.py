@@ -8,11 +8,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from flashnas.base.errors import ConfigError
+from flashnas.base.hints import shown
 from flashnas.base.settings import REQUIRED, Setting, Settings, settings_of
 
 T = TypeVar("T")
 
 
+CALLED = {"progress", "note", "evaluator"}    # keywords that take a function, or a progress object
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
 
 
@@ -20,14 +23,14 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
           ) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Turn `function(options, *, more)` into one that takes the fields of `cls` as keywords.
 
-    Options without a flag may be given by position. An instance of `cls` alone is taken as it is. The signature and the
-    section `Args` of the docstring are made from the fields; a docstring states the keywords of its own under
-    `Further:`, which becomes the end of `Args`.
+    Options without a flag may be given by position. An instance of `cls` alone is taken as it is. The
+    signature and the section `Args` of the docstring are made from the fields; a docstring states the
+    keywords of its own under `Further:`, which becomes the end of `Args`.
 
     Args:
         cls: the options.
-        objects: option name -> type in words, for options in whose place any object may be given. The function takes
-            these as its keyword `objects`, a mapping.
+        objects: option name -> type in words, for options in whose place any object may be given. The
+            function takes these as its keyword `objects`, a mapping.
     """
     places = dict(objects or {})
 
@@ -41,6 +44,12 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
         @functools.wraps(function)
         def call(*words: Any, **keywords: Any) -> T:
             more = {name: keywords.pop(name) for name in own if name in keywords}
+            for name in CALLED & {*more}:
+                called = more[name]
+                if called is not None and not callable(called) and not hasattr(called, "update"):
+                    raise ConfigError(f"{cls.where}.{name} must be a function, or an object with the method"
+                                      f" update; got"
+                                      f" {shown(more[name])}")
             if places:
                 more["objects"] = {name: keywords.pop(name) for name in places
                                    if not isinstance(keywords.get(name), PLAIN)}
@@ -92,9 +101,10 @@ def _documented(doc: str, settings: tuple[Setting, ...], objects: Mapping[str, s
 
 def _limits(setting: Setting) -> str:
     words = [f"{name} {f'{limit:,}' if isinstance(limit, int) else f'{limit:g}'}" for name, limit in (
-        ("at least", setting.min), ("above", setting.above), ("at most", setting.max), ("below", setting.below))
+        ("at least", setting.min), ("above", setting.above), ("at most", setting.max),
+        ("below", setting.below))
         if limit is not None]
-    if setting.default is not REQUIRED and not callable(setting.default) and setting.default not in (None, ()):
+    if not callable(setting.default) and setting.default not in (None, (), REQUIRED):
         words.append(f"default {setting.shown or repr(setting.default)}")
     elif setting.shown:
         words.append(f"default: {setting.shown}")

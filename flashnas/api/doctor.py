@@ -45,12 +45,14 @@ PACKAGES = {
 class DoctorOptions(Settings, where="doctor"):
     """What `flashnas doctor` takes."""
 
-    device: str = option("auto", " or ".join(PLATFORMS), choices=("auto", *PLATFORMS),
-                         shown="cuda where there is a CUDA device")
-    operators: tuple[str, ...] = option((), "operators to test, such as a,m2,gd", metavar="A,B,..", separator=",",
-                                        shown="all")
+    device: str = option(
+        "auto", " or ".join(PLATFORMS), choices=("auto", *PLATFORMS),
+        shown="cuda where there is a CUDA device")
+    operators: tuple[str, ...] = option(
+        (), "operators to test, such as a,m2,gd", metavar="A,B,..", separator=",", shown="all")
     test: bool = option(True, "run the self-test of the operators", off="say what is installed only")
-    out: Path | None = option(None, "also write all of it to this JSON file, for a bug report", metavar="FILE")
+    out: Path | None = option(
+        None, "also write all of it to this JSON file, for a bug report", metavar="FILE")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Examined:
     Attributes:
         machine: device and its facts, versions of flashnas, Python, torch and the system.
         packages: one mapping for each: name, version, purpose, and `problem` where it cannot be used.
-        choices: one mapping for each operator and dtype: what the backend `auto` takes, and what it passes over, why.
+        choices: one mapping for each operator and dtype: what the backend `auto` takes, and what it passes
+            over, why.
         tests: results of the self-test; empty if it was left out.
     """
 
@@ -86,10 +89,11 @@ class Examined:
 
 @takes(DoctorOptions)
 def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | None = None) -> Examined:
-    """Say what is installed, what computes each operator here and why, and test every operator by every backend.
+    """Say what is installed, what computes each operator here and why, and test every operator by every
+    backend.
 
-    The self-test compares forward pass, states, gradients and decode step, and on CUDA a step from a captured graph,
-    with the float64 reference, in float32 and bfloat16. It takes one to two minutes.
+    The self-test compares forward pass, states, gradients and decode step, and on CUDA a step from a captured
+    graph, with the float64 reference, in float32 and bfloat16. It takes one to two minutes.
 
     Further:
         progress (Callable): called with the operators that are tested and the number of all.
@@ -152,12 +156,14 @@ def _machine(device: str) -> dict[str, Any]:
 
 def _package(name: str) -> dict[str, str]:
     """Name, version, purpose and what is wrong with a package."""
-    from flashnas.operators.backends.core import MODULES, load
+    from flashnas.operators.backends.core import LIBRARIES
     from flashnas.operators.backends.library import Library, importable
 
     package, purpose = PACKAGES[name]
-    known = next((load(one) for one in MODULES if load(one).distribution == name and one != "sdpa"), None)
-    library = known or Library(name=name, package=package, distribution=name, kernels={}, refusal=lambda *_: "")
+    known = next((library for library in LIBRARIES.values() if library.distribution == name
+                  and library.name != "sdpa"), None)
+    library = known or Library(name=name, package=package, distribution=name, kernels={},
+                               refusal=lambda *_: "")
     problem = library.missing() if known or name == "triton" else ""  # others are slow to import
     if not importable(package):
         problem = library.missing()

@@ -1,4 +1,5 @@
-"""Latency, memory and size of one architecture from a latency table, and the loss to expect from the evidence."""
+"""Latency, memory and size of one architecture from a latency table, and the loss to expect from the
+evidence."""
 
 from __future__ import annotations
 
@@ -21,14 +22,17 @@ WORKLOAD = "flashnas.latency.workload:Workload"
 class EstimateOptions(Settings, where="estimate"):
     """What `flashnas estimate` takes."""
 
-    arch: str = option(REQUIRED, "preset, pareto/NN.yaml, Hugging Face config.json or notation such as"
-                       " '2048: 3x(d f m2 f)'", positional=True, objects=(ARCHITECTURE,))
+    arch: str = option(
+        REQUIRED, "preset, pareto/NN.yaml, Hugging Face config.json or notation such as '2048: 3x(d f m2 f)'",
+        positional=True, objects=(ARCHITECTURE,))
     table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
     workload: str = option("decode-8k", WORKLOAD_HELP, objects=(WORKLOAD,))
     weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
-    stack: str | None = option(None, "kernels of the serving stack, fused or unfused", choices=("fused", "unfused"),
-                               shown="the one that the table is calibrated for")
-    mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+    stack: str | None = option(
+        None, "kernels of the serving stack, fused or unfused", choices=("fused", "unfused"),
+        shown="the one that the table is calibrated for")
+    mode: str | None = option(
+        None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
     train_tokens: str = option("100B", TRAIN_TOKENS_HELP, metavar="TOKENS")
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
 
@@ -70,17 +74,18 @@ class ArchitectureEstimate(Estimate):
 
 @takes(EstimateOptions)
 def estimate(options: EstimateOptions) -> ArchitectureEstimate:
-    """Latency, memory and size of one architecture for one workload, and the loss to expect of a full training.
-    Nothing is trained or timed.
+    """Latency, memory and size of one architecture for one workload, and the loss to expect of a full
+    training. Nothing is trained or timed.
 
     Returns:
-        An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in tokens per second,
-        `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` bound `latency_ms`; `breakdown` holds the
-        time of each kernel and `sources` the share of the time by where it is known from. From what others have
-        trained in full: `full_loss` in nats per token after `train_tokens`, up to a constant; `full_loss_difference`
-        and its standard deviation `full_loss_sd`, less the plain transformer of as many parameters without embeddings;
-        `recall` and `recall_sd`, of full marks, less that transformer; `outside`, what of the network no two
-        publications have. `print` shows all of it.
+        An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in tokens
+        per second, `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` bound `latency_ms`;
+        `breakdown` holds the time of each kernel and `sources` the share of the time by where it is known
+        from. From what others have trained in full: `full_loss` in nats per token after `train_tokens`,
+        up to a constant; `full_loss_difference` and its standard deviation `full_loss_sd`, less the plain
+        transformer of as many parameters without embeddings; `recall` and `recall_sd`, of full marks,
+        less that transformer; `outside`, what of the network no two publications have. `print` shows all
+        of it.
 
     Raises:
         ArchitectureError: for text that does not describe an architecture.
@@ -104,11 +109,12 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     from flashnas.latency.workload import load_workload
 
     architecture = load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
-    table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
+    table = LatencyTable.load(options.table)
     workload = load_workload(options.workload).with_weights(options.weights)
     model = LatencyModel(table, workload, stack=options.stack, mode=options.mode)  # type: ignore[arg-type]
     check_fits(architecture, workload, table.device, model.dtype)
     full = expected(architecture, tokens_of(options.train_tokens), options.evidence)
     words = contradiction(options.evidence) if options.evidence is not None else ""
-    return ArchitectureEstimate(**vars(model.estimate(architecture)), **vars(full), warnings=(words,) if words else (),
+    return ArchitectureEstimate(**vars(model.estimate(architecture)), **vars(full),
+                                warnings=(words,) if words else (),
                                 context=(architecture, full, table, workload))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flashnas.api.calling import takes
+from flashnas.api.output import Figures
 from flashnas.base.quantities import EVIDENCE_HELP
 from flashnas.base.settings import Settings, option
 
@@ -14,9 +15,9 @@ from flashnas.base.settings import Settings, option
 class EvidenceOptions(Settings, where="evidence"):
     """What `flashnas evidence` takes."""
 
-    mixes: tuple[str, ...] = option((),
-                                    "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all"
-                                    " publications are listed alone", metavar="MIX", positional=True)
+    mixes: tuple[str, ...] = option(
+        (), "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all publications are listed"
+        " alone", metavar="MIX", positional=True)
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
 
     def __post_init__(self) -> None:
@@ -25,34 +26,14 @@ class EvidenceOptions(Settings, where="evidence"):
             self.wrong("mixes", f"must be two mixes, such as 'a f' 'm2 f', or none; got {len(self.mixes)}")
 
 
-@dataclass(frozen=True)
-class PublishedEvidence:
-    """The publications, what they say of two mixes, how far they disagree, and what a user's own trainings
-    add.
-
-    warnings: one line each, such as that own trainings contradict the publications.
-    """
-
-    found: dict[str, Any] = field(repr=False)
-    warnings: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self.found, "warnings": list(self.warnings)}
-
-    def __str__(self) -> str:
-        from flashnas.report.terminal_studies import evidence_text
-
-        return evidence_text(self.found)
-
-
 @takes(EvidenceOptions)
-def evidence(options: EvidenceOptions) -> PublishedEvidence:
+def evidence(options: EvidenceOptions) -> Figures:
     """List the full trainings that others have published, and say what they show of two mixes. Nothing is
     trained.
 
     Returns:
-        A PublishedEvidence. `found` has `publications`, `disagreement`, `rows` and, for two mixes, `mixes`.
-        `print` shows it.
+        Figures: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; `warnings`, such as that
+        own trainings contradict the publications. `print` shows them.
 
     Raises:
         ArchitectureError: a mix is not an operator pattern.
@@ -60,13 +41,14 @@ def evidence(options: EvidenceOptions) -> PublishedEvidence:
 
     Example:
         >>> from flashnas.api.evidence import evidence
-        >>> found = evidence(["a f", "m2 f"]).found
-        >>> len(found["publications"]), len(found["mixes"]["said"])
+        >>> found = evidence(["a f", "m2 f"])
+        >>> len(found.publications), len(found.mixes["said"])
         (9, 4)
     """
     from flashnas.evidence.load import full_loss, load, own_rows
     from flashnas.evidence.publications import contradiction, disagreement, publications, two_mixes
     from flashnas.evidence.trainings import read_published
+    from flashnas.report.terminal_studies import evidence_text
 
     model, shipped = full_loss(options.evidence), load()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
@@ -79,4 +61,5 @@ def evidence(options: EvidenceOptions) -> PublishedEvidence:
         one, other = options.mixes
         found["mixes"] = two_mixes(one, other, rows, model)
     words = contradiction(options.evidence) if options.evidence is not None else ""
-    return PublishedEvidence(found, (words,) if words else ())
+    found["warnings"] = [words] if words else []
+    return Figures(found, evidence_text, tuple(found["warnings"]))

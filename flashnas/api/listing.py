@@ -1,19 +1,19 @@
-"""Names that options take, with one line about each, read from the source where an import would be heavy."""
+"""Names that options take, with one line about each; nothing heavy is imported for it."""
 
 from __future__ import annotations
 
-import ast
 import importlib.util
-import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import takes
-from flashnas.base.registry import Registry
+from flashnas.api.output import Figures
+from flashnas.base.hints import first_sentence
+from flashnas.base.registry import load_object
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
@@ -25,8 +25,8 @@ def list_names(kind: str) -> dict[str, str]:
     """The names that an option may take, with one line about each.
 
     Args:
-        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives, tasks or
-            plugins.
+        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives,
+            tasks or plugins.
 
     Returns:
         Name -> description. For plugins: package -> the names that it adds.
@@ -39,24 +39,7 @@ def list_names(kind: str) -> dict[str, str]:
         >>> "aging-evolution" in fn.list_names("samplers"), "d" in fn.list_names("operators")
         (True, True)
     """
-    return names(kind).names
-
-
-@dataclass(frozen=True)
-class Names:
-    """names: name -> description."""
-
-    kind: str
-    names: dict[str, str] = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "names": self.names}
-
-    def __str__(self) -> str:
-        if not self.names:
-            return f"no {self.kind}"
-        width = max(map(len, self.names))
-        return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in self.names.items())
+    return dict(names(kind).names)
 
 
 def _tables() -> dict[str, str]:
@@ -78,20 +61,9 @@ def _spaces() -> dict[str, str]:
 def _workloads() -> dict[str, str]:
     from flashnas.latency.workload import WORKLOADS
 
-    return {name: f"batch {workload.batch}, {workload.prompt_tokens:,} tokens in, {workload.generated_tokens:,} out"
+    return {name: f"batch {workload.batch}, {workload.prompt_tokens:,} tokens in,"
+                  f" {workload.generated_tokens:,} out"
             for name, workload in WORKLOADS.items()}
-
-
-def _samplers() -> dict[str, str]:
-    from flashnas.search import ALGORITHMS
-
-    return _described(ALGORITHMS)
-
-
-def _executors() -> dict[str, str]:
-    from flashnas.executors import EXECUTORS
-
-    return _described(EXECUTORS)
 
 
 def _recipes() -> dict[str, str]:
@@ -100,7 +72,8 @@ def _recipes() -> dict[str, str]:
 
 
 def _presets() -> dict[str, str]:
-    return {name: str(text) for name, text in read_yaml(_folder("flashnas.architecture") / "presets.yaml").items()}
+    texts = read_yaml(_folder("flashnas.architecture") / "presets.yaml")
+    return {name: str(text) for name, text in texts.items()}
 
 
 def _operators() -> dict[str, str]:
@@ -117,17 +90,10 @@ def _objectives() -> dict[str, str]:
     found = {}
     for name in OBJECTIVES:
         what = ("validation loss in nats per token, trained" if name == "loss" else
-                f"{METRICS[name]}, from the table" if name in METRICS else f"accuracy of {title_of(name)}, trained")
+                f"{METRICS[name]}, from the table" if name in METRICS else
+                f"accuracy of {title_of(name)}, trained")
         found[name] = f"{what}; {'higher' if larger_is_better(name) else 'lower'} is better"
     return found
-
-
-def _tasks() -> dict[str, str]:
-    from flashnas.proxy.tasks import TASKS
-
-    if isinstance(TASKS, Registry):
-        return _described(TASKS)
-    return {name: _summary(place) for name, place in TASKS.items()}
 
 
 def _plugins() -> dict[str, str]:
@@ -136,14 +102,22 @@ def _plugins() -> dict[str, str]:
         for entry in entry_points(group=group) if group.startswith(PREFIX) else ():
             package = entry.dist.name if entry.dist is not None else entry.module
             added[package][group.removeprefix(PREFIX)].append(entry.name)
-    return {package: "; ".join(f"{group}: {', '.join(sorted(found))}" for group, found in sorted(groups.items()))
+    return {package: "; ".join(f"{group}: {', '.join(sorted(found))}" for group,
+                               found in sorted(groups.items()))
             for package, groups in sorted(added.items())}
 
 
+def _registered(place: str) -> Callable[[], dict[str, str]]:
+    """The names of the registry at "module:OBJECT"."""
+    return lambda: load_object(place).described()
+
+
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    "tables": _tables, "spaces": _spaces, "workloads": _workloads, "samplers": _samplers, "executors": _executors,
-    "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives, "tasks": _tasks,
-    "plugins": _plugins}
+    "tables": _tables, "spaces": _spaces, "workloads": _workloads,
+    "samplers": _registered("flashnas.search:ALGORITHMS"),
+    "executors": _registered("flashnas.executors:EXECUTORS"),
+    "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives,
+    "tasks": _registered("flashnas.proxy.tasks:TASKS"), "plugins": _plugins}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,39 +128,20 @@ class ListOptions(Settings, where="list"):
 
 
 @takes(ListOptions)
-def names(options: ListOptions) -> Names:
+def names(options: ListOptions) -> Figures:
     """As `list_names`; the result prints as the command line shows it.
 
     Returns:
-        A Names.
+        Figures: `kind` and `names`, name -> description.
     """
-    return Names(options.kind, KINDS[options.kind]())
+    return Figures({"kind": options.kind, "names": KINDS[options.kind]()}, _listed)
 
 
-def _described(registry: Registry[Any]) -> dict[str, str]:
-    """The first sentence of each class's docstring; names that packages add say where they are from."""
-    added = {name: entry.value for name, entry in registry.plugins().items()}
-    places: Mapping[str, str] = {**registry.shipped, **added}
-    return {name: _summary(place) + ("" if name in registry.shipped else f" (from {registry.origin(name)})")
-            for name, place in places.items()}
-
-
-def _summary(place: str) -> str:
-    """The first sentence of the docstring of the class at "module:Class", without importing the module."""
-    module, _, attribute = place.partition(":")
-    try:
-        found = importlib.util.find_spec(module)
-        tree = ast.parse(Path(found.origin or "").read_text(encoding="utf-8")) if found else ast.Module([], [])
-    except (ImportError, OSError, SyntaxError, ValueError):
-        return "cannot be read"
-    doc = next((ast.get_docstring(node) for node in tree.body
-                if isinstance(node, ast.ClassDef) and node.name == attribute), None)
-    return _sentence(doc or "")
-
-
-def _sentence(text: str) -> str:
-    paragraph = " ".join(text.partition("\n\n")[0].split())
-    return re.split(r"(?<=[\w)\]`])\.(?:\s|$)", paragraph)[0]
+def _listed(found: dict[str, Any]) -> str:
+    if not found["names"]:
+        return f"no {found['kind']}"
+    width = max(map(len, found["names"]))
+    return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in found["names"].items())
 
 
 def _first_comment(path: Path) -> str:
@@ -196,7 +151,7 @@ def _first_comment(path: Path) -> str:
         if not line.startswith("#"):
             break
         lines.append(line.lstrip("# "))
-    return _sentence(" ".join(lines))
+    return first_sentence(" ".join(lines))
 
 
 def _folder(package: str) -> Path:

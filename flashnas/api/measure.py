@@ -1,22 +1,20 @@
-"""Measurements on this device: the rows that a space needs, and whole models against a table's predictions."""
+"""Measurements on this device: the rows that a space needs, and whole models against a table's
+predictions."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
-from flashnas.api.output import check_out
+from flashnas.api.output import Figures, check_out
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 from flashnas.latency.workload import WORKLOAD_HELP
-
-if TYPE_CHECKING:
-    from flashnas.latency.validation import Validation
 
 SPACE = "flashnas.space.base:SearchSpace"
 LEAST_TO_CALIBRATE = 8
@@ -28,28 +26,38 @@ Counted = Callable[[int, int], None]  # groups or models done, all of them
 class ProfileOptions(Settings, where="profile"):
     """What `flashnas profile` takes."""
 
-    runtime: str = option("torch", "the program that is timed: torch, or llama.cpp or vllm in a process of its own,"
-                          " with random weights", choices=RUNTIMES)
+    runtime: str = option(
+        "torch", "the program that is timed: torch, or llama.cpp or vllm in a process of its own, with"
+        " random weights", choices=RUNTIMES)
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
     space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
-    workload: tuple[str, ...] = option(("decode-8k",), f"{WORKLOAD_HELP}; may be repeated", objects=(WORKLOAD,))
-    out: Path | None = option(None, "table folder, continued if it exists", metavar="DIR",
-                              shown="latency_tables/<device name>")
-    dtype: str = option("auto", "float32 or bfloat16", shown="float32 on cpu, bfloat16 on cuda",
-                        choices=("auto", "float32", "bfloat16"))
-    mode: str = option("auto", "eager, compiled (torch.compile, block by block; slow to start) or cuda_graph; each is a"
-                       " row of its own", shown="eager on cpu, cuda_graph on cuda", choices=("auto", *MODES))
-    backend: str = option("auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn,"
-                          " sdpa or numba; part of each row's stack", shown="auto, the best")
+    workload: tuple[str, ...] = option(
+        ("decode-8k",), f"{WORKLOAD_HELP}; may be repeated", objects=(WORKLOAD, ))
+    out: Path | None = option(
+        None, "table folder, continued if it exists", metavar="DIR", shown="latency_tables/<device name>")
+    dtype: str = option(
+        "auto", "float32 or bfloat16", shown="float32 on cpu, bfloat16 on cuda",
+        choices=("auto", "float32", "bfloat16"))
+    mode: str = option(
+        "auto", "eager, compiled (torch.compile, block by block; slow to start) or cuda_graph; each is a row"
+        " of its own", shown="eager on cpu, cuda_graph on cuda", choices=("auto", *MODES))
+    backend: str = option(
+        "auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn, sdpa or"
+        " numba; part of each row's stack", shown="auto, the best")
     threads: int = option(1, "threads on a CPU", metavar="N", min=1, max=MAX_THREADS)
-    seconds: float = option(2.0, "longest time for what is measured together: one width at one length", metavar="S",
-                            above=0, max=3600)
-    weights: str = option("q8_0", "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0")
-    flash_attention: bool = option(False, "let llama.cpp compute attention in one pass, as it does by itself; on a CPU"
-                                   " this is often slower")
-    cache_type: str = option("f16", "type of keys and values in llama.cpp: f32, f16 or q8_0")
-    vllm_python: str = option("", "interpreter of the Python environment that has vLLM", metavar="FILE",
-                              shown="$FLASHNAS_VLLM_PYTHON")
+    seconds: float = option(
+        2.0, "longest time for what is measured together: one width at one length", metavar="S", above=0,
+        max=3600)
+    weights: str | None = option(
+        None, "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0", shown="q8_0")
+    flash_attention: bool = option(
+        False, "let llama.cpp compute attention in one pass, as it does by itself; on a CPU this is often"
+        " slower")
+    cache_type: str | None = option(
+        None, "type of keys and values in llama.cpp: f32, f16 or q8_0", shown="f16")
+    vllm_python: str = option(
+        "", "interpreter of the Python environment that has vLLM", metavar="FILE",
+        shown="$FLASHNAS_VLLM_PYTHON", yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,49 +69,19 @@ class ProfileOptions(Settings, where="profile"):
                 self.wrong(one.name, f"is for --runtime {' or '.join(able)}; got --runtime {self.runtime}")
 
 
-@dataclass(frozen=True)
-class Profiled:
-    """The measured table.
-
-    table: its folder. counts: rows `measured` and `known` before, and the record of the measurement.
-    """
-
-    table: Path
-    counts: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"table": str(self.table), **self.counts}
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What makes the rows doubtful, one line each."""
-        rows, networks = (self.counts.get(name, 0) for name in ("disturbed", "disturbed_networks"))
-        found = (f"the device was slower than usual while {rows} rows were measured, twice in a row",
-                 f"the three timings of {networks} networks differ by more than 15 %")
-        throttled = ", ".join(f"{reason} ({share:.0%} of the time)"
-                              for reason, share in self.counts.get("gpu", {}).get("throttled", {}).items())
-        return (*self.counts.get("notes", ()),
-                *([f"the GPU was held back by: {throttled}"] if throttled else ()),
-                *(f"{text}; delete the folder and profile again when nothing else runs"
-                  for count, text in zip((rows, networks), found, strict=True) if count))
-
-    def __str__(self) -> str:
-        return (f"{self.table}: {self.counts['measured']} rows measured, {self.counts['known']} were there;"
-                f" use it with --table {self.table}")
-
-
 @takes(ProfileOptions)
-def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Profiled:
+def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Figures:
     """Measure on this device what a search space needs for some workloads and its table lacks.
 
-    What the table has already, from the same stack, mode and dtype, is kept. An interrupted measurement continues
-    where it stopped.
+    What the table has already, from the same stack, mode and dtype, is kept. An interrupted measurement
+    continues where it stopped.
 
     Further:
         progress (Callable): called with the groups of rows that are done and the number of all groups.
 
     Returns:
-        A Profiled: `table`, the folder, and `counts`.
+        Figures: `table`, the folder; rows that were `measured` now and `known` before; the record of the
+        measurement; `warnings`, what makes the rows doubtful.
 
     Raises:
         ConfigError: for an option that this machine cannot fulfil, such as cuda without a CUDA device.
@@ -111,8 +89,9 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
 
     Example:
         >>> import flashnas as fn
-        >>> found = fn.profile(space="tiny", workload=["batch=1,prompt=4,generated=4"], seconds=0.01, out="my_table")
-        >>> found.counts["measured"] > 0
+        >>> found = fn.profile(space="tiny", workload=["batch=1,prompt=4,generated=4"], seconds=0.01,
+        ...                    out="my_table")
+        >>> found.measured > 0
         True
     """
     out = None if options.out is None else check_out(options, holds="meta.yaml")
@@ -124,7 +103,24 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Prof
     workloads = [load_workload(one) for one in options.workload]
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
-    return Profiled(folder, target.profile(space, workloads, folder, progress))
+    found = {"table": str(folder), **target.profile(space, workloads, folder, progress)}
+    return Figures(found, lambda found: f"{folder}: {found['measured']} rows measured, {found['known']}"
+                                         f" were there;"
+                                         f" use it with --table {folder}", doubts(found))
+
+
+def doubts(found: dict[str, Any]) -> tuple[str, ...]:
+    """What makes measured rows doubtful, one line each."""
+    disturbed = ((found.get("disturbed", 0), "the device was slower than usual while {} rows were measured,"
+                                             " twice in a"
+                                             " row"),
+                 (found.get("disturbed_networks", 0), "the three timings of {} networks differ by more than"
+                                                      " 15 %"))
+    throttled = ", ".join(f"{reason} ({share:.0%} of the time)"
+                          for reason, share in found.get("gpu", {}).get("throttled", {}).items())
+    return (*found.get("notes", ()), *([f"the GPU was held back by: {throttled}"] if throttled else ()),
+            *(f"{text.format(count)}; delete the folder and profile again when nothing else runs"
+              for count, text in disturbed if count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,49 +128,35 @@ class ValidateOptions(Settings, where="validate"):
     """What `flashnas validate` takes."""
 
     table: str = option(REQUIRED, "latency table that was measured on this machine", objects=(TABLE,))
-    space: str = option(REQUIRED, "shipped search space or YAML file whose architectures are built and timed",
-                        objects=(SPACE,))
+    space: str = option(
+        REQUIRED, "shipped search space or YAML file whose architectures are built and timed",
+        objects=(SPACE,))
     count: int = option(20, "architectures", flag="-n --count", metavar="N", min=1, max=100_000)
     workload: str = option("decode-1k", WORKLOAD_HELP, objects=(WORKLOAD,))
     seed: int = option(0, "fixes the architectures", metavar="N", min=0, max=MAX_SEED)
-    runtime: str | None = option(None, "the program that the table was measured in: torch, llama.cpp or vllm",
-                                 shown="the table's", choices=RUNTIMES)
+    runtime: str | None = option(
+        None, "the program that the table was measured in: torch, llama.cpp or vllm", shown="the table's",
+        choices=RUNTIMES)
     mode: str | None = option(None, "eager, compiled or cuda_graph", shown="the table's")
     backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
-    calibrate: bool = option(False, "fit what whole models cost beyond their operators to one half of the"
-                             " architectures and report on the other")
-    allow_other_stack: bool = option(False, "compare even if the table is of another device or stack; nothing is"
-                                     " written")
+    calibrate: bool = option(
+        False, "fit what whole models cost beyond their operators to one half of the architectures and"
+        " report on the other")
+    allow_other_stack: bool = option(
+        False, "compare even if the table is of another device or stack; nothing is written")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.calibrate and self.count < LEAST_TO_CALIBRATE:
             self.wrong("count", f"must be at least {LEAST_TO_CALIBRATE} with --calibrate; got {self.count}")
         if self.calibrate and self.allow_other_stack:
-            self.wrong("calibrate", "and --allow-other-stack exclude each other: a table is calibrated on its own"
+            self.wrong("calibrate", "and --allow-other-stack exclude each other: a table is calibrated on"
+                                    " its own"
                        " stack")
 
 
-@dataclass(frozen=True)
-class Validated:
-    """Predicted against measured.
-
-    result: the Validation, with `comparisons` (one per architecture) and `metrics` (errors, bias and rank correlation).
-    """
-
-    result: Validation = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.result.to_dict()
-
-    def __str__(self) -> str:
-        from flashnas.report.terminal_device import validation_text
-
-        return validation_text(self.result.to_dict())
-
-
 @takes(ValidateOptions)
-def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Validated:
+def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Figures:
     """Build sampled architectures of a space, time them end to end, and compare with a table's predictions.
 
     The residuals are kept in the table, where `search(confidence=..)` finds them.
@@ -183,7 +165,8 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
         progress (Callable): called with the timings that are done and the number of all timings.
 
     Returns:
-        A Validated: `result` with the errors of each architecture and metric. `print` shows them.
+        Figures: `architectures`, each predicted and measured, and `metrics` (errors, bias and rank
+        correlation). `print` shows them.
 
     Raises:
         TableError: the table is of another device, stack or runtime, or there is nothing to calibrate.
@@ -192,7 +175,7 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     Example:
         >>> import flashnas as fn
         >>> found = fn.validate(table="my_table", space="tiny", count=2, workload="chat")
-        >>> len(found.result.comparisons)
+        >>> len(found.architectures)
         2
     """
     from flashnas.latency.prediction import LatencyModel
@@ -202,9 +185,10 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.finalists import EFFORT
     from flashnas.profiling.target import rows_of, target_like
+    from flashnas.report.terminal_device import validation_text
     from flashnas.space.load import load_operator_space
 
-    table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
+    table = LatencyTable.load(options.table)
     space = load_operator_space(options.space, "flashnas validate")
     workload = load_workload(options.workload)
     mode = rows_of(table, options.runtime, options.mode)
@@ -213,8 +197,10 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Va
                      any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
     for hidden in space.hidden_sizes:
         model.check([space.build(space.kinds(), hidden)])
-    result = compare(table, space, workload, lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
-                     count=options.count, seed=options.seed, calibrate=options.calibrate, mode=mode, progress=progress)
+    result = compare(table, space, workload,
+                     lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
+                     count=options.count, seed=options.seed, calibrate=options.calibrate, mode=mode,
+                     progress=progress)
     if not options.allow_other_stack:
         store(result, space, workload, seed=options.seed, calibrate=options.calibrate)
-    return Validated(result)
+    return Figures(result.to_dict(), validation_text)

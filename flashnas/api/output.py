@@ -1,13 +1,39 @@
-"""Checks of a folder to write, before any work is done for it."""
+"""What commands return, and checks of a folder to write, before any work is done for it."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flashnas.base.settings import Settings
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a command found. `print` shows it.
+
+    found: JSON-ready figures by name; each is an attribute, too: `law.found["answer"]` is `law.answer`.
+    warnings: what makes them doubtful, one line each.
+    """
+
+    found: dict[str, Any]
+    text: Callable[[dict[str, Any]], str] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in self.found:
+            raise AttributeError(f"there is no {name}; there are: {', '.join(self.found)}")
+        return self.found[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.found
+
+    def __str__(self) -> str:
+        return self.text(self.found)
 
 
 def check_out(options: Settings, name: str = "out", *, empty: bool = False, holds: str = "") -> Path:
@@ -30,7 +56,8 @@ def check_out(options: Settings, name: str = "out", *, empty: bool = False, hold
         nearest = next((path for path in (out, *out.parents) if os.path.lexists(path)), Path("."))
         if not nearest.is_dir():
             kind = "a link to nothing" if nearest.is_symlink() and not nearest.exists() else "a file"
-            refuse(f"is {kind}; choose another folder" if nearest == out else f"{nearest} is {kind}, not a folder")
+            refuse(f"is {kind}; choose another folder" if nearest == out else
+                   f"{nearest} is {kind}, not a folder")
         if empty and nearest == out and any(out.iterdir()):
             refuse("exists and is not empty; choose another folder")
         if holds and nearest == out and any(out.iterdir()) and not (out / holds).exists():

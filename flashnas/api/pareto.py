@@ -29,22 +29,27 @@ OBJECTS = {"table": "LatencyTable | Callable", "workload": "Workload"}
 class ParetoOptions(Settings, where="pareto"):
     """What `flashnas pareto` takes."""
 
-    runs: tuple[str, ...] = option(REQUIRED, "run folders, finished or not; several are merged", metavar="RUN",
-                                   positional=True, objects=("flashnas.api.run:Run", "flashnas.runs.run:Run"))
-    table: str | None = option(None, "shipped latency table or folder of another device",
-                               shown="that of the first run")
+    runs: tuple[str, ...] = option(
+        REQUIRED, "run folders, finished or not; several are merged", metavar="RUN", positional=True,
+        objects=("flashnas.api.run:Run", "flashnas.runs.run:RecordedRun"))
+    table: str | None = option(
+        None, "shipped latency table or folder of another device", shown="that of the first run")
     workload: str | None = option(None, WORKLOAD_HELP, shown="that of the first run")
     budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
     budgets: dict[str, float] | None = option(
-        None, "bound another metric, such as memory_gb=8; may be repeated", flag="--budget", metavar="METRIC=LIMIT",
-        keys=tuple(METRICS), above=0, shown="those of the first run; none for another table or workload")
-    objectives: tuple[str, ...] | None = option(None, "what the front is drawn for, 2 to 4 names", metavar="A,B,..",
-                                                separator=",", shown="those of the first run")
-    confidence: float | None = option(None, "keep the budgets with this probability, by the table's validation",
-                                      metavar="P", above=0, below=1)
-    mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
-    out: Path | None = option(None, "folder for the front, its picture and a report", metavar="DIR",
-                              shown="nothing is written")
+        None, "bound another metric, such as memory_gb=8; may be repeated", flag="--budget",
+        metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0,
+        shown="those of the first run; none for another table or workload")
+    objectives: tuple[str, ...] | None = option(
+        None, "what the front is drawn for, 2 to 4 names", metavar="A,B,..", separator=",",
+        shown="those of the first run")
+    confidence: float | None = option(
+        None, "keep the budgets with this probability, by the table's validation", metavar="P", above=0,
+        below=1)
+    mode: str | None = option(
+        None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+    out: Path | None = option(
+        None, "folder for the front, its picture and a report", metavar="DIR", shown="nothing is written")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,10 +71,10 @@ class ParetoOptions(Settings, where="pareto"):
 class Pareto:
     """The front of runs for another question, and what would have to be trained to answer it better.
 
-    run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`. front: fastest first,
-    each with `architecture`, `notation` and `figures`. to_train: genotypes of the runs whose largest width within the
-    new budgets was not trained to the end, the most promising first. path: the folder that was written, or None.
-    found: all parts.
+    run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`. front:
+    fastest first, each with `architecture`, `notation` and `figures`. to_train: genotypes of the runs whose
+    largest width within the new budgets was not trained to the end, the most promising first. path: the
+    folder that was written, or None. found: all parts.
     """
 
     run: Run
@@ -108,11 +113,13 @@ class Pareto:
 
 
 @takes(ParetoOptions, objects=OBJECTS)
-def pareto(options: ParetoOptions, *, objects: Mapping[str, Any], space: SearchSpace[Any] | None = None) -> Pareto:
-    """The front of one or several runs for another budget, device, workload or objectives. Nothing is trained.
+def pareto(options: ParetoOptions, *, objects: Mapping[str, Any],
+           space: SearchSpace[Any] | None = None) -> Pareto:
+    """The front of one or several runs for another budget, device, workload or objectives. Nothing is
+    trained.
 
-    The networks keep their losses, and their metrics are estimated anew. Runs are merged if their losses compare: same
-    recipe, text, vocabulary and seed. A run may still be searching.
+    The networks keep their losses, and their metrics are estimated anew. Runs are merged if their losses
+    compare: same recipe, text, vocabulary and seed. A run may still be searching.
 
     Further:
         space (SearchSpace): of the runs, where it is not a shipped one or a file.
@@ -138,8 +145,10 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any], space: SearchS
     from flashnas.study.rebudget import rebudget
 
     table: str | Callable[[Any], Any] | Any = objects.get("table", options.table)
-    found = rebudget(options.runs, table=table, workload=objects.get("workload", options.workload), mode=options.mode,
-                     budgets=options.budgets, objectives=options.objectives, confidence=options.confidence, space=space)
+    found = rebudget(options.runs, table=table, workload=objects.get("workload", options.workload),
+                     mode=options.mode,
+                     budgets=options.budgets, objectives=options.objectives, confidence=options.confidence,
+                     space=space)
     run = Run(found.run.path, found.run.config, found.run.trials, found.run.front)
     if options.out is None:
         return Pareto(run, found)

@@ -1,4 +1,5 @@
-"""A run folder for people: its front, its trials, its figures and its report."""
+"""A run folder for people: its front, its trials, its figures and its report; and the command that writes the
+report."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flashnas.api.calling import takes
 from flashnas.base.errors import RunError
 from flashnas.base.files import disk_errors, write_atomic
+from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.runs import run as study_run
 
 if TYPE_CHECKING:
@@ -15,14 +18,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Run(study_run.Run):
+class Run(study_run.RecordedRun):
     """A finished or running search, read from its folder.
 
-    path: the folder. config: run.yaml. trials: a DataFrame with one row per trial, in the order of the search;
-    `loss` is in nats per token, times are in milliseconds, memory in 10^9 bytes. front: the networks that no other
-    one beats in all objectives, fastest first, each with `architecture`, `notation`, `figures` and `path`.
-    summary: what the search returned, where this run was just searched. answer: which network a search that ranks by
-    full trainings recommends, what cannot be told from it, and why; None for other searches.
+    path: the folder. config: run.yaml. trials: a DataFrame with one row per trial, in the order of the
+    search; `loss` is in nats per token, times are in milliseconds, memory in 10^9 bytes. front: the networks
+    that no other one beats in all objectives, fastest first, each with `architecture`, `notation`, `figures`
+    and `path`.
+    summary: what the search returned, where this run was just searched. answer: which network a search that
+    ranks by full trainings recommends, what cannot be told from it, and why; None for other searches.
 
     Example:
         >>> import flashnas as fn
@@ -40,19 +44,20 @@ class Run(study_run.Run):
     @classmethod
     def load(cls, folder: str | Path) -> Run:
         """As `load_run`."""
-        found = study_run.Run.load(folder)
+        found = study_run.RecordedRun.load(folder)
         return cls(**{item.name: getattr(found, item.name) for item in fields(found)})
 
     def plot_front(self) -> go.Figure:
-        """What ranks over latency, of every network, with the front and 90 % intervals, as a Plotly figure."""
+        """What ranks over latency, of every network, with the front and 90 % intervals, as a Plotly
+        figure."""
         return self.plot("front")
 
     def plot(self, name: str = "front") -> go.Figure:
         """A figure of the report.
 
         Args:
-            name: front, short-loss, hypervolume, operators, latency-by-operator, latency-by-kernel, curves, or any
-                other figure that the report has for this run.
+            name: front, short-loss, hypervolume, operators, latency-by-operator, latency-by-kernel, curves,
+                or any other figure that the report has for this run.
 
         Returns:
             A Plotly figure.
@@ -98,8 +103,8 @@ class Run(study_run.Run):
         return front_table(self)
 
     def effort(self) -> str:
-        """What the search cost, in words: training tokens, of them those that were repeated, of synthetic tasks and of
-        further seeds; and those that rungs saved."""
+        """What the search cost, in words: training tokens, of them those that were repeated, of synthetic
+        tasks and of further seeds; and those that rungs saved."""
         from flashnas.report.words import tokens_words
 
         return tokens_words(self)
@@ -131,3 +136,47 @@ def load_run(folder: str | Path) -> Run:
         True
     """
     return Run.load(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Settings, where="report"):
+    """What `flashnas report` takes."""
+
+    run: str = option(REQUIRED, "run folder, such as experiments/runs/first_search", positional=True)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files of a report: html and png. run: what they show."""
+
+    run: Run = field(repr=False)
+    html: Path
+    png: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        answer = {} if self.run.answer is None else {"answer": self.run.answer.to_dict()}
+        return {"run": str(self.run.path), "html": str(self.html), "png": str(self.png), **answer}
+
+    def __str__(self) -> str:
+        return f"{self.run.table()}\nreport  {self.html}\npicture {self.png}"
+
+
+@takes(ReportOptions)
+def report(options: ReportOptions) -> Report:
+    """Write report.html and pareto.png into a run folder. Nothing is trained or timed.
+
+    Returns:
+        A Report: `html` and `png`, the files, and `run`.
+
+    Raises:
+        RunError: the folder is not a run, is damaged, or cannot be written to.
+
+    Example:
+        >>> import flashnas as fn
+        >>> fn.report("my_run").html.name
+        'report.html'
+    """
+    from flashnas.report import write_report
+
+    html, png = write_report(options.run)
+    return Report(Run.load(options.run), html, png)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
-from flashnas.api.output import check_out
+from flashnas.api.output import Figures, check_out
 from flashnas.api.train import RECIPE
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_THREADS, Settings, option
@@ -29,29 +29,35 @@ class ScalingLawOptions(Settings, where="scaling_law"):
     """What `flashnas scaling-law` takes."""
 
     pattern: str | None = option(None, "operators of one block, such as 'm2 f'", positional=True)
-    results: str | None = option(None, "fit a table of trainings (CSV, parquet, or trainings.jsonl) and train nothing",
-                                 metavar="FILE")
-    depths: tuple[int, ...] = option((3, 6, 12, 24), "numbers of blocks", metavar="A,B,..", separator=",", min=1,
-                                     max=2048)
-    widths: tuple[int, ...] = option((512, 1024, 1536, 2048), "hidden sizes, which the recipe's width factor"
-                                     " divides", metavar="A,B,..", separator=",", min=1, max=2**20)
-    tokens: tuple[int, ...] = option((32_768, 65_536, 131_072), "training tokens, each a training of its own",
-                                     metavar="A,B,..", separator=",", min=1, max=MAX_TOKENS)
+    results: str | None = option(
+        None, "fit a table of trainings (CSV, parquet, or trainings.jsonl) and train nothing", metavar="FILE")
+    depths: tuple[int, ...] = option(
+        (3, 6, 12, 24), "numbers of blocks", metavar="A,B,..", separator=",", min=1, max=2048)
+    widths: tuple[int, ...] = option(
+        (512, 1024, 1536, 2048), "hidden sizes, which the recipe's width factor divides", metavar="A,B,..",
+        separator=",", min=1, max=2**20)
+    tokens: tuple[int, ...] = option(
+        (32_768, 65_536, 131_072), "training tokens, each a training of its own", metavar="A,B,..",
+        separator=",", min=1, max=MAX_TOKENS)
     seeds: int = option(1, "trainings of each size", metavar="N", min=1, max=10_000)
     recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    tokenizer: str | None = option(
+        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
     table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
     workload: str = option("decode-8k", WORKLOAD_HELP, objects=(WORKLOAD,))
-    budget_ms: float | None = option(None, "answer which depth and width has the lowest loss within this latency_ms",
-                                     metavar="MS", above=0)
-    at_tokens: int | None = option(None, "training tokens for which losses are given", metavar="N",
-                                   shown="the largest trained count", min=1, max=MAX_TOKENS)
-    workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N",
-                          shown="all cores", min=1, max=MAX_THREADS)
-    out: Path | None = option(None, "folder of the trainings, continued if it exists", metavar="DIR",
-                              shown="experiments/runs/scaling-law-<pattern>; with --results the folder of FILE",
-                              yaml=False)
+    budget_ms: float | None = option(
+        None, "answer which depth and width has the lowest loss within this latency_ms", metavar="MS",
+        above=0)
+    at_tokens: int | None = option(
+        None, "training tokens for which losses are given", metavar="N", shown="the largest trained count",
+        min=1, max=MAX_TOKENS)
+    workers: int = option(
+        lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N", shown="all cores",
+        min=1, max=MAX_THREADS)
+    out: Path | None = option(
+        None, "folder of the trainings, continued if it exists", metavar="DIR",
+        shown="experiments/runs/scaling-law-<pattern>; with --results the folder of FILE", yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,69 +73,48 @@ class ScalingLawOptions(Settings, where="scaling_law"):
             if len(getattr(self, name)) < 2:
                 self.wrong(name, "needs two values or more, since the law has a term for them; got only"
                            f" {getattr(self, name)[0]}")
-        sizes, constants = len(self.depths) * len(self.widths) * len(self.tokens), 7 if len(self.tokens) > 1 else 5
+        sizes = len(self.depths) * len(self.widths) * len(self.tokens)
+        constants = 7 if len(self.tokens) > 1 else 5
         if sizes < constants:
-            self.wrong("depths", f"times widths times tokens must be at least {constants}, as many sizes as the law has"
+            self.wrong("depths", f"times widths times tokens must be at least {constants}, as many sizes as"
+                                 f" the law has"
                        f" constants; got {sizes}")
 
 
-@dataclass(frozen=True)
-class ScalingLaw:
-    """A fitted law, its error at larger sizes, and what it advises.
-
-    found: `law` (L0, a, alpha, b, beta, c, gamma and their `intervals`), `held_out` (the largest sizes with `loss`,
-    `predicted` and `error`), `extrapolation_error`, the largest of these errors, `by_budget`, the best size for some
-    latencies, and `answer`, that for the budget.
-    """
-
-    found: dict[str, Any] = field(repr=False)
-
-    @property
-    def law(self) -> dict[str, Any]:
-        """L0, a, alpha, b, beta, c, gamma and `intervals`."""
-        return dict(self.found["law"])
-
-    @property
-    def answer(self) -> dict[str, Any] | None:
-        """`depth`, `width`, `notation`, `loss` and `latency_ms` of the best size within the budget."""
-        return self.found["answer"]
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.found
-
-    def __str__(self) -> str:
-        from flashnas.report.terminal_studies import scaling_text
-
-        return f"{scaling_text(self.found)}\n\ntrainings {self.found['results']}\npicture   {self.found['picture']}"
-
-
 @takes(ScalingLawOptions)
-def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None) -> ScalingLaw:
-    """Fit `L0 + a depth^-alpha + b width^-beta + c tokens^-gamma` to a grid of trainings; choose depth and width by it.
+def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None) -> Figures:
+    """Fit `L0 + a depth^-alpha + b width^-beta + c tokens^-gamma` to a grid of trainings; choose depth and
+    width by it.
 
-    The grid is trained first, or loaded by `results`. A depth is the number of blocks of the pattern. Each token count
-    is a training of its own. Every training is kept in the folder; an interrupted grid continues where it stopped. The
-    largest depths and widths are held out of a second fit, which says how far the law can be extrapolated.
+    The grid is trained first, or loaded by `results`. A depth is the number of blocks of the pattern. Each
+    token count is a training of its own. Every training is kept in the folder; an interrupted grid continues
+    where it stopped. The largest depths and widths are held out of a second fit, which says how far the law
+    can be extrapolated.
 
     Further:
         progress (Callable): called with the trainings that are done, all of them, and the seconds left.
 
     Returns:
-        A ScalingLaw: `law`, `answer`, and `found`, all figures. `print` shows them.
+        Figures: `law` (L0, a, alpha, b, beta, c, gamma and their `intervals`), `held_out` (the largest sizes
+        with `loss`, `predicted` and `error`), `extrapolation_error`, the largest of these errors,
+        `by_budget`, the best size for some latencies, and `answer` (`depth`, `width`, `notation`, `loss` and
+        `latency_ms`), that for the budget. `print` shows them.
 
     Raises:
         ConfigError: for a pattern, recipe or option that cannot be used.
-        RunError: for a table of trainings that is damaged, or that holds fewer sizes than the law has constants.
+        RunError: for a table of trainings that is damaged, or that holds fewer sizes than the law has
+            constants.
         BudgetError: no size is within the budget.
         MissingRowsError: the latency table lacks what the pattern needs.
 
     Example:
         >>> import flashnas as fn
-        >>> recipe = fn.Recipe(width_factor=1, vocab=300, sequence_tokens=32, batch_sequences=2, validation_tokens=64,
-        ...                    curve_tokens=32, dtype="float32")
-        >>> found = fn.scaling_law("d(head_dim=16) f", depths=[1, 2, 3], widths=[16, 32, 48], tokens=[64], workers=1,
-        ...                        recipe=recipe, data="my_texts", out="my_law", workload="chat", budget_ms=2_000)
-        >>> found.answer["latency_ms"] <= 2_000, len(found.found["held_out"])
+        >>> recipe = fn.Recipe(width_factor=1, vocab=300, sequence_tokens=32, batch_sequences=2,
+        ...                    validation_tokens=64, curve_tokens=32, dtype="float32")
+        >>> found = fn.scaling_law("d(head_dim=16) f", depths=[1, 2, 3], widths=[16, 32, 48], tokens=[64],
+        ...                        workers=1, recipe=recipe, data="my_texts", out="my_law", workload="chat",
+        ...                        budget_ms=2_000)
+        >>> found.answer["latency_ms"] <= 2_000, len(found.held_out)
         (True, 1)
     """
     from flashnas.base.files import write_atomic
@@ -137,13 +122,13 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
     from flashnas.report.still_figures import draw_scaling
-    from flashnas.report.terminal_studies import scaling_headline
+    from flashnas.report.terminal_studies import scaling_headline, scaling_text
     from flashnas.trust.depth_width import Sizes, findings
     from flashnas.trust.scaling_grid import block
 
     if options.pattern is not None:
         block(options.pattern, 1, options.widths[0])  # a pattern that does not parse is said first
-    table = LatencyTable.load(options.table) if isinstance(options.table, str) else options.table
+    table = LatencyTable.load(options.table)
     model = LatencyModel(table, load_workload(options.workload))
     file, trainings, out = _trainings(options, progress)
     found = findings(trainings, place=str(file))
@@ -154,11 +139,14 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     answer = None if options.budget_ms is None else sizes.answer(options.budget_ms)
     summary = {"pattern": pattern, "results": str(file), "picture": str(out / PICTURE), **found.to_dict(),
                "table": table.name, "workload": model.workload.name, "tokens": sizes.tokens, "answer": answer,
-               "by_budget": [{**size.to_dict(), "budget_ms": budget_ms} for budget_ms, size in sizes.ladder()]}
+               "by_budget": [{**size.to_dict(), "budget_ms": budget_ms} for budget_ms,
+                             size in sizes.ladder()]}
     best = None if options.budget_ms is None else sizes.best(options.budget_ms)
-    draw_scaling(found, sizes, scaling_headline(summary), best, options.budget_ms).savefig(out / PICTURE, format="png")
+    picture = draw_scaling(found, sizes, scaling_headline(summary), best, options.budget_ms)
+    picture.savefig(out / PICTURE, format="png")
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
-    return ScalingLaw(summary)
+    return Figures(summary, lambda found: f"{scaling_text(found)}\n\ntrainings {file}\npicture  "
+                                           f" {out / PICTURE}")
 
 
 def _trainings(options: ScalingLawOptions, progress: Progress | None) -> tuple[Path, pd.DataFrame, Path]:
@@ -176,7 +164,8 @@ def _trainings(options: ScalingLawOptions, progress: Progress | None) -> tuple[P
     assert options.pattern is not None
     named = "-".join("".join(letter if letter.isalnum() else " " for letter in options.pattern).split())
     out = Path(f"experiments/runs/scaling-law-{named}") if options.out is None else check_out(options)
-    recipe = Recipe.load(options.recipe) if isinstance(options.recipe, str) else options.recipe
+    recipe = Recipe.load(options.recipe)
     grid = Grid(pattern=options.pattern, depths=options.depths, widths=options.widths, tokens=options.tokens,
                 seeds=options.seeds, recipe=recipe, data=options.data, tokenizer=options.tokenizer)
-    return out / FILE, train_grid(grid, out, workers=options.workers, progress=progress or (lambda *_: None)), out
+    return out / FILE, train_grid(grid, out, workers=options.workers,
+                                  progress=progress or (lambda *_: None)), out

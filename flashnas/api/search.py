@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from flashnas.study.plan import SearchPlan
 
 
-OBJECTS = {"space": "SearchSpace", "table": "LatencyTable | Callable", "workload": "Workload", "recipe": "Recipe",
+OBJECTS = {"space": "SearchSpace", "table": "LatencyTable | Callable", "workload": "Workload",
+           "recipe": "Recipe",
            "sampler": "type[SearchAlgorithm]"}
 
 
@@ -29,8 +30,8 @@ OBJECTS = {"space": "SearchSpace", "table": "LatencyTable | Callable", "workload
 class SearchOptions(SearchConfig, where="search"):
     """What `flashnas search` takes."""
 
-    out: Path | None = option(None, "run folder", metavar="DIR",
-                              shown="experiments/runs/<space>-<workload>-<time>", yaml=False)
+    out: Path | None = option(
+        None, "run folder", metavar="DIR", shown="experiments/runs/<space>-<workload>-<time>", yaml=False)
     resume: bool = option(False, "continue the run in --out if there is one", yaml=False)
 
     @property
@@ -44,22 +45,24 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
            evaluator: Callable[[Any], Any] | None = None, command: str = "flashnas.search") -> Run:
     """Find the Pareto-optimal architectures of a space within latency budgets.
 
-    Candidates are fitted in width to the budgets before anything is trained, trained for a short time, and compared by
-    the objectives. The run folder holds everything; a killed search continues with `resume=True`.
+    Candidates are fitted in width to the budgets before anything is trained, trained for a short time, and
+    compared by the objectives. The run folder holds everything; a killed search continues with `resume=True`.
 
     Further:
-        evaluator (Callable): scores a network in place of a training: `evaluator(architecture)` returns a loss (lower
-            is better) or a mapping with `loss` and further scores. What it raises is the reason of a failed trial,
-            except ImportError and OSError, which stop the search. With the attribute `fidelities`, increasing whole
-            numbers of which the last one is a full evaluation, it is called as `evaluator(architecture, fidelity)`,
-            and `rungs` are fidelities. With an argument `seed` it is called with that of the evaluation, and `seeds`
-            may be above 1. Worker processes, with limits of time and memory, run it if it is in a module that they
-            can import. Else it runs in this process, a warning says so, and such limits are refused.
+        evaluator (Callable): scores a network in place of a training: `evaluator(architecture)` returns a
+            loss (lower is better) or a mapping with `loss` and further scores. What it raises is the reason
+            of a failed trial, except ImportError and OSError, which stop the search. With the attribute
+            `fidelities`, increasing whole numbers of which the last one is a full evaluation, it is called as
+            `evaluator(architecture, fidelity)`, and `rungs` are fidelities. With an argument `seed` it is
+            called with that of the evaluation, and `seeds` may be above 1. Worker processes, with limits of
+            time and memory, run it if it is in a module that they can import. Else it runs in this process, a
+            warning says so, and such limits are refused.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
         command (str): what the folder records as the command that made it.
 
     Returns:
-        The Run: `run.front`, the finalists; `run.trials`, a DataFrame; `run.plot_front()`; `run.report("report.html")`.
+        The Run: `run.front`, the finalists; `run.trials`, a DataFrame; `run.plot_front()`;
+            `run.report("report.html")`.
 
     Raises:
         ConfigError: for an option, space, recipe or corpus that cannot be used.
@@ -70,9 +73,9 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 
     Example:
         >>> import flashnas as fn
-        >>> run = fn.search(space="tiny", table="h100_sxm", workload="chat", budgets={"latency_ms": 14_000}, trials=4,
-        ...                 evaluator=lambda architecture: 1 / architecture.params, workers=1, measure=False,
-        ...                 out="my_search")
+        >>> run = fn.search(space="tiny", table="h100_sxm", workload="chat", budgets={"latency_ms": 14_000},
+        ...                 evaluator=lambda architecture: 1 / architecture.params, workers=1, trials=4,
+        ...                 measure=False, out="my_search")
         >>> run.front[0].architecture.hidden in (64, 96, 128)
         True
         >>> set(run.trials["state"]) <= {"complete", "reused", "infeasible"}
@@ -84,7 +87,8 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
     from flashnas.report import write_report
     from flashnas.study.search import run_search
 
-    summary = run_search(options.config, out, resume=options.resume, progress=progress or Quiet(), command=command,
+    summary = run_search(options.config, out, resume=options.resume, progress=progress or Quiet(),
+                         command=command,
                          evaluator=evaluator, **objects)
     run = Run.load(out)
     write_report(run)
@@ -95,15 +99,16 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 @takes(SearchOptions, objects=OBJECTS)
 def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[str], None] | None = None,
          evaluator: Callable[[Any], Any] | None = None) -> SearchPlan:
-    """What `search` with the same keywords would evaluate, and for how long. Nothing is written but the corpus' cache.
+    """What `search` with the same keywords would evaluate, and for how long. Nothing is written but the
+    corpus' cache.
 
     Further:
         note (Callable): receives lines for the user.
         evaluator (Callable): as of `search`.
 
     Returns:
-        A SearchPlan: the space's size, the fastest network, baselines, candidates, training tokens of each and of all,
-        and `seconds`, from a few timed steps. `print` shows it.
+        A SearchPlan: the space's size, the fastest network, baselines, candidates, training tokens of each
+        and of all, and `seconds`, from a few timed steps. `print` shows it.
 
     Raises:
         FlashnasError: for whatever would stop the search before its first training.
@@ -118,6 +123,6 @@ def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[
 
 def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:
     """A folder with the names of space and workload, and the time."""
-    names = [str(getattr(objects.get(name), "name", "own")) if name in objects else Path(getattr(options, name)).stem
-             for name in ("space", "workload")]
+    names = [str(getattr(objects.get(name), "name", "own")) if name in objects else
+             Path(getattr(options, name)).stem for name in ("space", "workload")]
     return Path("experiments/runs") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE
@@ -26,7 +26,8 @@ class TableInfoOptions(Settings, where="table_info"):
 class ImportTableOptions(Settings, where="import_table"):
     """What `flashnas table import` takes."""
 
-    source: str = option(REQUIRED, "whose measurements: aiconfigurator", positional=True, choices=("aiconfigurator",))
+    source: str = option(
+        REQUIRED, "whose measurements: aiconfigurator", positional=True, choices=("aiconfigurator",))
     system: str = option(REQUIRED, "system of the source, such as h100_sxm", positional=True)
     path: str | None = option(None, "wheel or unpacked folder of the source", shown="the installed package")
     out: Path = option(REQUIRED, "table folder to write", metavar="DIR")
@@ -41,45 +42,32 @@ class MergeTablesOptions(Settings, where="merge_tables"):
     out: Path = option(REQUIRED, "table folder to write", metavar="DIR")
 
 
-@dataclass(frozen=True)
-class TableInfo:
-    """What a table can answer and where its rows are from."""
-
-    table: LatencyTable = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.table.info()
-
-    def __str__(self) -> str:
-        return self.table.describe()
-
-
 @takes(TableInfoOptions)
-def table_info(options: TableInfoOptions) -> TableInfo:
+def table_info(options: TableInfoOptions) -> LatencyTable:
     """What a latency table can answer and where its rows are from.
 
     Returns:
-        A TableInfo, which prints; `table` is the LatencyTable.
+        The LatencyTable, which prints.
 
     Raises:
         TableError: the table is missing, damaged or inconsistent.
 
     Example:
         >>> from flashnas.api.tables import table_info
-        >>> table_info("h100_sxm").table.device.platform
+        >>> table_info("h100_sxm").device.platform
         'cuda'
     """
     from flashnas.latency.table import LatencyTable
 
-    return TableInfo(LatencyTable.load(options.table) if isinstance(options.table, str) else options.table)
+    return LatencyTable.load(options.table)
 
 
 @takes(ImportTableOptions)
-def import_table(options: ImportTableOptions) -> TableInfo:
+def import_table(options: ImportTableOptions) -> LatencyTable:
     """Turn public measurements into a latency table.
 
     Returns:
-        A TableInfo of the written table.
+        The written LatencyTable.
 
     Raises:
         TableError: the source is missing or has no such system.
@@ -93,11 +81,11 @@ def import_table(options: ImportTableOptions) -> TableInfo:
 
 
 @takes(MergeTablesOptions)
-def merge_tables(options: MergeTablesOptions) -> TableInfo:
+def merge_tables(options: MergeTablesOptions) -> LatencyTable:
     """Put the rows of two tables of one device into one table.
 
     Returns:
-        A TableInfo of the written table.
+        The written LatencyTable.
 
     Raises:
         TableError: a table cannot be read, or the tables are of different devices.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import ARCHITECTURE
-from flashnas.api.output import check_out
+from flashnas.api.output import Figures, check_out
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
@@ -20,73 +20,52 @@ if TYPE_CHECKING:
 
 RECIPE = "flashnas.training.recipe:Recipe"
 CHECKPOINT_EVERY_S = 300.0
+# options of all formats of an export
+EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Settings, where="train"):
     """What `flashnas train` takes."""
 
-    arch: str = option(REQUIRED, "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
-                       positional=True, objects=(ARCHITECTURE,))
+    arch: str = option(
+        REQUIRED, "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
+        positional=True, objects=(ARCHITECTURE,))
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-    tokens: int | None = option(None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
+    tokens: int | None = option(
+        None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
     recipe: str = option("train", "shipped training recipe or YAML file", objects=(RECIPE,))
-    width_factor: int | None = option(None, "divide the architecture's widths by this", metavar="N",
-                                      shown="the recipe's", min=1, max=4096)
+    width_factor: int | None = option(
+        None, "divide the architecture's widths by this", metavar="N", shown="the recipe's", min=1, max=4096)
     device: str | None = option(None, "cpu or cuda", shown="the recipe's", choices=("cpu", "cuda"))
-    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    tokenizer: str | None = option(
+        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
     seed: int = option(0, "fixes the start and the order of the text", metavar="N", min=0, max=MAX_SEED)
-    checkpoint_every_tokens: int | None = option(None, "training tokens between checkpoints", metavar="N", min=1,
-                                                 max=MAX_TOKENS)
-    checkpoint_every_s: float | None = option(None, "seconds between checkpoints; not with --checkpoint-every-tokens",
-                                              metavar="S", shown=f"{CHECKPOINT_EVERY_S:g}", min=0, max=1e9)
+    checkpoint_every_tokens: int | None = option(
+        None, "training tokens between checkpoints", metavar="N", min=1, max=MAX_TOKENS)
+    checkpoint_every_s: float | None = option(
+        None, "seconds between checkpoints; not with --checkpoint-every-tokens", metavar="S",
+        shown=f"{CHECKPOINT_EVERY_S:g}", min=0, max=1e9)
     keep: int = option(2, "checkpoints that stay, the newest ones", metavar="N", min=1, max=1_000_000)
-    threads: int | None = option(None, "torch threads of each process; 1 makes a resumed training the same to the bit",
-                                 metavar="N", shown="torch's own choice", min=1, max=MAX_THREADS)
-    out: Path | None = option(None, "folder of the training", metavar="DIR", shown="experiments/runs/train-<time>",
-                              yaml=False)
+    threads: int | None = option(
+        None, "torch threads of each process; 1 makes a resumed training the same to the bit", metavar="N",
+        shown="torch's own choice", min=1, max=MAX_THREADS)
+    out: Path | None = option(
+        None, "folder of the training", metavar="DIR", shown="experiments/runs/train-<time>", yaml=False)
     resume: bool = option(False, "continue the training in --out if there is one", yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.checkpoint_every_tokens is not None and self.checkpoint_every_s is not None:
-            self.wrong("checkpoint_every_s", "and --checkpoint-every-tokens exclude each other; give one of them")
+            self.wrong("checkpoint_every_s", "and --checkpoint-every-tokens exclude each other; give one of"
+                                             " them")
         if self.resume and self.out is None:
             self.wrong("resume", "needs --out, the folder of the training to continue")
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A finished training.
-
-    summary: `run` and `final`, the folders; `loss` in nats per token and `bits_per_byte`, both of the validation slice;
-    `curve`, `tokens`, `tokens_per_s`, `params`, `notation` and `hash`.
-    """
-
-    summary: dict[str, Any] = field(repr=False)
-
-    @property
-    def loss(self) -> float:
-        """Validation loss in nats per token."""
-        return float(self.summary["loss"])
-
-    @property
-    def final(self) -> Path:
-        """The folder of the trained weights."""
-        return Path(self.summary["final"])
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.summary
-
-    def __str__(self) -> str:
-        found = self.summary
-        return (f"loss {found['loss']:.4f} nats/token, {found['bits_per_byte']:.4f} bits/byte after"
-                f" {found['tokens']:,} tokens at {found['tokens_per_s']:,.0f} tokens/s"
-                f" ({found['params']:,} parameters)\nweights {found['final']}/")
-
-
 @takes(TrainOptions)
-def train(options: TrainOptions, *, progress: TrainProgress | None = None, command: str = "flashnas.train") -> Trained:
+def train(options: TrainOptions, *, progress: TrainProgress | None = None,
+          command: str = "flashnas.train") -> Figures:
     """Train one architecture, with checkpoints; alone, or by several processes that torchrun started.
 
     Further:
@@ -94,7 +73,9 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None, comma
         command (str): what the folder records as the command that made it.
 
     Returns:
-        A Trained: `loss` in nats per token, `final`, the folder of the weights, and `summary`.
+        Figures: `loss` in nats per token and `bits_per_byte`, both of the validation slice; `run` and
+        `final`, the folders of the training and of the weights; `curve`, `tokens`, `tokens_per_s`, `params`,
+        `notation` and `hash`.
 
     Raises:
         ConfigError: for an option, recipe or corpus that cannot be used.
@@ -103,9 +84,10 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None, comma
 
     Example:
         >>> import flashnas as fn
-        >>> recipe = fn.Recipe(width_factor=1, vocab=300, sequence_tokens=32, tokens=256, validation_tokens=64,
-        ...                    curve_tokens=32, dtype="float32")
-        >>> found = fn.train("32(vocab=300): d(head_dim=16) f", recipe=recipe, data="my_texts", out="my_training")
+        >>> recipe = fn.Recipe(width_factor=1, vocab=300, sequence_tokens=32, tokens=256,
+        ...                    validation_tokens=64, curve_tokens=32, dtype="float32")
+        >>> found = fn.train("32(vocab=300): d(head_dim=16) f", recipe=recipe, data="my_texts",
+        ...                  out="my_training")
         >>> found.loss < 10
         True
     """
@@ -119,7 +101,14 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None, comma
     with processes(options.threads) as ranks:
         now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
         job = ranks.run_on_all(lambda: _job(options, now, command))
-        return Trained(run_training(job, ranks, progress or Quiet()))
+        return Figures(run_training(job, ranks, progress or Quiet()), _trained)
+
+
+def _trained(found: dict[str, Any]) -> str:
+    return (f"loss {found['loss']:.4f} nats/token, {found['bits_per_byte']:.4f} bits/byte after"
+            f" {found['tokens']:,} tokens"
+            f" at {found['tokens_per_s']:,.0f} tokens/s ({found['params']:,} parameters)\nweights"
+            f" {found['final']}/")
 
 
 class Quiet:
@@ -135,8 +124,9 @@ def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
     from flashnas.training.recipe import Recipe
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
-    recipe = Recipe.load(options.recipe) if isinstance(options.recipe, str) else options.recipe
-    recipe = with_overrides(recipe, tokens=options.tokens, device=options.device, width_factor=options.width_factor)
+    recipe = Recipe.load(options.recipe)
+    recipe = with_overrides(recipe, tokens=options.tokens, device=options.device,
+                            width_factor=options.width_factor)
     named = isinstance(options.arch, str)
     every_s = CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s
     return TrainJob(
@@ -157,65 +147,39 @@ def targets() -> tuple[str, ...]:
 class ExportOptions(Settings, where="export"):
     """What `flashnas export` takes."""
 
-    source: str = option(REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or"
-                         " notation", positional=True)
-    to: str = option(REQUIRED, "gguf (llama.cpp), nemotron-h (transformers without flashnas), hf (transformers and"
-                     " lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads the released"
-                     " Nemotron-Flash)", metavar="TARGET", choices=targets)
+    source: str = option(
+        REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or notation",
+        positional=True)
+    to: str = option(
+        REQUIRED, "gguf (llama.cpp), nemotron-h (transformers without flashnas), hf (transformers and"
+        " lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads the released"
+        " Nemotron-Flash)", metavar="TARGET", choices=targets)
     out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
-    init_seed: int | None = option(None, "draw the weights of an architecture, to time it in a runtime", metavar="N",
-                                   min=0, max=MAX_SEED)
-    tokenizer: str | None = option(None, "tokenizer.json to include", metavar="FILE",
-                                   shown="that of the trained weights")
-    type: str | None = option(None, "gguf: type of the weights: f32, f16, bf16, q8_0 or q4_0", metavar="TYPE",
-                              shown="f16", choices=("f32", "f16", "bf16", "q8_0", "q4_0"))
-    raw_logits: bool = option(False, "nemotron-flash: allow a head whose rows are not of norm 1, for runtimes that do"
-                              " not divide by it")
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A written network.
-
-    report: `out`, `to`, `notation`, `params`, `dtype`, `parity` (largest difference over largest logit, by check) and
-    `notes`.
-    """
-
-    report: dict[str, Any] = field(repr=False)
-
-    @property
-    def out(self) -> Path:
-        """The folder."""
-        return Path(self.report["out"])
-
-    @property
-    def parity(self) -> dict[str, float]:
-        """Largest difference from the original over the largest logit, by what was compared."""
-        return dict(self.report["parity"])
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.report
-
-    def __str__(self) -> str:
-        found = self.report
-        parity = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in found["parity"].items())
-        return "\n".join([
-            f"{found['out']}: {found['notation']}",
-            f"{found['params']:,} parameters in {found['dtype']}, {found['source']}",
-            f"checked against the original (largest difference / largest logit): {parity}",
-            *(f"note: {note}" for note in found["notes"])])
+    init_seed: int | None = option(
+        None, "draw the weights of an architecture, to time it in a runtime", metavar="N", min=0,
+        max=MAX_SEED)
+    tokenizer: str | None = option(
+        None, "tokenizer.json to include", metavar="FILE", shown="that of the trained weights")
+    type: str | None = option(
+        None, "gguf: type of the weights: f32, f16, bf16, q8_0 or q4_0", metavar="TYPE", shown="f16",
+        choices=("f32", "f16", "bf16", "q8_0", "q4_0"))
+    raw_logits: bool = option(
+        False, "nemotron-flash: allow a head whose rows are not of norm 1, for runtimes that do not divide"
+        " by it")
 
 
 @takes(ExportOptions)
-def export(options: ExportOptions) -> Exported:
-    """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness, what loads Nemotron-Flash.
+def export(options: ExportOptions) -> Figures:
+    """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness, what loads
+    Nemotron-Flash.
 
-    That program, or a second implementation, computes the written network; the folder exists only if it agrees with the
-    original.
+    That program, or a second implementation, computes the written network; the folder exists only if it
+    agrees with the original.
 
     Returns:
-        An Exported: `out`, the folder, `parity` and `report`.
+        Figures: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest difference from
+        the original over its largest logit, by what was compared) and `notes`.
 
     Raises:
         ExportError: the target cannot hold the network, or the written network computes something else.
@@ -233,5 +197,14 @@ def export(options: ExportOptions) -> Exported:
     from flashnas.export.source import load_source
 
     source = load_source(options.source, init_seed=options.init_seed, tokenizer=options.tokenizer)
-    return Exported(export_network(source, options.to, out, dtype=options.dtype,
-                                   options={"raw_logits": options.raw_logits, "type": options.type}))
+    own = {name: value for name, value in vars(options).items() if name not in EVERY_FORMAT}
+    return Figures(export_network(source, options.to, out, dtype=options.dtype, options=own), _exported)
+
+
+def _exported(found: dict[str, Any]) -> str:
+    parity = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in found["parity"].items())
+    return "\n".join([
+        f"{found['out']}: {found['notation']}", f"{found['params']:,} parameters in {found['dtype']},"
+                                                f" {found['source']}",
+        f"checked against the original (largest difference / largest logit): {parity}",
+        *(f"note: {note}" for note in found["notes"])])

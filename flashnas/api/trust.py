@@ -1,14 +1,16 @@
-"""How far the order of short trainings is to be trusted: against longer trainings, and against published ones."""
+"""How far the order of short trainings is to be trusted: against longer trainings, and against published
+ones."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
+from flashnas.api.output import Figures
 from flashnas.base.settings import BARE, MAX_THREADS, Settings, option
 
 if TYPE_CHECKING:
@@ -24,30 +26,41 @@ RULES = ("params", "layout")  # of flashnas.evidence.proxies
 class ProxyTrustOptions(Settings, where="proxy_trust"):
     """What `flashnas proxy-trust` takes."""
 
-    run: str | None = option(None, "finished run folder, such as experiments/runs/first_search", positional=True)
-    results: str | None = option(None, "analyse a table of trainings (CSV, parquet, or proxy_trust.jsonl) and train"
-                                 " nothing", metavar="FILE")
-    published: str | None = option(None, "hold short trainings and models of published ones against what was published;"
-                                   " FILE: a CSV in place of the shipped one", metavar="[FILE]")
-    recipe: str = option("cpu", "shipped training recipe or YAML file, for --published",
-                         objects=("flashnas.training.recipe:Recipe",))
+    run: str | None = option(
+        None, "finished run folder, such as experiments/runs/first_search", positional=True)
+    results: str | None = option(
+        None, "analyse a table of trainings (CSV, parquet, or proxy_trust.jsonl) and train nothing",
+        metavar="FILE")
+    published: str | None = option(
+        None, "hold short trainings and models of published ones against what was published; FILE: a CSV in"
+        " place of the shipped one", metavar="[FILE]")
+    recipe: str = option(
+        "cpu", "shipped training recipe or YAML file, for --published",
+        objects=("flashnas.training.recipe:Recipe",))
     data: str = option("sotu", "text to train on, for --published", metavar="TEXT")
-    match: str = option("params", "what a proxy has as its published row has it: params or layout", choices=RULES)
-    bench: bool = option(True, "take the trainings that a shipped bench has, for --published",
-                         off="train every network, also those that a bench has a score for")
-    train: bool = option(True, "train what no bench and no earlier study has, for --published",
-                         off="train nothing: rows without a short training are foretold by the others alone")
-    out: str | None = option(None, "folder of the results, for --published", metavar="DIR",
-                             shown="experiments/runs/published_RECIPE")
-    architectures: int = option(24, "how many, the front first, then spread over the ranking", metavar="N", min=3,
-                                max=1_000_000)
-    seeds: int | None = option(None, "trainings of each kind, the run's own one included", metavar="N",
-                               shown="2; with --published 1", min=1, max=10_000)
-    longer: int = option(4, "tokens of a long training over those of the run", metavar="N", min=2, max=1_000_000)
-    wider: int | None = option(None, "also train networks N times as wide", metavar="N", shown="no such trainings",
-                               min=2, max=4096)
-    workers: int = option(lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N",
-                          shown="all cores", min=1, max=MAX_THREADS)
+    match: str = option(
+        "params", "what a proxy has as its published row has it: params or layout", choices=RULES)
+    bench: bool = option(
+        True, "take the trainings that a shipped bench has, for --published",
+        off="train every network, also those that a bench has a score for")
+    train: bool = option(
+        True, "train what no bench and no earlier study has, for --published", off="train nothing: rows"
+        " without a short training are foretold by the others alone")
+    out: str | None = option(
+        None, "folder of the results, for --published", metavar="DIR",
+        shown="experiments/runs/published_RECIPE")
+    architectures: int = option(
+        24, "how many, the front first, then spread over the ranking", metavar="N", min=3, max=1_000_000)
+    seeds: int | None = option(
+        None, "trainings of each kind, the run's own one included", metavar="N",
+        shown="2; with --published 1", min=1, max=10_000)
+    longer: int = option(
+        4, "tokens of a long training over those of the run", metavar="N", min=2, max=1_000_000)
+    wider: int | None = option(
+        None, "also train networks N times as wide", metavar="N", shown="no such trainings", min=2, max=4096)
+    workers: int = option(
+        lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N", shown="all cores",
+        min=1, max=MAX_THREADS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,43 +70,17 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
             self.wrong("train", "needs --published")
 
 
-@dataclass(frozen=True)
-class ProxyTrust:
-    """How far the order of a run is to be trusted.
-
-    found: the agreements between short and longer trainings, the noise between seeds, and `verdict`, in words. With
-    `published`: the agreement with published trainings, over all and by group.
-    """
-
-    found: dict[str, Any] = field(repr=False)
-
-    @property
-    def verdict(self) -> list[str]:
-        """What the figures mean, one sentence each."""
-        return list(self.found["verdict"])
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.found
-
-    def __str__(self) -> str:
-        from flashnas.report.terminal_studies import published_text, trust_text
-
-        if "groups" in self.found:
-            return (f"{published_text(self.found)}\n\ntrainings {self.found['results']}\n"
-                    f"picture   {self.found['picture']}")
-        return f"{trust_text(self.found)}\n\ntrainings {self.found['results']}\npicture   {self.found['picture']}"
-
-
 @takes(ProxyTrustOptions)
 def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
-                note: Callable[[str], None] | None = None) -> ProxyTrust:
-    """Train some networks of a finished run longer and with more seeds, and say how far the run's order holds.
+                note: Callable[[str], None] | None = None) -> Figures:
+    """Train some networks of a finished run longer and with more seeds, and say how far the run's order
+    holds.
 
-    With `published`, say how well four models foretell what others have trained in full: `short` (the loss of a short
-    training), `law` (size and shape), `evidence` (law and mix), `full` (evidence and short loss). A row is foretold by
-    models that have not seen its publication. `"shipped"` stands for the rows that flashnas ships. The short trainings
-    that are missing are trained; what a shipped bench has under the same recipe, text and seed is not trained again,
-    unless `bench=False`. `train=False` trains nothing.
+    With `published`, say how well four models foretell what others have trained in full: `short` (the loss of
+    a short training), `law` (size and shape), `evidence` (law and mix), `full` (evidence and short loss). A
+    row is foretold by models that have not seen its publication. `"shipped"` stands for the rows that
+    flashnas ships. The short trainings that are missing are trained; what a shipped bench has under the same
+    recipe, text and seed is not trained again, unless `bench=False`. `train=False` trains nothing.
 
     Every training is kept in the folder; an interrupted study continues where it stopped.
 
@@ -102,7 +89,9 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
         note (Callable): called with what is going to be trained, in words.
 
     Returns:
-        A ProxyTrust: `verdict`, in words, and `found`, all figures. `print` shows them.
+        Figures: `verdict`, one sentence for each figure that matters; the agreements between short and
+        longer trainings, and the noise between seeds; with `published` the agreement with published
+        trainings, over all and by group. `print` shows them.
 
     Raises:
         ConfigError: the CSV of published rows is wrong, by file and line.
@@ -112,16 +101,16 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
     Example:
         >>> import flashnas as fn
         >>> trust = fn.proxy_trust("my_run", architectures=3, seeds=2, longer=2, workers=1)
-        >>> trust.found["architectures"]
+        >>> trust.architectures
         3
     """
     if options.published is not None:
-        return ProxyTrust(_published(options, progress or (lambda *_: None), note or (lambda _: None)))
+        return _published(options, progress or (lambda *_: None), note or (lambda _: None))
     from flashnas.base.files import write_atomic
     from flashnas.report.still_figures import draw_trust
-    from flashnas.report.terminal_studies import headline, verdict
+    from flashnas.report.terminal_studies import headline, trust_text, verdict
     from flashnas.report.trust_section import FOUND, PICTURE
-    from flashnas.runs.run import Run
+    from flashnas.runs.run import RecordedRun
     from flashnas.trust.study import FILE, Plan, study, study_results
 
     if options.results is not None:
@@ -131,33 +120,41 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
         assert options.run is not None
         plan = Plan(architectures=options.architectures, seeds=options.seeds or 2, longer=options.longer,
                     wider=options.wider)
-        searched = Run.load(options.run)
+        searched = RecordedRun.load(options.run)
         results = searched.path / FILE
         table, trust = study(searched, plan, workers=options.workers, progress=progress or (lambda *_: None))
     picture = results.parent / PICTURE
     found = trust.to_dict()
     draw_trust(table, headline(found)).savefig(picture, format="png")
-    summary = {"run": options.run, "results": str(results), "picture": str(picture), "verdict": verdict(found),
+    summary = {"run": options.run, "results": str(results), "picture": str(picture),
+               "verdict": verdict(found),
                **found}
     if options.run is not None:
         write_atomic(results.parent / FOUND, json.dumps(summary))  # for flashnas report
-    return ProxyTrust(summary)
+    return Figures(summary, lambda found: _with_files(trust_text(found), found))
 
 
-def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> dict[str, Any]:
+def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> Figures:
     from flashnas.evidence.trainings import read_published
     from flashnas.report.still_figures import PUBLISHED_PICTURE, draw_published
-    from flashnas.report.terminal_studies import published_verdict
+    from flashnas.report.terminal_studies import published_text, published_verdict
     from flashnas.training.recipe import Recipe
     from flashnas.trust.published_study import PublishedPlan, study_published
 
     assert options.published is not None
-    recipe = options.recipe if isinstance(options.recipe, Recipe) else Recipe.load(options.recipe)
+    recipe = Recipe.load(options.recipe)
     rows = read_published(None if options.published == BARE else options.published)
-    plan = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.match, seeds=options.seeds or 1,
+    plan = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.match,
+                         seeds=options.seeds or 1,
                          bench=options.bench, train=options.train)
     folder = Path(options.out or f"experiments/runs/published_{recipe.name}")
     study = study_published(plan, folder, workers=options.workers, progress=progress, note=note)
     found, picture = study.to_dict(), folder / PUBLISHED_PICTURE
     draw_published(rows, study.models, found["models"]).savefig(picture, format="png")
-    return {"published": options.published, "verdict": published_verdict(found), **found, "picture": str(picture)}
+    summary = {"published": options.published, "verdict": published_verdict(found), **found,
+               "picture": str(picture)}
+    return Figures(summary, lambda found: _with_files(published_text(found), found))
+
+
+def _with_files(text: str, found: dict[str, Any]) -> str:
+    return f"{text}\n\ntrainings {found['results']}\npicture   {found['picture']}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flashnas.api.output import Figures
 from flashnas.base.errors import ConfigError
+from flashnas.base.hints import first_line
 from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
 from flashnas.executors.local import MIN_MEMORY_GB
 
@@ -15,16 +17,20 @@ class WorkerOptions(Settings, where="worker"):
     """What `flashnas worker` takes."""
 
     storage: str = option(REQUIRED, "database of the searches, as their --storage names it", metavar="URL")
-    workers: int | None = option(None, "jobs side by side, each in a process with one thread or one GPU", metavar="N",
-                                 shown="all cores, or all GPUs", min=1, max=MAX_THREADS)
-    processes_per_candidate: int = option(1, "processes with a thread or a GPU each that a job may have, as its search"
-                                          " names them", metavar="N", min=1, max=MAX_THREADS)
-    worker_memory_gb: float | None = option(None, "memory of one process; a candidate that needs more fails",
-                                            metavar="GB", min=MIN_MEMORY_GB, max=1e6)
-    idle_timeout: float | None = option(None, "end after S seconds without a job", metavar="S", shown="never", min=0,
-                                        max=1e9)
-    evaluators: tuple[str, ...] = option((), "module:function of an evaluator that may run here; may be repeated",
-                                         flag="--evaluator", metavar="NAME")
+    workers: int | None = option(
+        None, "jobs side by side, each in a process with one thread or one GPU", metavar="N",
+        shown="all cores, or all GPUs", min=1, max=MAX_THREADS)
+    processes_per_candidate: int = option(
+        1, "processes with a thread or a GPU each that a job may have, as its search names them", metavar="N",
+        min=1, max=MAX_THREADS)
+    worker_memory_gb: float | None = option(
+        None, "memory of one process; a candidate that needs more fails", metavar="GB", min=MIN_MEMORY_GB,
+        max=1e6)
+    idle_timeout: float | None = option(
+        None, "end after S seconds without a job", metavar="S", shown="never", min=0, max=1e9)
+    evaluators: tuple[str, ...] = option(
+        (), "module:function of an evaluator that may run here; may be repeated", flag="--evaluator",
+        metavar="NAME", yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,20 +40,7 @@ class WorkerOptions(Settings, where="worker"):
                 self.wrong("evaluators", f"must be module:function; got {name!r:.80}")
 
 
-@dataclass(frozen=True)
-class Worked:
-    """What a worker did: the jobs that ended in it."""
-
-    jobs: int
-
-    def to_dict(self) -> dict[str, int]:
-        return {"jobs": self.jobs}
-
-    def __str__(self) -> str:
-        return f"no job left; {self.jobs} ended here"
-
-
-def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: None) -> Worked:
+def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: None) -> Figures:
     """Train what searches with `--executor storage` enqueue and suits this machine, until it is interrupted.
 
     Args:
@@ -76,7 +69,7 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
         count = found.pool.workers * work.processes
         places = f"{count} GPUs" if work.devices else f"{count} processes"
         note(f"worker {found.name} waits for jobs of {found.queue.place} with {places}")
-        return Worked(found.serve())
+        return Figures({"jobs": found.serve()}, lambda found: f"no job left; {found['jobs']} ended here")
 
 
 def _check_evaluator(name: str) -> None:
@@ -85,7 +78,7 @@ def _check_evaluator(name: str) -> None:
     try:
         found = load_object(name)
     except (Exception, SystemExit) as error:  # of the user's module
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise ConfigError(f"evaluator {name} cannot be imported here: {type(error).__name__}: {line}") from None
+        raise ConfigError(f"evaluator {name} cannot be imported here: {type(error).__name__}:"
+                          f" {first_line(error)}") from None
     if not callable(found):
         raise ConfigError(f"evaluator {name} must be a function; got {type(found).__name__}")

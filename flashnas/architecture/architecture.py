@@ -1,4 +1,5 @@
-"""Architecture: a flat list of operators with a width; its canonical hash, sizes, FLOPs and notation. No torch."""
+"""Architecture: a flat list of operators with a width; its canonical hash, sizes, FLOPs and notation. No
+torch."""
 
 from __future__ import annotations
 
@@ -56,16 +57,21 @@ class Architecture:
                                   ("meta_tokens", 0, MAX_META_TOKENS)):
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
-                limits = f"of at least {least}" if type(value) is not int or value < least else f"of at most {most}"
-                raise ArchitectureError(f"architecture: {name} must be a whole number {limits}; got {value!r}")
+                low = type(value) is not int or value < least
+                limits = f"of at least {least}" if low else f"of at most {most}"
+                raise ArchitectureError(f"architecture: {name} must be a whole number {limits};"
+                                        f" got {value!r}")
         if not self.operators:
             raise ArchitectureError("architecture: operators must not be empty")
         if len(self.operators) > MAX_OPERATORS:
-            raise ArchitectureError(f"architecture: at most {MAX_OPERATORS} operators; got {len(self.operators)}")
-        for spec in {id(spec): spec for spec in self.operators}.values():  # blocks repeat the same few objects
+            raise ArchitectureError(f"architecture: at most {MAX_OPERATORS} operators; got"
+                                    f" {len(self.operators)}")
+        # blocks repeat the same few objects
+        for spec in {id(spec): spec for spec in self.operators}.values():
             spec.resolved(self.hidden)
 
-    # -- identity ------------------------------------------------------------------------------------------------
+    # -- identity
+    # ------------------------------------------------------------------------------------------------
 
     def canonical(self) -> Architecture:
         """The same network with every operator option explicit."""
@@ -77,7 +83,8 @@ class Architecture:
         text = json.dumps(_full_dict(self.canonical()), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    # -- sizes ---------------------------------------------------------------------------------------------------
+    # -- sizes
+    # ---------------------------------------------------------------------------------------------------
 
     @property
     def params(self) -> int:
@@ -87,7 +94,8 @@ class Architecture:
                 + sum(spec.params(self.hidden) for spec in self.operators))
 
     def decode_flops(self, context: int) -> float:
-        """FLOPs to generate one token that sees `context` tokens (itself and meta tokens included), head included."""
+        """FLOPs to generate one token that sees `context` tokens (itself and meta tokens included), head
+        included."""
         return sum(spec.flops(self.hidden, context) for spec in self.operators) + 2 * self.hidden * self.vocab
 
     def prefill_flops(self, tokens: int) -> float:
@@ -106,18 +114,21 @@ class Architecture:
         return sum(spec.cache_bytes(self.hidden, total, dtype_bytes) for spec in self.operators)
 
     def scaled(self, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Architecture:
-        """The proxy of this architecture: hidden / factor, heads, states, windows and meta tokens shrunk with it.
+        """The proxy of this architecture: hidden / factor, heads, states, windows and meta tokens shrunk with
+        it.
 
         Heads, states and windows shrink no further than to `least_dim`, which is 2 or more.
         """
         if least_dim < 2:
-            raise ArchitectureError(f"heads, states and windows must keep a size of at least 2; got {least_dim}")
+            raise ArchitectureError(f"heads, states and windows must keep a size of at least 2; got"
+                                    f" {least_dim}")
         if factor == 1:
             return self
         if factor < 1 or self.hidden % factor:
             raise ArchitectureError(f"width factor must divide the hidden size {self.hidden}; got {factor}")
         return replace(self, hidden=self.hidden // factor, meta_tokens=-(-self.meta_tokens // factor),
-                       operators=tuple(spec.scaled(self.hidden, factor, least_dim) for spec in self.operators))
+                       operators=tuple(spec.scaled(self.hidden, factor,
+                                                   least_dim) for spec in self.operators))
 
     def shallower(self, factor: int) -> Architecture:
         """Of the operators of each kind every `factor`-th, the first one included, in the same order.
@@ -132,7 +143,8 @@ class Architecture:
             seen[spec.kind] += 1
         return replace(self, operators=tuple(kept))
 
-    # -- text ----------------------------------------------------------------------------------------------------
+    # -- text
+    # ----------------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
         return self.notation
@@ -152,12 +164,15 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON- and YAML-ready; `from_dict` gives the same object back."""
-        return {"hidden": self.hidden, "vocab": self.vocab, "tied": self.tied, "meta_tokens": self.meta_tokens,
+        return {"hidden": self.hidden, "vocab": self.vocab, "tied": self.tied,
+                "meta_tokens": self.meta_tokens,
                 "operators": [str(spec) for spec in self.operators]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
         """Raises ArchitectureError naming a missing or unknown key."""
+        if not isinstance(data, Mapping):
+            raise ArchitectureError(f"architecture must be a mapping; got {shown(data)}")
         allowed = ("hidden", "vocab", "tied", "meta_tokens", "operators")
         for key in data:
             if key not in allowed:
@@ -166,7 +181,9 @@ class Architecture:
         for key in ("hidden", "operators"):
             if key not in data:
                 raise ArchitectureError(f"architecture needs the key {key!r}")
-        if not isinstance(data["operators"], list | tuple) or not all(isinstance(o, str) for o in data["operators"]):
+        if not isinstance(data["operators"], list | tuple) or not all(isinstance(o,
+                                                                                 str)
+                                                                      for o in data["operators"]):
             raise ArchitectureError("architecture.operators must be a list of operators; got"
                                     f" {shown(data['operators'])}")
         if not isinstance(data.get("tied", True), bool):
@@ -176,7 +193,11 @@ class Architecture:
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
-        """Parse the notation; raises ArchitectureError or OperatorError with the place and what is allowed there."""
+        """Parse the notation; raises ArchitectureError or OperatorError with the place and what is allowed
+        there."""
+        if not isinstance(text, str):
+            raise ArchitectureError(f"architecture must be text, such as '2048: 3x(d f m2 f)'; got"
+                                    f" {shown(text)}")
         hidden, header, operators = split_notation(text)
         names = {"vocab": "vocab", "tied": "tied", "meta": "meta_tokens"}
         for key in header:

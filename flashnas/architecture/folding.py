@@ -13,7 +13,8 @@ FOLD_LIMIT = 96  # operators; the search for the shortest form is cubic
 
 
 def compressed(notation: str) -> str:
-    """The shortest notation with repeats that parses to the same architecture; unreadable text comes back unchanged."""
+    """The shortest notation with repeats that parses to the same architecture; unreadable text comes back
+    unchanged."""
     architecture = parsed(notation)
     if architecture is None:
         return notation
@@ -42,7 +43,8 @@ def fold(words: tuple[str, ...]) -> str:
 
 @functools.lru_cache(maxsize=16_384)
 def parsed(notation: str) -> Architecture | None:
-    """The architecture; None for other text, such as one with an operator of a package that is not installed."""
+    """The architecture; None for other text, such as one with an operator of a package that is not
+    installed."""
     try:
         return Architecture.parse(notation)
     except FlashnasError:
@@ -57,7 +59,8 @@ def kinds(notation: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=16_384)
 def mixers_by_use(notation: str) -> tuple[str, ...]:
-    """Kinds of token mixers, the most frequent first; among equally frequent ones, the earlier in the network."""
+    """Kinds of token mixers, the most frequent first; among equally frequent ones, the earlier in the
+    network."""
     counts = Counter(kinds(notation))
     return tuple(kind for kind, _ in counts.most_common() if _mixes_tokens(kind))
 

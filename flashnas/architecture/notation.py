@@ -1,7 +1,7 @@
 """The notation of architectures, as in the paper: `2048: d f m2 f a f m2 f`.
 
-Repeats are written `2048: 3x(d f m2 f)`, options of an operator `a(heads=32,kv_heads=8)`, options of the header
-`2048(vocab=32000,tied=false,meta=256): ...`.
+Repeats are written `2048: 3x(d f m2 f)`, options of an operator `a(heads=32,kv_heads=8)`, options of the
+header `2048(vocab=32000,tied=false,meta=256): ...`.
 """
 
 from __future__ import annotations

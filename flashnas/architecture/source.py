@@ -8,7 +8,8 @@ from flashnas.architecture import Architecture, is_notation
 from flashnas.architecture.huggingface import architecture_from_hf
 from flashnas.architecture.huggingface.config_json import read_json
 from flashnas.base.errors import ArchitectureError, OperatorError
-from flashnas.base.hints import did_you_mean, shown, shown_path
+from flashnas.base.foreign import check_regular
+from flashnas.base.hints import did_you_mean, shown
 from flashnas.base.shipped import PACKAGE
 from flashnas.base.yaml import read_yaml
 
@@ -24,8 +25,8 @@ def load_architecture(source: str) -> Architecture:
     """The architecture that a text describes.
 
     Args:
-        source (str): a notation, the name of a preset (in any case), a YAML file with the key `architecture` (such as
-            pareto/01.yaml of a run), or a Hugging Face config.json or the folder that holds one.
+        source (str): a notation, the name of a preset (in any case), a YAML file with the key `architecture`
+            (such as pareto/01.yaml of a run), or a Hugging Face config.json or the folder that holds one.
 
     Returns:
         The Architecture.
@@ -38,6 +39,8 @@ def load_architecture(source: str) -> Architecture:
         >>> fn.load_architecture("Nemotron-Flash-1B").hidden
         2048
     """
+    if not isinstance(source, str):
+        raise ArchitectureError(f"an architecture must be given as text; got {shown(source)}")
     if is_notation(source):
         return Architecture.parse(source)
     by_lower = {name.lower(): name for name in presets()}
@@ -46,10 +49,9 @@ def load_architecture(source: str) -> Architecture:
     path = Path(source)
     if path.suffix == ".json" or os.path.isdir(source):
         return architecture_from_hf(path)
-    if path.suffix in (".yaml", ".yml") or os.path.exists(source):  # os.path accepts any text, pathlib does not
-        if not os.path.isfile(source):
-            raise ArchitectureError(f"{shown_path(source)}: no such file")
-        data = read_yaml(path)
+    # os.path accepts any text, pathlib does not
+    if path.suffix in (".yaml", ".yml") or os.path.exists(source):
+        data = read_yaml(check_regular(path, ArchitectureError))
         entry = data.get("architecture")
         try:
             if isinstance(entry, str):
@@ -60,7 +62,8 @@ def load_architecture(source: str) -> Architecture:
             raise ArchitectureError(f"{data.place('architecture')}: {error}") from None
         raise ArchitectureError(f"{data.place()}: an architecture file needs the key 'architecture'"
                                 " (a notation or a mapping)")
-    raise ArchitectureError(f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML or JSON file"
+    raise ArchitectureError(f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML"
+                            f" or JSON file"
                             f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(presets())}")
 
 

@@ -1,4 +1,5 @@
-"""What a user can get wrong, one class each. The command line prints the message alone and exits with code 2."""
+"""What a user can get wrong, one class each. The command line prints the message alone and exits with code
+2."""
 
 
 class FlashnasError(Exception):
@@ -71,7 +72,8 @@ class CandidateMemoryError(CandidateError):
 
 
 class CandidateDiedError(CandidateError):
-    """A candidate one of whose processes was ended by a signal; it is tried once more before that is a result."""
+    """A candidate one of whose processes was ended by a signal; it is tried once more before that is a
+    result."""
 
 
 class DeviceMemoryError(FlashnasError):
@@ -91,4 +93,5 @@ class WeightsError(FlashnasError):
 
 
 class ExportError(FlashnasError):
-    """A network that a target format cannot hold, or an export that does not compute what the network computes."""
+    """A network that a target format cannot hold, or an export that does not compute what the network
+    computes."""

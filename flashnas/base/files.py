@@ -1,17 +1,15 @@
-"""Files that survive a crash: atomic writes of files and folders, locks, torn last lines, errors of the disk."""
+"""Files that survive a crash: atomic writes of files and folders, locks, torn last lines, errors of the
+disk."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import functools
 import os
 import re
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +20,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755
-_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTSUP)
 
-# -- files -------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 def write_synced(path: Path, data: bytes | str) -> None:
@@ -36,7 +33,8 @@ def write_synced(path: Path, data: bytes | str) -> None:
 
 
 def append_synced(path: Path, line: str) -> None:
-    """Append a line, of which `line` lacks the end, and wait until it is on the disk; FlashnasError for a link."""
+    """Append a line, of which `line` lacks the end, and wait until it is on the disk; FlashnasError for a
+    link."""
     with open(check_regular(path, FlashnasError, write=True), "a", encoding="utf-8", newline="") as file:
         file.write(line + "\n")
         file.flush()
@@ -51,7 +49,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` for the caller to write; it replaces `path` when the block ends without an error.
+    """A temporary file beside `path` for the caller to write; it replaces `path` when the block ends without
+    an error.
 
     For libraries that write to a path of their own. `write_atomic` is shorter where the content is at hand.
     """
@@ -67,17 +66,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-# -- folders -----------------------------------------------------------------------------------------------------
+# -- folders -------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `path` for the caller to fill; it becomes `path` when the block ends without an error.
+    """A temporary folder beside `path` for the caller to fill; it becomes `path` when the block ends without
+    an error.
 
     Args:
         path: the folder to write; missing parents are created.
-        keep_existing: if another process has written `path` meanwhile, keep that folder and drop the new one. Without
-            it, the new folder replaces the old one.
+        keep_existing: if another process has written `path` meanwhile, keep that folder and drop the new one.
+            Without it, the new folder replaces the old one.
 
     Yields:
         The temporary folder. Files in it are the caller's to sync (`write_synced`).
@@ -89,8 +89,11 @@ def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
         os.chmod(fresh, FOLDER_MODE)
         _sync(fresh)
         if keep_existing:
-            with contextlib.suppress(FileExistsError), _folder_is_there():
+            try:
                 os.rename(fresh, path)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
         else:
             replace_folder(fresh, path)
         _sync(path.parent)
@@ -99,10 +102,10 @@ def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Move the folder `new` to the path `old`, in place of what is there. A crash leaves one of the two at `old`.
+    """Move the folder `new` to the path `old`, in place of what is there. A crash loses neither.
 
-    Linux and macOS exchange two folders in one step. On a file system that cannot, `old` is renamed first, and a crash
-    between the two steps leaves it as `.NAME.old`; `recover_folder` brings it back.
+    `old` is renamed first. A crash between the two steps leaves it as `.NAME.old`; `recover_folder` brings it
+    back.
 
     Args:
         new: the complete folder, on the same file system as `old`.
@@ -111,9 +114,6 @@ def replace_folder(new: Path, old: Path) -> None:
     recover_folder(old)
     if not os.path.lexists(old):
         os.rename(new, old)
-        return
-    if _exchange(new, old):
-        _remove(new)
         return
     before = _before(old)
     os.rename(old, before)
@@ -126,7 +126,8 @@ def replace_folder(new: Path, old: Path) -> None:
 
 
 def recover_folder(path: Path) -> None:
-    """Bring back the folder that a crash inside `replace_folder` left under another name, if `path` is missing."""
+    """Bring back the folder that a crash inside `replace_folder` left under another name, if `path` is
+    missing."""
     before = _before(path)
     if not os.path.lexists(before):
         return
@@ -147,47 +148,6 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _folder_is_there() -> Iterator[None]:
-    """Raise FileExistsError for both errors that mean so."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOTEMPTY:
-            raise FileExistsError(error.errno, error.strerror, error.filename) from None
-        raise
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two paths in one step; False if this system or file system cannot."""
-    exchange = _exchange_call()
-    number = exchange(os.fsencode(first), os.fsencode(second)) if exchange else errno.ENOSYS
-    if number and number not in _CANNOT_EXCHANGE:
-        raise OSError(number, os.strerror(number), str(first), None, str(second))
-    return not number
-
-
-@functools.cache
-def _exchange_call() -> Callable[[bytes, bytes], int] | None:
-    """The C library's exchange of two paths, which returns an errno or 0; None if it has none."""
-    try:
-        library = ctypes.CDLL(None, use_errno=True)
-        if sys.platform.startswith("linux"):
-            here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-            renameat2 = library.renameat2
-            renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
-            return lambda first, second: (
-                ctypes.get_errno() if renameat2(here, first, here, second, exchange) else 0)
-        if sys.platform == "darwin":
-            swap = 2  # RENAME_SWAP
-            renamex_np = library.renamex_np
-            renamex_np.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint]
-            return lambda first, second: ctypes.get_errno() if renamex_np(first, second, swap) else 0
-    except (OSError, AttributeError, TypeError):  # musl before 1.2.6 lacks it; Windows has no CDLL(None)
-        pass
-    return None
-
-
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -196,14 +156,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-# -- locks -------------------------------------------------------------------------------------------------------
+# -- locks ---------------------------------------------------------------------------------------------------
 
 
 def hold_lock(path: Path, busy: FlashnasError) -> BaseFileLock:
     """Take the lock file `path` for this process, without waiting.
 
-    The lock is held until `release()`, the end of a `with` block, or the end of the process, also by SIGKILL. The file
-    remains.
+    The lock is held until `release()`, the end of a `with` block, or the end of the process, also by SIGKILL.
+    The file remains.
 
     Args:
         path: the lock file; its folder must exist.
@@ -222,7 +182,7 @@ def hold_lock(path: Path, busy: FlashnasError) -> BaseFileLock:
     return lock
 
 
-# -- torn last lines ---------------------------------------------------------------------------------------------
+# -- torn last lines -----------------------------------------------------------------------------------------
 
 
 def complete_lines(text: str) -> str:
@@ -230,24 +190,26 @@ def complete_lines(text: str) -> str:
     return text[:text.rfind("\n") + 1]
 
 
-def drop_torn_line(path: Path) -> None:
-    """Cut a last line without an end off a file, so that later lines can be appended. A missing file stays missing.
+def drop_torn_line(path: Path, error: type[FlashnasError] = FlashnasError) -> None:
+    """Cut a last line without an end off a file, so that later lines can be appended. A missing file stays
+    missing.
 
     Raises:
         FlashnasError: the path is a link, through which another file would be cut, or not a regular file.
     """
-    if not check_regular(path, FlashnasError, write=True).exists():
+    if not check_regular(path, error, write=True).exists():
         return
     data = path.read_bytes()
     if data and not data.endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)
 
 
-# -- errors of the disk ------------------------------------------------------------------------------------------
+# -- errors of the disk --------------------------------------------------------------------------------------
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The error of the operating system that `error` is, or that it names in its text, as Rust libraries do."""
+    """The error of the operating system that `error` is, or that it names in its text, as Rust libraries
+    do."""
     if isinstance(error, OSError):
         return error
     if match := re.search(r"\(os error (\d+)\)", str(error)):
@@ -262,7 +224,8 @@ def reason_of(error: OSError) -> str:
 
 @contextlib.contextmanager
 def disk_errors(what: str, error: type[FlashnasError], hint: str = "") -> Iterator[None]:
-    """Raise `error` with the line `WHAT: REASON HINT` if the system refuses a read or a write within the block.
+    """Raise `error` with the line `WHAT: REASON HINT` if the system refuses a read or a write within the
+    block.
 
     Args:
         what: what could not be done, such as `runs/a: the report cannot be written`.

@@ -1,36 +1,39 @@
 """The one door for files that somebody else may have written, and for their text on the way to a terminal.
 
-A run folder, a table, a recipe, a corpus or a model may come from a stranger. Every reader of flashnas takes such a
-file through this module, so that a file can be wrong but cannot hang, fill the memory, or change another file:
+A run folder, a table, a recipe, a corpus or a model may come from a stranger. Every reader of flashnas takes
+such a file through this module, so that a file can be wrong but cannot hang, fill the memory, or change
+another file:
 
-    recipe = read_yaml(path)                                     base/yaml.py; ConfigError
-    header, *entries = read_json_lines(path, BenchError)         a journal; a torn last line is left out
+    recipe = read_yaml(path)                              of base/yaml.py; ConfigError
+    header, *entries = read_json_lines(path, BenchError)  a journal; a torn last line is left out
     config = read_json(path, ArchitectureError)
-    frame = read_parquet(path, RunError)                         the number of its cells is checked before it is read
-    weights = load_file(check_regular(path, WeightsError))       for libraries that open the file themselves
+    frame = read_parquet(path, RunError)                  its cells are counted before it is read
+    tensors = load_file(check_regular(path, WeightsError))    for libraries that open the file themselves
 
-Each refuses, in one line "place: rule; got value", what is not a regular file (FIFO, device, folder), what is larger
-than its kind may be, and nesting deeper than MAX_DEPTH. What the values mean is the work of `schema.convert`, which
-makes dataclasses of them.
+Each refuses, in one line "place: rule; got value", what is not a regular file (FIFO, device, folder), what is
+larger than its kind may be, and nesting deeper than MAX_DEPTH. What the values mean is the work of
+`schema.convert`, which makes dataclasses of them.
 
-Reading follows links, since caches of models consist of them. Writing does not: before a file of a given folder is
-repaired or appended to, `check_regular(path, error, write=True)` refuses a link; `files.append_synced` and
-`files.drop_torn_line` do so themselves. `printable` is for every foreign text that a command prints.
+Reading follows links, since caches of models consist of them. Writing does not: before a file of a given
+folder is repaired or appended to, `check_regular(path, error, write=True)` refuses a link;
+`files.append_synced` and `files.drop_torn_line` do so themselves. `printable` is for every foreign text that
+a command prints.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import FlashnasError
-from flashnas.base.hints import first_line, printable
+from flashnas.base.hints import did_you_mean, first_line, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +45,8 @@ MAX_CELLS = 100_000_000     # rows times columns of a parquet file: 0.8 GB as nu
 MAX_DEPTH = 64              # of lists and mappings inside one another
 TOO_DEEP = f"must be nested at most {MAX_DEPTH} levels deep; got more"
 
-_KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
-          (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+_KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"),
+          (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 
 
 def check_regular(path: str | Path, error: type[FlashnasError], *, max_mb: float = math.inf,
@@ -95,7 +98,7 @@ def parse_json(text: str | bytes, place: str | Path, error: type[FlashnasError],
 
     Args:
         text: the JSON text.
-        place: where it is from, for messages: `trials.jsonl:3`.
+        place: where it is from, for messages: `trials.jsonl:3`, or a Path, to which the line is added.
         error: class of the error to raise.
         options: as json.loads takes them.
     """
@@ -103,21 +106,41 @@ def parse_json(text: str | bytes, place: str | Path, error: type[FlashnasError],
         value = json.loads(text, **options)
     except RecursionError:
         raise error(f"{printable(place)}: {TOO_DEEP}") from None
-    except ValueError as caught:
-        raise error(f"{printable(place)}: not valid JSON: {first_line(caught)}") from None
+    except ValueError as caught:  # also a number with thousands of digits
+        line = f":{getattr(caught, 'lineno', 1)}" if isinstance(place, Path) else ""
+        raise error(f"{printable(place)}{line}: not valid JSON: {getattr(caught, 'msg', caught)}") from None
     check_depth(value, place, error)
     return value
 
 
-def read_json(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB, **options: Any) -> Any:
+def read_json(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB,
+              **options: Any) -> Any:
     """The value in a JSON file; options as json.loads takes them."""
-    return parse_json(read_text(path, error, max_mb=max_mb), path, error, **options)
+    return parse_json(read_text(path, error, max_mb=max_mb), Path(path), error, **options)
 
 
 def read_json_lines(path: str | Path, error: type[FlashnasError]) -> list[Any]:
-    """The value of each line of a journal. A last line without its end, as a killed process leaves it, is left out."""
+    """The value of each line of a journal. A last line without its end, as a killed process leaves it, is
+    left out."""
     lines = read_text(path, error, max_mb=MAX_JOURNAL_MB).split("\n")[:-1]
     return [parse_json(line, f"{path}:{number}", error) for number, line in enumerate(lines, start=1)]
+
+
+def read_csv(path: str | Path, error: type[FlashnasError], needed: Sequence[str],
+             ) -> list[tuple[str, dict[str, str]]]:
+    """The rows of a CSV file with a header, each with its place, `file.csv:3`; columns that are `needed` are
+    there."""
+    text = io.StringIO(read_text(path, error).removeprefix("\ufeff"), newline="")
+    try:
+        reader = csv.DictReader(text, restval="")
+        columns = reader.fieldnames or []
+        rows = [(f"{path}:{reader.line_num}", row) for row in reader]
+    except csv.Error as caught:
+        raise error(f"{printable(path)}: cannot be read: {caught}") from None
+    if lacking := [column for column in needed if column not in columns]:
+        raise error(f"{printable(path)}: column {lacking[0]!r} is missing{did_you_mean(lacking[0], columns)};"
+                    f" needed: {', '.join(needed)}")
+    return rows
 
 
 def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Iterable[str] | None = None,
@@ -138,7 +161,8 @@ def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Itera
     try:
         facts = pq.read_metadata(path if data is None else io.BytesIO(data))
         if facts.num_rows * facts.num_columns > MAX_CELLS:
-            raise error(f"{printable(path)}: must have at most {MAX_CELLS:,} cells; got {facts.num_rows:,} rows of"
+            raise error(f"{printable(path)}: must have at most {MAX_CELLS:,} cells; got {facts.num_rows:,}"
+                        f" rows of"
                         f" {facts.num_columns} columns")
         return pd.read_parquet(path if data is None else io.BytesIO(data),
                                columns=None if columns is None else list(columns))

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable
@@ -45,8 +46,14 @@ def first_line(error: BaseException) -> str:
     return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring or comment, without its full stop."""
+    return re.split(r"(?<=[\w)\]`])\.(?:\s|$)", " ".join(text.partition("\n\n")[0].split()))[0]
+
+
 def printable(text: object) -> str:
-    """Foreign text for one line of a terminal: control characters, line ends included, as Python escapes them."""
+    """Foreign text for one line of a terminal: control characters, line ends included, as Python escapes
+    them."""
     text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
     return text if text.isprintable() else "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
@@ -67,3 +74,15 @@ def warn(text: str) -> None:
     while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "flashnas":
         frame, level = frame.f_back, level + 1
     warnings.warn(text, stacklevel=level)
+
+
+class PluginWarning(UserWarning):
+    """A plugin that is left out; the command line shows its line alone."""
+
+
+def warn_of_plugin(text: str) -> None:
+    """Warn that a plugin is left out, or slow; the same line once in a process."""
+    warnings.warn_explicit(text, PluginWarning, "flashnas", 0, registry=_SAID)
+
+
+_SAID: dict[Any, Any] = {}

@@ -1,8 +1,8 @@
-"""Names to objects, loaded when they are used: the one way to find an operator, sampler, task, space template, export
-format, executor, report section or command.
+"""Names to objects, loaded when they are used: the one way to find an operator, sampler, task, space
+template, export format, executor, runtime, report section or command.
 
-What flashnas ships is one line here, `name: "module:object"`. Another package adds a name by an entry point of the same
-group in its pyproject.toml; nothing has to be imported or called:
+What flashnas ships is one line here, `name: "module:object"`. Another package adds a name by an entry point
+of the same group in its pyproject.toml; nothing has to be imported or called:
 
     [project.entry-points."flashnas.operators"]
     gsc = "flashnas_short_conv.spec:GatedShortConvolution"
@@ -15,46 +15,56 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import re
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from flashnas.base.errors import FlashnasError, PluginError
-from flashnas.base.hints import one_of
+from flashnas.base.hints import first_line, first_sentence, one_of, shown, warn_of_plugin
 
 T = TypeVar("T")
+NOTHING: Mapping[str, str] = MappingProxyType({})
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+SLOW_S = 5.0              # a plugin whose import takes longer is named
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A read-only mapping from names to objects. Iterating over names imports nothing; `registry[name]` imports the one
-    object.
+    """A read-only mapping from names to objects. Iterating over names imports nothing; `registry[name]`
+    imports the one object. `items()` and `values()` import all; a plugin that cannot be used is a warning
+    there, and is left out.
 
     Args:
         noun: what a name refers to, such as "sampler"; used in messages.
         group: entry point group in which other packages add names, such as "flashnas.samplers".
         shipped: name -> "module:object" of what flashnas brings.
         error: class of the error for an unknown name.
-        attribute: the attribute in which an object states its own name, such as "kind"; "" if it has none. A plugin
-            whose object states another name than its entry point is refused.
+        attribute: the attribute in which an object states its own name, such as "kind"; "" if it has none. A
+            plugin whose object states another name than its entry point is refused.
+        base: "module:Class" that a plugin must be an instance or a subclass of.
+        summaries: name -> one line about what flashnas brings, for lists that import nothing.
     """
 
     def __init__(self, noun: str, group: str, shipped: Mapping[str, str], error: type[FlashnasError],
-                 attribute: str = "") -> None:
-        self.noun, self.group, self.shipped, self.error, self.attribute = noun, group, dict(shipped), error, attribute
+                 attribute: str = "", *, base: str = "", summaries: Mapping[str, str] = NOTHING) -> None:
+        self.noun, self.group, self.shipped, self.error = noun, group, dict(shipped), error
+        self.attribute, self.base, self.summaries = attribute, base, summaries
 
     def __getitem__(self, name: str) -> T:
         """The object of that name.
 
         Raises:
             FlashnasError: the registry's own class, for an unknown name.
-            PluginError: the plugin cannot be imported, takes a shipped name, or states another name.
+            PluginError: the plugin cannot be imported, takes a shipped name, is of another type, or states
+                another name.
         """
-        if name not in self:
-            raise self.error(one_of(self.noun, name, self))
-        found: T = load_object(self.shipped[name]) if name in self.shipped else self._plugin(name)
-        return found
+        self._check(name)
+        value: T = load_object(self.shipped[name]) if name in self.shipped else self._plugin(name)
+        return value
 
     def get(self, name: str, default: Any = None) -> Any:
         """The object of that name, or `default` for an unknown name."""
@@ -70,37 +80,81 @@ class Registry(Mapping[str, T], Generic[T]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in self.shipped or name in self.plugins())
 
+    def items(self) -> Any:
+        """The pairs of all names that can be used."""
+        return {name: self[name] for name in self if self.usable(name)}.items()
+
+    def values(self) -> Any:
+        """The objects of all names that can be used."""
+        return dict(self.items()).values()
+
+    def usable(self, name: str) -> bool:
+        """Load the object of that name; a warning and False if it is of a plugin that cannot be used."""
+        try:
+            self[name]
+        except PluginError as error:
+            warn_of_plugin(f"{error}; it is left out")
+            return False
+        return True
+
     def plugins(self) -> Mapping[str, EntryPoint]:
         """The entry points of installed packages in this group, by name, in alphabetical order.
 
-        Raises PluginError if two packages, or a package and flashnas, define one name.
+        Raises PluginError if two packages, or a package and flashnas, define one name. An entry point whose
+        name is not a word is a warning, and is left out.
         """
-        found: dict[str, EntryPoint] = {}
+        entries: dict[str, EntryPoint] = {}
         for entry in _entry_points(self.group):
-            other = found.get(entry.name)
+            if not NAME.fullmatch(entry.name):
+                warn_of_plugin(f"{self.noun} {shown(entry.name)} of the package {_package(entry)}: the name"
+                               f" must be a"
+                               " word of letters, digits, '_', '.' and '-'; it is left out")
+                continue
+            other = entries.get(entry.name)
             if entry.name in self.shipped or (other is not None and other.value != entry.value):
                 owner = f"the package {_package(other)}" if other else "flashnas itself"
-                raise PluginError(f"{self.noun} {entry.name!r} of the package {_package(entry)} has the name of one of"
+                raise PluginError(f"{self.noun} {entry.name!r} of the package {_package(entry)} has the name"
+                                  f" of one of"
                                   f" {owner}; uninstall one of the packages")
-            found[entry.name] = entry
-        return found
+            entries[entry.name] = entry
+        return entries
 
     def origin(self, name: str) -> str:
-        """`flashnas`, or the name of the package that adds the entry; raises the registry's error if it is unknown."""
-        if name not in self:
-            raise self.error(one_of(self.noun, name, self))
+        """`flashnas`, or the name of the package that adds the entry; raises the registry's error if it is
+        unknown."""
+        self._check(name)
         return "flashnas" if name in self.shipped else _package(self.plugins()[name])
 
+    def described(self) -> dict[str, str]:
+        """Name -> one line: the summary of what flashnas brings, the docstring's first sentence of a
+        plugin."""
+        lines = {name: self.summaries.get(name, "") for name in self.shipped}
+        for name in self.plugins():
+            doc = getattr(self[name], "__doc__", None) if self.usable(name) else "Cannot be used."
+            lines[name] = f"{first_sentence(doc or '')} (from {self.origin(name)})"
+        return lines
+
+    def _check(self, name: object) -> None:
+        if name not in self:
+            raise self.error(one_of(self.noun, name, self))
+
     def _plugin(self, name: str) -> T:
-        entry = self.plugins()[name]
+        entry, started = self.plugins()[name], time.monotonic()
         place = f"{self.noun} {name!r} of the package {_package(entry)}"
         try:
             loaded: T = entry.load()
-        except Exception as error:  # whatever a foreign module raises while it is imported
-            line = (str(error).strip().splitlines() or [""])[0]
-            raise PluginError(f"{place} cannot be loaded from {entry.value}: {type(error).__name__}: {line}") from error
+        except (Exception, SystemExit) as error:  # whatever a foreign module raises while it is imported
+            raise PluginError(f"{place} cannot be loaded from {entry.value}: {type(error).__name__}:"
+                              f" {first_line(error)}") from error
+        if (took_s := time.monotonic() - started) > SLOW_S:
+            warn_of_plugin(f"{place} took {took_s:.0f} s to load")
+        if self.base:
+            base = load_object(self.base)
+            if not (isinstance(loaded, base) or (isinstance(loaded, type) and issubclass(loaded, base))):
+                raise PluginError(f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}")
         if self.attribute and getattr(loaded, self.attribute, None) != name:
-            raise PluginError(f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its entry"
+            raise PluginError(f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its"
+                              f" entry"
                               f" point; got {getattr(loaded, self.attribute, None)!r}")
         return loaded
 
@@ -112,19 +166,22 @@ def _entry_points(group: str) -> tuple[EntryPoint, ...]:
 
 
 def forget_plugins() -> None:
-    """Read the installed packages again, after one was installed while this process runs (tests, notebooks)."""
+    """Read the installed packages again, after one was installed while this process runs (tests,
+    notebooks)."""
     _entry_points.cache_clear()
 
 
 @contextlib.contextmanager
 def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator[None]:
-    """Within the block, what the code of another package raises is a PluginError, in one line with the place of that
-    code; flashnas' own errors and those of its own code stay. It costs nothing until something is raised.
+    """Within the block, what the code of another package raises is a PluginError, in one line with the place
+    of that code; flashnas' own errors and those of its own code stay. It costs nothing until something is
+    raised.
 
     Args:
-        things: (what it is in words, such as "sampler", the object or its class), for each one that is called.
-        direct: the block calls the first thing itself, so that an error without a frame of any thing, such as a call
-            with too many arguments, comes from there.
+        things: (what it is in words, such as "sampler", the object or its class), for each one that is
+            called.
+        direct: the block calls the first thing itself, so that an error without a frame of any thing, such as
+            a call with too many arguments, comes from there.
     """
     try:
         yield
@@ -132,31 +189,26 @@ def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator
         raise
     except Exception as error:
         noun, first = things[0]
-        place = _blamed(error, things) or (f"{noun} {_place(first)}" if direct and _is_foreign(first) else "")
+        owner = _class_of(first)
+        place = _blamed(error, things) or (
+            f"{noun} {owner.__module__}:{owner.__qualname__}" if direct and _is_foreign(first) else "")
         if not place:
             raise
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise PluginError(f"{place} raised {type(error).__name__}: {line}") from error
+        raise PluginError(f"{place} raised {type(error).__name__}: {first_line(error)}") from error
 
 
-def _blamed(error: Exception, things: Sequence[tuple[str, object]]) -> str:
-    """`space pkg.module:Class.mutate`: the thing that was called last before the error, and the method that was called
-    of it; empty if no frame is of foreign code of a thing."""
-    found, inside = "", ""  # what is blamed so far; the thing whose code the frame before was of
+def _blamed(error: Exception, things: tuple[tuple[str, object], ...]) -> str:
+    """`space pkg.module:Class.mutate`: of the thing whose package's code was entered last before the error,
+    the first function; empty if no frame is of the package of a thing."""
+    blamed = inside = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        module, code = str(frame.f_globals.get("__name__", "")), frame.f_code
-        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        noun = place = ""
-        for of, thing in () if _of_flashnas(module) else things:
-            if first is not None and (first is thing or (isinstance(thing, type) and isinstance(first, thing))):
-                noun, place = of, f"{_place(thing)}.{code.co_name}"
-                break
-            if _is_foreign(thing) and module == _class_of(thing).__module__:  # its networks, for example
-                noun, place = inside or of, f"{module}:{code.co_qualname}"
+        module = str(frame.f_globals.get("__name__", ""))
+        noun = next((noun for noun, thing in things if _is_foreign(thing)
+                     and module.partition(".")[0] == _class_of(thing).__module__.partition(".")[0]), "")
         if noun and noun != inside:
-            found = f"{noun} {place}"
+            blamed = f"{noun} {module}:{frame.f_code.co_qualname}"
         inside = noun
-    return found
+    return blamed
 
 
 def _class_of(thing: object) -> Any:
@@ -164,16 +216,8 @@ def _class_of(thing: object) -> Any:
     return thing if hasattr(thing, "__qualname__") else type(thing)
 
 
-def _place(thing: object) -> str:
-    return f"{_class_of(thing).__module__}:{_class_of(thing).__qualname__}"
-
-
-def _of_flashnas(module: str) -> bool:
-    return module == "flashnas" or module.startswith("flashnas.")
-
-
 def _is_foreign(thing: object) -> bool:
-    return not _of_flashnas(_class_of(thing).__module__)
+    return _class_of(thing).__module__.partition(".")[0] != "flashnas"
 
 
 def _package(entry: EntryPoint) -> str:
@@ -183,7 +227,8 @@ def _package(entry: EntryPoint) -> str:
 def load_object(place: str) -> Any:
     """The object at "module:object"."""
     module, _, attribute = place.partition(":")
-    loaded = sys.modules.get(module)  # import_module takes as long as parsing an operator, which needs the object
+    # import_module takes as long as parsing an operator, which needs the object
+    loaded = sys.modules.get(module)
     if loaded is None or getattr(getattr(loaded, "__spec__", None), "_initializing", False):
         loaded = importlib.import_module(module)
     return getattr(loaded, attribute)

@@ -11,14 +11,15 @@
 
     trainings.jsonl:3: training.loss must be a number or null; got 'low'
 
-A value must have the type of its field: true is not a number, and 1.0 is not a whole number; a whole number is a float,
-too. Types may be dataclasses, `list[X]`, `tuple[X, Y]`, `tuple[X, ...]`, `dict[str, X]`, `Mapping`, `Sequence`,
-`Literal`, unions with None, and `Any`. Rules between fields belong into `__post_init__`, which raises ValueError with
-the rule. Numbers must be finite unless `finite=False`. Keys that the dataclass does not have are ignored, so that a
-newer version's file can be read, unless `closed=True`.
+A value must have the type of its field: true is not a number, and 1.0 is not a whole number; a whole number
+is a float, too. Types may be dataclasses, `list[X]`, `tuple[X, Y]`, `tuple[X, ...]`, `dict[str, X]`,
+`Mapping`, `Sequence`, `Literal`, unions with None, and `Any`. Rules between fields belong into
+`__post_init__`, which raises ValueError with the rule. Numbers must be finite unless `finite=False`. Keys
+that the dataclass does not have are ignored, so that a newer version's file can be read, unless
+`closed=True`.
 
-The place of data that `read_yaml` returns is found in it: file and line of the wrong entry. Options that a user sets,
-and recipes, are `settings.Settings` in place of plain dataclasses.
+The place of data that `read_yaml` returns is found in it: file and line of the wrong entry. Options that a
+user sets, and recipes, are `settings.Settings` in place of plain dataclasses.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from flashnas.base.hints import did_you_mean, one_of, printable, shown
 from flashnas.base.yaml import LocatedDict, LocatedList
 
 T = TypeVar("T")
-_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
+_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
+          "array": "a list",
           "object": "a mapping", "null": "null"}
 _TYPES = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
 
@@ -77,7 +79,8 @@ def convert(data: Any, kind: type[T], place: str | Path = "", error: type[Flashn
 
 
 def _line(message: str, data: Any, kind: Any, place: str | Path, name: str) -> str:
-    """`file:3: training.loss must be a number; got 'low'` from "Expected `float`, got `str` - at `$.loss`"."""
+    """`file:3: training.loss must be a number; got 'low'` from "Expected `float`, got `str` - at
+    `$.loss`"."""
     rule, _, path = message.partition(" - at `")
     key = path.startswith("key` in `")  # a key of a mapping is not text
     path = path.removeprefix("key` in `")
@@ -98,7 +101,7 @@ def _line(message: str, data: Any, kind: Any, place: str | Path, name: str) -> s
         hint = typing.get_type_hints(kind).get(steps[0]) if len(steps) == 1 else None
         allowed = [str(word) for part in (hint, *typing.get_args(hint)) for word in typing.get_args(part)
                    if isinstance(word, str)]
-        return f"{at}: {one_of(where, value, allowed)}" if allowed else f"{at}: {where} must not be {shown(value)}"
+        return f"{at}: {one_of(where, value, allowed) if allowed else f'{where} must not be {shown(value)}'}"
     if rule == "Number out of range":
         return f"{at}: {where} must be a number in range; got {shown(value)}"
     return f"{at}: {_joined(name, path) + ': ' if path else ''}{rule}"  # of a __post_init__
@@ -107,14 +110,15 @@ def _line(message: str, data: Any, kind: Any, place: str | Path, name: str) -> s
 def _walk(data: Any, steps: list[Any], place: str | Path, got: str = "") -> tuple[Any, str, str]:
     """-> the value at the end of the steps, its place, and the steps as text: `figures.loss`, `curve[2]`.
 
-    msgspec does not say which key `...` is; it is taken to be the first whose value has the type that is refused.
+    msgspec does not say which key `...` is; it is taken to be the first whose value has the type that is
+    refused.
     """
     at, path = _place(data, None, place), ""
     for step in steps:
         if step == "..." and isinstance(data, dict):
             step = next((key for key, value in data.items() if got == _TYPES.get(
                 type(value), "object" if isinstance(value, dict) else "array")), "...")
-        inside = (isinstance(data, dict) and step in data) or (isinstance(data, list) and isinstance(step, int))
+        inside = step in data if isinstance(data, dict) else isinstance(data, list) and isinstance(step, int)
         path += f"[{step}]" if isinstance(step, int) else f".{step}"
         if not inside:
             break
@@ -136,8 +140,9 @@ def _infinite(data: Any) -> list[Any] | None:
     """The steps to the first number that is not finite; None if all are."""
     if isinstance(data, float):
         return None if math.isfinite(data) else []
-    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list | tuple) else ()
-    for key, value in entries:
+    if not isinstance(data, dict | list | tuple):
+        return None
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
         if isinstance(value, float | dict | list | tuple) and (rest := _infinite(value)) is not None:
             return [key, *rest]
     return None

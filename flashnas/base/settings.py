@@ -1,7 +1,7 @@
 """Options as documented fields of frozen dataclasses: the one statement of what a user may set.
 
-A command's flags, the keys of its YAML file, its help text and the keywords of its function in Python all follow from
-the fields of one class, and one check gives the same message for a value from any of them:
+A command's flags, the keys of its YAML file, its help text and the keywords of its function in Python all
+follow from the fields of one class, and one check gives the same message for a value from any of them:
 
     @dataclass(frozen=True, kw_only=True)
     class ReportOptions(Settings, where="report"):
@@ -12,14 +12,12 @@ the fields of one class, and one check gives the same message for a value from a
     settings.yaml:2: report.width must be at least 100; got 3      ReportOptions.load("settings.yaml", {})
     flashnas report: --width must be at least 100; got 3           flashnas report a --width 3
 
-Options that several commands have are fields of a class that theirs inherit. What a program writes and reads back is a
-plain dataclass: see schema.py.
+What a program writes and reads back is a plain dataclass: see schema.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import numbers
 import operator
@@ -50,13 +48,16 @@ Choices = Iterable[str] | Callable[[], Iterable[str]]
 class Setting:
     """One option, as `option` declares it.
 
-    default: the value where none is given; REQUIRED: one must be given. A function is called for a fresh value.
+    default: the value where none is given; REQUIRED: one must be given. A function is called for a fresh
+        value.
     doc: what the option means, in one line.
-    flag: its flag, where that is not the field's name with dashes: `--space`, or `-n --count`, whose first one messages
-        use.
-    metavar: what stands for the value in the help; in brackets: the value may be left out, which means `shipped`.
+    flag: its flag, where that is not the field's name with dashes: `--space`, or `-n --count`, whose first
+        one messages use.
+    metavar: what stands for the value in the help; in brackets: the value may be left out, which means
+        `shipped`.
     positional: the command takes the value without a flag.
-    choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of a mapping.
+    choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of a
+        mapping.
     min, max: closed bounds of a number, or of every number of a tuple or mapping. above, below: open bounds.
     shown: the default in words.
     off: of an option that is true by default: what its flag `--no-<name>` does, in one line.
@@ -64,8 +65,8 @@ class Setting:
     objects: classes, as "module:Class", whose instances Python may give in place of a name; subclasses, too.
     yaml: False for what a YAML file cannot set: what starts a program, or belongs to one call.
     identity: of a search: it fixes the trajectory, so that a run is continued only with the same value.
-    name, container (tuple, dict or None), kind (type of a value, or of each value of the container; Any: any type) and
-        optional (None is a value, too) follow from the field.
+    name, container (tuple, dict or None), kind (type of a value, or of each value of the container; Any: any
+        type) and optional (None is a value, too) follow from the field.
     """
 
     default: Any
@@ -123,7 +124,8 @@ class Setting:
         return f"{text} (default: {default})" if default else text
 
     def read(self, text: str) -> Any:
-        """One value from the text of a flag, not checked yet: the text itself where it is not of the option's kind."""
+        """One value from the text of a flag, not checked yet: the text itself where it is not of the option's
+        kind."""
         if text in ("true", "false") and self.kind in (bool, Any):
             return text == "true"
         for kind in {int: (int,), float: (float,), Any: (int, float)}.get(self.kind, ()):
@@ -144,8 +146,10 @@ class Setting:
             return None
         if self.container is tuple:
             one = isinstance(value, str | os.PathLike) or self.is_object(value)
-            if (one and self.separator is None) or (self.kind is Any and (one or not isinstance(value, Sequence))):
-                value = (value,)  # one of a flag that may be repeated, or one value in place of a list of any values
+            any_one = self.kind is Any and (one or not isinstance(value, Sequence))
+            if any_one or (one and self.separator is None):
+                # one of a flag that may be repeated, or one value in place of a list of any values
+                value = (value,)
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise SettingError(where, self, f"must be a list; got {shown(value)}")
             return tuple(self._entry(item, where, number) for number, item in enumerate(value))
@@ -157,8 +161,8 @@ class Setting:
                 if not isinstance(key, str):
                     raise SettingError(where, self, f"must have names as keys; got {shown(key)}")
                 if allowed and key not in allowed:
-                    raise SettingError(where, self, f"is not one of {', '.join(allowed)}{did_you_mean(key, allowed)}",
-                                       key)
+                    rule = f"is not one of {', '.join(allowed)}{did_you_mean(key, allowed)}"
+                    raise SettingError(where, self, rule, key)
             return {key: self._entry(item, where, key) for key, item in value.items()}
         return self._entry(value, where)
 
@@ -194,11 +198,12 @@ def option(default: Any, doc: str, **facts: Any) -> Any:
 
 
 class SettingError(ConfigError):
-    """An option with a wrong value. Its message names the option as Python does, `search.trials`; `by_flag` as the
-    command line does, `--trials`."""
+    """An option with a wrong value. Its message names the option as Python does, `search.trials`; `by_flag`
+    as the command line does, `--trials`."""
 
     def __init__(self, where: str, setting: Setting, rule: str, key: str | int | None = None) -> None:
-        """`rule` is the rest of the line: `must be at least 1; got 0`. `key`: of an entry in a mapping or tuple."""
+        """`rule` is the rest of the line: `must be at least 1; got 0`. `key`: of an entry in a mapping or
+        tuple."""
         self.setting, self.rule, self.key = setting, rule, key
         entry = key if isinstance(key, str) else ""
         self.by_flag = f"{setting.spelling}{entry and ' '}{entry} {rule}"
@@ -242,13 +247,14 @@ class Settings:
         return known[name]
 
     def wrong(self, name: str, rule: str) -> NoReturn:
-        """Raise SettingError for a rule that a single field cannot state: `must be below seeds (4); got 5`."""
+        """Raise SettingError for a rule that a single field cannot state: `must be below seeds (4); got
+        5`."""
         raise SettingError(self.where, self.setting(name), rule)
 
     @classmethod
     def build(cls, **values: Any) -> Self:
-        """The options with these keywords. Raises ConfigError for an unknown one and SettingError for a wrong value or
-        one that must be given."""
+        """The options with these keywords. Raises ConfigError for an unknown one and SettingError for a wrong
+        value or one that must be given."""
         for name in values:
             cls.setting(name)
         missing = [setting for setting in settings_of(cls)
@@ -263,7 +269,8 @@ class Settings:
 
         Args:
             path: a YAML file whose keys are option names; None: only the overrides and the defaults.
-            overrides: option name -> value. They override the file, entries of mappings one by one; None: not given.
+            overrides: option name -> value. They override the file, entries of mappings one by one; None: not
+                given.
 
         Raises:
             SettingError: for a wrong value among the overrides.
@@ -275,7 +282,8 @@ class Settings:
         allowed = [setting.name for setting in settings_of(cls) if setting.yaml]
         for name in data:
             if name not in allowed:
-                raise ConfigError(f"{data.place(name)}: {cls.where} has no key {name!r}{did_you_mean(name, allowed)};"
+                raise ConfigError(f"{data.place(name)}: {cls.where} has no key"
+                                  f" {name!r}{did_you_mean(name, allowed)};"
                                   f" allowed: {', '.join(allowed)}")
         try:
             from_file = {name: cls.setting(name).checked(value, cls.where) for name, value in data.items()}
@@ -301,13 +309,18 @@ class Settings:
         return values
 
 
-@functools.cache
+_SETTINGS: dict[type, tuple[Setting, ...]] = {}
+
+
 def settings_of(cls: type[Settings]) -> tuple[Setting, ...]:
     """The options of a class in the order of its fields."""
+    if cls in _SETTINGS:
+        return _SETTINGS[cls]
     hints = typing.get_type_hints(cls)
-    return tuple(dataclasses.replace(field.metadata["setting"], name=field.name, **_kind_of(hints[field.name]))
+    return _SETTINGS.setdefault(cls, tuple(dataclasses.replace(field.metadata["setting"], name=field.name,
+                                     **_kind_of(hints[field.name]))
                  for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # every subclass is one
-                 if "setting" in field.metadata)
+                 if "setting" in field.metadata))
 
 
 def _kind_of(hint: Any) -> dict[str, Any]:

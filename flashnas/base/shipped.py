@@ -1,4 +1,5 @@
-"""Where shipped data lies: beside the package in a checkout, inside it (`flashnas/_shipped`) in an installed wheel."""
+"""Where shipped data lies: beside the package in a checkout, inside it (`flashnas/_shipped`) in an installed
+wheel."""
 
 from pathlib import Path
 

@@ -2,7 +2,8 @@
 
 import re
 
-PASSWORD = re.compile(r"(?<=://)([^:/@]*):.*@", re.DOTALL)          # up to the last @: one inside may not be escaped
+# up to the last @: one inside may not be escaped
+PASSWORD = re.compile(r"(?<=://)([^:/@]*):.*@", re.DOTALL)
 PARAMETER = re.compile(r"(?<=[?&])(ssl)?password=[^&#]*&?", re.IGNORECASE)
 
 

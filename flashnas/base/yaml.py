@@ -1,6 +1,7 @@
 """YAML with line numbers: every mapping and list has the line of each entry, so that errors can name it.
 
-Values are read as in YAML 1.2, where only `true` and `false` are booleans: `on`, `off`, `yes` and `no` are text.
+Values are read as in YAML 1.2, where only `true` and `false` are booleans: `on`, `off`, `yes` and `no` are
+text.
 """
 
 import re
@@ -41,7 +42,7 @@ class LocatedList(list[Any]):
         return f"{self.path}:{lines[index] if known and index is not None else self.line}"
 
 
-# Nodes that a document has when each alias is replaced by what it refers to; nine levels of nine aliases have 10^9.
+# Nodes that a document has when each alias is replaced by what it refers to; nine levels of nine have 10^9.
 MAX_EXPANDED_NODES = 100_000
 _TEXT = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
 
@@ -59,7 +60,8 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
         if not isinstance(key, str):
             raise ConfigError(f"{loader.path}:{line}: keys must be text; got {key!r}")
         if key in written:
-            raise ConfigError(f"{loader.path}:{line}: duplicate key {key!r} (first on line {result.lines[key]})")
+            raise ConfigError(f"{loader.path}:{line}: duplicate key {key!r} (first on line"
+                              f" {result.lines[key]})")
         if id(key_node) in own:
             written.add(key)
         result.lines[key] = line
@@ -95,12 +97,13 @@ def _check_aliases(path: str, root: yaml.Node) -> None:
 
     expanded = size_of(root)
     if expanded > MAX_EXPANDED_NODES and expanded > len(sizes):
-        raise ConfigError(f"{path}: aliases expand its {len(sizes):,} values to more than {MAX_EXPANDED_NODES:,};"
+        raise ConfigError(f"{path}: aliases expand its {len(sizes):,} values to more than"
+                          f" {MAX_EXPANDED_NODES:,};"
                           " write out what is needed")
 
 
-# Numbers and booleans as in YAML 1.2: `1:2` is text, not 62 in base 60; `1e-3` is a number; `on` is text. An exponent
-# without a dot needs its sign, so that a hash such as 12e4567890123456 stays text.
+# Numbers and booleans as in YAML 1.2: `1:2` is text, not 62 in base 60; `1e-3` is a number; `on` is text. An
+# exponent without a dot needs its sign, so that a hash such as 12e4567890123456 stays text.
 _PLAIN_VALUES = {
     "tag:yaml.org,2002:bool": (r"(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     "tag:yaml.org,2002:int": (r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$", "-+0123456789"),
@@ -133,7 +136,8 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
         path: the file's name in messages and in the places of entries.
 
     Raises:
-        ConfigError: with file and line, for text that is not YAML, for duplicate keys, and for keys that are not text.
+        ConfigError: with file and line, for text that is not YAML, for duplicate keys, and for keys that are
+            not text.
     """
     try:
         loader: Any = LOADER(text)

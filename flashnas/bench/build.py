@@ -3,6 +3,7 @@ seconds."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import textwrap
 from collections import Counter
@@ -92,7 +93,7 @@ def _row(header: Header, training: Training) -> dict[str, Any]:
     kinds = Counter(spec.kind for spec in network.operators)
     mixers = sorted({spec.kind for spec in network.operators if spec.mixes_tokens})
     row = {
-        **vars(training), "hidden": network.hidden, "depth": len(network.operators),
+        **dataclasses.asdict(training), "hidden": network.hidden, "depth": len(network.operators),
         "mixers": " ".join(mixers),
         **{f"n_{kind}": kinds.get(kind, 0) for kind in OPERATORS.shipped}, "params": network.params,
         "recipe": header.recipe.name, "recipe_digest": header.digest, "dataset": header.source,

@@ -28,7 +28,7 @@ BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class LatencyHeader:
     """How the latencies of one journal were measured. device: for readers. workload: of one request, batch
     1."""
 
@@ -57,23 +57,23 @@ class NetworkLatency:
         return self.hash
 
 
-def read_latencies(path: Path) -> tuple[Measurement, dict[str, NetworkLatency]]:
+def read_latencies(path: Path) -> tuple[LatencyHeader, dict[str, NetworkLatency]]:
     """How a journal was measured, and its latencies by the hash of the network. Raises BenchError with file
     and line."""
     header, rows = read_store(path, NetworkLatency, BenchError)
-    return _measurement(header, path), {row.hash: row for row in rows}
+    return _header(header, path), {row.hash: row for row in rows}
 
 
-def _measurement(header: dict[str, Any], path: Path) -> Measurement:
+def _header(header: dict[str, Any], path: Path) -> LatencyHeader:
     if header.get("flashnas_bench_latencies") != FORMAT:
         raise BenchError(f"{path}:1: not the header of measured latencies of format {FORMAT}; got"
                          f" {shown(header)}")
-    measurement = convert(header, Measurement, f"{path}:1", BenchError, name="header")
+    parsed = convert(header, LatencyHeader, f"{path}:1", BenchError, name="header")
     try:
-        Workload(**measurement.workload)
+        Workload(**parsed.workload)
     except (TypeError, WorkloadError) as error:
         raise BenchError(f"{path}:1: damaged header of measured latencies: {error}") from None
-    return measurement
+    return parsed
 
 
 def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, workload: Workload,
@@ -96,10 +96,10 @@ def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, worklo
     """
     by_hash = {network.hash: network for network in networks}
     path = folder / f"latencies-{re.sub(r'[^A-Za-z0-9.]+', '-', workload.name)}.jsonl"
-    here = Measurement(device=device_label(setup.device), stack=setup.stack, dtype=setup.dtype_name,
+    here = LatencyHeader(device=device_label(setup.device), stack=setup.stack, dtype=setup.dtype_name,
                        workload=workload.to_dict())
     with TrainingStore(path, here.to_dict(), NetworkLatency, BenchError) as store:
-        before = _measurement(store.header, path)
+        before = _header(store.header, path)
         for name in ("device", "stack", "dtype", "workload"):
             if getattr(before, name) != getattr(here, name):
                 raise BenchError(f"{path}: was measured with {name} {shown(getattr(before, name))}, and this"

@@ -7,7 +7,6 @@ be stopped at any time, continued with more trainings, and trained in parts on s
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +19,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, BenchError, FlashnasError, OperatorError
-from flashnas.base.foreign import read_text
-from flashnas.base.hints import did_you_mean
+from flashnas.base.foreign import read_csv
 from flashnas.space import OperatorSpace
 from flashnas.training.recipe import Recipe
 
@@ -196,14 +194,8 @@ def read_networks(path: Path) -> list[Given]:
     Raises:
         BenchError: with file, line and rule.
     """
-    reader = csv.DictReader(read_text(path, BenchError).splitlines())
-    for column in COLUMNS:
-        if column not in (reader.fieldnames or ()):
-            raise BenchError(f"{path}:1: column {column!r} is"
-                             f" missing{did_you_mean(column, reader.fieldnames or ())}")
     found = []
-    for row in reader:
-        place = f"{path}:{reader.line_num}"
+    for place, row in read_csv(path, BenchError, COLUMNS):
         factor = (row.get("width_factor") or "").strip()
         if factor and (not factor.isdigit() or int(factor) < 1):
             raise BenchError(f"{place}: width_factor must be a whole number of at least 1 or empty; got"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 
 from flashnas.base.errors import BenchError
 from flashnas.base.foreign import parse_json, read_bytes, read_parquet
-from flashnas.base.hints import did_you_mean, first_line, one_of
+from flashnas.base.hints import did_you_mean, first_line, one_of, shown
 from flashnas.base.shipped import shipped_names
 from flashnas.bench.journal import Header, journals_in
 from flashnas.operators import OPERATORS
@@ -76,7 +77,7 @@ class Bench:
 
     path: the folder. header: how its networks are trained. digest: 16 hex digits of the file. frame: one row
     for each training, with the columns COLUMNS and those of latencies. measured: how each workload was timed,
-    as `flashnas.bench.measure.Measurement.to_dict`.
+    as `flashnas.bench.measure.LatencyHeader.to_dict`.
     """
 
     path: Path
@@ -208,6 +209,8 @@ def shipped_benches() -> dict[str, Path]:
 
 def _find(source: str | Path | None) -> Path:
     shipped = shipped_benches()
+    if not isinstance(source, str | os.PathLike | None):
+        raise BenchError(f"a bench must be a name or the path of a folder; got {shown(source)}")
     if source is None:
         if not shipped:
             raise BenchError("no bench comes with this version of flashnas; name a folder, or grow one with"
@@ -244,7 +247,8 @@ def _parse(file: Path, data: bytes) -> tuple[Header, tuple[Mapping[str, Any], ..
         frame[name] = 0
     column = "curve"
     try:
-        frame["curve"] = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
+        curves = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
+        frame["curve"] = pd.Series(curves, index=frame.index, dtype=object)
         for column in (*NUMBERS, *WHOLE, *COUNTS):
             frame[column] = pd.to_numeric(frame[column])
         frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.hints import printable
 from flashnas.base.registry import Registry, load_object
 from flashnas.base.settings import Settings
 from flashnas.base.urls import without_password
@@ -33,7 +34,8 @@ class Command:
 
     summary: one line for the help.
     options: the class of its options, or "module:Class", which is imported when the command is used.
-    run: called with the options and whether --json was given; returns the exit code, None for 0. Or "module:function".
+    run: called with the options and whether --json was given; returns the exit code, None for 0. Or
+        "module:function".
     actions: name -> command, for a command that has its own, such as `flashnas table info`.
     resumable: --resume continues what was interrupted.
     after: what an interrupt leaves, in words.
@@ -57,8 +59,10 @@ def loaded(found: T | str) -> T:
 
 
 def show(result: Any, as_json: bool) -> None:
-    """What a function of the API returned: its dictionary as one JSON object, or its text."""
-    print(json.dumps(result.to_dict(), default=str) if as_json else result)
+    """What a function of the API returned: its dictionary as one JSON object, or its text, without what a
+    terminal obeys."""
+    text = "\n".join(map(printable, str(result).split("\n")))
+    print(json.dumps(result.to_dict(), default=str) if as_json else text)
 
 
 def calling(function: str, progress: Callable[[Any], Any] | None = None, *, notes: bool = False) -> Run:
@@ -78,14 +82,16 @@ def calling(function: str, progress: Callable[[Any], Any] | None = None, *, note
                 result = call(options, progress=line.update, **({"note": line.note} if notes else {}))
         show(result, as_json)
         for warning in getattr(result, "warnings", ()):
-            print(warning, file=sys.stderr)
+            print(printable(warning), file=sys.stderr)
     return run
 
 
 def noting(function: str) -> Run:
     """Run a function of the API that takes the options and `note`, whose lines go to stderr."""
     def run(options: Any, as_json: bool) -> None:
-        show(load_object(function)(options, note=lambda text: print(text, file=sys.stderr, flush=True)), as_json)
+        def note(text: str) -> None:
+            print(printable(text), file=sys.stderr, flush=True)
+        show(load_object(function)(options, note=note), as_json)
     return run
 
 
@@ -111,4 +117,4 @@ COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "bench": "flashnas.cli.commands:BENCH",
     "list": "flashnas.cli.commands:LIST",
     "doctor": "flashnas.cli.commands:DOCTOR",
-}, ConfigError)
+}, ConfigError, base="flashnas.cli.command:Command")

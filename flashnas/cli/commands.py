@@ -1,4 +1,5 @@
-"""The commands that flashnas ships: one line of help each, their options, and the function of the API they call.
+"""The commands that flashnas ships: one line of help each, their options, and the function of the API they
+call.
 
 Nothing here imports the API; that happens when a command is used.
 """
@@ -6,10 +7,10 @@ Nothing here imports the API; that happens when a command is used.
 from __future__ import annotations
 
 from flashnas.cli.command import Command, calling, noting
-from flashnas.cli.progress import CountProgress, TrustProgress
+from flashnas.cli.progress import TrustProgress, counting
 
 SEARCH = Command("find Pareto-optimal architectures within latency budgets",
-                 "flashnas.cli.search:SearchCommandOptions", "flashnas.cli.search:run", resumable=True)
+                 "flashnas.cli.run:SearchCommandOptions", "flashnas.cli.run:search", resumable=True)
 
 WORKER = Command("train candidates of searches with --executor storage",
                  "flashnas.api.worker:WorkerOptions", noting("flashnas.api.worker:worker"),
@@ -23,11 +24,11 @@ EVIDENCE = Command("published full trainings, and what they say of two mixes",
 
 PROFILE = Command("measure on this device what a space needs",
                   "flashnas.api.measure:ProfileOptions",
-                  calling("flashnas.api.measure:profile", lambda stream: CountProgress(stream, "measurements")))
+                  calling("flashnas.api.measure:profile", counting("measurements")))
 
 VALIDATE = Command("compare a table's predictions with timed models",
                    "flashnas.api.measure:ValidateOptions",
-                   calling("flashnas.api.measure:validate", lambda stream: CountProgress(stream, "models timed")))
+                   calling("flashnas.api.measure:validate", counting("models timed")))
 
 PROXY_TRUST = Command("say how far short trainings and evidence are to be trusted",
                       "flashnas.api.trust:ProxyTrustOptions",
@@ -38,13 +39,13 @@ SCALING_LAW = Command("choose depth and width by a law of the loss",
                       calling("flashnas.api.scaling:scaling_law", TrustProgress))
 
 TRAIN = Command("train one architecture for longer, with checkpoints",
-                "flashnas.api.train:TrainOptions", "flashnas.cli.train:run", resumable=True)
+                "flashnas.api.train:TrainOptions", "flashnas.cli.run:train", resumable=True)
 
 EXPORT = Command("write a network for transformers or Nemotron-Flash runtimes",
                  "flashnas.api.train:ExportOptions", calling("flashnas.api.train:export"))
 
 REPORT = Command("write report.html and pareto.png of a run",
-                 "flashnas.api.reports:ReportOptions", calling("flashnas.api.reports:report"))
+                 "flashnas.api.run:ReportOptions", calling("flashnas.api.run:report"))
 
 PARETO = Command("the front of finished runs for another budget or device",
                  "flashnas.api.pareto:ParetoOptions", calling("flashnas.api.pareto:pareto"))
@@ -60,11 +61,12 @@ TABLE = Command("show, import and merge latency tables", actions={
 
 BENCH = Command("grow, make and show a table of trained networks", actions={
     "grow": Command("train the networks of a bench, for hours, at low priority",
-                    "flashnas.api.bench:GrowBenchOptions", calling("flashnas.api.bench:grow_bench", TrustProgress)),
+                    "flashnas.api.bench:GrowBenchOptions",
+                    calling("flashnas.api.bench:grow_bench", TrustProgress)),
     "measure": Command("time the networks of a bench at full width on this CPU",
                        "flashnas.api.bench:MeasureBenchOptions",
                        calling("flashnas.api.bench:measure_bench",
-                               lambda stream: CountProgress(stream, "networks timed"))),
+                               counting("networks timed"))),
     "build": Command("make the file and the card of a bench of its journals",
                      "flashnas.api.bench:BuildBenchOptions", calling("flashnas.api.bench:build_bench")),
     "info": Command("what a bench holds and how it was trained",
@@ -75,4 +77,4 @@ LIST = Command("names that options take: tables, spaces, samplers, ..",
                "flashnas.api.listing:ListOptions", calling("flashnas.api.listing:names"))
 
 DOCTOR = Command("say what runs here, and test every operator",
-                 "flashnas.api.doctor:DoctorOptions", "flashnas.cli.doctor:run")
+                 "flashnas.api.doctor:DoctorOptions", "flashnas.cli.run:doctor")

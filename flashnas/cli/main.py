@@ -1,25 +1,35 @@
 """`flashnas COMMAND`: flags to options, the command, exit code.
 
-Exit codes: 0; 2 for what the user got wrong; 3 for a budget that is missed as measured (`search --strict`); 4 for a
-training that diverged (`train`); 130 for Ctrl-C and SIGTERM.
+Exit codes: 0; 2 for what the user got wrong; 3 for a budget that is missed as measured (`search --strict`); 4
+for a training that diverged (`train`); 130 for Ctrl-C, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import functools
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flashnas
 from flashnas.base.errors import FlashnasError
-from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.hints import PluginWarning, did_you_mean, one_of, printable
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.base.settings import Settings
 from flashnas.base.urls import without_password, without_passwords
 from flashnas.cli.command import COMMANDS, Command, command_line, loaded
-from flashnas.cli.options import OneLineParser, add_options, check_known, first_process, message_of, options_of
+from flashnas.cli.options import (
+    OneLineParser,
+    add_options,
+    check_known,
+    first_process,
+    message_of,
+    options_of,
+)
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 LONGEST_MESSAGE = 1000    # characters: nobody reads more
@@ -29,20 +39,27 @@ def build_parser(words: Sequence[str], *, everything: bool = False,
                  ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command | None]:
     """The parser, the part of it that reads the options of the command in `words`, and that command.
 
-    Only that command gets its options, so that nothing is imported for the others; `everything`: all of them do.
+    Only that command gets its options, so that nothing is imported for the others; `everything`: all of them
+    do.
     """
-    parser = OneLineParser(prog="flashnas", description="Latency-aware search for hybrid small language models.",
-                           help_column=18)
+    parser = OneLineParser(prog="flashnas", help_column=18,
+                           description="Latency-aware search for hybrid small language models.")
     parser.add_argument("--version", action="version", version=f"flashnas {flashnas.__version__}")
-    parser.add_argument("--print-completion", metavar="SHELL", help="print a script that completes commands and flags")
-    children = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=OneLineParser)
+    parser.add_argument("--print-completion", metavar="SHELL",
+                        help="print a script that completes commands and flags")
+    children = parser.add_subparsers(dest="command", metavar="COMMAND", required=True,
+                                     parser_class=OneLineParser)
     chosen: argparse.ArgumentParser = parser
     command: Command | None = None
-    for name in COMMANDS:
-        found = COMMANDS[name]
-        child = children.add_parser(name, help=found.summary, description=found.description, allow_abbrev=False)
+    # of another package only the command that is used, so that a broken or slow one is no matter for others
+    for name in words[:1] if words and words[0] in COMMANDS and not everything else COMMANDS:
+        if name != next(iter(words), None) and not COMMANDS.usable(name):
+            continue
+        shown = COMMANDS[name]
+        child = children.add_parser(name, help=shown.summary, description=shown.description,
+                                    allow_abbrev=False)
         if words[:1] == [name] or everything:
-            chosen, command = _fill(child, found, words[1:], everything)
+            chosen, command = _fill(child, shown, words[1:], everything)
     return parser, chosen, command
 
 
@@ -52,10 +69,12 @@ def _fill(parser: argparse.ArgumentParser, command: Command, words: Sequence[str
     if not command.actions:
         add_options(parser, loaded(command.options))  # type: ignore[arg-type]
         return parser, command
-    children = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=OneLineParser)
+    children = parser.add_subparsers(dest="action", metavar="ACTION", required=True,
+                                     parser_class=OneLineParser)
     result = parser, command
     for name, action in command.actions.items():
-        child = children.add_parser(name, help=action.summary, description=action.description, allow_abbrev=False)
+        child = children.add_parser(name, help=action.summary, description=action.description,
+                                    allow_abbrev=False)
         if words[:1] == [name] or everything:
             result = _fill(child, action, words[1:], everything)
     return result
@@ -66,7 +85,8 @@ def print_completion(shell: str) -> int:
     try:
         import shtab
     except ImportError:
-        return _fail("flashnas", "--print-completion needs the package shtab: pip install 'flashnas[completion]'")
+        return _fail("flashnas", "--print-completion needs the package shtab: pip install"
+                                 " 'flashnas[completion]'")
     if shell not in shtab.SUPPORTED_SHELLS:
         return _fail("flashnas", one_of("--print-completion", shell, shtab.SUPPORTED_SHELLS))
     parser, _, _ = build_parser([], everything=True)
@@ -76,11 +96,26 @@ def print_completion(shell: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A traceback appears for our own bugs only."""
-    with terminate_as_interrupt():
+    with terminate_as_interrupt(), warnings.catch_warnings():
+        warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+        code = 0
         try:
-            return _main(list(sys.argv[1:] if argv is None else argv))
+            code = _main(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()
         except KeyboardInterrupt:  # before its options are known
             return _interrupted("flashnas", "")
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code
+
+
+def _show_warning(otherwise: Callable[..., None], message: Warning, category: type[Warning], *where: Any,
+                  **more: Any,
+                  ) -> None:
+    if issubclass(category, PluginWarning):
+        print(f"flashnas: {one_line(str(message))}", file=sys.stderr)
+    else:
+        otherwise(message, category, *where, **more)
 
 
 def _main(arguments: list[str]) -> int:
@@ -111,9 +146,8 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequ
         return int(loaded(command.run)(options, namespace.json) or 0)  # type: ignore[misc]
     except FlashnasError as error:
         return _fail(prog, message_of(error))
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.filename is None and error.errno not in NO_ROOM:
             raise
@@ -147,7 +181,7 @@ def _fail(prog: str, message: str) -> int:
 
 def one_line(message: str) -> str:
     """The message without line ends and other characters that a terminal obeys, cut where it is long."""
-    plain = "".join(character if character.isprintable() else repr(character)[1:-1] for character in message)
+    plain = printable(message)
     return plain if len(plain) <= LONGEST_MESSAGE else f"{plain[:LONGEST_MESSAGE]}.."
 
 

@@ -42,7 +42,8 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
-    """One flag per option. A flag that is not given leaves no entry in the namespace, so that YAML and defaults count.
+    """One flag per option. A flag that is not given leaves no entry in the namespace, so that YAML and
+    defaults count.
 
     Values stay text here: `options_of` converts them and names the flag where that fails.
     """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, TextIO
 
-from flashnas.base.hints import duration
+from flashnas.base.hints import duration, printable
 
 if TYPE_CHECKING:
     from flashnas.api.search import Snapshot
@@ -15,8 +16,14 @@ REDRAW_S = 0.5
 PLAIN_S = 15.0
 
 
+def left_words(remaining_s: float | None) -> str:
+    """`5 min 10 s left`."""
+    return "time left unknown" if remaining_s is None else f"{duration(remaining_s)} left"
+
+
 class LiveLine:
-    """On a terminal one line redrawn in place; elsewhere a line every 15 seconds and whenever something matters."""
+    """On a terminal one line redrawn in place; elsewhere a line every 15 seconds and whenever something
+    matters."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._live = stream, stream.isatty()
@@ -33,7 +40,7 @@ class LiveLine:
     def note(self, text: str) -> None:
         """A line that stays."""
         self._clear()
-        self._stream.write(text + "\n")
+        self._stream.write(printable(text) + "\n")
         self._stream.flush()
 
     def due(self, matters: bool) -> bool:
@@ -72,10 +79,11 @@ class SearchProgress(LiveLine):
     def line(snapshot: Snapshot, elapsed_s: float) -> str:
         best = "best -" if snapshot.best_loss is None else (
             f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f} ms")
-        left = "time left unknown" if snapshot.remaining_s is None else f"{duration(snapshot.remaining_s)} left"
+        left = left_words(snapshot.remaining_s)
         bench = f" known {snapshot.from_bench}" if snapshot.from_bench else ""
         stopped = "".join(f" {name} {count}" for name, count in (
-            ("paused", snapshot.paused), ("stopped", snapshot.stopped), ("seeds left", snapshot.seeds_left)) if count)
+            ("paused", snapshot.paused), ("stopped", snapshot.stopped),
+            ("seeds left", snapshot.seeds_left)) if count)
         over = snapshot.done + snapshot.failed + snapshot.stopped
         return (f"[{over}/{snapshot.total}] {best} | done {snapshot.done}{bench}{stopped}"
                 f" failed {snapshot.failed} reused {snapshot.reused} | {duration(elapsed_s)} gone, {left}")
@@ -96,13 +104,17 @@ class CountProgress(LiveLine):
             self.draw(f"[{done}/{total}] {self._noun} | {duration(gone_s)} gone{left}")
 
 
+def counting(noun: str) -> Callable[[TextIO], CountProgress]:
+    """A CountProgress of that noun, once its stream is known."""
+    return lambda stream: CountProgress(stream, noun)
+
+
 class TrustProgress(LiveLine):
     """Trainings done and time left."""
 
     def update(self, done: int, total: int, remaining_s: float | None) -> None:
         if self.due(done == total):
-            left = "time left unknown" if remaining_s is None else f"{duration(remaining_s)} left"
-            self.draw(f"[{done}/{total}] trainings, {left}")
+            self.draw(f"[{done}/{total}] trainings, {left_words(remaining_s)}")
 
 
 class TrainingProgress(LiveLine):

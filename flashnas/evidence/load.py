@@ -140,7 +140,7 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
 
     Example:
         >>> import flashnas as fn
-        >>> pure, hybrid = (fn.Architecture.parse(f"2048: {text}") for text in ("12x(m2 f)", "2x(5x(m2 f) a f)"))
+        >>> pure, hybrid = map(fn.Architecture.parse, ("2048: 12x(m2 f)", "2048: 2x(5x(m2 f) a f)"))
         >>> prediction = fn.evidence.full_loss().predict_networks([pure, hybrid], tokens=1e11)
         >>> mean, sd = prediction.difference(1, 0)    # the hybrid less the pure stack, nats per token
         >>> mean < 0, 0 < sd < 0.1

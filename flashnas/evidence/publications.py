@@ -73,7 +73,7 @@ def two_mixes(one: str, other: str, rows: Sequence[PublishedRow], model: FullLos
             rest = np.array([row.nats for row in both]) - slope * rows_of(both, model.law).table.x[:, 0]
             gaps.setdefault(both[0].source, {})[group] = np.subtract.outer(rest[len(firsts):],
                                                                            rest[:len(firsts)]).T
-    said = []
+    said: list[dict[str, Any]] = []
     for source, by_group in gaps.items():
         values = np.concatenate([own.ravel() for own in by_group.values()])
         said.append({"source": source, "groups": list(by_group), "pairs": len(values),

@@ -6,7 +6,6 @@ publication. A user's own trainings are one more publication, in a file with the
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import math
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError
-from flashnas.base.hints import did_you_mean
+from flashnas.base.foreign import read_csv
 from flashnas.base.quantities import UNITS, number_of
 from flashnas.operators import OperatorSpec
 
@@ -70,19 +69,8 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[str, dict[str, st
         ConfigError: the file cannot be read, a needed column is missing, group or source of a line are empty,
             or a group has one row. With file, line, rule and value.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            columns = reader.fieldnames or []
-            lines = [(f"{path}:{reader.line_num}", {str(name): str(text).strip() for name, text
-                                                    in line.items()})
-                     for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    for column in needed:
-        if column not in columns:
-            raise ConfigError(f"{path}: column {column!r} is missing{did_you_mean(column, columns)};"
-                              f" needed: {', '.join(needed)}")
+    lines = [(place, {str(name): str(text).strip() for name, text in line.items()})
+             for place, line in read_csv(path, ConfigError, needed)]
     if not lines:
         raise ConfigError(f"{path}: holds no row")
     counts = Counter(line["group"] for _, line in lines)

@@ -32,7 +32,8 @@ class StorageOptions(Settings, where="executor"):
     """The options of `--executor storage`."""
 
     stale_s: float = option(
-        60.0, "a worker that gives no sign of life for so long is given up, and its job is another worker's; what"
+        60.0, "a worker that gives no sign of life for so long is given up, and its job is another worker's;"
+              " what"
         " waits of such a search is withdrawn", metavar="S", min=1, max=86_400)
 
 

@@ -1,4 +1,5 @@
-"""Write a network for another tool: beside the target folder, checked against the original, then moved into place."""
+"""Write a network for another tool: beside the target folder, checked against the original, then moved into
+place."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Written:
     """What an exporter found out.
 
     parity: largest difference from the original in float32 over its largest logit, by what was compared.
-    notes: what the user should know, one line each. dtype: type of the weights; "": the one that was asked for.
+    notes: what the user should know, one line each. dtype: type of the weights; "": the one that was asked
+        for.
     """
 
     parity: Mapping[str, float]
@@ -41,9 +43,11 @@ class Exporter(ABC):
         onnx = "flashnas_onnx:EXPORTER"
 
     title: what reads the format, in one line.
-    loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the folder's name.
+    loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the folder's
+        name.
     options: switches and values of the format, name -> one line; none is set unless given.
-    dtypes: of the weights, as `--dtype` takes them. library: what model hubs call the program that reads the format.
+    dtypes: of the weights, as `--dtype` takes them. library: what model hubs call the program that reads the
+        format.
     packages: that the exporter and its check need.
     own_tokenizer: the format keeps the tokenizer in files of its own; else tokenizer.json is written.
     """
@@ -75,7 +79,7 @@ EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
     "hf": "flashnas.export.transformers.write:EXPORTER",
     "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER",
     "nemotron-h": "flashnas.export.nemotron_h:EXPORTER",
-    "gguf": "flashnas.export.gguf:EXPORTER"}, error=ExportError)
+    "gguf": "flashnas.export.gguf:EXPORTER"}, error=ExportError, base="flashnas.export.exporter:Exporter")
 
 # package -> the extra of flashnas that installs it
 EXTRAS = {"transformers": "export", "gguf": "llama-cpp", "xllamacpp": "llama-cpp"}
@@ -96,8 +100,8 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
         The report that `flashnas export --json` prints.
 
     Raises:
-        ExportError: the format cannot hold the network or computes something else, an option is wrong, or the disk is
-            full; `out` is then not written.
+        ExportError: the format cannot hold the network or computes something else, an option is wrong, or the
+            disk is full; `out` is then not written.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -144,17 +148,20 @@ def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
-def check_differences(program: str, differences: Mapping[str, float], tolerance: float, end: str = "") -> None:
-    """Raise ExportError if what a program computes differs from the network by more than the tolerance, or is NaN."""
+def check_differences(program: str, differences: Mapping[str, float], tolerance: float,
+                      end: str = "") -> None:
+    """Raise ExportError if what a program computes differs from the network by more than the tolerance, or is
+    NaN."""
     for name, value in differences.items():
         if not value <= tolerance:
-            raise ExportError(f"{program} does not compute what the network does: {name.replace('_', ' ')} differ by"
+            raise ExportError(f"{program} does not compute what the network does: {name.replace('_', ' ')}"
+                              f" differ by"
                               f" {value:.1e} of the largest logit; at most {tolerance:.0e} is allowed{end}")
 
 
 def model_card(report: Mapping[str, Any], loading: str, library: str) -> str:
-    """Markdown with the header that model hubs read, from the report of `export_network`, a text on loading, and what
-    hubs call the program that loads it."""
+    """Markdown with the header that model hubs read, from the report of `export_network`, a text on loading,
+    and what hubs call the program that loads it."""
     parity = "".join(f"- {name.replace('_', ' ')}: {value:.1e}\n" for name, value in report["parity"].items())
     notes = "".join(f"- {note}\n" for note in report["notes"])
     return f"""\
@@ -168,7 +175,8 @@ tags: [flashnas]
 
     {report["notation"]}
 
-{report["params"]:,} parameters, {report["dtype"]}, {report["source"]}. Written by flashnas {flashnas.__version__}.
+{report["params"]:,} parameters, {report["dtype"]}, {report["source"]}.
+Written by flashnas {flashnas.__version__}.
 
 ## Load
 

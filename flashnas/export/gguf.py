@@ -1,5 +1,5 @@
-"""`--to gguf`: one file for llama.cpp and the programs built on it, which must compute there what the network computes
-with its weights as they were written."""
+"""`--to gguf`: one file for llama.cpp and the programs built on it, which must compute there what the network
+computes with its weights as they were written."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.llama_cpp.child import ask
 
 DEFAULT_TYPE = "f16"
-# Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11 bits beside
-# f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized types.
+# Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11
+# bits beside f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized types.
 TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.15, "q4_0": 0.15}
 PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
 GENERATED = 64
 MIN_LOGPROB = -60.0  # log-probabilities below come from numbers that float32 holds badly
-TEXTS = ("The state of the union is strong.", "  two  spaces\n\n\tand a tab", "it's 1234.5 -- (x_1 == y) != z's",
+TEXTS = ("The state of the union is strong.", "  two  spaces\n\n\tand a tab", "it's 1234.5 -- (x_1 == y) !="
+                                                                              " z's",
          "na\u00efve caf\u00e9, \u041f\u0440\u0438\u0432\u0435\u0442, \u4f60\u597d, \U0001f600!",
          "def f(x):\n    return x**2  # squared\r\n", "ALLCAPS mixedCase we'll they're")
 
@@ -67,14 +68,16 @@ class GgufExporter(Exporter):
                           lambda piece, written: take_over(network, piece, written))
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
-        found, equal = check_parity(file, network, words, source.tokenizer, name)
-        notes = [f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED} greedy tokens are"
+        answer, equal = check_parity(file, network, words, source.tokenizer, name)
+        notes = [f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED} greedy"
+                 f" tokens are"
                  f" equal (xllamacpp {version('xllamacpp')})"]
         if wide:
             notes.append(f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}")
         if words.first is not None:
-            notes.append(f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of a text")
-        return Written(found, tuple(notes), dtype=name)
+            notes.append(f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of"
+                         f" a text")
+        return Written(answer, tuple(notes), dtype=name)
 
 
 EXPORTER = GgufExporter()
@@ -92,8 +95,8 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
         type_name: of the weights.
 
     Returns:
-        Largest differences over the largest logit, by what was compared, and how many of GENERATED greedy tokens are
-        those of the network; another one must be as likely within the tolerance.
+        Largest differences over the largest logit, by what was compared, and how many of GENERATED greedy
+        tokens are those of the network; another one must be as likely within the tolerance.
 
     Raises:
         ExportError: a difference exceeds the tolerance, or llama.cpp does not run the file.
@@ -103,23 +106,24 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
     prompts = [torch.randint(vocab, (count,), generator=generator).tolist() for count in PROMPTS]
     front = [] if vocabulary.first is None else [vocabulary.first]
     try:
-        found = ask(file, prompts=[front + prompt for prompt in prompts], generate=GENERATED,
+        answer = ask(file, prompts=[front + prompt for prompt in prompts], generate=GENERATED,
                     never=list(vocabulary.never), texts=list(TEXTS) if tokenizer is not None else [],
                     vocab=len(vocabulary.tokens), plain=vocabulary.plain)
     except RuntimeFailure as error:
         raise ExportError(f"{network.architecture}: {error}; nothing was written") from None
     if tokenizer is not None:
-        _check_texts(tokenizer, found["texts"])
+        _check_texts(tokenizer, answer["texts"])
     prefill = max(_difference(_logits(network, prompt)[-1], torch.arange(vocab), row[:vocab])
-                  for prompt, row in zip(prompts, found["prefill"], strict=True))
-    decode, equal = _compare_generated(network, prompts[0], found, vocabulary.never)
+                  for prompt, row in zip(prompts, answer["prefill"], strict=True))
+    decode, equal = _compare_generated(network, prompts[0], answer, vocabulary.never)
     differences = {"prefill_logits": prefill, "greedy_logits": decode}
     check_differences("llama.cpp", differences, TOLERANCES[type_name], f" for {type_name}")
     return differences, equal
 
 
 def take_over(network: HybridLM, piece: Piece, written: Tensor) -> None:
-    """Put a tensor of a file into the network that it was made of; that of the embedding may have further rows."""
+    """Put a tensor of a file into the network that it was made of; that of the embedding may have further
+    rows."""
     tensors = network.state_dict()
     if piece.source in ("embedding.weight", "head.weight"):
         rows = len(tensors[piece.source])
@@ -134,28 +138,29 @@ def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:
     return logits
 
 
-def _compare_generated(network: HybridLM, prompt: list[int], found: Mapping[str, Any],
+def _compare_generated(network: HybridLM, prompt: list[int], answer: Mapping[str, Any],
                        never: Sequence[int]) -> tuple[float, int]:
     """Largest difference while llama.cpp generates, and how often its token is the network's.
 
     The network reads the same tokens; one that it would not have taken counts by how much less likely it is.
     """
-    tokens: list[int] = found["tokens"]
+    tokens: list[int] = answer["tokens"]
     logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1:]
     worst, equal = 0.0, 0
-    for logits_V, token, (ids, values) in zip(logits_TV, tokens, found["decode"], strict=True):
-        known = [(one, value) for one, value in zip(ids, values, strict=True) if one < len(logits_V)]
-        found_ids = torch.tensor([one for one, _ in known])
-        difference = _difference(logits_V, found_ids, [value for _, value in known])
+    for logits_V, token, (ids, values) in zip(logits_TV, tokens, answer["decode"], strict=True):
+        pairs = [(id_, value) for id_, value in zip(ids, values, strict=True) if id_ < len(logits_V)]
+        difference = _difference(logits_V, torch.tensor([id_ for id_, _ in pairs]), [value for _,
+                                                                                     value in pairs])
         allowed = logits_V.clone()
-        allowed[[one for one in never if one < len(allowed)]] = -torch.inf
+        allowed[[id_ for id_ in never if id_ < len(allowed)]] = -torch.inf
         behind = float(allowed.max() - allowed[token]) / float(logits_V.abs().max())
         worst, equal = max(worst, difference, behind), equal + (token == int(allowed.argmax()))
     return worst, equal
 
 
 def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -> float:
-    """Between log-probabilities of some tokens and logits, each up to a constant; NaN where one is missing."""
+    """Between log-probabilities of some tokens and logits, each up to a constant; NaN where one is
+    missing."""
     theirs = torch.tensor([float("nan") if value is None else value for value in values])
     ours = logits_V[ids]
     keep = ~(theirs < MIN_LOGPROB)
@@ -164,8 +169,8 @@ def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -
     return float(centred.abs().max() / logits_V.abs().max())
 
 
-def _check_texts(tokenizer: Tokenizer, found: Sequence[Sequence[int]]) -> None:
-    for text, ids in zip(TEXTS, found, strict=True):
+def _check_texts(tokenizer: Tokenizer, answer: Sequence[Sequence[int]]) -> None:
+    for text, ids in zip(TEXTS, answer, strict=True):
         ours = tokenizer.encode(text, add_special_tokens=False).ids
         if list(ids) != ours:
             raise ExportError(f"llama.cpp cuts a text into other tokens than the tokenizer: {text!r} gives"

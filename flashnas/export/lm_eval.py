@@ -1,4 +1,5 @@
-"""lm-evaluation-harness with exported networks registered: `python -m flashnas.export.lm_eval ARGUMENTS OF LM-EVAL`.
+"""lm-evaluation-harness with exported networks registered: `python -m flashnas.export.lm_eval ARGUMENTS OF
+LM-EVAL`.
 
 The harness loads a model in its own process and cannot import a package first; this module does both.
 """
@@ -15,7 +16,8 @@ def main() -> int:
 
         import flashnas.export.transformers  # noqa: F401
     except ImportError as error:
-        print(f"flashnas.export.lm_eval: {error}; pip install 'flashnas[export]' 'lm-eval[hf]'", file=sys.stderr)
+        print(f"flashnas.export.lm_eval: {error}; pip install 'flashnas[export]' 'lm-eval[hf]'",
+              file=sys.stderr)
         return 2
     cli_evaluate()
     return 0

@@ -1,6 +1,7 @@
 """`--to nemotron-h`: a folder that transformers loads as Nemotron-H, without flashnas.
 
-transformers has one epsilon in all norms of this model; see formats/pieces.py. The head of the model is never tied.
+transformers has one epsilon in all norms of this model; see formats/pieces.py. The head of the model is never
+tied.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
-flashnas is not needed. Names and keys are those of released Nemotron-H checkpoints. vLLM (0.32, on a CPU) loads the
-folder, too, where attention has heads of 32, 64 or more. For llama.cpp, `flashnas export --to gguf` writes a file.
+flashnas is not needed. Names and keys are those of released Nemotron-H checkpoints. vLLM (0.32, on a CPU)
+loads the folder, too, where attention has heads of 32, 64 or more. For llama.cpp, `flashnas export --to gguf`
+writes a file.
 """
 
 
@@ -73,7 +75,8 @@ class NemotronHExporter(Exporter):
         if source.tokenizer is not None:
             write_tokenizer(folder, _with_meta_tokens(source.tokenizer, meta))
         if meta:
-            puts = "each text needs in front" if source.tokenizer is None else "the tokenizer puts in front of a text"
+            puts = ("each text needs in front" if source.tokenizer is None else
+                    "the tokenizer puts in front of a text")
             notes.append(f"the meta tokens are the ids {meta[0]} to {meta[-1]}, which {puts}")
         differences, equal = _check(folder, _take_over(network, pieces, tensors), meta)
         return Written(differences, (f"{equal} of {GENERATED} greedy tokens are equal", *notes))
@@ -83,20 +86,22 @@ EXPORTER = NemotronHExporter()
 
 
 def _pieces(architecture: Architecture) -> list[Piece]:
-    """The tensors of a network under the names of released checkpoints; the head is the embedding where that is so."""
+    """The tensors of a network under the names of released checkpoints; the head is the embedding where that
+    is so."""
     scale = STREAM_SCALE if any(spec.kind == "m2" for spec in architecture.operators) else 1.0
     # a tied head is the scaled embedding; the norm before it takes the scale back
     back = scale if architecture.tied else 1.0
-    found = [Piece("backbone.embeddings.weight", "embedding.weight", scale=scale),
+    pieces = [Piece("backbone.embeddings.weight", "embedding.weight", scale=scale),
              Piece("backbone.norm_f.weight", "final_norm.weight", scale=1 / back),
              Piece("lm_head.weight", "embedding.weight" if architecture.tied else "head.weight", scale=back)]
     for n, spec in enumerate(architecture.canonical().operators):
         layer = f"backbone.layers.{n}."
-        found.append(Piece(f"{layer}norm.weight", f"layers.{n}.norm.weight"))
-        found += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
-            operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=f"{layer}mixer.", source=f"layers.{n}",
+        pieces.append(Piece(f"{layer}norm.weight", f"layers.{n}.norm.weight"))
+        pieces += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
+            operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=f"{layer}mixer.",
+            source=f"layers.{n}",
             scale=scale)]
-    return found
+    return pieces
 
 
 def _tensors(network: HybridLM, pieces: Sequence[Piece]) -> dict[str, Tensor]:
@@ -116,7 +121,8 @@ def _least_likely(network: HybridLM) -> int:
 
     The meta tokens get its row of the head, so that they take next to nothing of the probability.
     """
-    tokens = torch.randint(network.architecture.vocab, (1, PROMPT), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(network.architecture.vocab, (1, PROMPT),
+                           generator=torch.Generator().manual_seed(0))
     return int(network(tokens)[0].log_softmax(-1).amax(0).argmin())
 
 
@@ -142,17 +148,18 @@ def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
         described["model"]["vocab"][name] = token
         described["added_tokens"].append({"id": token, "content": name, "single_word": False, "lstrip": False,
                                           "rstrip": False, "normalized": False, "special": True})
-    found = Tokenizer.from_str(json.dumps(described))
+    extended = Tokenizer.from_str(json.dumps(described))
     template = processors.TemplateProcessing(
         single=f"{names[0]} $A", pair=f"{names[0]} $A $B",
         special_tokens=[{"id": names[0], "ids": meta, "tokens": names}])
-    before = found.post_processor
-    found.post_processor = template if before is None else processors.Sequence([before, template])
-    return found
+    before = extended.post_processor
+    extended.post_processor = template if before is None else processors.Sequence([before, template])
+    return extended
 
 
 def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, float], int]:
-    """Compare logits in parallel and step by step along 64 greedy tokens, as transformers loads the folder."""
+    """Compare logits in parallel and step by step along 64 greedy tokens, as transformers loads the
+    folder."""
     with quiet_transformers():
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     vocab = network.architecture.vocab

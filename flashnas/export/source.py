@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL
 class Source:
     """A network to export.
 
-    network: in evaluation mode. tokenizer: None if it has none. origin: where the weights are from, in one line. drawn:
-    whether they are drawn, not trained.
+    network: in evaluation mode. tokenizer: None if it has none. origin: where the weights are from, in one
+    line. drawn: whether they are drawn, not trained.
     """
 
     network: HybridLM
@@ -42,8 +43,8 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
     """Read or draw the network to export.
 
     Args:
-        text: a folder that `flashnas train` wrote, its `final/` or one of its checkpoints, or, with `init_seed`,
-            anything that `load_architecture` takes.
+        text: a folder that `flashnas train` wrote, its `final/` or one of its checkpoints, or, with
+            `init_seed`, anything that `load_architecture` takes.
         init_seed: seed of the weights to draw for an architecture without weights.
         tokenizer: a tokenizer.json; None: that of the trained weights.
 
@@ -58,41 +59,47 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         network = load_model(folder)
         recorded = str(read_architecture(folder)[1].get("sha256", ""))
         origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
-        if tokenizer is None and (folder / TOKENIZER).is_file():
+        if tokenizer is None and os.path.lexists(folder / TOKENIZER):
             tokenizer = str(folder / TOKENIZER)
     else:
         architecture = load_architecture(text)
         if init_seed is None:
-            raise ExportError(f"{text!r} is an architecture without weights: name a folder that flashnas train wrote,"
+            raise ExportError(f"{text!r} is an architecture without weights: name a folder that flashnas"
+                              f" train wrote,"
                               " or draw weights with --init-seed N (to time it, not to use it)")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init_seed)
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
-    found = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
-    return Source(network.eval(), found, origin, drawn=folder is None)
+    read = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
+    return Source(network.eval(), read, origin, drawn=folder is None)
 
 
 def _weights_folder(path: Path) -> Path | None:
-    """The weights in a folder: its own, or those of the finished training that it holds; None if it has neither."""
+    """The weights in a folder: its own, or those of the finished training that it holds; None if it has
+    neither."""
     for folder in (path, path / FINAL):
         if (folder / ARCHITECTURE).is_file():
             return folder
     if (path / CONFIG).is_file():
         newest = next(iter(checkpoints(path / CHECKPOINTS)), None)
-        raise ExportError(f"{path}: is a training that has not finished; finish it with flashnas train --resume"
+        raise ExportError(f"{path}: is a training that has not finished; finish it with flashnas train"
+                          f" --resume"
                           + (f", or name its newest checkpoint, {newest}" if newest else ""))
     if (path / "run.yaml").is_file():
-        raise ExportError(f"{path}: is the folder of a search, which keeps no weights; train one of its networks with"
+        raise ExportError(f"{path}: is the folder of a search, which keeps no weights; train one of its"
+                          f" networks with"
                           f" flashnas train {path / 'pareto' / '01.yaml'}")
     return None
 
 
 def read_tokenizer(path: str, vocab: int) -> Tokenizer:
-    """Read a tokenizer.json; raises CorpusError if it is not one, ExportError if its ids exceed the vocabulary."""
+    """Read a tokenizer.json; raises CorpusError if it is not one, ExportError if its ids exceed the
+    vocabulary."""
     tokenizer = load_tokenizer(path)
     if (needed := vocab_size(tokenizer)) > vocab:
-        raise ExportError(f"tokenizer {path}: its ids go up to {needed - 1}; the architecture's vocabulary ends at"
+        raise ExportError(f"tokenizer {path}: its ids go up to {needed - 1}; the architecture's vocabulary"
+                          f" ends at"
                           f" {vocab - 1}")
     return tokenizer
 
@@ -123,6 +130,8 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     from transformers import PreTrainedTokenizerFast
 
     end = end_of_document_id(tokenizer)
-    names = {} if end is None else dict.fromkeys(("bos_token", "eos_token", "pad_token"), tokenizer.id_to_token(end))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", clean_up_tokenization_spaces=False,
+    names = {} if end is None else dict.fromkeys(("bos_token", "eos_token", "pad_token"),
+                                                 tokenizer.id_to_token(end))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left",
+                            clean_up_tokenization_spaces=False,
                             **names).save_pretrained(folder)

@@ -15,8 +15,8 @@ from flashnas.operators import OperatorSpec
 class Demands:
     """What a format demands of one kind of operator.
 
-    fixed: options that have one value only. shared: options that are equal in all operators of the kind. nonzero:
-    options that must not be 0.
+    fixed: options that have one value only. shared: options that are equal in all operators of the kind.
+    nonzero: options that must not be 0.
     """
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +45,8 @@ class Format:
     def problems(self, architecture: Architecture) -> list[str]:
         """The rules that an architecture breaks, one line each."""
         operators, hidden, meta = architecture.operators, architecture.hidden, architecture.meta_tokens
-        lines = [line for rule in (self._kinds, self._fixed, self._shared) for line in rule(operators, hidden)]
+        lines = [line for rule in (self._kinds, self._fixed, self._shared) for line in rule(operators,
+                                                                                            hidden)]
         if self.pairs:
             lines += self._unpaired(operators)
         lines += [f"no operator {kind!r}; it needs at least one" for kind in self.needs
@@ -64,11 +65,13 @@ class Format:
             full, demands = spec.resolved(hidden), self.demands.get(spec.kind, Demands())
             for name, value in demands.fixed.items():
                 if getattr(full, name) != value:
-                    yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it has"
+                    yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it"
+                           f" has"
                            f" {_shown(value)}")
             for name in demands.nonzero:
                 if not getattr(full, name):
-                    yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it needs"
+                    yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it"
+                           f" needs"
                            " another value")
 
     def _shared(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Iterator[str]:
@@ -93,7 +96,8 @@ class Format:
                 yield f"operator {place}, {spec.kind!r}, does not follow a token mixer"
             after_mixer = spec.mixes_tokens
         if after_mixer:
-            yield (f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each token mixer needs an"
+            yield (f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each token"
+                   f" mixer needs an"
                    " 'f' behind it")
 
 
@@ -103,7 +107,8 @@ def choose(architecture: Architecture, formats: Iterable[Format], target: str) -
     Raises:
         ExportError: none does. The line names the format with the fewest broken rules, and the first of them.
     """
-    nearest, problems = min(((each, each.problems(architecture)) for each in formats), key=lambda pair: len(pair[1]))
+    nearest, problems = min(((each, each.problems(architecture)) for each in formats),
+                            key=lambda pair: len(pair[1]))
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ExportError(f"{target} cannot hold this network as {nearest.name}: {problems[0]}{more}")

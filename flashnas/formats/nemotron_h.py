@@ -16,16 +16,19 @@ CONTEXT_TOKENS = 32768  # what programs allocate at most by default
 LETTERS = {"m2": "M", "a": "*", "f": "-"}
 
 FORMAT = Format("Nemotron-H", {
-    "m2": Demands(fixed={"dt_min": 0.0}, shared=("heads", "expand", "head_dim", "state", "conv_size", "groups",
+    "m2": Demands(fixed={"dt_min": 0.0}, shared=("heads", "expand", "head_dim", "state", "conv_size",
+                                                 "groups",
                                                  "conv_bias", "bias")),
-    "a": Demands(fixed={"qk_norm": False, "qkv_bias": False, "out_bias": False, "out_gate": False, "rope_share": 0.0},
+    "a": Demands(fixed={"qk_norm": False, "qkv_bias": False, "out_bias": False, "out_gate": False,
+                        "rope_share": 0.0},
                  shared=("heads", "kv_heads", "head_dim")),
     "f": Demands(fixed={"relu2": True}, shared=("intermediate", "bias")),
 }, needs=("a",))
 
 
 def configuration(architecture: Architecture, ids: Mapping[str, int | None], dtype: str) -> dict[str, Any]:
-    """The keys of config.json. Those of experts are left out: readers take a network that has them for a mixture.
+    """The keys of config.json. Those of experts are left out: readers take a network that has them for a
+    mixture.
 
     Args:
         architecture: one that FORMAT holds.
@@ -35,21 +38,26 @@ def configuration(architecture: Architecture, ids: Mapping[str, int | None], dty
     operators, hidden = architecture.canonical().operators, architecture.hidden
     mamba = next((spec for spec in operators if isinstance(spec, Mamba2)), None)
     attention = next(spec for spec in operators if isinstance(spec, Attention))
-    feed_forward = next((spec for spec in operators if isinstance(spec, FeedForward)), FeedForward(intermediate=hidden))
+    feed_forward = next((spec for spec in operators if isinstance(spec, FeedForward)),
+                        FeedForward(intermediate=hidden))
     config: dict[str, Any] = {
         "architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h", "torch_dtype": dtype,
         "vocab_size": architecture.vocab + architecture.meta_tokens, "hidden_size": hidden,
         "tie_word_embeddings": False, "num_hidden_layers": len(operators),
         "hybrid_override_pattern": "".join(LETTERS[spec.kind] for spec in operators),
-        "layer_norm_epsilon": OUTPUT_NORM_EPS if mamba else NORM_EPS, "max_position_embeddings": CONTEXT_TOKENS,
+        "layer_norm_epsilon": OUTPUT_NORM_EPS if mamba else NORM_EPS,
+        "max_position_embeddings": CONTEXT_TOKENS,
         "num_attention_heads": attention.heads, "num_key_value_heads": attention.kv_heads,
         "head_dim": attention.head_dim, "attention_bias": False, "attention_dropout": 0.0,
-        "intermediate_size": feed_forward.intermediate, "mlp_hidden_act": "relu2", "mlp_bias": feed_forward.bias,
-        "residual_in_fp32": False, "rescale_prenorm_residual": False, "use_cache": True, "num_logits_to_keep": 1, **ids}
+        "intermediate_size": feed_forward.intermediate, "mlp_hidden_act": "relu2",
+        "mlp_bias": feed_forward.bias,
+        "residual_in_fp32": False, "rescale_prenorm_residual": False, "use_cache": True,
+        "num_logits_to_keep": 1, **ids}
     mamba = mamba or Mamba2(head_dim=1)
     return {**config, "mamba_num_heads": mamba.head_count(hidden), "mamba_head_dim": mamba.head_dim,
             "n_groups": mamba.groups, "ssm_state_size": mamba.state, "conv_kernel": mamba.conv_size,
             "expand": mamba.expand, "use_conv_bias": mamba.conv_bias, "use_bias": mamba.bias,
             "mamba_proj_bias": mamba.bias, "mamba_hidden_act": "silu",
-            # transformers clamps time steps to it in parallel, not step by step; its start draws from its logarithm
+            # transformers clamps time steps to it in parallel, not step by step; its start draws from its
+            # logarithm
             "time_step_min": 1e-30}

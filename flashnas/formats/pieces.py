@@ -1,12 +1,12 @@
 """How each tensor of a file follows from a tensor of HybridLM, and back; one idea for all formats.
 
-HybridLM has one projection where most formats have a matrix for each part. `operator_pieces` states the cuts once, and
-a format gives the parts its names.
+HybridLM has one projection where most formats have a matrix for each part. `operator_pieces` states the cuts
+once, and a format gives the parts its names.
 
 Many formats have one epsilon in all norms of a network. HybridLM has two: NORM_EPS in front of operators and
-OUTPUT_NORM_EPS inside Mamba2. A norm does not change when its input and the root of its epsilon are scaled by the same
-number. A file with Mamba2 therefore has OUTPUT_NORM_EPS, and all that writes to the residual stream is multiplied by
-STREAM_SCALE.
+OUTPUT_NORM_EPS inside Mamba2. A norm does not change when its input and the root of its epsilon are scaled by
+the same number. A file with Mamba2 therefore has OUTPUT_NORM_EPS, and all that writes to the residual stream
+is multiplied by STREAM_SCALE.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ STREAM_SCALE = (OUTPUT_NORM_EPS / NORM_EPS) ** 0.5
 class Piece:
     """One tensor of a file: scale x the chosen rows or columns of one tensor of HybridLM.
 
-    rows, columns: slices or indices; None: all. shape: of the written tensor; None: as it is. matrix: a weight that may
-    have a type of few bits; all else stays in float32 in every type of file. decay: -exp of the tensor is written.
-    source "": zeros of `shape`, for a bias that HybridLM lacks.
+    rows, columns: slices or indices; None: all. shape: of the written tensor; None: as it is. matrix: a
+    weight that may have a type of few bits; all else stays in float32 in every type of file. decay: -exp of
+    the tensor is written. source "": zeros of `shape`, for a bias that HybridLM lacks.
     """
 
     name: str
@@ -84,20 +84,25 @@ def operator_pieces(spec: OperatorSpec, hidden: int) -> list[Piece]:
     if isinstance(spec, Mamba2):
         return [*_cut("in_proj", {"in": None}, spec.bias), Piece("conv.weight", "conv.weight"),
                 *([Piece("conv.bias", "conv.bias")] if spec.conv_bias else []),
-                *(Piece(name, name) for name in ("dt_bias", "A_log", "D")), Piece("norm.weight", "norm.weight"),
+                *(Piece(name, name) for name in ("dt_bias", "A_log", "D")), Piece("norm.weight",
+                                                                                  "norm.weight"),
                 *_cut("out_proj", {"out": None}, spec.bias)]
     if isinstance(spec, Attention):
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         norms = [Piece(f"{part}_norm.weight", f"{part}_norm.weight") for part in ("q", "k")]
-        return [*_cut("in_proj", {"q": q, "k": kv, "v": kv, **({"gate": q} if spec.out_gate else {})}, spec.qkv_bias),
+        return [*_cut("in_proj", {"q": q, "k": kv, "v": kv, **({"gate": q} if spec.out_gate else {})},
+                      spec.qkv_bias),
                 *(norms if spec.qk_norm else []), *_cut("out_proj", {"out": None}, spec.out_bias)]
     if isinstance(spec, FeedForward):
-        parts = {"up": spec.intermediate} if spec.relu2 else {"gate": spec.intermediate, "up": spec.intermediate}
+        parts = {"up": spec.intermediate} if spec.relu2 else {"gate": spec.intermediate,
+                                                              "up": spec.intermediate}
         return [*_cut("in_proj", parts, spec.bias), *_cut("out_proj", {"down": None}, spec.bias)]
     if isinstance(spec, DeltaNet):
         qkv = dict.fromkeys("qkv", hidden)
-        filters = [replace(piece, name=piece.name.replace(".", "_conv."), matrix=False) for piece in _cut("conv", qkv)]
-        return [*_cut("in_proj", {**qkv, "b": spec.heads(hidden)}), *filters, Piece("norm.weight", "norm.weight"),
+        filters = [replace(piece, name=piece.name.replace(".", "_conv."), matrix=False)
+                   for piece in _cut("conv", qkv)]
+        return [*_cut("in_proj", {**qkv, "b": spec.heads(hidden)}), *filters, Piece("norm.weight",
+                                                                                    "norm.weight"),
                 *_cut("out_proj", {"out": None})]
     raise TypeError(f"no pieces for operator {spec.kind!r}")
 

@@ -10,40 +10,47 @@ import pandas as pd
 from flashnas.latency.schema import SOURCES
 from flashnas.operators.kernel_kinds import KERNEL_KINDS
 
-# Half-widths of the bounds, relative to the value. Measured rows have their own p10 and p90, but a median in another
-# process moves by a few per cent; imported rows state no percentiles. Bounds add up linearly over the parts of a model.
+# Half-widths of the bounds, relative to the value. Measured rows have their own p10 and p90, but a median in
+# another process moves by a few per cent; imported rows state no percentiles. Bounds add up linearly over the
+# parts of a model.
 SOURCE_SPREAD = {"measured": 0.05, "imported": 0.10, "derived": 0.20, "roofline": 0.50}
-# Widths of the rules, set so that at least nine of ten rows that a rule did not use lie inside its bounds on each of
-# the shipped tables (experiments/rule_coverage).
-OUTSIDE_SPREAD = 0.25  # a point outside the grid, or a cell that was not measured, on top of what the grid says:
+# Widths of the rules, set so that at least nine of ten rows that a rule did not use lie inside its bounds on
+# each of the shipped tables (experiments/rule_coverage). a point outside the grid, or a cell that was not
+# measured, on top of what the grid says:
+OUTSIDE_SPREAD = 0.25
 OUTSIDE_UPPER = 0.60   # further up, because a kernel that leaves a cache grows faster than its work
 HEADS_SPREAD = 0.40    # attention with numbers of heads between measured ones
 NEGLIGIBLE = 0.01      # share of the time below which points outside the grid do not make the whole `derived`
 
 
 def rules() -> list[str]:
-    """One line per rule that makes a `derived` or `roofline` value: those of the interpolation, then those of the kinds
-    of kernels (operators/kernel_kinds.py), from the constants that the lookup uses."""
+    """One line per rule that makes a `derived` or `roofline` value: those of the interpolation, then those of
+    the kinds of kernels (operators/kernel_kinds.py), from the constants that the lookup uses."""
     by_text: dict[str, list[str]] = {}
     for name, kind in KERNEL_KINDS.items():
         for rule in kind.rules:
             by_text.setdefault(rule.text(), []).append(name)
-    grow = "".join(f" ({name}: smaller {kind.grow})" for name, kind in KERNEL_KINDS.items() if kind.grow != "batch")
+    grow = "".join(f" ({name}: smaller {kind.grow})" for name, kind in KERNEL_KINDS.items()
+                   if kind.grow != "batch")
     return [
         f"every kind: beyond the largest measured size: along the line through it and half of it"
         f" (-{OUTSIDE_SPREAD:.0%}; up to {OUTSIDE_UPPER:.0%} above proportion, or a steeper line)",
-        f"every kind: below the smallest measured size: the smallest (from {OUTSIDE_SPREAD:.0%} below proportion to"
+        f"every kind: below the smallest measured size: the smallest (from {OUTSIDE_SPREAD:.0%} below"
+        f" proportion to"
         f" +{OUTSIDE_UPPER:.0%})",
-        f"every kind: a cell that was not measured: the smaller batch{grow} in proportion (from {OUTSIDE_SPREAD:.0%}"
+        f"every kind: a cell that was not measured: the smaller batch{grow} in proportion (from"
+        f" {OUTSIDE_SPREAD:.0%}"
         f" below the line through the two largest to +{OUTSIDE_UPPER:.0%})",
-        *(f"{name}: {' and '.join(kind.between)} between measured ones: their mean in log space (+-{HEADS_SPREAD:.0%})"
+        *(f"{name}: {' and '.join(kind.between)} between measured ones: their mean in log space"
+          f" (+-{HEADS_SPREAD:.0%})"
           for name, kind in KERNEL_KINDS.items() if kind.between),
         *(f"{', '.join(names)}: {text}" for text, names in by_text.items())]
 
 
 @dataclass(frozen=True, slots=True)
 class BoundedTime:
-    """A time in microseconds with bounds (lower_us <= us <= upper_us), and the least direct source of its parts."""
+    """A time in microseconds with bounds (lower_us <= us <= upper_us), and the least direct source of its
+    parts."""
 
     us: float
     lower_us: float
@@ -58,7 +65,8 @@ class BoundedTime:
 
     def times(self, factor: float) -> BoundedTime:
         """`factor` of these one after another."""
-        return replace(self, us=self.us * factor, lower_us=self.lower_us * factor, upper_us=self.upper_us * factor)
+        return replace(self, us=self.us * factor, lower_us=self.lower_us * factor,
+                       upper_us=self.upper_us * factor)
 
 
 def source_of(rows: pd.DataFrame) -> str:
@@ -67,8 +75,9 @@ def source_of(rows: pd.DataFrame) -> str:
 
 
 def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> BoundedTime:
-    """The mean over all points of a LogGrid's result. Points that needed a rule have wider bounds. The whole is
-    `derived` if they take more than NEGLIGIBLE of the time (context 1 of 8192, where 2 is the shortest measured).
+    """The mean over all points of a LogGrid's result. Points that needed a rule have wider bounds. The whole
+    is `derived` if they take more than NEGLIGIBLE of the time (context 1 of 8192, where 2 is the shortest
+    measured).
 
     Args:
         us: [..., 3], microseconds: median, p10, p90.

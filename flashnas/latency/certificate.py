@@ -1,9 +1,11 @@
 """How far a prediction may be exceeded: one-sided conformal bounds from the residuals of `flashnas validate`.
 
-The bound of a metric is its prediction times exp(q): q is the ceil((n + 1) x confidence)-th smallest of the n stored
-log(measured / predicted). If a new architecture is drawn like the validated ones, its measured metric lies within the
-bound with at least that probability (Vovk et al., Algorithmic Learning in a Random World, 2005). The finalists of a
-search are not drawn like that: they are extremes. They are therefore measured as well, where the device is at hand.
+The bound of a metric is its prediction times exp(q): q is the ceil((n + 1) x confidence)-th smallest of the n
+stored log(measured / predicted). If a new architecture is drawn like the validated ones, its measured metric
+lies within the bound with at least that probability (Vovk et al., Algorithmic Learning in a Random World,
+2005). The finalists of a
+search are not drawn like that: they are extremes. They are therefore measured as well, where the device is at
+    hand.
 """
 
 from __future__ import annotations
@@ -30,14 +32,16 @@ class Certificate:
 
     Attributes:
         confidence: the probability with which a bound holds, between 0 and 1.
-        margins: metric -> q, at least 0. Metrics that are counted and not timed (memory_gb, params) have none.
+        margins: metric -> q, at least 0. Metrics that are counted and not timed (memory_gb, params) have
+            none.
     """
 
     confidence: float
     margins: Mapping[str, float]
 
     @classmethod
-    def of(cls, table: LatencyTable, workload: Workload, *, space_name: str, space_hash: str, confidence: float,
+    def of(cls, table: LatencyTable, workload: Workload, *, space_name: str, space_hash: str,
+           confidence: float,
            ) -> Certificate:
         """From the table's validation of this workload and space, in the mode of its rows.
 
@@ -50,8 +54,8 @@ class Certificate:
 
         Raises:
             ConfigError: for a confidence outside its range.
-            TableError: in one line with the command to run, if there is no validation, it is stale, or it has too few
-                architectures.
+            TableError: in one line with the command to run, if there is no validation, it is stale, or it has
+                too few architectures.
         """
         if not 0 < confidence < 1:
             raise ConfigError(f"--confidence must lie between 0 and 1; got {confidence:g}")
@@ -59,14 +63,16 @@ class Certificate:
         command = f"flashnas validate --table {table.path} --space {space_name} --workload {workload.name}"
         entry = find(table, workload, space_hash)
         if entry is None:
-            raise TableError(f"{where} has no validation of space {space_name!r} and workload {workload.name!r}, which"
+            raise TableError(f"{where} has no validation of space {space_name!r} and workload"
+                             f" {workload.name!r}, which"
                              f" --confidence rests on: {command}")
         try:
             ratios = {metric: [float(value) for value in kept["log_ratios"]]
                       for metric, kept in entry["metrics"].items()}
             stale, date = entry["basis"] != basis(table), entry["date"]
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise TableError(f"{where}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again: {command}"
+            raise TableError(f"{where}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again:"
+                             f" {command}"
                              ) from None
         if stale:
             raise TableError(f"{where} was calibrated or measured anew since it was validated on {date};"
@@ -74,7 +80,8 @@ class Certificate:
         needed = min_count(confidence)
         count = min((len(values) for values in ratios.values()), default=0)
         if count < needed:
-            raise TableError(f"{where}: a confidence of {confidence:g} needs {needed} architectures that were validated"
+            raise TableError(f"{where}: a confidence of {confidence:g} needs {needed} architectures that"
+                             f" were validated"
                              f" (and not calibrated on); there are {count}: {command} -n {needed}")
         return cls(confidence, {metric: max(0.0, conformal_margin(values, confidence))
                                 for metric, values in ratios.items()})
@@ -115,7 +122,8 @@ def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
 def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any] | None:
     """The validation of the table's mode for this workload and space, or None."""
     for entry in table.meta.get(VALIDATIONS, ()):
-        if (entry.get("workload"), entry.get("space_hash"), entry.get("mode")) == key(table, workload, space_hash):
+        if (entry.get("workload"), entry.get("space_hash"), entry.get("mode")) == key(table, workload,
+                                                                                      space_hash):
             return dict(entry)
     return None
 

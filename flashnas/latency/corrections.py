@@ -11,27 +11,30 @@
         workload: chat
         fitted_on: [hash, ...]
 
-**Kernels.** A stack states which kernels serve an operator. `fused`: what an optimised engine launches (one product for
-q, k and v, one kernel for silu and product, residual additions inside the norms). `unfused`: what a framework launches
-inside a CUDA graph when nothing is folded. A kernel in a hot loop finds part of its weights in the cache and has no gap
-before it, and another engine has another attention kernel than the measured one. tools/fit_kernels.py finds the
-constants from whole models that somebody measured:
+**Kernels.** A stack states which kernels serve an operator. `fused`: what an optimised engine launches (one
+product for q, k and v, one kernel for silu and product, residual additions inside the norms). `unfused`: what
+a framework launches inside a CUDA graph when nothing is folded. A kernel in a hot loop finds part of its
+weights in the cache and has no gap before it, and another engine has another attention kernel than the
+measured one. tools/fit_kernels.py finds the constants from whole models that somebody measured:
 
     decode step = scale x (products, recurrent kernels, convolutions) + attention + pointwise kernels
                   + gap_us x (number of kernels)
     attention   = attention_scale x row + attention_us, and at least
                   attention_slowdown x (head_dim / 128)^head_dim_power x (bytes / the device's bandwidth)
 
-Grouped heads read few bytes: the first line counts. Heads that are not grouped, and many sequences, read many. Which
-constant scales a kernel is a field of its kind (`correction`).
+Grouped heads read few bytes: the first line counts. Heads that are not grouped, and many sequences, read
+many. Which constant scales a kernel is a field of its kind (`correction`).
 
-**Whole operators.** `flashnas validate --calibrate` finds what whole models cost beyond the sum of their rows:
+**Whole operators.** `flashnas validate --calibrate` finds what whole models cost beyond the sum of their
+rows:
 
     time = scale x (rows) + operator_us x (operators) + model_us + mb_us x (megabytes of weights and state)
 
-operator_us is the time between two blocks, model_us the time that a model takes once, mb_us the pressure on the caches
-that grows with the model. Constants are at least 0, but for operator_us in the mode cuda_graph: operators that were
-timed alone start and end alone, whereas in a model the start of one hides behind the end of the other.
+operator_us is the time between two blocks, model_us the time that a model takes once, mb_us the pressure on
+the caches
+that grows with the model. Constants are at least 0, but for operator_us in the mode cuda_graph: operators
+that were timed alone start and end alone, whereas in a model the start of one hides behind the end of the
+other.
 """
 
 from __future__ import annotations
@@ -59,7 +62,8 @@ TIMED_ALONE = ("cuda_graph",)   # modes whose rows are of operators alone: opera
 MIN_MODELS = 4
 PARSIMONY = 0.9    # a further constant must bring the left-out error below this share of the error without it
 MAX_CREDIT = 0.5   # share of a model's mean row that a negative operator_us may take off
-RIDGE = 0.01       # of the search for the operators that carry the error, relative to the mean square of the shares
+# of the search for the operators that carry the error, relative to the mean square of the shares
+RIDGE = 0.01
 SPREAD = SOURCE_SPREAD["derived"]
 
 
@@ -83,8 +87,8 @@ class Correction:
 
 
 def choose_stack(calibration: Mapping[str, Any], stack: str | None) -> Stack:
-    """`stack`, or else the one that the table's calibration names (`calibration.stack`), or else fused. Raises
-    ConfigError for an unknown one."""
+    """`stack`, or else the one that the table's calibration names (`calibration.stack`), or else fused.
+    Raises ConfigError for an unknown one."""
     chosen = stack or calibration.get("stack", "fused")
     if chosen not in STACKS:
         raise ConfigError(one_of("stack", chosen, STACKS))
@@ -100,12 +104,12 @@ class KernelCorrection(Correction):
         attention_scale: of kernels whose kind is corrected by it; 0: as `scale`.
         gap_us: before each kernel.
         attention_us: of each such kernel, on top of its row.
-        attention_slowdown: how many times as long as its bytes at the device's bandwidth such a kernel takes at least,
-            with heads of HEAD_DIM; 0: no such bound.
+        attention_slowdown: how many times as long as its bytes at the device's bandwidth such a kernel takes
+            at least, with heads of HEAD_DIM; 0: no such bound.
         head_dim_power: the power of the size of the heads with which that grows.
         width: of the bounds, as a share of what the correction adds.
-        batched: how many times as long as estimated a step of several sequences took where it was measured; 0: not
-            known. It widens the upper bound alone.
+        batched: how many times as long as estimated a step of several sequences took where it was measured;
+            0: not known. It widens the upper bound alone.
     """
 
     scale: float = 1.0
@@ -146,7 +150,8 @@ class KernelCorrection(Correction):
         us = self.gap_us * len(times)
         for call, time in zip(calls, times, strict=True):
             if call.kind.correction == "attention_scale":
-                us += self.attention(time.us, bytes_us(call), dict(call.shape).get("head_dim", HEAD_DIM)) - time.us
+                us += self.attention(time.us, bytes_us(call), dict(call.shape).get("head_dim",
+                                                                                   HEAD_DIM)) - time.us
             elif call.kind.correction:
                 us += (self.scale - 1) * time.us
         if not us:
@@ -160,8 +165,10 @@ class KernelCorrection(Correction):
         """What a reader of an estimate for `batch` sequences has to know."""
         if batch == 1 or self.batched <= 1:
             return None
-        return ("a step of several sequences is calibrated on one engine, whose attention is slower than the kernels of"
-                f" this table; it took up to {self.batched:g} times as long as estimated where it was measured: take"
+        return ("a step of several sequences is calibrated on one engine, whose attention is slower than the"
+                " kernels of"
+                f" this table; it took up to {self.batched:g} times as long as estimated where it was"
+                f" measured: take"
                 " throughput as a ranking")
 
 
@@ -223,8 +230,8 @@ class Regressors:
 
 
 def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
-    """Least squares of the relative error with as few constants as the models left out justify, at least 0 each; in
-    the mode cuda_graph operator_us may be negative, down to MAX_CREDIT of the mean row of a model.
+    """Least squares of the relative error with as few constants as the models left out justify, at least 0
+    each; in the mode cuda_graph operator_us may be negative, down to MAX_CREDIT of the mean row of a model.
 
     Raises TableError below 4 models.
     """
@@ -236,10 +243,12 @@ def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
 
 
 def fit_leaving_out(models: list[Regressors], mode: str = "") -> tuple[ModelCorrection, list[float]]:
-    """`fit`, and for each model the time in microseconds that a fit of the same constants to the others predicts."""
-    found, x, min_us = fit(models, mode), _relative(models), _min_operator_us(models, mode)
+    """`fit`, and for each model the time in microseconds that a fit of the same constants to the others
+    predicts."""
+    correction, x, min_us = fit(models, mode), _relative(models), _min_operator_us(models, mode)
     chosen, everyone = _choose(x, min_us), np.arange(len(x))
-    return found, [float(x[i] @ _solve(x[everyone != i], chosen, min_us)) * models[i].measured_us for i in everyone]
+    return correction, [float(x[i] @ _solve(x[everyone != i], chosen, min_us)) * models[i].measured_us
+                        for i in everyone]
 
 
 def _min_operator_us(models: list[Regressors], mode: str) -> float:
@@ -267,7 +276,8 @@ def _choose(x: np.ndarray, min_us: float) -> tuple[int, ...]:
 
 
 def _solve(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> np.ndarray:
-    """The constants, of which only `chosen` are fitted; the others correct nothing. min_us: of operator_us."""
+    """The constants, of which only `chosen` are fitted; the others correct nothing. min_us: of
+    operator_us."""
     values = np.array([getattr(ModelCorrection(), key) for key in CONSTANTS])
     if chosen:
         from scipy.optimize import nnls  # slow to import; estimates do not need it
@@ -286,8 +296,9 @@ def _left_out_error(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> fl
 
 
 def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dict[str, dict[str, float]]:
-    """Which operators cause the error: for each kind the relative error of its own time that explains the residuals
-    best (ridge regression), its mean share of the time, and their product. Operator -> own_error, share, carries."""
+    """Which operators cause the error: for each kind the relative error of its own time that explains the
+    residuals best (ridge regression), its mean share of the time, and their product. Operator -> own_error,
+    share, carries."""
     names = sorted({kind for model in models for kind in model.by_kind_us})
     if not names:
         return {}
@@ -301,7 +312,7 @@ def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dic
             for i, name in sorted(enumerate(names), key=lambda pair: -abs(own[pair[0]] * mean[pair[0]]))}
 
 
-# -- what meta.yaml may hold -------------------------------------------------------------------------------------------
+# -- what meta.yaml may hold ---------------------------------------------------------------------------------
 
 @dataclass(frozen=True, kw_only=True)
 class _StackEntry(KernelCorrection):
@@ -324,16 +335,19 @@ class _CalibrationEntry(_StackEntry):
 
 
 def check_calibration(calibration: LocatedDict) -> None:
-    """Raise TableError, with file, line and rule, for a key that does not exist or a value of another type or range."""
+    """Raise TableError, with file, line and rule, for a key that does not exist or a value of another type or
+    range."""
     for name, entry, kind, signed in _entries(calibration):
         convert(entry, kind, error=TableError, name=name, closed=True)
         for key, value in entry.items():
             if isinstance(value, int | float) and value < 0 and key not in signed:
-                raise TableError(f"{entry.place(key)}: {name}.{key} must be a number of at least 0; got {value!r}")
+                raise TableError(f"{entry.place(key)}: {name}.{key} must be a number of at least 0; got"
+                                 f" {value!r}")
 
 
 def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, tuple[str, ...]]]:
-    """(name, mapping, its class, keys of any sign) of all mappings, each after the one around it was checked."""
+    """(name, mapping, its class, keys of any sign) of all mappings, each after the one around it was
+    checked."""
     yield "calibration", calibration, _CalibrationEntry, ()
     for stack in STACKS:
         if stack in calibration:
@@ -343,11 +357,13 @@ def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, 
     for key, value in whole.items():
         name = f"calibration.whole.{key}"
         if key not in allowed:
-            raise TableError(f"{whole.place(key)}: calibration.whole has no key {key!r}{did_you_mean(key, allowed)};"
+            raise TableError(f"{whole.place(key)}: calibration.whole has no key"
+                             f" {key!r}{did_you_mean(key, allowed)};"
                              f" allowed: {', '.join(allowed)}")
-        kind = {"workload": str, "fitted_on": list[str]}.get(key, dict[str, dict[str, float]])
+        kind: Any = {"workload": str, "fitted_on": list[str]}.get(key, dict[str, dict[str, float]])
         convert(value, kind, whole.place(key), TableError, name=name)
         for phase in value if key not in ("workload", "fitted_on") else ():
             if phase not in PHASES:
                 raise TableError(f"{value.place(phase)}: {one_of(f'a key of {name}', phase, PHASES)}")
-            yield f"{name}.{phase}", value[phase], ModelCorrection, ("operator_us",) if key in TIMED_ALONE else ()
+            yield f"{name}.{phase}", value[phase], ModelCorrection, ("operator_us",
+                                                                     ) if key in TIMED_ALONE else ()

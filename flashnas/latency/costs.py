@@ -1,4 +1,5 @@
-"""What is known of a network before it is evaluated: by a latency table, by a function of the user's, or nothing."""
+"""What is known of a network before it is evaluated: by a latency table, by a function of the user's, or
+nothing."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ class TableCosts:
         self.use(model)
 
     def use(self, model: LatencyModel, bounds: tuple[float, float] | None = None) -> None:
-        """Answer by this model from now on; bounds: natural logarithms by which lower_ms and upper_ms differ from
-        latency_ms (None: those of the rows)."""
+        """Answer by this model from now on; bounds: natural logarithms by which lower_ms and upper_ms differ
+        from latency_ms (None: those of the rows)."""
         self.model, self.bounds = model, bounds
         self._metrics = functools.lru_cache(maxsize=REMEMBERED)(self._estimated)
 
@@ -114,7 +115,8 @@ class NoCosts(_WithoutTable):
 
 
 class RecordedCosts(_WithoutTable):
-    """The metrics that runs recorded: by a function of the user's, or by an evaluator. Other widths have none.
+    """The metrics that runs recorded: by a function of the user's, or by an evaluator. Other widths have
+    none.
 
     Args:
         recorded: hash of a network -> its metrics.

@@ -18,9 +18,9 @@ class Estimate(Predicted):
         notation, hash: of the architecture.
         batch: of the workload, or the largest that fits.
         workload, table: names.
-        breakdown: one entry for each kernel of each operator and phase, in order: operator (short name, or `embedding`,
-            `head`), index (position among the operators, -1 for the others), phase, kernel (kind of row), label,
-            source, ms (over the whole request) and share of latency_ms.
+        breakdown: one entry for each kernel of each operator and phase, in order: operator (short name, or
+            `embedding`, `head`), index (position among the operators, -1 for the others), phase, kernel (kind
+            of row), label, source, ms (over the whole request) and share of latency_ms.
         sources: share of latency_ms by source; they sum to 1.
         bounds: [lower, upper] of each metric that is a time or a rate.
         notes: what a reader has to know, one line each.
@@ -52,4 +52,5 @@ class Estimate(Predicted):
         """JSON- and YAML-ready."""
         return {"notation": self.notation, "hash": self.hash, **vars(self),
                 "breakdown": [dict(entry) for entry in self.breakdown], "sources": dict(self.sources),
-                "bounds": {name: list(edges) for name, edges in self.bounds.items()}, "notes": list(self.notes)}
+                "bounds": {name: list(edges) for name, edges in self.bounds.items()},
+                "notes": list(self.notes)}

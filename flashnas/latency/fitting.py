@@ -1,4 +1,5 @@
-"""Width by construction: a genotype gets the largest width that meets the budgets, before anything is evaluated."""
+"""Width by construction: a genotype gets the largest width that meets the budgets, before anything is
+evaluated."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ class Fitter(Generic[G]):
         self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
     def latency_of(self, genotype: G) -> tuple[Any | None, float | None]:
-        """The largest network of the genotype within the budgets, and its latency_ms; when none is, None and the
-        latency of the smallest."""
+        """The largest network of the genotype within the budgets, and its latency_ms; when none is, None and
+        the latency of the smallest."""
         return self._answers(genotype)
 
     def _answer(self, genotype: G) -> tuple[Any | None, float | None]:
@@ -48,8 +49,8 @@ class Fitter(Generic[G]):
         return network, self.costs.latencies([timed])[0]
 
     def largest(self, sizes: Sequence[Any]) -> Any | None:
-        """The first of the networks, given from the largest to the smallest, that meets every budget; or None. All of
-        them have the same operators."""
+        """The first of the networks, given from the largest to the smallest, that meets every budget; or
+        None. All of them have the same operators."""
         if self.allowed is not None and not self.allowed(sizes[-1]):
             return None
         if not self.budgets:
@@ -69,8 +70,8 @@ class Fitter(Generic[G]):
         return all(budget.holds(metric_of(budget.metric, metrics)) for budget in self.budgets)
 
     def fastest(self, seed: int, *, enough: bool = False) -> tuple[Any, dict[str, float]] | None:
-        """Probe the smallest networks of the space for the one farthest below the budgets; without budgets, for the
-        lowest latency_ms.
+        """Probe the smallest networks of the space for the one farthest below the budgets; without budgets,
+        for the lowest latency_ms.
 
         Args:
             seed: of the probe.
@@ -102,13 +103,15 @@ class Fitter(Generic[G]):
         """Raise BudgetError with the fastest found when the budgets look out of reach of the whole space."""
         if not self.budgets:
             return
-        found = self.fastest(seed, enough=True)
-        assert found is not None, "budgets without costs are refused earlier"
-        network, metrics = found
+        fastest = self.fastest(seed, enough=True)
+        assert fastest is not None, "budgets without costs are refused earlier"
+        network, metrics = fastest
         if self.fits(metrics):
             return
-        listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in self.budgets)
-        raise BudgetError(f"no architecture of space {self.space.name!r} meets the budget; the fastest found has"
+        listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})"
+                           for b in self.budgets)
+        raise BudgetError(f"no architecture of space {self.space.name!r} meets the budget; the fastest found"
+                          f" has"
                           f" {listed}: {network.notation}")
 
 

@@ -1,11 +1,13 @@
 """Log-space interpolation on a grid of measured rows, and what happens outside it.
 
-Rows of one kind are points of a grid, such as m x n x k. Between grid points the logarithm of the time is interpolated
-linearly in the logarithms of the sizes, so that every product of powers of the sizes is reproduced exactly. Outside the
-grid, and in cells that nobody measured, a rule answers: the result states it (`ruled`), and its bounds are wider.
+Rows of one kind are points of a grid, such as m x n x k. Between grid points the logarithm of the time is
+interpolated linearly in the logarithms of the sizes, so that every product of powers of the sizes is
+reproduced exactly. Outside the
+grid, and in cells that nobody measured, a rule answers: the result states it (`ruled`), and its bounds are
+    wider.
 
-scipy's RegularGridInterpolator computes the same inside the grid. It has no rules outside, does not say which points
-needed one, and takes 0.33 s to import.
+scipy's RegularGridInterpolator computes the same inside the grid. It has no rules outside, does not say which
+points needed one, and takes 0.33 s to import.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-# Beyond the largest measured value of an axis the time grows along a straight line through the largest one and the
-# largest of at most half its size, at most in proportion: a kernel costs a launch, and then so much for each unit of
-# work. Up to this many times the largest value, OTHER_REACH on axes that are not named here. Rows and sequences do not
-# depend on each other, and an engine cuts a large batch into pieces: they have no limit.
+# Beyond the largest measured value of an axis the time grows along a straight line through the largest one
+# and the largest of at most half its size, at most in proportion: a kernel costs a launch, and then so much
+# for each unit of work. Up to this many times the largest value, OTHER_REACH on axes that are not named here.
+# Rows and sequences do not depend on each other, and an engine cuts a large batch into pieces: they have no
+# limit.
 REACH = {"m": math.inf, "n": 16, "k": 16, "batch": math.inf, "tokens": 16, "context": 16}
 OTHER_REACH = 4
 
@@ -42,28 +45,30 @@ class Axis:
     power: int = 1
     reach: float = 1
 
-    def fit(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def fit(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sizes as points of the grid.
 
         Args:
-            asked: sizes, any shape.
+            sizes: any shape.
 
         Returns:
-            Two arrays of that shape: the nearest size inside the grid (NaN: no answer), and the asked size as a
-            multiple of it.
+            Two arrays of that shape: the nearest size inside the grid (NaN: no answer), and the size itself
+            as a multiple of it.
         """
-        inside = np.clip(asked, self.values[0], self.values[-1])
-        return np.where(asked <= self.reach * self.values[-1], inside, np.nan), asked / inside
+        inside = np.clip(sizes, self.values[0], self.values[-1])
+        return np.where(sizes <= self.reach * self.values[-1], inside, np.nan), sizes / inside
 
     @property
     def half(self) -> float:
-        """The largest size of at most half the largest: far enough from it that noise does not set the slope."""
+        """The largest size of at most half the largest: far enough from it that noise does not set the
+        slope."""
         smaller = self.values[2 * self.values <= self.values[-1]]
         return float(smaller[-1] if len(smaller) else self.values[0])
 
     def growth(self, times: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many times as long as the largest size a larger one takes: along the line through `half` and the largest,
-        at most in proportion; and the most that it takes: in proportion, or along a steeper line.
+        """How many times as long as the largest size a larger one takes: along the line through `half` and
+        the largest, at most in proportion; and the most that it takes: in proportion, or along a steeper
+        line.
 
         Args:
             times: as a multiple of the largest size.
@@ -98,10 +103,11 @@ class LogGrid:
         Args:
             rows: with these columns and latency_us, p10_us, p90_us.
             names: columns that become axes.
-            grow: the axis along which cells that nobody measured (mostly too large for the device) are inferred: twice
-                its value takes twice the time, and at least as long as the line through the two largest says. Where
-                only larger values were measured, the next larger one answers.
-            spread: half-width of the bounds, relative, where p10 and p90 are null; the least one where they are not.
+            grow: the axis along which cells that nobody measured (mostly too large for the device) are
+                inferred: twice its value takes twice the time, and at least as long as the line through the
+                two largest says. Where only larger values were measured, the next larger one answers.
+            spread: half-width of the bounds, relative, where p10 and p90 are null; the least one where they
+                are not.
             tokens_power: of the axis `tokens`.
         """
         axes = [Axis(name, np.unique(rows[name].to_numpy(float)), tokens_power if name == "tokens" else 1,
@@ -111,7 +117,9 @@ class LogGrid:
         median = rows["latency_us"].to_numpy(float)
         low = rows["p10_us"].astype(float).to_numpy()
         high = rows["p90_us"].astype(float).to_numpy()
-        us[cells] = np.stack([median, np.fmin(low, median * (1 - spread)), np.fmax(high, median * (1 + spread))], -1)
+        us[cells] = np.stack([median, np.fmin(low, median * (1 - spread)), np.fmax(high,
+                                                                                   median * (1 + spread))],
+                             -1)
         inferred = np.isnan(us[..., 0])
         along = [axis.name for axis in axes].index(grow)
         moved, values = np.moveaxis(us, along, 0), axes[along].values
@@ -120,23 +128,25 @@ class LogGrid:
             share = moved[i - 2, ..., 1:2] / moved[i - 1, ..., 1:2] if i > 1 else np.zeros(1)
             times = np.full_like(share, values[i] / values[i - 1])
             least, _ = line.growth(times, np.nan_to_num(share))
-            moved[i] = np.where(np.isnan(moved[i]), moved[i - 1] * np.concatenate([times, least, times], -1), moved[i])
+            moved[i] = np.where(np.isnan(moved[i]), moved[i - 1] * np.concatenate([times, least, times], -1),
+                                moved[i])
         for i in range(len(values) - 2, -1, -1):  # only larger ones measured: no smaller one takes longer
             moved[i] = np.where(np.isnan(moved[i]), moved[i + 1], moved[i])
         return cls(axes, us, inferred)
 
-    def at(self, **asked: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, **sizes: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The times at some points.
 
         Args:
-            asked: a size, or an array of sizes, for each axis; together they broadcast to [...].
+            sizes: a size, or an array of sizes, for each axis; together they broadcast to [...].
 
         Returns:
-            us [..., 3]: median, p10 and p90 in microseconds, NaN where there is no answer; and ruled [...]: whether a
-            point lay outside the grid or used an inferred cell. Beyond the largest size p90 grows in proportion, or
-            along a steeper line. Below the smallest size the smallest answers, and p10 falls in proportion.
+            us [..., 3]: median, p10 and p90 in microseconds, NaN where there is no answer; and ruled [...]:
+            whether a point lay outside the grid or used an inferred cell. Beyond the largest size p90 grows
+            in proportion, or along a steeper line. Below the smallest size the smallest answers, and p10
+            falls in proportion.
         """
-        fitted = [axis.fit(np.asarray(asked[axis.name], float)) for axis in self.axes]
+        fitted = [axis.fit(np.asarray(sizes[axis.name], float)) for axis in self.axes]
         inside, times = [point for point, _ in fitted], [times for _, times in fitted]
         us, ruled = self._inside(inside)
         within = us[..., 0]
@@ -157,7 +167,8 @@ class LogGrid:
         ruled = np.zeros(shape, bool)
         low, weight = [], []
         for axis, point in zip(self.axes, points, strict=True):
-            i = np.clip(np.searchsorted(axis.values, np.nan_to_num(point, nan=axis.values[0]), side="right") - 1, 0,
+            i = np.clip(np.searchsorted(axis.values, np.nan_to_num(point, nan=axis.values[0]),
+                                        side="right") - 1, 0,
                         max(len(axis.values) - 2, 0))
             j = np.minimum(i + 1, len(axis.values) - 1)
             span = np.log(axis.values[j] / axis.values[i])
@@ -179,13 +190,14 @@ class LogGrid:
         return np.exp(log_us), ruled
 
 
-def bracket(values: Sequence[int], asked: float) -> list[tuple[int, float]] | None:
-    """The one or two neighbours of `asked` among ascending values, with log-space weights; None outside them."""
-    if not values or not values[0] <= asked <= values[-1]:
+def bracket(values: Sequence[int], size: float) -> list[tuple[int, float]] | None:
+    """The one or two neighbours of `size` among ascending values, with log-space weights; None outside
+    them."""
+    if not values or not values[0] <= size <= values[-1]:
         return None
-    if asked in values:
-        return [(int(asked), 1.0)]
-    i = int(np.searchsorted(values, asked))
+    if size in values:
+        return [(int(size), 1.0)]
+    i = int(np.searchsorted(values, size))
     below, above = values[i - 1], values[i]
-    weight = float(np.log(asked / below) / np.log(above / below))
+    weight = float(np.log(size / below) / np.log(above / below))
     return [(below, 1 - weight), (above, weight)]

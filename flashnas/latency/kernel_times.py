@@ -1,8 +1,8 @@
-"""KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows, else by the rules of
-its kind (operators/kernel_rules.py).
+"""KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows, else by the
+rules of its kind (operators/kernel_rules.py).
 
-Where neither answers, LookupFailure names what is missing; the model turns it into a MissingRowsError that names the
-operator and the command that measures it.
+Where neither answers, LookupFailure names what is missing; the model turns it into a MissingRowsError that
+names the operator and the command that measures it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from flashnas.latency.bounded_time import HEADS_SPREAD, SOURCE_SPREAD, BoundedTime, from_grid, roofline, source_of
+from flashnas.latency.bounded_time import (
+    HEADS_SPREAD,
+    SOURCE_SPREAD,
+    BoundedTime,
+    from_grid,
+    roofline,
+    source_of,
+)
 from flashnas.latency.grid import LogGrid, bracket
 from flashnas.latency.table import LatencyTable
 from flashnas.operators import KernelCall, KernelKind, Phase
@@ -25,7 +32,8 @@ class LookupFailure(Exception):
 
 
 class KernelTimes:
-    """Answers kernel calls from `table`, in rows of `dtype`; of kinds with weights in rows of the type `weights`, if
+    """Answers kernel calls from `table`, in rows of `dtype`; of kinds with weights in rows of the type
+    `weights`, if
     one is given. `dtype_bytes`: the size of an activation."""
 
     def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = "") -> None:
@@ -38,7 +46,8 @@ class KernelTimes:
             call: the kernel and its sizes.
             phase: a decode step, or the reading of a prompt.
             batch: sequences.
-            seen: decode: the contexts over which the mean is taken. prefill: one value, the tokens of each sequence.
+            seen: decode: the contexts over which the mean is taken. prefill: one value, the tokens of each
+                sequence.
 
         Raises:
             LookupFailure: no row and no rule answers.
@@ -46,39 +55,40 @@ class KernelTimes:
         tokens = 1 if phase == "decode" else int(seen[0])
         return self.answer(Asked(call, phase, batch, seen, batch * tokens))
 
-    # -- what the rules of a kind may ask (operators/kernel.py: Times) -------------------------------------------------
+    # -- what the rules of a kind may ask (operators/kernel.py: Times)
+    # -------------------------------------------------
 
-    def answer(self, asked: Asked) -> BoundedTime:
+    def answer(self, question: Asked) -> BoundedTime:
         """By rows, else by the first rule of the kind that applies; raises LookupFailure."""
-        kind = asked.call.kind
-        found = self.by_rows(asked)
+        kind = question.call.kind
+        answer = self.by_rows(question)
         try:
-            for rule in kind.rules if found is None else ():
-                found = rule.apply(self, asked)
-                if found is not None:
+            for rule in kind.rules if answer is None else ():
+                answer = rule.apply(self, question)
+                if answer is not None:
                     break
         except LookupFailure:
-            if not kind.columns(asked.phase):
+            if not kind.columns(question.phase):
                 raise  # the kind that this one is computed from is what can be measured
-            found = None
-        if found is None:
-            raise LookupFailure(self._described(asked))
-        return found
+            answer = None
+        if answer is None:
+            raise LookupFailure(self._described(question))
+        return answer
 
-    def by_rows(self, asked: Asked) -> BoundedTime | None:
-        """By interpolation of rows with the call's matched values; None if there are none, LookupFailure if the other
-        sizes are out of reach."""
-        kind, phase = asked.call.kind, asked.phase
+    def by_rows(self, question: Asked) -> BoundedTime | None:
+        """By interpolation of rows with the call's matched values; None if there are none, LookupFailure if
+        the other sizes are out of reach."""
+        kind, phase = question.call.kind, question.phase
         if kind.between:
-            return self._between(asked)
-        key = tuple(asked.call[name] for name in kind.matched)
+            return self._between(question)
+        key = tuple(question.call[name] for name in kind.matched)
         if key not in self._groups(kind, kind.rows_name(phase)):
             return None
         grid, source = self._grid(kind, kind.rows_name(phase), key)
-        found = from_grid(*grid.at(**self._sizes(asked)), source)
-        if np.isnan(found.us):
-            raise LookupFailure(self._described(asked))
-        return found
+        answer = from_grid(*grid.at(**self._sizes(question)), source)
+        if np.isnan(answer.us):
+            raise LookupFailure(self._described(question))
+        return answer
 
     def measured(self, kind: KernelKind, phase: Phase) -> list[tuple[int, ...]]:
         """The measured values of the kind's `matched` columns, ascending."""
@@ -87,48 +97,52 @@ class KernelTimes:
     def moving(self, bytes_moved: float) -> BoundedTime:
         """The time of a kernel that the bandwidth alone limits."""
         device = self.table.device
-        return roofline(device.launch_us + 1e6 * bytes_moved / (device.bandwidth_bytes_s * device.bandwidth_share))
+        bytes_s = device.bandwidth_bytes_s * device.bandwidth_share
+        return roofline(device.launch_us + 1e6 * bytes_moved / bytes_s)
 
-    # -- rows --------------------------------------------------------------------------------------------------------
+    # -- rows
+    # --------------------------------------------------------------------------------------------------------
 
-    def _between(self, asked: Asked) -> BoundedTime | None:
-        """The log-space mean of the grids of the measured neighbours in the columns `between`; None if they do not
-        surround the call, or if the other sizes are out of reach."""
-        call, kind, name = asked.call, asked.call.kind, asked.call.kind.rows_name(asked.phase)
+    def _between(self, question: Asked) -> BoundedTime | None:
+        """The log-space mean of the grids of the measured neighbours in the columns `between`; None if they
+        do not surround the call, or if the other sizes are out of reach."""
+        call, kind, name = question.call, question.call.kind, question.call.kind.rows_name(question.phase)
         others = tuple(call[column] for column in kind.matched if column not in kind.between)
         pairs = self._pairs(kind, name).get(others)
         first, second = kind.between
         mix = head_mix(tuple(pairs), call[first], call[second]) if pairs else None
         if not mix:
             return None
-        sizes = self._sizes(asked)
-        log_us, ruled, source = np.zeros((len(asked.seen), 3)), np.zeros(len(asked.seen), bool), "imported"
+        sizes = self._sizes(question)
+        log_us, ruled, source = np.zeros((len(question.seen), 3)), np.zeros(len(question.seen),
+                                                                            bool), "imported"
         for pair, weight in mix:
-            values = dict(zip((*kind.between, *(c for c in kind.matched if c not in kind.between)), (*pair, *others),
+            values = dict(zip((*kind.between, *(c for c in kind.matched if c not in kind.between)),
+                              (*pair, *others),
                               strict=True))
             grid, source = self._grid(kind, name, tuple(values[column] for column in kind.matched))
             us, rule = grid.at(**sizes)
             log_us, ruled = log_us + weight * np.log(us), ruled | rule
-        found = from_grid(np.exp(log_us), ruled, source)
-        if np.isnan(found.us):
+        answer = from_grid(np.exp(log_us), ruled, source)
+        if np.isnan(answer.us):
             return None
-        return found if len(mix) == 1 else found.derived(HEADS_SPREAD)
+        return answer if len(mix) == 1 else answer.derived(HEADS_SPREAD)
 
-    def _sizes(self, asked: Asked) -> dict[str, float | np.ndarray]:
+    def _sizes(self, question: Asked) -> dict[str, float | np.ndarray]:
         """Every column that a row may have, for this question."""
-        return {**dict(asked.call.shape), "batch": asked.batch, "tokens": asked.tokens, "context": asked.seen,
-                "m": asked.rows}
+        return {**dict(question.call.shape), "batch": question.batch, "tokens": question.tokens,
+                "context": question.seen, "m": question.rows}
 
-    def _described(self, asked: Asked) -> str:
+    def _described(self, question: Asked) -> str:
         """`conv_decode channels=96, conv_size=5 (measured: 4), batch=1`."""
-        kind, name = asked.call.kind, asked.call.kind.rows_name(asked.phase)
-        sizes, measured = self._sizes(asked), self.measured(kind, asked.phase)
+        kind, name = question.call.kind, question.call.kind.rows_name(question.phase)
+        sizes, measured = self._sizes(question), self.measured(kind, question.phase)
         parts = []
-        for column in kind.columns(asked.phase) or kind.shape:
+        for column in kind.columns(question.phase) or kind.shape:
             part = f"{column}={np.max(sizes[column]):.0f}"
             if column in kind.matched and column not in kind.between and measured:
-                known = sorted({values[kind.matched.index(column)] for values in measured})
-                part += "" if sizes[column] in known else f" (measured: {', '.join(map(str, known))})"
+                stated = sorted({values[kind.matched.index(column)] for values in measured})
+                part += "" if sizes[column] in stated else f" (measured: {', '.join(map(str, stated))})"
             parts.append(part)
         other_dtype = name in self.table.kinds and not measured
         return f"{name} {', '.join(parts)}" + (f" in {self._dtype(kind)}" if other_dtype else "")
@@ -151,7 +165,8 @@ class KernelTimes:
         if not kind.matched or not len(rows):
             return {(): np.arange(len(rows))} if len(rows) else {}
         keys = rows[list(kind.matched)].to_numpy(np.int64)
-        codes = np.ravel_multi_index(tuple(keys.T), tuple(keys.max(axis=0) + 1))  # one number sorts faster than a row
+        # one number sorts faster than a row
+        codes = np.ravel_multi_index(tuple(keys.T), tuple(keys.max(axis=0) + 1))
         order = np.argsort(codes, kind="stable")
         parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
         return {tuple(map(int, keys[part[0]])): part for part in parts}
@@ -173,19 +188,22 @@ class KernelTimes:
         axes = [column for column in columns if column not in kind.matched]
         source = source_of(rows)
         power = kind.tokens_power(dict(zip(kind.matched, key, strict=True)))
-        return LogGrid.from_rows(rows, axes, grow=kind.grow, spread=SOURCE_SPREAD[source], tokens_power=power), source
+        return LogGrid.from_rows(rows, axes, grow=kind.grow, spread=SOURCE_SPREAD[source],
+                                 tokens_power=power), source
 
 
 @functools.lru_cache(maxsize=4096)
-def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int) -> list[tuple[tuple[int, int], float]] | None:
-    """Log-space weights over measured (heads, kv_heads) pairs; None if they do not surround the asked one.
+def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int) -> list[tuple[tuple[int, int],
+                                                                                        float]] | None:
+    """Log-space weights over measured (heads, kv_heads) pairs; None if they do not surround the given one.
 
-    Key/value heads are interpolated at the next measured head counts below and above that cover them. A head count
-    below is taken with at most as many key/value heads as it has heads.
+    Key/value heads are interpolated at the next measured head counts below and above that cover them. A head
+    count below is taken with at most as many key/value heads as it has heads.
     """
     covered: dict[int, list[tuple[int, float]]] = {}
     for count in sorted({h for h, _ in pairs}):
-        mix = bracket(sorted(kv for h, kv in pairs if h == count), min(kv_heads, count) if count < heads else kv_heads)
+        mix = bracket(sorted(kv for h, kv in pairs if h == count), min(kv_heads, count) if count < heads
+                      else kv_heads)
         if mix:
             covered[count] = mix
     outer = bracket(list(covered), heads)

@@ -1,7 +1,7 @@
 """Device memory of a request: weights, caches at its end, activations and the workspace of chunked kernels.
 
-Weights and caches are exact (a window caps its cache; recurrent states are float32). Activations are a stated rule,
-within a factor of 2 of what the torch models here allocate; see tests/latency/test_memory.py.
+Weights and caches are exact (a window caps its cache; recurrent states are float32). Activations are a stated
+rule, within a factor of 2 of what the torch models here allocate; see tests/latency/test_memory.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from flashnas.latency.schema import Device
 from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload
 from flashnas.operators import OperatorSpec
 
-# Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens (8192 is the
-# default of vLLM and TensorRT-LLM). Only one piece has activations at a time.
+# Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens (8192 is
+# the default of vLLM and TensorRT-LLM). Only one piece has activations at a time.
 PREFILL_PIECE_TOKENS = 8192
 # Share of the memory that a batch of "max" may fill; 0.9 is the default of vLLM and TensorRT-LLM.
 USABLE_SHARE = 0.9
@@ -25,7 +25,8 @@ USABLE_SHARE = 0.9
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Bytes of the weights, of the caches and logits of one sequence, and of one token while it is processed."""
+    """Bytes of the weights, of the caches and logits of one sequence, and of one token while it is
+    processed."""
 
     weights: int
     per_sequence: int
@@ -37,19 +38,21 @@ class _Sizes:
         return self.weights + batch * self.per_sequence + at_once * self.per_token
 
     def most(self, usable: float) -> int:
-        """The largest batch with total(batch) <= usable; 0 if none. total grows in three straight pieces: whole
-        prompts at once, one piece of them at a time, more sequences than a piece has tokens."""
+        """The largest batch with total(batch) <= usable; 0 if none. total grows in three straight pieces:
+        whole prompts at once, one piece of them at a time, more sequences than a piece has tokens."""
         room = usable - self.weights
         whole = room // (self.per_sequence + self.tokens * self.per_token)
         pieces = (room - PREFILL_PIECE_TOKENS * self.per_token) // self.per_sequence
         many = room // (self.per_sequence + self.per_token)
-        candidates = (min(whole, PREFILL_PIECE_TOKENS // self.tokens), min(pieces, PREFILL_PIECE_TOKENS), many)
+        candidates = (min(whole, PREFILL_PIECE_TOKENS // self.tokens), min(pieces, PREFILL_PIECE_TOKENS),
+                      many)
         return max((int(n) for n in candidates if n >= 1 and self.total(int(n)) <= usable), default=0)
 
 
 @functools.lru_cache(maxsize=65536)
 def _operator_sizes(spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int) -> tuple[int, int, int]:
-    """-> parameters, cache bytes per sequence, bytes per token that are alive while the operator reads a prompt."""
+    """-> parameters, cache bytes per sequence, bytes per token that are alive while the operator reads a
+    prompt."""
     calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
     alive = sum(dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call) for call in calls)
     return spec.params(hidden), spec.cache_bytes(hidden, context, dtype_bytes), alive
@@ -65,11 +68,11 @@ def _sizes(a: Architecture, workload: Workload, dtype: str) -> _Sizes:
     dtype_bytes = DTYPE_BYTES[dtype]
     context = workload.context + a.meta_tokens
     others = WEIGHT_BYTES[MATRICES_ONLY.get(dtype, dtype)]
-    known = {spec: _operator_sizes(spec, a.hidden, context, dtype_bytes) for spec in set(a.operators)}
+    sizes_of = {spec: _operator_sizes(spec, a.hidden, context, dtype_bytes) for spec in set(a.operators)}
     params = a.vocab * a.hidden * (1 if a.tied else 2) + a.meta_tokens * a.hidden + a.hidden
-    params += sum(known[spec][0] for spec in a.operators)
-    cache = sum(known[spec][1] for spec in a.operators)
-    alive = max(sizes[2] for sizes in known.values())
+    params += sum(sizes_of[spec][0] for spec in a.operators)
+    cache = sum(sizes_of[spec][1] for spec in a.operators)
+    alive = max(sizes[2] for sizes in sizes_of.values())
     weight_bytes = params * others - sum(matrix_numbers(spec, a.hidden) for spec in a.operators) * (
         others - WEIGHT_BYTES[dtype])
     return _Sizes(math.ceil(weight_bytes), cache + 4 * a.vocab, a.hidden * dtype_bytes + alive,
@@ -80,9 +83,9 @@ def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dty
                  piece_tokens: int = PREFILL_PIECE_TOKENS) -> int:
     """Weights + caches after all tokens + activations; piece_tokens: of the prompts, read at once.
 
-    Activations: for each token that is processed at once (a piece of the prompts, or one token of each sequence) the
-    residual stream and all that the kernels of one operator write, the operator for which that is most, with the
-    workspace of its chunked kernel; and float32 logits of one token per sequence.
+    Activations: for each token that is processed at once (a piece of the prompts, or one token of each
+    sequence) the residual stream and all that the kernels of one operator write, the operator for which that
+    is most, with the workspace of its chunked kernel; and float32 logits of one token per sequence.
     """
     return _sizes(architecture, workload, dtype).total(batch, piece_tokens)
 
@@ -104,24 +107,28 @@ def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int,
 
 
 def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> None:
-    """Raise BudgetError, naming the largest batch, if the workload's own batch needs more than the device has."""
+    """Raise BudgetError, naming the largest batch, if the workload's own batch needs more than the device
+    has."""
     if workload.batch == "max":
         return
     needed = memory_bytes(architecture, workload, workload.batch, dtype)
     if needed > device.memory_bytes:
         largest = largest_batch(architecture, workload, device, dtype)
-        raise BudgetError(f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is more than the"
-                          f" {device.memory_bytes / 1e9:.1f} GB of {device.name}; the largest batch is {largest}")
+        raise BudgetError(f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is"
+                          f" more than the"
+                          f" {device.memory_bytes / 1e9:.1f} GB of {device.name}; the largest batch is"
+                          f" {largest}")
 
 
 def largest_batch(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> int:
-    """The largest batch that fills at most USABLE_SHARE of the memory, rounded down to two digits (487 -> 480), as
-    batches are configured in practice; raises BudgetError if not even 1 fits."""
+    """The largest batch that fills at most USABLE_SHARE of the memory, rounded down to two digits (487 ->
+    480), as batches are configured in practice; raises BudgetError if not even 1 fits."""
     usable = device.memory_bytes * USABLE_SHARE
     sizes = _sizes(architecture, workload, dtype)
     low = sizes.most(usable)
     if not low:
-        raise BudgetError(f"{architecture.notation[:60]} does not fit {USABLE_SHARE:.0%} of the memory of {device.name}"
+        raise BudgetError(f"{architecture.notation[:60]} does not fit {USABLE_SHARE:.0%} of the memory of"
+                          f" {device.name}"
                           f" ({usable / 1e9:.1f} GB) with batch 1 of {workload.name}: it needs"
                           f" {sizes.total(1) / 1e9:.1f} GB")
     step = 10 ** max(len(str(low)) - 2, 0)

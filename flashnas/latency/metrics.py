@@ -1,24 +1,24 @@
 """The one definition of each metric, and budgets on them.
 
-    ttft_ms            time until the prompt (with meta tokens) is read; with a prompt, its last position also goes
-                       through the head and the first token is drawn
+    ttft_ms            time until the prompt (with meta tokens) is read; with a prompt, its last position also
+                       goes through the head and the first token is drawn
     tpot_ms            mean time of one generation step over all generated tokens, at their growing context;
                        0 if nothing is generated
     latency_ms         the whole request: ttft_ms + generated_tokens x tpot_ms
-    throughput_tok_s   tokens that all sequences together generate per second while generating (batch / tpot); if
-                       nothing is generated, prompt tokens read per second
+    throughput_tok_s   tokens that all sequences together generate per second while generating (batch / tpot);
+                       if nothing is generated, prompt tokens read per second
     memory_gb          weights + caches at the end of the request + activations, in 10^9 bytes
     params             parameters, a tied head counted once
 """
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Protocol
 
 from flashnas.base.errors import BudgetError
-from flashnas.base.hints import one_of
+from flashnas.base.hints import one_of, shown
 
 METRICS = {  # name -> unit
     "latency_ms": "ms",
@@ -33,7 +33,8 @@ LARGER_IS_BETTER = ("throughput_tok_s",)
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """What a table predicts of one architecture under a workload; `lower_ms` and `upper_ms` bound `latency_ms`."""
+    """What a table predicts of one architecture under a workload; `lower_ms` and `upper_ms` bound
+    `latency_ms`."""
 
     params: int
     ttft_ms: float
@@ -59,7 +60,8 @@ def latency_ms(ttft_ms: float, tpot_ms: float, generated_tokens: int) -> float:
     return ttft_ms + generated_tokens * tpot_ms
 
 
-def throughput_tok_s(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: int, generated_tokens: int) -> float:
+def throughput_tok_s(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: int,
+                     generated_tokens: int) -> float:
     """Tokens per second of all sequences together.
 
     Args:
@@ -68,8 +70,8 @@ def throughput_tok_s(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: 
         prompt_tokens, generated_tokens: of each sequence.
 
     Returns:
-        Generated tokens per second of generation; prompt tokens per second of reading if nothing is generated; 0 if no
-        time passes.
+        Generated tokens per second of generation; prompt tokens per second of reading if nothing is
+        generated; 0 if no time passes.
     """
     tokens, per_ms = (batch, tpot_ms) if generated_tokens else (batch * prompt_tokens, ttft_ms)
     return 1000 * tokens / per_ms if per_ms else 0.0
@@ -77,8 +79,8 @@ def throughput_tok_s(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: 
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on one metric: at most `limit` (throughput: at least). Raises BudgetError for an unknown metric, or a
-    limit that is not a positive number.
+    """A limit on one metric: at most `limit` (throughput: at least). Raises BudgetError for an unknown
+    metric, or a limit that is not a positive number.
 
     Example:
         >>> import flashnas as fn
@@ -93,8 +95,9 @@ class Budget:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise BudgetError(one_of("budget metric", self.metric, METRICS))
-        if not (math.isfinite(self.limit) and self.limit > 0):
-            raise BudgetError(f"budget {self.metric} must be a positive number; got {self.limit!r}")
+        number = isinstance(self.limit, int | float) and not isinstance(self.limit, bool)
+        if not number or not 0 < self.limit <= sys.float_info.max:
+            raise BudgetError(f"budget {self.metric} must be a positive number; got {shown(self.limit)}")
 
     @property
     def unit(self) -> str:

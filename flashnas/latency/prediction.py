@@ -1,8 +1,9 @@
 """LatencyModel: an architecture's latency on a table's device, as the sum of its operators' times.
 
-A row of the whole operator answers if there is one; otherwise the operator's kernels are looked up one by one. The cost
-of an operator is computed once for each width, number of meta tokens and batch, and then reused: many architectures of
-one space cost a few additions each.
+A row of the whole operator answers if there is one; otherwise the operator's kernels are looked up one by
+one. The cost
+of an operator is computed once for each width, number of meta tokens and batch, and then reused: many
+architectures of one space cost a few additions each.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One kernel, or a whole operator, in one phase; times over the whole request, all `generated_tokens` steps."""
+    """One kernel, or a whole operator, in one phase; times over the whole request, all `generated_tokens`
+    steps."""
 
     phase: Phase
     kernel: str
@@ -63,9 +65,10 @@ class LatencyModel:
     Args:
         table: or its name or folder.
         workload: or its name or text.
-        stack: the kernels that serve an operator, "fused" or "unfused" (corrections.py); None: the one for which
-            the table was calibrated.
-        calibrated: apply the table's corrections to whole models, shown as `calibration` entries of the breakdown.
+        stack: the kernels that serve an operator, "fused" or "unfused" (corrections.py); None: the one for
+            which the table was calibrated.
+        calibrated: apply the table's corrections to whole models, shown as `calibration` entries of the
+            breakdown.
         mode: of a table with rows in several modes; None: the table's default.
 
     Raises:
@@ -76,7 +79,7 @@ class LatencyModel:
 
     def __init__(self, table: LatencyTable | str, workload: Workload | str, *,
                  stack: Stack | None = None, calibrated: bool = True, mode: str | None = None) -> None:
-        self.table = (table if isinstance(table, LatencyTable) else LatencyTable.load(table)).only(mode)
+        self.table = LatencyTable.load(table).only(mode)
         self.workload = load_workload(workload)
         self.stack = choose_stack(self.table.calibration, stack)
         dtypes = self.table.dtypes
@@ -101,11 +104,12 @@ class LatencyModel:
         self._costs: dict[tuple[OperatorSpec, int, int, int], Cost] = {}
         self._fixed: dict[tuple[int, int, int, int], tuple[Cost, Cost]] = {}
 
-    # -- figures -------------------------------------------------------------------------------------------------
+    # -- figures
+    # -------------------------------------------------------------------------------------------------
 
     def estimate(self, architecture: Architecture) -> Estimate:
-        """All figures with breakdown; raises MissingRowsError if the table cannot answer, BudgetError if batch "max"
-        finds no room."""
+        """All figures with breakdown; raises MissingRowsError if the table cannot answer, BudgetError if
+        batch "max" finds no room."""
         a, batch = architecture, self.batch(architecture)
         embedding, head = self._fixed_costs(a, batch)
         named = [("embedding", -1, embedding),
@@ -114,8 +118,10 @@ class LatencyModel:
         ttft_ms, tpot_ms, latency_ms = self._figures(cost for _, _, cost in named)
         bounds = self._bounds([part for _, _, cost in named for part in cost.parts], batch)
         breakdown: list[dict[str, Any]] = [
-            {"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel, "label": part.label,
-             "source": part.total.source, "ms": part.total.us / 1000, "share": part.total.us / 1000 / latency_ms}
+            {"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel,
+             "label": part.label,
+             "source": part.total.source, "ms": part.total.us / 1000,
+             "share": part.total.us / 1000 / latency_ms}
             for name, index, cost in named for part in cost.parts]
         sources: dict[str, float] = {}
         for entry in breakdown:
@@ -125,7 +131,8 @@ class LatencyModel:
             notation=a.notation, hash=a.hash, params=a.params, ttft_ms=ttft_ms, tpot_ms=tpot_ms,
             latency_ms=latency_ms, lower_ms=min(bounds["latency_ms"][0], latency_ms),
             upper_ms=max(bounds["latency_ms"][1], latency_ms), batch=batch, bounds=bounds,
-            throughput_tok_s=metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens),
+            throughput_tok_s=metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens,
+                                                      w.generated_tokens),
             memory_gb=memory_bytes(a, w, batch, self.dtype) / 1e9, workload=w.name, table=self.table.name,
             breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
             weights=self.dtype,
@@ -135,10 +142,10 @@ class LatencyModel:
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
         result = np.empty(len(architectures))
-        known: dict[tuple[int, int, int, int], dict[int, Cost]] = {}
+        costs_by_id: dict[tuple[int, int, int, int], dict[int, Cost]] = {}
         for i, a in enumerate(architectures):
             batch = self.batch(a)
-            by_id = known.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
+            by_id = costs_by_id.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
             embedding, head = self._fixed_costs(a, batch)
             costs = [embedding]
             for spec in a.operators:
@@ -179,11 +186,13 @@ class LatencyModel:
             return None
         corrected = "; the table's corrections come from models in bfloat16" if self.kernel_correction != (
             KernelCorrection()) else ""
-        return (f"the matrices of the operators have weights in {self.dtype}, and their rows include the conversion of"
+        return (f"the matrices of the operators have weights in {self.dtype}, and their rows include the"
+                f" conversion of"
                 f" the activations; embedding, head, attention, convolutions and recurrences are in"
                 f" {self.kernels.dtype}{corrected}")
 
-    # -- costs ---------------------------------------------------------------------------------------------------
+    # -- costs
+    # ---------------------------------------------------------------------------------------------------
 
     def _figures(self, costs: Iterable[Cost]) -> tuple[float, float, float]:
         """-> ttft_ms, tpot_ms, latency_ms."""
@@ -202,22 +211,25 @@ class LatencyModel:
         for bound in ("lower_us", "upper_us"):
             ttft_us, decode_us = (sum(getattr(part.total, bound) for part in parts if part.phase == phase)
                                   for phase in ("prefill", "decode"))
-            edges.append((ttft_us / 1000, decode_us / 1000 / w.generated_tokens if w.generated_tokens else 0.0))
-        throughput = [metrics.throughput_tok_s(*edge, batch, w.prompt_tokens, w.generated_tokens) for edge in edges]
+            edges.append((ttft_us / 1000, decode_us / 1000 / w.generated_tokens if w.generated_tokens
+                          else 0.0))
+        throughput = [metrics.throughput_tok_s(*edge, batch, w.prompt_tokens, w.generated_tokens)
+                      for edge in edges]
         return {"ttft_ms": [ttft for ttft, _ in edges], "tpot_ms": [tpot for _, tpot in edges],
                 "latency_ms": [metrics.latency_ms(*edge, w.generated_tokens) for edge in edges],
                 "throughput_tok_s": sorted(throughput)}
 
     def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
-        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay in the
-        cache. Without a prompt and meta tokens there is no prefill."""
+        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay
+        in the cache. Without a prompt and meta tokens there is no prefill."""
         phases: list[tuple[Phase, np.ndarray, int]] = []
         first = self.workload.prompt_tokens + meta_tokens
         if first:
             phases.append(("prefill", np.array([first]), 1))
         generated = self.workload.generated_tokens
         if generated:
-            contexts = np.unique(np.linspace(first + 1, first + generated, min(generated, CONTEXT_POINTS)).round())
+            contexts = np.unique(np.linspace(first + 1, first + generated, min(generated,
+                                                                               CONTEXT_POINTS)).round())
             phases.append(("decode", contexts, generated))
         return phases
 
@@ -234,7 +246,7 @@ class LatencyModel:
         if self.operators.has(name, hidden):
             answer = self.operators.answer(name, hidden, phase, batch, seen)
             if answer is None:
-                raise self._missing(name, hidden, _asked(f"operator_{phase}", batch, seen))
+                raise self._missing(name, hidden, _rows_asked(f"operator_{phase}", batch, seen))
             return self._whole(phase, f"operator_{phase}", spec.name, answer, times, operators=1,
                                megabytes=self.megabytes(spec, hidden, phase, batch, seen))
         return self._composed(name, hidden, self.launched(spec, hidden, phase), phase, batch, seen, times,
@@ -251,7 +263,8 @@ class LatencyModel:
         load = Load("decode", batch, 1, float(seen.mean()))
         return 1e6 * call.kind.bytes_moved(call, load, self.dtype_bytes) / self.table.device.bandwidth_bytes_s
 
-    def _whole(self, phase: Phase, kernel: str, label: str, answer: BoundedTime, times: int, *, operators: int = 0,
+    def _whole(self, phase: Phase, kernel: str, label: str, answer: BoundedTime, times: int, *,
+               operators: int = 0,
                models: int = 0, megabytes: float = 0.0) -> list[Part]:
         """The row of a whole operator, and what the table's correction adds to it (corrections.py)."""
         correction = self.model_corrections[phase]
@@ -260,8 +273,10 @@ class LatencyModel:
         return [part, Part(phase, "calibration", "calibration", added.times(times))] if added else [part]
 
     def megabytes(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray) -> float:
-        """What an operator reads, in 10^6 bytes: its weights, and in a decode step its state at the mean context."""
-        state = batch * spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
+        """What an operator reads, in 10^6 bytes: its weights, and in a decode step its state at the mean
+        context."""
+        state = batch * spec.cache_bytes(hidden, int(seen.mean()),
+                                         self.dtype_bytes) if phase == "decode" else 0
         return (spec.params(hidden) * WEIGHT_BYTES[self.dtype] + state) / 1e6
 
     def _composed(self, operator: str, hidden: int, calls: Sequence[KernelCall], phase: Phase, batch: int,
@@ -273,13 +288,14 @@ class LatencyModel:
             raise self._missing(operator, hidden, str(failure)) from None
         parts = [Part(phase, call.kind.rows_name(phase), call.label, launch.times(times))
                  for call, launch in zip(calls, launches, strict=True)]
-        added = self.kernel_correction.added(calls, launches, batch, lambda call: self.bytes_us(call, batch, seen)
+        added = self.kernel_correction.added(calls, launches, batch, lambda call: self.bytes_us(call, batch,
+                                                                                                seen)
                                              ) if phase == "decode" else None
         return parts + ([Part(phase, "calibration", "calibration", added.times(times))] if added else [])
 
     def _fixed_costs(self, a: Architecture, batch: int) -> tuple[Cost, Cost]:
-        """-> embedding, head (with the final norm and the choice of the token). Reading a prompt needs the head once
-        per sequence, for its last position; meta tokens alone do not."""
+        """-> embedding, head (with the final norm and the choice of the token). Reading a prompt needs the
+        head once per sequence, for its last position; meta tokens alone do not."""
         key = (a.hidden, a.vocab, a.meta_tokens, batch)
         if key not in self._fixed:
             embedding, head = [], []
@@ -298,7 +314,7 @@ class LatencyModel:
         if self.operators.has(name, a.hidden, a.vocab):
             answer = self.operators.answer(name, a.hidden, phase, batch, seen, a.vocab)
             if answer is None:
-                raise self._missing(name, a.hidden, _asked(f"operator_{phase}", batch, seen))
+                raise self._missing(name, a.hidden, _rows_asked(f"operator_{phase}", batch, seen))
             return self._whole(shown or phase, f"operator_{phase}", name, answer, times,
                                models=int(name == "embedding"))
         calls = ([pointwise("lookup", 2 * a.hidden)] if name == "embedding" else
@@ -306,21 +322,26 @@ class LatencyModel:
                   pointwise("sampling", a.vocab)])
         return self._composed(name, a.hidden, calls, phase, batch, seen, times, self.kernels)
 
-    # -- errors --------------------------------------------------------------------------------------------------
+    # -- errors
+    # --------------------------------------------------------------------------------------------------
 
     def _check_matrices(self) -> None:
         """Raise MissingRowsError unless the table has products with weights of the workload's type."""
         if not has_weights(self.table, self.dtype):
             others = [name for name in shipped_tables() if has_weights(LatencyTable.load(name), self.dtype)]
-            raise MissingRowsError(f"table {self.table.name} has no matrix products with weights in {self.dtype};"
+            raise MissingRowsError(f"table {self.table.name} has no matrix products with weights in"
+                                   f" {self.dtype};"
                                    f" shipped tables with them: {', '.join(others) or 'none'}")
 
-    def _missing(self, operator: str, hidden: int, asked: str) -> MissingRowsError:
-        return MissingRowsError(f"table {self.table.name} cannot answer operator {operator!r} at hidden size {hidden}"
-                                f" for workload {self.workload.name}: no {asked}; measure it: {self._command()}")
+    def _missing(self, operator: str, hidden: int, rows: str) -> MissingRowsError:
+        return MissingRowsError(f"table {self.table.name} cannot answer operator {operator!r} at hidden size"
+                                f" {hidden}"
+                                f" for workload {self.workload.name}: no {rows}; measure it:"
+                                f" {self._command()}")
 
     def _command(self) -> str:
-        return f"flashnas profile --space SPACE --workload {self.workload.name} --device {self.table.device.platform}"
+        return (f"flashnas profile --space SPACE --workload {self.workload.name}"
+                f" --device {self.table.device.platform}")
 
 
 def has_weights(table: LatencyTable, dtype: str) -> bool:
@@ -329,5 +350,5 @@ def has_weights(table: LatencyTable, dtype: str) -> bool:
                for name in {kind.rows_name(phase) for phase in PHASES} if name in table.frames)
 
 
-def _asked(kind: str, batch: int, seen: np.ndarray) -> str:
+def _rows_asked(kind: str, batch: int, seen: np.ndarray) -> str:
     return f"{kind} rows for batch {batch} and {int(seen.min())} to {int(seen.max())} tokens"

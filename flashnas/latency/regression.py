@@ -1,9 +1,10 @@
-"""What each operator costs, from the times of whole networks: for programs that cannot time a part of a network.
+"""What each operator costs, from the times of whole networks: for programs that cannot time a part of a
+network.
 
 A network's time is taken as the sum of its operators' times and of a rest that all networks of a width share:
-embedding, head, and what the program does for each token. Weighted least squares with coefficients of at least 0 finds
-them. The differences between whole networks contain what caches of the processor do in a real network, which an
-operator that runs alone does not show.
+embedding, head, and what the program does for each token. Weighted least squares with coefficients of at
+least 0 finds them. The differences between whole networks contain what caches of the processor do in a real
+network, which an operator that runs alone does not show.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ Row = dict[Any, float]  # regressor -> how often
 
 @dataclass(frozen=True)
 class Fitted:
-    """Regressor -> microseconds (value, 10th and 90th percentile), and the relative errors of the networks."""
+    """Regressor -> microseconds (value, 10th and 90th percentile), and the relative errors of the
+    networks."""
 
     values: dict[Any, tuple[float, float, float]]
     errors: tuple[float, ...]
@@ -45,15 +47,15 @@ def counts(architecture: Architecture, full: Sequence[OperatorSpec]) -> Row:
     hidden = architecture.hidden
     widths = {spec.resolved(hidden).intermediate: str(spec.resolved(hidden))
               for spec in full if isinstance(spec, FeedForward)}
-    found: Counter[str] = Counter()
+    whole_ones: Counter[str] = Counter()
     row: Row = {REST: 1.0}
     for spec in architecture.canonical().operators:
         if isinstance(spec, FeedForward) and spec.intermediate not in widths:
             whole = min(width for width in widths if width >= spec.intermediate)
             row[widths[whole]] = row.get(widths[whole], 0.0) + spec.intermediate / whole
         else:
-            found[str(spec.resolved(hidden))] += 1
-    for name, number in found.items():
+            whole_ones[str(spec.resolved(hidden))] += 1
+    for name, number in whole_ones.items():
         row[name] = row.get(name, 0.0) + number
     return row
 
@@ -62,11 +64,11 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
                     check: Callable[[Architecture], None]) -> list[Architecture]:
     """Networks of a space whose times determine those of its operators, two for each unknown and two more.
 
-    Greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be separated;
-    NARROWED networks with FFNs of half the width are then added.
+    Greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be
+    separated; NARROWED networks with FFNs of half the width are then added.
 
     Args:
-        space: whose operators are wanted.
+        space: whose operators are measured.
         hidden: width of the networks.
         rng: draws the sample.
         check: raises ExportError where the program cannot run a network; others are chosen then.
@@ -76,47 +78,49 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
         SpaceError: the space has too few networks of the width.
     """
     kinds = space.kinds()
-    wanted = 2 * (len(kinds) + 1) + 2
+    count = 2 * (len(kinds) + 1) + 2
     pool: dict[str, Architecture] = {}
-    for _ in range(POOL * wanted):
+    for _ in range(POOL * count):
         architecture = space.architecture(space.sample(rng), hidden)
         pool.setdefault(architecture.hash, architecture)
-    found = _held(pool.values(), check)
-    if len(found) < wanted:
-        raise SpaceError(f"space {space.name!r} gave only {len(found)} networks of width {hidden}; {wanted} are needed"
+    held = _held(pool.values(), check)
+    if len(held) < count:
+        raise SpaceError(f"space {space.name!r} gave only {len(held)} networks of width {hidden}; {count}"
+                         f" are needed"
                          f" to separate {len(kinds)} operators")
     names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
-    x = matrix([counts(each, kinds) for each in found], names)
+    x = matrix([counts(each, kinds) for each in held], names)
     x /= x[:, 1:].sum(1, keepdims=True)  # relative errors count
     chosen: list[int] = []
     information = 1e-6 * np.eye(len(names))
-    while len(chosen) < wanted:
+    while len(chosen) < count:
         gain = np.einsum("ij,jk,ik->i", x, np.linalg.inv(information), x)
         gain[chosen] = -np.inf
         best = int(gain.argmax())
         chosen.append(best)
         information += np.outer(x[best], x[best])
-    networks = [found[i] for i in chosen]
+    networks = [held[i] for i in chosen]
     if np.linalg.matrix_rank(x[chosen]) < len(names):
         networks += [narrowed(each) for each in networks[:NARROWED]]
     if np.linalg.matrix_rank(matrix([counts(each, kinds) for each in networks], names)) < len(names):
-        raise SpaceError(f"space {space.name!r}: the times of its operators at width {hidden} cannot be separated,"
+        raise SpaceError(f"space {space.name!r}: the times of its operators at width {hidden} cannot be"
+                         f" separated,"
                          " because they always occur together")
     return networks
 
 
 def _held(networks: Iterable[Architecture], check: Callable[[Architecture], None]) -> list[Architecture]:
     """Those that the program can run; raises what `check` raises if it can run none."""
-    found, reason = [], None
+    held, reason = [], None
     for network in networks:
         try:
             check(network)
-            found.append(network)
+            held.append(network)
         except ExportError as error:
             reason = reason or error
-    if reason is not None and not found:
+    if reason is not None and not held:
         raise reason
-    return found
+    return held
 
 
 def narrowed(architecture: Architecture) -> Architecture:

@@ -56,7 +56,8 @@ def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRe
         total = meta + workload.context
         read = meta + workload.prompt_tokens
         for batch in batches:
-            items.update(RowRequest("decode", name, hidden, vocab, batch, 0) for name in ("embedding", "head"))
+            items.update(RowRequest("decode", name, hidden, vocab, batch, 0) for name in ("embedding",
+                                                                                          "head"))
             if read:
                 items.add(RowRequest("prefill", "embedding", hidden, vocab, batch, read))
             for spec in space.kinds():
@@ -70,7 +71,8 @@ def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRe
 
 
 def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
-    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 between the ends."""
+    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 between the
+    ends."""
     window = getattr(spec, "window_tokens", None)
     if window is None:
         return [0]
@@ -79,7 +81,8 @@ def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
     return sorted({first, last, *inner, *edge})
 
 
-def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str, dtype: str) -> list[RowRequest]:
+def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str,
+            dtype: str) -> list[RowRequest]:
     """The requests that a table does not answer.
 
     Args:
@@ -90,21 +93,23 @@ def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str,
     if not (folder / "meta.yaml").exists():
         return list(items)
     table = LatencyTable.load(folder)
-    known: set[tuple[Any, ...]] = set()
+    answered: set[tuple[Any, ...]] = set()
     for kind in table.kinds:
         if kind.startswith("operator_"):
             rows = table.rows(kind)
             for column, value in (("stack", stack), ("mode", mode), ("dtype", dtype)):
                 rows = rows[rows[column].astype(str) == value]
-            columns = ["operator", "hidden", "vocab", "batch", "context" if kind.endswith("decode") else "tokens"]
-            known.update((kind, *row) for row in rows[columns].astype({"operator": str}).itertuples(index=False))
-    return [item for item in items if (item.kind, *item.key) not in known]
+            columns = ["operator", "hidden", "vocab", "batch", "context" if kind.endswith("decode")
+                       else "tokens"]
+            answered.update((kind, *row)
+                            for row in rows[columns].astype({"operator": str}).itertuples(index=False))
+    return [item for item in items if (item.kind, *item.key) not in answered]
 
 
 @dataclass(frozen=True, order=True)
 class RowGroup:
-    """Requests that are timed together: of one phase, width and batch inside one model, or of one operator and width,
-    with the phase "" and the batch 0."""
+    """Requests that are timed together: of one phase, width and batch inside one model, or of one operator
+    and width, with the phase "" and the batch 0."""
 
     phase: str
     hidden: int

@@ -1,7 +1,8 @@
-"""What a latency table consists of: kinds of rows with their columns, and the device. The format's one definition.
+"""What a latency table consists of: kinds of rows with their columns, and the device. The format's one
+definition.
 
-A table is a folder: `device.yaml`, `meta.yaml` (checksums, stacks, origin, calibration) and one `<kind>.parquet` per
-kind of rows. Times are in microseconds, memory is in bytes.
+A table is a folder: `device.yaml`, `meta.yaml` (checksums, stacks, origin, calibration) and one
+`<kind>.parquet` per kind of rows. Times are in microseconds, memory is in bytes.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operator_prefill"
 class _RowKinds(Mapping[str, tuple[str, ...]]):
     """Kind of rows -> key columns. No two rows of a kind have the same key and the same VARIANT.
 
-    The kinds of kernels (operators/kernel_kinds.py, those of other packages too) have rows `<kind>_decode`: one step
-    of all `batch` sequences, where attention sees `context` tokens, itself included; and `<kind>_prefill`: `tokens`
-    tokens of each of `batch` sequences, causal. `gemm` has one kind of rows, with m = batch x tokens.
+    The kinds of kernels (operators/kernel_kinds.py, those of other packages too) have rows `<kind>_decode`:
+    one step of all `batch` sequences, where attention sees `context` tokens, itself included; and
+    `<kind>_prefill`: `tokens` tokens of each of `batch` sequences, causal. `gemm` has one kind of rows, with
+    m = batch x tokens.
 
     Two kinds more are whole operators with their norm and residual: `operator` is str(spec.resolved(hidden)).
-    `embedding` and `head` (final norm, product, choice of the token; a decode row answers both phases) have `vocab`,
+    `embedding` and `head` (final norm, product, choice of the token; a decode row answers both phases) have
+    `vocab`,
     the others vocab 0. context 0: the time does not depend on the context.
     """
 
@@ -43,8 +46,8 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
     def __getitem__(self, name: str) -> tuple[str, ...]:
         if name in self.own:
             return self.own[name]
-        found = kind_of_rows(name)
-        columns = found[0].columns(found[1] or "decode") if found else ()
+        kind = kind_of_rows(name)
+        columns = kind[0].columns(kind[1] or "decode") if kind else ()
         if not columns:
             raise KeyError(name)
         return columns
@@ -60,8 +63,8 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
 
 KINDS = _RowKinds()
 TEXT_KEYS = ("operator",)
-# One device runs the same call in several modes and dtypes; each is a row of its own. A row of another stack (other
-# versions, driver or threads) is not: it is stale, and the newer one replaces it.
+# One device runs the same call in several modes and dtypes; each is a row of its own. A row of another stack
+# (other versions, driver or threads) is not: it is stale, and the newer one replaces it.
 VARIANT = ("mode", "dtype")
 MODES = ("eager", "compiled", "cuda_graph")
 # What can be timed: a Target each. The name of one that runs whole networks only is the mode of its rows.

@@ -1,4 +1,4 @@
-"""LatencyTable: the rows of one device, verified when loaded. `describe` says what it can answer."""
+"""LatencyTable: the rows of one device, verified when loaded. `print` says what it can answer."""
 
 from __future__ import annotations
 
@@ -47,17 +47,20 @@ class LatencyTable:
     frames: dict[str, pd.DataFrame] = field(repr=False)
 
     @classmethod
-    def load(cls, source: str | Path) -> LatencyTable:
-        """A table from a folder, or a shipped one by name.
+    def load(cls, source: str | Path | LatencyTable) -> LatencyTable:
+        """A table from a folder, or a shipped one by name; a table itself is returned as it is.
 
         Raises:
-            TableError: missing or damaged file, wrong columns or units, values that are not times, a calibration with
-                unknown keys or constants that are not numbers of at least 0.
+            TableError: missing or damaged file, wrong columns or units, values that are not times, a
+                calibration with unknown keys or constants that are not numbers of at least 0.
         """
+        if isinstance(source, LatencyTable):
+            return source
         path = _find(str(source))
         device = Device.load(path / "device.yaml")
         meta = load_meta(path, device)
-        return cls(path, device, meta, {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()})
+        return cls(path, device, meta, {kind: _load_rows(path, kind, entry) for kind,
+                                        entry in meta["kinds"].items()})
 
     @property
     def name(self) -> str:
@@ -78,7 +81,8 @@ class LatencyTable:
 
     @property
     def modes(self) -> tuple[str, ...]:
-        return tuple(sorted({str(value) for frame in self.frames.values() for value in frame["mode"].unique()}))
+        return tuple(sorted({str(value) for frame in self.frames.values()
+                             for value in frame["mode"].unique()}))
 
     @property
     def default_mode(self) -> str:
@@ -87,7 +91,8 @@ class LatencyTable:
         return usual if usual in self.modes or not self.modes else self.modes[0]
 
     def only(self, mode: str | None) -> LatencyTable:
-        """The table with the rows of one mode (None: the default). Raises TableError if it has none in that mode."""
+        """The table with the rows of one mode (None: the default). Raises TableError if it has none in that
+        mode."""
         mode = mode or self.default_mode
         if self.frames and mode not in self.modes:
             raise TableError(f"{self.path}: {one_of('mode', mode, self.modes)}")
@@ -98,7 +103,8 @@ class LatencyTable:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        return tuple(sorted({str(value) for frame in self.frames.values() for value in frame["dtype"].unique()}))
+        return tuple(sorted({str(value) for frame in self.frames.values()
+                             for value in frame["dtype"].unique()}))
 
     def rows(self, kind: str) -> pd.DataFrame:
         """All rows of a kind with every column of the design; raises TableError if the table has none."""
@@ -107,9 +113,9 @@ class LatencyTable:
                              f"{did_you_mean(kind, self.kinds)}; it has: {', '.join(self.kinds)}")
         return self.frames[kind].assign(device=self.name)
 
-    def info(self) -> dict[str, Any]:
-        """JSON-ready: device, stacks, for each kind the rows, the range of each column and the origin, the rules by
-        which this version derives times that no row states, and the calibration."""
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: device, stacks, for each kind the rows, the range of each column and the origin, the
+        rules by which this version derives times that no row states, and the calibration."""
         kinds = {}
         for kind, frame in self.frames.items():
             numeric = [column for column in KINDS[kind] if column not in TEXT_KEYS]
@@ -121,16 +127,18 @@ class LatencyTable:
                            "stacks": sorted(frame["stack"].astype(str).unique()),
                            "modes": sorted(frame["mode"].astype(str).unique()),
                            "origin": self.meta["kinds"][kind].get("origin")}
-        return {"name": self.name, "path": str(self.path), "device": self.device.to_dict(), "dtypes": self.dtypes,
+        return {"name": self.name, "path": str(self.path), "device": self.device.to_dict(),
+                "dtypes": self.dtypes,
                 "stacks": self.meta["stacks"], "kinds": kinds, "rules": rules(),
                 "calibration": self.calibration or None}
 
-    def describe(self) -> str:
+    def __str__(self) -> str:
         """What the table can answer and by which rules, for people."""
-        info, device = self.info(), self.device
+        info, device = self.to_dict(), self.device
         lines = [
             f"{self.name}: {device.label or device.platform}, {device.peak_flops / 1e12:g} TFLOP/s,"
-            f" {device.bandwidth_bytes_s / 1e9:g} GB/s, {device.memory_bytes / 2**30:g} GiB; {', '.join(self.dtypes)}",
+            f" {device.bandwidth_bytes_s / 1e9:g} GB/s, {device.memory_bytes / 2**30:g} GiB;"
+            f" {', '.join(self.dtypes)}",
             f"stacks: {self.stack}", ""]
         for kind, entry in info["kinds"].items():
             ranges = ", ".join(f"{column} {low}..{high}" if low != high else f"{column} {low}"

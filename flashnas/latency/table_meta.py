@@ -26,7 +26,8 @@ NUMBERS = ("p10_us", "p90_us", "repeats")  # constants that may be null
 
 @dataclass(frozen=True, kw_only=True)
 class RowsEntry:
-    """The rows of one kind: how many, and the hash of their file. constants: columns with one value for all rows, which
+    """The rows of one kind: how many, and the hash of their file. constants: columns with one value for all
+    rows, which
     the file leaves out. origin: where they are from."""
 
     rows: int
@@ -69,13 +70,15 @@ def load_meta(path: Path, device: Device) -> LocatedDict:
             raise TableError(f"{meta.place('units')}: units.{key} must be {unit!r}")
     for kind, entry in meta["kinds"].items():
         if kind not in KINDS:
-            raise TableError(f"{meta['kinds'].place(kind)}: unknown kind of rows {kind!r}{did_you_mean(kind, KINDS)}")
+            raise TableError(f"{meta['kinds'].place(kind)}: unknown kind of rows"
+                             f" {kind!r}{did_you_mean(kind, KINDS)}")
         convert(entry, RowsEntry, meta["kinds"].place(kind), TableError, name=f"kinds.{kind}")
         _check_constants(kind, entry["constants"])
     for name, stack in meta["stacks"].items():
         threads = stack.get("threads", 1)
         if type(threads) is not int or threads < 1:
-            raise TableError(f"{stack.place('threads')}: stacks.{name}.threads must be a whole number of at least 1;"
+            raise TableError(f"{stack.place('threads')}: stacks.{name}.threads must be a whole number of at"
+                             f" least 1;"
                              f" got {threads!r}")
     if meta.get("calibration") is not None:
         check_calibration(meta["calibration"])

@@ -36,14 +36,16 @@ class RowContext:
     calibration: Mapping[str, Any] | None = None
 
 
-def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowContext, *, append: bool = False) -> None:
-    """Write all rows of one kind and update meta.yaml; the folder is created. Each file is replaced atomically.
+def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowContext, *,
+               append: bool = False) -> None:
+    """Write all rows of one kind and update meta.yaml; the folder is created. Each file is replaced
+    atomically.
 
     Args:
         folder: of the table.
         kind: of rows (schema.KINDS).
-        rows: with the key columns of the kind, `latency_us`, `dtype`, `stack`, `mode` and `source`, and optionally
-            p10_us, p90_us and repeats.
+        rows: with the key columns of the kind, `latency_us`, `dtype`, `stack`, `mode` and `source`, and
+            optionally p10_us, p90_us and repeats.
         context: device, stacks, origin, calibration.
         append: keep the rows that are there; a new row replaces the one of the same key, mode and dtype.
 
@@ -63,7 +65,8 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowCo
         raise TableError(f"{folder}: rows of kind {kind} need the columns {', '.join(lacking)}")
     meta = _read_meta(folder)
     if meta and meta["device"] != context.device.name:
-        raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of {context.device.name}")
+        raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of"
+                         f" {context.device.name}")
     rows = rows[columns]
     if append and kind in meta.get("kinds", {}):
         rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
@@ -72,15 +75,16 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowCo
     with disk_errors(f"{folder}: cannot be written", TableError):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "device.yaml").exists():
-            write_atomic(folder / "device.yaml", yaml.safe_dump(context.device.to_dict(), sort_keys=False, width=118))
+            write_atomic(folder / "device.yaml", yaml.safe_dump(context.device.to_dict(), sort_keys=False,
+                                                                width=118))
         entry = _write_parquet(folder / f"{kind}.parquet", kind, rows)
         _update(meta, kind, entry, context)
         write_atomic(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
 
 
 def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
-    """Both tables in the new folder `out`; where both have a row, that of the first is kept. Raises TableError if the
-    devices or the calibrations differ, or if `out` exists."""
+    """Both tables in the new folder `out`; where both have a row, that of the first is kept. Raises
+    TableError if the devices or the calibrations differ, or if `out` exists."""
     a, b, out = LatencyTable.load(first), LatencyTable.load(second), Path(out)
     if a.path.resolve() == b.path.resolve():
         raise TableError(f"cannot merge a table with itself: {a.path}")
@@ -129,9 +133,9 @@ def _update(meta: dict[str, Any], kind: str, entry: dict[str, Any], context: Row
     meta.setdefault("format", FORMAT)
     meta.setdefault("device", context.device.name)
     meta.setdefault("units", dict(UNITS))
-    known = meta.setdefault("stacks", {})
+    described = meta.setdefault("stacks", {})
     for name, stack in context.stacks.items():
-        known[name] = _plain(stack)
+        described[name] = _plain(stack)
     if context.calibration:
         meta["calibration"] = _plain(context.calibration)
     kinds = meta.setdefault("kinds", {})

@@ -1,8 +1,10 @@
-"""Predicted against measured: sampled architectures of a space, timed end to end, and what that says about a table.
+"""Predicted against measured: sampled architectures of a space, timed end to end, and what that says about a
+table.
 
-This file has no torch and no clock: `measure` times one architecture (whole_model.py). The residuals are kept in
-meta.yaml, where `search --confidence` finds them (certificate.py). `calibrate` also fits the correction of whole models
-(corrections.py) to one half of the architectures, and reports and keeps the residuals of the other half.
+This file has no torch and no clock: `measure` times one architecture (whole_model.py). The residuals are kept
+in meta.yaml, where `search --confidence` finds them (certificate.py). `calibrate` also fits the correction of
+whole models (corrections.py) to one half of the architectures, and reports and keeps the residuals of the
+other half.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ Progress = Callable[[int, int], None]                     # (timings that are do
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One architecture, predicted and measured: metric of TIMES -> ms. fitted: the calibration was fitted to it."""
+    """One architecture, predicted and measured: metric of TIMES -> ms. fitted: the calibration was fitted to
+    it."""
 
     architecture: Architecture
     predicted: Mapping[str, float]
@@ -52,8 +55,9 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Relative errors of one metric over `count` architectures: mean and maximum of |predicted / measured - 1|; bias,
-    the median of predicted / measured - 1; spearman, their rank correlation, NaN for fewer than 3 architectures."""
+    """Relative errors of one metric over `count` architectures: mean and maximum of |predicted / measured -
+    1|; bias, the median of predicted / measured - 1; spearman, their rank correlation, NaN for fewer than 3
+    architectures."""
 
     metric: str
     count: int
@@ -76,7 +80,8 @@ class Summary:
                    max_error=float(np.abs(errors).max()), bias=float(np.median(errors)), spearman=correlation)
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: round(value, 4) if isinstance(value, float) else value for name, value in vars(self).items()}
+        return {name: round(value, 4) if isinstance(value, float) else value for name,
+                value in vars(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +130,10 @@ class Validation:
             "left_out": [list(pair) for pair in self.left_out]}
 
 
-def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *, count: int = 20,
-             seed: int = 0, calibrate: bool = False, mode: str | None = None, progress: Progress | None = None,
+def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *,
+             count: int = 20,
+             seed: int = 0, calibrate: bool = False, mode: str | None = None,
+             progress: Progress | None = None,
              ) -> Validation:
     """Measure architectures of a space and compare.
 
@@ -148,14 +155,16 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     rng = np.random.default_rng(seed)
     model = LatencyModel(table, workload, mode=mode)
     if calibrate and not any(kind.startswith("operator_") for kind in model.table.kinds):
-        raise TableError(f"{table.path}: --calibrate fits rows of whole operators, which table {table.name} does not"
+        raise TableError(f"{table.path}: --calibrate fits rows of whole operators, which table {table.name}"
+                         f" does not"
                          " have; measure them with flashnas profile")
     architectures = sample(space, model, count, rng)
     left_out: dict[Architecture, str] = {}
     measured = measure_in_rounds(architectures, measure, rng, progress, left_out.__setitem__)
     architectures = [a for a in architectures if a in measured]
     if not architectures:
-        raise DeviceMemoryError(f"none of {count} architectures of space {space.name!r} fits into the memory of the"
+        raise DeviceMemoryError(f"none of {count} architectures of space {space.name!r} fits into the memory"
+                                f" of the"
                                 f" device: {next(iter(left_out.values()))}")
     names = [metric for metric in TIMES if measured[architectures[0]][metric] > 0]
 
@@ -169,7 +178,8 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     if calibrate:
         held = [each for each in compared_by(model, fitted) if not each.fitted]
         before = tuple(Summary.of(held, name) for name in names)
-        table, model = _calibrated(table, model, [(a, measured[a]) for i, a in enumerate(architectures) if i in fitted])
+        table, model = _calibrated(table, model, [(a, measured[a]) for i, a in enumerate(architectures)
+                                                  if i in fitted])
     compared = compared_by(model, fitted)
     held = [each for each in compared if not each.fitted]
     bare = LatencyModel(table, workload, calibrated=False, mode=mode)
@@ -182,20 +192,23 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
                       left_out=tuple((a.notation, reason) for a, reason in left_out.items()))
 
 
-def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.random.Generator) -> list[Architecture]:
+def sample(space: OperatorSpace[Any], model: LatencyModel, count: int,
+           rng: np.random.Generator) -> list[Architecture]:
     """`count` different architectures in ascending order of predicted latency.
 
-    A large random sample is sorted by predicted latency and cut into `count` equal parts; one architecture is drawn
-    from each. Architectures that rows or a calibration were fitted to are left out.
+    A large random sample is sorted by predicted latency and cut into `count` equal parts; one architecture is
+    drawn from each. Architectures that rows or a calibration were fitted to are left out.
     """
-    used = {*(model.table.calibration.get("whole") or {}).get("fitted_on", ()), *model.table.meta.get(TIMED, ())}
+    used = {*(model.table.calibration.get("whole") or {}).get("fitted_on", ()), *model.table.meta.get(TIMED,
+                                                                                                      ())}
     pool: dict[str, Architecture] = {}
     for _ in range(POOL * count):
         architecture = space.architecture(space.sample(rng), int(rng.choice(space.hidden_sizes)))
         if architecture.hash not in used:
             pool.setdefault(architecture.hash, architecture)
     if len(pool) < count:
-        raise SpaceError(f"space {space.name!r} gave only {len(pool)} architectures that no calibration was fitted to;"
+        raise SpaceError(f"space {space.name!r} gave only {len(pool)} architectures that no calibration was"
+                         f" fitted to;"
                          f" asked for {count}")
     drawn = list(pool.values())
     order = np.argsort(model.latencies(drawn), kind="stable")
@@ -205,14 +218,16 @@ def sample(space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.r
 def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, rng: np.random.Generator,
                       progress: Progress | None = None, left_out: LeftOut = lambda *_: None,
                       ) -> dict[Architecture, dict[str, float]]:
-    """Medians over ROUNDS rounds, each in another order, so that a slow minute does not affect one architecture alone.
+    """Medians over ROUNDS rounds, each in another order, so that a slow minute does not affect one
+    architecture alone.
 
     Args:
         architectures: what is timed.
         measure: architecture -> metrics of TIMES, in ms.
         rng: draws the orders.
         progress: called with the timings that are done and the number of all timings.
-        left_out: called with an architecture that needs more memory than there is, and why. It is not in the result.
+        left_out: called with an architecture that needs more memory than there is, and why. It is not in the
+            result.
     """
     order = [architectures[int(i)] for _ in range(ROUNDS) for i in rng.permutation(len(architectures))]
     timings: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
@@ -236,7 +251,8 @@ def half(count: int, rng: np.random.Generator) -> frozenset[int]:
     return frozenset(int(first + rng.integers(2)) for first in range(0, count - 1, 2))
 
 
-def _calibrated(table: LatencyTable, model: LatencyModel, measured: Sequence[tuple[Architecture, Mapping[str, float]]],
+def _calibrated(table: LatencyTable, model: LatencyModel,
+                measured: Sequence[tuple[Architecture, Mapping[str, float]]],
                 ) -> tuple[LatencyTable, LatencyModel]:
     """The table with a correction fitted to these architectures (in memory), and its model."""
     bare = LatencyModel(table, model.workload, calibrated=False, mode=model.table.default_mode)
@@ -257,8 +273,10 @@ def with_corrections(table: LatencyTable, model: LatencyModel, fits: Mapping[Pha
     return table, LatencyModel(table, model.workload, mode=mode)
 
 
-def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, metrics: Mapping[str, float]) -> Regressors:
-    """What the constants of a correction multiply, from a model without one; a decode step is the mean one."""
+def terms(bare: LatencyModel, architecture: Architecture, phase: Phase,
+          metrics: Mapping[str, float]) -> Regressors:
+    """What the constants of a correction multiply, from a model without one; a decode step is the mean
+    one."""
     steps = bare.workload.generated_tokens if phase == "decode" else 1
     by_kind: dict[str, float] = {}
     for entry in bare.estimate(architecture).breakdown:
@@ -266,25 +284,32 @@ def terms(bare: LatencyModel, architecture: Architecture, phase: Phase, metrics:
             by_kind[entry["operator"]] = by_kind.get(entry["operator"], 0.0) + 1000 * entry["ms"] / steps
     seen = next(seen for name, seen, _ in bare.phases(architecture.meta_tokens) if name == phase)
     batch = bare.batch(architecture)
-    megabytes = sum(bare.megabytes(spec, architecture.hidden, phase, batch, seen) for spec in architecture.operators)
-    return Regressors(rows_us=sum(by_kind.values()), operators=len(architecture.operators), megabytes=megabytes,
+    megabytes = sum(bare.megabytes(spec, architecture.hidden, phase, batch,
+                                   seen) for spec in architecture.operators)
+    return Regressors(rows_us=sum(by_kind.values()), operators=len(architecture.operators),
+                      megabytes=megabytes,
                       measured_us=1000 * metrics[PHASES[phase]], by_kind_us=by_kind)
 
 
-def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int, calibrate: bool) -> None:
-    """Write the correction, if there is a new one, and the residuals of the held-out architectures into meta.yaml;
-    an earlier validation of the same workload, space and mode is replaced."""
+def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int,
+          calibrate: bool) -> None:
+    """Write the correction, if there is a new one, and the residuals of the held-out architectures into
+    meta.yaml; an earlier validation of the same workload, space and mode is replaced."""
     table = result.table
     if calibrate:
         write_calibration(table.path, table.calibration)
     rows = table.only(result.mode)
     requests, space_hash, mode = key(rows, workload, space.hash)
-    entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, "space_hash": space_hash, "workload": requests,
+    entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, "space_hash": space_hash,
+             "workload": requests,
              "mode": mode, "seed": seed, "basis": basis(rows), "architectures": len(result.held_out),
              "metrics": {summary.metric: {
-                 **{name: value for name, value in summary.to_dict().items() if name not in ("metric", "count")},
-                 "log_ratios": [round(-float(np.log1p(each.error(summary.metric))), 5) for each in result.held_out]}
+                 **{name: value for name, value in summary.to_dict().items() if name not in ("metric",
+                                                                                             "count")},
+                 "log_ratios": [round(-float(np.log1p(each.error(summary.metric))),
+                                      5) for each in result.held_out]}
                  for summary in result.metrics}}
     others = [old for old in table.meta.get(VALIDATIONS, ())
-              if (old.get("workload"), old.get("space_hash"), old.get("mode")) != (requests, space_hash, mode)]
+              if (old.get("workload"), old.get("space_hash"), old.get("mode")) != (requests, space_hash,
+                                                                                   mode)]
     write_entry(table.path, VALIDATIONS, [*others, entry])

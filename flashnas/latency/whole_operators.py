@@ -44,10 +44,11 @@ class OperatorTimes:
             seen: contexts over which the mean is taken, or one value: the tokens of each sequence.
             vocab: of `embedding` and `head`; 0 for the others.
         """
-        found = self._grid(OPERATOR_DECODE if phase == "decode" else OPERATOR_PREFILL, operator, hidden, vocab)
-        if found is None:
+        grid_of_rows = self._grid(OPERATOR_DECODE if phase == "decode" else OPERATOR_PREFILL, operator,
+                                  hidden, vocab)
+        if grid_of_rows is None:
             return None
-        grid, source = found
+        grid, source = grid_of_rows
         axis = next(axis for axis in grid.axes if axis.name != "batch")
         if phase == "decode" and axis.values[-1] == 1:  # written as context 0: independent of the context
             seen = np.ones(1)

@@ -11,12 +11,13 @@ from flashnas.base.errors import WorkloadError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 
-# of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them, hold weights only
+# of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them, hold weights
+# only
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "q8_0": 2, "q4_0": 2, "fp8": 2}
 # of a weight: a block of 32 has a scale in 16 bits
 WEIGHT_BYTES: dict[str, float] = {**DTYPE_BYTES, "q8_0": 34 / 32, "q4_0": 18 / 32, "fp8": 1}
-# A type that only the matrices of the operators have, as in serving engines; embedding, head, norms, convolutions,
-# attention and recurrences stay in the other one.
+# A type that only the matrices of the operators have, as in serving engines; embedding, head, norms,
+# convolutions, attention and recurrences stay in the other one.
 MATRICES_ONLY = {"fp8": "bfloat16"}
 WEIGHTS = ("bfloat16", "fp8")   # what --weights takes for a table of kernels
 WEIGHTS_HELP = "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
@@ -28,7 +29,8 @@ WORKLOAD_HELP = "named workload, YAML file or batch=..,prompt=..,generated=.."
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One request: `prompt_tokens` are read at once, then `generated_tokens` one by one, for `batch` sequences.
+    """One request: `prompt_tokens` are read at once, then `generated_tokens` one by one, for `batch`
+    sequences.
 
     Args:
         name: for people.
@@ -53,7 +55,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         if self.batch != "max" and (type(self.batch) is not int or self.batch < 1):
-            raise WorkloadError(f"workload.batch must be a whole number of at least 1, or max; got {self.batch!r}")
+            raise WorkloadError(f"workload.batch must be a whole number of at least 1, or max; got"
+                                f" {self.batch!r}")
         if self.batch != "max" and self.batch > MAX_BATCH:
             raise WorkloadError(f"workload.batch must be at most {MAX_BATCH:,}; got {self.batch!r}")
         for field in ("prompt_tokens", "generated_tokens"):
@@ -73,12 +76,13 @@ class Workload:
         return self.prompt_tokens + self.generated_tokens
 
     def with_weights(self, weights: str | None) -> Workload:
-        """The same requests to a model whose matrices have that type; raises WorkloadError where the workload's own
-        dtype excludes it."""
+        """The same requests to a model whose matrices have that type; raises WorkloadError where the
+        workload's own dtype excludes it."""
         if weights is None or weights == self.dtype:
             return self
         if self.dtype not in ("auto", "bfloat16"):
-            raise WorkloadError(f"--weights {weights} needs a workload in bfloat16; workload.dtype is {self.dtype}")
+            raise WorkloadError(f"--weights {weights} needs a workload in bfloat16; workload.dtype is"
+                                f" {self.dtype}")
         return replace(self, dtype=weights)
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,8 +94,8 @@ WORKLOADS = {workload.name: workload for workload in (
     Workload(name="decode-1k", generated_tokens=1024),
     Workload(name="prefill-2k", prompt_tokens=2048),
     Workload(name="chat", prompt_tokens=512, generated_tokens=256),
-    # "throughput at 32k tokens of input and the largest batch that fits": decode steps right after a 32k prompt.
-    # 256 of them move the context by 0.8 %: throughput_tok_s is the rate at 32k.
+    # "throughput at 32k tokens of input and the largest batch that fits": decode steps right after a 32k
+    # prompt. 256 of them move the context by 0.8 %: throughput_tok_s is the rate at 32k.
     Workload(name="throughput-32k", batch="max", prompt_tokens=32768, generated_tokens=256),
 )}
 
@@ -100,7 +104,8 @@ _SHORT = {"batch": "batch", "prompt": "prompt_tokens", "generated": "generated_t
 
 
 def load_workload(source: str | Workload) -> Workload:
-    """A workload by name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises WorkloadError."""
+    """A workload by name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises
+    WorkloadError."""
     if isinstance(source, Workload):
         return source
     if source in WORKLOADS:
@@ -110,7 +115,8 @@ def load_workload(source: str | Workload) -> Workload:
     if "=" in source:
         return _from_text(source)
     raise WorkloadError(f"workload {source!r} does not exist{did_you_mean(source, WORKLOADS)}; named ones:"
-                        f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML file")
+                        f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML"
+                        f" file")
 
 
 def _from_text(text: str) -> Workload:

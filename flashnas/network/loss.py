@@ -1,4 +1,5 @@
-"""The loss of a language model without its logits: a linear head and the cross-entropy as one autograd node."""
+"""The loss of a language model without its logits: a linear head and the cross-entropy as one autograd node.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +12,17 @@ from torch import Tensor
 from flashnas.operators.backends.library import Function
 from flashnas.operators.parts.fused import softmax_
 
-# logits at once: 8 MB of float32, which the caches of a CPU hold; on a GPU 1 GB, since each chunk reads the whole head
+# logits at once: 8 MB of float32, which the caches of a CPU hold; on a GPU 1 GB, since each chunk reads the
+# whole head
 LOGITS_PER_CHUNK, LOGITS_ON_GPU = 1 << 21, 1 << 28
 
 
-def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, softmax: Function = softmax_) -> Tensor:
+def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor,
+                         softmax: Function = softmax_) -> Tensor:
     """Mean cross-entropy of x @ weight^T.
 
-    Gradients are taken slice by slice in the forward pass. The logits of a large vocabulary therefore never exist at
-    once.
+    Gradients are taken slice by slice in the forward pass. The logits of a large vocabulary therefore never
+    exist at once.
 
     Args:
         x_ND: hidden states after the final norm.
@@ -57,8 +60,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             targets_N = targets_N.clamp(min=0)
             for part in range(0, len(x), rows):
                 now = slice(part, part + rows)
-                loss, grad = softmax(x[now] @ weight.T, targets_N[now].unsqueeze(1), divisor_N1[now].reciprocal(),
-                                     need_x or need_weight)
+                loss, grad = softmax(x[now] @ weight.T, targets_N[now].unsqueeze(1),
+                                     divisor_N1[now].reciprocal(), need_x or need_weight)
                 total += loss.masked_fill_(~counts_N[now].unsqueeze(1), 0).sum()
                 if grad_x is not None:
                     torch.mm(grad, weight, out=grad_x[now])

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import ArchitectureError
+from flashnas.base.hints import shown
 from flashnas.network.cache import HybridCache
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
@@ -30,8 +32,8 @@ from flashnas.operators.roles import OWN_RATES, Role
 class ParameterUse:
     """What a parameter of a network is for, and the family in `Recipe.lr_multipliers` by which it learns.
 
-    The family is the short name of the operator, that with `.conv` or `.router` for a short convolution or a router,
-    `embedding` or `norm`.
+    The family is the short name of the operator, that with `.conv` or `.router` for a short convolution or a
+    router, `embedding` or `norm`.
     """
 
     role: Role
@@ -39,8 +41,8 @@ class ParameterUse:
 
 
 def _streams_low(x: Tensor) -> bool:
-    """Whether the residual stream has the dtype of autocast: on a GPU, where norms, additions and what is kept for the
-    backward pass are bounded by memory."""
+    """Whether the residual stream has the dtype of autocast: on a GPU, where norms, additions and what is
+    kept for the backward pass are bounded by memory."""
     return x.is_cuda and torch.is_autocast_enabled(x.device.type)
 
 
@@ -64,13 +66,13 @@ class Block(nn.Module):
 class HybridLM(nn.Module):
     """Embedding, pre-norm residual operators, final norm, head; has exactly `architecture.params` parameters.
 
-    Meta tokens come before every sequence; they take positions but have no logits and no loss. Only memory limits the
-    context.
+    Meta tokens come before every sequence; they take positions but have no logits and no loss. Only memory
+    limits the context.
 
     Args:
         architecture: what to build.
-        backend: the libraries that compute the operators, one of operators.backends.BACKENDS. Raises OperatorError for
-            a library that is not installed.
+        backend: the libraries that compute the operators, one of operators.backends.BACKENDS. Raises
+            OperatorError for a library that is not installed.
 
     Example:
         >>> import flashnas as fn, torch
@@ -81,6 +83,8 @@ class HybridLM(nn.Module):
     """
 
     def __init__(self, architecture: Architecture, backend: str = "auto") -> None:
+        if not isinstance(architecture, Architecture):
+            raise ArchitectureError(f"a network needs an Architecture; got {shown(architecture)}")
         super().__init__()
         self.architecture, self.backend = architecture, backend
         hidden, vocab = architecture.hidden, architecture.vocab
@@ -97,7 +101,8 @@ class HybridLM(nn.Module):
 
     @torch.no_grad()
     def reset_weights(self) -> None:
-        """Draw the matrices: normal with std 1/sqrt(fan_in), output projections times 1/sqrt(2 x operators)."""
+        """Draw the matrices: normal with std 1/sqrt(fan_in), output projections times 1/sqrt(2 x operators).
+        """
         shrink, uses = 1 / math.sqrt(2 * len(self.layers)), self.parameter_uses()
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
@@ -125,12 +130,14 @@ class HybridLM(nn.Module):
             uses[f"layers.{n}.norm.weight"] = ParameterUse(Role.NORM, spec.kind)
             for name, role in block.mixer.parameter_roles().items():
                 part = OWN_RATES.get(role)
-                uses[f"layers.{n}.mixer.{name}"] = ParameterUse(role, f"{spec.kind}.{part}" if part else spec.kind)
+                uses[f"layers.{n}.mixer.{name}"] = ParameterUse(role,
+                                                                f"{spec.kind}.{part}" if part else spec.kind)
         return uses
 
     def backends(self, dtype: torch.dtype | None = None) -> dict[str, str]:
-        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", "f": "torch", ..}, and short
-        convolutions ("conv"). dtype: of activations where autocast sets it; the weights' by default."""
+        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", "f": "torch", ..},
+        and short convolutions ("conv"). dtype: of activations where autocast sets it; the weights' by
+        default."""
         weight = self.embedding.weight
         kinds = (spec.kind for spec in self.architecture.operators)
         return running(zip(kinds, self.blocks, strict=True), weight.device.type, dtype or weight.dtype)
@@ -153,7 +160,7 @@ class HybridLM(nn.Module):
         """[V, D]; the embedding's when tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    # -- training --------------------------------------------------------------------------------------------------
+    # -- training --------------------------------------------------------------------------------------------
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Logits [B, T, V]."""
@@ -181,14 +188,15 @@ class HybridLM(nn.Module):
         return x.to(torch.get_autocast_dtype(x.device.type)) if _streams_low(x) else x
 
     def run_layers(self, x_BTD: Tensor, states: Any) -> tuple[Tensor, tuple[Any, ...]]:
-        """All operators in their parallel form from `states` on (None: of empty sequences): (x_BTD, states after)."""
+        """All operators in their parallel form from `states` on (None: of empty sequences): (x_BTD, states
+        after)."""
         after = []
         for block, state in zip(self.blocks, states, strict=True):
             x_BTD, state = block(x_BTD, state)
             after.append(state)
         return x_BTD, tuple(after)
 
-    # -- generation ------------------------------------------------------------------------------------------------
+    # -- generation ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def start_cache(self, batch: int) -> HybridCache:
@@ -238,7 +246,8 @@ class HybridLM(nn.Module):
         logits, cache = self.prefill(tokens_BT)
         generated = []
         for n in range(count):
-            token = logits.argmax(-1) if greedy else torch.multinomial(logits.float().softmax(-1), 1).squeeze(-1)
+            token = logits.argmax(-1) if greedy else torch.multinomial(logits.float().softmax(-1),
+                                                                       1).squeeze(-1)
             generated.append(token)
             if n + 1 < count:
                 logits, cache = self.decode_step(token, cache)

@@ -1,4 +1,5 @@
-"""Weights on disk: a folder with `architecture.yaml`, `model.safetensors` and, where there is one, `tokenizer.json`.
+"""Weights on disk: a folder with `architecture.yaml`, `model.safetensors` and, where there is one,
+`tokenizer.json`.
 
 `flashnas train` writes it, `flashnas export` reads it. Tensors have the names of `HybridLM.state_dict()`.
 """
@@ -21,6 +22,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import WeightsError
 from flashnas.base.files import FILE_MODE, atomic_folder, system_error, write_synced
+from flashnas.base.foreign import check_regular
 from flashnas.base.yaml import read_yaml
 from flashnas.network.model import HybridLM
 
@@ -44,8 +46,10 @@ def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | N
         The folder. Raises WeightsError if it holds something else, OSError for a full or read-only disk.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / ARCHITECTURE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise WeightsError(f"{folder}: exists and holds no weights (it has no {ARCHITECTURE}); choose another folder")
+    if folder.exists() and not (folder / ARCHITECTURE).is_file() and (not folder.is_dir()
+                                                                      or any(folder.iterdir())):
+        raise WeightsError(f"{folder}: exists and holds no weights (it has no {ARCHITECTURE});"
+                           " choose another folder")
     with atomic_folder(folder) as fresh:
         write_model(fresh, network, tokenizer_json=tokenizer_json)
         for name, text in (files or {}).items():
@@ -57,8 +61,8 @@ def write_model(folder: Path, network: HybridLM, *, tokenizer_json: str | None =
     """Write the files of a weights folder into a folder that is there."""
     architecture = network.architecture
     digest = write_tensors(folder / MODEL, network.state_dict())
-    entry = {"architecture": architecture.to_dict(), "notation": architecture.notation, "hash": architecture.hash,
-             "params": architecture.params, "sha256": digest}
+    entry = {"architecture": architecture.to_dict(), "notation": architecture.notation,
+             "hash": architecture.hash, "params": architecture.params, "sha256": digest}
     write_synced(folder / ARCHITECTURE, yaml.safe_dump(entry, sort_keys=False, width=120))
     if tokenizer_json is not None:
         write_synced(folder / TOKENIZER, tokenizer_json)
@@ -85,7 +89,8 @@ def load_model(folder: str | Path) -> HybridLM:
 
 
 def read_architecture(folder: str | Path) -> tuple[Architecture, dict[str, Any]]:
-    """The architecture of a weights folder and all that its file records; raises WeightsError if there is none."""
+    """The architecture of a weights folder and all that its file records; raises WeightsError if there is
+    none."""
     path = Path(folder) / ARCHITECTURE
     if not path.is_file():
         raise WeightsError(f"{folder}: holds no weights (it has no {ARCHITECTURE});"
@@ -94,25 +99,28 @@ def read_architecture(folder: str | Path) -> tuple[Architecture, dict[str, Any]]
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into a network; raises WeightsError naming what is missing, left over or of another shape."""
+    """Copy tensors into a network; raises WeightsError naming what is missing, left over or of another shape.
+    """
     needed = network.state_dict()
     another = f"{path}: holds the weights of another architecture"
     for name, tensor in needed.items():
         if name not in tensors:
             raise WeightsError(f"{another}: {name} {list(tensor.shape)} is missing")
         if tensors[name].shape != tensor.shape:
-            raise WeightsError(f"{another}: {name} is {list(tensors[name].shape)}, this one needs {list(tensor.shape)}")
+            raise WeightsError(f"{another}: {name} is {list(tensors[name].shape)}, this one needs"
+                               f" {list(tensor.shape)}")
     if extra := sorted(set(tensors) - set(needed)):
         raise WeightsError(f"{another}: {extra[0]} has no place in this one"
                            + (f" (nor have {len(extra) - 1} others)" if len(extra) > 1 else ""))
     network.load_state_dict(dict(tensors))
 
 
-# -- files -------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file to the disk; returns its sha256. Raises OSError for a full or read-only disk."""
+    """Write a safetensors file to the disk; returns its sha256. Raises OSError for a full or read-only disk.
+    """
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
@@ -126,7 +134,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; raises WeightsError if it is missing, damaged, or has not this digest."""
+    """All tensors of a safetensors file; raises WeightsError if it is missing, damaged, or has not this
+    digest."""
+    check_regular(path, WeightsError)
     try:
         if sha256 is not None and digest_of(path) != sha256:
             raise WeightsError(f"{path}: is damaged: its sha256 is not the recorded {sha256[:16]}..")

@@ -1,9 +1,9 @@
 """The operators: what they state without torch, and how they are computed.
 
-Each operator has a folder: `spec.py` states sizes, kernels and what readers see; `layer.py` computes with torch.
-`spec.py` and `layer.py` of this folder are the contracts, `roles.py` names what a parameter is for. Layers share
-`parts` (norms, convolutions, positions), `recurrences` and `backends` (the libraries that can compute a core). A new
-operator is one folder and one line below, or an entry point of another package.
+Each operator has a folder: `spec.py` states sizes, kernels and what readers see; `layer.py` computes with
+torch. `spec.py` and `layer.py` of this folder are the contracts, `roles.py` names what a parameter is for.
+Layers share `parts` (norms, convolutions, positions), `recurrences` and `backends` (the libraries that can
+compute a core). A new operator is one folder and one line below, or an entry point of another package.
 """
 
 from flashnas.base.errors import OperatorError
@@ -26,7 +26,7 @@ OPERATORS: Registry[type[OperatorSpec]] = Registry("operator", "flashnas.operato
     "h": "flashnas.operators.hybrid_head.spec:HybridHead",
     "f": "flashnas.operators.feed_forward.spec:FeedForward",
     "moe": "flashnas.operators.mixture_of_experts.spec:MixtureOfExperts",
-}, OperatorError, "kind")
+}, OperatorError, "kind", base="flashnas.operators.spec:OperatorSpec")
 
 
 def operator_class(kind: str) -> type[OperatorSpec]:

@@ -1,4 +1,5 @@
-"""What is known of a kernel: its kind, one launch of it, and the rules that answer for rows that were not measured."""
+"""What is known of a kernel: its kind, one launch of it, and the rules that answer for rows that were not
+measured."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ class Family:
 
 @dataclass(frozen=True)
 class Load:
-    """How much one launch works on: `tokens` of each of `batch` sequences (1 in a decode step), which see `context`
-    tokens, themselves included."""
+    """How much one launch works on: `tokens` of each of `batch` sequences (1 in a decode step), which see
+    `context` tokens, themselves included."""
 
     phase: Phase
     batch: int
@@ -42,24 +43,27 @@ class KernelKind:
     """One kind of kernel.
 
     Args:
-        name: registered name. Rows are in `<name>_<phase>.parquet`, or in `<name>.parquet` where both phases have the
-            same columns.
+        name: registered name. Rows are in `<name>_<phase>.parquet`, or in `<name>.parquet` where both phases
+            have the same columns.
         family: group and colour in pictures.
         shape: names of the sizes that a call states, in order.
-        decode, prefill: key columns of the rows of each phase, in file order; empty: the kind has no rows. A column is
-            one of `shape`, or `batch`, `tokens` (of each sequence, in a prefill), `context` (tokens seen in a decode
-            step) or `m` (batch x tokens). Times are interpolated in log space along these columns.
+        decode, prefill: key columns of the rows of each phase, in file order; empty: the kind has no rows. A
+            column is one of `shape`, or `batch`, `tokens` (of each sequence, in a prefill), `context` (tokens
+            seen in a decode step) or `m` (batch x tokens). Times are interpolated in log space along these
+            columns.
         matched: columns that are not interpolated: only rows with the call's value answer.
-        between: two of `matched` (heads and key/value heads) for which the times of measured neighbours are mixed.
+        between: two of `matched` (heads and key/value heads) for which the times of measured neighbours are
+            mixed.
         grow: the column along which cells that were not measured are inferred, in proportion.
-        tokens_power: from the matched values, how the time of a prefill grows with tokens beyond the grid (1 or 2).
+        tokens_power: from the matched values, how the time of a prefill grows with tokens beyond the grid (1
+            or 2).
         rules: tried in this order when no row answers.
         written: values per token that a kernel leaves behind for the next one.
         workspace_bytes: bytes per token that a kernel needs beside its output while it reads a prompt.
-        bytes_moved: bytes that one launch has to read and write at least, from the call, the Load and the bytes of one
-            activation.
-        weights: numbers in the weight of a call, which an engine may keep in another type than the activations: a table
-            may have rows of the kind in that type; None: the kind has no such weight.
+        bytes_moved: bytes that one launch has to read and write at least, from the call, the Load and the
+            bytes of one activation.
+        weights: numbers in the weight of a call, which an engine may keep in another type than the
+            activations: a table may have rows of the kind in that type; None: the kind has no such weight.
         correction: the constant that scales the kernel in a whole model (latency/corrections.py); "": none.
     """
 
@@ -87,11 +91,12 @@ class KernelKind:
         """The name of the kind's rows in a table, and of a kernel in a breakdown: `conv_decode`, `gemm`."""
         return self.name if self.decode == self.prefill else f"{self.name}_{phase}"
 
-    def call(self, label: str, *, fusable: bool = False, unfused: tuple[int, ...] = (), **shape: int) -> KernelCall:
+    def call(self, label: str, *, fusable: bool = False, unfused: tuple[int, ...] = (),
+             **shape: int) -> KernelCall:
         """One launch of this kind; raises OperatorError if the sizes are not those of `shape`."""
         if set(shape) != set(self.shape):
-            raise OperatorError(f"kernel {label!r} of kind {self.name} needs the sizes {', '.join(self.shape)};"
-                                f" got {', '.join(shape) or 'none'}")
+            raise OperatorError(f"kernel {label!r} of kind {self.name} needs the sizes"
+                                f" {', '.join(self.shape)}; got {', '.join(shape) or 'none'}")
         return KernelCall(self, tuple((name, shape[name]) for name in self.shape), label, fusable, unfused)
 
     def __repr__(self) -> str:
@@ -100,10 +105,12 @@ class KernelKind:
 
 @dataclass(frozen=True, slots=True)
 class KernelCall:
-    """One kernel that an operator launches, by its static shape; batch, tokens and context come from the workload.
+    """One kernel that an operator launches, by its static shape; batch, tokens and context come from the
+    workload.
 
-    `fusable` marks a pointwise kernel that an optimised engine folds into a neighbour. `unfused`: the first size (n,
-    channels, elements) of each kernel that a framework without fusion launches instead; empty: this one.
+    `fusable` marks a pointwise kernel that an optimised engine folds into a neighbour. `unfused`: the first
+    size (n, channels, elements) of each kernel that a framework without fusion launches instead; empty: this
+    one.
     """
 
     kind: KernelKind
@@ -127,12 +134,12 @@ class KernelCall:
         return dict(self.shape)[name]
 
 
-# -- rules -----------------------------------------------------------------------------------------------------------
+# -- rules ---------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Asked:
-    """A question to a table. `seen`: numpy array of the contexts over which the mean is taken; in a prefill the number
-    of tokens. `rows`: batch x tokens, or what a rule replaces it by."""
+    """A question to a table. `seen`: numpy array of the contexts over which the mean is taken; in a prefill
+    the number of tokens. `rows`: batch x tokens, or what a rule replaces it by."""
 
     call: KernelCall
     phase: Phase
@@ -169,7 +176,8 @@ class Times(Protocol):
 
 @dataclass(frozen=True)
 class Rule:
-    """How a time that no row states follows from rows. The text and the arithmetic read the same constants."""
+    """How a time that no row states follows from rows. The text and the arithmetic read the same constants.
+    """
 
     def text(self) -> str:
         """One line for `flashnas table info`."""

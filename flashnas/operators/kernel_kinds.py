@@ -1,17 +1,17 @@
 """The kinds of kernels that operators launch: one object each, with all that flashnas knows about the kind.
 
-A kind states the columns of its rows in a latency table, the rules by which a missing row is derived, how its time
-grows, what it writes and moves, which correction to whole models applies, and its family in pictures. The lookup in
-tables, the memory rule, `flashnas table info`, the fit of corrections and the report read these objects; none of them
-knows a kind by name.
+A kind states the columns of its rows in a latency table, the rules by which a missing row is derived, how its
+time grows, what it writes and moves, which correction to whole models applies, and its family in pictures.
+The lookup in tables, the memory rule, `flashnas table info`, the fit of corrections and the report read these
+objects; none of them knows a kind by name.
 
 An operator of another package uses what is here, without a registration:
 
     from flashnas.operators.kernel_kinds import CONV, gemm, pointwise
     CONV.call("short_conv", channels=hidden, conv_size=3)
 
-Or it brings a kind of its own: a module-level KernelKind, and one entry point under the same name, so that tables may
-hold rows of the kind and reports know its family:
+Or it brings a kind of its own: a module-level KernelKind, and one entry point under the same name, so that
+tables may hold rows of the kind and reports know its family:
 
     FFT_CONV = KernelKind(
         name="fft_conv", family=CONVOLUTION, shape=("channels",), decode=("channels", "batch"),
@@ -21,7 +21,8 @@ hold rows of the kind and reports know its family:
     [project.entry-points."flashnas.kernel_kinds"]
     fft_conv = "my_package.spec:FFT_CONV"
 
-`Roofline` answers the kind from the device's bandwidth until a table has rows. A package may also subclass `Rule`.
+`Roofline` answers the kind from the device's bandwidth until a table has rows. A package may also subclass
+`Rule`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from flashnas.operators.kernel import Family, KernelCall, KernelKind, Load, Phas
 from flashnas.operators.kernel_rules import AsCall, FullAttention, NextLarger, Roofline, SameState, Steps
 
 STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
-# Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per chunk and head.
+# Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per chunk and
+# head.
 CHUNK_TOKENS = 64
 CHUNK_MATRICES = 3
-GENERAL_CHUNK = 2.0  # RWKV7's chunk kernel: two vectors write where the delta rule has one (arXiv 2510.26692, figure 2)
+# RWKV7's chunk kernel: two vectors write where the delta rule has one (arXiv 2510.26692, figure 2)
+GENERAL_CHUNK = 2.0
 
 # A ramp of one hue, apart from the colours of the operators. The order is that of the legend.
 PRODUCTS = Family("matrix products", "#2B2D5B")
@@ -45,7 +48,7 @@ CONVOLUTION = Family("convolution", "#ABADD0")
 SMALL = Family("norms, activations, small kernels", "#D3D4E6")
 
 
-# -- products and pointwise kernels ----------------------------------------------------------------------------------
+# -- products and pointwise kernels --------------------------------------------------------------------------
 
 def _gemm_bytes(call: KernelCall, load: Load, size: int) -> float:
     return size * (load.rows * (call["k"] + call["n"]) + call["k"] * call["n"])
@@ -68,7 +71,8 @@ def experts_hit(experts: int, active: int, rows: float) -> float:
 
 def _one_product(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
     hit = experts_hit(call["experts"], call["active"], rows)
-    return KernelCall(GEMM, (("n", hit * call["n"]), ("k", call["k"])), call.label), rows * call["active"] / hit
+    return KernelCall(GEMM, (("n", hit * call["n"]), ("k", call["k"])),
+                      call.label), rows * call["active"] / hit
 
 
 def _expert_bytes(call: KernelCall, load: Load, size: int) -> float:
@@ -78,13 +82,14 @@ def _expert_bytes(call: KernelCall, load: Load, size: int) -> float:
 
 EXPERTS = KernelKind(
     name="experts", family=PRODUCTS, shape=("n", "k", "experts", "active"),
-    rules=(AsCall("with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are hit; all of"
-                  " these as one gemm of as many weights and operations", _one_product, spread=0.50),),
+    rules=(AsCall("with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are"
+                  " hit; all of these as one gemm of as many weights and operations", _one_product,
+                  spread=0.50),),
     written=lambda call: call["active"] * call["n"], bytes_moved=_expert_bytes,
     weights=lambda call: call["experts"] * call["k"] * call["n"])
 
 
-# -- attention and convolutions --------------------------------------------------------------------------------------
+# -- attention and convolutions ------------------------------------------------------------------------------
 
 def _attention_bytes(call: KernelCall, load: Load, size: int) -> float:
     """Keys and values that are seen once (of a prefill, those of its tokens), queries and outputs."""
@@ -96,9 +101,9 @@ _ATTENTION = ("heads", "kv_heads", "head_dim", "window")  # window 0: full atten
 ATTENTION = KernelKind(
     name="attention", family=ATTENTION_FAMILY, shape=_ATTENTION, decode=(*_ATTENTION, "batch", "context"),
     prefill=(*_ATTENTION, "batch", "tokens"), matched=_ATTENTION, between=("heads", "kv_heads"),
-    tokens_power=lambda matched: 1 if matched["window"] else 2, rules=(NextLarger("head_dim"), FullAttention()),
-    written=lambda call: call["heads"] * call["head_dim"], bytes_moved=_attention_bytes,
-    correction="attention_scale")
+    tokens_power=lambda matched: 1 if matched["window"] else 2,
+    rules=(NextLarger("head_dim"), FullAttention()), written=lambda call: call["heads"] * call["head_dim"],
+    bytes_moved=_attention_bytes, correction="attention_scale")
 
 
 def _conv_bytes(call: KernelCall, load: Load, size: int) -> float:
@@ -108,12 +113,14 @@ def _conv_bytes(call: KernelCall, load: Load, size: int) -> float:
 
 
 CONV = KernelKind(  # causal and depthwise
-    name="conv", family=CONVOLUTION, shape=("channels", "conv_size"), decode=("channels", "conv_size", "batch"),
-    prefill=("channels", "conv_size", "batch", "tokens"), matched=("conv_size",), rules=(NextLarger("conv_size"),),
+    name="conv", family=CONVOLUTION, shape=("channels", "conv_size"),
+                  decode=("channels", "conv_size", "batch"),
+    prefill=("channels", "conv_size", "batch", "tokens"), matched=("conv_size",),
+                  rules=(NextLarger("conv_size"),),
     written=lambda call: call["channels"], bytes_moved=_conv_bytes)
 
 
-# -- kernels that carry a matrix per head ----------------------------------------------------------------------------
+# -- kernels that carry a matrix per head --------------------------------------------------------------------
 
 def _state_bytes(call: KernelCall, load: Load, size: int) -> float:
     """Queries, keys, values and outputs; the state is read and written once for each sequence."""
@@ -133,14 +140,15 @@ def _delta_chunk_bytes(call: KernelCall) -> int:
     return _chunk_bytes(call) + STATE_BYTES * int(call["heads"]) * more
 
 
-def recurrent_kind(name: str, *, delta: bool = False, of: tuple[KernelKind, ...] = (), chunk_factor: float = 1.0,
-                   steps: bool = True) -> KernelKind:
+def recurrent_kind(name: str, *, delta: bool = False, of: tuple[KernelKind, ...] = (),
+                   chunk_factor: float = 1.0, steps: bool = True) -> KernelKind:
     """A kind whose state is a matrix [key_dim, value_dim] per head; `groups` of heads share keys and queries.
 
     Args:
         name: of the kind.
         delta: a delta rule, whose chunk kernel needs W and U.
-        of: the kinds whose rows answer until this kind has rows, the first that has some; empty: only its own.
+        of: the kinds whose rows answer until this kind has rows, the first that has some; empty: only its
+            own.
         chunk_factor: how many times as long a prefill takes as one of `of`.
         steps: False for a kind that has rows of prefills only.
     """
@@ -154,8 +162,9 @@ def recurrent_kind(name: str, *, delta: bool = False, of: tuple[KernelKind, ...]
 
 
 GATED_DELTA_RULE = recurrent_kind("gated_delta_rule", delta=True)
-# The same rule by the Triton kernel of flash-linear-attention. No operator launches it: an engine takes a faster one
-# where it has one. The other recurrences have Triton kernels alone, so that a table has rows of it for them.
+# The same rule by the Triton kernel of flash-linear-attention. No operator launches it: an engine takes a
+# faster one where it has one. The other recurrences have Triton kernels alone, so that a table has rows of it
+# for them.
 GATED_DELTA_RULE_TRITON = recurrent_kind("gated_delta_rule_triton", delta=True, steps=False)
 _BASES = (GATED_DELTA_RULE_TRITON, GATED_DELTA_RULE)
 DELTA_RULE = recurrent_kind("delta_rule", delta=True, of=_BASES)
@@ -182,19 +191,21 @@ def _scan_workspace_bytes(call: KernelCall) -> int:
 
 
 SELECTIVE_SCAN = KernelKind(
-    name="selective_scan", family=RECURRENCE, shape=("channels", "state"), decode=("channels", "state", "batch"),
-    prefill=("channels", "state", "batch", "tokens"), matched=("state",),
-    rules=(AsCall("decode: the gated delta rule's step of the same state bytes, and more for a decay of each entry of"
-                  " the state", _scan_step, phases=("decode",), upper=0.50), Steps()),
+    name="selective_scan", family=RECURRENCE, shape=("channels", "state"),
+    decode=("channels", "state", "batch"), prefill=("channels", "state", "batch", "tokens"),
+    matched=("state",),
+    rules=(AsCall("decode: the gated delta rule's step of the same state bytes, and more for a decay of each"
+                  " entry of the state", _scan_step, phases=("decode",), upper=0.50), Steps()),
     written=lambda call: call["channels"], workspace_bytes=_scan_workspace_bytes, bytes_moved=_scan_bytes)
 
 
-# -- all kinds -------------------------------------------------------------------------------------------------------
+# -- all kinds -----------------------------------------------------------------------------------------------
 
 KERNEL_KINDS: Registry[KernelKind] = Registry("kernel kind", "flashnas.kernel_kinds", {
     name: f"flashnas.operators.kernel_kinds:{name.upper()}" for name in (
         "gemm", "pointwise", "experts", "attention", "conv", "gated_delta_rule", "gated_delta_rule_triton",
-        "delta_rule", "gla", "ssd", "rwkv7", "kda", "selective_scan")}, TableError, attribute="name")
+        "delta_rule", "gla", "ssd", "rwkv7", "kda", "selective_scan")}, TableError, attribute="name",
+    base="flashnas.operators.kernel:KernelKind")
 
 
 def families() -> tuple[Family, ...]:
@@ -204,8 +215,8 @@ def families() -> tuple[Family, ...]:
 
 
 def kind_of_rows(name: str) -> tuple[KernelKind, Phase | None] | None:
-    """The kind of rows (or of a kernel in a breakdown) such as `conv_decode`, with their phase (None: both phases);
-    None for a name that is not of a kernel."""
+    """The kind of rows (or of a kernel in a breakdown) such as `conv_decode`, with their phase (None: both
+    phases); None for a name that is not of a kernel."""
     phase: Phase
     for phase in ("decode", "prefill"):
         base = name.removesuffix(f"_{phase}")
@@ -221,6 +232,12 @@ def gemm(label: str, *, n: int, k: int, unfused: tuple[int, ...] = ()) -> Kernel
     return GEMM.call(label, n=n, k=k, unfused=unfused)
 
 
-def pointwise(label: str, elements: int, *, fusable: bool = False, unfused: tuple[int, ...] = ()) -> KernelCall:
+def pointwise(label: str, elements: int, *, fusable: bool = False,
+              unfused: tuple[int, ...] = ()) -> KernelCall:
     """A kernel that the bandwidth limits; `elements`: values read plus written per token."""
     return POINTWISE.call(label, elements=elements, fusable=fusable, unfused=unfused)
+
+
+def pre_norm(hidden: int) -> tuple[KernelCall, KernelCall]:
+    """What runs before every operator: the addition of the last update, and the norm."""
+    return pointwise("residual_add", 3 * hidden, fusable=True), pointwise("rms_norm", 2 * hidden)

@@ -3,11 +3,12 @@
 Every layer maps the normalised input to the residual update and has three forms that agree:
 
 - `reference(x_BTD, state)`: a plain loop over time in float64, the ground truth; read it first;
-- `forward(x_BTD, state)`: parallel or chunked, for training and prefill; the returned state continues the sequence;
+- `forward(x_BTD, state)`: parallel or chunked, for training and prefill; the returned state continues the
+  sequence;
 - `step(x_BD, state)`: one token; a state may be continued only once (caches are written in place).
 
-Shape letters: B batch, T time, D hidden size, H heads, K key dim, V value dim, N chunks, C chunk length or channels, G
-groups of heads.
+Shape letters: B batch, T time, D hidden size, H heads, K key dim, V value dim, N chunks, C chunk length or
+channels, G groups of heads.
 """
 
 from __future__ import annotations
@@ -32,20 +33,23 @@ Apply = Callable[[nn.Linear, Tensor], Tensor]
 
 
 def build_layer(spec: OperatorSpec, hidden: int) -> Layer:
-    """The torch layer of that operator, without the pre-norm; imports the layer's module when it is called."""
+    """The torch layer of that operator, without the pre-norm; imports the layer's module when it is called.
+    """
     layer: Layer = load_object(spec.layer)(spec, hidden)
     return layer
 
 
 class Layer(Declared):
-    """Base of the operator layers: normalised input in, residual update out. `roles` names what its parameters are."""
+    """Base of the operator layers: normalised input in, residual update out. `roles` names what its
+    parameters are."""
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
         """The state of an empty sequence; `dtype` is the model's, recurrent states are kept in float32."""
         raise NotImplementedError
 
     def reference(self, x_BTD: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """The ground truth in float64, one token after the other: (residual update [B, T, D], state after)."""
+        """The ground truth in float64, one token after the other: (residual update [B, T, D], state after).
+        """
         raise NotImplementedError
 
     def step(self, x_BD: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -63,8 +67,8 @@ class RecurrentState(NamedTuple):
 class RecurrentLayer(Layer):
     """A layer that remembers matrices [heads, key dim, value dim]: project, convolve, recur, project back.
 
-    A subclass sets the attributes below and defines `project`, `recur` and `recur_reference`; `recur_raw` too, if its
-    core takes raw parts.
+    A subclass sets the attributes below and defines `project`, `recur` and `recur_reference`; `recur_raw`
+    too, if its core takes raw parts.
     """
 
     conv: ShortConvolution | None
@@ -106,7 +110,8 @@ class RecurrentLayer(Layer):
         """`recur` for all tokens by plain formulas in float64."""
         raise NotImplementedError
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
+    def init_state(self, batch: int, dtype: torch.dtype,
+                   device: torch.device | str = "cpu") -> RecurrentState:
         matrix_BHKV = torch.zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device)
         if self.conv is None:
             return RecurrentState(torch.zeros(batch, 0, 0, dtype=dtype, device=device), matrix_BHKV)
@@ -115,7 +120,8 @@ class RecurrentLayer(Layer):
     def fresh_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> RecurrentState:
         """As `init_state`, for a parallel form, which only reads it."""
         matrix_BHKV = fresh_zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device)
-        size, channels = (0, 0) if self.conv is None else (self.conv.weight.shape[1] - 1, self.conv.weight.shape[0])
+        size, channels = (0, 0) if self.conv is None else (self.conv.weight.shape[1] - 1,
+                                                           self.conv.weight.shape[0])
         return RecurrentState(fresh_zeros(batch, size, channels, dtype=dtype, device=device), matrix_BHKV)
 
     def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:

@@ -1,12 +1,14 @@
-"""What each parameter of a layer is for. Layers declare it; optimizer, weight decay, weight norm and start read it.
+"""What each parameter of a layer is for. Layers declare it; optimizer, weight decay, weight norm and start
+read it.
 
 A module states the roles of its own parameters and of plain torch modules inside it by name:
 
     class GatedLinearAttentionLayer(Layer):
         roles: ClassVar = {"in_proj": Role.READS, "gate_proj": Role.GATE, "out_proj": Role.WRITES}
 
-Modules inside that declare roles themselves (norms, short convolutions, other layers) are not named. The bias of a
-plain torch module is a `BIAS`. A parameter without a role is an error when a network with that layer is built.
+Modules inside that declare roles themselves (norms, short convolutions, other layers) are not named. The bias
+of a plain torch module is a `BIAS`. A parameter without a role is an error when a network with that layer is
+built.
 """
 
 from __future__ import annotations
@@ -21,15 +23,16 @@ from flashnas.base.errors import OperatorError
 
 
 class Role(Enum):
-    """The role of one parameter; stacks of matrices, one per expert or head, have the role of each of them."""
+    """The role of one parameter; stacks of matrices, one per expert or head, have the role of each of them.
+    """
 
     READS = "a matrix that reads the residual stream, [.., features, hidden]"
     WRITES = "a matrix that writes into the residual stream, [.., hidden, features]"
     INNER = "a matrix between features of the operator"
-    GATE = "a matrix that makes a gate, a decay or a rate of a few features; its size is part of what it computes"
+    GATE = "a matrix that makes a gate, decay or rate of a few features; its size is part of what it computes"
     GATE_READS = "a matrix that makes the few features behind a gate of the residual stream"
     ROUTER = "a matrix that scores experts"
-    FILTER = "taps [.., taps] of a short convolution, the last one for the current token, or its bias [channels]"
+    FILTER = "taps [.., taps] of a short convolution, the last for the current token, or its bias [channels]"
     DECAY = "decay rates of a recurrence"
     NORM = "the weight of a norm"
     BIAS = "an offset"

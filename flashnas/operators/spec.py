@@ -2,10 +2,10 @@
 
 Counting rules, used everywhere:
 - parameters include the pre-norm weight of the operator;
-- a multiply-add is 2 FLOPs; norms, activations and other pointwise work are not counted; recurrent operators are
-  counted in their recurrent form;
-- cache bytes are per sequence: key/value caches and convolution states in the model's dtype, recurrent states in
-  float32.
+- a multiply-add is 2 FLOPs; norms, activations and other pointwise work are not counted; recurrent operators
+  are counted in their recurrent form;
+- cache bytes are per sequence: key/value caches and convolution states in the model's dtype, recurrent states
+  in float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from flashnas.base.errors import OperatorError
 from flashnas.base.hints import did_you_mean
 from flashnas.operators.kernel import KernelCall, Phase
 
-PROXY_HEAD_DIM = 16  # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
+# smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
+PROXY_HEAD_DIM = 16
 MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite
 
 
@@ -82,19 +83,27 @@ class OperatorSpec:
         return f"{self.kind}({parts})" if parts else self.kind
 
     def resolved(self, hidden: int) -> Self:
-        """The same operator with every field explicit for this hidden size; raises OperatorError if it cannot be."""
+        """The same operator with every field explicit for this hidden size; raises OperatorError if it cannot
+        be."""
         return self
 
     def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        """The operator for a network of width hidden / factor: explicit head and state sizes shrink, nothing else.
+        """The operator for a network of width hidden / factor: explicit head and state sizes shrink, nothing
+        else.
 
         Args:
             hidden: width of the full network.
             factor: by which it shrinks.
-            least_dim: a head or state shrinks no further than to this size, 2 or more; fewer heads remain in its place.
+            least_dim: a head or state shrinks no further than to this size, 2 or more; fewer heads remain in
+                its place.
 
-        Specs that are equal when resolved at `hidden` give operators that are equal when resolved at hidden / factor.
+        Specs that are equal when resolved at `hidden` give operators that are equal when resolved at hidden /
+        factor.
         """
+        return self if factor == 1 else self.narrowed(hidden, factor, least_dim)
+
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
+        """`scaled` by more than 1."""
         return self
 
     def params(self, hidden: int) -> int:
@@ -115,7 +124,8 @@ class OperatorSpec:
 
     def _divided(self, hidden: int, by: int, what: str) -> int:
         if hidden % by:
-            raise OperatorError(f"operator {self.kind!r}: {what} {by} must divide the hidden size; got {hidden}")
+            raise OperatorError(f"operator {self.kind!r}: {what} {by} must divide the hidden size;"
+                                f" got {hidden}")
         return hidden // by
 
 
@@ -125,14 +135,16 @@ def scaled_dim(dim: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:
 
 
 def scaled_head_dim(dim: int, factor: int, least_dim: int, size: int) -> int:
-    """As `scaled_dim`, for heads that must divide `size`: of its divisors the one nearest to that in ratio."""
+    """As `scaled_dim`, for heads that must divide `size`: of its divisors the one nearest to that in ratio.
+    """
     wanted = scaled_dim(dim, factor, least_dim)
-    return min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(math.log(d / wanted)), -d))
+    return min((d for d in range(1, size + 1) if size % d == 0),
+               key=lambda d: (abs(math.log(d / wanted)), -d))
 
 
 def scaled_state(state: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:
-    """As `scaled_dim`, for the keys of Mamba2: they may fall to half of `least_dim`, because all heads share them and
-    their projections would otherwise outgrow the layer."""
+    """As `scaled_dim`, for the keys of Mamba2: they may fall to half of `least_dim`, because all heads share
+    them and their projections would otherwise outgrow the layer."""
     return scaled_dim(state, factor, max(PROXY_HEAD_DIM, least_dim // 2))
 
 
@@ -143,7 +155,8 @@ def largest_divisor(size: int, most: int) -> int:
 
 
 def mean_context(tokens: int, window: int = 0) -> float:
-    """Mean number of tokens seen by the tokens 1..`tokens` under a causal mask, at most `window` (0: no limit)."""
+    """Mean number of tokens seen by the tokens 1..`tokens` under a causal mask, at most `window` (0: no
+    limit)."""
     if not window or tokens <= window:
         return (tokens + 1) / 2
     return (window * (window + 1) / 2 + (tokens - window) * window) / tokens

@@ -1,9 +1,9 @@
 """Operators timed alone, one call after the other of several copies with weights and states of their own.
 
-This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache. A hot loop over one
-operator would keep its weights in the cache and misrank operators, whereas a deployed model reads every weight from
-memory at each step. They serve all rows of their operator at one width. Memory is counted before it is asked for; a row
-that does not fit is left out with a note.
+This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache. A hot loop
+over one operator would keep its weights in the cache and misrank operators, whereas a deployed model reads
+every weight from memory at each step. They serve all rows of their operator at one width. Memory is counted
+before it is asked for; a row that does not fit is left out with a note.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from flashnas.profiling.platforms import BEYOND_CACHE_BYTES
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import (
     OUT_OF_MEMORY,
+    Plan,
+    at_once,
     build_block,
     built_on,
     compile_block,
     filled_state,
     pieces,
+    too_large,
 )
 
 MIN_COPIES = 2
@@ -48,8 +51,8 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
         setup: how this machine runs them.
         timer: the clock around a call.
         copies_at_most: as many copies of an operator as a model of the space has operators.
-        note: receives a request and a line for what does not fit into memory, which is left out, and for what no graph
-            can hold, which is timed in the mode eager.
+        note: receives a request and a line for what does not fit into memory, which is left out, and for what
+            no graph can hold, which is timed in the mode eager.
     """
     rows = {}
     copies = _Copies(copies_at_most)
@@ -58,7 +61,8 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
             reason = ""
             copies.keep_for(item)
             if setup.mode_name == "compiled":
-                torch.compiler.reset()  # as for a whole model: variants of earlier rows would be searched at each call
+                # as for a whole model: variants of earlier rows would be searched at each call
+                torch.compiler.reset()
                 copies.forget()
             try:
                 rows[item] = _measure(item, specs, setup, timer, copies, note)
@@ -122,11 +126,12 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
            copies: _Copies) -> Iterator[Callable[[], object]]:
     device, dtype, batch = setup.device, setup.torch_dtype, item.batch
     plan = pieces(batch, item.length, setup.platform.piece_tokens) if item.phase == "prefill" else []
-    at_once = max((count * max(parts) for count, parts in plan), default=batch)
+    tokens_at_once = at_once(plan, batch)
     if item.operator in ("embedding", "head"):
         # a model has one, read once a token; copies only keep it out of the cache
         table_bytes = item.vocab * item.hidden * dtype.itemsize
-        written = at_once * (item.hidden if item.operator == "embedding" else item.vocab) * dtype.itemsize
+        written = tokens_at_once * (item.hidden if item.operator == "embedding"
+                                    else item.vocab) * dtype.itemsize
         for _ in range(_fitting(_number(table_bytes, copies.at_most), table_bytes, written, setup)):
             weight = torch.randn(item.vocab, item.hidden, dtype=dtype, device=device)
             norm = RMSNorm(item.hidden).to(device, dtype)
@@ -139,10 +144,10 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
         return
     spec = specs[item.operator]
     kept = 0 if plan else batch
-    each, alive = operator_bytes(spec, item.hidden, batch=kept, context=item.length, at_once=at_once,
+    each, alive = operator_bytes(spec, item.hidden, batch=kept, context=item.length, at_once=tokens_at_once,
                                  dtype=setup.dtype_name)
-    wanted = _number(spec.params(item.hidden) * dtype.itemsize, copies.at_most)
-    blocks = copies.of(spec, item.hidden, _fitting(wanted, each, alive, setup, copies.bytes), setup)
+    number = _number(spec.params(item.hidden) * dtype.itemsize, copies.at_most)
+    blocks = copies.of(spec, item.hidden, _fitting(number, each, alive, setup, copies.bytes), setup)
     most = (plan[0][0], max(plan[0][1])) if plan else (0, 0)
     read = torch.randn(*most, item.hidden, dtype=dtype, device=device)  # by all copies, as just written
     for block in blocks:
@@ -162,7 +167,7 @@ def _look_up(parts: Sequence[torch.Tensor], weight_VD: torch.Tensor) -> None:
         F.embedding(tokens, weight_VD)
 
 
-def _read(block: Block, x_BTD: torch.Tensor, plan: Sequence[tuple[int, tuple[int, ...]]]) -> None:
+def _read(block: Block, x_BTD: torch.Tensor, plan: Plan) -> None:
     """Prompts through a block, in the pieces of a plan."""
     for sequences, parts in plan:
         state = None
@@ -171,8 +176,8 @@ def _read(block: Block, x_BTD: torch.Tensor, plan: Sequence[tuple[int, tuple[int
 
 
 def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) -> int:
-    """At most so many copies of `each` bytes beside `alive` bytes as there is memory for, `kept` bytes of which the
-    copies have already; raises DeviceMemoryError if those are fewer than MIN_COPIES."""
+    """At most so many copies of `each` bytes beside `alive` bytes as there is memory for, `kept` bytes of
+    which the copies have already; raises DeviceMemoryError if those are fewer than MIN_COPIES."""
     free = setup.platform.free_bytes()
     if free is None:
         return copies
@@ -180,7 +185,7 @@ def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) ->
     most = int((free - alive) // max(each, 1))
     if most < MIN_COPIES:
         needed = MIN_COPIES * each + alive
-        raise DeviceMemoryError(f"it needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+        raise DeviceMemoryError(too_large(needed, free))
     return min(copies, most)
 
 

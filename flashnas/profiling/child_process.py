@@ -33,7 +33,8 @@ def answer_of(program: str, command: Sequence[str], request: Mapping[str, Any],
         RuntimeFailure: it ended without an answer.
     """
     try:
-        child = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, errors="replace",
+        child = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True,
+                               errors="replace",
                                timeout=TIMEOUT_S, check=False, env={**os.environ, **(environment or {})})
     except subprocess.TimeoutExpired:
         raise RuntimeFailure(f"{program} did not answer within {TIMEOUT_S:.0f} s") from None

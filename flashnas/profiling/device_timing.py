@@ -22,10 +22,11 @@ MAX_SECONDS = 3600      # of what is timed together; beyond it is a typing error
 
 @dataclass(frozen=True, kw_only=True)
 class Effort(Settings, where="effort"):
-    """How long a timing is repeated: until the 95 % interval of each median is narrower than `width`, within limits.
+    """How long a timing is repeated: until the 95 % interval of each median is narrower than `width`, within
+    limits.
 
-    seconds: limit for what is timed together (inside a model: all operators at one width and length). width: of the
-    interval, as a share of the median.
+    seconds: limit for what is timed together (inside a model: all operators at one width and length). width:
+    of the interval, as a share of the median.
     """
 
     least: int = option(15, "repeats", min=1)
@@ -48,7 +49,8 @@ class Measurement:
         p10_us, p90_us: percentiles.
         repeats: number of timed calls.
         outliers: share of the repeats that exceed the upper quartile by more than 3 interquartile ranges.
-        drift: median of the second half over that of the first, minus 1. It shows a device that throttles or is shared.
+        drift: median of the second half over that of the first, minus 1. It shows a device that throttles or
+            is shared.
         mode: in which it was timed, where that is not the mode that was asked for.
     """
 
@@ -67,7 +69,8 @@ class Measurement:
         p10, q1, p50, q3, p90 = np.percentile(samples, (10, 25, 50, 75, 90))
         first, second = samples[:len(samples) // 2], samples[len(samples) // 2:]
         drift = np.median(second) / np.median(first) - 1 if len(first) else 0.0
-        return cls(float(p50), float(p10), float(p90), len(samples), float(np.mean(samples > q3 + 3 * (q3 - q1))),
+        return cls(float(p50), float(p10), float(p90), len(samples),
+                   float(np.mean(samples > q3 + 3 * (q3 - q1))),
                    float(drift))
 
 
@@ -78,7 +81,8 @@ class Timer(Protocol):
 
 
 def median_interval(samples_us: np.ndarray) -> float:
-    """Relative width of the median's 95 % confidence interval by order statistics (binomial, normal approximation)."""
+    """Relative width of the median's 95 % confidence interval by order statistics (binomial, normal
+    approximation)."""
     ordered = np.sort(samples_us)
     n = len(ordered)
     half = CONFIDENCE * np.sqrt(n) / 2
@@ -141,17 +145,17 @@ class NotCapturable(Exception):
 
 
 class CudaGraphTimer:
-    """All calls are captured one after the other into one CUDA graph. Its replays are timed by events on the device and
-    divided by the number of calls.
+    """All calls are captured one after the other into one CUDA graph. Its replays are timed by events on the
+    device and divided by the number of calls.
 
-    All calls take their intermediate tensors from one pool, so that they need no more memory for these than one of
-    them.
+    All calls take their intermediate tensors from one pool, so that they need no more memory for these than
+    one of them.
 
-    launch: whether the launch of the graph counts. A model pays it once a step. It does not belong to an operator, so
-    that rows are measured without it.
+    launch: whether the launch of the graph counts. A model pays it once a step. It does not belong to an
+    operator, so that rows are measured without it.
 
-    It needs a CUDA device. Work that cannot be captured raises NotCapturable: what waits for the host is found before
-    the capture, since a capture that fails leaves torch's allocator in a state of its own.
+    It needs a CUDA device. Work that cannot be captured raises NotCapturable: what waits for the host is
+    found before the capture, since a capture that fails leaves torch's allocator in a state of its own.
     """
 
     def __init__(self, launch: bool = True) -> None:
@@ -171,8 +175,8 @@ class CudaGraphTimer:
         return repeat(once_us, effort)
 
     def launch_us(self) -> float:
-        """What the launch of a graph takes: the time of one without kernels, from graphs with few and many of one small
-        kernel. torch does not replay an empty graph."""
+        """What the launch of a graph takes: the time of one without kernels, from graphs with few and many of
+        one small kernel. torch does not replay an empty graph."""
         if self._launch_us is None:
             few, many = SMALL_KERNELS
             small, effort = small_kernel(), Effort(least=LAUNCH_REPEATS[0], most=LAUNCH_REPEATS[1])

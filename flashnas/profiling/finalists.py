@@ -1,4 +1,5 @@
-"""The finalists of a search, timed end to end where the table's device is at hand, and compared with the budgets."""
+"""The finalists of a search, timed end to end where the table's device is at hand, and compared with the
+budgets."""
 
 from __future__ import annotations
 
@@ -20,14 +21,15 @@ EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
 
 
 def setup_here(model: LatencyModel) -> Target:
-    """How this machine times whole models for the table; raises TableError if it is another device or stack."""
+    """How this machine times whole models for the table; raises TableError if it is another device or
+    stack."""
     return target_like(model.table, dtype=model.dtype, effort=EFFORT)
 
 
 def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Target,
                       note: Callable[[str], None] = lambda _: None) -> dict[str, dict[str, float]]:
-    """Hash -> metrics as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s. A network that the setup's program
-    cannot hold is left out, and with a note one that the device's memory cannot."""
+    """Hash -> metrics as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s. A network that the setup's
+    program cannot hold is left out, and with a note one that the device's memory cannot."""
     if not architectures:
         return {}
     workload = model.workload
@@ -41,16 +43,17 @@ def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel
             note(f"finalist {a.notation}: {measured.note}")
         return measured.to_dict()
 
-    found = measure_in_rounds(able, measure, np.random.default_rng(0),
+    timed = measure_in_rounds(able, measure, np.random.default_rng(0),
                               left_out=lambda a, reason: note(f"finalist {a.notation}: not timed: {reason}"))
     return {a.hash: _metrics(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
-            for a, times in found.items()}
+            for a, times in timed.items()}
 
 
 def _metrics(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> dict[str, float]:
     """All metrics from the two medians, so that they agree with each other."""
     read, generated = workload.prompt_tokens, workload.generated_tokens
-    return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": metrics.latency_ms(ttft_ms, tpot_ms, generated),
+    return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms,
+            "latency_ms": metrics.latency_ms(ttft_ms, tpot_ms, generated),
             "throughput_tok_s": metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, read, generated)}
 
 

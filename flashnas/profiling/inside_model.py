@@ -1,9 +1,9 @@
 """Operators timed inside a whole model, with a clock between its blocks.
 
-The model has every operator of the space and is about as deep as the space's architectures. Its weights are in the
-caches as those of a deployed model, and its timings include what happens between blocks. At width 512, sums of such
-rows were 0.86 to 1.05 of whole models; sums of operators alone, rotated over copies of their weights, were 0.95 to 1.33
-(experiments/validate_cpu).
+The model has every operator of the space and is about as deep as the space's architectures. Its weights are
+in the caches as those of a deployed model, and its timings include what happens between blocks. At width 512,
+sums of such rows were 0.86 to 1.05 of whole models; sums of operators alone, rotated over copies of their
+weights, were 0.95 to 1.33 (experiments/validate_cpu).
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from flashnas.network.model import HybridLM
 from flashnas.profiling.alone import Note
 from flashnas.profiling.device_timing import Effort, Measurement, median_interval
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import build_model, filled_cache, pieces
+from flashnas.profiling.whole_model import at_once, build_model, filled_cache, pieces, too_large
 from flashnas.space.operator_space import OperatorSpace
 
-ROUNDS = 3                   # over all lengths of a group, so that a slow moment of the machine affects them all
+# over all lengths of a group, so that a slow moment of the machine affects them all
+ROUNDS = 3
 LOOKED_AT = 64               # sampled genotypes for the depth of the model
 MODEL_BYTES = 4 * 2**30      # of the operators' weights at most
 
 
 def reference_architecture(space: OperatorSpace[Any], hidden: int, value_bytes: int) -> Architecture:
-    """Every operator of the space equally often, in a shuffled order that is always the same; as deep as the median
-    of sampled architectures, or as deep as fits MODEL_BYTES."""
+    """Every operator of the space equally often, in a shuffled order that is always the same; as deep as the
+    median of sampled architectures, or as deep as fits MODEL_BYTES."""
     rng, kinds = np.random.default_rng(0), space.kinds()
     depth = float(np.median([len(space.operators(space.sample(rng))) for _ in range(LOOKED_AT)]))
     weight_bytes = value_bytes * sum(spec.params(hidden) for spec in kinds)
@@ -43,10 +44,11 @@ def reference_architecture(space: OperatorSpace[Any], hidden: int, value_bytes: 
     return space.build(tuple(kinds[i] for i in order), hidden)
 
 
-def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note = lambda *_: None,
+def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setup,
+                         note: Note = lambda *_: None,
                          ) -> dict[RowRequest, Measurement]:
-    """Time the requests of a group; `effort.seconds` limits each of its lengths. note: receives a request and a line
-    for what does not fit into memory, which is left out."""
+    """Time the requests of a group; `effort.seconds` limits each of its lengths. note: receives a request and
+    a line for what does not fit into memory, which is left out."""
     with setup.running():
         architecture = reference_architecture(space, group.hidden, setup.torch_dtype.itemsize)
         lengths, reason = _fitting(architecture, group, setup)
@@ -66,8 +68,8 @@ def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setu
             run()
         for number in range(1, ROUNDS + 1):
             for length, run in runs.items():
-                wanted = {item.operator: samples[item] for item in items if item.length in (0, length)}
-                _repeat(run, names, wanted, setup.effort, number / ROUNDS)
+                filled = {item.operator: samples[item] for item in items if item.length in (0, length)}
+                _repeat(run, names, filled, setup.effort, number / ROUNDS)
     return {item: Measurement.of(values) for item, values in samples.items()}
 
 
@@ -82,13 +84,12 @@ def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple
     decode, fitting, kept, reason = group.phase == "decode", [], 0, ""
     weights = memory_bytes(architecture, Workload(generated_tokens=1), 1, dtype, 1)
     for length in sorted(group.lengths):
-        asked = Workload(generated_tokens=length) if decode else Workload(prompt_tokens=length)
+        request = Workload(generated_tokens=length) if decode else Workload(prompt_tokens=length)
         plan = [] if decode else pieces(group.batch, length, setup.platform.piece_tokens)
-        at_once = max((count * max(parts) for count, parts in plan), default=group.batch)
-        more = memory_bytes(architecture, asked, group.batch, dtype, at_once) - weights
+        more = memory_bytes(architecture, request, group.batch, dtype, at_once(plan, group.batch)) - weights
         needed = weights + kept + more
         if needed > free:
-            reason = f"it needs {needed / 1e9:.1f} GB with batch {group.batch}, and {free / 1e9:.1f} GB are free"
+            reason = too_large(needed, free, group.batch)
             continue
         fitting.append(length)
         kept += more if decode else 0
@@ -104,9 +105,9 @@ def _repeat(run: Callable[[], list[float]], names: list[str], samples: dict[str,
             if name in samples:
                 samples[name].append(us)
         fewest = min(len(values) for values in samples.values())
-        known = fewest >= share * effort.least and (time.perf_counter() > end or all(
+        enough = fewest >= share * effort.least and (time.perf_counter() > end or all(
             median_interval(np.array(values)) < effort.width for values in samples.values()))
-        if known or fewest >= share * effort.most:
+        if enough or fewest >= share * effort.most:
             return
 
 

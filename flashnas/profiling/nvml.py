@@ -1,8 +1,8 @@
 """Clocks, power, temperature and throttling of the GPU, by NVML (package nvidia-ml-py, extra gpu).
 
-torch locks no clocks. A GPU at its power limit, or a hot one, is slower than the same GPU at other times; what is
-recorded here shows that a table was measured on such a one. Nothing is recorded where the package or the driver is
-missing, and a single value is left out where the device does not state it.
+torch locks no clocks. A GPU at its power limit, or a hot one, is slower than the same GPU at other times;
+what is recorded here shows that a table was measured on such a one. Nothing is recorded where the package or
+the driver is missing, and a single value is left out where the device does not state it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ REASONS = {"SwPowerCap": "power limit", "HwSlowdown": "hardware slowdown", "Sync
 
 
 class Nvml:
-    """The first CUDA device of this process, as NVML sees it. Raises OSError where NVML cannot be had, in one line."""
+    """The first CUDA device of this process, as NVML sees it. Raises OSError where NVML cannot be had, in one
+    line."""
 
     def __init__(self) -> None:
         try:
@@ -42,7 +43,8 @@ class Nvml:
             raise OSError(f"NVML: {error}") from None
 
     def limits(self) -> dict[str, Any]:
-        """What does not change while something runs: largest clocks, power limit, and modes that cost time."""
+        """What does not change while something runs: largest clocks, power limit, and modes that cost
+        time."""
         nvml, handle = self._nvml, self._handle
         return _stated({
             "max_sm_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
@@ -58,7 +60,8 @@ class Nvml:
 
         def throttled() -> list[str]:
             bits = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
-            return [text for name, text in REASONS.items() if bits & getattr(nvml, f"nvmlClocksThrottleReason{name}")]
+            return [text for name, text in REASONS.items()
+                    if bits & getattr(nvml, f"nvmlClocksThrottleReason{name}")]
 
         return _stated({
             "sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
@@ -126,16 +129,18 @@ class Watch:
                 return
 
     def summary(self) -> dict[str, Any]:
-        """The limits; median and lowest clocks; largest power and temperature; share of the looks with each reason of
-        throttling. Empty where nothing was watched; {"nvml": reason} where it could not be."""
+        """The limits; median and lowest clocks; largest power and temperature; share of the looks with each
+        reason of throttling. Empty where nothing was watched; {"nvml": reason} where it could not be."""
         if self._reason:
             return {"nvml": self._reason}
         facts = dict(self._limits)
         for name in ("sm_mhz", "memory_mhz", "power_w", "temperature_c"):
             if values := [sample[name] for sample in self._samples if name in sample]:
-                facts |= ({name: statistics.median(values), f"least_{name}": min(values)} if name.endswith("mhz") else
+                facts |= ({name: statistics.median(values), f"least_{name}": min(values)}
+                          if name.endswith("mhz") else
                           {f"most_{name}": max(values)})
         reasons = Counter(reason for sample in self._samples for reason in sample.get("throttled", ()))
         if reasons:
-            facts["throttled"] = {reason: round(count / len(self._samples), 3) for reason, count in reasons.items()}
+            facts["throttled"] = {reason: round(count / len(self._samples), 3) for reason,
+                                  count in reasons.items()}
         return facts

@@ -61,7 +61,8 @@ class Platform(ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """The device at hand for a bug report: label, memory_bytes and what decides which kernels it can run."""
+        """The device at hand for a bug report: label, memory_bytes and what decides which kernels it can
+        run."""
 
     @abstractmethod
     def timer(self, mode: str) -> Timer:
@@ -176,7 +177,8 @@ class Cuda(Platform):
     alone = ("compiled", "cuda_graph")  # compiled kernels are launched by a graph, too, as serving engines do
     probe_size = 4096
     product_size = 8192
-    piece_tokens = 2**16  # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB
+    # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB
+    piece_tokens = 2**16
 
     def available(self) -> bool:
         return torch.cuda.is_available()
@@ -240,7 +242,8 @@ def probe_us(device: str) -> float:
 
 
 def describe_device(device: str, name: str) -> Device:
-    """The facts of the device at hand for device.yaml; what it does not state is measured with torch's own threads."""
+    """The facts of the device at hand for device.yaml; what it does not state is measured with torch's own
+    threads."""
     platform = PLATFORMS[device]
     return Device(name=name, platform=device, label=platform.label(), peak_flops=platform.product_flops(),
                   bandwidth_bytes_s=platform.nominal_bandwidth() or platform.copy_bandwidth(),

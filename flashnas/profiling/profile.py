@@ -1,9 +1,10 @@
 """Profiling: measures the whole operators that a space needs, at the batches and contexts of its workloads.
 
-Rows are of kind operator_decode and operator_prefill (`flashnas.latency.schema`): a block with its norm and residual,
-which is exactly the module that the model runs. Rows that the table already has in the same mode and dtype, from the
-same stack, are not measured again. Rows are written every few seconds, so that an interrupted profile continues. What
-was measured while the device was slower than usual is measured once more at the end.
+Rows are of kind operator_decode and operator_prefill (`flashnas.latency.schema`): a block with its norm and
+residual, which is exactly the module that the model runs. Rows that the table already has in the same mode
+and dtype, from the same stack, are not measured again. Rows are written every few seconds, so that an
+interrupted profile continues. What was measured while the device was slower than usual is measured once more
+at the end.
 """
 
 from __future__ import annotations
@@ -29,33 +30,37 @@ from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import Watch
 from flashnas.profiling.platforms import describe_device, device_label, probe_us
 from flashnas.profiling.setup import Setup
+from flashnas.profiling.target import Target
 from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of, surroundings_of
 from flashnas.space.operator_space import OperatorSpace
 
 WRITE_EVERY_S = 10.0
-DISTURBED = 0.15    # a drift within a group's rows, or a probe above the setup's usual, that calls for measuring again
+# a drift within a group's rows, or a probe above the setup's usual, that calls for measuring again
+DISTURBED = 0.15
 OWN_FILES = ("device.yaml", "meta.yaml", "operator_decode.parquet", "operator_prefill.parquet")
 Rows = dict[RowRequest, Measurement]
 
 
 def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Setup,
             progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Measure what a table lacks. Rows are written every few seconds and at the end, also after an interruption.
+    """Measure what a table lacks. Rows are written every few seconds and at the end, also after an
+    interruption.
 
     Args:
         space: whose operators are measured, at all its widths.
         workloads: their batches, prompts and contexts.
         folder: of the table; a new or empty folder, or a table of this device that is continued.
         setup: how this machine runs the operators.
-        progress: called with the groups of rows that are measured and the number of groups. That number grows at the
-            end by the groups that are measured again.
+        progress: called with the groups of rows that are measured and the number of groups. That number grows
+            at the end by the groups that are measured again.
 
     Returns:
-        The numbers of rows that were measured and already known, and a record that is also kept under `jobs` in
-        meta.yaml: share of outliers, largest drift, rows that were measured twice or still look disturbed, how evenly
-        the device ran, which library computed which kind of operator, and `notes` on rows that were left out or timed
-        in another mode; of a GPU also which norms and gates are inside the libraries' kernels (`around`), clocks,
-        power and throttling.
+        The numbers of rows that were measured and already known, and a record that is also kept under `jobs`
+        in
+        meta.yaml: share of outliers, largest drift, rows that were measured twice or still look disturbed,
+        how evenly the device ran, which library computed which kind of operator, and `notes` on rows that
+        were left out or timed in another mode; of a GPU also which norms and gates are inside the libraries'
+        kernels (`around`), clocks, power and throttling.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -104,27 +109,30 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
                 report(number)
         finally:
             _write(folder, device, setup, pending)
-    told = {"notes": [f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length {item.length}:"
+    told = {"notes": [f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length"
+                      f" {item.length}:"
                       f" {text}" for item, text in notes.items()]} if notes else {}
     if not done:
         return {"measured": 0, "known": len(items) - len(todo), **told}
     gpu = {"gpu": seen} if (seen := watch.summary()) else {}
     around = surroundings_of(space.kinds(), max(space.hidden_sizes), setup)
-    record = {**_record(setup, done, probes, again), "backends": backends, **({"around": around} if around else {}),
+    record = {**_record(setup, done, probes, again), "backends": backends,
+              **({"around": around} if around else {}),
               **gpu, **told}
     append_entry(folder, "jobs", record)
     return {"measured": len(done), "known": len(items) - len(todo), **record}
 
 
 def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
-    """Create a table's folder, so that nothing is measured that could not be written; raises ConfigError. Beside a
-    table's own files it may have `further` ones."""
+    """Create a table's folder, so that nothing is measured that could not be written; raises ConfigError.
+    Beside a table's own files it may have `further` ones."""
     with disk_errors(f"--out {folder}: the table cannot be written", ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
         others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".")
                   .startswith((*OWN_FILES, *further))]
         if others and not (folder / "meta.yaml").exists():
-            raise ConfigError(f"--out {folder}: must be a new folder or a latency table; it has {min(others)}")
+            raise ConfigError(f"--out {folder}: must be a new folder or a latency table;"
+                              f" it has {min(others)}")
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
@@ -138,7 +146,8 @@ def _alone(setup: Setup) -> bool:
 def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
     if _alone(setup):
         specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
-        return measure_alone(group.items, specs, setup, setup.platform.row_timer(setup.mode_name), space.max_operators,
+        return measure_alone(group.items, specs, setup, setup.platform.row_timer(setup.mode_name),
+                             space.max_operators,
                              note)
     try:
         return measure_inside_model(group, space, setup, note)
@@ -158,10 +167,12 @@ def _probe(setup: Setup) -> float:
 def _disturbed(group: RowGroup, rows: Rows, probes: dict[RowGroup, float]) -> bool:
     usual = float(np.median(list(probes.values())))
     return (probes[group] > (1 + DISTURBED) * usual
-            or abs(float(np.median([rows[item].drift for item in group.items if item in rows] or [0.0]))) > DISTURBED)
+            or abs(float(np.median([rows[item].drift for item in group.items if item in rows]
+                                   or [0.0]))) > DISTURBED)
 
 
-def _record(setup: Setup, rows: Rows, probes: dict[RowGroup, float], again: Sequence[RowGroup]) -> dict[str, Any]:
+def _record(setup: Setup, rows: Rows, probes: dict[RowGroup, float],
+            again: Sequence[RowGroup]) -> dict[str, Any]:
     still = [group for group in again if _disturbed(group, rows, probes)]
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": setup.stack, "mode": setup.mode_name,
@@ -187,15 +198,26 @@ def device_of(folder: Path, platform: str) -> Device:
 
 
 def _write(folder: Path, device: Device, setup: Setup, rows: Rows) -> None:
-    for phase, column in (("decode", "context"), ("prefill", "tokens")):
-        part = [(item, result) for item, result in rows.items() if item.phase == phase]
-        if not part:
-            continue
-        frame = pd.DataFrame([{
-            "operator": item.operator, "hidden": item.hidden, "vocab": item.vocab, "batch": item.batch,
-            column: item.length, "latency_us": result.latency_us, "p10_us": result.p10_us, "p90_us": result.p90_us,
-            "repeats": result.repeats, "dtype": setup.dtype_name, "stack": setup.stack,
-            "mode": result.mode or setup.mode_name, "source": "measured"} for item, result in part])
-        write_rows(folder, f"operator_{phase}", frame, RowContext(
-            device=device, stacks={setup.stack: setup.describe_stack()},
-            origin={"measured_by": f"flashnas profile, torch {torch.__version__}"}), append=True)
+    write_measured(folder, device, setup, [
+        {"phase": item.phase, **key_of(item), "latency_us": row.latency_us, "p10_us": row.p10_us,
+         "p90_us": row.p90_us,
+         "repeats": row.repeats, "mode": row.mode or setup.mode_name} for item, row in rows.items()],
+        f"flashnas profile, torch {torch.__version__}")
+
+
+def key_of(item: RowRequest, length: int | None = None) -> dict[str, Any]:
+    """The key columns of a row; length: in place of the request's."""
+    return {"operator": item.operator, "hidden": item.hidden, "vocab": item.vocab, "batch": item.batch,
+            "context" if item.phase == "decode" else "tokens": item.length if length is None else length}
+
+
+def write_measured(folder: Path, device: Device, target: Target, rows: Sequence[dict[str, Any]],
+                   by: str) -> None:
+    """Write rows of whole operators, each with its `phase`; by: what measured them."""
+    context = RowContext(device=device, stacks={target.stack: target.describe_stack()},
+                         origin={"measured_by": by})
+    for phase in ("decode", "prefill"):
+        part = pd.DataFrame([row for row in rows if row["phase"] == phase])
+        if len(part):
+            write_rows(folder, f"operator_{phase}", part.assign(
+                dtype=target.dtype_name, stack=target.stack, source="measured"), context, append=True)

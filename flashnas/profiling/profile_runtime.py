@@ -1,7 +1,7 @@
 """Profiling of a program that runs whole networks only: rows of operators by regression (regression.py).
 
-Each timing of a network is appended to `networks.jsonl` in the table's folder, so that an interrupted measurement
-continues with those that are missing; the rows are fitted and written at the end.
+Each timing of a network is appended to `networks.jsonl` in the table's folder, so that an interrupted
+measurement continues with those that are missing; the rows are fitted and written at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import TableError
@@ -24,10 +23,10 @@ from flashnas.base.schema import convert
 from flashnas.latency.regression import REST, Row, choose_networks, counts, fit
 from flashnas.latency.row_requests import RowRequest, missing, plan
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import RowContext, append_entry, write_entry, write_rows
+from flashnas.latency.table_writer import append_entry, write_entry
 from flashnas.latency.validation import TIMED
 from flashnas.latency.workload import Workload
-from flashnas.profiling.profile import device_of, prepare_folder
+from flashnas.profiling.profile import device_of, key_of, prepare_folder, write_measured
 from flashnas.profiling.program import STEPS, Program
 from flashnas.profiling.setup import Setup
 from flashnas.space.operator_space import OperatorSpace
@@ -51,8 +50,8 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
         progress: called with the timings that are done and the number of timings.
 
     Returns:
-        As `flashnas.profiling.profile.profile`; `regression` in the record has the relative errors of the networks'
-        fitted times.
+        As `flashnas.profiling.profile.profile`; `regression` in the record has the relative errors of the
+        networks' fitted times.
 
     Raises:
         ConfigError: the folder is in use for something else, or a workload has several sequences.
@@ -72,14 +71,15 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
         return {"measured": 0, "known": len(items)}
     widths = sorted({item.hidden for item in todo})
     setup.check_memory([network for hidden in widths for network in networks[hidden]], workloads)
-    described = setup.describe_stack()
     if (folder / "meta.yaml").exists():
-        setup.check_build(f"--out {folder}: the table", LatencyTable.load(folder).meta["stacks"].get(setup.stack, {}))
+        setup.check_build(f"--out {folder}: the table",
+                          LatencyTable.load(folder).meta["stacks"].get(setup.stack, {}))
     with Setup().running():
         device = device_of(folder, setup.device)
     meta = space.model.meta_tokens
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
-    pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta, setup.piece_tokens)})
+    pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta,
+                                                                                 setup.piece_tokens)})
     journal = NetworkJournal(folder / JOURNAL, setup)
     order = [(network, turn) for turn in range(ROUNDS) for hidden in widths for network in networks[hidden]]
     for number, (network, turn) in enumerate(order):
@@ -94,17 +94,12 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     errors: dict[str, list[float]] = {"decode": [], "prefill": []}
     rows: list[dict[str, Any]] = []
     for hidden in widths:
-        asked = [item for item in items if item.hidden == hidden]
-        rows += _rows(space, asked, networks[hidden], journal, prompts, pieces, errors)
-    for phase in ("decode", "prefill"):
-        part = pd.DataFrame([{name: value for name, value in row.items() if name != "phase"} for row in rows
-                             if row["phase"] == phase])
-        if len(part):
-            write_rows(folder, f"operator_{phase}", part.assign(
-                repeats=ROUNDS * max(map(len, networks.values())), dtype=setup.dtype_name, stack=setup.stack,
-                mode=setup.mode_name, source="measured"), RowContext(
-                device=device, stacks={setup.stack: described},
-                origin={"measured_by": f"flashnas profile --runtime {setup.name}, {setup.stack}"}), append=True)
+        requests = [item for item in items if item.hidden == hidden]
+        rows += _rows(space, requests, networks[hidden], journal, prompts, pieces, errors)
+    repeats = ROUNDS * max(map(len, networks.values()))
+    write_measured(folder, device, setup, [{**row, "repeats": repeats, "mode": setup.mode_name}
+                                           for row in rows],
+                   f"flashnas profile --runtime {setup.name}, {setup.stack}")
     timed = {*LatencyTable.load(folder).meta.get(TIMED, ()), *(network.hash for network, _ in order)}
     write_entry(folder, TIMED, sorted(timed))
     record = {
@@ -119,8 +114,8 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
 
 
 def context_pieces(workload: Workload, meta_tokens: int, piece_tokens: int) -> list[int]:
-    """Contexts at which decode steps are timed: from the first one of the workload to its last, each about twice the
-    one before, rounded up to multiples of `piece_tokens`, with which the program computes."""
+    """Contexts at which decode steps are timed: from the first one of the workload to its last, each about
+    twice the one before, rounded up to multiples of `piece_tokens`, with which the program computes."""
     if not workload.generated_tokens:
         return []
     first = meta_tokens + workload.prompt_tokens + 1
@@ -141,45 +136,48 @@ def timed_context(piece: int) -> int:
 def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequence[Architecture],
           journal: NetworkJournal, prompts: Sequence[int], pieces: Sequence[int],
           errors: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """The rows of one width, and more of those whose time depends on the context, one at the middle of each piece."""
+    """The rows of one width, and more of those whose time depends on the context, one at the middle of each
+    piece."""
     kinds, rng, setup = space.kinds(), np.random.default_rng(0), journal.program
     once = [counts(network, kinds) for network in networks]
     depends = {item.operator for item in items if item.phase == "decode" and item.length}
     rest_us = 0.0
     rows: list[dict[str, Any]] = []
 
-    def add(phase: str, item: RowRequest, length: int, value: tuple[float, float, float]) -> None:
-        latency_us, p10_us, p90_us = (max(one, MIN_US) for one in value)
-        column = "context" if phase == "decode" else "tokens"
-        rows.append({"phase": phase, "operator": item.operator, "hidden": item.hidden, "vocab": item.vocab,
-                     "batch": item.batch, column: length, "latency_us": latency_us, "p10_us": p10_us,
+    def add(item: RowRequest, length: int, value: tuple[float, float, float]) -> None:
+        latency_us, p10_us, p90_us = (max(us, MIN_US) for us in value)
+        rows.append({"phase": item.phase, **key_of(item, length), "latency_us": latency_us, "p10_us": p10_us,
                      "p90_us": p90_us})
 
     if pieces:
         fitted = fit([_at(row, piece, depends) for row in once for piece in pieces],
-                     [journal.median_us(network, "contexts", piece) for network in networks for piece in pieces], rng)
+                     [journal.median_us(network, "contexts", piece) for network in networks
+                      for piece in pieces], rng)
         errors["decode"] += fitted.errors
         rest_us = fitted.values[REST][0]
         middles = [piece - setup.piece_tokens // 2 for piece in pieces]
         for item in (item for item in items if item.phase == "decode"):
             if item.operator in depends:
                 values = np.array([fitted.values[item.operator, piece] for piece in pieces])
-                for length in {item.length, *(one for one in middles if one > 0)}:
-                    add("decode", item, length, tuple(np.interp(length, middles, column) for column in values.T))
+                for length in {item.length, *(middle for middle in middles if middle > 0)}:
+                    add(item, length, tuple(np.interp(length, middles, column) for column in values.T))
             else:
                 name = REST if item.operator == "head" else item.operator
-                add("decode", item, 0, fitted.values.get(name, (MIN_US,) * 3))
+                add(item, 0, fitted.values.get(name, (MIN_US,) * 3))
     elif head := next((item for item in items if item.operator == "head"), None):
-        add("decode", head, 0, (MIN_US,) * 3)  # prompts alone: their fixed costs are the embedding's
-        add("decode", next(item for item in items if item.operator == "embedding"), 0, (MIN_US,) * 3)
+        add(head, 0, (MIN_US,) * 3)  # prompts alone: their fixed costs are the embedding's
+        add(next(item for item in items if item.operator == "embedding"), 0, (MIN_US,) * 3)
     for prompt in prompts:
-        fixed_us = rest_us if prompt > space.model.meta_tokens else 0.0  # the head's row is counted for a prompt, too
-        fitted = fit(once, [journal.median_us(network, "prompts", prompt) - fixed_us for network in networks], rng)
+        # the head's row is counted for a prompt, too
+        fixed_us = rest_us if prompt > space.model.meta_tokens else 0.0
+        fitted = fit(once, [journal.median_us(network, "prompts", prompt) - fixed_us for network in networks],
+                     rng)
         errors["prefill"] += fitted.errors
         for item in items:
             if item.phase == "prefill" and item.length == prompt:
-                add("prefill", item, prompt, fitted.values[REST if item.operator == "embedding" else item.operator])
-    unique = {(row["phase"], row["operator"], row.get("context", 0), row.get("tokens", 0)): row for row in rows}
+                add(item, prompt, fitted.values[REST if item.operator == "embedding" else item.operator])
+    unique = {(row["phase"], row["operator"], row.get("context", 0), row.get("tokens", 0)): row
+              for row in rows}
     return list(unique.values())
 
 
@@ -230,7 +228,8 @@ class NetworkJournal:
         """Keep a timing: length -> wall_ms and cpu_ms of a whole prompt, or of a step at a context."""
         kept = [{str(length): {name: round(value, 4) for name, value in times.items()}
                  for length, times in by_length.items()} for by_length in (prompts, contexts)]
-        timing = _NetworkTiming(hash=network.hash, notation=str(network), stack=self.program.stack, round=turn,
+        timing = _NetworkTiming(hash=network.hash, notation=str(network), stack=self.program.stack,
+                                round=turn,
                                 prompts=kept[0], contexts=kept[1])
         with disk_errors(f"{self.path}: cannot be written", TableError):
             append_synced(self.path, json.dumps(vars(timing)))

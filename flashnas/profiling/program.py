@@ -1,17 +1,17 @@
 """Program: a runtime that runs whole networks only, in a process of its own, such as llama.cpp or vLLM.
 
-With one thread, times are those that the processor spent for the process: other programs do not change them much. With
-several threads they are those of the clock, and the machine must be quiet.
+With one thread, times are those that the processor spent for the process: other programs do not change them
+much. With several threads they are those of the clock, and the machine must be quiet.
 """
 
 from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError
@@ -24,9 +24,6 @@ from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured, Target
 from flashnas.profiling.whole_model import decode_contexts
-
-if TYPE_CHECKING:
-    from flashnas.space.operator_space import OperatorSpace
 
 STEPS = 48                      # that are timed at a context
 MAX_WHOLE_REQUEST_STEPS = 512   # requests that generate at most this many tokens are timed as a whole
@@ -41,22 +38,24 @@ class Program(Target):
         piece_tokens: the program computes attention over the next multiple of this many tokens.
     """
 
+    profiler = "flashnas.profiling.profile_runtime:profile_runtime"
     piece_tokens: ClassVar[int]
 
     @abstractmethod
-    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int) -> Times:
+    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
+            steps: int) -> Times:
         """Time a network with random weights, one sequence at a time.
 
         Args:
             architecture: one that the program can run.
             prompts: numbers of tokens that are read into an empty cache.
-            contexts: for each of them `steps` tokens are generated, of which the last one makes the context `context`
-                tokens long; in ascending order, at least `steps` apart.
+            contexts: for each of them `steps` tokens are generated, of which the last one makes the context
+                `context` tokens long; in ascending order, at least `steps` apart.
             steps: generated tokens.
 
         Returns:
-            "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and `cpu_ms` of the whole
-            prompt, or of one step.
+            "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and `cpu_ms` of the
+            whole prompt, or of one step.
 
         Raises:
             RuntimeFailure: the program ended without an answer.
@@ -79,7 +78,8 @@ class Program(Target):
         """Such as `cpu_epyc_llama_cpp_q8_0`."""
         return f"{Setup(device=self.device).table_name()}_{self.name.replace('.', '_')}_{self.dtype_name}"
 
-    def times(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int) -> Times:
+    def times(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
+              steps: int) -> Times:
         """`run`; raises DeviceError with the network where the program ended without an answer."""
         try:
             return self.run(architecture, prompts, contexts, steps)
@@ -87,27 +87,31 @@ class Program(Target):
             raise DeviceError(f"{architecture}: {error}") from None
 
     def check_memory(self, architectures: Iterable[Architecture], workloads: Sequence[Workload]) -> None:
-        """Raises DeviceError if one of the networks needs more memory than is free, before anything of it is built."""
+        """Raises DeviceError if one of the networks needs more memory than is free, before anything of it is
+        built."""
         free = free_bytes()
         for architecture in architectures:
             needed = max(self.making_bytes(architecture), *(
                 memory_bytes(architecture, workload, 1, self.dtype_name) for workload in workloads))
             if needed > free:
-                raise DeviceError(f"{self.name} is timed with whole networks: one of width {architecture.hidden} with"
-                                  f" {len(architecture.operators)} operators needs {needed / 1e9:.1f} GB of memory, but"
+                raise DeviceError(f"{self.name} is timed with whole networks: one of width"
+                                  f" {architecture.hidden} with"
+                                  f" {len(architecture.operators)} operators needs {needed / 1e9:.1f} GB of"
+                                  f" memory, but"
                                   f" {free / 1e9:.1f} GB are free; take smaller widths or a shorter workload")
 
     def check_workload(self, workload: Workload) -> None:
         """Raises ConfigError unless the workload is of one sequence."""
         if workload.batch != 1:
-            raise ConfigError(f"{self.name} is timed with one sequence at a time; workload {workload.name} has batch"
+            raise ConfigError(f"{self.name} is timed with one sequence at a time; workload {workload.name}"
+                              f" has batch"
                               f" {workload.batch}")
 
     def time_request(self, architecture: Architecture, workload: Workload, batch: int = 1) -> Measured:
         """Time a request of one sequence: its prompt, and its mean step.
 
-        Where it generates at most MAX_WHOLE_REQUEST_STEPS tokens, all its steps are timed, else STEPS at each of the
-        contexts of `decode_contexts`.
+        Where it generates at most MAX_WHOLE_REQUEST_STEPS tokens, all its steps are timed, else STEPS at each
+        of the contexts of `decode_contexts`.
         """
         self.check_workload(workload)
         self.check_holds(architecture)
@@ -119,14 +123,10 @@ class Program(Target):
         times = self.times(architecture, [read] if read else [],
                            [max(context, steps + 1) for context, _ in parts], steps)
         ttft_ms = times["prompts"][0][self.clock] if read else 0.0
-        tpot_ms = sum(share * entry[self.clock] for (_, share), entry in zip(parts, times["contexts"], strict=True))
-        return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms, latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, generated))
-
-    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
-                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        from flashnas.profiling.profile_runtime import profile_runtime
-
-        return profile_runtime(space, workloads, folder, self, progress)
+        tpot_ms = sum(share * entry[self.clock] for (_, share), entry in zip(parts, times["contexts"],
+                                                                             strict=True))
+        return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms,
+                        latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, generated))
 
 
 @functools.cache

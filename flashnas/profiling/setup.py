@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 
 from flashnas.architecture import Architecture
+from flashnas.base.registry import load_object
 from flashnas.base.settings import option
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
@@ -22,25 +23,24 @@ from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.platforms import PLATFORMS, Platform
 from flashnas.profiling.target import Measured, Target
 
-if TYPE_CHECKING:
-    from flashnas.space.operator_space import OperatorSpace
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup(Target, where="setup"):
-    """How torch runs what is timed. mode `compiled`: each block by torch.compile; on a CPU this needs a C++ compiler
-    and takes seconds to minutes for each operator and width. A small model decodes fastest on few threads.
+    """How torch runs what is timed. mode `compiled`: each block by torch.compile; on a CPU this needs a C++
+    compiler and takes seconds to minutes for each operator and width. A small model decodes fastest on few
+    threads.
 
     Raises:
         ConfigError: for an option that this machine cannot fulfil, in one line.
     """
 
     name = "torch"
+    profiler = "flashnas.profiling.profile:profile"
 
-    device: str = option("cpu", "platform", choices=tuple(PLATFORMS))  # type: ignore[misc]  # a constant elsewhere
+    device: str = option("cpu", "platform", choices=tuple(PLATFORMS))  # type: ignore[misc]
     dtype: str = option("auto", "auto: that of the platform", choices=("auto", *DTYPES))
     mode: str = option("auto", "auto: that of the platform", choices=("auto", *MODES))
     backend: str = option("auto", "libraries that compute the operators", choices=BACKENDS)
@@ -49,7 +49,8 @@ class Setup(Target, where="setup"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.platform.available():
-            self.wrong("device", f"{self.device}: torch {torch.__version__} sees no {self.device.upper()} device")
+            self.wrong("device", f"{self.device}: torch {torch.__version__} sees no {self.device.upper()}"
+                                 f" device")
         if self.mode_name not in self.platform.modes:
             able = next(name for name, platform in PLATFORMS.items() if self.mode in platform.modes)
             self.wrong("mode", f"{self.mode} needs --device {able}; got --device {self.device}")
@@ -106,7 +107,8 @@ class Setup(Target, where="setup"):
         here = PLATFORMS[rows.device.platform].available()
         return cls(device=rows.device.platform if here else "cpu", dtype=dtype if dtype in DTYPES else "auto",
                    threads=int(described.get("threads", 1)), mode=rows.default_mode if here else "auto",
-                   backend=backend or (str(described.get("backend", "auto")) if here else "auto"), effort=effort)
+                   backend=backend or (str(described.get("backend", "auto")) if here else "auto"),
+                   effort=effort)
 
     def table_name(self) -> str:
         """Such as `cpu_epyc_7b13`."""
@@ -114,15 +116,9 @@ class Setup(Target, where="setup"):
         return re.sub(r"[^a-z0-9]+", "_", f"{self.device} {words}".lower()).strip("_")
 
     def time_request(self, architecture: Architecture, workload: Workload, batch: int) -> Measured:
-        from flashnas.profiling.whole_model import time_model
-
-        return time_model(architecture, workload, batch, self)
-
-    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
-                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        from flashnas.profiling.profile import profile
-
-        return profile(space, workloads, folder, self, progress)
+        measured: Measured = load_object("flashnas.profiling.whole_model:time_model")(
+            architecture, workload, batch, self)
+        return measured
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

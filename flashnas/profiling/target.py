@@ -1,4 +1,5 @@
-"""Target: a runtime on this machine that times whole networks, and rows of a table. `latency/schema.py` lists them."""
+"""Target: a runtime on this machine that times whole networks, and rows of a table. `latency/schema.py` lists
+them."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, ExportError, TableError
+from flashnas.base.registry import load_object
 from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.latency.schema import RUNTIMES
 from flashnas.latency.table import LatencyTable
@@ -36,24 +38,28 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Settings, ABC):
-    """How a runtime runs what is timed. Each option decides which mix of operators is fast, and is part of the stack.
+    """How a runtime runs what is timed. Each option decides which mix of operators is fast, and is part of
+    the stack.
 
-    A new runtime is a subclass in a folder of its own, one line in `flashnas.latency.schema.RUNTIMES`, and its options
-    in `flashnas profile`, where it has some of its own.
+    A new runtime is a subclass in a folder of its own, one line in `flashnas.latency.schema.RUNTIMES`, and
+    its options in `flashnas profile`, where it has some of its own.
 
     Attributes:
         name: of the runtime, as in RUNTIMES.
+        profiler: "module:function" of what measures rows.
         build_facts: entries of `describe_stack` that differ between builds of one release.
         device: a platform of `flashnas.profiling.platforms`.
         threads: of the runtime, on a CPU.
     """
 
     name: ClassVar[str]
+    profiler: ClassVar[str]
     build_facts: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
 
-    # -- what a runtime states ---------------------------------------------------------------------------------------
+    # -- what a runtime states
+    # ---------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -102,15 +108,18 @@ class Target(Settings, ABC):
             DeviceError: the runtime ended without an answer.
         """
 
-    @abstractmethod
-    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
-                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        """Measure the rows of a space that the table in a folder lacks; see profile.py and profile_runtime.py."""
-
     def check_holds(self, architecture: Architecture) -> None:
         """Raises ExportError, with the rule that is broken, unless the runtime can run the network."""
 
-    # -- what follows from it ----------------------------------------------------------------------------------------
+    # -- what follows from it
+    # ----------------------------------------------------------------------------------------
+
+    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
+                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """Measure the rows of a space that the table in a folder lacks; see profile.py and
+        profile_runtime.py."""
+        measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self, progress)
+        return measured
 
     def holds(self, architecture: Architecture) -> bool:
         """True if the runtime can run the network."""
@@ -122,8 +131,9 @@ class Target(Settings, ABC):
 
     @classmethod
     def of_options(cls, options: Any) -> Self:
-        """From the options of a command that have the names of the target's own."""
-        values = {each.name: getattr(options, each.name) for each in fields(cls) if hasattr(options, each.name)}
+        """From the options of a command that have the names of the target's own and are given."""
+        values = {each.name: getattr(options, each.name) for each in fields(cls)
+                  if getattr(options, each.name, None) is not None}
         if any(each.name == "effort" for each in fields(cls)):
             values["effort"] = Effort(seconds=options.seconds)
         return cls(**values)
@@ -161,6 +171,8 @@ class Target(Settings, ABC):
         except KeyError as error:
             raise TableError(f"{where}: its stack does not say how {cls.name} ran: no {error}") from None
         except ConfigError as error:
+            if backend is not None:  # the choice of the user is wrong, not the table
+                raise
             raise TableError(f"{where}: {error}") from None
         if any_stack:
             return target
@@ -188,7 +200,8 @@ class Target(Settings, ABC):
         for name in self.build_facts:
             if described.get(name) not in (None, here[name]):
                 raise TableError(f"{where} was measured with another build of {self.name}: its {name} is"
-                                 f" {described[name]}, that of this machine {here[name]}; measure it anew in another"
+                                 f" {described[name]}, that of this machine {here[name]}; measure it anew in"
+                                 f" another"
                                  f" folder{end}")
 
 
@@ -207,14 +220,15 @@ def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str |
         mode = runtime
     measured_in = _runtime_of(mode or table.default_mode)
     if runtime not in (None, measured_in):
-        raise TableError(f"{table.path}: table {table.name} is of {measured_in}; got --runtime {runtime}; leave it out,"
+        raise TableError(f"{table.path}: table {table.name} is of {measured_in}; got --runtime {runtime};"
+                         f" leave it out,"
                          f" or measure another table with flashnas profile --runtime {runtime}")
     return mode
 
 
 def target_like(table: LatencyTable, *, mode: str | None = None, **options: Any) -> Target:
-    """How this machine runs whole networks as the operators of a table were run, in the runtime of its rows; options as
-    those of `Target.like`."""
+    """How this machine runs whole networks as the operators of a table were run, in the runtime of its rows;
+    options as those of `Target.like`."""
     return RUNTIMES[_runtime_of(mode or table.default_mode)].like(table, mode=mode, **options)
 
 

@@ -20,14 +20,15 @@ from flashnas.network.cache import HybridCache
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.layer import KeyValueCache
-from flashnas.operators.backends.core import choose_backend, running, surrounding
+from flashnas.operators.backends.core import choose_backend, fused_around, running
 from flashnas.profiling.device_timing import NotCapturable, Timer
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
 
 OUT_OF_MEMORY = "the device ran out of memory"
 PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it keeps
-CONTEXTS = 3              # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
+# at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
+CONTEXTS = 3
 COMPILED_VARIANTS = 512
 DRAWN = 2 ** 20           # random values of a tensor on a CPU
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
@@ -83,28 +84,42 @@ def _time_model(architecture: Architecture, workload: Workload, batch: int, setu
 
 
 def check_memory(architecture: Architecture, workload: Workload, batch: int, setup: Setup) -> None:
-    """Raise DeviceMemoryError if weights, caches and activations need more than is free, where the platform can say."""
+    """Raise DeviceMemoryError if weights, caches and activations need more than is free, where the platform
+    can say."""
     free = setup.platform.free_bytes()
     if free is None:
         return
-    tokens = workload.prompt_tokens + architecture.meta_tokens
-    at_once = max((count * max(parts) for count, parts in pieces(batch, tokens, setup.platform.piece_tokens)),
-                  default=0)
-    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once)
+    plan = pieces(batch, workload.prompt_tokens + architecture.meta_tokens, setup.platform.piece_tokens)
+    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once(plan))
     if needed > free:
-        raise DeviceMemoryError(f"it needs {needed / 1e9:.1f} GB with batch {batch}, and {free / 1e9:.1f} GB are free")
+        raise DeviceMemoryError(too_large(needed, free, batch))
 
 
-def pieces(batch: int, tokens: int, most: int) -> list[tuple[int, tuple[int, ...]]]:
-    """How the prompts of a batch are read with at most `most` tokens at once (0: in one piece): for each piece the
-    number of sequences, and the lengths of the parts into which longer prompts are cut. As serving engines do."""
+def too_large(needed: float, free: float, batch: int = 0) -> str:
+    """The reason in one line."""
+    of_batch = f" with batch {batch}" if batch else ""
+    return f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
+
+
+Plan = Sequence[tuple[int, tuple[int, ...]]]
+
+
+def pieces(batch: int, tokens: int, max_tokens: int) -> list[tuple[int, tuple[int, ...]]]:
+    """How the prompts of a batch are read with at most `max_tokens` at once (0: in one piece), as serving
+    engines do: for each piece the number of sequences, and the lengths of the parts into which longer prompts
+    are cut."""
     if not tokens:
         return []
-    if not most or batch * tokens <= most:
+    if not max_tokens or batch * tokens <= max_tokens:
         return [(batch, (tokens,))]
-    together = max(1, most // tokens)
-    parts = tuple(min(most, tokens - start) for start in range(0, tokens, most))
+    together = max(1, max_tokens // tokens)
+    parts = tuple(min(max_tokens, tokens - start) for start in range(0, tokens, max_tokens))
     return [(min(together, batch - start), parts) for start in range(0, batch, together)]
+
+
+def at_once(plan: Plan, default: int = 0) -> int:
+    """The most tokens that a plan reads in one call; `default` without a plan."""
+    return max((count * max(parts) for count, parts in plan), default=default)
 
 
 def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, float]]:
@@ -130,7 +145,8 @@ def build_model(architecture: Architecture, setup: Setup) -> HybridLM:
 
 
 class _RepeatedDraws(TorchDispatchMode):
-    """Draws `DRAWN` random values of a tensor and repeats them: to draw a billion takes a CPU half a minute."""
+    """Draws `DRAWN` random values of a tensor and repeats them: to draw a billion takes a CPU half a
+    minute."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _DRAWS and args[0].numel() > DRAWN and args[0].is_contiguous():
@@ -144,7 +160,8 @@ class _RepeatedDraws(TorchDispatchMode):
 
 
 def built_on(setup: Setup) -> contextlib.AbstractContextManager[object]:
-    """A context that builds on the setup's device in little time: weights are random, and on a CPU they repeat."""
+    """A context that builds on the setup's device in little time: weights are random, and on a CPU they
+    repeat."""
     return _RepeatedDraws() if setup.device == "cpu" else torch.device(setup.device)
 
 
@@ -161,11 +178,11 @@ def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dic
 
 
 def surroundings_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
-    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`surrounding`); on a GPU, where
-    every kernel of its own is a large share of a step."""
+    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`fused_around`); on a
+    GPU, where every kernel of its own is a large share of a step."""
     if setup.device == "cpu":
         return {}
-    return surrounding(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
+    return fused_around(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
 
 
 def _unbuilt(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> list[tuple[str, Block]]:
@@ -182,12 +199,13 @@ def compile_block(block: torch.nn.Module) -> None:
         setattr(block, name, torch.compile(getattr(block, name), dynamic=False))
 
 
-def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype, device: str | torch.device) -> Any:
+def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype,
+                 device: str | torch.device) -> Any:
     """The state before the token that makes the context `context` tokens long; values are random.
 
-    The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache. On a GPU a
-    recurrent state lies in memory as the block's own library leaves it after a prompt, which decides how fast a step
-    reads it.
+    The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache.
+    On a GPU a recurrent state lies in memory as the block's own library leaves it after a prompt, which
+    decides how fast a step reads it.
 
     Args:
         block: the operator.
@@ -200,7 +218,8 @@ def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype, dev
             room = min(context, state.window) if state.window else context
             shape = (batch, state.keys_BGTK.shape[1], room, state.keys_BGTK.shape[3])
             return KeyValueCache(torch.randn(shape, dtype=dtype, device=device),
-                                 torch.randn(shape, dtype=dtype, device=device), context - 1, state.window, owned=True)
+                                 torch.randn(shape, dtype=dtype, device=device), context - 1, state.window,
+                                 owned=True)
         if isinstance(state, tuple):  # of tensors, or of the states of several halves
             return type(state)(*map(filled, state))
         return state
@@ -234,14 +253,14 @@ def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int)
     return functools.partial(_first_token, model, tokens, pieces(batch, workload.prompt_tokens, piece_tokens))
 
 
-def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Sequence[tuple[int, tuple[int, ...]]]) -> torch.Tensor:
-    found = []
+def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Plan) -> torch.Tensor:
+    tokens = []
     for rows_BT in tokens_BT.split([sequences for sequences, _ in plan]):
         cache: HybridCache | None = None
         for part_BT in rows_BT.split(list(plan[0][1]), 1):
             logits_BV, cache = model.prefill(part_BT, cache)
-        found.append(logits_BV.argmax(-1))
-    return torch.cat(found) if len(found) > 1 else found[0]
+        tokens.append(logits_BV.argmax(-1))
+    return torch.cat(tokens) if len(tokens) > 1 else tokens[0]
 
 
 def _step(model: HybridLM, tokens_B: torch.Tensor, cache: HybridCache) -> torch.Tensor:

@@ -8,12 +8,12 @@ from flashnas.base.errors import RunError
 from flashnas.base.files import atomic_file, disk_errors, write_atomic
 from flashnas.report.terminal import front_table
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 
-__all__ = ["FrontEntry", "Run", "front_table", "write_report"]
+__all__ = ["FrontEntry", "RecordedRun", "front_table", "write_report"]
 
 
-def write_report(source: str | Path | Run) -> tuple[Path, Path]:
+def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
     """Write report.html and its still pictures, pareto.png first, into a run folder; source: it, or its run.
 
     Returns:
@@ -26,7 +26,7 @@ def write_report(source: str | Path | Run) -> tuple[Path, Path]:
     from flashnas.report.html import render_html
     from flashnas.report.sections import FINALISTS, SECTIONS
 
-    run = source if isinstance(source, Run) else Run.load(source)
+    run = source if isinstance(source, RecordedRun) else RecordedRun.load(source)
     page = run.path / "report.html"
     with disk_errors(f"{run.path}: the report cannot be written", RunError):
         write_atomic(page, render_html(run))

@@ -1,10 +1,11 @@
-"""The answer of a search that ranks by full trainings, in plain English: statements for the terminal and the page."""
+"""The answer of a search that ranks by full trainings, in plain English: statements for the terminal and the
+page."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
@@ -12,12 +13,13 @@ from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import known, number
 from flashnas.runs.answer import Answer, Standing
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
 LARGE_TOKENS = 1e9                        # of a planned training, from which on the command names a GPU
-REASONS = {"size": "size", "shape": "width against depth", "mix": "mix of operators", "training": "own short training"}
+REASONS = {"size": "size", "shape": "width against depth", "mix": "mix of operators", "training": "own short"
+                                                                                                  " training"}
 
 
 class Statement(NamedTuple):
@@ -27,20 +29,28 @@ class Statement(NamedTuple):
     words: str
 
 
-def statements(run: Run) -> list[Statement]:
+def statements(run: RecordedRun) -> list[Statement]:
     """What the answer says; empty for a run without one."""
     return [] if run.answer is None else list(_Words(run, run.answer).all())
 
 
-def next_commands(run: Run) -> list[str]:
-    """The commands that train the recommended network on a text of the user's, and export it; empty without an answer.
+def reasons_of(answer: Answer) -> dict[str, float]:
+    """The reasons by name; that of the own training only where there was one."""
+    reasons: dict[str, Any] = {**answer.reasons}
+    return {name: value for name, value in reasons.items() if answer.trained or name != "training"}
+
+
+def next_commands(run: RecordedRun) -> list[str]:
+    """The commands that train the recommended network on a text of the user's, and export it; empty without
+    an answer.
     """
     if run.answer is None:
         return []
     entry = run.front[run.finalists[1][run.answer.recommended]]
     gpu = " --device cuda" if run.answer.train_tokens >= LARGE_TOKENS else ""
     path = shlex.quote(str(run.path / "pareto" / entry.path.name))
-    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out trained",
+    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out"
+            f" trained",
             "flashnas export trained --to hf --out exported"]
 
 
@@ -70,7 +80,7 @@ def with_sd(value: float, sd: float, digits: int = 3) -> str:
 class _Words:
     """The sentences of one answer."""
 
-    def __init__(self, run: Run, answer: Answer) -> None:
+    def __init__(self, run: RecordedRun, answer: Answer) -> None:
         self.run, self.answer = run, answer
         self.factor, self.unit = latency_unit([entry.latency_ms or 0.0 for entry in run.front])
         self.places = run.finalists[1]
@@ -92,20 +102,24 @@ class _Words:
             yield Statement("to change it", self._to_change())
         yield Statement("outside", self._outside())
         if self.answer.extrapolated:
-            yield Statement("extrapolated", f"{tokens_text(self.answer.train_tokens)} training tokens are fewer or more"
-                                            " than publications have: the differences are read off their edge")
+            tokens = tokens_text(self.answer.train_tokens)
+            yield Statement("extrapolated", f"{tokens} training tokens are fewer or more than publications"
+                            " have: the differences are read off their edge")
 
     def _recommended(self) -> str:
         best = self._standing(self.answer.recommended).best
-        return (f"{self.entry.name} at {self._ms(self.entry.latency_ms)}, {compressed(self.entry.notation)}; the lowest"
+        return (f"{self.entry.name} at {self._ms(self.entry.latency_ms)}, {compressed(self.entry.notation)};"
+                f" the lowest"
                 f" expected loss after {tokens_text(self.answer.train_tokens)} tokens with one standard"
                 f" deviation added; probability of being the best of all shown {best:.2f}")
 
     def _tied(self) -> str:
         tied = [self._entry(key) for key in self.answer.tied]
         if not tied:
-            return f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each network"
-        text = (f"{names_text([one.name for one in tied])}: the probability that {self.entry.name} is better is below"
+            return (f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each"
+                    " network")
+        text = (f"{names_text([one.name for one in tied])}: the probability that {self.entry.name} is better"
+                f" is below"
                 f" {TOLD_APART}{' for each' * (len(tied) > 1)}")
         cheapest = self._entry(self.answer.cheapest)
         if cheapest.hash != self.answer.recommended:
@@ -114,8 +128,9 @@ class _Words:
             return (f"{text}; {fastest}, {self._ms(cheapest.latency_ms)} ({saved:.0%} less), at"
                     f" {with_sd(standing.difference, standing.sd)} nats")
         lost = [one.name for one in tied if self._share(one) < 1 and not self._keeps(one)]
-        return f"{text}; {names_text(lost)} would be faster, but {self._do(lost)} not keep the recall" if lost else (
-            f"{text}; none of these is faster")
+        if lost:
+            return f"{text}; {names_text(lost)} would be faster, but {self._do(lost)} not keep the recall"
+        return f"{text}; none of these is faster"
 
     def _pure(self) -> str:
         pure, name = self.answer.pure, self.entry.name
@@ -133,13 +148,15 @@ class _Words:
         return f"{name} cannot be told from {stack}: {gap}, probability of being better {odds:.2f}"
 
     def _why(self) -> str:
-        parts = ", ".join(f"{words} {signed(self.answer.reasons[name])}" for name, words in REASONS.items()
-                          if self.answer.trained or name != "training")
+        reasons = reasons_of(self.answer)
+        parts = ", ".join(f"{words} {signed(reasons[name])}" for name, words in REASONS.items()
+                          if name in reasons)
         return f"{parts} nats to that stack; below 0 speaks for {self.entry.name}"
 
     def _recall(self) -> str:
         figures, floor = self.entry.figures, self.answer.min_recall
-        value = (f"{with_sd(figures['expected_recall'] or 0.0, figures.get('expected_recall_sd') or 0.0, 2)} of full"
+        value = (f"{with_sd(figures['expected_recall'] or 0.0, figures.get('expected_recall_sd') or 0.0, 2)}"
+                 f" of full"
                  " marks against a transformer" if known(figures.get("expected_recall")) else "not known")
         kept = f"which keeps the floor of {floor:.2f}" if self.answer.kept else (
             f"no network of the front keeps the floor of {floor:.2f}")
@@ -149,9 +166,11 @@ class _Words:
                 f"{value}; {kept}")
         at = self.places.get(other["hash"])
         name = compressed(other["notation"]) if at is None else self.run.front[at].name
-        buys = "that buys" if other["difference"] < 0 else "that buys nothing on average, but is less uncertain:"
+        buys = ("that buys" if other["difference"] < 0 else
+                "that buys nothing on average, but is less uncertain:")
         return (f"{value}, {kept}; without the floor {name} would be recommended, recall"
-                f" {signed(other['expected_recall'], 2)}; {buys} {with_sd(other['difference'], other['sd'])} nats")
+                f" {signed(other['expected_recall'], 2)}; {buys} {with_sd(other['difference'], other['sd'])}"
+                f" nats")
 
     def _budget(self) -> str:
         names = [self._entry(key).name for key in self.answer.above_budget]
@@ -160,14 +179,16 @@ class _Words:
 
     def _training(self) -> str:
         if not self.answer.trained:
-            return ("nothing was trained: all of this follows from what others trained in full; a search with --trials"
+            return ("nothing was trained: all of this follows from what others trained in full; a search"
+                    " with --trials"
                     " above 0 trains what can still change it")
         if self.answer.same:
             return "the short trainings left the answer as it was before them"
         name = next((f"{one.name}, " for one in self.run.front if one.notation == self.answer.before), "")
         before = f"published trainings alone recommend {name}{compressed(self.answer.before)}"
         trained = (self.run.trained["notation"] == self.answer.before).any()
-        return f"the short trainings changed the answer: {before}" if trained else f"{before}, which was not trained"
+        return (f"the short trainings changed the answer: {before}" if trained else
+                f"{before}, which was not trained")
 
     def _to_change(self) -> str:
         other = self.answer.to_change
@@ -175,7 +196,8 @@ class _Words:
             return "no single short training of what is not trained yet"
         name = compressed(other["notation"])
         if other["nats"] <= 0:
-            return (f"a short training of {name}, which is expected to be as good and was not trained: the answer"
+            return (f"a short training of {name}, which is expected to be as good and was not trained: the"
+                    f" answer"
                     f" changes with a probability of {other['probability']:.2f}")
         return (f"a short training of {name} that ends {other['nats']:.3f} nats lower than expected (assumed"
                 f" standard deviation: {other['usual_nats']:.2f}); probability {other['probability']:.2f}")
@@ -187,8 +209,11 @@ class _Words:
                   and entry.hash != self.answer.recommended]
         text = (f"of {self.entry.name}, publications do not vouch for this: {own}" if own else
                 f"{self.entry.name} lies within what publications have trained")
-        return f"{text}; {names_text(others)} {'do' if len(others) > 1 else 'does'} not" if others and not own else (
-            f"{text}; {names_text(others)} also lie{'s' * (len(others) == 1)} outside" if others else text)
+        if not others:
+            return text
+        if not own:
+            return f"{text}; {names_text(others)} {'do' if len(others) > 1 else 'does'} not"
+        return f"{text}; {names_text(others)} also lie{'s' * (len(others) == 1)} outside"
 
     def _entry(self, key: str) -> FrontEntry:
         return self.run.front[self.places[key]]

@@ -1,4 +1,5 @@
-"""report.html: one page that needs nothing else. Plotly is embedded, no request leaves it, all text is escaped."""
+"""report.html: one page that needs nothing else. Plotly is embedded, no request leaves it, all text is
+escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from flashnas.base.errors import FlashnasError, PluginError
 from flashnas.report.section import render
 from flashnas.report.sections import SECTIONS
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 
 # the browser itself refuses every request: it loads nothing but the content of the file
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:;"
@@ -49,7 +50,7 @@ for (const data of document.querySelectorAll('script[type="application/json"]'))
 """.replace("CONFIG", CONFIG)
 
 
-def render_html(run: Run) -> str:
+def render_html(run: RecordedRun) -> str:
     """The whole page: the shipped sections, then those of other packages.
 
     Raises:
@@ -63,7 +64,7 @@ def render_html(run: Run) -> str:
                   plotly=Markup(get_plotlyjs()), script=Markup(SCRIPT), flashnas=run.entry("flashnas"))
 
 
-def _body(name: str, run: Run) -> str:
+def _body(name: str, run: RecordedRun) -> str:
     section = SECTIONS[name]
     try:
         return section.html(run)

@@ -1,13 +1,15 @@
-"""The colours of every figure. Operators state their own (hues of Okabe-Ito and Tol, for colour-blind readers)."""
+"""The colours of every figure. Operators state their own (hues of Okabe-Ito and Tol, for colour-blind
+readers)."""
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel_kinds import families
 
-OPERATOR_COLOURS = {kind: operator.colour for kind, operator in OPERATORS.items()}
+OPERATOR_COLOURS = {kind: OPERATORS[kind].colour for kind in OPERATORS.shipped}
 OTHER_COLOURS = {"head": "#5B6470", "embedding": "#98A2B3"}
 OTHER_COLOUR = "#7B8494"  # of other names that are not operators
 
-# Kernels by family (operators/kernel_kinds.py), apart from the colours of the operators; then what is not a kernel.
+# Kernels by family (operators/kernel_kinds.py), apart from the colours of the operators; then what is not a
+# kernel.
 KERNEL_COLOURS = {
     **{family.name: family.colour for family in families()},
     "calibration to whole models": "#E9C46A",
@@ -28,7 +30,7 @@ INK, MUTED, RULE, BUDGET, INTERVAL = "#1B1F24", "#667085", "#E4E7EC", "#B42318",
 
 def operator_colour(kind: str) -> str:
     """The colour of an operator's short name, of the embedding or of the head; grey for other names."""
-    return OPERATOR_COLOURS.get(kind) or OTHER_COLOURS.get(kind, OTHER_COLOUR)
+    return OPERATORS[kind].colour if kind in OPERATORS else OTHER_COLOURS.get(kind, OTHER_COLOUR)
 
 
 def operator_label(kind: str) -> str:
@@ -38,5 +40,5 @@ def operator_label(kind: str) -> str:
 
 def operator_order(kind: str) -> tuple[int, str]:
     """Sort key: operators in the order of the registry, then embedding and head."""
-    known = list(OPERATOR_COLOURS)
+    known = list(OPERATORS)
     return (known.index(kind) if kind in known else len(known)), kind

@@ -10,7 +10,7 @@ import pandas as pd
 
 from flashnas.report.plot_data import finalist_of, front, latency_unit, name_of, place_labels, staircase
 from flashnas.report.text import known
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL
 
 INTERVAL_90 = 1.645      # standard deviations on each side
@@ -24,12 +24,12 @@ class Plane:
     Attributes:
         run: what it shows.
         quality: `loss`, of short trainings; or `full_loss`, as the difference to the recommended network.
-        points: trials with further columns: y, the quality; reach, half of its 90 % interval, NaN without one; final:
-            on the front; small: neither on the front nor a baseline, where the full loss ranks.
+        points: trials with further columns: y, the quality; reach, half of its 90 % interval, NaN without
+            one; final: on the front; small: neither on the front nor a baseline, where the full loss ranks.
         title, axis: of the picture and of the vertical axis.
     """
 
-    run: Run
+    run: RecordedRun
     quality: str
     points: pd.DataFrame
     title: str
@@ -41,8 +41,8 @@ class Plane:
         return latency_unit([*self.points["latency_ms"], self.run.budget_ms or 0.0])
 
     def ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """((latency_ms low, high), (quality low, high)) with room for labels and for the marks of failed trials on
-        top. Small points far above the front do not stretch the axis."""
+        """((latency_ms low, high), (quality low, high)) with room for labels and for the marks of failed
+        trials on top. Small points far above the front do not stretch the axis."""
         xs = [*self.points["latency_ms"], *([self.run.budget_ms] if self.run.budget_ms else [])]
         wide = (max(xs) - min(xs)) or max(xs) * 0.1 or 1.0
         reach = self.points["reach"].fillna(0.0)
@@ -52,16 +52,18 @@ class Plane:
             top = (main["y"] + main["reach"].fillna(0.0)).max()
             high = min(high, top + HEADROOM * (top - low))
         tall = (high - low) or abs(high) * 0.1 or 1.0
-        return (max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide), (low - 0.13 * tall, high + 0.13 * tall)
+        return (max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide), (low - 0.13 * tall,
+                                                                          high + 0.13 * tall)
 
     def steps(self, right: float) -> tuple[list[float], list[float]]:
         """The corners of the front, drawn to the latency `right`; none where the full loss ranks, since its
         uncertainty counts there as well, and a floor for recall."""
         return ([], []) if self.run.ranks_full else staircase(front(self.run), right)
 
-    def labels(self, box: tuple[float, float], letter: float = 6.6) -> list[tuple[str, Any, tuple[float, float]]]:
-        """(text, trial, offset in pixels) of the labels: the front's names and the baselines'; of short losses where
-        the full loss ranks, the recommended network and those that cannot be told from it.
+    def labels(self, box: tuple[float, float], letter: float = 6.6,
+               ) -> list[tuple[str, Any, tuple[float, float]]]:
+        """(text, trial, offset in pixels) of the labels: the front's names and the baselines'; of short
+        losses where the full loss ranks, the recommended network and those that cannot be told from it.
 
         Args:
             box: width and height of the plotting area in pixels.
@@ -76,7 +78,8 @@ class Plane:
         texts = [self._name(row) for row in labelled]
         obstacles = [pixel(row.latency_ms, row.y) for row in rows(self.points) if not row.small]
         xs, ys = self.steps(x1)
-        obstacles += [pixel(xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)  # a label is wider than the gaps
+        obstacles += [pixel(xa + (xb - xa) * k / 80,
+                            ya + (yb - ya) * k / 80)  # a label is wider than the gaps
                       for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False) for k in range(81)]
         obstacles += [pixel(row.latency_ms, row.y + row.reach * k / 10) for row in rows(self.points)
                       if known(row.reach) for k in range(-10, 11)]
@@ -104,7 +107,7 @@ class Plane:
         return name_of(self.run, row).replace("pure ", "")
 
 
-def plane_of(run: Run, quality: str | None = None) -> Plane:
+def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     """The plane of what ranks, or of another quality."""
     quality = quality or run.quality
     if quality == FULL:
@@ -117,23 +120,24 @@ def plane_of(run: Run, quality: str | None = None) -> Plane:
                  "short loss (nats per token)")
 
 
-def _full_plane(run: Run) -> Plane:
+def _full_plane(run: RecordedRun) -> Plane:
     """The full loss to expect, as the difference to the recommended network; without one, to the lowest."""
     points, answer = run.scored, run.answer
-    base = points[FULL].min() if answer is None else run.front[run.finalists[1][answer.recommended]].figures[FULL]
+    chosen = None if answer is None else run.front[run.finalists[1][answer.recommended]]
+    base = points[FULL].min() if chosen is None else chosen.figures[FULL]
     y, reach = points[FULL] - base, pd.Series(np.nan, index=points.index)
     standings = {} if answer is None else {one.hash: one for one in (*answer.baselines, *answer.standings)}
     for row in rows(points):
         if row.hash in standings:
             y.at[row.Index] = standings[row.hash].difference
             reach.at[row.Index] = INTERVAL_90 * standings[row.hash].sd
-    to = "the lowest" if answer is None else run.front[run.finalists[1][answer.recommended]].name
+    to = "the lowest" if chosen is None else chosen.name
     return Plane(run, FULL, _marked(run, points, y, reach),
                  "Loss to expect of a full training, against latency",
                  f"expected full loss, difference to {to} (nats per token)")
 
 
-def _marked(run: Run, points: pd.DataFrame, y: pd.Series, reach: pd.Series) -> pd.DataFrame:
+def _marked(run: RecordedRun, points: pd.DataFrame, y: pd.Series, reach: pd.Series) -> pd.DataFrame:
     """The points with the further columns."""
     final = np.array([finalist_of(run, row) is not None for row in rows(points)], dtype=bool)
     return points.assign(y=y, reach=reach, final=final,

@@ -1,4 +1,5 @@
-"""The numbers behind the figures: pure functions of a Run, drawn by `plots` (Plotly) and `png` (matplotlib)."""
+"""The numbers behind the figures: pure functions of a Run, drawn by `plots` (Plotly) and `png`
+(matplotlib)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from flashnas.operators.kernel_kinds import kind_of_rows
 from flashnas.report.palette import KERNEL_COLOURS, operator_order
 from flashnas.report.text import known
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL, larger_is_better
 from flashnas.search.pareto import hypervolume, non_dominated
 
@@ -24,11 +25,11 @@ REFERENCE_MARGIN = 1.01
 OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that it can cover
 
 
-# -- the front ---------------------------------------------------------------------------------------------------
+# -- the front -----------------------------------------------------------------------------------------------
 
-def front(run: Run) -> pd.DataFrame:
-    """The networks that are non-dominated in the run's objectives, fastest first. Where the full loss ranks, they are
-    those of the folder, because networks that keep a floor for recall are among them."""
+def front(run: RecordedRun) -> pd.DataFrame:
+    """The networks that are non-dominated in the run's objectives, fastest first. Where the full loss ranks,
+    they are those of the folder, because networks that keep a floor for recall are among them."""
     if run.ranks_full:
         shown = run.scored
         on = np.array([finalist_of(run, row) is not None for row in rows(shown)], dtype=bool)
@@ -38,11 +39,13 @@ def front(run: Run) -> pd.DataFrame:
     return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
 
 
-def objective_points(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
-    """The networks that have all objectives, and these, latency_ms first, all minimised [N, M]. The full loss is
+def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
+    """The networks that have all objectives, and these, latency_ms first, all minimised [N, M]. The full loss
+    is
     compared as the search does: its mean with one standard deviation."""
     names = sorted(run.objectives, key=lambda name: name != "latency_ms")
-    trained = run.scored.reindex(columns=[*run.scored.columns, *(n for n in names if n not in run.scored.columns)])
+    trained = run.scored.reindex(columns=[*run.scored.columns,
+                                          *(n for n in names if n not in run.scored.columns)])
     trained = trained[trained[names].notna().all(axis=1)]
     signs = np.array([-1.0 if larger_is_better(name) else 1.0 for name in names])
     values = trained[names].to_numpy(dtype=float)
@@ -69,7 +72,7 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
     return xs, ys
 
 
-def finalist_of(run: Run, row: Any) -> FrontEntry | None:
+def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
     """The finalist that is this trial's network, if any."""
     by_number, by_hash = run.finalists
     found = [place for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
@@ -77,7 +80,7 @@ def finalist_of(run: Run, row: Any) -> FrontEntry | None:
     return run.front[min(found)] if found else None
 
 
-def name_of(run: Run, row: Any) -> str:
+def name_of(run: RecordedRun, row: Any) -> str:
     """`P2` for a finalist's trial, the label of a baseline (`P2 · pure d` for both), else `trial 17`."""
     finalist = finalist_of(run, row)
     label = row.label if row.origin == "baseline" else ""
@@ -85,20 +88,23 @@ def name_of(run: Run, row: Any) -> str:
 
 
 def mixer_colours(notation: str) -> tuple[str, str]:
-    """(most frequent token mixer, second most frequent one or the same again); `?` for an unreadable notation."""
+    """(most frequent token mixer, second most frequent one or the same again); `?` for an unreadable
+    notation."""
     mixers = mixers_by_use(notation) or ("?",)
     return mixers[0], mixers[min(1, len(mixers) - 1)]
 
 
-# -- hypervolume -------------------------------------------------------------------------------------------------
+# -- hypervolume ---------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class HypervolumeSeries:
-    """Hypervolume (ms · nats) of the first `networks[i]` trained networks, and of the baselines alone (None: none).
+    """Hypervolume (ms · nats) of the first `networks[i]` trained networks, and of the baselines alone (None:
+    none).
 
-    reference: (latency_ms, loss), the corner up to which the volume is measured. latency_ms is the budget, or 1.01
-    times the slowest network's; loss is 1.01 times the highest of the run. Networks beyond it add nothing. With other
-    objectives, each has its worst value moved by 1 % of itself, and the volume is in the product of their units.
+    reference: (latency_ms, loss), the corner up to which the volume is measured. latency_ms is the budget, or
+    1.01 times the slowest network's; loss is 1.01 times the highest of the run. Networks beyond it add
+    nothing. With other objectives, each has its worst value moved by 1 % of itself, and the volume is in the
+    product of their units.
     """
 
     networks: list[int]
@@ -108,7 +114,7 @@ class HypervolumeSeries:
     reference: tuple[float, ...]
 
 
-def hypervolume_series(run: Run) -> HypervolumeSeries:
+def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
     """The hypervolume after each trained network, in the order of the search."""
     trained, points = objective_points(run)
     if not len(points):
@@ -127,17 +133,19 @@ def hypervolume_series(run: Run) -> HypervolumeSeries:
         values.append(float(hypervolume(kept, reference)))
     pure = points[(trained["origin"] == "baseline").to_numpy()]
     alone = float(hypervolume(pure[non_dominated(pure)], reference)) if len(pure) else None
-    return HypervolumeSeries(list(range(1, len(points) + 1)), [int(n) for n in trained["number"]], values, alone,
+    return HypervolumeSeries(list(range(1, len(points) + 1)), [int(n) for n in trained["number"]], values,
+                             alone,
                              tuple(float(value) for value in reference))
 
 
-# -- operators along the depth -----------------------------------------------------------------------------------
+# -- operators along the depth -------------------------------------------------------------------------------
 
 def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFrame:
-    """Mean share of each operator kind (columns) in equal slices of the relative depth (rows); each row sums to 1.
+    """Mean share of each operator kind (columns) in equal slices of the relative depth (rows); each row sums
+    to 1.
 
-    An operator in a network of L operators covers 1/L of the depth. All networks have the same weight; unreadable
-    notations are left out. The frame is empty if no notation is readable.
+    An operator in a network of L operators covers 1/L of the depth. All networks have the same weight;
+    unreadable notations are left out. The frame is empty if no notation is readable.
     """
     readable = [found for found in map(kinds, notations) if found]
     if not readable:
@@ -156,12 +164,13 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
     return pd.DataFrame(total / len(readable), index=centres, columns=columns)
 
 
-# -- latency breakdown -------------------------------------------------------------------------------------------
+# -- latency breakdown ---------------------------------------------------------------------------------------
 
-def breakdown(run: Run) -> pd.DataFrame:
+def breakdown(run: RecordedRun) -> pd.DataFrame:
     """Milliseconds of each finalist by operator, kernel and source, in a fixed order of operators.
 
-    Columns: finalist, operator, kernel, label, family, source, ms, share. Finalists without a breakdown are missing.
+    Columns: finalist, operator, kernel, label, family, source, ms, share. Finalists without a breakdown are
+        missing.
     """
     parts = []
     for finalist in run.front:
@@ -172,7 +181,8 @@ def breakdown(run: Run) -> pd.DataFrame:
             kernel = str(entry.get("kernel") or "other")
             parts.append({"finalist": finalist.name, "operator": str(entry.get("operator") or "other"),
                          "kernel": kernel, "label": str(entry.get("label") or kernel),
-                         "family": kernel_family(kernel), "source": str(entry.get("source") or "unknown"), "ms": ms})
+                         "family": kernel_family(kernel), "source": str(entry.get("source") or "unknown"),
+                          "ms": ms})
     columns = ["finalist", "operator", "kernel", "label", "family", "source", "ms"]
     if not parts:
         return pd.DataFrame(columns=[*columns, "share"])
@@ -185,8 +195,8 @@ def breakdown(run: Run) -> pd.DataFrame:
 
 
 def kernel_family(kernel: str) -> str:
-    """The family in pictures of a kernel in a breakdown, such as `gemm` or `delta_rule_decode`; `calibration` and rows
-    of whole operators have families of their own."""
+    """The family in pictures of a kernel in a breakdown, such as `gemm` or `delta_rule_decode`; `calibration`
+    and rows of whole operators have families of their own."""
     found = kind_of_rows(kernel)
     if found:
         return found[0].family.name
@@ -194,7 +204,7 @@ def kernel_family(kernel: str) -> str:
     return calibration if kernel == "calibration" else operators if kernel in KINDS else other
 
 
-# -- layout ------------------------------------------------------------------------------------------------------
+# -- layout --------------------------------------------------------------------------------------------------
 
 def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, float]],
                  obstacles: list[tuple[float, float]], box: tuple[float, float]) -> list[tuple[float, float]]:
@@ -228,8 +238,10 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
                 covered = (np.abs(others - (dx, dy)) < (width / 2 + 3, height / 2 + 3)).all(axis=1).sum()
                 cost = distance / 8 + 30.0 * covered + 15.0 * _crossed(others, dx, dy)
                 nearest = np.hypot(*(owners - (x + dx, y + dy)).T).min(initial=np.inf)
-                cost += 60 * (nearest < np.hypot(dx, dy) - 0.5)  # it would look like the name of another point
-                cost += 150 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1, y1 in taken)
+                # it would look like the name of another point
+                cost += 60 * (nearest < np.hypot(dx, dy) - 0.5)
+                cost += 150 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1,
+                                  y1 in taken)
                 cost += OUTSIDE * (left < 0 or low < 0 or right > box[0] or high > box[1])
                 if best is None or cost < best[0]:
                     best = (cost, dx, dy)
@@ -241,7 +253,8 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
 
 
 def _crossed(others: np.ndarray, dx: float, dy: float) -> int:
-    """Points [N, 2], relative to the anchor, within 7 pixels of the line from there to the label at (dx, dy)."""
+    """Points [N, 2], relative to the anchor, within 7 pixels of the line from there to the label at (dx,
+    dy)."""
     length = float(np.hypot(dx, dy))
     along = others @ np.array([dx, dy]) / length
     across = np.abs(others @ np.array([-dy, dx])) / length

@@ -13,7 +13,7 @@ from flashnas.evidence.agreement import CLEAR_NATS, Composition, shared_pairs
 from flashnas.evidence.trainings import PublishedRow, composition, groups_of, read_published
 from flashnas.report.palette import operator_order
 from flashnas.report.section import Section, render
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 
 ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 NO_FFN = "no ffn"  # of a composition
@@ -28,7 +28,8 @@ class Stack:
 
     def __str__(self) -> str:
         ffn = {True: " with FFNs", False: " without FFNs", None: ""}[self.ffn]
-        return " + ".join(self.mixers) + ("" if len(self.mixers) > 1 or self.ffn is not None else " alone") + ffn
+        return " + ".join(self.mixers) + ("" if len(self.mixers) > 1 or self.ffn is not None
+                                          else " alone") + ffn
 
     def holds(self, found: Composition) -> bool:
         return _mixers(found) == self.mixers and self.ffn in (None, _has_ffn(found))
@@ -36,8 +37,8 @@ class Stack:
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What one published group says: the smallest and the largest gap of its rows, in nats, above 0 if the second
-    stack has the lower loss."""
+    """What one published group says: the smallest and the largest gap of its rows, in nats, above 0 if the
+    second stack has the lower loss."""
 
     group: str
     sources: tuple[str, ...]
@@ -89,7 +90,7 @@ class PublishedSection(Section):
 
     title = "Do published trainings agree?"
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         if not run.front:
             return ""
         known = read_published()
@@ -130,7 +131,8 @@ def _questions(front: Sequence[Composition]) -> dict[str, list[tuple[Stack, Stac
     asked: dict[str, list[tuple[Stack, Stack]]] = {}
     for one, other in itertools.combinations(kinds, 2):
         both = Stack(tuple(sorted((one, other), key=operator_order)))
-        asked[f"{one} and {other}"] = [(Stack((one,)), Stack((other,))), (Stack((one,)), both), (Stack((other,)), both)]
+        asked[f"{one} and {other}"] = [(Stack((one,)), Stack((other,))), (Stack((one,)), both),
+                                       (Stack((other,)), both)]
     stacks = sorted({Stack(_mixers(found)) for found in front if _mixers(found)},
                     key=lambda stack: (len(stack.mixers), [operator_order(kind) for kind in stack.mixers]))
     asked[""] = [*itertools.combinations(stacks, 2),
@@ -155,7 +157,7 @@ def _line(first: Stack, second: Stack, gaps: Mapping[tuple[Composition, Composit
                 run_gap=None if lowest[0] is None or lowest[1] is None else lowest[0] - lowest[1])
 
 
-def _best_losses(run: Run) -> dict[Composition, float]:
+def _best_losses(run: RecordedRun) -> dict[Composition, float]:
     """The lowest loss of each composition that the run trained, baselines included."""
     found: dict[Composition, float] = {}
     for row in rows(run.trained):

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from flashnas.report.text import MISSING
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,15 +30,15 @@ class Section(ABC):
     picture: ClassVar[str] = ""
 
     @abstractmethod
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         """The content below the heading, from what the run folder holds; nothing is evaluated again.
 
         Returns:
-            Markup (markupsafe), as `render` and jinja2 templates give it. Plain text is escaped. An empty text leaves
-            the section out.
+            Markup (markupsafe), as `render` and jinja2 templates give it. Plain text is escaped. An empty
+            text leaves the section out.
         """
 
-    def png(self, run: Run) -> Figure | None:
+    def png(self, run: RecordedRun) -> Figure | None:
         """The still picture as a matplotlib figure; None: it is not written."""
         return None
 
@@ -50,7 +50,8 @@ def render(template: str, **values: Any) -> Markup:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(loader=PackageLoader("flashnas.report"), autoescape=True, undefined=StrictUndefined,
+    environment = Environment(loader=PackageLoader("flashnas.report"), autoescape=True,
+                              undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = lambda value: MISSING if value is None or value == "" else value
     return environment

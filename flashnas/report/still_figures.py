@@ -21,10 +21,12 @@ from flashnas.report.palette import BUDGET, INK, MUTED, RULE
 from flashnas.report.plot_data import latency_unit
 from flashnas.trust.depth_width import Findings, Size, Sizes
 
-COLOURS = ("#D55E00", "#2B2D5B", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7B8494", "#0072B2", "#882255", "#117733")
+COLOURS = ("#D55E00", "#2B2D5B", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7B8494", "#0072B2", "#882255",
+           "#117733")
 DEPTH_COLOURS = colormaps["viridis"]
 PUBLISHED_PICTURE = "published.png"
-TITLES = {"short": "loss of a short training", "law": "law of size and shape", "evidence": "evidence: law and mix",
+TITLES = {"short": "loss of a short training", "law": "law of size and shape", "evidence": "evidence: law"
+                                                                                           " and mix",
           "full": "evidence and short training"}
 
 
@@ -49,13 +51,13 @@ def framed(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
     return axes
 
 
-# -- short and long training -----------------------------------------------------------------------------------
+# -- short and long training ---------------------------------------------------------------------------------
 
 def trust_points(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each architecture that was trained both short and long.
 
-    Columns: set; short and long, the mean losses in nats per token; short_half and long_half, half the range of the
-    losses over seeds.
+    Columns: set; short and long, the mean losses in nats per token; short_half and long_half, half the range
+    of the losses over seeds.
     """
     trained = table[table["loss"].notna()]
     grouped = trained[trained["variant"].isin(("short", "long"))].groupby(["hash", "variant"])["loss"]
@@ -76,14 +78,17 @@ def draw_trust(table: pd.DataFrame, words: str) -> Figure:
         names = sorted(points["set"].unique(), key=lambda name: (name != "front", name))
         for number, name in enumerate(names):
             part = points[points["set"] == name]
-            axes.errorbar(part["short"], part["long"], xerr=part["short_half"], yerr=part["long_half"], fmt="o",
-                          markersize=6, linewidth=1, color=COLOURS[number % len(COLOURS)], label=name or "trained")
+            axes.errorbar(part["short"], part["long"], xerr=part["short_half"], yerr=part["long_half"],
+                          fmt="o",
+                          markersize=6, linewidth=1, color=COLOURS[number % len(COLOURS)],
+                          label=name or "trained")
         for side, tokens in (("x", _tokens(table, "short")), ("y", _tokens(table, "long"))):
             axes.set(**{f"{side}label": f"validation loss after {tokens} tokens (nats per token)"})
         if len(points):
             axes.legend(frameon=False, title="bars: range of the seeds", loc="upper left")
         else:
-            axes.text(0.5, 0.5, "nothing is trained both short and long yet", transform=axes.transAxes, ha="center",
+            axes.text(0.5, 0.5, "nothing is trained both short and long yet", transform=axes.transAxes,
+                      ha="center",
                       color=MUTED)
     return figure
 
@@ -93,9 +98,10 @@ def _tokens(table: pd.DataFrame, variant: str) -> str:
     return f"{int(tokens.max()):,}" if len(tokens) else "no"
 
 
-# -- depth and width -------------------------------------------------------------------------------------------
+# -- depth and width -----------------------------------------------------------------------------------------
 
-def draw_scaling(found: Findings, sizes: Sizes, words: str, best: Size | None, budget_ms: float | None) -> Figure:
+def draw_scaling(found: Findings, sizes: Sizes, words: str, best: Size | None,
+                 budget_ms: float | None) -> Figure:
     """The picture. words: the line above it. best: the answer within the budget, marked by a star."""
     with still((12.0, 5.6), f"Which depth, which width? Blocks of `{sizes.pattern}`", words) as figure:
         _by_depth(framed(figure, (0.065, 0.115, 0.515, 0.70)), sizes, best, budget_ms)
@@ -104,7 +110,8 @@ def draw_scaling(found: Findings, sizes: Sizes, words: str, best: Size | None, b
 
 
 def _by_depth(axes: Axes, sizes: Sizes, best: Size | None, budget_ms: float | None) -> None:
-    """One line for each trained depth, a point for each trained width; dashes where no training was as wide."""
+    """One line for each trained depth, a point for each trained width; dashes where no training was as
+    wide."""
     depths, widths = sizes.trained["depth"], sizes.trained["width"]
     table = sizes.table
     factor, unit = latency_unit(list(table["latency_ms"]))
@@ -115,34 +122,40 @@ def _by_depth(axes: Axes, sizes: Sizes, best: Size | None, budget_ms: float | No
         beyond = line[line["width"] >= widths[-1]]
         trained = line[line["width"].isin(widths)]
         axes.plot(inside["latency_ms"] * factor, inside["loss"], color=colour, linewidth=1.8)
-        axes.plot(beyond["latency_ms"] * factor, beyond["loss"], color=colour, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.plot(beyond["latency_ms"] * factor, beyond["loss"], color=colour, linewidth=1.2,
+                  linestyle=(0, (4, 3)))
         axes.plot(trained["latency_ms"] * factor, trained["loss"], "o", color=colour, markersize=5,
                   label=f"{depth} blocks")
     if budget_ms is not None:
         axes.axvline(budget_ms * factor, color=BUDGET, linestyle="--", linewidth=1.3)
-        axes.text(budget_ms * factor, 1.012, f"budget {budget_ms * factor:.4g} {unit}", color=BUDGET, ha="center",
+        axes.text(budget_ms * factor, 1.012, f"budget {budget_ms * factor:.4g} {unit}", color=BUDGET,
+                  ha="center",
                   va="bottom", transform=axes.get_xaxis_transform())
     if best is not None:
-        axes.plot(best.latency_ms * factor, best.loss, "*", markersize=17, color=BUDGET, markeredgecolor="white",
+        axes.plot(best.latency_ms * factor, best.loss, "*", markersize=17, color=BUDGET,
+                  markeredgecolor="white",
                   label=f"best: {best.depth} x {best.width}", linestyle="none")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(f"latency of one request ({unit}), {sizes.model.workload.name} on {sizes.model.table.name}",
+    axes.set_xlabel(f"latency of one request ({unit}), {sizes.model.workload.name} on"
+                    f" {sizes.model.table.name}",
                     color=INK)
     axes.set_ylabel(f"loss by the law at {sizes.tokens:,} tokens (nats per token)", color=INK)
     axes.legend(frameon=False, title="points: trained widths\ndashes: wider than any", loc="upper right")
 
 
 def _against_measured(axes: Axes, found: Findings) -> None:
-    """Each fitted size, and each held-out one as the smaller ones foretell it; on the line the law is right."""
+    """Each fitted size, and each held-out one as the smaller ones foretell it; on the line the law is
+    right."""
     points, law = found.points, found.law
     held = found.held_out
     left_out = {(h.depth, h.width, h.tokens) for h in held}
     part = points[[size not in left_out for size in zip(points["depth"], points["width"], points["tokens"],
                                                        strict=True)]]
-    axes.plot(part["loss"], law.loss(part["depth"], part["width"], part["tokens"]), "o", color=MUTED, markersize=4.5,
+    axes.plot(part["loss"], law.loss(part["depth"], part["width"], part["tokens"]), "o", color=MUTED,
+              markersize=4.5,
               label="fitted")
     if held:
         axes.plot([h.loss for h in held], [h.predicted for h in held], "D", color=BUDGET, markersize=5,
@@ -154,16 +167,17 @@ def _against_measured(axes: Axes, found: Findings) -> None:
     axes.legend(frameon=False, loc="upper left")
 
 
-# -- published trainings ---------------------------------------------------------------------------------------
+# -- published trainings -------------------------------------------------------------------------------------
 
 def draw_published(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[Pair]],
                    summaries: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """One panel for each model. Pairs are turned so that the published difference is above 0; a point below 0 then has
-    the wrong order. All panels have one scale, which holds the published differences."""
+    """One panel for each model. Pairs are turned so that the published difference is above 0; a point below 0
+    then has the wrong order. All panels have one scale, which holds the published differences."""
     sources = list(dict.fromkeys(rows[pair.one].source for pairs in models.values() for pair in pairs))
     colour = {source: COLOURS[number % len(COLOURS)] for number, source in enumerate(sources)}
     most = 1.08 * max([abs(pair.published) for pairs in models.values() for pair in pairs], default=0.1)
-    words = ("differences of two networks of one group, nats per token; below 0 the order is wrong; on the red line the"
+    words = ("differences of two networks of one group, nats per token; below 0 the order is wrong; on the"
+             " red line the"
              " size is right")
     with still((9.0, 9.0), "What foretells a full training that it has not seen?", words, font=9) as figure:
         for place, (name, pairs) in enumerate(models.items()):
@@ -182,9 +196,11 @@ def draw_published(rows: Sequence[PublishedRow], models: Mapping[str, Sequence[P
             if hidden:
                 axes.text(0.98, 0.03, f"{hidden} outside the picture", transform=axes.transAxes, ha="right",
                           color=MUTED)
-        handles = [matplotlib.lines.Line2D([], [], marker="o", linestyle="", markersize=5, color=colour[source])
+        handles = [matplotlib.lines.Line2D([], [], marker="o", linestyle="", markersize=5,
+                                           color=colour[source])
                    for source in sources]
-        figure.legend(handles, sources, loc="lower center", ncols=5, frameon=False, bbox_to_anchor=(0.5, 0.01))
+        figure.legend(handles, sources, loc="lower center", ncols=5, frameon=False,
+                      bbox_to_anchor=(0.5, 0.01))
     return figure
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from flashnas.architecture.folding import compressed
+from flashnas.base.hints import printable
 from flashnas.base.quantities import tokens_text
 from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, statements
 from flashnas.report.plot_data import latency_unit
@@ -23,7 +24,7 @@ from flashnas.report.words import (
     shortened,
 )
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import TRAINED, title_of
 from flashnas.study.rebudget import Rebudgeted
 from flashnas.study.refit import Refit, vars_of
@@ -39,19 +40,22 @@ OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have 
 WIDTH = 150  # of the lines of the answer
 
 
-def front_table(run: Run) -> str:
-    """Finalists, fastest first, one a line; then the answer, or the best baseline; figures as predicted for the run's
-    workload."""
+def front_table(run: RecordedRun) -> str:
+    """Finalists, fastest first, one a line; then the answer, or the best baseline; figures as predicted for
+    the run's workload."""
     if not run.front:
-        return "the run has no front yet" if run.entry("finished") else "the search has not ended: no front yet"
+        return ("the run has no front yet" if run.entry("finished") else
+                "the search has not ended: no front yet")
     factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.front])
-    more = {"bound_ms": f"bound ({run.confidence:.0%})" if run.confidence else "bound", "measured_ms": "measured"}
+    more = {"bound_ms": f"bound ({run.confidence:.0%})" if run.confidence else "bound",
+            "measured_ms": "measured"}
     shown = {name: title for name, title in more.items()
              if any(known(finalist.figures.get(name)) for finalist in run.front)}
     objectives = tuple(name for name in run.further_objectives if name not in OWN_COLUMN)
     losses = ("loss", "bits/byte") if not run.ranks_full else (
         "full loss", "P(best)", *([] if run.untrained else ["short loss"]), "recall")
-    header = ("#", *objectives, *losses, f"latency ({unit})", "bounds", *shown.values(), "params", "memory", "from",
+    header = ("#", *objectives, *losses, f"latency ({unit})", "bounds", *shown.values(), "params", "memory",
+              "from",
               "architecture")
     lines = [_row(run, finalist, factor, objectives, tuple(shown)) for finalist in run.front]
     left = (len(header) - 2, *([0] if run.ranks_full else []))  # the other columns hold numbers
@@ -59,21 +63,23 @@ def front_table(run: Run) -> str:
     return "\n".join([*columns([header, *lines], left), *below, *misses(run)])
 
 
-def _answer(run: Run) -> list[str]:
+def _answer(run: RecordedRun) -> list[str]:
     """What the marks and columns mean, the statements, and the next commands."""
     texts = statements(run)
     wide = max(len(about) for about, _ in texts) + 2
-    lines = [f"{RECOMMENDED} recommended  {TIED} not told apart from it  {ABOVE} may exceed the budget; full loss:"
+    lines = [f"{RECOMMENDED} recommended  {TIED} not told apart from it  {ABOVE} may exceed the budget; full"
+             f" loss:"
              " expected, as the difference to the recommended one; recall: to a transformer", ""]
     for about, words in texts:
-        lines += textwrap.wrap(f"{about:<{wide}}{words}", WIDTH, subsequent_indent=" " * wide, break_long_words=False,
+        lines += textwrap.wrap(f"{about:<{wide}}{words}", WIDTH, subsequent_indent=" " * wide,
+                               break_long_words=False,
                                break_on_hyphens=False)
     return [*lines, *(f"{'next' if not place else '':<{wide}}{command}"
                       for place, command in enumerate(next_commands(run)))]
 
 
-def _row(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str, ...], shown: tuple[str, ...],
-         ) -> tuple[str, ...]:
+def _row(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: tuple[str, ...],
+         shown: tuple[str, ...]) -> tuple[str, ...]:
     figures = finalist.figures
 
     def scaled(name: str) -> str:
@@ -95,15 +101,15 @@ def _row(run: Run, finalist: FrontEntry, factor: float, objectives: tuple[str, .
             compressed(finalist.notation))
 
 
-def _best_baseline(run: Run, factor: float, unit: str) -> list[str]:
+def _best_baseline(run: RecordedRun, factor: float, unit: str) -> list[str]:
     if run.baselines.empty or run.ranks_full:
         return []
     best = min(rows(run.baselines), key=lambda row: row.loss)
-    return [f"best pure-operator baseline: {best.label}, loss {best.loss:.3f} at"
+    return [f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at"
             f" {best.latency_ms * factor:.2f} {unit}"]
 
 
-# -- other budgets ---------------------------------------------------------------------------------------------
+# -- other budgets -------------------------------------------------------------------------------------------
 
 MAX_LISTED = 10  # networks to train
 
@@ -119,12 +125,16 @@ def _question(found: Rebudgeted) -> list[str]:
     table = (config["table"] or {}).get("device") or (config["table"] or {}).get("name") or "as recorded"
     workload = config["workload"]
     within = found.trained - found.outside - sum(found.unanswered.values())
-    lines = [f"device    {table}", f"workload  {workload.get('name') if isinstance(workload, dict) else MISSING}",
-             f"budget    {limits}{f' with {found.run.confidence:.0%} confidence' if found.run.confidence else ''}",
-             f"networks  {found.trained} trained in {len(config['runs'])} run{'s' if len(config['runs']) > 1 else ''};"
+    lines = [f"device    {table}", f"workload "
+                                   f" {workload.get('name') if isinstance(workload, dict) else MISSING}",
+             f"budget   "
+             f" {limits}{f' with {found.run.confidence:.0%} confidence' if found.run.confidence else ''}",
+             f"networks  {found.trained} trained in {len(config['runs'])}"
+             f" run{'s' if len(config['runs']) > 1 else ''};"
              f" {within} within the budget, {found.outside} outside"]
     if found.too_large:
-        lines.append(f"genotypes {found.genotypes} tried in the runs; {found.too_large} without a width within the"
+        lines.append(f"genotypes {found.genotypes} tried in the runs; {found.too_large} without a width"
+                     f" within the"
                      " budget")
     lines += [f"left out  {count}: {reason}" for reason, count in found.unanswered.items()]
     return lines
@@ -144,12 +154,14 @@ def _to_train(found: Rebudgeted) -> list[str]:
     paused = sum(one.paused_tokens is not None for one in found.refits)
     others, trainings = count - paused, "trainings were" if paused > 1 else "training was"
     genotypes = "genotypes of the runs have" if others > 1 else "genotype of the runs has"
-    parts = [*([f"{others} {genotypes} another width within the budget, which was not trained"] if others else []),
+    parts = [*([f"{others} {genotypes} another width within the budget, which was not trained"] if others
+               else []),
              *([f"{paused} {trainings} paused at a rung and not continued"] if paused else [])]
     lines = [f"{'; '.join(parts)}{_cost_words(found, count, found.tokens_each)}"]
     factor, unit = latency_unit([one.metrics.get("latency_ms", 0.0) for one in found.refits])
     trained = [name for name in found.run.objectives if name in TRAINED]
-    header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss", f"latency ({unit})", "width",
+    header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss",
+              f"latency ({unit})", "width",
               "architecture")
     lines += columns([header, *(_network_row(one, trained, factor) for one in found.refits[:MAX_LISTED])])
     if count > MAX_LISTED:
@@ -168,7 +180,8 @@ def _nothing_to_train(found: Rebudgeted) -> list[str]:
         "each genotype that fits the budget was tried at its largest width")
     on = "search on from all that the runs know:"
     if not found.commands:
-        return [f"nothing to train: {fit}", f"{on} fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs"]
+        return [f"nothing to train: {fit}", f"{on} fn.search(.., start_from=[RUN, ..]) with the evaluator of"
+                                            f" the runs"]
     return [f"nothing to train: {fit}", on, *(f"    {line}" for line in found.commands)]
 
 
@@ -190,19 +203,22 @@ def _network_row(one: Refit, trained: list[str], factor: float) -> tuple[str, ..
 
 
 def _width(one: Refit) -> str:
-    """`1024 -> 1280`; `1280, paused at 131,072 tokens` where a training of that network was stopped at a rung."""
+    """`1024 -> 1280`; `1280, paused at 131,072 tokens` where a training of that network was stopped at a
+    rung."""
     width, before = getattr(one.network, "hidden", None), one.trained or one.stopped
     if one.paused_tokens is not None:
         return f"{width or MISSING}, paused at {one.paused_tokens:,} tokens"
     hidden = None if before is None else before.row.hidden
-    return MISSING if width is None else f"{MISSING if hidden is None or hidden != hidden else int(hidden)} -> {width}"
+    was = MISSING if hidden is None or hidden != hidden else int(hidden)
+    return MISSING if width is None else f"{was} -> {width}"
 
 
-# -- an estimate -----------------------------------------------------------------------------------------------
+# -- an estimate ---------------------------------------------------------------------------------------------
 
 def estimate_text(architecture: Architecture, estimate: Estimate, full: Expected, table: LatencyTable,
                   workload: Workload) -> str:
-    """Several lines: what was estimated, the metrics with their bounds, time by operator and source, the sources."""
+    """Several lines: what was estimated, the metrics with their bounds, time by operator and source, the
+    sources."""
     lines = [
         compressed(architecture.notation),
         f"{estimate.params / 1e9:.3f}B parameters, hash {architecture.hash}",
@@ -236,9 +252,11 @@ def estimate_text(architecture: Architecture, estimate: Estimate, full: Expected
 def _full_training(full: Expected) -> list[str]:
     """What a full training is expected to give, from what others have trained."""
     return [
-        f"full_loss         {full.full_loss:>12,.3f}   nats per token after {tokens_text(full.train_tokens)} tokens, up"
+        f"full_loss         {full.full_loss:>12,.3f}   nats per token after {tokens_text(full.train_tokens)}"
+        f" tokens, up"
         " to a constant of the text",
-        f"                  {full.full_loss_difference:>+12,.3f}   +- {full.full_loss_sd:.3f} to the plain transformer"
+        f"                  {full.full_loss_difference:>+12,.3f}   +- {full.full_loss_sd:.3f} to the plain"
+        f" transformer"
         " of as many parameters",
         f"recall            {full.recall:>+12,.3f}   +- {full.recall_sd:.3f} of full marks, to the same",
         *(f"note: outside the published trainings: {words}" for words in full.outside),

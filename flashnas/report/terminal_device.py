@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 FORMS = ("forward", "state", "backward", "step", "graph")
 
 
-def doctor_text(machine: Mapping[str, Any], packages: Sequence[Mapping[str, str]], choices: Sequence[Mapping[str, Any]],
+def doctor_text(machine: Mapping[str, Any], packages: Sequence[Mapping[str, str]],
+                choices: Sequence[Mapping[str, Any]],
             tests: Sequence[LayerTest]) -> str:
     """All of it; arguments as in `flashnas.api.doctor.Examined`."""
     parts = [_machine(machine), _packages(packages), _choices(machine, choices)]
@@ -28,7 +29,8 @@ def _machine(facts: Mapping[str, Any]) -> str:
     detail = (f"capability {facts['capability']}, CUDA {facts['cuda']}, {facts['devices']} device"
               f"{'' if facts['devices'] == 1 else 's'}" if facts["device"] == "cuda" else
               f"{facts['cores']} core{'' if facts['cores'] == 1 else 's'}, {facts['instructions']}")
-    return (f"flashnas {facts['flashnas']}, torch {facts['torch']}, Python {facts['python']}, {facts['system']}\n"
+    return (f"flashnas {facts['flashnas']}, torch {facts['torch']}, Python {facts['python']},"
+            f" {facts['system']}\n"
             f"{facts['device']}: {facts['label']}, {detail}, {facts['memory_bytes'] / 2**30:.0f} GiB")
 
 
@@ -36,7 +38,8 @@ def _packages(packages: Sequence[Mapping[str, str]]) -> str:
     rows = []
     for package in packages:
         problem = package.get("problem", "")
-        state = package["version"] if not problem else "not installed" if not package["version"] else "cannot be used"
+        state = (package["version"] if not problem else
+                 "not installed" if not package["version"] else "cannot be used")
         told = f"{package['purpose']}; {problem}" if problem and package["version"] else package["purpose"]
         rows.append((package["name"], state, told))
     return _table(("package", "version", "for"), rows)
@@ -59,7 +62,8 @@ def _tests(machine: Mapping[str, Any], tests: Sequence[LayerTest]) -> str:
     passed = sum(test.status == "passed" for test in ran)
     forms = [form for form in FORMS if any(form in test.errors for test in tests)]
     rows = [(test.operator, test.runs or test.backend, test.dtype, test.status,
-             *(f"{test.errors[form]:.0e}" if form in test.errors else "-" for form in forms)) for test in tests]
+             *(f"{test.errors[form]:.0e}" if form in test.errors else "-" for form in forms))
+            for test in tests]
     told = [f"{test.operator} by {test.runs or test.backend} in {test.dtype}, {test.status}: {test.reason}"
             for test in tests if test.reason]
     head = (f"self-test: {passed} of {len(ran)} passed; relative errors against the float64 reference"
@@ -71,7 +75,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(columns([head, *rows], range(len(head))))
 
 
-# -- validate --------------------------------------------------------------------------------------------------
+# -- validate ------------------------------------------------------------------------------------------------
 
 WORDS = {"ttft_ms": "prefill", "tpot_ms": "decode step", "latency_ms": "request"}
 SHOWN_WIDTH = 60
@@ -85,22 +89,26 @@ def validation_text(result: Mapping[str, Any]) -> str:
     for entry in result["architectures"]:
         cells = ["*" if entry["fitted"] else " "]
         for name in names:
-            values = f"{entry['predicted'][name]:>10.3f}{entry['measured'][name]:>10.3f}{entry['error'][name]:>+8.1%}"
+            values = (f"{entry['predicted'][name]:>10.3f}{entry['measured'][name]:>10.3f}"
+                      f"{entry['error'][name]:>+8.1%}")
             cells.append(values.rjust(len(WORDS[name]) + 32))
         notation = compressed(entry["notation"])
         cells.append(notation if len(notation) <= SHOWN_WIDTH else notation[:SHOWN_WIDTH - 1] + "…")
         lines.append("  ".join(cells))
     if result["before"]:
-        lines += ["* calibrated on; the lines below are of the others", "", *_summaries("before", result["before"]),
+        lines += ["* calibrated on; the lines below are of the others", "", *_summaries("before",
+                                                                                        result["before"]),
                   *_summaries("calibrated", result["metrics"]), "", *_corrections(result["corrections"])]
     else:
         lines += ["", *_summaries("", result["metrics"])]
-    lines += [f"left out: {compressed(notation)}: {reason}" for notation, reason in result.get("left_out", ())]
+    lines += [f"left out: {compressed(notation)}: {reason}"
+              for notation, reason in result.get("left_out", ())]
     return "\n".join([*lines, "", *_carriers(result["carriers"])]).rstrip()
 
 
 def _summaries(label: str, summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"{label:<12}{WORDS[s['metric']]:<12} mean error {s['mean_error']:.1%}, worst {s['max_error']:.1%},"
+    return [f"{label:<12}{WORDS[s['metric']]:<12} mean error {s['mean_error']:.1%}, worst"
+            f" {s['max_error']:.1%},"
             f" bias {s['bias']:+.1%}, rank correlation"
             f" {format(s['spearman'], '.3f') if known(s['spearman']) else MISSING}"
             f" over {s['count']} architectures" for s in summaries]
@@ -108,7 +116,8 @@ def _summaries(label: str, summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _corrections(corrections: Mapping[str, Mapping[str, float]]) -> Iterable[str]:
     for phase, c in corrections.items():
-        yield (f"{phase:<8} = {c['scale']:g} x rows + {c['operator_us']:g} us per operator + {c['model_us']:g} us per"
+        yield (f"{phase:<8} = {c['scale']:g} x rows + {c['operator_us']:g} us per operator +"
+               f" {c['model_us']:g} us per"
                f" model + {c['mb_us']:g} us per MB")
 
 
@@ -117,4 +126,5 @@ def _carriers(carriers: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iter
         parts = [f"{kind} {entry['carries']:+.1%} ({entry['own_error']:+.1%} of its own {entry['share']:.0%})"
                  for kind, entry in kinds.items()]
         if parts:
-            yield f"error that each operator carries, {phase} (+: takes longer than predicted): {', '.join(parts)}"
+            yield (f"error that each operator carries, {phase} (+: takes longer than predicted):"
+                   f" {', '.join(parts)}")

@@ -11,17 +11,19 @@ from flashnas.report.text import known, number, parameters
 
 Result = Mapping[str, Any]   # of a study, as its to_dict() gives it
 
-# -- proxy-trust -----------------------------------------------------------------------------------------------
+# -- proxy-trust ---------------------------------------------------------------------------------------------
 
 def trust_text(result: Result) -> str:
     """Verdict and figures of a Trust.to_dict()."""
-    lines = [*verdict(result), "", f"{'rank correlation (95 % interval)':<36}{'n':>4}  {'Spearman':<22}Kendall"]
+    lines = [*verdict(result), "", f"{'rank correlation (95 % interval)':<36}{'n':>4} "
+                                   f" {'Spearman':<22}Kendall"]
     lines += [f"{a['first'] + ' : ' + a['second']:<36}{a['count']:>4}  {_interval(a['spearman']):<22}"
               f"{_interval(a['kendall'])}" for a in result["agreements"]]
     if known(result["ceiling"]):
         lines.append(f"{'what seeds leave room for':<40}  {result['ceiling']:.3f}")
     if result["noise"]:
-        lines += ["", f"{'noise between seeds (nats)':<36}{'n':>4}  {'sd':>7}  one run tells apart  means tell apart"
+        lines += ["", f"{'noise between seeds (nats)':<36}{'n':>4}  {'sd':>7}  one run tells apart  means"
+                      f" tell apart"
                       "  pairs that cannot be told apart"]
         lines += [f"{n['variant']:<36}{n['seeds']:>4}  {n['sd']:7.4f}  {n['detectable']:19.4f}"
                   f"  {n['detectable_mean']:16.4f}  {n['pairs_tied']:31.0%}" for n in result["noise"]]
@@ -52,13 +54,15 @@ def headline(result: Result) -> str:
 def _order_words(result: Result) -> Iterable[str]:
     found = _agreement(result, "short", "long")
     if found is None:
-        yield "not known yet: whether longer training ranks alike (too few architectures are trained short and long)"
+        yield ("not known yet: whether longer training ranks alike (too few architectures are trained short"
+               " and long)")
         return
     tokens, rho = result["tokens"], found["spearman"]
     factor = tokens["long"] / tokens["short"]
     words = f"Spearman {_interval(rho)} over {found['count']} architectures"
     if rho["low"] <= 0:
-        yield (f"NOISE: the order cannot be told from chance once training is {factor:g} times longer: {words};"
+        yield (f"NOISE: the order cannot be told from chance once training is {factor:g} times longer:"
+               f" {words};"
                " do not choose by it")
     elif rho["value"] >= 0.8 and rho["low"] >= 0.5:
         yield f"the order largely holds when training is {factor:g} times longer: {words}"
@@ -78,8 +82,10 @@ def _front_words(result: Result) -> Iterable[str]:
     if result["neighbours"]:
         yield (f"the order of the front is noise below {least}: {result['tied_neighbours']} of"
                f" {result['neighbours']} neighbours on the front cannot be told apart by one run each")
-    yield (f"one run each tells two architectures apart from {least} on, the mean of {noise['seeds']} seeds from"
-           f" {noise['detectable_mean']:.3f} on; {noise['pairs_tied']:.0%} of all pairs differ by less than that")
+    yield (f"one run each tells two architectures apart from {least} on, the mean of {noise['seeds']} seeds"
+           f" from"
+           f" {noise['detectable_mean']:.3f} on; {noise['pairs_tied']:.0%} of all pairs differ by less than"
+           f" that")
 
 
 def _gain_words(result: Result) -> Iterable[str]:
@@ -120,7 +126,7 @@ def _cells(result: Result, tops: Iterable[int], name: str, rule: str) -> str:
     return "".join(f"{values[top]:12.4f}" if top in values else f"{'':12}" for top in tops)
 
 
-# -- proxy-trust --published -----------------------------------------------------------------------------------
+# -- proxy-trust --published ---------------------------------------------------------------------------------
 
 MODELS = {"short": "short: the loss of a short training", "law": "law: size and shape",
           "evidence": "evidence: law and mix", "full": "full: evidence and short loss"}
@@ -128,13 +134,15 @@ AMONG = {"one publication by another": "publications", "one publication by its o
 
 
 def published_text(result: Result) -> str:
-    """The verdict, the models, and of the short loss a table by group, guesses, and the wrong pairs by name."""
+    """The verdict, the models, and of the short loss a table by group, guesses, and the wrong pairs by
+    name."""
     groups = [group for group in result["groups"] if group["pairs"]]
     width = max([len("pairs that all groups agree on"), *(len(group["group"]) for group in result["groups"])])
     lines = [*published_verdict(result), "", *_models(result, width)]
     if result["overall"]["share"] is None:
         return "\n".join(lines)
-    lines += ["", f"{'order by the short loss':<{width}}  right of pairs   share  95 % interval  0.01 to 0.02 nats"
+    lines += ["", f"{'order by the short loss':<{width}}  right of pairs   share  95 % interval  0.01 to"
+                  f" 0.02 nats"
               "  Spearman"]
     named = [("all groups", result["overall"]), *((group["group"], group) for group in groups),
              ("pairs that all groups agree on", result["consensus"]),
@@ -153,7 +161,8 @@ def published_verdict(result: Result) -> list[str]:
     lines = []
     if full["pairs"]:
         lines.append(f"published trainings without the row's own publication foretell {full['right']:g} of"
-                     f" {full['pairs']} clear pairs ({full['share']:.0%}), differences to {full['rmse_nats']:.3f} nats;"
+                     f" {full['pairs']} clear pairs ({full['share']:.0%}), differences to"
+                     f" {full['rmse_nats']:.3f} nats;"
                      f" {full['coverage']:.0%} lie in the 90 % intervals")
     cost = (f"{result['trainings']} trainings took {result['core_seconds'] / 60:.0f} core-minutes,"
             f" the longest {result['core_seconds_each'] / 60:.1f}")
@@ -164,14 +173,16 @@ def published_verdict(result: Result) -> list[str]:
     if result["failed"]:
         cost += f"; {result['failed']} failed, and their pairs have no short loss"
     if overall["share"] is None:
-        return [*lines, "the short loss is not known yet: no clear pair has both of its networks trained", cost]
+        return [*lines, "the short loss is not known yet: no clear pair has both of its networks trained",
+                cost]
     low = overall["interval"][0]
     words = (f"recipe {recipe['name']!r} orders {overall['right']:g} of {overall['pairs']} clear pairs as"
              f" published ({overall['share']:.0%}, 95 % interval {_share_interval(overall['interval'])})")
     known = [group for group in result["groups"] if group["share"] is not None]
     worst = min(known, key=lambda group: group["share"])
     return [*lines, words if low > 0.5 else f"NOISE: {words}: no better than a coin for sure",
-            f"the worst group is {worst['group']}: {worst['right']:g} of {worst['pairs']} ({worst['share']:.0%})", cost]
+            f"the worst group is {worst['group']}: {worst['right']:g} of {worst['pairs']}"
+            f" ({worst['share']:.0%})", cost]
 
 
 def _models(result: Result, width: int) -> list[str]:
@@ -180,7 +191,8 @@ def _models(result: Result, width: int) -> list[str]:
     lines = []
     for words, found in (("each row foretold without its publication", models),
                          ("the same, over the pairs that all have", result["models_common"])):
-        lines += [f"{words:<{max(width, 42)}}  clear pairs     share  publications equal  RMSE nats  in 90 % interval"]
+        lines += [f"{words:<{max(width, 42)}}  clear pairs     share  publications equal  RMSE nats  in 90 %"
+                  f" interval"]
         lines += [_model(MODELS[name], each, max(width, 42)) for name, each in found.items()]
         lines.append("")
     of_group = {name: {group["group"]: group for group in found["groups"]} for name, found in models.items()}
@@ -189,7 +201,8 @@ def _models(result: Result, width: int) -> list[str]:
     for group in of_group["full"]:
         cells = [of_group[name].get(group) for name in models]
         if any(cell and cell["pairs"] for cell in cells):
-            shown = [f"{cell['right']:g} of {cell['pairs']}" if cell and cell["pairs"] else "" for cell in cells]
+            shown = [f"{cell['right']:g} of {cell['pairs']}" if cell and cell["pairs"] else ""
+                     for cell in cells]
             lines.append(f"{group:<{max(width, 42)}}" + "".join(f"  {text:>13}" for text in shown).rstrip())
     return lines
 
@@ -199,12 +212,14 @@ def _model(name: str, found: Result, width: int) -> str:
         return f"{name:<{width}}  no clear pair"
     equal, right = found["publications"]["share"], f"{found['right']:g} of {found['pairs']}"
     coverage = "" if found["coverage"] is None else f"{found['coverage']:.0%}"
-    return (f"{name:<{width}}  {right:<14}  {found['share']:>5.0%}  {'' if equal is None else format(equal, '.0%'):>18}"
+    return (f"{name:<{width}}  {right:<14}  {found['share']:>5.0%} "
+            f" {'' if equal is None else format(equal, '.0%'):>18}"
             f"  {found['rmse_nats']:>9.3f}  {coverage:>16}").rstrip()
 
 
 def _wrong(group: Result) -> list[str]:
-    """The wrong pairs of a group, by the network that comes out too good, the one with the most pairs first."""
+    """The wrong pairs of a group, by the network that comes out too good, the one with the most pairs
+    first."""
     behind: dict[str, list[str]] = defaultdict(list)
     for pair in group["wrong"]:
         better, _, worse = pair.partition(" | ")
@@ -241,7 +256,7 @@ def _close(close: Any) -> str:
     return f"{close['right']:g} of {close['pairs']}" if close and close["pairs"] else ""
 
 
-# -- scaling-law -----------------------------------------------------------------------------------------------
+# -- scaling-law ---------------------------------------------------------------------------------------------
 
 CONSTANTS = ("L0", "a", "alpha", "b", "beta", "c", "gamma")
 
@@ -252,7 +267,8 @@ def scaling_headline(result: Result) -> str:
     if not known(error):
         return "too few depths and widths to hold the largest ones out"
     return (f"held-out larger sizes: perplexity off by at most {error:.1%},"
-            f" {result['mean_extrapolation_error']:.1%} in the mean (the paper: within {result['paper_error']:.1%})")
+            f" {result['mean_extrapolation_error']:.1%} in the mean (the paper: within"
+            f" {result['paper_error']:.1%})")
 
 
 def scaling_text(result: Result) -> str:
@@ -269,7 +285,8 @@ def scaling_text(result: Result) -> str:
 
 def _law(law: Result) -> list[str]:
     one_count = law["c"] is None
-    lines = [f"loss = L0 + a depth^-alpha + b width^-beta{'' if one_count else ' + c tokens^-gamma'}   (nats per"
+    lines = [f"loss = L0 + a depth^-alpha + b width^-beta{'' if one_count else ' + c tokens^-gamma'}   (nats"
+             f" per"
              " token)", f"{'constant':<10}{'value':>12}  95 % interval"]
     for name in CONSTANTS:
         if law[name] is not None:
@@ -281,12 +298,14 @@ def _law(law: Result) -> list[str]:
 
 
 def _warnings(result: Result) -> list[str]:
-    lines = [f"the loss does not fall with {axis} in these trainings: its term is 0, and the answer follows the other"
+    lines = [f"the loss does not fall with {axis} in these trainings: its term is 0, and the answer follows"
+             f" the other"
              " terms" for axis in result["gone"]]
     mixing = result["mixing"]
     if mixing is None:
         return lines
-    meaning = ("depth pays off later than the law says: for more tokens than these, go deeper" if mixing["high"] < 0
+    meaning = ("depth pays off later than the law says: for more tokens than these, go deeper"
+               if mixing["high"] < 0
                else "depth pays off less with more tokens than the law says" if mixing["low"] > 0
                else "the terms add up, as the law says")
     return [*lines, f"depth and tokens together: {mixing['value']:+.4f} nats for e times both"
@@ -295,7 +314,8 @@ def _warnings(result: Result) -> list[str]:
 
 def _ladder(result: Result) -> list[str]:
     lines = [f"{result['workload']} on {result['table']}, loss at {result['tokens']:,} tokens",
-             f"{'budget (ms)':>12}  {'depth':>5}  {'width':>5}  {'loss (95 % interval)':<24}{'latency (ms)':>12}"
+             f"{'budget (ms)':>12}  {'depth':>5}  {'width':>5} "
+             f" {'loss (95 % interval)':<24}{'latency (ms)':>12}"
              "  params", *(f"{number(step['budget_ms']):>12}  {_size(step)}" for step in result["by_budget"])]
     if any(step["extrapolated"] for step in result["by_budget"]):
         lines.append("* larger than any training, so beyond what was checked")
@@ -320,7 +340,7 @@ def _size(size: Result) -> str:
             f"  {parameters(size['params'])}")
 
 
-# -- evidence --------------------------------------------------------------------------------------------------
+# -- evidence ------------------------------------------------------------------------------------------------
 
 EFFECTS = {"law": "slope of the law of size and shape", "mixed": "a second family of mixers",
            "gated_delta": "gated delta rules in place of other mixers",
@@ -332,8 +352,10 @@ ALONE = 1.5   # times the usual spread from which on a publication is said to st
 def evidence_text(found: Result) -> str:
     """The publications, what they say of two mixes, and how far they disagree."""
     rows = found["rows"]
-    lines = [f"{rows['trainings']} full trainings of mixes by {len(found['publications'])} publications; beside them"
-             f" {rows['shapes']} trainings of shapes, {rows['ffn_shares']} of FFN shares, {rows['recall']} of recall",
+    lines = [f"{rows['trainings']} full trainings of mixes by {len(found['publications'])} publications;"
+             f" beside them"
+             f" {rows['shapes']} trainings of shapes, {rows['ffn_shares']} of FFN shares, {rows['recall']}"
+             f" of recall",
              "", *_publications(found["publications"]), ""]
     if "mixes" in found:
         lines += [*_mixes(found["mixes"]), ""]
@@ -366,7 +388,8 @@ def _mixes(mixes: Result) -> list[str]:
                      f" pair{'s' if each['pairs'] > 1 else ''}{span}   ({', '.join(each['groups'])})")
     if mixes["spread"] is not None:
         lines.append(f"  {'':<{width}}  publications differ by a standard deviation of {mixes['spread']:.3f}")
-    lines.append(f"  {'model':<{width}}  {mixes['mean']:+.3f} +- {mixes['sd']:.3f}   from all publications, for 1B"
+    lines.append(f"  {'model':<{width}}  {mixes['mean']:+.3f} +- {mixes['sd']:.3f}   from all publications,"
+                 f" for 1B"
                  " parameters and 100B tokens")
     return lines
 
@@ -374,7 +397,8 @@ def _mixes(mixes: Result) -> list[str]:
 def _disagreement(found: Result) -> list[str]:
     effects = found["effects"]
     width = max(len(EFFECTS.get(name, name)) for name in effects)
-    lines = [f"two publications order {found['right']} of {found['pairs']} clear pairs of mixes alike that both have",
+    lines = [f"two publications order {found['right']} of {found['pairs']} clear pairs of mixes alike that"
+             f" both have",
              "", f"{'nats for a full effect':<{width}}  {'mean +- sd':<15}  between publications"]
     lines += [f"{EFFECTS.get(name, name):<{width}}  {effect['mean']:+.3f} +- {effect['sd']:.3f}"
               f"  {effect['between_publications']:>20.3f}" for name, effect in effects.items()]

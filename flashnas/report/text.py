@@ -1,4 +1,5 @@
-"""Numbers as text, with thousands separators and units, a dash for missing ones; columns. No plotting library."""
+"""Numbers as text, with thousands separators and units, a dash for missing ones; columns. No plotting
+library."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Container, Sequence
 from typing import Any, TypeGuard
 
 from flashnas.base import hints
+from flashnas.base.hints import printable
 
 MISSING = "–"  # noqa: RUF001 - an en dash for a number that is not known
 
@@ -43,7 +45,9 @@ def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[s
         lines: the header and the rows.
         left: columns of text; the others hold numbers and end under each other.
     """
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     return ["  ".join([*(cell.ljust(width) if column in left else cell.rjust(width)
-                         for column, (cell, width) in enumerate(zip(line, widths, strict=False))), line[-1]]).rstrip()
+                         for column, (cell, width) in enumerate(zip(line, widths, strict=False))),
+                       line[-1]]).rstrip()
             for line in lines]

@@ -13,19 +13,22 @@ from flashnas.report.palette import INK, MUTED, RULE
 from flashnas.report.text import known, number, parameters
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_AXIS = {"gridcolor": RULE, "linecolor": "#98A2B3", "showline": True, "ticks": "outside", "tickcolor": "#98A2B3",
+_AXIS = {"gridcolor": RULE, "linecolor": "#98A2B3", "showline": True, "ticks": "outside",
+         "tickcolor": "#98A2B3",
          "ticklen": 4, "zeroline": False, "title": {"standoff": 10, "font": {"size": 14}}, "automargin": True}
 
 TEMPLATE = go.layout.Template(layout={
     "font": {"family": FONT, "size": 13, "color": INK},
     "paper_bgcolor": "white", "plot_bgcolor": "white",
-    "title": {"x": 0, "xref": "container", "xanchor": "left", "y": 0.985, "yref": "container", "yanchor": "top",
+    "title": {"x": 0, "xref": "container", "xanchor": "left", "y": 0.985, "yref": "container",
+              "yanchor": "top",
               "font": {"size": 17}, "pad": {"l": 8, "t": 6}},
     "margin": {"l": 70, "r": 24, "t": 88, "b": 64},
     "xaxis": _AXIS, "yaxis": _AXIS,
     "legend": {"x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top", "font": {"size": 12},
                "title": {"font": {"size": 12}}, "itemsizing": "constant"},
-    "hoverlabel": {"font": {"family": FONT, "size": 12, "color": INK}, "bgcolor": "white", "bordercolor": "#98A2B3",
+    "hoverlabel": {"font": {"family": FONT, "size": 12, "color": INK}, "bgcolor": "white",
+                   "bordercolor": "#98A2B3",
                    "align": "left"},
 })
 
@@ -38,7 +41,8 @@ def new_figure(title: str, subtitle: str, *, height: int, **layout: Any) -> go.F
 
 
 def apply_theme(figure: go.Figure, title: str, subtitle: str, *, height: int, **layout: Any) -> None:
-    """Set the common look, the titles (escaped here), the height in pixels and further entries of the layout."""
+    """Set the common look, the titles (escaped here), the height in pixels and further entries of the
+    layout."""
     figure.update_layout(
         template=TEMPLATE, height=height, autosize=True,
         title={"text": f"<b>{html.escape(title)}</b>",
@@ -79,7 +83,8 @@ def _losses(row: Any) -> list[str]:
         y, reach = getattr(row, "y", None), getattr(row, "reach", None)
         if known(reach):
             lines.append(f"full loss {y:+.3f} nats to the recommended one, 90 % within ± {reach:.3f}")
-        lines.append(f"recall {number(row.expected_recall, 2)} ± {number(row.expected_recall_sd, 2)} to a transformer")
+        lines.append(f"recall {number(row.expected_recall, 2)} ± {number(row.expected_recall_sd, 2)} to a"
+                     f" transformer")
     if known(row.loss) or not lines:
         lines.append(f"{'short loss' if lines else 'loss'} {number(row.loss)} nats/token"
                      f" · {number(row.bits_per_byte)} bits/byte")

@@ -1,14 +1,16 @@
-"""The section of report.html about the order of the losses, from the files that `flashnas proxy-trust` leaves."""
+"""The section of report.html about the order of the losses, from the files that `flashnas proxy-trust`
+leaves."""
 
 from __future__ import annotations
 
 import base64
-import json
 
 from flashnas.base.errors import RunError
+from flashnas.base.foreign import read_json
+from flashnas.base.hints import first_line
 from flashnas.report.section import Section, render
 from flashnas.report.text import known
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 
 FOUND, PICTURE = "proxy_trust.json", "proxy_trust.png"
 
@@ -18,16 +20,16 @@ class TrustSection(Section):
 
     title = "How far the order is to be trusted"
 
-    def html(self, run: Run) -> str:
+    def html(self, run: RecordedRun) -> str:
         """See Section. Raises RunError in one line for a damaged file."""
         path, picture = run.path / FOUND, run.path / PICTURE
         verdict: list[str] = []
         if path.is_file():
             try:
-                verdict = [str(words) for words in json.loads(path.read_text(encoding="utf-8"))["verdict"]]
-            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-                raise RunError(f"{path}: damaged: {str(error).splitlines()[0]}; run flashnas proxy-trust again"
-                               ) from None
+                verdict = [str(words) for words in read_json(path, RunError)["verdict"]]
+            except (RunError, KeyError, TypeError) as error:
+                raise RunError(f"{path}: damaged: {first_line(error)};"
+                               " run flashnas proxy-trust again") from None
         if run.untrained:
             return ""
         seeds = run.entry("seeds")

@@ -7,28 +7,32 @@ from collections.abc import Mapping
 from flashnas.report.answer_text import RECOMMENDED, TIED, signed, with_sd
 from flashnas.report.text import MISSING, known
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import KNOWN
 
 MAX_ORIGIN = 22  # letters of the column `from`
-PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic tasks",
+PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic"
+                                                                                               " tasks",
          "tokens_seeds": "for further seeds of the front"}  # of the tokens of a run
 
 
-def counts_line(run: Run) -> str:
-    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`; networks
-    from a bench are neither searched nor baselines."""
+def counts_line(run: RecordedRun) -> str:
+    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`;
+    networks from a bench are neither searched nor baselines."""
     counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
     if run.untrained:
         pure = len(run.baselines)
-        return f"{len(run.scored) - pure} found{_baselines(pure)} by published trainings · nothing was trained"
+        count = len(run.scored) - pure
+        return f"{count} found{_baselines(pure)} by published trainings · nothing was trained"
     baselines = int((~from_bench & (run.trained["origin"] == "baseline")).sum())
-    parts = [f"{len(run.trained) - int(from_bench.sum()) - baselines} searched{_baselines(baselines)} trained"]
+    searched = len(run.trained) - int(from_bench.sum()) - baselines
+    parts = [f"{searched} searched{_baselines(baselines)} trained"]
     if from_bench.any():
         sources = {"bench": "from a bench", "run": "from earlier runs"}
         parts += [f"{count} {words}" for name, words in sources.items()
                   if (count := int((run.trained["source"] == name).sum()))]
-    for state, text in (("stopped", "stopped at a rung"), ("failed", "failed"), ("infeasible", "outside the budget"),
+    for state, text in (("stopped", "stopped at a rung"), ("failed", "failed"), ("infeasible", "outside the"
+                                                                                               " budget"),
                         ("reused", "repeat" if counts["reused"] == 1 else "repeats")):
         if counts[state]:
             parts.append(f"{counts[state]} {text}")
@@ -39,10 +43,11 @@ def _baselines(count: int) -> str:
     return f" + {count} baseline{'s' * (count > 1)}" if count else ""
 
 
-def tokens_words(run: Run) -> str:
-    """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front; 327,680 saved by rungs, at which 5
-    trainings stopped`; empty where nothing was trained."""
-    tokens, saved, stopped = (int(run.entry("totals", name) or 0) for name in ("tokens", "tokens_saved", "stopped"))
+def tokens_words(run: RecordedRun) -> str:
+    """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front; 327,680 saved by rungs, at
+    which 5 trainings stopped`; empty where nothing was trained."""
+    tokens, saved, stopped = (int(run.entry("totals", name) or 0)
+                              for name in ("tokens", "tokens_saved", "stopped"))
     if not tokens:
         return ""
     own = run.entry("proxy", "evaluator") is not None
@@ -50,11 +55,12 @@ def tokens_words(run: Run) -> str:
     parts += [f"{count:,} of them {why}" for name, why in PARTS.items()
               if (count := int(run.entry("totals", name) or 0))]
     if stopped:
-        parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''} stopped")
+        parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''}"
+                     f" stopped")
     return "; ".join(parts)
 
 
-def misses(run: Run) -> list[str]:
+def misses(run: RecordedRun) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
     over = [f"{finalist.name} ({', '.join(finalist.missed)})" for finalist in run.front if finalist.missed]
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
@@ -65,25 +71,28 @@ def shortened(text: str) -> str:
     return text if len(text) <= MAX_ORIGIN else f"{text[:MAX_ORIGIN - 1]}…"
 
 
-def mark_of(run: Run, finalist: FrontEntry) -> str:
+def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
     """RECOMMENDED, TIED, or nothing."""
     if run.answer is None:
         return ""
-    return RECOMMENDED if finalist.hash == run.answer.recommended else TIED * (finalist.hash in run.answer.tied)
+    return (RECOMMENDED if finalist.hash == run.answer.recommended else
+            TIED * (finalist.hash in run.answer.tied))
 
 
-def exceeds(run: Run, finalist: FrontEntry) -> bool:
+def exceeds(run: RecordedRun, finalist: FrontEntry) -> bool:
     """Whether the latency may exceed the budget by its upper bound."""
     upper = finalist.figures.get("upper_ms")
     return run.budget_ms is not None and known(upper) and upper > run.budget_ms
 
 
-def full_loss_words(run: Run, finalist: FrontEntry) -> str:
-    """`+0.026 ± 0.048`, to the recommended network; without an answer the difference to the lowest of the front."""
+def full_loss_words(run: RecordedRun, finalist: FrontEntry) -> str:
+    """`+0.026 ± 0.048`, to the recommended network; without an answer the difference to the lowest of the
+    front."""
     figures = finalist.figures
     difference, sd = (figures.get(name) for name in ("full_loss_difference", "full_loss_difference_sd"))
     if known(difference) and known(sd):
-        return "0" if run.answer is not None and finalist.hash == run.answer.recommended else with_sd(difference, sd)
+        chosen = run.answer is not None and finalist.hash == run.answer.recommended
+        return "0" if chosen else with_sd(difference, sd)
     values = [value for one in run.front if known(value := one.figures.get("full_loss"))]
     value = figures.get("full_loss")
     return signed(value - min(values)) if known(value) else MISSING
@@ -108,7 +117,8 @@ def loss_words(figures: Mapping[str, float | None]) -> str:
 
 
 def origin_words(finalist: FrontEntry) -> str:
-    """`pure d` for a baseline, `trial 17` for what the search found; ` of first` where there are several runs."""
+    """`pure d` for a baseline, `trial 17` for what the search found; ` of first` where there are several
+    runs."""
     origin = finalist.origin
     label, place = origin.get("label"), origin.get("trial", origin.get("number"))
     words = str(label) if label and label != "search" else f"trial {place}" if place is not None else "search"

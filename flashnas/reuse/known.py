@@ -1,4 +1,5 @@
-"""Networks that earlier runs trained: read back with their genotypes, and checked to have comparable losses."""
+"""Networks that earlier runs trained: read back with their genotypes, and checked to have comparable
+losses."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import shown
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.metrics import METRICS
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trial import RUN
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe
 
 # of a score: field of a trial -> its name there
-SCORE = {"loss": "loss", "bits_per_byte": "bits_per_byte", "curve": "curve", "scores": "scores", "tokens": "tokens",
-         "proxy_params": "proxy_params", "tokens_per_s": "tokens_per_s", "train_seconds": "seconds", "seed": "seed",
+SCORE = {"loss": "loss", "bits_per_byte": "bits_per_byte", "curve": "curve", "scores": "scores",
+         "tokens": "tokens",
+         "proxy_params": "proxy_params", "tokens_per_s": "tokens_per_s", "train_seconds": "seconds",
+         "seed": "seed",
          "backends": "backends", "seeds": "seeds", "loss_se": "loss_se"}
 WHOLE = ("tokens", "proxy_params", "seed", "seeds")
 
@@ -38,19 +41,20 @@ class Trained:
         genotype: None for a network that no genotype of the run's space builds, such as most baselines.
     """
 
-    run: Run
+    run: RecordedRun
     row: Any = field(repr=False)
     network: Any | None
     genotype: Any | None
 
     @property
     def score(self) -> dict[str, Any]:
-        """The score as `executors.job.run_job` returns it, without metrics of the evaluator's. A mean of seeds has
-        `seeds`, `loss_se` and `seeds_tried`, with those that failed."""
+        """The score as `executors.job.run_job` returns it, without metrics of the evaluator's. A mean of
+        seeds has `seeds`, `loss_se` and `seeds_tried`, with those that failed."""
         found = {name: getattr(self.row, own) for own, name in SCORE.items()}
         whole = {name: int(found[name]) for name in WHOLE if found[name] == found[name]}
         tried = {} if self.seeds == 1 else {"seeds_tried": max(self.seeds, int(self.run.entry("seeds") or 1))}
-        return {**{name: value for name, value in found.items() if value == value}, **whole, **tried, "source": RUN}
+        return {**{name: value for name, value in found.items() if value == value}, **whole, **tried,
+                "source": RUN}
 
     @property
     def seeds(self) -> int:
@@ -72,7 +76,7 @@ class KnownRuns:
     failed: hashes of networks that have no score, since their evaluation failed.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[RecordedRun, ...]
     spaces: tuple[SearchSpace[Any] | None, ...]
     networks: tuple[Trained, ...]
     stopped: tuple[Trained, ...]
@@ -99,7 +103,8 @@ class KnownRuns:
         return {"runs": [str(run.path) for run in self.runs], "digest": self.digest, "networks": len(self)}
 
 
-def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | None = None) -> KnownRuns:
+def known_runs(sources: Sequence[str | Path | RecordedRun],
+               space: SearchSpace[Any] | None = None) -> KnownRuns:
     """Read runs, finished or not.
 
     Args:
@@ -107,15 +112,18 @@ def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | No
         space: the space of all of them, where it is not a shipped one or a file.
 
     Raises:
-        RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first one.
+        RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first
+            one.
     """
-    runs = tuple(source if isinstance(source, Run) else Run.load(source) for source in sources)
+    runs = tuple(source if isinstance(source, RecordedRun) else RecordedRun.load(source)
+                 for source in sources)
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError(f"{runs[-1].path}: a run is named twice")
     for run in runs:
         if run.trained.empty:
             raise RunError(f"{run.path}: has no trained network yet")
-        if reason := difference(training_of(runs[0]), training_of(run), f"in {runs[0].path}", f"in {run.path}"):
+        if reason := difference(training_of(runs[0]), training_of(run), f"in {runs[0].path}",
+                                f"in {run.path}"):
             raise RunError(f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}")
     spaces = tuple(space_of(run, space) for run in runs)
     found: dict[str, Trained] = {}
@@ -133,14 +141,15 @@ def known_runs(sources: Sequence[str | Path | Run], space: SearchSpace[Any] | No
                      tuple(one for key, one in stopped.items() if key not in found), failed, found)
 
 
-# -- what a loss depends on --------------------------------------------------------------------------------------
+# -- what a loss depends on ----------------------------------------------------------------------------------
 
 
-def training_of(run: Run) -> dict[str, Any]:
+def training_of(run: RecordedRun) -> dict[str, Any]:
     """All that a network's loss depends on in a run; raises RunError where run.yaml does not say."""
     question = run.entry("question")
     if not isinstance(question, dict) or "seed" not in question:
-        raise RunError(f"{run.path}: run.yaml has no question, so that nobody knows how its networks were trained")
+        raise RunError(f"{run.path}: run.yaml has no question, so that nobody knows how its networks were"
+                       f" trained")
     recipe = question.get("recipe")
     try:
         known = None if recipe is None else Recipe.from_dict(recipe)
@@ -166,10 +175,10 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any], own: str, there
     return None
 
 
-# -- networks and their genotypes --------------------------------------------------------------------------------
+# -- networks and their genotypes ----------------------------------------------------------------------------
 
 
-def space_of(run: Run, given: SearchSpace[Any] | None = None) -> SearchSpace[Any] | None:
+def space_of(run: RecordedRun, given: SearchSpace[Any] | None = None) -> SearchSpace[Any] | None:
     """The space that was searched, if it is at hand as it was then."""
     for source in (given, run.entry("space", "name"), run.entry("space", "path")):
         try:
@@ -186,7 +195,7 @@ def genotype_of(space: SearchSpace[Any] | None, row: Any) -> Any | None:
     return space.decode(row.genotype) if space is not None and row.genotype else None
 
 
-def _networks(run: Run, space: SearchSpace[Any] | None, trials: pd.DataFrame) -> Iterator[Trained]:
+def _networks(run: RecordedRun, space: SearchSpace[Any] | None, trials: pd.DataFrame) -> Iterator[Trained]:
     """The networks of some trials of a run, in their order."""
     baselines = {} if space is None or isinstance(space, OperatorSpace) else {
         network.hash: network for _, sizes in space.baselines() for network in sizes}

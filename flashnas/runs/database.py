@@ -7,7 +7,6 @@ copied folder continues.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from optuna.trial import TrialState
 
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.files import drop_torn_line
-from flashnas.base.hints import first_line
+from flashnas.base.foreign import read_json_lines
+from flashnas.base.hints import first_line, shown
 from flashnas.base.process import uninterrupted
 from flashnas.base.schema import convert
 from flashnas.runs.outage import Patience, engine_url, shown_url
@@ -102,17 +102,13 @@ class Database:
 def _check_journal(journal: Path) -> None:
     """Cut a last line that a killed process left unfinished; raise RunError for any other damage, naming the
     line."""
-    if journal.is_dir():
-        raise RunError(f"{journal}: is a folder; the journal of a run is a file")
+    drop_torn_line(journal, RunError)
     if not journal.exists():
         return
-    drop_torn_line(journal)
-    hint = "restore the file, or choose another --out"
-    for number, line in enumerate(journal.read_bytes().splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError:  # UnicodeDecodeError is one
-            raise RunError(f"{journal}:{number}: damaged, not a JSON record: {line[:40]!r}; {hint}") from None
-        if not isinstance(entry, dict) or "op_code" not in entry:
-            raise RunError(f"{journal}:{number}: damaged, not a record of Optuna's journal: {line[:40]!r};"
-                           f" {hint}")
+    try:
+        for number, entry in enumerate(read_json_lines(journal, RunError), start=1):
+            if not isinstance(entry, dict) or "op_code" not in entry:
+                raise RunError(f"{journal}:{number}: must be a record of Optuna's journal;"
+                               f" got {shown(entry)}")
+    except RunError as error:
+        raise RunError(f"{error}; restore the file, or choose another --out") from None

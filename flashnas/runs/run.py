@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import atomic_file, write_atomic
+from flashnas.base.hints import shown
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.runs.front import FrontEntry, read_front, write_front
@@ -47,7 +49,7 @@ class _Config(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A finished or running search, as its folder holds it.
 
     Attributes:
@@ -64,9 +66,11 @@ class Run:
     front: tuple[FrontEntry, ...]
 
     @classmethod
-    def load(cls, folder: str | Path) -> Run:
+    def load(cls, folder: str | Path) -> RecordedRun:
         """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial
         yet."""
+        if not isinstance(folder, str | os.PathLike):
+            raise RunError(f"a run must be the path of a folder; got {shown(folder)}")
         path = Path(folder)
         if not path.exists():
             raise RunError(f"{path}: no such folder")
@@ -204,11 +208,11 @@ class Run:
         created: its head, trials and front. It has no question of its own and is not continued."""
         out.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in dataclasses.fields(Trial)}
-        trials = [Trial(**{name: None if isinstance(value, float) and math.isnan(value) else value
-                           for name, value in row._asdict().items() if name in names})
-                           for row in rows(self.trials)]
+        figures: list[dict[str, Any]] = [{
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in row._asdict().items() if name in names} for row in rows(self.trials)]
         with atomic_file(out / TRIALS) as part:
-            TrialsTable().write(trials, part)
+            TrialsTable().write([Trial(**values) for values in figures], part)
         write_front(out / FRONT, self.front)
         write_atomic(out / CONFIG, yaml_text(self.config))
 

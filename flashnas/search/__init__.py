@@ -1,4 +1,5 @@
-"""The search algorithms by name. One is imported when it is made: torch only with `bayes`, optuna only with its own."""
+"""The search algorithms by name. One is imported when it is made: torch only with `bayes`, optuna only with
+its own."""
 
 from __future__ import annotations
 
@@ -20,7 +21,17 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samp
     "tpe": "flashnas.search.optuna_samplers:Tpe",
     "random": "flashnas.search.random_search:Random",
     "bayes": "flashnas.search.bayes:Bayes",
-}, ConfigError, "name")
+}, ConfigError, "name", base="flashnas.search.algorithm:SearchAlgorithm", summaries={
+    "aging-evolution": "Tournament winners of a population are mutated; the oldest members leave",
+    "nsga2": "NSGA-II; `population` is small so that tens of candidates make several generations",
+    "tpe":
+        "Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle is "
+        "spread out",
+    "random": "Draws from the space: the baseline for all other algorithms",
+    "bayes":
+        "A Gaussian process for each trained quality, expected hypervolume improvement, a pool of fresh "
+        "candidates",
+})
 
 SHARED_OPTIONS = ("space", "seed", "latency_of", "cycle_size", "goals")
 
@@ -41,7 +52,8 @@ def algorithm_options(sampler: str | type[SearchAlgorithm]) -> dict[str, Any]:
     return {key: parameter.default for key, parameter in parameters.items() if key not in SHARED_OPTIONS}
 
 
-def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf,
+def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[Any], seed: int,
+                   latency_of: LatencyOf,
                    cycle_size: int = 10, goals: Goals | None = None, **options: Any) -> SearchAlgorithm:
     """Build a search algorithm.
 

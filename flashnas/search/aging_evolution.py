@@ -1,4 +1,5 @@
-"""Aging evolution with a latency budget: algorithm 1 of Nemotron-Flash (arXiv 2511.18890), after Real et al. 2019."""
+"""Aging evolution with a latency budget: algorithm 1 of Nemotron-Flash (arXiv 2511.18890), after Real et al.
+2019."""
 
 from __future__ import annotations
 
@@ -14,14 +15,15 @@ from flashnas.space import SearchSpace
 class AgingEvolution(SearchAlgorithm):
     """Tournament winners of a population are mutated; the oldest members leave.
 
-    The first `population` candidates are random. After that every candidate of a cycle comes from its own tournament
-    of `tournament` distinct members over the same population (members of a cycle do not see each other): the member
-    with the lowest loss is mutated once. Mutants outside the budget or seen before are redrawn. With other goals the
-    member on the lowest front of the population is mutated; among several, the one with the most room (NSGA-II).
+    The first `population` candidates are random. After that every candidate of a cycle comes from its own
+    tournament of `tournament` distinct members over the same population (members of a cycle do not see each
+    other): the member with the lowest loss is mutated once. Mutants outside the budget or seen before are
+    redrawn. With other goals the member on the lowest front of the population is mutated; among several, the
+    one with the most room (NSGA-II).
 
-    The paper leaves two choices open. Here, infeasible and failed candidates never join the population, so that a cycle
-    of failures cannot push good members out; and while the population is empty, candidates are random. The default
-    population suits tens of candidates; hundreds need a larger one.
+    The paper leaves two choices open. Here, infeasible and failed candidates never join the population, so
+    that a cycle of failures cannot push good members out; and while the population is empty, candidates are
+    random. The default population suits tens of candidates; hundreds need a larger one.
     """
 
     name = "aging-evolution"

@@ -1,8 +1,8 @@
 """What every search algorithm shares: ask/tell, its memory, and drawing candidates that waste no training.
 
-An algorithm works on genotypes, their fitted networks and their scores; never on a model, a device or a worker. All
-its draws come from one seeded generator. The same seed and the same results therefore give the same candidates, and a
-search is continued by building the algorithm again and replaying what was recorded.
+An algorithm works on genotypes, their fitted networks and their scores; never on a model, a device or a
+worker. All its draws come from one seeded generator. The same seed and the same results therefore give the
+same candidates, and a search is continued by building the algorithm again and replaying what was recorded.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from flashnas.space import SearchSpace
 
 Genotype = Hashable
 LatencyOf = Callable[[Any], tuple[Any | None, float | None]]
-"""Genotype -> its width-fitted network and the exact `latency_ms` of that. Without a width that meets the budgets there
-is not a network, and the latency may be that of the smallest width, as a measure of the distance to the budget."""
+"""Genotype -> its width-fitted network and the exact `latency_ms` of that. Without a width that meets the
+budgets there is not a network, and the latency may be that of the smallest width, as a measure of the
+distance to the budget."""
 
 DRAWS = 64               # tries for one fresh candidate; then a repeated or infeasible one is accepted
 ENUMERABLE = 2048        # spaces of up to so many genotypes are searched to the last one
@@ -50,8 +51,8 @@ class Prior:
 
     Attributes:
         value_of: networks -> expected quality [N], minimised.
-        moves_of: networks -> standard deviation of the step that a training is expected to make from there [N], beyond
-            what trainings of other networks foretell.
+        moves_of: networks -> standard deviation of the step that a training is expected to make from there
+            [N], beyond what trainings of other networks foretell.
         cost_of: network -> cost of its training, in any unit.
         best: genotypes that are expected to be good, the most promising first.
     """
@@ -66,11 +67,13 @@ class Prior:
 class Evaluation:
     """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values.
 
-    It is not a Trial: trials lie in a room above, hold the encoding of a genotype, and much that no algorithm reads.
+    It is not a Trial: trials lie in a room above, hold the encoding of a genotype, and much that no algorithm
+        reads.
 
-    loss: nats per token, or the negative of an accuracy that was asked for in its place; lower is better. latency_ms:
-    of the fitted network. values: all objectives of `Goals`, where set. feasible: some width meets the budgets (an
-    infeasible candidate is never evaluated). failed: the evaluation ended without a score.
+    loss: nats per token, or the negative of an accuracy that was asked for in its place; lower is better.
+        latency_ms:
+    of the fitted network. values: all objectives of `Goals`, where set. feasible: some width meets the
+    budgets (an infeasible candidate is never evaluated). failed: the evaluation ended without a score.
     """
 
     genotype: Any
@@ -83,7 +86,8 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """True if the candidate was within the budget, was trained, and has a finite loss and finite values."""
+        """True if the candidate was within the budget, was trained, and has a finite loss and finite
+        values."""
         scores = (self.loss, *(self.values or ()))
         return self.feasible and not self.failed and all(v is not None and math.isfinite(v) for v in scores)
 
@@ -94,7 +98,8 @@ class SearchAlgorithm(ABC):
     Args:
         space: what is searched.
         seed: fixes all draws.
-        latency_of: genotype -> fitted network and latency_ms; cheap, since it may be called thousands of times a cycle.
+        latency_of: genotype -> fitted network and latency_ms; cheap, since it may be called thousands of
+            times a cycle.
         cycle_size: candidates that are drawn together, for any number of workers.
         goals: None for one trained quality against `latency_ms`.
     """
@@ -115,10 +120,12 @@ class SearchAlgorithm(ABC):
         self._proposed: set[Genotype] = set()            # all that was ever asked
         self._remaining: list[Genotype] | None = None    # of an enumerable space, once it is needed
 
-    # -- the interface -------------------------------------------------------------------------------------------
+    # -- the interface
+    # -------------------------------------------------------------------------------------------
 
     def ask(self, n: int | None = None) -> list[Genotype]:
-        """The next `n` (default: a cycle of) candidates: distinct, new and within the budget where the space allows."""
+        """The next `n` (default: a cycle of) candidates: distinct, new and within the budget where the space
+        allows."""
         count = self.cycle_size if n is None else check_whole("ask: n", n, 1)
         batch: list[Genotype] = []
         for genotype in self._propose(count):
@@ -149,8 +156,8 @@ class SearchAlgorithm(ABC):
             self._learn(evaluation)
 
     def start_from(self, evaluations: Iterable[Evaluation]) -> None:
-        """Learn from candidates of the space that were evaluated elsewhere; most often before the first `ask`, but at
-        any time. They are not proposed again."""
+        """Learn from candidates of the space that were evaluated elsewhere; most often before the first
+        `ask`, but at any time. They are not proposed again."""
         for evaluation in evaluations:
             self._proposed.add(evaluation.genotype)
             self.history.append(evaluation)
@@ -165,7 +172,8 @@ class SearchAlgorithm(ABC):
         self._proposed.update(genotypes)
 
     def correct(self, evaluation: Evaluation) -> None:
-        """Put the result of a finished training in the place of the one that was expected of it when it paused.
+        """Put the result of a finished training in the place of the one that was expected of it when it
+        paused.
 
         Raises:
             ValueError: for a candidate that was never told.
@@ -190,17 +198,18 @@ class SearchAlgorithm(ABC):
         self._learn(evaluation)
 
     def _bring_forward(self, place: int) -> None:
-        """The pending candidate at this place is about to be told before the others: move it to the front. An algorithm
-        that keeps something for each pending candidate, in order, does the same there."""
+        """The pending candidate at this place is about to be told before the others: move it to the front. An
+        algorithm that keeps something for each pending candidate, in order, does the same there."""
         genotype = self.pending[place]
         del self.pending[place]
         self.pending.appendleft(genotype)
 
     def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:  # noqa: B027
-        """The result at this place of `history` was another one before. Without a definition, what was learnt of it
-        stays."""
+        """The result at this place of `history` was another one before. Without a definition, what was learnt
+        of it stays."""
 
-    # -- what algorithms build on --------------------------------------------------------------------------------
+    # -- what algorithms build on
+    # --------------------------------------------------------------------------------
 
     def complete(self) -> list[Evaluation]:
         """All trained candidates with a loss, in the order told."""
@@ -231,8 +240,9 @@ class SearchAlgorithm(ABC):
     def draw_fresh(self, draw: Callable[[], Genotype]) -> Genotype:
         """A fresh candidate from `draw`, within a bounded number of tries.
 
-        After half of the tries the last candidate is mutated instead, which leaves an exhausted neighbourhood and never
-        increases the distance to the budget. An enumerable space is then listed. Without a fresh candidate the result
+        After half of the tries the last candidate is mutated instead, which leaves an exhausted neighbourhood
+        and never increases the distance to the budget. An enumerable space is then listed. Without a fresh
+        candidate the result
         is, in this order: feasible and not pending, infeasible and not pending, any.
         """
         current: Genotype | None = None
@@ -259,7 +269,8 @@ class SearchAlgorithm(ABC):
         return self._remaining
 
     def _excess(self, genotype: Genotype) -> float:
-        """0 within the budget; else how far away: the smallest width's latency, or the space's `cost` without one."""
+        """0 within the budget; else how far away: the smallest width's latency, or the space's `cost` without
+        one."""
         architecture, latency_ms = self.fitted(genotype)
         if architecture is not None:
             return 0.0

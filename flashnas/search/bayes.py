@@ -1,10 +1,10 @@
 """Bayesian search: a model of each trained quality, exact latency, expected hypervolume improvement.
 
-Only trained qualities are uncertain. Where something is known of the first one without any training (`Prior`), the
-model is of the rest alone, and a gain counts by its cost. The latency of a candidate, its memory and the other metrics
-are known from the table before it is trained. BoTorch's ExpectedHypervolumeImprovement would need a model of them too;
-the acquisition is therefore a closed form (`improvement.py`), exact and vectorised over the pool. BoTorch fits the
-Gaussian processes.
+Only trained qualities are uncertain. Where something is known of the first one without any training
+(`Prior`), the model is of the rest alone, and a gain counts by its cost. The latency of a candidate, its
+memory and the other metrics are known from the table before it is trained. BoTorch's
+ExpectedHypervolumeImprovement would need a model of them too; the acquisition is therefore a closed form
+(`improvement.py`), exact and vectorised over the pool. BoTorch fits the Gaussian processes.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ ALWAYS_FITTED = 100      # up to so many candidates hyper-parameters are fitted 
 GROWTH = 1.1             # .. later each time the history has grown by this factor
 DESIGN = 8               # draws for each candidate before there is a model
 WIDE_REFERENCE = 90      # .. where published trainings foretell them, so that the fast end is no guess
-REFERENCE = 50           # percentile of the losses predicted for random candidates beyond which nothing is gained
+# percentile of the losses predicted for random candidates beyond which nothing is gained
+REFERENCE = 50
 
 
 @dataclass
 class Posterior:
-    """Predictions for N candidates: trained qualities [K] as means [N] and covariances [N, N], known ones [N, J].
+    """Predictions for N candidates: trained qualities [K] as means [N] and covariances [N, N], known ones [N,
+    J].
 
     Points and references have the trained qualities first.
     """
@@ -59,7 +61,8 @@ class Posterior:
         """Expected hypervolume improvement [N]."""
         sds = [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
         return expected_hypervolume_improvement(np.column_stack([*self.means, self.known]),
-                                         np.column_stack([*sds, np.zeros_like(self.known)]), points, reference)
+                                         np.column_stack([*sds, np.zeros_like(self.known)]), points,
+                                                reference)
 
     def condition_on_mean(self, index: int, points: np.ndarray) -> np.ndarray:
         """Observe the candidate at its means: shrink the covariances, return the points with it."""
@@ -70,13 +73,15 @@ class Posterior:
 
 
 class Bayes(SearchAlgorithm):
-    """A Gaussian process for each trained quality, expected hypervolume improvement, a pool of fresh candidates.
+    """A Gaussian process for each trained quality, expected hypervolume improvement, a pool of fresh
+    candidates.
 
-    The first `initial` candidates spread over the latencies. Then a cycle's candidates are chosen one after another as
-    a kriging believer: each pick counts as observed at its mean, which leaves the mean as it is, shrinks the variance
-    around it and moves the front. The pool (about `pool` genotypes): half random, half mutants of the front and of the
-    best, then mutants of the pool's best. Failed candidates get the worst loss modelled, so that similar ones are
-    avoided.
+    The first `initial` candidates spread over the latencies. Then a cycle's candidates are chosen one after
+    another as
+    a kriging believer: each pick counts as observed at its mean, which leaves the mean as it is, shrinks the
+    variance around it and moves the front. The pool (about `pool` genotypes): half random, half mutants of
+    the front and of the best, then mutants of the pool's best. Failed candidates get the worst loss modelled,
+    so that similar ones are avoided.
     """
 
     name = "bayes"
@@ -124,9 +129,10 @@ class Bayes(SearchAlgorithm):
             yield from self._choose(count - random)
 
     def _start(self) -> Genotype:
-        """The next candidate before there is a model. Of DESIGN times `initial` random ones, cut into `initial` ranges
-        of latency, each range gives the network with the most parameters: they spread over the front, and size is what
-        most often lowers a loss."""
+        """The next candidate before there is a model. Of DESIGN times `initial` random ones, cut into
+        `initial` ranges
+        of latency, each range gives the network with the most parameters: they spread over the front, and
+        size is what most often lowers a loss."""
         for genotype in () if self.prior is None else self.prior.best:
             if self.fresh(genotype):
                 return genotype
@@ -136,7 +142,8 @@ class Bayes(SearchAlgorithm):
                 self._fill(drawn, DESIGN * self.initial, None)
                 ordered = sorted(drawn, key=lambda genotype: self.fitted(genotype)[1] or 0.0)
                 parts = np.array_split(np.arange(len(ordered)), min(self.initial, len(ordered)) or 1)
-                self._design = [max((ordered[i] for i in part), key=self._params) for part in parts if len(part)]
+                self._design = [max((ordered[i] for i in part), key=self._params) for part in parts
+                                if len(part)]
             if not self._design:  # nothing fresh was drawn
                 return self.draw_fresh(lambda: self.space.sample(self.rng))
             genotype = self._design.pop(0)
@@ -147,7 +154,8 @@ class Bayes(SearchAlgorithm):
         """Of its network; 0 where a foreign network does not say."""
         return float(getattr(self.fitted(genotype)[0], "params", None) or 0)
 
-    # -- choosing a batch ----------------------------------------------------------------------------------------
+    # -- choosing a batch
+    # ----------------------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
         known = np.zeros((self._trained_count, len(self._trained)))
@@ -171,7 +179,8 @@ class Bayes(SearchAlgorithm):
         open_ = np.arange(len(pending) + len(pool)) >= len(pending)
         for _ in range(min(count, len(pool))):
             gain = posterior.gain(points, reference) / posterior.costs
-            index = int(np.lexsort((posterior.means[0], -gain, ~open_))[0])  # among equal gains the lowest loss
+            # among equal gains the lowest loss
+            index = int(np.lexsort((posterior.means[0], -gain, ~open_))[0])
             open_[index] = False
             points = posterior.condition_on_mean(index, points)
             yield pool[index - len(pending)]
@@ -189,17 +198,21 @@ class Bayes(SearchAlgorithm):
 
     def _reference(self, losses: Sequence[np.ndarray], surrogates: Sequence[Surrogate], known: np.ndarray,
                    ) -> np.ndarray:
-        """Where gains end. Of a known objective: a tenth of the range beyond the highest value in the space. Of a
-        modelled loss: what half of random candidates are expected to reach, and at least a tenth of the range beyond
-        the best. With the worst loss in its place, nearly all gain would lie at the fast end of the front."""
+        """Where gains end. Of a known objective: a tenth of the range beyond the highest value in the space.
+        Of a
+        modelled loss: what half of random candidates are expected to reach, and at least a tenth of the range
+        beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end of the
+        front."""
         sample = self._sample()
         sampled = np.array([self._known(g) for g in sample]).reshape(len(sample), known.shape[1])
         corner = []
         for k, (column, surrogate) in enumerate(zip(losses, surrogates, strict=True)):
             level = float(column.min() + 0.1 * np.ptp(column))
             if sample:
-                expected = surrogate.predict_mean(self._scaled(sample)) + (self._expected(sample) if k == 0 else 0.0)
-                level = max(level, float(np.percentile(expected, REFERENCE if self.prior is None else WIDE_REFERENCE)))
+                expected = surrogate.predict_mean(self._scaled(sample)) + (self._expected(sample)
+                                                                           if k == 0 else 0.0)
+                level = max(level, float(np.percentile(expected, REFERENCE if self.prior is None
+                                                       else WIDE_REFERENCE)))
             corner.append(level)
         corner += [column.max() + 0.1 * np.ptp(column) for column in np.concatenate([known, sampled]).T]
         return np.array(corner) + 1e-9 * np.abs(corner)
@@ -214,7 +227,8 @@ class Bayes(SearchAlgorithm):
             means[0] = means[0] + self._expected(genotypes)
             covariances[0] = covariances[0] + np.diag(self.prior.moves_of(networks)**2)
             costs = np.array([self.prior.cost_of(network) for network in networks])
-        return Posterior(means, covariances, np.array([self._known(g) for g in genotypes]).reshape(len(genotypes), -1),
+        return Posterior(means, covariances,
+                         np.array([self._known(g) for g in genotypes]).reshape(len(genotypes), -1),
                        [surrogate.noise for surrogate in surrogates], costs)
 
     def _expected(self, genotypes: Sequence[Genotype]) -> np.ndarray:
@@ -223,9 +237,11 @@ class Bayes(SearchAlgorithm):
             return np.zeros(len(genotypes))
         return self.prior.value_of([self.fitted(genotype)[0] for genotype in genotypes])
 
-    # -- the pool ------------------------------------------------------------------------------------------------
+    # -- the pool
+    # ------------------------------------------------------------------------------------------------
 
-    def _pool(self, surrogates: Sequence[Surrogate], points: np.ndarray, reference: np.ndarray) -> list[Genotype]:
+    def _pool(self, surrogates: Sequence[Surrogate], points: np.ndarray,
+              reference: np.ndarray) -> list[Genotype]:
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
         if self.prior is not None:
@@ -261,7 +277,8 @@ class Bayes(SearchAlgorithm):
             else:
                 pool[genotype] = None
 
-    # -- objectives ----------------------------------------------------------------------------------------------
+    # -- objectives
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def _trained_count(self) -> int:
@@ -281,12 +298,14 @@ class Bayes(SearchAlgorithm):
         assert architecture is not None
         return self.goals.known_of(architecture)
 
-    # -- features ------------------------------------------------------------------------------------------------
+    # -- features
+    # ------------------------------------------------------------------------------------------------
 
     def _row_of(self, genotype: Genotype) -> np.ndarray:
         """The space's features, log hidden size and log parameters; for a feasible genotype."""
         network = self.fitted(genotype)[0]
-        sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
+        # a foreign network may lack them
+        sizes = [getattr(network, name, None) for name in ("hidden", "params")]
         logs = [np.log(size) if size else 0.0 for size in sizes]
         return np.array([*self.space.features(genotype), *logs], dtype=np.float64)
 
@@ -308,7 +327,8 @@ class Bayes(SearchAlgorithm):
 
 
 def _modelled(losses: Sequence[float | None]) -> np.ndarray:
-    """Losses [N] for the surrogate: failures (None) at the worst, stragglers drawn in to 3 interquartile ranges."""
+    """Losses [N] for the surrogate: failures (None) at the worst, stragglers drawn in to 3 interquartile
+    ranges."""
     seen = np.array([loss for loss in losses if loss is not None], dtype=np.float64)
     low, high = np.percentile(seen, [25, 75])
     cap = min(float(seen.max()), float(high + 3 * (high - low)) if high > low else float(seen.max()))

@@ -1,15 +1,16 @@
-"""What a paused training would end with, from its curve so far and from finished trainings of the same recipe.
+"""What a paused training would end with, from its curve so far and from finished trainings of the same
+recipe.
 
-Within one schedule the learning rate falls towards the end, and with it the loss. A law of the tokens alone does not
-know that; the finished trainings of the recipe do. The final loss is therefore a Bayesian linear regression on the loss
-at the pause and on how far it fell since the point before:
+Within one schedule the learning rate falls towards the end, and with it the loss. A law of the tokens alone
+does not know that; the finished trainings of the recipe do. The final loss is therefore a Bayesian linear
+regression on the loss at the pause and on how far it fell since the point before:
 
     final = loss + a + b (loss - mean) + c (fall - mean) + noise
 
-with a normal prior on a, b, c and an inverse gamma prior on the variance of the noise, so that the prediction is a
-Student-t distribution. Without finished trainings it is the prior: the order at the pause is expected to last, with
-wide tails. a is the same for all networks, so that it does not blur the order among paused ones: predictions have a
-covariance.
+with a normal prior on a, b, c and an inverse gamma prior on the variance of the noise, so that the prediction
+is a Student-t distribution. Without finished trainings it is the prior: the order at the pause is expected to
+last, with wide tails. a is the same for all networks, so that it does not blur the order among paused ones:
+predictions have a covariance.
 
 experiments/rungs shows errors, coverage and where the prior is from. No torch is imported.
 """
@@ -32,8 +33,8 @@ LOSS_SPREAD, FALL_SPREAD = 0.5, 1.0  # standard deviations of b and c around 0
 
 @dataclass(frozen=True)
 class Forecast:
-    """Final losses of N paused networks, jointly Student-t: mean [N] in nats per token, scale [N, N] (the covariance is
-    `scale` times freedom / (freedom - 2)), degrees of freedom above 2."""
+    """Final losses of N paused networks, jointly Student-t: mean [N] in nats per token, scale [N, N] (the
+    covariance is `scale` times freedom / (freedom - 2)), degrees of freedom above 2."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -52,7 +53,8 @@ class Forecast:
         return found
 
     def below_each_other(self) -> np.ndarray:
-        """Probability [N, N] that the final loss of the first is below that of the second; 1/2 on the diagonal."""
+        """Probability [N, N] that the final loss of the first is below that of the second; 1/2 on the
+        diagonal."""
         variance = np.diag(self.scale)
         spread = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * self.scale, 1e-24))
         found: np.ndarray = stdtr(self.freedom, (self.mean[None, :] - self.mean[:, None]) / spread)
@@ -93,7 +95,8 @@ def forecast(paused: Sequence[Curve], finished: Sequence[Curve], tokens: int) ->
 
 
 def meaningful_from(finished: Sequence[Curve], *, least: float) -> int | None:
-    """The tokens of the first point of the curves from which on the order of losses is that of the final losses.
+    """The tokens of the first point of the curves from which on the order of losses is that of the final
+    losses.
 
     Args:
         finished: curves of different networks, to the end, with points at the same tokens.
@@ -121,7 +124,8 @@ def rank_correlations(finished: Sequence[Curve]) -> list[tuple[int, float]]:
 
 
 def _cut(curve: Curve, pause: float) -> tuple[Curve, float] | None:
-    """The part of a finished curve to the pause, and the final loss; None if the curve lacks a point there."""
+    """The part of a finished curve to the pause, and the final loss; None if the curve lacks a point
+    there."""
     for place, (tokens, _) in enumerate(curve):
         if tokens == pause:
             return (curve[:place + 1], float(curve[-1][1])) if place + 1 < len(curve) else None
@@ -129,6 +133,7 @@ def _cut(curve: Curve, pause: float) -> tuple[Curve, float] | None:
 
 
 def _features(curve: Curve) -> tuple[float, float]:
-    """The loss at the end of a curve, and how far it fell since the point before (0 for a curve of one point)."""
+    """The loss at the end of a curve, and how far it fell since the point before (0 for a curve of one
+    point)."""
     loss = float(curve[-1][1])
     return loss, float(curve[-2][1]) - loss if len(curve) > 1 else 0.0

@@ -1,6 +1,7 @@
 """The objectives of a search by name, and the one definition of their directions.
 
-All code that compares minimises. Accuracies and throughput are maximised, and are therefore compared by their negative.
+All code that compares minimises. Accuracies and throughput are maximised, and are therefore compared by their
+negative.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ DEFAULT = ("loss", "latency_ms")
 FULL = "full_loss"                    # the loss to expect of a full training; takes the place of `loss`
 RECALL = "expected_recall"            # after a full training; known without any
 QUALITY = ("loss", FULL)              # of which a search has one
-TRAINED = ("loss", FULL, *SCORES)     # known after training only; the others come exactly from the table or evidence
+# known after training only; the others come exactly from the table or evidence
+TRAINED = ("loss", FULL, *SCORES)
 OBJECTIVES = (*TRAINED, RECALL, *METRICS)
 MOST = 4                              # with more, nearly every network is on the front
 _MAXIMISED = (*SCORES, RECALL, *LARGER_IS_BETTER)
 
 
 def check_objectives(names: Sequence[str], place: str = "search.objectives") -> tuple[str, ...]:
-    """The names, trained ones first; raises ConfigError that begins with the place, for an unknown or repeated name, or
-    too few of a kind."""
+    """The names, trained ones first; raises ConfigError that begins with the place, for an unknown or
+    repeated name, or too few of a kind."""
     for name in names:
         if name not in OBJECTIVES:
             raise ConfigError(one_of(place, name, OBJECTIVES))
@@ -67,9 +69,11 @@ def figure_of(name: str, figures: Mapping[str, Any], scores: Mapping[str, float]
     return None if value is None or value != value else float(value)
 
 
-def point(names: Sequence[str], figures: Mapping[str, Any], scores: Mapping[str, float]) -> tuple[float, ...] | None:
-    """All objectives as they are compared; None if one does not exist. The full loss is compared by a pessimistic
-    value, its mean with one standard deviation, so that nothing is gained where publications are silent."""
+def point(names: Sequence[str], figures: Mapping[str, Any], scores: Mapping[str, float]) -> tuple[float,
+                                                                                                  ...] | None:
+    """All objectives as they are compared; None if one does not exist. The full loss is compared by a
+    pessimistic value, its mean with one standard deviation, so that nothing is gained where publications are
+    silent."""
     values = [figure_of(name, figures, scores) for name in names]
     if FULL in names and (place := list(names).index(FULL)) < len(values) and values[place] is not None:
         sd = figure_of(f"{FULL}_sd", figures, scores)

@@ -1,11 +1,14 @@
 """Optuna's samplers over the space's encoding, `nsga2` and `tpe`, in a study in memory.
 
-The first candidates, of which a sampler has yet to learn, are drawn from the space. A uniform draw of the encoding is
+The first candidates, of which a sampler has yet to learn, are drawn from the space. A uniform draw of the
+encoding is
 another distribution: over `nemotron_flash` it gives deeper and worse networks (benchmarks/search.py).
 
-Objectives are (loss, latency_ms) or those of the goals; a candidate that no width fits violates the constraint `budget`
-(Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside the budget, or one that was seen before,
-costs nothing: it is dropped (FAIL) and drawn again, since such draws would fill NSGA-II's generations and TPE's start.
+Objectives are (loss, latency_ms) or those of the goals; a candidate that no width fits violates the
+constraint `budget` (Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside the budget,
+or one that was seen before,
+costs nothing: it is dropped (FAIL) and drawn again, since such draws would fill NSGA-II's generations and
+    TPE's start.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ REDRAWS = 16             # draws of the sampler for one candidate, before mutati
 class OptunaAlgorithm(SearchAlgorithm):
     """A study in memory behind ask/tell; subclasses choose the sampler.
 
-    first: candidates that are drawn from the space before the sampler's own. most_trials: of a sampler whose cost grows
-    with the study, to how many finished trials it is cut down, once it has half as many more.
+    first: candidates that are drawn from the space before the sampler's own. most_trials: of a sampler whose
+    cost grows with the study, to how many finished trials it is cut down, once it has half as many more.
     """
 
     most_trials: int | None = None
@@ -73,14 +76,16 @@ class OptunaAlgorithm(SearchAlgorithm):
         return genotype, self.study.ask(self._distributions)
 
     def _cut(self) -> None:
-        """Begin a new study with the front, the recent and a spread part of the trials, and with the pending ones."""
+        """Begin a new study with the front, the recent and a spread part of the trials, and with the pending
+        ones."""
         if self.most_trials is None or len(self.history) < 1.5 * self.most_trials:
             return
         told = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(told) < 1.5 * self.most_trials:
             return
         finite = [trial for trial in told if np.isfinite(trial.values).all()]
-        self._begin_again([finite[i] for i in subsample_history([trial.values for trial in finite], self.most_trials)])
+        self._begin_again([finite[i] for i in subsample_history([trial.values for trial in finite],
+                                                                self.most_trials)])
 
     def _begin_again(self, trials: Sequence[FrozenTrial]) -> None:
         """Go on in a new study with these finished trials, and with the pending ones."""
@@ -148,7 +153,8 @@ class Nsga2(OptunaAlgorithm):
 
 
 class Tpe(OptunaAlgorithm):
-    """Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle is spread out."""
+    """Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle is spread
+    out."""
 
     name = "tpe"
     most_trials = 200
@@ -158,7 +164,8 @@ class Tpe(OptunaAlgorithm):
         check_whole("tpe: startup", startup, 0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(n_startup_trials=startup, multivariate=True, constant_liar=True,
+            sampler = optuna.samplers.TPESampler(n_startup_trials=startup, multivariate=True,
+                                                 constant_liar=True,
                                                  seed=_sampler_seed(seed))
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
                          sampler=sampler, first=startup)

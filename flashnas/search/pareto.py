@@ -14,12 +14,14 @@ Points = npt.ArrayLike  # [number of points, number of objectives]
 def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
     """Mask of the points that no other point dominates, bool [N].
 
-    A point dominates another if it is nowhere worse and somewhere better. Equal points therefore do not dominate each
-    other, and all of them are kept. Infinite values are compared as usual. Raises ValueError for NaN or a wrong shape.
+    A point dominates another if it is nowhere worse and somewhere better. Equal points therefore do not
+    dominate each other, and all of them are kept. Infinite values are compared as usual. Raises ValueError
+    for NaN or a wrong shape.
     """
     values = _checked(points)
     unique, inverse = np.unique(values, axis=0, return_inverse=True)
-    if unique.shape[1] == 2:  # in lexicographic order a point is on the front if it has the lowest second value so far
+    # in lexicographic order a point is on the front if it has the lowest second value so far
+    if unique.shape[1] == 2:
         mask = np.ones(len(unique), dtype=bool)
         mask[1:] = unique[1:, 1] < np.minimum.accumulate(unique[:, 1])[:-1]
         return mask[inverse.reshape(-1)]
@@ -35,8 +37,9 @@ def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
 
 
 def standings(points: Points) -> npt.NDArray[np.int_]:
-    """Place of each point, 0 the best, int [N]: by front (the first is non-dominated, the next once that is taken
-    away, ..), within a front by room to its neighbours, which favours its ends (NSGA-II, Deb et al. 2002).
+    """Place of each point, 0 the best, int [N]: by front (the first is non-dominated, the next once that is
+    taken away, ..), within a front by room to its neighbours, which favours its ends (NSGA-II, Deb et al.
+    2002).
     """
     values = _checked(points)
     front = np.zeros(len(values), dtype=int)
@@ -53,7 +56,8 @@ def standings(points: Points) -> npt.NDArray[np.int_]:
 
 
 def _room(front: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Crowding distance [N]: the sum over objectives of the gap between both neighbours; infinite at the ends."""
+    """Crowding distance [N]: the sum over objectives of the gap between both neighbours; infinite at the
+    ends."""
     total = np.zeros(len(front))
     for column in front.T:
         order = np.argsort(column, kind="stable")
@@ -93,9 +97,9 @@ def subsample_history(points: Points, limit: int) -> npt.NDArray[np.int_]:
 
     They are at most `limit` of the points [N, M], oldest first, in their order; all if N is at most `limit`.
 
-    A third is the front (where it is larger: spread along its first objective), a third the most recent ones, and the
-    rest is spread evenly over the order of the first objective, best and worst included, so that a model keeps the
-    scale of what is bad. Deterministic; all objectives are minimised.
+    A third is the front (where it is larger: spread along its first objective), a third the most recent ones,
+    and the rest is spread evenly over the order of the first objective, best and worst included, so that a
+    model keeps the scale of what is bad. Deterministic; all objectives are minimised.
     """
     values = np.asarray(points, dtype=np.float64)
     count = len(values)
@@ -112,10 +116,12 @@ def subsample_history(points: Points, limit: int) -> npt.NDArray[np.int_]:
 
 
 def _spread(ordered: npt.NDArray[np.int_], count: int) -> npt.NDArray[np.int_]:
-    """`count` entries at equal distances, the first and the last included; all of them if they are at most `count`."""
+    """`count` entries at equal distances, the first and the last included; all of them if they are at most
+    `count`."""
     if len(ordered) <= count:
         return ordered
-    return ordered[np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))] if count else ordered[:0]
+    return ordered[np.unique(np.linspace(0, len(ordered) - 1,
+                                         count).round().astype(int))] if count else ordered[:0]
 
 
 def _checked(points: Points) -> npt.NDArray[np.float64]:

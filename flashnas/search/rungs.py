@@ -1,12 +1,13 @@
 """Which paused candidates train on: those that can still enter the front. Pure functions.
 
-All objectives but the loss are exactly known before a training. A candidate therefore enters the front if its final
-loss is below that of every network that is nowhere more costly. The chance of that follows from the forecast of the
-final losses (search/forecast.py). Who has at least a given chance trains on, and the best of each cycle in
-any case, so that the forecast goes on learning from finished trainings.
+All objectives but the loss are exactly known before a training. A candidate therefore enters the front if its
+final loss is below that of every network that is nowhere more costly. The chance of that follows from the
+forecast of the final losses (search/forecast.py). Who has at least a given chance trains on, and the best of
+each cycle in any case, so that the forecast goes on learning from finished trainings.
 
-A fixed share of each cycle, as in successive halving, would drop good candidates of a good cycle, and would finish
-poor ones of a poor cycle. The chance needs neither a share, nor a reference point as the hypervolume does.
+A fixed share of each cycle, as in successive halving, would drop good candidates of a good cycle, and would
+finish poor ones of a poor cycle. The chance needs neither a share, nor a reference point as the hypervolume
+does.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def decide(paused: Sequence[Curve], costs: npt.ArrayLike, *, finished: npt.Array
     Args:
         paused: curve of each to the pause, [tokens, loss in nats per token]; at least one.
         costs: [N, J], their other objectives, minimised; exactly known.
-        finished: [F, 1 + J], final loss and costs of the networks that a front has to be entered against; F may be 0.
+        finished: [F, 1 + J], final loss and costs of the networks that a front has to be entered against; F
+            may be 0.
         curves: of finished trainings of the same recipe, from which the forecast learns.
         tokens: of a whole training.
         chance: least probability of entering the front with which a candidate trains on.
@@ -62,15 +64,19 @@ def decide(paused: Sequence[Curve], costs: npt.ArrayLike, *, finished: npt.Array
 
 
 def front_chances(expected: Forecast, costs_NJ: np.ndarray, finished_FM: np.ndarray) -> np.ndarray:
-    """Probability [N] that each candidate's final loss is below that of every network that is nowhere more costly.
+    """Probability [N] that each candidate's final loss is below that of every network that is nowhere more
+    costly.
 
-    Over the finished networks it is exact. The other candidates of the cycle are taken one at a time, and the smallest
-    of these probabilities is the result: an upper bound, which drops nobody whom the joint probability would keep.
+    Over the finished networks it is exact. The other candidates of the cycle are taken one at a time, and the
+    smallest
+    of these probabilities is the result: an upper bound, which drops nobody whom the joint probability would
+        keep.
     """
     cheaper_NF = (finished_FM[None, :, 1:] <= costs_NJ[:, None, :]).all(axis=2)
     level = np.where(cheaper_NF, finished_FM[None, :, 0], np.inf).min(axis=1, initial=np.inf)
     alone = expected.below(level)
-    cheaper_NN = (costs_NJ[None, :, :] <= costs_NJ[:, None, :]).all(axis=2) & ~np.eye(len(costs_NJ), dtype=bool)
+    cheaper_NN = (costs_NJ[None, :, :] <= costs_NJ[:, None, :]).all(axis=2) & ~np.eye(len(costs_NJ),
+                                                                                      dtype=bool)
     among = np.where(cheaper_NN, expected.below_each_other(), 1.0).min(axis=1)
     found: np.ndarray = np.minimum(alone, among)
     return found

@@ -20,14 +20,16 @@ _log = logging.getLogger(__name__)
 
 
 class Surrogate:
-    """Matern-5/2 with one length scale per feature and BoTorch's dimension-scaled prior, which keeps tens of features
-    smooth until the data say otherwise; noise is inferred. float64, one thread, seeded.
+    """Matern-5/2 with one length scale per feature and BoTorch's dimension-scaled prior, which keeps tens of
+    features smooth until the data say otherwise; noise is inferred. float64, one thread, seeded.
 
     `fitted` is False when fitting failed and the hyper-parameters are those of the prior.
     """
 
-    def __init__(self, features: np.ndarray, losses: np.ndarray, *, seed: int, like: Surrogate | None = None) -> None:
-        """features [N, D], about within 0..1; losses [N], N >= 2. like: take its hyper-parameters and fit none."""
+    def __init__(self, features: np.ndarray, losses: np.ndarray, *, seed: int,
+                 like: Surrogate | None = None) -> None:
+        """features [N, D], about within 0..1; losses [N], N >= 2. like: take its hyper-parameters and fit
+        none."""
         self.fitted: bool = like is None or like.fitted
         self.center = float(losses.mean())
         self.scale = float(losses.std()) or 1.0
@@ -46,7 +48,8 @@ class Surrogate:
                 self._model = _build(x_ND, y_N1)
                 self.fitted = False
             self._model.eval()
-            self.noise = float(self._model.likelihood.noise.mean()) * self.scale**2  # variance of one observation
+            # variance of one observation
+            self.noise = float(self._model.likelihood.noise.mean()) * self.scale**2
 
     def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean [N] and covariance [N, N] of the noise-free loss at features [N, D]."""

@@ -1,4 +1,5 @@
-"""The contract between a search and its space. No latency, no training, no torch, and no operator of flashnas."""
+"""The contract between a search and its space. No latency, no training, no torch, and no operator of
+flashnas."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ Value = int | float | str
 
 @dataclass(frozen=True)
 class Genotype:
-    """A point of a space: what is searched, without the width. A space of one's own may use any hashable object."""
+    """A point of a space: what is searched, without the width. A space of one's own may use any hashable
+    object."""
 
 
 class ArchitectureLike(Protocol):
@@ -49,16 +51,18 @@ class SearchSpace(ABC, Generic[G]):
     """A set of networks that a search can draw from, change and encode.
 
     A space of one's own implements six methods: `sample`, `mutate`, `encode`, `decode`, `distributions` and
-    `architectures`. All others have a default. A space that builds networks from the operators of flashnas derives from
-    `OperatorSpace` instead, which also lets latency tables answer for it.
+    `architectures`. All others have a default. A space that builds networks from the operators of flashnas
+    derives from `OperatorSpace` instead, which also lets latency tables answer for it.
 
-    G is the type of its genotypes: hashable, compared by value, printed by `str`. Genotypes are canonical: two that
-    these methods return are equal exactly when they build the same networks. The search then trains nothing twice.
+    G is the type of its genotypes: hashable, compared by value, printed by `str`. Genotypes are canonical:
+    two that these methods return are equal exactly when they build the same networks. The search then trains
+    nothing twice.
 
     All randomness comes from the generator that is passed in, so that one seed gives one trajectory.
 
     Attributes:
-        template: the name under which space files ask for this class: its name in `flashnas.space.load.TEMPLATES`.
+        template: the name under which space files ask for this class: its name in
+            `flashnas.space.load.TEMPLATES`.
         name: short name for messages and run.yaml.
         path: the file that defines the space, or an empty string.
 
@@ -78,16 +82,19 @@ class SearchSpace(ABC, Generic[G]):
         """The space that a YAML file describes; only templates need it.
 
         Args:
-            data: the file's mapping, with the key `template`; `data.place(key)` gives file and line for messages.
+            data: the file's mapping, with the key `template`; `data.place(key)` gives file and line for
+                messages.
             name: the file's name without its suffix.
 
         Raises:
             SpaceError: in one line with file, line, rule and value.
         """
-        raise SpaceError(f"{data.place('template')}: template {data['template']!r} cannot be read from a file; its"
+        raise SpaceError(f"{data.place('template')}: template {data['template']!r} cannot be read from a"
+                         f" file; its"
                          " class has no from_config")
 
-    # -- what a space has to provide -----------------------------------------------------------------------------
+    # -- what a space has to provide
+    # -----------------------------------------------------------------------------
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> G:
@@ -124,17 +131,20 @@ class SearchSpace(ABC, Generic[G]):
     def architectures(self, genotype: G) -> Sequence[ArchitectureLike]:
         """The networks that the genotype may become, from the largest to the smallest; at least one.
 
-        A search takes the first one that meets its budgets. A space that searches the width itself returns one network.
+        A search takes the first one that meets its budgets. A space that searches the width itself returns
+        one network.
         """
 
-    # -- what a space may provide --------------------------------------------------------------------------------
+    # -- what a space may provide
+    # --------------------------------------------------------------------------------
 
     def repair(self, genotype: G) -> G:
         """The canonical genotype nearest to one whose fields may break the space's limits."""
         return genotype
 
     def baselines(self) -> Sequence[tuple[str, Sequence[ArchitectureLike]]]:
-        """Networks to compare with: a label, and sizes from the largest to the smallest, as in `architectures`."""
+        """Networks to compare with: a label, and sizes from the largest to the smallest, as in
+        `architectures`."""
         return []
 
     def cost(self, genotype: G) -> float:
@@ -142,15 +152,16 @@ class SearchSpace(ABC, Generic[G]):
         return 0.0
 
     def size(self) -> float:
-        """Number of genotypes, or an upper bound: here the number of different encodings; infinite with a real
-        parameter that has no step."""
+        """Number of genotypes, or an upper bound: here the number of different encodings; infinite with a
+        real parameter that has no step."""
         return math.prod(_count(distribution) for distribution in self.distributions().values())
 
     def enumerate(self) -> Iterator[G]:
         """Every genotype once, in a fixed order; for small spaces. Raises SpaceError for an infinite one."""
         distributions = self.distributions()
         if math.isinf(self.size()):
-            raise SpaceError(f"space {self.name!r} has a real parameter without a step and cannot be enumerated")
+            raise SpaceError(f"space {self.name!r} has a real parameter without a step and cannot be"
+                             f" enumerated")
         grids = [_values(distribution) for distribution in distributions.values()]
         seen: set[G] = set()
         for values in itertools.product(*grids):
@@ -167,14 +178,15 @@ class SearchSpace(ABC, Generic[G]):
     def features(self, genotype: G) -> np.ndarray:
         """The genotype as numbers for a surrogate model of the loss, float64 [len(feature_names)].
 
-        Here: numbers of the encoding as they are (their logarithm where the distribution is logarithmic), and one
-        column of 0 and 1 for each choice.
+        Here: numbers of the encoding as they are (their logarithm where the distribution is logarithmic), and
+        one column of 0 and 1 for each choice.
         """
         values = self.encode(genotype)
         return np.array([column(values) for _, column in self._columns()], dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """All that defines the space, JSON-ready; its name and path do not. A run continues only with an equal space.
+        """All that defines the space, JSON-ready; its name and path do not. A run continues only with an
+        equal space.
 
         Here: class and encoding. A space with further settings that change its networks adds them.
         """

@@ -22,9 +22,9 @@ def names(kinds: Sequence[OperatorSpec]) -> tuple[str, ...]:
 def describe(operators: Sequence[OperatorSpec], kinds: Sequence[OperatorSpec]) -> np.ndarray:
     """An operator list as numbers.
 
-    The entries are: the count of each operator, its share in each third of the depth, the share of FFNs, the depth,
-    and the switches between token mixers. The thirds are equal parts of the depth. An operator on a border counts in
-    both thirds, by the part of it that lies in each.
+    The entries are: the count of each operator, its share in each third of the depth, the share of FFNs, the
+    depth, and the switches between token mixers. The thirds are equal parts of the depth. An operator on a
+    border counts in both thirds, by the part of it that lies in each.
 
     Args:
         operators: the list, not empty.

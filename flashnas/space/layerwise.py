@@ -1,7 +1,8 @@
 """The free layer-wise template: each of L layers picks from a list; L may be a range.
 
-A choice is a few operators in notation (`d f`, `m2`, `a(kv_heads=4) f`). A layer can be a mixer with its FFN. `require`
-lists kinds of operators that each network has, for a format or a program that does not take a network without them.
+A choice is a few operators in notation (`d f`, `m2`, `a(kv_heads=4) f`). A layer can be a mixer with its FFN.
+`require` lists kinds of operators that each network has, for a format or a program that does not take a
+network without them.
 """
 
 from __future__ import annotations
@@ -93,19 +94,21 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         required = {"require": list(self.require)} if self.require else {}
         return {"layers": {"depth": list(self.depth), "choices": list(self.names), **required}}
 
-    # -- genotype <-> operators ----------------------------------------------------------------------------------
+    # -- genotype <-> operators
+    # ----------------------------------------------------------------------------------
 
     def operators(self, genotype: LayerwiseGenotype) -> tuple[OperatorSpec, ...]:
         return tuple(spec for layer in genotype.layers for spec in self.choices[layer])
 
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
-        """As `OperatorSpace.pure_models`, without those that lack a required operator: the program for which the space
-        has `require` cannot run them."""
+        """As `OperatorSpace.pure_models`, without those that lack a required operator: the program for which
+        the space has `require` cannot run them."""
         return [(label, operators) for label, operators in super().pure_models()
                 if not set(self.require) - {spec.kind for spec in operators}]
 
     def find(self, operators: Sequence[OperatorSpec]) -> LayerwiseGenotype | None:
-        """Of all genotypes that build the list, the one with the fewest layers, then with the first choices."""
+        """Of all genotypes that build the list, the one with the fewest layers, then with the first
+        choices."""
         operators = tuple(operators)
         if set(self.require) - {spec.kind for spec in operators}:
             return None
@@ -128,8 +131,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return None
 
     def repair(self, genotype: LayerwiseGenotype) -> LayerwiseGenotype:
-        """Drop surplus layers; repeat the last one if there are too few; put required operators in the place of the
-        last layers. Raises SpaceError for an unknown choice."""
+        """Drop surplus layers; repeat the last one if there are too few; put required operators in the place
+        of the last layers. Raises SpaceError for an unknown choice."""
         for i, layer in enumerate(genotype.layers):
             if layer not in self.choices:
                 raise SpaceError(one_of(f"{self.path}: layer {i}", layer, self.names))
@@ -145,21 +148,26 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return {spec.kind for spec in self.choices[layer]} & set(self.require)
 
     def _complete(self, layers: list[str]) -> tuple[str, ...]:
-        """The layers with every required kind: a missing one takes the place of the last layer that can be missed."""
+        """The layers with every required kind: a missing one takes the place of the last layer that can be
+        missed."""
         for kind in self.require:
             if any(kind in self._kinds_of(layer) for layer in layers):
                 continue
-            others = [[self._kinds_of(layer) for layer in layers[:i] + layers[i + 1:]] for i in range(len(layers))]
-            place = max(i for i, layer in enumerate(layers) if not self._kinds_of(layer).difference(*others[i]))
+            others = [[self._kinds_of(layer) for layer in layers[:i] + layers[i + 1:]]
+                      for i in range(len(layers))]
+            place = max(i for i, layer in enumerate(layers)
+                        if not self._kinds_of(layer).difference(*others[i]))
             layers[place] = next(name for name in self.names if kind in self._kinds_of(name))
         return tuple(layers)
 
-    # -- drawing -------------------------------------------------------------------------------------------------
+    # -- drawing
+    # -------------------------------------------------------------------------------------------------
 
     def sample(self, rng: np.random.Generator) -> LayerwiseGenotype:
         """Uniform depth, uniform choices."""
         layers = rng.integers(self.depth[0], self.depth[1] + 1)
-        return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in rng.integers(len(self.names), size=layers))))
+        return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in rng.integers(len(self.names),
+                                                                                       size=layers))))
 
     def mutate(self, genotype: LayerwiseGenotype, rng: np.random.Generator) -> LayerwiseGenotype:
         """Change one layer, swap two, add or drop one; the kind is drawn uniformly.
@@ -195,7 +203,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
             return []
         return [(*layers[:i], *layers[i + 1:]) for i in range(len(layers))]
 
-    # -- Optuna --------------------------------------------------------------------------------------------------
+    # -- Optuna
+    # --------------------------------------------------------------------------------------------------
 
     def encode(self, genotype: LayerwiseGenotype) -> dict[str, Value]:
         """`depth` and `layer_00`, `layer_01`, ...; places beyond the depth hold the first choice."""
@@ -213,13 +222,16 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         layers = {f"layer_{i:02d}": CategoricalDistribution(self.names) for i in range(self.depth[1])}
         return {"depth": IntDistribution(*self.depth), **layers}
 
-    # -- counting ------------------------------------------------------------------------------------------------
+    # -- counting
+    # ------------------------------------------------------------------------------------------------
 
     def size(self) -> int:
-        """A formula if a list can be read in one way only (not so with `d`, `f` and `d f`); else an enumeration."""
+        """A formula if a list can be read in one way only (not so with `d`, `f` and `d f`); else an
+        enumeration."""
         if self._uniquely_read:
             total = 0
-            for count in range(len(self.require) + 1):  # lists without some required kinds, counted in and out in turn
+            # lists without some required kinds, counted in and out in turn
+            for count in range(len(self.require) + 1):
                 for lacking in itertools.combinations(self.require, count):
                     names = sum(not self._kinds_of(name) & set(lacking) for name in self.names)
                     total += (-1) ** count * sum(names ** n for n in range(self.depth[0], self.depth[1] + 1))
@@ -260,6 +272,7 @@ def _read_require(layers: LocatedDict, kinds: Sequence[str], fewest: int) -> tup
     required = [value for _, _, value in items]
     settings.check_unique(items, required)
     if len(required) > fewest:
-        raise SpaceError(f"{layers.place('require')}: layers.require must have at most as many entries as the fewest"
+        raise SpaceError(f"{layers.place('require')}: layers.require must have at most as many entries as"
+                         f" the fewest"
                          f" layers, {fewest}; got {len(required)}")
     return tuple(required)

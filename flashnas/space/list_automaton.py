@@ -1,8 +1,8 @@
 """Counts and lists the different operator lists of a three-stage space without building every genotype.
 
-The template is a nondeterministic automaton. A state is the stage, block type and place in the block of the last
-operator, with the number of earlier blocks of the stage. Many genotypes can lead to one list, but each list reaches
-exactly one set of states. Counting paths over these sets therefore counts each list once.
+The template is a nondeterministic automaton. A state is the stage, block type and place in the block of the
+last operator, with the number of earlier blocks of the stage. Many genotypes can lead to one list, but each
+list reaches exactly one set of states. Counting paths over these sets therefore counts each list once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class ListAutomaton:
     def count(self) -> int:
         """Number of different lists."""
         total = 0
-        paths = dict.fromkeys(self._start.values(), 1)  # lists of the current length by the states that they reach
+        # lists of the current length by the states that they reach
+        paths = dict.fromkeys(self._start.values(), 1)
         for length in range(1, self.cap + 1):
             total += sum(number for states, number in paths.items() if self._accepts(states, length))
             longer: dict[States, int] = {}
@@ -55,7 +56,8 @@ class ListAutomaton:
             if self._accepts(states, len(text)):
                 yield text
             if len(text) < self.cap:
-                stack += [(text + letter, after) for letter, after in sorted(self._step(states).items(), reverse=True)]
+                stack += [(text + letter, after) for letter, after in sorted(self._step(states).items(),
+                                                                             reverse=True)]
 
     def _accepts(self, states: States, length: int) -> bool:
         return any(self._complete[i] or (length == self.cap and self._last[i]) for i in states)

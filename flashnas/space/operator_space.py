@@ -1,4 +1,5 @@
-"""Spaces of networks that are built from flashnas' operators: latency tables and the profiler answer for them."""
+"""Spaces of networks that are built from flashnas' operators: latency tables and the profiler answer for
+them."""
 
 from __future__ import annotations
 
@@ -30,16 +31,18 @@ class ModelOptions:
 class OperatorSpace(SearchSpace[G]):
     """A set of operator lists and the widths that they may take.
 
-    A template provides `mixers`, `ffn`, `own_settings`, `operators`, `find`, and of `SearchSpace` the methods `sample`,
-    `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and `enumerate`. The width is not part of a
+    A template provides `mixers`, `ffn`, `own_settings`, `operators`, `find`, and of `SearchSpace` the methods
+    `sample`, `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and `enumerate`. The width is
+    not part of a
     genotype: the search takes the largest one that meets the budgets.
 
     Attributes:
         hidden_sizes: the widths, in ascending order.
         model: vocabulary, head and meta tokens of all architectures.
         max_operators: length of the longest operator list.
-        width_factor: at which short training shrinks the networks of this space where the user names no recipe; None:
-            the recipe's own. It is not part of `to_dict`: the set of networks does not depend on it.
+        width_factor: at which short training shrinks the networks of this space where the user names no
+            recipe; None: the recipe's own. It is not part of `to_dict`: the set of networks does not depend
+            on it.
     """
 
     max_operators: int
@@ -51,7 +54,8 @@ class OperatorSpace(SearchSpace[G]):
         self.hidden_sizes = hidden_sizes
         self.model = model
 
-    # -- what a template provides --------------------------------------------------------------------------------
+    # -- what a template provides
+    # --------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -75,7 +79,8 @@ class OperatorSpace(SearchSpace[G]):
     def find(self, operators: Sequence[OperatorSpec]) -> G | None:
         """The canonical genotype that builds this operator list, or None if the space does not hold it."""
 
-    # -- what follows from it ------------------------------------------------------------------------------------
+    # -- what follows from it
+    # ------------------------------------------------------------------------------------
 
     def kinds(self) -> tuple[OperatorSpec, ...]:
         """All operators that the space uses."""
@@ -112,12 +117,13 @@ class OperatorSpace(SearchSpace[G]):
 
     def contains(self, architecture: Architecture) -> bool:
         """True if some genotype at some width of the space builds this network."""
-        shared = ModelOptions(vocab=architecture.vocab, tied=architecture.tied, meta_tokens=architecture.meta_tokens)
+        shared = ModelOptions(vocab=architecture.vocab, tied=architecture.tied,
+                              meta_tokens=architecture.meta_tokens)
         return shared == self.model and self.locate(architecture) is not None
 
     def locate(self, architecture: Architecture) -> G | None:
-        """The genotype whose operators, at one of the space's widths, are those of a network; None if there is none.
-        Vocabulary, head and meta tokens may be others than the space's."""
+        """The genotype whose operators, at one of the space's widths, are those of a network; None if there
+        is none. Vocabulary, head and meta tokens may be others than the space's."""
         hidden = architecture.hidden
         if hidden not in self.hidden_sizes:
             return None
@@ -130,11 +136,12 @@ class OperatorSpace(SearchSpace[G]):
         return [(label, self.widths_of(operators)) for label, operators in self.pure_models()]
 
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
-        """The pure-operator models: `mixer f` repeated, and Mamba2 also alone, at full, half and quarter depth.
+        """The pure-operator models: `mixer f` repeated, and Mamba2 also alone, at full, half and quarter
+        depth.
 
-        They follow the study in arXiv 2511.18890 section 2.2, which puts one FFN after each token mixer but none after
-        Mamba2. There are several depths because within a latency budget a shallow wide model may beat a deep narrow one
-        (section 2.1).
+        They follow the study in arXiv 2511.18890 section 2.2, which puts one FFN after each token mixer but
+        none after Mamba2. There are several depths because within a latency budget a shallow wide model may
+        beat a deep narrow one (section 2.1).
 
         Returns:
             (label, operators) of each model.
@@ -142,7 +149,8 @@ class OperatorSpace(SearchSpace[G]):
         ffn = self.ffn or FeedForward()
         kinds = [spec.kind for spec in self.mixers]
         names = {spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers}
-        blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
+        blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = [(f"{names[spec]} f", (spec, ffn))
+                                                              for spec in self.mixers]
         blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.kind == "m2"]
         result: dict[str, tuple[OperatorSpec, ...]] = {}
         for text, block in blocks:
@@ -168,7 +176,8 @@ class OperatorSpace(SearchSpace[G]):
         return {"template": self.template, "widths": list(self.hidden_sizes), "model": asdict(self.model),
                 **self.own_settings()}
 
-    # -- for templates -------------------------------------------------------------------------------------------
+    # -- for templates
+    # -------------------------------------------------------------------------------------------
 
     def check_params(self, params: Mapping[str, Any], names: Iterable[str]) -> None:
         """Raise SpaceError for the first parameter of the encoding that is missing."""

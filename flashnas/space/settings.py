@@ -13,18 +13,21 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.operator_space import ModelOptions
 
-MAX_DEPTH = 256    # operators or layers; no hybrid comes near, and a typing error in a cap must not block the search
+# operators or layers; no hybrid comes near, and a typing error in a cap must not block the search
+MAX_DEPTH = 256
 MAX_ENTRIES = 256  # of one list in the file
 
 
 def entries(data: LocatedDict, key: str, where: str) -> list[tuple[str, str, Any]]:
-    """(line, name, value) of each entry of a list; raises SpaceError unless it has 1 to MAX_ENTRIES entries."""
+    """(line, name, value) of each entry of a list; raises SpaceError unless it has 1 to MAX_ENTRIES
+    entries."""
     values: LocatedList = data[key]
     name = f"{where}.{key}" if where else key
     if not values:
         raise SpaceError(f"{data.place(key)}: {name} must not be empty")
     if len(values) > MAX_ENTRIES:
-        raise SpaceError(f"{data.place(key)}: {name} must have at most {MAX_ENTRIES} entries; got {len(values)}")
+        raise SpaceError(f"{data.place(key)}: {name} must have at most {MAX_ENTRIES} entries; got"
+                         f" {len(values)}")
     return [(values.place(i), f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
@@ -93,12 +96,14 @@ def read_operators(place: str, name: str, text: object, widths: tuple[int, ...])
             try:
                 spec.resolved(hidden)
             except OperatorError as error:
-                raise SpaceError(f"{place}: {name} {str(spec)!r} does not fit width {hidden}: {error}") from None
+                raise SpaceError(f"{place}: {name} {str(spec)!r} does not fit width {hidden}:"
+                                 f" {error}") from None
     return operators
 
 
 def check_distinct(place: str, name: str, specs: Sequence[OperatorSpec], widths: tuple[int, ...]) -> None:
-    """Raise SpaceError for two operators that are the same at some width: equal networks must have equal genotypes.
+    """Raise SpaceError for two operators that are the same at some width: equal networks must have equal
+    genotypes.
 
     Args:
         place: file and line.
@@ -111,7 +116,8 @@ def check_distinct(place: str, name: str, specs: Sequence[OperatorSpec], widths:
         for spec in specs:
             other = seen.setdefault(spec.resolved(hidden), spec)
             if other != spec:
-                raise SpaceError(f"{place}: {name} must differ at every width; {str(other)!r} and {str(spec)!r} are"
+                raise SpaceError(f"{place}: {name} must differ at every width; {str(other)!r} and"
+                                 f" {str(spec)!r} are"
                                  f" the same operator at width {hidden}")
 
 

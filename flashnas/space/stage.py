@@ -1,8 +1,10 @@
-"""Genotype of the three-stage template: what one stage repeats, in which order, and the rules that a space sets.
+"""Genotype of the three-stage template: what one stage repeats, in which order, and the rules that a space
+sets.
 
-A block of ratio 1:k holds the first mixer once and then the second one k times, each followed by its FFNs: with d and
-m2 at 1:2 and one FFN, `d f m2 f m2 f`. The rarer mixer comes first, as in Nemotron-Flash's `d f m2 f`. Both orders of a
-1:1 block are in the space (`d f m2 f` and `m2 f d f`). A block of ratio 0:1 holds the second mixer alone.
+A block of ratio 1:k holds the first mixer once and then the second one k times, each followed by its FFNs:
+with d and m2 at 1:2 and one FFN, `d f m2 f m2 f`. The rarer mixer comes first, as in Nemotron-Flash's `d f m2
+f`. Both orders of a 1:1 block are in the space (`d f m2 f` and `m2 f d f`). A block of ratio 0:1 holds the
+second mixer alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Operator list -> three-stage genotype, and the number of different lists.
 
-Different genotypes can build one list (`2x(d f) 3x(d f)` and `3x(d f) 2x(d f)`). The parser finds them all and picks
-one by a fixed rule, which makes genotypes canonical: equal lists, equal genotypes. Lists are handled as text with one
-letter per operator.
+Different genotypes can build one list (`2x(d f) 3x(d f)` and `3x(d f) 2x(d f)`). The parser finds them all
+and picks
+one by a fixed rule, which makes genotypes canonical: equal lists, equal genotypes. Lists are handled as text
+with one letter per operator.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class StageParser:
                            for letter in self.letters.values()}
         self.parse_text = functools.lru_cache(maxsize=65536)(self._parse_text)
 
-    # -- list -> genotype ----------------------------------------------------------------------------------------
+    # -- list -> genotype
+    # ----------------------------------------------------------------------------------------
 
     def parse(self, operators: Sequence[OperatorSpec]) -> ThreeStageGenotype | None:
         """The canonical genotype of the list, or None if the space does not hold it."""
@@ -60,7 +62,8 @@ class StageParser:
                     sizes = (start, end - start, len(text) - end)
                     key = (max(sizes), -min(sizes), start, early.rank, middle.rank, late.rank)
                     if best is None or key < best[0]:
-                        best = key, ThreeStageGenotype((early.stage(early_repeats), middle.stage(middle_repeats),
+                        best = key, ThreeStageGenotype((early.stage(early_repeats),
+                                                        middle.stage(middle_repeats),
                                                         late.stage(late_repeats)))
         return best and best[1]
 
@@ -70,7 +73,8 @@ class StageParser:
         result = []
         for block in self._by_letter.get(text[start:start + 1], ()):
             repeats, position = 0, start
-            while repeats < high and text.startswith(block.text, position) and position + len(block.text) < len(text):
+            while repeats < high and text.startswith(block.text,
+                                                     position) and position + len(block.text) < len(text):
                 repeats, position = repeats + 1, position + len(block.text)
                 if repeats >= low:
                     result.append((block, repeats))
@@ -87,7 +91,8 @@ class StageParser:
                 result.append((block, max(repeats, low)))
         return result
 
-    # -- all lists -----------------------------------------------------------------------------------------------
+    # -- all lists
+    # -----------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def automaton(self) -> ListAutomaton:

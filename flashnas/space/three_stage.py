@@ -1,13 +1,14 @@
 """The three-stage template of Nemotron-Flash (arXiv 2511.18890, section 2.2 and appendix C).
 
-There are three stages. Each repeats one block type. A block type has at most two kinds of token mixers in a fixed ratio
-and 0, 1 or 2 FFNs after each mixer. A list has at most `max_operators` operators. The early and the middle stage are
-always complete and leave at least one operator for the late stage. The late stage is cut to fit, if necessary within a
-block.
+There are three stages. Each repeats one block type. A block type has at most two kinds of token mixers in a
+fixed ratio and 0, 1 or 2 FFNs after each mixer. A list has at most `max_operators` operators. The early and
+the middle stage are always complete and leave at least one operator for the late stage. The late stage is cut
+to fit, if necessary within a block.
 
 Nemotron-Flash-1B itself (`d f m2 f a f m2 f` ...) does not obey these rules: its mixers are
-d m2 a m2 d m2 a m2 d m2 d m2, which needs more than three stages of at most two kinds (d-m2, a-m2, d-m2 and a-m2 are
-already four). `1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)` obeys them and has the same operators of each kind.
+d m2 a m2 d m2 a m2 d m2 d m2, which needs more than three stages of at most two kinds (d-m2, a-m2, d-m2 and
+a-m2 are already four). `1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)` obeys them and has the same operators of each
+kind.
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space import settings
 from flashnas.space.base import Value
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
-from flashnas.space.stage import ALONE, RATIOS, STAGES, Span, Stage, StageRules, ThreeStageGenotype, ratio_counts
+from flashnas.space.stage import (
+    ALONE,
+    RATIOS,
+    STAGES,
+    Span,
+    Stage,
+    StageRules,
+    ThreeStageGenotype,
+    ratio_counts,
+)
 from flashnas.space.stage_mutation import moves
 from flashnas.space.stage_parser import StageParser
 
@@ -48,7 +58,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         self.max_operators = rules.max_operators
         self._parser = StageParser(rules)
 
-    # -- reading -------------------------------------------------------------------------------------------------
+    # -- reading
+    # -------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
@@ -64,14 +75,19 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         ffn = settings.read_ffn(blocks, "ffn", "blocks", widths)
         ratios = _read_ratios(blocks, mixers)
         ffns = _read_ffns(blocks)
-        cap = settings.whole(data.place("max_operators"), "max_operators", data["max_operators"], 1, settings.MAX_DEPTH)
+        cap = settings.whole(data.place("max_operators"), "max_operators", data["max_operators"], 1,
+                             settings.MAX_DEPTH)
         repeats = _read_repeats(data, cap)
-        longest = max(sum(ratio_counts(ratio)) for ratio in (ratios if len(mixers) > 1 else (ALONE,))) * (1 + max(ffns))
+        mixed = ratios if len(mixers) > 1 else (ALONE,)
+        longest = max(sum(ratio_counts(ratio)) for ratio in mixed) * (1 + max(ffns))
         needed = longest * (repeats[0][0] + repeats[1][0]) + 1
         if cap < needed:
-            raise SpaceError(f"{data.place('max_operators')}: max_operators must be at least {needed}, so that early"
-                             f" and middle leave room for late even with the longest blocks ({longest}); got {cap}")
-        rules = StageRules(mixers=mixers, ffn=ffn, ratios=ratios, ffns=ffns, repeats=repeats, max_operators=cap)
+            raise SpaceError(f"{data.place('max_operators')}: max_operators must be at least {needed}, so"
+                             f" that early"
+                             f" and middle leave room for late even with the longest blocks ({longest}); got"
+                             f" {cap}")
+        rules = StageRules(mixers=mixers, ffn=ffn, ratios=ratios, ffns=ffns, repeats=repeats,
+                           max_operators=cap)
         return cls(name=name, path=data.path, hidden_sizes=widths, model=model, rules=rules)
 
     @property
@@ -89,7 +105,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
                 "repeats": {stage: list(span) for stage, span in zip(STAGES, rules.repeats, strict=True)},
                 "max_operators": rules.max_operators}
 
-    # -- genotype <-> operators ----------------------------------------------------------------------------------
+    # -- genotype <-> operators
+    # ----------------------------------------------------------------------------------
 
     def operators(self, genotype: ThreeStageGenotype) -> tuple[OperatorSpec, ...]:
         return self.rules.operators(genotype)
@@ -99,13 +116,15 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         return self._parser.parse(operators)
 
     def repair(self, genotype: ThreeStageGenotype) -> ThreeStageGenotype:
-        """Keep the operator list where the limits allow; shorten the longer of early and middle where they do not.
+        """Keep the operator list where the limits allow; shorten the longer of early and middle where they do
+        not.
 
         Raises SpaceError for an operator, ratio or number of FFNs that the space does not have.
         """
         early, middle, late = (self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages))
         while early.length + middle.length >= self.max_operators:
-            can_early, can_middle = early.repeats > self.rules.repeats[0][0], middle.repeats > self.rules.repeats[1][0]
+            can_early = early.repeats > self.rules.repeats[0][0]
+            can_middle = middle.repeats > self.rules.repeats[1][0]
             if can_early and (early.length > middle.length or not can_middle):
                 early = dataclasses.replace(early, repeats=early.repeats - 1)
             else:
@@ -116,7 +135,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
     def _repair_stage(self, index: int, stage: Stage) -> Stage:
         place = f"{self.path}: {STAGES[index]}"
-        for field, value, allowed in (("op1", stage.op1, self.rules.names), ("op2", stage.op2, self.rules.names),
+        for field, value, allowed in (("op1", stage.op1, self.rules.names), ("op2", stage.op2,
+                                                                             self.rules.names),
                                       ("ratio", stage.ratio, self.rules.ratios)):
             if value not in allowed:
                 raise SpaceError(one_of(f"{place}.{field}", value, allowed))
@@ -132,7 +152,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         low, high = self.rules.repeats[index]
         return dataclasses.replace(stage, op1=op1, ratio=ratio, repeats=min(max(repeats, low), high))
 
-    # -- drawing -------------------------------------------------------------------------------------------------
+    # -- drawing
+    # -------------------------------------------------------------------------------------------------
 
     def sample(self, rng: np.random.Generator) -> ThreeStageGenotype:
         """Uniform block types; a uniform depth, shared out among the stages at random (Dirichlet)."""
@@ -150,10 +171,12 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         op2 = self.rules.names[rng.integers(len(self.rules.names))]
         others = [name for name in self.rules.names if name != op2]
         op1 = op2 if ratio == ALONE else others[rng.integers(len(others))]
-        return Stage(op1=op1, op2=op2, ratio=ratio, ffns=self.rules.ffns[rng.integers(len(self.rules.ffns))], repeats=1)
+        return Stage(op1=op1, op2=op2, ratio=ratio, ffns=self.rules.ffns[rng.integers(len(self.rules.ffns))],
+                     repeats=1)
 
     def mutate(self, genotype: ThreeStageGenotype, rng: np.random.Generator) -> ThreeStageGenotype:
-        """Change one factor, drawn uniformly: an operator of a block type, its ratio, its FFNs, numbers of blocks.
+        """Change one factor, drawn uniformly: an operator of a block type, its ratio, its FFNs, numbers of
+        blocks.
 
         If no change of that factor gives another operator list, the next factor is tried.
         Raises SpaceError if the space holds one operator list only.
@@ -165,7 +188,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
                 return repaired
         raise SpaceError(f"{self.path}: the space holds one operator list only; nothing to mutate")
 
-    # -- Optuna --------------------------------------------------------------------------------------------------
+    # -- Optuna
+    # --------------------------------------------------------------------------------------------------
 
     def encode(self, genotype: ThreeStageGenotype) -> dict[str, Value]:
         return {f"{name}_{field}": value for name, stage in zip(STAGES, genotype.stages, strict=True)
@@ -174,7 +198,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
     def decode(self, params: Mapping[str, Any]) -> ThreeStageGenotype:
         fields = [field.name for field in dataclasses.fields(Stage)]
         self.check_params(params, (f"{stage}_{field}" for stage in STAGES for field in fields))
-        early, middle, late = (Stage(**{field: params[f"{stage}_{field}"] for field in fields}) for stage in STAGES)
+        early, middle, late = (Stage(**{field: params[f"{stage}_{field}"] for field in fields})
+                               for stage in STAGES)
         return self.repair(ThreeStageGenotype((early, middle, late)))
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -190,7 +215,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
                        f"{name}_repeats": IntDistribution(low, high, log=True)}
         return result
 
-    # -- counting ------------------------------------------------------------------------------------------------
+    # -- counting
+    # ------------------------------------------------------------------------------------------------
 
     def size(self) -> int:
         return self._parser.automaton.count()
@@ -228,7 +254,8 @@ def _read_repeats(data: LocatedDict, cap: int) -> tuple[Span, Span, Span]:
         span = 1, max(1, cap - 2)  # the other stages keep an operator each
         return span, span, span
     if isinstance(value, str):
-        raise SpaceError(f"{data.place('repeats')}: repeats must be {FREE}, a number, [low, high] or one of these"
+        raise SpaceError(f"{data.place('repeats')}: repeats must be {FREE}, a number, [low, high] or one of"
+                         f" these"
                          f" per stage; got {value!r}")
     if isinstance(value, dict):
         check_keys(data["repeats"], where="repeats", error=SpaceError,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
 from flashnas.evidence.full_loss import Prediction
-from flashnas.runs.answer import Answer, Standing
+from flashnas.runs.answer import Answer, Reasons, Standing, ToChange
 from flashnas.runs.trial import Trial
 from flashnas.study.foresight import BEYOND_SD, Foresight
 
@@ -52,18 +51,20 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
             and (not keeping or trial in keeping)]
     pure = min(baselines, key=lambda trial: values[trial.hash], default=None)
     difference, sd = (0.0, 0.0) if pure is None else prediction.difference(at[chosen.hash], at[pure.hash])
+    free_difference, free_sd = prediction.difference(at[freest.hash], at[chosen.hash])
     return Answer(
         recommended=chosen.hash, standings=standings, baselines=pure_standings, cheapest=tied[0].hash,
         min_recall=min_recall,
         pure={} if pure is None else {
-            "label": pure.label, "notation": pure.notation, "hash": pure.hash, "latency_ms": pure.latency_ms,
+            "label": pure.label, "notation": pure.notation, "hash": pure.hash, "latency_ms": pure.latency_ms
+            or 0.0,
             "difference": difference, "sd": sd, "probability": _below(difference, sd)},
         reasons={} if pure is None or pure.hash == chosen.hash else
         _reasons(foresight, chosen, pure, networks),
         kept=bool(keeping), without_floor={} if freest.hash == chosen.hash else {
-            "hash": freest.hash, "notation": freest.notation, "expected_recall": freest.expected_recall,
-            **dict(zip(("difference", "sd"), prediction.difference(at[freest.hash], at[chosen.hash]),
-                       strict=True))},
+            "hash": freest.hash, "notation": freest.notation, "expected_recall": freest.expected_recall
+            or 0.0,
+            "difference": free_difference, "sd": free_sd},
         above_budget=tuple(trial.hash for trial in front if budget_ms is not None
                            and trial.upper_ms is not None
                            and trial.upper_ms > budget_ms),
@@ -91,7 +92,7 @@ def _standing(prediction: Prediction, at: Mapping[str, int], trial: Trial, chose
 
 
 def _reasons(foresight: Foresight, chosen: Trial, pure: Trial, networks: Mapping[str, Architecture]
-             ) -> dict[str, float]:
+             ) -> Reasons:
     """The difference of two networks by its reasons."""
     both = [networks[chosen.hash], networks[pure.hash]]
     table = foresight.model.table(both, foresight.tokens, [
@@ -102,7 +103,7 @@ def _reasons(foresight: Foresight, chosen: Trial, pure: Trial, networks: Mapping
 
 
 def _to_change(foresight: Foresight, chosen: Trial, values: Mapping[str, float],
-               untrained: Sequence[Architecture]) -> dict[str, Any]:
+               untrained: Sequence[Architecture]) -> ToChange:
     """The network whose training is the most likely to change the answer."""
     others = [network for network in untrained if network.hash != chosen.hash]
     moves = foresight.moves(others)

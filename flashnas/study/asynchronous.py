@@ -1,16 +1,13 @@
-"""A search without cycles: as soon as a worker is free, it trains on a paused candidate, or the sampler is
-asked for the next one with what is known at that moment.
+"""A search without cycles: a free worker trains on a paused candidate, or the sampler is asked for the next
+one.
 
-No worker waits for the slowest training of a cycle. What is lost is the trajectory: it depends on when
-workers finish, so that the same seed gives other candidates in the next run. Everything else is as in cycles:
-nothing is trained twice, what ended is in the database at once, and tokens are counted once.
-
-A proposed candidate is recorded before its training. A continued search therefore knows all genotypes: it
-gives the algorithm what has ended, in the order of the database, and trains what has not.
+No worker waits for the slowest training of a cycle. What is lost is the trajectory, which depends on when
+workers finish. A proposed candidate is recorded before its training: a continued search gives the algorithm
+what has ended, in the order of the database, and trains what has not.
 
 Rungs are those of asynchronous successive halving (ASHA, arXiv 1810.05934), with the chance of entering the
-front in place of a fixed share. A paused candidate that has too small a chance is told to the algorithm with
-its expected loss, and stays on a list. Its chance is computed again whenever something has ended.
+front in place of a fixed share. A paused candidate with too small a chance is told with its expected loss,
+and stays on a list. Its chance is computed again whenever something has ended.
 """
 
 from __future__ import annotations
@@ -162,7 +159,7 @@ class Asynchronous(State):
             with self.sampler_errors():
                 self.algorithm.correct(self.record.evaluation(candidate))
             return
-        self.learn([candidate])
+        self.learn([candidate], in_order=False)
         self._unwritten += 1
         if self._unwritten >= self.question.config.cycle_size:  # as often as in cycles
             self._unwritten = 0

@@ -245,7 +245,8 @@ class SearchConfig(Settings, where="search"):
         """The options that fix the trajectory: a run can be continued only with the same. The recipe, the
         rungs, the evidence, the type of the weights (in the workload), and the scores of a bench or of
         earlier runs enter the identity of a run by their values."""
-        return {setting.name: getattr(self, setting.name) for setting in settings_of(type(self))
+        kind: Any = type(self)
+        return {setting.name: getattr(self, setting.name) for setting in settings_of(kind)
                 if setting.identity}
 
 

@@ -166,7 +166,7 @@ def ranked(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
 def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
     """How far a stack is from one whose operators of each kind are spread evenly: 0 or more."""
     total = 0.0
-    for kind in {spec.kind for spec in operators}:
+    for kind in dict.fromkeys(spec.kind for spec in operators):  # in a fixed order: sums keep their bits
         places = (np.flatnonzero([spec.kind == kind for spec in operators]) + 0.5) / len(operators)
         total += float(np.mean((places - (np.arange(len(places)) + 0.5) / len(places))**2))
     return total

@@ -24,7 +24,8 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
             keep.
     """
     config, recipe, dataset = question.config, question.recipe, question.dataset
-    gpu, devices = recipe is not None and recipe.device == "cuda", ()
+    gpu = recipe is not None and recipe.device == "cuda"
+    devices: tuple[str, ...] = ()
     if gpu:
         from flashnas.training.trainer import visible_devices  # loads torch
 

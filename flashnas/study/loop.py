@@ -1,8 +1,7 @@
 """The loop of a search, and its state: the candidates on their way from a proposal to a trial.
 
-A candidate waits in the queue for a worker, runs, pauses at rungs, and ends as a trial, which the algorithm
-learns. In cycles all of that happens together (`cycles.py`); without, each candidate goes its own way
-(`asynchronous.py`).
+A candidate waits for a worker, runs, pauses at rungs, and ends as a trial, which the algorithm learns: in
+cycles (`cycles.py`), or each on its own way (`asynchronous.py`).
 """
 
 from __future__ import annotations
@@ -164,17 +163,17 @@ class State(ABC):
         with self.sampler_errors():
             return list(self.algorithm.ask(count))
 
-    def learn(self, candidates: Sequence[Candidate]) -> None:
-        """Tell the algorithm of trials: of what it waits for, or of what was evaluated without its
-        proposal."""
-        for candidate in candidates:
-            if candidate.genotype is not None:
-                evaluation = self.record.evaluation(candidate)
-                with self.sampler_errors():
-                    if candidate.pending:
-                        self.algorithm.tell([evaluation], in_order=False)
-                    else:
-                        self.algorithm.start_from([evaluation])
+    def learn(self, candidates: Sequence[Candidate], *, in_order: bool = True) -> None:
+        """Tell the algorithm of trials: of those that it waits for, or of some that it did not propose."""
+        evaluations = [self.record.evaluation(candidate) for candidate in candidates
+                       if candidate.genotype is not None]
+        with self.sampler_errors():
+            if evaluations and not candidates[0].pending:
+                self.algorithm.start_from(evaluations)
+            elif evaluations and in_order:
+                self.algorithm.tell(evaluations)
+            elif evaluations:
+                self.algorithm.tell(evaluations, in_order=False)
 
     def candidate(self, genotype: Any, number: int, *, pending: bool) -> Candidate:
         """A proposal at the largest width within the budgets."""
@@ -204,8 +203,9 @@ class State(ABC):
             self.record.place(candidate)
         self.record.write()
         self.record.report()
-        self.learn(sorted(filter(self._fits_best, candidates), key=lambda one: -(self.record.trials[
-            one.place or 0].loss or 0.0)))
+        losses = {candidate.key: self.record.trials[candidate.place or 0].loss or 0.0
+                  for candidate in candidates}
+        self.learn(sorted(filter(self._fits_best, candidates), key=lambda candidate: -losses[candidate.key]))
 
     def _fits_best(self, candidate: Candidate) -> bool:
         """True if the genotype is to be built at this width."""
@@ -230,14 +230,11 @@ class State(ABC):
     # -- corrections of the latency --------------------------------------------------------------------------
 
     def correct(self, further: Sequence[str] = ()) -> bool:
-        """Time what is due, and search on by a correction that is fitted to all timed networks; True if it is
-        another.
+        """Time what is due and `further` hashes, and search on by a correction that is fitted to all timed
+        networks; True if it is another.
 
         The algorithm then starts afresh from the trials whose networks have the width that the corrected
         latency allows. A continued run finds the times in its folder and makes the same corrections.
-
-        Args:
-            further: hashes of networks to time besides those that are due.
         """
         correction, record = self.correction, self.record
         if correction is None:

@@ -112,8 +112,8 @@ class SearchPlan:
             why = f": {self.seeds_why}" if self.seeds_why else ""
             lines.append(f"seeds      {self.seeds} for each network of the front{why}")
         if self.tokens:
-            widths = self.proxy_widths
-            shrunk = f" at width {widths[0]} to {widths[-1]}" if widths else ""
+            narrow = self.proxy_widths
+            shrunk = f" at width {narrow[0]} to {narrow[-1]}" if narrow else ""
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
             seeds = f", and {self.seed_tokens:,} for each network of the front" if self.seed_tokens else ""
             flops = f"; up to {self.flops_each:.1e} FLOP each" if self.flops_each else ""

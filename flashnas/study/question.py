@@ -50,9 +50,9 @@ class Question(Proposer):
         config = self.config
         if self.recipe is not None and self.dataset is not None:
             return find_rungs(config, self.recipe, self.dataset, self.note)
+        steps = () if self.evaluator is None else fidelities_of(self.evaluator)  # checks them
         if self.evaluator is None or not config.rungs:
             return Rungs()
-        steps = fidelities_of(self.evaluator)
         if not steps:
             config.wrong("rungs", "needs an evaluator with the attribute 'fidelities', increasing whole"
                                   " numbers; it is then called with a network and one of them")

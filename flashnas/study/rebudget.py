@@ -1,6 +1,8 @@
-"""The front of finished runs for another budget, device, workload or other objectives, with nothing trained again.
+"""The front of finished runs for another budget, device, workload or other objectives, with nothing trained
+again.
 
-The networks keep their losses; their metrics are estimated anew. A genotype whose width under the new question is
+The networks keep their losses; their metrics are estimated anew. A genotype whose width under the new
+question is
 another one is a network that nobody trained: such genotypes are listed, the most promising first (refit.py).
 """
 
@@ -29,7 +31,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload, load_workload
 from flashnas.reuse.known import KnownRuns, Trained, known_runs
 from flashnas.runs.front import ForeignNetwork, FrontEntry, recorded
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import DEFAULT, TRAINED, check_objectives, point
 from flashnas.search.pareto import non_dominated
 from flashnas.space import SearchSpace
@@ -44,8 +46,8 @@ class Rebudgeted:
     """The answer to another question.
 
     Attributes:
-        run: the trained networks under the new question, as a run: those within the budgets have a loss in its trials,
-            and its front is theirs. It has no folder until it is written.
+        run: the trained networks under the new question, as a run: those within the budgets have a loss in
+            its trials, and its front is theirs. It has no folder until it is written.
         trained: networks that were trained.
         outside: of them, those outside the budgets.
         unanswered: reason -> networks that the table cannot answer.
@@ -54,13 +56,14 @@ class Rebudgeted:
             promising first.
         tokens_each: training tokens of one of them; 0 with an evaluator of the user's.
         seconds_each: mean time of a training in the runs; None where nothing was trained in them.
-        genotypes: all that the runs tried, or proposed; 0 where no other width is known. too_large: of them, those
-            without a width within the budgets.
-        commands: the searches that would train the refits and go on from all that is known, one for each space.
+        genotypes: all that the runs tried, or proposed; 0 where no other width is known. too_large: of them,
+            those without a width within the budgets.
+        commands: the searches that would train the refits and go on from all that is known, one for each
+            space.
         notes: what a reader has to know.
     """
 
-    run: Run
+    run: RecordedRun
     trained: int
     outside: int
     unanswered: dict[str, int]
@@ -84,22 +87,25 @@ class Rebudgeted:
             "runs": self.run.config["runs"], "table": (self.run.config["table"] or {}).get("name"),
             "workload": self.run.config["workload"], "budgets": self.run.config["budgets"],
             "objectives": list(self.run.objectives), "confidence": self.run.confidence,
-            "front": [{"notation": entry.notation, "hash": entry.hash, **entry.figures, "origin": entry.origin}
+            "front": [{"notation": entry.notation, "hash": entry.hash, **entry.figures,
+                       "origin": entry.origin}
                       for entry in self.front],
             "networks": {"trained": self.trained, "outside": self.outside, "unanswered": self.unanswered},
             "nearest": self.nearest,
             "to_train": {"count": len(self.refits), "genotypes": self.genotypes, "too_large": self.too_large,
                          "tokens_each": self.tokens_each, "seconds_each": self.seconds_each,
-                         "networks": [refit.to_dict() for refit in self.refits], "commands": list(self.commands)},
+                         "networks": [refit.to_dict() for refit in self.refits],
+                         "commands": list(self.commands)},
             "notes": list(self.notes)}
 
 
-def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable | CostFunction | None = None,
+def rebudget(sources: Sequence[str | Path | RecordedRun], *,
+             table: str | LatencyTable | CostFunction | None = None,
              workload: str | Workload | None = None, mode: str | None = None,
              budgets: Mapping[str, float] | None = None, objectives: Sequence[str] | None = None,
              confidence: float | None = None, space: SearchSpace[Any] | None = None) -> Rebudgeted:
-    """The front of runs for another question. What is None is as in the first run; budgets are so only for the same
-    table and workload, since a limit in milliseconds means nothing on another device.
+    """The front of runs for another question. What is None is as in the first run; budgets are so only for
+    the same table and workload, since a limit in milliseconds means nothing on another device.
 
     Raises:
         RunError: a folder is not a run, or the losses of the runs do not compare.
@@ -141,12 +147,16 @@ def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable |
     front = np.array([values for (_, _, values), keep in zip(scored, mask, strict=True) if keep]
                      ).reshape(-1, len(names))
     trials = _trials([*within, *outside], len(within), named=len(known.runs) > 1)
-    best = sorted((i for i, keep in enumerate(mask) if keep), key=lambda i: scored[i][1].get("latency_ms", 0.0))
+    best = sorted((i for i, keep in enumerate(mask) if keep), key=lambda i: scored[i][1].get("latency_ms",
+                                                                                             0.0))
     places = {one.row.hash: number for number, (one, _) in enumerate(within)}
-    entries = tuple(_entry(one, metrics, costs, certificate, number, places[one.row.hash], len(known.runs) > 1)
-                    for number, (one, metrics) in enumerate(((scored[i][0], scored[i][1]) for i in best), start=1))
-    run = Run(first.path, _config(known, model, limits, confidence, names), trials, entries)
-    found, fitting, commands = _to_train(known, costs, model, tightened, names, front, limits, confidence, mode, table,
+    entries = tuple(_entry(one, metrics, costs, certificate, number, places[one.row.hash],
+                           len(known.runs) > 1)
+                    for number, (one, metrics) in enumerate(((scored[i][0], scored[i][1]) for i in best),
+                                                            start=1))
+    run = RecordedRun(first.path, _config(known, model, limits, confidence, names), trials, entries)
+    found, fitting, commands = _to_train(known, costs, model, tightened, names, front, limits, confidence,
+                                         mode, table,
                                          notes)
     if not within and not found:
         raise _none_fits(known, costs, tightened, outside)
@@ -155,16 +165,18 @@ def rebudget(sources: Sequence[str | Path | Run], *, table: str | LatencyTable |
     recipe = _recipe(first)
     return Rebudgeted(
         run=run, trained=len(known), outside=len(outside), unanswered=dict(unanswered),
-        nearest=_nearest([metrics for _, metrics in outside], tightened) if not within else None, refits=tuple(found),
+        nearest=_nearest([metrics for _, metrics in outside], tightened) if not within else None,
+        refits=tuple(found),
         genotypes=len(fitting), too_large=fitting.count(False),
         tokens_each=0 if recipe is None else recipe.steps * recipe.batch_tokens,
-        seconds_each=float(np.mean(seconds)) if seconds else None, commands=tuple(commands), notes=tuple(notes))
+        seconds_each=float(np.mean(seconds)) if seconds else None, commands=tuple(commands),
+        notes=tuple(notes))
 
 
-# -- the new question --------------------------------------------------------------------------------------------
+# -- the new question ----------------------------------------------------------------------------------------
 
 
-def _limits(run: Run) -> dict[str, float]:
+def _limits(run: RecordedRun) -> dict[str, float]:
     return {str(name): float(limit) for name, limit in (run.entry("budgets") or {}).items()}
 
 
@@ -175,7 +187,8 @@ def _check_space(known: KnownRuns, space: Any) -> None:
     if not isinstance(space, SearchSpace):
         raise ConfigError(f"pareto.space must be a SearchSpace; got {space!r:.60}")
     if all(run.entry("space", "hash") != space.hash for run in known.runs):
-        raise ConfigError(f"pareto.space: {space.name!r} is not the space of {known.runs[0].path} as it was searched,"
+        raise ConfigError(f"pareto.space: {space.name!r} is not the space of {known.runs[0].path} as it was"
+                          f" searched,"
                           f" {known.runs[0].entry('space', 'name')!r}")
 
 
@@ -200,13 +213,15 @@ def _costs(known: KnownRuns, table: Any, workload: str | Workload | None, mode: 
         return OwnCosts(table), None, notes
     if table is None and question.get("table_hash") is None:
         if workload is not None:
-            raise ConfigError(f"pareto.workload needs a latency table, and {first.path} was searched without one; give"
+            raise ConfigError(f"pareto.workload needs a latency table, and {first.path} was searched without"
+                              f" one; give"
                               " a table, too")
         return RecordedCosts({one.row.hash: one.metrics() for one in known.networks}), None, notes
     _check_networks(known, "a latency table")
     for one in known.networks:
         if not isinstance(one.network, Architecture):
-            raise ConfigError(f"pareto.table: the networks of {one.run.path} are not of flashnas, and a latency table"
+            raise ConfigError(f"pareto.table: the networks of {one.run.path} are not of flashnas, and a"
+                              f" latency table"
                               " cannot answer for them; give a function network -> latency_ms")
     asked = table if table is not None else question["table"]
     try:
@@ -216,7 +231,8 @@ def _costs(known: KnownRuns, table: Any, workload: str | Workload | None, mode: 
             raise
         raise TableError(f"{error} (the table of {first.path}; give another one with --table)") from None
     if table is None and table_hash(loaded) != question["table_hash"]:
-        notes.append(f"table {asked}: has changed since {first.path} was searched; the estimates are of the table as"
+        notes.append(f"table {asked}: has changed since {first.path} was searched; the estimates are of the"
+                     f" table as"
                      " it is now")
     if workload is None:
         recorded_workload = question.get("workload")
@@ -231,8 +247,10 @@ def _check_networks(known: KnownRuns, what: str) -> None:
     """Raise RunError where a network cannot be built again."""
     for one in known.networks:
         if one.network is None:
-            raise RunError(f"{one.run.path}: trial {one.row.number}: its network cannot be built again without the"
-                           f" space {one.run.entry('space', 'name')!r} as it was, and {what} needs it; fn.pareto takes"
+            raise RunError(f"{one.run.path}: trial {one.row.number}: its network cannot be built again"
+                           f" without the"
+                           f" space {one.run.entry('space', 'name')!r} as it was, and {what} needs it;"
+                           f" fn.pareto takes"
                            " the space")
 
 
@@ -241,7 +259,8 @@ def _network(one: Trained) -> Any:
     return one.network if one.network is not None else ForeignNetwork("", one.row.notation, one.row.hash, {})
 
 
-def _certificate(known: KnownRuns, model: LatencyModel | None, confidence: float | None) -> Certificate | None:
+def _certificate(known: KnownRuns, model: LatencyModel | None,
+                 confidence: float | None) -> Certificate | None:
     if confidence is None:
         return None
     if model is None:
@@ -263,20 +282,24 @@ def _exceeds(metrics: Mapping[str, float], budgets: Sequence[Budget]) -> float:
     return max(excess(metric_of(budget.metric, metrics), budget) for budget in budgets)
 
 
-# -- the answer as a run -----------------------------------------------------------------------------------------
+# -- the answer as a run -------------------------------------------------------------------------------------
 
 
-def _trials(networks: Sequence[tuple[Trained, Mapping[str, float]]], within: int, *, named: bool) -> pd.DataFrame:
+def _trials(networks: Sequence[tuple[Trained, Mapping[str, float]]], within: int, *,
+            named: bool) -> pd.DataFrame:
     """The trials of all networks with their new metrics; those outside the budgets have no loss."""
     frame = pd.DataFrame([{
-        **vars_of(one.row), **dict.fromkeys(PREDICTED, np.nan), **metrics, "number": number, "state": "complete",
+        **vars_of(one.row), **dict.fromkeys(PREDICTED, np.nan), **metrics, "number": number,
+        "state": "complete",
         "label": (f"{one.row.label} of {one.run.name}" if named and one.row.label else one.row.label),
-        **({} if number < within else {"loss": np.nan, "state": "infeasible", "reason": "outside the budgets"})}
+        **({} if number < within else {"loss": np.nan, "state": "infeasible",
+                                       "reason": "outside the budgets"})}
         for number, (one, metrics) in enumerate(networks)])
     return frame.reset_index(drop=True)
 
 
-def _entry(one: Trained, metrics: Mapping[str, float], costs: Costs, certificate: Certificate | None, number: int,
+def _entry(one: Trained, metrics: Mapping[str, float], costs: Costs, certificate: Certificate | None,
+           number: int,
            place: int, named: bool) -> FrontEntry:
     values = {**vars_of(one.row), **dict.fromkeys(METRICS), **metrics}
     figures = {name: None if values[name] is None or values[name] != values[name] else float(values[name])
@@ -294,7 +317,8 @@ def _entry(one: Trained, metrics: Mapping[str, float], costs: Costs, certificate
                       path=Path(f"{number:02d}.yaml"), **costs.details(network))
 
 
-def _config(known: KnownRuns, model: LatencyModel | None, budgets: Mapping[str, float], confidence: float | None,
+def _config(known: KnownRuns, model: LatencyModel | None, budgets: Mapping[str, float],
+            confidence: float | None,
             objectives: Sequence[str]) -> dict[str, Any]:
     """The head of run.yaml, without a question: such a folder is not continued."""
     first = known.runs[0]
@@ -303,23 +327,25 @@ def _config(known: KnownRuns, model: LatencyModel | None, budgets: Mapping[str, 
         same |= {"workload": model.workload.to_dict(), "table": {
             "name": model.table.name, "device": model.table.device.label or model.table.name,
             "stack": model.table.stack, "mode": model.table.default_mode, "weights": model.dtype}}
-    return {**same, "runs": [str(run.path) for run in known.runs], "budgets": dict(budgets), "confidence": confidence,
+    return {**same, "runs": [str(run.path) for run in known.runs], "budgets": dict(budgets),
+            "confidence": confidence,
             "objectives": list(objectives)}
 
 
-# -- what would have to be trained -------------------------------------------------------------------------------
+# -- what would have to be trained ---------------------------------------------------------------------------
 
 
-def _recipe(run: Run) -> Recipe | None:
+def _recipe(run: RecordedRun) -> Recipe | None:
     recipe = run.entry("question", "recipe")
     return None if recipe is None else Recipe.from_dict(recipe)
 
 
 def _to_train(known: KnownRuns, costs: Costs, model: LatencyModel | None, budgets: Sequence[Budget],
-              objectives: Sequence[str], front: np.ndarray, limits: Mapping[str, float], confidence: float | None,
+              objectives: Sequence[str], front: np.ndarray, limits: Mapping[str, float],
+              confidence: float | None,
               mode: str | None, table: Any, notes: list[str]) -> tuple[list[Refit], list[bool], list[str]]:
-    """Refits of all spaces of the runs; for each genotype, whether it has a width within the budgets; the commands that
-    train and search on."""
+    """Refits of all spaces of the runs; for each genotype, whether it has a width within the budgets; the
+    commands that train and search on."""
     if isinstance(costs, RecordedCosts):
         notes.append("the metrics are those that the runs recorded; no other width is known")
         return [], [], []
@@ -329,7 +355,8 @@ def _to_train(known: KnownRuns, costs: Costs, model: LatencyModel | None, budget
     spaces = {space.hash: space for space in known.spaces if space is not None}
     for run, own in zip(known.runs, known.spaces, strict=True):
         if own is None:
-            notes.append(f"{run.path}: its space {run.entry('space', 'name')!r} is not at hand as it was; what would"
+            notes.append(f"{run.path}: its space {run.entry('space', 'name')!r} is not at hand as it was;"
+                         f" what would"
                          " have to be trained of it is not known")
     for space in spaces.values():
         runs = [run for run, own in zip(known.runs, known.spaces, strict=True)
@@ -352,17 +379,19 @@ def _none_fits(known: KnownRuns, costs: Costs, budgets: Sequence[Budget],
                outside: Sequence[tuple[Trained, Mapping[str, float]]]) -> BudgetError:
     """Neither a trained network nor a width of a genotype meets the budgets: the nearest of all."""
     found = [(one.row.notation, metrics) for one, metrics in outside]
-    for space in () if isinstance(costs, RecordedCosts) else {own.hash: own for own in known.spaces if own}.values():
+    for space in () if isinstance(costs, RecordedCosts) else {own.hash: own for own in known.spaces
+                                                              if own}.values():
         for genotype in genotypes_of(space, known):
             with foreign_errors(("space", space), direct=False), contextlib.suppress(MissingRowsError):
                 network = space.architectures(genotype)[-1]
                 found.append((network.notation, costs.metrics(network)))
     notation, metrics = min(found, key=lambda one: _exceeds(one[1], budgets))
     listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in budgets)
-    return BudgetError(f"no network of the runs meets the budget; the nearest that is known has {listed}: {notation}")
+    return BudgetError(f"no network of the runs meets the budget; the nearest that is known has {listed}:"
+                       f" {notation}")
 
 
-def _command(known: KnownRuns, run: Run, model: LatencyModel | None, limits: Mapping[str, float],
+def _command(known: KnownRuns, run: RecordedRun, model: LatencyModel | None, limits: Mapping[str, float],
              objectives: Sequence[str], confidence: float | None, mode: str | None, table: Any, count: int,
              ) -> str | None:
     """`flashnas search ..` from the runs for the new question; None where the command line cannot say it."""
@@ -374,12 +403,14 @@ def _command(known: KnownRuns, run: Run, model: LatencyModel | None, limits: Map
     workload = model.workload
     named = workload.name if WORKLOADS.get(workload.name) == workload else ",".join(
         f"{name}={value}" for name, value in (("batch", workload.batch), ("prompt", workload.prompt_tokens),
-                                              ("generated", workload.generated_tokens), ("dtype", workload.dtype)))
+                                              ("generated", workload.generated_tokens),
+                                              ("dtype", workload.dtype)))
     words = ["flashnas", "search", "--space", _short_space(run, str(space)), "--table",
              str(table), "--workload", named]
     words += ["--mode", mode] if mode else []
     for name, limit in limits.items():
-        words += ["--budget-ms", f"{limit:.10g}"] if name == "latency_ms" else ["--budget", f"{name}={limit:.10g}"]
+        words += ["--budget-ms", f"{limit:.10g}"] if name == "latency_ms" else ["--budget",
+                                                                                f"{name}={limit:.10g}"]
     words += ["--objectives", ",".join(objectives)] if tuple(objectives) != DEFAULT else []
     words += ["--confidence", f"{confidence:g}"] if confidence else []
     words += ["--data", str(question["data"])] if question.get("data") not in (None, "sotu") else []
@@ -390,7 +421,7 @@ def _command(known: KnownRuns, run: Run, model: LatencyModel | None, limits: Map
     return shlex.join([*words, "--trials", str(2 * min(count, MOST_REFITS) or MOST_REFITS)])
 
 
-def _short_space(run: Run, path: str) -> str:
+def _short_space(run: RecordedRun, path: str) -> str:
     """The name of a shipped space, else its file."""
     from flashnas.base.shipped import shipped_names
 

@@ -236,11 +236,9 @@ class Record:
         tasks, and `tokens_seeds`, for further seeds of finalists, with their tasks. `tokens_saved`: those
         that the stopped trainings would have needed to their end.
 
-        A failed training counts up to its last rung, since nobody knows where it ended. What a killed process
-        had trained since the last rung is not counted, and neither are scores from a bench. An evaluator's
+        A failed training counts up to its last rung; scores from a bench do not count. An evaluator's
         fidelities count once, since nobody knows how it continues.
         """
-        # of each training: tokens reached, and where it began
         parts: dict[str, list[tuple[int, int | None]]] = {}
         of_tasks = of_seeds = repeated = trained = 0
         for outcome in self.outcomes.values():

@@ -1,4 +1,5 @@
-"""Genotypes of earlier runs at the width that another question gives them, ranked by what their training may bring."""
+"""Genotypes of earlier runs at the width that another question gives them, ranked by what their training may
+bring."""
 
 from __future__ import annotations
 
@@ -31,13 +32,13 @@ class Refit:
     Attributes:
         genotype, network: what would be trained.
         trained: the same genotype as a run trained it, with the lowest loss; None if no run did.
-        stopped: the same genotype as a run trained it to a rung and not on: its row has `expected_loss`, the lowest
-            one. None if no run did. Where it is of the same network, `paused_tokens` says how far.
+        stopped: the same genotype as a run trained it to a rung and not on: its row has `expected_loss`, the
+            lowest one. None if no run did. Where it is of the same network, `paused_tokens` says how far.
         metrics: of the network under the new question.
-        expected: trained objective -> expected value and its standard deviation, in its own direction; None where too
-            few networks are known for a model.
-        gain: expected increase of the front's hypervolume, as a share of it; of the reference box where the front is
-            empty. None without a model.
+        expected: trained objective -> expected value and its standard deviation, in its own direction; None
+            where too few networks are known for a model.
+        gain: expected increase of the front's hypervolume, as a share of it; of the reference box where the
+            front is empty. None without a model.
     """
 
     genotype: Any
@@ -56,7 +57,8 @@ class Refit:
 
     @property
     def recorded(self) -> tuple[float, float] | None:
-        """The final loss that the run expected of the stopped training of this network, and its standard deviation."""
+        """The final loss that the run expected of the stopped training of this network, and its standard
+        deviation."""
         if self.stopped is None or self.paused_tokens is None:
             return None
         return float(self.stopped.row.expected_loss), float(self.stopped.row.expected_loss_sd)
@@ -78,15 +80,17 @@ class Refit:
                 "gain": self.gain}
 
 
-def refits(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs, known: KnownRuns, *, objectives: Sequence[str],
+def refits(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs, known: KnownRuns, *,
+           objectives: Sequence[str],
            front: np.ndarray) -> list[Refit]:
     """The genotypes whose network within the budgets was not trained to the end, the most promising first.
 
-    A Gaussian process of each trained objective over the features of the space, the width and the parameters, fitted to
-    all networks of the space that were trained (those outside the budgets, too), gives the expected value. It sees a
-    training that was stopped at a rung with the loss that was expected of it, as the algorithms do; for that network
-    itself the expected loss is the recorded one. The gain is the expected hypervolume improvement beyond the front.
-    With fewer than LEAST_TRAINED networks the order is that of the known losses. What failed is left out.
+    A Gaussian process of each trained objective over the features of the space, the width and the parameters,
+    fitted to all networks of the space that were trained (those outside the budgets, too), gives the expected
+    value. It sees a training that was stopped at a rung with the loss that was expected of it, as the
+    algorithms do; for that network itself the expected loss is the recorded one. The gain is the expected
+    hypervolume improvement beyond the front. With fewer than LEAST_TRAINED networks the order is that of the
+    known losses. What failed is left out.
 
     Args:
         space: of the genotypes.
@@ -113,8 +117,10 @@ def refits(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs, known: Kn
         except MissingRowsError:  # the table does not answer for it at every width
             continue
         if network is not None and network.hash not in over:
-            found.setdefault(network.hash, Refit(genotype=genotype, network=network, trained=best.get(genotype),
-                                                 stopped=halted.get(genotype), metrics=costs.metrics(network)))
+            found.setdefault(network.hash, Refit(genotype=genotype, network=network,
+                                                 trained=best.get(genotype),
+                                                 stopped=halted.get(genotype),
+                                                 metrics=costs.metrics(network)))
     candidates = list(found.values())
     if len(own) >= LEAST_TRAINED and candidates:
         candidates = _expected(space, [*own, *stopped], candidates, objectives, front)
@@ -159,7 +165,8 @@ def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Seque
               for k in range(len(trained))]
     known = np.array([[minimised(name, metric_of(name, one.metrics)) for name in exact] for one in candidates]
                      ).reshape(len(candidates), -1)
-    if front.shape[1] > 2 and len(front):  # the improvement is computed on a grid through the points of the front
+    # the improvement is computed on a grid through the points of the front
+    if front.shape[1] > 2 and len(front):
         front = front[subsample_history(front, MOST_ON_GRID)]
     corner = _corner(losses, known, front, len(trained))
     whole = hypervolume(front, corner) if len(front) else 0.0
@@ -195,7 +202,8 @@ def _corner(losses: np.ndarray, known: np.ndarray, front: np.ndarray, trained: i
 def _features(space: SearchSpace[Any], genotype: Any, network: Any) -> np.ndarray:
     """The space's features, log width and log parameters: what the model of `bayes` sees."""
     sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
-    return np.array([*space.features(genotype), *(np.log(size) if size else 0.0 for size in sizes)], dtype=np.float64)
+    return np.array([*space.features(genotype), *(np.log(size) if size else 0.0 for size in sizes)],
+                    dtype=np.float64)
 
 
 def _sizes(rows: np.ndarray) -> np.ndarray:
@@ -204,8 +212,8 @@ def _sizes(rows: np.ndarray) -> np.ndarray:
 
 
 def _trend(rows: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """The linear trend of the loss in log width and log parameters. Another budget asks for sizes beyond those that
-    were trained, where a Gaussian process alone returns to its mean."""
+    """The linear trend of the loss in log width and log parameters. Another budget asks for sizes beyond
+    those that were trained, where a Gaussian process alone returns to its mean."""
     sizes = _sizes(rows)
     centre, spread = sizes[:, 1:].mean(axis=0), np.maximum(sizes[:, 1:].std(axis=0), 1e-9)
     scaled = np.column_stack([sizes[:, 0], (sizes[:, 1:] - centre) / spread])

@@ -51,14 +51,8 @@ class Rungs:
 
 
 def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Rungs:
-    """The rungs of a search that trains. The curves of a bench, under any seed, teach the forecast of final
-    losses, and say where the order of losses can be trusted.
-
-    Args: as `rungs_of`.
-
-    Raises:
-        SettingError: as `rungs_of`.
-    """
+    """The rungs of a search that trains, as `rungs_of`. The curves of a bench, under any seed, teach the
+    forecast of final losses, and say where the order of losses can be trusted."""
     if not config.rungs:
         return Rungs()
     bench, curves = find_curves(config.bench_table, recipe, dataset=dataset.digest, vocab=dataset.vocab
@@ -73,16 +67,14 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
     """The rungs that a search asks for.
 
     Args:
-        points: training tokens, or fidelities of an evaluator, at which there are losses; the last one is the
+        points: training tokens, or fidelities of an evaluator, at which there are losses; the last is the
             end.
         owner: whose points these are, in words.
         note: receives a line where the rungs were chosen, and where one is too early.
-        bench, curves: name of a bench of the same trainings, and the curves of its networks; "" and none
-            without one.
+        bench, curves: name of a bench of the same trainings, and the curves of its networks.
 
     Raises:
-        SettingError: for a rung that is not one of the points, or that the bench shows to be too early, and
-            where none is late enough.
+        SettingError: a rung is not one of the points, or is too early by the bench; or none is late enough.
     """
     whole = points[-1]
     trusted, why = _trusted_from(whole, bench, curves)

@@ -1,9 +1,4 @@
-"""The whole flow on one page: space -> architecture -> latency -> short training -> search -> front.
-
-`prepare` loads and checks the question, `opening.opened` opens its folder, `loop.search` evaluates
-candidates, and `finish.finish` writes what came of it. What a bench was grown with, or an earlier run
-trained, by the same recipe, text and seed is not trained.
-"""
+"""The whole flow on one page: space -> architecture -> latency -> short training -> search -> front."""
 
 from __future__ import annotations
 

@@ -23,12 +23,11 @@ AVERAGED = ("loss", "bits_per_byte")
 
 def train_under_seeds(record: Record, executor: Executor, members: Callable[[], Sequence[Trial]],
                       seeds: Sequence[int]) -> None:
-    """Train the members of the front under further seeds until the front no longer changes; its trials then
-    have means.
+    """Train the members of the front until it no longer changes; its trials then have means. What an earlier
+    run knows as a mean of seeds is trained under the others only.
 
     Args:
         record: of the search, at its end; what is recorded already is not trained again.
-        executor: trains. What an earlier run knows as a mean of seeds is trained under the others only.
         members: the trials on the front by their figures at that moment.
         seeds: further ones, besides that of the search.
     """

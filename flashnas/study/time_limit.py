@@ -50,14 +50,13 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     the time that is expected of the longest one, in whole minutes.
 
     Args:
-        config: the question.
+        config, fitter: of the search.
         recipe: of the trainings; None where the user's evaluator scores the networks.
-        fitter: of the space.
         baselines: the networks that are trained first.
         note: receives a line where a training is expected to take longer than the limit, or hours.
 
     Raises:
-        SettingError: if no training could end within the limit on any device of today.
+        SettingError: no training could end within the limit on any device of today.
     """
     given = config.candidate_timeout_s
     flops = [] if recipe is None else _flops(recipe, fitter, baselines, config.seed)

@@ -1,5 +1,5 @@
-"""The contracts of flashnas, for authors of plugins. Each check raises AssertionError with one line that names the rule
-that is broken; none of them needs pytest:
+"""The contracts of flashnas, for authors of plugins. Each check raises AssertionError with one line that
+names the rule that is broken; none of them needs pytest:
 
     from flashnas.testing import check_operator
 
@@ -31,7 +31,8 @@ _PLACES = {
     "check_space": "flashnas.testing.space:check_space",
     "check_executor": "flashnas.testing.executor:check_executor",
 }
-__all__ = ["check_beats_random", "check_executor", "check_operator", "check_sampler", "check_space", "check_task"]
+__all__ = ["check_beats_random", "check_executor", "check_operator", "check_sampler", "check_space",
+           "check_task"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,8 @@
 """The contract of an operator: three forms that agree, and a spec that states what the layer is.
 
-The float64 reference is the ground truth. The parallel form and the step are compared with it in outputs, final states
-and gradients (of the input, of every weight and of the initial state), at lengths that do not divide a chunk and with
-inputs whose neighbours differ little, so that keys are nearly parallel.
+The float64 reference is the ground truth. The parallel form and the step are compared with it in outputs,
+final states and gradients (of the input, of every weight and of the initial state), at lengths that do not
+divide a chunk and with inputs whose neighbours differ little, so that keys are nearly parallel.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ def check_operator(operator: type[OperatorSpec] | OperatorSpec | str, *, hidden:
     """Check that an operator keeps its contract.
 
     Args:
-        operator: a spec; or its class or short name, which is then checked with its defaults as a proxy scales them
-            down to `hidden`; or its notation, such as "gsc(conv_size=4)".
+        operator: a spec; or its class or short name, which is then checked with its defaults as a proxy
+            scales them down to `hidden`; or its notation, such as "gsc(conv_size=4)".
         hidden: hidden size at which its layer is built.
         lengths: numbers of tokens.
-        low_precision_outliers: tokens of 65 that bfloat16 may change wholly, where an operator chooses (experts).
+        low_precision_outliers: tokens of 65 that bfloat16 may change wholly, where an operator chooses
+            (experts).
 
     Raises:
         AssertionError: one line that names the operator, the rule and the value.
@@ -68,12 +69,13 @@ def spec_of(operator: type[OperatorSpec] | OperatorSpec | str, hidden: int = HID
     return operator if isinstance(operator, OperatorSpec) else operator().scaled(16 * hidden, 16)
 
 
-# -- the layer and its inputs ----------------------------------------------------------------------------------------
+# -- the layer and its inputs --------------------------------------------------------------------------------
 
 
 def make_layer(spec: OperatorSpec, hidden: int = HIDDEN, dtype: torch.dtype = torch.float64,
                noise: float = 0.3) -> Layer:
-    """A layer with weights that reach every branch: norms away from 1, biases away from 0, strong gates by `noise`."""
+    """A layer with weights that reach every branch: norms away from 1, biases away from 0, strong gates by
+    `noise`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = build_layer(spec, hidden)
@@ -103,7 +105,8 @@ def weighted_sum(y: Tensor, state: Any) -> Tensor:
 
 def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     """Largest difference relative to the largest value expected (at least 1e-3 of absolute scale)."""
-    require(got.shape == expected.shape, f"{what}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
+    require(got.shape == expected.shape,
+            f"{what}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
     if expected.numel() == 0:
         return
     scale = max(expected.abs().max().item(), 1e-3)
@@ -133,7 +136,7 @@ def steps_of(layer: Layer, x_BTD: Tensor, state: Any) -> tuple[Tensor, Any]:
     return torch.stack(outputs, 1), state
 
 
-# -- the rules ------------------------------------------------------------------------------------------------------
+# -- the rules -----------------------------------------------------------------------------------------------
 
 
 def check_parallel_form(spec: OperatorSpec, tokens: int, hidden: int = HIDDEN) -> None:
@@ -179,24 +182,29 @@ def check_parts(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
     second, state = layer(x[:, 30:47], state)
     third, state = steps_of(layer, x[:, 47:60], state)
     last, state = layer(x[:, 60:], state)
-    assert_close(torch.cat([first, second, third, last], 1), whole, EXACT, f"operator {spec}, in parts: outputs")
+    assert_close(torch.cat([first, second, third, last], 1), whole, EXACT,
+                 f"operator {spec}, in parts: outputs")
     for got, tensor in zip(state_tensors(state), state_tensors(whole_state), strict=True):
         assert_close(got, tensor, EXACT, f"operator {spec}, in parts: final state")
 
 
 @torch.no_grad()
 def check_causality(spec: OperatorSpec, hidden: int = HIDDEN, rounding: float = ROUNDING) -> None:
-    """A token does not see later ones. rounding: relative change of earlier outputs that is allowed; 0 for none."""
+    """A token does not see later ones. rounding: relative change of earlier outputs that is allowed; 0 for
+    none."""
     layer, x = make_layer(spec, hidden), make_inputs(65, hidden)
     changed = x.clone()
     changed[:, 40:] += 1
     before, after = layer(x)[0], layer(changed)[0]
     assert_close(after[:, :40], before[:, :40], rounding, f"operator {spec}, outputs before a changed token")
-    require(not torch.allclose(before[:, 40:], after[:, 40:]), f"operator {spec}: outputs must depend on their token")
+    require(not torch.allclose(before[:, 40:], after[:, 40:]),
+            f"operator {spec}: outputs must depend on their token")
 
 
-def check_low_precision(spec: OperatorSpec, hidden: int = HIDDEN, *, autocast: bool, outliers: int = 0) -> None:
-    """bfloat16, of the model or by autocast, is near the reference in forward and step, with finite gradients."""
+def check_low_precision(spec: OperatorSpec, hidden: int = HIDDEN, *, autocast: bool,
+                        outliers: int = 0) -> None:
+    """bfloat16, of the model or by autocast, is near the reference in forward and step, with finite
+    gradients."""
     layer, x = make_layer(spec, hidden, torch.float32), make_inputs(65, hidden).float()
     expected = layer.reference(x)[0].detach()
     if not autocast:
@@ -213,7 +221,8 @@ def check_low_precision(spec: OperatorSpec, hidden: int = HIDDEN, *, autocast: b
         error = (got - right).flatten(0, -2).norm(dim=-1)
         kept = error.sort().values[:len(error) - (outliers if what == "forward" else 0)].norm() / right.norm()
         require(kept < LOW_PRECISION, f"{place}: relative error of {what} {kept:.3f} > {LOW_PRECISION}")
-    require(all(torch.isfinite(tensor).all() for tensor in state_tensors(state)), f"{place}: the state is not finite")
+    require(all(torch.isfinite(tensor).all() for tensor in state_tensors(state)),
+            f"{place}: the state is not finite")
     for name, parameter in (("x", x), *layer.named_parameters()):
         require(parameter.grad is not None and torch.isfinite(parameter.grad).all(),
                 f"{place}: {name} has no finite gradient")

@@ -21,7 +21,7 @@ from flashnas.testing.states import state_tensors
 
 WIDE = 2048      # hidden size of full-size architectures, at which defaults must fit
 FACTORS = (1, 2, 8, 16)
-LEAST_DIMS = (2, 64)  # sizes that heads and states keep, apart from the default
+MIN_DIMS = (2, 64)  # sizes that heads and states keep, apart from the default
 Check = Callable[[OperatorSpec, int], None]
 
 
@@ -42,16 +42,20 @@ def check_names(spec: OperatorSpec, hidden: int) -> None:
                                 ("family", r"\S.*", "a group for readers such as delta rule"),
                                 ("colour", r"#[0-9A-F]{6}", "a colour such as #56B4E9")):
         value = getattr(spec, name, None)
-        require(re.fullmatch(pattern, str(value)) and isinstance(value, str), f"{place}: {name} must be {rule}; got"
+        require(re.fullmatch(pattern, str(value)) and isinstance(value, str),
+                f"{place}: {name} must be {rule}; got"
                                                                               f" {value!r}")
-        taken = [kind for kind, other in OPERATORS.items() if getattr(other, name) == value and kind != spec.kind]
-        require(name == "family" or not taken, f"{place}: {name} {value!r} is that of operator {', '.join(taken)}")
+        taken = [kind for kind,
+                 other in OPERATORS.items() if getattr(other, name) == value and kind != spec.kind]
+        require(name == "family" or not taken,
+                f"{place}: {name} {value!r} is that of operator {', '.join(taken)}")
     # a dataclass without a docstring gets its signature as one
     signature = f"{type(spec).__name__}("
     require(not (type(spec).__doc__ or signature).startswith(signature),
             f"operator {spec.kind!r}: the spec needs a docstring")
     if spec.kind in OPERATORS:
-        require(OPERATORS[spec.kind] is type(spec), f"operator {spec.kind!r}: the registry has another class of that"
+        require(OPERATORS[spec.kind] is type(spec),
+                f"operator {spec.kind!r}: the registry has another class of that"
                                                     f" kind, {OPERATORS[spec.kind]}")
         require(parse_operators(str(spec)) == (spec,), f"operator {spec.kind!r}: {spec} must parse to itself")
 
@@ -59,10 +63,12 @@ def check_names(spec: OperatorSpec, hidden: int) -> None:
 def check_resolution(spec: OperatorSpec, hidden: int) -> None:
     """`resolved` is a fixed point that builds the same network, with the same hash."""
     full = spec.resolved(hidden)
-    require(full.resolved(hidden) == full, f"operator {spec}: resolved({hidden}) must be its own resolved form")
+    require(full.resolved(hidden) == full,
+            f"operator {spec}: resolved({hidden}) must be its own resolved form")
     for what, *arguments in (("params",), ("cache_bytes", 100), ("kernels", "decode"), ("flops", 100)):
         one, other = (getattr(each, str(what))(hidden, *arguments) for each in (spec, full))
-        require(one == other, f"operator {spec}: {what} must equal that of its resolved form {full}; got {one} and"
+        require(one == other,
+                f"operator {spec}: {what} must equal that of its resolved form {full}; got {one} and"
                               f" {other}")
     one, other = (Architecture(hidden=hidden, operators=(each,), vocab=512).hash for each in (spec, full))
     require(one == other, f"operator {spec}: the hash must equal that of its resolved form {full}")
@@ -77,12 +83,13 @@ def check_scaling(spec: OperatorSpec) -> None:
         try:
             small = spec.scaled(WIDE, factor).resolved(WIDE // factor)
         except OperatorError as error:
-            raise AssertionError(f"operator {spec}: scaled({WIDE}, {factor}) must fit the width {WIDE // factor}:"
-                                 f" {error}") from error
-        for least_dim in LEAST_DIMS:
+            raise AssertionError(f"operator {spec}: scaled({WIDE}, {factor}) must fit the width"
+                                 f" {WIDE // factor}: {error}") from error
+        for least_dim in MIN_DIMS:
             check_least_dim(spec, factor, least_dim)
         size = small.params(WIDE // factor)
-        require(last is None or size < last, f"operator {spec}: a narrower network must have fewer parameters; got"
+        require(last is None or size < last,
+                f"operator {spec}: a narrower network must have fewer parameters; got"
                                              f" {size} at the factor {factor}")
         last = size
 
@@ -91,7 +98,8 @@ def check_least_dim(spec: OperatorSpec, factor: int, least_dim: int) -> None:
     """`scaled` takes the size that heads and states keep, and its result fits the narrower network."""
     place = f"operator {spec}: scaled({WIDE}, {factor}, {least_dim})"
     names = list(inspect.signature(type(spec).scaled).parameters)
-    require(names[1:] == ["hidden", "factor", "least_dim"], f"operator {spec}: scaled must take hidden, factor and"
+    require(names[1:] == ["hidden", "factor", "least_dim"],
+            f"operator {spec}: scaled must take hidden, factor and"
                                                             f" least_dim; it takes {', '.join(names[1:])}")
     try:
         spec.scaled(WIDE, factor, least_dim).resolved(WIDE // factor)
@@ -100,7 +108,8 @@ def check_least_dim(spec: OperatorSpec, factor: int, least_dim: int) -> None:
 
 
 def check_kernels(spec: OperatorSpec, hidden: int) -> None:
-    """Both phases launch the same kernels with known kinds; matrix products are counted in FLOPs and parameters."""
+    """Both phases launch the same kernels with known kinds; matrix products are counted in FLOPs and
+    parameters."""
     prefill, decode = (spec.kernels(hidden, phase) for phase in ("prefill", "decode"))
     for call in (*prefill, *decode):
         require(isinstance(call, KernelCall), f"operator {spec}: kernels must be KernelCalls; got {call!r}")
@@ -110,7 +119,8 @@ def check_kernels(spec: OperatorSpec, hidden: int) -> None:
             f"operator {spec}: prefill and decode must launch kernels of the same labels, kinds and shapes")
     weights = sum(call["n"] * call["k"] * (call["active"] if call.kind is EXPERTS else 1) for call in decode
                   if call.kind in (GEMM, EXPERTS))
-    require(weights <= spec.params(hidden), f"operator {spec}: the weights of its products are {weights}, more than its"
+    require(weights <= spec.params(hidden),
+            f"operator {spec}: the weights of its products are {weights}, more than its"
                                             f" parameters {spec.params(hidden)}")
     for context in (1, 100):
         require(spec.flops(hidden, context) >= 2 * weights, f"operator {spec}: FLOPs of one token are"
@@ -121,23 +131,30 @@ def check_kernel(call: KernelCall, place: str) -> None:
     """The kind of a kernel is registered and complete, and the call states its sizes."""
     kind = call.kind
     require(isinstance(kind, KernelKind), f"{place} must have a KernelKind; got {kind!r}")
-    require(kind.name in KERNEL_KINDS and KERNEL_KINDS[kind.name] is kind, f"{place} has the kind {kind.name!r}, which"
+    require(kind.name in KERNEL_KINDS and KERNEL_KINDS[kind.name] is kind,
+            f"{place} has the kind {kind.name!r}, which"
             " is not registered; add an entry point of that name in the group flashnas.kernel_kinds")
     require([name for name, _ in call.shape] == list(kind.shape), f"{place} must state the sizes"
             f" {', '.join(kind.shape)}; got {call.shape}")
     require(all(value >= 0 for _, value in call.shape), f"{place} has a size that is negative: {call.shape}")
-    require(bool(kind.rules or kind.columns("decode")), f"{place}: the kind {kind.name!r} has neither rows nor rules")
+    require(bool(kind.rules or kind.columns("decode")),
+            f"{place}: the kind {kind.name!r} has neither rows nor rules")
     for phase in PHASES:
         columns, allowed = kind.columns(phase), (*kind.shape, "batch", "tokens", "context", "m")
-        require(set(kind.matched) <= set(columns) <= set(allowed) or not columns, f"{place}: the {phase} columns of the"
+        require(set(kind.matched) <= set(columns) <= set(allowed) or not columns,
+                f"{place}: the {phase} columns of the"
                 f" kind {kind.name!r} must be of {', '.join(allowed)}, with all matched ones; got {columns}")
-        require(kind.grow in columns or not columns, f"{place}: the kind {kind.name!r} must grow along one of its"
+        require(kind.grow in columns or not columns,
+                f"{place}: the kind {kind.name!r} must grow along one of its"
                                                      f" {phase} columns; got {kind.grow!r}")
     step, more = (kind.bytes_moved(call, Load("decode", batch, 1, 100.0), 2) for batch in (1, 2))
-    require(0 < step < more, f"{place}: bytes_moved of the kind {kind.name!r} must be positive and grow with the batch;"
+    require(0 < step < more,
+            f"{place}: bytes_moved of the kind {kind.name!r} must be positive and grow with the batch;"
                              f" got {step} for 1 sequence, {more} for 2")
-    require(kind.written(call) > 0, f"{place}: the kind {kind.name!r} must write values; got {kind.written(call)}")
-    require(kind.workspace_bytes(call) >= 0, f"{place}: workspace_bytes of the kind {kind.name!r} must not be negative;"
+    require(kind.written(call) > 0,
+            f"{place}: the kind {kind.name!r} must write values; got {kind.written(call)}")
+    require(kind.workspace_bytes(call) >= 0,
+            f"{place}: workspace_bytes of the kind {kind.name!r} must not be negative;"
                                              f" got {kind.workspace_bytes(call)}")
 
 
@@ -146,7 +163,8 @@ def check_parameters(spec: OperatorSpec, hidden: int) -> None:
     layer = build_layer(spec, hidden)
     require(isinstance(layer, Layer), f"operator {spec}: {spec.layer} must be a Layer; got {type(layer)}")
     count = sum(parameter.numel() for parameter in layer.parameters()) + hidden
-    require(count == spec.params(hidden), f"operator {spec}: params must be {count} (the layer's, and {hidden} of the"
+    require(count == spec.params(hidden),
+            f"operator {spec}: params must be {count} (the layer's, and {hidden} of the"
                                           f" pre-norm); got {spec.params(hidden)}")
 
 
@@ -158,13 +176,15 @@ def check_roles(spec: OperatorSpec, hidden: int) -> None:
     except OperatorError as error:
         raise AssertionError(f"operator {spec}: {error}") from error
     own_rates = sorted({OWN_RATES[role] for role in roles.values() if role in OWN_RATES})
-    require(own_rates == sorted(type(spec).own_rates), f"operator {spec}: own_rates must be {tuple(own_rates)}, as the"
+    require(own_rates == sorted(type(spec).own_rates),
+            f"operator {spec}: own_rates must be {tuple(own_rates)}, as the"
                                                        f" roles of its layer; got {type(spec).own_rates}")
     for name, parameter in layer.named_parameters():
         role, shape = roles[name], tuple(parameter.shape)
-        fits = {Role.READS: shape[-1] == hidden, Role.GATE_READS: shape[-1] == hidden, Role.ROUTER: shape[-1] == hidden,
-                Role.WRITES: len(shape) == 1 or shape[-2] == hidden, Role.NORM: len(shape) == 1,
-                Role.BIAS: len(shape) == 1, Role.VECTOR: len(shape) == 1}.get(role, True)
+        fits = {Role.READS: shape[-1] == hidden, Role.GATE_READS: shape[-1] == hidden,
+                Role.ROUTER: shape[-1] == hidden, Role.WRITES: len(shape) == 1 or shape[-2] == hidden,
+                Role.NORM: len(shape) == 1, Role.BIAS: len(shape) == 1,
+                Role.VECTOR: len(shape) == 1}.get(role, True)
         require(fits, f"operator {spec}: parameter {name!r} has the role {role.name} ({role.value}); got"
                       f" the shape {shape}")
     require(Role.WRITES in roles.values(), f"operator {spec}: one parameter must have the role WRITES")
@@ -181,5 +201,6 @@ def check_cache_bytes(spec: OperatorSpec, hidden: int) -> None:
                 _, state = layer(torch.zeros(1, context, hidden, dtype=dtype))
             state_tensors(state)  # raises for a state that is not made of tensors
             stated, kept = spec.cache_bytes(hidden, context, dtype_bytes), state_bytes(state)
-            require(stated == kept, f"operator {spec}: cache_bytes after {context} tokens in {dtype} must be {kept}, as"
+            require(stated == kept,
+                    f"operator {spec}: cache_bytes after {context} tokens in {dtype} must be {kept}, as"
                                     f" its state has; got {stated}")

@@ -18,9 +18,11 @@ from flashnas.space import OperatorSpace, load_operator_space
 from flashnas.testing.require import require
 
 CYCLE = 6
-COST_MS = {"d": 1.0, "a": 1.6, "m2": 1.2, "f": 0.5}  # of one operator of the shipped space `tiny`, per unit of width
+# of one operator of the shipped space `tiny`, per unit of width
+COST_MS = {"d": 1.0, "a": 1.6, "m2": 1.2, "f": 0.5}
 WORTH = {"d": 0.10, "a": 0.04, "m2": 0.06, "f": 0.03}  # nats that one operator lowers the loss by
-BUDGET_MS, TIGHT_BUDGET_MS = 900.0, 450.0  # all genotypes of `tiny` fit the first, about a third of them the second
+# all genotypes of `tiny` fit the first, about a third of them the second
+BUDGET_MS, TIGHT_BUDGET_MS = 900.0, 450.0
 MIXED = ("complete", "complete", "failed", "complete", "infeasible")
 
 Sampler = type[SearchAlgorithm] | str
@@ -32,7 +34,8 @@ def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
 
     Args:
         sampler: the class, or its name in the registry.
-        options: options of the algorithm with which tens of candidates are enough, such as a small population.
+        options: options of the algorithm with which tens of candidates are enough, such as a small
+            population.
 
     Raises:
         AssertionError: one line that names the algorithm and the rule.
@@ -63,7 +66,7 @@ def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
         check_any_order(World(sampler, options, goals))
 
 
-# -- the made-up world ---------------------------------------------------------------------------------------------
+# -- the made-up world ---------------------------------------------------------------------------------------
 
 
 class World:
@@ -95,10 +98,11 @@ class World:
         return latency_of
 
     def make(self, seed: int = 0, latency_of: LatencyOf | None = None) -> SearchAlgorithm:
-        return self.cls(space=self.space, seed=seed, latency_of=latency_of or self.latency_of, cycle_size=CYCLE,
-                        goals=self.goals, **self.options)
+        return self.cls(space=self.space, seed=seed, latency_of=latency_of or self.latency_of,
+                        cycle_size=CYCLE, goals=self.goals, **self.options)
 
-    def answer(self, genotype: Any, outcome: str = "complete", latency_of: LatencyOf | None = None) -> Evaluation:
+    def answer(self, genotype: Any, outcome: str = "complete",
+               latency_of: LatencyOf | None = None) -> Evaluation:
         """What comes of a candidate; `outcome`: complete, failed or infeasible."""
         architecture, latency_ms = (latency_of or self.latency_of)(genotype)
         if architecture is None or outcome == "infeasible":
@@ -146,13 +150,14 @@ def values_of(architecture: Architecture) -> tuple[float, float, float]:
     return loss_of(architecture), -min(0.1 + 0.2 * attention, 0.9), cost_of(architecture)
 
 
-# -- the rules ------------------------------------------------------------------------------------------------------
+# -- the rules -----------------------------------------------------------------------------------------------
 
 
 def check_seed_fixes_the_trajectory(world: World) -> None:
     first, again, other = (world.run(world.make(seed), 5, MIXED) for seed in (7, 7, 8))
     world.require(first == again, "the same seed and results must give the same candidates")
-    world.require([e.genotype for e in first] != [e.genotype for e in other], "another seed must give other candidates")
+    world.require([e.genotype for e in first] != [e.genotype for e in other],
+                  "another seed must give other candidates")
 
 
 def check_global_random_state(world: World) -> None:
@@ -171,7 +176,8 @@ def check_replay(world: World) -> None:
     resumed = world.make()
     for start in range(0, 4 * CYCLE, CYCLE):
         cycle = recorded[start:start + CYCLE]
-        world.require(resumed.ask() == [e.genotype for e in cycle], "recorded results must replay to the same asks")
+        world.require(resumed.ask() == [e.genotype for e in cycle],
+                      "recorded results must replay to the same asks")
         resumed.tell(cycle)
     world.require(world.run(resumed, 2) == recorded[4 * CYCLE:],
                   "a replayed search must continue as the uninterrupted one")
@@ -185,18 +191,21 @@ def check_candidates(world: World, budget_ms: float) -> None:
         world.require(evaluation.architecture is not None, "candidates must be within the budget")
         assert evaluation.architecture is not None
         world.require(world.space.contains(evaluation.architecture), "candidates must be in the space")
-        world.require(world.space.repair(evaluation.genotype) == evaluation.genotype, "genotypes must be canonical")
+        world.require(world.space.repair(evaluation.genotype) == evaluation.genotype,
+                      "genotypes must be canonical")
 
 
 def check_sizes_of_asks(world: World) -> None:
     algorithm = world.make()
     world.require(len(algorithm.ask()) == CYCLE, "ask() must give `cycle_size` candidates")
     world.require(len(algorithm.ask(1)) == 1, "ask(1) must give one candidate")
-    world.require(len(set(algorithm.pending)) == CYCLE + 1, "`pending` must hold all candidates that were asked")
+    world.require(len(set(algorithm.pending)) == CYCLE + 1,
+                  "`pending` must hold all candidates that were asked")
     try:
         algorithm.ask(0)
     except ConfigError as error:
-        world.require(str(error) == "ask: n must be a whole number of at least 1; got 0", f"ask(0) raises {error}")
+        world.require(str(error) == "ask: n must be a whole number of at least 1; got 0",
+                      f"ask(0) raises {error}")
     else:
         world.require(False, "ask(0) must raise ConfigError")
 
@@ -207,7 +216,8 @@ def check_partial_tells(world: World) -> None:
     asked = algorithm.ask(5)
     algorithm.tell([world.answer(genotype) for genotype in asked[:2]])
     more = algorithm.ask(4)
-    world.require(list(algorithm.pending) == asked[2:] + more, "part of a cycle may be told before more is asked")
+    world.require(list(algorithm.pending) == asked[2:] + more,
+                  "part of a cycle may be told before more is asked")
     world.require(len(set(asked + more)) == 9, "what is pending must not be proposed again")
     algorithm.tell([world.answer(genotype) for genotype in asked[2:] + more])
     world.require(len(algorithm.history) == 2 * CYCLE + 9, "`history` must hold every result")
@@ -239,7 +249,8 @@ def check_lost_cycles(world: World, outcome: str, before: int) -> None:
     lost = world.run(algorithm, 3, (outcome,))
     after = world.run(algorithm, 2)
     world.require(not any(e.complete for e in lost) and all(e.complete for e in after)
-                  and len({e.genotype for e in after}) == 2 * CYCLE, f"cycles of {outcome} candidates must not stop it")
+                  and len({e.genotype for e in after}) == 2 * CYCLE,
+                  f"cycles of {outcome} candidates must not stop it")
 
 
 def check_one_complete_candidate(world: World) -> None:
@@ -270,8 +281,8 @@ def check_start_from(world: World) -> None:
 
 
 def check_any_order(world: World) -> None:
-    """Candidates that are evaluated side by side end in any order, and one that was evaluated elsewhere may end between
-    them. A candidate that paused with an expected loss may be trained to its end later."""
+    """Candidates that are evaluated side by side end in any order, and one that was evaluated elsewhere may
+    end between them. A candidate that paused with an expected loss may be trained to its end later."""
     algorithm = world.make()
     world.run(algorithm, 2)
     known = {e.genotype for e in algorithm.history}
@@ -290,7 +301,8 @@ def check_any_order(world: World) -> None:
     algorithm.tell([world.answer(genotype, "failed") for genotype in (more[1], asked[2])], in_order=False)
     algorithm.tell([world.answer(genotype) for genotype in (asked[1], more[0])])
     told = [*order, elsewhere.genotype, more[1], asked[2], asked[1], more[0]]
-    world.require([e.genotype for e in algorithm.history[2 * CYCLE:]] == told, "`history` must have the order told")
+    world.require([e.genotype for e in algorithm.history[2 * CYCLE:]] == told,
+                  "`history` must have the order told")
     try:
         algorithm.tell([world.answer(order[0])], in_order=False)
     except ValueError as error:
@@ -315,8 +327,10 @@ def check_impossible_budget(world: World, latency_known: bool) -> None:
         return None, nothing_fits(genotype)[1] if latency_known else None
 
     told = world.run(world.make(latency_of=latency_of), 3, latency_of=latency_of)
-    world.require(not any(e.feasible for e in told) and all(world.space.repair(e.genotype) == e.genotype for e in told)
-                  and len(set(told[-CYCLE:])) == CYCLE, "a budget that nothing meets must still give valid candidates")
+    world.require(not any(e.feasible for e in told)
+                  and all(world.space.repair(e.genotype) == e.genotype for e in told)
+                  and len(set(told[-CYCLE:])) == CYCLE,
+                  "a budget that nothing meets must still give valid candidates")
 
 
 def check_improvement(world: World) -> None:
@@ -329,12 +343,13 @@ def check_improvement(world: World) -> None:
 
 
 def check_beats_random(sampler: Sampler, options: Options | None = None, seeds: int = 7) -> None:
-    """Best of 48 candidates, medians over `seeds` seeds: better than random candidates by over 3 standard errors of
-    random's median (1.25 standard deviations / root of `seeds`). Raises AssertionError if not."""
+    """Best of 48 candidates, medians over `seeds` seeds: better than random candidates by over 3 standard
+    errors of random's median (1.25 standard deviations / root of `seeds`). Raises AssertionError if not."""
     world, random = World(sampler, options), World("random")
     learned, chance = ([min(losses_of(each, seed)) for seed in range(seeds)] for each in (world, random))
     bar = median(chance) - 3 * 1.25 * float(np.std(chance)) / seeds**0.5
-    world.require(median(learned) < bar, f"the median of {seeds} seeds must be below {bar:.3f} nats, which is better"
+    world.require(median(learned) < bar,
+                  f"the median of {seeds} seeds must be below {bar:.3f} nats, which is better"
                                          f" than random; got {median(learned):.3f}")
 
 

@@ -1,8 +1,10 @@
-"""Every operator by every backend on one device against the float64 reference, for `flashnas doctor` and tests/gpu.
+"""Every operator by every backend on one device against the float64 reference, for `flashnas doctor` and
+tests/gpu.
 
-A trained layer computes in float32, or in bfloat16 by autocast with float32 weights. A deployed layer reads its prompt
-and decodes with weights of that dtype. Each case does both: forward and backward pass as in training, then prompt and
-step as in decoding, and on CUDA the step once more from a captured graph, as latency tables time it.
+A trained layer computes in float32, or in bfloat16 by autocast with float32 weights. A deployed layer reads
+its prompt and decodes with weights of that dtype. Each case does both: forward and backward pass as in
+training, then prompt and step as in decoding, and on CUDA the step once more from a captured graph, as
+latency tables time it.
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ TENSOR_FLOAT32 = 5e-3   # where a chosen library multiplies float32 in TensorFlo
 ROUNDED = 3e-2          # in bfloat16
 REPLAYED = 1e-2         # of a captured step, against the same step
 GRADIENTS = 3           # times the tolerance of outputs are allowed in gradients
-TWICE, HIGHEST = 2, 0.3 # in bfloat16 also twice what torch's own code shows, where a gradient is a small difference
+# in bfloat16 also twice what torch's own code shows, where a gradient is a small difference
+TWICE, HIGHEST = 2, 0.3
 LONGEST_S = 300         # for one case; the first one of a library compiles its kernels
-LEAST_NORM = 1e-4       # of a gradient that is compared
+MIN_NORM = 1e-4       # of a gradient that is compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +53,12 @@ class LayerTest:
         backend: that was asked for.
         runs: what computed it, such as "numba 0.62.1"; empty if nothing did.
         dtype: float32 or bfloat16.
-        errors: form -> relative error against the float64 reference, the largest of all tensors: forward, state,
-            backward, step, and graph where steps are captured.
+        errors: form -> relative error against the float64 reference, the largest of all tensors: forward,
+            state, backward, step, and graph where steps are captured.
         tolerance: of forward, state and step; `GRADIENTS` times as much is allowed in gradients.
         reason: why it was refused or what went wrong; empty where all is well.
-        status: passed; wrong, an error above its tolerance; failed, an exception; refused, the backend says that it
-            cannot run it.
+        status: passed; wrong, an error above its tolerance; failed, an exception; refused, the backend says
+            that it cannot run it.
     """
 
     operator: str
@@ -72,7 +75,8 @@ class LayerTest:
 
 
 def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
-    """(backend, dtype) for what may compute that operator on that device; the ones that do the same are named once.
+    """(backend, dtype) for what may compute that operator on that device; the ones that do the same are named
+    once.
 
     A backend that refuses a case is a case too, unless it has nothing for this operator.
     """
@@ -96,7 +100,8 @@ def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
 
 def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
     """What the backend `auto` takes there for that operator: a mapping with `operator`, `dtype`, `takes` and
-    `passes_over` (library -> reason) for each dtype. Where a library that it takes raises, `takes` has "nothing"."""
+    `passes_over` (library -> reason) for each dtype. Where a library that it takes raises, `takes` has
+    "nothing"."""
     cores = list(cores_of(build_layer(OPERATORS[kind](), HIDDEN)))
     found = []
     for name, dtype in DTYPES.items():
@@ -104,13 +109,14 @@ def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
         passed: dict[str, str] = {}
         for core in cores:
             try:
-                passed.update(core.passed_over(device, dtype))
+                passed.update(core.rejected(device, dtype))
                 taken[core.kernels(device, dtype).name] = None
             except Exception as error:  # what is installed may raise anything
                 library = error.name if isinstance(error, ImportError) else None
-                passed[library or core.kind] = _line(error)
+                passed[library or core.kind.name] = _line(error)
                 taken["nothing"] = None
-        found.append({"operator": kind, "dtype": name, "takes": " + ".join(taken) or "torch", "passes_over": passed})
+        found.append({"operator": kind, "dtype": name, "takes": " + ".join(taken) or "torch",
+                      "passes_over": passed})
     return found
 
 
@@ -157,8 +163,8 @@ def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest]
               ) -> list[LayerTest]:
     """Run all cases of the operators in a process of their own.
 
-    A case that ends its process, or that leaves the device in an unusable state, is a failed one; the next case has a
-    fresh process.
+    A case that ends its process, or that leaves the device in an unusable state, is a failed one; the next
+    case has a fresh process.
 
     Args:
         kinds: short names of operators.
@@ -175,7 +181,8 @@ def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest]
                 except (BrokenProcessPool, TimeoutError) as error:
                     reason = (f"no answer in {LONGEST_S} s" if isinstance(error, TimeoutError) else
                               "the process that ran it died")
-                    result = LayerTest(operator=kind, backend=backend, dtype=dtype, reason=reason, status="failed")
+                    result = LayerTest(operator=kind, backend=backend, dtype=dtype, reason=reason,
+                                       status="failed")
                 if result.status == "failed":
                     pool.restart()
                 results.append(result)
@@ -205,7 +212,8 @@ class _Process:
         self._pool = None
 
 
-def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float) -> tuple[dict[str, float], str]:
+def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float) -> tuple[dict[str, float],
+                                                                                        str]:
     """The error of each form, and the first one that is above its tolerance."""
     device, (batch, tokens, _) = x_BTD.device, x_BTD.shape
     if dtype == torch.bfloat16:  # so that both sides start from the same numbers
@@ -226,17 +234,20 @@ def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float) -
 
     def gradient_errors(module: Layer) -> tuple[Tensor, Any, dict[str, float]]:
         leaf = x_BTD.clone().requires_grad_()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):  # as in training
+        # as in training
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             y, state = module(leaf)
-        got = torch.autograd.grad((y.double() * weight_BTD).sum(), [leaf, *module.parameters()], allow_unused=True)
+        got = torch.autograd.grad((y.double() * weight_BTD).sum(), [leaf, *module.parameters()],
+                                  allow_unused=True)
         return y.detach(), state, {
             name: difference(torch.zeros_like(wanted) if gradient is None else gradient, wanted)
             for name, gradient, wanted in zip(names, got, right, strict=True)
-            if wanted is not None and wanted.norm() > LEAST_NORM}
+            if wanted is not None and wanted.norm() > MIN_NORM}
 
     y, state, gradients = gradient_errors(layer)
     found.append(("forward", "the output", difference(y * counted_BT1, expected * counted_BT1), tolerance))
-    for number, (got, wanted) in enumerate(zip(state_tensors(state), state_tensors(expected_state), strict=True)):
+    for number, (got,
+                 wanted) in enumerate(zip(state_tensors(state), state_tensors(expected_state), strict=True)):
         found.append(("state", f"final state {number}", difference(got, wanted), tolerance))
     usual: dict[str, float] = {}
     if any(not error <= GRADIENTS * tolerance for error in gradients.values()) and dtype == torch.bfloat16:
@@ -253,7 +264,8 @@ def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float) -
                   for _ in range(3 if device.type == "cuda" else 1)]
         last, _ = deployed.step(prompt_BTD[:, -1], states[0])
         counted_B1 = counted_BT1[:, -1]
-        found.append(("step", "the output", difference(last * counted_B1, expected[:, -1] * counted_B1), tolerance))
+        found.append(("step", "the output", difference(last * counted_B1, expected[:, -1] * counted_B1),
+                      tolerance))
         if device.type == "cuda":
             each = iter(states[1:])
             captured = replayed(lambda: deployed.step(prompt_BTD[:, -1], next(each))[0])
@@ -282,12 +294,14 @@ def replayed(call: Callable[[], Tensor]) -> Tensor:
 
 
 def _same_choice(layer: Layer, x_BTD: Tensor) -> Tensor:
-    """[B, T, 1]: 1 for tokens that a layer with experts sends to the same ones in bfloat16, and for all of others."""
+    """[B, T, 1]: 1 for tokens that a layer with experts sends to the same ones in bfloat16, and for all of
+    others."""
     router = getattr(layer, "router", None)
     if router is None:
         return x_BTD.new_ones(*x_BTD.shape[:2], 1)
     with torch.no_grad():
-        logits = (copy.deepcopy(router).bfloat16()(x_BTD.bfloat16()), copy.deepcopy(router).double()(x_BTD.double()))
+        logits = (copy.deepcopy(router).bfloat16()(x_BTD.bfloat16()),
+                  copy.deepcopy(router).double()(x_BTD.double()))
         first, second = (x.topk(layer.active, -1).indices.sort(-1).values for x in logits)
     return (first == second).all(-1, keepdim=True).to(x_BTD.dtype)
 

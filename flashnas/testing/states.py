@@ -56,6 +56,7 @@ def state_leaves(state: Any) -> list[Tensor]:
 
 
 def _children(state: Any) -> tuple[Any, ...]:
-    require(state is None or isinstance(state, tuple), "a state must be None, a tensor, a KeyValueCache or a (named)"
+    require(state is None or isinstance(state, tuple),
+            "a state must be None, a tensor, a KeyValueCache or a (named)"
                                                        f" tuple of such; got {type(state).__name__}")
     return state or ()

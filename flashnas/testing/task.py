@@ -21,8 +21,8 @@ def check_task(task: type[Task] | Task | str, solver: Solver | None = None) -> N
 
     Args:
         task: a task, its class (made without arguments, as every score does), or its name in the registry.
-        solver: (task, the tokens of one sequence) -> the answers, as a plain program finds them; IGNORED where there is
-            none. It proves that the answers follow from the tokens.
+        solver: (task, the tokens of one sequence) -> the answers, as a plain program finds them; IGNORED
+            where there is none. It proves that the answers follow from the tokens.
 
     Raises:
         AssertionError: one line that names the task, the rule and the value.
@@ -57,11 +57,13 @@ def check_statements(task: Task) -> None:
     require(task.name not in SCORES or SCORES[task.name] == (task.name,),
             f"task {task.name!r}: name must not be that of a score of several tasks")
     if task.name in TASKS:
-        require(TASKS[task.name] is type(task), f"task {task.name!r}: the registry has another class of that name,"
+        require(TASKS[task.name] is type(task),
+                f"task {task.name!r}: the registry has another class of that name,"
                                                 f" {TASKS[task.name]}")
     for field, least in (("vocab", 2), ("length", 2)):
         value = getattr(task, field)
-        require(type(value) is int and value >= least, f"task {task.name!r}: {field} must be a whole number of at least"
+        require(type(value) is int and value >= least,
+                f"task {task.name!r}: {field} must be a whole number of at least"
                                                        f" {least}; got {value!r}")
     require(0 < task.chance < 1, f"task {task.name!r}: chance must be between 0 and 1; got {task.chance!r}")
     require(dataclasses.replace(task) == task and hash(dataclasses.replace(task)) == hash(task),
@@ -82,7 +84,8 @@ def check_sequences(task: Task, count: int = 50) -> None:
             wrong = tokens[(tokens < 0) | (tokens >= task.vocab)]
             require(not wrong.size, f"{place}: {name} must be 0..{task.vocab - 1}"
                                     f"{' or IGNORED' if name == 'targets' else ''}; got {wrong[:1]}")
-        require((batch.targets_BT != IGNORED).any(1).all(), f"{place}: each sequence must have at least one answer")
+        require((batch.targets_BT != IGNORED).any(1).all(),
+                f"{place}: each sequence must have at least one answer")
 
 
 def check_seeds(task: Task) -> None:
@@ -90,10 +93,13 @@ def check_seeds(task: Task) -> None:
     def everything(seed: int) -> np.ndarray:
         test = task.test_set(8, seed)
         batches = task.batches(8, seed, apart_from=test)
-        return np.concatenate([np.concatenate(batch, 1) for batch in (test, *(next(batches) for _ in range(3)))])
+        return np.concatenate([np.concatenate(batch, 1)
+                               for batch in (test, *(next(batches) for _ in range(3)))])
 
-    require((everything(1) == everything(1)).all(), f"task {task.name!r}: the same seed must give the same sequences")
-    require((everything(1) != everything(2)).any(), f"task {task.name!r}: another seed must give other sequences")
+    require((everything(1) == everything(1)).all(),
+            f"task {task.name!r}: the same seed must give the same sequences")
+    require((everything(1) != everything(2)).any(),
+            f"task {task.name!r}: another seed must give other sequences")
 
 
 def check_test_set_is_held_out(task: Task) -> None:
@@ -106,13 +112,14 @@ def check_test_set_is_held_out(task: Task) -> None:
 
 
 def check_chance(task: Task) -> None:
-    """The most frequent answer is right about as often as `chance` states: frequency alone gives nothing away."""
+    """The most frequent answer is right about as often as `chance` states: frequency alone gives nothing
+    away."""
     answers = task.draw(3000, np.random.default_rng(0)).targets_BT
     counts = np.unique(answers[answers != IGNORED], return_counts=True)[1]
     share = counts.max() / counts.sum()
     require(abs(share / task.chance - 1) <= CHANCE_TOLERANCE,
-            f"task {task.name!r}: chance is {task.chance:.3g}, but the most frequent answer is right in a share of"
-            f" {share:.3g}")
+            f"task {task.name!r}: chance is {task.chance:.3g}, but the most frequent answer is right in a"
+            f" share of {share:.3g}")
 
 
 def check_answers(task: Task, solver: Solver, *, test: bool, count: int = 200) -> None:
@@ -120,5 +127,6 @@ def check_answers(task: Task, solver: Solver, *, test: bool, count: int = 200) -
     batch: Batch = task.draw(count, np.random.default_rng(3), test=test)
     for tokens, answers in zip(batch.inputs_BT.tolist(), batch.targets_BT.tolist(), strict=True):
         solved = list(solver(task, tokens))
-        require(solved == answers, f"task {task.name!r}: for {tokens} the answers are {answers}, the solver has"
+        require(solved == answers,
+                f"task {task.name!r}: for {tokens} the answers are {answers}, the solver has"
                                    f" {solved}")

@@ -26,6 +26,7 @@ from torch import Tensor
 from flashnas.architecture import Architecture
 from flashnas.base.errors import WeightsError
 from flashnas.base.files import atomic_folder, reason_of, system_error, write_synced
+from flashnas.base.foreign import read_json
 from flashnas.data.dataset import Dataset
 from flashnas.network.weights import (
     ARCHITECTURE,
@@ -211,16 +212,7 @@ def _fill_optimizer(trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[
 def _content(path: Path) -> dict[str, Any]:
     """checkpoint.json; raises WeightsError if it is missing or damaged."""
     file = path / SCALARS
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"{file}: is missing") from None
-    except OSError as error:
-        raise WeightsError(f"{file}: cannot be read: {reason_of(error)}") from None
-    except ValueError as error:  # not UTF-8, not JSON
-        raise WeightsError(f"{file}: is damaged: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise WeightsError(f"{file}: is damaged: nested too deeply") from None
+    content = read_json(file, WeightsError)
     if not isinstance(content, dict) or not isinstance(digest := content.pop("self", None), str):
         raise WeightsError(f"{file}: is damaged: it has no sha256 of itself")
     if digest != _digest(content):

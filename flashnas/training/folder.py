@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 
 from flashnas.base.errors import RunError, WeightsError
-from flashnas.base.files import drop_torn_line, hold_lock, write_atomic
+from flashnas.base.files import complete_lines, drop_torn_line, hold_lock, write_atomic
+from flashnas.base.foreign import MAX_JOURNAL_MB, check_regular, read_text
 from flashnas.base.yaml import read_yaml
 from flashnas.network.weights import ARCHITECTURE
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
@@ -141,17 +142,16 @@ class StepLog:
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a log; none if there is no file. Raises RunError for what a killed process cannot have
     left."""
-    if path.is_dir():
-        raise _damaged(path, "it is a folder")
-    if path.is_file() and path.stat().st_size and b"\n" not in path.read_bytes():
+    try:
+        if not check_regular(path, RunError, max_mb=MAX_JOURNAL_MB, write=True).exists():
+            return
+        text = read_text(path, RunError, max_mb=MAX_JOURNAL_MB)
+    except RunError as error:
+        raise _damaged(path, str(error).removeprefix(f"{path}: ")) from None
+    if text and "\n" not in text:
         raise _damaged(path, "it has no whole line")
     drop_torn_line(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return
-    except UnicodeDecodeError as error:
-        raise _damaged(path, f"byte {error.start} is not UTF-8 text") from None
+    lines = complete_lines(text).splitlines()
     if lines and lines[0] != ",".join(COLUMNS):
         raise _damaged(path, f"line 1 must be {','.join(COLUMNS)!r}; got {lines[0]!r:.80}")
     for number, line in enumerate(lines[1:], start=2):

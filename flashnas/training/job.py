@@ -20,6 +20,7 @@ import yaml
 import flashnas
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError
+from flashnas.base.process import ENDING
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.data.tokenizer import load_tokenizer, vocab_size
 from flashnas.network.weights import save_model
@@ -241,15 +242,14 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: R
 
 
 class _Signals:
-    """Records SIGINT and SIGTERM, so that the step is finished and saved first; a second one ends the
-    process."""
+    """Records SIGINT, SIGTERM and SIGHUP, so that the step is finished and saved first; a second one ends
+    the process."""
 
     def __init__(self) -> None:
         self.came = False
 
     def __enter__(self) -> _Signals:
-        self._before = {number: signal.signal(number, self._note)
-                        for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, *ENDING)}
         return self
 
     def __exit__(self, *_: object) -> None:

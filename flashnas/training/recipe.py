@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import yaml
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.fingerprint import fingerprint
-from flashnas.base.hints import did_you_mean
+from flashnas.base.hints import did_you_mean, shown
 from flashnas.base.settings import SettingError, Settings, option, place_of, settings_of
 from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.operators import OPERATORS
@@ -24,13 +25,20 @@ from flashnas.operators.spec import PROXY_HEAD_DIM
 RECIPES = Path(__file__).parent / "recipes"
 # of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm: the final
 # norm
-FAMILIES = (*OPERATORS, *(f"{kind}.{part}" for kind, spec in OPERATORS.items() for part in spec.own_rates),
-            "embedding", "norm")
+FAMILIES = (*OPERATORS.shipped, *(f"{kind}.{part}" for kind in OPERATORS.shipped
+                                  for part in OPERATORS[kind].own_rates), "embedding", "norm")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
-# fields on which the loss of a given network does not depend: it shows what it is, and tasks have losses of their own
+# fields on which the loss of a given network does not depend: it shows what it is, and tasks have losses of
+# their own
 NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks")
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
+
+
+def families() -> tuple[str, ...]:
+    """FAMILIES, and those of operators of other packages, which are loaded for it."""
+    return (*FAMILIES, *(name for kind, spec in OPERATORS.items() if kind not in OPERATORS.shipped
+                         for name in (kind, *(f"{kind}.{part}" for part in spec.own_rates))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +111,7 @@ class Recipe(Settings, where="recipe"):
         "factors on the rate of one family of parameters each: an operator's short name, that name with"
         " `.conv` for its short convolution, `moe.router`, `embedding` or `norm`. Other families have the"
         " factor 1",
-        keys=FAMILIES, above=0)
+        keys=families, above=0)
     lr_depth: int = option(
         0,
         "operators of the networks that `muon_lr` suits. Muon's rate for a network of N operators is"
@@ -279,8 +287,13 @@ class Recipe(Settings, where="recipe"):
         return cls(**data)
 
     @classmethod
-    def load(cls, source: str | Path) -> Self:  # type: ignore[override]  # a recipe is a file as a whole
-        """A shipped recipe by name, or a YAML file; raises ConfigError with file, line, rule and value."""
+    def load(cls, source: str | Path | Self) -> Self:  # type: ignore[override]  # a file as a whole
+        """A shipped recipe by name, or a YAML file; a recipe itself is returned as it is. Raises ConfigError
+        with file, line, rule and value."""
+        if isinstance(source, cls):
+            return source
+        if not isinstance(source, str | os.PathLike):
+            raise ConfigError(f"a recipe must be a name or the path of a YAML file; got {shown(source)}")
         shipped = shipped_recipes()
         path = shipped.get(str(source), Path(source))
         if not path.is_file():

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import json
 import math
 import typing
@@ -52,7 +51,7 @@ class TrainingRow:
 
     loss: float | None = None
     bits_per_byte: float | None = None
-    curve: Sequence[Sequence[float]] = ()
+    curve: Sequence[Sequence[float]] = field(default_factory=list)
     tokens: int | None = None
     tokens_per_s: float | None = None
     seconds: float | None = None
@@ -142,8 +141,8 @@ def line_of(row: Row) -> str:
     return json.dumps({name: values[name] for name in sorted(values, key=lambda name: name in shared)})
 
 
-def read_store(path: Path, kind: type[R], error: type[FlashnasError] = RunError) -> tuple[dict[str, Any],
-                                                                                          list[R]]:
+def read_store(path: Path, kind: type[R], error: type[FlashnasError] = RunError,
+               ) -> tuple[dict[str, Any], list[R]]:
     """The header and the rows of a store. A last line without its end, as a killed process leaves it, is left
     out.
 
@@ -160,8 +159,14 @@ def read_store(path: Path, kind: type[R], error: type[FlashnasError] = RunError)
 
 def _rows(entries: Any, path: Path, kind: type[R], error: type[FlashnasError]) -> list[R]:
     rows: dict[Any, R] = {}
+    needed = [item.name for item in dataclasses.fields(kind)
+              if item.default is item.default_factory is dataclasses.MISSING]
     for number, entry in entries:
         place = f"{path}:{number}"
+        missing = [name for name in needed if isinstance(entry, dict) and name not in entry]
+        # msgspec keeps a default that a subclass took away
+        if missing and not set(entry) - set(_types(kind)):
+            raise error(f"{place}: training needs the key {missing[0]!r}")
         row = convert(entry, kind, place, error, name="training", closed=True)
         if isinstance(row, TrainingRow) and row.loss is None and not row.reason:
             raise error(f"{place}: training needs the key 'loss' where 'reason' is empty")
@@ -207,11 +212,12 @@ def _csv_lines(path: Path, error: type[FlashnasError]) -> Iterator[tuple[int, di
         raise error(f"{path}: not a table of trainings: {first_line(caught)}") from None
 
 
-def _values(line: Mapping[str, Any], kind: type[Any], place: str, error: type[FlashnasError]) -> dict[str,
-                                                                                                      Any]:
+def _values(line: Mapping[str, Any], kind: type[Any], place: str,
+            error: type[FlashnasError]) -> dict[str, Any]:
     """The cells of a table as the values of a row; empty ones are left out, and a failed training gets a
     reason."""
-    types, values = _types(kind), {}
+    types: dict[str, str] = _types(kind)
+    values: dict[str, Any] = {}
     for name, cell in line.items():
         if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
             continue
@@ -229,7 +235,6 @@ def _values(line: Mapping[str, Any], kind: type[Any], place: str, error: type[Fl
     return values
 
 
-@functools.cache
 def _types(kind: type[Any]) -> dict[str, str]:
     return {item.name: str(getattr(item.type, "__name__", item.type)) for item in dataclasses.fields(kind)}
 
@@ -245,7 +250,8 @@ def frame_of(rows: Sequence[R], kind: type[R]) -> pd.DataFrame:
     """Rows as a table; numbers that are missing are NaN."""
     import pandas as pd
 
-    frame = pd.DataFrame([vars(row) for row in rows], columns=list(_types(kind)))
+    names = list(_types(kind))
+    frame = pd.DataFrame([[getattr(row, name) for name in names] for row in rows], columns=names)
     numbers = [name for name, words in _types(kind).items() if words
                in ("float", "float | None", "int | None")]
     return frame.astype(dict.fromkeys(numbers, "float64"))

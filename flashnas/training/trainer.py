@@ -158,9 +158,9 @@ def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) ->
             layer = build_layer(spec, hidden)
             choose_backend(layer, recipe.backend)
         for core in cores_of(layer):
-            if core.kind in TOKEN_BY_TOKEN and core.kernels("cuda", dtype).name.startswith("torch"):
+            if core.kind.name in TOKEN_BY_TOKEN and core.kernels("cuda", dtype).name.startswith("torch"):
                 reasons = "; ".join(f"{name}: {reason}"
-                                    for name, reason in core.passed_over("cuda", dtype).items())
+                                    for name, reason in core.rejected("cuda", dtype).items())
                 raise DeviceError(f"recipe {recipe.name!r}: operator {spec.name} would be trained token by"
                                   f" token by torch ({reasons or 'no library has it'}); install mamba-ssm"
                                   " built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set"

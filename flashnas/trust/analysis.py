@@ -57,7 +57,7 @@ class Noise:
 @dataclass(frozen=True, kw_only=True)
 class Pick:
     """Take the best `top` by `rule`, train them long, keep the best: how much its long loss is above the best
-    of all. `by_chance`: the same for `top` drawn at random, in the mean."""
+    of all. `by_chance`: the same for `top` drawn at random, on average."""
 
     rule: str
     top: int

@@ -148,8 +148,9 @@ def _foretold(points: pd.DataFrame, held: np.ndarray) -> tuple[HeldOut, ...]:
     if not held.any() or rest.empty or too_few(rest):
         return ()
     law = fit(rest, resamples=0)
-    return tuple(HeldOut(depth=d, width=w, tokens=n, loss=float(loss), predicted=float(law.loss(d, w, n)))
-                 for (d, w, n), loss in points[held].groupby(list(AXES))["loss"].mean().items())
+    means = points[held].groupby(list(AXES), as_index=False)["loss"].mean().to_numpy(float)
+    return tuple(HeldOut(depth=d, width=w, tokens=n, loss=loss, predicted=float(law.loss(d, w, n)))
+                 for d, w, n, loss in means.tolist())
 
 
 def _mixing(points: pd.DataFrame, law: SizeLaw) -> Interval:

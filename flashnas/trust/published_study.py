@@ -164,7 +164,7 @@ def _foreseen(missing: Sequence[PlannedTraining[Any]], total: int, pace: Pace, w
 def _from_bench(planned: Sequence[PlannedTraining[ProxyTraining]], recipe: Recipe, dataset: str, vocab: int,
                 ) -> dict[Any, ProxyTraining]:
     """The trainings that a shipped bench has."""
-    rows = {}
+    rows: dict[Any, ProxyTraining] = {}
     for seed in sorted({item.row.seed for item in planned}):
         answers = find_answers(None, recipe, dataset=dataset, vocab=vocab, seed=seed)
         if isinstance(answers, Answers):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, RunError
 from flashnas.base.fingerprint import fingerprint
-from flashnas.base.hints import shown
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, run_job
 from flashnas.executors.local import WorkerPool
@@ -51,7 +50,7 @@ class GridTraining(TrainingRow):
     pattern: str = ""
     depth: int
     width: float
-    tokens: int
+    tokens: int = field()
     seed: int = 0
     width_factor: float | None = None
     recipe: str = ""
@@ -86,7 +85,7 @@ def block(pattern: str, depth: int, width: int) -> Architecture:
     try:
         return Architecture.parse(f"{width}: {depth}x({pattern})")
     except (ArchitectureError, OperatorError) as error:
-        raise ConfigError(f"scaling_law.pattern {shown(pattern)} at depth {depth} and width {width}: {error}"
+        raise ConfigError(f"scaling_law.pattern {pattern!r} at depth {depth} and width {width}: {error}"
                           ) from None
 
 
@@ -105,7 +104,7 @@ def of_one_kind(table: pd.DataFrame, path: Path, pattern: str | None) -> pd.Data
     if pattern is not None and patterns != [""]:
         table = table[table["pattern"] == _spaced(pattern)]
         if table.empty:
-            raise RunError(f"{path}: no training of pattern {shown(pattern)}; it holds {', '.join(patterns)}")
+            raise RunError(f"{path}: no training of pattern {pattern!r}; it holds {', '.join(patterns)}")
     elif len(patterns) > 1:
         raise RunError(f"{path}: holds trainings of several patterns, and a law is of one; give one of:"
                        f" {', '.join(map(repr, patterns))}")

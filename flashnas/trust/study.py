@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +22,9 @@ import pandas as pd
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.evidence.agreement import MIN_RANKED
 from flashnas.executors.job import Job, run_job
 from flashnas.executors.local import WorkerPool
-from flashnas.runs.run import Run, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import TIMEOUT_S
 from flashnas.training.recipe import Recipe
@@ -38,7 +37,7 @@ from flashnas.training.store import (
     read_table,
     train_missing,
 )
-from flashnas.trust.analysis import Trust, analyse
+from flashnas.trust.analysis import MIN_RANKED, Trust, analyse
 
 FILE = "proxy_trust.jsonl"
 HEADER = {"flashnas_proxy_trust": 1}
@@ -57,7 +56,7 @@ class RankedTraining(TrainingRow):
     latency_ms: float | None = None
     variant: Literal["short", "long", "wide"]
     width_factor: int
-    tokens: int
+    tokens: int = field()
     seed: int
 
     def __post_init__(self) -> None:
@@ -96,7 +95,7 @@ class Plan:
         return recipes
 
 
-def study(run: Run, plan: Plan, *, workers: int, progress: Progress) -> tuple[pd.DataFrame, Trust]:
+def study(run: RecordedRun, plan: Plan, *, workers: int, progress: Progress) -> tuple[pd.DataFrame, Trust]:
     """Train what is missing, then analyse; returns the trainings that the plan asks for and what they say.
 
     Raises RunError for a run that is not finished, holds too few architectures or is being studied already.
@@ -133,7 +132,7 @@ def study_results(path: Path) -> tuple[pd.DataFrame, Trust]:
     return table, analyse(table, list(facts.sort_values("latency_ms").index))
 
 
-def _recipe_and_text(run: Run) -> tuple[Recipe, Dataset]:
+def _recipe_and_text(run: RecordedRun) -> tuple[Recipe, Dataset]:
     """The run's own; raises RunError if it is not finished or the text has changed."""
     if not run.entry("finished"):
         raise RunError(f"{run.path}: the search is not finished; continue it with flashnas search --resume"
@@ -167,7 +166,8 @@ def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
                                   count).round().astype(int)] if count > 0 else frame.iloc[:0]
 
 
-def _trainings(run: Run, plan: Plan, recipes: dict[str, Recipe], front: Sequence[str], dataset: Dataset,
+def _trainings(run: RecordedRun, plan: Plan, recipes: dict[str, Recipe], front: Sequence[str],
+               dataset: Dataset,
                ) -> list[PlannedTraining[RankedTraining]]:
     """Cheap variants and the run's own seed first: what is there when a study is broken off says most for its
     cost."""

@@ -84,13 +84,15 @@ def test_every_keyword_of_the_search_is_an_option_or_its_own():
     from flashnas.study.config import SearchConfig
 
     parameters = list(inspect.signature(fn.search).parameters)
-    assert parameters == [*SearchConfig.__dataclass_fields__, "out", "resume", "progress", "evaluator", "command"]
+    assert parameters == [*SearchConfig.__dataclass_fields__, "out", "resume", "progress", "evaluator",
+                          "command"]
 
 
 @pytest.mark.parametrize(("make", "words"), [
     (lambda folder: (folder / "out").write_text("mine"), "is a file; choose another folder"),
     (lambda folder: (folder / "out").symlink_to("nowhere"), "is a link to nothing; choose another folder"),
-    (lambda folder: (folder / "out").mkdir() or (folder / "out" / "x").write_text("mine"), "exists and is not empty"),
+    (lambda folder: (folder / "out").mkdir() or (folder / "out" / "x").write_text("mine"), "exists and is"
+                                                                                           " not empty"),
 ])
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, make, words):
     make(tmp_path)

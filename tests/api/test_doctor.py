@@ -23,15 +23,20 @@ def test_it_tells_machine_packages_choices_and_tests(tmp_path: Path) -> None:
     assert seen[-1] == (1, 1)
     assert json.loads((tmp_path / "doctor.json").read_text()) == json.loads(json.dumps(found.to_dict()))
     text = str(found)
-    for word in ("cpu: ", "numba", "mamba-ssm               not installed", "gguf", "xllamacpp", "nvidia-ml-py",
+    for word in ("cpu: ", "numba", "mamba-ssm               not installed", "gguf", "xllamacpp",
+                 "nvidia-ml-py",
                  "feed-forward", "self-test: 4 of 4 passed"):
         assert word in text
 
 
-def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    wrong = LayerTest(operator="d", backend="fla", runs="fla 0.6.0", dtype="bfloat16", errors={"forward": 0.5},
-                      tolerance=0.03, reason="forward: the output is off by 5.0e-01; 3e-02 is allowed", status="wrong")
-    refused = LayerTest(operator="a", backend="flash-attn", dtype="float32", reason="no float32", status="refused")
+def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture) -> None:
+    wrong = LayerTest(operator="d", backend="fla", runs="fla 0.6.0", dtype="bfloat16",
+                      errors={"forward": 0.5},
+                      tolerance=0.03, reason="forward: the output is off by 5.0e-01; 3e-02 is allowed",
+                      status="wrong")
+    refused = LayerTest(operator="a", backend="flash-attn", dtype="float32", reason="no float32",
+                        status="refused")
     monkeypatch.setattr("flashnas.testing.self_test.self_test", lambda kinds, device, tell: [wrong, refused])
     assert main(["doctor", "--device", "cpu", "--operators", "d,a"]) == 1
     out = capsys.readouterr().out

@@ -65,7 +65,8 @@ def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp
     """In a folder with `my_run`, `my_texts` and `my_table`, which the examples name."""
     monkeypatch.chdir(tmp_path)
     doc = inspect.getdoc(getattr(fn, name)) or ""
-    for folder, source in (("my_run", searched), ("my_texts", small_corpus), ("my_table", profiled_tiny_table)):
+    for folder, source in (("my_run", searched), ("my_texts", small_corpus), ("my_table",
+                                                                              profiled_tiny_table)):
         if folder in doc and not (name == "profile" and folder == "my_table"):
             shutil.copytree(source, tmp_path / folder)
     examples = doctest.DocTestParser().get_doctest(doc, {}, name, None, 0)

@@ -17,7 +17,8 @@ def by_size(architecture):
 
 
 def test_objects_stand_in_for_names(tmp_path):
-    names = fn.search(space="tiny", table="h100_sxm", workload="chat", sampler="random", trials=3, baselines=False,
+    names = fn.search(space="tiny", table="h100_sxm", workload="chat", sampler="random", trials=3,
+                      baselines=False,
                       evaluator=by_size, workers=1, measure=False, out=tmp_path / "names")
     objects = fn.search(space=fn.load_space("tiny"), table=fn.LatencyTable.load("h100_sxm"),
                         workload=fn.Workload(name="chat", prompt_tokens=512, generated_tokens=256),
@@ -33,13 +34,15 @@ def test_objects_stand_in_for_names(tmp_path):
 
 
 def test_a_recipe_object_trains(tmp_path, small_corpus, quick_recipe):
-    run = fn.search(space="tiny", workload="chat", recipe=fn.Recipe.load(quick_recipe), data=small_corpus, trials=1,
+    run = fn.search(space="tiny", workload="chat", recipe=fn.Recipe.load(quick_recipe), data=small_corpus,
+                    trials=1,
                     baselines=False, workers=1, measure=False, out=tmp_path / "run")
     assert run.trials["loss"].between(0, 100).all()
 
 
 def test_without_a_table_the_evaluator_gives_the_metrics(tmp_path):
-    run = fn.search(space="tiny", table=None, trials=2, baselines=False, workers=1, out=tmp_path / "run", measure=False,
+    run = fn.search(space="tiny", table=None, trials=2, baselines=False, workers=1, out=tmp_path / "run",
+                    measure=False,
                     evaluator=lambda architecture: {"loss": 1.0, "latency_ms": architecture.params / 1e6})
     assert run.trials["latency_ms"].gt(0).all()
 
@@ -77,7 +80,8 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path, small_corpus, quick_recip
 
 def test_every_option_of_a_search_can_stand_in_a_file(tmp_path):
     path = tmp_path / "search.yaml"
-    path.write_text("space: tiny\nbudget_ms: 3\nobjectives: [loss, params]\nsampler_options: {population: 4}\n")
+    path.write_text("space: tiny\nbudget_ms: 3\nobjectives: [loss, params]\nsampler_options: {population:"
+                    " 4}\n")
     config = SearchConfig.load(path, {})
     assert config == SearchConfig(space="tiny", budgets={"latency_ms": 3}, objectives=("loss", "params"),
                                   sampler_options={"population": 4})

@@ -54,7 +54,7 @@ def architectures(draw):
                         tied=draw(st.booleans()), meta_tokens=draw(st.sampled_from([0, 1, 256])))
 
 
-# -- notation and identity ---------------------------------------------------------------------------------------
+# -- notation and identity -----------------------------------------------------------------------------------
 
 @settings(deadline=None)
 @given(architectures())
@@ -157,7 +157,7 @@ def test_bad_mapping_gets_one_line(data, message):
         Architecture.from_dict(data)
 
 
-# -- sizes -------------------------------------------------------------------------------------------------------
+# -- sizes ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("name", "params"), [("Nemotron-Flash-1B", 0.964e9), ("Nemotron-Flash-3B", 2.747e9)])
 def test_nemotron_flash_has_the_size_of_the_paper(name, params):
@@ -223,7 +223,7 @@ def test_cache_bytes_by_hand():
     assert window.cache_bytes(50) * 2 == window.cache_bytes(100) == window.cache_bytes(10**6)
 
 
-# -- proxies -----------------------------------------------------------------------------------------------------
+# -- proxies -------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", sorted(presets()))
 @pytest.mark.parametrize("factor", [1, 2, 3, 100])

@@ -47,12 +47,12 @@ def test_bad_file_gets_one_line(tmp_path, text, message):
 
 @pytest.mark.parametrize(("source", "message"), [
     ("Nemotron-Flash-2B", "'Nemotron-Flash-2B' is not a preset (did you mean 'Nemotron-Flash-"),
-    ("missing.yaml", "missing.yaml: no such file"),
+    ("missing.yaml", "missing.yaml: cannot be read: No such file"),
     ("d f m2 f " * 500, "is not a preset, not a YAML or JSON file and not a notation such as '2048: d f m2 f'"),
     ("tests", "tests/config.json: cannot be read: No such file or directory"),
     ("", "'' is not a preset"),
     ("a\0b", "is not a preset"),
-    ("no\nfile.yaml", "'no\\nfile.yaml': no such file"),
+    ("no\nfile.yaml", "no\\nfile.yaml: cannot be read: No such file"),
     ("x" * 100_000, f"'{'x' * 119}.. is not a preset"),
     ("128: d)" + " " * 9 + "d " * 5000, "operators: ')' without its '(' in 'd)"),
 ])

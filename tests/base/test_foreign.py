@@ -14,7 +14,8 @@ from flashnas.base.foreign import check_regular, parse_json, read_json, read_jso
 from flashnas.base.hints import printable
 from flashnas.base.yaml import read_yaml
 
-READERS = {"text": lambda path: read_text(path, ConfigError), "json": lambda path: read_json(path, ConfigError),
+READERS = {"text": lambda path: read_text(path, ConfigError), "json": lambda path: read_json(path,
+                                                                                             ConfigError),
            "lines": lambda path: read_json_lines(path, ConfigError), "yaml": read_yaml,
            "parquet": lambda path: read_parquet(path, ConfigError)}
 
@@ -70,7 +71,8 @@ def test_a_table_with_too_many_cells_is_refused_unread(tmp_path, monkeypatch):
 
 def test_what_is_damaged_is_one_line(tmp_path):
     (tmp_path / "x").write_bytes(b"\xff\xfe")
-    for read, line in (("text", "cannot be read: not UTF-8 text"), ("parquet", "damaged, not readable as parquet")):
+    for read, line in (("text", "cannot be read: not UTF-8 text"), ("parquet", "damaged, not readable as"
+                                                                               " parquet")):
         with pytest.raises(ConfigError, match=line):
             READERS[read](tmp_path / "x")
     (tmp_path / "x").write_text('{"a": 1}\n{"a": \n')

@@ -58,7 +58,8 @@ def test_values_come_out_in_the_types_of_the_fields():
     ({"notes": 3}, "bake.notes must be a mapping; got 3"),
     ({"limits": {"hut": 3}}, "bake.limits.hut is not one of hot, cold (did you mean 'hot'?)"),
     ({"limits": {"hot": -1}}, "bake.limits.hot must be above 0; got -1.0"),
-    ({"flour": "x" * 500, "grams": "y" * 500}, f"bake.grams must be a whole number; got {'y' * 119!r}"[:-1] + ".."),
+    ({"flour": "x" * 500, "grams": "y" * 500},
+     f"bake.grams must be a whole number; got {'y' * 119!r}"[:-1] + ".."),
 ])
 def test_a_wrong_value_is_one_line_that_names_option_rule_and_value(values, message):
     with pytest.raises(SettingError) as caught:
@@ -134,9 +135,11 @@ def test_the_help_follows_from_the_field():
     found = {setting.name: setting for setting in settings_of(Bake)}
     assert {name: (setting.spelling, setting.help) for name, setting in found.items()} == {
         "flour": ("FLOUR", "what to take"), "grams": ("--grams", "how much (default: 500)"),
-        "heat": ("--heat", "of the oven (default: 220)"), "share": ("--share", "of rye (default: the recipe's)"),
+        "heat": ("--heat", "of the oven (default: 220)"), "share": ("--share", "of rye (default: the"
+                                                                               " recipe's)"),
         "steam": ("--no-steam", "without steam"), "crisp": ("--crisp", "bake longer"),
-        "seeds": ("--seeds", "to add"), "notes": ("--note", "for the baker"), "limits": ("--limits", "of the oven"),
+        "seeds": ("--seeds", "to add"), "notes": ("--note", "for the baker"), "limits": ("--limits", "of the"
+                                                                                                     " oven"),
         "out": ("--out", "folder")}
     assert found["notes"].read("3") == 3
     assert found["notes"].read("true") is True

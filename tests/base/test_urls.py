@@ -14,7 +14,8 @@ from flashnas.base.urls import without_password, without_passwords
     ("postgresql://host/name?user=me&password=secret", "postgresql://host/name?user=me"),
     ("postgresql://host/name?sslpassword=secret&user=me", "postgresql://host/name?user=me"),
     ("postgresql://host/name?PASSWORD=secret", "postgresql://host/name"),
-    *[(same, same) for same in ("postgresql://me@host:5432/name", "sqlite:////home/me/a.db", "a:b@c", "hf:roneneldan/x",
+    *[(same, same) for same in ("postgresql://me@host:5432/name", "sqlite:////home/me/a.db", "a:b@c",
+                                "hf:roneneldan/x",
                                 "ray://10.0.0.1:10001", "postgresql://host/name?", "")]])
 def test_only_the_password_is_left_out(url, shown):
     assert without_password(url) == shown

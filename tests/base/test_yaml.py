@@ -30,8 +30,10 @@ def both_parsers(request, monkeypatch):
 def test_entries_know_their_lines():
     data = parse_yaml(TEXT, "f.yaml")
     assert data == {"first": 1, "second": {"inner": ["a", "b"]}, "third": ["x", {"k": "v"}]}
-    assert (data.place(), data.place("third"), data["second"].place("inner")) == ("f.yaml:1", "f.yaml:5", "f.yaml:3")
-    assert [data["second"]["inner"].place(i) for i in (0, 1, 2, None)] == ["f.yaml:3", "f.yaml:4"] + ["f.yaml:3"] * 2
+    assert (data.place(), data.place("third"), data["second"].place("inner")) == ("f.yaml:1", "f.yaml:5",
+                                                                                  "f.yaml:3")
+    assert [data["second"]["inner"].place(i) for i in (0, 1, 2, None)] == ["f.yaml:3",
+                                                                           "f.yaml:4"] + ["f.yaml:3"] * 2
     assert data["third"].place(1) == data["third"][1].place("k") == "f.yaml:7"
     assert data.place("not there") == "f.yaml:1"
 
@@ -81,7 +83,8 @@ def test_own_keys_override_merged_ones():
     ("a: 1\n3: 2\n", "f.yaml:2: keys must be text; got 3"),
     ("a: 1\n[x]: 2\n", "f.yaml:2: keys must be text; got ['x']"),
     ("a: [1\nb: 2", "f.yaml:2: not valid YAML"),
-    ("a: !!python/object/apply:os.system [ls]\n", "f.yaml:1: not valid YAML: could not determine a constructor"),
+    ("a: !!python/object/apply:os.system [ls]\n", "f.yaml:1: not valid YAML: could not determine a"
+                                                  " constructor"),
     ("a: 1\n--- \nb: 2\n", "f.yaml:2: not valid YAML: but found another document"),
     ("a: &x [*x]\n", "f.yaml:1: not valid YAML: found unconstructable recursive node"),
     ("a: \0", "f.yaml: not valid YAML: unacceptable character"),
@@ -102,7 +105,9 @@ def test_files_that_cannot_be_read(tmp_path):
     binary.write_bytes(b"\xff\xfe\x00")
     listed.write_text("- 1\n")
     empty.write_text("")
-    for path, message in ((missing, "cannot be read: No such file or directory"), (tmp_path, "must be a regular file; got a folder"),
+    for path, message in (
+            (missing, "cannot be read: No such file or directory"),
+            (tmp_path, "must be a regular file; got a folder"),
                           (binary, "cannot be read: not UTF-8 text"),
                           (listed, ":1: the top level must be a mapping; got list"),
                           (empty, ":1: the top level must be a mapping; got NoneType")):
@@ -115,7 +120,8 @@ def test_files_that_cannot_be_read(tmp_path):
     ("number: 1\ntext: a\nboth: 1.5\nmap: {}\n", None),
     ("number: 1\nboth: 2\n", None),
     ("{}\n", "f.yaml:1: thing needs the key 'number'"),
-    ("number: 1\nnumbr: 2\n", "f.yaml:2: thing has no key 'numbr' (did you mean 'number'?); allowed: number, text"),
+    ("number: 1\nnumbr: 2\n", "f.yaml:2: thing has no key 'numbr' (did you mean 'number'?); allowed: number,"
+                              " text"),
     ("number: one\n", "f.yaml:1: thing.number must be int; got 'one'"),
     ("number: true\n", "f.yaml:1: thing.number must be int; got True"),
     ("number: 1\n\nboth: x\n", "f.yaml:3: thing.both must be int or float; got 'x'"),

@@ -1,5 +1,6 @@
 """Growing with real trainings of a few steps, interrupted, in parts, and with what a broken machine does."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -40,7 +41,7 @@ def command(small_corpus, quick_recipe):
 def rows(folder):
     """The trainings of a folder without their times, in the order of their keys."""
     _, trainings = merged(journals_in(folder))
-    kept = [{name: value for name, value in vars(one).items() if name not in (*TIMES, "key", "network")}
+    kept = [{name: value for name, value in dataclasses.asdict(one).items() if name not in (*TIMES, "key", "network")}
             for one in trainings]
     return sorted(kept, key=lambda row: (row["proxy"], row["seed"]))
 

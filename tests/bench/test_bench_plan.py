@@ -91,7 +91,7 @@ def test_networks_are_read_from_a_table(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("origin,notation\nx,64: a\n", ":1: column 'architecture' is missing"),
+    ("origin,notation\nx,64: a\n", ": column 'architecture' is missing"),
     ("origin,architecture\nx,64: q\n", ":2: operator must be one of"),
     ("origin,architecture\n,64: a\n", ":2: origin must say where the network is from"),
     ("origin,architecture,width_factor\nx,64: a,half\n", ":2: width_factor must be a whole number of at least 1"),

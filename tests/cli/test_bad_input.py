@@ -1,7 +1,9 @@
-"""Bad input, over all commands: one line that names value or place, exit code 2, no traceback, no hang, nothing lost.
+"""Bad input, over all commands: one line that names value or place, exit code 2, no traceback, no hang,
+nothing lost.
 
-The cases are in the folder bad_input. Most run in this process. Those that may abort, eat memory or hang inside a
-library run in a second process, which serves them one after another and is started anew when one of them ends it.
+The cases are in the folder bad_input. Most run in this process. Those that may abort, eat memory or hang
+inside a library run in a second process, which serves them one after another and is started anew when one of
+them ends it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from flashnas.cli.main import main
 LIMIT_S = float(os.environ.get("BAD_INPUT_LIMIT_S", "20"))  # of one case
 LONGEST_LINE = 2000        # characters: nobody reads more
 MEMORY_BYTES = 8 << 30     # of the second process
-WORDS = ("the", "state", "of", "delta", "rule", "attention", "window", "token", "fast", "small", "model", "reads")
+WORDS = ("the", "state", "of", "delta", "rule", "attention", "window", "token", "fast", "small", "model",
+         "reads")
 
 
 class TookTooLongError(BaseException):
@@ -51,7 +54,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-# -- what the cases meet -----------------------------------------------------------------------------------------
+# -- what the cases meet -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,14 +82,16 @@ def prepared(tmp_path_factory, own_surroundings) -> Paths:
         (paths["corpus"] / f"{number:02d}.txt").write_text(f"Text {number}. " + "\n".join(lines))
     paths["quick"].write_text(yaml.safe_dump(RECIPE, sort_keys=False))
     paths["space"].write_text(yaml.safe_dump(SPACE, sort_keys=False))
-    for words in (["profile", "--space", "{space}", "--workload", CHAT, "--seconds", "0.02", "--out", "{table}"],
+    for words in (["profile", "--space", "{space}", "--workload", CHAT, "--seconds", "0.02", "--out",
+                   "{table}"],
                   ["search", *ASKED, "--out", "{run}"], train(out="{training}")):
         assert main([filled(word, paths) for word in words]) == 0
     return paths
 
 
 class Apart:
-    """A process that runs commands one after another: {words, cwd, file_limit} on a line in, the exit code out."""
+    """A process that runs commands one after another: {words, cwd, file_limit} on a line in, the exit code
+    out."""
 
     PROGRAM = """
 import json, os, resource, signal, sys, traceback
@@ -167,7 +172,7 @@ def apart(own_surroundings) -> Iterator[Apart]:
     process.close()
 
 
-# -- the table ---------------------------------------------------------------------------------------------------
+# -- the table -----------------------------------------------------------------------------------------------
 
 
 def test_no_two_cases_share_a_name():
@@ -209,7 +214,7 @@ def test_what_the_user_got_wrong_is_one_line(case: Case, prepared, apart, tmp_pa
         assert file.read_text() == "mine"
 
 
-# -- what no table of refusals can say ---------------------------------------------------------------------------
+# -- what no table of refusals can say -----------------------------------------------------------------------
 
 
 def ends_well(words: list[str], capfd) -> tuple[int, str, str]:
@@ -220,8 +225,10 @@ def ends_well(words: list[str], capfd) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS], ids=["forbidden", "read-only"])
-@pytest.mark.parametrize("right", [search, train, profile, export], ids=["search", "train", "profile", "export"])
-def test_a_place_that_cannot_be_written_is_named_at_once(right, error, prepared, tmp_path, capfd, monkeypatch):
+@pytest.mark.parametrize("right", [search, train, profile, export], ids=["search", "train", "profile",
+                                                                         "export"])
+def test_a_place_that_cannot_be_written_is_named_at_once(right, error, prepared, tmp_path, capfd,
+                                                         monkeypatch):
     """Without the advice to free room (D9). Root may write anywhere, so the system's answer is played."""
     really = os.mkdir
 
@@ -241,7 +248,8 @@ def test_a_place_that_cannot_be_written_is_named_at_once(right, error, prepared,
 
 @pytest.mark.parametrize("words", [
     ["--space", "tiny"],
-    ["--space", "{tmp}/narrow.yaml", "--table", "{table}", "--workload", CHAT, "--recipe", "{tmp}/quarter.yaml"],
+    ["--space", "{tmp}/narrow.yaml", "--table", "{table}", "--workload", CHAT, "--recipe",
+     "{tmp}/quarter.yaml"],
 ], ids=["tiny", "own"])
 def test_a_space_trains_with_its_recipe_or_is_refused_before_training(words, prepared, tmp_path, capfd):
     """The width factor of the recipe against the heads of the space (D1)."""
@@ -249,7 +257,8 @@ def test_a_space_trains_with_its_recipe_or_is_refused_before_training(words, pre
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump({**SPACE, "widths": [32]}))
     paths = {**prepared, "tmp": tmp_path}
     code, _, err = ends_well([filled(word, paths) for word in (
-        "search", "--workload", "chat", "--data", "{corpus}", "--trials", "2", "--tokens", "1024", "--no-baselines",
+        "search", "--workload", "chat", "--data", "{corpus}", "--trials", "2", "--tokens", "1024",
+        "--no-baselines",
         "--workers", "1", "--no-measure", "--out", "{tmp}/out", *words)], capfd)
     if code == 0:
         states = pd.read_parquet(tmp_path / "out" / "trials.parquet")["state"].tolist()
@@ -291,6 +300,7 @@ def test_continuing_a_finished_run_says_that_it_is_finished(prepared, tmp_path, 
     code, _, err = ends_well([filled(word, prepared) for word in search("--resume", out=str(run))], capfd)
     assert code == 0
     assert "unknown" not in err
-    counts = [line.partition("]")[0].strip("[").split("/") for line in err.splitlines() if line.startswith("[")]
+    counts = [line.partition("]")[0].strip("[").split("/") for line in err.splitlines()
+              if line.startswith("[")]
     assert counts
     assert counts[-1][0] == counts[-1][1], err

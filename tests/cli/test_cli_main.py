@@ -1,11 +1,14 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 
+import pandas as pd
 import pytest
+import yaml
 
-from flashnas.api.listing import Names
+from flashnas.api.output import Figures
 from flashnas.base.hints import duration
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
@@ -16,28 +19,16 @@ ESTIMATE = "flashnas.api.estimate.estimate"
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (["serach"], "no command 'serach' (did you mean 'search'?)"),
     (["estimate"], "ARCH is required"),
     (["export", "256: d"], "--to and --out are required"),
     (["table"], "the following arguments are required: ACTION"),
     (["table", "inf"], "invalid choice: 'inf'"),
-    (["list", "sampler"], "KIND must be one of tables, spaces,"),
     (["doctor", "--operators", "m2,m3"], "--operators operator must be one of"),
     (["doctor", "--device", "tpu"], "--device must be one of auto, cpu, cuda; got 'tpu'"),
     (["doctor", "--device", "cuda"], "torch finds no CUDA device; take --device cpu"),
     (["doctor", "--no-test", "--out", "."], "--out .: is a folder; name a file"),
     (["search", "--buget-ms", "3"], "does not know '--buget-ms' (did you mean '--budget-ms'?)"),
-    (["estimate", "2048: d q f"], "operator must be one of a, swa, m"),
-    (["estimate", "Nemotron-Flash-1"], "is not a preset (did you mean 'Nemotron-Flash-1B'?)"),
-    (["estimate", "nowhere/01.yaml"], "nowhere/01.yaml: no such file"),
-    (["estimate", "1024: d", "--table", "h100_sx"], "h100_sxm"),
-    (["estimate", "1024: d", "--workload", "decode-9k"], "decode-8k"),
-    (["report", "nowhere"], "nowhere"),
-    (["search", "--sampler", "nsga3", "--out", "nowhere/run"], "nsga2"),
-    (["search", "--budget", "latency=3", "--out", "nowhere/run"], "latency_ms"),
-    (["search", "--budget-ms", "-3", "--out", "nowhere/run"], "-3"),
-    (["search", "--space", "nemotron", "--out", "nowhere/run"], "nemotron_flash"),
-    (["search", "--recipe", "cpuu", "--out", "nowhere/run"], "cpu"),
+    (["estimate", "nowhere/01.yaml"], "nowhere/01.yaml: cannot be read: No such file"),
 ])
 def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(words, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -57,10 +48,12 @@ def test_a_full_disk_is_one_line(capsys, monkeypatch):
     assert capsys.readouterr().err == ("flashnas estimate: No space left on device: run/trials.parquet\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+                         ids=["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize(("place", "words"), [
     ("flashnas.cli.main.build_parser", "flashnas: interrupted"),
-    ("flashnas.study.search.prepare", "flashnas search: interrupted; finished work is kept; continue with: flashnas"
+    ("flashnas.study.search.prepare", "flashnas search: interrupted; finished work is kept; continue with:"
+                                      " flashnas"
                                       " search --out run --resume"),
     (ESTIMATE, "flashnas estimate: interrupted")])
 def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number, place, words):
@@ -68,7 +61,8 @@ def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number,
         signal.raise_signal(number)
         raise AssertionError("not interrupted")
 
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: None}  # not this test's end
+    # not this test's end
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: None}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(place, reached)
@@ -79,6 +73,28 @@ def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number,
         for number, handler in before.items():
             signal.signal(number, handler)
     assert capsys.readouterr().err.strip() == words
+
+
+def test_the_reader_of_a_command_may_leave_early():
+    for words in (["--help"], ["--print-completion", "bash"], ["list", "presets"]):
+        child = subprocess.run(f"{sys.executable} -m flashnas {' '.join(words)} | head -n 0", shell=True,
+                               capture_output=True, text=True, check=False)
+        assert child.stderr == ""
+
+
+def test_what_a_terminal_obeys_is_printed_as_text(build_run, capsys):
+    evil = "\x1b]0;PWN\x07\x1b[2J\r\nroot# "
+    run = build_run()
+    front = run / "pareto" / "01.yaml"
+    entry = yaml.safe_load(front.read_text())
+    front.write_text(yaml.safe_dump({**entry, "origin": {**entry["origin"], "label": evil}}))
+    frame = pd.read_parquet(run / "trials.parquet")
+    frame.assign(label=evil, reason=evil).to_parquet(run / "trials.parquet")
+    for words in (["report", str(run)], ["pareto", str(run)]):
+        assert main(words) in (0, 2)
+        out, err = capsys.readouterr()
+        assert not {letter for letter in out + err if not letter.isprintable()} - {"\n"}
+        assert not [line for line in (out + err).splitlines() if line.startswith("root#")]
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
@@ -94,7 +110,7 @@ def test_what_is_said_of_a_disk_fits_the_error(capsys, monkeypatch):
     for number, words in ((errno.ENOSPC, again), (errno.EROFS, "Read-only")):
         def failing(*_, number=number, **__):
             raise OSError(number, os.strerror(number), "run/trials.parquet")
-        monkeypatch.setattr("flashnas.cli.search.run", failing)
+        monkeypatch.setattr("flashnas.cli.run.search", failing)
         assert main(["search"]) == 2
         error = capsys.readouterr().err
         assert words in error
@@ -103,10 +119,11 @@ def test_what_is_said_of_a_disk_fits_the_error(capsys, monkeypatch):
 
 def test_budgets_and_options_are_read_from_pairs(monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr("flashnas.cli.search.run", lambda options, json: seen.append(options))
+    monkeypatch.setattr("flashnas.cli.run.search", lambda options, json: seen.append(options))
     assert main(["search", "--budget-ms", "14", "--budget", "tpot_ms=2", "--budget", "memory_gb = 8",
                  *(word for pair in ("population=20", "rate=0.5", "greedy=true", "kind=x")
-                   for word in ("--sampler-option", pair)), "--no-baselines", "--objectives", "loss, params"]) == 0
+                   for word in ("--sampler-option", pair)), "--no-baselines", "--objectives",
+                 "loss, params"]) == 0
     assert seen[0].budgets == {"latency_ms": 14.0, "tpot_ms": 2.0, "memory_gb": 8.0}
     assert seen[0].sampler_options == {"population": 20, "rate": 0.5, "greedy": True, "kind": "x"}
     assert seen[0].baselines is False
@@ -121,7 +138,7 @@ def test_budgets_and_options_are_read_from_pairs(monkeypatch, capsys):
 
 def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(ESTIMATE, lambda options: (seen.append(options), Names("tables", {}))[1])
+    monkeypatch.setattr(ESTIMATE, lambda options: (seen.append(options), Figures({}, str))[1])
     path = tmp_path / "options.yaml"
     path.write_text("arch: '1024: d'\ntable: l40s\nworkload: chat\n")
     assert main(["estimate", "--config", str(path), "--workload", "decode-1k", "--json"]) == 0
@@ -146,16 +163,19 @@ def test_every_command_has_json_and_a_line_of_help(capsys):
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name, command in COMMANDS.items():
-        assert [line for line in lines if line.split()[:1] == [name] and line.strip().endswith(command.summary)], name
+        assert [line for line in lines if line.split()[:1] == [name]
+                and line.strip().endswith(command.summary)], name
         for words in ([name, action] for action in command.actions) if command.actions else [[name]]:
             assert main([*words, "--help"]) == 0
             assert "--json" in capsys.readouterr().out
 
 
 def test_the_progress_line_says_what_is_known():
-    snapshot = Snapshot(done=3, failed=1, reused=2, infeasible=0, total=27, best_loss=5.125, best_latency_ms=12345.6,
+    snapshot = Snapshot(done=3, failed=1, reused=2, infeasible=0, total=27, best_loss=5.125,
+                        best_latency_ms=12345.6,
                         remaining_s=130)
-    assert SearchProgress.line(snapshot, 61) == ("[4/27] best 5.125 nats/token at 12,346 ms | done 3 failed 1 reused 2"
+    assert SearchProgress.line(snapshot, 61) == ("[4/27] best 5.125 nats/token at 12,346 ms | done 3 failed"
+                                                 " 1 reused 2"
                                                  " | 1 min 01 s gone, 2 min 10 s left")
     assert [duration(s) for s in (5, 65, 3900)] == ["5 s", "1 min 05 s", "1 h 05 min"]
     assert [duration(s, 1) for s in (5, 59.96, 8.24)] == ["5.0 s", "1 min 00 s", "8.2 s"]

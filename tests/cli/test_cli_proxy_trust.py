@@ -1,4 +1,5 @@
-"""`flashnas proxy-trust` on a run of the tiny space: what it trains, keeps, continues and says; its error lines."""
+"""`flashnas proxy-trust` on a run of the tiny space: what it trains, keeps, continues and says; its error
+lines."""
 
 import json
 import shutil
@@ -46,7 +47,8 @@ def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, 
     assert table["loss"].notna().all()
     trials = pd.read_parquet(run_folder / "trials.parquet").drop_duplicates("hash").set_index("hash")
     own = table[(table["variant"] == "short") & (table["seed"] == 0)].set_index("hash")
-    assert (own["loss"] == trials["loss"].reindex(own.index)).all()  # the search's own training, not a second one
+    # the search's own training, not a second one
+    assert (own["loss"] == trials["loss"].reindex(own.index)).all()
     assert set(table["tokens"]) == {512, 1024}
     assert set(table[table["variant"] == "wide"]["width_factor"]) == {1}
     front = {entry.stem for entry in (run_folder / "pareto").glob("*.yaml")}
@@ -56,7 +58,8 @@ def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, 
     assert {(a["first"], a["second"]) for a in found["agreements"]} >= {("short", "long"), ("short", "wide")}
     assert (run_folder / "proxy_trust.png").read_bytes().startswith(b"\x89PNG")
 
-    # broken off: half of the rows and a torn line are left; only what is missing is trained, nothing else changes
+    # broken off: half of the rows and a torn line are left; only what is missing is trained, nothing
+    # else changes
     lines = (run_folder / "proxy_trust.jsonl").read_text().splitlines(keepends=True)
     (run_folder / "proxy_trust.jsonl").write_text("".join(lines[:13]) + lines[13][:20])
     assert main(["proxy-trust", str(run_folder), *SMALL, "--wider", "2"]) == 0
@@ -79,7 +82,8 @@ def test_a_study_trains_what_is_missing_once_and_says_what_it_found(run_folder, 
 @pytest.mark.parametrize(("words", "expected"), [
     ([], "RUN or --results FILE or --published must be given, and only one of them"),
     (["nowhere"], "nowhere: no such folder"),
-    (["nowhere", "--results", "x.csv"], "RUN or --results FILE or --published must be given, and only one of them"),
+    (["nowhere", "--results", "x.csv"], "RUN or --results FILE or --published must be given, and only one of"
+                                        " them"),
     (["--results", "nowhere.csv"], "nowhere.csv: cannot be read: No such file or directory"),
     (["{run}", "--architectures", "2"], "--architectures must be at least 3; got 2"),
     (["{run}", "--longer", "1"], "--longer must be at least 2; got 1"),
@@ -134,7 +138,8 @@ def test_a_run_that_cannot_be_studied_is_one_line(run_folder, damage, expected, 
 
 
 def test_the_front_comes_first_then_others_spread_over_the_ranking():
-    trained = pd.DataFrame({"hash": list("abcdefghij"), "loss": np.arange(10.0), "latency_ms": np.arange(10.0)[::-1]})
+    trained = pd.DataFrame({"hash": list("abcdefghij"), "loss": np.arange(10.0),
+                            "latency_ms": np.arange(10.0)[::-1]})
     assert choose(trained, ["d", "b"], 6)["hash"].tolist() == ["d", "b", "a", "e", "h", "j"]
     assert choose(trained, list("abcdef"), 3)["hash"].tolist() == ["f", "d", "a"]
     assert len(choose(trained, ["a"], 24)) == 10

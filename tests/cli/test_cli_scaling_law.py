@@ -9,13 +9,15 @@ from flashnas.training.store import read_table
 from flashnas.trust.scaling_grid import GridTraining
 
 KEY = ["pattern", "depth", "width", "tokens", "seed", "recipe"]
-GRID = ["--depths", "1,2,3", "--widths", "16,32", "--tokens", "128,256", "--workload", "chat", "--workers", "1"]
+GRID = ["--depths", "1,2,3", "--widths", "16,32", "--tokens", "128,256", "--workload", "chat", "--workers",
+        "1"]
 
 
 @pytest.fixture(scope="module")
 def command(small_corpus, quick_recipe):
     def build(out, *more):
-        return ["scaling-law", "d(head_dim=16) f", *GRID, "--recipe", str(quick_recipe), "--data", str(small_corpus),
+        return ["scaling-law", "d(head_dim=16) f", *GRID, "--recipe", str(quick_recipe), "--data",
+                str(small_corpus),
                 "--out", str(out), *more]
     return build
 
@@ -76,7 +78,8 @@ def test_a_larger_grid_keeps_what_is_there(trained, command, tmp_path, capsys):
     ([], "PATTERN is required to train; or give --results FILE"),
     (["m2 q"], "scaling_law.pattern 'm2 q' at depth 1 and width 512: operator must be one of"),
     (["m2 (f"], "scaling_law.pattern 'm2 (f' at depth 1"),
-    (["m2 f", "--depths", "4"], "--depths needs two values or more, since the law has a term for them; got only 4"),
+    (["m2 f", "--depths", "4"], "--depths needs two values or more, since the law has a term for them; got"
+                                " only 4"),
     (["m2 f", "--depths", "4,4"], "--depths must be different numbers; got 4,4"),
     (["m2 f", "--depths", "1,2", "--widths", "512,1024", "--tokens", "99"],
      "--depths times widths times tokens must be at least 5, as many sizes as the law has constants; got 4"),

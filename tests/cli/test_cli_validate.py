@@ -46,7 +46,8 @@ def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(copied_tiny_
 
 
 def test_calibration_is_written_and_used_by_estimate(copied_tiny_table, fixed, capsys):
-    question = ["estimate", "96(vocab=512,meta=4): d(head_dim=16) f", "--table", str(copied_tiny_table), "--workload",
+    question = ["estimate", "96(vocab=512,meta=4): d(head_dim=16) f", "--table", str(copied_tiny_table),
+                "--workload",
                 "chat", "--json"]
     assert main(question) == 0
     before = json.loads(capsys.readouterr().out)["latency_ms"]

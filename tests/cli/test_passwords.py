@@ -13,7 +13,8 @@ URL, SHOWN = "postgresql://me:secret@db.invalid/name", "postgresql://me@db.inval
 @pytest.fixture
 def words(small_corpus, quick_recipe, tmp_path):
     return ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", "14000",
-            "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "2", "--sampler", "random",
+            "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "2", "--sampler",
+            "random",
             "--no-baselines", "--no-measure", "--no-bench", "--workers", "1", "--out", str(tmp_path / "run")]
 
 
@@ -35,7 +36,7 @@ def test_the_command_that_continues_works_with_a_password_file(words, monkeypatc
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flashnas.cli.search.run", interrupted)
+    monkeypatch.setattr("flashnas.cli.run.search", interrupted)
     assert main([*words, "--storage", URL]) == 130
     said = capsys.readouterr().err
     assert said.endswith(f" --storage {SHOWN} --resume\n")

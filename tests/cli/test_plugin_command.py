@@ -9,14 +9,13 @@ from flashnas.cli.main import main
 
 CODE = '''
 from dataclasses import dataclass
-from flashnas.base.settings import REQUIRED
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.cli.command import Command
 
 @dataclass(frozen=True, kw_only=True)
 class HelloOptions(Settings, where="hello"):
     name: str = option(REQUIRED, "whom to greet", positional=True)
-    times: int = option(1, "how often", least=1)
+    times: int = option(1, "how often", min=1)
 
 def run(options, as_json):
     print(f"hello {options.name} " * options.times)

@@ -82,7 +82,7 @@ def test_a_stack_that_publications_have_has_no_silent_column():
     assert far["bare"] == far["new_mix"] == 0
 
 
-# -- outside of what publications have trained, in words --------------------------------------------------------
+# -- outside of what publications have trained, in words -----------------------------------------------------
 
 
 @pytest.mark.parametrize(("text", "tokens", "words"), [

@@ -42,7 +42,7 @@ def stacks(draw):
     return f"{draw(st.integers(1, 4))}x({' '.join(blocks)})"
 
 
-# -- the posterior -----------------------------------------------------------------------------------------------
+# -- the posterior -------------------------------------------------------------------------------------------
 
 def test_the_posterior_is_what_conditioning_on_differences_by_hand_gives():
     """One prior over coefficients, residuals and noise, written out; a free level of each group is all but unknown."""
@@ -135,7 +135,7 @@ def test_standard_deviations_of_differences_obey_the_triangle_inequality(a, b, c
     assert prediction.difference(0, 1)[1] == pytest.approx(prediction.difference(1, 0)[1])
 
 
-# -- what differences have to be ---------------------------------------------------------------------------------
+# -- what differences have to be -----------------------------------------------------------------------------
 
 @settings(max_examples=20, deadline=None)
 @given(stacks())
@@ -238,7 +238,7 @@ def test_more_tokens_matter_more_to_larger_networks():
     assert sds[0] < sds[1] < sds[2]                         # beyond what publications have
 
 
-# -- the fit -----------------------------------------------------------------------------------------------------
+# -- the fit -------------------------------------------------------------------------------------------------
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("parts", "name"), [(("law", "mix", "beyond"), "spreads"), (("law",), "law_spreads")])

@@ -46,7 +46,7 @@ def test_constants_have_intervals():
     assert fitted()["coefficients"]["mixed"]["mean"] < 0
 
 
-# -- own trainings -----------------------------------------------------------------------------------------------
+# -- own trainings -------------------------------------------------------------------------------------------
 
 def test_own_trainings_change_predictions_and_are_their_own_publication(own):
     path = own({"12x(a f)": 2.6, "12x(m2 f)": 2.5})
@@ -99,7 +99,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
         full_loss(tmp_path / "none.csv")
 
 
-# -- what publications say ---------------------------------------------------------------------------------------
+# -- what publications say -----------------------------------------------------------------------------------
 
 def test_the_publications_and_what_they_say_of_two_mixes():
     rows, model = read_published(), full_loss()
@@ -153,7 +153,7 @@ def test_what_the_user_got_wrong_is_one_line(words, expected, capsys):
     assert err.count("\n") == 1
 
 
-# -- what is expected of one network -----------------------------------------------------------------------------
+# -- what is expected of one network -------------------------------------------------------------------------
 
 def test_the_plain_transformer_is_as_good_as_its_kind_at_the_best_depth():
     found = [expected(Architecture.parse(f"2048: {depth}x(a f)"), 1e11) for depth in range(16, 80, 6)]

@@ -38,7 +38,7 @@ def clear_pairs(rows, losses=None, groups=None):
     return [pair for pair in pairs_of(rows, losses, groups) if pair.clear]
 
 
-# -- reading -----------------------------------------------------------------------------------------------------
+# -- reading -------------------------------------------------------------------------------------------------
 
 def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
     path = tmp_path / "own.csv"
@@ -99,7 +99,7 @@ def test_the_shipped_rows_have_sources_and_clear_pairs(shipped):
     assert sum(bool(clear_pairs(shipped, groups=[places])) for places in groups_of(shipped).values()) >= 18
 
 
-# -- pairs and compositions --------------------------------------------------------------------------------------
+# -- pairs and compositions ----------------------------------------------------------------------------------
 
 def test_pairs_have_an_order_and_their_bounds():
     rows = [row("a f", 1.0), row("d f", 0.95), row("m2 f", 0.985), row("gd f", 0.9951)]
@@ -156,7 +156,7 @@ def test_a_pair_of_one_group_is_no_consensus():
     assert group_pairs(rows) == []
 
 
-# -- shares ------------------------------------------------------------------------------------------------------
+# -- shares --------------------------------------------------------------------------------------------------
 
 def test_a_share_by_hand():
     rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8), row("gd f", 0.985)]
@@ -235,7 +235,7 @@ def test_intervals_hold_their_share_and_the_order_of_rows_says_nothing(study, rn
         assert (one["pairs"], one["right"]) == (other["pairs"], other["right"])
 
 
-# -- proxies -----------------------------------------------------------------------------------------------------
+# -- proxies -------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("operators", "params", "hidden"), [
     ("64x(m2)", 2.7e9, 2560),    # Mamba2-2.7b

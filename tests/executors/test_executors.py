@@ -216,7 +216,7 @@ def alive(pid):
         return False
 
 
-# -- names and options -------------------------------------------------------------------------------------------
+# -- names and options ---------------------------------------------------------------------------------------
 
 
 def test_the_executors_have_the_names_of_the_registry():

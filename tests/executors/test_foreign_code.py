@@ -12,7 +12,7 @@ import flashnas as fn
 from flashnas.api.search import plan
 from flashnas.base.errors import ConfigError, PluginError
 from flashnas.cli.main import one_line
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search.aging_evolution import AgingEvolution
 
 CALLS = {"left": 0}
@@ -85,7 +85,7 @@ SAMPLER_METHODS = ("__init__", "ask", "tell", "_propose", "_learn")
 @pytest.mark.parametrize(("method", "after"), [
     *((method, 0) for method in SPACE_METHODS), *((method, 20 if method == "architectures" else 3)
                                                   for method in SPACE_METHODS[:4]),
-    ("distributions", 1), ("baselines", 1)])
+    ("distributions", 1)])
 def test_a_space_that_raises_is_named_with_its_method(tmp_path, method, after):
     """At its first call, before the search, and later."""
     space = breaking(WidthFittedGpt2Space, method)()
@@ -126,7 +126,7 @@ def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repai
             return super().mutate(genotype, rng)
 
     assert ".mutate raised" in failure(lambda: fn.search(**asked(tmp_path / "run", space=Broken())), 4)
-    assert 0 < len(Run.load(tmp_path / "run").trained) < len(finished.trained)
+    assert 0 < len(RecordedRun.load(tmp_path / "run").trained) < len(finished.trained)
     whole = fn.search(**asked(tmp_path / "run"), resume=True)
     assert whole.trials["hash"].tolist() == finished.trials["hash"].tolist()
 

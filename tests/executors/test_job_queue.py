@@ -95,7 +95,7 @@ def test_only_a_database_that_has_answered_before_is_waited_for(tmp_path, monkey
     assert "answers again" in notes[1]
 
 
-# -- who is alive --------------------------------------------------------------------------------------------------
+# -- who is alive --------------------------------------------------------------------------------------------
 
 
 @both

@@ -175,13 +175,8 @@ def test_what_llama_cpp_lacks_is_named(notation, rule):
 
 
 def test_a_gate_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    right = pieces.operator_pieces
-
-    def wrong(*arguments, **options):
-        swapped = {"ffn_gate.weight": "ffn_up.weight", "ffn_up.weight": "ffn_gate.weight"}
-        return [replace(piece, name=swapped.get(piece.name, piece.name)) for piece in right(*arguments, **options)]
-
-    monkeypatch.setattr(pieces, "operator_pieces", wrong)
+    names = pieces.NAMES["f"]
+    monkeypatch.setitem(pieces.NAMES, "f", {**names, "gate": names["up"], "up": names["gate"]})
     with pytest.raises(ExportError, match="does not compute what the network does: prefill logits differ by"):
         export_network(make_source(SMALL), "gguf", tmp_path / "out", options={"type": "f32"})
     assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.attention.layer import KeyValueCache
+from flashnas.operators.backends.core import SELECTIVE_SCAN
 from flashnas.operators.layer import Layer, RecurrentState, build_layer
 
 HIDDEN = 64
@@ -22,10 +23,11 @@ CASES = [
     ("mamba-ssm", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("mamba-ssm", "m2(head_dim=16,state=16)"),
     ("fla", "kda(head_dim=16)"), ("fla", "r7(head_dim=16)"), ("mamba-ssm", "m(state=8)"),
     ("mamba-ssm", "d(head_dim=16)"),  # the convolution only
-    ("numba", "d(head_dim=16)"), ("numba", "gd(head_dim=16,k_heads=2,expand_v=2)"), ("numba", "kda(head_dim=32)"),
-    ("numba", "r7(head_dim=16)"), ("numba", "m2(head_dim=16,state=24,groups=2,conv_size=3)"),
-    ("numba", "m2(head_dim=8,state=8)"), ("numba", "gla(head_dim=32)"), ("numba", "m(state=5)"),
-    ("sdpa", "a(heads=4,kv_heads=2,head_dim=16)"), ("sdpa", "swa(heads=4,kv_heads=2,head_dim=16,window=5)"),
+    ("numba", "d(head_dim=16)"), ("numba", "gd(head_dim=16,k_heads=2,expand_v=2)"),
+    ("numba", "kda(head_dim=32)"), ("numba", "r7(head_dim=16)"),
+    ("numba", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("numba", "m2(head_dim=8,state=8)"),
+    ("numba", "gla(head_dim=32)"), ("numba", "m(state=5)"), ("sdpa", "a(heads=4,kv_heads=2,head_dim=16)"),
+    ("sdpa", "swa(heads=4,kv_heads=2,head_dim=16,window=5)"),
     ("sdpa", "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)"),
 ]
 FLASH = ["a(heads=4,kv_heads=2,head_dim=16)", "swa(heads=4,kv_heads=2,head_dim=16,window=5)",
@@ -55,7 +57,8 @@ def run(form: Any, layer: Layer, x: Tensor, state: Any) -> dict[str, Tensor]:
         state = RecurrentState(*(part.clone().requires_grad_() for part in state))
         leaves |= {f"state {n}": part for n, part in enumerate(state)}
     y, after = form(x, state)
-    told = None if getattr(layer.core, "kind", "") == "selective_scan" else after  # whose state has no gradient
+    # whose state has no gradient
+    told = None if getattr(layer.core, "kind", None) is SELECTIVE_SCAN else after
     gradients = torch.autograd.grad(weighted_sum(y, told), list(leaves.values()), allow_unused=True)
     results = {"output": y, **{f"final state {n}": part for n, part in enumerate(state_tensors(after))}}
     for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
@@ -85,7 +88,8 @@ def check_steps(layer: Layer, tolerance: float) -> None:
 
 
 def check_in_bfloat16(layer: Layer) -> None:
-    """As a model in bfloat16 and under autocast: near the reference, states in the dtypes of the torch code."""
+    """As a model in bfloat16 and under autocast: near the reference, states in the dtypes of the torch code.
+    """
     x = inputs(19).requires_grad_()
     for model, autocast in ((copy.deepcopy(layer), True), (layer.bfloat16(), False)):
         x_now = x if autocast else x.detach().bfloat16().requires_grad_()

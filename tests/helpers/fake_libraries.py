@@ -1,12 +1,13 @@
-"""Stand-ins for the GPU libraries: their signatures, layouts, dtypes and demands, by plain loops on any device.
+"""Stand-ins for the GPU libraries: their signatures, layouts, dtypes and demands, by plain loops on any
+device.
 
 Written from the documentation and argument checks of
 - flash-linear-attention 0.6.0: fla/ops/*, fla/modules/{causal_conv1d,norm};
 - mamba-ssm 2.3: mamba_ssm/ops/triton/{ssd_combined,selective_state_update,layernorm_gated}.py,
   ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp;
 - causal-conv1d 1.6: causal_conv1d_interface.py, csrc/causal_conv1d.cpp;
-- flash-attn 2.8: flash_attn_interface.py, and 3: hopper/flash_attn_interface.py.
-They hold what our adapters assume; that the libraries keep to it is for tests/gpu. Their parameters are those of the
+- flash-attn 2.8: flash_attn_interface.py, and 3: hopper/flash_attn_interface.py. They hold what our adapters
+  assume; that the libraries keep to it is for tests/gpu. Their parameters are those of the
 libraries: tests/operators/test_library_signatures.py compares them.
 """
 
@@ -72,13 +73,14 @@ def _delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, scal
     return _recurrence(q, k, v, scale, state, lambda t: decays[:, t], write)
 
 
-def _linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float,
+            state: Tensor | None) -> tuple[Tensor, Tensor]:
     decays = g.float().exp().reshape(*q.shape[:3], -1, 1)
     return _recurrence(q, k, v, scale, state, lambda t: decays[:, t],
                        lambda t, _: torch.einsum("bhk,bhv->bhkv", k[:, t].float(), v[:, t].float()))
 
 
-# -- flash-linear-attention ------------------------------------------------------------------------------------------
+# -- flash-linear-attention ----------------------------------------------------------------------------------
 
 
 def _l2(x: Tensor) -> Tensor:
@@ -104,7 +106,8 @@ def fused_recurrent_delta_rule(q, k, v, beta=None, scale=None, initial_state=Non
 
 
 def _delta_of_groups(q, k, v, g, beta, scale, initial_state, l2norm, sigmoid, gate, A_log, dt_bias):
-    """What both gated rules share: key heads are repeated for groups of value heads, and what may be inside is."""
+    """What both gated rules share: key heads are repeated for groups of value heads, and what may be inside
+    is."""
     heads, value_heads = q.shape[2], v.shape[2]
     assert q.shape == k.shape
     assert value_heads % heads == 0, "GVA"
@@ -122,9 +125,9 @@ def _delta_of_groups(q, k, v, g, beta, scale, initial_state, l2norm, sigmoid, ga
 
 
 def chunk_gated_delta_rule(q, k, v, g, beta, scale=None, initial_state=None, output_final_state=False,
-                           use_qk_l2norm_in_kernel=False, use_beta_sigmoid_in_kernel=False, allow_neg_eigval=False,
-                           state_v_first=False, cu_seqlens=None, cu_seqlens_cpu=None, chunk_indices=None,
-                           cp_context=None, **kwargs):
+                           use_qk_l2norm_in_kernel=False, use_beta_sigmoid_in_kernel=False,
+                           allow_neg_eigval=False, state_v_first=False, cu_seqlens=None, cu_seqlens_cpu=None,
+                           chunk_indices=None, cp_context=None, **kwargs):
     """use_gate_in_kernel, A_log and dt_bias are read from kwargs, as the library does."""
     assert set(kwargs) <= {"use_gate_in_kernel", "A_log", "dt_bias", "chunk_size"}
     _same_dtype(q, k, v)
@@ -136,11 +139,11 @@ def chunk_gated_delta_rule(q, k, v, g, beta, scale=None, initial_state=None, out
                             use_beta_sigmoid_in_kernel, gate, A_log, kwargs.get("dt_bias"))
 
 
-def fused_recurrent_gated_delta_rule(q, k, v, g=None, gk=None, gv=None, beta=None, scale=None, initial_state=None,
-                                     output_final_state=False, use_qk_l2norm_in_kernel=False,
-                                     use_gate_in_kernel=False, A_log=None, dt_bias=None,
-                                     use_beta_sigmoid_in_kernel=False, allow_neg_eigval=False, state_v_first=False,
-                                     cu_seqlens=None, **kwargs):
+def fused_recurrent_gated_delta_rule(q, k, v, g=None, gk=None, gv=None, beta=None, scale=None,
+                                     initial_state=None, output_final_state=False,
+                                     use_qk_l2norm_in_kernel=False, use_gate_in_kernel=False, A_log=None,
+                                     dt_bias=None, use_beta_sigmoid_in_kernel=False, allow_neg_eigval=False,
+                                     state_v_first=False, cu_seqlens=None, **kwargs):
     """Without g nothing decays."""
     assert not torch.is_grad_enabled(), "backward pass is not implemented"
     assert not kwargs
@@ -172,8 +175,9 @@ def chunk_simple_gla(q, k, v, g=None, g_gamma=None, scale=None, initial_state=No
     return _linear(q, k, v, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
 
 
-def fused_recurrent_simple_gla(q, k, v, g=None, g_gamma=None, scale=None, initial_state=None, output_final_state=False,
-                               reverse=False, state_v_first=False, cu_seqlens=None, **kwargs):
+def fused_recurrent_simple_gla(q, k, v, g=None, g_gamma=None, scale=None, initial_state=None,
+                               output_final_state=False, reverse=False, state_v_first=False, cu_seqlens=None,
+                               **kwargs):
     return chunk_simple_gla(q, k, v, g, g_gamma, scale, initial_state, output_final_state)
 
 
@@ -189,7 +193,8 @@ def chunk_kda(q, k, v, g, beta, scale=None, initial_state=None, output_final_sta
     assert beta.shape == v.shape[:3]
     assert initial_state is None or initial_state.dtype == torch.float32
     return _delta_of_groups(q, k, v, g, beta, scale, initial_state, use_qk_l2norm_in_kernel,
-                            use_beta_sigmoid_in_kernel, use_gate_in_kernel, kwargs.get("A_log"), kwargs.get("dt_bias"))
+                            use_beta_sigmoid_in_kernel, use_gate_in_kernel, kwargs.get("A_log"),
+                            kwargs.get("dt_bias"))
 
 
 def fused_recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initial_state=None,
@@ -204,8 +209,8 @@ def fused_recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, 
 
 
 def chunk_rwkv7(r, w, k, v, a, b, scale=1.0, initial_state=None, output_final_state=False, cu_seqlens=None,
-                cu_seqlens_cpu=None, safe_gate=False, chunk_size=None, disable_recompute=False, cp_context=None,
-                lower_bound=None):
+                cu_seqlens_cpu=None, safe_gate=False, chunk_size=None, disable_recompute=False,
+                cp_context=None, lower_bound=None):
     """w: log decay; a reads the state before it decays (generalized_delta_rule/dplr/naive.py)."""
     _same_dtype(r, k, v, a, b)
     assert output_final_state
@@ -216,13 +221,15 @@ def chunk_rwkv7(r, w, k, v, a, b, scale=1.0, initial_state=None, output_final_st
     assert state.dtype == torch.float32
     for t in range(r.shape[1]):
         read = torch.einsum("bhk,bhkv->bhv", a[:, t].float(), state)
-        state = (state * w[:, t].float().exp().unsqueeze(-1) + torch.einsum("bhk,bhv->bhkv", b[:, t].float(), read)
+        state = (state * w[:, t].float().exp().unsqueeze(-1)
+                 + torch.einsum("bhk,bhv->bhkv", b[:, t].float(), read)
                  + torch.einsum("bhk,bhv->bhkv", k[:, t].float(), v[:, t].float()))
         outputs.append(torch.einsum("bhk,bhkv->bhv", r[:, t].float() * scale, state))
     return torch.stack(outputs, 1).to(v.dtype), state
 
 
-def fused_recurrent_rwkv7(r, w, k, v, a, b, scale=None, initial_state=None, output_final_state=True, cu_seqlens=None):
+def fused_recurrent_rwkv7(r, w, k, v, a, b, scale=None, initial_state=None, output_final_state=True,
+                          cu_seqlens=None):
     assert not torch.is_grad_enabled(), "forward only"
     return chunk_rwkv7(r, w, k, v, a, b, r.shape[-1] ** -0.5 if scale is None else scale, initial_state,
                        output_final_state)
@@ -281,22 +288,24 @@ def gate_output_correction(o, r, k, r_k, v, g):
 
 
 def l2norm(x, eps=1e-6, output_dtype=None):
-    return (x.float() * torch.rsqrt(x.float().square().sum(-1, keepdim=True) + eps)).to(output_dtype or x.dtype)
+    return (x.float() * torch.rsqrt(x.float().square().sum(-1, keepdim=True) + eps)).to(output_dtype
+                                                                                        or x.dtype)
 
 
-def group_norm(x, weight, bias, residual=None, eps=1e-5, prenorm=False, residual_in_fp32=False, is_rms_norm=False,
-               num_groups=1):
+def group_norm(x, weight, bias, residual=None, eps=1e-5, prenorm=False, residual_in_fp32=False,
+               is_rms_norm=False, num_groups=1):
     assert residual is None
     assert not prenorm
     assert not is_rms_norm
     assert weight.shape == bias.shape == x.shape[-1:]
-    wide = F.layer_norm(x.float().unflatten(-1, (num_groups, -1)), [x.shape[-1] // num_groups], eps=eps).flatten(-2)
+    wide = F.layer_norm(x.float().unflatten(-1, (num_groups, -1)), [x.shape[-1] // num_groups],
+                        eps=eps).flatten(-2)
     return (wide * weight.float() + bias.float()).to(x.dtype)
 
 
 def fla_causal_conv1d(x, weight=None, bias=None, residual=None, initial_state=None, output_final_state=False,
-                      activation=None, backend="triton", cu_seqlens=None, cu_seqlens_cpu=None, chunk_indices=None,
-                      cp_context=None, **kwargs):
+                      activation=None, backend="triton", cu_seqlens=None, cu_seqlens_cpu=None,
+                      chunk_indices=None, cp_context=None, **kwargs):
     """x [B, T, D], weight [D, W], states [B, D, W] in memory order."""
     batch, tokens, channels = x.shape
     width = weight.shape[1]
@@ -317,8 +326,8 @@ def rms_norm(x, weight, bias, residual=None, eps=1e-5, prenorm=False, residual_i
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
 
 
-def rms_norm_gated(x, g, weight, bias, activation="swish", residual=None, prenorm=False, residual_in_fp32=False,
-                   eps=1e-6):
+def rms_norm_gated(x, g, weight, bias, activation="swish", residual=None, prenorm=False,
+                   residual_in_fp32=False, eps=1e-6):
     assert activation in ("swish", "sigmoid")
     assert x.shape == g.shape
     gate = torch.sigmoid(g.float()) if activation == "sigmoid" else F.silu(g.float())
@@ -336,7 +345,7 @@ def rmsnorm_fn(x, weight, bias, z=None, eps=1e-6, group_size=None, norm_before_g
             * weight.float()).to(x.dtype)
 
 
-# -- mamba-ssm and causal-conv1d -------------------------------------------------------------------------------------
+# -- mamba-ssm and causal-conv1d -----------------------------------------------------------------------------
 
 
 def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None,
@@ -374,8 +383,8 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
 
 def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False,
                            state_batch_indices=None):
-    """Writes into `state`, of any strides. D and dt_bias may be None by the signature only: the library reads the
-    strides of dt_bias, and unpacks 0 in place of those of D."""
+    """Writes into `state`, of any strides. D and dt_bias may be None by the signature only: the library reads
+    the strides of dt_bias, and unpacks 0 in place of those of D."""
     assert not torch.is_grad_enabled(), "no backward pass"
     has_heads = state.dim() > 3
     if D is None or dt_bias is None:
@@ -390,7 +399,8 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     assert A.shape == (heads, dim, state_size)
     assert B.shape == C.shape == (batch, B.shape[1], state_size)
     B, C = (part.repeat_interleave(heads // part.shape[1], 1).float() for part in (B, C))
-    if has_heads:  # one number per head, by strides of 0: else the kernel reads dt, A and dt_bias for each channel
+    # one number per head, by strides of 0: else the kernel reads dt, A and dt_bias for each channel
+    if has_heads:
         assert A.stride(-1) == A.stride(-2) == dt.stride(-1) == dt_bias.stride(-1) == D.stride(-1) == 0
     dt = dt.float() + dt_bias.float().view(heads, dim)
     dt = F.softplus(dt) if dt_softplus else dt
@@ -457,16 +467,18 @@ def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, cach
     assert conv_state.dtype == x.dtype
     history = torch.cat([conv_state, x.unsqueeze(-1)], -1)
     conv_state.copy_(history[..., 1:])
-    y = F.conv1d(history.to(weight.dtype), weight.unsqueeze(1), bias, groups=x.shape[1]).squeeze(-1).to(x.dtype)
+    y = F.conv1d(history.to(weight.dtype), weight.unsqueeze(1), bias,
+                 groups=x.shape[1]).squeeze(-1).to(x.dtype)
     return F.silu(y) if activation == "silu" else y
 
 
-# -- flash-attn ------------------------------------------------------------------------------------------------------
+# -- flash-attn ----------------------------------------------------------------------------------------------
 
 
-def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
-                    alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """[B, T, H, K]; the mask ends in the bottom right corner, `window_size` counts tokens beside the query's."""
+def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1),
+                    softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """[B, T, H, K]; the mask ends in the bottom right corner, `window_size` counts tokens beside the query's.
+    """
     assert _same_dtype(q, k, v) in HALF
     tokens, keys, head_dim = q.shape[1], k.shape[1], q.shape[3]
     assert all(x.stride(-1) == 1 for x in (q, k, v))
@@ -475,24 +487,26 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     own = torch.arange(tokens, device=q.device).unsqueeze(1) + keys - tokens
     other = torch.arange(keys, device=q.device)
     left, right = window_size[0], 0 if causal else window_size[1]
-    seen = (other <= own + right if right >= 0 else own == own) & (other >= own - left if left >= 0 else own == own)
+    seen = (other <= own + right if right >= 0 else own == own) & (other >= own - left if left >= 0
+                                                                   else own == own)
     k, v = (x.float().repeat_interleave(q.shape[2] // x.shape[2], 2) for x in (k, v))
     scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k) * (softmax_scale or head_dim ** -0.5)
     scores = scores.masked_fill(~seen, -torch.inf)
     return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v).to(q.dtype)
 
 
-def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
-                            cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
-                            causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True,
-                            alibi_slopes=None, num_splits=0, return_softmax_lse=False):
+def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None,
+                            cache_seqlens=None, cache_batch_idx=None, cache_leftpad=None, block_table=None,
+                            softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                            rotary_interleaved=True, alibi_slopes=None, num_splits=0,
+                            return_softmax_lse=False):
     assert not torch.is_grad_enabled(), "does not support backward pass"
     return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
 
 
 def flash_attn_3_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None,
-                      v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None,
-                      deterministic=False, sm_margin=0, return_attn_probs=False):
+                      v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1,
+                      pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False):
     """Of the package `flash_attn_interface`; no dropout. Before 3.0 it also returned the log-sum-exp."""
     o = flash_attn_func(q, k, v, 0.0, softmax_scale, causal, window_size)
     return o, torch.zeros(o.shape[:3])
@@ -500,11 +514,11 @@ def flash_attn_3_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_desc
 
 def flash_attn_3_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary_cos=None, rotary_sin=None,
                               cache_seqlens=None, cache_batch_idx=None, cache_leftpad=None, page_table=None,
-                              cu_seqlens_q=None, cu_seqlens_k_new=None, max_seqlen_q=None, rotary_seqlens=None,
-                              q_descale=None, k_descale=None, v_descale=None, softmax_scale=None, causal=False,
-                              window_size=(-1, -1), attention_chunk=0, softcap=0.0, rotary_interleaved=True,
-                              scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0,
-                              return_softmax_lse=False):
+                              cu_seqlens_q=None, cu_seqlens_k_new=None, max_seqlen_q=None,
+                              rotary_seqlens=None, q_descale=None, k_descale=None, v_descale=None,
+                              softmax_scale=None, causal=False, window_size=(-1, -1), attention_chunk=0,
+                              softcap=0.0, rotary_interleaved=True, scheduler_metadata=None, num_splits=0,
+                              pack_gqa=None, sm_margin=0, return_softmax_lse=False):
     assert not torch.is_grad_enabled(), "does not support backward pass"
     return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
 
@@ -545,13 +559,14 @@ MODULES = {
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str, ...] = ("cuda",)) -> None:
-    """Put the stand-ins of these packages (all but flash-attn 3, if none is named) where the libraries would be; hide
-    the others.
+    """Put the stand-ins of these packages (all but flash-attn 3, if none is named) where the libraries would
+    be; hide the others.
 
     devices: where our adapters may call them.
     """
     names = packages or ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn")
-    for name in ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn", "flash_attn_interface"):
+    for name in ("fla", "mamba_ssm", "selective_scan_cuda", "causal_conv1d", "flash_attn",
+                 "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, name, None)
     for path, contents in MODULES.items():
         if path.split(".")[0] in names:
@@ -559,11 +574,11 @@ def install(monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str,
             module.__spec__ = ModuleSpec(path, None)
             vars(module).update(contents)
             monkeypatch.setitem(sys.modules, path, module)
-    for name, module_name in backends.MODULES.items():
+    for name, place in backends.LIBRARIES.shipped.items():
         if name == "numba":  # the real one, on CPUs
             continue
-        library = backends.load(name)
+        library = backends.LIBRARIES[name]
         devices_then = tuple(dict.fromkeys((*library.devices, *devices)))
         distribution = "torch" if name == "sdpa" else f"fake-{name}"  # without metadata: __version__ counts
-        monkeypatch.setattr(sys.modules[f"flashnas.operators.backends.{module_name}"], "LIBRARY",
+        monkeypatch.setattr(sys.modules[place.partition(":")[0]], "LIBRARY",
                             dataclasses.replace(library, devices=devices_then, distribution=distribution))

@@ -11,7 +11,7 @@ from triton.runtime.autotuner import Autotuner
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.backends import fla
-from flashnas.operators.backends.core import choose_backend, load
+from flashnas.operators.backends.core import LIBRARIES, choose_backend
 from flashnas.operators.backends.library import HALF
 from flashnas.operators.layer import RecurrentState
 from flashnas.operators.parts.fused import normalise
@@ -30,16 +30,18 @@ def largest_difference(got: torch.Tensor, expected: torch.Tensor) -> float:
 def main() -> None:
     for name in ("fla.layers", "fla.models"):  # which import transformers; fla goes on without
         sys.modules[name] = None  # type: ignore[assignment]
-    Autotuner._bench = lambda *_, **__: [0.0, 0.0, 0.0]  # type: ignore[method-assign]  # no device: the first will do
+    Autotuner._bench = lambda *_, **__: [0.0, 0.0,
+                                         0.0]  # type: ignore[method-assign]  # no device: the first will do
     torch.manual_seed(0)
     q, k = (F.normalize(torch.randn(BATCH, TOKENS, HEADS, KEY), dim=-1) for _ in range(2))
     v, state = torch.randn(BATCH, TOKENS, HEADS, VALUE), torch.randn(BATCH, HEADS, KEY, VALUE)
     beta, g = torch.rand(BATCH, TOKENS, HEADS), -torch.rand(BATCH, TOKENS, HEADS)
     for kind, decay in (("delta_rule", None), ("gated_delta_rule", g)):
-        _, step = load("fla").kernels[kind](torch.float32)
+        _, step = LIBRARIES["fla"].kernels[kind](torch.float32)
         leaves = [x.clone().requires_grad_(decay is None) for x in (q, k, v, beta, state)]
         exact = [x.detach().double().requires_grad_(decay is None) for x in leaves]
-        expected_o, expected = delta_rule_reference(*exact[:4], None if decay is None else decay.double(), exact[4])
+        expected_o, expected = delta_rule_reference(*exact[:4], None if decay is None else decay.double(),
+                                                    exact[4])
         final, outputs = leaves[4], []
         for t in range(TOKENS):
             o, final = step(*(x[:, t] for x in leaves[:4]), None if decay is None else decay[:, t], final)
@@ -69,10 +71,12 @@ def raw_steps() -> None:
     for kind, channels in (("delta_rule", 0), ("gated_delta_rule", 1), ("kda", KEY)):
         a, dt_bias = torch.randn(BATCH, TOKENS, HEADS, channels), torch.randn(HEADS, channels)
         g = -A_log.double().exp().unsqueeze(-1) * F.softplus(a.double() + dt_bias.double())
-        written, decays = torch.sigmoid(beta.double()), g if channels else torch.zeros(BATCH, TOKENS, HEADS, 1)
-        expected_o, expected = dplr_reference(shared_q * scale, written.unsqueeze(-1) * shared_k, v.double(), -shared_k,
-                                              None, decays.double().expand(-1, -1, -1, KEY), state.double())
-        step = load("fla").raw[kind].pair(torch.float32)[1]
+        written, decays = torch.sigmoid(beta.double()), g if channels else torch.zeros(BATCH, TOKENS, HEADS,
+                                                                                       1)
+        expected_o, expected = dplr_reference(shared_q * scale, written.unsqueeze(-1) * shared_k, v.double(),
+                                              -shared_k, None, decays.double().expand(-1, -1, -1, KEY),
+                                              state.double())
+        step = LIBRARIES["fla"].raw[kind].pair(torch.float32)[1]
         assert step is not None
         inner = [] if not channels else [a.squeeze(-1) if channels == 1 else a]
         final, outputs = state, []
@@ -81,21 +85,23 @@ def raw_steps() -> None:
                 weights = [A_log, dt_bias.flatten()] if inner else []
                 o, final = step(*(x[:, t] for x in (q, k, v, beta, *inner)), *weights, scale, final)
                 outputs.append(o)
-        errors = [largest_difference(torch.stack(outputs, 1), expected_o), largest_difference(final, expected)]
+        errors = [largest_difference(torch.stack(outputs, 1), expected_o),
+                  largest_difference(final, expected)]
         assert max(errors) < 1e-5, (kind, errors)
         print(f"raw {kind}")
 
 
 def norms() -> None:
     """The three kinds of norm, with gradients."""
-    forward = load("fla").kernels["norm"](torch.float32)[0]
+    forward = LIBRARIES["fla"].kernels["norm"](torch.float32)[0]
     x, gate, weight = torch.randn(BATCH, 4, KEY), torch.randn(BATCH, 4, KEY), torch.rand(KEY) + 0.5
     cases = {"silu": (weight, False, False), "sigmoid": (weight, False, True),
              "silu first": (torch.rand(4, KEY) + 0.5, True, False)}
     for name, (w, first, sigmoid) in cases.items():
         leaves = [part.clone().requires_grad_() for part in (x, w, gate)]
         exact = [part.double().requires_grad_() for part in (x, w, gate)]
-        y, wanted = (run(a, b, 1e-5, c, first, sigmoid) for run, (a, b, c) in ((forward, leaves), (normalise, exact)))
+        y, wanted = (run(a, b, 1e-5, c, first, sigmoid) for run,
+                     (a, b, c) in ((forward, leaves), (normalise, exact)))
         errors = [largest_difference(y, wanted)]
         if name != "silu first":  # its backward pass asks the device for its number of processors
             got = torch.autograd.grad(y.square().sum(), leaves)
@@ -111,13 +117,14 @@ class Index(int):
 
 
 def rwkv7() -> None:
-    """The layer with all that fla has around its recurrence: parallel form with gradients, in chunks of 16 and in those
-    of bounded decays, and steps."""
+    """The layer with all that fla has around its recurrence: parallel form with gradients, in chunks of 16
+    and in those of bounded decays, and steps."""
     from fla.ops.generalized_delta_rule.dplr import chunk_A_bwd, chunk_A_fwd, chunk_h_bwd, chunk_h_fwd
 
     for module in (chunk_A_fwd, chunk_A_bwd):  # the interpreter knows tl.gather, and not fla's name for it
         module.IS_GATHER_SUPPORTED = False
-    for module in (chunk_h_fwd, chunk_h_bwd):  # an index of a loop is a tensor of Triton, which can be converted
+    # an index of a loop is a tensor of Triton, which can be converted
+    for module in (chunk_h_fwd, chunk_h_bwd):
         module.range = lambda *ends: map(Index, range(*ends))
     fla.LIBRARY = dataclasses.replace(fla.LIBRARY, devices=("cpu",))
     layer = make_layer(parse_operators("r7(head_dim=16)")[0], 32, torch.float32)

@@ -10,7 +10,8 @@ from flashnas.testing import operator as contract
 from flashnas.testing.operator import HIDDEN, LENGTHS, assert_close, make_inputs, weighted_sum
 from flashnas.testing.states import state_tensors
 
-__all__ = ["HIDDEN", "LENGTHS", "SPECS", "assert_close", "make_inputs", "make_layer", "state_tensors", "weighted_sum"]
+__all__ = ["HIDDEN", "LENGTHS", "SPECS", "assert_close", "make_inputs", "make_layer", "state_tensors",
+           "weighted_sum"]
 
 torch.set_num_threads(1)
 

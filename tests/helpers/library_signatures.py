@@ -1,6 +1,6 @@
-"""Parameters of the functions that our adapters call, in order and with defaults, as the sources of the releases have
-them: the oldest that we take and the newest of 2026-11 on PyPI. flash-attn 3 is the folder `hopper` of the sources of
-flash-attn; it is not released there by itself, so that its last entry is a commit.
+"""Parameters of the functions that our adapters call, in order and with defaults, as the sources of the
+releases have them: the oldest that we take and the newest of 2026-11 on PyPI. flash-attn 3 is the folder
+`hopper` of the sources of flash-attn; it is not released there by itself, so that its last entry is a commit.
 
 The first release of each function is the one whose signature the stand-in has.
 """
@@ -42,7 +42,8 @@ SIGNATURES: dict[tuple[str, str], dict[str, str]] = {
     ("causal_conv1d", "causal_conv1d_fn"): {
         CONVOLUTION: "x, weight, bias=None, seq_idx=None, initial_states=None, return_final_states=False,"
                      " final_states_out=None, activation=None"},
-    ("causal_conv1d", "causal_conv1d_update"): {"1.7.0": f"{UPDATE}, conv_state_indices=None", "1.4.0": UPDATE},
+    ("causal_conv1d", "causal_conv1d_update"): {"1.7.0": f"{UPDATE}, conv_state_indices=None",
+                                                "1.4.0": UPDATE},
     ("flash_attn", "flash_attn_func"): {"2.8.3.post2 and 2.7.0.post2": ATTENTION},
     ("flash_attn", "flash_attn_with_kvcache"): {"2.8.3.post2 and 2.7.0.post2": KVCACHE},
     ("flash_attn_interface", "flash_attn_func"): {

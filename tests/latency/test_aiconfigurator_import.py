@@ -92,7 +92,7 @@ def check(folder):
         assert set(table.rows(kind)["stack"]) == {"vllm-0.11"}
     assert table.rows("conv_decode")["channels"].tolist() == [2 * 2 * 128 + 4 * 128]
     assert set(gemm["source"]) == {"imported"}
-    origin = table.info()["kinds"]["gemm"]["origin"]
+    origin = table.to_dict()["kinds"]["gemm"]["origin"]
     assert (origin["package"], origin["version"], origin["licence"]) == ("aiconfigurator-core", "9.9", "Apache-2.0")
     assert "NVIDIA" in origin["copyright"]
     assert table.meta["stacks"]["vllm-0.10.0"] == {"framework": "vllm", "version": "0.10.0", "mode": "cuda_graph",
@@ -171,7 +171,7 @@ def test_device_facts_that_are_missing(package, tmp_path):
 def test_damaged_measurements(package, tmp_path):
     file = package / "aiconfigurator_core/systems/data/fake/gemm/vllm/0.10.0/gemm_perf.parquet"
     file.write_bytes(b"junk")
-    with pytest.raises(TableError, match=r"gemm_perf\.parquet: not a parquet file"):
+    with pytest.raises(TableError, match=r"gemm_perf\.parquet: damaged, not readable as parquet"):
         import_system("fake", package, tmp_path / "out")
     pd.DataFrame({"m": [1]}).to_parquet(file)
     with pytest.raises(TableError, match="column latency"):

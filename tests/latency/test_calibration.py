@@ -21,7 +21,7 @@ DAMAGED = [
     ({"scale": True}, "calibration.scale must be a number; got True"),
     ({"gap_us": -1.0}, "calibration.gap_us must be a number of at least 0; got -1.0"),
     ({"stack": "fusd"}, "calibration.stack must be one of fused, unfused; got 'fusd' (did you mean 'fused'?)"),
-    ({"stack": ["fused"]}, "calibration.stack must be one of fused, unfused; got ['fused']"),
+    ({"stack": ["fused"]}, "calibration.stack must be text; got ['fused']"),
     ({"unfused": 3}, "calibration.unfused must be a mapping; got 3"),
     ({"unfused": {"scal": 3}}, "calibration.unfused has no key 'scal' (did you mean 'scale'?)"),
     ({"unfused": {"scale": "3"}}, "calibration.unfused.scale must be a number; got '3'"),

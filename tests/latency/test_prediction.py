@@ -190,7 +190,7 @@ def test_a_large_vocabulary_is_cut_into_equal_products(tiny_table):
     assert (head["ms"], head["source"]) == (pytest.approx(512 * 32 / 1000 / 1000, rel=1e-6), "derived")
 
 
-# -- bounds, sources, breakdown --------------------------------------------------------------------------------------
+# -- bounds, sources, breakdown ------------------------------------------------------------------------------
 
 MIXED = Architecture.parse("32(vocab=64,meta=4): d(head_dim=16) f a(heads=2,kv_heads=1,head_dim=16)"
                            " swa(heads=2,kv_heads=1,head_dim=12,window=4) gla(head_dim=16) gd(head_dim=16)"
@@ -230,7 +230,7 @@ def test_metrics_by_name_and_as_dict(tiny_table):
         estimate.metric("latency")
 
 
-# -- many architectures ----------------------------------------------------------------------------------------------
+# -- many architectures --------------------------------------------------------------------------------------
 
 
 def with_memory(table, memory_bytes):
@@ -289,7 +289,7 @@ def test_dtype_that_the_table_lacks(tiny_table):
         LatencyModel(tiny_table, "generated=1,dtype=float32")
 
 
-# -- whole operators, calibration ------------------------------------------------------------------------------------
+# -- whole operators, calibration ----------------------------------------------------------------------------
 
 
 def operator_rows(latency_us, **axes):

@@ -55,9 +55,9 @@ def test_the_text_states_the_constants_of_the_rules():
 def test_shipped_tables_state_no_rules_of_their_own(name):
     table = LatencyTable.load(name)
     assert "rules" not in table.meta
-    assert table.info()["rules"] == rules()
+    assert table.to_dict()["rules"] == rules()
     for rule in rules():
-        assert f"- {rule}" in table.describe()
+        assert f"- {rule}" in str(table)
 
 
 def test_a_filter_that_was_not_measured_counts_as_the_next_longer(tiny_table):

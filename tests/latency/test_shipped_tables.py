@@ -30,14 +30,14 @@ def test_four_tables_are_shipped_and_small():
 def test_every_row_names_its_source(tables, device):
     table = tables[device]
     assert "aiconfigurator-core 0.12.0" in table.device.cite
-    for kind, entry in table.info()["kinds"].items():
+    for kind, entry in table.to_dict()["kinds"].items():
         assert entry["sources"] == {"imported": entry["rows"]}, kind
         assert entry["origin"]["version"] == "0.12.0"
         assert entry["origin"]["licence"] == "Apache-2.0"
         for stack in entry["stacks"]:
             assert {"framework", "version", "measured_on"} <= set(table.meta["stacks"][stack])
     assert "rules" not in table.meta
-    assert table.info()["rules"] == rules()
+    assert table.to_dict()["rules"] == rules()
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -84,11 +84,11 @@ def test_append_replaces_rows_of_the_same_key(tmp_path):
 
 
 def test_info_is_json_and_describe_names_what_it_can_answer(tiny_table):
-    info = json.loads(json.dumps(tiny_table.info()))
+    info = json.loads(json.dumps(tiny_table.to_dict()))
     assert info["kinds"]["gemm"]["ranges"] == {"m": [1, 65536], "n": [16, 256], "k": [16, 256]}
     assert info["kinds"]["gemm"]["sources"] == {"imported": 8}
     assert info["kinds"]["gemm"]["origin"] == {"package": "invented"}
-    text = tiny_table.describe()
+    text = str(tiny_table)
     for word in ("tiny", "gemm", "8 rows", "m 1..65536", "invented-1", "window 0"):
         assert word in text
 
@@ -185,13 +185,15 @@ def test_row_count_is_checked(folder):
     (lambda meta: meta["kinds"]["gemm"].update(constants="x"), ["kinds.gemm.constants must be a mapping", "'x'"]),
     (lambda meta: meta["kinds"]["gemm"]["constants"].update(p10_us=[1]),
      ["kinds.gemm.constants.p10_us must be a positive number or null; got [1]"]),
-    (lambda meta: meta["kinds"]["gemm"]["constants"].update(repeats=float("nan")), ["constants.repeats must be a finite number; got nan"]),
+    (lambda meta: meta["kinds"]["gemm"]["constants"].update(repeats=float("nan")),
+     ["constants.repeats must be a finite number; got nan"]),
     (lambda meta: meta["kinds"]["gemm"]["constants"].update(mode=None), ["constants.mode must be text; got None"]),
     (lambda meta: meta["kinds"]["gemm"]["constants"].update(moed="eager"), ["no key 'moed'", "did you mean 'mode'"]),
     (lambda meta: meta.update(validations="x"), ["validations must be a list or null; got 'x'"]),
     (lambda meta: meta.update(jobs=[1]), ["jobs[0] must be a mapping; got 1"]),
     (lambda meta: meta["stacks"].update({"invented-1": 3}), ["stacks.invented-1 must be a mapping", "got 3"]),
-    (lambda meta: meta["stacks"]["invented-1"].update(threads="x"), ["stacks.invented-1.threads must be a whole number of at least 1; got 'x'"]),
+    (lambda meta: meta["stacks"]["invented-1"].update(threads="x"),
+     ["stacks.invented-1.threads must be a whole number of at least 1; got 'x'"]),
 ])
 def test_meta_errors_name_place_and_rule(folder, change, words):
     edit_meta(folder, change)
@@ -202,9 +204,11 @@ def test_meta_errors_name_place_and_rule(folder, change, words):
 
 
 @pytest.mark.parametrize(("key", "value", "word"), [
-    ("bandwidth_bytes_s", 0, "must be positive"), ("platform", "tpu", "cpu, cuda"), ("memory_bytes", "much", "a whole number"),
+    ("bandwidth_bytes_s", 0, "must be positive"), ("platform", "tpu", "cpu, cuda"),
+    ("memory_bytes", "much", "a whole number"),
     ("peak", 1, "has no key 'peak'"), ("bandwidth_share", 0, "device.bandwidth_share must be positive; got 0"),
-    ("bandwidth_bytes_s", float("nan"), "must be a finite number; got nan"), ("launch_us", -1, "must be at least 0; got -1"),
+    ("bandwidth_bytes_s", float("nan"), "must be a finite number; got nan"),
+    ("launch_us", -1, "must be at least 0; got -1"),
     ("peak_flops", float("inf"), "must be a finite number; got inf"),
 ])
 def test_device_errors(folder, key, value, word):

@@ -192,7 +192,7 @@ def test_a_negative_constant_is_read_where_rows_are_of_operators_alone(table):
             LatencyTable.load(table.path)
 
 
-# -- the certificate ---------------------------------------------------------------------------------------------
+# -- the certificate -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("confidence", "least"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)])

@@ -140,7 +140,8 @@ def test_loss_equals_cross_entropy_of_the_logits(tied: bool, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("kept", [0.3, 1.0])
-def test_targets_that_do_not_count_leave_loss_and_gradients_alone(kept: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_that_do_not_count_leave_loss_and_gradients_alone(kept: float,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_module, "LOGITS_PER_CHUNK", 5 * 101)
     model = make_model(HYBRID)
     tokens = make_tokens(model, 2, 9)
@@ -224,7 +225,7 @@ def test_tables_made_in_inference_mode_serve_training():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-# -- decoding from weights that have changed ---------------------------------------------------------------------
+# -- decoding from weights that have changed -----------------------------------------------------------------
 
 WIDE = "64(vocab=300,tied=false,meta=2): d(head_dim=16) f a(head_dim=16) f gla(head_dim=16)"
 
@@ -289,17 +290,19 @@ def test_decoding_after_edits_that_raise_no_version_uses_the_new_weights(change:
 
 
 @pytest.mark.parametrize("change", [lambda model: model.train(), lambda model: model.eval(),
-                                    lambda model: model.bfloat16().float()], ids=["train", "eval", "round trip"])
+                                    lambda model: model.bfloat16().float()],
+                         ids=["train", "eval", "round trip"])
 def test_train_eval_and_conversions_free_the_copies_of_decoding(change) -> None:
     model = make_model(WIDE, torch.float32)
     model.generate(torch.zeros(1, 3, dtype=torch.long), 3)
-    held = [part._transposed for part in model.modules() if isinstance(part, Projection)] + [model._transposed_head]
+    held = [part._transposed for part in model.modules()
+            if isinstance(part, Projection)] + [model._transposed_head]
     assert all(copy._copy is not None for copy in held)
     change(model)
     assert all(copy._copy is None for copy in held)
 
 
-# -- the residual stream of a GPU ------------------------------------------------------------------------------------
+# -- the residual stream of a GPU ----------------------------------------------------------------------------
 
 EVERY = ("64(vocab=101,meta=3): a(head_dim=16) d(head_dim=16) gd(head_dim=16,k_heads=2,expand_v=2) gla(head_dim=32)"
          " m2(head_dim=16,state=16) kda(head_dim=16) r7(head_dim=16) m(state=8) h(head_dim=16,ssm_head_dim=16,state=16)"
@@ -308,7 +311,8 @@ EVERY = ("64(vocab=101,meta=3): a(head_dim=16) d(head_dim=16) gd(head_dim=16,k_h
 
 @pytest.mark.parametrize("backend", ["torch", "fla", "mamba-ssm"])
 def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights and their gradients stay in float32; loss and gradients are as near to float64 as with a wide stream."""
+    """Weights and their gradients stay in float32; loss and gradients are as near to float64 as with a wide
+    stream."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
     narrow = HybridLM(Architecture.parse(EVERY), backend)
     narrow.load_state_dict(make_model(EVERY, torch.float32).state_dict())

@@ -15,7 +15,8 @@ ARCHITECTURE = Architecture.parse("64(vocab=300,meta=4): d(head_dim=16) f a(head
 @pytest.fixture
 def folder(tmp_path):
     torch.manual_seed(0)
-    return save_model(tmp_path / "final", HybridLM(ARCHITECTURE), tokenizer_json="{}", files={"recipe.yaml": "a: 1\n"})
+    return save_model(tmp_path / "final", HybridLM(ARCHITECTURE), tokenizer_json="{}",
+                      files={"recipe.yaml": "a: 1\n"})
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -47,7 +48,8 @@ def test_saving_again_replaces_and_other_folders_stay(folder):
     network = HybridLM(ARCHITECTURE)
     assert torch.equal(load_model(save_model(folder, network)).embedding.weight, network.embedding.weight)
     (folder / "architecture.yaml").unlink()
-    with pytest.raises(WeightsError, match=r"final: exists and holds no weights \(it has no architecture.yaml\)"):
+    with pytest.raises(WeightsError,
+                       match=r"final: exists and holds no weights \(it has no architecture.yaml\)"):
         save_model(folder, network)
 
 
@@ -97,7 +99,8 @@ def test_weights_of_another_architecture_are_named(folder, change, message):
 def test_a_full_disk_is_an_oserror_with_its_number_and_leaves_the_old_folder(folder):
     before = (folder / MODEL).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # EFBIG, the nearest that a test can have to ENOSPC
+    # EFBIG, the nearest that a test can have to ENOSPC
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(OSError, match=r"File too large.*model\.safetensors"):
             save_model(folder, HybridLM(ARCHITECTURE))

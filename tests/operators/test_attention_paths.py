@@ -71,11 +71,12 @@ def test_cache_keeps_the_last_tokens_in_order_and_does_not_write_into_its_origin
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize(("tokens", "keys", "window"), [(50, 50, 5), (50, 57, 5), (48, 48, 8), (33, 90, 8), (40, 41, 1),
+@pytest.mark.parametrize(("tokens", "keys", "window"),
+                         [(50, 50, 5), (50, 57, 5), (48, 48, 8), (33, 90, 8), (40, 41, 1),
                                                         (17, 17, 8)])
 def test_windows_side_by_side_equal_one_mask(tokens, keys, window, groups, monkeypatch):
     """On a GPU: blocks of queries against the keys that they can see, without a mask of all pairs."""
-    monkeypatch.setattr(attention, "LEAST_WINDOW_BLOCK", 4)
+    monkeypatch.setattr(attention, "MIN_WINDOW_BLOCK", 4)
     torch.manual_seed(tokens)
     shapes = ((2, 4, tokens, 8), (2, groups, keys, 8), (2, groups, keys, 8))
     leaves = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
@@ -86,7 +87,8 @@ def test_windows_side_by_side_equal_one_mask(tokens, keys, window, groups, monke
     monkeypatch.setattr(attention, "causal_mask", lambda *a: masks.append(a[:2]) or original(*a))
     got = attention.attend_in_windows(*leaves, window)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
-    for mine, theirs in zip(*(torch.autograd.grad((y * weights).sum(), leaves) for y in (got, expected)), strict=True):
+    for mine, theirs in zip(*(torch.autograd.grad((y * weights).sum(), leaves) for y in (got, expected)),
+                            strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
     block = max(window, 4)
     assert all(queries <= block and seen < 2 * block for queries, seen in masks)
@@ -103,8 +105,8 @@ def test_a_gpu_takes_windows_side_by_side_where_a_mask_would_be_large(monkeypatc
 
 @pytest.mark.parametrize(("tokens", "keys", "window"), [(7, 7, 0), (5, 12, 0), (12, 12, 5), (3, 12, 5)])
 def test_what_a_gpu_takes_equals_what_a_cpu_takes(tokens, keys, window, monkeypatch):
-    """No mask in memory for a further part of a prompt, and with a mask as many key heads as query heads: torch has no
-    fused kernel for a mask and grouped heads."""
+    """No mask in memory for a further part of a prompt, and with a mask as many key heads as query heads:
+    torch has no fused kernel for a mask and grouped heads."""
     torch.manual_seed(tokens)
     q, k, v = (torch.randn(2, heads, length, 8) for heads, length in ((4, tokens), (2, keys), (2, keys)))
     expected = attention.attend_by_kernel(q, k, v, window)
@@ -118,8 +120,10 @@ def test_what_a_gpu_takes_equals_what_a_cpu_takes(tokens, keys, window, monkeypa
         return original(*arguments, **named)
 
     # torch itself compares with its own function
-    monkeypatch.setattr(attention, "F", SimpleNamespace(scaled_dot_product_attention=sdpa, pad=torch.nn.functional.pad))
+    monkeypatch.setattr(attention, "F",
+                        SimpleNamespace(scaled_dot_product_attention=sdpa, pad=torch.nn.functional.pad))
     torch.testing.assert_close(attention.attend_by_kernel(q, k, v, window), expected, rtol=1e-5, atol=1e-5)
     assert bool(masks) is bool(window)
-    assert all(not grouped for mask, grouped in asked if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool)
+    assert all(not grouped for mask,
+               grouped in asked if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool)
     assert asked

@@ -15,7 +15,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators.backends import fla, library
-from flashnas.operators.backends.core import Core, choose_backend, load
+from flashnas.operators.backends.core import CORE_KINDS, LIBRARIES, Core, CoreKind, choose_backend
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import backends_of
 from flashnas.training.recipe import Recipe
@@ -25,14 +25,18 @@ RECURRENT = ("d", "gd", "gla", "kda", "r7")
 AUTO = [  # packages at hand (none named: all), dtype, what auto takes on CUDA
     (("nothing",), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch",
                                 "conv": "torch"}),
-    (("fla",), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "fla", "m": "torch", "conv": "fla"}),
+    (("fla",), "bfloat16",
+     {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "fla", "m": "torch", "conv": "fla"}),
     (("fla", "mamba_ssm"), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm",
                                         "m": "torch", "conv": "fla"}),  # built without selective_scan_cuda
-    ((), "bfloat16", {"a": "flash-attn", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "mamba-ssm",
+    ((), "bfloat16",
+     {"a": "flash-attn", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "mamba-ssm",
                       "conv": "causal-conv1d"}),
-    ((), "float32", {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch, steps fla"), "m2": "torch, steps mamba-ssm",
+    ((), "float32",
+     {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch, steps fla"), "m2": "torch, steps mamba-ssm",
                      "m": "mamba-ssm", "conv": "causal-conv1d"}),
-    ((), "float64", {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch", "conv": "torch"}),
+    ((), "float64",
+     {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch", "conv": "torch"}),
 ]
 
 
@@ -72,10 +76,12 @@ def test_several_answers_for_one_kind_are_all_told(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("backend", "text", "packages", "line"), [
-    ("mamba-ssm", "m2", ("fla",), "operator mamba2: backend mamba-ssm cannot run it: the package fake-mamba-ssm is not"
+    ("mamba-ssm", "m2", ("fla",),
+     "operator mamba2: backend mamba-ssm cannot run it: the package fake-mamba-ssm is not"
                                   " installed; allowed here: auto, torch, numba"),
     ("flash-attn", "d f", ("fla",), "backend flash-attn: the package fake-flash-attn is not installed"),
-    ("flash", "a", (), "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa, numba; got 'flash' (did"
+    ("flash", "a", (),
+     "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa, numba; got 'flash' (did"
                        " you mean 'fla'?)")])
 def test_what_is_not_there_is_one_line(backend: str, text: str, packages: tuple[str, ...], line: str,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +98,8 @@ def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path: Pa
                           ("causal_conv1d", ""), ("fla", "")):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(code + "\n")
-    for name, release in (("mamba_ssm", "2.3.1"), ("causal_conv1d", "1.3.9"), ("flash_linear_attention", "0.5.2")):
+    for name, release in (("mamba_ssm", "2.3.1"), ("causal_conv1d", "1.3.9"),
+                          ("flash_linear_attention", "0.5.2")):
         info = tmp_path / f"{name}-{release}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {release}\n")
@@ -101,13 +108,14 @@ def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path: Pa
         monkeypatch.delitem(sys.modules, name)
     library._broken.cache_clear()
     try:
-        assert [load(name).missing() for name in ("mamba-ssm", "causal-conv1d", "fla", "flash-attn")] == [
+        assert [LIBRARIES[name].missing()
+                for name in ("mamba-ssm", "causal-conv1d", "fla", "flash-attn")] == [
             "the package mamba-ssm 2.3.1 cannot be imported: ImportError: selective_scan_cuda.so: undefined symbol",
             "causal-conv1d 1.3.9 is too old; 1.4 or later is needed",
             "flash-linear-attention 0.5.2 is too old; 0.6 or later is needed",
             "the package flash-attn is not installed"]
         assert make("m2").core.kernels("cuda", torch.bfloat16).name == "torch"
-        assert set(make("m2").core.passed_over("cuda", torch.bfloat16)) == {"mamba-ssm", "fla"}
+        assert set(make("m2").core.rejected("cuda", torch.bfloat16)) == {"mamba-ssm", "fla"}
     finally:
         library._broken.cache_clear()
         for name in ("mamba_ssm", "causal_conv1d", "fla"):
@@ -116,8 +124,8 @@ def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path: Pa
 
 def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    """flash-attn 4 alone leaves a namespace package flash_attn, which can be imported and has nothing in it; fla may
-    lack one function of a core."""
+    """flash-attn 4 alone leaves a namespace package flash_attn, which can be imported and has nothing in it;
+    fla may lack one function of a core."""
     fake_libraries.install(monkeypatch, "fla")
     (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
     (tmp_path / "flash_attn" / "cute" / "__init__.py").write_text("def flash_attn_func(): ...\n")
@@ -126,10 +134,10 @@ def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path: P
     monkeypatch.delattr(sys.modules["fla.ops.rwkv7.fused_k_update"], "fused_k_rwkv7")
     reason = ("the package flash_attn here has no flash_attn_func, flash_attn_with_kvcache, which fake-flash-attn has")
     try:
-        assert load("flash-attn").missing() == reason
+        assert LIBRARIES["flash-attn"].missing() == reason
         model = HybridLM(Architecture.parse("256(vocab=300): a d r7"))
         assert on_cuda(model, torch.bfloat16) == {"a": "sdpa", "d": "fla", "conv": "fla", "r7": "torch"}
-        assert model.layers[2].mixer.core.passed_over("cuda", torch.bfloat16)["fla"].startswith(
+        assert model.layers[2].mixer.core.rejected("cuda", torch.bfloat16)["fla"].startswith(
             "fake-fla 0.0-fake cannot be used: ImportError: cannot import name 'fused_k_rwkv7'")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         assert "flash" not in Setup(device="cuda").stack
@@ -141,20 +149,23 @@ def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path: P
         sys.modules.pop("flash_attn", None)
 
 
-@pytest.mark.parametrize(("triton", "refused"), [("3.3.1", False), ("3.4.0", True), ("3.6.0", True), ("3.7.1", False)])
+@pytest.mark.parametrize(("triton", "refused"),
+                         [("3.3.1", False), ("3.4.0", True), ("3.6.0", True), ("3.7.1", False)])
 def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_triton(
         triton: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     real = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: triton if name == "triton" else real(name))
+    monkeypatch.setattr(importlib.metadata, "version",
+                        lambda name: triton if name == "triton" else real(name))
     fla._hopper.cache_clear()
     try:
         core = make("gd(head_dim=16)").core
         assert core.kernels("cuda", torch.bfloat16).name.startswith("torch" if refused else "fla")
-        assert ("Triton 3.7.1 or later is needed" in str(core.passed_over("cuda", torch.bfloat16))) is refused
-        assert make("gla(head_dim=32)").core.kernels("cuda", torch.bfloat16).name.startswith("fla"), "it has no guard"
+        assert ("Triton 3.7.1 or later is needed" in str(core.rejected("cuda", torch.bfloat16))) is refused
+        assert make("gla(head_dim=32)").core.kernels("cuda",
+                                                     torch.bfloat16).name.startswith("fla"), "it has no guard"
     finally:
         fla._hopper.cache_clear()
 
@@ -166,7 +177,8 @@ def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch: pytest.Monk
         model(torch.zeros(1, 3, dtype=torch.long))
     assert str(error.value) == ("operator delta_net: backend fla cannot run it: it runs on cuda only; the tensors are"
                                 " on cpu; allowed here: auto, torch, numba")
-    with pytest.raises(OperatorError, match=r"backend fla cannot run it: it takes a key_dim of 16 to 256; got 8;"
+    with pytest.raises(OperatorError,
+                       match=r"backend fla cannot run it: it takes a key_dim of 16 to 256; got 8;"
                                             r" allowed here: auto, torch$"):
         on_cuda(model, torch.bfloat16)
     with pytest.raises(OperatorError, match=r"it has no float64"):
@@ -200,14 +212,15 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.Monk
     assert asked == [torch.bfloat16, torch.float32]
 
 
-# -- records ---------------------------------------------------------------------------------------------------------
+# -- records -------------------------------------------------------------------------------------------------
 
 
 def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch, "fla", "flash_attn")
     plain, version = f"torch-{torch.__version__}-1t", NUMBA.replace(" ", "-")
     stacks = [Setup(backend=name).stack for name in ("auto", "torch", "sdpa", "numba")]
-    assert stacks == [f"{plain}-{version}", f"{plain}-by-torch", f"{plain}-by-sdpa", f"{plain}-{version}-by-numba"]
+    assert stacks == [f"{plain}-{version}", f"{plain}-by-torch", f"{plain}-by-sdpa",
+                      f"{plain}-{version}-by-numba"]
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "numba", None)
         assert [Setup(backend=name).stack for name in ("auto", "torch")] == [plain, plain]
@@ -221,9 +234,9 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch)
     assert only.describe_stack()["backend"] == "fla"
     specs = parse_operators("a(head_dim=16) d(head_dim=16) f")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert backends_of(specs, HIDDEN, auto) == {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake", "conv": "fla 0.0-fake",
-                                                "f": "torch"}
-    with pytest.raises(ConfigError, match=r"^--backend must be one of auto, torch, fla"):
+    assert backends_of(specs, HIDDEN, auto) == {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake",
+                                                "conv": "fla 0.0-fake", "f": "torch"}
+    with pytest.raises(ConfigError, match=r"^setup\.backend must be one of auto, torch, fla"):
         Setup(backend="triton")
 
 
@@ -237,7 +250,8 @@ def test_a_recipe_checks_and_keeps_its_backend() -> None:
 @pytest.mark.parametrize(("packages", "capability", "name"), [
     (("flash_attn", "flash_attn_interface"), (9, 0), "flash-attn-3"),
     (("flash_attn_interface",), (9, 0), "flash-attn-3"),
-    (("flash_attn", "flash_attn_interface"), (8, 0), "flash-attn"), (("flash_attn_interface",), (10, 0), "sdpa")])
+    (("flash_attn", "flash_attn_interface"), (8, 0), "flash-attn"),
+    (("flash_attn_interface",), (10, 0), "sdpa")])
 def test_flash_attn_3_is_taken_on_hopper(packages: tuple[str, ...], capability: tuple[int, int], name: str,
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     """By `auto`, and by the choice flash-attn, which takes the one that runs."""
@@ -248,8 +262,20 @@ def test_flash_attn_3_is_taken_on_hopper(packages: tuple[str, ...], capability: 
     layer = make("swa(heads=4,kv_heads=2,head_dim=16,window=5)")
     assert layer.core.kernels("cuda", torch.bfloat16).name.split(" ")[0] == name
     if name == "sdpa":
-        assert "needs a Hopper device" in layer.core.passed_over("cuda", torch.bfloat16)["flash-attn-3"]
+        assert "needs a Hopper device" in layer.core.rejected("cuda", torch.bfloat16)["flash-attn-3"]
         return
     choose_backend(layer, "flash-attn")
     assert layer.core.kernels("cuda", torch.bfloat16).name == f"{name} 0.0-fake"
     check_in_bfloat16(layer)
+
+
+def test_a_kind_of_core_is_one_line_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a library it runs by the torch code that it is given; an unknown kind names those there are."""
+    with pytest.raises(OperatorError, match="kind of core must be one of attention, ssd"):
+        Core("fft_conv", "own", (torch.add, torch.mul))
+    monkeypatch.setattr(sys.modules[Core.__module__], "FFT_CONV", CoreKind("fft_conv"), raising=False)
+    monkeypatch.setitem(CORE_KINDS.shipped, "fft_conv", f"{Core.__module__}:FFT_CONV")
+    core = Core("fft_conv", "own", (torch.add, torch.mul))
+    assert core.of(torch.zeros(1)).name == "torch"
+    assert core.of(torch.zeros(1)).forward is torch.add
+    assert core.rejected("cuda", torch.bfloat16) == {}

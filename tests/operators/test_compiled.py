@@ -1,4 +1,5 @@
-"""Compiled kernels alone: recurrences against the float64 references, what surrounds them against torch's formulas."""
+"""Compiled kernels alone: recurrences against the float64 references, what surrounds them against torch's
+formulas."""
 
 from __future__ import annotations
 
@@ -22,11 +23,13 @@ Rule = Callable[..., tuple[Tensor, Tensor]]
 BATCH = 2
 
 
-def ssd_of_inputs(q: Tensor, k: Tensor, x: Tensor, dt: Tensor, rate: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def ssd_of_inputs(q: Tensor, k: Tensor, x: Tensor, dt: Tensor, rate: Tensor,
+                  state: Tensor) -> tuple[Tensor, Tensor]:
     return ssd_reference(q, k, x * dt.unsqueeze(-1), -dt * rate, state)
 
 
-def scan_of_inputs(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def scan_of_inputs(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor,
+                   state: Tensor) -> tuple[Tensor, Tensor]:
     return scan_reference(dt * x, dt, a, b, c, state)
 
 
@@ -34,7 +37,8 @@ def case(name: str, tokens: int, batch: int = BATCH) -> tuple[Rule, Rule, list[T
     """(reference, compiled, float32 arguments with the state last, how many of them are activations)."""
     torch.manual_seed(tokens)
     kind, _, variant = name.partition(" ")
-    odd, strength = variant == "odd", 400.0 if variant == "strong" else 1.0  # odd: sizes that do not fill vectors
+    # odd: sizes that do not fill vectors
+    odd, strength = variant == "odd", 400.0 if variant == "strong" else 1.0
     if kind == "scan":
         channels, entries = (21, 5) if odd else (32, 16)
         x, dt = torch.randn(batch, tokens, channels), 0.1 * strength * torch.rand(batch, tokens, channels)
@@ -48,7 +52,8 @@ def case(name: str, tokens: int, batch: int = BATCH) -> tuple[Rule, Rule, list[T
     if kind == "ssd":
         dt = 0.1 * strength * torch.rand(batch, tokens, heads)
         return ssd_of_inputs, ssd.ssd_scan, [q, k, v, dt, 0.2 + torch.rand(heads), state], 3
-    return gla_reference, gla.gla, [q, k, v, -0.1 * strength * torch.rand(batch, tokens, heads, key), state], 3
+    return gla_reference, gla.gla, [q, k, v, -0.1 * strength * torch.rand(batch, tokens, heads, key),
+                                    state], 3
 
 
 def results(rule: Callable[..., Tensor | tuple[Tensor, Tensor]], arguments: Sequence[Tensor]) -> list[Tensor]:
@@ -72,7 +77,8 @@ def test_a_recurrence_equals_the_reference(name: str, tokens: int) -> None:
     reference, compiled, arguments, _ = case(name, tokens)
     expected = results(reference, [tensor.double() for tensor in arguments])
     for n, (got, exact) in enumerate(zip(results(compiled, arguments), expected, strict=True)):
-        # under decay that leaves nothing of a token for the next, gradients of decays are differences near zero
+        # under decay that leaves nothing of a token for the next, gradients of decays are differences near
+        # zero
         decays = name.endswith("strong") and n - 2 in (3, 4)
         assert_close(got, exact, 2e-3 if decays else 2e-5, f"result {n}")
 
@@ -108,7 +114,8 @@ def test_parts_of_a_projection_are_read_where_they_are(name: str) -> None:
     _, compiled, arguments, activations = case(name, 40)
     expected = results(compiled, arguments)
     whole = torch.cat([part.flatten(2) for part in arguments[:activations]], -1)
-    for surrounded in (F.pad(whole, (3, 5)), F.pad(whole, (3, 5)).transpose(0, 1).contiguous().transpose(0, 1)):
+    for surrounded in (F.pad(whole, (3, 5)),
+                       F.pad(whole, (3, 5)).transpose(0, 1).contiguous().transpose(0, 1)):
         parts = surrounded[..., 3:-5].split([part[0, 0].numel() for part in arguments[:activations]], -1)
         views = [part.unflatten(-1, old.shape[2:]) for part, old in zip(parts, arguments, strict=False)]
         o, state = compiled(*views, *arguments[activations:])
@@ -125,7 +132,8 @@ def stepped(name: str, arguments: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     *inputs, state = arguments
     kind, outputs = name.split()[0], []
     for t in range(inputs[0].shape[1]):
-        o, state = STEPS[kind](*(x if n == TIMELESS.get(kind) else x[:, t] for n, x in enumerate(inputs)), state)
+        o, state = STEPS[kind](*(x if n == TIMELESS.get(kind) else x[:, t] for n, x in enumerate(inputs)),
+                               state)
         outputs.append(o)
     return torch.stack(outputs, 1), state
 
@@ -184,11 +192,12 @@ def test_gradients_of_gradients_are_refused(name: str) -> None:
 
 def test_a_scan_without_a_state_starts_at_zero() -> None:
     _, compiled, (*arguments, state), _ = case("scan", 20)
-    for got, expected in zip(compiled(*arguments, None), compiled(*arguments, torch.zeros_like(state)), strict=True):
+    for got, expected in zip(compiled(*arguments, None), compiled(*arguments, torch.zeros_like(state)),
+                             strict=True):
         assert torch.equal(got, expected)
 
 
-# -- what surrounds them -----------------------------------------------------------------------------------------------
+# -- what surrounds them -------------------------------------------------------------------------------------
 
 
 def check(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], arguments: list[Tensor]) -> None:
@@ -201,7 +210,8 @@ def check(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], argumen
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("tokens", "channels", "taps"), [(1, 16, 4), (2, 21, 4), (50, 48, 4), (20, 16, 2), (9, 32, 1)])
+@pytest.mark.parametrize(("tokens", "channels", "taps"),
+                         [(1, 16, 4), (2, 21, 4), (50, 48, 4), (20, 16, 2), (9, 32, 1)])
 def test_convolution(tokens: int, channels: int, taps: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     x, state = torch.randn(2, tokens, channels).to(dtype), torch.randn(2, taps - 1, channels).to(dtype)
@@ -220,14 +230,16 @@ def test_convolution(tokens: int, channels: int, taps: int, dtype: torch.dtype) 
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("batch", "channels", "taps"), [(1, 32, 4), (3, 48, 4), (3, 21, 4), (2, 16, 2), (2, 16, 1)])
+@pytest.mark.parametrize(("batch", "channels", "taps"),
+                         [(1, 32, 4), (3, 48, 4), (3, 21, 4), (2, 16, 2), (2, 16, 1)])
 def test_convolution_steps_are_the_sequence(batch: int, channels: int, taps: int, dtype: torch.dtype) -> None:
     """The first state is a part of a projection, as after a prompt; later ones are written in place."""
     torch.manual_seed(0)
     x, first = (torch.randn(batch, n, channels + 8).to(dtype)[..., 3:3 + channels] for n in (7, taps - 1))
     weight = torch.randn(channels, taps).to(dtype)
     for bias in (torch.randn(channels).to(dtype), None):
-        y, final = short_convolution(*(part if part is None else part.double() for part in (x, first, weight, bias)))
+        y, final = short_convolution(*(part if part is None else part.double()
+                                       for part in (x, first, weight, bias)))
         state, outputs = first, []
         for t in range(x.shape[1]):
             place = state.data_ptr()
@@ -278,7 +290,8 @@ def test_the_softmax_of_the_loss(autocast: bool) -> None:
                           strict=True):
         assert_close(got, exact, 1e-2 if autocast else 1e-6, "loss or gradient")
     with torch.no_grad():
-        assert_close(loss(x, weight, cross_entropy.softmax_), expected[0], 1e-2 if autocast else 1e-6, "no gradient")
+        assert_close(loss(x, weight, cross_entropy.softmax_), expected[0], 1e-2 if autocast else 1e-6,
+                     "no gradient")
         assert loss(x * torch.nan, weight, cross_entropy.softmax_).isnan()
 
 
@@ -289,8 +302,8 @@ def test_other_dtypes_and_sizes_are_left_to_torch(dtype: torch.dtype) -> None:
     assert torch.equal(norms.swiglu(x), fused.swiglu(x))
     assert torch.equal(norms.swiglu(torch.ones(3, 14)), fused.swiglu(torch.ones(3, 14)))
     taps = [torch.randn(shape).to(dtype) for shape in ((3, 32), (3, 3, 32), (32, 4))]
-    for got, expected in zip(convolution.short_convolution_step(*taps, None), short_convolution_step(*taps, None),
-                             strict=True):
+    for got, expected in zip(convolution.short_convolution_step(*taps, None),
+                             short_convolution_step(*taps, None), strict=True):
         assert torch.equal(got, expected)
     targets = torch.zeros(3, 1, dtype=torch.int64)
     shares = torch.ones(3, 1).to(torch.promote_types(dtype, torch.float32))

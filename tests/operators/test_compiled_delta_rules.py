@@ -16,17 +16,23 @@ from torch import Tensor
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.backends.core import Core
-from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
+from flashnas.operators.recurrences.delta_rule import (
+    delta_rule_chunked,
+    delta_rule_reference,
+    delta_rule_step,
+)
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step, kda_chunked, kda_step
 
 Rule = Callable[..., tuple[Tensor, Tensor]]
 FLOAT32 = 1e-4
-TORCH = {"delta_rule": (delta_rule_chunked, delta_rule_step), "gated_delta_rule": (delta_rule_chunked, delta_rule_step),
-         "kda": (kda_chunked, kda_step), "dplr": (dplr_chunked, dplr_step)}
+TORCH = {"delta_rule": (delta_rule_chunked, delta_rule_step),
+         "gated_delta_rule": (delta_rule_chunked, delta_rule_step), "kda": (kda_chunked, kda_step),
+         "dplr": (dplr_chunked, dplr_step)}
 DECAYS = {"none": 0.0, "weak": 0.1, "strong": 40.0}
 
 
-def kda_reference(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def kda_reference(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor,
+                  state: Tensor) -> tuple[Tensor, Tensor]:
     return dplr_reference(q, k * beta.unsqueeze(-1), v, -k, None, g, state)
 
 
@@ -39,7 +45,8 @@ def kernels(kind: str, key_dim: int = 16, value_dim: int = 16) -> Core:
 
 
 def arguments(kind: str, tokens: int, key_dim: int, value_dim: int, decay: str) -> list[Tensor]:
-    """Float32, the state last; unit keys around one direction, so that rates near 1 meet keys that are alike."""
+    """Float32, the state last; unit keys around one direction, so that rates near 1 meet keys that are alike.
+    """
     torch.manual_seed(tokens + key_dim)
     batch, heads = 2, 3
 
@@ -72,8 +79,9 @@ def with_gradients(kind: str, rule: Rule, tensors: list[Tensor]) -> list[Tensor]
 
 
 @pytest.mark.parametrize(("tokens", "key_dim", "value_dim", "decay"), [
-    (1, 16, 16, "weak"), (16, 64, 64, "weak"), (63, 16, 48, "strong"), (65, 32, 128, "none"), (130, 48, 32, "weak"),
-    (33, 128, 64, "strong"), (37, 8, 8, "weak"), (40, 68, 40, "strong"), (21, 20, 32, "none")])
+    (1, 16, 16, "weak"), (16, 64, 64, "weak"), (63, 16, 48, "strong"), (65, 32, 128, "none"),
+    (130, 48, 32, "weak"), (33, 128, 64, "strong"), (37, 8, 8, "weak"), (40, 68, 40, "strong"),
+    (21, 20, 32, "none")])
 @pytest.mark.parametrize("kind", TORCH)
 def test_results_and_all_gradients_equal_the_reference(kind: str, tokens: int, key_dim: int, value_dim: int,
                                                        decay: str) -> None:
@@ -110,7 +118,8 @@ def test_a_sequence_in_pieces_and_in_steps_is_the_whole(kind: str, sizes: tuple[
 
 @pytest.mark.parametrize("kind", TORCH)
 def test_half_precision_and_parts_of_other_tensors(kind: str) -> None:
-    """Inputs are rounded, the recurrence is not: as from the same numbers in float32. Gradients are in their dtype."""
+    """Inputs are rounded, the recurrence is not: as from the same numbers in float32. Gradients are in their
+    dtype."""
     *inputs, state = arguments(kind, 21, 32, 32, "weak")
     run = kernels(kind).of(inputs[0])
     half = [x.bfloat16() if x.ndim == 4 else x for x in inputs]
@@ -156,9 +165,10 @@ def test_a_rate_of_zero_has_a_gradient() -> None:
     q, k, v, beta, g, state = arguments("gated_delta_rule", 20, 16, 16, "weak")
     beta[:, ::2] = 0
     run = kernels("gated_delta_rule").of(q)
-    expected = with_gradients("gated_delta_rule", delta_rule_reference, [x.double() for x in (q, k, v, beta, g, state)])
-    for got, tensor in zip(with_gradients("gated_delta_rule", run.forward, [q, k, v, beta, g, state]), expected,
-                           strict=True):
+    expected = with_gradients("gated_delta_rule", delta_rule_reference,
+                              [x.double() for x in (q, k, v, beta, g, state)])
+    for got, tensor in zip(with_gradients("gated_delta_rule", run.forward, [q, k, v, beta, g, state]),
+                           expected, strict=True):
         assert_close(got, tensor, FLOAT32, "result")
 
 
@@ -188,7 +198,8 @@ def test_threads_share_the_batch(kind: str) -> None:
             results.append(with_gradients(kind, rule, tensors))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(one, other) for some in results[1:] for one, other in zip(results[0], some, strict=True))
+    assert all(torch.equal(one, other) for some in results[1:] for one,
+               other in zip(results[0], some, strict=True))
 
 
 def test_what_numba_does_not_take_is_torch() -> None:
@@ -200,7 +211,8 @@ def test_what_numba_does_not_take_is_torch() -> None:
     assert (o.device.type, state.shape) == ("meta", (1, 2, 16, 16))
     core = kernels("kda", 272)
     core.choose("numba")
-    with pytest.raises(OperatorError, match=r"backend numba cannot run it: it takes a key_dim up to 256; got 272;"
+    with pytest.raises(OperatorError,
+                       match=r"backend numba cannot run it: it takes a key_dim up to 256; got 272;"
                                             r" allowed here: auto, torch$"):
         core.of(torch.zeros(1))
     with pytest.raises(OperatorError, match=r"it runs on cpu only; the tensors are on cuda"):
@@ -221,7 +233,8 @@ def test_several_processes_compile_at_once_and_later_ones_load(tmp_path: Path) -
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DEBUG_CACHE": "1"}
 
     def start() -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-c", RUN], env=environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen([sys.executable, "-c", RUN], env=environment, stdout=subprocess.PIPE,
+                                text=True)
 
     outputs = [process.communicate()[0] for process in [start() for _ in range(3)]]
     outputs.append(start().communicate()[0])

@@ -1,4 +1,5 @@
-"""The diagonal plus low-rank recurrence alone: against its plain loop in both precisions, and against fla's."""
+"""The diagonal plus low-rank recurrence alone: against its plain loop in both precisions, and against fla's.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ import torch.nn.functional as F
 from layer_cases import assert_close
 from torch import Tensor
 
-from flashnas.operators.recurrences.dplr import MOST_DECAY, dplr_chunked, dplr_reference
+from flashnas.operators.recurrences.dplr import MAX_DECAY, dplr_chunked, dplr_reference
 
 Rule = Callable[..., tuple[Tensor, Tensor]]
 HEADS = 4
-# strongest decay of a token: RWKV7's, one that leaves a chunk of 32 near MOST_DECAY, and beyond it
+# strongest decay of a token: RWKV7's, one that leaves a chunk of 32 near MAX_DECAY, and beyond it
 DECAYS = {"weak": 0.607, "near": 3.0, "strong": 40.0, "all": 1e4}
 
 
@@ -72,7 +73,7 @@ def test_chunk_length_does_not_matter(decay: str, chunk: int) -> None:
 
 def test_both_ways_to_the_scores_meet() -> None:
     tensors = arguments(64, 16, "weak")
-    tensors[5][:, 0] = -0.8 * MOST_DECAY  # 15 more tokens stay below it
+    tensors[5][:, 0] = -0.8 * MAX_DECAY  # 15 more tokens stay below it
     below = dplr_chunked(*tensors, chunk=16)
     tensors[5][0, 0] -= 1000  # one sequence beyond the limit: the other must not notice
     above = dplr_chunked(*tensors, chunk=16)
@@ -94,7 +95,8 @@ def test_delta_form_equals_flas() -> None:
     naive = pytest.importorskip("fla.ops.kda.naive")
     q, k, v, _, _, g, state = arguments(65, 16, "strong")
     beta = torch.rand(2, 65, HEADS)
-    o, final = naive.naive_recurrent_kda(q, k, v, g, beta, scale=1.0, initial_state=state, output_final_state=True)
+    o, final = naive.naive_recurrent_kda(q, k, v, g, beta, scale=1.0, initial_state=state,
+                                         output_final_state=True)
     q, k, v, g, beta, state = (x.double() for x in (q, k, v, g, beta, state))
     expected = dplr_reference(q, beta.unsqueeze(-1) * k, v, -k, None, g, state)
     assert_close(o, expected[0], 1e-5, "output")

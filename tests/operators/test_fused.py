@@ -34,7 +34,8 @@ def case(name: str):
         view = (lambda x: x[..., 8:16]) if name == "rms_norm strided" else (lambda x: x.unflatten(-1, (3, 8)))
         leaves = [x] if name == "rms_norm constant" else [x, weight]
         return (lambda x, w=weight: rms_norm(view(x), w, 1e-3),
-                lambda x, w=weight: view(x) * torch.rsqrt(view(x).square().mean(-1, keepdim=True) + 1e-3) * w, leaves)
+                lambda x, w=weight: view(x) * torch.rsqrt(view(x).square().mean(-1, keepdim=True) + 1e-3) * w,
+                leaves)
     if name == "swiglu":
         return swiglu, lambda x: F.silu(x[..., :7]) * x[..., 7:], [torch.randn(3, 5, 14, dtype=torch.float64)]
     if name == "l2":
@@ -72,4 +73,5 @@ def test_rms_norm_is_the_same_outside_of_autograd(tokens: int, dtype: torch.dtyp
     with torch.no_grad():
         got = rms_norm(x, weight, 1e-3)
     assert got.dtype == dtype
-    assert_close(got, expected, {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype], "value")
+    assert_close(got, expected, {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype],
+                 "value")

@@ -56,13 +56,17 @@ def test_its_time_depends_on_the_context() -> None:
 
 def test_wrong_sizes_name_the_operator() -> None:
     for options, message in (({"kv_heads": 5}, "operator 'h': kv_heads must divide heads 4; got 5"),
-                             ({"ssm_head_dim": 48}, "operator 'h': ssm_head_dim must divide heads x head_dim = 512"),
-                             ({"groups": 3}, "operator 'h': groups must divide the 8 heads of the Mamba2; got 3")):
+                             ({"ssm_head_dim": 48},
+                              "operator 'h': ssm_head_dim must divide heads x head_dim = 512"),
+                             ({"groups": 3},
+                              "operator 'h': groups must divide the 8 heads of the Mamba2; got 3")):
         with pytest.raises(OperatorError, match=message):
             H(**options).resolved(512)
 
 
-@pytest.mark.parametrize("text", ["h", "h(heads=25,kv_heads=5,head_dim=64,window=1024)", "h(groups=4,ssm_head_dim=32)"])
+@pytest.mark.parametrize("text",
+                         ["h", "h(heads=25,kv_heads=5,head_dim=64,window=1024)",
+                          "h(groups=4,ssm_head_dim=32)"])
 def test_proxies_fit_and_explicit_heads_are_the_same_network(text: str) -> None:
     full = Architecture.parse(f"2048: {text}")
     assert full.canonical().hash == full.hash

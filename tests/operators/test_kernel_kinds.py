@@ -1,4 +1,5 @@
-"""Every kind of kernel states all that the rest of flashnas reads from it; another package can bring a kind."""
+"""Every kind of kernel states all that the rest of flashnas reads from it; another package can bring a kind.
+"""
 
 import numpy as np
 import pytest
@@ -41,13 +42,15 @@ def test_a_kind_is_complete(name):
         if columns:
             assert set(kind.matched) <= set(columns)
             assert kind.grow in columns
-            assert kind_of_rows(kind.rows_name(phase)) == (kind, None if kind.decode == kind.prefill else phase)
+            assert kind_of_rows(kind.rows_name(phase)) == (kind,
+                                                           None if kind.decode == kind.prefill else phase)
     assert kind.rules or kind.columns("decode"), "nothing would ever answer"
     for rule in kind.rules:
         assert "\n" not in rule.text()
         assert rule.text()
     found = [call for call in CALLS if call.kind is kind]
-    bases = [base for other in KERNEL_KINDS.values() for rule in other.rules for base in getattr(rule, "of", ())]
+    bases = [base for other in KERNEL_KINDS.values() for rule in other.rules
+             for base in getattr(rule, "of", ())]
     assert found or kind in bases, "an operator launches each shipped kind, or its rows answer for another"
     for call in found:
         assert kind.written(call) > 0
@@ -69,12 +72,14 @@ def test_a_call_states_the_sizes_of_its_kind():
     assert call.shape == (("channels", 96), ("conv_size", 4))
     assert [part["channels"] for part in call.split()] == [32, 64]
     assert call.resized(conv_size=8).shape == (("channels", 96), ("conv_size", 8))
-    with pytest.raises(OperatorError, match="kernel 'conv' of kind conv needs the sizes channels, conv_size; got"
+    with pytest.raises(OperatorError,
+                       match="kernel 'conv' of kind conv needs the sizes channels, conv_size; got"
                                             " channels, width"):
         CONV.call("conv", channels=96, width=4)
 
 
-@pytest.mark.parametrize("name", ["conv", "gemm_decode", "operator_decode", "pointwise_prefill", "con_decode", ""])
+@pytest.mark.parametrize("name",
+                         ["conv", "gemm_decode", "operator_decode", "pointwise_prefill", "con_decode", ""])
 def test_names_that_are_not_of_rows(name):
     assert kind_of_rows(name) is None
 
@@ -89,7 +94,7 @@ def test_bytes_of_a_kernel_by_hand():
     assert 7.9 < experts_hit(8, 2, 20) < 8
 
 
-# -- a kind of another package ---------------------------------------------------------------------------------------
+# -- a kind of another package -------------------------------------------------------------------------------
 
 MODULE = """
 from flashnas.operators import KernelKind
@@ -119,12 +124,13 @@ def test_a_kind_of_another_package_is_answered_by_its_rule_and_then_by_its_rows(
     table = write_table(tmp_path / "bare", tiny_kinds())
     bare = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
     assert (bare.us, bare.source) == (pytest.approx(2 + 2 * 20 * 50 / 1000), "roofline")
-    rows = product_rows(lambda batch, tokens, **_: 7 * batch * tokens, channels=[50], batch=[1, 4], tokens=[1, 32])
+    rows = product_rows(lambda batch, tokens, **_: 7 * batch * tokens, channels=[50], batch=[1, 4],
+                        tokens=[1, 32])
     table = write_table(tmp_path / "measured", {**tiny_kinds(), "fft_conv_prefill": rows})
-    assert table.info()["kinds"]["fft_conv_prefill"]["ranges"]["tokens"] == [1, 32]
+    assert table.to_dict()["kinds"]["fft_conv_prefill"]["ranges"]["tokens"] == [1, 32]
     found = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
     assert (found.us, found.source) == (pytest.approx(140), "imported")
-    assert any(line.startswith("pointwise, fft_conv: launch_us") for line in table.info()["rules"])
+    assert any(line.startswith("pointwise, fft_conv: launch_us") for line in table.to_dict()["rules"])
     assert kernel_family("fft_conv_prefill") == CONVOLUTION.name
 
 

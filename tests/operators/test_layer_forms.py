@@ -1,10 +1,12 @@
-"""Every operator in several variants: reference, parallel form and step agree in outputs, states and gradients."""
+"""Every operator in several variants: reference, parallel form and step agree in outputs, states and
+gradients."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from layer_cases import HIDDEN, LENGTHS, SPECS, make_inputs, make_layer
+from offenders import every
 from torch import Tensor
 
 from flashnas.operators import OPERATORS
@@ -14,11 +16,12 @@ from flashnas.testing import operator_spec
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-# the longest sequence for one variant of each operator: its first, of a window the one that is longer than the others
-*SHORT, LONG = LENGTHS
+# every length for one variant of each operator: its first, of a window the one that is longer than the others
 WIDE = max(SPECS, key=lambda name: getattr(SPECS[name], "window", 0))
 VARIANTS = {spec.kind: name for name, spec in reversed(SPECS.items())} | {SPECS[WIDE].kind: WIDE}
-CASES = [(name, tokens) for name in SPECS for tokens in SHORT] + [(name, LONG) for name in VARIANTS.values()]
+CASES = [(name, tokens) for name in SPECS for tokens in (LENGTHS if name in VARIANTS.values() else (65,))]
+CHECKS = (operator_spec.check_names, operator_spec.check_parameters, operator_spec.check_roles,
+          operator_spec.check_cache_bytes, operator_spec.check_resolution, operator_spec.check_kernels)
 
 
 def test_every_operator_has_a_case() -> None:
@@ -35,12 +38,12 @@ def test_steps_equal_reference(name: str, tokens: int) -> None:
     contract.check_steps(SPECS[name], tokens)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@every(name=SPECS)
 def test_steps_have_the_gradients_of_the_reference(name: str) -> None:
     contract.check_gradients_of_steps(SPECS[name])
 
 
-@pytest.mark.parametrize("name", SPECS)
+@every(name=SPECS)
 def test_a_sequence_in_parts_equals_the_whole(name: str) -> None:
     contract.check_parts(SPECS[name])
 
@@ -70,15 +73,13 @@ def routes(layer: MixtureOfExpertsLayer, x: Tensor) -> Tensor:
     return (x.double() @ layer.router.weight.double().T).topk(layer.active, -1).indices.sort(-1).values
 
 
-@pytest.mark.parametrize("name", SPECS)
+@every(name=SPECS)
 def test_a_token_does_not_see_the_future(name: str) -> None:
     # an expert's product rounds by the number of its tokens, later ones included
     contract.check_causality(SPECS[name], rounding=1e-14 if SPECS[name].kind == "moe" else 0.0)
 
 
-@pytest.mark.parametrize("check", [operator_spec.check_names, operator_spec.check_parameters, operator_spec.check_roles,
-                                   operator_spec.check_cache_bytes, operator_spec.check_resolution,
-                                   operator_spec.check_kernels], ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@every(name=SPECS)
 def test_the_spec_states_what_the_layer_is(name: str, check: operator_spec.Check) -> None:
     check(SPECS[name], HIDDEN)

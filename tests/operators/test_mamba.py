@@ -39,7 +39,8 @@ def results(rule, arguments: list[Tensor]) -> list[Tensor]:
 @pytest.mark.parametrize("strong", [False, True], ids=["weak", "strong"])
 @pytest.mark.parametrize("chunk", [1, 7, 64, 2000])
 @pytest.mark.parametrize("tokens", [1, 63, 64, 65, 300])
-def test_chunked_scan_equals_reference(tokens: int, chunk: int, strong: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_scan_equals_reference(tokens: int, chunk: int, strong: bool,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = scan_case(tokens, strong)
     monkeypatch.setattr(selective_scan, "CHUNK_ENTRIES", chunk * arguments[5].numel())
     expected = results(scan_reference, [tensor.double() for tensor in arguments])
@@ -59,14 +60,16 @@ def test_the_scan_keeps_states_between_chunks_only() -> None:
     assert sum(tensor.numel() for tensor in kept) < all_states
 
 
-@pytest.mark.parametrize("written", ["m(state=6)", "m(expand=3,dt_rank=7,conv_size=3,bias=true,conv_bias=false)"])
+@pytest.mark.parametrize("written",
+                         ["m(state=6)", "m(expand=3,dt_rank=7,conv_size=3,bias=true,conv_bias=false)"])
 def test_layer_equals_transformers(written: str) -> None:
     transformers = pytest.importorskip("transformers")
     from transformers.models.mamba.modeling_mamba import MambaMixer
     spec = parse_operators(written)[0].resolved(HIDDEN)
     config = transformers.MambaConfig(
-        hidden_size=HIDDEN, state_size=spec.state, expand=spec.expand, conv_kernel=spec.conv_size, use_bias=spec.bias,
-        use_conv_bias=spec.conv_bias, time_step_rank=spec.dt_rank, num_hidden_layers=1, use_associative_scan=False)
+        hidden_size=HIDDEN, state_size=spec.state, expand=spec.expand, conv_kernel=spec.conv_size,
+        use_bias=spec.bias, use_conv_bias=spec.conv_bias, time_step_rank=spec.dt_rank, num_hidden_layers=1,
+        use_associative_scan=False)
     torch.manual_seed(1)
     theirs = MambaMixer(config, 0).eval()
     with torch.no_grad():

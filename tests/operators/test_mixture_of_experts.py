@@ -32,7 +32,8 @@ def blocks(family: str) -> tuple[str, nn.Module]:
     sizes |= {"num_experts": EXPERTS, "moe_intermediate_size": INNER}
     if family == "qwen2_moe":
         from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
-        config = transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=SHARED, norm_topk_prob=False)
+        config = transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=SHARED,
+                                             norm_topk_prob=False)
         return f"moe({options},shared={SHARED},shared_gate=true,normalise=false)", Qwen2MoeSparseMoeBlock(config)
     from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
     normalise = family == "qwen3_moe"
@@ -98,7 +99,8 @@ def test_a_router_learns_with_one_active_expert_too() -> None:
     layer = build_layer(operator_class("moe")(experts=3, active=1, intermediate=8), HIDDEN)
     layer(torch.randn(1, 30, HIDDEN))[0].sum().backward()
     assert layer.router.weight.grad.norm() > 1e-3
-    one, other = (Architecture.parse(f"32: moe(active=1,normalise={text})").hash for text in ("true", "false"))
+    one, other = (Architecture.parse(f"32: moe(active=1,normalise={text})").hash
+                  for text in ("true", "false"))
     assert one == other
 
 

@@ -1,4 +1,5 @@
-"""What runs on a GPU must not wait for the host: a CUDA graph cannot hold it. On the meta device no value is known."""
+"""What runs on a GPU must not wait for the host: a CUDA graph cannot hold it. On the meta device no value is
+known."""
 
 import contextlib
 
@@ -53,7 +54,7 @@ def test_the_halves_of_dplr_equal_its_products_where_both_hold(monkeypatch):
     by_halves = []
     original = dplr._scores_by_halves
     monkeypatch.setattr(dplr, "_scores_by_halves", lambda *parts: by_halves.append(1) or original(*parts))
-    monkeypatch.setattr(dplr, "MOST_DECAY", 0.0)
+    monkeypatch.setattr(dplr, "MAX_DECAY", 0.0)
     monkeypatch.setattr(torch.Tensor, "clamp", lambda x, **_: x)
     halves = dplr_chunked(q, k, v, a, b, g, state)
     assert by_halves

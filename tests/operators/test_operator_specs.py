@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from offenders import every
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, OperatorError
@@ -19,14 +20,15 @@ from flashnas.operators.spec import largest_divisor, mean_context, scaled_dim
 HIDDEN = 2048
 ROOT = Path(__file__).parents[2]
 VARIANTS = [cls() for cls in OPERATORS.values()] + [
-    OPERATORS["a"](heads=32, kv_heads=8, head_dim=64, qk_norm=True, qkv_bias=True), OPERATORS["swa"](window=7),
-    OPERATORS["m"](expand=1, state=8, dt_rank=7, bias=True, conv_bias=False),
+    OPERATORS["a"](heads=32, kv_heads=8, head_dim=64, qk_norm=True, qkv_bias=True),
+    OPERATORS["swa"](window=7), OPERATORS["m"](expand=1, state=8, dt_rank=7, bias=True, conv_bias=False),
     OPERATORS["m2"](expand=1, groups=2, state=64), OPERATORS["gd"](k_heads=4, expand_v=2),
     OPERATORS["r7"](head_dim=128, gate_rank=7), OPERATORS["kda"](heads=32, gate_rank=64),
     OPERATORS["h"](head_dim=64, kv_heads=2, window=7, qk_norm=True, groups=2),
     OPERATORS["moe"](experts=64, active=8, intermediate=128, shared=50, shared_gate=True),
     OPERATORS["f"](intermediate=100), OPERATORS["f"](relu2=True, bias=True),
-    OPERATORS["a"](out_gate=True, out_bias=True, qkv_bias=True, rope_share=0.25), OPERATORS["a"](rope_share=0),
+    OPERATORS["a"](out_gate=True, out_bias=True, qkv_bias=True, rope_share=0.25),
+    OPERATORS["a"](rope_share=0),
     OPERATORS["m2"](heads=10, head_dim=80, groups=2, bias=True, conv_bias=False, dt_min=0.001),
 ]
 
@@ -38,7 +40,7 @@ def test_short_names_and_modules_are_unique():
         operator_class("D")
 
 
-@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+@every(spec=VARIANTS)
 def test_matrices_of_the_kernels_are_the_parameters(spec):
     for phase in ("prefill", "decode"):
         calls = spec.kernels(HIDDEN, phase)
@@ -50,7 +52,7 @@ def test_matrices_of_the_kernels_are_the_parameters(spec):
         assert HIDDEN <= vectors < 30 * HIDDEN  # pre-norm; convolutions, biases and other norms
 
 
-@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+@every(spec=VARIANTS)
 def test_flops_are_those_of_the_matrices_and_of_the_core(spec):
     products = sum(2 * call["n"] * call["k"] for call in spec.kernels(HIDDEN, "decode") if call.kind is GEMM)
     products += sum(2 * call["active"] * call["n"] * call["k"] for call in spec.kernels(HIDDEN, "decode")
@@ -74,21 +76,20 @@ def test_flops_are_those_of_the_matrices_and_of_the_core(spec):
         assert core == 0
 
 
-@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+@every(spec=VARIANTS)
 def test_both_phases_launch_the_same_kernels(spec):
     prefill, decode = (spec.kernels(HIDDEN, phase) for phase in ("prefill", "decode"))
     assert prefill == decode
 
 
-@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+@every(spec=VARIANTS)
 def test_caches_grow_only_with_attention(spec):
     growth = spec.cache_bytes(HIDDEN, 200) - spec.cache_bytes(HIDDEN, 100)
     assert (growth > 0) == (spec.kind in ("a", "swa", "h") and getattr(spec, "window_tokens", 1) != 7)
     assert spec.cache_bytes(HIDDEN, 100, dtype_bytes=4) >= spec.cache_bytes(HIDDEN, 100)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 8, 16])
-@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+@every(spec=VARIANTS, factor=(1, 2, 8, 16))
 def test_scaled_operators_fit_their_width(spec, factor):
     small = spec.scaled(HIDDEN, factor)
     assert small.resolved(HIDDEN // factor).kind == spec.kind
@@ -99,8 +100,7 @@ def test_scaled_operators_fit_their_width(spec, factor):
         assert shrunk.heads * shrunk.head_dim * factor == full.heads * full.head_dim
 
 
-@pytest.mark.parametrize("least_dim", [2, 16, 64, 128])
-@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+@every(spec=VARIANTS, least_dim=(2, 16, 64, 128))
 def test_heads_keep_the_least_size_and_one_network_has_one_proxy(spec, least_dim):
     """Heads and states never grow; written-out options give the network that defaults give."""
     for factor in (8, 16, 64):
@@ -111,7 +111,8 @@ def test_heads_keep_the_least_size_and_one_network_has_one_proxy(spec, least_dim
             if size := getattr(shrunk, name, 0):
                 most = getattr(full, name)
                 assert size <= most
-                if name != "ssm_head_dim" and HIDDEN // factor % 64 == 0:  # the width has room for such a head
+                # the width has room for such a head
+                if name != "ssm_head_dim" and HIDDEN // factor % 64 == 0:
                     floor = least_dim // 2 if name == "state" else least_dim
                     assert size >= min(floor, most, HIDDEN // factor)
         if factor == 8:
@@ -174,7 +175,8 @@ def test_younger_options_leave_published_hashes_as_they_were():
     ("a(rope_share=0.25)", "a(rope_share=0.2501)", True),
     ("a(out_gate=true)", "a", False),
     ("f(relu2=true)", "f", False),
-    ("moe(experts=2)", "moe(experts=2,normalise=false)", True),  # all experts: their probabilities add up to 1
+    # all experts: their probabilities add up to 1
+    ("moe(experts=2)", "moe(experts=2,normalise=false)", True),
     ("moe(experts=1,active=1)", "moe(experts=1,active=1,normalise=false)", True),
     ("moe(experts=3)", "moe(experts=3,normalise=false)", False),
     ("a(head_dim=2,rope_theta=5)", "a(head_dim=2)", True),  # the single frequency is 1
@@ -190,7 +192,8 @@ def test_hashes_of_options_that_build_the_same_network_are_equal(one, other, sam
     assert (Architecture.parse(f"512: {one}").hash == Architecture.parse(f"512: {other}").hash) == same
 
 
-@pytest.mark.parametrize(("theta", "share", "original"), [(10000.0, 1, 6), (10000.0, 1, 7), (10000.0, 1, 10**6),
+@pytest.mark.parametrize(("theta", "share", "original"),
+                         [(10000.0, 1, 6), (10000.0, 1, 7), (10000.0, 1, 10**6),
                                                           (10000.0, 1, 10**5), (5.0, 0.25, 30), (5.0, 1, 99)])
 def test_rope_options_are_dropped_exactly_where_no_frequency_changes(theta, share, original):
     spec = OPERATORS["a"](rope_theta=theta, rope_share=share, rope_factor=8.0, rope_original=original)
@@ -204,8 +207,7 @@ def test_rope_options_are_dropped_exactly_where_no_frequency_changes(theta, shar
                                                 other.rope_original).frequencies())
 
 
-@pytest.mark.parametrize("hidden", [768, 1024, 1280, 1792, 2304])
-@pytest.mark.parametrize("spec", VARIANTS, ids=str)
+@every(spec=VARIANTS, hidden=(768, 1024, 1280, 1792, 2304))
 def test_one_network_has_one_proxy(spec, hidden):
     """Options written out and options left to follow from the hidden size give the same smaller network."""
     try:
@@ -225,15 +227,15 @@ def test_one_network_has_one_proxy(spec, hidden):
 
 @pytest.mark.parametrize(("hidden", "text"), [(800, "a(heads=8,head_dim=100)"), (600, "a(head_dim=100)"),
                                               (800, "swa(heads=8,head_dim=100,rope_share=0.5)"),
-                                              (600, "h(head_dim=100,ssm_head_dim=50)"), (800, "gla(head_dim=100)"),
-                                              (512, "m2(groups=16)")])
+                                              (600, "h(head_dim=100,ssm_head_dim=50)"),
+                                              (800, "gla(head_dim=100)"), (512, "m2(groups=16)")])
 def test_operators_of_odd_sizes_have_proxies(hidden, text):
     architecture = Architecture.parse(f"{hidden}: {text}")
     for factor in (2, 4):
         assert architecture.scaled(factor).params < architecture.params
 
 
-# -- the default number of heads -----------------------------------------------------------------------------------
+# -- the default number of heads -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("head_dim", [16, 64, 128])
 @pytest.mark.parametrize("kind", ["a", "swa", "h"])
@@ -252,7 +254,8 @@ def test_a_wider_network_is_never_smaller(kind, head_dim):
 def test_default_heads_of_common_widths():
     """As they always were where the key heads did not fall: 1792 had (14, 2), and 2304 had (18, 3)."""
     widths = (1024, 1280, 1536, 1792, 2048, 2304, 2560, 4096)
-    found = {dim: [(s.heads, s.kv_heads) for s in (OPERATORS["a"](head_dim=dim).resolved(width) for width in widths)]
+    found = {dim: [(s.heads, s.kv_heads)
+                   for s in (OPERATORS["a"](head_dim=dim).resolved(width) for width in widths)]
              for dim in (64, 128)}
     assert found[128] == [(8, 2), (10, 2), (12, 3), (12, 3), (16, 4), (16, 4), (20, 5), (32, 8)]
     assert found[64] == [(16, 4), (20, 5), (24, 6), (28, 7), (32, 8), (36, 9), (40, 10), (64, 16)]
@@ -274,7 +277,8 @@ def test_a_very_wide_network_is_resolved_at_once():
 def test_the_largest_divisor_is_found():
     for size in range(60):
         for most in range(1, 70):
-            assert largest_divisor(size, most) == max((d for d in range(1, min(size, most) + 1) if size % d == 0),
+            assert largest_divisor(size,
+                                   most) == max((d for d in range(1, min(size, most) + 1) if size % d == 0),
                                                       default=1)
 
 

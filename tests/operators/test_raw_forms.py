@@ -13,7 +13,7 @@ from layer_cases import assert_close
 
 from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
-from flashnas.operators.backends.core import Core, choose_backend, surrounding
+from flashnas.operators.backends.core import Core, choose_backend, fused_around
 from flashnas.operators.layer import RecurrentState
 
 RAW = [(backend, text) for backend, text in CASES if (backend, text.split("(")[0]) in {
@@ -66,9 +66,11 @@ INSIDE = ("use_qk_l2norm_in_kernel", "use_beta_sigmoid_in_kernel", "use_gate_in_
     ("gd(head_dim=16,k_heads=2,expand_v=2)", "gated_delta_rule", "chunk_gated_delta_rule",
      "fused_recurrent_gated_delta_rule", INSIDE),
     ("kda(head_dim=16)", "kda", "chunk_kda", "fused_recurrent_kda", INSIDE)])
-def test_fla_computes_norms_and_gates_inside(text: str, module: str, forward: str, step: str, inside: tuple[str, ...],
+def test_fla_computes_norms_and_gates_inside(text: str, module: str, forward: str, step: str,
+                                             inside: tuple[str, ...],
                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    """In bfloat16, as trained and as decoded; keys keep their own heads, and nothing is converted on the way."""
+    """In bfloat16, as trained and as decoded; keys keep their own heads, and nothing is converted on the way.
+    """
     fake_libraries.install(monkeypatch, devices=("cpu",))
     layer = make(text)
     choose_backend(layer, "fla")
@@ -79,17 +81,18 @@ def test_fla_computes_norms_and_gates_inside(text: str, module: str, forward: st
         with torch.no_grad():
             layer.step(inputs(5)[:, 0], layer.init_state(2, torch.bfloat16))
     for spy in spies:
-        (arguments, named), = spy.calls
+        (_, named), = spy.calls
         assert [name for name in INSIDE if named.get(name)] == list(inside)
-        assert {part.dtype for part in arguments[:3]} == {torch.bfloat16}
+        assert {named[part].dtype for part in "qkv"} == {torch.bfloat16}
         if "gd" in text:
-            assert (arguments[0].shape[2], arguments[2].shape[2]) == (2, 4)
+            assert (named["q"].shape[2], named["v"].shape[2]) == (2, 4)
         if "use_gate_in_kernel" in inside:
             assert named["g"].dtype == named["beta"].dtype == torch.bfloat16, "as projected"
             assert named["A_log"] is layer.A_log
             assert named["dt_bias"] is layer.dt_bias
     if text.startswith(("gd", "kda")):
-        assert [named["activation"] for _, named in gate.calls] == ["sigmoid" if "kda" in text else "swish"] * 2
+        assert [named["activation"] for _,
+                named in gate.calls] == ["sigmoid" if "kda" in text else "swish"] * 2
 
 
 def test_fla_computes_rwkv7_between_its_projections(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +100,8 @@ def test_fla_computes_rwkv7_between_its_projections(monkeypatch: pytest.MonkeyPa
     fake_libraries.install(monkeypatch, devices=("cpu",))
     layer = make("r7(head_dim=16)")
     choose_backend(layer, "fla")
-    chunk, step = (Spy(monkeypatch, "fla.ops.rwkv7", name) for name in ("chunk_rwkv7", "fused_mul_recurrent_rwkv7"))
+    chunk, step = (Spy(monkeypatch, "fla.ops.rwkv7", name)
+                   for name in ("chunk_rwkv7", "fused_mul_recurrent_rwkv7"))
     mix = Spy(monkeypatch, "fla.ops.rwkv7.fused_addcmul", "fused_addcmul_rwkv7")
     others = [Spy(monkeypatch, *place) for place in (
         ("fla.modules.norm.l2norm", "l2norm"), ("fla.modules.norm.layernorm", "group_norm"),
@@ -107,9 +111,9 @@ def test_fla_computes_rwkv7_between_its_projections(monkeypatch: pytest.MonkeyPa
         layer(inputs(5))
         with torch.no_grad():
             layer.step(inputs(5)[:, 0], layer.init_state(2, torch.bfloat16))
-    ((r, w, *rest), named), = chunk.calls
-    assert [r.dtype, *(part.dtype for part in rest)] == [torch.bfloat16] * 5
-    assert w.dtype == torch.float32
+    (_, named), = chunk.calls
+    assert {named[part].dtype for part in "rkvab"} == {torch.bfloat16}
+    assert named["w"].dtype == torch.float32
     assert (named["safe_gate"], named["chunk_size"]) == (True, 64)
     assert named["lower_bound"] == pytest.approx(-0.6065306597126334, abs=1e-15), "that of fla's layer"
     assert len(step.calls) == 1
@@ -117,7 +121,8 @@ def test_fla_computes_rwkv7_between_its_projections(monkeypatch: pytest.MonkeyPa
     assert [len(spy.calls) for spy in others] == [2, 2, 2, 2]
     assert others[1].calls[0][0][1] is layer.norm.weight
     assert others[2].calls[0][0][2] is layer.k_a
-    one, _ = layer.bfloat16()(inputs(1)[:1].bfloat16())  # the kernels' plain forms give float32 for a single token
+    # the kernels' plain forms give float32 for a single token
+    one, _ = layer.bfloat16()(inputs(1)[:1].bfloat16())
     assert one.dtype == torch.bfloat16
 
 
@@ -134,10 +139,11 @@ def test_a_library_writes_gradients_over_no_input_of_rwkv7(monkeypatch: pytest.M
     assert torch.equal(state.conv_BTC, kept[:, -1:])
 
 
-@pytest.mark.parametrize("text", ["m2(head_dim=16,state=16)", "m2(head_dim=16,state=16,dt_min=0.01)", "m(state=8)"])
+@pytest.mark.parametrize("text",
+                         ["m2(head_dim=16,state=16)", "m2(head_dim=16,state=16,dt_min=0.01)", "m(state=8)"])
 def test_mamba_ssm_gets_time_steps_as_projected(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Softplus of dt + dt_bias in float32 inside the kernel, and D with it: rounded to bfloat16 outside, a decay rate
-    would be off by up to 0.4 %."""
+    """Softplus of dt + dt_bias in float32 inside the kernel, and D with it: rounded to bfloat16 outside, a
+    decay rate would be off by up to 0.4 %."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
     layer = make(text)
     choose_backend(layer, "mamba-ssm")
@@ -165,7 +171,8 @@ def test_mamba_ssm_gets_time_steps_as_projected(text: str, monkeypatch: pytest.M
 
 
 def test_mamba_continues_a_prompt_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel starts at zero; what went before is read as tokens in front, exactly, and not token by token by torch.
+    """The kernel starts at zero; what went before is read as tokens in front, exactly, and not token by token
+    by torch.
     """
     fake_libraries.install(monkeypatch, devices=("cpu",))
     layer = make("m(state=8)")
@@ -185,10 +192,11 @@ def test_where_glue_is_computed_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     fake_libraries.install(monkeypatch)
     model = HybridLM(Architecture.parse("256(vocab=300): a d gd gla kda r7 m2 m h f"))
     kinds = [spec.kind for spec in model.architecture.operators]
-    told = surrounding(zip(kinds, model.layers, strict=True), "cuda", torch.bfloat16)
+    told = fused_around(zip(kinds, model.layers, strict=True), "cuda", torch.bfloat16)
     by_fla = "; norms by fla 0.0-fake"
     assert told == {
-        "d": "l2 norms and beta inside fla 0.0-fake" + by_fla, "gla": "the scale inside fla 0.0-fake" + by_fla,
+        "d": "l2 norms and beta inside fla 0.0-fake" + by_fla,
+        "gla": "the scale inside fla 0.0-fake" + by_fla,
         "gd": "l2 norms, beta and decay inside fla 0.0-fake" + by_fla,
         "kda": "l2 norms, beta and decay inside fla 0.0-fake" + by_fla,
         "r7": "the norm of keys, their update, bonus and gate inside fla 0.0-fake" + by_fla,
@@ -196,4 +204,4 @@ def test_where_glue_is_computed_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         "h": "time steps and D inside mamba-ssm 0.0-fake" + by_fla,
         "m": "time steps, D and gate inside mamba-ssm 0.0-fake" + by_fla}
     choose_backend(model, "torch")
-    assert surrounding(zip(kinds, model.layers, strict=True), "cuda", torch.bfloat16) == {}
+    assert fused_around(zip(kinds, model.layers, strict=True), "cuda", torch.bfloat16) == {}

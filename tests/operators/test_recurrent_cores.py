@@ -1,4 +1,5 @@
-"""The recurrences alone: correlated keys and strong decay in both precisions, and fla's plain implementations."""
+"""The recurrences alone: correlated keys and strong decay in both precisions, and fla's plain
+implementations."""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ def core_case(name: str, tokens: int) -> Core:
     return gla_reference, gla_chunked, [q, k, v, -torch.rand(q.shape) * (40 if strong else 0.1), state]
 
 
-CASES = ("delta", "delta wide", "gated_delta", "gated_delta wide", "gated_delta strong", "ssd", "ssd strong", "gla",
-         "gla wide", "gla strong")
+CASES = ("delta", "delta wide", "gated_delta", "gated_delta wide", "gated_delta strong", "ssd", "ssd strong",
+         "gla", "gla wide", "gla strong")
 
 
 def results(rule: Callable[..., tuple[Tensor, Tensor]], arguments: list[Tensor]) -> list[Tensor]:
@@ -76,7 +77,9 @@ def test_chunked_equals_reference(name: str, tokens: int) -> None:
 def test_chunk_length_does_not_matter(name: str, chunk: int) -> None:
     reference, chunked, arguments = core_case(name, 100)
     if name.startswith("delta"):
-        chunked = lambda q, k, v, beta, state, chunk: delta_rule_chunked(q, k, v, beta, None, state, chunk)  # noqa: E731
+        def chunked(*arguments: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+            q, k, v, beta, state = arguments
+            return delta_rule_chunked(q, k, v, beta, None, state, chunk)
     expected = reference(*[tensor.double() for tensor in arguments])
     got = chunked(*arguments, chunk=chunk)
     for result, tensor in zip(got, expected, strict=True):
@@ -85,7 +88,8 @@ def test_chunk_length_does_not_matter(name: str, chunk: int) -> None:
 
 @pytest.mark.parametrize("size", [16, 32, 64])
 def test_inverse_survives_parallel_keys(size: int) -> None:
-    # the worst case: all keys equal, beta 0.99; powers of the matrix reach 1e6 and more, its inverse stays below 1
+    # the worst case: all keys equal, beta 0.99; powers of the matrix reach 1e6 and more, its inverse stays
+    # below 1
     lower = torch.full((3, size, size), 0.99, dtype=torch.float64).tril(-1)
     exact = torch.linalg.inv(torch.eye(size, dtype=torch.float64) + lower)
     assert_close(unit_lower_inverse(lower), exact, 1e-12, "float64")
@@ -98,14 +102,16 @@ def test_inverse_gradient() -> None:
     assert torch.autograd.gradcheck(lambda x: unit_lower_inverse(x.tril(-1)), lower)
 
 
-# -- fla's plain implementations; their layouts and scales differ ---------------------------------------------------
+# -- fla's plain implementations; their layouts and scales differ --------------------------------------------
 
 
 def test_delta_rule_equals_fla() -> None:
     naive = pytest.importorskip("fla.ops.delta_rule.naive")
     reference, _, (q, k, v, beta, state) = core_case("delta", 65)
-    o, final = naive.delta_rule_recurrence(*(x.transpose(1, 2) for x in (q, k, v)), beta.transpose(1, 2), state)
-    expected = reference(q.double() * q.shape[-1] ** -0.5, k.double(), v.double(), beta.double(), state.double())
+    o, final = naive.delta_rule_recurrence(*(x.transpose(1, 2) for x in (q, k, v)), beta.transpose(1, 2),
+                                           state)
+    expected = reference(q.double() * q.shape[-1] ** -0.5, k.double(), v.double(), beta.double(),
+                         state.double())
     assert_close(o.transpose(1, 2), expected[0], 1e-5, "output")
     assert_close(final, expected[1], 1e-5, "state")
 

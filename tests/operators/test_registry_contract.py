@@ -1,4 +1,5 @@
-"""What every operator of the registry states and computes; a new operator is held to it by its registration line."""
+"""What every operator of the registry states and computes; a new operator is held to it by its registration
+line."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def test_an_operator_is_documented(kind: str) -> None:
                                    operator_spec.check_parameters, operator_spec.check_cache_bytes],
                          ids=lambda check: check.__name__)
 @pytest.mark.parametrize("kind", OPERATORS)
-def test_an_operator_keeps_the_shipped_contract_at_its_defaults(kind: str, check: operator_spec.Check) -> None:
+def test_an_operator_keeps_the_shipped_contract_at_its_defaults(kind: str,
+                                                                check: operator_spec.Check) -> None:
     check(OPERATORS[kind](), HIDDEN)
 
 

@@ -66,7 +66,8 @@ def test_attention_equals_transformers(family: str, window: int) -> None:
     kind, windowed = ("swa", f",window={window}") if window else ("a", "")
     norm = ",qk_norm=true" if family == "qwen3" else ""
     layer = layer_of(f"{kind}(heads=4,kv_heads=2,head_dim=24,rope_theta=5000.0{norm}{windowed})")
-    weights = {"in_proj.weight": torch.cat([theirs.q_proj.weight, theirs.k_proj.weight, theirs.v_proj.weight]),
+    weights = {"in_proj.weight": torch.cat([theirs.q_proj.weight, theirs.k_proj.weight,
+                                            theirs.v_proj.weight]),
                "out_proj.weight": theirs.o_proj.weight}
     if family == "qwen3":
         weights |= {"q_norm.weight": theirs.q_norm.weight, "k_norm.weight": theirs.k_norm.weight}
@@ -121,7 +122,8 @@ def test_gated_delta_net_equals_transformers(qwen3_next: ModuleType, expand: int
     # their projections are grouped by key head: q, k, v.., z.. and beta.., a..
     q, k, v, z = (part.flatten(0, 1) for part in theirs.in_proj_qkvz.weight.unflatten(0, (k_heads, -1)).split(
         [dim, dim, expand * dim, expand * dim], 1))
-    beta, a = (part.flatten(0, 1) for part in theirs.in_proj_ba.weight.unflatten(0, (k_heads, -1)).split(expand, 1))
+    beta, a = (part.flatten(0, 1)
+               for part in theirs.in_proj_ba.weight.unflatten(0, (k_heads, -1)).split(expand, 1))
     layer = layer_of(f"gd(k_heads={k_heads},head_dim={dim},expand_v={expand})")
     layer.load_state_dict({
         "in_proj.weight": torch.cat([q, k, v, z, beta, a]), "conv.weight": theirs.conv1d.weight.squeeze(1),
@@ -155,7 +157,8 @@ def test_gated_attention_equals_transformers(qwen3_next: ModuleType) -> None:
     weights = {}
     for part in ("weight", "bias"):  # their queries and gates alternate by head
         q, gate = (x.flatten(0, 1) for x in getattr(theirs.q_proj, part).unflatten(0, (4, 48)).split(24, 1))
-        weights[f"in_proj.{part}"] = torch.cat([q, getattr(theirs.k_proj, part), getattr(theirs.v_proj, part), gate])
+        weights[f"in_proj.{part}"] = torch.cat([q, getattr(theirs.k_proj, part), getattr(theirs.v_proj, part),
+                                                gate])
         weights[f"out_proj.{part}"] = getattr(theirs.o_proj, part)
     layer.load_state_dict({**weights, "q_norm.weight": 1 + theirs.q_norm.weight,
                            "k_norm.weight": 1 + theirs.k_norm.weight})
@@ -171,11 +174,12 @@ def test_gated_attention_equals_transformers(qwen3_next: ModuleType) -> None:
 def test_nemotron_h_equals_transformers(bias: bool) -> None:
     from transformers.models.nemotron_h import modeling_nemotron_h as modeling
     config = transformers.NemotronHConfig(
-        hidden_size=HIDDEN, mamba_num_heads=6, mamba_head_dim=20, ssm_state_size=24, n_groups=2, conv_kernel=4,
-        layer_norm_epsilon=1e-5, chunk_size=32, use_bias=bias, use_conv_bias=bias, mlp_bias=bias, time_step_min=0.5,
-        intermediate_size=50, layers_block_type=["linear_attention", "mlp"])
+        hidden_size=HIDDEN, mamba_num_heads=6, mamba_head_dim=20, ssm_state_size=24, n_groups=2,
+        conv_kernel=4, layer_norm_epsilon=1e-5, chunk_size=32, use_bias=bias, use_conv_bias=bias,
+        mlp_bias=bias, time_step_min=0.5, intermediate_size=50, layers_block_type=["linear_attention", "mlp"])
     x = inputs()
-    mixer, mlp = randomised(modeling.NemotronHMamba2Mixer(config, 0)), randomised(modeling.NemotronHMLP(config))
+    mixer, mlp = randomised(modeling.NemotronHMamba2Mixer(config,
+                                                          0)), randomised(modeling.NemotronHMLP(config))
     written = str(bias).lower()
     layer = layer_of(f"m2(heads=6,head_dim=20,state=24,groups=2,bias={written},conv_bias={written},dt_min=0.5)")
     named = {name.replace("conv1d", "conv"): weight for name, weight in mixer.state_dict().items()}

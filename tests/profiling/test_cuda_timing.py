@@ -25,6 +25,7 @@ from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import CudaGraphTimer, Effort, Measurement, NotCapturable
 from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.setup import Setup
+from flashnas.profiling.target import Measured
 from flashnas.profiling.whole_model import _after_prompt, build_block, filled_state, pieces, time_model
 from flashnas.space import load_space
 
@@ -117,7 +118,7 @@ def test_other_errors_and_lacking_memory_keep_their_class(cuda):
             CudaGraphTimer().measure([call], EFFORT)
 
 
-# -- rows --------------------------------------------------------------------------------------------------------------
+# -- rows ----------------------------------------------------------------------------------------------------
 
 
 def test_a_row_that_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
@@ -292,7 +293,7 @@ class CountingMarks:
         return [1.0] * (self.count - 1)
 
 
-# -- whole models ------------------------------------------------------------------------------------------------------
+# -- whole models --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("batch", "tokens", "most", "expected"), [
@@ -362,12 +363,12 @@ def test_finalists_that_do_not_fit_have_a_note(monkeypatch):
         def batch(self, architecture):
             return 1
 
-    def request(architecture, workload, batch, setup):
+    def request(setup, architecture, workload, batch):
         if len(architecture.operators) > 3:
             raise DeviceMemoryError("it needs 9 GB")
-        return whole_model.Measured(ttft_ms=1.0, tpot_ms=1.0, latency_ms=3.0, note="timed in the mode eager")
+        return Measured(ttft_ms=1.0, tpot_ms=1.0, latency_ms=3.0, note="timed in the mode eager")
 
-    monkeypatch.setattr(finalists, "time_request", request)
+    monkeypatch.setattr(Setup, "time_request", request)
     small, large, notes = MODEL, Architecture.parse("32(vocab=64): 9x(f)"), []
     found = finalists.measure_finalists([small, large], Model(), Setup(), notes.append)
     assert set(found) == {small.hash}
@@ -375,7 +376,7 @@ def test_finalists_that_do_not_fit_have_a_note(monkeypatch):
                                     f"finalist {large.notation}: not timed: it needs 9 GB"])
 
 
-# -- states ------------------------------------------------------------------------------------------------------------
+# -- states --------------------------------------------------------------------------------------------------
 
 
 def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):

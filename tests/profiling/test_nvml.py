@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_profile import counting  # noqa: F401  (a fixture)
 
-from flashnas.api.measure import Profiled
+from flashnas.api.measure import doubts
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
 from flashnas.profiling import nvml
@@ -103,4 +103,4 @@ def test_a_profile_records_how_the_gpu_ran_and_warns_when_it_was_held_back(pynvm
     counts = profiling.profile(load_space("tiny"), [WORKLOADS["chat"]], tmp_path / "table", Setup())
     (job,) = LatencyTable.load(tmp_path / "table").meta["jobs"]
     assert job["gpu"]["least_sm_mhz"] == 1755
-    assert "the GPU was held back by: power limit (100% of the time)" in Profiled(tmp_path, counts).warnings
+    assert "the GPU was held back by: power limit (100% of the time)" in doubts(counts)

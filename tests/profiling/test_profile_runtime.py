@@ -96,7 +96,7 @@ def clock(monkeypatch):
     return seen
 
 
-# -- regression ------------------------------------------------------------------------------------------------------
+# -- regression ----------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)
@@ -132,7 +132,7 @@ def test_operators_that_llama_cpp_does_not_have_are_refused(tmp_path):
         choose_networks(load_space("tiny"), 64, np.random.default_rng(0), LlamaCpp().check_holds)
 
 
-# -- the measurement -------------------------------------------------------------------------------------------------
+# -- the measurement -----------------------------------------------------------------------------------------
 
 
 def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
@@ -244,7 +244,7 @@ def test_networks_that_llama_cpp_cannot_hold_are_told_apart():
     assert not LlamaCpp().holds(Architecture.parse("64(vocab=320): m2(head_dim=32,state=16) f"))
 
 
-# -- llama.cpp itself ------------------------------------------------------------------------------------------------
+# -- llama.cpp itself ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("generated", [3, 600])

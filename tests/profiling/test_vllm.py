@@ -84,7 +84,8 @@ def python(tmp_path):
 
 
 def test_steps_and_prompts_are_timed(python):
-    found = Vllm(vllm_python=python).time_request(Architecture.parse(SMALL), Workload(prompt_tokens=100, generated_tokens=8))
+    work = Workload(prompt_tokens=100, generated_tokens=8)
+    found = Vllm(vllm_python=python).time_request(Architecture.parse(SMALL), work)
     assert found.tpot_ms == pytest.approx(4.0, rel=0.5)  # 1 ms for each of four layers
     assert found.ttft_ms == pytest.approx(8.0, rel=0.5)
     assert found.latency_ms == pytest.approx(found.ttft_ms + 8 * found.tpot_ms)
@@ -126,7 +127,8 @@ def test_what_is_wrong_is_one_line(python, tmp_path, monkeypatch, capsys):
     with pytest.raises(ExportError, match="vLLM cannot hold this network as Nemotron-H"):
         Vllm(vllm_python=python).time_request(Architecture.parse("64: d(head_dim=16) f"), Workload(generated_tokens=4))
     with pytest.raises(DeviceError, match=r"vLLM ended with exit code 1: ValueError: error: the engine does not start"):
-        Vllm(vllm_python=python).time_request(Architecture.parse(SMALL.replace("320", "13")), Workload(generated_tokens=4))
+        Vllm(vllm_python=python).time_request(Architecture.parse(SMALL.replace("320", "13")),
+                                              Workload(generated_tokens=4))
     assert main(["profile", "--runtime", "vllm", "--weights", "f16"]) == 2
     assert "--weights is for --runtime llama.cpp; got --runtime vllm" in capsys.readouterr().err
 

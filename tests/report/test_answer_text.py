@@ -10,7 +10,7 @@ from answered_runs import write_answered_run
 from matplotlib.image import imread
 
 from flashnas.architecture.folding import compressed
-from flashnas.report import Run, front_table, write_report
+from flashnas.report import RecordedRun, front_table, write_report
 from flashnas.report.answer_text import names_text, next_commands, signed, statements
 from flashnas.report.html import render_html
 from flashnas.report.plane import INTERVAL_90, plane_of
@@ -18,16 +18,16 @@ from flashnas.report.plots import pareto_front, short_loss
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["trained", "untrained"])
-def answered(request, tmp_path_factory) -> Run:
-    return Run.load(write_answered_run(tmp_path_factory.mktemp("answered") / "demo", trained=request.param))
+def answered(request, tmp_path_factory) -> RecordedRun:
+    return RecordedRun.load(write_answered_run(tmp_path_factory.mktemp("answered") / "demo", trained=request.param))
 
 
 @pytest.fixture
 def built(tmp_path):
-    return lambda **options: Run.load(write_answered_run(tmp_path / "demo", **options))
+    return lambda **options: RecordedRun.load(write_answered_run(tmp_path / "demo", **options))
 
 
-def said(run: Run) -> dict[str, str]:
+def said(run: RecordedRun) -> dict[str, str]:
     return {about: words for about, words in statements(run)}
 
 
@@ -175,7 +175,7 @@ def test_text_of_an_answer_cannot_become_markup(built):
 
 def test_a_run_without_an_answer_yet_has_a_picture(answered):
     config = {key: value for key, value in answered.config.items() if key != "answer"}
-    going = Run(answered.path, config, answered.trials, ())
+    going = RecordedRun(answered.path, config, answered.trials, ())
     assert statements(going) == next_commands(going) == []
     assert plane_of(going).points["y"].min() == 0
     assert "answer" not in render_html(going).partition("<main>")[2].partition("<figure")[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from run_builder import make_trials
 
-from flashnas.report import Run
+from flashnas.report import RecordedRun
 from flashnas.report.plot_data import (
     breakdown,
     depth_shares,
@@ -65,7 +65,7 @@ def test_hypervolume_never_falls_and_is_what_a_grid_counts(run):
 
 
 def test_without_a_latency_budget_the_slowest_network_is_the_reference(build_run):
-    run = Run.load(build_run(12, config={"budgets": {"memory_gb": 3.0}}))
+    run = RecordedRun.load(build_run(12, config={"budgets": {"memory_gb": 3.0}}))
     assert run.budget_ms is None
     assert hypervolume_series(run).reference[0] == pytest.approx(1.01 * run.trained["latency_ms"].max())
 
@@ -119,7 +119,7 @@ def test_names_and_colours(run):
 
 def test_a_baseline_on_the_front_carries_both_names(build_run):
     trials = make_trials(4)
-    run = Run.load(build_run(trials=trials))
+    run = RecordedRun.load(build_run(trials=trials))
     rows = {row.label: name_of(run, row) for row in run.trained.itertuples()}
     finalists = {f.origin["label"]: f.name for f in run.front}
     assert finalists

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from run_builder import only_failed
 
-from flashnas.report import Run
+from flashnas.report import RecordedRun
 from flashnas.report.palette import KERNEL_COLOURS, OPERATOR_COLOURS, operator_colour
 from flashnas.report.plot_data import front, hypervolume_series, staircase
 from flashnas.report.plots import (
@@ -123,7 +123,7 @@ def test_curves_of_finalists_and_baselines_are_named(run):
 
 
 def test_a_figure_without_data_says_why(build_run):
-    run = Run.load(build_run(trials=only_failed()))
+    run = RecordedRun.load(build_run(trials=only_failed()))
     assert "No network was trained" in pareto_front(run).layout.annotations[0].text
     assert "3 failed" in pareto_front(run).layout.annotations[0].text
     assert "No finalist" in latency_by_operator(run).layout.annotations[0].text

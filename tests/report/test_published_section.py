@@ -8,7 +8,7 @@ from flashnas.architecture import parse_operators
 from flashnas.evidence.trainings import PublishedRow, composition
 from flashnas.report.html import render_html
 from flashnas.report.published_section import PUBLISHED, compared
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 
 
 def row(operators, nats, group, source="2405.21060"):
@@ -76,7 +76,7 @@ def test_what_nobody_published_is_said():
 
 
 def test_the_section_stands_in_the_page_with_its_sources(build_run):
-    run = Run.load(build_run())
+    run = RecordedRun.load(build_run())
     page = render_html(run)
     assert "<h2>Do published trainings agree?</h2>" in page
     assert '<a href="https://arxiv.org/abs/2511.18890">arXiv 2511.18890</a>' in page
@@ -89,7 +89,7 @@ def test_the_section_stands_in_the_page_with_its_sources(build_run):
 
 
 def test_a_run_without_a_front_has_no_section(build_run):
-    assert PUBLISHED.html(Run.load(build_run(12, finalists=False))) == ""
+    assert PUBLISHED.html(RecordedRun.load(build_run(12, finalists=False))) == ""
 
 
 def test_a_front_that_nobody_trained_has_no_line():

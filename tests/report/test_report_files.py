@@ -14,7 +14,7 @@ from run_builder import THIN_RUNS, make_trials
 from flashnas.architecture import Architecture
 from flashnas.base.errors import PluginError, RunError
 from flashnas.base.registry import forget_plugins
-from flashnas.report import Run, front_table, write_report
+from flashnas.report import RecordedRun, front_table, write_report
 from flashnas.report.html import render_html
 from flashnas.report.sections import SECTIONS
 from flashnas.report.text import duration, number, parameters
@@ -68,7 +68,7 @@ def test_text_of_a_run_cannot_become_markup(build_run):
     data["notation"], data["origin"]["label"], data["sources"] = ATTACK, ATTACK, {ATTACK: 1.0}
     data["breakdown"] = [{"operator": ATTACK, "kernel": ATTACK, "label": ATTACK, "source": ATTACK, "ms": 5.0}]
     path.write_text(yaml.safe_dump(data))
-    own = without_plotly(render_html(Run.load(folder)))
+    own = without_plotly(render_html(RecordedRun.load(folder)))
     assert "<script>alert" not in own
     assert "<img" not in own
     assert "&lt;script&gt;alert" in own
@@ -96,7 +96,7 @@ def test_a_thin_run_gets_its_report(build_run, case):
 
 def test_the_report_names_mode_and_failures(build_run):
     folder = build_run(config={"table": {"device": "H100", "stack": "vLLM", "mode": "graphs"}})
-    own = without_plotly(render_html(Run.load(folder)))
+    own = without_plotly(render_html(RecordedRun.load(folder)))
     assert "vLLM · mode graphs" in own
     assert "2 of 37 trainings failed, most often: loss is not finite at step 31." in own
     assert "<li>2 × loss is not finite at step 31</li>" in own  # noqa: RUF001 - a multiplication sign
@@ -105,7 +105,7 @@ def test_the_report_names_mode_and_failures(build_run):
 def test_a_report_of_failures_alone_says_so(build_run):
     trials = [dataclasses.replace(trial, state="failed", loss=None, reason="width & factor", curve=[])
               for trial in make_trials(3)]
-    own = without_plotly(render_html(Run.load(build_run(trials=trials))))
+    own = without_plotly(render_html(RecordedRun.load(build_run(trials=trials))))
     assert "No network was trained to the end" in own
     assert "3 of 3 trainings failed, most often: width &amp; factor." in own
 
@@ -151,10 +151,10 @@ def test_another_package_adds_a_section_and_its_picture(build_run, tmp_path, mon
         own = without_plotly(write_report(folder)[0].read_text())
         assert "<h2>Energy &amp; more</h2>\n<p>&lt;5&gt; joules</p>" in own
         assert (folder / "energy.png").stat().st_size > 100
-        plain = render_html(dataclasses.replace(Run.load(folder), config={"name": "plain"}))
+        plain = render_html(dataclasses.replace(RecordedRun.load(folder), config={"name": "plain"}))
         assert "&lt;b&gt;plain text&lt;/b&gt;" in plain
         with pytest.raises(PluginError, match=r"section 'energy' of the package flashnas-energy: ValueError: no power"):
-            render_html(dataclasses.replace(Run.load(folder), config={"name": "broken"}))
+            render_html(dataclasses.replace(RecordedRun.load(folder), config={"name": "broken"}))
     finally:
         monkeypatch.undo()
         forget_plugins()
@@ -185,7 +185,7 @@ def test_the_table_lists_the_front_and_the_best_baseline(run):
 
 
 def test_the_table_of_a_run_without_a_front(build_run):
-    assert front_table(Run.load(build_run(5, finalists=False))) == "the run has no front yet"
+    assert front_table(RecordedRun.load(build_run(5, finalists=False))) == "the run has no front yet"
 
 
 def test_numbers_as_text():

@@ -190,7 +190,7 @@ def test_a_budget_that_no_width_meets_names_the_nearest(run, capsys):
         fn.pareto(run, budgets={"latency_ms": 1.0})
 
 
-# -- trainings that were stopped at a rung -----------------------------------------------------------------------
+# -- trainings that were stopped at a rung -------------------------------------------------------------------
 
 
 class Pausing:
@@ -314,7 +314,7 @@ def test_an_unfinished_run_answers_for_what_it_has(run, tmp_path):
     assert any("not finished" in note for note in found.warnings)
 
 
-# -- a foreign space ---------------------------------------------------------------------------------------------
+# -- a foreign space -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +375,7 @@ def test_a_table_without_rows_for_all_networks_is_one_line(run, profiled_tiny_ta
         fn.pareto(run, table=str(profiled_tiny_table), workload="chat")
 
 
-# -- a search that starts from runs ------------------------------------------------------------------------------
+# -- a search that starts from runs --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from flashnas.base.process import terminate_as_interrupt
 from flashnas.runs.folder import RunFolder, check_out
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.identity import Identity
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Outcome, Trial
 from flashnas.study.config import SearchConfig
 
@@ -115,10 +115,12 @@ def replaced_by_a_folder(journal):
 
 
 @pytest.mark.parametrize(("damage", "words"), [
-    (lambda journal: journal.write_bytes(os.urandom(300) + b"\xff\n"), "study.journal:1: damaged, not a JSON record"),
-    (damaged_lines(lambda lines: [lines[0], lines[1][:40] + b"\n", *lines[2:]]), "study.journal:2: damaged"),
-    (damaged_lines(lambda lines: [*lines[:1], b'"text"\n', *lines[1:]]), "study.journal:2: damaged, not a record"),
-    (replaced_by_a_folder, "study.journal: is a folder"),
+    (lambda journal: journal.write_bytes(os.urandom(300) + b"\xff\n"),
+     "study.journal: cannot be read: not UTF-8 text; restore"),
+    (damaged_lines(lambda lines: [lines[0], lines[1][:40] + b"\n", *lines[2:]]), "study.journal:2: not valid JSON"),
+    (damaged_lines(lambda lines: [*lines[:1], b'"text"\n', *lines[1:]]),
+     "study.journal:2: must be a record of Optuna's journal; got 'text'"),
+    (replaced_by_a_folder, "study.journal: must be a regular file; got a folder"),
     (damaged_lines(lambda lines: [line.replace(b'"loss"', b'"lost"') for line in lines]),
      "evaluation 0 is damaged: outcome.score.loss must be a number; got None"),
     (damaged_lines(lambda lines: [line.replace(b'"outcome"', b'"result"') for line in lines]),
@@ -175,7 +177,7 @@ def test_the_identity_has_a_hash_of_all_its_fields():
         assert identity(**change).hash != identity().hash
 
 
-# -- the place of a run ------------------------------------------------------------------------------------------
+# -- the place of a run --------------------------------------------------------------------------------------
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):
@@ -223,7 +225,7 @@ def test_two_processes_cannot_write_one_run(tmp_path):
     opened(tmp_path / "run", resume=True)
 
 
-# -- storages ----------------------------------------------------------------------------------------------------
+# -- storages ------------------------------------------------------------------------------------------------
 
 
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
@@ -238,7 +240,7 @@ def test_any_optuna_storage_holds_the_study(tmp_path):
     assert opened(tmp_path / "run", resume=True, storage=url).database.outcomes["x"] == outcome("x")
 
 
-# -- files -------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 def entry(notation):
@@ -259,7 +261,7 @@ def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
         written = folder.write_front([entry(notation) for notation in notations])
         assert [path.name for path in sorted((tmp_path / "run" / "pareto").iterdir())] == [
             f"{number:02d}.yaml" for number in range(1, len(notations) + 1)]
-        assert Run.load(folder.path).front == tuple(written)
+        assert RecordedRun.load(folder.path).front == tuple(written)
         assert [e.notation for e in written] == notations
     assert (written[0].loss, written[0].latency_ms) == (1.0, None)
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith((".part", ".pareto"))]
@@ -282,7 +284,7 @@ def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(tmp_p
     monkeypatch.undo()
     folder.close()
     opened(tmp_path / "run", resume=True).close()
-    assert [e.notation for e in Run.load(folder.path).front] in (["2048: a f"], ["2048: d f"])
+    assert [e.notation for e in RecordedRun.load(folder.path).front] in (["2048: a f"], ["2048: d f"])
 
 
 def test_the_time_of_a_continued_run_adds_up(run):

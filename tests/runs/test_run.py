@@ -8,12 +8,12 @@ import yaml
 from answered_runs import write_answered_run
 
 from flashnas.base.errors import RunError
-from flashnas.report import Run
+from flashnas.report import RecordedRun
 
 
 def error_of(folder) -> str:
     with pytest.raises(RunError) as caught:
-        Run.load(folder)
+        RecordedRun.load(folder)
     message = str(caught.value)
     assert "\n" not in message
     assert str(folder) in message
@@ -42,11 +42,11 @@ def test_repeated_networks_count_once(run):
 def test_finalists_are_ordered_by_their_number_not_by_their_name(build_run):
     folder = build_run()
     (folder / "pareto" / "02.yaml").rename(folder / "pareto" / "100.yaml")
-    assert [f.number for f in Run.load(folder).front][-1] == 100
+    assert [f.number for f in RecordedRun.load(folder).front][-1] == 100
 
 
 def test_a_run_that_is_still_going_can_be_read(build_run):
-    run = Run.load(build_run(6, finalists=False, config={"finished": None, "seconds": None, "totals": None}))
+    run = RecordedRun.load(build_run(6, finalists=False, config={"finished": None, "seconds": None, "totals": None}))
     assert run.front == ()
     assert len(run.trials) == 6
 
@@ -179,7 +179,7 @@ def test_failures_are_counted_by_reason(run):
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
-    run = Run.load(write_answered_run(tmp_path / "demo", trained=trained))
+    run = RecordedRun.load(write_answered_run(tmp_path / "demo", trained=trained))
     assert run.answer.to_dict() == yaml.safe_load((run.path / "run.yaml").read_text())["answer"]
     assert run.answer.tied == (run.front[-2].hash,)
     assert run.quality == "full_loss"
@@ -215,7 +215,7 @@ def test_a_damaged_answer_names_line_rule_and_value(tmp_path, change, words):
     data = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump({**data, "answer": {**data["answer"], **change}}, sort_keys=False))
     with pytest.raises(RunError) as caught:
-        Run.load(folder).answer  # noqa: B018 - raises
+        RecordedRun.load(folder).answer  # noqa: B018 - raises
     assert str(path) in str(caught.value)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -45,7 +45,7 @@ def test_it_is_the_same_every_time_and_spread():
     assert all(((ranks >= low) & (ranks <= low + 0.1)).any() for low in np.arange(0, 1, 0.1))
 
 
-# -- samplers with a part of their history -----------------------------------------------------------------------
+# -- samplers with a part of their history -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("check", [contract.check_replay, contract.check_partial_tells, contract.check_any_order],

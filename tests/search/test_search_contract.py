@@ -110,7 +110,7 @@ def test_goals_lead_elsewhere_than_the_loss_alone():
     assert with_recall > without
 
 
-# -- the registry -----------------------------------------------------------------------------------------------------
+# -- the registry --------------------------------------------------------------------------------------------
 
 def test_unknown_names_and_options_are_one_clear_line():
     world = World("random")

@@ -141,7 +141,7 @@ def test_no_torch_and_no_optuna_to_read_a_space():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-# -- what a user can get wrong -----------------------------------------------------------------------------------
+# -- what a user can get wrong -------------------------------------------------------------------------------
 
 GOOD = """\
 template: three_stage

@@ -141,7 +141,7 @@ def test_tiny_space_is_the_brute_force_enumeration():
     assert set(lists) == expected
 
 
-# -- the paper's space -------------------------------------------------------------------------------------------
+# -- the paper's space ---------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def paper():

@@ -19,7 +19,7 @@ from virtual_workers import VirtualWorkers
 
 from flashnas.base.errors import RunError
 from flashnas.cli.main import main
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
@@ -55,7 +55,7 @@ def search(out, evaluate, *, sampler="random", rungs=(2, 4), resume=False, space
 
 def check_whole(out, summary, calls, *, trials=TRIALS):
     """Every evaluation was made once and is in a trial, and the tokens are those of the evaluations."""
-    frame = Run.load(out).trials
+    frame = RecordedRun.load(out).trials
     own = frame[frame["origin"] == "search"]
     assert own["state"].isin(["complete", "stopped", "failed"]).sum() == trials
     assert frame["number"].tolist() == list(range(len(frame)))
@@ -174,7 +174,7 @@ def test_what_is_lost_is_said(tmp_path, workers):
 
     workers(2)
     search(tmp_path / "run", evaluator([]), trials=3)
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     assert run.entry("trajectory") == ("depends on when workers finish (asynchronous); the same seed gives other"
                                        " candidates")
     assert run.entry("question", "asynchronous") is True
@@ -183,8 +183,8 @@ def test_what_is_lost_is_said(tmp_path, workers):
     with pytest.raises(RunError, match=r"question\.asynchronous is True, but this search asks None"):
         search(tmp_path / "run", evaluator([]), trials=3, asynchronous=False, resume=True)
     search(tmp_path / "cycles", evaluator([]), trials=3, asynchronous=False)
-    assert Run.load(tmp_path / "cycles").entry("trajectory") == "fixed by the seed, for any number of workers"
-    assert "asynchronous" not in Run.load(tmp_path / "cycles").entry("question")
+    assert RecordedRun.load(tmp_path / "cycles").entry("trajectory") == "fixed by the seed, for any number of workers"
+    assert "asynchronous" not in RecordedRun.load(tmp_path / "cycles").entry("question")
 
 
 def test_a_damaged_list_of_candidates_is_one_line(tmp_path, workers):
@@ -199,7 +199,7 @@ def test_a_damaged_list_of_candidates_is_one_line(tmp_path, workers):
             search(out, evaluator([]), trials=6, resume=True)
 
 
-# -- with processes ------------------------------------------------------------------------------------------------
+# -- with processes ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def test_trainings_pause_and_score_as_in_cycles(tmp_path, small_corpus, quick_re
              "--sampler", "random", "--rungs", "50%", "--rung-chance", "0.5", "--seeds", "2", "--workers", "2"]
     assert main([*words, "--asynchronous", "--out", str(tmp_path / "a")]) == 0
     assert main([*words, "--out", str(tmp_path / "b")]) == 0
-    one, other = (Run.load(tmp_path / name).trials.set_index("hash") for name in "ab")
+    one, other = (RecordedRun.load(tmp_path / name).trials.set_index("hash") for name in "ab")
     assert not (tmp_path / "a" / "checkpoints").exists()
     both = one[one["seeds"].isna() & one["loss"].notna()].index.intersection(
         other[other["seeds"].isna() & other["loss"].notna()].index)
@@ -235,7 +235,7 @@ def test_killed_at_random_moments_nothing_that_ended_is_lost(tmp_path, monkeypat
         ended = _ended(out)
         assert known <= ended
         known = ended
-    frame = Run.load(out).trials
+    frame = RecordedRun.load(out).trials
     assert known <= set(frame["hash"])
     counts = pd.Series([notation for notation, _ in slow_space.calls(tmp_path / "calls")]).value_counts()
     assert (frame["state"] == "complete").sum() == 24
@@ -295,7 +295,7 @@ def test_two_processes_train_each_candidate_of_a_local_search(tmp_path, small_co
              "--workers", "1", "--seeds", "2"]
     for processes in (1, 2):
         assert main([*words, "--processes-per-candidate", str(processes), "--out", str(tmp_path / str(processes))]) == 0
-    one, two = (Run.load(tmp_path / name) for name in "12")
+    one, two = (RecordedRun.load(tmp_path / name) for name in "12")
     assert two.trials["hash"].tolist() == one.trials["hash"].tolist()
     assert two.trials["loss"].tolist() == pytest.approx(one.trials["loss"].tolist(), rel=2e-5)
     assert two.trials["seeds"].max() == 2

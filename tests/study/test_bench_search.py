@@ -22,7 +22,7 @@ from flashnas.executors.job import run_job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.report import write_report
 from flashnas.report.words import counts_line
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
@@ -71,7 +71,7 @@ def config(small_corpus, quick_recipe, bench):
 def searched(config, out, resume=False):
     progress = Silent()
     summary = run_search(config, out, resume=resume, progress=progress)
-    return Run.load(out), summary, progress.last
+    return RecordedRun.load(out), summary, progress.last
 
 
 @pytest.mark.slow
@@ -211,8 +211,8 @@ def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, d
     question = prepare(dataclasses.replace(config, baselines=True, bench=False, bench_table=None), note=print)
     label, network = next(one for one in question.baselines if one[1] is not None)
     item = Planned(Given("mine", network), recipe, dataset.vocab, 0)
-    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [Training.planned(item).ended(score(recipe, 1.5, 9), "")],
-          tmp_path / "one", tables=())
+    training = Training.planned(item).ended(score(recipe, 1.5, 9), "")
+    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [training], tmp_path / "one", tables=())
     found = plan(dataclasses.replace(config, baselines=True, bench_table=str(tmp_path / "one")), timed=False)
     without = plan(dataclasses.replace(config, baselines=True, bench_table=None, bench=False), timed=False)
     assert (found.known, found.evaluations, found.candidates) == (1, without.evaluations - 1, 4)

@@ -15,7 +15,7 @@ from flashnas.latency.workload import load_workload
 from flashnas.profiling import finalists
 from flashnas.profiling import setup as jobs
 from flashnas.profiling.device_timing import Effort
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.space import load_space
 
 CHAT, TINY = load_workload("chat"), load_space("tiny")
@@ -74,7 +74,7 @@ def test_the_bound_is_searched_and_the_report_shows_predicted_bound_and_measured
         assert entry["bound_ms"] == pytest.approx(EXCEEDED * entry["latency_ms"], rel=1e-4)
         assert entry["measured_ms"] == pytest.approx(1.05 * entry["latency_ms"])
         assert entry["missed"] == []
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     assert run.confidence == 0.95
     assert run.config["question"]["margins"]["latency_ms"] == pytest.approx(0.0953, abs=1e-3)
     html = (tmp_path / "run" / "report.html").read_text()

@@ -7,7 +7,7 @@ from foreign_space import Gpt2Space, latency_ms, loss
 
 from flashnas.base.errors import ConfigError
 from flashnas.report.words import tokens_words
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.study.config import SearchConfig
@@ -67,7 +67,7 @@ def finished(tmp_path_factory):
 def test_stopped_candidates_are_cheap_and_the_front_is_that_of_full_evaluations(finished, tmp_path):
     out, calls, summary, progress = finished
     whole, _ = search(tmp_path / "whole", evaluator([]), rungs=())
-    frame, full = Run.load(out).trials, Run.load(tmp_path / "whole").trials
+    frame, full = RecordedRun.load(out).trials, RecordedRun.load(tmp_path / "whole").trials
     assert frame["hash"].tolist() == full["hash"].tolist()
     done = frame["state"] == "complete"
     assert frame.loc[done, "loss"].tolist() == full.loc[done, "loss"].tolist()
@@ -83,7 +83,7 @@ def test_stopped_candidates_are_cheap_and_the_front_is_that_of_full_evaluations(
     reached = pd.DataFrame(calls, columns=["hash", "fidelity"]).groupby("hash")["fidelity"].max()
     assert summary["tokens"] == reached.sum() == frame.loc[frame["state"] != "reused", "tokens"].sum()
     assert summary["tokens"] + summary["tokens_saved"] == whole["tokens"] == 8 * TRIALS
-    assert tokens_words(Run.load(out)) == (
+    assert tokens_words(RecordedRun.load(out)) == (
         f"evaluated {summary['tokens']:,} of the evaluator's units; {summary['tokens_saved']:,} saved by rungs,"
         f" at which {summary['trials']['stopped']} trainings stopped")
 
@@ -110,7 +110,7 @@ def test_a_failure_at_a_rung_and_one_at_the_end_are_failed_trials(tmp_path):
     assert set(summary["failures"]) == {"RuntimeError: diverged at 2", "RuntimeError: diverged at 8"}
     assert sum(summary["trials"][state] for state in ("complete", "stopped", "failed")) == TRIALS
     # what failed at the end counts up to its last rung
-    frame = Run.load(tmp_path / "run").trials
+    frame = RecordedRun.load(tmp_path / "run").trials
     late = (frame["reason"] == "RuntimeError: diverged at 8").sum()
     assert summary["tokens"] == frame["tokens"].sum() + 4 * late
 
@@ -146,7 +146,7 @@ def test_an_evaluator_with_a_seed_confirms_the_front_under_three(tmp_path):
     calls, again = [], []
     summary, _ = search(tmp_path / "run", seeded(calls))
     assert len(calls) == len(set(calls))
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     members = {entry.hash for entry in run.front}
     further = [(key, number) for key, fidelity, number in calls if number > 1 and fidelity == 8]
     assert len(further) == sum(number > 1 for _, _, number in calls)

@@ -9,6 +9,7 @@ from foretelling import asked
 
 from flashnas.architecture import Architecture
 from flashnas.study import foresight as room
+from flashnas.study.config import SearchConfig
 from flashnas.study.evidence import foresight_of, recipe_read
 from flashnas.study.foresight import FIGURES, Foresight, silence
 from flashnas.training.recipe import Recipe
@@ -39,7 +40,7 @@ def test_the_recipe_that_was_held_against_publications_is_read_under_any_name():
 
 def test_a_recipe_that_was_not_is_told_in_one_line():
     space, fitter, _ = asked("nemotron_flash", 1500.0)
-    config = room.SearchConfig(space="nemotron_flash", workload="decode-1k")
+    config = SearchConfig(space="nemotron_flash", workload="decode-1k")
     for recipe, count in ((Recipe.load("cpu"), 0), (None, 0), (dataclasses.replace(
             Recipe.load("cpu"), name="short", tokens=65_536), 1)):
         notes: list[str] = []

@@ -14,7 +14,7 @@ from test_faults import recorded
 from test_fidelities import Silent, evaluator
 
 from flashnas.cli.main import main
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 
@@ -109,6 +109,6 @@ def test_the_command_says_so_in_one_line(disk, small_corpus, quick_recipe, capsy
     assert kept
     disk.free()
     assert main([*words, "--resume"]) == 0
-    frame = Run.load(disk.folder / "run").trials
+    frame = RecordedRun.load(disk.folder / "run").trials
     assert kept <= set(frame["hash"])
     assert frame["state"].isin(["complete", "stopped"]).sum() == 12

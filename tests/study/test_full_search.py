@@ -13,7 +13,7 @@ import yaml
 from foretelling import with_few_candidates
 
 from flashnas.cli.main import main
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated
 from flashnas.study import evidence
 from flashnas.study.config import SearchConfig
@@ -93,7 +93,7 @@ def without_times(summary):
 
 def test_what_a_search_by_full_loss_leaves(read, whole):
     out, summary, notes = whole
-    run = Run.load(out)
+    run = RecordedRun.load(out)
     frame = run.trained
     assert run.entry("objectives") == ["full_loss", "latency_ms"]
     assert run.entry("foresight", "reads_short_loss") is read
@@ -117,7 +117,7 @@ def test_what_a_search_by_full_loss_leaves(read, whole):
 
 def test_the_short_losses_count_where_they_are_read(read, whole):
     out = whole[0]
-    frame = Run.load(out).trained
+    frame = RecordedRun.load(out).trained
     before = foresight_of_run(frame)
     moved = [abs(row.full_loss - before[row.hash]) for row in frame.itertuples()]
     assert bool(max(moved) > 1e-6) is read
@@ -173,7 +173,7 @@ def test_a_finished_run_goes_on_and_another_ranking_does_not(whole, small_corpus
         assert str(out) in str(caught.value)
 
 
-# -- nothing is trained ------------------------------------------------------------------------------------------
+# -- nothing is trained --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_nothing_is_trained_and_the_answer_says_so(few_candidates, tmp_path, cap
     assert all(entry["loss"] is None and entry["latency_ms"] <= 1500 for entry in front)
     for one, other in itertools.pairwise(front):
         assert one["latency_ms"] < other["latency_ms"]
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     assert set(run.trials["state"]) == {"expected"}
     assert (run.trials["latency_ms"] <= 1500).all()
     assert run.entry("foresight", "reads_short_loss") is False
@@ -238,7 +238,7 @@ def test_a_run_without_training_is_refused_where_networks_were_trained(few_candi
 def test_a_floor_of_recall_holds_for_all_that_is_proposed(few_candidates, tmp_path, capsys):
     assert main(untrained(tmp_path / "run", "--min-recall", "-0.02", "--json")) == 0
     summary = json.loads(capsys.readouterr().out)
-    frame = Run.load(tmp_path / "run").trials
+    frame = RecordedRun.load(tmp_path / "run").trials
     assert (frame["expected_recall"] >= -0.02).all(), "of the pure stacks, too"
     assert "pure" in frame["label"].iloc[0]
     assert summary["answer"]["min_recall"] == -0.02
@@ -259,7 +259,7 @@ def test_an_evaluator_does_not_rank_by_full_trainings(few_candidates, tmp_path, 
     summary = run_search(config, tmp_path / "run", resume=False, progress=progress,
                          evaluator=foreign_space.of_architecture)
     assert "answer" not in summary
-    assert Run.load(tmp_path / "run").entry("rank_by") == "short"
+    assert RecordedRun.load(tmp_path / "run").entry("rank_by") == "short"
     assert not [line for line in progress.notes if "published" in line or "ranked by" in line]
 
 
@@ -267,7 +267,7 @@ def test_without_cycles_the_full_loss_ranks_as_well(few_candidates, tmp_path, sm
     read_every_recipe(monkeypatch)
     config = config_of(small_corpus, quick_recipe, asynchronous=True, trials=4, workers=2)
     summary = run_search(config, tmp_path / "run", resume=False, progress=Quiet())
-    frame = Run.load(tmp_path / "run").trained
+    frame = RecordedRun.load(tmp_path / "run").trained
     assert sum(frame["origin"] == "search") == 4
     assert frame["full_loss"].notna().all()
     assert summary["answer"]["recommended"] in {entry["hash"] for entry in summary["front"]}

@@ -17,7 +17,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
 from flashnas.report.words import counts_line
 from flashnas.runs.folder import RunFolder
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
 from flashnas.study.prepare import prepare
@@ -91,7 +91,7 @@ def test_who_passes_all_rungs_has_the_score_of_a_search_without(paused, plain):
 
 
 def test_the_front_is_that_of_the_finished(paused):
-    run = Run.load(paused)
+    run = RecordedRun.load(paused)
     done = run.trials[run.trials["state"] == "complete"]
     best = done[non_dominated(done[["loss", "latency_ms"]].to_numpy(float))]
     assert {entry.hash for entry in run.front} == set(best["hash"])
@@ -205,7 +205,7 @@ def test_a_question_without_rungs_does_not_name_them(plain):
     assert not {"rungs", "rung_chance", "rung_curves", "seeds"} & set(question)
 
 
-# -- where trainings pause ---------------------------------------------------------------------------------------
+# -- where trainings pause -----------------------------------------------------------------------------------
 
 
 def curves(count, agreeing):

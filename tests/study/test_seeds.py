@@ -12,7 +12,7 @@ import yaml
 
 import flashnas as fn
 from flashnas.cli.main import main
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Outcome, Trial, outcome_key
 from flashnas.search.pareto import non_dominated
 from flashnas.study.seeds import train_under_seeds
@@ -158,7 +158,7 @@ def test_a_finished_run_may_be_continued_with_other_seeds(command, seeded, tmp_p
     pd.testing.assert_frame_equal(pd.read_parquet(out / "trials.parquet"), whole)
     assert main(command(out, "--resume")) == 0
     assert (out / "study.journal").read_bytes().count(b'"outcome"') == before
-    single = Run.load(out)
+    single = RecordedRun.load(out)
     assert single.trials["seeds"].isna().all()
     assert all(row.loss == row.curve[-1][1] for row in single.trials.itertuples())
 
@@ -189,7 +189,7 @@ def test_a_search_from_a_run_with_seeds_trains_none_of_them_again(small_corpus, 
                "--data", str(small_corpus), "--workers", "1", "--no-baselines", "--no-measure", "--budget-ms", "85",
                "--sampler", "random", "--trials", "3", "--rank-by", "short"]
     assert main([*command, "--seeds", "2", "--out", str(tmp_path / "first")]) == 0
-    first = Run.load(tmp_path / "first")
+    first = RecordedRun.load(tmp_path / "first")
     means = {entry.hash: entry.figures for entry in first.front}
     capsys.readouterr()
     assert main(["pareto", str(tmp_path / "first")]) == 0  # as the table of the search itself shows them
@@ -206,12 +206,12 @@ def test_a_search_from_a_run_with_seeds_trains_none_of_them_again(small_corpus, 
         again = [outcome for line in lines if '"outcome"' in line
                  if (outcome := json.loads(line)["user_attrs"]["outcome"])["hash"] in means]
         assert {outcome.get("seed") for outcome in again} <= ({None} if seeds == 2 else {None, 2})
-        trials = Run.load(out).trials.set_index("hash")
+        trials = RecordedRun.load(out).trials.set_index("hash")
         for key, figures in means.items():
             if seeds == 2:
                 assert trials.loc[key, "seeds"] == 2
                 assert trials.loc[key, "loss_se"] == figures["loss_se"]
-        for entry in Run.load(out).front:
+        for entry in RecordedRun.load(out).front:
             assert entry.figures["seeds"] == seeds
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from flashnas.base.errors import ConfigError, SpaceError
 from flashnas.base.shipped import shipped_names
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.space import OperatorSpace, load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.prepare import prepare
@@ -43,7 +43,7 @@ def test_a_cpu_space_is_searched_with_the_shipped_defaults(name, tmp_path):
     assert summary["trials"] == {"complete": 2, "stopped": 0, "failed": 0, "reused": 0, "infeasible": 0,
                                   "expected": 0}
     assert summary["failures"] == {}
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     assert run.entry("proxy", "width_factor") == {"tiny": 1, "small": 4}[name]
     assert run.entry("table", "mode") == "cuda_graph"
 

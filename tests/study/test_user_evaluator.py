@@ -20,7 +20,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.report import front_table, write_report
 from flashnas.runs.front import ForeignNetwork
-from flashnas.runs.run import Run
+from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS
 from flashnas.search.aging_evolution import AgingEvolution
 from flashnas.search.pareto import non_dominated
@@ -61,7 +61,7 @@ def trajectory(out):
 
 def test_a_foreign_space_is_searched_with_figures_of_the_evaluator(tmp_path):
     summary = search(tmp_path / "run")
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     assert run.counts()["complete"] == 8
     for row in run.trials.itertuples():
         network = Gpt2(**row.genotype)
@@ -89,10 +89,10 @@ def test_a_budget_on_own_latency_is_kept_before_anything_is_evaluated(tmp_path):
     with pytest.raises(ConfigError, match="the evaluator returned 'latency_ms', which the latency table or cost"):
         search(tmp_path / "twice", evaluator=evaluator, table=foreign_space.latency_ms, budgets={"latency_ms": 5.0})
     search(tmp_path / "run", evaluator=foreign_space.loss, table=foreign_space.latency_ms, budgets={"latency_ms": 5.0})
-    trials = Run.load(tmp_path / "run").trials
+    trials = RecordedRun.load(tmp_path / "run").trials
     assert (trials["latency_ms"].dropna() <= 5.0).all()
     assert (trials["state"] == "complete").sum() == 8
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     assert run.config["question"]["table"] == run.entry("table", "name") == "foreign_space:latency_ms"
     assert run.entry("proxy") == {"evaluator": "foreign_space:loss"}
 
@@ -104,13 +104,13 @@ def test_every_sampler_searches_a_foreign_space(tmp_path, sampler, own_latency):
     known = dict(table=foreign_space.latency_ms, evaluator=foreign_space.loss) if own_latency else {}
     search(tmp_path / "run", space=Gpt2Space(), sampler=ALGORITHMS[sampler], sampler_options=more, trials=6,
            cycle_size=3, **known)
-    assert Run.load(tmp_path / "run").counts()["complete"] == 6
+    assert RecordedRun.load(tmp_path / "run").counts()["complete"] == 6
 
 
 def test_width_and_baselines_of_a_foreign_space_are_fitted_to_the_budget(tmp_path):
     search(tmp_path / "run", space=WidthFittedGpt2Space(), evaluator=foreign_space.loss,
            table=foreign_space.latency_ms, budgets={"latency_ms": 12.0}, trials=5)
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     assert dict(zip(run.baselines["label"], run.baselines["notation"], strict=True)) == {
         "shallow": "width=192 layers=2 heads=2 ratio=2", "deep": "width=64 layers=8 heads=8 ratio=4"}
     for row in run.trained.itertuples():
@@ -125,7 +125,7 @@ def test_a_class_serves_as_sampler(tmp_path):
         name = "mine"
 
     search(tmp_path / "run", sampler=Mine, sampler_options={"population": 2})
-    assert Run.load(tmp_path / "run").entry("sampler") == "mine"
+    assert RecordedRun.load(tmp_path / "run").entry("sampler") == "mine"
 
 
 def test_worker_processes_run_an_importable_evaluator_and_this_process_another(tmp_path):
@@ -184,12 +184,12 @@ def test_a_search_without_worker_processes_warns_of_that_and_records_it(tmp_path
         assert [(str(one.message), one.filename) for one in caught] == [
             (f"worker processes cannot load {what}: the evaluator scores one network after another in this process,"
              " without limits of time and memory; put it into a module of its own", __file__)]
-        host = Run.load(tmp_path / str(number)).entry("host")
+        host = RecordedRun.load(tmp_path / str(number)).entry("host")
         assert (host["executor"], host["workers"]) == ("in-process", 1)
     with warnings.catch_warnings(record=True) as none:
         search(tmp_path / "pool", trials=2, workers=2, candidate_timeout_s=60)
     assert not none
-    assert Run.load(tmp_path / "pool").entry("host", "executor") == "local"
+    assert RecordedRun.load(tmp_path / "pool").entry("host", "executor") == "local"
 
 
 def test_what_the_main_script_defines_is_not_sent_to_workers():
@@ -210,7 +210,7 @@ def test_failures_are_recorded_trials_and_are_printed(tmp_path, workers_of):
     notes = Notes()
     summary = search(tmp_path / "run", notes=notes, table=foreign_space.latency_ms, trials=12,
                      evaluator=foreign_space.sometimes_fails if workers_of == "pool" else local)
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     failed = run.failed
     assert len(failed) == sum(summary["failures"].values()) > 0
     assert set(failed["reason"]) <= {"RuntimeError: no memory for 4 layers", "loss became nan"}
@@ -238,11 +238,11 @@ def test_networks_of_flashnas_are_scored_with_the_latencies_of_a_table(tmp_path)
     summary = run_search(
         SearchConfig(workload="chat", trials=5, workers=1), tmp_path / "run", resume=False, progress=Notes(),
         evaluator=foreign_space.of_architecture, space=load_space("tiny"), table=LatencyTable.load("h100_sxm"))
-    trials = Run.load(tmp_path / "run").trials
+    trials = RecordedRun.load(tmp_path / "run").trials
     assert summary["trials"]["complete"] == (trials["state"] == "complete").sum() > 5
     assert trials["latency_ms"].notna().all()
     assert trials["tokens"].isna().all()
-    question = Run.load(tmp_path / "run").config["question"]
+    question = RecordedRun.load(tmp_path / "run").config["question"]
     assert (question["recipe"], question["data"], question["evaluator"]) == (
         None, None, "foreign_space:of_architecture")
 
@@ -314,7 +314,7 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
         run_search(config, tmp_path / "run", resume=resume, progress=Notes(), evaluator=size_alone)
 
     asked(weights="fp8")
-    run = Run.load(tmp_path / "run")
+    run = RecordedRun.load(tmp_path / "run")
     assert run.entry("table", "weights") == run.entry("workload", "dtype") == "fp8"
     assert run.entry("question", "workload")["dtype"] == "fp8"
     model = LatencyModel("h100_sxm", load_workload("decode-1k").with_weights("fp8"))

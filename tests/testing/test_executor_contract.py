@@ -22,7 +22,8 @@ class WrongKeys(InProcess):
 
 class WrongResults(InProcess):
     def finished(self, wait_s):
-        return [(key, dataclasses.replace(ended, result={"loss": 1.0})) for key, ended in super().finished(wait_s)]
+        return [(key, dataclasses.replace(ended, result={"loss": 1.0})) for key,
+                ended in super().finished(wait_s)]
 
 
 class Gossips(LocalExecutor):

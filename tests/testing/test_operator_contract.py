@@ -29,7 +29,8 @@ class AverageLayer(Layer):
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
 
     def init_state(self, batch, dtype, device="cpu"):
-        return torch.zeros(batch, self.in_proj.weight.shape[0], dtype=torch.promote_types(dtype, torch.float32))
+        return torch.zeros(batch, self.in_proj.weight.shape[0],
+                           dtype=torch.promote_types(dtype, torch.float32))
 
     def reference(self, x_BTD, state=None):
         total_BD = (self.init_state(len(x_BTD), torch.float64) if state is None else state).double()
@@ -74,7 +75,8 @@ class Average(OperatorSpec):
         return 4 * hidden
 
     def kernels(self, hidden, phase):
-        return (pointwise("rms_norm", 2 * hidden), gemm("in", n=hidden, k=hidden), gemm("out", n=hidden, k=hidden))
+        return (pointwise("rms_norm", 2 * hidden), gemm("in", n=hidden, k=hidden),
+                gemm("out", n=hidden, k=hidden))
 
 
 SCAN = KernelKind(name="avg_scan", family=SMALL, shape=("n",), rules=(Roofline(),), written=lambda call: 1,
@@ -88,7 +90,8 @@ def layers_by_name(monkeypatch):
 
 
 def broken_spec(**attributes):
-    return dataclass(frozen=True, kw_only=True)(type("Broken", (Average,), {"__doc__": "Broken.", **attributes}))
+    return dataclass(frozen=True,
+                     kw_only=True)(type("Broken", (Average,), {"__doc__": "Broken.", **attributes}))
 
 
 def broken_layer(**attributes):
@@ -104,7 +107,8 @@ def test_a_good_operator_passes_as_class_and_as_instance():
 @pytest.mark.parametrize(("attributes", "words"), [
     ({"kind": "AVG"}, "operator 'AVG': kind must be a lower-case word such as gd; got 'AVG'"),
     ({"kind": "d"}, "operator 'd': the registry has another class of that kind"),
-    ({"name": "decaying average"}, "name must be lower-case words such as gated_delta_net; got 'decaying average'"),
+    ({"name": "decaying average"},
+     "name must be lower-case words such as gated_delta_net; got 'decaying average'"),
     ({"name": "delta_net"}, "name 'delta_net' is that of operator d"),
     ({"label": None}, "label must be a name for readers such as Gated DeltaNet; got None"),
     ({"colour": "red"}, "colour must be a colour such as #56B4E9; got 'red'"),
@@ -113,19 +117,22 @@ def test_a_good_operator_passes_as_class_and_as_instance():
     ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
     ({"params": lambda self, hidden: 2 * hidden * hidden},
      "params must be 2080 (the layer's, and 32 of the pre-norm); got 2048"),
-    ({"params": lambda self, hidden: 5}, "a narrower network must have fewer parameters; got 5 at the factor 2"),
+    ({"params": lambda self, hidden: 5},
+     "a narrower network must have fewer parameters; got 5 at the factor 2"),
     ({"cache_bytes": lambda self, hidden, context, dtype_bytes=2: dtype_bytes * hidden},
      "cache_bytes after 0 tokens in torch.bfloat16 must be 128, as its state has; got 64"),
     ({"flops": lambda self, hidden, context: 2 * hidden * hidden},
      "FLOPs of one token are 2048, less than those of its products"),
-    ({"kernels": lambda self, hidden, phase: (gemm("in", n=9 * hidden, k=hidden),)}, "more than its parameters 2080"),
+    ({"kernels": lambda self, hidden, phase: (gemm("in", n=9 * hidden, k=hidden),)},
+     "more than its parameters 2080"),
     ({"kernels": lambda self, hidden, phase: (SCAN.call("scan", n=1),)},
      "kernel 'scan' has the kind 'avg_scan', which is not registered; add an entry point of that name"),
     ({"kernels": lambda self, hidden, phase: (KernelCall("conv", (("n", 1),), "scan"),)},
      "kernel 'scan' must have a KernelKind; got 'conv'"),
     ({"kernels": lambda self, hidden, phase: (KernelCall(GEMM, (("n", 1),), "in"),)},
      "kernel 'in' must state the sizes n, k; got (('n', 1),)"),
-    ({"kernels": lambda self, hidden, phase: (gemm("in", n=-1, k=2),)}, "kernel 'in' has a size that is negative"),
+    ({"kernels": lambda self, hidden, phase: (gemm("in", n=-1, k=2),)},
+     "kernel 'in' has a size that is negative"),
     ({"kernels": lambda self, hidden, phase: (CONV.call("conv", channels=0, conv_size=2),)},
      "bytes_moved of the kind 'conv' must be positive and grow with the batch; got 0 for 1 sequence, 0 for 2"),
     ({"kernels": lambda self, hidden, phase: (pointwise("norm", len(phase)),)},
@@ -201,16 +208,19 @@ def forward_of(change):
     ({"forward": forward_of(lambda self, x, y, state: (y + 1e-5, state))},
      "forward against reference, 1 tokens, torch.float64: output"),
     ({"forward": forward_of(lambda self, x, y, state: (y, 1.001 * state))}, "torch.float64: final state 0"),
-    ({"forward": forward_of(lambda self, x, y, state: (y.detach() + 0 * y, state))}, "torch.float64: gradient of x"),
+    ({"forward": forward_of(lambda self, x, y, state: (y.detach() + 0 * y, state))},
+     "torch.float64: gradient of x"),
     ({"forward": forward_of(lambda self, x, y, state: (y + 1e-5 * (x.shape[1] > 1), state))},
      "63 tokens, torch.float64: output"),
     ({"step": lambda self, x, state: (AverageLayer.step(self, x, state)[0], state)},
      "steps against reference, 1 tokens: final state"),
     ({"step": lambda self, x, state: tuple(t.detach() + 0 * t for t in AverageLayer.step(self, x, state))},
      "steps against reference: gradient of"),
-    ({"forward": forward_of(lambda self, x, y, state: (y.float() if x.dtype == torch.bfloat16 else y, state))},
+    ({"forward": forward_of(lambda self, x, y,
+                            state: (y.float() if x.dtype == torch.bfloat16 else y, state))},
      "bfloat16: the output must be bfloat16; got torch.float32"),
-    ({"roles": {"in_proj": Role.READS}}, "BrokenLayer does not declare the role of its parameter 'out_proj.weight'"),
+    ({"roles": {"in_proj": Role.READS}},
+     "BrokenLayer does not declare the role of its parameter 'out_proj.weight'"),
     ({"roles": {"in_proj": Role.READS, "out_proj": Role.NORM}},
      "parameter 'out_proj.weight' has the role NORM (the weight of a norm); got the shape (32, 32)"),
     ({"roles": {"in_proj": Role.READS, "out_proj": Role.INNER}}, "one parameter must have the role WRITES"),

@@ -141,5 +141,6 @@ def test_a_sampler_that_cannot_live_with_failures_shows_its_own_error():
 
 
 def test_a_sampler_that_does_not_learn_does_not_beat_random():
-    with pytest.raises(AssertionError, match=r"sampler 'random': the median of 7 seeds must be below \d\.\d+ nats"):
+    with pytest.raises(AssertionError,
+                       match=r"sampler 'random': the median of 7 seeds must be below \d\.\d+ nats"):
         check_beats_random("random")

@@ -36,8 +36,10 @@ def test_what_computes_the_same_is_one_case() -> None:
 
 
 @pytest.mark.parametrize(("share", "status", "word"), [
-    (1.0, "passed", ""), (1.001, "wrong", "forward: the output is off"), (float("nan"), "wrong", "off by nan")])
-def test_a_kernel_that_is_off_is_wrong(share: float, status: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (1.0, "passed", ""), (1.001, "wrong", "forward: the output is off"),
+    (float("nan"), "wrong", "off by nan")])
+def test_a_kernel_that_is_off_is_wrong(share: float, status: str, word: str,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
     right = delta_rule.delta_rule
 
     def off(*arguments):

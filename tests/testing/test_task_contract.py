@@ -53,7 +53,8 @@ class Needs(Parity):
 
 @pytest.mark.parametrize(("task", "words"), [
     (variant(name="Parity of bits"), "task 'Parity of bits': name must be lower-case words with hyphens"),
-    (variant(name="loss"), "task 'loss': name must be lower-case words with hyphens between them, other than 'loss'"),
+    (variant(name="loss"),
+     "task 'loss': name must be lower-case words with hyphens between them, other than 'loss'"),
     (variant(name="mad"), "task 'mad': name must not be that of a score of several tasks"),
     (variant(name="memorisation"), "task 'memorisation': the registry has another class of that name"),
     (Parity(vocab=1), "vocab must be a whole number of at least 2; got 1"),
@@ -68,16 +69,20 @@ class Needs(Parity):
     (variant(lambda batch: Batch(batch.inputs_BT.astype(np.int32), batch.targets_BT)),
      "inputs_BT must be int64; got int32"),
     (variant(lambda batch: Batch(batch.inputs_BT + 1, batch.targets_BT)), "inputs must be 0..1; got [2]"),
-    (variant(lambda batch: Batch(batch.inputs_BT, batch.targets_BT - 1)), "targets must be 0..1 or IGNORED; got [-1]"),
-    (variant(lambda batch: Batch(batch.inputs_BT, np.where(batch.inputs_BT[:, :1], IGNORED, batch.targets_BT))),
+    (variant(lambda batch: Batch(batch.inputs_BT, batch.targets_BT - 1)),
+     "targets must be 0..1 or IGNORED; got [-1]"),
+    (variant(lambda batch: Batch(batch.inputs_BT,
+                                 np.where(batch.inputs_BT[:, :1], IGNORED, batch.targets_BT))),
      "each sequence must have at least one answer"),
     (variant(lambda batch: Batch(batch.inputs_BT, BROKEN.permuted(batch.targets_BT, axis=1))),
      "the same seed must give the same sequences"),
     (variant(test_set=lambda self, count, seed: Parity.draw(self, count, np.random.default_rng(0)),
-             batches=lambda self, count, seed, apart_from: iter([self.draw(count, np.random.default_rng(0))] * 20)),
+             batches=lambda self, count, seed,
+             apart_from: iter([self.draw(count, np.random.default_rng(0))] * 20)),
      "another seed must give other sequences"),
     (variant(batches=lambda self, count, seed, apart_from: Parity.batches(self, count, seed, apart_from)
-             if count == 8 else iter([self.test_set(count, seed)] * 20)), "a training sequence is in the test set"),
+             if count == 8 else iter([self.test_set(count, seed)] * 20)),
+     "a training sequence is in the test set"),
     (variant(lambda batch: Batch(batch.inputs_BT, 1 - batch.targets_BT)), "the solver has"),
 ])
 def test_a_broken_task_is_refused(task, words):

@@ -49,7 +49,7 @@ def store(tmp_path):
     return TrainingStore(tmp_path / "new" / "s.jsonl", HEADER, Cooked)
 
 
-# -- the file ----------------------------------------------------------------------------------------------------
+# -- the file ------------------------------------------------------------------------------------------------
 
 def test_a_store_gives_back_what_was_added_and_goes_on(tmp_path):
     with store(tmp_path) as first:
@@ -133,7 +133,7 @@ def test_a_file_without_a_header_is_one_line(text, words, tmp_path):
         read_store(tmp_path / "s.jsonl", Cooked)
 
 
-# -- tables of one's own -----------------------------------------------------------------------------------------
+# -- tables of one's own -------------------------------------------------------------------------------------
 
 def test_a_table_is_read_from_a_store_a_csv_and_parquet(tmp_path):
     with TrainingStore(tmp_path / "t.jsonl", HEADER, Cooked) as kept:
@@ -176,7 +176,7 @@ def test_a_table_that_is_not_there_or_not_parquet_is_one_line(tmp_path):
         read_table(tmp_path / "t.parquet", Cooked)
 
 
-# -- training what is missing ------------------------------------------------------------------------------------
+# -- training what is missing --------------------------------------------------------------------------------
 
 class Pool:
     """Answers each job in turn with (kind, score, reason)."""

@@ -175,7 +175,7 @@ def test_the_trained_network_comes_back(structured):
         assert network.loss(rows[:, :-1], rows[:, 1:]).item() == pytest.approx(score.loss, abs=1e-4)
 
 
-# -- optimizer groups ------------------------------------------------------------------------------------------------
+# -- optimizer groups ----------------------------------------------------------------------------------------
 
 
 def test_every_operator_starts_as_the_identity_and_filters_pass_the_token_through():
@@ -279,7 +279,7 @@ def test_a_multiplier_changes_how_far_its_family_moves():
     assert moved[1][1] == pytest.approx(moved[0][1])
 
 
-# -- worker ----------------------------------------------------------------------------------------------------------
+# -- worker --------------------------------------------------------------------------------------------------
 
 
 def _job(tmp_path, **changes):

@@ -84,7 +84,7 @@ def test_too_little_is_refused_in_one_line(grid, rule):
     assert "\n" not in str(error.value)
 
 
-# -- larger sizes ------------------------------------------------------------------------------------------------
+# -- larger sizes --------------------------------------------------------------------------------------------
 
 
 def test_the_largest_depth_and_width_are_held_out_and_foretold():
@@ -124,7 +124,7 @@ def test_depth_that_pays_off_later_shows_in_depth_and_tokens_together():
     assert found.mixing.high < 0
 
 
-# -- the answer --------------------------------------------------------------------------------------------------
+# -- the answer ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_a_pattern_that_suits_no_width_is_refused(exact):
         Sizes("m2(head_dim=62)", exact, LatencyModel("h100_sxm", "decode-8k"))
 
 
-# -- the table ---------------------------------------------------------------------------------------------------
+# -- the table -----------------------------------------------------------------------------------------------
 
 
 def frame(**columns):

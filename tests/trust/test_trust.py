@@ -40,7 +40,7 @@ def trainings(count=24, *, spread=0.05, noise=0.01, agreement=1.0, seeds=2, vari
     return pd.DataFrame(rows)
 
 
-# -- statistics --------------------------------------------------------------------------------------------------
+# -- statistics ----------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=12))
@@ -82,7 +82,7 @@ def test_the_expected_minimum_is_that_of_all_draws(values, data):
     assert expected_minimum(np.array(values), drawn) == pytest.approx(exact, abs=1e-9)
 
 
-# -- what a table says -------------------------------------------------------------------------------------------
+# -- what a table says ---------------------------------------------------------------------------------------
 
 
 def test_a_clear_order_is_called_one_and_beats_the_parameter_count():

@@ -1,9 +1,11 @@
-"""Hugging Face configurations: a model's `config.json` read as an Architecture, without transformers and without torch.
+"""Hugging Face configurations: a model's `config.json` read as an Architecture, without transformers and
+without torch.
 
-The network is the one that transformers' AutoModelForCausalLM builds, with its own defaults for absent keys. Of a model
-that also reads images (Qwen3.5) only the language model is read. Prediction heads that transformers leaves out (MTP)
-are left out. Keys that change neither the network nor its sizes (dtype, quantisation, dropout, epsilons, start values)
-are not read. A part that flashnas lacks is an error that names it.
+The network is the one that transformers' AutoModelForCausalLM builds, with its own defaults for absent keys.
+Of a model that also reads images (Qwen3.5) only the language model is read. Prediction heads that
+transformers leaves out (MTP) are left out. Keys that change neither the network nor its sizes (dtype,
+quantisation, dropout, epsilons, start values) are not read. A part that flashnas lacks is an error that names
+it.
 """
 
 from __future__ import annotations
@@ -38,14 +40,17 @@ from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.hints import one_of
 
 MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
-    "llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "smollm3": smollm3, "mixtral": mixtral,
-    "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe, "mamba": mamba, "mamba2": mamba2, "nemotron_h": nemotron_h,
+    "llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "smollm3": smollm3,
+    "mixtral": mixtral,
+    "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe, "mamba": mamba, "mamba2": mamba2,
+    "nemotron_h": nemotron_h,
     "qwen3_5": qwen3_5, "qwen3_5_text": qwen3_5_text, "qwen3_5_moe": qwen3_5_moe,
     "qwen3_5_moe_text": qwen3_5_moe_text, "qwen3_next": qwen3_next, "zamba2": zamba2,
 }
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
-    "falcon_h1": "attention and Mamba2 side by side with an output projection each (the operator `h` has one for both)",
+    "falcon_h1": "attention and Mamba2 side by side with an output projection each (the operator `h` has one"
+                 " for both)",
     "falcon_mamba": "Mamba with normalised time steps, B and C",
     "granitemoehybrid": "multipliers of embeddings, attention and residuals",
     "hymba": "key/value caches that several layers share",
@@ -62,8 +67,8 @@ def architecture_from_hf(path: str | Path) -> Architecture:
     """Read a `config.json`, or a folder that holds one.
 
     Raises:
-        ArchitectureError: with file and key, for what cannot be read, contradicts itself, or needs a part that flashnas
-            lacks.
+        ArchitectureError: with file and key, for what cannot be read, contradicts itself, or needs a part
+            that flashnas lacks.
     """
     file = Path(path)
     if file.is_dir():

@@ -1,20 +1,22 @@
-"""Reading of a `config.json`: typed look-up with transformers' defaults, and errors that name file and key."""
+"""Reading of a `config.json`: typed look-up with transformers' defaults, and errors that name file and
+key."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flashnas.architecture.huggingface.defaults import DEFAULTS
 from flashnas.architecture.notation import MAX_OPERATORS
+from flashnas.base import foreign
 from flashnas.base.errors import ArchitectureError
 from flashnas.base.hints import shown
 from flashnas.operators.spec import MAX_VALUE
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping at the top of a JSON file; raises ArchitectureError with the file, and the line if it has one."""
+    """The mapping at the top of a JSON file; raises ArchitectureError with the file, and the line if it has
+    one."""
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         mapping = dict(pairs)
         if len(mapping) < len(pairs):
@@ -23,16 +25,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ArchitectureError(f"{path}:{twice}: duplicate key")
         return mapping
 
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except OSError as error:
-        raise ArchitectureError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ArchitectureError(f"{path}: not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise ArchitectureError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # numbers too long to convert, nested too deeply
-        raise ArchitectureError(f"{path}: not valid JSON: {str(error).splitlines()[0]}") from None
+    data = foreign.read_json(path, ArchitectureError, object_pairs_hook=unique)
     if not isinstance(data, dict):
         raise ArchitectureError(f"{path}: the top level must be a mapping; got {type(data).__name__}")
     return data
@@ -63,7 +56,8 @@ class HfConfig:
         return self.data.get(key, self.defaults[key])
 
     def inner(self, key: str, model_type: str) -> HfConfig:
-        """The configuration within this one, such as that of the language model in a model that also reads images."""
+        """The configuration within this one, such as that of the language model in a model that also reads
+        images."""
         data = self.data.get(key)
         if not isinstance(data, dict | None):
             raise self.error(key, f"must be a mapping; got {data!r}")
@@ -105,12 +99,14 @@ class HfConfig:
         return count
 
     def listed(self, key: str, kind: type, length: int | None = None) -> list[Any] | None:
-        """A list of `kind`, one entry per layer if `length` is given. None where the key is absent or `null`."""
+        """A list of `kind`, one entry per layer if `length` is given. None where the key is absent or
+        `null`."""
         value = self.data.get(key)
         if value is None:
             return None
         if not isinstance(value, list) or not all(type(entry) is kind for entry in value):
-            raise self.error(key, f"must be a list of {'text' if kind is str else 'whole numbers'}; got {shown(value)}")
+            raise self.error(key, f"must be a list of {'text' if kind is str else 'whole numbers'}; got"
+                                  f" {shown(value)}")
         if length is not None and len(value) != length:
             raise self.error(key, f"must have one entry for each of the {length} layers; got {len(value)}")
         return value

@@ -44,14 +44,16 @@ def mamba2(config: HfConfig) -> Architecture:
     if heads * head_dim != inner:
         raise config.error("num_heads", f"num_heads x head_dim must be expand x hidden_size = {inner};"
                                         f" got {heads} x {head_dim}")
-    mixer = Mamba2(heads=heads, head_dim=head_dim, state=config.whole("state_size"), groups=_groups(config, heads),
+    mixer = Mamba2(heads=heads, head_dim=head_dim, state=config.whole("state_size"), groups=_groups(config,
+                                                                                                    heads),
                    conv_size=config.whole("conv_kernel"), bias=config.flag("use_bias"),
                    conv_bias=config.flag("use_conv_bias"), dt_min=_smallest_step(config))
     return assembled(config, [_simplest(config, mixer)] * config.layers())
 
 
 def nemotron_h(config: HfConfig) -> Architecture:
-    """One operator per layer. transformers ignores `attention_bias` and `tie_word_embeddings` of this type."""
+    """One operator per layer. transformers ignores `attention_bias` and `tie_word_embeddings` of this
+    type."""
     kinds = _nemotron_kinds(config)
     experts = [i for i, kind in enumerate(kinds) if kind == "moe"]
     key = "hybrid_override_pattern" if "hybrid_override_pattern" in config.data else "layers_block_type"
@@ -67,13 +69,15 @@ def nemotron_h(config: HfConfig) -> Architecture:
         heads = config.whole("mamba_num_heads")
         operators[LINEAR] = _simplest(config, Mamba2(
             heads=heads, head_dim=config.whole("mamba_head_dim"), state=config.whole("ssm_state_size"),
-            groups=_groups(config, heads), conv_size=config.whole("conv_kernel"), bias=config.flag("use_bias"),
+            groups=_groups(config, heads), conv_size=config.whole("conv_kernel"),
+            bias=config.flag("use_bias"),
             conv_bias=config.flag("use_conv_bias"), dt_min=config.number("time_step_min")))
     if FULL in kinds:
         operators[FULL] = attention_of(config, rope_share=0.0)
     if "mlp" in kinds:
         config.require("mlp_hidden_act", "relu2", "ungated feed-forward networks with the activation")
-        operators["mlp"] = FeedForward(intermediate=config.whole("intermediate_size"), bias=config.flag("mlp_bias"),
+        operators["mlp"] = FeedForward(intermediate=config.whole("intermediate_size"),
+                                       bias=config.flag("mlp_bias"),
                                        relu2=True)
     return assembled(config, [operators[kind] for kind in kinds], tied=False)
 
@@ -93,18 +97,21 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
     if len(kinds) > MAX_OPERATORS:
         raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
     if config.data.get("num_hidden_layers") not in (None, len(kinds)):
-        raise config.error("num_hidden_layers", f"must be the number of layers that the pattern lists, {len(kinds)};"
+        raise config.error("num_hidden_layers", f"must be the number of layers that the pattern lists,"
+                                                f" {len(kinds)};"
                                                 f" got {config.data['num_hidden_layers']!r}")
     return kinds
 
 
 def zamba2(config: HfConfig) -> Architecture:
-    """Only if all layers are Mamba2 alone: flashnas lacks the transformer block that the other layers share."""
+    """Only if all layers are Mamba2 alone: flashnas lacks the transformer block that the other layers
+    share."""
     kinds = config.listed("layers_block_type", str) or config.listed("layer_types", str) or ["hybrid"]
     shared = [i for i, kind in enumerate(kinds) if OLD_NAMES.get(kind, kind) != LINEAR]
     if shared:  # as without any list
         which = f" (layers {ranges(shared)})" if len(kinds) > 1 else ""
-        raise config.lacking("layers_block_type", f"the transformer block that 'hybrid' layers of Zamba2 share{which}")
+        raise config.lacking("layers_block_type", f"the transformer block that 'hybrid' layers of Zamba2"
+                                                  f" share{which}")
     if len(kinds) > MAX_OPERATORS:
         raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
     hidden, heads = config.whole("hidden_size"), config.whole("n_mamba_heads")
@@ -142,7 +149,8 @@ def qwen3_5_moe_text(config: HfConfig) -> Architecture:
 
 
 def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Architecture:
-    """Gated DeltaNet and attention with gated output, each followed by its layer's feed-forward network or experts."""
+    """Gated DeltaNet and attention with gated output, each followed by its layer's feed-forward network or
+    experts."""
     layers, interval = len(networks), config.whole("full_attention_interval")
     kinds = config.listed("layer_types", str, layers)
     kinds = kinds or [LINEAR if (i + 1) % interval else FULL for i in range(layers)]
@@ -162,9 +170,11 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
     keys, values = config.whole("linear_num_key_heads"), config.whole("linear_num_value_heads")
     key_dim, value_dim = config.whole("linear_key_head_dim"), config.whole("linear_value_head_dim")
     if values % keys:
-        raise config.error("linear_num_value_heads", f"must be a multiple of the {keys} key heads; got {values}")
+        raise config.error("linear_num_value_heads", f"must be a multiple of the {keys} key heads; got"
+                                                     f" {values}")
     if key_dim != value_dim:
-        raise config.lacking("linear_value_head_dim", f"Gated DeltaNet with values of {value_dim} channels and"
+        raise config.lacking("linear_value_head_dim", f"Gated DeltaNet with values of {value_dim} channels"
+                                                      f" and"
                                                       f" keys of {key_dim}; it has equal ones")
     return GatedDeltaNet(k_heads=keys, expand_v=values // keys, head_dim=key_dim,
                          conv_size=config.whole("linear_conv_kernel_dim"))
@@ -183,7 +193,8 @@ def _simplest(config: HfConfig, mixer: Mamba2) -> Mamba2:
 
 
 def _smallest_step(config: HfConfig) -> float:
-    """The lower end of `time_step_limit`; transformers writes infinity as Infinity or as {"__float__": "Infinity"}."""
+    """The lower end of `time_step_limit`; transformers writes infinity as Infinity or as {"__float__":
+    "Infinity"}."""
     def plain(value: Any) -> Any:
         return math.inf if value == {"__float__": "Infinity"} else value
 

@@ -1,4 +1,5 @@
-"""Transformers: Llama (SmolLM, SmolLM2), Mistral, Qwen2 and Qwen2.5, Qwen3, SmolLM3; Mixtral, Qwen2-MoE, Qwen3-MoE."""
+"""Transformers: Llama (SmolLM, SmolLM2), Mistral, Qwen2 and Qwen2.5, Qwen3, SmolLM3; Mixtral, Qwen2-MoE,
+Qwen3-MoE."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def smollm3(config: HfConfig) -> Architecture:
     rotated = config.listed("no_rope_layers", int)  # 1 where positions are rotated, despite the name
     rotated = [int((i + 1) % interval != 0) for i in range(layers)] if rotated is None else rotated
     if len(rotated) < layers:
-        raise config.error("no_rope_layers", f"must have an entry for each of the {layers} layers; got {len(rotated)}")
+        raise config.error("no_rope_layers", f"must have an entry for each of the {layers} layers; got"
+                                             f" {len(rotated)}")
     window = config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
     kinds = config.listed("layer_types", str, layers)
     kinds = kinds or [FULL if window is None or turned else SLIDING for turned in rotated[:layers]]
@@ -68,14 +70,16 @@ def qwen2_moe(config: HfConfig) -> Architecture:
     attention = attention_of(config, qkv_bias=config.flag("qkv_bias"))
     window = config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
     kinds = config.listed("layer_types", str, layers)
-    kinds = kinds or [SLIDING if window is not None and i % 2 == 0 and i < first else FULL for i in range(layers)]
+    kinds = kinds or [SLIDING if window is not None and i % 2 == 0 and i < first else FULL
+                      for i in range(layers)]
     return _with_experts(config, [_of_kind(config, kind, attention, window) for kind in kinds], shared=True)
 
 
 def qwen3_moe(config: HfConfig) -> Architecture:
     attention = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True)
     window = config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
-    return _with_experts(config, [windowed(attention, window) if window else attention] * config.layers(), shared=False)
+    return _with_experts(config, [windowed(attention, window) if window else attention] * config.layers(),
+                         shared=False)
 
 
 def _with_experts(config: HfConfig, mixers: list[Attention], *, shared: bool) -> Architecture:
@@ -95,7 +99,8 @@ def feed_forwards(config: HfConfig, layers: int, *, shared: bool) -> list[Operat
     config.rename("num_local_experts", "num_experts")
     count = config.whole("num_experts", least=0)
     sparse = [i not in dense and count > 0 and (i + 1) % step == 0 for i in range(layers)]
-    experts = experts_of(config, shared=shared, normalise=config.flag("norm_topk_prob")) if any(sparse) else None
+    experts = experts_of(config, shared=shared,
+                         normalise=config.flag("norm_topk_prob")) if any(sparse) else None
     network = None if all(sparse) else feed_forward_of(config)
     return [part for is_sparse in sparse if (part := experts if is_sparse else network) is not None]
 

@@ -19,7 +19,8 @@ LAYER_TYPES = {"d": "deltanet", "m2": "m2", "a": "a", "f": "f"}
 
 
 def _demands(kind: type[OperatorSpec], **fixed: Any) -> Demands:
-    """One set of options holds for all operators of a kind; those in `fixed` have one value in the family's code."""
+    """One set of options holds for all operators of a kind; those in `fixed` have one value in the family's
+    code."""
     return Demands(fixed=fixed, shared=tuple(each.name for each in dataclasses.fields(kind)))
 
 
@@ -45,13 +46,15 @@ def family_config(architecture: Architecture, ids: dict[str, int | None], dtype:
     heads = delta.heads(hidden) if delta else max(1, hidden // 128)
     if attention:
         if delta and attention.heads != heads:
-            raise _lacking(f"{heads} heads of 'd' beside {attention.heads} heads of 'a': one number holds for both")
+            raise _lacking(f"{heads} heads of 'd' beside {attention.heads} heads of 'a': one number holds"
+                           f" for both")
         heads = attention.heads
     if attention and attention.rope_share not in (0, 1):
         raise _lacking(f"operator 'a' with rope_share={attention.rope_share}; it has 0 or 1")
     own_dim = attention is not None and attention.head_dim * heads != hidden
     if mamba.heads:
-        raise _lacking(f"operator 'm2' with heads={mamba.heads}, {mamba.inner(hidden)} channels: a whole multiple of"
+        raise _lacking(f"operator 'm2' with heads={mamba.heads}, {mamba.inner(hidden)} channels: a whole"
+                       f" multiple of"
                        f" the hidden size {hidden} is needed")
     return {
         "architectures": ["NemotronFlashForCausalLM"], "model_type": "nemotron_flash",

@@ -1,6 +1,8 @@
-"""The network of the family, computed from a config.json and its weights, token by token: the check of each export.
+"""The network of the family, computed from a config.json and its weights, token by token: the check of each
+export.
 
-It shares no code with HybridLM. A tensor under a wrong name, or split at a wrong row, therefore changes the logits.
+It shares no code with HybridLM. A tensor under a wrong name, or split at a wrong row, therefore changes the
+logits.
 Shapes: B batch, T time, D hidden, H heads, K key dim, C channels.
 """
 
@@ -62,7 +64,8 @@ class _Family:
         memory = config["num_memory_tokens"]
         if memory:
             x = torch.cat([self.weight("model.memory_tokens").expand(len(x), -1, -1), x], 1)
-        mixers = {"deltanet": ("gla", self.delta_net), "m2": ("mamba", self.mamba2), "a": ("self_attn", self.attention)}
+        mixers = {"deltanet": ("gla", self.delta_net), "m2": ("mamba", self.mamba2), "a": ("self_attn",
+                                                                                           self.attention)}
         for n, kind in enumerate(config["layer_types"]):
             layer = f"model.layers.{n}"
             if kind == "f":
@@ -71,7 +74,8 @@ class _Family:
             name, mixer = mixers[kind]
             x = x + mixer(self.norm(x, f"{layer}.input_layernorm", eps), f"{layer}.{name}")
         x = self.norm(x, "model.final_layernorm", eps)[:, memory:]
-        head = embedding if config["tie_word_embeddings"] else self.weight("lm_head.weight")[:config["vocab_size"]]
+        head = (embedding if config["tie_word_embeddings"] else
+                self.weight("lm_head.weight")[:config["vocab_size"]])
         return x @ head.T / (head.norm(dim=1) if divided else 1.0)
 
     def feed_forward(self, x: Tensor, name: str) -> Tensor:
@@ -106,17 +110,20 @@ class _Family:
         inner, size = config["mamba_expand"] * config["hidden_size"], config["mamba_d_state"]
         heads = inner // config["mamba2_headdim"]
         z, xbc, dt = self.project(x, f"{name}.in_proj").split([inner, inner + 2 * size, heads], -1)
-        u, b, c = self.convolved(xbc, f"{name}.conv1d", config["mamba_conv_bias"]).split([inner, size, size], -1)
+        u, b, c = self.convolved(xbc, f"{name}.conv1d", config["mamba_conv_bias"]).split([inner, size, size],
+                                                                                         -1)
         u = u.unflatten(-1, (heads, -1))
         dt = F.softplus(dt + self.weight(f"{name}.dt_bias"))
         decay = (-dt * self.weight(f"{name}.A_log").exp()).exp()
         state, outputs = torch.zeros(len(x), heads, u.shape[-1], size), []
         for t in range(x.shape[1]):
-            state = state * decay[:, t, :, None, None] + torch.einsum("bhp,bn->bhpn", u[:, t] * dt[:, t, :, None],
+            state = state * decay[:, t, :, None, None] + torch.einsum("bhp,bn->bhpn", u[:, t] * dt[:, t, :,
+                                                                                                   None],
                                                                       b[:, t])
             outputs.append(torch.einsum("bhpn,bn->bhp", state, c[:, t]))
         y = torch.stack(outputs, 1) + u * self.weight(f"{name}.D")[:, None]
-        return self.project(self.norm(y.flatten(-2) * F.silu(z), f"{name}.norm", INNER_EPS), f"{name}.out_proj")
+        return self.project(self.norm(y.flatten(-2) * F.silu(z), f"{name}.norm", INNER_EPS),
+                            f"{name}.out_proj")
 
     def attention(self, x: Tensor, name: str) -> Tensor:
         config, tokens = self.config, x.shape[1]

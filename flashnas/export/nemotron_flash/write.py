@@ -1,4 +1,5 @@
-"""`--to nemotron-flash`: configuration and safetensors of the family, checked by a second, plain implementation."""
+"""`--to nemotron-flash`: configuration and safetensors of the family, checked by a second, plain
+implementation."""
 
 from __future__ import annotations
 
@@ -25,23 +26,25 @@ NORM_TOLERANCE = 0.01  # rows of norm 1 in bfloat16
 BATCH, TOKENS = 2, 17
 
 LOADING = """\
-For runtimes that load the Nemotron-Flash family, such as TensorRT-LLM's AutoDeploy. The model code is not in this
-folder: `auto_map` in config.json names that of the released checkpoints, which needs `trust_remote_code=True`.
+For runtimes that load the Nemotron-Flash family, such as TensorRT-LLM's AutoDeploy. The model code is not in
+this folder: `auto_map` in config.json names that of the released checkpoints, which needs
+`trust_remote_code=True`.
 """
 
 
 class NemotronFlashExporter(Exporter):
     """Configuration, names and weights of the released Nemotron-Flash checkpoints.
 
-    The released model code divides each logit by the norm of its row of the head. Training with weight normalization
-    keeps this norm at 1. Drawn weights are given such rows; trained weights without them raise ExportError unless
-    `raw_logits` states that the runtime does not divide. The loader joins vocabulary and meta tokens; a head of its own
-    has rows for both, too.
+    The released model code divides each logit by the norm of its row of the head. Training with weight
+    normalization keeps this norm at 1. Drawn weights are given such rows; trained weights without them raise
+    ExportError unless `raw_logits` states that the runtime does not divide. The loader joins vocabulary and
+    meta tokens; a head of its own has rows for both, too.
     """
 
     title = "runtimes that load the released Nemotron-Flash"
     loading = LOADING
-    options = MappingProxyType({"raw_logits": "allow a head whose rows are not of norm 1, for runtimes that do not"
+    options = MappingProxyType({"raw_logits": "allow a head whose rows are not of norm 1, for runtimes that"
+                                              " do not"
                                               " divide by it"})
 
     @torch.no_grad()
@@ -60,7 +63,8 @@ class NemotronFlashExporter(Exporter):
         if network.head is not None and network.meta_tokens is not None:
             # rows that are read and not used; 1 is their norm, by which the released model code divides
             rows = len(network.meta_tokens)
-            unused = torch.full((rows, network.architecture.hidden), network.architecture.hidden ** -0.5, dtype=dtype)
+            unused = torch.full((rows, network.architecture.hidden), network.architecture.hidden ** -0.5,
+                                dtype=dtype)
             tensors["lm_head.weight"] = torch.cat([tensors["lm_head.weight"], unused])
         save_torch_state_dict(tensors, folder)
         for name, content in (("config", config), ("generation_config", {"_from_model_config": True, **ids})):
@@ -77,15 +81,18 @@ def _head_notes(network: HybridLM, drawn: bool, raw_logits: bool) -> list[str]:
     if high - 1 <= NORM_TOLERANCE and 1 - low <= NORM_TOLERANCE:
         return ["the rows of the drawn head were set to norm 1"] if drawn else []
     if not raw_logits:
-        raise ExportError("the Nemotron-Flash model code divides logits by the norms of the head's rows, which must be"
+        raise ExportError("the Nemotron-Flash model code divides logits by the norms of the head's rows,"
+                          " which must be"
                           f" 1; they lie in {low:.3g} to {high:.3g}. Train with weight normalization, or pass"
                           " --raw-logits for runtimes that do not divide (TensorRT-LLM's AutoDeploy)")
-    return [f"only for runtimes that do not divide logits by the norms of the head's rows ({low:.3g} to {high:.3g}):"
+    return [f"only for runtimes that do not divide logits by the norms of the head's rows ({low:.3g} to"
+            f" {high:.3g}):"
             " TensorRT-LLM's AutoDeploy does not, the released model code does"]
 
 
 def _check(folder: Path, network: HybridLM) -> dict[str, float]:
-    """Compare the written files, computed by the plain reading, with the network of the same rounded weights."""
+    """Compare the written files, computed by the plain reading, with the network of the same rounded
+    weights."""
     config = json.loads((folder / "config.json").read_text())
     tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):

@@ -1,7 +1,7 @@
 """The cache of `generate`: the states of HybridLM, with rows of equal length together.
 
-A recurrent state, and meta tokens in front of a sequence, allow no padding. Rows of a padded batch are therefore read
-and continued in groups of equal length; each row gives exactly the result that it gives alone.
+A recurrent state, and meta tokens in front of a sequence, allow no padding. Rows of a padded batch are
+therefore read and continued in groups of equal length; each row gives exactly the result that it gives alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class FlashnasCache(Cache):
         self.groups: list[Group] = []
         self.columns = 0  # tokens read per row, padding included, meta tokens not
 
-    # -- what generate() reads ---------------------------------------------------------------------------------------
+    # -- what generate() reads
+    # ---------------------------------------------------------------------------------------
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.columns
@@ -67,7 +68,8 @@ class FlashnasCache(Cache):
     def __repr__(self) -> str:
         return f"FlashnasCache({self.columns} tokens, {len(self.groups)} groups of rows)"
 
-    # -- rows --------------------------------------------------------------------------------------------------------
+    # -- rows
+    # --------------------------------------------------------------------------------------------------------
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Row n becomes the former row indices[n]."""
@@ -93,7 +95,8 @@ class FlashnasCache(Cache):
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove:
-            raise ValueError("a flashnas cache cannot drop tokens: a recurrent state does not keep earlier ones")
+            raise ValueError("a flashnas cache cannot drop tokens: a recurrent state does not keep earlier"
+                             " ones")
 
 
 def select_rows(state: Any, rows: Tensor) -> Any:
@@ -101,7 +104,8 @@ def select_rows(state: Any, rows: Tensor) -> Any:
     if isinstance(state, Tensor):
         return state.index_select(0, rows.to(state.device))
     if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        parts = {part.name: select_rows(getattr(state, part.name), rows) for part in dataclasses.fields(state)}
+        parts = {part.name: select_rows(getattr(state, part.name),
+                                        rows) for part in dataclasses.fields(state)}
         return dataclasses.replace(state, **parts)
     if isinstance(state, tuple | list):
         selected = [select_rows(part, rows) for part in state]
@@ -109,7 +113,7 @@ def select_rows(state: Any, rows: Tensor) -> Any:
     return state
 
 
-# -- where the tokens of a padded batch begin ----------------------------------------------------------------------
+# -- where the tokens of a padded batch begin ----------------------------------------------------------------
 
 def first_tokens(tokens_BT: Tensor, mask: Tensor | None, positions: Tensor | None,
                  cache: FlashnasCache | None) -> list[int] | None:

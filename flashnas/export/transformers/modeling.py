@@ -1,7 +1,8 @@
 """HybridLM as transformers expects a causal language model.
 
 Names of weights are those of HybridLM behind `model.`: `model.embedding.weight`, `model.meta_tokens`,
-`model.layers.N.norm.weight`, `model.layers.N.mixer.*`, `model.final_norm.weight` and, unless tied, `model.head.weight`.
+`model.layers.N.norm.weight`, `model.layers.N.mixer.*`, `model.final_norm.weight` and, unless tied,
+`model.head.weight`.
 Shapes: B batch, T time, D hidden, V vocabulary.
 """
 
@@ -49,7 +50,8 @@ class FlashnasConfig(PreTrainedConfig):
     def of(cls, architecture: Architecture, **keys: Any) -> FlashnasConfig:
         """The configuration of an architecture; `keys`: further ones, such as the ids of special tokens."""
         return cls(vocab_size=architecture.vocab, hidden_size=architecture.hidden,
-                   operators=[str(spec) for spec in architecture.operators], meta_tokens=architecture.meta_tokens,
+                   operators=[str(spec) for spec in architecture.operators],
+                   meta_tokens=architecture.meta_tokens,
                    tie_word_embeddings=architecture.tied, **keys)
 
     def to_architecture(self) -> Architecture:
@@ -66,9 +68,9 @@ class FlashnasConfig(PreTrainedConfig):
 class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
     """A causal language model that computes HybridLM.
 
-    With a cache, padding must be on the left; without one, it may be on either side. A row of a padded batch gives the
-    result that it gives alone. Logits of padding are zero on the left and undefined on the right. Positions follow from
-    the attention mask.
+    With a cache, padding must be on the left; without one, it may be on either side. A row of a padded batch
+    gives the result that it gives alone. Logits of padding are zero on the left and undefined on the right.
+    Positions follow from the attention mask.
     """
 
     config_class = FlashnasConfig
@@ -89,9 +91,11 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
-        """Draw the weights that a checkpoint lacks, as HybridLM does; transformers calls this after loading."""
+        """Draw the weights that a checkpoint lacks, as HybridLM does; transformers calls this after
+        loading."""
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        lacking = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)]
+        lacking = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized",
+                                                                           False)]
         if not lacking:
             return
         fresh = HybridLM(self.config.to_architecture())
@@ -111,8 +115,10 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.model.head = new_embeddings
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None,
-                cache: FlashnasCache | None = None, labels: Tensor | None = None, use_cache: bool | None = None,
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None,
+                position_ids: Tensor | None = None,
+                cache: FlashnasCache | None = None, labels: Tensor | None = None,
+                use_cache: bool | None = None,
                 logits_to_keep: int | Tensor = 0, **kwargs: Any) -> CausalLMOutputWithPast:
         """Compute logits, and a loss and a cache if they are asked for.
 
@@ -126,7 +132,8 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
             logits_to_keep: the number of last tokens with logits, 0 for all, or their indices.
 
         Returns:
-            logits [B, T, V] or of the kept tokens; loss, if labels are given; cache, if one is passed or wanted.
+            logits [B, T, V] or of the kept tokens; loss, if labels are given; cache, if one is passed or
+            wanted.
         """
         if use_cache and cache is None:
             cache = FlashnasCache()
@@ -139,11 +146,13 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
             logits = F.linear(hidden_BTD[:, kept], self.model.head_weight)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size,
+                                      **kwargs)
         return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
 
     def _read(self, tokens_BT: Tensor, starts: list[int], cache: FlashnasCache | None) -> Tensor:
-        """Normalised outputs [B, T, D] of sequences from their first token on; fills the empty cache with states."""
+        """Normalised outputs [B, T, D] of sequences from their first token on; fills the empty cache with
+        states."""
         outputs = []
         groups = rows_by_start(starts)
         for start, rows in groups:
@@ -178,7 +187,8 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
             self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any) -> None:
         """An empty FlashnasCache, unless the caller passed one."""
         if generation_config.cache_implementation not in (None, "dynamic"):
-            raise ValueError("a flashnas model keeps its own cache; cache_implementation must be left out; got"
+            raise ValueError("a flashnas model keeps its own cache; cache_implementation must be left out;"
+                             " got"
                              f" {generation_config.cache_implementation!r}")
         if model_kwargs.get("cache") is not None:
             model_kwargs["cache"]._is_user_defined = True

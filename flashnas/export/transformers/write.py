@@ -1,4 +1,5 @@
-"""`--to hf`: a folder for AutoModelForCausalLM, with flashnas installed and flashnas.export.transformers imported."""
+"""`--to hf`: a folder for AutoModelForCausalLM, with flashnas installed and flashnas.export.transformers
+imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys that describe a network."""
+"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys that describe a
+network."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ Spec = TypeVar("Spec", bound=OperatorSpec)
 
 
 @dataclass(frozen=True)
-class Family:
+class GgufFamily:
     """An architecture of llama.cpp, with the rules that its loader and its graph have.
 
     format: what it can hold. second_norm, interleaved: see `model_pieces`.
@@ -40,7 +41,8 @@ class Family:
 
     def pieces(self, architecture: Architecture) -> list[Piece]:
         """Every tensor of a file."""
-        return model_pieces(architecture.canonical(), second_norm=self.second_norm, interleaved=self.interleaved,
+        return model_pieces(architecture.canonical(), second_norm=self.second_norm,
+                            interleaved=self.interleaved,
                             scaled="m2" in self.format.demands)
 
     def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
@@ -77,8 +79,10 @@ class Family:
         if mamba := _first(operators, Mamba2):
             writer.add_layer_norm_rms_eps(OUTPUT_NORM_EPS)
             writer.add_layer_norm_eps(OUTPUT_NORM_EPS)  # nemotron_h does not use it, but must have it
-            # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not be 0 in any layer
-            writer.add_head_count([spec.heads if isinstance(spec, Attention) else attention.heads for spec in first])
+            # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not
+            # be 0 in any layer
+            writer.add_head_count([spec.heads if isinstance(spec, Attention) else attention.heads
+                                   for spec in first])
             writer.add_head_count_kv([spec.kv_heads if isinstance(spec, Attention) else 0 for spec in first])
             writer.add_rope_scaling_finetuned(bool(attention.rotary_dim))
             writer.add_ssm_conv_kernel(mamba.conv_size)
@@ -88,18 +92,18 @@ class Family:
             writer.add_ssm_inner_size(mamba.inner(hidden))
 
 
-FAMILIES: Mapping[str, Family] = {family.format.name: family for family in (
-    Family(Format("granitehybrid", {
+FAMILIES: Mapping[str, GgufFamily] = {family.format.name: family for family in (
+    GgufFamily(Format("granitehybrid", {
         "m2": Demands(fixed={**MAMBA2, "heads": 0, "expand": 2}, shared=MAMBA2_SHAPE),
         "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_factor": 1.0}, shared=ROTARY),
         "f": Demands(fixed={"relu2": False}, shared=("intermediate",)),
     }, needs=("m2", "a"), pairs=True, max_meta_tokens=1), second_norm="ffn_norm", interleaved=True),
-    Family(Format("nemotron_h", {
+    GgufFamily(Format("nemotron_h", {
         "m2": Demands(fixed=MAMBA2, shared=("heads", "expand", *MAMBA2_SHAPE)),
         "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_share": 0.0}, shared=("head_dim",)),
         "f": Demands(fixed={"relu2": True}),
     }, needs=("m2", "a"), max_meta_tokens=1), second_norm=""),
-    Family(Format("qwen35", {
+    GgufFamily(Format("qwen35", {
         "gd": Demands(shared=("k_heads", "expand_v", "head_dim", "conv_size")),
         "a": Demands(fixed={"qk_norm": True, "out_gate": True, "out_bias": False, "rope_factor": 1.0},
                      nonzero=("rope_share",), shared=("heads", "kv_heads", *ROTARY)),
@@ -108,7 +112,7 @@ FAMILIES: Mapping[str, Family] = {family.format.name: family for family in (
 )}
 
 
-def family_of(architecture: Architecture) -> Family:
+def family_of(architecture: Architecture) -> GgufFamily:
     """The first family that holds the architecture; raises ExportError with the rule that none meets."""
     return FAMILIES[choose(architecture, [family.format for family in FAMILIES.values()], "llama.cpp").name]
 

@@ -1,4 +1,5 @@
-"""A network's tensors as a GGUF file: the types of weights, and one writer for trained and for random weights."""
+"""A network's tensors as a GGUF file: the types of weights, and one writer for trained and for random
+weights."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from flashnas.formats.pieces import Piece
 from flashnas.network.model import Block
 
 Type = gguf.GGMLQuantizationType
-# of a weight, and of the embedding and the head: these stay at 8 bits in a file of 4, as in files of llama.cpp itself
+# of a weight, and of the embedding and the head: these stay at 8 bits in a file of 4, as in files of
+# llama.cpp itself
 TYPES: Mapping[str, tuple[Type, Type, gguf.LlamaFileType]] = MappingProxyType({
     "f32": (Type.F32, Type.F32, gguf.LlamaFileType.ALL_F32),
     "f16": (Type.F16, Type.F16, gguf.LlamaFileType.MOSTLY_F16),
@@ -31,7 +33,8 @@ BLOCK = 32  # weights of a row that a quantized type holds together
 SCALE = 0.02  # of random embeddings
 
 
-def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_name: str, tensors: Mapping[str, Tensor],
+def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_name: str,
+               tensors: Mapping[str, Tensor],
                taken: Callable[[Piece, Tensor], None] | None = None) -> int:
     """Write a network as llama.cpp reads it.
 
@@ -90,7 +93,8 @@ def write_random_file(file: Path, architecture: Architecture, type_name: str) ->
             tensors["head.weight"] = SCALE * torch.randn(shape)
         if architecture.meta_tokens:
             tensors["meta_tokens"] = SCALE * torch.randn(architecture.meta_tokens, shape[1])
-    write_file(file, architecture, vocabulary(None, architecture.vocab, architecture.meta_tokens), type_name, tensors)
+    write_file(file, architecture, vocabulary(None, architecture.vocab, architecture.meta_tokens), type_name,
+               tensors)
 
 
 def _write(writer: gguf.GGUFWriter, file: Path) -> None:
@@ -102,7 +106,8 @@ def _write(writer: gguf.GGUFWriter, file: Path) -> None:
     except OSError as error:
         if error.errno is not None:
             raise
-        with open(file, "ab") as stream:  # numpy says only how much it wrote; a further write gives the reason
+        # numpy says only how much it wrote; a further write gives the reason
+        with open(file, "ab") as stream:
             stream.write(bytes(1 << 20))
         raise OSError(errno.EIO, f"the file is incomplete: {error}", str(file)) from None
 
@@ -115,11 +120,12 @@ def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[s
     embedding = tensors["embedding.weight"]
     rows = [embedding, *([tensors["meta_tokens"]] if "meta_tokens" in tensors else [])]
     missing = len(words.tokens) - sum(map(len, rows))
-    found = {**tensors, "embedding.weight": torch.cat([*rows, embedding.new_zeros(missing, embedding.shape[1])])}
+    extended = {**tensors, "embedding.weight": torch.cat([*rows, embedding.new_zeros(missing,
+                                                                                     embedding.shape[1])])}
     if "head.weight" in tensors:
         head = tensors["head.weight"]
-        found["head.weight"] = torch.cat([head, head.new_zeros(words.added, head.shape[1])])
-    return found
+        extended["head.weight"] = torch.cat([head, head.new_zeros(words.added, head.shape[1])])
+    return extended
 
 
 def _type_of(piece: Piece, tensors: Mapping[str, Tensor], name: str) -> Type:

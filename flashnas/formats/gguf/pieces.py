@@ -33,20 +33,20 @@ def operator_pieces(spec: OperatorSpec, hidden: int, *, interleaved: bool) -> li
     """
     if isinstance(spec, GatedDeltaNet):
         return _gated_delta_net(spec, hidden)
-    found = pieces.operator_pieces(spec, hidden)
+    parts = pieces.operator_pieces(spec, hidden)
     if isinstance(spec, Attention):
-        return _attention(spec, found, interleaved)
+        return _attention(spec, parts, interleaved)
     if not isinstance(spec, Mamba2):
-        return found
+        return parts
     heads, groups = spec.head_count(hidden), spec.groups
     shapes = {"A_log": (heads, 1), "D": (heads, 1), "norm.weight": (groups, spec.inner(hidden) // groups)}
-    found = [replace(piece, shape=shapes.get(piece.name), decay=piece.name == "A_log") for piece in found]
+    parts = [replace(piece, shape=shapes.get(piece.name), decay=piece.name == "A_log") for piece in parts]
     if not spec.conv_bias:  # llama.cpp needs one
-        found.insert(2, Piece("conv.bias", "", shape=(spec.conv_channels(hidden),)))
-    return found
+        parts.insert(2, Piece("conv.bias", "", shape=(spec.conv_channels(hidden),)))
+    return parts
 
 
-def _attention(spec: Attention, found: list[Piece], interleaved: bool) -> list[Piece]:
+def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[Piece]:
     """Rows in the order of llama.cpp, and each head's queries before its gate."""
     dim, half = spec.head_dim, spec.rotary_dim // 2
     order = torch.arange(dim)
@@ -57,9 +57,9 @@ def _attention(spec: Attention, found: list[Piece], interleaved: bool) -> list[P
     def rows(piece: Piece) -> Tensor:
         return all_rows[piece.rows].unflatten(0, (-1, dim))
 
-    gate = next((rows(piece) for piece in found if piece.name == "gate.weight"), None)
+    gate = next((rows(piece) for piece in parts if piece.name == "gate.weight"), None)
     kept = []
-    for piece in found:
+    for piece in parts:
         part = piece.name.split(".")[0]
         if part in ("q", "k"):
             turned = rows(piece)[:, order]
@@ -72,8 +72,10 @@ def _attention(spec: Attention, found: list[Piece], interleaved: bool) -> list[P
 
 
 def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
-    """llama.cpp counts value heads so that neighbours read different key heads; HybridLM so that they read the same."""
-    key, value, heads, dim = spec.key_size(hidden), spec.value_size(hidden), spec.v_heads(hidden), spec.head_dim
+    """llama.cpp counts value heads so that neighbours read different key heads; HybridLM so that they read
+    the same."""
+    key, value = spec.key_size(hidden), spec.value_size(hidden)
+    heads, dim = spec.v_heads(hidden), spec.head_dim
     order = torch.arange(heads).unflatten(0, (spec.k_heads, spec.expand_v)).T.flatten()
     wide = (order[:, None] * dim + torch.arange(dim)).flatten()  # channels of the value heads in that order
     qkv = torch.cat([torch.arange(2 * key), 2 * key + wide])
@@ -91,28 +93,30 @@ def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
     ]
 
 
-def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: bool, scaled: bool) -> list[Piece]:
+def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: bool,
+                 scaled: bool) -> list[Piece]:
     """All tensors of a file.
 
     Args:
         architecture: with every option explicit.
-        second_norm: name of the norm of an FFN that belongs to the layer of the mixer before it; "": it is a layer of
-            its own.
+        second_norm: name of the norm of an FFN that belongs to the layer of the mixer before it; "": it is a
+            layer of its own.
         interleaved: see `operator_pieces`.
         scaled: multiply what writes to the residual stream by STREAM_SCALE.
     """
     scale = STREAM_SCALE if scaled else 1.0
-    found = [Piece("token_embd.weight", "embedding.weight", scale=scale, matrix=True),
+    parts = [Piece("token_embd.weight", "embedding.weight", scale=scale, matrix=True),
              # a head that is the embedding has the scale, too; the norm before it takes the scale back
              Piece("output_norm.weight", "final_norm.weight", scale=1 / scale if architecture.tied else 1.0)]
     if not architecture.tied:
-        found.append(Piece("output.weight", "head.weight", matrix=True))
+        parts.append(Piece("output.weight", "head.weight", matrix=True))
     layer = -1
     for n, spec in enumerate(architecture.operators):
         second = bool(second_norm) and not spec.mixes_tokens
         layer += not second
         norm = second_norm if second else "attn_norm"
-        found.append(Piece(f"blk.{layer}.{norm}.weight", f"layers.{n}.norm.weight"))
-        found += named(operator_pieces(spec, architecture.hidden, interleaved=interleaved), NAMES.get(spec.kind, {}),
+        parts.append(Piece(f"blk.{layer}.{norm}.weight", f"layers.{n}.norm.weight"))
+        parts += named(operator_pieces(spec, architecture.hidden, interleaved=interleaved),
+                       NAMES.get(spec.kind, {}),
                        layer=f"blk.{layer}.", source=f"layers.{n}", scale=scale)
-    return found
+    return parts

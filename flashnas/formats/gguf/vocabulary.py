@@ -62,8 +62,8 @@ class Vocabulary:
 def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Vocabulary:
     """The tokens of a network with `vocab` rows in its embedding.
 
-    A meta token becomes a token after the vocabulary, which is put before every text. A tokenizer without a token
-    that ends a document gets one. Without a tokenizer the tokens have names that no text contains.
+    A meta token becomes a token after the vocabulary, which is put before every text. A tokenizer without a
+    token that ends a document gets one. Without a tokenizer the tokens have names that no text contains.
 
     Raises:
         ExportError: llama.cpp would cut a text into other tokens.
@@ -94,13 +94,15 @@ def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Voc
 
 
 def _checked_merges(described: dict[str, Any]) -> list[str]:
-    """The merges, each as two tokens with a space between; raises ExportError for another kind of tokenizer."""
+    """The merges, each as two tokens with a space between; raises ExportError for another kind of
+    tokenizer."""
     model, splits = described["model"], described["pre_tokenizer"] or {}
     byte_level = (splits.get("type") == "ByteLevel" and not splits.get("add_prefix_space")
                   and splits.get("use_regex", True))
     if model["type"] != "BPE" or not byte_level or described["normalizer"] or model.get("ignore_merges"):
         kind = f"{model['type']} with {splits.get('type') or 'no'} pre-tokenizer"
         kind += f" and {described['normalizer']['type']} normalizer" if described["normalizer"] else ""
-        raise ExportError("--to gguf writes tokenizers of the kind that flashnas trains, byte-level BPE with the splits"
+        raise ExportError("--to gguf writes tokenizers of the kind that flashnas trains, byte-level BPE with"
+                          " the splits"
                           f" of GPT-2; got {kind}")
     return [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]

@@ -1,7 +1,7 @@
 """Public kernel measurements of the package aiconfigurator-core (Apache-2.0, NVIDIA) -> a latency table.
 
-Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule with its short convolution, and
-Kimi delta attention; and fp8 rows of gemm, where the framework of the others has them.
+Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule with its short
+convolution, and Kimi delta attention; and fp8 rows of gemm, where the framework of the others has them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import pandas as pd
 import yaml
 
 from flashnas.base.errors import TableError
-from flashnas.base.hints import one_of
+from flashnas.base.foreign import MAX_YAML_MB, read_parquet, read_text
+from flashnas.base.hints import first_line, one_of
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, write_rows
 
@@ -29,6 +30,7 @@ LICENCE = "Apache-2.0"
 COPYRIGHT = "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights reserved."
 DTYPE, FP8 = "bfloat16", "fp8"
 MODE = "cuda_graph"
+MAX_UNPACKED_MB = 4_000   # the wheel has 82 MB
 HEAD_DIMS = (64, 128, 256)
 # Which framework's rows are taken for a kind: the first that has rows.
 GEMM = ("vllm", "sglang", "trtllm")
@@ -36,11 +38,12 @@ ATTENTION = ("trtllm", "vllm", "sglang")
 RECURRENT = ("vllm", "sglang", "trtllm")
 CHUNK_KERNELS = ("chunk_gated_delta_rule_flashinfer", "chunk_gated_delta_rule")
 STEP_KERNELS = ("fused_recurrent_gated_delta_rule_packed_decode", "fused_recurrent_gated_delta_rule")
-# The Triton kernel of flash-linear-attention, from which other recurrences are derived that have no rows (the first
-# that has rows); a table whose own chunk rows are of it needs them once.
+# The Triton kernel of flash-linear-attention, from which other recurrences are derived that have no rows (the
+# first that has rows); a table whose own chunk rows are of it needs them once.
 TRITON, TRITON_KERNELS = ("sglang", "vllm"), ("chunk_gated_delta_rule", "chunk_gated_delta_rule_triton")
 SLACK = 1.25
-# Without the kernels that include the short convolution (fused_kda_decode), which is a launch of its own here.
+# Without the kernels that include the short convolution (fused_kda_decode), which is a launch of its own
+# here.
 KDA_CHUNK_KERNELS = ("flashkda_fwd", "chunk_kda", "chunk_kda_with_fused_gate")
 KDA_STEP_KERNELS = ("fused_recurrent_kda_packed_decode",)
 HEADS = {"heads": "num_v_heads", "key_dim": "head_k_dim", "value_dim": "head_v_dim", "batch": "batch_size"}
@@ -63,21 +66,24 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
     Raises TableError: no such package, no such system, nothing measured.
     """
     with _systems(source_path, system) as (systems, version):
-        known = sorted(path.stem for path in systems.glob("*.yaml"))
-        if system not in known:
-            raise TableError(one_of("system", system, known))
+        names = sorted(path.stem for path in systems.glob("*.yaml"))
+        if system not in names:
+            raise TableError(one_of("system", system, names))
         device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TableError(f"{out}: exists already; import into a new folder")
         data = systems / "data" / system
-        origin = {"package": "aiconfigurator-core", "version": version, "licence": LICENCE, "copyright": COPYRIGHT}
+        origin = {"package": "aiconfigurator-core", "version": version, "licence": LICENCE,
+                  "copyright": COPYRIGHT}
         tables = {**_gemm(data), **_attention(data), **_recurrent(data, *GATED_DELTA), **_triton(data),
                   **_recurrent(data, *KDA)}
         if not tables:
             raise TableError(f"{data}: {system} has no bfloat16 measurements")
         for kind, rows in tables.items():
-            stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)), "mode": MODE,
-                             "measured_on": rows.attrs["measured_on"]} for name in sorted(rows["stack"].unique())}
+            stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
+                             "mode": MODE,
+                             "measured_on": rows.attrs["measured_on"]}
+                      for name in sorted(rows["stack"].unique())}
             rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
             write_rows(out, kind, rows.assign(mode=MODE, source="imported"),
                        RowContext(device=device, stacks=stacks, origin=origin))
@@ -88,20 +94,28 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
 def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path, str]]:
     """The folder `systems` of the package and the package's version."""
     if source_path is None:
-        found = importlib.util.find_spec(PACKAGE)
-        if found is None or not found.submodule_search_locations:
-            raise TableError("the package aiconfigurator-core is not installed: pip install 'flashnas[import]', or give"
+        package = importlib.util.find_spec(PACKAGE)
+        if package is None or not package.submodule_search_locations:
+            raise TableError("the package aiconfigurator-core is not installed: pip install"
+                             " 'flashnas[import]', or give"
                              " the path of its wheel")
-        source_path = Path(next(iter(found.submodule_search_locations)))
+        source_path = Path(next(iter(package.submodule_search_locations)))
     path = Path(source_path)
     if path.is_file():
         with tempfile.TemporaryDirectory() as folder:
             try:
                 with zipfile.ZipFile(path) as wheel:
-                    wheel.extractall(folder, [name for name in wheel.namelist() if _wanted(name, system)])
+                    parts = [part for part in wheel.infolist() if _wanted(part.filename, system)]
+                    if (size_mb := sum(part.file_size for part in parts) / 1e6) > MAX_UNPACKED_MB:
+                        raise TableError(f"{path}: must unpack to at most {MAX_UNPACKED_MB:,} MB;"
+                                         f" got {size_mb:,.0f} MB")
+                    wheel.extractall(folder, parts)
             except (zipfile.BadZipFile, OSError):
                 raise TableError(f"{path}: not a wheel") from None
-            yield _in_folder(Path(folder))
+            try:
+                yield _in_folder(Path(folder))
+            except TableError as error:  # its place is in the folder, which is deleted
+                raise TableError(str(error).replace(folder, str(path))) from None
     else:
         yield _in_folder(path)
 
@@ -119,7 +133,7 @@ def _in_folder(path: Path) -> tuple[Path, str]:
         raise TableError(f"{path}: neither a wheel nor a folder of aiconfigurator-core (no systems/*.yaml)")
     for root in (systems.parent.parent, systems.parent):
         for metadata in root.glob(f"{PACKAGE}-*.dist-info/METADATA"):
-            for line in metadata.read_text(encoding="utf-8").splitlines():
+            for line in read_text(metadata, TableError).splitlines():
                 if line.startswith("Version:"):
                     return systems, line.split(":", 1)[1].strip()
     return systems, "unknown"
@@ -127,7 +141,8 @@ def _in_folder(path: Path) -> tuple[Path, str]:
 
 def _device(path: Path, system: str, version: str) -> Device:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))  # has numbers as keys, which read_yaml refuses
+        # has numbers as keys, which read_yaml refuses
+        data = yaml.safe_load(read_text(path, TableError, max_mb=MAX_YAML_MB))
         gpu = data["gpu"]
         return Device(
             name=system, platform="cuda", peak_flops=float(gpu["bfloat16_tc_flops"]),
@@ -137,8 +152,8 @@ def _device(path: Path, system: str, version: str) -> Device:
             cite=f"aiconfigurator-core {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})")
     except KeyError as error:
         raise TableError(f"{path}: the key {error.args[0]} is missing") from None
-    except (yaml.YAMLError, TypeError, ValueError, OSError) as error:
-        raise TableError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise TableError(f"{path}: cannot be read: {first_line(error)}") from None
 
 
 def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | None:
@@ -147,10 +162,7 @@ def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | 
                    key=lambda path: [int(number) for number in re.findall(r"\d+", path.parent.name)])
     if not files:
         return None
-    try:
-        rows = pd.read_parquet(files[-1])
-    except (OSError, ValueError) as error:
-        raise TableError(f"{files[-1]}: not a parquet file: {str(error).splitlines()[0]}") from None
+    rows = read_parquet(files[-1], TableError)
     if "latency" not in rows:
         raise TableError(f"{files[-1]}: the column latency (milliseconds) is missing")
     rows = rows[rows["latency"] > 0]
@@ -167,7 +179,8 @@ def _table(rows: pd.DataFrame, keys: dict[str, str], measured_on: str = "") -> p
 
 
 def _gemm(data: Path) -> dict[str, pd.DataFrame]:
-    """fp8: weights in fp8 with one scale; the time includes the conversion of the activations, token by token."""
+    """fp8: weights in fp8 with one scale; the time includes the conversion of the activations, token by
+    token."""
     for framework in GEMM:
         rows = _read(data, "gemm", framework, "gemm_perf")
         if rows is not None and (rows["gemm_dtype"] == DTYPE).any():
@@ -189,8 +202,8 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
                 continue
             if "window_size" not in rows:
                 rows = rows.assign(window_size=0)
-            rows = rows[(rows["attn_dtype"] == DTYPE) & (rows["kv_cache_dtype"] == DTYPE) & (rows["beam_width"] == 1)
-                        & rows["head_dim"].isin(HEAD_DIMS)]
+            rows = rows[(rows["attn_dtype"] == DTYPE) & (rows["kv_cache_dtype"] == DTYPE)
+                        & (rows["beam_width"] == 1) & rows["head_dim"].isin(HEAD_DIMS)]
             slices = pd.MultiIndex.from_frame(rows[["head_dim", "window_size"]])
             parts.append(rows[~slices.isin(list(seen))])
             seen |= set(slices.unique())
@@ -205,8 +218,8 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
 
 
 def _recurrent(data: Path, family: str, name: str, kinds: tuple[Any, ...]) -> dict[str, pd.DataFrame]:
-    """In these frameworks the number of key heads changes the kernels' times by a few per cent: rows of one number of
-    value heads are taken together. The convolution runs over q, k and v at once."""
+    """In these frameworks the number of key heads changes the kernels' times by a few per cent: rows of one
+    number of value heads are taken together. The convolution runs over q, k and v at once."""
     result: dict[str, pd.DataFrame] = {}
     for framework in RECURRENT:
         rows = _read(data, family, framework, name)
@@ -223,9 +236,10 @@ def _recurrent(data: Path, family: str, name: str, kinds: tuple[Any, ...]) -> di
 
 
 def _triton(data: Path) -> dict[str, pd.DataFrame]:
-    """Chunk rows of the Triton kernel, where `_recurrent` took those of another one. Repeated measurements of one shape
-    differ by up to 2 times, and numbers of key heads by up to 1.6 times without an order: what disturbs a measurement
-    lengthens it, so that the shortest is taken."""
+    """Chunk rows of the Triton kernel, where `_recurrent` took those of another one. Repeated measurements of
+    one shape
+    differ by up to 2 times, and numbers of key heads by up to 1.6 times without an order: what disturbs a
+    measurement lengthens it, so that the shortest is taken."""
     for framework in RECURRENT:
         rows = _read(data, "linear_attention", framework, "gdn_perf")
         first = None if rows is None else _of(rows, "context", CHUNK_KERNELS)
@@ -246,9 +260,10 @@ def _triton(data: Path) -> dict[str, pd.DataFrame]:
 
 
 def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without the rows of several sequences that take more than SLACK times as long as two of half as many sequences,
-    or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on the H200, which is not the slower one.
-    A table answers such a cell from the smaller batch."""
+    """Without the rows of several sequences that take more than SLACK times as long as two of half as many
+    sequences,
+    or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on the H200, which is not the
+    slower one. A table answers such a cell from the smaller batch."""
     names = ["heads", "key_dim", "value_dim", "batch", "tokens"]
     order = rows.assign(work=rows["batch"] * rows["tokens"]).sort_values(["work", "batch"]).index
     sizes, times = rows[names].to_numpy(int), rows["latency_us"].to_numpy(float)

@@ -9,21 +9,23 @@ from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import ATTENTION, gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, largest_divisor, scaled_dim
+from flashnas.operators.kernel_kinds import ATTENTION, gemm, pointwise, pre_norm
+from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
 
 DEFAULT_THETA = 10000.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(OperatorSpec):
-    """`a`. heads and kv_heads 0: a quarter of hidden / head_dim key heads (rounded down, at least 1) and as many query
-    heads as divide evenly among them, at most hidden / head_dim. Neither number falls when the hidden size grows.
-    heads alone 0: hidden / head_dim. kv_heads alone 0: the largest divisor of heads up to heads / 4, at least 1.
+    """`a`. heads and kv_heads 0: a quarter of hidden / head_dim key heads (rounded down, at least 1) and as
+    many query heads as divide evenly among them, at most hidden / head_dim. Neither number falls when the
+    hidden size grows. heads alone 0: hidden / head_dim. kv_heads alone 0: the largest divisor of heads up to
+    heads / 4, at least 1.
 
-    out_gate: the output times the sigmoid of a gate as wide as the queries, as in Qwen3-Next; qkv_bias covers it.
-    rope_share: share of each head's channels that positions rotate; 0: none. rope_factor divides their frequencies:
-    all of them where rope_original is 0, else as in Llama 3.1 those that turn slowly over rope_original tokens.
+    out_gate: the output times the sigmoid of a gate as wide as the queries, as in Qwen3-Next; qkv_bias covers
+    it. rope_share: share of each head's channels that positions rotate; 0: none. rope_factor divides their
+    frequencies: all of them where rope_original is 0, else as in Llama 3.1 those that turn slowly over
+    rope_original tokens.
     """
 
     kind = "a"
@@ -73,30 +75,32 @@ class Attention(OperatorSpec):
     def resolved(self, hidden: int) -> Self:
         heads, kv_heads = self.head_counts(hidden)
         if self.rope_share > 1:
-            raise OperatorError(f"operator {self.kind!r}: rope_share must be at most 1; got {self.rope_share}")
+            raise OperatorError(f"operator {self.kind!r}: rope_share must be at most 1;"
+                                f" got {self.rope_share}")
         if self.rotary_dim % 2:
             what = "head_dim" if self.rope_share == 1 else "rope_share x head_dim"
             raise OperatorError(f"operator {self.kind!r}: {what} must be even for rotary positions;"
                                 f" got {self.rotary_dim}")
         theta, factor, original = self._rope()
-        return dataclasses.replace(self, heads=heads, kv_heads=kv_heads, rope_share=self.rotary_dim / self.head_dim,
-                                   rope_theta=theta, rope_factor=factor, rope_original=original)
+        return dataclasses.replace(self, heads=heads, kv_heads=kv_heads,
+                                   rope_share=self.rotary_dim / self.head_dim, rope_theta=theta,
+                                   rope_factor=factor, rope_original=original)
 
     def _rope(self) -> tuple[float, float, int]:
         """rope_theta, rope_factor and rope_original, each at its default where it changes no frequency."""
         if not self.rotary_dim:
             return DEFAULT_THETA, 1.0, 0
-        theta = self.rope_theta if self.rotary_dim > 2 else DEFAULT_THETA  # a single frequency is 1 for every theta
+        # a single frequency is 1 for every theta
+        theta = self.rope_theta if self.rotary_dim > 2 else DEFAULT_THETA
         factor, original = self.rope_factor, self.rope_original if self.rope_factor > 1 else 0
-        if original / (2 * math.pi) <= 1:  # the fastest channel, 1 radian per token, turns once at most: all are slow
+        # the fastest channel, 1 radian per token, turns once at most: all are slow
+        if original / (2 * math.pi) <= 1:
             original = 0
         elif original * theta ** (2 / self.rotary_dim - 1) / (2 * math.pi) >= 4:  # the slowest one is fast
             factor, original = 1.0, 0
         return theta, factor, original
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         full = self.resolved(hidden)
         head_dim = scaled_dim(self.head_dim, factor, least_dim)
         if full.rope_share == 1:
@@ -132,14 +136,14 @@ class Attention(OperatorSpec):
         gate = q if s.out_gate else 0
         turned_q, turned_kv = s.heads * s.rotary_dim, s.kv_heads * s.rotary_dim
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             gemm("qkv", n=q + 2 * kv + gate, k=hidden, unfused=(q + gate, kv, kv)),
             *([pointwise("qk_norm", 2 * (q + kv), unfused=(2 * q, 2 * kv))] if s.qk_norm else []),
             *([pointwise("rotary", 2 * (turned_q + turned_kv), unfused=(2 * turned_q, 2 * turned_kv))]
               if s.rotary_dim else []),
             pointwise("cache_write", 4 * kv, unfused=(2 * kv, 2 * kv)),
-            ATTENTION.call(self.name, heads=s.heads, kv_heads=s.kv_heads, head_dim=s.head_dim, window=s.window_tokens),
+            ATTENTION.call(self.name, heads=s.heads, kv_heads=s.kv_heads, head_dim=s.head_dim,
+                           window=s.window_tokens),
             *([pointwise("out_gate", 3 * q, unfused=(2 * q, 3 * q))] if s.out_gate else []),
             gemm("out", n=hidden, k=q),
         )
@@ -161,7 +165,7 @@ class SlidingWindowAttention(Attention):
     def window_tokens(self) -> int:
         return self.window
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         # proxy sequences are shorter too: an unscaled window would make this full attention
-        small = super().scaled(hidden, factor, least_dim)
+        small = super().narrowed(hidden, factor, least_dim)
         return dataclasses.replace(small, window=scaled_dim(self.window, factor, least_dim))

@@ -1,34 +1,41 @@
-"""Which library computes the core of an operator: the best one that is installed, or the one that the user names.
+"""Which library computes the core of an operator: the best one that is installed, or the one that the user
+names.
 
-A core is the one kernel of a layer that libraries compete for: attention, a recurrence, a short convolution. A layer
-holds a `Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch functions; everything
-around it (projections, norms, gates) is torch. The choice is made at the first call on each device and in each dtype.
+A core is the one kernel of a layer that libraries compete for: attention, a recurrence, a short convolution.
+A layer holds a `Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch
+functions; everything around it (projections, norms, gates) is torch. The choice is made at the first call on
+each device and in each dtype.
 
-Choices: `auto` takes the first library of PREFERRED (on a CPU of PREFERRED_ON_CPU) that is installed and takes dtype
-and sizes, torch's own code if none does or if it would round float32. A name takes that library wherever it covers the
-core, and torch elsewhere (attention on CUDA by scaled_dot_product_attention); what it covers but cannot run is an
-error. `core.of(x).name` is what runs.
+Choices: `auto` takes the first library of the core's kind that is installed and takes dtype and sizes on that
+device, torch's own code if none does or if it would round float32. A name takes that library wherever it
+covers the core, and torch elsewhere (attention on CUDA by scaled_dot_product_attention); what it covers but
+cannot run is an error. `core.of(x).name` is what runs.
 
-Some libraries compute norms, gates and time steps inside the kernel of a core. A layer that can hand them over raw
-(`Core(.., raw=True)`) then takes `raw_forward` and `raw_step` where they exist; each returns (output, state) with the
-output in the dtype of the activations. Their arguments, with q and k not normalised, beta, a and dt as projected, and
-parameters as stored (A_log, dt_bias, D):
+A kind of core, or a library, of another package is one object and one entry point under its name:
+
+    FFT_CONV = CoreKind("fft_conv", on_cuda=("my-kernels",))  # the group flashnas.cores
+    MY_KERNELS = Library(name="my-kernels", ..)               # the group flashnas.core_libraries
+
+Some libraries compute norms, gates and time steps inside the kernel of a core. A layer that can hand them
+over raw (`Core(.., raw=True)`) then takes `raw_forward` and `raw_step` where they exist; each returns
+(output, state) with the output in the dtype of the activations. Their arguments, with q and k not normalised,
+beta, a and dt as projected, and parameters as stored (A_log, dt_bias, D):
 
     delta_rule         q, k, v, beta, scale, state
-    gated_delta_rule   q, k, v, beta, a, A_log, dt_bias, scale, state       q and k may have fewer heads than v
+    gated_delta_rule   q, k, v, beta, a, A_log, dt_bias, scale, state    q and k may have fewer heads than v
     kda                the same with a [.., H, K] and dt_bias [H K]
     gla                q, k, v, g, scale, state                             g: log decays in float32
-    dplr               r, k, v, w, rate, gate, k_k, k_a, r_k, weight and bias and eps of the norm, lowest, state
-                       all of RWKV7 between its projections, without heads: w and rate before their sigmoids, lowest
-                       the least log decay; the output includes the norm, the bonus and the gate
+    dplr               r, k, v, w, rate, gate, k_k, k_a, r_k, weight, bias and eps of the norm, lowest, state
+                       all of RWKV7 between its projections, without heads: w and rate before their sigmoids,
+                       lowest the least log decay; the output includes the norm, the bonus and the gate
     ssd                q, k, x, dt, dt_bias, dt_min, A_log, D, state        the output includes D x
-    selective_scan     x, z, dt, dt_bias, A_log [C, N], D, b, c, state      the output includes D x and silu(z)
+    selective_scan     x, z, dt, dt_bias, A_log [C, N], D, b, c, state    the output includes D x and silu(z)
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -36,22 +43,58 @@ from torch import Tensor, nn
 
 from flashnas.base.errors import OperatorError
 from flashnas.base.hints import one_of
+from flashnas.base.registry import Registry
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.library import Function, Library, Pair, without_gradients, without_graphs
 
-MODULES = {"fla": "fla", "mamba-ssm": "mamba_ssm", "causal-conv1d": "causal_conv1d", "flash-attn-3": "flash_attn_3",
-           "flash-attn": "flash_attn", "sdpa": "sdpa", "numba": "numba"}
-# Best first, on CUDA. The order is that of the libraries' own benchmarks; none of it was measured here.
-PREFERRED = {"attention": ("flash-attn-3", "flash-attn", "sdpa"), "ssd": ("mamba-ssm", "fla"),
-             "convolution": ("causal-conv1d", "fla"), "selective_scan": ("mamba-ssm",),
-             "norm": ("fla", "mamba-ssm"), "token_mix": ("fla",), "swiglu": (), "softmax": (),
-             "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
-PREFERRED_ON_CPU = ("numba",)  # for the cores that it has
+LIBRARIES: Registry[Library] = Registry("library", "flashnas.core_libraries", {
+    name: f"flashnas.operators.backends.{name.replace('-', '_')}:LIBRARY" for name in
+    ("fla", "mamba-ssm", "causal-conv1d", "flash-attn-3", "flash-attn", "sdpa", "numba")}, OperatorError,
+                                        "name")
 # choices that cover two packages: both, or the first that runs
-TOGETHER = {"mamba-ssm": ("mamba-ssm", "causal-conv1d"), "flash-attn": ("flash-attn-3", "flash-attn")}
-EITHER = {"flash-attn": TOGETHER["flash-attn"]}
-SURROUNDING = ("norm", "token_mix", "swiglu", "softmax")  # not told: they go with the recurrences
-OPTIONAL = ("convolution", *SURROUNDING)  # cores that fall back to torch where the chosen library does not take them
+BUNDLES = {"mamba-ssm": ("mamba-ssm", "causal-conv1d"), "flash-attn": ("flash-attn-3", "flash-attn")}
+EITHER = {"flash-attn": BUNDLES["flash-attn"]}
+
+
+@dataclass(frozen=True)
+class CoreKind:
+    """A kernel that libraries compete for.
+
+    on_cuda, on_cpu: the libraries that have it, best first. On CUDA the order is that of the libraries' own
+    benchmarks; none of it was measured here. optional: it falls back to torch where the chosen library does
+    not take it. around: it surrounds the core of an operator, and is not told in records.
+    """
+
+    name: str
+    on_cuda: tuple[str, ...] = ()
+    on_cpu: tuple[str, ...] = ()
+    optional: bool = False
+    around: bool = False
+
+    def libraries(self, device: str) -> tuple[str, ...]:
+        """Those on that device, best first."""
+        return self.on_cuda if device == "cuda" else self.on_cpu
+
+
+_NUMBA = ("numba",)
+ATTENTION = CoreKind("attention", ("flash-attn-3", "flash-attn", "sdpa"))
+SSD = CoreKind("ssd", ("mamba-ssm", "fla"), _NUMBA)
+SELECTIVE_SCAN = CoreKind("selective_scan", ("mamba-ssm",), _NUMBA)
+DELTA_RULE = CoreKind("delta_rule", ("fla",), _NUMBA)
+GATED_DELTA_RULE = CoreKind("gated_delta_rule", ("fla",), _NUMBA)
+GLA = CoreKind("gla", ("fla",), _NUMBA)
+KDA = CoreKind("kda", ("fla",), _NUMBA)
+DPLR = CoreKind("dplr", ("fla",), _NUMBA)
+CONVOLUTION = CoreKind("convolution", ("causal-conv1d", "fla"), _NUMBA, optional=True)
+NORM = CoreKind("norm", ("fla", "mamba-ssm"), _NUMBA, optional=True, around=True)
+TOKEN_MIX = CoreKind("token_mix", ("fla",), optional=True, around=True)
+SWIGLU = CoreKind("swiglu", (), _NUMBA, optional=True, around=True)
+SOFTMAX = CoreKind("softmax", (), _NUMBA, optional=True, around=True)
+
+CORE_KINDS: Registry[CoreKind] = Registry("kind of core", "flashnas.cores", {
+    name: f"flashnas.operators.backends.core:{name.upper()}" for name in (
+        "attention", "ssd", "selective_scan", "delta_rule", "gated_delta_rule", "gla", "kda", "dplr",
+        "convolution", "norm", "token_mix", "swiglu", "softmax")}, OperatorError, "name")
 
 
 class Kernels(NamedTuple):
@@ -66,16 +109,22 @@ class Kernels(NamedTuple):
 
 
 class Core:
-    """The choice of one layer. `torch_code`: our functions; `on_cuda`: theirs there, where they differ.
+    """The choice of one layer.
 
-    raw: the layer can hand over raw parts. sizes: what a library may refuse (key_dim, value_dim, head_dim, taps,
-    channels).
+    Args:
+        kind: name in CORE_KINDS.
+        operator: for messages.
+        torch_code: our functions.
+        on_cuda: ours there, where they differ.
+        raw: the layer can hand over raw parts.
+        sizes: what a library may refuse (key_dim, value_dim, head_dim, taps, channels).
     """
 
-    def __init__(self, kind: str, operator: str, torch_code: Pair, *, on_cuda: Pair | None = None, raw: bool = False,
-                 **sizes: int) -> None:
-        self.kind, self.operator, self.raw, self.sizes = kind, operator, raw, sizes
-        self._torch = {"cpu": Kernels(*torch_code, "torch"), "cuda": Kernels(*(on_cuda or torch_code), "torch")}
+    def __init__(self, kind: str, operator: str, torch_code: Pair, *, on_cuda: Pair | None = None,
+                 raw: bool = False, **sizes: int) -> None:
+        self.kind, self.operator, self.raw, self.sizes = CORE_KINDS[kind], operator, raw, sizes
+        self._torch = {"cpu": Kernels(*torch_code, "torch"),
+                       "cuda": Kernels(*(on_cuda or torch_code), "torch")}
         self.choose("auto")
 
     def choose(self, backend: str) -> None:
@@ -85,9 +134,8 @@ class Core:
         self.backend = backend
         self._cpu: dict[torch.dtype, Kernels] = {}
         self._cuda: dict[torch.dtype, Kernels] = {}
-        wanted = [*self._wanted("cpu"), *self._wanted("cuda")]
-        missing = missing_for(backend) if backend in wanted and self.kind not in OPTIONAL else ""
-        if missing:
+        if (backend in (*self.kind.on_cuda, *self.kind.on_cpu) and not self.kind.optional
+                and (missing := missing_for(backend))):
             raise self._refused(missing, "cpu", torch.float32)
 
     def of(self, x: Tensor) -> Kernels:
@@ -102,79 +150,62 @@ class Core:
 
     def kernels(self, device: str, dtype: torch.dtype) -> Kernels:
         """What runs on that device for activations of that dtype."""
-        ours = self._torch.get(device, self._torch["cpu"])
-        wanted = self._wanted(device)
-        reason = ""
-        for name in wanted:
-            library = load(name)
-            reason = library.reason(self.kind, device, dtype, self.sizes)
+        ours, reason = self._torch.get(device, self._torch["cpu"]), ""
+        # a chosen library is tried on every device, so that its refusal is told
+        names = self.kind.libraries(device) if self.backend == "auto" else self._chosen(self.backend)
+        for name in names:
+            reason = self._reason(name, device, dtype)
             if not reason:
-                return self._from(library, dtype, ours)
-        if wanted and self.backend != "auto" and self.kind not in OPTIONAL:
+                return self._from(LIBRARIES[name], dtype, ours)
+        if names and self.backend != "auto" and not self.kind.optional:
             raise self._refused(reason, device, dtype)
-        if self.kind == "attention" and self.backend not in ("auto", "torch") and device == "cuda":
-            return self._from(load("sdpa"), dtype, ours)
+        if self.kind is ATTENTION and self.backend not in ("auto", "torch") and device == "cuda":
+            return self._from(LIBRARIES["sdpa"], dtype, ours)
         return ours
 
-    def passed_over(self, device: str, dtype: torch.dtype) -> dict[str, str]:
-        """The libraries that `auto` would rather take there than what runs, with the reason why it does not."""
+    def rejected(self, device: str, dtype: torch.dtype) -> dict[str, str]:
+        """The libraries that `auto` would rather take there than what runs, with the reason why it does not.
+        """
         reasons: dict[str, str] = {}
-        for name in PREFERRED[self.kind] if device == "cuda" else _on_cpu(self.kind):
-            library = load(name)
-            reasons[name] = library.reason(self.kind, device, dtype, self.sizes)
+        for name in self.kind.libraries(device):
+            reasons[name] = self._reason(name, device, dtype)
             if not reasons[name]:
-                rounds = dtype == torch.float32 and self.kind in library.rounds
-                reasons[name] = "it would round float32 to TensorFloat-32" if rounds else ""
+                if dtype == torch.float32 and self.kind.name in LIBRARIES[name].rounds:
+                    reasons[name] = "it would round float32 to TensorFloat-32"
                 break
         return {name: reason for name, reason in reasons.items() if reason}
 
-    def _wanted(self, device: str) -> tuple[str, ...]:
-        """The libraries to try, best first. A chosen one is tried on every device, so that its refusal is told."""
-        if self.backend == "auto":
-            return PREFERRED[self.kind] if device == "cuda" else _on_cpu(self.kind)
-        return tuple(name for name in covering(self.kind) if name in TOGETHER.get(self.backend, (self.backend,)))
+    def _reason(self, library: str, device: str, dtype: torch.dtype) -> str:
+        return LIBRARIES[library].reason(self.kind.name, device, dtype, self.sizes)
+
+    def _chosen(self, backend: str) -> list[str]:
+        """The libraries of that choice that have this core, on any device."""
+        bundle = BUNDLES.get(backend, (backend,))
+        return [name for name in (*self.kind.on_cuda, *self.kind.on_cpu) if name in bundle]
 
     def _from(self, library: Library, dtype: torch.dtype, ours: Kernels) -> Kernels:
-        forward, step = library.kernels[self.kind](dtype)
+        kind = self.kind.name
+        forward, step = library.kernels[kind](dtype)
         label = f"{library.name} {library.version()}"
-        if self.backend == "auto" and (better := library.on_auto(self.kind, dtype)) is not None:
+        if self.backend == "auto" and (better := library.on_auto(kind, dtype)) is not None:
             (forward, step), label = better
         if library.name == "sdpa":
             return Kernels(forward, step, label)
         if library.by_address:
             forward, step = without_graphs(forward, ours.forward), without_graphs(step, ours.step)
         step = without_gradients(step, ours.step)
-        raw = library.raw.get(self.kind) if self.raw else None
+        raw = library.raw.get(kind) if self.raw else None
         raw_forward, raw_step = raw.pair(dtype) if raw else (None, None)
         inside = raw.inside if raw else ""
-        if self.backend == "auto" and dtype == torch.float32 and self.kind in library.rounds:
+        if self.backend == "auto" and dtype == torch.float32 and kind in library.rounds:
             return Kernels(ours.forward, step, f"torch, steps {label}", None, raw_step, inside)
         return Kernels(forward, step, label, raw_forward, raw_step, inside)
 
     def _refused(self, reason: str, device: str, dtype: torch.dtype) -> OperatorError:
-        allowed = [name for name in BACKENDS if name != self.backend and self._can(name, device, dtype)]
+        allowed = [name for name in BACKENDS if name != self.backend and (name in ("auto", "torch") or any(
+            not self._reason(library, device, dtype) for library in self._chosen(name)))]
         return OperatorError(f"operator {self.operator}: backend {self.backend} cannot run it: {reason};"
                              f" allowed here: {', '.join(allowed)}")
-
-    def _can(self, backend: str, device: str, dtype: torch.dtype) -> bool:
-        names = [name for name in covering(self.kind) if name in TOGETHER.get(backend, (backend,))]
-        return backend in ("auto", "torch") or any(
-            not load(name).reason(self.kind, device, dtype, self.sizes) for name in names)
-
-
-def covering(kind: str) -> tuple[str, ...]:
-    """The libraries that have a core of that kind, on any device."""
-    return (*PREFERRED[kind], *_on_cpu(kind))
-
-
-def _on_cpu(kind: str) -> tuple[str, ...]:
-    return tuple(name for name in PREFERRED_ON_CPU if kind in load(name).kernels)
-
-
-def load(name: str) -> Library:
-    """Our module for that library; the library itself is imported with the first kernel."""
-    library: Library = importlib.import_module(f"flashnas.operators.backends.{MODULES[name]}").LIBRARY
-    return library
 
 
 def cores_of(module: nn.Module) -> Iterator[Core]:
@@ -191,48 +222,51 @@ def choose_backend(module: nn.Module, backend: str) -> None:
         raise OperatorError(one_of("backend", backend, BACKENDS))
     for core in cores_of(module):
         core.choose(backend)
-    if backend in MODULES and missing_for(backend):  # though no core of this module would take it
-        raise OperatorError(f"backend {backend}: {missing_for(backend)}")
+    # though no core of this module would take it
+    if backend in LIBRARIES and (missing := missing_for(backend)):
+        raise OperatorError(f"backend {backend}: {missing}")
 
 
 def missing_for(backend: str) -> str:
     """Why the choice cannot be imported here, or an empty string."""
-    reasons = [load(name).missing() for name in EITHER.get(backend, (backend,))]
+    reasons = [LIBRARIES[name].missing() for name in EITHER.get(backend, (backend,))]
     return "" if "" in reasons else reasons[-1]
 
 
 def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype) -> dict[str, str]:
-    """What computes each kind of operator there, such as {"d": "fla 0.6.0", "f": "torch", "conv": "torch"}, of layers
-    given with their kinds. Layers of a kind that differ, or have several cores, are joined by " + "."""
-    found: dict[str, dict[str, None]] = {}
+    """What computes each kind of operator there, such as {"d": "fla 0.6.0", "f": "torch", "conv": "torch"},
+    of layers given with their kinds. Layers of a kind that differ, or have several cores, are joined by " +
+    "."""
+    running_names: dict[str, dict[str, None]] = {}
     for kind, layer in layers:
-        names = found.setdefault(kind, {})
+        names = running_names.setdefault(kind, {})
         for core in cores_of(layer):
-            if core.kind in SURROUNDING:
-                continue
-            place = found.setdefault("conv", {}) if core.kind == "convolution" else names
-            place[core.kernels(device, dtype).name] = None
-    return {kind: " + ".join(names or ["torch"]) for kind, names in found.items()}
+            if not core.kind.around:
+                place = running_names.setdefault("conv", {}) if core.kind is CONVOLUTION else names
+                place[core.kernels(device, dtype).name] = None
+    return {kind: " + ".join(names or ["torch"]) for kind, names in running_names.items()}
 
 
-def surrounding(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype) -> dict[str, str]:
-    """Where norms, gates and time steps around the core of each kind are computed, such as {"gd": "l2 norms, beta and
-    decay inside fla 0.6.0; norms by fla 0.6.0"}, for kinds whose core a library computes. Each kernel of its own reads
-    and writes memory once more, which decides how fast a step is on a GPU."""
-    found: dict[str, dict[str, None]] = {}
+def fused_around(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype) -> dict[str, str]:
+    """Where norms, gates and time steps around the core of each kind are computed, such as {"gd": "l2 norms,
+    beta and decay inside fla 0.6.0; norms by fla 0.6.0"}, for kinds whose core a library computes. Each
+    kernel of its own reads and writes memory once more, which decides how fast a step is on a GPU."""
+    texts: dict[str, dict[str, None]] = {}
     for kind, layer in layers:
-        cores = [(core, core.kernels(device, dtype)) for core in cores_of(layer) if core.kind != "convolution"]
-        norms = dict.fromkeys(kernels.name for core, kernels in cores if core.kind == "norm")
-        for core, kernels in cores:
-            if core.kind in SURROUNDING or core.kind == "attention" or kernels.name == "torch":
+        cores = [(core.kind, core.kernels(device, dtype)) for core in cores_of(layer)
+                 if core.kind is not CONVOLUTION]
+        norms = dict.fromkeys(kernels.name for core_kind, kernels in cores if core_kind is NORM)
+        for core_kind, kernels in cores:
+            if core_kind.around or core_kind is ATTENTION or kernels.name == "torch":
                 continue
             inside = f"{kernels.inside} inside {kernels.name}" if kernels.inside else "by torch"
-            found.setdefault(kind, {})["; ".join([inside, *(f"norms by {name}" for name in norms)])] = None
-    return {kind: " + ".join(texts) for kind, texts in found.items()}
+            texts.setdefault(kind, {})["; ".join([inside, *(f"norms by {name}" for name in norms)])] = None
+    return {kind: " + ".join(parts) for kind, parts in texts.items()}
 
 
 def installed(backend: str, device: str) -> dict[str, str]:
     """Version of each library that the choice may take on that device and that is installed here, by name."""
-    names = [name for name in MODULES if name != "sdpa" and backend != "torch" and device in load(name).devices
-             and (backend == "auto" or name in TOGETHER.get(backend, (backend,)))]
-    return {name: load(name).version() for name in names if not load(name).missing()}
+    names = [name for name in LIBRARIES if name != "sdpa" and backend != "torch"
+             and device in LIBRARIES[name].devices
+             and (backend == "auto" or name in BUNDLES.get(backend, (backend,)))]
+    return {name: LIBRARIES[name].version() for name in names if not LIBRARIES[name].missing()}

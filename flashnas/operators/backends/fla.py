@@ -1,16 +1,17 @@
 """flash-linear-attention, 0.6 or later: Triton kernels for the recurrences and short convolutions.
 
-All take [B, T, H, K] and float32 states [B, H, K, V], as we do. Queries come scaled and normalised, so `scale` is 1.
-Parallel forms run in the dtype of the activations, with log decays and states in float32; steps in float32. Raw forms
-are called as fla's own layers call them (fla/layers/{delta_net,gated_deltanet,gla,kda,rwkv7}.py): their kernels read
-the activations as they are and compute in float32.
+All take [B, T, H, K] and float32 states [B, H, K, V], as we do. Queries come scaled and normalised, so
+`scale` is 1. Parallel forms run in the dtype of the activations, with log decays and states in float32; steps
+in float32. Raw forms are called as fla's own layers call them
+(fla/layers/{delta_net,gated_deltanet,gla,kda,rwkv7}.py): their kernels read the activations as they are and
+compute in float32.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,15 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashnas.operators.backends.library import HALF, Function, Library, Pair, Raw, Sizes, older_than
-from flashnas.operators.backends.mamba_ssm import MOST_NORM_BYTES, norm_of_gated
+from flashnas.operators.backends.mamba_ssm import MAX_NORM_BYTES, norm_of_gated
 from flashnas.operators.parts.fused import normalise
 from flashnas.operators.parts.numerics import is_fresh
 
 HOPPER, BAD_TRITON = 9, ("3.4", "3.7.1")  # major compute capability; releases from, and below
 DECAYS = ("gated_delta_rule", "ssd")
-LEAST_DIM, MOST_DIM = 16, 256  # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
+# of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
+MIN_DIM, MAX_DIM = 16, 256
 BOUNDED_CHUNK = 64  # of chunk_rwkv7 where decays are bounded, as fla's layer has it
 BOUNDED_DIM = 64  # of keys whose chunks of that size are sure to fit into a multiprocessor
+# how its raw kernels call our arguments, which of these have a time dimension, and the switches of what is
+# inside
+DECAYED, TIMED = "q k v beta g A_log dt_bias", ("q", "k", "v", "beta", "g", "gk")
+L2_NORM, BETA = "use_qk_l2norm_in_kernel", "use_beta_sigmoid_in_kernel"
 
 
 def _given(state: Tensor) -> Tensor | None:
@@ -34,121 +40,111 @@ def _given(state: Tensor) -> Tensor | None:
     return None if is_fresh(state) else state
 
 
-def _token(parts: Iterable[Tensor], state: Tensor) -> list[Tensor]:
-    """One token per sequence, with a time dimension, in the state's dtype."""
-    return [part.to(state.dtype).unsqueeze(1) for part in parts]
+def _pair(dtype: torch.dtype, chunk: Function, recurrent: Function, names: str, *, wide: str = "g",
+          step_names: str = "") -> Pair:
+    """Our forward and step by a chunk kernel and a recurrent one.
+
+    names: how the library calls our arguments but the state, in order; "-": it does not take that one. wide:
+    those that stay in float32. step_names: if the recurrent kernel has other ones.
+    """
+    def named(words: str, parts: tuple[Any, ...]) -> dict[str, Any]:
+        return {name: part for name, part in zip(words.split(), parts[:-1], strict=True) if name != "-"}
+
+    def forward(*parts: Any) -> tuple[Tensor, Tensor]:
+        given = {name: part if name in wide else part.to(dtype) for name, part in named(names, parts).items()}
+        o, final = chunk(**given, scale=1.0, initial_state=_given(parts[-1]), output_final_state=True)
+        return o.to(parts[-1].dtype), final
+
+    def step(*parts: Any) -> tuple[Tensor, Tensor]:
+        state = parts[-1]
+        given = {name: part.to(state.dtype).unsqueeze(1) for name,
+                 part in named(step_names or names, parts).items()}
+        o, final = recurrent(**given, scale=1.0, initial_state=state, output_final_state=True)
+        return o.squeeze(1), final
+
+    return forward, step
 
 
 def delta_rule(dtype: torch.dtype) -> Pair:
-    """`delta_rule_chunked` and `delta_rule_step` without decay. chunk_delta_rule refuses float32: then a decay of 1."""
+    """`delta_rule_chunked` and `delta_rule_step` without decay. chunk_delta_rule refuses float32: then a
+    decay of 1."""
     from fla.ops.delta_rule import chunk_delta_rule, fused_recurrent_delta_rule
-
-    def in_float32(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
-        return gated_delta_rule(dtype)[0](q, k, v, beta, torch.zeros_like(beta), state)
-
-    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
-        o, final = chunk_delta_rule(*(x.to(dtype) for x in (q, k, v, beta)), scale=1.0, initial_state=_given(state),
-                                    output_final_state=True)
-        return o.to(state.dtype), final
-
-    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> tuple[Tensor, Tensor]:
-        o, final = fused_recurrent_delta_rule(*_token((q, k, v, beta), state), scale=1.0, initial_state=state,
-                                              output_final_state=True)
-        return o.squeeze(1), final
-
-    return forward if dtype in HALF else in_float32, step
+    forward, step = _pair(dtype, chunk_delta_rule, fused_recurrent_delta_rule, "q k v beta -")
+    if dtype in HALF:
+        return forward, step
+    gated, _ = gated_delta_rule(dtype)
+    return lambda q, k, v, beta, g, state: gated(q, k, v, beta, torch.zeros_like(beta), state), step
 
 
 def gated_delta_rule(dtype: torch.dtype) -> Pair:
     """`delta_rule_chunked` and `delta_rule_step` with one log decay per head."""
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
-
-    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, beta = (x.to(dtype) for x in (q, k, v, beta))
-        o, final = chunk_gated_delta_rule(q, k, v, g=g, beta=beta, scale=1.0, initial_state=_given(state),
-                                          output_final_state=True)
-        return o.to(state.dtype), final
-
-    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, beta, g = _token((q, k, v, beta, g), state)
-        o, final = fused_recurrent_gated_delta_rule(q, k, v, g=g, beta=beta, scale=1.0, initial_state=state,
-                                                    output_final_state=True)
-        return o.squeeze(1), final
-
-    return forward, step
+    return _pair(dtype, chunk_gated_delta_rule, fused_recurrent_gated_delta_rule, "q k v beta g")
 
 
 def gla(dtype: torch.dtype) -> Pair:
     """`gla_chunked` and `gla_step`: one log decay per key channel."""
     from fla.ops.gla import chunk_gla, fused_recurrent_gla
-
-    def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        o, final = chunk_gla(*(x.to(dtype) for x in (q, k, v)), g, scale=1.0, initial_state=_given(state),
-                             output_final_state=True)
-        return o.to(state.dtype), final
-
-    def step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, g = _token((q, k, v, g), state)
-        o, final = fused_recurrent_gla(q, k, v, gk=g, scale=1.0, initial_state=state, output_final_state=True)
-        return o.squeeze(1), final
-
-    return forward, step
-
-
-def ssd(dtype: torch.dtype) -> Pair:
-    """`ssd_scan` and `ssd_scan_step`: linear attention with one log decay per head; groups are written out."""
-    from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
-
-    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
-                state: Tensor) -> tuple[Tensor, Tensor]:
-        repeats = x_BTHV.shape[2] // k_BTGK.shape[2]
-        q, k = (x.to(dtype).repeat_interleave(repeats, 2) for x in (q_BTGK, k_BTGK))
-        o, final = chunk_simple_gla(q, k, (x_BTHV * dt_BTH.unsqueeze(-1)).to(dtype), g=-dt_BTH * rate_H, scale=1.0,
-                                    initial_state=_given(state), output_final_state=True)
-        return o.to(state.dtype), final
-
-    def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
-             state: Tensor) -> tuple[Tensor, Tensor]:
-        repeats = x_BHV.shape[1] // k_BGK.shape[1]
-        q, k = (x.repeat_interleave(repeats, 1) for x in (q_BGK, k_BGK))
-        q, k, v, g = _token((q, k, x_BHV * dt_BH.unsqueeze(-1), -dt_BH * rate_H), state)
-        o, final = fused_recurrent_simple_gla(q, k, v, g=g, scale=1.0, initial_state=state, output_final_state=True)
-        return o.squeeze(1), final
-
-    return forward, step
+    return _pair(dtype, chunk_gla, fused_recurrent_gla, "q k v g", step_names="q k v gk")
 
 
 def kda(dtype: torch.dtype) -> Pair:
     """`kda_chunked` and `kda_step`: the delta rule with one log decay per key channel."""
     from fla.ops.kda import chunk_kda, fused_recurrent_kda
+    return _pair(dtype, chunk_kda, fused_recurrent_kda, "q k v beta g")
 
-    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, beta = (x.to(dtype) for x in (q, k, v, beta))
-        o, final = chunk_kda(q, k, v, g, beta, scale=1.0, initial_state=_given(state), output_final_state=True)
-        return o.to(state.dtype), final
 
-    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, beta, g = _token((q, k, v, beta, g), state)
-        o, final = fused_recurrent_kda(q, k, v, g, beta, scale=1.0, initial_state=state, output_final_state=True)
-        return o.squeeze(1), final
+def ssd(dtype: torch.dtype) -> Pair:
+    """`ssd_scan` and `ssd_scan_step`: linear attention with one log decay per head; groups are written out.
+    """
+    from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
+    rules = _pair(dtype, chunk_simple_gla, fused_recurrent_simple_gla, "q k v g")
 
+    def of_inputs(rule: Function) -> Function:
+        def run(q: Tensor, k: Tensor, x: Tensor, dt: Tensor, rate_H: Tensor, state: Tensor) -> Any:
+            repeats = x.shape[-2] // k.shape[-2]
+            q, k = (part.repeat_interleave(repeats, -2) for part in (q, k))
+            return rule(q, k, x * dt.unsqueeze(-1), -dt * rate_H, state)
+        return run
+
+    forward, step = map(of_inputs, rules)
     return forward, step
 
 
 def dplr(dtype: torch.dtype) -> Pair:
     """`dplr_chunked` and `dplr_step` with b, as RWKV7 has it. Theirs: a reads the state before its decay."""
     from fla.ops.rwkv7 import chunk_rwkv7, fused_recurrent_rwkv7
+    rules = _pair(dtype, chunk_rwkv7, fused_recurrent_rwkv7, "r k v a b w", wide="w")
 
-    def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor,
-                state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, a, b = (x.to(dtype) for x in (q, k, v, a * g.exp(), b))
-        o, final = chunk_rwkv7(q, g, k, v, a, b, scale=1.0, initial_state=_given(state), output_final_state=True)
-        return o.to(state.dtype), final
+    def of_inputs(rule: Function) -> Function:
+        return lambda q, k, v, a, b, g, state: rule(q, k, v, a * g.exp(), b, g, state)
 
-    def step(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor,
-             state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, a, b, g = _token((q, k, v, a * g.exp(), b, g), state)
-        o, final = fused_recurrent_rwkv7(q, g, k, v, a, b, scale=1.0, initial_state=state, output_final_state=True)
+    forward, step = map(of_inputs, rules)
+    return forward, step
+
+
+# -- raw forms -----------------------------------------------------------------------------------------------
+
+
+def _raw_pair(dtype: torch.dtype, chunk: Function, recurrent: Function, names: str, *, inside: str = "",
+              step_names: str = "", step_inside: str = "") -> tuple[Function, Function]:
+    """As `_pair`, with parts as projected and `scale` before the state. inside: switches of what the kernels
+    compute; step_inside: more of the recurrent one."""
+    def call(kernel: Function, names: str, switches: str, *arguments: Any) -> tuple[Tensor, Tensor]:
+        *parts, scale, state = arguments
+        o, final = kernel(**dict(zip(names.split(), parts, strict=True)), scale=scale, initial_state=state,
+                          output_final_state=True, **dict.fromkeys(switches.split(), True))
+        return o, final
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+        *parts, state = others
+        return call(chunk, names, inside, *(part.to(dtype) for part in (q, k, v)), *parts, _given(state))
+
+    def step(*arguments: Any) -> tuple[Tensor, Tensor]:
+        *parts, state = arguments
+        one = [part.unsqueeze(1) if name in TIMED else part
+               for name, part in zip(f"{step_names or names} scale".split(), parts, strict=True)]
+        o, final = call(recurrent, step_names or names, f"{inside} {step_inside}", *one, state)
         return o.squeeze(1), final
 
     return forward, step
@@ -158,105 +154,65 @@ def raw_delta_rule(dtype: torch.dtype) -> tuple[Function | None, Function]:
     """The step is that of the gated rule without a decay: its kernel has the norms and the sigmoid inside."""
     from fla.ops.delta_rule import chunk_delta_rule
     from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule
+    forward, step = _raw_pair(dtype, chunk_delta_rule, fused_recurrent_gated_delta_rule, "q k v beta",
+                              inside=L2_NORM, step_inside=BETA)
 
-    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, beta = (x.to(dtype) for x in (q, k, v, torch.sigmoid(beta)))
-        o, final = chunk_delta_rule(q, k, v, beta, scale=scale, initial_state=_given(state), output_final_state=True,
-                                    use_qk_l2norm_in_kernel=True)
-        return o, final
+    def with_sigmoid(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *others: Any) -> Any:
+        return forward(q, k, v, torch.sigmoid(beta).to(dtype), *others)
 
-    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, beta = (x.unsqueeze(1) for x in (q, k, v, beta))
-        o, final = fused_recurrent_gated_delta_rule(
-            q, k, v, beta=beta, scale=scale, initial_state=state, output_final_state=True,
-            use_qk_l2norm_in_kernel=True, use_beta_sigmoid_in_kernel=True)
-        return o.squeeze(1), final
-
-    return forward if dtype in HALF else None, step
+    return with_sigmoid if dtype in HALF else None, step
 
 
 def raw_gated_delta_rule(dtype: torch.dtype) -> tuple[Function, Function]:
+    """Norms, beta and decay inside, and keys of fewer heads than values."""
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
-    return _raw_with_decay(dtype, chunk_gated_delta_rule, fused_recurrent_gated_delta_rule)
+    return _raw_pair(dtype, chunk_gated_delta_rule, fused_recurrent_gated_delta_rule, DECAYED,
+                     inside=f"{L2_NORM} {BETA} use_gate_in_kernel")
 
 
 def raw_kda(dtype: torch.dtype) -> tuple[Function, Function]:
     from fla.ops.kda import chunk_kda, fused_recurrent_kda
-    return _raw_with_decay(dtype, chunk_kda, fused_recurrent_kda)
-
-
-def _raw_with_decay(dtype: torch.dtype, chunk: Function, recurrent: Function) -> tuple[Function, Function]:
-    """Norms, beta and decay inside, and keys of fewer heads than values."""
-    inside = {"output_final_state": True, "use_qk_l2norm_in_kernel": True, "use_beta_sigmoid_in_kernel": True,
-              "use_gate_in_kernel": True}
-
-    def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, a: Tensor, A_log: Tensor, dt_bias: Tensor, scale: float,
-                state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v = (x.to(dtype) for x in (q, k, v))
-        o, final = chunk(q, k, v, g=a, beta=beta, A_log=A_log, dt_bias=dt_bias, scale=scale,
-                         initial_state=_given(state), **inside)
-        return o, final
-
-    def step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, a: Tensor, A_log: Tensor, dt_bias: Tensor, scale: float,
-             state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, beta, a = (x.unsqueeze(1) for x in (q, k, v, beta, a))
-        o, final = recurrent(q, k, v, g=a, beta=beta, A_log=A_log, dt_bias=dt_bias, scale=scale, initial_state=state,
-                             **inside)
-        return o.squeeze(1), final
-
-    return forward, step
+    return _raw_pair(dtype, chunk_kda, fused_recurrent_kda, DECAYED,
+                     inside=f"{L2_NORM} {BETA} use_gate_in_kernel")
 
 
 def raw_gla(dtype: torch.dtype) -> tuple[Function, Function]:
     """The logsigmoid of the gate stays outside, as in fla's own layer (fla/layers/gla.py)."""
     from fla.ops.gla import chunk_gla, fused_recurrent_gla
-
-    def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
-        o, final = chunk_gla(*(x.to(dtype) for x in (q, k, v)), g, scale=scale, initial_state=_given(state),
-                             output_final_state=True)
-        return o, final
-
-    def step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, g = (x.unsqueeze(1) for x in (q, k, v, g))
-        o, final = fused_recurrent_gla(q, k, v, gk=g, scale=scale, initial_state=state, output_final_state=True)
-        return o.squeeze(1), final
-
-    return forward, step
+    return _raw_pair(dtype, chunk_gla, fused_recurrent_gla, "q k v g", step_names="q k v gk")
 
 
 def raw_dplr(dtype: torch.dtype) -> tuple[Function, Function]:
-    """RWKV7 as fla/layers/rwkv7.py computes it: the norm of the keys, their update by the rate, the group norm, and
-    bonus with gate are one kernel each; the recurrent kernel takes kk and rate, not their products."""
+    """RWKV7 as fla/layers/rwkv7.py computes it: the norm of the keys, their update by the rate, the group
+    norm, and bonus with gate are one kernel each; the recurrent kernel takes kk and rate, not their products.
+    """
     from fla.modules.norm.l2norm import l2norm
     from fla.modules.norm.layernorm import group_norm
     from fla.ops.rwkv7 import chunk_rwkv7, fused_mul_recurrent_rwkv7
     from fla.ops.rwkv7.fused_k_update import fused_k_rwkv7
     from fla.ops.rwkv7.gate_output_correction import gate_output_correction
 
-    def chunked(r: Tensor, g: Tensor, k: Tensor, v: Tensor, kk: Tensor, rate: Tensor, state: Tensor,
-                lowest: float) -> tuple[Tensor, Tensor]:
+    def chunked(kk: Tensor, rate: Tensor, state: Tensor, lowest: float, **parts: Tensor) -> Any:
         bound: dict[str, Any] = {}
-        if dtype in HALF and r.shape[-1] <= BOUNDED_DIM:  # by tensor cores, partly in float16
+        if dtype in HALF and kk.shape[-1] <= BOUNDED_DIM:  # by tensor cores, partly in float16
             bound = {"safe_gate": True, "lower_bound": lowest, "chunk_size": BOUNDED_CHUNK}
-        o, final = chunk_rwkv7(r, g, k, v, -kk, kk * rate, scale=1.0, initial_state=_given(state),
-                               output_final_state=True, **bound)
-        return o, final
+        return chunk_rwkv7(**parts, a=-kk, b=kk * rate, scale=1.0, initial_state=_given(state),
+                           output_final_state=True, **bound)
 
-    def recurrent(r: Tensor, g: Tensor, k: Tensor, v: Tensor, kk: Tensor, rate: Tensor, state: Tensor,
-                  lowest: float) -> tuple[Tensor, Tensor]:
-        o, final = fused_mul_recurrent_rwkv7(r, g, k, v, kk, rate, scale=1.0, initial_state=state,
-                                             output_final_state=True)
-        return o, final
+    def recurrent(kk: Tensor, rate: Tensor, state: Tensor, lowest: float, **parts: Tensor) -> Any:
+        return fused_mul_recurrent_rwkv7(**parts, kk=kk, a=rate, scale=1.0, initial_state=state,
+                                         output_final_state=True)
 
-    def around(rule: Function, parts_BTD: Sequence[Tensor], k_k: Tensor, k_a: Tensor, r_k: Tensor, norm_weight: Tensor,
-               norm_bias: Tensor, norm_eps: float, lowest: float, state: Tensor) -> tuple[Tensor, Tensor]:
+    def around(rule: Function, parts_BTD: Sequence[Tensor], k_k: Tensor, k_a: Tensor, r_k: Tensor,
+               norm_weight: Tensor, norm_bias: Tensor, norm_eps: float, lowest: float,
+               state: Tensor) -> tuple[Tensor, Tensor]:
         r, k, v, w, rate, gate = (part.to(dtype) for part in parts_BTD)
         heads = state.shape[1:3]
         g, rate = lowest * torch.sigmoid(w.to(state.dtype)), torch.sigmoid(rate)
         kk = l2norm((k * k_k).unflatten(-1, heads), output_dtype=dtype)
         k = fused_k_rwkv7(k, rate, k_a).to(dtype)
         r, k, v, g, rate = (part.unflatten(-1, heads) for part in (r, k, v, g, rate))
-        o, final = rule(r, g, k, v, kk, rate, state, lowest)
+        o, final = rule(kk, rate, state, lowest, r=r, w=g, k=k, v=v)
         o = group_norm(o.flatten(-2), norm_weight, norm_bias, eps=norm_eps, num_groups=heads[0])
         return gate_output_correction(o, r, k, r_k.view(heads), v, gate), final
 
@@ -264,15 +220,16 @@ def raw_dplr(dtype: torch.dtype) -> tuple[Function, Function]:
         return around(chunked, parts_and_weights[:6], *parts_and_weights[6:])
 
     def step(*parts_and_weights: Any) -> tuple[Tensor, Tensor]:
-        y, final = around(recurrent, [part.unsqueeze(1) for part in parts_and_weights[:6]], *parts_and_weights[6:])
+        y, final = around(recurrent, [part.unsqueeze(1) for part in parts_and_weights[:6]],
+                          *parts_and_weights[6:])
         return y.squeeze(1), final
 
     return forward, step
 
 
 def token_mix(dtype: torch.dtype) -> Pair:
-    """`mixed_with_the_last`: one kernel, as by torch, and two for the gradients, instead of several that write all
-    mixes. Steps by torch, as theirs."""
+    """`mixed_with_the_last`: one kernel, as by torch, and two for the gradients, instead of several that
+    write all mixes. Steps by torch, as theirs."""
     from fla.ops.rwkv7.fused_addcmul import fused_addcmul_rwkv7
 
     from flashnas.operators.parts.token_mix import mixed_with_the_last
@@ -280,8 +237,9 @@ def token_mix(dtype: torch.dtype) -> Pair:
     def forward(x_BTD: Tensor, before_BTD: Tensor, mixes_MD: Tensor) -> Any:
         if x_BTD.shape[0] * x_BTD.shape[1] == 1:
             return mixed_with_the_last(x_BTD, before_BTD, mixes_MD)
-        # x + (before - x) mix, turned round: its backward pass writes the gradient of the first argument over that.
-        # As one sequence: of more than 65,536 tokens it reads only the first rightly, and it compiles for each batch
+        # x + (before - x) mix, turned round: its backward pass writes the gradient of the first argument over
+        # that. As one sequence: of more than 65,536 tokens it reads only the first rightly, and it compiles
+        # for each batch
         before, delta = (part.reshape(1, -1, part.shape[-1]) for part in (before_BTD, x_BTD - before_BTD))
         mixed = fused_addcmul_rwkv7(before, delta, *(1 - mixes_MD).unbind())
         return [part.view(x_BTD.shape) for part in mixed]
@@ -290,7 +248,8 @@ def token_mix(dtype: torch.dtype) -> Pair:
 
 
 def norm(dtype: torch.dtype) -> Pair:
-    """`parts.fused.normalise`: weights in another dtype than the activations, and gates, inside one kernel."""
+    """`parts.fused.normalise`: weights in another dtype than the activations, and gates, inside one kernel.
+    """
     from fla.modules.norm.fused_norm_gate import rms_norm_gated
     from fla.modules.norm.layernorm import rms_norm
     from fla.modules.norm.layernorm_gated import rmsnorm_fn
@@ -299,7 +258,7 @@ def norm(dtype: torch.dtype) -> Pair:
                 sigmoid: bool = False) -> Tensor:
         simple = gate is None and weight.dtype == x.dtype  # which is one kernel of torch
         shared = weight.shape == x.shape[-1:] or gate_first
-        if simple or not shared or x.shape[-1] * x.element_size() > MOST_NORM_BYTES:
+        if simple or not shared or x.shape[-1] * x.element_size() > MAX_NORM_BYTES:
             return normalise(x, weight, eps, gate, gate_first, sigmoid)
         if gate is None:
             y: Tensor = rms_norm(x, weight, None, eps=eps)
@@ -313,15 +272,18 @@ def norm(dtype: torch.dtype) -> Pair:
 
 
 def convolution(dtype: torch.dtype) -> Pair:
-    """`short_convolution`; its state has one column more in front, [B, C, taps]. Steps by torch: they would copy it."""
+    """`short_convolution`; its state has one column more in front, [B, C, taps]. Steps by torch: they would
+    copy it."""
     from fla.modules.causal_conv1d import causal_conv1d
 
     from flashnas.operators.parts.convolution import short_convolution_step
 
-    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
+                bias: Tensor | None) -> tuple[Tensor, Tensor]:
         before = None if is_fresh(state_BTC) else F.pad(state_BTC.to(x_BTC.dtype).mT, (1, 0)).contiguous()
-        y, after = causal_conv1d(x_BTC, weight.to(x_BTC.dtype), None if bias is None else bias.to(x_BTC.dtype),
-                                 initial_state=before, output_final_state=True, activation="silu")
+        y, after = causal_conv1d(x_BTC, weight.to(x_BTC.dtype),
+                                 None if bias is None else bias.to(x_BTC.dtype), initial_state=before,
+                                 output_final_state=True, activation="silu")
         return y, after[..., 1:].mT
 
     return forward, short_convolution_step
@@ -333,15 +295,15 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if (core in DECAYS or (core == "delta_rule" and dtype not in HALF)) and (reason := _hopper()):
         return reason
     for name in ("key_dim", "value_dim"):
-        if not LEAST_DIM <= sizes.get(name, LEAST_DIM) <= MOST_DIM:
-            return f"it takes a {name} of {LEAST_DIM} to {MOST_DIM}; got {sizes[name]}"
+        if not MIN_DIM <= sizes.get(name, MIN_DIM) <= MAX_DIM:
+            return f"it takes a {name} of {MIN_DIM} to {MAX_DIM}; got {sizes[name]}"
     return ""
 
 
 @functools.cache
 def _hopper() -> str:
-    """Why gated rules cannot be trained here, or an empty string: fla raises RuntimeError for them on Hopper with
-    these releases of Triton, whose gradients are wrong (fla/ops/common/chunk_o.py)."""
+    """Why gated rules cannot be trained here, or an empty string: fla raises RuntimeError for them on Hopper
+    with these releases of Triton, whose gradients are wrong (fla/ops/common/chunk_o.py)."""
     if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != HOPPER:
         return ""
     try:
@@ -350,14 +312,14 @@ def _hopper() -> str:
         return ""
     if older_than(triton, BAD_TRITON[0]) or not older_than(triton, BAD_TRITON[1]):
         return ""
-    return (f"it does not train gated rules on a Hopper device with Triton {triton}; Triton {BAD_TRITON[1]} or later is"
-            " needed, which comes with torch 2.12.1")
+    return (f"it does not train gated rules on a Hopper device with Triton {triton}; Triton"
+            f" {BAD_TRITON[1]} or later is needed, which comes with torch 2.12.1")
 
 
 LIBRARY = Library(
     name="fla", package="fla", distribution="flash-linear-attention", refusal=refusal,
-    kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd, "kda": kda,
-             "dplr": dplr, "convolution": convolution, "norm": norm, "token_mix": token_mix},
+    kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd,
+             "kda": kda, "dplr": dplr, "convolution": convolution, "norm": norm, "token_mix": token_mix},
     raw={"delta_rule": Raw(raw_delta_rule, "l2 norms and beta"),
          "gated_delta_rule": Raw(raw_gated_delta_rule, "l2 norms, beta and decay"),
          "kda": Raw(raw_kda, "l2 norms, beta and decay"), "gla": Raw(raw_gla, "the scale"),

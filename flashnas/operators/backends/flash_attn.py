@@ -1,8 +1,8 @@
 """flash-attn, 2.7 or later: softmax attention in bfloat16 and float16 on Ampere or newer.
 
-Its tensors are [B, T, H, K]; a causal mask ends in the bottom right corner, as ours does, and a window (left, right)
-counts the tokens before and after the query's own. Source: the docstrings of flash_attn/flash_attn_interface.py,
-github.com/Dao-AILab/flash-attention.
+Its tensors are [B, T, H, K]; a causal mask ends in the bottom right corner, as ours does, and a window (left,
+right) counts the tokens before and after the query's own. Source: the docstrings of
+flash_attn/flash_attn_interface.py, github.com/Dao-AILab/flash-attention.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from flashnas.operators.backends.library import HALF, Function, Library, Pair, Sizes, name_of
 
 FUNCTIONS = ("flash_attn_func", "flash_attn_with_kvcache")  # flash-attn 4 has the package, but not these
-MOST_HEAD_DIM = 256
-LEAST_CAPABILITY = (8, 0)
+MAX_HEAD_DIM = 256
+MIN_CAPABILITY = (8, 0)
 HOPPER, OLD_CUDNN = 9, 91500   # torch prefers cuDNN's attention with later ones
 
 
@@ -46,8 +46,9 @@ def _output(found: Any) -> Tensor:
 
 
 def on_hopper(core: str, dtype: torch.dtype) -> tuple[Pair, str] | None:
-    """Steps by flash-attn, and prompts by SDPA as far as it needs no mask: on Hopper torch takes cuDNN's kernel, which
-    is faster than flash-attn 2 there (pytorch/aten/src/ATen/native/transformers/cuda/sdp_utils.cpp)."""
+    """Steps by flash-attn, and prompts by SDPA as far as it needs no mask: on Hopper torch takes cuDNN's
+    kernel, which is faster than flash-attn 2 there
+    (pytorch/aten/src/ATen/native/transformers/cuda/sdp_utils.cpp)."""
     if not (torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == HOPPER
             and (torch.backends.cudnn.version() or 0) > OLD_CUDNN):
         return None
@@ -68,9 +69,9 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if dtype not in HALF:
         return f"it takes bfloat16 and float16 only; got {name_of(dtype)}"
     head_dim = sizes["head_dim"]
-    if head_dim > MOST_HEAD_DIM or head_dim % 8:
-        return f"it takes head_dim in multiples of 8 up to {MOST_HEAD_DIM}; got {head_dim}"
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < LEAST_CAPABILITY:
+    if head_dim > MAX_HEAD_DIM or head_dim % 8:
+        return f"it takes head_dim in multiples of 8 up to {MAX_HEAD_DIM}; got {head_dim}"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < MIN_CAPABILITY:
         return "it needs a device of compute capability 8.0 or more"
     return ""
 

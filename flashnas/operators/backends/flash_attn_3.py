@@ -1,7 +1,9 @@
-"""flash-attn 3: softmax attention in bfloat16 and float16 on Hopper, a package of its own (`flash_attn_interface`).
+"""flash-attn 3: softmax attention in bfloat16 and float16 on Hopper, a package of its own
+(`flash_attn_interface`).
 
-Its functions have the arguments of flash-attn 2 that are used here, with the same masks and windows; releases before
-3.0 return the log-sum-exp as well. Source: hopper/flash_attn_interface.py, github.com/Dao-AILab/flash-attention.
+Its functions have the arguments of flash-attn 2 that are used here, with the same masks and windows; releases
+before 3.0 return the log-sum-exp as well. Source: hopper/flash_attn_interface.py,
+github.com/Dao-AILab/flash-attention.
 """
 
 from __future__ import annotations
@@ -25,5 +27,5 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     return flash_attn.refusal(core, dtype, sizes)
 
 
-LIBRARY = Library(name="flash-attn-3", package="flash_attn_interface", distribution="flash_attn_3", refusal=refusal,
-                  kernels={"attention": attention}, functions=FUNCTIONS)
+LIBRARY = Library(name="flash-attn-3", package="flash_attn_interface", distribution="flash_attn_3",
+                  refusal=refusal, kernels={"attention": attention}, functions=FUNCTIONS)

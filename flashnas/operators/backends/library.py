@@ -1,4 +1,5 @@
-"""Library: what a backend module states about itself; Sizes: what of an operator decides whether a library takes it."""
+"""Library: what a backend module states about itself; Sizes: what of an operator decides whether a library
+takes it."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 class Raw(NamedTuple):
-    """A core with more inside: `pair` takes parts as projected and parameters as stored, in the signatures that core.py
-    lists; one of the pair may be None. inside: what else it computes, for records."""
+    """A core with more inside: `pair` takes parts as projected and parameters as stored, in the signatures
+    that core.py lists; one of the pair may be None. inside: what else it computes, for records."""
 
     pair: Callable[[torch.dtype], tuple[Function | None, Function | None]]
     inside: str
@@ -32,14 +33,14 @@ class Raw(NamedTuple):
 class Library:
     """One library.
 
-    kernels: for each core that it covers a function that imports what it needs and returns the pair for activations of
-    a dtype, in the signatures of our torch functions. refusal: why it does not take a core in a dtype and sizes, in a
-    few words, or an empty string. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10 bits),
-    which nothing but an explicit choice should do. by_address: it reads memory itself, so that torch cannot trace it.
-    least: the oldest release whose functions we call as they are and whose results are right. on_auto: what `auto`
-    takes in place of a core's pair on the device at hand, with its name, or None. raw: the cores whose norms, gates or
-    time steps its kernels compute as well. functions: names of the package that are called; without them it is
-    another library of the same name.
+    kernels: for each core that it covers a function that imports what it needs and returns the pair for
+    activations of a dtype, in the signatures of our torch functions. refusal: why it does not take a core in
+    a dtype and sizes, in a few words, or an empty string. rounds: cores whose parallel form multiplies
+    float32 in TensorFloat-32 (10 bits), which nothing but an explicit choice should do. by_address: it reads
+    memory itself, so that torch cannot trace it. least: the oldest release whose functions we call as they
+    are and whose results are right. on_auto: what `auto` takes in place of a core's pair on the device at
+    hand, with its name, or None. raw: the cores whose norms, gates or time steps its kernels compute as well.
+    functions: names of the package that are called; without them it is another library of the same name.
     """
 
     name: str
@@ -65,7 +66,8 @@ class Library:
             return f"{self.distribution} {self.version()} is too old; {self.least} or later is needed"
         module = importlib.import_module(self.package)
         if lacking := [name for name in self.functions if not hasattr(module, name)]:
-            return f"the package {self.package} here has no {', '.join(lacking)}, which {self.distribution} has"
+            return (f"the package {self.package} here has no {', '.join(lacking)}, which"
+                    f" {self.distribution} has")
         return ""
 
     def version(self) -> str:
@@ -84,7 +86,8 @@ class Library:
         """What is missing for that core in a library that can be imported, or an empty string."""
         builders = (self.kernels[core], self.raw[core].pair) if core in self.raw else (self.kernels[core],)
         reasons = (_unusable(build, dtype, sys.modules.get(self.package)) for build in builders)
-        return next((f"{self.distribution} {self.version()} cannot be used: {reason}" for reason in reasons if reason),
+        return next((f"{self.distribution} {self.version()} cannot be used: {reason}" for reason in reasons
+                     if reason),
                     "")
 
 
@@ -97,19 +100,22 @@ def importable(package: str) -> bool:
 
 @functools.cache
 def _broken(package: str, loaded: Any) -> str:
-    """What importing an installed package raises, in a line; it is tried once. loaded: the module, where it is."""
+    """What importing an installed package raises, in a line; it is tried once. loaded: the module, where it
+    is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(package)
-    except Exception as error:  # a library built for another torch raises ImportError, OSError, RuntimeError, ..
+    # a library built for another torch raises ImportError, OSError, RuntimeError, ..
+    except Exception as error:
         return _in_a_line(error)
     return ""
 
 
 @functools.cache
 def _unusable(build: Callable[[torch.dtype], object], dtype: torch.dtype, loaded: Any) -> str:
-    """What importing the functions of a core raises, in a line; tried once. loaded: the module of the library."""
+    """What importing the functions of a core raises, in a line; tried once. loaded: the module of the
+    library."""
     try:
         build(dtype)
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
@@ -134,15 +140,16 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def without_gradients(step: Function, plain: Function) -> Function:
-    """`step`, which has no backward pass and may write into the state, where no gradient is needed; else `plain`."""
+    """`step`, which has no backward pass and may write into the state, where no gradient is needed; else
+    `plain`."""
     def run(*arguments: Any) -> Any:
         return plain(*arguments) if torch.is_grad_enabled() else step(*arguments)
     return run
 
 
 def without_graphs(compiled: Function, plain: Function) -> Function:
-    """`compiled`, which reads memory by address, where there is memory: not while torch traces a graph, not on meta
-    tensors; then `plain`."""
+    """`compiled`, which reads memory by address, where there is memory: not while torch traces a graph, not
+    on meta tensors; then `plain`."""
     def run(*arguments: Any) -> Any:
         if torch.compiler.is_compiling() or not arguments[0].is_cpu:
             return plain(*arguments)

@@ -1,10 +1,11 @@
 """mamba-ssm, 2.3 or later: the kernels of Mamba and Mamba2.
 
-Their states are [B, H, V, K], transposed to ours; C, B, x, dt of the papers are our q, k, x, dt. Source: the docstrings
-of mamba_ssm/ops/triton/{ssd_combined,selective_state_update,layernorm_gated}.py, github.com/state-spaces/mamba.
+Their states are [B, H, V, K], transposed to ours; C, B, x, dt of the papers are our q, k, x, dt. Source: the
+docstrings of mamba_ssm/ops/triton/{ssd_combined,selective_state_update,layernorm_gated}.py,
+github.com/state-spaces/mamba.
 
-Raw forms give the library what its own layers give: dt as projected, in the dtype of the activations, and dt_bias and D
-in float32. Softplus and the sums are then computed in float32, inside.
+Raw forms give the library what its own layers give: dt as projected, in the dtype of the activations, and
+dt_bias and D in float32. Softplus and the sums are then computed in float32, inside.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from flashnas.operators.parts.fused import normalise
 from flashnas.operators.parts.numerics import is_fresh
 
 CHUNK = 256
-MOST_STATE = 256
+MAX_STATE = 256
 NO_TIME = 2.0 ** -60   # a time step in which nothing decays: exp(-rate NO_TIME) is 1
-MOST_NORM_BYTES = 65536   # of one row
+MAX_NORM_BYTES = 65536   # of one row
 
 
 def ssd(dtype: torch.dtype) -> Pair:
@@ -43,7 +44,8 @@ def ssd(dtype: torch.dtype) -> Pair:
         dt = dt_BH.unsqueeze(-1).expand(-1, -1, value_dim)
         rate = (-rate_H).view(heads, 1, 1).expand(heads, value_dim, key_dim)
         q, k, x = (part.to(state.dtype) for part in (q_BGK, k_BGK, x_BHV))
-        none_HV = rate.new_zeros(1, 1).expand(heads, value_dim)  # the kernel reads D and dt_bias whatever they are
+        # the kernel reads D and dt_bias whatever they are
+        none_HV = rate.new_zeros(1, 1).expand(heads, value_dim)
         return selective_state_update(state.mT, x, dt, rate, k, q, D=none_HV, dt_bias=none_HV), state
 
     return forward, step
@@ -54,13 +56,14 @@ def raw_ssd(dtype: torch.dtype) -> tuple[Function, Function]:
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
 
-    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, dt_bias_H: Tensor, dt_min: float,
-                A_log_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, dt_bias_H: Tensor,
+                dt_min: float, A_log_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         q, k, x = (part.to(dtype) for part in (q_BTGK, k_BTGK, x_BTHV))
         before = None if is_fresh(state) else state.mT.contiguous()
         y, final = mamba_chunk_scan_combined(
             x, dt_BTH, -A_log_H.float().exp(), k, q, CHUNK, D=D_H.float(), dt_bias=dt_bias_H.float(),
-            initial_states=before, dt_softplus=True, dt_limit=(dt_min, float("inf")), return_final_states=True)
+            initial_states=before, dt_softplus=True, dt_limit=(dt_min, float("inf")),
+            return_final_states=True)
         return y, final.mT.to(state.dtype)
 
     def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, dt_bias_H: Tensor, dt_min: float,
@@ -81,11 +84,12 @@ def raw_ssd(dtype: torch.dtype) -> tuple[Function, Function]:
 
 
 def selective_scan(dtype: torch.dtype) -> Pair:
-    """`scan_of_inputs` and `scan_of_inputs_step`; [B, C, T] here. The state that the parallel form returns has no
-    gradient. The step writes into the state.
+    """`scan_of_inputs` and `scan_of_inputs_step`; [B, C, T] here. The state that the parallel form returns
+    has no gradient. The step writes into the state.
 
-    The kernel starts at zero. A given state is therefore read as N tokens in front: token n has B = e_n, a time step
-    NO_TIME in which nothing decays, and an input with dt x = S[n]. That is exact in float32, which these calls take."""
+    The kernel starts at zero. A given state is therefore read as N tokens in front: token n has B = e_n, a
+    time step NO_TIME in which nothing decays, and an input with dt x = S[n]. That is exact in float32, which
+    these calls take."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
@@ -96,7 +100,8 @@ def selective_scan(dtype: torch.dtype) -> Pair:
         if state_BNC is not None and states:
             wide, unit_NN = [part.to(a_NC.dtype) for part in parts], torch.eye(states, device=a_NC.device)
             unit_BNN = unit_NN.to(a_NC.dtype).expand(len(x_BTC), -1, -1)
-            first = (state_BNC / NO_TIME, torch.full_like(state_BNC, NO_TIME), unit_BNN, torch.zeros_like(unit_BNN))
+            first = (state_BNC / NO_TIME, torch.full_like(state_BNC, NO_TIME), unit_BNN,
+                     torch.zeros_like(unit_BNN))
             parts = tuple(torch.cat([front, part], 1) for front, part in zip(first, wide, strict=True))
         x, dt, b, c = (part.to(a_NC.dtype if states else dtype).mT.contiguous() for part in parts)
         y, state = selective_scan_fn(x, dt, a_NC.mT.contiguous(), b, c, return_last_state=True)
@@ -116,17 +121,18 @@ def raw_selective_scan(dtype: torch.dtype) -> tuple[Function, Function]:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
-    def forward(x_BTC: Tensor, z_BTC: Tensor, dt_BTC: Tensor, dt_bias_C: Tensor, A_log_CN: Tensor, D_C: Tensor,
-                b_BTN: Tensor, c_BTN: Tensor, state_BNC: None) -> tuple[Tensor, Tensor]:
+    def forward(x_BTC: Tensor, z_BTC: Tensor, dt_BTC: Tensor, dt_bias_C: Tensor, A_log_CN: Tensor,
+                D_C: Tensor, b_BTN: Tensor, c_BTN: Tensor, state_BNC: None) -> tuple[Tensor, Tensor]:
         x, z, dt, b, c = (part.to(dtype).mT.contiguous() for part in (x_BTC, z_BTC, dt_BTC, b_BTN, c_BTN))
         y, state = selective_scan_fn(x, dt, -A_log_CN.float().exp(), b, c, D=D_C.float(), z=z,
-                                     delta_bias=dt_bias_C.float(), delta_softplus=True, return_last_state=True)
+                                     delta_bias=dt_bias_C.float(), delta_softplus=True,
+                                     return_last_state=True)
         return y.mT, state.mT.float()
 
     def step(x_BC: Tensor, z_BC: Tensor, dt_BC: Tensor, dt_bias_C: Tensor, A_log_CN: Tensor, D_C: Tensor,
              b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor) -> tuple[Tensor, Tensor]:
-        y = selective_state_update(state_BNC.mT, x_BC, dt_BC, -A_log_CN.float().exp(), b_BN, c_BN, D=D_C.float(),
-                                   z=z_BC, dt_bias=dt_bias_C.float(), dt_softplus=True)
+        y = selective_state_update(state_BNC.mT, x_BC, dt_BC, -A_log_CN.float().exp(), b_BN, c_BN,
+                                   D=D_C.float(), z=z_BC, dt_bias=dt_bias_C.float(), dt_softplus=True)
         return y, state_BNC
 
     return forward, step
@@ -138,14 +144,15 @@ def norm(dtype: torch.dtype) -> Pair:
 
     def forward(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False,
                 sigmoid: bool = False) -> Tensor:
-        if gate is None or not gate_first or x.shape[-1] * x.element_size() > MOST_NORM_BYTES:
+        if gate is None or not gate_first or x.shape[-1] * x.element_size() > MAX_NORM_BYTES:
             return normalise(x, weight, eps, gate, gate_first, sigmoid)
         return norm_of_gated(rmsnorm_fn, x, weight, eps, gate)
 
     return forward, forward
 
 
-def norm_of_gated(rmsnorm_fn: Function, x_TGD: Tensor, weight_GD: Tensor, eps: float, gate_TGD: Tensor) -> Tensor:
+def norm_of_gated(rmsnorm_fn: Function, x_TGD: Tensor, weight_GD: Tensor, eps: float,
+                  gate_TGD: Tensor) -> Tensor:
     """`rms_norm_of_gated` by a kernel for groups, which mamba-ssm and fla have with the same arguments."""
     y: Tensor = rmsnorm_fn(x_TGD.flatten(-2), weight_GD.flatten(), None, z=gate_TGD.flatten(-2), eps=eps,
                            group_size=weight_GD.shape[-1], norm_before_gate=False)
@@ -157,12 +164,12 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
         return "it has no float64"
     if core == "selective_scan" and not importable("selective_scan_cuda"):
         return "it was built without selective_scan_cuda"
-    if sizes.get("key_dim", 0) > MOST_STATE:
-        return f"it takes a state of up to {MOST_STATE}; got {sizes['key_dim']}"
+    if sizes.get("key_dim", 0) > MAX_STATE:
+        return f"it takes a state of up to {MAX_STATE}; got {sizes['key_dim']}"
     return ""
 
 
 LIBRARY = Library(name="mamba-ssm", package="mamba_ssm", distribution="mamba-ssm", refusal=refusal,
-                  kernels={"ssd": ssd, "selective_scan": selective_scan, "norm": norm}, rounds=frozenset({"ssd"}),
-                  least="2.3", raw={"ssd": Raw(raw_ssd, "time steps and D"),
+                  kernels={"ssd": ssd, "selective_scan": selective_scan, "norm": norm},
+                  rounds=frozenset({"ssd"}), least="2.3", raw={"ssd": Raw(raw_ssd, "time steps and D"),
                                     "selective_scan": Raw(raw_selective_scan, "time steps, D and gate")})

@@ -1,7 +1,8 @@
 """Numba, 0.60 or later: recurrences compiled for CPUs by operators/compiled; float32 inside, on one thread.
 
-Token by token, with the state in the first-level cache, takes less time there than products of small chunks. Sizes of
-keys and values that are not multiples of 16 are filled up with zeros; their steps are computed by torch.
+Token by token, with the state in the first-level cache, takes less time there than products of small chunks.
+Sizes of keys and values that are not multiples of 16 are filled up with zeros; their steps are computed by
+torch.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import torch
 from flashnas.base.registry import load_object
 from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name_of
 
-MOST_DIM = 256  # of keys and values: what the first-level cache holds
-MOST_TAPS = 4  # of a convolution
-# for each core, in operators/compiled: of a whole sequence, of one token; in the signatures of our torch functions
+MAX_DIM = 256  # of keys and values: what the first-level cache holds
+MAX_TAPS = 4  # of a convolution
+# for each core, in operators/compiled: of a whole sequence, of one token; in the signatures of our torch
+# functions
 ENTRIES = {
     "delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
     "gated_delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
@@ -41,11 +43,11 @@ def _entry(core: str) -> Callable[[torch.dtype], Pair]:
 def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if dtype != torch.float32 and dtype not in HALF:
         return f"it computes in float32; got {name_of(dtype)}"
-    if sizes.get("taps", 0) > MOST_TAPS:
-        return f"it takes up to {MOST_TAPS} taps; got {sizes['taps']}"
+    if sizes.get("taps", 0) > MAX_TAPS:
+        return f"it takes up to {MAX_TAPS} taps; got {sizes['taps']}"
     for name in ("key_dim", "value_dim"):
-        if sizes.get(name, 0) > MOST_DIM:
-            return f"it takes a {name} up to {MOST_DIM}; got {sizes[name]}"
+        if sizes.get(name, 0) > MAX_DIM:
+            return f"it takes a {name} up to {MAX_DIM}; got {sizes[name]}"
     return ""
 
 

@@ -15,7 +15,8 @@ def attention(dtype: torch.dtype) -> Pair:
 
     def step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor) -> Tensor:
         gqa = q_BHK.shape[1] != keys_BGTK.shape[1]
-        return F.scaled_dot_product_attention(q_BHK.unsqueeze(2), keys_BGTK, values_BGTK, enable_gqa=gqa).squeeze(2)
+        return F.scaled_dot_product_attention(q_BHK.unsqueeze(2), keys_BGTK, values_BGTK,
+                                              enable_gqa=gqa).squeeze(2)
 
     return attend_by_kernel, step
 

@@ -14,7 +14,17 @@ from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.jit import bits, compiled, flat, ready, rows, writable
 from flashnas.operators.compiled.tiles import clear
-from flashnas.operators.compiled.vectors import LANES, fill, fma, load, load_bits, sigmoid, spread, store, store_bits
+from flashnas.operators.compiled.vectors import (
+    LANES,
+    fill,
+    fma,
+    load,
+    load_bits,
+    sigmoid,
+    spread,
+    store,
+    store_bits,
+)
 from flashnas.operators.parts.convolution import short_convolution as by_torch
 from flashnas.operators.parts.convolution import short_convolution_step as step_by_torch
 
@@ -23,7 +33,8 @@ BLOCK = 64  # tokens for which all channels are taken, so that their rows stay i
 
 
 @compiled
-def _input(x: Any, x_stride: int, before: Any, half: bool, channels: int, length: int, b: int, t: int, j: int) -> Any:
+def _input(x: Any, x_stride: int, before: Any, half: bool, channels: int, length: int, b: int, t: int,
+           j: int) -> Any:
     """16 channels of input t of sequence b; those from -3 to -1 are in `before`."""
     if t < 0:
         return load_bits(before, (3 * b + 3 + t) * channels + j, half)
@@ -31,8 +42,8 @@ def _input(x: Any, x_stride: int, before: Any, half: bool, channels: int, length
 
 
 @compiled
-def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, y: Any, batch: int, length: int,
-             channels: int) -> None:
+def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, y: Any, batch: int,
+             length: int, channels: int) -> None:
     """weight [4, channels]; before [batch, 3, channels], the inputs before x."""
     for b in range(batch):
         for start in range(0, length, BLOCK):
@@ -51,11 +62,11 @@ def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: 
 
 
 @compiled
-def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, grad_y: Any, grad_x: Any,
-              grad_before: Any, grad_weight: Any, grad_bias: Any, later: Any, batch: int, length: int,
-              channels: int) -> None:
-    """grad_weight and grad_bias are added to. later [3, channels]: scratch, gradients of z of the three tokens after a
-    block, where z is what silu takes. From the last token to the first."""
+def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, grad_y: Any,
+              grad_x: Any, grad_before: Any, grad_weight: Any, grad_bias: Any, later: Any, batch: int,
+              length: int, channels: int) -> None:
+    """grad_weight and grad_bias are added to. later [3, channels]: scratch, gradients of z of the three
+    tokens after a block, where z is what silu takes. From the last token to the first."""
     for b in range(batch):
         clear(later, 3 * channels)
         for start in range((length - 1) // BLOCK * BLOCK, -1, -BLOCK):
@@ -65,7 +76,8 @@ def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias:
                                   load(weight, 3 * channels + j))
                 constant, nothing = load(bias, j), fill(0.0)
                 sum_0, sum_1, sum_2, sum_3, sum_of_grads = nothing, nothing, nothing, nothing, nothing
-                later_1, later_2, later_3 = load(later, j), load(later, channels + j), load(later, 2 * channels + j)
+                later_1, later_2, later_3 = load(later, j), load(later, channels + j), load(later,
+                                                                                            2 * channels + j)
                 x1, x2, x3 = (_input(x, x_stride, before, half, channels, length, b, end - 3, j),
                               _input(x, x_stride, before, half, channels, length, b, end - 2, j),
                               _input(x, x_stride, before, half, channels, length, b, end - 1, j))
@@ -77,10 +89,11 @@ def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias:
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
                     gate, place = sigmoid(z), (b * length + t) * channels + j
                     grad = load_bits(grad_y, place, half) * gate * fma(z, fill(1.0) - gate, fill(1.0))
-                    sum_0, sum_1, sum_2, sum_3 = (fma(grad, x0, sum_0), fma(grad, x1, sum_1), fma(grad, x2, sum_2),
-                                                  fma(grad, x3, sum_3))
+                    sum_0, sum_1, sum_2, sum_3 = (fma(grad, x0, sum_0), fma(grad, x1, sum_1),
+                                                  fma(grad, x2, sum_2), fma(grad, x3, sum_3))
                     sum_of_grads = sum_of_grads + grad
-                    store_bits(grad_x, place, fma(w3, grad, fma(w2, later_1, fma(w1, later_2, w0 * later_3))), half)
+                    store_bits(grad_x, place, fma(w3, grad, fma(w2, later_1, fma(w1, later_2, w0 * later_3))),
+                               half)
                     later_1, later_2, later_3 = grad, later_1, later_2
                     x1, x2, x3 = x0, x1, x2
                 store(later, j, later_1)
@@ -93,15 +106,15 @@ def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias:
                 store(grad_bias, j, load(grad_bias, j) + sum_of_grads)
                 if start == 0:
                     first = 3 * b * channels + j
-                    store_bits(grad_before, first + 2 * channels, fma(w2, later_1, fma(w1, later_2, w0 * later_3)),
-                               half)
+                    store_bits(grad_before, first + 2 * channels,
+                               fma(w2, later_1, fma(w1, later_2, w0 * later_3)), half)
                     store_bits(grad_before, first + channels, fma(w1, later_1, w0 * later_2), half)
                     store_bits(grad_before, first, w0 * later_1, half)
 
 
-class _ConvolutionSilu(torch.autograd.Function):
-    """TAPS taps. The number of channels is a multiple of 16; x and the state have one dtype, weight [K, C] and bias are
-    float32."""
+class _CompiledConvolution(torch.autograd.Function):
+    """TAPS taps. The number of channels is a multiple of 16; x and the state have one dtype, weight [K, C]
+    and bias are float32."""
 
     @staticmethod
     def forward(ctx: Any, x_BTC: Tensor, before_BTC: Tensor, weight_KC: Tensor, bias_C: Tensor) -> Tensor:
@@ -119,14 +132,16 @@ class _ConvolutionSilu(torch.autograd.Function):
         x_BTC, before_BTC, weight_KC, bias_C = ctx.saved_tensors
         grads = torch.empty(x_BTC.shape, dtype=x_BTC.dtype), torch.empty_like(before_BTC)
         wide = torch.zeros(weight_KC.shape), torch.zeros(bias_C.shape)
-        _backward(*rows(x_BTC), bits(before_BTC), x_BTC.dtype == torch.bfloat16, flat(weight_KC), flat(bias_C),
-                  bits(grad_y_BTC.contiguous()), *map(bits, grads), *map(flat, wide),
+        _backward(*rows(x_BTC), bits(before_BTC), x_BTC.dtype == torch.bfloat16, flat(weight_KC),
+                  flat(bias_C), bits(grad_y_BTC.contiguous()), *map(bits, grads), *map(flat, wide),
                   flat(torch.empty(3, x_BTC.shape[2])), *ctx.sizes)
         return *grads, *wide
 
 
-def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`parts.convolution.short_convolution` of up to TAPS taps; of x in float32 or bfloat16, by torch otherwise."""
+def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
+                      bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`parts.convolution.short_convolution` of up to TAPS taps; of x in float32 or bfloat16, by torch
+    otherwise."""
     if x_BTC.dtype not in (torch.float32, torch.bfloat16):
         return by_torch(x_BTC, state_BTC, weight, bias)
     length, channels, kept = x_BTC.shape[1], x_BTC.shape[2], state_BTC.shape[1]
@@ -138,13 +153,13 @@ def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Te
         x_BTC, bias = F.pad(x_BTC, (0, more)), F.pad(bias, (0, more))
     if more or fewer:
         before_BTC, weight_KC = F.pad(before_BTC, (0, more, fewer, 0)), F.pad(weight_KC, (0, more, fewer, 0))
-    y_BTC = _ConvolutionSilu.apply(x_BTC, before_BTC, weight_KC, bias)
+    y_BTC = _CompiledConvolution.apply(x_BTC, before_BTC, weight_KC, bias)
     return y_BTC[..., :channels], after_BTC
 
 
 @compiled
-def _step(x: int, x_stride: int, state: int, half: bool, weight: int, bias: int, y: int, batch: int, channels: int,
-          taps: int) -> None:
+def _step(x: int, x_stride: int, state: int, half: bool, weight: int, bias: int, y: int, batch: int,
+          channels: int, taps: int) -> None:
     """One token; all tensors by address. weight: [channels, taps]; bias may be 0. `state` moves on."""
     last = taps - 1
     for b in range(batch):
@@ -166,14 +181,14 @@ def _step(x: int, x_stride: int, state: int, half: bool, weight: int, bias: int,
 
 def short_convolution_step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor,
                            bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`parts.convolution.short_convolution_step` without gradients; the state is written in place. By torch in other
-    dtypes than float32 and bfloat16, and of channels that are not a multiple of 16."""
+    """`parts.convolution.short_convolution_step` without gradients; the state is written in place. By torch
+    in other dtypes than float32 and bfloat16, and of channels that are not a multiple of 16."""
     (batch, channels), taps = x_BC.shape, weight.shape[1]
     if x_BC.dtype not in (torch.float32, torch.bfloat16) or channels % LANES:
         return step_by_torch(x_BC, state_BTC, weight, bias)
     state_BTC, y_BC = writable(state_BTC.to(x_BC.dtype)), torch.empty(x_BC.shape, dtype=x_BC.dtype)
     x_BC = x_BC if x_BC.stride(1) == 1 else x_BC.contiguous()
     weight, bias = weight.float().contiguous(), None if bias is None else ready(bias)
-    _step(x_BC.data_ptr(), x_BC.stride(0), state_BTC.data_ptr(), x_BC.dtype == torch.bfloat16, weight.data_ptr(),
-          0 if bias is None else bias.data_ptr(), y_BC.data_ptr(), batch, channels, taps)
+    _step(x_BC.data_ptr(), x_BC.stride(0), state_BTC.data_ptr(), x_BC.dtype == torch.bfloat16,
+          weight.data_ptr(), 0 if bias is None else bias.data_ptr(), y_BC.data_ptr(), batch, channels, taps)
     return y_BC, state_BTC

@@ -1,4 +1,5 @@
-"""The softmax of a language model's loss, compiled: loss and gradient of a row of logits while it is in the cache."""
+"""The softmax of a language model's loss, compiled: loss and gradient of a row of logits while it is in the
+cache."""
 
 from __future__ import annotations
 
@@ -28,10 +29,10 @@ LOWEST, ZERO, ONE = np.float32(-3e38), np.float32(0.0), np.float32(1.0)
 
 
 @compiled
-def _softmax(logits: Any, half: bool, gradient: bool, shares: Any, wanted: Any, losses: Any, wanted_grads: Any,
-             room: Any, rows: int, size: int) -> None:
-    """The gradients overwrite the logits; the entry of the target is left to the caller. wanted: the logits of the
-    targets. room [size]: scratch."""
+def _softmax(logits: Any, half: bool, gradient: bool, shares: Any, wanted: Any, losses: Any,
+             wanted_grads: Any, room: Any, rows: int, size: int) -> None:
+    """The gradients overwrite the logits; the entry of the target is left to the caller. wanted: the logits
+    of the targets. room [size]: scratch."""
     for t in range(rows):
         at, highest, sums = t * size, fill(LOWEST), fill(0.0)
         for i in range(0, size, LANES):
@@ -53,7 +54,8 @@ def _softmax(logits: Any, half: bool, gradient: bool, shares: Any, wanted: Any, 
                 store_bits(logits, at + i, load(room, i) * factor, half)
 
 
-def softmax_(logits_NV: Tensor, targets_N1: Tensor, shares_N1: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+def softmax_(logits_NV: Tensor, targets_N1: Tensor, shares_N1: Tensor,
+             gradient: bool) -> tuple[Tensor, Tensor]:
     """`parts.fused.softmax_` of logits in float32 or bfloat16."""
     rows, size = logits_NV.shape
     if size % LANES or logits_NV.dtype not in (torch.float32, torch.bfloat16):

@@ -1,21 +1,21 @@
-"""The delta rule, plain, gated by head or by key channel, and RWKV7's recurrence, token by token; recurrences/delta_rule.py
-and recurrences/dplr.py have plain forms.
+"""The delta rule, plain, gated by head or by key channel, and RWKV7's recurrence, token by token;
+recurrences/delta_rule.py and recurrences/dplr.py have plain forms.
 
     S' = diag(exp(g)) S;  p = S'^T a;  S = S' + k d^T [+ b p^T];  o = S^T q
 
-RWKV7 (arXiv 2503.14456) has d = v and writes with b as well. The delta rules (arXiv 2406.06484, 2412.06464, 2510.26692)
-have a = -k and d = beta (v + p), without b: one vector writes.
+RWKV7 (arXiv 2503.14456) has d = v and writes with b as well. The delta rules (arXiv 2406.06484, 2412.06464,
+2510.26692) have a = -k and d = beta (v + p), without b: one vector writes.
 
-Forward, one pass over the state writes token t and reads for token t + 1: S'^T a and S'^T q. The value channels are
-independent of each other; a block of them at a time, the state stays in the first-level cache.
+Forward, one pass over the state writes token t and reads for token t + 1: S'^T a and S'^T q. The value
+channels are independent of each other; a block of them at a time, the state stays in the first-level cache.
 
 Backward, with F the gradient of S that comes from later tokens and G = F + q grad_o^T:
     grad_d = G^T k;  grad_p = G^T b, or beta grad_d;  F <- exp(g) (G + a grad_p^T)
-is a pass of the same kind over F. What is left are products, for 16 tokens at once, of the state S0 before them, which
-the forward pass kept, and of F after them:
+is a pass of the same kind over F. What is left are products, for 16 tokens at once, of the state S0 before
+them, which the forward pass kept, and of F after them:
     grad_q = S grad_o;  grad_a = S' grad_p;  grad_k = G d;  grad_b = G p
-    S_t = A_t S0 + sum_{s <= t} A_t / A_s k_s d_s^T [+ ..], with A_t the product of the decays up to t, and F_t alike
-    grad_g_t = grad_g_{t + 1} + q grad_q + a grad_a - k grad_k - b grad_b, from grad_g = F . S after the 16 tokens
+    S_t = A_t S0 + sum_{s <= t} A_t / A_s k_s d_s^T [+ ..], A_t the product of the decays up to t; F_t alike
+    grad_g_t = grad_g_{t + 1} + q grad_q + a grad_a - k grad_k - b grad_b, from F . S after the 16 tokens
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from flashnas.operators.compiled.vectors import (
 def forward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None]:
     """The kernel for blocks of `lanes` value channels.
 
-    channel: a decay per key channel, else per head. pair: k and b write, as in RWKV7; else `b` are the rates beta, and
-    `a` is the key itself. seen: receives p, or v + p. starts: where the states before each chunk go,
-    [B, H, chunks, V / lanes, K, lanes], or 0. state: [B, H, K, V], replaced.
+    channel: a decay per key channel, else per head. pair: k and b write, as in RWKV7; else `b` are the rates
+    beta, and `a` is the key itself. seen: receives p, or v + p. starts: where the states before each chunk
+    go, [B, H, chunks, V / lanes, K, lanes], or 0. state: [B, H, K, V], replaced.
     """
     rows = 64 // lanes  # of the state at once
 
@@ -66,7 +66,8 @@ def forward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None]
                     start = starts + 4 * ((n * heads + h) * chunks * value_dim + column) * key_dim
                     for i in range(key_dim):
                         store(matrix, i * lanes, load(whole, i * value_dim, lanes))
-                    key, other, write, read = at(k, n, 0, h), at(b, n, 0, h), fill(0.0, lanes), fill(0.0, lanes)
+                    key, other = at(k, n, 0, h), at(b, n, 0, h)
+                    write, read = fill(0.0, lanes), fill(0.0, lanes)
                     for t in range(tokens):
                         query, reader = at(q, n, t, h), at(a, n, t, h)
                         seen_by_reader, seen_by_query = fill(0.0, 64), fill(0.0, 64)
@@ -110,18 +111,19 @@ def forward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None]
 
 @functools.cache
 def backward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None]:
-    """The kernel of the gradients; arguments as in `forward_kernel`. grad_state: of the final state [B, H, K, V], replaced by
-    that of the first one.
+    """The kernel of the gradients; arguments as in `forward_kernel`. grad_state: of the final state [B, H, K,
+    V], replaced by that of the first one.
 
     In the names of local arrays C is a chunk, the two last letters are the dimensions.
     """
     rows = 64 // lanes
 
     @variant(f"{lanes}_{channel}_{pair}")
-    def delta_rule_backward(q, k, v, a, b, g, seen, grad_o, starts, final, grad_state, grad_q, grad_k, grad_v, grad_a,
-                            grad_b, grad_g, room, sizes):
+    def delta_rule_backward(q, k, v, a, b, g, seen, grad_o, starts, final, grad_state, grad_q, grad_k, grad_v,
+                            grad_a, grad_b, grad_g, room, sizes):
         batch, tokens, heads, key_dim, value_dim = sizes
-        chunks, by_key, by_value = (tokens + 15) // 16, 64 * key_dim, 64 * value_dim  # sizes of chunks in bytes
+        # sizes of chunks in bytes
+        chunks, by_key, by_value = (tokens + 15) // 16, 64 * key_dim, 64 * value_dim
         flow = room  # F, [V / lanes, K, lanes]
         of_o_CV = flow + 4 * key_dim * value_dim
         write_CV, read_CV, of_read_CV = of_o_CV + by_value, of_o_CV + 2 * by_value, of_o_CV + 3 * by_value
@@ -132,7 +134,8 @@ def backward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None
         a_CK, b_CK, k_CK, query_CK = q_CK + by_key, q_CK + 2 * by_key, q_CK + 3 * by_key, q_CK + 4 * by_key
         reader_CK, other_CK, key_CK = query_CK + by_key, query_CK + 2 * by_key, query_CK + 3 * by_key
         decay_CK = query_CK + 4 * by_key
-        tables = decay_CK + by_key  # [8, s, t]: grad_o . d, grad_o . p, grad_p . d, grad_p . p; transposed ones
+        # [8, s, t]: grad_o . d, grad_o . p, grad_p . d, grad_p . p; transposed ones
+        tables = decay_CK + by_key
         ones = tables + 8192
         of_key, of_other = ones + 1024, ones + 1024 + 4 * value_dim
         along, of_rate = of_other + 4 * value_dim, of_other + 4 * value_dim + 4 * key_dim
@@ -145,7 +148,9 @@ def backward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None
                 after = final + 4 * (n * heads + h) * key_dim * value_dim
                 clear(along, key_dim)
                 for column in range(0, value_dim, lanes):
-                    block, key, other = flow + 4 * column * key_dim, at(k, n, tokens - 1, h), at(b, n, tokens - 1, h)
+                    block, key, other = flow + 4 * column * key_dim, at(k, n, tokens - 1, h), at(b, n,
+                                                                                                 tokens - 1,
+                                                                                                 h)
                     of_write, of_second = fill(0.0, lanes), fill(0.0, lanes)
                     for i in range(key_dim):
                         row = load(whole, i * value_dim + column, lanes)
@@ -197,11 +202,13 @@ def backward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None
                         if pair:
                             add_product(lanes, block, read_VC + beyond, b_KC, key_dim)
                         add_product(lanes, block, write_VC + beyond, k_KC, key_dim)
-                        seen_by_key, seen_by_other = load(of_key, column, lanes), load(of_other, column, lanes)
+                        seen_by_key, seen_by_other = load(of_key, column, lanes), load(of_other, column,
+                                                                                       lanes)
                         for c in range(length - 1, -1, -1):
                             t = first + c
                             of_o, place = load(of_o_CV, here + c * lanes, lanes), c * key_dim
-                            query, reader, key = query_CK + 4 * place, reader_CK + 4 * place, key_CK + 4 * place
+                            query, key = query_CK + 4 * place, key_CK + 4 * place
+                            reader = reader_CK + 4 * place
                             alike = fill(inner_product(key, 0, query, 0, key_dim), lanes)
                             of_write = fma(alike, of_o, seen_by_key)
                             if pair:
@@ -215,7 +222,8 @@ def backward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None
                                 store(at(grad_v, n, t, h), column, of_read)
                             store(of_read_CV, here + c * lanes, of_read)
                             next_key, next_other = at(k, n, max(t - 1, 0), h), at(b, n, max(t - 1, 0), h)
-                            key_rows, other_rows, decay = fill(0.0, 64), fill(0.0, 64), repeat(decay_CK, c, 64)
+                            key_rows, other_rows, decay = fill(0.0, 64), fill(0.0, 64), repeat(decay_CK, c,
+                                                                                               64)
                             of_o_rows, of_read_rows = tile(of_o, rows), tile(of_read, rows)
                             if not channel:
                                 of_o_rows, of_read_rows = decay * of_o_rows, decay * of_read_rows
@@ -249,10 +257,11 @@ def backward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None
                     for s in range(0, 1024, 256):
                         transpose_16(tables, s, 16, tables, s + 1024, 16)
                     if channel:
-                        _sum_by_channel(query_CK, reader_CK, other_CK, key_CK, decay_CK, tables, ones, q_KC, a_KC, b_KC,
-                                        k_KC, length, key_dim, pair)
+                        _sum_by_channel(query_CK, reader_CK, other_CK, key_CK, decay_CK, tables, ones, q_KC,
+                                        a_KC, b_KC, k_KC, length, key_dim, pair)
                     else:
-                        _sum_by_head(query_CK, key_CK, decay_CK, tables, ones, q_KC, a_KC, k_KC, length, key_dim)
+                        _sum_by_head(query_CK, key_CK, decay_CK, tables, ones, q_KC, a_KC, k_KC, length,
+                                     key_dim)
                     for i in range(0, key_dim, 16):
                         transpose_16(q_KC, 16 * i, 16, q_CK, i, key_dim)
                         transpose_16(a_KC, 16 * i, 16, a_CK, i, key_dim)
@@ -339,8 +348,8 @@ def _sum_by_head(query_CK, key_CK, decay_C, tables, ones, q_KC, a_KC, k_KC, leng
 
 
 @numba.njit
-def _sum_by_channel(query_CK, reader_CK, other_CK, key_CK, decay_CK, tables, ones, q_KC, a_KC, b_KC, k_KC, length,
-                    key_dim, pair):
+def _sum_by_channel(query_CK, reader_CK, other_CK, key_CK, decay_CK, tables, ones, q_KC, a_KC, b_KC, k_KC,
+                    length, key_dim, pair):
     """`_sum_by_head` with a decay of each key channel, and with what b writes."""
     for i in range(0, key_dim, 4):
         of_b, of_k, decay = fill(0.0, 64), fill(0.0, 64), fill(0.0, 64)
@@ -348,7 +357,8 @@ def _sum_by_channel(query_CK, reader_CK, other_CK, key_CK, decay_CK, tables, one
             place = s * key_dim + i
             between = decay * spread(decay_CK, place, 1, 4, 16)
             decay = between + tile(load(ones, 16 * s), 4)
-            query, reader = spread(query_CK, place, 1, 4, 16) * decay, between * spread(reader_CK, place, 1, 4, 16)
+            query, reader = spread(query_CK, place, 1, 4, 16) * decay, between * spread(reader_CK, place, 1,
+                                                                                        4, 16)
             of_k = fma(query, tile(load(tables, 16 * s), 4), of_k)
             of_k = fma(reader, tile(load(tables, 512 + 16 * s), 4), of_k)
             if pair:

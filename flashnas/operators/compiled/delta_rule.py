@@ -1,5 +1,5 @@
-"""The delta rules and RWKV7's recurrence, compiled; in the signatures of recurrences/delta_rule.py and recurrences/dplr.py.
-delta_kernels.py has the formulas."""
+"""The delta rules and RWKV7's recurrence, compiled; in the signatures of recurrences/delta_rule.py and
+recurrences/dplr.py. delta_kernels.py has the formulas."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CHUNK = 16  # tokens, as in the kernels
 
 
 class _DeltaRule(torch.autograd.Function):
-    """a: None for a delta rule, whose rates [B, T, H] are b; g: [B, T, H], or by key channel [B, T, H, K]. All float32,
-    with neighbouring entries in the last dimension."""
+    """a: None for a delta rule, whose rates [B, T, H] are b; g: [B, T, H], or by key channel [B, T, H, K].
+    All float32, with neighbouring entries in the last dimension."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ class _DeltaRule(torch.autograd.Function):
         grad_state_BHKV = grad_final_BHKV.contiguous().clone()
         kernel = backward_kernel(lanes_of(value_dim), g.ndim == 4, a is not None)
         tensors = q, k, v, k if a is None else a, b, g, seen_BTHV, ready(grad_o_BTHV)
-        written = [grads[1] if x is None else x for x in grads]
+        written: list[Any] = [grads[1] if x is None else x for x in grads]
 
         def run(part: slice) -> None:
             room = torch.empty(key_dim * value_dim + 130 * value_dim + 209 * key_dim + 9 * 256 + 16)
@@ -58,10 +58,13 @@ class _DeltaRule(torch.autograd.Function):
         return *grads, grad_state_BHKV
 
 
-def _run(inputs: Any, o_BTHV: Tensor, seen_BTHV: Tensor, starts: Tensor | None, inplace: bool = False) -> Tensor:
+def _run(inputs: Any, o_BTHV: Tensor, seen_BTHV: Tensor, starts: Tensor | None,
+         inplace: bool = False) -> Tensor:
     """Fills o, seen and starts; returns the final state."""
     q, k, v, a, b, g, state_BHKV = inputs
-    final_BHKV = state_BHKV.contiguous() if inplace else state_BHKV.clone(memory_format=torch.contiguous_format)
+    final_BHKV = state_BHKV.contiguous()
+    if not inplace:
+        final_BHKV = state_BHKV.clone(memory_format=torch.contiguous_format)
     (batch, *sizes), value_dim = q.shape, v.shape[-1]
     lanes, tensors = lanes_of(value_dim), (q, k, v, k if a is None else a, b, g, o_BTHV, seen_BTHV)
     kernel = forward_kernel(lanes, g.ndim == 4, a is not None)
@@ -110,7 +113,7 @@ def _whole(*inputs: Any) -> tuple[Tensor, Tensor]:
 def _step(*inputs: Any) -> tuple[Tensor, Tensor]:
     """As `_whole`, for one token; sizes are multiples of 16, the state is written in place."""
     *parts, state_BHKV = inputs
-    ready_parts = [None if x is None else x.unsqueeze(1) for x in _ready(parts)]
+    ready_parts: list[Any] = [None if x is None else x.unsqueeze(1) for x in _ready(parts)]
     o_BTHV = torch.empty(ready_parts[2].shape)
     final_BHKV = _run((*ready_parts, state_BHKV.float()), o_BTHV, o_BTHV, None, inplace=True)
     return o_BTHV.squeeze(1), final_BHKV
@@ -130,18 +133,19 @@ def delta_rule(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor,
 
 def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g: Tensor | None,
                     state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
-    """`delta_rule_step`, or with g [B, H, K] `kda_step`, without gradients; the state is written in place. By torch if
-    sizes are odd."""
+    """`delta_rule_step`, or with g [B, H, K] `kda_step`, without gradients; the state is written in place. By
+    torch if sizes are odd."""
     if odd(state_BHKV):
-        step = kda_step_by_torch if g is not None and g.ndim == 3 else delta_rule_step_by_torch
-        q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV = (x.float() for x in (q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV))
+        step: Any = kda_step_by_torch if g is not None and g.ndim == 3 else delta_rule_step_by_torch
+        q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV = (x.float()
+                                                    for x in (q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV))
         return step(q_BHK, k_BHK, v_BHV, beta_BH, g if g is None else g.float(), state_BHKV)
     g = beta_BH.new_zeros(()).expand(beta_BH.shape) if g is None else g
     return _step(q_BHK, k_BHK, v_BHV, None, beta_BH, g, state_BHKV)
 
 
-def dplr(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK: Tensor | None, g_BTHK: Tensor,
-         state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def dplr(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK: Tensor | None,
+         g_BTHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`dplr_chunked`, by itself where there is no b: (o_BTHV, final state)."""
     rule = dplr_chunked if b_BTHK is None else _whole
     return rule(q_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, g_BTHK, state_BHKV)
@@ -151,5 +155,6 @@ def dplr_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, a_BHK: Tensor, b_BHK:
               state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`dplr_step` with b and without gradients; the state is written in place. By torch if sizes are odd."""
     if odd(state_BHKV):
-        return dplr_step_by_torch(*(x.float() for x in (q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)))
+        return dplr_step_by_torch(*(x.float()
+                                    for x in (q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)))
     return _step(q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)

@@ -1,12 +1,13 @@
 """Gated linear attention, compiled; in the signatures of recurrences/gla.py.
 
-Within a segment of tokens no decay is applied to the state: queries are multiplied by the decay since the segment's
-first token, keys divided by it, channel by channel. A segment ends after CHUNK tokens, or before a divisor exceeds
-2^LARGEST.
+Within a segment of tokens no decay is applied to the state: queries are multiplied by the decay since the
+segment's first token, keys divided by it, channel by channel. A segment ends after CHUNK tokens, or before a
+divisor exceeds 2^LARGEST.
 
-The gradient of a log decay is the sum of q dq - k dk of its channel over its own and all later tokens. The sum starts
-anew at every chunk with the exact value, from the state that the forward pass kept there, and at zero before a token
-whose decay is below 2^-FORGETS: what is left of the state is then less than the rounding of the sum.
+The gradient of a log decay is the sum of q dq - k dk of its channel over its own and all later tokens. The
+sum starts anew at every chunk with the exact value, from the state that the forward pass kept there, and at
+zero before a token whose decay is below 2^-FORGETS: what is left of the state is then less than the rounding
+of the sum.
 """
 
 from __future__ import annotations
@@ -107,9 +108,9 @@ def _scale_columns(state: Any, factors: Any, at: int, rows: int, width: int) -> 
 
 
 @compiled
-def _forward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: int, half: bool, g: Any, state: Any,
-             o: Any, kept: Any, room: Any, starts: Any, batch: int, length: int, heads: int, key_dim: int,
-             value_dim: int) -> None:
+def _forward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: int, half: bool, g: Any,
+             state: Any, o: Any, kept: Any, room: Any, starts: Any, batch: int, length: int, heads: int,
+             key_dim: int, value_dim: int) -> None:
     """kept [batch, heads, chunks, key, value]: receives the state before each chunk. `state` moves on."""
     size, chunks = key_dim * value_dim, (length + CHUNK - 1) // CHUNK
     a, c = CHUNK * key_dim, CHUNK * value_dim
@@ -127,30 +128,31 @@ def _forward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: int
                 load_rows(q, first * q_stride + h * key_dim, q_stride, half, tokens, key_dim, queries)
                 load_rows(k, first * k_stride + h * key_dim, k_stride, half, tokens, key_dim, keys)
                 load_rows(v, first * v_stride + h * value_dim, v_stride, half, tokens, value_dim, values)
-                count = _segments(g, (first * heads + h) * key_dim, heads * key_dim, tokens, key_dim, starts, begin,
-                                  since, grow)
+                count = _segments(g, (first * heads + h) * key_dim, heads * key_dim, tokens, key_dim, starts,
+                                  begin, since, grow)
                 _decay(queries, keys, grow, tokens * key_dim)
                 clear(out, tokens * value_dim)
                 for s in range(count):
                     t, many = starts[s], starts[s + 1] - starts[s]
                     _scale_rows(matrix, begin, s * key_dim, key_dim, value_dim)
                     pack(queries, keys, t * key_dim, many, key_dim, packed)
-                    run_tiles(packed, values, t * value_dim, out, t * value_dim, matrix, many, key_dim, value_dim,
-                              False)
+                    run_tiles(packed, values, t * value_dim, out, t * value_dim, matrix, many, key_dim,
+                              value_dim, False)
                     _scale_rows(matrix, grow, (t + many - 1) * key_dim, key_dim, value_dim)
                 for t in range(tokens):
                     copy(out, t * value_dim, o, ((first + t) * heads + h) * value_dim, value_dim)
 
 
 @compiled
-def _backward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: int, half: bool, g: Any, kept: Any,
-              final: Any, grad_o: Any, grad_state: Any, grad_q: Any, grad_k: Any, grad_v: Any, grad_g: Any, room: Any,
-              starts: Any, batch: int, length: int, heads: int, key_dim: int, value_dim: int) -> None:
+def _backward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: int, half: bool, g: Any,
+              kept: Any, final: Any, grad_o: Any, grad_state: Any, grad_q: Any, grad_k: Any, grad_v: Any,
+              grad_g: Any, room: Any, starts: Any, batch: int, length: int, heads: int, key_dim: int,
+              value_dim: int) -> None:
     """grad_state: of the final state; becomes that of the first."""
     size, chunks = key_dim * value_dim, (length + CHUNK - 1) // CHUNK
     a, c = CHUNK * key_dim, CHUNK * value_dim
-    queries, keys, grow, begin, packed_keys, room = (room[:a], room[a:2 * a], room[2 * a:3 * a], room[3 * a:4 * a],
-                                                     room[4 * a:6 * a], room[6 * a:])
+    queries, keys, grow, begin, packed_keys, room = (room[:a], room[a:2 * a], room[2 * a:3 * a],
+                                                     room[3 * a:4 * a], room[4 * a:6 * a], room[6 * a:])
     grad_queries, grad_keys, later, since, room = (room[:a], room[a:2 * a], room[2 * a:2 * a + key_dim],
                                                    room[2 * a + key_dim:2 * a + 2 * key_dim],
                                                    room[2 * a + 2 * key_dim:])
@@ -167,10 +169,11 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: in
                 at, row = (place * chunks + n) * size, (first * heads + h) * key_dim
                 for i in range(key_dim):
                     if n == chunks - 1:
-                        later[i] = inner_product(grad_matrix, i * value_dim, final, place * size + i * value_dim,
-                                                 value_dim)
+                        later[i] = inner_product(grad_matrix, i * value_dim, final,
+                                                 place * size + i * value_dim, value_dim)
                     else:
-                        later[i] = inner_product(grad_matrix, i * value_dim, kept, at + size + i * value_dim, value_dim)
+                        later[i] = inner_product(grad_matrix, i * value_dim, kept, at + size + i * value_dim,
+                                                 value_dim)
                 transpose(kept, at, key_dim, value_dim, state_VK)
                 load_rows(q, first * q_stride + h * key_dim, q_stride, half, tokens, key_dim, queries)
                 load_rows(k, first * k_stride + h * key_dim, k_stride, half, tokens, key_dim, keys)
@@ -186,19 +189,19 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: in
                     t, many = starts[s], starts[s + 1] - starts[s]
                     _scale_columns(state_VK, begin, s * key_dim, value_dim, key_dim)
                     pack(grad_out, values, t * value_dim, many, value_dim, packed_values)
-                    run_tiles(packed_values, keys, t * key_dim, grad_queries, t * key_dim, state_VK, many, value_dim,
-                              key_dim, False)
+                    run_tiles(packed_values, keys, t * key_dim, grad_queries, t * key_dim, state_VK, many,
+                              value_dim, key_dim, False)
                     _scale_columns(state_VK, grow, (t + many - 1) * key_dim, value_dim, key_dim)
                 for s in range(count - 1, -1, -1):
                     t, many = starts[s], starts[s + 1] - starts[s]
                     _scale_rows(grad_matrix, grow, (t + many - 1) * key_dim, key_dim, value_dim)
                     _scale_columns(grad_VK, grow, (t + many - 1) * key_dim, value_dim, key_dim)
                     pack(keys, queries, t * key_dim, many, key_dim, packed_keys)
-                    run_tiles(packed_keys, grad_out, t * value_dim, grad_values, t * value_dim, grad_matrix, many,
-                              key_dim, value_dim, True)
+                    run_tiles(packed_keys, grad_out, t * value_dim, grad_values, t * value_dim, grad_matrix,
+                              many, key_dim, value_dim, True)
                     pack(values, grad_out, t * value_dim, many, value_dim, packed_values)
-                    run_tiles(packed_values, queries, t * key_dim, grad_keys, t * key_dim, grad_VK, many, value_dim,
-                              key_dim, True)
+                    run_tiles(packed_values, queries, t * key_dim, grad_keys, t * key_dim, grad_VK, many,
+                              value_dim, key_dim, True)
                     _scale_rows(grad_matrix, begin, s * key_dim, key_dim, value_dim)
                     _scale_columns(grad_VK, begin, s * key_dim, value_dim, key_dim)
                 for t in range(tokens - 1, -1, -1):
@@ -208,7 +211,8 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, v: Any, v_stride: in
                         grad_query, grad_key = load(grad_queries, here), load(grad_keys, here)
                         share = load(queries, here) * grad_query - load(keys, here) * grad_key
                         here_g = load(g, row * key_dim + i) * fill(LOG2_E)
-                        store(later, i, where_larger(here_g, fill(-FORGETS), load(later, i) + share, fill(0.0)))
+                        store(later, i,
+                              where_larger(here_g, fill(-FORGETS), load(later, i) + share, fill(0.0)))
                         store(grad_g, row * key_dim + i, load(later, i))
                         store_bits(grad_q, row * key_dim + i, grad_query * growth, half)
                         store_bits(grad_k, row * key_dim + i, grad_key / growth, half)
@@ -246,13 +250,14 @@ class _Gla(torch.autograd.Function):
         grad_g = torch.empty(g_BTHK.shape)
         room = torch.empty(CHUNK * (8 * key_dim + 5 * value_dim) + 2 * key_dim + 2 * key_dim * value_dim)
         starts = torch.empty(CHUNK + 1, dtype=torch.int64)
-        _backward(*rows(q_BTHK), *rows(k_BTHK), *rows(v_BTHV), v_BTHV.dtype == torch.bfloat16, flat(g_BTHK), flat(kept),
-                  flat(final_BHKV), flat(grad_o_BTHV), flat(grad_state_BHKV), bits(grad_q), bits(grad_k), bits(grad_v),
-                  flat(grad_g), flat(room), flat(starts), *ctx.sizes)
+        _backward(*rows(q_BTHK), *rows(k_BTHK), *rows(v_BTHV), v_BTHV.dtype == torch.bfloat16, flat(g_BTHK),
+                  flat(kept), flat(final_BHKV), flat(grad_o_BTHV), flat(grad_state_BHKV), bits(grad_q),
+                  bits(grad_k), bits(grad_v), flat(grad_g), flat(room), flat(starts), *ctx.sizes)
         return grad_q, grad_k, grad_v, grad_g, grad_state_BHKV
 
 
-def gla(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def gla(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor,
+        state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`recurrences.gla.gla_chunked`: q, k and v in float32 or bfloat16, everything else in float32."""
     if not q_BTHK.dtype == k_BTHK.dtype == v_BTHV.dtype == torch.bfloat16:
         q_BTHK, k_BTHK, v_BTHV = (part.float() for part in (q_BTHK, k_BTHK, v_BTHV))
@@ -263,8 +268,10 @@ def gla(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BH
     return o[..., :value_dim], state[..., :key_dim, :value_dim]
 
 
-def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
-    """`recurrences.gla.gla_step` without gradients; the state is written in place. By torch if sizes are odd."""
+def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor,
+             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`recurrences.gla.gla_step` without gradients; the state is written in place. By torch if sizes are odd.
+    """
     if odd(state_BHKV):
         return by_torch(q_BHK.float(), k_BHK.float(), v_BHV.float(), g_BHK, state_BHKV)
     return linear_step(q_BHK, k_BHK, v_BHV, g_BHK, None, state_BHKV)

@@ -1,9 +1,10 @@
-"""`compiled`: Numba's compiler with our options, and how kernels get tensors. What it compiles is kept on disk.
+"""`compiled`: Numba's compiler with our options, and how kernels get tensors. What it compiles is kept on
+disk.
 
 Numba writes next to the source (`__pycache__`), into the user's cache folder where that is read-only, or into
-NUMBA_CACHE_DIR. It writes whole files under names that it makes of the function's. Each kernel here has one signature
-and a name with the hash of this folder's sources. Several processes and versions may therefore compile at once, and
-none loads what an older version left.
+NUMBA_CACHE_DIR. It writes whole files under names that it makes of the function's. Each kernel here has one
+signature and a name with the hash of this folder's sources. Several processes and versions may therefore
+compile at once, and none loads what an older version left.
 """
 
 from __future__ import annotations
@@ -86,13 +87,14 @@ def filled(by_key: Sequence[Tensor], v: Tensor, state_BHKV: Tensor) -> tuple[lis
 
 
 def writable(state: Tensor) -> Tensor:
-    """The state of a step, contiguous, to be written in place; a copy if a gradient may still need what it holds."""
+    """The state of a step, contiguous, to be written in place; a copy if a gradient may still need what it
+    holds."""
     return state.clone(memory_format=torch.contiguous_format) if state.requires_grad else state.contiguous()
 
 
 def over_batches(batch: int, run: Callable[[slice], None], min_size: int = 1) -> None:
-    """Calls run for slices of the batch, one for each of torch's threads, which release Python's lock; each slice has
-    at least `min_size` sequences."""
+    """Calls run for slices of the batch, one for each of torch's threads, which release Python's lock; each
+    slice has at least `min_size` sequences."""
     threads = min(torch.get_num_threads(), batch // min_size)
     if threads <= 1:
         run(slice(0, batch))
@@ -107,16 +109,18 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def differentiable(rule: Callable[..., Any], inputs: Sequence[Any], grads: Sequence[Tensor]) -> list[Tensor | None]:
+def differentiable(rule: Callable[..., Any], inputs: Sequence[Any],
+                   grads: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradients of `rule`, a plain form of a compiled one, of which gradients can be taken again."""
     needed = [x is not None and x.requires_grad for x in inputs]
     with torch.enable_grad():
         leaves = [x for x, need in zip(inputs, needed, strict=True) if need]
-        gradients = iter(torch.autograd.grad(rule(*inputs), leaves, grads, create_graph=True, allow_unused=True))
+        gradients = iter(torch.autograd.grad(rule(*inputs), leaves, grads, create_graph=True,
+                                             allow_unused=True))
     return [next(gradients) if need else None for need in needed]
 
 
-# -- tensors as the flat numpy arrays that compiled code takes; they share the tensors' memory ---------------------------
+# -- tensors as the flat numpy arrays that compiled code takes; they share the tensors' memory ---------------
 
 
 def flat(x: Tensor) -> Any:
@@ -130,8 +134,8 @@ def bits(x: Tensor) -> Any:
 
 
 def rows(x: Tensor) -> tuple[Any, int]:
-    """[B, T, ..] in float32 or bfloat16 as (the uint16 numbers in its memory from its first number on, numbers from one
-    token to the next).
+    """[B, T, ..] in float32 or bfloat16 as (the uint16 numbers in its memory from its first number on,
+    numbers from one token to the next).
 
     A part of a projection, whose other parts lie between its tokens, is not copied.
     """

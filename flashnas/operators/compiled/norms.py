@@ -1,7 +1,8 @@
-"""Root-mean-square norms with and without a gate, and SwiGLU, compiled: one pass over memory forwards and backwards.
+"""Root-mean-square norms with and without a gate, and SwiGLU, compiled: one pass over memory forwards and
+backwards.
 
-The row is one vector that is normalised. Rows lie side by side within a token, as the heads of an output do; tokens may
-be `stride` apart.
+The row is one vector that is normalised. Rows lie side by side within a token, as the heads of an output do;
+tokens may be `stride` apart.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from flashnas.operators.compiled.jit import bits, compiled, flat, rows
-from flashnas.operators.compiled.vectors import LANES, fill, fma, load, load_bits, sigmoid, store, store_bits, total
+from flashnas.operators.compiled.vectors import (
+    LANES,
+    fill,
+    fma,
+    load,
+    load_bits,
+    sigmoid,
+    store,
+    store_bits,
+    total,
+)
 from flashnas.operators.parts import fused
 
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
@@ -23,8 +34,9 @@ FEW = 1 << 12
 
 
 @compiled
-def _forward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, gate_half: bool, weight: Any, y: Any,
-             scale: Any, room: Any, mode: int, eps: float, tokens: int, heads: int, size: int, weights: int) -> None:
+def _forward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, gate_half: bool, weight: Any,
+             y: Any, scale: Any, room: Any, mode: int, eps: float, tokens: int, heads: int, size: int,
+             weights: int) -> None:
     """weight [weights, size]: row h takes weight h % weights. scale [tokens, heads]: receives 1 / rms.
 
     The output has the dtype of the gate where there is one. room [size]: scratch.
@@ -55,8 +67,8 @@ def _forward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, g
 def _backward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, gate_half: bool, weight: Any,
               scale: Any, grad_y: Any, grad_x: Any, grad_gate: Any, grad_weight: Any, room: Any, mode: int,
               tokens: int, heads: int, size: int, weights: int) -> None:
-    """grad_weight: added to. room [4, size]: what is normalised, its gradient times weight, silu of the gate, and the
-    gate's slope."""
+    """grad_weight: added to. room [4, size]: what is normalised, its gradient times weight, silu of the gate,
+    and the gate's slope."""
     y_half = x_half if mode == PLAIN else gate_half
     for t in range(tokens):
         for h in range(heads):
@@ -106,8 +118,8 @@ class _Norm(torch.autograd.Function):
         ctx.sizes = mode, batch * length, heads, size, weight.numel() // size
         ctx.halves = x.dtype == torch.bfloat16, gate_BTHD.dtype == torch.bfloat16
         y, scale = torch.empty(x.shape, dtype=gate_BTHD.dtype), torch.empty(batch * length * heads)
-        _forward(*rows(x_BTHD), ctx.halves[0], *rows(gate_BTHD), ctx.halves[1], flat(weight), bits(y), flat(scale),
-                 flat(torch.empty(size)), mode, np.float32(eps), *ctx.sizes[1:])
+        _forward(*rows(x_BTHD), ctx.halves[0], *rows(gate_BTHD), ctx.halves[1], flat(weight), bits(y),
+                 flat(scale), flat(torch.empty(size)), mode, np.float32(eps), *ctx.sizes[1:])
         ctx.save_for_backward(x, gate, weight, scale)
         return y
 
@@ -129,13 +141,15 @@ class _Norm(torch.autograd.Function):
 
 def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False,
               sigmoid: bool = False) -> Tensor:
-    """`parts.fused.normalise` of x and gate in float32 or bfloat16; by torch where a size is not a multiple of 16."""
+    """`parts.fused.normalise` of x and gate in float32 or bfloat16; by torch where a size is not a multiple
+    of 16."""
     if gate is not None and sigmoid:
         return normalise(x, weight, eps) * torch.sigmoid(gate.to(x.dtype))
     if weight.shape[-1] == 1:
         weight = weight.expand(*weight.shape[:-1], x.shape[-1])
     fits = x.shape[-1] % LANES == 0 and weight.shape[-1] == x.shape[-1] and weight.dtype == torch.float32
-    single = not torch.is_grad_enabled() and x.numel() <= FEW  # of a token or two torch's own kernel is faster
+    # of a token or two torch's own kernel is faster
+    single = not torch.is_grad_enabled() and x.numel() <= FEW
     fits = fits and all(part is None or part.dtype in (torch.float32, torch.bfloat16) for part in (x, gate))
     if single or not fits:
         return fused.normalise(x, weight, eps, gate, gate_first)
@@ -163,7 +177,7 @@ def _swiglu_backward(x: Any, half: bool, grad_y: Any, grad_x: Any, tokens: int, 
             store_bits(grad_x, (2 * t + 1) * size + i, grad * gate * share, half)
 
 
-class _SwiGLU(torch.autograd.Function):
+class _CompiledSwiGLU(torch.autograd.Function):
     """The halves of the last dimension are multiples of 16."""
 
     @staticmethod
@@ -180,8 +194,8 @@ class _SwiGLU(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         gate_up, = ctx.saved_tensors
         grad, size = torch.empty_like(gate_up), grad_y.shape[-1]
-        _swiglu_backward(bits(gate_up), gate_up.dtype == torch.bfloat16, bits(grad_y.contiguous()), bits(grad),
-                         grad_y.numel() // size, size)
+        _swiglu_backward(bits(gate_up), gate_up.dtype == torch.bfloat16, bits(grad_y.contiguous()),
+                         bits(grad), grad_y.numel() // size, size)
         return grad
 
 
@@ -190,5 +204,5 @@ def swiglu(gate_up: Tensor) -> Tensor:
     single = not torch.is_grad_enabled() and gate_up.numel() <= FEW
     if single or gate_up.shape[-1] % (2 * LANES) or gate_up.dtype not in (torch.float32, torch.bfloat16):
         return fused.swiglu(gate_up)
-    y: Tensor = _SwiGLU.apply(gate_up)
+    y: Tensor = _CompiledSwiGLU.apply(gate_up)
     return y

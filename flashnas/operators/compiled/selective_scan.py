@@ -1,7 +1,7 @@
 """The selective scan of Mamba, compiled; in the signatures of recurrences/selective_scan.py.
 
-16 channels at a time. The backward pass takes the chunks of time from the last to the first and computes the states of
-a chunk again, from the state that the forward pass kept at its start.
+16 channels at a time. The backward pass takes the chunks of time from the last to the first and computes the
+states of a chunk again, from the state that the forward pass kept at its start.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ZERO = np.float32(0.0)
 
 
 @compiled
-def _forward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c: Any, state: Any, y: Any, kept: Any,
-             batch: int, length: int, channels: int, entries: int) -> None:
+def _forward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c: Any, state: Any, y: Any,
+             kept: Any, batch: int, length: int, channels: int, entries: int) -> None:
     """kept [batch, chunks, entries, channels]: receives the state before each chunk. `state` moves on."""
     size, chunks = entries * channels, (length + CHUNK - 1) // CHUNK
     for i in range(batch):
@@ -60,15 +60,16 @@ def _forward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c:
 
 @compiled
 def _backward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c: Any, kept: Any, grad_y: Any,
-              grad_state: Any, grad_x: Any, grad_dt: Any, grad_a_log2: Any, grad_b: Any, grad_c: Any, room: Any,
-              batch: int, length: int, channels: int, entries: int) -> None:
+              grad_state: Any, grad_x: Any, grad_dt: Any, grad_a_log2: Any, grad_b: Any, grad_c: Any,
+              room: Any, batch: int, length: int, channels: int, entries: int) -> None:
     """grad_state: of the final state; becomes that of the first. grad_a_log2: added to.
 
-    The names of scratch: decays and states [CHUNK (+ 1 with the state before), entries, 16], and the gradients of b and
-    c [CHUNK, entries, 16 channels that are still to be summed].
+    The names of scratch: decays and states [CHUNK (+ 1 with the state before), entries, 16], and the
+    gradients of b and c [CHUNK, entries, 16 channels that are still to be summed].
     """
     size, chunks, line = entries * channels, (length + CHUNK - 1) // CHUNK, entries * LANES
-    decays, states, room = room[:CHUNK * line], room[CHUNK * line:(2 * CHUNK + 1) * line], room[(2 * CHUNK + 1) * line:]
+    decays, states, room = room[:CHUNK * line], room[CHUNK * line:(2 * CHUNK + 1) * line], room[(2 * CHUNK
+                                                                                                 + 1) * line:]
     wide_b, wide_c = room[:CHUNK * line], room[CHUNK * line:]
     for i in range(batch):
         for n in range(chunks - 1, -1, -1):
@@ -112,7 +113,7 @@ def _backward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c
                     grad_c[(first + t) * entries + e] = total(load(wide_c, t * line + e * LANES))
 
 
-class _SelectiveScan(torch.autograd.Function):
+class _CompiledScan(torch.autograd.Function):
     """The number of channels is a multiple of 16. b and c are contiguous float32."""
 
     @staticmethod
@@ -121,10 +122,12 @@ class _SelectiveScan(torch.autograd.Function):
         batch, length, channels = x_BTC.shape
         entries = len(a_NC)
         ctx.sizes = batch, length, channels, entries
-        dt_BTC, a_log2_NC, final_BNC = dt_BTC.contiguous(), (a_NC * float(LOG2_E)).contiguous(), wide_copy(state_BNC)
+        dt_BTC, a_log2_NC = dt_BTC.contiguous(), (a_NC * float(LOG2_E)).contiguous()
+        final_BNC = wide_copy(state_BNC)
         y_BTC = torch.empty(batch, length, channels)
         kept = torch.empty(batch, -(-length // CHUNK) if any(ctx.needs_input_grad) else 0, entries, channels)
-        _forward(*rows(x_BTC), x_BTC.dtype == torch.bfloat16, *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, final_BNC,
+        _forward(*rows(x_BTC), x_BTC.dtype == torch.bfloat16,
+                 *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, final_BNC,
                                                                           y_BTC, kept)), *ctx.sizes)
         ctx.save_for_backward(x_BTC, dt_BTC, a_log2_NC, b_BTN, c_BTN, kept)
         return y_BTC, final_BNC
@@ -138,7 +141,8 @@ class _SelectiveScan(torch.autograd.Function):
         grad_x, grad_a = torch.empty(x_BTC.shape, dtype=x_BTC.dtype), torch.zeros(a_log2_NC.shape)
         grad_dt, grad_b, grad_c = (torch.empty(part.shape) for part in (dt_BTC, b_BTN, c_BTN))
         room = torch.empty((4 * CHUNK + 1) * entries * LANES)
-        _backward(*rows(x_BTC), x_BTC.dtype == torch.bfloat16, *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, kept,
+        _backward(*rows(x_BTC), x_BTC.dtype == torch.bfloat16,
+                  *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, kept,
                                                                            grad_y_BTC, grad_state_BNC)),
                   bits(grad_x), *map(flat, (grad_dt, grad_a, grad_b, grad_c, room)), *ctx.sizes)
         return grad_x, grad_dt, grad_a, grad_b, grad_c, grad_state_BNC
@@ -155,13 +159,13 @@ def scan_of_inputs(x_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c
     if more := -channels % LANES:
         x_BTC, dt_BTC, a_NC, state_BNC = (F.pad(part, (0, more)) for part in (x_BTC, dt_BTC, a_NC, state_BNC))
     b_BTN, c_BTN = b_BTN.float().contiguous(), c_BTN.float().contiguous()
-    y, state = _SelectiveScan.apply(x_BTC, dt_BTC, a_NC, b_BTN, c_BTN, state_BNC)
+    y, state = _CompiledScan.apply(x_BTC, dt_BTC, a_NC, b_BTN, c_BTN, state_BNC)
     return y[..., :channels], state[..., :channels]
 
 
 def scan_of_inputs_step(x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor,
                         state_BNC: Tensor) -> tuple[Tensor, Tensor]:
-    """`recurrences.selective_scan.scan_of_inputs_step` without gradients; the state is written in place. By torch if
-    the number of channels is not a multiple of 16."""
+    """`recurrences.selective_scan.scan_of_inputs_step` without gradients; the state is written in place. By
+    torch if the number of channels is not a multiple of 16."""
     step = by_torch if x_BC.shape[1] % LANES else scan_step
     return step(x_BC, dt_BC, a_NC, b_BN, c_BN, state_BNC)

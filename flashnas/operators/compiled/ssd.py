@@ -1,12 +1,12 @@
 """The state-space dual recurrence of Mamba2, compiled; in the signatures of recurrences/ssd.py.
 
-Within a segment of tokens no decay is applied to the state: values are divided by the decay since the segment's first
-token, outputs multiplied by it. A segment ends after CHUNK tokens, or before the divisor exceeds 2^LARGEST. Queries and
-keys, which all heads of a group share, are packed once for all of them.
+Within a segment of tokens no decay is applied to the state: values are divided by the decay since the
+segment's first token, outputs multiplied by it. A segment ends after CHUNK tokens, or before the divisor
+exceeds 2^LARGEST. Queries and keys, which all heads of a group share, are packed once for all of them.
 
-The gradient of a log decay is the sum of do o - v dv over its own and all later tokens. The sum starts anew at every
-chunk with the exact value, from the state that the forward pass kept there, and at zero before a token whose decay is
-below 2^-FORGETS: what is left of the state is then less than the rounding of the sum.
+The gradient of a log decay is the sum of do o - v dv over its own and all later tokens. The sum starts anew
+at every chunk with the exact value, from the state that the forward pass kept there, and at zero before a
+token whose decay is below 2^-FORGETS: what is left of the state is then less than the rounding of the sum.
 """
 
 from __future__ import annotations
@@ -33,18 +33,29 @@ from flashnas.operators.compiled.tiles import (
     scale,
     transpose,
 )
-from flashnas.operators.compiled.vectors import LANES, LOG2_E, fill, fma, load, load_bits, store, store_bits, total
+from flashnas.operators.compiled.vectors import (
+    LANES,
+    LOG2_E,
+    fill,
+    fma,
+    load,
+    load_bits,
+    store,
+    store_bits,
+    total,
+)
 from flashnas.operators.recurrences.ssd import ssd_scan_step as by_torch
 
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
 
 @compiled
-def _segments(dt: Any, at: int, stride: int, rate: float, tokens: int, starts: Any, begin: Any, grow: Any) -> int:
+def _segments(dt: Any, at: int, stride: int, rate: float, tokens: int, starts: Any, begin: Any,
+              grow: Any) -> int:
     """Segments of a chunk; returns how many.
 
-    starts: receives the first token of each, and after them `tokens`. begin: receives the decay of its first token.
-    grow: receives each token's decay since the segment's first token.
+    starts: receives the first token of each, and after them `tokens`. begin: receives the decay of its first
+    token. grow: receives each token's decay since the segment's first token.
     """
     count, since = 0, ZERO
     for t in range(tokens):
@@ -61,9 +72,9 @@ def _segments(dt: Any, at: int, stride: int, rate: float, tokens: int, starts: A
 
 
 @compiled
-def _forward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: int, half: bool, dt: Any, rate: Any,
-             state: Any, o: Any, kept: Any, room: Any, starts: Any, batch: int, length: int, groups: int, heads: int,
-             key_dim: int, value_dim: int) -> None:
+def _forward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: int, half: bool, dt: Any,
+             rate: Any, state: Any, o: Any, kept: Any, room: Any, starts: Any, batch: int, length: int,
+             groups: int, heads: int, key_dim: int, value_dim: int) -> None:
     """kept [batch, heads, chunks, key, value]: receives the state before each chunk. `state` moves on."""
     size, chunks, repeats = key_dim * value_dim, (length + CHUNK - 1) // CHUNK, heads // groups
     keys, queries = room[:CHUNK * key_dim], room[CHUNK * key_dim:2 * CHUNK * key_dim]
@@ -98,8 +109,8 @@ def _forward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: int
                             pack(queries, keys, t * key_dim, length_s, key_dim, packed)
                             whole = count == 1
                         scale(matrix, before * begin[s], size)
-                        run_tiles(packed, v, t * value_dim, out, t * value_dim, matrix, length_s, key_dim, value_dim,
-                                  False)
+                        run_tiles(packed, v, t * value_dim, out, t * value_dim, matrix, length_s, key_dim,
+                                  value_dim, False)
                         before = grow[t + length_s - 1]
                     scale(matrix, before, size)
                     for t in range(tokens):
@@ -109,10 +120,10 @@ def _forward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: int
 
 
 @compiled
-def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: int, half: bool, dt: Any, rate: Any,
-              kept: Any, final: Any, o: Any, grad_o: Any, grad_state: Any, grad_q: Any, grad_k: Any, grad_x: Any,
-              grad_dt: Any, grad_rate: Any, room: Any, starts: Any, batch: int, length: int, groups: int, heads: int,
-              key_dim: int, value_dim: int) -> None:
+def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: int, half: bool, dt: Any,
+              rate: Any, kept: Any, final: Any, o: Any, grad_o: Any, grad_state: Any, grad_q: Any,
+              grad_k: Any, grad_x: Any, grad_dt: Any, grad_rate: Any, room: Any, starts: Any, batch: int,
+              length: int, groups: int, heads: int, key_dim: int, value_dim: int) -> None:
     """grad_state: of the final state; becomes that of the first. grad_rate: added to."""
     size, chunks, repeats = key_dim * value_dim, (length + CHUNK - 1) // CHUNK, heads // groups
     a, c = CHUNK * key_dim, CHUNK * value_dim
@@ -120,7 +131,8 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: in
     packed_keys, room = room[4 * a:6 * a], room[6 * a:]
     v, grad_out, grad_v, packed_values = room[:c], room[c:2 * c], room[2 * c:3 * c], room[3 * c:5 * c]
     room = room[5 * c:]
-    state_VK, grad_VK, grow, begin = room[:size], room[size:2 * size], room[2 * size:], room[2 * size + CHUNK:]
+    state_VK, grad_VK, grow, begin = room[:size], room[size:2 * size], room[2 * size:], room[2 * size
+                                                                                             + CHUNK:]
     for b in range(batch):
         for group in range(groups):
             for n in range(chunks - 1, -1, -1):
@@ -154,8 +166,8 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: in
                         t, length_s = starts[s], starts[s + 1] - starts[s]
                         scale(state_VK, before * begin[s], size)
                         pack(grad_out, v, t * value_dim, length_s, value_dim, packed_values)
-                        run_tiles(packed_values, keys, t * key_dim, grad_queries, t * key_dim, state_VK, length_s,
-                                  value_dim, key_dim, False)
+                        run_tiles(packed_values, keys, t * key_dim, grad_queries, t * key_dim, state_VK,
+                                  length_s, value_dim, key_dim, False)
                         before = grow[t + length_s - 1]
                     after = ONE
                     for s in range(count - 1, -1, -1):
@@ -166,11 +178,11 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: in
                         if count > 1 or not whole:
                             pack(keys, queries, t * key_dim, length_s, key_dim, packed_keys)
                             whole = count == 1
-                        run_tiles(packed_keys, grad_out, t * value_dim, grad_v, t * value_dim, grad_matrix, length_s,
-                                  key_dim, value_dim, True)
+                        run_tiles(packed_keys, grad_out, t * value_dim, grad_v, t * value_dim, grad_matrix,
+                                  length_s, key_dim, value_dim, True)
                         pack(v, grad_out, t * value_dim, length_s, value_dim, packed_values)
-                        run_tiles(packed_values, queries, t * key_dim, grad_keys, t * key_dim, grad_VK, length_s,
-                                  value_dim, key_dim, True)
+                        run_tiles(packed_values, queries, t * key_dim, grad_keys, t * key_dim, grad_VK,
+                                  length_s, value_dim, key_dim, True)
                         after = begin[s]
                     scale(grad_matrix, after, size)
                     for t in range(tokens - 1, -1, -1):
@@ -180,7 +192,8 @@ def _backward(q: Any, q_stride: int, k: Any, k_stride: int, x: Any, x_stride: in
                             grad = load(grad_v, t * value_dim + j) * fill(inverse)
                             value = load_bits(x, (first + t) * x_stride + h * value_dim + j, half)
                             inner = fma(grad, value, inner)
-                            share = fma(load(grad_o, row * value_dim + j), load(o, row * value_dim + j), share)
+                            share = fma(load(grad_o, row * value_dim + j), load(o, row * value_dim + j),
+                                        share)
                             store_bits(grad_x, row * value_dim + j, grad * fill(time_step), half)
                         grad_step = total(inner)
                         grad_g += total(share) - time_step * grad_step
@@ -211,8 +224,8 @@ class _Ssd(torch.autograd.Function):
         room = torch.empty(CHUNK * (4 * key_dim + 2 * value_dim + 2))
         starts = torch.empty(CHUNK + 1, dtype=torch.int64)
         half = x_BTHV.dtype == torch.bfloat16
-        _forward(*rows(q_BTGK), *rows(k_BTGK), *rows(x_BTHV), half, flat(dt_BTH), flat(rate_H), flat(final_BHKV),
-                 flat(o_BTHV), flat(kept), flat(room), flat(starts), *ctx.sizes)
+        _forward(*rows(q_BTGK), *rows(k_BTGK), *rows(x_BTHV), half, flat(dt_BTH), flat(rate_H),
+                 flat(final_BHKV), flat(o_BTHV), flat(kept), flat(room), flat(starts), *ctx.sizes)
         ctx.save_for_backward(q_BTGK, k_BTGK, x_BTHV, dt_BTH, rate_H, kept, final_BHKV, o_BTHV)
         return o_BTHV, final_BHKV
 
@@ -228,8 +241,9 @@ class _Ssd(torch.autograd.Function):
         starts = torch.empty(CHUNK + 1, dtype=torch.int64)
         half = x_BTHV.dtype == torch.bfloat16
         _backward(*rows(q_BTGK), *rows(k_BTGK), *rows(x_BTHV), half, flat(dt_BTH), flat(rate_H), flat(kept),
-                  flat(final_BHKV), flat(o_BTHV), flat(grad_o_BTHV), flat(grad_state_BHKV), bits(grad_q), bits(grad_k),
-                  bits(grad_x), flat(grad_dt), flat(grad_rate), flat(room), flat(starts), *ctx.sizes)
+                  flat(final_BHKV), flat(o_BTHV), flat(grad_o_BTHV), flat(grad_state_BHKV), bits(grad_q),
+                  bits(grad_k), bits(grad_x), flat(grad_dt), flat(grad_rate), flat(room), flat(starts),
+                  *ctx.sizes)
         return grad_q, grad_k, grad_x, grad_dt, grad_rate, grad_state_BHKV
 
 
@@ -247,7 +261,8 @@ def ssd_scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rat
 
 def ssd_scan_step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
                   state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
-    """`recurrences.ssd.ssd_scan_step` without gradients; the state is written in place. By torch if sizes are odd."""
+    """`recurrences.ssd.ssd_scan_step` without gradients; the state is written in place. By torch if sizes are
+    odd."""
     if odd(state_BHKV):
         return by_torch(q_BGK, k_BGK, x_BHV, dt_BH, rate_H, state_BHKV)
     return linear_step(q_BGK, k_BGK, x_BHV, dt_BH, rate_H, state_BHKV)

@@ -1,7 +1,8 @@
-"""One token of the recurrences whose state only decays and is added to, compiled: one pass over the state, in place.
+"""One token of the recurrences whose state only decays and is added to, compiled: one pass over the state, in
+place.
 
-What ssd.py and gla.py call is S <- diag(decay) S + k v^T;  o = S^T q. What selective_scan.py calls has a decay for each
-entry of S.
+What ssd.py and gla.py call is S <- diag(decay) S + k v^T;  o = S^T q. What selective_scan.py calls has a
+decay for each entry of S.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashnas.operators.compiled.jit import View, at, compiled, lanes_of, over_batches, ready, variant, writable
+from flashnas.operators.compiled.jit import (
+    View,
+    at,
+    compiled,
+    lanes_of,
+    over_batches,
+    ready,
+    variant,
+    writable,
+)
 from flashnas.operators.compiled.vectors import exponential, fill, fma, load, repeat, scalar, spread, store
 
 SHARE = 1 << 18  # of the entries of all states that is worth a thread
@@ -23,8 +33,8 @@ SHARE = 1 << 18  # of the entries of all states that is worth a thread
 def _kernel(lanes: int, channel: bool) -> Callable[..., None]:
     """The kernel for blocks of `lanes` value channels, for sequences `first` to `end` of the batch.
 
-    g: by channel log decays, else time steps, which multiply the values too; the rates at address `rate` are then the
-    heads'. state: [B, H, K, V], replaced. decays: scratch, [K].
+    g: by channel log decays, else time steps, which multiply the values too; the rates at address `rate` are
+    then the heads'. state: [B, H, K, V], replaced. decays: scratch, [K].
     """
     @variant(f"{lanes}_{'channel' if channel else 'head'}")
     def linear_step(q, k, v, g, rate, o, state, decays, first, end, sizes):
@@ -55,7 +65,8 @@ def _kernel(lanes: int, channel: bool) -> Callable[..., None]:
 
 def linear_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g: Tensor, rate_H: Tensor | None,
                 state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
-    """(o_BHV, the state, written in place); head h reads group h // (heads / groups). K and V are multiples of 16.
+    """(o_BHV, the state, written in place); head h reads group h // (heads / groups). K and V are multiples
+    of 16.
 
     g: log decays [B, H, K], without rates; or time steps [B, H], which multiply values and rates.
     """
@@ -82,8 +93,9 @@ def _view(x_BH: Tensor) -> View:
 
 @compiled
 def _scan(x, dt, a, b, c, y, state, first, end, sizes):
-    """For sequences `first` to `end` of the batch. x, dt and y: [B, C] at addresses; b and c: addresses, and how far
-    apart their rows are; a: address, and how far apart entries and channels are. state: [B, N, C], replaced."""
+    """For sequences `first` to `end` of the batch. x, dt and y: [B, C] at addresses; b and c: addresses, and
+    how far apart their rows are; a: address, and how far apart entries and channels are. state: [B, N, C],
+    replaced."""
     entries, channels = sizes
     for n in range(first, end):
         for j in range(0, channels, 16):
@@ -108,9 +120,9 @@ def scan_step(x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Ten
     a_NC, b_BN, c_BN = a_NC.float(), ready(b_BN), ready(c_BN)
 
     def run(part: slice) -> None:
-        _scan(x_BC.data_ptr(), dt_BC.data_ptr(), (a_NC.data_ptr(), *a_NC.stride()), (b_BN.data_ptr(), b_BN.stride(0)),
-              (c_BN.data_ptr(), c_BN.stride(0)), y_BC.data_ptr(), state_BNC.data_ptr(), part.start, part.stop,
-              (entries, channels))
+        _scan(x_BC.data_ptr(), dt_BC.data_ptr(), (a_NC.data_ptr(), *a_NC.stride()),
+              (b_BN.data_ptr(), b_BN.stride(0)), (c_BN.data_ptr(), c_BN.stride(0)), y_BC.data_ptr(),
+              state_BNC.data_ptr(), part.start, part.stop, (entries, channels))
 
     over_batches(batch, run, -(-SHARE // (entries * channels)))
     return y_BC, state_BNC

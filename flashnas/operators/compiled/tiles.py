@@ -1,11 +1,13 @@
 """Loops over rows, columns and tiles that several kernels share; all sizes are multiples of 16.
 
-`run_tiles` is the loop in which linear attention spends its time, over tiles of a state that stay in registers. All is
-without decay: a chunk of queries and keys is divided by its own decays before, and multiplied by them after. Forward and
-backward pass are four runs of the same loop:
+`run_tiles` is the loop in which linear attention spends its time, over tiles of a state that stay in
+registers. All is without decay: a chunk of queries and keys is divided by its own decays before, and
+multiplied by them after. Forward and backward pass are four runs of the same loop:
 
-    o: rows are key entries, S += k' v, o += q' S;              dq: rows are value entries, S += v k', dq += do S
-    dv: rows are key entries, from the end, D += q' do, dv += k' D;   dk: rows are value entries, D += do q', dk += v D
+    o:  rows are key entries, S += k' v, o += q' S
+    dq: rows are value entries, S += v k', dq += do S
+    dv: rows are key entries, from the end, D += q' do, dv += k' D
+    dk: rows are value entries, from the end, D += do q', dk += v D
 """
 
 from __future__ import annotations
@@ -33,12 +35,12 @@ from flashnas.operators.compiled.vectors import (
 
 ROWS = 8  # of a tile: with two vectors each, 16 of a CPU's 32 registers
 ENTRIES = 16 * ROWS  # of a product at once
-# A chunk of linear attention. Within a segment of it no decay is applied to the state; a segment ends before what is
-# divided by the decay since its first token exceeds 2^LARGEST.
+# A chunk of linear attention. Within a segment of it no decay is applied to the state; a segment ends before
+# what is divided by the decay since its first token exceeds 2^LARGEST.
 CHUNK = 64
 LARGEST = np.float32(60.0)
-# The sum that gives the gradients of log decays starts at zero before a token whose decay is below 2^-FORGETS: what is
-# left of the state is then less than the rounding of the sum.
+# The sum that gives the gradients of log decays starts at zero before a token whose decay is below
+# 2^-FORGETS: what is left of the state is then less than the rounding of the sum.
 FORGETS = np.float32(26.0)
 
 
@@ -88,12 +90,12 @@ _run_narrow, _run_wide = _tiles(LANES), _tiles(2 * LANES)
 
 
 @compiled
-def run_tiles(packed: Any, x: Any, x_at: int, y: Any, y_at: int, state: Any, tokens: int, rows: int, width: int,
-              backwards: bool) -> None:
+def run_tiles(packed: Any, x: Any, x_at: int, y: Any, y_at: int, state: Any, tokens: int, rows: int,
+              width: int, backwards: bool) -> None:
     """For each token: state += written x^T, then y += state^T read.
 
-    packed: read and written, as `pack` puts them side by side. x, y: [tokens, width] from x_at and y_at on. state:
-    [rows, width]. backwards: from the last token to the first.
+    packed: read and written, as `pack` puts them side by side. x, y: [tokens, width] from x_at and y_at on.
+    state: [rows, width]. backwards: from the last token to the first.
     """
     if width % (2 * LANES):
         _run_narrow(packed, x, x_at, y, y_at, state, tokens, rows, width, backwards)
@@ -158,7 +160,8 @@ def inner_product(x: Any, at: int, y: Any, to: int, size: int) -> float:
 
 
 def add_product(width: int, left: int, right: int, out: int, rows: int) -> None:
-    """out += left right, in compiled code, for left [rows, width], right [width, 16] and out [rows, 16] at addresses."""
+    """out += left right, in compiled code, for left [rows, width], right [width, 16] and out [rows, 16] at
+    addresses."""
     raise NotImplementedError("add_product can be called from compiled code only")
 
 

@@ -1,12 +1,15 @@
-"""Vectors of float32 as values in compiled code, of any number of lanes; LLVM maps them to the registers there are.
+"""Vectors of float32 as values in compiled code, of any number of lanes; LLVM maps them to the registers
+there are.
 
-Numba vectorises loops by chance; kernels written with these do not depend on it. `lanes` is a constant of the kernel, 16
-where nothing is said. Places count float32 from the start of a flat array, or from an address, which is an integer.
+Numba vectorises loops by chance; kernels written with these do not depend on it. `lanes` is a constant of the
+kernel, 16 where nothing is said. Places count float32 from the start of a flat array, or from an address,
+which is an integer.
 
     x = load(array, place);  y = fill(1.0, 64);  z = fma(x, x, z);  store(array, place, z)
 
-Tensors that may be in float32 or bfloat16 come as the uint16 numbers in their memory, or as its address, with a flag, so
-that each function is compiled once for both; `load_bits` widens, `store_bits` rounds to the nearest (even) one.
+Tensors that may be in float32 or bfloat16 come as the uint16 numbers in their memory, or as its address, with
+a flag, so that each function is compiled once for both; `load_bits` widens, `store_bits` rounds to the
+nearest (even) one.
 """
 
 from __future__ import annotations
@@ -28,9 +31,12 @@ LANES = 16
 FLAGS = ("contract", "reassoc", "nsz")
 LOG2_E = np.float32(1 / math.log(2))
 # 2^x for -0.5 <= x <= 0.5: minimax, relative error 2e-9 before rounding
-POWERS_OF_TWO = (1.53458098e-4, 1.33999312e-3, 9.61848896e-3, 5.55032878e-2, 2.40226469e-1, 6.93147206e-1, 1.0)
-# (exp(x) - 1 - x) / x^2 for |x| <= ln(2) / 2, and ln(2) in two parts, the first without lower digits; Cephes' expf
-EXPONENTIALS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+POWERS_OF_TWO = (1.53458098e-4, 1.33999312e-3, 9.61848896e-3, 5.55032878e-2, 2.40226469e-1, 6.93147206e-1,
+                 1.0)
+# (exp(x) - 1 - x) / x^2 for |x| <= ln(2) / 2, and ln(2) in two parts, the first without lower digits; Cephes'
+# expf
+EXPONENTIALS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
+                5.0000001201e-1)
 LN_2 = (0.693359375, -2.12194440e-4)
 primitive: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
 _FLOAT, _HALF, _INT = ir.FloatType(), ir.IntType(16), ir.IntType(32)
@@ -54,7 +60,8 @@ VECTOR = Vector(LANES)
 
 
 def _lanes(lanes: Any) -> tuple[Vector, types.Type]:
-    """The vector that a primitive returns, and the type of its last argument, which may have been left out."""
+    """The vector that a primitive returns, and the type of its last argument, which may have been left out.
+    """
     return (Vector(lanes), types.intp) if isinstance(lanes, int) else (Vector(lanes.literal_value), lanes)
 
 
@@ -63,9 +70,10 @@ def _expect(array: Any, number: Any = types.float32) -> None:
         raise TypingError(f"a flat array of {number} or an address is needed; got {array}")
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, lanes: int = 0, unit: Any = _FLOAT,
-             entry: Any = None) -> Any:
-    """A pointer to the number at `place`, counted in `unit`; to a vector of `entry` (a unit) if there are lanes."""
+def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, lanes: int = 0,
+             unit: Any = _FLOAT, entry: Any = None) -> Any:
+    """A pointer to the number at `place`, counted in `unit`; to a vector of `entry` (a unit) if there are
+    lanes."""
     if isinstance(kind, types.Integer):
         data = builder.inttoptr(array, unit.as_pointer())
     else:
@@ -91,9 +99,6 @@ def _call(builder: Any, name: str, *values: Any, flags: tuple[str, ...] = ()) ->
     return builder.call(function, values, fastmath=flags)
 
 
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-
 @primitive
 def load(typing_context, array, place, lanes=LANES):
     """The vector from `place` on."""
@@ -101,7 +106,8 @@ def load(typing_context, array, place, lanes=LANES):
     result, last = _lanes(lanes)
 
     def generate(context, builder, signature, arguments):
-        return builder.load(_address(context, builder, array, arguments[0], arguments[1], result.lanes), align=4)
+        return builder.load(_address(context, builder, array, arguments[0], arguments[1], result.lanes),
+                            align=4)
     return result(array, types.intp, last), generate
 
 
@@ -112,7 +118,8 @@ def store(typing_context, array, place, value):
     lanes = value.lanes if isinstance(value, Vector) else 0
 
     def generate(context, builder, signature, arguments):
-        builder.store(arguments[2], _address(context, builder, array, arguments[0], arguments[1], lanes), align=4)
+        builder.store(arguments[2], _address(context, builder, array, arguments[0], arguments[1], lanes),
+                      align=4)
         return context.get_dummy_value()
     return types.void(array, types.intp, value if lanes else types.float32), generate
 
@@ -139,7 +146,8 @@ def repeat(typing_context, array, place, lanes=LANES):
 
 @primitive
 def spread(typing_context, array, place, stride, count, lanes):
-    """`count` float32, `stride` apart, each in `lanes` lanes one after the other: a column of a tile [count, lanes]."""
+    """`count` float32, `stride` apart, each in `lanes` lanes one after the other: a column of a tile [count,
+    lanes]."""
     size, result = count.literal_value, Vector(count.literal_value * lanes.literal_value)
 
     def generate(context, builder, signature, arguments):
@@ -163,7 +171,8 @@ def load_bits(typing_context, bits, place, half):
                 pointer = _address(context, builder, bits, data, place, LANES, _HALF)
                 converted, narrow_end = _widened(builder, builder.load(pointer, align=2)), builder.block
             with wide:
-                pointer = _address(context, builder, bits, data, _double(builder, place), LANES, _HALF, _FLOAT)
+                pointer = _address(context, builder, bits, data, _double(builder, place), LANES, _HALF,
+                                   _FLOAT)
                 plain, wide_end = builder.load(pointer, align=2), builder.block
         value = builder.phi(plain.type)
         value.add_incoming(converted, narrow_end)
@@ -184,7 +193,8 @@ def store_bits(typing_context, bits, place, value, half):
                 pointer = _address(context, builder, bits, data, place, LANES, _HALF)
                 builder.store(_rounded(builder, vector), pointer, align=2)
             with wide:
-                pointer = _address(context, builder, bits, data, _double(builder, place), LANES, _HALF, _FLOAT)
+                pointer = _address(context, builder, bits, data, _double(builder, place), LANES, _HALF,
+                                   _FLOAT)
                 builder.store(vector, pointer, align=2)
         return context.get_dummy_value()
     return types.none(bits, types.intp, VECTOR, types.boolean), generate
@@ -213,10 +223,7 @@ def _rounded(builder: Any, value: Any) -> Any:
 
 @primitive
 def transpose_16(typing_context, source, place, stride, target, to, step):
-    """A block of 16 x 16 from one matrix into another, with rows and columns exchanged.
-
-    source, place, stride: where the block's first number is, and what lies between its rows. target, to, step: likewise.
-    """
+    """A block of 16 x 16, whose rows are `stride` apart, into another matrix, rows and columns exchanged."""
     _expect(source)
     _expect(target)
 
@@ -231,15 +238,13 @@ def transpose_16(typing_context, source, place, stride, target, to, step):
             second = [lane + half if not lane & half else LANES + lane for lane in range(LANES)]
             for n in (n for n in range(LANES) if not n & half):
                 pair = rows[n], rows[n + half]
-                rows[n], rows[n + half] = (builder.shuffle_vector(*pair, _mask(lanes)) for lanes in (first, second))
+                rows[n], rows[n + half] = (builder.shuffle_vector(*pair, _mask(lanes))
+                                           for lanes in (first, second))
         for row in rows:
             builder.store(row, _address(context, builder, target, out, to, LANES), align=4)
             to = builder.add(to, step)
         return context.get_dummy_value()
     return types.none(source, types.intp, types.intp, target, types.intp, types.intp), generate
-
-
-# -- lanes -------------------------------------------------------------------------------------------------------------
 
 
 @primitive
@@ -286,9 +291,6 @@ def _joined(builder: Any, parts: list[Any]) -> Any:
     return parts[0]
 
 
-# -- numbers -----------------------------------------------------------------------------------------------------------
-
-
 def _operator(python: Callable[..., Any], instruction: str) -> None:
     @type_callable(python)
     def type_of(context: Any) -> Callable[..., Any]:
@@ -320,7 +322,8 @@ def _reduction(name: str, *start: float) -> Any:
         def generate(context, builder, signature, arguments):
             values = [*(ir.Constant(_FLOAT, value) for value in start), arguments[0]]
             kind = ir.FunctionType(_FLOAT, [value.type for value in values])
-            function = get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.{name}.v{x.lanes}f32")
+            function = get_or_insert_function(builder.module, kind,
+                                              f"llvm.vector.reduce.{name}.v{x.lanes}f32")
             return builder.call(function, values, fastmath=FLAGS)
         return types.float32(x), generate
     return reduce
@@ -369,7 +372,8 @@ def _exp2(builder: Any, x: Any) -> Any:
 
 @primitive
 def exponential(typing_context, x):
-    """exp of each lane to one unit in the last place, for x from -87 to 88; beyond, that of the nearest bound."""
+    """exp of each lane to one unit in the last place, for x from -87 to 88; beyond, that of the nearest
+    bound."""
     def generate(context, builder, signature, arguments):
         def rounded_once(*values: Any) -> Any:
             return _call(builder, "fmuladd", *(value if hasattr(value, "type") else _constant(kind, value)
@@ -383,7 +387,8 @@ def exponential(typing_context, x):
         y = _constant(kind, EXPONENTIALS[0])
         for factor in EXPONENTIALS[1:]:
             y = rounded_once(y, rest, factor)
-        y = builder.fadd(rounded_once(y, builder.fmul(rest, rest, flags=FLAGS), rest), _constant(kind, 1.0), flags=FLAGS)
+        y = builder.fadd(rounded_once(y, builder.fmul(rest, rest, flags=FLAGS), rest), _constant(kind, 1.0),
+                         flags=FLAGS)
         return builder.fmul(y, _whole_power(builder, whole), flags=FLAGS)
     return x(x), generate
 

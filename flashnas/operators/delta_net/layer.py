@@ -1,4 +1,5 @@
-"""DeltaNet with a short convolution (`d`), as fla's layer in Nemotron-Flash: no output gate; arXiv 2406.06484."""
+"""DeltaNet with a short convolution (`d`), as fla's layer in Nemotron-Flash: no output gate; arXiv
+2406.06484."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ from flashnas.operators.parts.norms import (
     rms_normalise,
 )
 from flashnas.operators.parts.projection import Projection
-from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
+from flashnas.operators.recurrences.delta_rule import (
+    delta_rule_chunked,
+    delta_rule_reference,
+    delta_rule_step,
+)
 from flashnas.operators.roles import Role
 
 
@@ -61,6 +66,6 @@ class DeltaNetLayer(RecurrentLayer):
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         qkv, beta = parts
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in qkv.split(self.hidden, -1))
-        o, matrix_BHKV = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta),
-                                              None, matrix_BHKV)
+        o, matrix_BHKV = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v,
+                                              torch.sigmoid(beta), None, matrix_BHKV)
         return (rms_normalise(o, OUTPUT_NORM_EPS) * self.norm.weight.double()).flatten(-2), matrix_BHKV

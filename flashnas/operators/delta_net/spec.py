@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, DELTA_RULE, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_head_dim
+from flashnas.operators.kernel_kinds import CONV, DELTA_RULE, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.spec import OperatorSpec, scaled_head_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,7 @@ class DeltaNet(OperatorSpec):
         self.heads(hidden)
         return self
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         return dataclasses.replace(self, head_dim=head_dim)
 
@@ -54,12 +52,13 @@ class DeltaNet(OperatorSpec):
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         heads = self.heads(hidden)
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             gemm("qkv_beta", n=3 * hidden + heads, k=hidden, unfused=(hidden, hidden, hidden, heads)),
             pointwise("beta_sigmoid", 2 * heads, fusable=True),
-            CONV.call("conv", channels=3 * hidden, conv_size=self.conv_size, unfused=(hidden, hidden, hidden)),
-            DELTA_RULE.call(self.name, heads=heads, key_dim=self.head_dim, value_dim=self.head_dim, groups=heads),
+            CONV.call("conv", channels=3 * hidden, conv_size=self.conv_size,
+                      unfused=(hidden, hidden, hidden)),
+            DELTA_RULE.call(self.name, heads=heads, key_dim=self.head_dim, value_dim=self.head_dim,
+                            groups=heads),
             pointwise("out_norm", 2 * hidden),
             gemm("out", n=hidden, k=hidden),
         )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec
+from flashnas.operators.kernel_kinds import gemm, pointwise, pre_norm
+from flashnas.operators.spec import OperatorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class FeedForward(OperatorSpec):
     def resolved(self, hidden: int) -> Self:
         return dataclasses.replace(self, intermediate=self.intermediate or 3 * hidden)
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         return dataclasses.replace(self, intermediate=max(1, round(self.intermediate / factor))
                                    if self.intermediate else 0)
 
@@ -53,13 +53,13 @@ class FeedForward(OperatorSpec):
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner = self.resolved(hidden).intermediate
-        widen = ((gemm("up", n=inner, k=hidden), pointwise("relu2", 2 * inner, unfused=(2 * inner, 2 * inner)))
+        widen = ((gemm("up", n=inner, k=hidden),
+                  pointwise("relu2", 2 * inner, unfused=(2 * inner, 2 * inner)))
                  if self.relu2 else
                  (gemm("gate_up", n=2 * inner, k=hidden, unfused=(inner, inner)),
                   pointwise("silu_mul", 3 * inner, unfused=(2 * inner, 3 * inner))))
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             *widen,
             gemm("down", n=hidden, k=inner),
         )

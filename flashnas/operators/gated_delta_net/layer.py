@@ -16,14 +16,20 @@ from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
 from flashnas.operators.parts.projection import Projection
-from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
+from flashnas.operators.recurrences.delta_rule import (
+    delta_rule_chunked,
+    delta_rule_reference,
+    delta_rule_step,
+)
 from flashnas.operators.roles import Role
 
 
 class GatedDeltaNetLayer(RecurrentLayer):
-    """Value head h reads key head h // expand_v; log decay -exp(A_log) softplus(a + dt_bias); norm gated by silu(z)."""
+    """Value head h reads key head h // expand_v; log decay -exp(A_log) softplus(a + dt_bias); norm gated by
+    silu(z)."""
 
-    roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "dt_bias": Role.BIAS, "out_proj": Role.WRITES}
+    roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "dt_bias": Role.BIAS,
+                       "out_proj": Role.WRITES}
 
     def __init__(self, spec: GatedDeltaNet, hidden: int) -> None:
         super().__init__()
@@ -66,10 +72,11 @@ class GatedDeltaNetLayer(RecurrentLayer):
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         qkv, z, beta, a = parts
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in qkv.split([self.key, self.key, self.value], -1))
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim))
+                   for part in qkv.split([self.key, self.key, self.value], -1))
         q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
         g = -self.A_log.double().exp() * torch.log1p((a + self.dt_bias.double()).exp())
-        o, matrix_BHKV = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta), g,
-                                              matrix_BHKV)
+        o, matrix_BHKV = delta_rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v,
+                                              torch.sigmoid(beta), g, matrix_BHKV)
         o = rms_normalise(o).flatten(-2) * self.norm.weight.double().repeat(self.v_heads)
         return o * z * torch.sigmoid(z), matrix_BHKV

@@ -1,4 +1,5 @@
-"""Gated DeltaNet (`gd`); arXiv 2412.06464, as in Qwen3-Next: per-head decay, output gate, short convolution."""
+"""Gated DeltaNet (`gd`); arXiv 2412.06464, as in Qwen3-Next: per-head decay, output gate, short convolution.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, GATED_DELTA_RULE, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_dim
+from flashnas.operators.kernel_kinds import CONV, GATED_DELTA_RULE, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +31,10 @@ class GatedDeltaNet(OperatorSpec):
     conv_size: int = 4
 
     def resolved(self, hidden: int) -> Self:
-        return dataclasses.replace(self, k_heads=self.k_heads or self._divided(hidden, self.head_dim, "head_dim"))
+        return dataclasses.replace(self,
+                                   k_heads=self.k_heads or self._divided(hidden, self.head_dim, "head_dim"))
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         head_dim = scaled_dim(self.head_dim, factor, least_dim)
         k_heads = max(1, round(self.resolved(hidden).k_heads * self.head_dim / factor / head_dim))
         return dataclasses.replace(self, k_heads=k_heads, head_dim=head_dim)
@@ -66,8 +66,7 @@ class GatedDeltaNet(OperatorSpec):
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             gemm("qkvz", n=2 * key + 2 * value, k=hidden),
             gemm("beta_decay", n=2 * heads, k=hidden),
             pointwise("beta_decay_gates", 4 * heads, fusable=True, unfused=(2 * heads, 2 * heads)),

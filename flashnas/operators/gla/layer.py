@@ -33,7 +33,8 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         self.hidden, self.heads, self.key_dim = hidden, spec.heads(hidden), spec.key_dim
         key = self.heads * self.key_dim
         self.sizes = [key, key, hidden, hidden, spec.gate_rank]
-        self.in_proj = Projection(hidden, sum(self.sizes), bias=False)  # q | k | v | output gate | low-rank decay gate
+        # q | k | v | output gate | low-rank decay gate
+        self.in_proj = Projection(hidden, sum(self.sizes), bias=False)
         self.gate_proj = nn.Linear(spec.gate_rank, key)
         self.norm = RMSNorm(spec.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import GLA, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, largest_divisor, scaled_head_dim
+from flashnas.operators.kernel_kinds import GLA, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_head_dim
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatedLinearAttention(OperatorSpec):
-    """`gla`. Value heads have head_dim, key heads half of it; decay per key channel through a low-rank gate."""
+    """`gla`. Value heads have head_dim, key heads half of it; decay per key channel through a low-rank gate.
+    """
 
     kind = "gla"
     name = "gla"
@@ -34,9 +35,7 @@ class GatedLinearAttention(OperatorSpec):
         self._divided(self.head_dim, 2, "2 (key heads are half of head_dim)")
         return self
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         if head_dim % 2 and hidden // factor % 2 == 0:  # an even one that divides the smaller hidden size
             head_dim = 2 * largest_divisor(hidden // factor // 2, head_dim // 2)
@@ -64,8 +63,7 @@ class GatedLinearAttention(OperatorSpec):
         heads = self.heads(hidden)
         key = heads * self.key_dim
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             gemm("qkvg", n=2 * key + 2 * hidden, k=hidden, unfused=(key, key, hidden, hidden)),
             gemm("gate_low", n=self.gate_rank, k=hidden),
             gemm("gate_high", n=key, k=self.gate_rank),

@@ -1,4 +1,5 @@
-"""Parallel hybrid head (`h`): attention and Mamba2 side by side in one operator, as in Hymba; arXiv 2411.13676."""
+"""Parallel hybrid head (`h`): attention and Mamba2 side by side in one operator, as in Hymba; arXiv
+2411.13676."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, largest_divisor, scaled_dim, scaled_state
+from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim, scaled_state
 
 
 @dataclass(frozen=True, kw_only=True)
 class HybridHead(OperatorSpec):
-    """`h`. Both halves read the same input and put out heads x head_dim channels, each normalised with a weight per
-    channel; one projection reads their mean.
+    """`h`. Both halves read the same input and put out heads x head_dim channels, each normalised with a
+    weight per channel; one projection reads their mean.
 
     heads, kv_heads, head_dim, qk_norm, rope_theta: of the attention, as in `a`; window 0: full attention.
     ssm_head_dim, state, groups, conv_size: of the Mamba2, whose heads follow from heads x head_dim.
@@ -30,7 +31,8 @@ class HybridHead(OperatorSpec):
     family = "attention and state space"
     layer = "flashnas.operators.hybrid_head.layer:HybridHeadLayer"
     own_rates = ("conv",)
-    minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "ssm_head_dim": 1, "state": 1, "groups": 1,
+    minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "ssm_head_dim": 1, "state": 1,
+                                          "groups": 1,
                                        "conv_size": 1}
 
     heads: int = 0
@@ -67,7 +69,8 @@ class HybridHead(OperatorSpec):
                                 f" got {self.ssm_head_dim}")
         heads = inner // self.ssm_head_dim
         if heads % self.groups:
-            raise OperatorError(f"operator 'h': groups must divide the {heads} heads of the Mamba2; got {self.groups}")
+            raise OperatorError(f"operator 'h': groups must divide the {heads} heads of the Mamba2;"
+                                f" got {self.groups}")
         return Mamba2(heads=heads, head_dim=self.ssm_head_dim, state=self.state, groups=self.groups,
                       conv_size=self.conv_size)
 
@@ -80,9 +83,7 @@ class HybridHead(OperatorSpec):
         self.ssm(hidden)
         return dataclasses.replace(self, heads=attention.heads, kv_heads=attention.kv_heads)
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         attention = self.attention(hidden).scaled(hidden, factor, least_dim)
         inner = attention.heads * attention.head_dim
         ssm_head_dim = largest_divisor(inner, scaled_dim(self.ssm_head_dim, factor, least_dim))
@@ -94,7 +95,8 @@ class HybridHead(OperatorSpec):
 
     def params(self, hidden: int) -> int:
         inner = self.inner(hidden)
-        # of the halves: one pre-norm and one output projection too many; Mamba2 has its norm, attention gets one
+        # of the halves: one pre-norm and one output projection too many; Mamba2 has its norm, attention gets
+        # one
         halves = self.attention(hidden).params(hidden) + self.ssm(hidden).params(hidden)
         return halves - hidden - inner * hidden + inner
 

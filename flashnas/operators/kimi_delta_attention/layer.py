@@ -22,10 +22,12 @@ NORM_EPS = 1e-5
 
 
 class KimiDeltaAttentionLayer(RecurrentLayer):
-    """Log decay of a key channel -exp(A_log) softplus(low rank + dt_bias); head norm gated by sigmoid(low rank)."""
+    """Log decay of a key channel -exp(A_log) softplus(low rank + dt_bias); head norm gated by sigmoid(low
+    rank)."""
 
     roles: ClassVar = {"in_proj": Role.READS, "gates_low": Role.GATE_READS, "decay_gate": Role.GATE,
-                       "output_gate": Role.GATE, "A_log": Role.DECAY, "dt_bias": Role.BIAS, "out_proj": Role.WRITES}
+                       "output_gate": Role.GATE, "A_log": Role.DECAY, "dt_bias": Role.BIAS,
+                       "out_proj": Role.WRITES}
 
     def __init__(self, spec: KimiDeltaAttention, hidden: int) -> None:
         super().__init__()

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, KDA, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_dim
+from flashnas.operators.kernel_kinds import CONV, KDA, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
 class KimiDeltaAttention(OperatorSpec):
-    """`kda`. heads 0: hidden / head_dim; gate_rank, of the maps to decay and output gate, 0: head_dim, as fla."""
+    """`kda`. heads 0: hidden / head_dim; gate_rank, of the maps to decay and output gate, 0: head_dim, as
+    fla."""
 
     kind = "kda"
     name = "kimi_delta_attention"
@@ -33,12 +34,11 @@ class KimiDeltaAttention(OperatorSpec):
         return dataclasses.replace(self, heads=self.heads or self._divided(hidden, self.head_dim, "head_dim"),
                                    gate_rank=self.gate_rank or self.head_dim)
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         full, head_dim = self.resolved(hidden), scaled_dim(self.head_dim, factor, least_dim)
         heads = max(1, round(full.heads * self.head_dim / factor / head_dim))
-        return dataclasses.replace(self, heads=heads, head_dim=head_dim, gate_rank=scaled_dim(full.gate_rank, factor))
+        return dataclasses.replace(self, heads=heads, head_dim=head_dim,
+                                   gate_rank=scaled_dim(full.gate_rank, factor))
 
     def inner(self, hidden: int) -> int:
         """Channels of the queries, of the keys and of the values."""
@@ -46,7 +46,8 @@ class KimiDeltaAttention(OperatorSpec):
 
     def params(self, hidden: int) -> int:
         s, inner = self.resolved(hidden), self.inner(hidden)
-        # q, k, v, o, beta; low-rank decay and output gate; convolution. Pre-norm; dt bias and gate bias; A; gated norm
+        # q, k, v, o, beta; low-rank decay and output gate; convolution. Pre-norm; dt bias and gate bias; A;
+        # gated norm
         return (hidden * (4 * inner + s.heads) + 2 * s.gate_rank * (hidden + inner) + 3 * inner * s.conv_size
                 + hidden + 2 * inner + s.heads + s.head_dim)
 
@@ -62,14 +63,14 @@ class KimiDeltaAttention(OperatorSpec):
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         s, inner = self.resolved(hidden), self.inner(hidden)
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             gemm("qkv", n=3 * inner, k=hidden, unfused=(inner, inner, inner)),
             gemm("beta", n=s.heads, k=hidden),
             gemm("gates_low", n=2 * s.gate_rank, k=hidden, unfused=(s.gate_rank, s.gate_rank)),
             gemm("decay_high", n=inner, k=s.gate_rank),
             gemm("gate_high", n=inner, k=s.gate_rank),
-            pointwise("beta_decay_gates", 2 * inner + 2 * s.heads, fusable=True, unfused=(2 * inner, 2 * s.heads)),
+            pointwise("beta_decay_gates", 2 * inner + 2 * s.heads, fusable=True,
+                      unfused=(2 * inner, 2 * s.heads)),
             CONV.call("conv", channels=3 * inner, conv_size=s.conv_size),
             KDA.call(self.name, heads=s.heads, key_dim=s.head_dim, value_dim=s.head_dim, groups=s.heads),
             pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),

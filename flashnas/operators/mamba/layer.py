@@ -23,13 +23,14 @@ from flashnas.operators.roles import Role
 
 
 class MambaLayer(RecurrentLayer):
-    """in_proj gives x and z; x passes a convolution and silu; x_proj makes the low-rank time step, B and C of it.
+    """in_proj gives x and z; x passes a convolution and silu; x_proj makes the low-rank time step, B and C of
+    it.
 
     The state's matrix is [B, 1, N, inner]: one head whose values are the channels.
     """
 
-    roles: ClassVar = {"in_proj": Role.READS, "x_proj": Role.INNER, "dt_proj": Role.INNER, "dt_bias": Role.BIAS,
-                       "A_log": Role.DECAY, "D": Role.VECTOR, "out_proj": Role.WRITES}
+    roles: ClassVar = {"in_proj": Role.READS, "x_proj": Role.INNER, "dt_proj": Role.INNER,
+                       "dt_bias": Role.BIAS, "A_log": Role.DECAY, "D": Role.VECTOR, "out_proj": Role.WRITES}
     conv: ShortConvolution
 
     def __init__(self, spec: Mamba, hidden: int) -> None:
@@ -80,7 +81,8 @@ class MambaLayer(RecurrentLayer):
         y, state_BNC = scan_reference(dt * x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
         return (y + x * self.D.double()) * z * torch.sigmoid(z), state_BNC.unsqueeze(1)
 
-    def _recur_raw(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
+    def _recur_raw(self, parts: Sequence[Tensor], state_BNC: Tensor | None,
+                   rule: Rule) -> tuple[Tensor, Tensor]:
         x, z = parts
         low, b, c = self.x_proj(x).split(self.parts, -1)
         dt = self.dt_proj(low)

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, SELECTIVE_SCAN, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_dim
+from flashnas.operators.kernel_kinds import CONV, SELECTIVE_SCAN, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mamba(OperatorSpec):
-    """`m`. inner size = expand x hidden; each inner channel has a state of `state` values with decays of their own.
+    """`m`. inner size = expand x hidden; each inner channel has a state of `state` values with decays of
+    their own.
 
-    dt_rank: width through which the time steps of all channels are projected; 0: hidden / 16, rounded up. bias: of
-    the input and the output projection.
+    dt_rank: width through which the time steps of all channels are projected; 0: hidden / 16, rounded up.
+    bias: of the input and the output projection.
     """
 
     kind = "m"
@@ -41,9 +42,7 @@ class Mamba(OperatorSpec):
     def resolved(self, hidden: int) -> Self:
         return dataclasses.replace(self, dt_rank=self.dt_rank or _dt_rank(hidden))
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         follows = self.dt_rank in (0, _dt_rank(hidden))  # from the hidden size, also in the smaller network
         rank = 0 if follows else max(1, round(self.dt_rank / factor))
         return dataclasses.replace(self, state=scaled_dim(self.state, factor, least_dim), dt_rank=rank)
@@ -68,8 +67,7 @@ class Mamba(OperatorSpec):
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner, rank = self.inner(hidden), self.resolved(hidden).dt_rank
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             gemm("in", n=2 * inner, k=hidden),
             CONV.call("conv", channels=inner, conv_size=self.conv_size),
             gemm("x_proj", n=rank + 2 * self.state, k=inner),

@@ -1,6 +1,7 @@
 """Mamba2 (`m2`), the state-space dual layer, as transformers' Mamba2Mixer; arXiv 2405.21060.
 
-Per head, with dt = softplus(dt_raw + dt_bias) and g = -exp(A_log) dt: S <- exp(g) S + B (dt x)^T;  y = S^T C + D x.
+Per head, with dt = softplus(dt_raw + dt_bias) and g = -exp(A_log) dt:
+S <- exp(g) S + B (dt x)^T;  y = S^T C + D x.
 """
 
 from __future__ import annotations
@@ -76,10 +77,12 @@ class Mamba2Layer(RecurrentLayer):
         g = -dt * self.A_log.double().exp()
         y, matrix_BHKV = ssd_reference(c, b, x * dt.unsqueeze(-1), g, matrix_BHKV)
         y = (y + x * self.D.double().unsqueeze(-1)).flatten(-2) * z * torch.sigmoid(z)
-        y = rms_normalise(y.unflatten(-1, (self.groups, -1)), OUTPUT_NORM_EPS).flatten(-2) * self.norm.weight.double()
+        y = rms_normalise(y.unflatten(-1, (self.groups, -1)),
+                          OUTPUT_NORM_EPS).flatten(-2) * self.norm.weight.double()
         return y, matrix_BHKV
 
     def _split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [.., H, V], B and C [.., G, K] of the channels that the convolution gave."""
         x, b, c = xbc.split(self.parts, -1)
-        return x.unflatten(-1, (self.heads, -1)), b.unflatten(-1, (self.groups, -1)), c.unflatten(-1, (self.groups, -1))
+        b, c = (part.unflatten(-1, (self.groups, -1)) for part in (b, c))
+        return x.unflatten(-1, (self.heads, -1)), b, c

@@ -8,9 +8,8 @@ from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, SSD, STATE_BYTES, gemm, pointwise
+from flashnas.operators.kernel_kinds import CONV, SSD, STATE_BYTES, gemm, pointwise, pre_norm
 from flashnas.operators.spec import (
-    PROXY_HEAD_DIM,
     OperatorSpec,
     largest_divisor,
     scaled_dim,
@@ -21,7 +20,8 @@ from flashnas.operators.spec import (
 
 @dataclass(frozen=True, kw_only=True)
 class Mamba2(OperatorSpec):
-    """`m2`. inner size = expand x hidden, split into heads of head_dim; B and C have `state` channels per group.
+    """`m2`. inner size = expand x hidden, split into heads of head_dim; B and C have `state` channels per
+    group.
 
     heads: number of heads in place of `expand`, as in Nemotron-H. bias: of both projections.
     dt_min: smallest time step.
@@ -67,9 +67,7 @@ class Mamba2(OperatorSpec):
         return dataclasses.replace(self, expand=self.inner(hidden) // hidden if whole else 1,
                                    heads=0 if whole else self.heads)
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         full = self.resolved(hidden)
         heads = full.heads
         if heads:
@@ -78,14 +76,16 @@ class Mamba2(OperatorSpec):
         else:
             head_dim = scaled_head_dim(full.head_dim, factor, least_dim, full.inner(hidden) // factor)
         count = heads or full.inner(hidden) // factor // head_dim
-        return dataclasses.replace(full, head_dim=head_dim, heads=heads, groups=largest_divisor(count, self.groups),
+        return dataclasses.replace(full, head_dim=head_dim, heads=heads,
+                                   groups=largest_divisor(count, self.groups),
                                    state=scaled_state(self.state, factor, least_dim))
 
     def params(self, hidden: int) -> int:
         inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)
         # in: z, x, B, C, dt; convolution; A, D and dt bias per head; gated norm over inner
         return (hidden + hidden * (inner + channels + heads) + channels * (self.conv_size + self.conv_bias)
-                + 3 * heads + inner + inner * hidden + (inner + channels + heads + hidden if self.bias else 0))
+                + 3 * heads + inner + inner * hidden
+                + (inner + channels + heads + hidden if self.bias else 0))
 
     def flops(self, hidden: int, context: float) -> float:
         inner, channels = self.inner(hidden), self.conv_channels(hidden)
@@ -99,8 +99,7 @@ class Mamba2(OperatorSpec):
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             gemm("in", n=inner + channels + heads, k=hidden),
             CONV.call("conv", channels=channels, conv_size=self.conv_size),
             SSD.call(self.name, heads=heads, key_dim=self.state, value_dim=self.head_dim, groups=self.groups),

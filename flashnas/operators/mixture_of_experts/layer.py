@@ -1,6 +1,8 @@
-"""Mixture of SwiGLU experts (`moe`), dropless, as transformers' Qwen3-MoE and Mixtral; arXiv 2101.03961, 2401.04088.
+"""Mixture of SwiGLU experts (`moe`), dropless, as transformers' Qwen3-MoE and Mixtral; arXiv 2101.03961,
+2401.04088.
 
-y = sum over the chosen experts e of p_e expert_e(x), p the softmax of the router's logits, in float32 at least.
+y = sum over the chosen experts e of p_e expert_e(x), p the softmax of the router's logits, in float32 at
+least.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ from flashnas.operators.roles import Role
 
 
 class MixtureOfExpertsLayer(Layer):
-    """in_proj[e] (gate, up) and out_proj[e] are expert e; a shared expert is the last of both. State: always None.
+    """in_proj[e] (gate, up) and out_proj[e] are expert e; a shared expert is the last of both. State: always
+    None.
 
-    Tokens are sorted by expert, so that each expert is one product; the same input gives the same output to the bit
-    on every device. There is no loss that balances the experts. On CUDA, where no gradient is needed, nothing waits for
-    the host (on_device.py): that of a step never does, that of a prompt on Hopper or later in bfloat16.
+    Tokens are sorted by expert, so that each expert is one product; the same input gives the same output to
+    the bit on every device. There is no loss that balances the experts. On CUDA, where no gradient is needed,
+    nothing waits for the host (on_device.py): that of a step never does, that of a prompt on Hopper or later
+    in bfloat16.
     """
 
-    roles: ClassVar = {"router": Role.ROUTER, "in_proj": Role.READS, "out_proj": Role.WRITES, "gate_proj": Role.GATE}
+    roles: ClassVar = {"router": Role.ROUTER, "in_proj": Role.READS, "out_proj": Role.WRITES,
+                       "gate_proj": Role.GATE}
 
     def __init__(self, spec: MixtureOfExperts, hidden: int) -> None:
         super().__init__()
@@ -47,9 +52,9 @@ class MixtureOfExpertsLayer(Layer):
         x = x_BTD.double()
         p, chosen = self._chosen(linear_reference(self.router, x))
         y = torch.zeros_like(x)
-        for e in range(len(self.in_proj)):
-            gate, up = linear_reference(self.in_proj[e], x).chunk(2, -1)  # type: ignore[arg-type]
-            out = linear_reference(self.out_proj[e], gate * torch.sigmoid(gate) * up)  # type: ignore[arg-type]
+        for e, (into, out_of) in enumerate(zip(self.in_proj, self.out_proj, strict=True)):
+            gate, up = linear_reference(into, x).chunk(2, -1)  # type: ignore[arg-type]
+            out = linear_reference(out_of, gate * torch.sigmoid(gate) * up)  # type: ignore[arg-type]
             if e < self.experts:
                 share = (p * (chosen == e)).sum(-1, keepdim=True)
             elif self.gate_proj is not None:
@@ -62,7 +67,8 @@ class MixtureOfExpertsLayer(Layer):
     def forward(self, x_BTD: Tensor, state: None = None, *, few: bool = False) -> tuple[Tensor, None]:
         """few: the tokens of one step, on CUDA by shapes that do not depend on the choices."""
         x = x_BTD.flatten(0, -2)
-        with torch.autocast(x.device.type, enabled=False):  # near ties go the same way in training and decoding
+        # near ties go the same way in training and decoding
+        with torch.autocast(x.device.type, enabled=False):
             wide = state_dtype(x.dtype)
             p, chosen = self._chosen(x.to(wide) @ self.router.weight.to(wide).T)
         y = self._on_device(x, p, chosen, few) if not (x.is_cpu or torch.is_grad_enabled()) else None
@@ -93,7 +99,8 @@ class MixtureOfExpertsLayer(Layer):
 
     @torch.compiler.disable  # how many tokens each expert gets is another shape each time
     def _mixed(self, x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor) -> Tensor:
-        """The chosen experts' outputs, weighted and summed; experts that nobody chose get gradients of zero."""
+        """The chosen experts' outputs, weighted and summed; experts that nobody chose get gradients of zero.
+        """
         order = chosen_TA.flatten().argsort(stable=True)  # (token, choice) pairs by expert
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)

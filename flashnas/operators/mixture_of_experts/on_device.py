@@ -1,7 +1,9 @@
-"""Experts without a word to the host: which token goes to which expert stays on the device, and so do all shapes.
+"""Experts without a word to the host: which token goes to which expert stays on the device, and so do all
+shapes.
 
 A CUDA graph holds only such work. The weights of a layer's experts are kept as views of one tensor for that.
-E: experts, A: chosen experts of a token, I: an expert's inner size, P: pairs of a token and one of its experts.
+E: experts, A: chosen experts of a token, I: an expert's inner size, P: pairs of a token and one of its
+experts.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ from torch import Tensor, nn
 
 Activation = Callable[[Tensor], Tensor]
 ALIGNED = 8               # of the rows of a grouped product, in bfloat16
-GROUPED_FROM = (9, 0)     # compute capability; below it torch's grouped product asks the host for the groups' sizes
+# compute capability; below it torch's grouped product asks the host for the groups' sizes
+GROUPED_FROM = (9, 0)
 
 
 class Together:
     """The weights of several linears of one shape as views of one tensor [E, rows, columns].
 
-    The linears keep their parameters, whose memory moves once. What moves it again, as `Module.to` does, is noticed.
+    The linears keep their parameters, whose memory moves once. What moves it again, as `Module.to` does, is
+    noticed.
     """
 
     def __init__(self) -> None:
@@ -72,8 +76,8 @@ def by_groups(x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, in_EID: Tensor, out
 
 def by_token(x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, in_EID: Tensor, out_EDI: Tensor,
              act: Activation) -> Tensor:
-    """Few tokens: the chosen experts' weights are gathered. With more pairs than experts every expert takes every
-    token, since all weights are read in any case."""
+    """Few tokens: the chosen experts' weights are gathered. With more pairs than experts every expert takes
+    every token, since all weights are read in any case."""
     if chosen_TA.numel() <= len(in_EID):
         inner_TA1I = act(x_TD[:, None, None] @ in_EID[chosen_TA].mT)
         return _weighted(p_TA, (inner_TA1I @ out_EDI[chosen_TA].mT).squeeze(-2))

@@ -1,4 +1,5 @@
-"""Mixture of SwiGLU experts (`moe`): each token passes the few that a router picks; arXiv 2101.03961, 2401.04088."""
+"""Mixture of SwiGLU experts (`moe`): each token passes the few that a router picks; arXiv 2101.03961,
+2401.04088."""
 
 from __future__ import annotations
 
@@ -8,18 +9,19 @@ from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import EXPERTS, gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec
+from flashnas.operators.kernel_kinds import EXPERTS, gemm, pointwise, pre_norm
+from flashnas.operators.spec import OperatorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureOfExperts(OperatorSpec):
     """`moe`. `active` of `experts` per token, chosen by a softmax over all; no token is dropped.
 
-    intermediate: of each expert; 0: 3 x hidden / active, rounded up, so that a token costs what it costs in `f`.
-    shared: intermediate size of one more expert that every token passes; 0: none. shared_gate: its output times the
-    sigmoid of a projection to one value, as in Qwen2-MoE. normalise: the chosen probabilities add up to 1; a single one
-    stays as it is, as in the Switch Transformer, for a constant 1 would give the router no gradient.
+    intermediate: of each expert; 0: 3 x hidden / active, rounded up, so that a token costs what it costs in
+    `f`. shared: intermediate size of one more expert that every token passes; 0: none. shared_gate: its
+    output times the sigmoid of a projection to one value, as in Qwen2-MoE. normalise: the chosen
+    probabilities add up to 1; a single one stays as it is, as in the Switch Transformer, for a constant 1
+    would give the router no gradient.
     """
 
     kind = "moe"
@@ -42,7 +44,8 @@ class MixtureOfExperts(OperatorSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.active > self.experts:
-            raise OperatorError(f"operator 'moe': active must be at most experts {self.experts}; got {self.active}")
+            raise OperatorError(f"operator 'moe': active must be at most experts {self.experts};"
+                                f" got {self.active}")
 
     @property
     def gated(self) -> bool:
@@ -58,9 +61,7 @@ class MixtureOfExperts(OperatorSpec):
     def _default_intermediate(self, hidden: int) -> int:
         return -(-3 * hidden // self.active)
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         inner = 0 if self.intermediate == self._default_intermediate(hidden) else self.intermediate
         inner, shared = (max(1, round(size / factor)) if size else 0 for size in (inner, self.shared))
         return dataclasses.replace(self, intermediate=inner, shared=shared)
@@ -84,8 +85,7 @@ class MixtureOfExperts(OperatorSpec):
             *([gemm("shared_gate", n=1, k=hidden)] if self.gated else []),
         )
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             gemm("router", n=self.experts, k=hidden),
             pointwise("route", 2 * self.experts),
             EXPERTS.call("experts_gate_up", n=2 * inner, k=hidden, experts=self.experts, active=self.active),

@@ -1,1 +1,2 @@
-"""Parts that several layers share: norms, short convolutions, rotary positions, projections, fused pointwise work."""
+"""Parts that several layers share: norms, short convolutions, rotary positions, projections, fused pointwise
+work."""

@@ -14,7 +14,8 @@ from flashnas.operators.parts.fused import convolution_silu
 from flashnas.operators.roles import Declared, Role
 
 
-def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
+                      bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """silu of a causal depthwise convolution after the inputs in `state_BTC`: (y_BTC, the last inputs)."""
     history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
     return convolution_silu(history, weight, bias), history[:, x_BTC.shape[1]:]
@@ -29,7 +30,8 @@ def short_convolution_step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor,
 
 
 class ShortConvolution(Declared):
-    """silu of a causal depthwise convolution over time, `size` taps; its state is the last size - 1 inputs."""
+    """silu of a causal depthwise convolution over time, `size` taps; its state is the last size - 1 inputs.
+    """
 
     roles: ClassVar = {"weight": Role.FILTER, "bias": Role.FILTER}
 

@@ -1,7 +1,8 @@
-"""Chains of pointwise work as single autograd nodes with hand-written gradients: fewer passes over memory, less kept.
+"""Chains of pointwise work as single autograd nodes with hand-written gradients: fewer passes over memory,
+less kept.
 
-On a CPU a small network spends as long here as in its matrix products if every step is a node of its own. Each
-docstring has the plain formula; tests compare the gradients with it in float64.
+On a CPU a small network spends as long here as in its matrix products if every step is a node of its own.
+Each docstring has the plain formula; tests compare the gradients with it in float64.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from flashnas.operators.parts.numerics import LOG2_E
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension; in float32 at least, returned in x's dtype."""
-    if x.is_cuda and x.shape[-1:] == weight.shape and x.dtype != weight.dtype:  # mixed precision: still one kernel
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension; in float32 at least, returned in x's dtype.
+    """
+    # mixed precision: still one kernel
+    if x.is_cuda and x.shape[-1:] == weight.shape and x.dtype != weight.dtype:
         with torch.autocast("cuda", enabled=False):
             return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
     if x.dtype == weight.dtype and x.shape[-1:] == weight.shape and _torch_normalises(x):
@@ -29,8 +32,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def _torch_normalises(x: Tensor) -> bool:
-    """Whether torch's own norm does: one kernel on CUDA; on a CPU fewer calls for a token or two (10 us against 14 at
-    width 256), but ten times the time for a thousand."""
+    """Whether torch's own norm does: one kernel on CUDA; on a CPU fewer calls for a token or two (10 us
+    against 14 at width 256), but ten times the time for a thousand."""
     return x.is_cuda or (not torch.is_grad_enabled() and x.numel() <= 1 << 12)
 
 
@@ -94,8 +97,8 @@ class _GatedRMSNorm(torch.autograd.Function):
 
 
 def rms_norm_of_gated(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """rms_norm(x * silu(gate), weight, eps) of [.., D], weight [D], or of groups [.., G, D], weight [G, D]; computed in
-    x's dtype, returned in gate's."""
+    """rms_norm(x * silu(gate), weight, eps) of [.., D], weight [D], or of groups [.., G, D], weight [G, D];
+    computed in x's dtype, returned in gate's."""
     if not torch.is_grad_enabled():
         gated = x * F.silu(gate.to(x.dtype))
         return gated.mul_(_reciprocal_rms(gated, eps)).mul_(weight).to(gate.dtype)
@@ -127,8 +130,8 @@ class _RMSNormOfGated(torch.autograd.Function):
 
 def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False,
               sigmoid: bool = False) -> Tensor:
-    """The norm of an operator: `rms_norm`, times sigmoid(gate) if `sigmoid`; or with a gate `gated_rms_norm` or
-    (gate_first) `rms_norm_of_gated`."""
+    """The norm of an operator: `rms_norm`, times sigmoid(gate) if `sigmoid`; or with a gate `gated_rms_norm`
+    or (gate_first) `rms_norm_of_gated`."""
     if gate is None:
         return rms_norm(x, weight, eps)
     x = x.to(torch.promote_types(x.dtype, torch.float32))  # what a library's core puts out in half precision
@@ -165,7 +168,8 @@ class _SwiGLU(torch.autograd.Function):
         return grad_both
 
 
-def softmax_(logits_NV: Tensor, targets_N1: Tensor, shares_N1: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+def softmax_(logits_NV: Tensor, targets_N1: Tensor, shares_N1: Tensor,
+             gradient: bool) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each row, and its gradient times the row's share; both in float32 at least, inside.
 
     Args:

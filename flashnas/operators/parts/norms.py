@@ -14,7 +14,8 @@ from flashnas.operators.parts.numerics import cached_table, state_dtype
 from flashnas.operators.roles import Declared, Role
 
 NORM_EPS = 1e-6
-OUTPUT_NORM_EPS = 1e-5  # of the norms inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
+# of the norms inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
+OUTPUT_NORM_EPS = 1e-5
 
 
 def rms_normalise(x: Tensor, eps: float = NORM_EPS) -> Tensor:
@@ -44,7 +45,8 @@ class RMSNorm(Declared):
         return y
 
     def of_gated(self, x: Tensor, gate: Tensor, groups: int) -> Tensor:
-        """The norm of x silu(gate), in gate's dtype; each of the groups of the last dimension is normalised alone."""
+        """The norm of x silu(gate), in gate's dtype; each of the groups of the last dimension is normalised
+        alone."""
         x, gate, weight = (part.unflatten(-1, (groups, -1)) for part in (x, gate, self.weight))
         y: Tensor = self.core.of(x).forward(x, weight, self.eps, gate, True)
         return y.flatten(-2)
@@ -55,9 +57,10 @@ def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
-def normalised_queries_and_keys(qk_THK: Tensor, scale: float, norm: Function = rms_norm) -> tuple[Tensor, Tensor]:
-    """`l2_normalise` of queries (times `scale`) and keys; the head dimension has the queries first. norm: what computes
-    `rms_norm`."""
+def normalised_queries_and_keys(qk_THK: Tensor, scale: float,
+                                norm: Function = rms_norm) -> tuple[Tensor, Tensor]:
+    """`l2_normalise` of queries (times `scale`) and keys; the head dimension has the queries first. norm:
+    what computes `rms_norm`."""
     heads, dim = qk_THK.shape[-2] // 2, qk_THK.shape[-1]
     weight = _norm_weight(heads, dim, scale, state_dtype(qk_THK.dtype), qk_THK.device)
     q, k = norm(qk_THK, weight, 1e-6 / dim).chunk(2, -2)
@@ -66,7 +69,8 @@ def normalised_queries_and_keys(qk_THK: Tensor, scale: float, norm: Function = r
 
 @cached_table
 def _norm_weight(heads: int, dim: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[2 x heads, 1]: what makes rms_norm an l2 norm, |x| = sqrt(dim) rms(x), times `scale` for the first half."""
+    """[2 x heads, 1]: what makes rms_norm an l2 norm, |x| = sqrt(dim) rms(x), times `scale` for the first
+    half."""
     weight = torch.full((2 * heads, 1), dim ** -0.5, dtype=dtype, device=device)
     weight[:heads] *= scale
     return weight

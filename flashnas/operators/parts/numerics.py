@@ -17,8 +17,8 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 def cached_table(build: F) -> F:
     """Keeps the last 256 tensors that a function of sizes, dtypes and devices built.
 
-    They are ordinary tensors even if the first call is made in inference mode: a table made while profiling must serve
-    training too.
+    They are ordinary tensors even if the first call is made in inference mode: a table made while profiling
+    must serve training too.
     """
     return functools.lru_cache(maxsize=256)(torch.inference_mode(False)(build))  # type: ignore[return-value]
 
@@ -29,8 +29,9 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def fresh_zeros(*shape: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """The state of an empty sequence for a parallel form. On a GPU it is one number: the adapters of the libraries see
-    that (`is_fresh`) and give none, so that no kernel reads zeros, or computes the gradient of them."""
+    """The state of an empty sequence for a parallel form. On a GPU it is one number: the adapters of the
+    libraries see that (`is_fresh`) and give none, so that no kernel reads zeros, or computes the gradient of
+    them."""
     if _shares_zeros(device):
         return torch.zeros((), dtype=dtype, device=device).expand(shape)
     return torch.zeros(shape, dtype=dtype, device=device)
@@ -54,7 +55,8 @@ def linear_reference(linear: nn.Linear | nn.Identity, x: Tensor) -> Tensor:
 
 
 def inverse_softplus_of_log_uniform(size: int, low: float = 1e-3, high: float = 0.1) -> Tensor:
-    """Bias b with softplus(b) log-uniform in [low, high]: time steps as Mamba2 and Gated DeltaNet start with."""
+    """Bias b with softplus(b) log-uniform in [low, high]: time steps as Mamba2 and Gated DeltaNet start with.
+    """
     step = torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low))
     return step + torch.log(-torch.expm1(-step))
 

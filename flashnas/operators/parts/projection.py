@@ -1,11 +1,11 @@
-"""Projections that also decode fast: a vector times a wide matrix takes up to twice the time unless the long side of
-the matrix is contiguous.
+"""Projections that also decode fast: a vector times a wide matrix takes up to twice the time unless the long
+side of the matrix is contiguous.
 
-A `Transposed` copy must never be older than the weight. Neither a fused optimizer nor an edit through `.data` raises
-the version counter of a tensor. A copy is therefore kept only while single tokens are decoded: every other use of the
-projection (more than one token, a gradient, another dtype or device), every step of any optimizer, a conversion of the
-module and `train()` or `eval()` free it. An edit through `.data` between two steps of one generation is the one change
-that is not seen.
+A `Transposed` copy must never be older than the weight. Neither a fused optimizer nor an edit through `.data`
+raises the version counter of a tensor. A copy is therefore kept only while single tokens are decoded: every
+other use of the projection (more than one token, a gradient, another dtype or device), every step of any
+optimizer, a conversion of the module and `train()` or `eval()` free it. An edit through `.data` between two
+steps of one generation is the one change that is not seen.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Transposed:
 
     def __init__(self) -> None:
         self._copy: Tensor | None = None
-        self._source: Tensor | None = None  # keeps the memory of the weight, so that no other tensor gets its address
+        # keeps the memory of the weight, so that no other tensor gets its address
+        self._source: Tensor | None = None
         self._state: tuple[int, int, int] = (0, 0, 0)
 
     def of(self, weight: Tensor) -> Tensor:
@@ -54,7 +55,8 @@ class Transposed:
 
 
 def linear_of_one(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: Transposed) -> Tensor:
-    """F.linear; for a single float32 vector on a CPU, outside of autograd, by `transposed` if the weight is wide.
+    """F.linear; for a single float32 vector on a CPU, outside of autograd, by `transposed` if the weight is
+    wide.
 
     Args:
         x: [.., K], the input.

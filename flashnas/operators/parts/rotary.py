@@ -12,7 +12,8 @@ from flashnas.operators.parts.numerics import cached_table, state_dtype
 
 
 class Rotary(NamedTuple):
-    """Rotary positions of the first `dim` channels of a head. `factor`, `original`: as an Attention's rope options."""
+    """Rotary positions of the first `dim` channels of a head. `factor`, `original`: as an Attention's rope
+    options."""
 
     dim: int
     theta: float
@@ -20,8 +21,8 @@ class Rotary(NamedTuple):
     original: int = 0
 
     def frequencies(self) -> Tensor:
-        """Radians per token [dim / 2]. Llama 3.1 divides by `factor` what turns less than once in `original` tokens,
-        leaves what turns 4 times or more, and goes over linearly between them."""
+        """Radians per token [dim / 2]. Llama 3.1 divides by `factor` what turns less than once in `original`
+        tokens, leaves what turns 4 times or more, and goes over linearly between them."""
         frequency = self.theta ** (-torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim)
         turns = self.original * frequency / (2 * math.pi)
         kept = ((turns - 1) / 3).clamp(0, 1)

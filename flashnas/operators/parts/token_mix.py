@@ -13,14 +13,15 @@ Mixed = Tensor | Sequence[Tensor]  # one for each mix
 
 
 def mixed_with_the_last(x: Tensor, before: Tensor, mixes_MD: Tensor) -> Mixed:
-    """x + (before - x) mix for each mix: [M, .., D]. before: of the shape of x, the token in front of each."""
+    """x + (before - x) mix for each mix: [M, .., D]. before: of the shape of x, the token in front of each.
+    """
     mixes = mixes_MD.to(x.dtype).view(len(mixes_MD), *[1] * (x.ndim - 1), -1)
     return torch.addcmul(x, before - x, mixes)
 
 
 class TokenMix(nn.Module):
-    """`mixed_with_the_last` by the best that is at hand. before: a tensor that nothing else reads, because a library
-    may write its gradient there."""
+    """`mixed_with_the_last` by the best that is at hand. before: a tensor that nothing else reads, because a
+    library may write its gradient there."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Chunked recurrences: cutting time into chunks, carrying matrix states from chunk to chunk, inverting I + L.
 
-Tensors of a recurrence are laid out chunks first, [N, B*H, C, dim]. Each chunk is then one contiguous batch of
-matrices, and all chunks together are one batch too. In the names of tensors P is B and H together.
+Tensors of a recurrence are laid out chunks first, [N, B*H, C, dim]. Each chunk is then one contiguous batch
+of matrices, and all chunks together are one batch too. In the names of tensors P is B and H together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from flashnas.operators.parts.numerics import cached_table
 
 
 def chunk_length(key_dim: int, most: int = 64) -> int:
-    """The power of two near the key dimension, where products inside and between chunks cost alike; at least 16."""
+    """The power of two near the key dimension, where products inside and between chunks cost alike; at least
+    16."""
     return min(most, max(16, 1 << (key_dim - 1).bit_length()))
 
 
@@ -43,7 +44,8 @@ class _Scan(torch.autograd.Function):
     """state[n + 1] = factor[n] (*) state[n] + update[n], where (*) is a product of matrices or of entries."""
 
     @staticmethod
-    def forward(ctx: Any, factor: Tensor, update: Tensor, state: Tensor, matrix: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, factor: Tensor, update: Tensor, state: Tensor,
+                matrix: bool) -> tuple[Tensor, Tensor]:
         states = scan_forward(torch.baddbmm if matrix else torch.addcmul, factor, update, state)
         ctx.save_for_backward(factor, states)
         ctx.matrix = matrix
@@ -60,7 +62,8 @@ class _Scan(torch.autograd.Function):
 
 
 def scan_forward(advance: Callable[..., Tensor], factor: Tensor, update: Tensor, state: Tensor) -> Tensor:
-    """All states [N + 1, ..] of state[n + 1] = update[n] + factor[n] (*) state[n]; advance: baddbmm or addcmul."""
+    """All states [N + 1, ..] of state[n + 1] = update[n] + factor[n] (*) state[n]; advance: baddbmm or
+    addcmul."""
     states = update.new_empty(len(update) + 1, *update.shape[1:])
     states[0] = state
     for n in range(len(update)):
@@ -68,7 +71,8 @@ def scan_forward(advance: Callable[..., Tensor], factor: Tensor, update: Tensor,
     return states
 
 
-def scan_backward(advance: Callable[..., Tensor], factor: Tensor, grad_starts: Tensor, grad_final: Tensor) -> Tensor:
+def scan_backward(advance: Callable[..., Tensor], factor: Tensor, grad_starts: Tensor,
+                  grad_final: Tensor) -> Tensor:
     """Gradients [N + 1, ..] of each state as a whole, from those of states[:-1] and of the last one."""
     grads = grad_starts.new_empty(len(grad_starts) + 1, *grad_starts.shape[1:])
     grads[-1] = grad_final
@@ -84,7 +88,8 @@ def diagonal_scan(decay: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor,
 
 
 def matrix_scan(transition: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """state <- transition @ state + update over the first dimension: (states before each update, final state)."""
+    """state <- transition @ state + update over the first dimension: (states before each update, final
+    state)."""
     starts, final = _Scan.apply(transition, update, state, True)
     return starts, final
 
@@ -110,9 +115,9 @@ def unit_lower_inverse(lower: Tensor) -> Tensor:
 
 
 def decay_differences_base2(cumulative: Tensor, masked: bool = True) -> Tensor:
-    """2^(cumulative_i - cumulative_j) for j <= i, else 0: [..., C] -> [..., C, C], without gradient; no exponent is
-    positive. exp2 takes a third of the time of exp on a CPU, and a tenth where exp is given -inf. Not `masked`, it is 1
-    for j > i: what it is multiplied by must be 0 there."""
+    """2^(cumulative_i - cumulative_j) for j <= i, else 0: [..., C] -> [..., C, C], without gradient; no
+    exponent is positive. exp2 takes a third of the time of exp on a CPU, and a tenth where exp is given -inf.
+    Not `masked`, it is 1 for j > i: what it is multiplied by must be 0 there."""
     difference = (cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)).clamp_(max=0).exp2_()
     if not masked:
         return difference
@@ -121,5 +126,6 @@ def decay_differences_base2(cumulative: Tensor, masked: bool = True) -> Tensor:
 
 @cached_table
 def lower_ones(size: int, diagonal: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Ones on and below that diagonal; multiplying by it is several times faster than tril on small matrices."""
+    """Ones on and below that diagonal; multiplying by it is several times faster than tril on small matrices.
+    """
     return torch.ones(size, size, dtype=dtype, device=device).tril_(diagonal)

@@ -28,12 +28,12 @@ from flashnas.operators.recurrences.chunks import (
     unit_lower_inverse,
 )
 
-MOST_CHUNK = 32  # with longer ones the inverse and its gradient cost more than fewer states save
+MAX_CHUNK = 32  # with longer ones the inverse and its gradient cost more than fewer states save
 DeltaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor]]
 
 
-def delta_rule_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTH: Tensor | None,
-                         state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def delta_rule_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor,
+                         g_BTH: Tensor | None, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """Token by token; g: log decay or None. Returns (o_BTHV, final state)."""
     outputs = []
     for t in range(q_BTHK.shape[1]):
@@ -50,7 +50,8 @@ def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor
     if g_BH is not None:
         state_BHKV = state_BHKV * g_BH.exp()[..., None, None]
     error_BHV = v_BHV - (k_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)
-    state_BHKV = torch.addcmul(state_BHKV, k_BHK.unsqueeze(-1), (beta_BH.unsqueeze(-1) * error_BHV).unsqueeze(-2))
+    state_BHKV = torch.addcmul(state_BHKV, k_BHK.unsqueeze(-1),
+                               (beta_BH.unsqueeze(-1) * error_BHV).unsqueeze(-2))
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 
@@ -58,29 +59,32 @@ def delta_rule_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH:
                        state_BHKV: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
     """The same in chunks; returns (o_BTHV, final state).
 
-    Products run in the dtype of q and k; the inverse, decays and sums, and states from chunk to chunk, in that of the
-    state.
+    Products run in the dtype of q and k; the inverse, decays and sums, and states from chunk to chunk, in
+    that of the state.
     """
     batch, tokens, _, key_dim = q_BTHK.shape
-    chunk = chunk or chunk_length(key_dim, MOST_CHUNK)
+    chunk = chunk or chunk_length(key_dim, MAX_CHUNK)
     q_NPCK, k_NPCK, v_NPCV = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))  # P: B and H together
     beta_NPC1 = to_chunks(beta_BTH.unsqueeze(-1), chunk)
     g_NPC1 = None if g_BTH is None else to_chunks(g_BTH.unsqueeze(-1), chunk)
-    o_NPCV, state_PKV = _DeltaChunks.apply(q_NPCK, k_NPCK, v_NPCV, beta_NPC1, g_NPC1, state_BHKV.flatten(0, 1))
+    o_NPCV, state_PKV = _DeltaChunks.apply(q_NPCK, k_NPCK, v_NPCV, beta_NPC1, g_NPC1,
+                                           state_BHKV.flatten(0, 1))
     return from_chunks(o_NPCV, batch, tokens).to(state_PKV.dtype), state_PKV.view_as(state_BHKV)
 
 
 class _DeltaChunks(torch.autograd.Function):
-    """q, k [N, B*H, C, K], v [N, B*H, C, V], beta, g [N, B*H, C, 1], state [B*H, K, V] -> (o as v, final state).
+    """q, k [N, B*H, C, K], v [N, B*H, C, V], beta, g [N, B*H, C, 1], state [B*H, K, V] -> (o as v, final
+    state).
 
-    By hand, because what the gradient of the inverse needs is there already, dL = -strict_lower((T^T dWU) WU^T) with
-    W and U side by side, and because autograd would add up the gradient of k pass by pass. In the names of tensors P is
-    B and H together, M is N and P together, X is K and V side by side, and 1 is a dimension of size 1.
+    By hand, because what the gradient of the inverse needs is there already, dL = -strict_lower((T^T dWU)
+    WU^T) with W and U side by side, and because autograd would add up the gradient of k pass by pass. In the
+    names of tensors P is B and H together, M is N and P together, X is K and V side by side, and 1 is a
+    dimension of size 1.
     """
 
     @staticmethod
-    def forward(ctx: Any, q_NPCK: Tensor, k_NPCK: Tensor, v_NPCV: Tensor, beta_NPC1: Tensor, g_NPC1: Tensor | None,
-                state_PKV: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, q_NPCK: Tensor, k_NPCK: Tensor, v_NPCV: Tensor, beta_NPC1: Tensor,
+                g_NPC1: Tensor | None, state_PKV: Tensor) -> tuple[Tensor, Tensor]:
         low, wide, shape, key_dim = q_NPCK.dtype, state_PKV.dtype, v_NPCV.shape, k_NPCK.shape[-1]
         q_MCK, k_MCK, v_MCV, beta_MC1 = (x.flatten(0, 1) for x in (q_NPCK, k_NPCK, v_NPCV, beta_NPC1))
         k_wide_MCK = k_MCK.to(wide)
@@ -90,7 +94,8 @@ class _DeltaChunks(torch.autograd.Function):
             q_in_MCK, k_out_MCK, side_MC1 = q_MCK, k_MCK, beta_MC1
         else:
             total_MC1 = g_NPC1.flatten(0, 1).cumsum(1).mul_(LOG2_E)
-            decay, grown_MC1 = decay_differences_base2(total_MC1.squeeze(-1)), total_MC1.exp2()  # [M, C, C] | [C, C]
+            # [M, C, C] | [C, C]
+            decay, grown_MC1 = decay_differences_base2(total_MC1.squeeze(-1)), total_MC1.exp2()
             shrunk_MC1, side_MC1 = (total_MC1[:, -1:] - total_MC1).exp2_(), beta_MC1 * grown_MC1
             q_in_MCK, k_out_MCK = (q_MCK * grown_MC1).to(low), (k_wide_MCK * shrunk_MC1).to(low)
             similar_MCC.mul_(decay)
@@ -101,22 +106,24 @@ class _DeltaChunks(torch.autograd.Function):
         w_NPCK, u_NPCV = (part.unflatten(0, shape[:2]) for part in solved_MCX.split([key_dim, shape[-1]], -1))
         values_MCV = torch.empty_like(v_MCV)
         starts_MKV = torch.empty(len(q_MCK), *state_PKV.shape[1:], dtype=low, device=q_MCK.device)
-        chunks = zip(w_NPCK, u_NPCV, *(x.unflatten(0, shape[:2]) for x in (k_out_MCK, values_MCV, starts_MKV)),
+        chunks = zip(w_NPCK, u_NPCV,
+                     *(x.unflatten(0, shape[:2]) for x in (k_out_MCK, values_MCV, starts_MKV)),
                      _lasts(beta_MC1, grown_MC1, shape), strict=True)
         for w_PCK, u_PCV, k_PCK, values_PCV, start_PKV, last_P11 in chunks:
             start_PKV.copy_(state_PKV)
             torch.baddbmm(u_PCV, w_PCK, start_PKV, alpha=-1, out=values_PCV)
             state_PKV = torch.addcmul(torch.bmm(k_PCK.mT, values_PCV).to(wide), state_PKV, last_P11)
         o_MCV = torch.bmm(attention_MCC, values_MCV).baddbmm_(q_in_MCK, starts_MKV)
-        ctx.save_for_backward(q_MCK, k_MCK, v_MCV, beta_MC1, decay, grown_MC1, shrunk_MC1, q_in_MCK, k_out_MCK,
-                              attention_MCC, similar_MCC, inverse_MCC, solved_MCX, values_MCV, starts_MKV)
+        ctx.save_for_backward(q_MCK, k_MCK, v_MCV, beta_MC1, decay, grown_MC1, shrunk_MC1, q_in_MCK,
+                              k_out_MCK, attention_MCC, similar_MCC, inverse_MCC, solved_MCX, values_MCV,
+                              starts_MKV)
         ctx.shape = shape
         return o_MCV.view(shape), state_PKV
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
-        (q_MCK, k_MCK, v_MCV, beta_MC1, decay, grown_MC1, shrunk_MC1, q_in_MCK, k_out_MCK, attention_MCC, similar_MCC,
-         inverse_MCC, solved_MCX, values_MCV, starts_MKV) = ctx.saved_tensors
+        (q_MCK, k_MCK, v_MCV, beta_MC1, decay, grown_MC1, shrunk_MC1, q_in_MCK, k_out_MCK, attention_MCC,
+         similar_MCC, inverse_MCC, solved_MCX, values_MCV, starts_MKV) = ctx.saved_tensors
         low, wide, shape, key_dim = q_MCK.dtype, decay.dtype, ctx.shape, k_MCK.shape[-1]
         grad_o_MCV, grad_state_PKV = output_grads[0].to(low).flatten(0, 1), output_grads[1]
         grad_values_MCV, after_MKV = torch.bmm(attention_MCC.mT, grad_o_MCV), torch.empty_like(starts_MKV)
@@ -167,7 +174,9 @@ class _DeltaChunks(torch.autograd.Function):
 
 def _lasts(beta_MC1: Tensor, grown_MC1: Tensor | None, shape: torch.Size) -> Tensor:
     """[N, P, 1, 1], or [N, 1, 1, 1]: by what a chunk's last token has decayed the state before the chunk."""
-    return beta_MC1.new_ones(shape[0], 1, 1, 1) if grown_MC1 is None else grown_MC1[:, -1:].unflatten(0, shape[:2])
+    if grown_MC1 is None:
+        return beta_MC1.new_ones(shape[0], 1, 1, 1)
+    return grown_MC1[:, -1:].unflatten(0, shape[:2])
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:

@@ -2,16 +2,18 @@
 
     S <- diag(exp(g)) S;  S <- S + b (S^T a)^T + k v^T;  o = S^T q          arXiv 2503.14456, 2510.26692
 
-a reads the state after the decay. Without b the same vector k writes both: S <- S + k (v + S^T a)^T, the delta rule
-with a decay per key channel for a = -k.
+a reads the state after the decay. Without b the same vector k writes both: S <- S + k (v + S^T a)^T, the
+delta rule with a decay per key channel for a = -k.
 
-In a chunk that starts at state S, with G the cumulated log decay and the marks ^ for exp(G) x and ~ for exp(-G) x,
-what a reads at all its tokens is p = (I - strict_lower(a^ b~^T))^-1 (a^ S + strict_lower(a^ k~^T) v) = P S + R, and
-    o = q^ S + lower(q^ b~^T) p + lower(q^ k~^T) v;   S' = exp(G_C) (S + b~^T p + k~^T v) = transition S + update.
+In a chunk that starts at state S, with G the cumulated log decay and the marks ^ for exp(G) x and ~ for
+exp(-G) x, what a reads at all its tokens is p = (I - strict_lower(a^ b~^T))^-1 (a^ S + strict_lower(a^ k~^T)
+v) = P S + R, and
+    o = q^ S + lower(q^ b~^T) p + lower(q^ k~^T) v;
+    S' = exp(G_C) (S + b~^T p + k~^T v) = transition S + update.
 
-Only `transition S + update` runs chunk by chunk. exp(-G) is taken only where it stays below exp(MOST_DECAY);
-a chunk with more decay, and any chunk on a GPU, takes its scores by halves, every right half against its left half
-with the boundary between them as reference, so that all factors are exponentials of numbers <= 0.
+Only `transition S + update` runs chunk by chunk. exp(-G) is taken only where it stays below exp(MAX_DECAY); a
+chunk with more decay, and any chunk on a GPU, takes its scores by halves, every right half against its left
+half with the boundary between them as reference, so that all factors are exponentials of numbers <= 0.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from flashnas.operators.recurrences.chunks import (
 )
 
 DplrRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor], tuple[Tensor, Tensor]]
-MOST_CHUNK = 32
-MOST_DECAY = 64.0  # of a chunk: exp(64) = 6e27 times any key fits into float32, exp(-64) keeps all its digits
+MAX_CHUNK = 32
+MAX_DECAY = 64.0  # of a chunk: exp(64) = 6e27 times any key fits into float32, exp(-64) keeps all its digits
 
 
 def dplr_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK: Tensor | None,
@@ -63,21 +65,22 @@ def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor,
                  g_BTHK: Tensor, state_BHKV: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
     """The same in chunks, all in the state's dtype; `chunk` is a power of two. Returns (o_BTHV, final state).
 
-    In the names of tensors P is B and H together, W is 2 (what b and k write) or 1 (without b), E is W C: entries that
-    are written, X is K and V side by side.
+    In the names of tensors P is B and H together, W is 2 (what b and k write) or 1 (without b), E is W C:
+    entries that are written, X is K and V side by side.
     """
     batch, tokens, _, key_dim = q_BTHK.shape
     sizes = [key_dim, v_BTHV.shape[-1]]
-    chunk = chunk or chunk_length(key_dim, MOST_CHUNK)
+    chunk = chunk or chunk_length(key_dim, MAX_CHUNK)
     readers_NP2CK = torch.stack([to_chunks(q_BTHK, chunk), to_chunks(a_BTHK, chunk)], 2)
     written = [k_BTHK] if b_BTHK is None else [b_BTHK, k_BTHK]
     writers_NPWCK = torch.stack([to_chunks(x, chunk) for x in written], 2)
     v_NPCV, g_NPCK = to_chunks(v_BTHV, chunk), to_chunks(g_BTHK, chunk)
     total_NPCK = g_NPCK.cumsum(2)
     # on other devices always: the look would make the host wait, which a CUDA graph cannot hold
-    steep = not total_NPCK.is_cpu or bool(total_NPCK.detach().amin() <= -MOST_DECAY)
-    if steep:  # what is left after exp(-MOST_DECAY) is nothing; shorter sums keep the digits of the decays beside it
-        total_NPCK = g_NPCK.clamp(min=-MOST_DECAY).cumsum(2)
+    steep = not total_NPCK.is_cpu or bool(total_NPCK.detach().amin() <= -MAX_DECAY)
+    # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays beside it
+    if steep:
+        total_NPCK = g_NPCK.clamp(min=-MAX_DECAY).cumsum(2)
     grown_NPCK = total_NPCK.exp()
     last_NP1K = grown_NPCK[:, :, -1:]
     grown_readers_NP2CK = readers_NP2CK * grown_NPCK.unsqueeze(2)
@@ -88,9 +91,12 @@ def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor,
         shrunk_writers_NPWCK = writers_NPWCK * (-total_NPCK).exp().unsqueeze(2)
         scores = grown_readers_NP2CK.flatten(2, 3) @ shrunk_writers_NPWCK.flatten(2, 3).mT
         out_NPWCK = shrunk_writers_NPWCK * last_NP1K.unsqueeze(2)
-    mask = torch.cat([lower_ones(chunk, diagonal, v_NPCV.dtype, v_NPCV.device) for diagonal in (0, -1)])  # [2 C, C]
-    seen_NPCE, read_NPCE = (scores * mask.repeat(1, len(written))).chunk(2, -2)  # by q, by a; scores: [N, P, 2 C, E]
-    effect = torch.cat([seen_NPCE, out_NPWCK.flatten(2, 3).mT], -2)  # of E on outputs and final state, [N, P, C + K, E]
+    # [2 C, C]
+    mask = torch.cat([lower_ones(chunk, diagonal, v_NPCV.dtype, v_NPCV.device) for diagonal in (0, -1)])
+    # by q, by a; scores: [N, P, 2 C, E]
+    seen_NPCE, read_NPCE = (scores * mask.repeat(1, len(written))).chunk(2, -2)
+    # of E on outputs and final state, [N, P, C + K, E]
+    effect = torch.cat([seen_NPCE, out_NPWCK.flatten(2, 3).mT], -2)
     q_NPCK, a_NPCK = grown_readers_NP2CK.unbind(2)
     if b_BTHK is None:
         both = effect @ (unit_lower_inverse(-read_NPCE) @ torch.cat([a_NPCK, v_NPCV], -1))  # [N, P, C + K, X]
@@ -121,8 +127,8 @@ def kda_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BHK
 
 
 def _scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor) -> Tensor:
-    """[.., R, C, W, C], zero where the writer's token is the later one. L is half of C; leading dimensions are not
-    named."""
+    """[.., R, C, W, C], zero where the writer's token is the later one. L is half of C; leading dimensions
+    are not named."""
     size = readers_RCK.shape[-2]
     if size == 1:
         return (readers_RCK.squeeze(-2) @ writers_WCK.squeeze(-2).mT)[..., :, None, :, None]
@@ -132,7 +138,8 @@ def _scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor
     left_WLK = writers_WCK[..., :half, :] * (boundary_1K - total_CK[..., :half, :]).exp().unsqueeze(-3)
     below = right_RLK.flatten(-3, -2) @ left_WLK.flatten(-3, -2).mT
     below_RLWL = below.unflatten(-1, (-1, half)).unflatten(-3, (-1, half))
-    readers_2RLK, writers_2WLK = (x.unflatten(-2, (2, half)).transpose(-4, -3) for x in (readers_RCK, writers_WCK))
+    readers_2RLK, writers_2WLK = (x.unflatten(-2, (2, half)).transpose(-4, -3)
+                                  for x in (readers_RCK, writers_WCK))
     first_RLWL, second_RLWL = _scores_by_halves(readers_2RLK, writers_2WLK,
                                                 total_CK.unflatten(-2, (2, half))).unbind(-5)
     top_RLWC = torch.cat([first_RLWL, torch.zeros_like(first_RLWL)], -1)

@@ -1,8 +1,9 @@
-"""Gated linear attention, a decay per key channel: S <- diag(exp(g)) S + k v^T;  o = S^T q.    arXiv 2312.06635
+"""Gated linear attention, a decay per key channel: S <- diag(exp(g)) S + k v^T;  o = S^T q.
+arXiv 2312.06635
 
-Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk) with G the cumulated log decay. They are taken by halves:
-every right half against its left half with the boundary between them as reference. Both factors are then exponentials
-of numbers <= 0 for every decay. The halves of the halves follow, down to single tokens.
+Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk) with G the cumulated log decay. They are taken by
+halves: every right half against its left half with the boundary between them as reference. Both factors are
+then exponentials of numbers <= 0 for every decay. The halves of the halves follow, down to single tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from flashnas.operators.recurrences.chunks import chunk_length, diagonal_scan, from_chunks, to_chunks
 
-MOST_CHUNK = 32
+MAX_CHUNK = 32
 
 
 def gla_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor,
@@ -26,7 +27,8 @@ def gla_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor
     return torch.stack(outputs, 1), state_BHKV
 
 
-def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor,
+             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state)."""
     state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1) + k_BHK.unsqueeze(-1) * v_BHV.unsqueeze(-2)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
@@ -36,7 +38,7 @@ def gla_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, 
                 chunk: int | None = None) -> tuple[Tensor, Tensor]:
     """The same in chunks; `chunk` is a power of two. Returns (o_BTHV, final state)."""
     batch, tokens = q_BTHK.shape[:2]
-    chunk = chunk or chunk_length(q_BTHK.shape[-1], MOST_CHUNK)
+    chunk = chunk or chunk_length(q_BTHK.shape[-1], MAX_CHUNK)
     q_NPCK, k_NPCK, v_NPCV = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))  # P: B and H together
     total_NPCK = to_chunks(g_BTHK, chunk).cumsum(2)
     last_NP1K = total_NPCK[:, :, -1:]
@@ -47,7 +49,8 @@ def gla_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, 
 
 
 def _scores_inside(q_CK: Tensor, k_CK: Tensor, total_CK: Tensor) -> Tensor:
-    """[.., C, K] x 3 -> lower triangular [.., C, C], by halves. L is half of C; leading dimensions are not named."""
+    """[.., C, K] x 3 -> lower triangular [.., C, C], by halves. L is half of C; leading dimensions are not
+    named."""
     size = q_CK.shape[-2]
     if size == 1:
         return (q_CK * k_CK).sum(-1, keepdim=True)

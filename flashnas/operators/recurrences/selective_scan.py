@@ -2,8 +2,8 @@
 
     S_t[n, c] = exp(dt_t[c] A[n, c]) S_{t-1}[n, c] + B_t[n] u_t[c];    y_t[c] = sum_n C_t[n] S_t[n, c]
 
-Shapes: B batch, T time, N state, C channels, K chunks, L tokens of a chunk. A is negative and dt is not, therefore
-nothing grows.
+Shapes: B batch, T time, N state, C channels, K chunks, L tokens of a chunk. A is negative and dt is not,
+therefore nothing grows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def selective_scan(u_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c
                    state_BNC: Tensor) -> tuple[Tensor, Tensor]:
     """The same a chunk of time at once; returns (y_BTC, final state).
 
-    Keeps the states between chunks only and takes the gradients by going through the chunks once more, backwards.
+    Keeps the states between chunks only and takes the gradients by going through the chunks once more,
+    backwards.
     """
     times_first = (x.transpose(0, 1) for x in (u_BTC, dt_BTC, b_BTN, c_BTN))
     u_TBC, dt_TBC, b_TBN, c_TBN = (x.contiguous() for x in times_first)
@@ -85,16 +86,19 @@ class _SelectiveScan(torch.autograd.Function):
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, ...]:
         u_TBC, dt_TBC, a_NC, b_TBN, c_TBN, starts_KBNC = ctx.saved_tensors
         grad_y_TBC, grad_state_BNC = output_grads[0].contiguous(), output_grads[1].clone()
-        grad_u_TBC, grad_dt_TBC, grad_b_TBN, grad_c_TBN = (torch.empty_like(x) for x in (u_TBC, dt_TBC, b_TBN, c_TBN))
+        grad_u_TBC, grad_dt_TBC, grad_b_TBN, grad_c_TBN = (torch.empty_like(x)
+                                                           for x in (u_TBC, dt_TBC, b_TBN, c_TBN))
         grad_a_BNC, a_log2_NC = torch.zeros_like(starts_KBNC[0]), a_NC * LOG2_E
         room = a_NC.new_empty(3, ctx.length, *starts_KBNC.shape[1:])
         for n in range(len(starts_KBNC) - 1, -1, -1):
             now = slice(n * ctx.length, (n + 1) * ctx.length)
-            decay_LBNC, states_LBNC = _chunk(u_TBC[now], dt_TBC[now], a_log2_NC, b_TBN[now], starts_KBNC[n], room)
+            decay_LBNC, states_LBNC = _chunk(u_TBC[now], dt_TBC[now], a_log2_NC, b_TBN[now], starts_KBNC[n],
+                                             room)
             # of the state after token t; what reaches the state before it is decay[t] grads[t]
             grads_LBNC = room[2, :len(states_LBNC)]
             torch.mul(c_TBN[now].unsqueeze(3), grad_y_TBC[now].unsqueeze(2), out=grads_LBNC)
-            for grad_BNC, kept_BNC in zip(reversed(grads_LBNC.unbind()), reversed(decay_LBNC.unbind()), strict=True):
+            for grad_BNC, kept_BNC in zip(reversed(grads_LBNC.unbind()), reversed(decay_LBNC.unbind()),
+                                          strict=True):
                 grad_BNC += grad_state_BNC
                 torch.mul(grad_BNC, kept_BNC, out=grad_state_BNC)
             flat = grads_LBNC.flatten(0, 1)
@@ -104,7 +108,8 @@ class _SelectiveScan(torch.autograd.Function):
             grads_LBNC *= decay_LBNC
             grads_LBNC[0] *= starts_KBNC[n]
             grads_LBNC[1:] *= states_LBNC[:-1]  # now of dt A
-            for grad_BNC, step_B1C in zip(grads_LBNC.unbind(), dt_TBC[now].unsqueeze(2).unbind(), strict=True):
+            for grad_BNC, step_B1C in zip(grads_LBNC.unbind(), dt_TBC[now].unsqueeze(2).unbind(),
+                                          strict=True):
                 grad_a_BNC.addcmul_(grad_BNC, step_B1C)
             torch.sum(grads_LBNC.mul_(a_NC), 2, out=grad_dt_TBC[now])
         return grad_u_TBC, grad_dt_TBC, grad_a_BNC.sum(0), grad_b_TBN, grad_c_TBN, grad_state_BNC

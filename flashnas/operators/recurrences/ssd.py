@@ -17,7 +17,7 @@ from flashnas.operators.recurrences.chunks import chunk_length, decay_difference
 
 def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
                   state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
-    """Token by token: S <- exp(g) S + k v^T;  o = S^T q (C is q, B is k, dt x is v). Returns (o_BTHV, final state)."""
+    """Token by token; returns (o_BTHV, final state)."""
     outputs = []
     for t in range(q_BTGK.shape[1]):
         o_BHV, state_BHKV = ssd_step(q_BTGK[:, t], k_BTGK[:, t], v_BTHV[:, t], g_BTH[:, t], state_BHKV)
@@ -25,7 +25,8 @@ def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
     return torch.stack(outputs, 1), state_BHKV
 
 
-def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor,
+             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state). Head h reads group h // (heads / groups)."""
     heads, groups = v_BHV.shape[1], k_BGK.shape[1]
     q_BGK, k_BGK = q_BGK.to(state_BHKV.dtype), k_BGK.to(state_BHKV.dtype)
@@ -62,10 +63,11 @@ def ssd_chunked(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor, s
 
 
 class _SsdChunks(torch.autograd.Function):
-    """q, k [B, N, G, C, K], v [B, N, G, C, R, V], g [B, N, G, C, R], state [B, G, K, R, V] -> (o as v, final state).
+    """q, k [B, N, G, C, K], v [B, N, G, C, R, V], g [B, N, G, C, R], state [B, G, K, R, V] -> (o as v, final
+    state).
 
-    Products run in the dtype of q and k; decays, sums and states in that of v. In the names of tensors M is B, N and G
-    together, X is R and V together, and 1 is a dimension of size 1.
+    Products run in the dtype of q and k; decays, sums and states in that of v. In the names of tensors M is
+    B, N and G together, X is R and V together, and 1 is a dimension of size 1.
     """
 
     @staticmethod
@@ -74,7 +76,8 @@ class _SsdChunks(torch.autograd.Function):
         low, wide, sizes, values = q_BNGCK.dtype, v_BNGCRV.dtype, v_BNGCRV.shape[:3], v_BNGCRV.shape[4:]
         q_MCK, k_MCK, v_MCRV = (x.flatten(0, 2) for x in (q_BNGCK, k_BNGCK, v_BNGCRV))
         total_MCR = g_BNGCR.cumsum(3).mul_(LOG2_E).flatten(0, 2)
-        grown_MCR1, shrunk_MCR1 = total_MCR.exp2().unsqueeze(-1), (total_MCR[:, -1:] - total_MCR).exp2_().unsqueeze(-1)
+        grown_MCR1, shrunk_MCR1 = total_MCR.exp2().unsqueeze(-1), (total_MCR[:, -1:]
+                                                                   - total_MCR).exp2_().unsqueeze(-1)
         decay_MRCC = decay_differences_base2(total_MCR.mT, masked=False)
         v_MRCV = v_MCRV.transpose(1, 2).to(low).contiguous()
         mask_CC = lower_ones(q_MCK.shape[1], 0, low, q_MCK.device)
@@ -87,12 +90,13 @@ class _SsdChunks(torch.autograd.Function):
         states_BNGKRV = update_BNGKRV.new_empty(sizes[0], sizes[1] + 1, *update_BNGKRV.shape[2:])
         states_BNGKRV[:, 0] = state_BGKRV
         for n in range(sizes[1]):
-            torch.addcmul(update_BNGKRV[:, n], factor_BNG1R1[:, n], states_BNGKRV[:, n], out=states_BNGKRV[:, n + 1])
+            torch.addcmul(update_BNGKRV[:, n], factor_BNG1R1[:, n], states_BNGKRV[:, n],
+                          out=states_BNGKRV[:, n + 1])
         starts_MKX = states_BNGKRV[:, :-1].flatten(0, 2).to(low).flatten(2)
         before_MCRV = torch.bmm(q_MCK, starts_MKX).to(wide).unflatten(-1, values).mul_(grown_MCR1)
         o_MCRV = before_MCRV + (weights_MRCC @ v_MRCV).transpose(1, 2)
-        ctx.save_for_backward(q_MCK, k_MCK, v_MRCV, v_out_MCX, grown_MCR1, shrunk_MCR1, decay_MRCC, scores_M1CC,
-                              weights_MRCC, states_BNGKRV, starts_MKX, before_MCRV)
+        ctx.save_for_backward(q_MCK, k_MCK, v_MRCV, v_out_MCX, grown_MCR1, shrunk_MCR1, decay_MRCC,
+                              scores_M1CC, weights_MRCC, states_BNGKRV, starts_MKX, before_MCRV)
         return o_MCRV.unflatten(0, sizes), states_BNGKRV[:, -1].clone()
 
     @staticmethod
@@ -100,11 +104,13 @@ class _SsdChunks(torch.autograd.Function):
         grad_o_BNGCRV, grad_state_BGKRV = output_grads
         (q_MCK, k_MCK, v_MRCV, v_out_MCX, grown_MCR1, shrunk_MCR1, decay_MRCC, scores_M1CC, weights_MRCC,
          states_BNGKRV, starts_MKX, before_MCRV) = ctx.saved_tensors
-        low, wide, sizes, values = q_MCK.dtype, grad_o_BNGCRV.dtype, grad_o_BNGCRV.shape[:3], grad_o_BNGCRV.shape[4:]
+        low, wide = q_MCK.dtype, grad_o_BNGCRV.dtype
+        sizes, values = grad_o_BNGCRV.shape[:3], grad_o_BNGCRV.shape[4:]
         grad_o_MCRV = grad_o_BNGCRV.flatten(0, 2)
         grad_o_MRCV = grad_o_MCRV.transpose(1, 2).to(low).contiguous()
         grad_before_MCX = (grad_o_MCRV * grown_MCR1).to(low).flatten(2)
-        grad_starts_BNGKRV = torch.bmm(q_MCK.mT, grad_before_MCX).to(wide).unflatten(-1, values).unflatten(0, sizes)
+        grad_starts_MKX = torch.bmm(q_MCK.mT, grad_before_MCX).to(wide)
+        grad_starts_BNGKRV = grad_starts_MKX.unflatten(-1, values).unflatten(0, sizes)
         factor_BNG1R1, grads_BNGKRV = grown_MCR1[:, -1:].unflatten(0, sizes), torch.empty_like(states_BNGKRV)
         grads_BNGKRV[:, -1] = grad_state_BGKRV
         for n in range(sizes[1] - 1, -1, -1):

@@ -1,7 +1,7 @@
 """RWKV7 time mixing (`r7`), as fla's layer; arXiv 2503.14456. The recurrence is in dplr.py.
 
-Values are not mixed with those of an earlier layer, because an operator sees only its input. This is therefore the
-first layer of the paper, also in its initial values.
+Values are not mixed with those of an earlier layer, because an operator sees only its input. This is
+therefore the first layer of the paper, also in its initial values.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ KEY_NORM_EPS = 1e-6
 class LowRank(Declared):
     """up f(down x) + bias; starts at the bias, as in the paper.
 
-    The stored factors are hidden^(1/2) and rank times as large as those that act. A step of an optimizer that moves
-    every entry equally (AdamW) then moves the result as little as that of other parameters.
+    The stored factors are hidden^(1/2) and rank times as large as those that act. A step of an optimizer that
+    moves every entry equally (AdamW) then moves the result as little as that of other parameters.
     """
 
     roles: ClassVar = {"down": Role.GATE, "up": Role.GATE, "bias": Role.BIAS}
 
-    def __init__(self, hidden: int, rank: int, activation: Activation | None = None, bias: bool = True) -> None:
+    def __init__(self, hidden: int, rank: int, activation: Activation | None = None,
+                 bias: bool = True) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.zeros(rank, hidden))
         self.up = nn.Parameter(torch.empty(hidden, rank))
@@ -69,16 +70,19 @@ class LowRank(Declared):
 
 def _scaled_product(x: Tensor, weight: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
     """scale x weight^T + bias."""
-    rows, added = x.reshape(-1, x.shape[-1]), x.new_empty(()) if bias is None else bias  # with beta 0 it is not read
+    # with beta 0 it is not read
+    rows, added = x.reshape(-1, x.shape[-1]), x.new_empty(()) if bias is None else bias
     y = torch.addmm(added, rows, weight.T, beta=0 if bias is None else 1, alpha=scale)
     return y.view(*x.shape[:-1], len(weight))
 
 
 class Rwkv7Layer(Layer):
-    """Each token is mixed with the one before it in six ways: for r, k, v and for decay w, rate a and output gate.
+    """Each token is mixed with the one before it in six ways: for r, k, v and for decay w, rate a and output
+    gate.
 
-    Log decay -exp(-0.5) sigmoid(w). The normalised key kk is taken out at rate a and k (1 + (a - 1) k_a) v^T is added;
-    the norm per head is followed by the bonus (r k r_k summed over a head) v of the current token and by the gate.
+    Log decay -exp(-0.5) sigmoid(w). The normalised key kk is taken out at rate a and k (1 + (a - 1) k_a) v^T
+    is added; the norm per head is followed by the bonus (r k r_k summed over a head) v of the current token
+    and by the gate.
     """
 
     roles: ClassVar = {"mix": Role.VECTOR, "in_proj": Role.READS, "k_k": Role.VECTOR, "k_a": Role.VECTOR,
@@ -116,8 +120,10 @@ class Rwkv7Layer(Layer):
             assert gate.bias is not None
             gate.bias.copy_(bias)
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> RecurrentState:
-        matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype), device=device)
+    def init_state(self, batch: int, dtype: torch.dtype,
+                   device: torch.device | str = "cpu") -> RecurrentState:
+        matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype),
+                             device=device)
         return RecurrentState(torch.zeros(batch, 1, self.hidden, dtype=dtype, device=device), matrix)
 
     def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
@@ -125,7 +131,8 @@ class Rwkv7Layer(Layer):
         state = state or self.init_state(len(x), x.dtype, x.device)
         before = torch.cat([state.conv_BTC.double(), x[:, :-1]], 1)
         mixed = [x + (before - x) * mix for mix in self.mix.double().chunk(MIXES)]
-        r, k, v = (y @ weight.double().T for y, weight in zip(mixed, self.in_proj.weight.chunk(3), strict=False))
+        r, k, v = (y @ weight.double().T for y,
+                   weight in zip(mixed, self.in_proj.weight.chunk(3), strict=False))
         w, gate = self.decay_gate.reference(mixed[3]), self.output_gate.reference(mixed[5])
         rate = torch.sigmoid(self.rate_gate.reference(mixed[4]))
         g = STRONGEST_LOG_DECAY * torch.sigmoid(w)
@@ -145,7 +152,8 @@ class Rwkv7Layer(Layer):
         if state is None:
             sizes, device = (self.heads, self.head_dim, self.head_dim), x_BTD.device
             state = RecurrentState(fresh_zeros(len(x_BTD), 1, self.hidden, dtype=x_BTD.dtype, device=device),
-                                   fresh_zeros(len(x_BTD), *sizes, dtype=state_dtype(x_BTD.dtype), device=device))
+                                   fresh_zeros(len(x_BTD), *sizes, dtype=state_dtype(x_BTD.dtype),
+                                               device=device))
         before = torch.cat([state.conv_BTC.to(x_BTD.dtype), x_BTD[:, :-1]], 1)
         y, matrix = self._run(x_BTD, before, state.matrix_BHKV, False)
         return y, RecurrentState(x_BTD[:, -1:], matrix)
@@ -162,8 +170,8 @@ class Rwkv7Layer(Layer):
         if raw is not None:
             w, rate, gate = (low_rank.scaled_in_products(y) for low_rank, y in
                              zip((self.decay_gate, self.rate_gate, self.output_gate), mixed[3:], strict=True))
-            y, matrix = raw(r, k, v, w, rate, gate, self.k_k, self.k_a, self.r_k, self.norm.weight, self.norm.bias,
-                            self.norm.eps, STRONGEST_LOG_DECAY, matrix)
+            y, matrix = raw(r, k, v, w, rate, gate, self.k_k, self.k_a, self.r_k, self.norm.weight,
+                            self.norm.bias, self.norm.eps, STRONGEST_LOG_DECAY, matrix)
             return self.out_proj(y), matrix
         rule = kernels.step if one else kernels.forward
         w, rate, gate = self.decay_gate(mixed[3]), self.rate_gate(mixed[4]), self.output_gate(mixed[5])

@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import RWKV7, STATE_BYTES, gemm, pointwise
-from flashnas.operators.spec import PROXY_HEAD_DIM, OperatorSpec, scaled_dim, scaled_head_dim
+from flashnas.operators.kernel_kinds import RWKV7, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.spec import OperatorSpec, scaled_dim, scaled_head_dim
 
-LEAST_RANK = 8  # of a scaled-down low-rank map
+MIN_RANK = 8  # of a scaled-down low-rank map
 MIXES = 6  # of a token with the one before it: one each for r, k, v, decay, rate and gate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rwkv7(OperatorSpec):
-    """`r7`, in the form of the paper's first layer: an operator sees only its input, therefore its values are not mixed
-    with those of an earlier layer. The channel mixing of the paper is left to the next operator, usually `f`.
+    """`r7`, in the form of the paper's first layer: an operator sees only its input, therefore its values are
+    not mixed with those of an earlier layer. The channel mixing of the paper is left to the next operator,
+    usually `f`.
 
-    Ranks of the low-rank maps to decay, in-context learning rate and output gate: 0 follows from the hidden size.
+    Ranks of the low-rank maps to decay, in-context learning rate and output gate: 0 follows from the hidden
+    size.
     """
 
     kind = "r7"
@@ -43,11 +45,11 @@ class Rwkv7(OperatorSpec):
         ranks = {name: getattr(self, name) or rank for name, rank in self._default_ranks(hidden).items()}
         return dataclasses.replace(self, **ranks)
 
-    def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        if factor == 1:
-            return self
-        full = self.resolved(hidden)  # ranks that followed from the smaller width would be half of a small layer
-        ranks = {name: scaled_dim(getattr(full, name), factor, LEAST_RANK) for name in self._default_ranks(hidden)}
+    def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
+        # ranks that followed from the smaller width would be half of a small layer
+        full = self.resolved(hidden)
+        ranks = {name: scaled_dim(getattr(full, name), factor, MIN_RANK)
+                 for name in self._default_ranks(hidden)}
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         return dataclasses.replace(self, head_dim=head_dim, **ranks)
 
@@ -62,7 +64,8 @@ class Rwkv7(OperatorSpec):
         return s.decay_rank, s.rate_rank, s.gate_rank
 
     def params(self, hidden: int) -> int:
-        # r, k, v, output; low-rank maps. Pre-norm; token mixes; biases of decay and rate; k_k, k_a, r_k; group norm
+        # r, k, v, output; low-rank maps. Pre-norm; token mixes; biases of decay and rate; k_k, k_a, r_k;
+        # group norm
         return 4 * hidden * hidden + 2 * hidden * sum(self.ranks(hidden)) + (1 + MIXES + 2 + 3 + 2) * hidden
 
     def flops(self, hidden: int, context: float) -> float:
@@ -72,16 +75,17 @@ class Rwkv7(OperatorSpec):
         return hidden * self.head_dim * STATE_BYTES + hidden * dtype_bytes  # and the last token's input
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        low_rank = [(name, rank) for name, rank in zip(("decay", "rate", "gate"), self.ranks(hidden), strict=True)]
+        low_rank = [(name, rank) for name,
+                    rank in zip(("decay", "rate", "gate"), self.ranks(hidden), strict=True)]
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
-            pointwise("rms_norm", 2 * hidden),
+            *pre_norm(hidden),
             pointwise("token_shift", (2 + MIXES) * hidden, unfused=(3 * hidden, *(3 * hidden,) * MIXES)),
             *(gemm(name, n=hidden, k=hidden) for name in ("receptance", "key", "value")),
             *(gemm(f"{name}_low", n=rank, k=hidden) for name, rank in low_rank),
             *(gemm(f"{name}_high", n=hidden, k=rank) for name, rank in low_rank),
             pointwise("decay_rate_gates", 4 * hidden, fusable=True, unfused=(2 * hidden, 2 * hidden)),
-            pointwise("key_norm", 5 * hidden, unfused=(2 * hidden, 3 * hidden, 3 * hidden)),  # k, rate -> kk, k, b
+            # k, rate -> kk, k, b
+            pointwise("key_norm", 5 * hidden, unfused=(2 * hidden, 3 * hidden, 3 * hidden)),
             RWKV7.call(self.name, heads=self.heads(hidden), key_dim=self.head_dim, value_dim=self.head_dim,
                        groups=self.heads(hidden)),
             pointwise("group_norm", 2 * hidden, fusable=True),

@@ -1,8 +1,8 @@
 """llama.cpp in a process of its own: what a GGUF file computes there, and how long that takes.
 
-llama.cpp ends its process where a file breaks one of its rules. `ask` and `time_requests` therefore run this module as
-a child, which reads a request from standard input and writes the answer to standard output. The child imports nothing
-of flashnas.
+llama.cpp ends its process where a file breaks one of its rules. `ask` and `time_requests` therefore run this
+module as a child, which reads a request from standard input and writes the answer to standard output. The
+child imports nothing of flashnas.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ MARGIN_TOKENS = 8  # of a context beyond what is asked for
 CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # of keys and values, by their numbers in ggml
 
 
-def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int], texts: list[str], vocab: int,
+def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int], texts: list[str],
+        vocab: int,
         plain: int) -> dict[str, Any]:
     """What llama.cpp computes from a GGUF file, with caches in float32 and without flash attention.
 
@@ -38,8 +39,8 @@ def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int]
         plain: a token of whole characters.
 
     Returns:
-        "prefill": log-probabilities of all tokens after each prompt. "tokens": the generated ones. "decode": for each
-        of them the ids and log-probabilities of the most likely tokens. "texts": token ids.
+        "prefill": log-probabilities of all tokens after each prompt. "tokens": the generated ones. "decode":
+        for each of them the ids and log-probabilities of the most likely tokens. "texts": token ids.
 
     Raises:
         RuntimeFailure: the child ended without an answer; so do the functions below.
@@ -58,17 +59,19 @@ def time_requests(file: Path, *, prompts: Sequence[int], contexts: Sequence[int]
         file: the GGUF file; its vocabulary has at least `vocab` tokens.
         prompts, contexts, steps: as `flashnas.profiling.program.Program.run`.
         vocab: random tokens are below it.
-        options: threads; flash_attention, whether attention is computed in one pass; cache_type, of keys and values,
-            one of CACHE_TYPES.
+        options: threads; flash_attention, whether attention is computed in one pass; cache_type, of keys and
+            values, one of CACHE_TYPES.
 
     Returns:
         As `Program.run`; cpu_ms is the time that the processor spent for the process, all threads together.
     """
-    return _call("time", file, max([*prompts, *contexts]), prompts=list(prompts), contexts=list(contexts), steps=steps,
+    return _call("time", file, max([*prompts, *contexts]), prompts=list(prompts), contexts=list(contexts),
+                 steps=steps,
                  vocab=vocab, **options)
 
 
-def read_texts(file: Path, *, windows: list[list[int]], texts: list[str], generate: int, vocab: int, plain: int,
+def read_texts(file: Path, *, windows: list[list[int]], texts: list[str], generate: int, vocab: int,
+               plain: int,
                **options: Any) -> dict[str, Any]:
     """What llama.cpp makes of texts.
 
@@ -81,11 +84,12 @@ def read_texts(file: Path, *, windows: list[list[int]], texts: list[str], genera
         options: as for `time_requests`.
 
     Returns:
-        "logprobs": for each window the natural logarithm of the probability of each token but the first. "texts": the
-        continuations.
+        "logprobs": for each window the natural logarithm of the probability of each token but the first.
+        "texts": the continuations.
     """
     longest = max([*map(len, windows), *(len(text.encode()) + generate for text in texts)])
-    return _call("read", file, longest, windows=windows, texts=texts, generate=generate, vocab=vocab, plain=plain,
+    return _call("read", file, longest, windows=windows, texts=texts, generate=generate, vocab=vocab,
+                 plain=plain,
                  **options)
 
 
@@ -95,7 +99,8 @@ def describe() -> dict[str, str]:
 
 
 def _call(work: str, file: Path, context: int, **request: Any) -> Any:
-    from flashnas.profiling.child_process import RuntimeFailure, answer_of  # the child imports nothing of flashnas
+    # the child imports nothing of flashnas
+    from flashnas.profiling.child_process import RuntimeFailure, answer_of
 
     try:
         return answer_of("llama.cpp", [sys.executable, __file__],
@@ -105,10 +110,11 @@ def _call(work: str, file: Path, context: int, **request: Any) -> Any:
         if unknown is None:
             raise
         raise RuntimeFailure(f"the installed llama.cpp (xllamacpp {version('xllamacpp')}) does not know the"
-                             f" architecture {unknown[1]}; a newer one may: pip install --upgrade xllamacpp") from None
+                             f" architecture {unknown[1]}; a newer one may: pip install --upgrade"
+                             " xllamacpp") from None
 
 
-# -- the child ---------------------------------------------------------------------------------------------------------
+# -- the child -----------------------------------------------------------------------------------------------
 
 
 class _Server:
@@ -139,10 +145,11 @@ class _Server:
     def after(self, prompt: list[int], shown: int, plain: int) -> list[dict[str, Any]]:
         """The most likely tokens after a prompt, of which the server keeps the state.
 
-        It reports no probabilities beside a token that ends within a character. A bias, which they do not include,
-        makes it take another one.
+        It reports no probabilities beside a token that ends within a character. A bias, which they do not
+        include, makes it take another one.
         """
-        reply = self.post("completion", prompt=prompt, n_predict=1, n_probs=shown, temperature=0.0, cache_prompt=True,
+        reply = self.post("completion", prompt=prompt, n_predict=1, n_probs=shown, temperature=0.0,
+                          cache_prompt=True,
                           logit_bias=[[plain, 1e6]])
         top: list[dict[str, Any]] = reply["completion_probabilities"][0]["top_logprobs"]
         return top
@@ -163,7 +170,8 @@ def _compute(request: dict[str, Any]) -> dict[str, Any]:
         answer["decode"].append([[entry["id"] for entry in top], [entry["logprob"] for entry in top]])
         prompt = [*prompt, answer["tokens"][-1]]
     for text in request["texts"]:
-        answer["texts"].append(server.post("tokenize", content=text, add_special=False, parse_special=True)["tokens"])
+        answer["texts"].append(server.post("tokenize", content=text, add_special=False,
+                                           parse_special=True)["tokens"])
     return answer
 
 
@@ -175,7 +183,8 @@ def _time(request: dict[str, Any]) -> dict[str, Any]:
         return [draw.randrange(request["vocab"]) for _ in range(count)]
 
     def run(prompt: list[int], generate: int, cached: bool) -> tuple[dict[str, Any], float, list[int]]:
-        """-> the server's own times, milliseconds of the processor without those of this thread, generated ids."""
+        """-> the server's own times, milliseconds of the processor without those of this thread, generated
+        ids."""
         before = time.process_time() - time.thread_time()
         reply = server.post("completion", prompt=prompt, n_predict=generate, temperature=0.0, ignore_eos=True,
                             cache_prompt=cached, return_tokens=True)
@@ -193,7 +202,8 @@ def _time(request: dict[str, Any]) -> dict[str, Any]:
         sequence = [*sequence, *first]
         times, cpu_ms, generated = run(sequence, steps, cached=True)
         if times["prompt_n"] != 1 or times["predicted_n"] != steps:
-            raise RuntimeError(f"error: a step read {times['prompt_n']} tokens and {times['predicted_n']} of {steps}"
+            raise RuntimeError(f"error: a step read {times['prompt_n']} tokens and {times['predicted_n']} of"
+                               f" {steps}"
                                " were generated")
         wall_ms = times["prompt_ms"] + times["predicted_ms"]
         answer["contexts"].append({"wall_ms": wall_ms / steps, "cpu_ms": cpu_ms / steps})
@@ -209,7 +219,8 @@ def _read(request: dict[str, Any]) -> dict[str, Any]:
             next(entry["logprob"] for entry in server.after(window[:end], request["vocab"], request["plain"])
                  if entry["id"] == window[end]) for end in range(1, len(window))])
     for text in request["texts"]:
-        answer["texts"].append(server.post("completion", prompt=text, n_predict=request["generate"], temperature=0.0,
+        answer["texts"].append(server.post("completion", prompt=text, n_predict=request["generate"],
+                                           temperature=0.0,
                                            cache_prompt=False)["content"])
     return answer
 

@@ -19,14 +19,15 @@ from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.llama_cpp.child import CACHE_TYPES, describe, time_requests
 from flashnas.profiling.program import Program, Times
 
-WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "q8_0", "q4_0": "q4_0"}  # -> dtype of rows
+# -> dtype of rows
+WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "q8_0", "q4_0": "q4_0"}
 LIBRARIES = ("xllamacpp", "gguf")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaCpp(Program, where="llama_cpp"):
-    """llama.cpp. It computes attention in one pass unless it is told otherwise; on a CPU that can double the time of an
-    attention layer."""
+    """llama.cpp. It computes attention in one pass unless it is told otherwise; on a CPU that can double the
+    time of an attention layer."""
 
     name = "llama.cpp"
     piece_tokens = 256
@@ -39,7 +40,8 @@ class LlamaCpp(Program, where="llama_cpp"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cache_type == "q8_0" and not self.flash_attention:
-            self.wrong("cache_type", "q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it only")
+            self.wrong("cache_type", "q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it"
+                                     " only")
         lacking = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
         if lacking:
             raise ConfigError(f"llama.cpp is run through {' and '.join(LIBRARIES)}; {' and '.join(lacking)}"
@@ -53,17 +55,19 @@ class LlamaCpp(Program, where="llama_cpp"):
     @property
     def stack(self) -> str:
         attention = "flash" if self.flash_attention else "plain"
-        return (f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}-{attention}-attention"
-                f"-{self.cache_type}-cache")
+        return (f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}"
+                f"-{attention}-attention-{self.cache_type}-cache")
 
     def describe_stack(self) -> dict[str, Any]:
         return {"framework": self.name, "version": version("xllamacpp"), "threads": self.threads,
-                "weights": self.weights, "flash_attention": self.flash_attention, "cache_type": self.cache_type,
+                "weights": self.weights, "flash_attention": self.flash_attention,
+                "cache_type": self.cache_type,
                 "time": "of the processor" if self.threads == 1 else "of the clock", **_build()}
 
     @classmethod
     def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], **_: Any) -> Self:
-        return cls(**{name: described[name] for name in ("weights", "threads", "flash_attention", "cache_type")})
+        return cls(**{name: described[name] for name in ("weights", "threads", "flash_attention",
+                                                         "cache_type")})
 
     def check_holds(self, architecture: Architecture) -> None:
         from flashnas.formats.gguf.families import family_of
@@ -71,19 +75,21 @@ class LlamaCpp(Program, where="llama_cpp"):
         family_of(architecture)
 
     def making_bytes(self, architecture: Architecture) -> int:
-        """Random weights in float32: the embedding as it is drawn and with the rows of added tokens, and each operator
-        that differs from the others once."""
+        """Random weights in float32: the embedding as it is drawn and with the rows of added tokens, and each
+        operator that differs from the others once."""
         tables = architecture.vocab * architecture.hidden * (1 if architecture.tied else 2)
         operators = sum(spec.params(architecture.hidden) for spec in set(architecture.canonical().operators))
         return 4 * (2 * tables + operators)
 
-    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int) -> Times:
+    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
+            steps: int) -> Times:
         from flashnas.formats.gguf.file import write_random_file
 
         with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
             file = Path(folder) / "model.gguf"
             write_random_file(file, architecture, self.weights)
-            return time_requests(file, prompts=prompts, contexts=contexts, steps=steps, vocab=architecture.vocab,
+            return time_requests(file, prompts=prompts, contexts=contexts, steps=steps,
+                                 vocab=architecture.vocab,
                                  threads=self.threads, flash_attention=self.flash_attention,
                                  cache_type=self.cache_type)
 

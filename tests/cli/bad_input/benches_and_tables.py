@@ -28,11 +28,12 @@ from bad_input.words import (
     write,
 )
 
-# -- benches -----------------------------------------------------------------------------------------------------
+# -- benches -------------------------------------------------------------------------------------------------
 
 
 def grow(*words: str) -> list[str]:
-    return ["bench", "grow", "--recipe", "{quick}", "--data", "{corpus}", "--space", "{space}", "--trainings", "2",
+    return ["bench", "grow", "--recipe", "{quick}", "--data", "{corpus}", "--space", "{space}", "--trainings",
+            "2",
             "--out", "{tmp}/out", *words]
 
 
@@ -42,8 +43,10 @@ def build(out: str = "b") -> list[str]:
 
 JOURNAL = '{"flashnas_bench": 1, "recipe": {"vocab": 300}, "source": "sotu", "dataset": "0", "vocab": 300}\n'
 case("bench-info-nowhere", ["bench", "info", "nowhere"], "nowhere", "shipped")
-case("bench-info-folder", ["bench", "info", "{tmp}/full"], "full", "bench.parquet", files=[folder("full", PRECIOUS)])
-case("bench-info-garbage", ["bench", "info", "{tmp}/b"], "bench.parquet", files=[write("b/bench.parquet", GARBAGE)])
+case("bench-info-folder", ["bench", "info", "{tmp}/full"], "full", "bench.parquet",
+     files=[folder("full", PRECIOUS)])
+case("bench-info-garbage", ["bench", "info", "{tmp}/b"], "bench.parquet", files=[write("b/bench.parquet",
+                                                                                       GARBAGE)])
 case("bench-info-other-table", ["bench", "info", "{tmp}/b"], "bench.parquet", "not a bench", files=[
     lambda paths: ((paths["tmp"] / "b").mkdir(), shutil.copy(paths["run"] / "trials.parquet",
                                                              paths["tmp"] / "b" / "bench.parquet"))])
@@ -62,23 +65,27 @@ case("bench-grow-other-recipe", grow(), "another recipe or text", "trainings.jso
     write("out/trainings.jsonl", JOURNAL.replace("300", "400"))])
 case("bench-grow-damaged-journal", grow(), "trainings.jsonl:2", files=[
     write("out/trainings.jsonl", JOURNAL + "{]\n")])
-case("bench-build-nowhere", ["bench", "build", "--journals", "nowhere.jsonl", "--out", "{tmp}/b"], "nowhere.jsonl")
+case("bench-build-nowhere", ["bench", "build", "--journals", "nowhere.jsonl", "--out", "{tmp}/b"],
+     "nowhere.jsonl")
 case("bench-build-no-journal", build(), "trainings", files=[folder("j", PRECIOUS)])
 case("bench-build-without-rows", build(), "no training", files=[write("j/trainings.jsonl", JOURNAL)])
 case("bench-build-two-recipes", build(), "vocab", "another", files=[
-    write("j/trainings-1-of-2.jsonl", JOURNAL), write("j/trainings-2-of-2.jsonl", JOURNAL.replace("300", "400"))])
+    write("j/trainings-1-of-2.jsonl", JOURNAL), write("j/trainings-2-of-2.jsonl", JOURNAL.replace("300",
+                                                                                                  "400"))])
 case("bench-build-foreign-folder", build("full"), "full", files=[
     write("j/trainings.jsonl", JOURNAL), folder("full", PRECIOUS, "README.md")])
 case("bench-measure-nowhere", ["bench", "measure", "--journals", "{tmp}/nowhere"], "nowhere")
-case("bench-measure-batch", ["bench", "measure", "--journals", "{tmp}/j", "--workload", "batch=2,prompt=4"], "batch",
+case("bench-measure-batch", ["bench", "measure", "--journals", "{tmp}/j", "--workload", "batch=2,prompt=4"],
+     "batch",
      files=[write("j/trainings.jsonl", JOURNAL)])
 case("search-bench-nowhere", search("--bench-table", "nowhere"), "nowhere", "bench")
 case("search-bench-and-none", search("--bench-table", "nowhere", "--no-bench"), "--bench-table", "--no-bench")
 
-# -- profile and validate ----------------------------------------------------------------------------------------
+# -- profile and validate ------------------------------------------------------------------------------------
 
 for flag, value, *more in (
-        ("--device", "tpu"), ("--device", "cuda"), ("--dtype", "float64"), ("--mode", "fast"), ("--mode", "cuda_graph"),
+        ("--device", "tpu"), ("--device", "cuda"), ("--dtype", "float64"), ("--mode", "fast"),
+        ("--mode", "cuda_graph"),
         ("--backend", "magic"), ("--threads", "0"), ("--threads", "-1"), ("--threads", "two"),
         ("--threads", "1000000", "apart"),
         ("--threads", LONG, "apart"), ("--seconds", "0"), ("--seconds", "-1"), ("--seconds", "nan"),
@@ -93,7 +100,8 @@ for flag, value, *more in (
     case(f"validate{flag}={value}", validate(flag, value), flag.strip("-"), value, apart="apart" in more)
 case("validate-seed-23-digits", validate("--seed", LONG), "seed", LONG)
 case("validate-calibrate-few", validate("--calibrate", "-n", "7"), "-n", "7")
-case("validate-calibrate-other-stack", validate("--calibrate", "--allow-other-stack", "-n", "8"), "--calibrate",
+case("validate-calibrate-other-stack", validate("--calibrate", "--allow-other-stack", "-n", "8"),
+     "--calibrate",
      "--allow-other-stack")
 ONE = {**SPACE, "widths": [32], "repeats": [1, 1], "max_operators": 3,
        "blocks": {"mixers": ["a(head_dim=16)"], "ratios": ["0:1"], "ffns_per_mixer": [0]}}
@@ -103,16 +111,18 @@ case("validate-absent-device", validate(table="h100_sxm"), "h100_sxm")
 case("validate-validations-text", validate(table="{tmp}/table"), "validations",
      files=[copied("table"), edited("table/meta.yaml", ["validations"], "hello")])
 
-# -- tables ------------------------------------------------------------------------------------------------------
+# -- tables --------------------------------------------------------------------------------------------------
 
 META, DEVICE = "table/meta.yaml", "table/device.yaml"
 for name, builders, *expect in (
         ("without-meta", [removed(META)], "meta.yaml"), ("without-device", [removed(DEVICE)], "device.yaml"),
         ("without-rows", [removed("table/operator_decode.parquet")], "operator_decode.parquet"),
-        ("checksum", [edited(META, ["kinds", "operator_decode", "sha256"], "0" * 64)], "operator_decode.parquet",
+        ("checksum", [edited(META, ["kinds", "operator_decode", "sha256"], "0" * 64)],
+         "operator_decode.parquet",
          "checksum"),
         ("cut-rows", [cut_half("table/operator_decode.parquet")], "operator_decode.parquet"),
-        ("garbage-meta", [garbage(META)], "meta.yaml", "UTF-8"), ("list-meta", [write(META, [3])], "meta.yaml:1"),
+        ("garbage-meta", [garbage(META)], "meta.yaml", "UTF-8"), ("list-meta", [write(META, [3])],
+                                                                  "meta.yaml:1"),
         ("format", [edited(META, ["format"], 99)], "meta.yaml", "99"),
         ("units", [edited(META, ["units", "latency_us"], "hours")], "units"),
         ("kinds-list", [edited(META, ["kinds"], [3])], "kinds"),
@@ -140,30 +150,39 @@ for name, builders, *expect in (
         ("calibration-stack", [edited(META, ["calibration"], {"stack": "both"})], "stack", "both"),
         ("calibration-stack-list", [edited(META, ["calibration"], {"stack": ["fused"]})], "stack"),
         ("calibration-stack-key", [edited(META, ["calibration"], {"fused": {"scael": 2}})], "scael"),
-        ("calibration-other-key", [edited(META, ["calibration"], {"unfused": {"gap_us": float("nan")}})], "gap_us",
+        ("calibration-other-key", [edited(META, ["calibration"], {"unfused": {"gap_us": float("nan")}})],
+         "gap_us",
          "nan"),
         ("whole-text", [edited(META, ["calibration"], {"whole": "hello"})], "whole", "hello"),
-        ("whole-nan", [edited(META, ["calibration"], {"whole": {"eager": {"decode": {"scale": float("nan")}}}})],
+        ("whole-nan", [edited(META, ["calibration"],
+                              {"whole": {"eager": {"decode": {"scale": float("nan")}}}})],
          "scale", "nan"),
-        ("whole-inf", [edited(META, ["calibration"], {"whole": {"eager": {"decode": {"mb_us": float("inf")}}}})],
+        ("whole-inf", [edited(META, ["calibration"],
+                              {"whole": {"eager": {"decode": {"mb_us": float("inf")}}}})],
          "mb_us", "inf"),
-        ("whole-key", [edited(META, ["calibration"], {"whole": {"eager": {"decode": {"scael": 1}}}})], "scael"),
-        ("whole-phase", [edited(META, ["calibration"], {"whole": {"eager": {"decoding": {"scale": 1}}}})], "decoding")):
+        ("whole-key", [edited(META, ["calibration"], {"whole": {"eager": {"decode": {"scael": 1}}}})],
+         "scael"),
+        ("whole-phase", [edited(META, ["calibration"], {"whole": {"eager": {"decoding": {"scale": 1}}}})],
+         "decoding")):
     case(f"estimate-table-{name}", estimate(ARCH, "--table", "{tmp}/table", "--workload", CHAT), *expect,
          files=[copied("table"), *builders])
     if name in ("checksum", "calibration-text", "calibration-nan", "calibration-key"):
-        case(f"table-info-{name}", ["table", "info", "{tmp}/table"], *expect, files=[copied("table"), *builders])
+        case(f"table-info-{name}", ["table", "info", "{tmp}/table"], *expect, files=[copied("table"),
+                                                                                     *builders])
     if name in ("calibration-text", "calibration-nan"):
-        case(f"search-table-{name}", search("--table", "{tmp}/table"), *expect, files=[copied("table"), *builders])
+        case(f"search-table-{name}", search("--table", "{tmp}/table"), *expect, files=[copied("table"),
+                                                                                       *builders])
 case("table-info-missing", ["table", "info", "nowhere"], "nowhere")
 case("table-info-file", ["table", "info", "{quick}"], "{quick}")
 case("table-action", ["table", "inform", "h100_sxm"], "inform")
 case("table-merge-itself", ["table", "merge", "{table}", "{table}", "--out", "{tmp}/out"], "{table}")
-case("table-merge-itself-by-name", ["table", "merge", "{tmp}/table", "./table", "--out", "{tmp}/out"], "table",
+case("table-merge-itself-by-name", ["table", "merge", "{tmp}/table", "./table", "--out", "{tmp}/out"],
+     "table",
      files=[copied("table")])
 case("table-merge-other-device", ["table", "merge", "h100_sxm", "a100_sxm", "--out", "{tmp}/out"], "h100_sxm",
      "a100_sxm")
-case("table-merge-other-calibration", ["table", "merge", "{tmp}/table", "{tmp}/second/table", "--out", "{tmp}/out"],
+case("table-merge-other-calibration", ["table", "merge", "{tmp}/table", "{tmp}/second/table", "--out",
+                                       "{tmp}/out"],
      "calibration",
      files=[copied("table"), edited(META, ["calibration"], {"scale": 2.0}), twin("second"),
             edited(META, ["calibration"], {"scale": 3.0})])
@@ -179,8 +198,11 @@ case("table-import-missing", [*SYSTEM, "{tmp}/nowhere.whl"], "nowhere.whl")
 case("table-import-no-wheel", [*SYSTEM, "{quick}"], "{quick}")
 case("table-import-folder", [*SYSTEM, "{tmp}/full"], "full", files=[folder("full", PRECIOUS)])
 SYSTEMS = [folder("systems/data/h100_sxm", "nothing"), write("systems/h100_sxm.yaml", {"gpu": {}})]
-case("table-import-system", ["table", "import", "aiconfigurator", "h100", "--out", "{tmp}/out", "--path", "{tmp}"],
+case("table-import-system", ["table", "import", "aiconfigurator", "h100", "--out", "{tmp}/out", "--path",
+                             "{tmp}"],
      "'h100'", "h100_sxm", files=SYSTEMS)
 case("table-import-key", [*SYSTEM, "{tmp}"], "h100_sxm.yaml", files=SYSTEMS)
-case("table-import-list", [*SYSTEM, "{tmp}"], "h100_sxm.yaml", files=[SYSTEMS[0], write("systems/h100_sxm.yaml", [3])])
-case("table-import-garbage", [*SYSTEM, "{tmp}"], "h100_sxm.yaml", files=[SYSTEMS[0], garbage("systems/h100_sxm.yaml")])
+case("table-import-list", [*SYSTEM, "{tmp}"], "h100_sxm.yaml", files=[SYSTEMS[0],
+                                                                      write("systems/h100_sxm.yaml", [3])])
+case("table-import-garbage", [*SYSTEM, "{tmp}"], "h100_sxm.yaml", files=[SYSTEMS[0],
+                                                                         garbage("systems/h100_sxm.yaml")])

@@ -25,7 +25,7 @@ from bad_input.words import (
     write,
 )
 
-# -- a run, continued --------------------------------------------------------------------------------------------
+# -- a run, continued ----------------------------------------------------------------------------------------
 
 JOURNAL = "run/study.journal"
 for name, builders, *expect in (
@@ -46,14 +46,15 @@ for name, builders, *expect in (
         ("yaml-empty", [write("run/run.yaml", "")], "run.yaml"),
         ("yaml-list", [write("run/run.yaml", [1])], "run.yaml"),
         ("without-yaml", [removed("run/run.yaml")], "run.yaml"),
-        ("yaml-folder", [as_folder("run/run.yaml")], "run.yaml"), ("pareto-file", [as_file("run/pareto")], "pareto"),
+        ("yaml-folder", [as_folder("run/run.yaml")], "run.yaml"), ("pareto-file", [as_file("run/pareto")],
+                                                                   "pareto"),
         ("trials-folder", [as_folder("run/trials.parquet")], "trials.parquet"),
         ("lock-folder", [as_folder("run/.lock")], ".lock")):
     case(f"search-resume-{name}", again(), *expect, files=[copied("run"), *builders])
 case("search-resume-other-seed", again("--seed", "3"), "question.seed", "3", files=[copied("run")])
 case("search-resume-other-recipe", again("--tokens", "512"), "512", files=[copied("run")])
 
-# -- pareto ------------------------------------------------------------------------------------------------------
+# -- pareto --------------------------------------------------------------------------------------------------
 
 case("pareto-without-a-run", ["pareto"], "RUN is required")
 case("pareto-missing", ["pareto", "nowhere"], "nowhere")
@@ -72,12 +73,15 @@ case("pareto-table", ["pareto", "{run}", "--table", "h100"], "h100", "h100_sxm")
 case("pareto-workload", ["pareto", "{run}", "--workload", "chatt"], "chatt", "chat")
 case("pareto-budget", ["pareto", "{run}", "--budget", "speed=3"], "speed")
 case("pareto-budget-negative", ["pareto", "{run}", "--budget-ms", "-3"], "--budget-ms", "above 0")
-case("pareto-budget-unmet", ["pareto", "{run}", "--budget-ms", "0.000001"], "no network of the runs", "nearest")
-case("pareto-budget-twice", ["pareto", "{run}", "--budget-ms", "3", "--budget", "latency_ms=3"], "--budget-ms", "same")
+case("pareto-budget-unmet", ["pareto", "{run}", "--budget-ms", "0.000001"], "no network of the runs",
+     "nearest")
+case("pareto-budget-twice", ["pareto", "{run}", "--budget-ms", "3", "--budget", "latency_ms=3"],
+     "--budget-ms", "same")
 case("pareto-objectives", ["pareto", "{run}", "--objectives", "loss,speed"], "speed")
 case("pareto-objectives-alone", ["pareto", "{run}", "--objectives", "loss"], "--objectives", "2 to 4",
      absent=("search.",))
-case("pareto-objective-not-trained", ["pareto", "{run}", "--objectives", "recall,latency_ms"], "recall", "{run}")
+case("pareto-objective-not-trained", ["pareto", "{run}", "--objectives", "recall,latency_ms"], "recall",
+     "{run}")
 case("pareto-confidence", ["pareto", "{run}", "--confidence", "0.9"], "validat")
 case("pareto-out", ["pareto", "{run}", "--out", "{tmp}/out"], "{tmp}/out", "not empty",
      files=[folder("out", PRECIOUS)])
@@ -85,7 +89,7 @@ case("search-start-from-missing", search("--start-from", "nowhere"), "nowhere")
 case("search-start-from-other-tokens", search("--start-from", "{run}", "--tokens", "2048"), "{run}",
      "cannot start from its networks", "recipe.tokens")
 
-# -- report and proxy-trust --------------------------------------------------------------------------------------
+# -- report and proxy-trust ----------------------------------------------------------------------------------
 
 TRIALS = "run/trials.parquet"
 for name, builders, *expect in (
@@ -110,7 +114,8 @@ for name, builders, *expect in (
         ("loss-inf", [column(TRIALS, "loss", float("inf"))], "trials.parquet", "loss"),
         ("number-text", [column(TRIALS, "number", "x")], "trials.parquet", "number"),
         ("without-loss", [column(TRIALS, "loss", ...)], "trials.parquet", "loss"),
-        ("trials-garbage", [garbage(TRIALS)], "trials.parquet"), ("trials-cut", [cut_half(TRIALS)], "trials.parquet"),
+        ("trials-garbage", [garbage(TRIALS)], "trials.parquet"), ("trials-cut", [cut_half(TRIALS)],
+                                                                  "trials.parquet"),
         ("without-trials", [removed(TRIALS)], "trials.parquet"),
         ("html-folder", [folder("run/report.html")], "report.html|report"),
         ("trust-garbage", [garbage("run/proxy_trust.json")], "proxy_trust.json")):
@@ -122,7 +127,8 @@ case("report-file", ["report", "{quick}"], "{quick}")
 case("report-foreign", ["report", "{tmp}/full"], "full", "run.yaml", files=[folder("full", PRECIOUS)])
 case("report-of-a-training", ["report", "{training}"], "{training}")
 for flag, value, *more in (
-        ("--architectures", "2"), ("--architectures", "x"), ("--seeds", "0"), ("--seeds", "-1"), ("--longer", "1"),
+        ("--architectures", "2"), ("--architectures", "x"), ("--seeds", "0"), ("--seeds", "-1"), ("--longer",
+                                                                                                  "1"),
         ("--longer", "1.5"), ("--wider", "-1"), ("--wider", "twice"), ("--wider", "3"), ("--workers", "0"),
         ("--seeds", HUGE), ("--longer", HUGE, "apart"), ("--workers", "1000000", "apart")):
     case(f"proxy-trust{flag}={value}", trust(flag, value), flag.strip("-"), value, files=[copied("run")],
@@ -130,18 +136,22 @@ for flag, value, *more in (
 TABLE = ("set,notation,hash,params,latency_ms,variant,width_factor,tokens,seed,loss,bits_per_byte,tokens_per_s,seconds,"
          "proxy_params,reason\n")
 for name, builders, words, *expect in (
-        ("missing", [], ["--results", "nowhere.csv"], "nowhere.csv"), ("folder", [], ["--results", "{run}"], "{run}"),
+        ("missing", [], ["--results", "nowhere.csv"], "nowhere.csv"), ("folder", [], ["--results", "{run}"],
+                                                                       "{run}"),
         ("garbage", [garbage("t.csv")], ["--results", "t.csv"], "t.csv", "UTF-8"),
         ("empty", [write("t.csv", "")], ["--results", "t.csv"], "t.csv"),
         ("columns", [write("t.csv", "a,b\n1,2\n")], ["--results", "t.csv"], "t.csv", "set"),
-        ("number", [write("t.csv", TABLE + "front,x,h,many,1,short,1,1,0,1,,,,,\n")], ["--results", "t.csv"], "t.csv:2",
+        ("number", [write("t.csv", TABLE + "front,x,h,many,1,short,1,1,0,1,,,,,\n")], ["--results", "t.csv"],
+         "t.csv:2",
          "params", "many"),
-        ("variant", [write("t.csv", TABLE + "front,x,h,1,1,tall,1,1,0,1,,,,,\n")], ["--results", "t.csv"], "t.csv:2",
+        ("variant", [write("t.csv", TABLE + "front,x,h,1,1,tall,1,1,0,1,,,,,\n")], ["--results", "t.csv"],
+         "t.csv:2",
          "tall"),
         ("no-rows", [write("t.csv", TABLE)], ["--results", "t.csv"], "3"),
         ("run-and-results", [], ["{run}", "--results", "t.csv"], "--results"),
         ("run-missing", [], ["nowhere"], "nowhere"),
-        ("run-foreign", [folder("full", PRECIOUS)], ["{tmp}/full"], "full"), ("run-file", [], ["{quick}"], "{quick}")):
+        ("run-foreign", [folder("full", PRECIOUS)], ["{tmp}/full"], "full"), ("run-file", [], ["{quick}"],
+                                                                              "{quick}")):
     case(f"proxy-trust-{name}", ["proxy-trust", *words], *expect, files=builders)
 PUBLISHED = "group,source,operators,params,metric,value\ng,s,12x(a f),350M,val_loss,2.5\n"
 for name, line, *expect in (
@@ -152,7 +162,8 @@ for name, line, *expect in (
     for command in (["evidence"], ["estimate", "1024: 12x(a f)"]):
         case(f"{command[0]}-own-{name}", [*command, "--evidence", "t.csv"], *expect,
              files=[write("t.csv", PUBLISHED + line + "\n")])
-    case(f"proxy-trust-published-{name}", ["proxy-trust", "--published", "t.csv", "--recipe", "{quick}", "--data",
+    case(f"proxy-trust-published-{name}", ["proxy-trust", "--published", "t.csv", "--recipe", "{quick}",
+                                           "--data",
                                            "{corpus}", "--out", "{tmp}/out"], *expect,
          files=[write("t.csv", PUBLISHED + line + "\n")])
 for name, builder, *expect in (

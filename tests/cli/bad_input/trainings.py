@@ -27,16 +27,19 @@ from bad_input.words import (
     write,
 )
 
-# -- scaling-law -------------------------------------------------------------------------------------------------
+# -- scaling-law ---------------------------------------------------------------------------------------------
 
 for flag, value, *more in (
         ("--depths", "0"), ("--depths", "2"), ("--depths", "1,1,2"), ("--depths", "1,x"), ("--depths", ""),
-        ("--depths", f"1,{HUGE}", "apart"), ("--widths", "0"), ("--widths", f"16,{HUGE}", "apart"), ("--tokens", "0"),
+        ("--depths", f"1,{HUGE}", "apart"), ("--widths", "0"), ("--widths", f"16,{HUGE}", "apart"),
+        ("--tokens", "0"),
         ("--tokens", f"1,{HUGE}", "apart"), ("--seeds", "0"), ("--at-tokens", "0"), ("--budget-ms", "0"),
         ("--budget-ms", "nan"), ("--workers", "0"), ("--recipe", "nowhere"), ("--table", "nowhere"),
         ("--workload", "nowhere"), ("--out", "{quick}")):
-    case(f"scaling-law{flag}={value}", law(flag, value), flag.strip("-"), value.split(",")[-1], apart="apart" in more)
-case("scaling-law-few-sizes", law("--depths", "1,2", "--widths", "16,32", "--tokens", "128"), "depths", "at least 5",
+    case(f"scaling-law{flag}={value}", law(flag, value), flag.strip("-"), value.split(",")[-1],
+         apart="apart" in more)
+case("scaling-law-few-sizes", law("--depths", "1,2", "--widths", "16,32", "--tokens", "128"), "depths",
+     "at least 5",
      "got 4")
 case("scaling-law-width-of-no-head", law("--widths", "17,32"), "width 17", "head_dim 16")
 case("scaling-law-tokens-of-the-same-steps", law("--tokens", "129,256"), "tokens", "129")
@@ -44,7 +47,8 @@ case("scaling-law-data", law("--data", "nowhere"), "nowhere")
 case("scaling-law-depth-factor", law("--recipe", "{tmp}/recipe.yaml"), "depth_factor", "2",
      files=[recipe(depth_factor=2)])
 for name, pattern, *expect in (
-        ("unknown", "m2 q", "'q'"), ("open", "m2 (f", "m2 (f"), ("closed", "m2 f)", "')'"), ("empty", "", "pattern"),
+        ("unknown", "m2 q", "'q'"), ("open", "m2 (f", "m2 (f"), ("closed", "m2 f)", "')'"), ("empty", "",
+                                                                                             "pattern"),
         ("architecture", "32: d f", "32: d f")):
     case(f"scaling-law-pattern-{name}", law(pattern=pattern), *expect)
 LAW = "depth,width,tokens,loss\n"
@@ -54,7 +58,8 @@ for name, builders, *expect in (
         ("garbage", [garbage("t.csv")], "t.csv", "UTF-8"), ("empty", [write("t.csv", "")], "t.csv"),
         ("no-rows", [write("t.csv", LAW)], "t.csv", "constants", "0"),
         ("few-rows", [write("t.csv", LAW + "2,512,9,4\n4,512,9,3\n4,1024,9,2\n")], "5 constants", "3"),
-        ("one-depth", [write("t.csv", LAW + "".join(f"8,{width},9,4\n" for width in range(512, 3072, 256)))], "depth",
+        ("one-depth", [write("t.csv", LAW + "".join(f"8,{width},9,4\n" for width in range(512, 3072, 256)))],
+         "depth",
          "8 only"),
         ("column", [write("t.csv", LAW.replace("loss", "los") + "2,512,9,4\n")], "t.csv", "'los'", "'loss'"),
         ("column-missing", [write("t.csv", "depth,width,tokens\n2,512,9\n")], "t.csv", "'loss'"),
@@ -62,30 +67,37 @@ for name, builders, *expect in (
         ("loss-text", [write("t.csv", LAW + "2,512,9,low\n")], "t.csv:2", "loss", "low"),
         ("loss-inf", [write("t.csv", LAW + "2,512,9,inf\n")], "t.csv:2", "loss", "inf"),
         ("twice", [write("t.csv", LAW + "2,512,9,4\n2,512,9,4\n")], "t.csv:3", "seed"),
-        ("without-pattern", [write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d, w in SIZES))],
+        ("without-pattern", [write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d,
+                                                          w in SIZES))],
          "PATTERN", "t.csv"),
         ("parquet", [garbage("t.parquet")], "t.parquet")):
     file = "t.parquet" if name == "parquet" else "t.csv"
     case(f"scaling-law-results-{name}", ["scaling-law", "--results", file], *expect, files=builders)
-case("scaling-law-results-budget", ["scaling-law", "m2 f", "--results", "t.csv", "--budget-ms", "3"], "3 ms", "fastest",
+case("scaling-law-results-budget", ["scaling-law", "m2 f", "--results", "t.csv", "--budget-ms", "3"], "3 ms",
+     "fastest",
      files=[write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d, w in SIZES))])
 
-# -- train -------------------------------------------------------------------------------------------------------
+# -- train ---------------------------------------------------------------------------------------------------
 
 for flag, value, *more in (
-        ("--tokens", "0"), ("--tokens", "-1"), ("--tokens", "5"), ("--tokens", "x"), ("--tokens", HUGE, "apart"),
+        ("--tokens", "0"), ("--tokens", "-1"), ("--tokens", "5"), ("--tokens", "x"), ("--tokens", HUGE,
+                                                                                      "apart"),
         ("--tokens", LONG, "apart"),
-        ("--seed", "-1"), ("--seed", LONG), ("--seed", "x"), ("--width-factor", "0"), ("--width-factor", "-1"),
+        ("--seed", "-1"), ("--seed", LONG), ("--seed", "x"), ("--width-factor", "0"), ("--width-factor",
+                                                                                       "-1"),
         ("--width-factor", "3"),
-        ("--width-factor", LONG), ("--device", "tpu"), ("--device", "cuda"), ("--keep", "0"), ("--keep", "-1"),
+        ("--width-factor", LONG), ("--device", "tpu"), ("--device", "cuda"), ("--keep", "0"),
+        ("--keep", "-1"),
         ("--keep", "x"),
         ("--checkpoint-every-s", "-1"), ("--checkpoint-every-s", "nan"), ("--checkpoint-every-tokens", "0"),
         ("--checkpoint-every-tokens", "x"), ("--threads", "0"), ("--threads", "-1"), ("--threads", "x"),
         ("--threads", "1000000", "apart"),
         ("--threads", LONG, "apart"), ("--recipe", "cpuu")):
-    case(f"train{flag}={value}", train(flag, value), flag.strip("-").replace("-", "_").partition("_")[0], value,
+    case(f"train{flag}={value}", train(flag, value), flag.strip("-").replace("-", "_").partition("_")[0],
+         value,
          apart="apart" in more)
-case("train-two-intervals", train("--checkpoint-every-s", "3", "--checkpoint-every-tokens", "3"), "--checkpoint-every")
+case("train-two-intervals", train("--checkpoint-every-s", "3", "--checkpoint-every-tokens", "3"),
+     "--checkpoint-every")
 CHECKPOINT = "checkpoint.json"
 for name, builders, *expect in (
         ("log-garbage", [garbage("training/log.csv")], "log.csv"),
@@ -96,18 +108,22 @@ for name, builders, *expect in (
         ("yaml-list", [write("training/train.yaml", [1])], "train.yaml"),
         ("without-yaml", [removed("training/train.yaml")], "train.yaml"),
         ("question-text", [edited("training/train.yaml", ["question"], "hi")], "train.yaml", "question"),
-        ("recipe-key", [edited("training/train.yaml", ["question", "recipe", "tokenz"], 3)], "train.yaml", "tokenz"),
-        ("recipe-value", [edited("training/train.yaml", ["question", "recipe", "tokens"], -3)], "train.yaml", "-3"),
+        ("recipe-key", [edited("training/train.yaml", ["question", "recipe", "tokenz"], 3)], "train.yaml",
+         "tokenz"),
+        ("recipe-value", [edited("training/train.yaml", ["question", "recipe", "tokens"], -3)], "train.yaml",
+         "-3"),
         ("checkpoints-file", [as_file("training/checkpoints")], "checkpoints"),
         ("final-file", [as_file("training/final")], "final"),
-        ("final-foreign", [as_file("training/final"), removed("training/final"), folder("training/final", PRECIOUS)],
+        ("final-foreign", [as_file("training/final"), removed("training/final"), folder("training/final",
+                                                                                        PRECIOUS)],
          "final"),
         ("scalars-text", [newest(CHECKPOINT, lambda file: write(file, "hello"))], CHECKPOINT),
         ("scalars-garbage", [newest(CHECKPOINT, garbage)], CHECKPOINT),
         ("scalars-list", [newest(CHECKPOINT, lambda file: write(file, "[1]"))], CHECKPOINT),
         ("scalars-missing", [newest(CHECKPOINT, removed)], CHECKPOINT),
         ("scalars-cut", [newest(CHECKPOINT, cut_half)], CHECKPOINT),
-        ("scalars-changed", [newest(CHECKPOINT, lambda file: edited(file, ["trainer", "done"], 1))], CHECKPOINT),
+        ("scalars-changed", [newest(CHECKPOINT, lambda file: edited(file, ["trainer", "done"], 1))],
+         CHECKPOINT),
         ("scalars-folder", [newest(CHECKPOINT, as_folder)], CHECKPOINT),
         ("model-garbage", [newest("model.safetensors", garbage)], "model.safetensors"),
         ("model-missing", [newest("model.safetensors", removed)], "model.safetensors"),
@@ -120,12 +136,13 @@ case("train-resume-scalars-self", train_on(), CHECKPOINT, files=[copied("trainin
      absent=("'self'",))
 case("train-resume-other-seed", train_on("--seed", "3"), "question.seed", "3", files=[copied("training")])
 
-# -- export ------------------------------------------------------------------------------------------------------
+# -- export --------------------------------------------------------------------------------------------------
 
 for flag, value in (("--to", "onnx"), ("--dtype", "int8"), ("--dtype", "float16"), ("--type", "q4_k")):
     case(f"export{flag}={value}", export(flag, value), flag, value)
 for value in ("-1", LONG, "x", "1.5"):
-    case(f"export--init-seed={value}", export("--init-seed", value, source="32: a(head_dim=16)"), "seed", value)
+    case(f"export--init-seed={value}", export("--init-seed", value, source="32: a(head_dim=16)"), "seed",
+         value)
 case("export-search", export(source="{run}"), "{run}")
 case("export-missing", export(source="nowhere"), "nowhere")
 case("export-foreign", export(source="{tmp}/full"), "full", files=[folder("full", PRECIOUS)])
@@ -143,7 +160,8 @@ for name, arch, expect in (
     # where the runtime is not installed, the line names what installs it
     case(f"export-gguf-{name}", [*drawn, "--to", "gguf"], f"{expect}|flashnas[llama-cpp]")
     case(f"export-nemotron-h-{name}", [*drawn, "--to", "nemotron-h"], "Nemotron-H")
-case("export-gguf-dtype", ["export", "32(vocab=300): m2(head_dim=16) f a(head_dim=16) f", "--init-seed", "0", "--out",
+case("export-gguf-dtype", ["export", "32(vocab=300): m2(head_dim=16) f a(head_dim=16) f", "--init-seed", "0",
+                           "--out",
                            "{tmp}/out", "--to", "gguf", "--dtype", "bfloat16"],
      "--type sets the type of its weights|flashnas[llama-cpp]")
 case("export-without-to", ["export", "{training}/final", "--out", "{tmp}/out"], "--to")
@@ -162,5 +180,6 @@ for name, builder, *expect in (
         ("architecture-huge", edited("training/final/architecture.yaml", ["architecture", "vocab"], 10**15),
          "model.safetensors|vocab"),
         ("own-tokenizer-garbage", garbage("training/final/tokenizer.json"), "tokenizer.json")):
-    case(f"export-{name}", export(source="{tmp}/training/final"), *expect, files=[copied("training"), builder],
+    case(f"export-{name}", export(source="{tmp}/training/final"), *expect, files=[copied("training"),
+                                                                                  builder],
          apart=name == "architecture-huge")

@@ -1,7 +1,7 @@
 """What a case of bad input is made of: words of commands, builders of files, fragments of the line.
 
-Files are made by hand or by editing what commands wrote; nothing of flashnas is imported. In words, contents and
-expected fragments these names in braces stand for paths:
+Files are made by hand or by editing what commands wrote; nothing of flashnas is imported. In words, contents
+and expected fragments these names in braces stand for paths:
 
     {tmp}       the case's own folder, which is also the working directory
     {corpus}    40 short texts        {quick}     a recipe that trains in a blink
@@ -37,7 +37,8 @@ LONG = "12345678901234567890123"                # 23 digits
 HUGE = "100000000000000000000"                  # 10^20
 GARBAGE = bytes(range(128, 256)) * 8            # not UTF-8, no line end
 PRECIOUS = "precious.txt"                       # must outlive every case
-LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 16,
+LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 2,
+                         "num_attention_heads": 16,
                          "num_key_value_heads": 4, "intermediate_size": 4096, "vocab_size": 32000}
 
 Paths = dict[str, Path]                         # name in braces -> path
@@ -46,8 +47,10 @@ Builder = Callable[[Paths], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """expect: fragments of the line; `a|b`: either will do. absent: fragments that mislead. apart: in a process of its
-    own, for what may abort, eat memory or hang where no signal is heard. file_limit: largest file in bytes there."""
+    """expect: fragments of the line; `a|b`: either will do. absent: fragments that mislead. apart: in a
+    process of its
+    own, for what may abort, eat memory or hang where no signal is heard. file_limit: largest file in bytes
+    there."""
 
     id: str
     words: tuple[str, ...]
@@ -72,7 +75,7 @@ def filled(text: str, paths: Paths) -> str:
     return text
 
 
-# -- builders of files -------------------------------------------------------------------------------------------
+# -- builders of files ---------------------------------------------------------------------------------------
 
 
 def write(name: str, content: str | bytes | dict[str, Any] | list[Any]) -> Builder:
@@ -85,7 +88,8 @@ def write(name: str, content: str | bytes | dict[str, Any] | list[Any]) -> Build
         elif isinstance(content, str):
             path.write_text(filled(content, paths))
         else:
-            path.write_text(json.dumps(content) if path.suffix == ".json" else yaml.safe_dump(content, sort_keys=False))
+            path.write_text(json.dumps(content) if path.suffix == ".json" else yaml.safe_dump(content,
+                                                                                              sort_keys=False))
     return build
 
 
@@ -184,7 +188,8 @@ def column(file: str, name: str, value: Any) -> Builder:
     """The same value in all rows of a parquet file; `...` drops the column."""
     def build(paths: Paths) -> None:
         frame = pd.read_parquet(paths["tmp"] / file)
-        (frame.drop(columns=name) if value is ... else frame.assign(**{name: value})).to_parquet(paths["tmp"] / file)
+        (frame.drop(columns=name) if value is ...
+         else frame.assign(**{name: value})).to_parquet(paths["tmp"] / file)
     return build
 
 
@@ -203,9 +208,10 @@ def garbage(file: str) -> Builder:
     return write(file, GARBAGE)
 
 
-# -- the words of each command, right so far ---------------------------------------------------------------------
+# -- the words of each command, right so far -----------------------------------------------------------------
 
-ASKED = ("--space", "{space}", "--table", "{table}", "--workload", CHAT, "--budget-ms", "1e6", "--recipe", "{quick}",
+ASKED = ("--space", "{space}", "--table", "{table}", "--workload", CHAT, "--budget-ms", "1e6", "--recipe",
+         "{quick}",
          "--data", "{corpus}", "--workers", "1", "--no-measure", "--trials", "2")
 
 
@@ -226,7 +232,8 @@ def wide(*words: str) -> list[str]:
 
 
 def train(*words: str, arch: str = "32(vocab=300): a(head_dim=16) f", out: str = "{tmp}/out") -> list[str]:
-    return ["train", arch, "--recipe", "{quick}", "--data", "{corpus}", "--threads", "1", "--out", out, *words]
+    return ["train", arch, "--recipe", "{quick}", "--data", "{corpus}", "--threads", "1", "--out", out,
+            *words]
 
 
 def train_on(*words: str) -> list[str]:
@@ -235,7 +242,8 @@ def train_on(*words: str) -> list[str]:
 
 
 def profile(*words: str) -> list[str]:
-    return ["profile", "--space", "{space}", "--workload", CHAT, "--seconds", "0.01", "--out", "{tmp}/out", *words]
+    return ["profile", "--space", "{space}", "--workload", CHAT, "--seconds", "0.01", "--out", "{tmp}/out",
+            *words]
 
 
 def validate(*words: str, table: str = "{table}") -> list[str]:
@@ -248,13 +256,16 @@ def export(*words: str, source: str = "{training}/final") -> list[str]:
 
 def trust(*words: str) -> list[str]:
     """Study a copy of {run}."""
-    return ["proxy-trust", "{tmp}/run", "--architectures", "3", "--seeds", "1", "--longer", "2", "--workers", "1",
+    return ["proxy-trust", "{tmp}/run", "--architectures", "3", "--seeds", "1", "--longer", "2", "--workers",
+            "1",
             *words]
 
 
 def law(*words: str, pattern: str = "d(head_dim=16) f") -> list[str]:
-    return ["scaling-law", pattern, "--depths", "1,2,3", "--widths", "16,32", "--tokens", "128,256", "--recipe",
-            "{quick}", "--data", "{corpus}", "--workload", "chat", "--workers", "1", "--out", "{tmp}/out", *words]
+    return ["scaling-law", pattern, "--depths", "1,2,3", "--widths", "16,32", "--tokens", "128,256",
+            "--recipe",
+            "{quick}", "--data", "{corpus}", "--workload", "chat", "--workers", "1", "--out", "{tmp}/out",
+            *words]
 
 
 def estimate(arch: str, *words: str) -> list[str]:

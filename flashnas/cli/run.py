@@ -1,0 +1,86 @@
+"""The commands whose exit code says more than success: `search`, with --dry-run its plan, `train` and
+`doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashnas.api.doctor import DoctorOptions
+from flashnas.api.search import SearchOptions, default_out
+from flashnas.api.train import TrainOptions
+from flashnas.base.errors import CandidateError
+from flashnas.base.settings import option
+from flashnas.cli.command import command_line, show
+from flashnas.cli.options import first_process
+from flashnas.cli.progress import CountProgress, SearchProgress, TrainingProgress
+
+UNHEALTHY = 1  # exit code of `doctor` where an operator is wrong
+MISSED = 3     # of `search --strict`
+DIVERGED = 4   # of a training that ended with NaN, divergence or without memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCommandOptions(SearchOptions, where="search"):
+    """The options of the search, and those that only the command line has."""
+
+    dry_run: bool = option(
+        False, "print what would be trained, how many tokens and about how long; train nothing", yaml=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # known before the search begins, because the command that continues it names the folder
+        if self.out is None:
+            object.__setattr__(self, "out", default_out(self, {}))
+
+
+def search(options: SearchCommandOptions, as_json: bool) -> int:
+    """`flashnas search`."""
+    from flashnas.api import search as api
+
+    if options.dry_run:
+        show(api.plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
+        return 0
+    with SearchProgress(sys.stderr) as progress:
+        found = api.search(options, progress=progress, command=command_line())
+    if as_json:
+        print(json.dumps(found.summary))
+    else:
+        show("\n".join([*filter(None, (str(found), found.effort())), f"report  {found.path / 'report.html'}",
+                        f"picture {found.path / 'pareto.png'}", f"front   {found.path / 'pareto'}/"]),
+             as_json)
+    over = [Path(entry["config"]).name for entry in found.summary["front"] if entry.get("missed")]
+    if over and options.strict:
+        print(f"flashnas search: over a budget as measured: {', '.join(over)}", file=sys.stderr)
+        return MISSED
+    return 0
+
+
+def train(options: TrainOptions, as_json: bool) -> int:
+    """`flashnas train`; alone, or by several processes as `torchrun --nproc-per-node 2 -m flashnas train
+    ..`."""
+    from flashnas.api import train as api
+
+    first = first_process()
+    with TrainingProgress(sys.stderr, silent=not first) as progress:
+        try:
+            found = api.train(options, progress=progress, command=command_line())
+        except CandidateError as error:  # on all processes alike, but for the lack of memory
+            if first or "out of memory" in str(error):
+                print(f"flashnas train: {error}", file=sys.stderr)
+            return DIVERGED
+    if first:
+        show(found, as_json)
+    return 0
+
+
+def doctor(options: DoctorOptions, as_json: bool) -> int:
+    """`flashnas doctor`."""
+    from flashnas.api import doctor as api
+
+    with CountProgress(sys.stderr, "operators tested") as line:
+        found = api.doctor(options, progress=line.update)
+    show(found, as_json)
+    return 0 if found.healthy else UNHEALTHY

@@ -1,0 +1,98 @@
+"""Counts the files of flashnas that a search calls, from `fn.search(..)` to its report.
+
+    python tools/call_path.py              # about half a minute
+
+A file counts if one of its functions runs in the process that searches, in any thread; what runs at its
+import does not count. The main trip is what all of the searches below have in common.
+"""
+
+import json
+import os
+import random
+import sys
+import tempfile
+import threading
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = f"{ROOT / 'flashnas'}{os.sep}"
+RECIPE = """\
+{width_factor: 1, vocab: 300, sequence_tokens: 32, batch_sequences: 4, tokens: 512, validation_tokens: 512,
+ curve_points: 4, curve_tokens: 128, muon_lr: 0.01, adamw_lr: 0.003, dtype: float32}
+"""
+COMMON = {"space": "tiny", "workload": "chat", "budget_ms": 60, "trials": 4, "workers": 1, "measure": False}
+TRAINED = {"recipe": "quick.yaml", "data": "texts.txt"}
+SEARCHES = {
+    "an evaluator and a table": {"evaluator": lambda architecture: 1 / architecture.params},
+    "trainings, ranked by the short loss": {**TRAINED, "rank_by": "short"},
+    "trainings, ranked by the full loss": TRAINED,
+}
+
+
+def imports(frame):
+    return frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(PACKAGE)
+
+
+def called(action):
+    """The files of the package of which a function was called."""
+    found = set()
+
+    def note(frame, event, argument):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(PACKAGE) and code.co_filename.endswith(".py"):
+            while frame and not imports(frame):  # what a module calls at its import does not count
+                frame = frame.f_back
+            if frame is None:
+                found.add(code.co_filename.removeprefix(PACKAGE))
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return found
+
+
+def shown(title, files):
+    rooms = defaultdict(list)
+    for file in sorted(files):
+        *room, name = file.split("/", 1)
+        rooms[room[0] if room else "flashnas"].append(name)
+    print(f"\n{title}: {len(files)} files in {len(rooms)} rooms")
+    for room, names in rooms.items():
+        print(f"  {room:13}{len(names):3}  {' '.join(name.removesuffix('.py') for name in names)}")
+
+
+def trip(options, number):
+    """The files of one search, in a fork, so that nothing is kept from an earlier one."""
+    import flashnas as fn
+
+    if (pid := os.fork()) == 0:
+        files = called(lambda: fn.search(**COMMON, **options, out=f"run{number}"))
+        Path(f"files{number}").write_text(json.dumps(sorted(files)))
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    return set(json.loads(Path(f"files{number}").read_text()))
+
+
+def main():
+    sys.path.insert(0, str(ROOT))
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)
+        os.environ.update(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), FLASHNAS_CACHE=f"{scratch}/cache")
+        Path("quick.yaml").write_text(RECIPE)
+        rng = random.Random(0)
+        Path("texts.txt").write_text("".join(rng.choice("the state of a token ") for _ in range(60_000)))
+        trips = {title: trip(options, number) for number, (title, options) in enumerate(SEARCHES.items())}
+        os.chdir(ROOT)
+    for title, files in {**trips, "main trip, common to all": set.intersection(*trips.values())}.items():
+        shown(title, files)
+
+
+if __name__ == "__main__":
+    main()
