@@ -15,7 +15,7 @@ from flashnas.base.settings import REQUIRED, Setting, Settings, settings_of
 T = TypeVar("T")
 
 
-CALLED = {"progress", "note", "evaluator"}    # keywords that take a function, or a progress object
+CALLED = {"progress", "note"}    # keywords that take a function, or a progress object
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
 
 

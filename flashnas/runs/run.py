@@ -102,7 +102,7 @@ class RecordedRun:
     def budget_ms(self) -> float | None:
         """The budget on the latency of the whole request, if one was set."""
         value = self.entry("budgets", "latency_ms")
-        return None if value is None else float(value)
+        return float(value) if _is_number(value) else None
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -201,7 +201,7 @@ class RecordedRun:
     def confidence(self) -> float | None:
         """With which the budgets were to be kept, if one was asked for."""
         value = self.entry("confidence")
-        return None if value is None else float(value)
+        return float(value) if _is_number(value) else None
 
     def write(self, out: Path) -> None:
         """Write a run that no search made, such as the answer to another question, into a folder, which is
@@ -225,3 +225,8 @@ class RecordedRun:
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
     """The trials of a frame one by one, columns as attributes."""
     yield from frame.itertuples()
+
+
+def _is_number(value: Any) -> bool:
+    """True for a number of run.yaml, which people may edit."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -126,7 +126,7 @@ def _damaged(run):
     (_unfinished, "the search is not finished; continue it with flashnas search --resume first"),
     (_other_text, "is not the one that the run was trained on"),
     (_two_left, "proxy-trust needs at least 3 trained architectures; the run holds 2"),
-    (_damaged, "proxy_trust.jsonl:2: training.params must be a number or null; got 'x'"),
+    (_damaged, "proxy_trust.jsonl:2: training needs the key 'tokens'"),
     (lambda run: (run / "run.yaml").unlink(), "not a run folder (it has no run.yaml)"),
 ])
 def test_a_run_that_cannot_be_studied_is_one_line(run_folder, damage, expected, capsys):

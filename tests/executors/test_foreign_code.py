@@ -34,7 +34,7 @@ def breaking(cls, method):
         counted()
         return really(self, *words, **more)
 
-    replaced.__code__ = replaced.__code__.replace(co_name=method)
+    replaced.__code__ = replaced.__code__.replace(co_name=method, co_qualname=f"Broken{cls.__name__}.{method}")
     return type(f"Broken{cls.__name__}", (cls,), {
         "to_dict": lambda self: SAME, method: replaced, "__module__": __name__})
 

@@ -12,8 +12,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import store, validate
 from flashnas.latency.workload import load_workload
-from flashnas.profiling import finalists
-from flashnas.profiling import setup as jobs
+from flashnas.profiling import finalists, platforms
 from flashnas.profiling.device_timing import Effort
 from flashnas.runs.run import RecordedRun
 from flashnas.space import load_space
@@ -116,7 +115,7 @@ def test_finalists_are_whole_models_timed_on_this_machine(command, capsys, monke
 
 
 def test_nothing_is_timed_where_the_device_is_not_at_hand(command, timed, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(jobs, "device_label", lambda device: "Other CPU")
+    monkeypatch.setattr(platforms.Cpu, "label", lambda self: "Other CPU")
     assert main(command("--strict")) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -12,7 +12,7 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency.corrections import ModelCorrection, Regressors, fit, fit_leaving_out
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import store, validate
-from flashnas.profiling import finalists
+from flashnas.profiling import finalists, platforms
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
@@ -171,9 +171,7 @@ def test_what_excludes_it_is_one_line(search, options, words):
 
 
 def test_a_table_of_another_device_or_of_kernels_is_refused(search, monkeypatch):
-    from flashnas.profiling import setup
-
-    monkeypatch.setattr(setup, "device_label", lambda device: "Other CPU")
+    monkeypatch.setattr(platforms.Cpu, "label", lambda self: "Other CPU")
     with pytest.raises(TableError, match=r"--measure-every times networks: .* but this is Other CPU"):
         search()
     with pytest.raises(TableError, match="--measure-every corrects rows of whole operators, which table h100_sxm"):
