@@ -115,7 +115,7 @@ def pretend(queue, name, **columns):
 
 def seen_by(queue):
     return ([row.name for row in queue.workers()], sorted((row.run, bool(row.seen)) for row in queue.drivers()),
-            {digest: round(row.silent_s) for digest, row in queue.read("r", "1").items()})
+            {digest: round(row.silent_s, -1) for digest, row in queue.read("r", "1").items()})
 
 
 @both
