@@ -9,13 +9,17 @@ from typing import Any, NamedTuple
 
 OPERATORS = {ast.Add: "+ -", ast.Sub: "- +", ast.Mult: "* /", ast.Div: "/ *", ast.FloorDiv: "// *"}
 COMPARISONS = {ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"),
-               ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"),
-               ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is")}
+               ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"),
+               ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in")}
 SYMMETRIC = {"min", "max", "minimum", "maximum", "gcd", "lcm", "isclose", "allclose"}
 
 
 class Place(NamedTuple):
-    """A change: bytes `start` to `end` of `file` become `text`. `name`: what an import-time statement defines."""
+    """A change: bytes `start` to `end` of `file` become `text`.
+
+    first_line: of the statement. function: around the place, or "". name: what a statement outside functions
+    defines.
+    """
 
     file: str
     line: int
@@ -61,8 +65,8 @@ class Places:
     def add(self, kind: str, node: Any, text: str, span: tuple[int, int] | None = None) -> None:
         start, end = span or self.span(node)
         line = self.source.count(b"\n", 0, start) + 1
-        self.places.append(Place(self.file, line, self.first_line, kind, start, end, text, ".".join(self.functions),
-                                 self.name))
+        self.places.append(Place(self.file, line, self.first_line, kind, start, end, text,
+                                 ".".join(self.functions), self.name))
 
     def between(self, left: ast.AST, right: ast.AST, old: str, new: str) -> None:
         """Replaces the operator `old` between two operands."""
@@ -87,7 +91,7 @@ class Places:
         for field, value in ast.iter_fields(node):
             if field not in self.LEFT_OUT_FIELDS:
                 if inner := is_function and field == "body":
-                    self.functions.append(node.name)
+                    self.functions.append(getattr(node, "name", ""))
                 for child in value if isinstance(value, list) else [value]:
                     if isinstance(child, ast.AST):
                         self.visit(child)
@@ -104,9 +108,9 @@ class Places:
                 for left, right in itertools.pairwise(values):
                     self.between(left, right, *(("and", "or") if isinstance(op, ast.And) else ("or", "and")))
             case ast.Compare(left=left, ops=ops, comparators=right):
-                for before, op, after in zip([left, *right], ops, right, strict=False):
-                    self.between(before, after, *COMPARISONS[type(op)])
-                    self.keys.update([before, after], *(getattr(side, "elts", ()) for side in (before, after)))
+                for before, comparison, after in zip([left, *right], ops, right, strict=False):
+                    self.between(before, after, *COMPARISONS[type(comparison)])
+                    self.keys.update([before, after], getattr(after, "elts", ()))
             case ast.Constant(value=bool(value)):
                 self.add("constant", node, str(not value))
             case ast.Constant(value=int() | float() as value):
@@ -130,12 +134,14 @@ class Places:
             function = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if function in ("get", "pop", "setdefault"):
                 self.keys.update(node.args[:1])
-            if len(node.args) > 1 and not any(isinstance(argument, ast.Starred) for argument in node.args[:2]):
-                (start, first_end), (second, end) = map(self.span, node.args[:2])
-                texts = [self.text(argument) for argument in node.args[:2]]
-                if function not in SYMMETRIC and texts[0] != texts[1]:
-                    middle = self.source[first_end:second].decode()
-                    self.add("arguments", node, f"{texts[1]}{middle}{texts[0]}", (start, end))
+            match node.args[:2]:
+                case [ast.Starred(), _] | [_, ast.Starred()]:
+                    pass
+                case [first, second] if function not in SYMMETRIC:
+                    (start, gap), (second_start, end) = self.span(first), self.span(second)
+                    text = self.text(second) + self.source[gap:second_start].decode() + self.text(first)
+                    if text != self.source[start:end].decode():
+                        self.add("arguments", node, text, (start, end))
 
     def condition(self, test: ast.expr) -> None:
         for text in (f"not ({self.text(test)})", "True", "False"):

@@ -1,12 +1,12 @@
-"""A mutation sample: changes the package in small random places, one at a time, and counts which ones a test notices.
+"""A mutation sample: changes the package in small random places, one at a time, and counts what tests notice.
 
     pip install coverage
     python tools/mutants.py --count 150 --seed 1 --out mutants.jsonl
 
-The first run measures which fast test executes which line (about 20 minutes) and keeps that in the file of --map. Each
-mutant then takes 5 to 20 seconds. A run that was stopped continues with the same command. All changes are made in a
-temporary copy of the checkout. Results: `killed` (a test failed), `timeout`, `survived`, and `not covered`: no test
-executes the line in the test process, and none of the tests of its room failed.
+The first run measures which fast test executes which line (30 to 40 minutes) and keeps that in the file of
+--map. Each mutant then takes 5 to 20 seconds. A run that was stopped continues with the same command. All
+changes are made in a temporary copy of the checkout. Results: `killed` (a test failed), `timeout`, `survived`,
+and `not covered`: no test executes the line in its own process, and none of the tests of its room failed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -39,23 +41,24 @@ from mutant_places import Place, Places, room_of
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "flashnas"
 # loaded once; the process of each mutant is forked from this one
-PRELOADED = ("torch._dynamo", "numba", "scipy.stats", "pandas", "pyarrow.parquet", "optuna", "tokenizers", "jinja2")
+PRELOADED = ("torch._dynamo", "numba", "scipy.stats", "pandas", "pyarrow.parquet", "optuna", "tokenizers")
 # what a CPU cannot run; such a place is drawn only where a test executes its line
 ACCELERATOR = re.compile(r"operators/backends/|cuda|nvml|triton|nccl", re.IGNORECASE)
+MAX_BYTES = 12 << 30  # of a process of tests: a mutant may take memory without end
 MAX_TESTS = 25
 MAX_TEST_SECONDS = 20  # of the tests of one mutant, as the map states them
 MAX_MAPPED_TESTS = 80  # of one line
 MAX_CASES = 3  # of one parametrised test, before other tests are taken
-FAMILY_SECONDS, FAMILY_SHARE = 40, 0.15  # after so long, a parametrised test runs this share of its further cases
+FAMILY_SECONDS, FAMILY_SHARE = 25, 0.15  # after so long, a share of a test's further cases runs
 
 
 class Recorder:
-    """A plugin of pytest: seconds and failures of tests, and which lines each executes if there is a `coverage`."""
+    """A plugin of pytest: seconds and failures of tests; with a `coverage`, the lines that each executes."""
 
     def __init__(self, coverage: Any = None, stop_at: float = float("inf")) -> None:
         self.coverage, self.stop_at = coverage, stop_at
-        self.seconds, self.passed, self.failed = Counter[str](), list[str](), list[str]()
-        self.families, self.rng = Counter[str](), random.Random(0)
+        self.seconds, self.families = defaultdict[str, float](float), defaultdict[str, float](float)
+        self.passed, self.failed, self.rng = list[str](), list[str](), random.Random(0)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -92,11 +95,12 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.scratch, self.tree, self.edits = folder, folder / "tree", 0
-        files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                               check=True, capture_output=True, text=True).stdout.split("\0")
-        for file in filter(lambda file: (ROOT / file).is_file(), files):
-            (self.tree / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, self.tree / file)
+        files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                               cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for file in files.split("\0"):
+            if (ROOT / file).is_file():
+                (self.tree / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / file, self.tree / file)
         os.environ.update(PYTHONPATH=str(self.tree), MPLBACKEND="Agg", OMP_NUM_THREADS="1")
         for module in PRELOADED:
             with contextlib.suppress(ImportError):
@@ -152,7 +156,9 @@ class Copy:
         log = os.open(self.scratch / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream, target in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
             os.dup2(target, stream)
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
         os.chdir(self.tree)
+        sys.modules["__main__"] = types.ModuleType("__main__")  # processes that tests start import its file
         sys.path[:] = [str(self.tree), *(path for path in sys.path[1:] if path != str(ROOT))]
 
     def test(self, arguments: list[str], recorder: Recorder | None = None) -> tuple[int, list[str]]:
@@ -167,7 +173,7 @@ class Outcome(NamedTuple):
 
 
 class Map:
-    """Which tests execute a line, the best first: those of the same room, then those that execute few files."""
+    """Which tests execute a line."""
 
     def __init__(self, content: dict[str, Any], sources: dict[str, str]) -> None:
         self.tests: list[tuple[str, float, int]] = content["tests"]
@@ -179,8 +185,8 @@ class Map:
         """Runs the fast tests and writes map.json.gz into the scratch folder."""
         import coverage
 
-        tracer = coverage.Coverage(data_file=str(copy.scratch / "coverage"), source=[str(copy.tree / PACKAGE)],
-                                   config_file=False)
+        tracer = coverage.Coverage(data_file=str(copy.scratch / "coverage"), config_file=False,
+                                   source=[str(copy.tree / PACKAGE)])
         recorder = Recorder(tracer, time.monotonic() + 60 * minutes)
         tracer.start()
         code, failed = copy.test(arguments, recorder)
@@ -216,12 +222,14 @@ class Map:
         own = self.of_lines([(place.file, place.line)]) or self.of_lines([(place.file, place.first_line)])
         if place.function and own:
             return own, True
-        compiled = re.search(r"njit|@compiled|@variant", self.sources[place.file])  # machine code shows no lines
-        if not place.function or compiled or str(place.line) in self.lines.get(place.file, {}):  # at import
+        compiled = re.search(r"njit|@compiled|@variant", self.sources[place.file])  # it shows no lines
+        at_import = not place.function or str(place.line) in self.lines.get(place.file, {})
+        if compiled or at_import:
             word = re.compile(rf"\b{place.name or place.function.split('.')[0]}\b")
             users = [(file, number) for file, source in self.sources.items() if word.search(source)
                      for number, line in enumerate(source.splitlines(), 1) if word.search(line)]
-            if tests := self.of_lines(users) or self.of_file(place.file):
+            if tests := (self.of_lines(user for user in users if user[0] == place.file)
+                         or (not compiled and self.of_lines(users)) or self.of_file(place.file)):
                 return tests, True
         room = [number for number, (test, *_) in enumerate(self.tests) if room_of(test) == place.room]
         return self.of_file(place.file) or room, False
@@ -229,24 +237,23 @@ class Map:
     def choose(self, place: Place, unfit: set[str]) -> tuple[list[str], float, bool]:
         """Names of tests, their seconds together, and whether they execute the line."""
         numbers, covered = self.covering(place)
-        cases = Counter[str]()
-        ranked = []
-        for number in sorted(numbers, key=lambda number: (
-                room_of(self.tests[number][0]) != place.room, *self.tests[number][:0:-1])):
-            test = self.tests[number][0]
-            cases[test.split("[")[0]] += 1
-            ranked.append((cases[test.split("[")[0]] > MAX_CASES, number))
+        tests = sorted((self.tests[number] for number in numbers),
+                       key=lambda test: (room_of(test[0]) != place.room, test[2], test[1]))
+        cases: dict[str, list[str]] = defaultdict(list)
+        for name, *_ in tests:
+            cases[name.split("[")[0]].append(name)
+        early = {name for names in cases.values() for name in names[:MAX_CASES]}
         chosen, seconds = list[str](), 0.0
-        for _, number in sorted(ranked, key=lambda pair: pair[0]):
-            test, duration, _ = self.tests[number]
-            if test not in unfit and len(chosen) < MAX_TESTS and (not chosen or seconds + duration < MAX_TEST_SECONDS):
-                chosen.append(test)
+        for name, duration, _ in sorted(tests, key=lambda test: test[0] not in early):
+            fits = len(chosen) < MAX_TESTS and seconds + duration < MAX_TEST_SECONDS
+            if name not in unfit and (fits or not chosen):
+                chosen.append(name)
                 seconds += duration
         return chosen, seconds, covered
 
 
 def draw(files: dict[str, bytes], count: int, seed: int, lines: Map) -> list[Place]:
-    """The sample: each room has a share by its lines that can be changed. A larger `count` contains a smaller one."""
+    """The sample: each room has a share by its lines that can be changed."""
     rooms: dict[str, dict[tuple[str, int], list[Place]]] = defaultdict(lambda: defaultdict(list))
     for file, source in sorted(files.items()):
         for place in Places(file, source).places:
@@ -291,27 +298,38 @@ def judge(place: Place, copy: Copy, lines: Map, fit: set[str], unfit: set[str]) 
 
 def report(records: list[dict[str, Any]]) -> str:
     results = ("killed", "timeout", "survived", "not covered")
-    rows = [("room", "mutants", *results)]
+    lines = [f"{'room':14}{'mutants':>12}" + "".join(f"{result:>12}" for result in results)]
     for room in [*sorted({record["room"] for record in records}), "all"]:
         of_room = [record["result"] for record in records if room in ("all", record["room"])]
-        rows.append((room, str(len(of_room)), *(str(of_room.count(result)) for result in results)))
-    text = "\n".join("".join(cell.ljust(14) if not number else cell.rjust(12) for number, cell in enumerate(row))
-                     for row in rows)
-    alive = [f"{record['result']:<12}{record['file']}:{record['line']}  {record['before']}  ->  {record['after']}"
-             for record in sorted(records, key=lambda record: (record["file"], record["line"]))
-             if record["result"] in ("survived", "not covered")]
-    return "\n".join([text, "", *alive])
+        counts = (len(of_room), *map(of_room.count, results))
+        lines.append(f"{room:14}" + "".join(f"{count:12}" for count in counts))
+    alive = [record for record in records if record["result"] in ("survived", "not covered")]
+    lines.extend("{result:12}{file}:{line}  {before}  ->  {after}".format(**record)
+                 for record in sorted(alive, key=lambda record: (record["file"], record["line"])))
+    return "\n".join(lines)
+
+
+def make_map(copy: Copy, path: Path, minutes: float, tree: str) -> None:
+    print(f"measuring which test executes which line, for {minutes:g} minutes at most", flush=True)
+    started = time.monotonic()
+    copy.run(["-m", "not slow and not gpu", "tests"], 60 * minutes + 900,
+             functools.partial(Map.measure, copy, minutes, tree))
+    if not (copy.scratch / "map.json.gz").exists():
+        sys.exit((copy.scratch / "log.txt").read_text()[-3000:])
+    shutil.copy(copy.scratch / "map.json.gz", path)
+    print(f"{path}: {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=150, help="mutants in all (default 150)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed draws other mutants (default 1)")
-    parser.add_argument("--out", type=Path, required=True, help="JSON Lines, one line for each mutant; is continued")
-    parser.add_argument("--map", type=Path,
-                        help="which test executes which line; measured if missing (default OUT.map.gz)")
-    parser.add_argument("--map-min", type=float, default=25, help="minutes for the map at most (default 25)")
-    parser.add_argument("--budget-min", type=float, default=1e9, help="no further mutant starts after so many minutes")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--count", type=int, default=150, help="mutants in all (default 150)")
+    add("--seed", type=int, default=1, help="another seed draws other mutants (default 1)")
+    add("--out", type=Path, required=True, help="JSON Lines, one line for each mutant; is continued")
+    add("--map", type=Path, help="which test executes which line; measured if missing (default OUT.map.gz)")
+    add("--map-min", type=float, default=60, help="minutes for the map at most (default 60)")
+    add("--budget-min", type=float, default=1e9, help="no further mutant starts after so many minutes")
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.budget_min
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -322,20 +340,12 @@ def main() -> None:
                  for path in sorted((copy.tree / PACKAGE).rglob("*.py"))}
         tree = hashlib.sha256(b"".join(files.values())).hexdigest()[:12]
         if not map_path.exists():
-            print(f"measuring which test executes which line, {options.map_min:g} minutes at most", flush=True)
-            started = time.monotonic()
-            copy.run(["-m", "not slow and not gpu", "tests"], 60 * options.map_min + 900,
-                     functools.partial(Map.measure, copy, options.map_min, tree))
-            if not (copy.scratch / "map.json.gz").exists():
-                sys.exit((copy.scratch / "log.txt").read_text()[-3000:])
-            shutil.copy(copy.scratch / "map.json.gz", map_path)
-            print(f"{map_path}: {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+            make_map(copy, map_path, options.map_min, tree)
         with gzip.open(map_path, "rt") as stream:
             content = json.load(stream)
-        records = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-        for path, other in [(map_path, content["tree"]), *((options.out, record["tree"]) for record in records[:1])]:
-            if other != tree:
-                sys.exit(f"{path}: is of another state of {PACKAGE}/; move it away")
+        records = [json.loads(line) for line in options.out.open()] if options.out.exists() else []
+        if {content["tree"], *(record["tree"] for record in records)} != {tree}:
+            sys.exit(f"{map_path} or {options.out} is of another state of {PACKAGE}/; move it away")
         lines = Map(content, {file: source.decode() for file, source in files.items()})
         fit, unfit = set[str](), set(content["failed"])
         sample = draw(files, options.count, options.seed, lines)
@@ -344,15 +354,16 @@ def main() -> None:
             if place.id in done or time.monotonic() > end:
                 continue
             started = time.monotonic()
-            record = {"id": place.id, "tree": tree, "room": place.room, "file": place.file, "line": place.line,
-                      "function": place.function, "kind": place.kind,
+            record = {"id": place.id, "tree": tree, "room": place.room, "file": place.file,
+                      "line": place.line, "function": place.function, "kind": place.kind,
                       "before": files[place.file][place.start:place.end].decode(), "after": place.text,
-                      **judge(place, copy, lines, fit, unfit), "seconds": round(time.monotonic() - started, 1)}
+                      **judge(place, copy, lines, fit, unfit)}
+            record["seconds"] = round(time.monotonic() - started, 1)
             records.append(record)
             with options.out.open("a") as stream:
                 stream.write(json.dumps(record) + "\n")
-            print(f"{number}/{len(sample)} {record['result']:<12}{place.file}:{place.line} {record['before']!r} -> "
-                  f"{place.text!r} ({record['tests']} tests, {record['seconds']} s)", flush=True)
+            print(f"{number}/{len(sample)}", "{result:12}{file}:{line} {before!r} -> {after!r} "
+                  "({tests} tests, {seconds} s)".format(**record), flush=True)
         print(report(records))
 
 
