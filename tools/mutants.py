@@ -5,7 +5,7 @@
 
 The first run measures which fast test executes which line (30 to 40 minutes) and keeps that in the file of
 --map. Each mutant then takes 5 to 20 seconds. A run that was stopped continues with the same command. All
-changes are made in a temporary copy of the checkout. Results: `killed` (a test failed), `timeout`, `survived`,
+changes are made in a temporary copy of the checkout. Results: `killed` (a test failed), `timeout`, `survived`
 and `not covered`: no test executes the line in its own process, and none of the tests of its room failed.
 """
 
@@ -45,11 +45,15 @@ PRELOADED = ("torch._dynamo", "numba", "scipy.stats", "pandas", "pyarrow.parquet
 # what a CPU cannot run; such a place is drawn only where a test executes its line
 ACCELERATOR = re.compile(r"operators/backends/|cuda|nvml|triton|nccl", re.IGNORECASE)
 MAX_BYTES = 12 << 30  # of a process of tests: a mutant may take memory without end
-MAX_TESTS = 25
+MIN_TESTS, MAX_TESTS = 8, 25
 MAX_TEST_SECONDS = 20  # of the tests of one mutant, as the map states them
 MAX_MAPPED_TESTS = 80  # of one line
 MAX_CASES = 3  # of one parametrised test, before other tests are taken
 FAMILY_SECONDS, FAMILY_SHARE = 25, 0.15  # after so long, a share of a test's further cases runs
+
+
+def family(test: str) -> str:
+    return test.split("[")[0]
 
 
 class Recorder:
@@ -73,13 +77,13 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        family = item.nodeid.split("[")[0]
-        if self.coverage and self.families[family] > FAMILY_SECONDS and self.rng.random() > FAMILY_SHARE:
+        seconds = self.families[family(item.nodeid)]
+        if self.coverage and seconds > FAMILY_SECONDS and self.rng.random() > FAMILY_SHARE:
             pytest.skip("its family has taken long")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] += report.duration
-        self.families[report.nodeid.split("[")[0]] += report.duration
+        self.families[family(report.nodeid)] += report.duration
         if report.failed:
             self.failed.append(report.nodeid)
         elif report.passed and report.when == "call":
@@ -222,33 +226,42 @@ class Map:
         own = self.of_lines([(place.file, place.line)]) or self.of_lines([(place.file, place.first_line)])
         if place.function and own:
             return own, True
-        compiled = re.search(r"njit|@compiled|@variant", self.sources[place.file])  # it shows no lines
-        at_import = not place.function or str(place.line) in self.lines.get(place.file, {})
-        if compiled or at_import:
+        if re.search(r"njit|@compiled|@variant", self.sources[place.file]):  # machine code shows no lines
+            return self.of_file(place.file), True
+        if not place.function or str(place.line) in self.lines.get(place.file, {}):  # runs at import
             word = re.compile(rf"\b{place.name or place.function.split('.')[0]}\b")
             users = [(file, number) for file, source in self.sources.items() if word.search(source)
                      for number, line in enumerate(source.splitlines(), 1) if word.search(line)]
             if tests := (self.of_lines(user for user in users if user[0] == place.file)
-                         or (not compiled and self.of_lines(users)) or self.of_file(place.file)):
+                         or self.of_lines(users) or self.of_file(place.file)):
                 return tests, True
         room = [number for number, (test, *_) in enumerate(self.tests) if room_of(test) == place.room]
         return self.of_file(place.file) or room, False
 
+    def ranked(self, numbers: Iterable[int], room: str) -> list[tuple[str, float, int]]:
+        """Those of the same room first, then those that execute few files; few cases of one parametrised test."""
+        cases = Counter[str]()
+        ranked = []
+        for test in sorted((self.tests[number] for number in numbers),
+                           key=lambda test: (room_of(test[0]) != room, test[2], test[1])):
+            cases[family(test[0])] += 1
+            ranked.append((cases[family(test[0])] > MAX_CASES, test))
+        return [test for _, test in sorted(ranked, key=lambda pair: pair[0])]
+
     def choose(self, place: Place, unfit: set[str]) -> tuple[list[str], float, bool]:
         """Names of tests, their seconds together, and whether they execute the line."""
         numbers, covered = self.covering(place)
-        tests = sorted((self.tests[number] for number in numbers),
-                       key=lambda test: (room_of(test[0]) != place.room, test[2], test[1]))
-        cases: dict[str, list[str]] = defaultdict(list)
-        for name, *_ in tests:
-            cases[name.split("[")[0]].append(name)
-        early = {name for names in cases.values() for name in names[:MAX_CASES]}
+        ranked = self.ranked(numbers, place.room)
+        if len(ranked) < MIN_TESTS:  # where a result is kept in memory, only the first test executes the line
+            ranked += self.ranked(set(self.of_file(place.file)) - set(numbers), place.room)
         chosen, seconds = list[str](), 0.0
-        for name, duration, _ in sorted(tests, key=lambda test: test[0] not in early):
-            fits = len(chosen) < MAX_TESTS and seconds + duration < MAX_TEST_SECONDS
-            if name not in unfit and (fits or not chosen):
+        for name, duration, _ in ranked:
+            if name not in unfit and len(chosen) < MAX_TESTS and seconds + duration < MAX_TEST_SECONDS:
                 chosen.append(name)
                 seconds += duration
+        if not chosen:
+            chosen = [name for name, *_ in sorted(ranked, key=lambda test: test[1]) if name not in unfit][:1]
+            seconds = 2 * MAX_TEST_SECONDS
         return chosen, seconds, covered
 
 
